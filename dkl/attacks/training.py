@@ -1,0 +1,97 @@
+"""How strong the attack of each training epoch is: schedules as pure functions of progress, and the objective.
+
+The official code ramps eps linearly, eps_e = eps · e / E with epochs e from 1 to E. Its ``high`` budget was meant to
+take 2, 3, 4 and 5 steps in the four quarters of training, but overwritten ``if`` branches always leave 5 steps of
+eps_e / 2. ``official`` keeps that, ``as_intended`` does what was meant, ``low`` is the parser's default (2 steps of
+eps_e), ``fixed`` is PGD with the steps and step size given.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from torch import Tensor
+
+from dkl.attacks.pgd import NORMS, Norm
+from dkl.errors import UserError
+
+Rule = Callable[[float], tuple[int, float]]
+"""Share of training done in (0, 1] -> attack steps, and step size as a multiple of the epoch's eps."""
+
+
+def _as_intended(done: float) -> tuple[int, float]:
+    for share, steps, relative in ((0.25, 2, 1.0), (0.5, 3, 2 / 3), (0.75, 4, 0.5)):
+        if done <= share:
+            return steps, relative
+    return 5, 0.5
+
+
+RULES: dict[str, Rule] = {
+    "official": lambda done: (5, 0.5),
+    "as_intended": _as_intended,
+    "low": lambda done: (2, 1.0),
+}
+
+
+def parse_eps(eps: str | float) -> float:
+    """A perturbation radius in pixel units: a number, or a fraction written ``8/255``. Raises UserError."""
+    try:
+        return float(Fraction(eps.replace(" ", ""))) if isinstance(eps, str) else float(eps)
+    except (ValueError, ZeroDivisionError):
+        raise UserError(f"eps must be a number or a fraction such as 8/255, not {eps!r}") from None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One epoch's attack: radius and step size in [0, 1] pixel units, and the number of steps."""
+
+    eps: float
+    step_size: float
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingAttack:
+    """The attack of training: ``at(epoch, epochs)`` is its budget, ``objective`` the loss it raises.
+
+    ``objective`` is a pair loss of the natural and adversarial logits, or None for the cross-entropy with the labels
+    (Madry). ``sigma`` is the Gaussian start; None starts uniformly in the ball. ``schedule`` is a key of ``RULES`` or
+    ``"fixed"``, which wants ``steps`` and ``step_size``. ``ramp`` grows eps linearly over training.
+    """
+
+    eps: str | float
+    norm: Norm = "linf"
+    schedule: str = "official"
+    ramp: bool = True
+    sigma: float | None = 0.001
+    objective: Callable[..., Tensor] | None = None
+    steps: int | None = None
+    step_size: str | float | None = None
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise UserError(f"attack.norm must be one of {', '.join(NORMS)}, not {self.norm!r}")
+        if self.norm == "linf" and not 0 <= parse_eps(self.eps) <= 1:
+            raise UserError(f"attack.eps={self.eps} is outside [0, 1]: images are in [0, 1], write 8/255 for 8 levels")
+        if parse_eps(self.eps) < 0:
+            raise UserError(f"attack.eps={self.eps} is negative")
+        if self.schedule == "fixed":
+            if self.steps is None or self.steps < 0 or self.step_size is None:
+                raise UserError("attack.schedule=fixed needs attack.steps (0 or more) and attack.step_size")
+        elif self.schedule not in RULES:
+            raise UserError(f"attack.schedule must be one of {', '.join(RULES)}, fixed; not {self.schedule!r}")
+        elif self.steps is not None or self.step_size is not None:
+            raise UserError(f"attack.schedule={self.schedule} sets its own steps; use attack.schedule=fixed for yours")
+
+    def at(self, epoch: int, epochs: int) -> Budget:
+        """The budget of ``epoch``, counted from 1, of ``epochs``."""
+        if not 1 <= epoch <= epochs:
+            raise ValueError(f"epoch {epoch} is not among 1 to {epochs}")
+        done = epoch / epochs
+        eps = parse_eps(self.eps) * (done if self.ramp else 1.0)
+        if self.schedule == "fixed":
+            assert self.steps is not None
+            assert self.step_size is not None
+            return Budget(eps, parse_eps(self.step_size), self.steps)
+        steps, relative = RULES[self.schedule](done)
+        return Budget(eps, relative * eps, steps)

@@ -1,0 +1,72 @@
+"""Drop-in modules that keep their own class prior, for training loops that are not this project's."""
+
+import torch
+from torch import Tensor, nn
+
+from dkl.losses.divergences import GKL, IKL
+from dkl.losses.prior import ClassPrior
+
+
+class _PriorLoss(nn.Module):
+    """A class-weighted loss with its prior: call it with targets each step, ``end_epoch()`` after each epoch."""
+
+    def __init__(self, loss: IKL | GKL, num_classes: int, temperature: float, momentum: float) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"temperature must be above 0, not {temperature}")
+        self.loss = loss
+        self.temperature = temperature
+        self.prior = ClassPrior(num_classes, momentum)
+
+    def forward(self, natural_logits: Tensor, adversarial_logits: Tensor, target: Tensor) -> Tensor:
+        """Mean loss of ``natural_logits[B, C]`` against ``adversarial_logits[B, C]`` with labels ``target[B]``.
+
+        In training mode the natural predictions, softened by ``temperature``, enter the prior of the next epoch.
+        """
+        weights = self.prior[target]
+        if self.training:
+            with torch.no_grad():
+                self.prior.accumulate((natural_logits.detach().float() / self.temperature).softmax(-1), target)
+        return self.loss(natural_logits, adversarial_logits, weights)
+
+    def end_epoch(self) -> None:
+        """Put the epoch's class means into use; without it every epoch is weighted as the first, uniformly."""
+        self.prior.end_epoch()
+
+    def extra_repr(self) -> str:
+        return f"{self.loss}, temperature={self.temperature}"
+
+
+class IKLLoss(_PriorLoss):
+    """``IKLLoss(num_classes=100)(natural_logits, adversarial_logits, target)``; call ``end_epoch()`` once an epoch.
+
+    For distillation pass the teacher's logits first and the student's second.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        wmse_weight: float = 20.0,
+        ce_weight: float = 5.0,
+        temperature: float = 4.0,
+        momentum: float = 1.0,
+    ) -> None:
+        super().__init__(IKL(wmse_weight=wmse_weight, ce_weight=ce_weight), num_classes, temperature, momentum)
+
+
+class GKLLoss(_PriorLoss):
+    """As ``IKLLoss``, with GKL's smoother weights: ``GKLLoss(num_classes=100, gamma=0.4)``."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        wmse_weight: float = 20.0,
+        ce_weight: float = 4.0,
+        gamma: float = 0.4,
+        temperature: float = 1.0,
+        momentum: float = 1.0,
+    ) -> None:
+        loss = GKL(wmse_weight=wmse_weight, ce_weight=ce_weight, gamma=gamma)
+        super().__init__(loss, num_classes, temperature, momentum)

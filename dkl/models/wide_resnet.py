@@ -1,0 +1,104 @@
+"""Wide residual networks for 32×32 images (Zagoruyko & Komodakis 2016), pre-activation, without dropout.
+
+Parameter names are those of the TRADES and official DKL checkpoints (``block1.layer.0.convShortcut.weight`` …).
+WRN-d-k has (d − 4)/6 blocks in each of its three groups and widths 16, 16k, 32k, 64k.
+"""
+
+import math
+from typing import Any
+
+import torch.nn.functional as F
+from timm.models import register_model
+from torch import Tensor, nn
+
+from dkl.models.entry import build
+
+
+class BasicBlock(nn.Module):
+    """BN-ReLU-conv twice, with a 1×1 shortcut from the first activation where the width changes."""
+
+    def __init__(self, in_planes: int, out_planes: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_planes)
+        self.conv1 = nn.Conv2d(in_planes, out_planes, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_planes)
+        self.conv2 = nn.Conv2d(out_planes, out_planes, 3, padding=1, bias=False)
+        self.convShortcut = None
+        if in_planes != out_planes:
+            self.convShortcut = nn.Conv2d(in_planes, out_planes, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        activation = F.relu(self.bn1(x), inplace=True)
+        out = F.relu(self.bn2(self.conv1(activation)), inplace=True)
+        shortcut = x if self.convShortcut is None else self.convShortcut(activation)
+        return shortcut + self.conv2(out)
+
+
+class _Group(nn.Module):
+    """``blocks`` residual blocks, the first one with the group's stride."""
+
+    def __init__(self, blocks: int, in_planes: int, out_planes: int, stride: int) -> None:
+        super().__init__()
+        first = BasicBlock(in_planes, out_planes, stride)
+        self.layer = nn.Sequential(first, *(BasicBlock(out_planes, out_planes, 1) for _ in range(blocks - 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class WideResNet(nn.Module):
+    """WRN-``depth``-``widen_factor``: ``logits[B, num_classes]`` of images ``[B, in_chans, H, W]`` in [0, 1].
+
+    Raises ValueError where (depth − 4) is not a multiple of 6.
+    """
+
+    def __init__(self, depth: int, widen_factor: int, num_classes: int = 10, in_chans: int = 3) -> None:
+        super().__init__()
+        if (depth - 4) % 6:
+            raise ValueError(f"the depth of a wide residual network is 6n + 4, not {depth}")
+        blocks = (depth - 4) // 6
+        widths = [16, 16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
+        self.num_classes = num_classes
+        self.conv1 = nn.Conv2d(in_chans, widths[0], 3, padding=1, bias=False)
+        self.block1 = _Group(blocks, widths[0], widths[1], 1)
+        self.block2 = _Group(blocks, widths[1], widths[2], 2)
+        self.block3 = _Group(blocks, widths[2], widths[3], 2)
+        self.bn1 = nn.BatchNorm2d(widths[3])
+        self.fc = nn.Linear(widths[3], num_classes)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+                nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.block3(self.block2(self.block1(self.conv1(x))))
+        out = F.relu(self.bn1(out), inplace=True)
+        return self.fc(F.adaptive_avg_pool2d(out, 1).flatten(1))
+
+
+@register_model
+def wrn34_10(pretrained: bool = False, **kwargs: Any) -> WideResNet:
+    """WRN-34-10, the network of Tables 1-3 and 8-12: 46.2 M parameters, no input normalisation."""
+    return build(WideResNet, pretrained, kwargs, depth=34, widen_factor=10)
+
+
+@register_model
+def wrn28_10(pretrained: bool = False, **kwargs: Any) -> WideResNet:
+    """WRN-28-10 with ReLU: 36.5 M parameters."""
+    return build(WideResNet, pretrained, kwargs, depth=28, widen_factor=10)
+
+
+@register_model
+def wrn16_2(pretrained: bool = False, **kwargs: Any) -> WideResNet:
+    """WRN-16-2: 0.69 M parameters, also a student of the distillation tables."""
+    return build(WideResNet, pretrained, kwargs, depth=16, widen_factor=2)
+
+
+@register_model
+def wrn10_2(pretrained: bool = False, **kwargs: Any) -> WideResNet:
+    """WRN-10-2: 0.31 M parameters, for CPU."""
+    return build(WideResNet, pretrained, kwargs, depth=10, widen_factor=2)
