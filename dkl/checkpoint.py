@@ -1,29 +1,13 @@
-"""Files that are whole or absent: written beside, synced, renamed; read without running code."""
+"""Checkpoints: tensors and plain values, written whole or not at all, read without running code."""
 
-import hashlib
-import os
 import pickle
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from dkl.errors import UserError
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Have ``write`` fill a temporary file beside ``path``, sync it to disk and rename it over ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+from dkl.files import write_atomically
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -44,9 +28,3 @@ def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
         ) from None
     except (EOFError, RuntimeError, ValueError) as error:
         raise UserError(f"{path} is not a readable checkpoint: {error}") from None
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

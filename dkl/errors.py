@@ -1,4 +1,4 @@
-"""The one exception that is a message to the user: it says what is wrong and how to mend it, and no traceback is shown."""
+"""The one exception that is a message to the user, shown without a traceback."""
 
 
 class UserError(Exception):

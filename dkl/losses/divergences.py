@@ -55,7 +55,7 @@ def _check_weighting(weighting: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class KL:
-    """``weight · KL(softmax(natural) ‖ softmax(adversarial))``, gradient through both, as TRADES trains (Zhang 2019)."""
+    """``weight · KL(softmax(natural) ‖ softmax(adversarial))``, gradient through both: TRADES (Zhang 2019)."""
 
     weight: float = 1.0
     weighting: Weighting = "none"

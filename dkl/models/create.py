@@ -12,7 +12,8 @@ from dkl.errors import UserError
 
 
 def _normalise(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return ((args[0] - module.input_mean) / module.input_std, *args[1:])
+    mean, std = module.get_buffer("input_mean"), module.get_buffer("input_std")
+    return ((args[0] - mean) / std, *args[1:])
 
 
 def normalise_input(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:

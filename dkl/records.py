@@ -1,0 +1,164 @@
+"""Evaluation records: one JSON file an evaluation, with its provenance, and the per-example flags beside it.
+
+A record is written once, whole, and read back strictly: a file that is broken, of another schema or not a record is
+rejected by name and never half-used. Accuracies are fractions in [0, 1]; eps is in [0, 1] pixel units.
+"""
+
+import dataclasses
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dkl.errors import UserError
+from dkl.files import write_atomically, write_text
+
+SCHEMA = 1
+
+AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
+"""The four attacks of standard AutoAttack, in order. Only all four together are called AutoAttack."""
+
+BUDGETS = ("own", "paper", "mini", "smoke")
+
+Flags = dict[str, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackResult:
+    """Accuracy left after one attack and all before it, and its wall-clock seconds."""
+
+    robust: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One evaluation of one set of weights. ``seed`` is training's; None for weights trained elsewhere."""
+
+    id: str
+    method: str
+    dataset: str
+    architecture: str
+    budget: str
+    seed: int | None
+    norm: str
+    eps: float
+    eps_text: str
+    attacks: list[str]
+    n: int
+    clean: float
+    robust: float
+    per_attack: dict[str, AttackResult]
+    evaluation_seed: int
+    batch_size: int
+    additional_data: bool
+    row_hash: str
+    config_hash: str
+    checkpoint: str
+    checkpoint_sha256: str
+    data_sha256: str
+    created: str
+    seconds: float
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+    git_commit: str | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise ValueError(f"schema is {self.schema}, this version reads {SCHEMA}")
+        if self.norm not in ("Linf", "L2"):
+            raise ValueError(f"norm is {self.norm!r}, not Linf or L2")
+        if self.budget not in BUDGETS:
+            raise ValueError(f"budget is {self.budget!r}, not one of {', '.join(BUDGETS)}")
+        if self.n < 1 or not self.attacks or set(self.attacks) != set(self.per_attack):
+            raise ValueError("n is below 1, or attacks and per_attack disagree")
+        accuracies = [self.clean, self.robust, *(result.robust for result in self.per_attack.values())]
+        if not all(0 <= accuracy <= 1 for accuracy in accuracies) or self.robust > self.clean:
+            raise ValueError("accuracies must lie in [0, 1], and robust must not exceed clean")
+
+    @property
+    def is_autoattack(self) -> bool:
+        """True where the robust accuracy is that of standard AutoAttack: all four attacks."""
+        return set(AUTOATTACK) <= set(self.attacks)
+
+
+def save(record: Record, flags: Mapping[str, NDArray[np.bool_]], folder: Path) -> Path:
+    """Write ``record`` as ``<folder>/<id>.json`` and the flags ``[n]`` of each attack beside it; returns the path."""
+    path = folder / f"{record.id}.json"
+    write_atomically(path.with_suffix(".npz"), lambda file: np.savez_compressed(file, **flags))
+    write_text(path, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
+    return path
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value has the type of a record field."""
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin is types.UnionType:
+        return any(_fits(value, option) for option in args)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, args[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(item, args[1]) for item in value.values())
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _build(cls: type, content: Any) -> Any:
+    if not isinstance(content, dict):
+        raise ValueError("it is not a JSON object")
+    hints = get_type_hints(cls)
+    required = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
+    if missing := sorted(required - set(content)):
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    if unknown := sorted(set(content) - set(hints)):
+        raise ValueError(f"it has unknown fields {', '.join(unknown)}")
+    for name, value in content.items():
+        if not _fits(value, hints[name]):
+            raise ValueError(f"{name} has the wrong type: {value!r}")
+    return cls(**content)
+
+
+def load(path: Path) -> Record:
+    """The record in ``path``. Raises UserError that names the file where it is broken, foreign or of another schema."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and isinstance(content.get("per_attack"), dict):
+            attacks = {name: _build(AttackResult, result) for name, result in content["per_attack"].items()}
+            content = {**content, "per_attack": attacks}
+        return _build(Record, content)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a usable record: {error}") from None
+
+
+def load_flags(path: Path) -> Flags:
+    """The per-example flags beside the record at ``path``: ``clean`` and one entry an attack, each bool ``[n]``."""
+    try:
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path.with_suffix('.npz')} holds no flags: {error}") from None
+
+
+def load_all(folder: Path) -> tuple[list[Record], list[str]]:
+    """Every record in ``folder``, sorted by id, and one message for each file that is not a usable record."""
+    found: list[Record] = []
+    problems: list[str] = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append(load(path))
+        except UserError as error:
+            problems.append(str(error))
+    return found, problems
