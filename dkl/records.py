@@ -93,7 +93,8 @@ class Record:
 def save(record: Record, flags: Mapping[str, NDArray[np.bool_]], folder: Path) -> Path:
     """Write ``record`` as ``<folder>/<id>.json`` and the flags ``[n]`` of each attack beside it; returns the path."""
     path = folder / f"{record.id}.json"
-    write_atomically(path.with_suffix(".npz"), lambda file: np.savez_compressed(file, **flags))
+    arrays: dict[str, Any] = dict(flags)
+    write_atomically(path.with_suffix(".npz"), lambda file: np.savez_compressed(file, **arrays))
     write_text(path, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
     return path
 

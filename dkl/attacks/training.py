@@ -9,8 +9,7 @@ eps_e), ``fixed`` is PGD with the steps and step size given.
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-
-from torch import Tensor
+from typing import Any
 
 from dkl.attacks.pgd import NORMS, Norm
 from dkl.errors import UserError
@@ -64,7 +63,7 @@ class TrainingAttack:
     schedule: str = "official"
     ramp: bool = True
     sigma: float | None = 0.001
-    objective: Callable[..., Tensor] | None = None
+    objective: Any = None
     steps: int | None = None
     step_size: str | float | None = None
 

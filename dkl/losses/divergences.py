@@ -16,8 +16,10 @@ and returns the mean over the batch. ``weighting`` says which weights it wants: 
 weights at all.
 """
 
+import dataclasses
+import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 import torch.nn.functional as F
@@ -48,9 +50,15 @@ def _resolve(natural_logits: Tensor, weights: Tensor | None, weighting: Weightin
     return natural_logits.detach().to(torch.promote_types(natural_logits.dtype, torch.float32)).softmax(-1)
 
 
-def _check_weighting(weighting: str) -> None:
-    if weighting not in ("class", "sample"):
-        raise ValueError(f"weighting must be 'class' or 'sample', not {weighting!r}")
+def _check(loss: Any) -> None:
+    """Every number of a loss is finite and not negative; its weighting is one that it knows."""
+    for field in dataclasses.fields(loss):
+        value = getattr(loss, field.name)
+        if field.name == "weighting":
+            if value not in get_args(Weighting) or (value == "none") != isinstance(loss, KL):
+                raise ValueError(f"{type(loss).__name__}: weighting={value!r}, must be 'class' or 'sample'")
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"{type(loss).__name__}: {field.name}={value!r}, must be a number of at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +67,9 @@ class KL:
 
     weight: float = 1.0
     weighting: Weighting = "none"
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor | None = None) -> Tensor:
         dtype = torch.promote_types(adversarial_logits.dtype, torch.float32)
@@ -79,7 +90,7 @@ class DKL:
     weighting: Weighting = "sample"
 
     def __post_init__(self) -> None:
-        _check_weighting(self.weighting)
+        _check(self)
 
     def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor | None = None) -> Tensor:
         weights = _resolve(natural_logits, weights, self.weighting)
@@ -99,7 +110,7 @@ class IKL:
     weighting: Weighting = "class"
 
     def __post_init__(self) -> None:
-        _check_weighting(self.weighting)
+        _check(self)
 
     def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor | None = None) -> Tensor:
         weights = _resolve(natural_logits, weights, self.weighting)
@@ -122,9 +133,7 @@ class GKL:
     weighting: Weighting = "class"
 
     def __post_init__(self) -> None:
-        _check_weighting(self.weighting)
-        if self.gamma < 0:
-            raise ValueError(f"gamma must be at least 0, not {self.gamma}")
+        _check(self)
 
     def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor | None = None) -> Tensor:
         weights = _resolve(natural_logits, weights, self.weighting)

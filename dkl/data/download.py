@@ -1,0 +1,44 @@
+"""Fetch a file over HTTP once, going on where a broken transfer stopped, and believe it only by its hash."""
+
+import hashlib
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from dkl.errors import UserError
+
+
+def _hash(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def fetch(url: str, path: Path, digest: str, algorithm: str = "sha256", timeout: float = 30) -> Path:
+    """Download ``url`` to ``path`` unless a file with that ``digest`` is there; returns ``path``.
+
+    A partial file ``<path>.part`` is continued with a range request. Raises UserError where the server cannot be
+    reached or the bytes do not have the digest (the partial file is then deleted).
+    """
+    if path.is_file() and _hash(path, algorithm) == digest:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        with (
+            urllib.request.urlopen(request, timeout=timeout) as response,
+            part.open("ab" if response.status == 206 else "wb") as file,
+        ):
+            shutil.copyfileobj(response, file)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # range not satisfiable: the partial file is already whole
+            raise UserError(f"could not download {url}: {error}") from None
+    except OSError as error:
+        raise UserError(f"could not download {url}: {error}; fetch it by hand to {path} and try again") from None
+    if _hash(part, algorithm) != digest:
+        part.unlink()
+        raise UserError(f"{url} arrived with another {algorithm} than {digest}; it was deleted, try again")
+    part.replace(path)
+    return path
