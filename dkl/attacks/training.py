@@ -3,7 +3,7 @@
 The official code ramps eps linearly, eps_e = eps · e / E with epochs e from 1 to E. Its ``high`` budget was meant to
 take 2, 3, 4 and 5 steps in the four quarters of training, but overwritten ``if`` branches always leave 5 steps of
 eps_e / 2. ``official`` keeps that, ``as_intended`` does what was meant, ``low`` is the parser's default (2 steps of
-eps_e), ``fixed`` is PGD with the steps and step size given.
+eps_e), ``fixed`` is PGD with the steps and relative step given.
 """
 
 from collections.abc import Callable
@@ -54,8 +54,9 @@ class TrainingAttack:
     """The attack of training: ``at(epoch, epochs)`` is its budget, ``objective`` the loss it raises.
 
     ``objective`` is a pair loss of the natural and adversarial logits, or None for the cross-entropy with the labels
-    (Madry). ``sigma`` is the Gaussian start; None starts uniformly in the ball. ``schedule`` is a key of ``RULES`` or
-    ``"fixed"``, which wants ``steps`` and ``step_size``. ``ramp`` grows eps linearly over training.
+    (Madry). ``sigma`` is the Gaussian start; None starts uniformly in the ball. ``schedule`` is a key of ``RULES``, or
+    ``"fixed"``, which wants ``steps`` and ``relative_step`` (a multiple of the epoch's eps). ``ramp`` grows eps
+    linearly over training. Raises UserError on values that no attack could use.
     """
 
     eps: str | float
@@ -65,7 +66,7 @@ class TrainingAttack:
     sigma: float | None = 0.001
     objective: Any = None
     steps: int | None = None
-    step_size: str | float | None = None
+    relative_step: float | None = None
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
@@ -75,11 +76,11 @@ class TrainingAttack:
         if parse_eps(self.eps) < 0:
             raise UserError(f"attack.eps={self.eps} is negative")
         if self.schedule == "fixed":
-            if self.steps is None or self.steps < 0 or self.step_size is None:
-                raise UserError("attack.schedule=fixed needs attack.steps (0 or more) and attack.step_size")
+            if self.steps is None or self.steps < 0 or self.relative_step is None or self.relative_step < 0:
+                raise UserError("attack.schedule=fixed needs attack.steps and attack.relative_step, both at least 0")
         elif self.schedule not in RULES:
             raise UserError(f"attack.schedule must be one of {', '.join(RULES)}, fixed; not {self.schedule!r}")
-        elif self.steps is not None or self.step_size is not None:
+        elif self.steps is not None or self.relative_step is not None:
             raise UserError(f"attack.schedule={self.schedule} sets its own steps; use attack.schedule=fixed for yours")
 
     def at(self, epoch: int, epochs: int) -> Budget:
@@ -90,7 +91,7 @@ class TrainingAttack:
         eps = parse_eps(self.eps) * (done if self.ramp else 1.0)
         if self.schedule == "fixed":
             assert self.steps is not None
-            assert self.step_size is not None
-            return Budget(eps, parse_eps(self.step_size), self.steps)
+            assert self.relative_step is not None
+            return Budget(eps, self.relative_step * eps, self.steps)
         steps, relative = RULES[self.schedule](done)
         return Budget(eps, relative * eps, steps)

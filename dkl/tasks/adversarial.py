@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dkl.attacks import TrainingAttack, attack_mode, gaussian_start, pgd
 from dkl.data import Batch
+from dkl.errors import UserError
 from dkl.losses import ClassPrior, PairLoss
 from dkl.tasks.base import Output, Progress, count_correct
 
@@ -42,6 +43,10 @@ class AdversarialTraining:
         prior_momentum: float = 1.0,
         seed: int = 0,
     ) -> None:
+        if not loss or not attack:
+            raise UserError(
+                "adversarial training needs a loss and an attack: choose loss=ikl and attack=pgd, or others"
+            )
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0, not {temperature}")
         device = next(model.parameters()).device

@@ -1,0 +1,240 @@
+"""The typed root of every configuration, where the YAML choices lie, and the hash that names a run.
+
+What Python reads as ``cfg.x`` is declared here, so that a typo in a key or a value of the wrong type fails when the
+configuration is composed. What goes to a constructor is YAML with ``_target_`` and is checked by that constructor.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from dkl.errors import UserError
+from dkl.files import digest
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+class Precision(Enum):
+    """Arithmetic of training: float32, float64 (for proofs), or float32 weights under bfloat16 autocast."""
+
+    float32 = "float32"
+    float64 = "float64"
+    bf16 = "bf16"
+
+
+class Schedule(Enum):
+    """Learning rate over epochs; see ``dkl.training.schedules``."""
+
+    cosine = "cosine"
+    constant = "constant"
+
+
+@dataclass
+class AugmentConfig:
+    """Random crop after zero-padding, and mirroring."""
+
+    crop_padding: int = 0
+    flip: bool = False
+
+
+@dataclass
+class DataConfig:
+    """A data set: ``shape`` is (C, H, W), ``eps`` its customary Linf radius; sizes of None take every image."""
+
+    name: str = MISSING
+    num_classes: int = MISSING
+    shape: list[int] = MISSING
+    eps: str = MISSING
+    train_size: int | None = None
+    test_size: int | None = None
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    source: Any = MISSING
+
+
+@dataclass
+class OptimizerConfig:
+    """SGD and its schedule; ``warmup_epochs`` rise linearly."""
+
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    schedule: Schedule = Schedule.cosine
+    warmup_epochs: int = 0
+
+
+@dataclass
+class TrainerConfig:
+    """How long, in what batches, on what and in which arithmetic training runs."""
+
+    epochs: int = 20
+    batch_size: int = 128
+    device: str = "auto"
+    precision: Precision = Precision.float32
+    channels_last: bool = True
+    compile: bool = False
+    threads: int | None = None
+    validate_every: int = 1
+
+
+@dataclass
+class EvaluationConfig:
+    """What ``dkl evaluate`` does to this run by default; ``n`` of None takes every test image."""
+
+    attacks: Any = "standard"
+    n: int | None = None
+    batch_size: int = 200
+    seed: int = 0
+
+
+@dataclass
+class PathsConfig:
+    """Where data are read and results written; not part of a run's hash."""
+
+    data: str = "data"
+    results: str = "results"
+
+
+@dataclass
+class BudgetConfig:
+    """Which of the three sizes of the paper's experiments this is, or ``own``."""
+
+    name: str = "own"
+
+
+@dataclass
+class TrainConfig:
+    """The root of ``dkl train``. ``label`` is the method's name in tables; None derives it from the loss."""
+
+    data: DataConfig = MISSING
+    model: Any = MISSING
+    task: Any = MISSING
+    loss: Any = None
+    attack: Any = None
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    logger: Any = None
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    seed: int = 0
+    label: str | None = None
+
+
+@dataclass
+class EvaluateConfig:
+    """The root of ``dkl evaluate``: one of ``run`` (its folder) or ``checkpoint`` (with ``model=`` and ``data=``).
+
+    What is None is taken from the run, or for foreign weights from the data set and ``EvaluationConfig``.
+    """
+
+    run: str | None = None
+    checkpoint: str | None = None
+    data: DataConfig | None = None
+    model: Any = None
+    label: str | None = None
+    additional_data: bool = False
+    attacks: Any = None
+    norm: str | None = None
+    eps: str | None = None
+    n: int | None = None
+    batch_size: int | None = None
+    seed: int | None = None
+    device: str = "auto"
+    threads: int | None = None
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+def shipped(folder: str) -> Path:
+    """``configs`` or ``experiments``: beside the package in a checkout, inside it in an installed wheel."""
+    for base in (PACKAGE.parent, PACKAGE):
+        if (base / folder / ("train.yaml" if folder == "configs" else "quickstart.yaml")).is_file():
+            return base / folder
+    raise UserError(f"the {folder} folder is missing from this installation of dkl: install it again")
+
+
+def register() -> None:
+    """Make the typed roots known to Hydra's defaults lists."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+
+
+def compose_config(root: str, overrides: list[str]) -> DictConfig:
+    """The configuration ``root`` (``train`` or ``evaluate``) with Hydra overrides, without starting a Hydra job."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(shipped("configs")), version_base="1.3"):
+        return compose(root, overrides)
+
+
+def loss_name(cfg: DictConfig) -> str:
+    """Class name of the loss, such as IKL; ``CE`` where the task has none."""
+    return str(cfg.loss._target_).rpartition(".")[2] if cfg.loss else "CE"
+
+
+def label(cfg: DictConfig) -> str:
+    """The method's name in tables: ``cfg.label``, or the loss and how it is used."""
+    adversarial = cfg.attack and "Adversarial" in cfg.task._target_
+    return cfg.label or (f"{loss_name(cfg)}-AT" if adversarial else loss_name(cfg))
+
+
+def hashed(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration less what does not change the trained weights: paths, logger, device, names."""
+    cfg = cfg.copy()
+    OmegaConf.set_struct(cfg, False)
+    cfg.paths.data = cfg.paths.results = ""
+    content = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    assert isinstance(content, dict)
+    for key in ("paths", "logger", "evaluation", "label"):
+        content.pop(key)
+    for key in ("device", "threads"):
+        content["trainer"].pop(key)
+    return {str(key): value for key, value in content.items()}
+
+
+def config_hash(cfg: DictConfig) -> str:
+    """Eight hex digits that name the run."""
+    return digest(hashed(cfg))
+
+
+def row_hash(cfg: DictConfig) -> str:
+    """As ``config_hash``, the seed left out: runs that share it are seeds of one row of a table."""
+    return digest({key: value for key, value in hashed(cfg).items() if key != "seed"})
+
+
+def run_folder(cfg: DictConfig) -> Path:
+    """``<results>/runs/<data>-<model>-<loss>-s<seed>-<hash8>``."""
+    name = f"{cfg.data.name}-{cfg.model.name}-{loss_name(cfg).lower()}-s{cfg.seed}-{config_hash(cfg)}"
+    return Path(cfg.paths.results) / "runs" / name
+
+
+def _at_least(cfg: DictConfig, least: float, *keys: str) -> None:
+    for key in keys:
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value < least:
+            raise UserError(f"{key}={value} must be at least {least}")
+
+
+def check(cfg: DictConfig) -> None:
+    """Numbers of a training configuration that no run could use. Raises UserError that names key and mend."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise UserError(f"these have no value yet: {', '.join(missing)}; set them, such as {missing[0]}=…")
+    _at_least(cfg, 1, "trainer.epochs", "trainer.batch_size", "evaluation.batch_size", "evaluation.n")
+    _at_least(cfg, 1, "data.num_classes", "data.train_size", "data.test_size", "trainer.threads")
+    _at_least(cfg, 0, "seed", "evaluation.seed", "optimizer.lr", "optimizer.momentum", "optimizer.weight_decay")
+    _at_least(cfg, 0, "data.augment.crop_padding", "optimizer.warmup_epochs", "trainer.validate_every")
+    if len(cfg.data.shape) != 3:
+        raise UserError(f"data.shape={list(cfg.data.shape)} must be (channels, height, width)")
+    if cfg.model.num_classes != cfg.data.num_classes:
+        raise UserError(
+            f"model.num_classes={cfg.model.num_classes}, but {cfg.data.name} has {cfg.data.num_classes} classes; "
+            "leave model.num_classes alone, it follows the data"
+        )

@@ -1,0 +1,63 @@
+"""What people see while something long runs: a bar with ETA in a terminal, a line now and then in a log file."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LOG_EVERY_SECONDS = 15.0
+
+
+class Bar:
+    """Progress of one long part: ``advance`` it; ``note`` appears behind its name."""
+
+    def __init__(self, name: str, total: int, done: int, console: Console) -> None:
+        self.name, self.total, self.done, self.first = name, total, done, done
+        self.console = console
+        self.started = self.printed = time.monotonic()
+        self.live: Progress | None = None
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("eta"),
+                TimeRemainingColumn(),
+            )
+            self.live = Progress(*columns, console=console)
+            self.task = self.live.add_task(name, total=total, completed=done)
+            self.live.start()
+
+    def advance(self, steps: int = 1, note: str | None = None) -> None:
+        """Count ``steps`` more as done."""
+        self.done += steps
+        text = f"{self.name}  {note}" if note else None
+        if self.live is not None:
+            self.live.update(self.task, completed=self.done, description=text)
+            return
+        now = time.monotonic()
+        if now - self.printed >= LOG_EVERY_SECONDS and self.done > self.first:
+            remaining = (now - self.started) / (self.done - self.first) * (self.total - self.done)
+            eta = timedelta(seconds=round(remaining))
+            self.console.print(f"{text or self.name}  {self.done}/{self.total}  eta {eta}", highlight=False)
+            self.printed = now
+
+
+@contextmanager
+def bar(name: str, total: int, done: int = 0, console: Console | None = None) -> Iterator[Bar]:
+    """A ``Bar`` of ``total`` steps, ``done`` of them already, closed on exit."""
+    progress = Bar(name, total, done, console or Console(stderr=True))
+    try:
+        yield progress
+    finally:
+        if progress.live is not None:
+            progress.live.stop()
+
+
+def say(text: str) -> None:
+    """Print a line for people, as it is."""
+    Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)

@@ -1,0 +1,5 @@
+"""The one training loop, and what surrounds it: optimiser, schedule, checkpoints, metrics."""
+
+from dkl.training.run import train
+
+__all__ = ["train"]

@@ -1,0 +1,94 @@
+"""From a configuration to the objects of a run, with every mistake found before any work is done."""
+
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from dkl.config import Precision, check
+from dkl.data import Augment, Batches, Images
+from dkl.errors import UserError
+from dkl.tasks import Task
+
+
+def _instantiate(cfg: Any, key: str, **kwargs: Any) -> Any:
+    """Hydra's ``instantiate``, with a mistake of the user's shown as one."""
+    try:
+        return instantiate(cfg, **kwargs)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if cause is None or isinstance(cause, ValueError | TypeError):
+            raise UserError(f"{key}: {cause or error}") from None
+        raise
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    """The model of a configuration, in float32, on the current default device."""
+    return _instantiate(cfg.model, "model")
+
+
+def build_task(cfg: DictConfig, model: nn.Module) -> Task:
+    """The task of a configuration around ``model``, with its loss and attack where it takes them."""
+    return _instantiate(cfg.task, "task", model=model)
+
+
+def load_data(cfg: DictConfig) -> tuple[Images, Images]:
+    """Training and test images of a ``data`` configuration, cut to size. Raises UserError where they do not fit it."""
+    train, test = _instantiate(cfg.source, "data.source")
+    for split, images in (("training", train), ("test", test)):
+        if tuple(images.images.shape[1:]) != tuple(cfg.shape):
+            got = list(images.images.shape[1:])
+            raise UserError(
+                f"{cfg.name}: {split} images are {got}, not data.shape={list(cfg.shape)}; set data.shape={got}"
+            )
+        low, high = int(images.labels.min()), int(images.labels.max())
+        if low < 0 or high >= cfg.num_classes:
+            raise UserError(
+                f"{cfg.name}: {split} labels run from {low} to {high}, but data.num_classes={cfg.num_classes}; "
+                f"set data.num_classes={high + 1} or number the labels from 0"
+            )
+    return train.balanced(cfg.train_size), test.balanced(cfg.test_size)
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU. Raises UserError on a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise UserError(f"device={name} is not usable here ({why}); use auto, cpu or cuda") from None
+    return torch.device(name)
+
+
+def make_batches(cfg: DictConfig, images: Images, device: torch.device, *, training: bool) -> Batches:
+    """Batches of ``images`` as training draws them, or in order and whole for validation."""
+    channels_last = cfg.trainer.channels_last
+    return Batches(
+        images,
+        cfg.trainer.batch_size if training else cfg.evaluation.batch_size,
+        device=device,
+        augment=Augment(**cfg.data.augment) if training else None,
+        shuffle=training,
+        seed=cfg.seed,
+        dtype=torch.float64 if cfg.trainer.precision is Precision.float64 else torch.float32,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+    )
+
+
+def preflight(cfg: DictConfig) -> None:
+    """Raise UserError on any mistake that can be found without data, a device or time."""
+    check(cfg)
+    pick_device(cfg.trainer.device)
+    for part in ("loss", "attack"):
+        if cfg[part] and part not in cfg.task:
+            raise UserError(f"{cfg.task._target_} takes no {part}: add {part}=none, or choose another task")
+    with torch.device("meta"):
+        build_model(cfg)
+    build_task(cfg, nn.Linear(1, 1))

@@ -1,0 +1,133 @@
+"""``train(cfg)``: one run from configuration to finished checkpoint, taken up where it stopped."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from dkl.config import Precision, label, row_hash, run_folder
+from dkl.console import bar, say
+from dkl.data import Batches
+from dkl.errors import UserError
+from dkl.files import write_text
+from dkl.tasks.accuracy import correct
+from dkl.training.build import build_model, build_task, load_data, make_batches, pick_device, preflight
+from dkl.training.loop import train_epoch
+from dkl.training.metrics import Logger, write_metrics
+from dkl.training.schedules import SCHEDULES
+from dkl.training.state import RunState, seed_everything
+
+CHECKPOINT = "checkpoint.pt"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Only one process trains a run; the lock goes with the process, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is training {folder}; wait for it, or stop it first") from None
+        yield
+
+
+def _prepare_model(cfg: DictConfig, device: torch.device) -> nn.Module:
+    model = build_model(cfg)
+    if cfg.trainer.precision is Precision.float64:
+        model = model.double()
+    if cfg.trainer.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    model = model.to(device)
+    if cfg.trainer.compile:
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 32)
+        model.compile()  # in place: names of parameters stay; train, eval and the last batch need several graphs
+    return model
+
+
+def _new_run(cfg: DictConfig, device: torch.device) -> RunState:
+    """A run before its first epoch."""
+    seed_everything(cfg.seed)
+    model = _prepare_model(cfg, device)
+    o = cfg.optimizer
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=o.lr, momentum=o.momentum, nesterov=o.nesterov, weight_decay=o.weight_decay
+    )
+    config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    assert isinstance(config, dict)
+    return RunState(build_task(cfg, model), model, optimizer, {str(key): value for key, value in config.items()})
+
+
+def train(cfg: DictConfig) -> Path:
+    """Train what ``cfg`` says, or go on with it, or do nothing where it is done; returns the run's folder.
+
+    The folder holds ``config.yaml``, ``checkpoint.pt``, ``metrics.jsonl`` and ``metrics.csv``. Killed at any moment
+    and called again with the same configuration, it ends with the same weights (bit for bit on a CPU). Raises
+    UserError before any work where the configuration cannot run.
+    """
+    preflight(cfg)
+    folder = run_folder(cfg)
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
+    with _locked(folder):
+        device = pick_device(cfg.trainer.device)
+        run = _new_run(cfg, device)
+        if (folder / CHECKPOINT).exists():
+            run.load(folder / CHECKPOINT)
+        if run.epoch >= cfg.trainer.epochs:
+            say(f"{folder}: already trained, {run.epoch} epochs")
+            return folder
+        training, testing = load_data(cfg.data)
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        batches = make_batches(cfg, training, device, training=True)
+        validation = make_batches(cfg, testing, device, training=False)
+        _fit(cfg, run, batches, validation, folder)
+    return folder
+
+
+def _fit(cfg: DictConfig, run: RunState, batches: Batches, validation: Batches, folder: Path) -> None:
+    """The epochs that are left, a checkpoint after each."""
+    epochs, method = cfg.trainer.epochs, label(cfg)
+    say(f"{folder}: {method}, epochs {run.epoch + 1} to {epochs} on {batches.labels.device}")
+    logger: Logger | None = instantiate(cfg.logger) if cfg.logger else None
+    if logger is not None:
+        logger.start(
+            run.config, folder, group=f"{method}-{row_hash(cfg)}", tags=[method, cfg.data.name, cfg.budget.name]
+        )
+    schedule = SCHEDULES[cfg.optimizer.schedule.value]
+    steps = len(batches)
+    with bar(f"train {method} seed {cfg.seed}", epochs * steps, run.epoch * steps) as progress:
+        for epoch in range(run.epoch + 1, epochs + 1):
+            lr = cfg.optimizer.lr * schedule(epoch, epochs, cfg.optimizer.warmup_epochs)
+            for group in run.optimizer.param_groups:
+                group["lr"] = lr
+            row: dict[str, Any] = {"epoch": epoch, "lr": lr}
+            row |= train_epoch(
+                run.task,
+                batches,
+                run.optimizer,
+                epoch=epoch,
+                epochs=epochs,
+                bar=progress,
+                autocast=cfg.trainer.precision is Precision.bf16,
+            )
+            every = cfg.trainer.validate_every
+            if epoch == epochs or (every and epoch % every == 0):
+                row["test_accuracy"] = correct(run.model, validation.epoch()).float().mean().item()
+            run.epoch = epoch
+            run.rows.append(row)
+            run.save(folder / CHECKPOINT)
+            write_metrics(run.rows, folder)
+            if logger is not None:
+                logger.log(row)
+            progress.advance(0, f"epoch {epoch}/{epochs} loss {row['loss']:.3f}")
+    if logger is not None:
+        logger.finish()
+    last = run.rows[-1]
+    say(f"{folder}: done, loss {last['loss']:.4f}, natural test accuracy {last['test_accuracy']:.2%}")

@@ -1,0 +1,88 @@
+"""All that a run needs to go on as if it had never stopped: one checkpoint a run, replaced whole after every epoch."""
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from dkl import checkpoint
+from dkl.errors import UserError
+from dkl.tasks import Task
+from dkl.training.metrics import Row
+
+VERSION = 1
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch on every device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of every global generator, as tensors and plain values."""
+    state = np.random.get_state(legacy=False)
+    assert isinstance(state, dict)
+    keys, position = state["state"]["key"], state["state"]["pos"]
+    return {
+        "python": random.getstate(),
+        "numpy": (torch.from_numpy(keys.astype(np.int64)), position, state["has_gauss"], state["gauss"]),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put back what ``rng_state`` gave; CUDA's only where as many devices are here as then."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([item.cpu() for item in state["cuda"]])
+
+
+@dataclass
+class RunState:
+    """A run in memory: what trains, how many epochs it has done, and a metrics row for each."""
+
+    task: Task
+    model: nn.Module
+    optimizer: Optimizer
+    config: dict[str, Any]
+    epoch: int = 0
+    rows: list[Row] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Write everything to ``path`` atomically."""
+        content = {
+            "version": VERSION,
+            "model": self.model.state_dict(),
+            "task": self.task.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "rows": self.rows,
+            "rng": rng_state(),
+            "config": self.config,
+        }
+        checkpoint.save(path, content)
+
+    def load(self, path: Path) -> None:
+        """Take up the run saved at ``path``. Raises UserError where it is not one of this version's."""
+        content = checkpoint.read(path)
+        if not isinstance(content, dict) or content.get("version") != VERSION:
+            raise UserError(
+                f"{path} is not a checkpoint of this version of dkl; move the run's folder away to start over"
+            )
+        self.model.load_state_dict(content["model"])
+        self.task.load_state_dict(content["task"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.epoch, self.rows = content["epoch"], content["rows"]
+        set_rng_state(content["rng"])

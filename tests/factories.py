@@ -1,0 +1,62 @@
+"""Made-up evaluation records and their flags, consistent unless told otherwise. For tests of records and tables."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from dkl.records import AUTOATTACK, AttackResult, Flags, Record
+
+
+def make_record(**overrides: Any) -> Record:
+    """A valid record; ``overrides`` replace fields, and what follows from them (id, attacks' accuracies) is adapted.
+
+    ``per_attack`` falls in equal steps from ``clean`` to ``robust`` over ``attacks`` unless given. Fields that make
+    the record invalid raise, as in the real thing.
+    """
+    fields: dict[str, Any] = {
+        "method": "ikl",
+        "dataset": "cifar10",
+        "architecture": "wrn10_2",
+        "budget": "mini",
+        "seed": 0,
+        "norm": "Linf",
+        "eps": 8 / 255,
+        "eps_text": "8/255",
+        "attacks": list(AUTOATTACK),
+        "n": 1000,
+        "clean": 0.75,
+        "robust": 0.25,
+        "evaluation_seed": 0,
+        "batch_size": 200,
+        "additional_data": False,
+        "checkpoint": "results/runs/ikl/last.pt",
+        "data_sha256": "d" * 64,
+        "created": "2025-01-01T00:00:00+00:00",
+        "seconds": 12.5,
+        "versions": {"torch": "2.9.0", "dkl": "0.1.0"},
+        "hardware": {"device": "cpu", "cores": 2},
+        "git_commit": None,
+        "training": {},
+        "warnings": [],
+    }
+    fields |= overrides
+    identity = "-".join(str(fields[key]) for key in ("method", "dataset", "architecture", "budget"))
+    row = hashlib.sha256(identity.encode()).hexdigest()
+    run = hashlib.sha256(f"{identity}-{fields['seed']}".encode()).hexdigest()
+    names, clean, robust = fields["attacks"], fields["clean"], fields["robust"]
+    fields.setdefault("id", f"{identity}-seed{fields['seed']}-{fields['norm'].lower()}")
+    fields.setdefault("row_hash", row[:8])
+    fields.setdefault("config_hash", run[:8])
+    fields.setdefault("checkpoint_sha256", run)
+    if "per_attack" not in fields:
+        left = [clean + (robust - clean) * step / len(names) for step in range(1, len(names))]
+        results = [AttackResult(robust=value, seconds=1.0) for value in [*left, robust]]
+        fields["per_attack"] = dict(zip(names, results, strict=True)) if names else {}
+    return Record(**fields)
+
+
+def make_flags(record: Record) -> Flags:
+    """Per-example flags whose means are the record's accuracies, up to 1/n: ``clean`` and one entry an attack."""
+    accuracies = {"clean": record.clean, **{name: result.robust for name, result in record.per_attack.items()}}
+    return {name: np.arange(record.n) < round(value * record.n) for name, value in accuracies.items()}
