@@ -222,10 +222,21 @@ def _at_least(cfg: DictConfig, least: float, *keys: str) -> None:
             raise UserError(f"{key}={value} must be at least {least}")
 
 
+def _missing(cfg: DictConfig, prefix: str = "") -> list[str]:
+    """Keys that still have no value (``???``), without resolving interpolations to them."""
+    found: list[str] = []
+    for key in map(str, cfg):
+        child = cfg._get_node(key)
+        if child._is_missing():
+            found.append(f"{prefix}{key}")
+        elif isinstance(child, DictConfig) and not child._is_none():
+            found += _missing(child, f"{prefix}{key}.")
+    return found
+
+
 def check(cfg: DictConfig) -> None:
     """Numbers of a training configuration that no run could use. Raises UserError that names key and mend."""
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
+    if missing := _missing(cfg):
         raise UserError(f"these have no value yet: {', '.join(missing)}; set them, such as {missing[0]}=…")
     _at_least(cfg, 1, "trainer.epochs", "trainer.batch_size", "evaluation.batch_size", "evaluation.n")
     _at_least(cfg, 1, "data.num_classes", "data.train_size", "data.test_size", "trainer.threads")

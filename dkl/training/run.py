@@ -11,13 +11,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from dkl.build import build_model, build_task, load_data, make_batches, pick_device, preflight
 from dkl.config import Precision, label, row_hash, run_folder
 from dkl.console import bar, say
 from dkl.data import Batches
 from dkl.errors import UserError
 from dkl.files import write_text
 from dkl.tasks.accuracy import correct
-from dkl.training.build import build_model, build_task, load_data, make_batches, pick_device, preflight
 from dkl.training.loop import train_epoch
 from dkl.training.metrics import Logger, write_metrics
 from dkl.training.schedules import SCHEDULES

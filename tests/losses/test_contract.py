@@ -1,6 +1,7 @@
 """What callers rely on: errors for wrong arguments, frozen and hashable losses, no silent double backward, compile."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -14,7 +15,14 @@ from tests.oracles import pairwise_dkl, pairwise_gkl, pairwise_ikl
 
 PAIR_LOSSES = [KL(), DKL(), IKL(), GKL()]
 BY_NAME = pytest.mark.parametrize("loss", PAIR_LOSSES, ids=lambda loss: type(loss).__name__)
-BAD_SHAPES = [((4, 5), (4, 1)), ((4, 5), (1, 5)), ((4, 5), (5,)), ((5,), (5,)), ((4, 5), (4, 6)), ((2, 4, 5), (2, 4, 5))]
+BAD_SHAPES = [
+    ((4, 5), (4, 1)),
+    ((4, 5), (1, 5)),
+    ((4, 5), (5,)),
+    ((5,), (5,)),
+    ((4, 5), (4, 6)),
+    ((2, 4, 5), (2, 4, 5)),
+]
 
 
 @pytest.mark.parametrize(("first", "second"), BAD_SHAPES)
@@ -53,12 +61,21 @@ def test_class_weighting_without_weights_raises(loss: DKL | IKL | GKL) -> None:
         loss(*logits(4, 5))
 
 
-@pytest.mark.parametrize("kind", [DKL, IKL, GKL])
-def test_unknown_weighting_and_negative_gamma_raise(kind: Callable[..., object]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "weighting"), [(KL, "class"), (KL, "sample"), (DKL, "none"), (IKL, "none"), (GKL, "none"), (IKL, "batch")]
+)
+def test_a_weighting_the_loss_does_not_know_raises(kind: Callable[..., object], weighting: str) -> None:
     with pytest.raises(ValueError, match="weighting"):
-        kind(weighting="batch")
-    with pytest.raises(ValueError, match="gamma"):
-        GKL(gamma=-0.1)
+        kind(weighting=weighting)
+
+
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, True, "5", None])
+@pytest.mark.parametrize(
+    ("kind", "field"), [(KL, "weight"), (DKL, "wmse_weight"), (IKL, "ce_weight"), (GKL, "gamma"), (GKL, "wmse_weight")]
+)
+def test_numbers_no_loss_can_use_raise(kind: Callable[..., object], field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"\b{field}\b"):
+        kind(**{field: value})
 
 
 @pytest.mark.xfail(strict=True, reason="an unknown reduction is taken for 'none'")

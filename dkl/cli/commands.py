@@ -1,0 +1,67 @@
+"""One function a command; each takes the arguments behind its name."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dkl.cli import hydra_app
+from dkl.console import say
+from dkl.errors import UserError
+
+
+def train(arguments: list[str]) -> None:
+    """``dkl train``: one run, or a sweep with ``-m``."""
+    from dkl.build import preflight
+    from dkl.training import train as run
+
+    hydra_app.run("train", arguments, preflight, run)
+
+
+def evaluate(arguments: list[str]) -> None:
+    """``dkl evaluate``: a record of a run, or of anyone's weights."""
+    from dkl.evaluation import evaluate as run
+
+    def check(cfg: DictConfig) -> None:
+        if bool(cfg.run) == bool(cfg.checkpoint):
+            raise UserError("name what to evaluate: run=FOLDER, or checkpoint=FILE with model=… and data=…")
+
+    hydra_app.run("evaluate", arguments, check, run)
+
+
+def reproduce(arguments: list[str]) -> None:
+    """``dkl reproduce``: train, evaluate and tabulate what a manifest of ``experiments`` lists."""
+    from dkl.cli.reproduce import reproduce as run
+
+    run(arguments)
+
+
+def _options(arguments: list[str], defaults: dict[str, Any]) -> DictConfig:
+    """``KEY=VALUE`` arguments over ``defaults``. Raises UserError on a key that is not among them."""
+    given = OmegaConf.from_dotlist(arguments)
+    if unknown := sorted(str(key) for key in given if key not in defaults):
+        raise UserError(f"there is no option {unknown[0]!r}; there are {', '.join(defaults)}")
+    merged = OmegaConf.merge(defaults, given)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def tables(arguments: list[str]) -> None:
+    """``dkl tables``: fold the records under ``results`` into tables and RobustBench entries."""
+    from dkl.config import compose_config
+    from dkl.reporting import write_tables
+
+    default = compose_config("evaluate", []).paths.results
+    options = _options(arguments, {"results": default, "smoke": False})
+    results = Path(options.results)
+    report = write_tables(
+        results / "records", results / "tables", results / "model_info", include_smoke=bool(options.smoke)
+    )
+    print(report.markdown)
+    for path in report.written:
+        say(f"written: {path}")
+    for problem in report.problems:
+        say(f"left out: {problem}")
+
+
+COMMANDS = {"train": train, "evaluate": evaluate, "reproduce": reproduce, "tables": tables}

@@ -1,0 +1,60 @@
+"""The choices of every configuration group, each with the first line of its file."""
+
+from pathlib import Path
+
+from dkl.config import shipped
+
+USAGE = {
+    "train": "dkl train [-m] [GROUP=CHOICE …] [KEY=VALUE …]   train one run, or a sweep with -m and comma lists",
+    "evaluate": "dkl evaluate run=FOLDER | checkpoint=FILE model=… data=… [attacks=…] [KEY=VALUE …]",
+    "reproduce": "dkl reproduce experiment=NAME [seed=0,1,2] [budget=…] [row=LABEL] [dry_run=true] [KEY=VALUE …]",
+    "tables": "dkl tables [results=FOLDER] [smoke=true]   fold the records there into tables",
+}
+
+GROUPS = {
+    "train": ("data", "model", "task", "loss", "attack", "recipe", "budget", "logger"),
+    "evaluate": ("data", "model"),
+}
+
+
+def first_line(path: Path) -> str:
+    """Why a YAML file exists: its first comment that is not a directive to Hydra."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and not line.startswith("# @"):
+            return line.lstrip("# ")
+    return ""
+
+
+def choices(group: str) -> dict[str, str]:
+    """Choice -> its one line, for a group of ``configs``, or for ``experiments``."""
+    folder = shipped("experiments") if group == "experiments" else shipped("configs") / group
+    return {path.stem: first_line(path) for path in sorted(folder.glob("*.yaml"))}
+
+
+def _listing(title: str, lines: dict[str, str]) -> str:
+    width = max(len(name) for name in lines)
+    return f"{title}\n" + "".join(f"  {name:{width}}  {line}\n" for name, line in lines.items())
+
+
+def overview() -> str:
+    """The page of ``dkl --help``."""
+    page = "Decoupled KL losses: adversarial training, AutoAttack, tables.\n\n"
+    page += "".join(f"  {usage}\n" for usage in USAGE.values())
+    return page + "\nEach has --help. Values are Hydra overrides; the README shows the common ones.\n"
+
+
+def page(command: str) -> str:
+    """The page of ``dkl <command> --help``."""
+    from dkl.config import compose_config  # composing is slow to import; only help with values needs it
+
+    text = f"{USAGE[command]}\n\n"
+    if command == "reproduce":
+        return text + _listing("experiments", choices("experiments"))
+    for group in GROUPS.get(command, ()):
+        text += _listing(group, choices(group)) + "\n"
+    if command in GROUPS:
+        from omegaconf import OmegaConf
+
+        text += f"values, with their defaults\n{OmegaConf.to_yaml(compose_config(command, []))}"
+        text += f"\nHydra's own options: dkl {command} --hydra-help\n"
+    return text

@@ -1,0 +1,88 @@
+"""Run a function of a configuration as a Hydra application, with every job's configuration checked before the first."""
+
+import difflib
+import itertools
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dkl.config import compose_config, register, shipped
+from dkl.errors import UserError
+
+
+def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in map(str, cfg):
+        yield f"{prefix}{key}"
+        child = cfg._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            yield from _keys(child, f"{prefix}{key}.")
+
+
+def _suggest(root: str, override: str) -> str:
+    """Names like the one that an override gets wrong."""
+    name = override.lstrip("+~").partition("=")[0].partition("@")[0]
+    close = difflib.get_close_matches(name, list(_keys(compose_config(root, []))), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"dkl {root} --help lists the keys"
+
+
+def explain(root: str, error: Exception) -> UserError:
+    """Hydra's or OmegaConf's error as one message that names the mend."""
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)  # type: ignore[arg-type]  # causes here are Exceptions
+    text = "\n".join(dict.fromkeys(str(item).partition("Config search path")[0].strip() for item in chain))
+    text = text.replace("\n\n", "\n").replace("\n\t", " ")
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown and "not in" in text:
+        return UserError(f"there is no key {unknown[1]!r}: {_suggest(root, unknown[1])}")
+    return UserError(text)
+
+
+def jobs(overrides: list[str]) -> list[list[str]]:
+    """The overrides of each job of a sweep of comma lists; one job where nothing sweeps."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    options = [
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+        if o.is_sweep_override()
+        else [o.input_line or ""]
+        for o in parsed
+        if not (o.input_line or "").startswith("hydra")
+    ]
+    return [list(choice) for choice in itertools.product(*options)]
+
+
+def compose_checked(root: str, overrides: list[str], check: Callable[[DictConfig], None]) -> None:
+    """Compose and check every job. Raises UserError on the first that cannot run."""
+    try:
+        for job in jobs(overrides):
+            cfg = compose_config(root, job)
+            check(cfg)
+            OmegaConf.to_container(cfg, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(root, error) from None
+
+
+def run(
+    root: str, arguments: list[str], check: Callable[[DictConfig], None], job: Callable[[DictConfig], object]
+) -> None:
+    """Check every job, then hand over to Hydra. ``arguments`` are those after ``dkl <root>``."""
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    compose_checked(root, overrides, check)
+    register()
+    sys.argv = [f"dkl {root}", *arguments]
+
+    @hydra.main(config_path=str(Path(shipped("configs"))), config_name=root, version_base="1.3")
+    def application(cfg: DictConfig) -> None:
+        try:
+            job(cfg)
+        except UserError as error:
+            raise SystemExit(f"error: {error}") from None
+
+    application()

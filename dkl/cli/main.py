@@ -1,0 +1,29 @@
+"""The entry point: pick the command, show mistakes of the user's as one message."""
+
+import sys
+
+from dkl import __version__
+from dkl.cli import help as help_pages
+from dkl.cli.commands import COMMANDS
+from dkl.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``dkl`` with ``arguments``, those of the process by default. Exits with 2 on a mistake of the user's."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command, *rest = arguments or ["--help"]
+    if command in ("-h", "--help"):
+        print(help_pages.overview(), end="")
+    elif command == "--version":
+        print(f"dkl {__version__}")
+    elif command not in COMMANDS:
+        print(f"error: there is no command {command!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        raise SystemExit(2)
+    elif {"-h", "--help"} & set(rest):
+        print(help_pages.page(command), end="")
+    else:
+        try:
+            COMMANDS[command](rest)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None

@@ -1,0 +1,141 @@
+"""A table of strings, written as Markdown, CSV, LaTeX (booktabs) or a self-contained HTML page. Pure functions."""
+
+import csv
+import html
+import io
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from dkl.reporting.page import PAGE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of cells under a header; ``alignments`` has one letter a column, ``l`` or ``r``. Raises ValueError."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    alignments: str
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if {len(self.alignments), *map(len, self.rows)} != {len(self.header)}:
+            raise ValueError(f"every row and the alignments need {len(self.header)} columns, as the header has")
+        if not set(self.alignments) <= {"l", "r"}:
+            raise ValueError(f"alignments are l or r, not {self.alignments!r}")
+
+
+def _line(text: str) -> str:
+    """``text`` on one line."""
+    return " ".join(text.split())
+
+
+def _markdown(text: str) -> str:
+    """``text`` escaped, on one line."""
+    return re.sub(r"([\\|*`<])", r"\\\1", _line(text))
+
+
+def to_markdown(table: Table) -> str:
+    """A heading, a table in columns of equal width, and the notes as a list."""
+    cells = [[_markdown(cell) for cell in row] for row in (table.header, *table.rows)]
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(table.header))]
+    columns = list(zip(table.alignments, widths, strict=True))
+    rule = ["-" * width if side == "l" else "-" * (width - 1) + ":" for side, width in columns]
+
+    def padded(row: list[str]) -> list[str]:
+        pairs = zip(row, columns, strict=True)
+        return [cell.ljust(width) if side == "l" else cell.rjust(width) for cell, (side, width) in pairs]
+
+    lines = [f"| {' | '.join(row)} |" for row in (padded(cells[0]), rule, *map(padded, cells[1:]))]
+    notes = [f"- {_markdown(note)}" for note in table.notes]
+    return "\n".join([f"## {_markdown(table.title)}", "", *lines, "", *notes]) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """Header and rows alone, quoted where needed."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows((table.header, *table.rows))
+    return text.getvalue()
+
+
+_LATEX = {character: "\\" + character for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    '"': "''",
+    "`": r"\textasciigrave{}",
+    "\N{EN DASH}": r"\textendash{}",
+    "\N{EM DASH}": r"\textemdash{}",
+    "±": r"$\pm$",
+    "\N{MULTIPLICATION SIGN}": r"$\times$",
+    "·": r"$\cdot$",
+    "†": r"$^\dagger$",
+    "α": r"$\alpha$",  # noqa: RUF001
+    "β": r"$\beta$",
+    "γ": r"$\gamma$",  # noqa: RUF001
+    "ε": r"$\varepsilon$",
+    "λ": r"$\lambda$",
+    "μ": r"$\mu$",
+    "σ": r"$\sigma$",  # noqa: RUF001
+    "τ": r"$\tau$",
+}
+
+
+def _latex_character(character: str) -> str:
+    """What pdflatex sets for one character; accents it may lack a glyph for are dropped, the rest becomes ``?``."""
+    if character in _LATEX or character.isascii():
+        return _LATEX.get(character, character)
+    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return "".join(_LATEX.get(letter, letter) for letter in plain) or "?"
+
+
+def _latex(text: str) -> str:
+    """``text`` escaped, on one line; ``--`` stays two hyphens."""
+    text = "".join(character for character in _line(text) if character.isprintable())
+    return re.sub("-(?=-)", "-{}", "".join(map(_latex_character, text)))
+
+
+def to_latex(table: Table, label: str) -> str:
+    """A table float, shrunk to the width of the text where it is wider; needs the packages booktabs and graphicx."""
+    rows = [" & ".join(map(_latex, row)) + r" \\" for row in (table.header, *table.rows)]
+    lines = [
+        r"% needs \usepackage{booktabs,graphicx}",
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{_latex(table.title)}}}",
+        rf"  \label{{tab:{label}}}",
+        r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"  \begin{{tabular}}{{{table.alignments}}}",
+        r"    \toprule",
+        f"    {rows[0]}",
+        r"    \midrule",
+        *(f"    {row}" for row in rows[1:]),
+        r"    \bottomrule",
+        r"  \end{tabular}}",
+        *(rf"  \par\smallskip{{\footnotesize\raggedright {_latex(note)}\par}}" for note in table.notes),
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def to_html(table: Table) -> str:
+    """A page that needs nothing else: style and the script that sorts by a clicked header are inside it."""
+
+    def cells(row: tuple[str, ...], tag: str, content: str = "{}") -> str:
+        columns = zip(map(html.escape, row), table.alignments, strict=True)
+        return "".join(f'<{tag} class="{side}">{content.format(cell)}</{tag[:2]}>' for cell, side in columns)
+
+    return PAGE.substitute(
+        title=html.escape(table.title),
+        header=cells(table.header, 'th scope="col"', '<button type="button">{}</button>'),
+        rows="\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in table.rows),
+        notes="\n".join(f"<li>{html.escape(note)}</li>" for note in table.notes),
+    )

@@ -1,0 +1,45 @@
+"""Which records belong together: on one board, in one row, as evaluations of the same weights."""
+
+from collections.abc import Callable, Hashable, Iterable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from dkl.records import Record
+
+K = TypeVar("K", bound=Hashable)
+
+
+def group(records: Iterable[Record], key: Callable[[Record], K]) -> dict[K, list[Record]]:
+    """Records by ``key``, in the order they come."""
+    groups: dict[K, list[Record]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return groups
+
+
+def threat(record: Record) -> tuple[str, str, float]:
+    """Data set, norm and radius. The radius is compared as a number: 8/255 may be spelt in several ways."""
+    return record.dataset, record.norm, round(record.eps, 9)
+
+
+def row(record: Record) -> tuple[Hashable, ...]:
+    """What all records of one row share: the configuration but for its seed, the budget and the way of evaluating.
+
+    Weights trained elsewhere have no configuration: each checkpoint is a row.
+    """
+    trained = ("file", record.checkpoint_sha256) if record.seed is None else ("config", record.row_hash)
+    return *threat(record), record.budget, *trained, tuple(record.attacks), record.n, record.data_sha256
+
+
+def weights(record: Record) -> tuple[Hashable, ...]:
+    """The row and the training seed: records that share it evaluate the same weights again."""
+    return *row(record), record.seed
+
+
+def age(record: Record) -> tuple[datetime, str]:
+    """Sorts records from old to new; a time without a zone is UTC, an unreadable one is the oldest."""
+    try:
+        created = datetime.fromisoformat(record.created)
+    except ValueError:
+        created = datetime.min
+    return created if created.tzinfo else created.replace(tzinfo=UTC), record.id

@@ -1,0 +1,33 @@
+"""How architectures, attacks and files are called in tables."""
+
+import re
+
+from dkl.records import AUTOATTACK, Record
+
+_ARCHITECTURES = (
+    (r"wrn(\d+)_(\d+)", r"WideResNet-\1-\2"),
+    (r"preact_resnet(\d+)", r"PreActResNet-\1"),
+    (r"preact_resnet(\d+)_w(\d+)", r"PreActResNet-\1 (width \2)"),
+    (r"resnet(\d+)", r"ResNet-\1"),
+    (r"small_cnn", r"SmallCNN"),
+)
+
+
+def display_architecture(name: str) -> str:
+    """The architecture as papers write it: ``wrn34_10`` is WideResNet-34-10; a name not known here stays itself."""
+    for pattern, display in _ARCHITECTURES:
+        if match := re.fullmatch(pattern, name):
+            return match.expand(display)
+    return name
+
+
+def attacks_label(record: Record) -> str:
+    """``AutoAttack`` only for all four attacks of the standard suite; otherwise the attacks, and that it is not."""
+    if record.is_autoattack:
+        return " + ".join(["AutoAttack", *(attack for attack in record.attacks if attack not in AUTOATTACK)])
+    return " + ".join(record.attacks) + " (not AutoAttack)"
+
+
+def slug(text: str) -> str:
+    """``text`` as part of a file name: letters, digits, ``.``, ``_`` and ``-`` stay, runs of others become ``_``."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_")

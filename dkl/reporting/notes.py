@@ -1,0 +1,74 @@
+"""What stands under a leaderboard: what its numbers are, where they come from, and what was left out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dkl.records import AUTOATTACK, Record
+from dkl.reporting.grouping import age, group
+
+_BUDGETS = {
+    "own": "settings of one's own, not a row of the paper",
+    "paper": "the recipe as published",
+    "mini": "the paper's recipe cut to what a CPU can do; not comparable with published figures",
+    "smoke": "no result; it only shows that the code runs",
+}
+
+
+def _distinct(values: Iterable[Any]) -> str:
+    """Each value once, sorted, with commas; numbers by size."""
+    unique = {str(value): value for value in values}
+    numeric = all(isinstance(value, int | float) for value in unique.values())
+    return ", ".join(sorted(unique, key=unique.__getitem__ if numeric else None))
+
+
+def _merged(parts: Sequence[Mapping[str, Any]]) -> str:
+    """Every key with its distinct values, such as ``device cpu, cuda; cores 2``."""
+    keys = dict.fromkeys(key for part in parts for key in part)
+    return "; ".join(f"{key} {_distinct(part[key] for part in parts if key in part)}" for key in keys)
+
+
+def about(shown: Sequence[Record]) -> list[str]:
+    """Notes on the records a board shows."""
+    budget = shown[0].budget
+    lines = [
+        "Accuracies in percent of n test images; ± is the sample standard deviation over training seeds; "
+        "the 95 % interval of the robust accuracy (Wilson) is given where there is one seed.",
+        f"Budget {budget}: {_BUDGETS[budget]}.",
+    ]
+    if any(record.is_autoattack for record in shown):
+        lines.append(f"AutoAttack is the standard suite: {', '.join(AUTOATTACK)}.")
+    if not all(record.is_autoattack for record in shown):
+        lines.append(
+            "Rows under fewer attacks than AutoAttack come last, unranked: their robust accuracy is optimistic."
+        )
+    if any(record.additional_data for record in shown):
+        lines.append("† Trained with additional data.")
+    if any(len({record.data_sha256 for record in same}) > 1 for same in group(shown, lambda r: r.n).values()):
+        lines.append("The test images differ between rows of equal n: their fingerprints disagree.")
+    seeds, sizes = _distinct(r.evaluation_seed for r in shown), _distinct(r.batch_size for r in shown)
+    lines.append(f"Evaluation seed: {seeds}; batch size: {sizes}.")
+    if hardware := _merged([record.hardware for record in shown]):
+        lines.append(f"Hardware: {hardware}.")
+    commits = [{"commit": record.git_commit[:10]} if record.git_commit else {} for record in shown]
+    if versions := "; ".join(filter(None, (_merged([record.versions for record in shown]), _merged(commits)))):
+        lines.append(f"Versions: {versions}.")
+    warnings = (f"Warning, {_weights(record)}: {text}" for record in shown for text in record.warnings)
+    return [*lines, *dict.fromkeys(warnings)]
+
+
+def left_out(evaluations: Iterable[Sequence[Record]], smoke: int) -> list[str]:
+    """Notes on older evaluations of the same weights, and on records of budget ``smoke``."""
+    lines = []
+    for again in evaluations:
+        if len(again) > 1:
+            newest = max(again, key=age)
+            lines.append(f"{_weights(newest)}: evaluated {len(again)} times; the newest, of {newest.created}, counts.")
+    if smoke:
+        records = "1 record is" if smoke == 1 else f"{smoke} records are"
+        lines.append(f"{records} left out: budget smoke is {_BUDGETS['smoke']}.")
+    return lines
+
+
+def _weights(record: Record) -> str:
+    which = f"checkpoint {record.checkpoint_sha256[:8]}" if record.seed is None else f"seed {record.seed}"
+    return f"{record.method} ({record.architecture}, {which})"

@@ -1,0 +1,136 @@
+"""RobustBench's model_info: one JSON file an AutoAttack evaluation, in ``<data set>/<norm>/<model>.json``."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dkl.errors import UserError
+from dkl.files import digest, write_text
+from dkl.records import Record
+from dkl.reporting.estimates import percent
+from dkl.reporting.grouping import age, group, weights
+from dkl.reporting.names import display_architecture, slug
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A method's source; ``key`` begins its file names: first author, year on arXiv, first word of the title."""
+
+    key: str
+    link: str
+    name: str
+    authors: str
+    venue: str
+
+
+_DKL = Paper(
+    "Cui2023Decoupled",
+    "https://arxiv.org/abs/2305.13948",
+    "Decoupled Kullback-Leibler Divergence Loss",
+    "Jiequan Cui, Zhuotao Tian, Zhisheng Zhong, Xiaojuan Qi, Bei Yu, Hanwang Zhang",
+    "NeurIPS 2024",
+)
+PAPERS = {
+    "IKL": _DKL,
+    "DKL": _DKL,
+    "GKL": Paper(
+        "Cui2025Generalized",
+        "https://arxiv.org/abs/2503.08038",
+        "Generalized Kullback-Leibler Divergence Loss",
+        "Jiequan Cui et al.",
+        "arXiv 2025",
+    ),
+    "TRADES": Paper(
+        "Zhang2019Theoretically",
+        "https://arxiv.org/abs/1901.08573",
+        "Theoretically Principled Trade-off between Robustness and Accuracy",
+        "Hongyang Zhang, Yaodong Yu, Jiantao Jiao, Eric P. Xing, Laurent El Ghaoui, Michael I. Jordan",
+        "ICML 2019",
+    ),
+    "PGD": Paper(
+        "Madry2017Towards",
+        "https://arxiv.org/abs/1706.06083",
+        "Towards Deep Learning Models Resistant to Adversarial Attacks",
+        "Aleksander Madry, Aleksandar Makelov, Ludwig Schmidt, Dimitris Tsipras, Adrian Vladu",
+        "ICLR 2018",
+    ),
+}
+"""Papers by the word of a method's name that tells it: IKL-AT is by IKL, PGD-AT by PGD."""
+
+
+def paper(method: str) -> Paper:
+    """The paper a method is from; one not known here is unpublished and goes by its own name."""
+    words = re.split(r"[^A-Z0-9]+", method.upper())
+    known = (PAPERS[word] for word in words if word in PAPERS)
+    return next(known, Paper("Unpublished", "", method, "", "Unpublished"))
+
+
+def _footnote(record: Record) -> str:
+    trained = record.seed is not None
+    made = "Trained and evaluated" if trained else "Evaluated"
+    which = f"seed {record.seed}" if trained else "weights trained elsewhere"
+    text = (
+        f"{made} with the dkl code: {record.method}, {which}, budget {record.budget}, {record.n} test images, "
+        f"AutoAttack seed {record.evaluation_seed}."
+    )
+    return f"{text} Synthetic data was used in training." if record.additional_data else text
+
+
+def model_info(record: Record) -> dict[str, Any]:
+    """RobustBench's entry for ``record``. Its ``additional_data`` means external real images, never synthetic ones.
+
+    Raises UserError where the record is of budget ``smoke`` or not of standard AutoAttack.
+    """
+    if record.budget == "smoke":
+        raise UserError(f"{record.id} is of budget smoke, which is no result: train it at another budget")
+    if not record.is_autoattack:
+        attacks = ", ".join(record.attacks)
+        raise UserError(f"{record.id} was attacked with {attacks} only: evaluate it with the standard AutoAttack")
+    source = paper(record.method)
+    return {
+        "link": source.link,
+        "name": source.name,
+        "authors": source.authors,
+        "additional_data": record.training.get("external_data") is True,
+        "number_forward_passes": 1,
+        "dataset": record.dataset,
+        "venue": source.venue,
+        "architecture": display_architecture(record.architecture),
+        "eps": record.eps_text,
+        "clean_acc": percent(record.clean),
+        "reported": percent(record.robust),
+        "autoattack_acc": percent(record.robust),
+        "footnote": _footnote(record),
+        "unreliable": bool(record.warnings),
+    }
+
+
+def model_name(record: Record) -> str:
+    """RobustBench's model id, such as ``Cui2023Decoupled_WRN-34-10_IKL-AT_s0``; the file's hash for foreign weights."""
+    which = record.checkpoint_sha256[:8] if record.seed is None else f"s{record.seed}"
+    architecture = display_architecture(record.architecture).replace("WideResNet", "WRN")
+    return "_".join(slug(part) for part in (paper(record.method).key, architecture, record.method, which))
+
+
+def write_model_info(records: Sequence[Record], folder: Path) -> tuple[list[Path], list[str]]:
+    """Write the newest evaluation of all weights; returns the files, and one message a record that is not exported.
+
+    Where two would share a name, the later one's ends in a hash of what tells them apart, so that names never change.
+    """
+    written: list[Path] = []
+    skipped: list[str] = []
+    for key, again in sorted(group(sorted(records, key=age), weights).items(), key=lambda item: age(item[1][0])):
+        try:
+            content = model_info(again[-1])
+        except UserError as error:
+            skipped.append(f"not exported to RobustBench: {error}")
+            continue
+        path = folder / slug(again[-1].dataset) / again[-1].norm / f"{model_name(again[-1])}.json"
+        if path in written:
+            path = path.with_name(f"{path.stem}_{digest(key)}.json")
+        write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        written.append(path)
+    return written, skipped

@@ -1,0 +1,54 @@
+"""Models for the attack tests."""
+
+import torch
+from torch import Tensor, nn
+
+
+def summed_ce(labels: Tensor) -> nn.Module:
+    """The summed cross-entropy with ``labels`` as an objective on logits."""
+
+    class Objective(nn.Module):
+        def forward(self, logits: Tensor) -> Tensor:
+            return nn.functional.cross_entropy(logits, labels, reduction="sum")
+
+    return Objective()
+
+
+def batchnorm_net() -> nn.Sequential:
+    """Everything a mode changes: BatchNorm and dropout."""
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1),
+        nn.BatchNorm2d(6),
+        nn.Softplus(),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(6 * 64, 4),
+    )
+
+
+def smooth_net() -> nn.Sequential:
+    """A small convolutional network without kinks, in eval mode."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.Softplus(), nn.Conv2d(8, 8, 3, stride=2), nn.Tanh(), nn.Flatten(),
+        nn.Linear(8 * 9, 5),
+    ).eval()  # fmt: skip
+
+
+def snapshot(model: nn.Module) -> dict[str, object]:
+    """All that an attack could leave behind: weights, buffers, gradients, modes, flags."""
+    state = {f"state {key}": value.clone() for key, value in model.state_dict().items()}
+    modes = {f"mode {name}": module.training for name, module in model.named_modules()}
+    flags = {f"flag {name}": parameter.requires_grad for name, parameter in model.named_parameters()}
+    grads = {
+        f"grad {name}": None if parameter.grad is None else parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+    }
+    return {**state, **modes, **flags, **grads}
+
+
+def assert_unchanged(model: nn.Module, before: dict[str, object]) -> None:
+    after = snapshot(model)
+    assert after.keys() == before.keys()
+    for key, value in before.items():
+        same = torch.equal(value, after[key]) if isinstance(value, Tensor) else value == after[key]  # type: ignore
+        assert same, f"{key} changed"

@@ -1,0 +1,124 @@
+"""The training attack's schedules at both ends and between, for every length of training, and its errors."""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from dkl.attacks import Budget, TrainingAttack, parse_eps
+from dkl.errors import UserError
+
+EPS = 8 / 255
+
+
+def test_official_always_takes_five_steps_of_half_the_epochs_eps() -> None:
+    attack = TrainingAttack(eps="8/255")
+    for epoch in (1, 2, 50, 51, 100, 150, 151, 199, 200):
+        budget = attack.at(epoch, 200)
+        assert budget.steps == 5
+        assert budget.eps == pytest.approx(EPS * epoch / 200, rel=1e-12)
+        assert budget.step_size == pytest.approx(budget.eps / 2, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "first", "last", "steps", "relative"),
+    [(200, 1, 50, 2, 1), (200, 51, 100, 3, 2 / 3), (200, 101, 150, 4, 1 / 2), (200, 151, 200, 5, 1 / 2)]
+    + [(8, 1, 2, 2, 1), (8, 3, 4, 3, 2 / 3), (8, 5, 6, 4, 1 / 2), (8, 7, 8, 5, 1 / 2)]
+    + [(1, 1, 1, 5, 1 / 2), (2, 1, 1, 3, 2 / 3), (3, 1, 1, 3, 2 / 3), (3, 2, 2, 4, 1 / 2)],
+)
+def test_as_intended_grows_by_quarters(epochs: int, first: int, last: int, steps: int, relative: float) -> None:
+    attack = TrainingAttack(eps="8/255", schedule="as_intended")
+    for epoch in range(first, last + 1):
+        budget = attack.at(epoch, epochs)
+        assert budget.steps == steps
+        assert budget.step_size == pytest.approx(relative * EPS * epoch / epochs, rel=1e-12)
+
+
+def test_low_takes_two_whole_steps() -> None:
+    for epoch in (1, 100, 200):
+        budget = TrainingAttack(eps="8/255", schedule="low").at(epoch, 200)
+        assert (budget.steps, budget.step_size) == (2, budget.eps)
+
+
+def test_fixed_takes_the_steps_it_is_given_relative_to_eps() -> None:
+    attack = TrainingAttack(eps="8/255", schedule="fixed", steps=10, relative_step=0.25, ramp=False)
+    for epoch in (1, 77, 200):
+        budget = attack.at(epoch, 200)
+        assert (budget.eps, budget.steps) == (EPS, 10)
+        assert budget.step_size == pytest.approx(2 / 255, rel=1e-12)
+    ramped = TrainingAttack(eps="8/255", schedule="fixed", steps=3, relative_step=0.5)
+    assert ramped.at(50, 200) == Budget(EPS / 4, EPS / 8, 3)
+
+
+def test_the_ramp_is_linear_and_can_be_left_out() -> None:
+    ramped, flat = TrainingAttack(eps=0.1), TrainingAttack(eps=0.1, ramp=False)
+    radii = [ramped.at(epoch, 50).eps for epoch in range(1, 51)]
+    assert radii == pytest.approx([0.1 * epoch / 50 for epoch in range(1, 51)], rel=1e-12)
+    assert radii[-1] == 0.1
+    assert {flat.at(epoch, 50).eps for epoch in range(1, 51)} == {0.1}
+
+
+@pytest.mark.parametrize("schedule", ["official", "as_intended", "low"])
+def test_no_length_of_training_breaks_a_schedule(schedule: str) -> None:
+    # the official code has no branch for the last epoch of 29, 57, 58, 113 … epochs
+    attack = TrainingAttack(eps=EPS, schedule=schedule)
+    for epochs in range(1, 401):
+        budgets = [attack.at(epoch, epochs) for epoch in range(1, epochs + 1)]
+        steps = [budget.steps for budget in budgets]
+        assert steps == sorted(steps)
+        assert budgets[-1].eps == EPS
+        for budget in budgets:
+            assert 0 < budget.step_size <= budget.eps <= EPS
+            assert budget.steps * budget.step_size >= budget.eps  # each epoch's attack can cross its ball
+
+
+@pytest.mark.parametrize(("epoch", "epochs"), [(0, 10), (11, 10), (-1, 10), (1, 0)])
+def test_epochs_count_from_one_to_the_last(epoch: int, epochs: int) -> None:
+    with pytest.raises(ValueError, match="not among"):
+        TrainingAttack(eps=EPS).at(epoch, epochs)
+
+
+@pytest.mark.parametrize("text", ["8/255", " 8 / 255 ", "0.5", "1", "0", "2/1", "1e-3"])
+def test_eps_is_read_as_a_fraction(text: str) -> None:
+    assert parse_eps(text) == float(Fraction(text.replace(" ", "")))
+    assert parse_eps(0.25) == 0.25
+
+
+@pytest.mark.parametrize("text", ["", "eight", "8/0", "8/255/2", "8//255", "nan", "inf", "8\\255"])
+def test_unreadable_eps_is_refused_with_the_right_form(text: str) -> None:
+    with pytest.raises(UserError, match="8/255"):
+        parse_eps(text)
+
+
+@pytest.mark.xfail(strict=True, reason="OverflowError and TypeError pass parse_eps by, and float nan and inf are taken")
+@pytest.mark.parametrize("value", ["1e999", None, [1], math.nan, math.inf])
+def test_no_other_error_leaves_parse_eps(value: Any) -> None:
+    with pytest.raises(UserError, match="8/255"):
+        parse_eps(value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"eps": 8}, r"8/255 for 8 levels"),
+        ({"eps": "-1/255"}, r"8/255 for 8 levels"),
+        ({"eps": -1.0, "norm": "l2"}, "negative"),
+        ({"eps": "much"}, "fraction"),
+        ({"eps": EPS, "norm": "linfinity"}, "linf, l2"),
+        ({"eps": EPS, "schedule": "high"}, "official, as_intended, low, fixed"),
+        ({"eps": EPS, "schedule": "fixed"}, "needs attack.steps"),
+        ({"eps": EPS, "schedule": "fixed", "steps": 10}, "attack.relative_step"),
+        ({"eps": EPS, "schedule": "fixed", "steps": -1, "relative_step": 0.1}, "at least 0"),
+        ({"eps": EPS, "schedule": "fixed", "steps": 10, "relative_step": -0.1}, "at least 0"),
+        ({"eps": EPS, "steps": 10}, "schedule=fixed"),
+        ({"eps": EPS, "schedule": "low", "relative_step": 0.25}, "schedule=fixed"),
+    ],
+)
+def test_wrong_settings_are_refused_with_the_mend(settings: dict[str, Any], match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        TrainingAttack(**settings)
+
+
+def test_l2_radii_may_exceed_one() -> None:
+    assert TrainingAttack(eps=1.5, norm="l2").at(10, 10).eps == 1.5

@@ -1,0 +1,208 @@
+"""Every registered model builds by its name, has the published size, and computes what its paper's equations say."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dkl.errors import UserError
+from dkl.models import create_model
+from dkl.models.wide_resnet import WideResNet
+
+Count = Callable[[int, int], int]
+
+
+def count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def wide_resnet_size(depth: int, widen: int) -> Count:
+    """Parameters of WRN-depth-widen by (classes, channels): convolutions without bias, two BNs a block, one at the end."""
+
+    def size(classes: int, channels: int) -> int:
+        total, width = 9 * channels * 16, 16
+        for group in (16 * widen, 32 * widen, 64 * widen):
+            for _ in range((depth - 4) // 6):
+                total += 2 * width + 9 * width * group + 2 * group + 9 * group * group
+                total += width * group if width != group else 0
+                width = group
+        return total + 2 * width + (width + 1) * classes
+
+    return size
+
+
+def preact_resnet18_size(first: int) -> Count:
+    """Parameters of an 18-layer pre-activation ResNet whose groups are first, 2·first, 4·first, 8·first wide."""
+
+    def size(classes: int, channels: int) -> int:
+        total, width = 9 * channels * first, first
+        for group in (first, 2 * first, 4 * first, 8 * first):
+            for _ in range(2):
+                total += 2 * width + 9 * width * group + 2 * group + 9 * group * group
+                total += width * group if width != group else 0
+                width = group
+        return total + 2 * width + (width + 1) * classes
+
+    return size
+
+
+def small_cnn_size(classes: int, channels: int) -> int:
+    return (9 * channels + 1) * 16 + (9 * 16 + 1) * 32 + (9 * 32 + 1) * 32 + (32 * 16 + 1) * classes
+
+
+SIZES: dict[str, Count] = {
+    "wrn34_10": wide_resnet_size(34, 10),
+    "wrn28_10": wide_resnet_size(28, 10),
+    "wrn16_2": wide_resnet_size(16, 2),
+    "wrn10_2": wide_resnet_size(10, 2),
+    "preact_resnet18": preact_resnet18_size(64),
+    "preact_resnet18_w16": preact_resnet18_size(16),
+    "small_cnn": small_cnn_size,
+}
+NAMES = pytest.mark.parametrize("name", SIZES)
+
+
+@NAMES
+@pytest.mark.parametrize(("classes", "channels", "size"), [(10, 3, 32), (100, 3, 32), (10, 1, 8)])
+def test_builds_by_name_with_the_right_size_and_shape(name: str, classes: int, channels: int, size: int) -> None:
+    with torch.device("meta"):
+        models = [
+            create_model(name, classes, channels),
+            timm.create_model(name, num_classes=classes, in_chans=channels),
+        ]
+        for model in models:
+            assert count(model) == SIZES[name](classes, channels)
+            assert model(torch.empty(2, channels, size, size)).shape == (2, classes)
+    assert models[0].state_dict().keys() == models[1].state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "published"),
+    [("wrn34_10", 10, 46_160_474), ("wrn34_10", 100, 46_218_164), ("wrn16_2", 100, 703_284)],
+)
+def test_published_sizes(name: str, classes: int, published: int) -> None:
+    with torch.device("meta"):
+        assert count(create_model(name, classes)) == published
+
+
+def test_wrn34_10_has_the_names_and_shapes_of_the_official_checkpoint() -> None:
+    with torch.device("meta"):
+        shapes = {key: tuple(value.shape) for key, value in create_model("wrn34_10", 100).state_dict().items()}
+    assert len(shapes) == 191
+    official = {
+        "conv1.weight": (16, 3, 3, 3),
+        "block1.layer.0.bn1.running_mean": (16,),
+        "block1.layer.0.convShortcut.weight": (160, 16, 1, 1),
+        "block1.layer.4.conv2.weight": (160, 160, 3, 3),
+        "block2.layer.0.convShortcut.weight": (320, 160, 1, 1),
+        "block3.layer.0.bn2.num_batches_tracked": (),
+        "block3.layer.4.conv1.weight": (640, 640, 3, 3),
+        "bn1.running_var": (640,),
+        "fc.weight": (100, 640),
+        "fc.bias": (100,),
+    }
+    assert {key: shapes.get(key) for key in official} == official
+    assert not [key for key in shapes if key.startswith(("module.", "sub_block1."))]
+
+
+class Functional:
+    """The blocks of a pre-activation network, written over a state_dict with ``torch.nn.functional`` only."""
+
+    def __init__(self, model: nn.Module, shortcut: str) -> None:
+        self.state = model.state_dict()
+        self.shortcut = shortcut
+
+    def bn_relu(self, x: Tensor, name: str) -> Tensor:
+        mean, var, weight, bias = (
+            self.state[f"{name}.{key}"].view(1, -1, 1, 1) for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        return ((x - mean) / (var + 1e-5).sqrt() * weight + bias).clamp(min=0)
+
+    def block(self, x: Tensor, name: str, stride: int) -> Tensor:
+        """Identity where shapes agree; otherwise the projection of the *activated* input."""
+        active = self.bn_relu(x, f"{name}.bn1")
+        out = F.conv2d(active, self.state[f"{name}.conv1.weight"], stride=stride, padding=1)
+        out = F.conv2d(self.bn_relu(out, f"{name}.bn2"), self.state[f"{name}.conv2.weight"], padding=1)
+        projection = self.state.get(f"{name}.{self.shortcut}.weight")
+        return out + (x if projection is None else F.conv2d(active, projection, stride=stride))
+
+    def head(self, x: Tensor, bn: str, fc: str) -> Tensor:
+        pooled = self.bn_relu(x, bn).mean((2, 3))
+        return pooled @ self.state[f"{fc}.weight"].T + self.state[f"{fc}.bias"]
+
+
+def with_statistics(model: nn.Module) -> nn.Module:
+    """Random BatchNorm statistics and scales, so that none of them can be left out unseen; float64, eval mode."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.bias):
+                nn.init.normal_(tensor, 0, 0.3)
+            for tensor in (module.running_var, module.weight):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+    return model.double().eval()
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("wrn10_2", 1), ("wrn16_2", 2)])
+def test_wide_resnet_computes_its_equations(name: str, blocks: int) -> None:
+    model = with_statistics(create_model(name, 7))
+    x = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    reference = Functional(model, "convShortcut")
+    out = F.conv2d(x, reference.state["conv1.weight"], padding=1)
+    for group, stride in ((1, 1), (2, 2), (3, 2)):
+        for block in range(blocks):
+            out = reference.block(out, f"block{group}.layer.{block}", stride if block == 0 else 1)
+    assert out.shape[2:] == (8, 8)
+    torch.testing.assert_close(model(x), reference.head(out, "bn1", "fc"), rtol=1e-9, atol=1e-9)
+
+
+def test_preact_resnet_computes_its_equations() -> None:
+    model = with_statistics(create_model("preact_resnet18_w16", 7))
+    x = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    reference = Functional(model, "shortcut.0")
+    out = F.conv2d(x, reference.state["conv1.weight"], padding=1)
+    for group, stride in ((1, 1), (2, 2), (3, 2), (4, 2)):
+        out = reference.block(out, f"layer{group}.0", stride)
+        out = reference.block(out, f"layer{group}.1", 1)
+    torch.testing.assert_close(model(x), reference.head(out, "bn", "linear"), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["wrn10_2", "preact_resnet18_w16", "small_cnn"])
+def test_in_place_activations_leave_input_and_gradients_right(name: str) -> None:
+    model = with_statistics(create_model(name, 4))
+    x = torch.rand(2, 3, 16, 16, dtype=torch.float64, requires_grad=True)
+    kept = x.detach().clone()
+    (gradient,) = torch.autograd.grad(model(x).square().sum(), x)
+    assert torch.equal(x.detach(), kept)
+    step = 1e-6 * torch.randn_like(kept)
+    with torch.no_grad():
+        change = model(kept + step).square().sum() - model(kept - step).square().sum()
+    torch.testing.assert_close(change, 2 * (gradient * step).sum(), rtol=1e-3, atol=1e-9)
+
+
+def test_wide_resnet_initialisation_is_that_of_the_paper() -> None:
+    model = WideResNet(16, 4)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            expected = math.sqrt(2 / (module.kernel_size[0] ** 2 * module.out_channels))
+            tolerance = 4 / math.sqrt(2 * module.weight.numel())
+            assert module.weight.std().item() == pytest.approx(expected, rel=tolerance), name
+        if isinstance(module, nn.BatchNorm2d):
+            assert (module.weight == 1).all()
+            assert not module.bias.any()
+    assert not model.fc.bias.any()
+
+
+@pytest.mark.parametrize("depth", [33, 35, 38])
+def test_an_impossible_depth_raises(depth: int) -> None:
+    with pytest.raises(ValueError, match=r"6n \+ 4"):
+        WideResNet(depth, 1)
+
+
+@NAMES
+def test_no_published_weights_are_promised(name: str) -> None:
+    with pytest.raises(UserError, match="load_checkpoint"):
+        timm.create_model(name, pretrained=True)

@@ -1,0 +1,186 @@
+"""Checkpoints and files are written whole or not at all, come back as they were, and are refused when they are broken."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+import torch
+
+from dkl import checkpoint
+from dkl.errors import UserError
+from dkl.files import digest, sha256, write_atomically, write_text
+
+
+class Interrupted(BaseException):
+    """As a KeyboardInterrupt, which ``except Exception`` lets pass."""
+
+
+def make_content() -> dict[str, Any]:
+    """All that a training checkpoint holds: tensors of several kinds, nested plain values, generator states."""
+    return {
+        "model": {"weight": torch.randn(4, 3), "half": torch.randn(3).bfloat16(), "steps": torch.tensor(7)},
+        "optimizer": {"state": {0: {"momentum": torch.randn(4, 3)}}, "groups": [{"lr": 0.1, "nesterov": False}]},
+        "rng": torch.get_rng_state(),
+        "python_rng": (3, (1, 2, 3), None),
+        "config": {"name": "ikl", "eps": 8 / 255, "tags": ["a", "b"], "none": None},
+        "epoch": 12,
+    }
+
+
+def assert_same(got: Any, expected: Any) -> None:
+    assert type(got) is type(expected)
+    if isinstance(expected, torch.Tensor):
+        assert got.dtype == expected.dtype
+        assert torch.equal(got, expected)
+    elif isinstance(expected, dict):
+        assert list(got) == list(expected)
+        for key, value in expected.items():
+            assert_same(got[key], value)
+    elif isinstance(expected, list | tuple):
+        assert len(got) == len(expected)
+        for one, other in zip(got, expected, strict=True):
+            assert_same(one, other)
+    else:
+        assert got == expected
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    content, path = make_content(), tmp_path / "new" / "folder" / "last.pt"
+    checkpoint.save(path, content)
+    assert_same(checkpoint.read(path), content)
+    assert [file.name for file in path.parent.iterdir()] == ["last.pt"]
+
+
+def test_saving_again_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, {"epoch": 1})
+    checkpoint.save(path, {"epoch": 2})
+    assert checkpoint.read(path) == {"epoch": 2}
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), Interrupted("killed")])
+def test_a_failing_write_leaves_the_old_file_and_no_parts(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, {"epoch": 1})
+    before = path.read_bytes()
+
+    def fail(file: BinaryIO) -> None:
+        file.write(b"half of the new conte")
+        file.flush()
+        assert path.read_bytes() == before  # the old file is there all the while
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomically(path, fail)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_content_that_cannot_be_saved_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, {"epoch": 1})
+    with pytest.raises(Exception, match=r"(?i)pickle|lambda"):
+        checkpoint.save(path, {"epoch": 2, "function": lambda: None})
+    assert checkpoint.read(path) == {"epoch": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_first_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail(file: BinaryIO) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(tmp_path / "first.pt", fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_bytes_are_synced_before_they_take_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, events = tmp_path / "last.txt", []
+    sync, replace = os.fsync, Path.replace
+
+    def watch_sync(descriptor: int) -> None:
+        events.append(("sync", os.fstat(descriptor).st_size))
+        sync(descriptor)
+
+    def watch_replace(source: Path, target: Path) -> Path:
+        events.append(("replace", source.stat().st_size))
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", watch_sync)
+    monkeypatch.setattr(Path, "replace", watch_replace)
+    write_text(path, "nineteen bytes long")
+    assert events[:2] == [("sync", 19), ("replace", 19)]
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        checkpoint.read(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def serialised(zipped: bool) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"a": torch.arange(3000.0), "b": [1, 2]}, buffer, _use_new_zipfile_serialization=zipped)
+    return buffer.getvalue()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert "no checkpoint" in refused(tmp_path / "absent.pt")
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 2000, 4000])
+def test_a_short_file_is_refused(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "cut.pt"
+    path.write_bytes(serialised(zipped=True)[:length])
+    refused(path)
+
+
+ESCAPES = pytest.mark.xfail(
+    strict=True, reason="torch.load's OSError, IndexError and struct.error leave read as they are"
+)
+
+
+@ESCAPES
+@pytest.mark.parametrize("missing", [1, 500, 5000])
+def test_a_truncated_file_is_refused(tmp_path: Path, missing: int) -> None:
+    path = tmp_path / "cut.pt"
+    path.write_bytes(serialised(zipped=True)[:-missing])
+    refused(path)
+
+
+@pytest.mark.parametrize("length", [0, 1, *(pytest.param(n, marks=ESCAPES) for n in (3, 18, 30)), 500, 5000])
+def test_a_truncated_file_of_the_old_format_is_refused(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "cut.pt"
+    path.write_bytes(serialised(zipped=False)[:length])
+    refused(path)
+
+
+@pytest.mark.xfail(strict=True, reason="what is no pickle at all is called unsafe, and the way out is to run it")
+@pytest.mark.parametrize("content", [b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n"])
+def test_what_is_no_checkpoint_is_not_offered_as_one_to_trust(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "page.pt"
+    path.write_bytes(content)
+    assert "weights_only=False" not in refused(path)
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")  # the test vector of FIPS 180-2
+    assert sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_digest_follows_values_and_not_the_order_of_keys() -> None:
+    value = {"a": 1, "b": {"c": [1, 2], "d": None}}
+    assert digest(value) == digest({"b": {"d": None, "c": [1, 2]}, "a": 1})
+    assert len(digest(value)) == 8
+    assert len(digest(value, 12)) == 12
+    others = [{**value, "a": 2}, {**value, "a": "1"}, {"a": 1, "b": {"c": [2, 1], "d": None}}, {"a": 1}]
+    assert len({digest(other) for other in [value, *others]}) == 5
+
+
+def test_text_is_written_as_utf8(tmp_path: Path) -> None:
+    write_text(tmp_path / "text", "γ = 0.4 ± 0.1\n")
+    assert (tmp_path / "text").read_bytes().decode("utf-8") == "γ = 0.4 ± 0.1\n"

@@ -1,0 +1,244 @@
+"""Records come back as they were saved with their flags; whatever is broken, foreign or impossible is refused by name."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dkl import records
+from dkl.errors import UserError
+from dkl.records import AUTOATTACK, AttackResult, Record
+from tests.factories import make_flags
+
+Make = Callable[..., Record]
+
+
+def change(path: Path, **fields: Any) -> Path:
+    """Overwrite fields in a saved record's JSON."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        records.load(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def saved(make_record: Make, tmp_path: Path) -> Path:
+    record = make_record()
+    return records.save(record, make_flags(record), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"seed": None, "git_commit": "abc123", "warnings": ["ran on a busy machine"], "training": {"epochs": 3}},
+        {"attacks": ["pgd-20"], "clean": 1, "robust": 0, "norm": "L2", "eps": 0.5, "eps_text": "0.5"},
+        {"clean": 0.1 + 0.2, "robust": 1 / 3 - 0.1, "method": "größer/kleiner ± γ".replace("/", "-")},
+        {"hardware": {"gpus": [{"name": "H100", "gb": 80}]}, "clean": 0.0, "robust": 0.0},
+    ],
+)
+def test_a_record_and_its_flags_come_back(make_record: Make, tmp_path: Path, overrides: dict[str, Any]) -> None:
+    record = make_record(**overrides)
+    flags = make_flags(record)
+    path = records.save(record, flags, tmp_path / "new" / "folder")
+    assert path == tmp_path / "new" / "folder" / f"{record.id}.json"
+    assert records.load(path) == record
+    loaded = records.load_flags(path)
+    assert loaded.keys() == flags.keys()
+    for name, values in flags.items():
+        assert loaded[name].dtype == np.bool_
+        assert np.array_equal(loaded[name], values)
+    assert sorted(file.suffix for file in path.parent.iterdir()) == [".json", ".npz"]
+
+
+def test_flags_of_a_record_whose_id_holds_dots(make_record: Make, tmp_path: Path) -> None:
+    first, second = make_record(id="wrn.v1.0"), make_record(id="wrn.v1.1", robust=0.5)
+    paths = [records.save(record, make_flags(record), tmp_path) for record in (first, second)]
+    for path, record in zip(paths, (first, second), strict=True):
+        assert records.load_flags(path)[AUTOATTACK[-1]].mean() == record.robust
+        assert records.load(path) == record
+
+
+def test_the_json_is_plain_and_readable(saved: Path) -> None:
+    content = json.loads(saved.read_text(encoding="utf-8"))
+    assert set(content) == {field.name for field in dataclasses.fields(Record)}
+    assert content["per_attack"][AUTOATTACK[0]].keys() == {"robust", "seconds"}
+    assert saved.read_text().endswith("}\n")
+
+
+def test_a_save_that_fails_leaves_the_old_record(make_record: Make, saved: Path, tmp_path: Path) -> None:
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(TypeError):
+        records.save(make_record(robust=0.125, hardware={"device": object()}), make_flags(make_record()), tmp_path)
+    assert saved.read_bytes() == before[saved.name]
+    assert {file.name for file in tmp_path.iterdir()} == set(before)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", '"text"', "nonsense", '{"id": "x"} trailing'])
+def test_broken_json_is_refused(saved: Path, text: str) -> None:
+    saved.write_text(text)
+    refused(saved)
+
+
+def test_a_truncated_or_binary_file_is_refused(saved: Path) -> None:
+    saved.write_text(saved.read_text()[:-20])
+    refused(saved)
+    saved.write_bytes(b"\xff\xfe\x00")
+    refused(saved)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize("schema", [0, 2, 99])
+def test_another_schema_is_refused(saved: Path, schema: int) -> None:
+    assert f"schema is {schema}" in refused(change(saved, schema=schema))
+
+
+OPTIONAL = {"git_commit", "training", "warnings", "schema"}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Record)])
+def test_a_missing_field_is_named(saved: Path, name: str) -> None:
+    content = json.loads(saved.read_text())
+    del content[name]
+    saved.write_text(json.dumps(content))
+    if name in OPTIONAL:
+        assert records.load(saved).id == content["id"]
+    else:
+        assert f"lacks {name}" in refused(saved)
+
+
+def test_an_unknown_field_is_named(saved: Path) -> None:
+    assert "unknown fields robsut" in refused(change(saved, robsut=0.3))
+    result = {"robust": 0.25, "seconds": 1.0, "note": "x"}
+    assert "unknown fields note" in refused(change(saved, robsut=0.3, per_attack=dict.fromkeys(AUTOATTACK, result)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("id", 3),
+        ("seed", "0"),
+        ("seed", 1.5),
+        ("seed", True),
+        ("eps", "8/255"),
+        ("eps", None),
+        ("n", 1000.0),
+        ("n", True),
+        ("clean", "0.75"),
+        ("clean", True),
+        ("attacks", "apgd-ce"),
+        ("attacks", [1, 2]),
+        ("additional_data", 1),
+        ("versions", {"torch": 2}),
+        ("versions", ["torch"]),
+        ("hardware", "cpu"),
+        ("per_attack", []),
+        ("per_attack", {"apgd-ce": 0.5}),
+        ("per_attack", {"apgd-ce": {"robust": "half", "seconds": 1.0}}),
+        ("git_commit", 12),
+        ("warnings", "none"),
+        ("schema", "1"),
+    ],
+)
+def test_a_wrong_type_is_refused(saved: Path, name: str, value: Any) -> None:
+    said = refused(change(saved, **{name: value}))
+    assert name in said or name == "per_attack"
+
+
+IMPOSSIBLE = [
+    ({"clean": 0.2}, "robust must not exceed clean"),
+    ({"clean": 1.01}, r"\[0, 1\]"),
+    ({"clean": 76.5}, r"\[0, 1\]"),
+    ({"robust": -0.01}, r"\[0, 1\]"),
+    ({"clean": math.nan}, r"\[0, 1\]"),
+    ({"robust": math.nan}, r"\[0, 1\]"),
+    ({"per_attack": dict.fromkeys(AUTOATTACK, AttackResult(robust=1.5, seconds=1.0))}, r"\[0, 1\]"),
+    ({"per_attack": {"apgd-ce": AttackResult(robust=0.5, seconds=1.0)}}, "disagree"),
+    ({"attacks": [], "per_attack": {}}, "disagree"),
+    ({"n": 0}, "n is below 1"),
+    ({"norm": "linf"}, "not Linf or L2"),
+    ({"budget": "huge"}, "paper, mini, smoke"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "match"), IMPOSSIBLE)
+def test_an_impossible_record_cannot_be_made_nor_loaded(
+    make_record: Make, saved: Path, overrides: dict[str, Any], match: str
+) -> None:
+    good = dataclasses.asdict(make_record())
+    good["per_attack"] = make_record().per_attack
+    with pytest.raises(ValueError, match=match):
+        Record(**{**good, **overrides})
+    plain = {
+        name: {key: dataclasses.asdict(result) for key, result in value.items()} if name == "per_attack" else value
+        for name, value in overrides.items()
+    }
+    with pytest.raises(UserError, match=match):
+        records.load(change(saved, **plain))
+
+
+def test_records_are_frozen(make_record: Make) -> None:
+    record = make_record()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        record.robust = 0.9  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("left_out", [None, *AUTOATTACK])
+def test_only_all_four_attacks_are_autoattack(make_record: Make, left_out: str | None) -> None:
+    attacks = [name for name in AUTOATTACK if name != left_out]
+    assert make_record(attacks=attacks).is_autoattack == (left_out is None)
+
+
+def test_load_all_returns_the_good_and_names_the_bad(make_record: Make, tmp_path: Path) -> None:
+    made = [make_record(seed=seed) for seed in (2, 0, 1)]
+    paths = [records.save(record, make_flags(record), tmp_path) for record in made]
+    (tmp_path / "broken.json").write_text("{")
+    change(paths[0], schema=7)
+    (tmp_path / "notes.txt").write_text("not a record")
+    found, problems = records.load_all(tmp_path)
+    assert [record.seed for record in found] == [0, 1]
+    assert len(problems) == 2
+    assert any("broken.json" in problem for problem in problems)
+    assert any(paths[0].name in problem and "schema is 7" in problem for problem in problems)
+
+
+def test_load_all_of_an_empty_or_missing_folder_is_empty(tmp_path: Path) -> None:
+    assert records.load_all(tmp_path) == ([], [])
+    assert records.load_all(tmp_path / "absent") == ([], [])
+
+
+def test_missing_flags_are_refused_by_name(saved: Path) -> None:
+    flags = saved.with_suffix(".npz")
+    flags.unlink()
+    with pytest.raises(UserError, match=flags.name):
+        records.load_flags(saved)
+
+
+def test_flags_hold_no_pickles(saved: Path) -> None:
+    np.savez(saved.with_suffix(".npz"), clean=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(UserError, match=saved.with_suffix(".npz").name):
+        records.load_flags(saved)
+
+
+BAD_ZIP = pytest.mark.xfail(strict=True, reason="zipfile.BadZipFile is neither OSError nor ValueError")
+
+
+@pytest.mark.parametrize("cut", [0, 2, *(pytest.param(n, marks=BAD_ZIP) for n in (50, 300, -10))])
+def test_truncated_flags_are_refused_by_name(saved: Path, cut: int) -> None:
+    flags = saved.with_suffix(".npz")
+    flags.write_bytes(flags.read_bytes()[:cut])
+    with pytest.raises(UserError, match=flags.name):
+        records.load_flags(saved)
