@@ -12,7 +12,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, Node, OmegaConf
 
 from dkl.errors import UserError
 from dkl.files import digest
@@ -227,7 +227,7 @@ def _missing(cfg: DictConfig, prefix: str = "") -> list[str]:
     found: list[str] = []
     for key in map(str, cfg):
         child = cfg._get_node(key)
-        if child._is_missing():
+        if isinstance(child, Node) and child._is_missing():
             found.append(f"{prefix}{key}")
         elif isinstance(child, DictConfig) and not child._is_none():
             found += _missing(child, f"{prefix}{key}.")

@@ -11,7 +11,7 @@ import torch
 from dkl.records import Record
 from tests import factories
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 hypothesis.settings.register_profile("dkl", deadline=None, derandomize=True, database=None, max_examples=60)
 hypothesis.settings.load_profile("dkl")
 

@@ -54,9 +54,9 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Header and rows alone, quoted where needed."""
+    """Header and rows alone, each on one line, quoted where needed."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows((table.header, *table.rows))
+    csv.writer(text, lineterminator="\n").writerows(map(_line, row) for row in (table.header, *table.rows))
     return text.getvalue()
 
 
@@ -78,13 +78,13 @@ _LATEX = {character: "\\" + character for character in "&%$#_{}"} | {
     "\N{MULTIPLICATION SIGN}": r"$\times$",
     "·": r"$\cdot$",
     "†": r"$^\dagger$",
-    "α": r"$\alpha$",  # noqa: RUF001
+    "α": r"$\alpha$",
     "β": r"$\beta$",
-    "γ": r"$\gamma$",  # noqa: RUF001
+    "γ": r"$\gamma$",
     "ε": r"$\varepsilon$",
     "λ": r"$\lambda$",
     "μ": r"$\mu$",
-    "σ": r"$\sigma$",  # noqa: RUF001
+    "σ": r"$\sigma$",
     "τ": r"$\tau$",
 }
 

@@ -1,4 +1,4 @@
-"""Which records belong together: on one board, in one row, as evaluations of the same weights."""
+"""Which records belong together: on one board, in one row, as evaluations of one seed of a row."""
 
 from collections.abc import Callable, Hashable, Iterable
 from datetime import UTC, datetime
@@ -31,8 +31,8 @@ def row(record: Record) -> tuple[Hashable, ...]:
     return *threat(record), record.budget, *trained, tuple(record.attacks), record.n, record.data_sha256
 
 
-def weights(record: Record) -> tuple[Hashable, ...]:
-    """The row and the training seed: records that share it evaluate the same weights again."""
+def one_seed(record: Record) -> tuple[Hashable, ...]:
+    """The row and the training seed: of records that share it, the newest counts."""
     return *row(record), record.seed
 
 

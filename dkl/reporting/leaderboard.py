@@ -1,6 +1,6 @@
 """Records folded to leaderboards: one board a threat model and budget, one row a configuration, seeds averaged.
 
-Nothing is averaged or ranked across budgets, attack suites, numbers of images or test sets.
+Nothing is averaged across budgets, attack suites, numbers of images or test sets, and nothing ranked across budgets.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from dkl.records import BUDGETS, Record
 from dkl.reporting import notes
 from dkl.reporting.estimates import Estimate, percent, wilson
 from dkl.reporting.formats import Table
-from dkl.reporting.grouping import age, group, row, threat, weights
+from dkl.reporting.grouping import age, group, one_seed, row, threat
 from dkl.reporting.names import attacks_label, display_architecture, slug
 
 NONE = "\N{EN DASH}"
@@ -127,7 +127,7 @@ def _order(records: Sequence[Record]) -> tuple[bool, float, float, str, str]:
 
 def _board(records: Sequence[Record], smoke_left_out: int) -> Leaderboard:
     """The board of records that share threat model and budget."""
-    evaluations = group(records, weights)
+    evaluations = group(records, one_seed)
     newest = (max(again, key=age) for again in evaluations.values())
     shown = sorted(newest, key=lambda record: (record.seed is None, record.seed, record.id))
     ordered = sorted(group(shown, row).values(), key=_order)

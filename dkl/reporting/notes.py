@@ -49,7 +49,7 @@ def about(shown: Sequence[Record]) -> list[str]:
     lines.append(f"Evaluation seed: {seeds}; batch size: {sizes}.")
     if hardware := _merged([record.hardware for record in shown]):
         lines.append(f"Hardware: {hardware}.")
-    commits = [{"commit": record.git_commit[:10]} if record.git_commit else {} for record in shown]
+    commits = [{"commit": _short(record.git_commit)} if record.git_commit else {} for record in shown]
     if versions := "; ".join(filter(None, (_merged([record.versions for record in shown]), _merged(commits)))):
         lines.append(f"Versions: {versions}.")
     warnings = (f"Warning, {_weights(record)}: {text}" for record in shown for text in record.warnings)
@@ -57,16 +57,25 @@ def about(shown: Sequence[Record]) -> list[str]:
 
 
 def left_out(evaluations: Iterable[Sequence[Record]], smoke: int) -> list[str]:
-    """Notes on older evaluations of the same weights, and on records of budget ``smoke``."""
+    """Notes on older evaluations of the same row and seed, and on records of budget ``smoke``."""
     lines = []
     for again in evaluations:
         if len(again) > 1:
             newest = max(again, key=age)
-            lines.append(f"{_weights(newest)}: evaluated {len(again)} times; the newest, of {newest.created}, counts.")
+            differ = " of different weights" if len({record.checkpoint_sha256 for record in again}) > 1 else ""
+            lines.append(
+                f"{_weights(newest)}: {len(again)} evaluations{differ}; the newest, of {newest.created}, counts."
+            )
     if smoke:
         records = "1 record is" if smoke == 1 else f"{smoke} records are"
         lines.append(f"{records} left out: budget smoke is {_BUDGETS['smoke']}.")
     return lines
+
+
+def _short(commit: str) -> str:
+    """Ten digits of a commit's hash, and ``-dirty`` where it ends so."""
+    digits, dash, state = commit.partition("-")
+    return digits[:10] + dash + state
 
 
 def _weights(record: Record) -> str:

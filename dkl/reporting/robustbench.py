@@ -11,7 +11,7 @@ from dkl.errors import UserError
 from dkl.files import digest, write_text
 from dkl.records import Record
 from dkl.reporting.estimates import percent
-from dkl.reporting.grouping import age, group, weights
+from dkl.reporting.grouping import age, group, one_seed
 from dkl.reporting.names import display_architecture, slug
 
 
@@ -116,13 +116,13 @@ def model_name(record: Record) -> str:
 
 
 def write_model_info(records: Sequence[Record], folder: Path) -> tuple[list[Path], list[str]]:
-    """Write the newest evaluation of all weights; returns the files, and one message a record that is not exported.
+    """Write the newest evaluation of every row and seed; returns the files, and a message for each not exported.
 
     Where two would share a name, the later one's ends in a hash of what tells them apart, so that names never change.
     """
     written: list[Path] = []
     skipped: list[str] = []
-    for key, again in sorted(group(sorted(records, key=age), weights).items(), key=lambda item: age(item[1][0])):
+    for key, again in sorted(group(sorted(records, key=age), one_seed).items(), key=lambda item: age(item[1][0])):
         try:
             content = model_info(again[-1])
         except UserError as error:

@@ -23,9 +23,11 @@ def test_official_always_takes_five_steps_of_half_the_epochs_eps() -> None:
 
 @pytest.mark.parametrize(
     ("epochs", "first", "last", "steps", "relative"),
-    [(200, 1, 50, 2, 1), (200, 51, 100, 3, 2 / 3), (200, 101, 150, 4, 1 / 2), (200, 151, 200, 5, 1 / 2)]
-    + [(8, 1, 2, 2, 1), (8, 3, 4, 3, 2 / 3), (8, 5, 6, 4, 1 / 2), (8, 7, 8, 5, 1 / 2)]
-    + [(1, 1, 1, 5, 1 / 2), (2, 1, 1, 3, 2 / 3), (3, 1, 1, 3, 2 / 3), (3, 2, 2, 4, 1 / 2)],
+    [
+        *((200, 1, 50, 2, 1), (200, 51, 100, 3, 2 / 3), (200, 101, 150, 4, 1 / 2), (200, 151, 200, 5, 1 / 2)),
+        *((8, 1, 2, 2, 1), (8, 3, 4, 3, 2 / 3), (8, 5, 6, 4, 1 / 2), (8, 7, 8, 5, 1 / 2)),
+        *((1, 1, 1, 5, 1 / 2), (2, 1, 1, 3, 2 / 3), (3, 1, 1, 3, 2 / 3), (3, 2, 2, 4, 1 / 2)),
+    ],
 )
 def test_as_intended_grows_by_quarters(epochs: int, first: int, last: int, steps: int, relative: float) -> None:
     attack = TrainingAttack(eps="8/255", schedule="as_intended")

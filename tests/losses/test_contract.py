@@ -15,14 +15,8 @@ from tests.oracles import pairwise_dkl, pairwise_gkl, pairwise_ikl
 
 PAIR_LOSSES = [KL(), DKL(), IKL(), GKL()]
 BY_NAME = pytest.mark.parametrize("loss", PAIR_LOSSES, ids=lambda loss: type(loss).__name__)
-BAD_SHAPES = [
-    ((4, 5), (4, 1)),
-    ((4, 5), (1, 5)),
-    ((4, 5), (5,)),
-    ((5,), (5,)),
-    ((4, 5), (4, 6)),
-    ((2, 4, 5), (2, 4, 5)),
-]
+BROADCAST = [((4, 5), (4, 1)), ((4, 5), (1, 5)), ((4, 5), (5,))]
+BAD_SHAPES = [*BROADCAST, ((5,), (5,)), ((4, 5), (4, 6)), ((2, 4, 5), (2, 4, 5))]
 
 
 @pytest.mark.parametrize(("first", "second"), BAD_SHAPES)
@@ -33,7 +27,7 @@ def test_logits_of_unlike_shapes_raise(loss: DKL | IKL | GKL, first: tuple[int, 
 
 
 @pytest.mark.xfail(strict=True, reason="KL broadcasts logits of unlike shapes instead of raising")
-@pytest.mark.parametrize(("first", "second"), BAD_SHAPES[:2])
+@pytest.mark.parametrize(("first", "second"), BROADCAST)
 def test_kl_of_unlike_shapes_raises(first: tuple[int, ...], second: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="of one shape"):
         KL()(torch.randn(first), torch.randn(second))

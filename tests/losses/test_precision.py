@@ -1,4 +1,4 @@
-"""Low precision: float32 agrees with float64 whatever the offset and scale; half inputs and autocast compute in float32;
+"""Float32 agrees with float64 whatever the offset and scale; half inputs and autocast are computed in float32;
 nothing is NaN where softmax underflows or weights are zero."""
 
 from functools import partial

@@ -21,7 +21,7 @@ def count(model: nn.Module) -> int:
 
 
 def wide_resnet_size(depth: int, widen: int) -> Count:
-    """Parameters of WRN-depth-widen by (classes, channels): convolutions without bias, two BNs a block, one at the end."""
+    """Parameters of WRN-depth-widen by (classes, channels): bias-free convolutions, two BNs a block, one at the end."""
 
     def size(classes: int, channels: int) -> int:
         total, width = 9 * channels * 16, 16

@@ -1,0 +1,50 @@
+"""Means and intervals against oracles written another way."""
+
+import math
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dkl.reporting.estimates import Estimate, percent, wilson
+
+
+def score_bound(fraction: float, n: int, outer: float) -> float:
+    """The p between ``fraction`` and ``outer`` (0 or 1) where the score test at 5 % stops accepting, by bisection."""
+    z = statistics.NormalDist().inv_cdf(0.975)
+    accepted = fraction
+    for _ in range(200):
+        p = (accepted + outer) / 2
+        if abs(fraction - p) < z * math.sqrt(p * (1 - p) / n):
+            accepted = p
+        else:
+            outer = p
+    return accepted
+
+
+@given(n=st.integers(1, 20_000), share=st.floats(0, 1))
+def test_wilson_inverts_the_score_test(n: int, share: float) -> None:
+    fraction = round(share * n) / n
+    low, high = wilson(fraction, n)
+    assert low == pytest.approx(score_bound(fraction, n, 0.0), abs=1e-9)
+    assert high == pytest.approx(score_bound(fraction, n, 1.0), abs=1e-9)
+    assert 0 <= low <= fraction <= high <= 1 or min(abs(low - fraction), abs(high - fraction)) < 1e-12
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=9))
+def test_std_is_the_sample_one(values: list[float]) -> None:
+    estimate = Estimate.over(values)
+    assert estimate.mean == pytest.approx(statistics.fmean(values), abs=1e-12)
+    assert estimate.std == pytest.approx(statistics.stdev(values), abs=1e-12)
+
+
+def test_one_seed_has_no_std() -> None:
+    assert Estimate.over([0.5]) == Estimate(0.5, None)
+    assert str(Estimate(0.5, None)) == "50.00"
+    assert str(Estimate(0.5, 0.0)) == "50.00 ± 0.00"
+
+
+@given(st.integers(0, 10_000))
+def test_percent_is_exact_for_ten_thousand_images(correct: int) -> None:
+    assert percent(correct / 10_000) == f"{correct // 100}.{correct % 100:02d}"

@@ -1,0 +1,141 @@
+"""Every format gives its cells back, whatever they hold; LaTeX compiles where LaTeX is installed."""
+
+import csv
+import io
+import re
+import shutil
+import string
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dkl.reporting.formats import Table, to_csv, to_html, to_latex, to_markdown
+
+HOSTILE = string.printable + "±–—†×éßαμω中😀--- <script>alert(1)</script> https://a.b/c_d?e=f&g"
+cell = st.text(max_size=12) | st.sampled_from(
+    [HOSTILE, "", "[1]", "*", "\\", "|", "a\\|b", "</td>", "&amp;", "--", "\r"]
+)
+tables = st.lists(st.tuples(cell, cell, cell), max_size=4).map(lambda rows: table(*rows))
+
+
+def table(*rows: tuple[str, ...]) -> Table:
+    """Three columns of ``rows``, with hostile text everywhere."""
+    return Table(title=HOSTILE, header=("A", "B|", "C %"), rows=rows, alignments="lrl", notes=(HOSTILE, "plain"))
+
+
+def markdown_cells(line: str) -> list[str]:
+    """The cells of one table line as GitHub reads it: backslash escapes, pipes separate."""
+    parts = [""]
+    for escaped, plain in re.findall(r"\\(.)|(.)", line, flags=re.DOTALL):
+        if plain == "|":
+            parts.append("")
+        else:
+            parts[-1] += escaped or plain
+    assert parts[0] == parts[-1] == ""
+    return [part.strip() for part in parts[1:-1]]
+
+
+@given(tables)
+def test_markdown_gives_its_cells_back_on_one_line(made: Table) -> None:
+    lines = [line for line in to_markdown(made).split("\n") if line.startswith("|")]
+    assert len(lines) == len(made.rows) + 2
+    assert len({len(line) for line in lines}) == 1
+    for line, row in zip(lines, [made.header, ("---", "---:", "---"), *made.rows], strict=True):
+        found = markdown_cells(line)
+        if row[1] == "---:":
+            assert all(re.fullmatch("-+:?", rule) for rule in found)
+            assert [rule.endswith(":") for rule in found] == [False, True, False]
+        else:
+            assert found == [" ".join(text.split()) for text in row]
+
+
+@given(tables)
+def test_csv_reads_back(made: Table) -> None:
+    expected = [[" ".join(text.split()) for text in row] for row in (made.header, *made.rows)]
+    assert list(csv.reader(io.StringIO(to_csv(made), newline=""))) == expected
+
+
+@given(tables)
+def test_latex_rows_have_three_columns_and_nothing_unescaped(made: Table) -> None:
+    text = to_latex(made, "x")
+    inside = text[text.index(r"\toprule") : text.index(r"\bottomrule")].split("\n")
+    rows = [line for line in inside if line.endswith(r"\\")]
+    assert len(rows) == len(made.rows) + 1
+    for line in rows:
+        known = r"\\[&%$#_{}]|\\text[a-z]+\{\}|\{[\[\]*]\}|\$\\[a-z]+\$|\$\^\\dagger\$|-\{\}"
+        rest = re.sub(known, "", line.removesuffix(r"\\"))
+        assert rest.count("&") == 2
+        assert rest.isascii()
+        assert not set(rest) & set("\\%$#_{}~^[]*<>|`")
+        assert "--" not in re.sub(r"\{\}", "{", line)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles(tmp_path: Path) -> None:
+    rows = [("[1]", HOSTILE, "*"), ("*", "[2]", HOSTILE), ("", "", "")]
+    (tmp_path / "table.tex").write_text(to_latex(table(*rows), "cifar100-Linf-eps8_255-own"), encoding="utf-8")
+    main = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{table}\end{document}"
+    (tmp_path / "main.tex").write_text(main, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "main.tex"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert run.returncode == 0, run.stdout.decode(errors="replace")[-2000:]
+    assert (tmp_path / "main.pdf").is_file()
+
+
+class Page(HTMLParser):
+    """Reads a page, fails on tags that do not close in order, and keeps the cells and all attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.cells: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag != "meta":
+            self.open.append(tag)
+        if tag == "td":
+            self.cells.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "td":
+            self.cells[-1] += data
+
+
+@given(tables)
+def test_html_is_balanced_escaped_and_asks_for_nothing(made: Table) -> None:
+    text = to_html(made)
+    page = Page(text)
+    assert page.cells == [content for row in made.rows for content in row]
+    assert page.tags.count("script") == page.tags.count("style") == page.tags.count("table") == 1
+    assert page.tags.count("th") == len(made.header)
+    assert not {"link", "img", "iframe", "a"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name in ("src", "href") or name.startswith("on")]
+    code = text[text.rindex("<script>") :] + text[text.index("<style>") : text.index("</style>")]
+    assert not re.search(r"https?:|url\(|@import|fetch|XMLHttp", code)
+
+
+def test_html_follows_dark_and_light() -> None:
+    assert "prefers-color-scheme: dark" in to_html(table())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rows": (("a", "b"),)}, {"alignments": "ll"}, {"alignments": "lcx"}, {"header": ("A",)}], ids=str
+)
+def test_a_ragged_table_is_refused(wrong: dict[str, object]) -> None:
+    fields = {"title": "t", "header": ("A", "B", "C"), "rows": (("a", "b", "c"),), "alignments": "lll"}
+    with pytest.raises(ValueError, match="alignments"):
+        Table(**{**fields, **wrong})  # type: ignore[arg-type]

@@ -1,0 +1,162 @@
+"""What is folded together, what is not, in which order, and what the notes own up to."""
+
+import random
+import statistics
+
+import pytest
+
+from dkl.records import Record
+from dkl.reporting import Leaderboard, leaderboards
+from tests.reporting.factories import make_record, make_seeds
+
+FEWER = ["apgd-ce", "apgd-t"]
+
+
+def board(records: list[Record], include_smoke: bool = False) -> Leaderboard:
+    """The only board of ``records``."""
+    (found,) = leaderboards(records, include_smoke)
+    return found
+
+
+def cells(found: Leaderboard, column: str) -> list[str]:
+    """One column of the table for people."""
+    table = found.table()
+    return [row[table.header.index(column)] for row in table.rows]
+
+
+def test_seeds_fold_to_mean_and_sample_std() -> None:
+    robust = [0.301, 0.312, 0.327]
+    found = board(make_seeds(robust))
+    mean, std = 100 * statistics.fmean(robust), 100 * statistics.stdev(robust)
+    assert cells(found, "Robust (%)") == [f"{mean:.2f} ± {std:.2f}"]
+    assert cells(found, "Seeds") == ["3 (0, 1, 2)"]
+    assert cells(found, "95 % interval") == ["–"]
+
+
+def test_one_seed_shows_an_interval_around_it() -> None:
+    found = board([make_record(robust=0.32, n=500)])
+    low, high = map(float, cells(found, "95 % interval")[0].strip("[]").split(", "))
+    assert low < 32 < high
+    assert "±" not in cells(found, "Robust (%)")[0]
+
+
+@pytest.mark.parametrize(
+    "other", [{"attacks": FEWER}, {"n": 500}, {"row_hash": "another"}, {"data_sha256": "e" * 64}], ids=str
+)
+def test_what_differs_is_another_row(other: dict[str, object]) -> None:
+    found = board([make_record(seed=0), make_record(seed=1, **other)])
+    assert [row.seeds for row in found.rows] in ([(0,), (1,)], [(1,), (0,)])
+
+
+@pytest.mark.parametrize(
+    "other", [{"dataset": "cifar10"}, {"norm": "L2"}, {"eps": 0.1, "eps_text": "0.1"}, {"budget": "mini"}], ids=str
+)
+def test_threat_models_and_budgets_get_their_own_boards(other: dict[str, object]) -> None:
+    boards = leaderboards([make_record(row_hash="a"), make_record(seed=1, row_hash="a", **other)])
+    assert [len(found.rows) for found in boards] == [1, 1]
+    assert len({found.name for found in boards}) == len({found.title for found in boards}) == 2
+
+
+def test_rows_stand_by_robust_then_clean_accuracy() -> None:
+    order = [("A", 0.4, 0.7), ("B", 0.3, 0.9), ("C", 0.3, 0.8), ("D", 0.2, 0.95)]
+    records = [make_record(method=method, robust=robust, clean=clean) for method, robust, clean in order]
+    random.shuffle(records)
+    found = board(records)
+    assert cells(found, "Method") == [method for method, _, _ in order]
+    assert cells(found, "Rank") == ["1", "2", "3", "4"]
+
+
+def test_equal_means_of_seeds_are_ordered_by_clean() -> None:
+    """0.1 + 0.2 is not 0.3 in floating point; such means still tie."""
+    low = make_seeds([0.1, 0.2, 0.3], method="low", clean=0.7)
+    high = make_seeds([0.3, 0.1, 0.2], method="high", clean=0.8)
+    assert cells(board(low + high), "Method") == ["high", "low"]
+
+
+def test_less_than_autoattack_comes_last_unranked_and_says_so() -> None:
+    found = board([make_record(method="weak", robust=0.6, attacks=FEWER), make_record(method="strong", robust=0.2)])
+    assert cells(found, "Method") == ["strong", "weak"]
+    assert cells(found, "Rank") == ["1", "–"]
+    assert cells(found, "Attack") == ["AutoAttack", "apgd-ce + apgd-t (not AutoAttack)"]
+    assert any("unranked" in note for note in found.notes)
+
+
+def test_smoke_is_left_out_with_a_count() -> None:
+    found = board([make_record(), *make_seeds([0.1, 0.2], budget="smoke")])
+    assert found.budget == "own"
+    assert any(note.startswith("2 records") and "smoke" in note for note in found.notes)
+
+
+def test_smoke_on_request_has_its_own_board_without_ranks() -> None:
+    own, smoke = leaderboards([make_record(budget="smoke", robust=0.6), make_record()], include_smoke=True)
+    assert (own.budget, smoke.budget) == ("own", "smoke")
+    assert "smoke: no result" in smoke.title
+    assert [row.rank for row in smoke.rows] == [None]
+    assert not any("left out" in note for note in (*own.notes, *smoke.notes))
+
+
+def test_the_newest_evaluation_of_the_same_weights_counts() -> None:
+    """Times are compared as times: the older one is later by its text, and by the clock of its own zone."""
+    old = make_record(id="old", created="2025-01-01T09:30:00+09:00", robust=0.5)
+    new = make_record(id="new", created="2025-01-01T01:00:00+00:00", robust=0.3)
+    other = make_record(seed=1, robust=0.3)
+    for records in ([old, new, other], [new, other, old]):
+        found = board(records)
+        assert found.rows[0].seeds == (0, 1)
+        assert found.rows[0].robust.mean == pytest.approx(0.3)
+        assert any("2 evaluations; " in note and new.created in note for note in found.notes)
+    retrained = make_record(id="new", checkpoint_sha256="f" * 64, created=new.created)
+    assert any("2 evaluations of different weights" in note for note in board([old, retrained]).notes)
+
+
+def test_foreign_weights_are_rows_by_checkpoint() -> None:
+    first, second = (make_record(seed=None, checkpoint_sha256=letter * 64, id=letter, row_hash="") for letter in "ab")
+    again = make_record(seed=None, checkpoint_sha256="a" * 64, id="c", row_hash="", created="2030-01-01T00:00:00Z")
+    assert [row.seeds for row in board([first, second, again]).rows] == [(None,), (None,)]
+
+
+def test_radius_spelt_twice_is_one_board() -> None:
+    found = board([make_record(), make_record(seed=1, eps=0.03137254902, eps_text="0.03137254902")])
+    assert found.eps == "8/255"
+
+
+def test_additional_data_is_marked_and_explained() -> None:
+    found = board([make_record(method="more", additional_data=True), make_record(method="plain", robust=0.1)])
+    assert cells(found, "Method") == ["more†", "plain"]
+    assert any(note.startswith("†") for note in found.notes)
+    assert not any(note.startswith("†") for note in board([make_record()]).notes)
+
+
+def test_notes_sum_up_where_the_numbers_come_from() -> None:
+    records = [
+        make_record(hardware={"device": "cpu"}, versions={"torch": "2.9.0"}, warnings=["odd gradient"]),
+        make_record(
+            seed=1,
+            hardware={"device": "cuda"},
+            versions={"torch": "2.10.0"},
+            batch_size=64,
+            evaluation_seed=5,
+            git_commit="0123456789abcdef-dirty",
+        ),
+    ]
+    notes = "\n".join(board(records).notes)
+    for expected in (
+        "device cpu, cuda",
+        "torch 2.10.0, 2.9.0",
+        "seed: 0, 5",
+        "batch size: 64, 200",
+        "odd gradient",
+        "commit 0123456789-dirty",
+    ):
+        assert expected in notes
+
+
+def test_data_are_plain_numbers() -> None:
+    robust = [0.25, 0.35]
+    data = board([*make_seeds(robust), make_record(method="single", robust=0.2, seed=7)]).data()
+    several, single = (dict(zip(data.header, row, strict=True)) for row in data.rows)
+    assert float(several["robust_mean"]) == pytest.approx(100 * statistics.fmean(robust), abs=0.005)
+    assert float(several["robust_std"]) == pytest.approx(100 * statistics.stdev(robust), abs=0.005)
+    assert (several["seeds"], several["seed_list"], several["robust_low"]) == ("2", "0 1", "")
+    assert (single["robust_std"], single["seed_list"]) == ("", "7")
+    assert float(single["robust_low"]) < 20 < float(single["robust_high"])

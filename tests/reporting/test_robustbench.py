@@ -1,0 +1,151 @@
+"""model_info against RobustBench's format, written down here from its own files."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from dkl.errors import UserError
+from dkl.records import Record
+from dkl.reporting import model_info, write_model_info
+from dkl.reporting.names import display_architecture
+from tests.reporting.factories import make_record, make_seeds
+
+TEXT = r"(?s).+"
+ACCURACY = r"(100|[1-9]?\d)\.\d\d"
+SCHEMA = {
+    "link": r"(https://arxiv\.org/abs/\d{4}\.\d{5})?",
+    "name": TEXT,
+    "authors": r".*",
+    "additional_data": bool,
+    "number_forward_passes": int,
+    "dataset": TEXT,
+    "venue": TEXT,
+    "architecture": TEXT,
+    "eps": r"\d+/255|\d+(\.\d+)?",
+    "clean_acc": ACCURACY,
+    "reported": ACCURACY,
+    "autoattack_acc": ACCURACY,
+    "footnote": TEXT,
+    "unreliable": bool,
+}
+
+RECORDS = [
+    make_record(),
+    make_record(method="DKL-AT", norm="L2", eps=0.5, eps_text="0.5", warnings=["odd"]),
+    make_record(method="GKL-AT", dataset="digits", eps=0.1, eps_text="0.1", additional_data=True),
+    make_record(method="TRADES", clean=1.0, robust=1.0),
+    make_record(method="PGD-AT", robust=0.0, training={"external_data": True}),
+    make_record(method="my own", seed=None),
+]
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.method)
+def test_fields_have_the_order_types_and_spelling_of_robustbench(record: Record) -> None:
+    info = json.loads(json.dumps(model_info(record)))
+    assert list(info) == list(SCHEMA)
+    for key, expected in SCHEMA.items():
+        if isinstance(expected, str):
+            assert isinstance(info[key], str), key
+            assert re.fullmatch(expected, info[key]), key
+        else:
+            assert type(info[key]) is expected, key
+    assert info["number_forward_passes"] == 1
+    assert float(info["clean_acc"]) == pytest.approx(100 * record.clean, abs=0.005)
+    assert float(info["autoattack_acc"]) == float(info["reported"]) == pytest.approx(100 * record.robust, abs=0.005)
+    assert info["unreliable"] == bool(record.warnings)
+
+
+@pytest.mark.parametrize(
+    ("method", "link", "venue"),
+    [
+        ("IKL-AT", "https://arxiv.org/abs/2305.13948", "NeurIPS 2024"),
+        ("DKL", "https://arxiv.org/abs/2305.13948", "NeurIPS 2024"),
+        ("gkl-at+awp", "https://arxiv.org/abs/2503.08038", "arXiv 2025"),
+        ("TRADES", "https://arxiv.org/abs/1901.08573", "ICML 2019"),
+        ("PGD-AT", "https://arxiv.org/abs/1706.06083", "ICLR 2018"),
+        ("IKLESS", "", "Unpublished"),
+    ],
+)
+def test_methods_are_cited(method: str, link: str, venue: str) -> None:
+    info = model_info(make_record(method=method))
+    assert (info["link"], info["venue"]) == (link, venue)
+    if not link:
+        assert (info["name"], info["authors"]) == (method, "")
+
+
+def test_footnote_tells_how_it_was_made() -> None:
+    record = make_record(seed=3, n=512, budget="mini", evaluation_seed=9)
+    expected = (
+        "Trained and evaluated with the dkl code: IKL-AT, seed 3, budget mini, 512 test images, AutoAttack seed 9."
+    )
+    assert model_info(record)["footnote"] == expected
+    foreign = model_info(make_record(seed=None))["footnote"]
+    assert "trained elsewhere" in foreign
+    assert "None" not in foreign
+
+
+def test_synthetic_data_is_a_footnote_and_external_data_a_flag() -> None:
+    synthetic = model_info(make_record(additional_data=True))
+    external = model_info(make_record(training={"external_data": True}))
+    assert (synthetic["additional_data"], external["additional_data"]) == (False, True)
+    assert "Synthetic data" in synthetic["footnote"]
+    assert "Synthetic data" not in external["footnote"]
+
+
+@pytest.mark.parametrize("wrong", [{"attacks": ["apgd-ce", "apgd-t"]}, {"budget": "smoke"}], ids=str)
+def test_what_is_no_autoattack_result_is_never_exported(wrong: dict[str, object], tmp_path: Path) -> None:
+    record = make_record(id="told", **wrong)
+    with pytest.raises(UserError, match="told"):
+        model_info(record)
+    written, skipped = write_model_info([record], tmp_path)
+    assert not written
+    assert not list(tmp_path.iterdir())
+    assert len(skipped) == 1
+    assert "told" in skipped[0]
+
+
+def test_files_are_named_as_robustbench_does(tmp_path: Path) -> None:
+    records = [make_record(), make_record(method="a/b ü", seed=2, norm="L2"), make_record(seed=None, dataset="digits")]
+    written, _ = write_model_info(records, tmp_path)
+    names = {path.relative_to(tmp_path).as_posix() for path in written}
+    assert "cifar100/Linf/Cui2023Decoupled_WRN-34-10_IKL-AT_s0.json" in names
+    assert f"digits/Linf/Cui2023Decoupled_WRN-34-10_IKL-AT_{records[2].checkpoint_sha256[:8]}.json" in names
+    assert "cifar100/L2/Unpublished_WRN-34-10_a_b_s2.json" in names
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", path.name) for path in written)
+
+
+def test_namesakes_are_all_kept_and_never_renamed(tmp_path: Path) -> None:
+    first = make_record(row_hash="a", id="a", robust=0.3)
+    second = make_record(row_hash="b", id="b", robust=0.2, created="2026-01-01T00:00:00Z")
+    again = make_record(row_hash="a", id="c", robust=0.1, created="2027-01-01T00:00:00Z")
+    (alone,), _ = write_model_info([first], tmp_path)
+    both, _ = write_model_info([second, first], tmp_path)
+    assert both[0] == alone
+    assert len(set(both)) == 2
+    after, _ = write_model_info([again, second, first], tmp_path)
+    assert after == both
+    assert sorted(path for path in tmp_path.rglob("*.json")) == sorted(both)
+    accuracies = [float(json.loads(path.read_text())["autoattack_acc"]) for path in after]
+    assert accuracies == pytest.approx([100 * again.robust, 100 * second.robust])
+
+
+def test_every_seed_is_a_model(tmp_path: Path) -> None:
+    written, _ = write_model_info(make_seeds([0.1, 0.2, 0.3]), tmp_path)
+    assert [path.stem.rpartition("_")[2] for path in written] == ["s0", "s1", "s2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("wrn34_10", "WideResNet-34-10"),
+        ("wrn28_10", "WideResNet-28-10"),
+        ("preact_resnet18", "PreActResNet-18"),
+        ("small_cnn", "SmallCNN"),
+        ("wide_resnet50_2", "wide_resnet50_2"),
+        ("my_wrn34_10", "my_wrn34_10"),
+    ],
+)
+def test_architectures_as_papers_write_them(name: str, shown: str) -> None:
+    assert display_architecture(name) == shown

@@ -1,0 +1,90 @@
+"""The whole way from a folder of records to files."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dkl.errors import UserError
+from dkl.records import Record, save
+from dkl.reporting import TablesReport, write_tables
+from tests.factories import make_flags
+from tests.reporting.factories import make_record, make_seeds
+
+
+def write(folder: Path, records: list[Record], include_smoke: bool = False) -> TablesReport:
+    """Save ``records`` below ``folder`` and make tables of all that lie there."""
+    for record in records:
+        save(record, make_flags(record), folder / "records")
+    return write_tables(folder / "records", folder / "tables", folder / "model_info", include_smoke)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_board_in_every_format_and_every_model(tmp_path: Path) -> None:
+    digits = make_record(dataset="digits", eps=0.1, eps_text="0.1")
+    report = write(tmp_path, [*make_seeds([0.2, 0.3]), digits])
+    tables = {path.name for path in (tmp_path / "tables").iterdir()}
+    stems = ("cifar100-Linf-eps8_255-own", "digits-Linf-eps0.1-own")
+    assert tables == {f"{stem}.{ending}" for stem in stems for ending in ("md", "csv", "tex", "html")}
+    assert set(report.written) == set(contents(tmp_path / "tables")) | set(contents(tmp_path / "model_info"))
+    assert len(list((tmp_path / "model_info").rglob("*.json"))) == 3
+    assert (report.problems, report.skipped) == ([], [])
+    for stem in stems:
+        assert (tmp_path / "tables" / f"{stem}.md").read_text(encoding="utf-8") in report.markdown
+
+
+def test_csv_holds_the_mean_of_the_records(tmp_path: Path) -> None:
+    records = make_seeds([0.21, 0.24, 0.27])
+    write(tmp_path, records)
+    with (tmp_path / "tables/cifar100-Linf-eps8_255-own.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["robust_mean"]) == pytest.approx(100 * sum(r.robust for r in records) / len(records), abs=0.005)
+    assert float(row["clean_mean"]) == pytest.approx(100 * records[0].clean, abs=0.005)
+
+
+def test_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    first = write(tmp_path, [*make_seeds([0.2, 0.3]), make_record(method="TRADES", warnings=["odd"])])
+    before = contents(tmp_path)
+    assert write(tmp_path, []) == first
+    assert contents(tmp_path) == before
+
+
+def test_a_broken_record_is_named_and_not_counted(tmp_path: Path) -> None:
+    clean = write(tmp_path, [make_record()])
+    (tmp_path / "records" / "torn.json").write_text('{"id": "torn", ')
+    report = write(tmp_path, [])
+    assert len(report.problems) == 1
+    assert "torn.json" in report.problems[0]
+    assert report.markdown == clean.markdown
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_no_records_is_an_error_that_says_what_to_do(tmp_path: Path, broken: bool) -> None:
+    if broken:
+        (tmp_path / "records").mkdir()
+        (tmp_path / "records" / "torn.json").write_text("{")
+    with pytest.raises(UserError, match=r"dkl train.*dkl evaluate") as error:
+        write(tmp_path, [])
+    assert str(tmp_path / "records") in str(error.value)
+    assert ("torn.json" in str(error.value)) == broken
+
+
+def test_smoke_alone_makes_no_table_and_says_so(tmp_path: Path) -> None:
+    report = write(tmp_path, [make_record(budget="smoke", id="quick"), make_record(dataset="cifar10")])
+    assert "cifar100" not in report.markdown
+    assert any("quick" in problem for problem in report.problems)
+    shown = write(tmp_path, [], include_smoke=True)
+    assert "smoke: no result" in shown.markdown
+    assert not shown.problems
+    assert not list((tmp_path / "model_info" / "cifar10").rglob("*smoke*"))
+    assert len(list((tmp_path / "model_info").rglob("*.json"))) == 1
+
+
+def test_tables_need_no_torch() -> None:
+    code = "import sys, dkl.reporting; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
