@@ -1,6 +1,7 @@
 """Checkpoints: tensors and plain values, written whole or not at all, read without running code."""
 
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
     """The content of a checkpoint, read with ``weights_only=True``. Raises UserError where that cannot be done."""
     if not path.is_file():
         raise UserError(f"there is no checkpoint at {path}")
+    with path.open("rb") as file:
+        if file.read(1) not in (b"P", b"\x80"):  # a zip, or a pickle of torch before 1.6
+            raise UserError(f"{path} is not a checkpoint of torch; was a web page or a pointer saved in its place?")
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
@@ -26,5 +30,5 @@ def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
             f"{path} holds more than tensors and plain values, and loading it could run code. If you trust it, convert "
             f"it once: torch.save(torch.load(path, weights_only=False)['state_dict'], 'weights.pt'). ({error})"
         ) from None
-    except (EOFError, RuntimeError, ValueError) as error:
-        raise UserError(f"{path} is not a readable checkpoint: {error}") from None
+    except (EOFError, LookupError, OSError, RuntimeError, ValueError, struct.error) as error:
+        raise UserError(f"{path} is not a readable checkpoint, perhaps cut short: {error}") from None

@@ -7,6 +7,7 @@ rejected by name and never half-used. Accuracies are fractions in [0, 1]; eps is
 import dataclasses
 import json
 import types
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,8 +95,9 @@ def save(record: Record, flags: Mapping[str, NDArray[np.bool_]], folder: Path) -
     """Write ``record`` as ``<folder>/<id>.json`` and the flags ``[n]`` of each attack beside it; returns the path."""
     path = folder / f"{record.id}.json"
     arrays: dict[str, Any] = dict(flags)
+    text = json.dumps(dataclasses.asdict(record), indent=2, allow_nan=False) + "\n"
     write_atomically(path.with_suffix(".npz"), lambda file: np.savez_compressed(file, **arrays))
-    write_text(path, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
+    write_text(path, text)
     return path
 
 
@@ -120,6 +122,8 @@ def _fits(value: Any, hint: Any) -> bool:
 def _build(cls: type, content: Any) -> Any:
     if not isinstance(content, dict):
         raise ValueError("it is not a JSON object")
+    if cls is Record and content.get("schema", SCHEMA) != SCHEMA:
+        raise ValueError(f"its schema is {content.get('schema')!r}, this version reads {SCHEMA}")
     hints = get_type_hints(cls)
     required = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
     if missing := sorted(required - set(content)):
@@ -147,9 +151,9 @@ def load(path: Path) -> Record:
 def load_flags(path: Path) -> Flags:
     """The per-example flags beside the record at ``path``: ``clean`` and one entry an attack, each bool ``[n]``."""
     try:
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as content:
+        with path.with_suffix(".npz").open("rb") as file, np.load(file, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
-    except (OSError, ValueError) as error:
+    except (EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path.with_suffix('.npz')} holds no flags: {error}") from None
 
 

@@ -138,10 +138,8 @@ def test_a_short_file_is_refused(tmp_path: Path, length: int) -> None:
     refused(path)
 
 
-ESCAPES = pytest.mark.xfail(strict=True, reason="torch.load's OSError, IndexError and struct.error pass")
 
 
-@ESCAPES
 @pytest.mark.parametrize("missing", [1, 500, 5000])
 def test_a_truncated_file_is_refused(tmp_path: Path, missing: int) -> None:
     path = tmp_path / "cut.pt"
@@ -149,14 +147,13 @@ def test_a_truncated_file_is_refused(tmp_path: Path, missing: int) -> None:
     refused(path)
 
 
-@pytest.mark.parametrize("length", [0, *(pytest.param(n, marks=ESCAPES) for n in (1, 3, 18, 30)), 500, 5000])
+@pytest.mark.parametrize("length", [0, 1, 3, 18, 30, 500, 5000])
 def test_a_truncated_file_of_the_old_format_is_refused(tmp_path: Path, length: int) -> None:
     path = tmp_path / "cut.pt"
     path.write_bytes(serialised(zipped=False)[:length])
     refused(path)
 
 
-@pytest.mark.xfail(strict=True, reason="what is no pickle at all is called unsafe, and the way out is to run it")
 @pytest.mark.parametrize("content", [b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n"])
 def test_what_is_no_checkpoint_is_not_offered_as_one_to_trust(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "page.pt"

@@ -6,6 +6,7 @@ eps_e / 2. ``official`` keeps that, ``as_intended`` does what was meant, ``low``
 eps_e), ``fixed`` is PGD with the steps and relative step given.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -35,9 +36,12 @@ RULES: dict[str, Rule] = {
 def parse_eps(eps: str | float) -> float:
     """A perturbation radius in pixel units: a number, or a fraction written ``8/255``. Raises UserError."""
     try:
-        return float(Fraction(eps.replace(" ", ""))) if isinstance(eps, str) else float(eps)
-    except (ValueError, ZeroDivisionError):
-        raise UserError(f"eps must be a number or a fraction such as 8/255, not {eps!r}") from None
+        value = float(Fraction(eps.replace(" ", ""))) if isinstance(eps, str) else float(eps)
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"eps must be a finite number or a fraction such as 8/255, not {eps!r}")
+    return value
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ weights at all.
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dkl.losses.wmse import gap_mse, gap_mse_and_cross_entropy, soft_cross_entropy
+from dkl.losses.wmse import check_pair, gap_mse, gap_mse_and_cross_entropy, soft_cross_entropy
 
 Weighting = Literal["class", "sample", "none"]
 
@@ -55,8 +55,9 @@ def _check(loss: Any) -> None:
     for field in dataclasses.fields(loss):
         value = getattr(loss, field.name)
         if field.name == "weighting":
-            if value not in get_args(Weighting) or (value == "none") != isinstance(loss, KL):
-                raise ValueError(f"{type(loss).__name__}: weighting={value!r}, must be 'class' or 'sample'")
+            allowed = ("none",) if isinstance(loss, KL) else ("class", "sample")
+            if value not in allowed:
+                raise ValueError(f"{type(loss).__name__}: weighting={value!r}, must be {' or '.join(allowed)}")
         elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise ValueError(f"{type(loss).__name__}: {field.name}={value!r}, must be a number of at least 0")
 
@@ -72,7 +73,7 @@ class KL:
         _check(self)
 
     def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor | None = None) -> Tensor:
-        dtype = torch.promote_types(adversarial_logits.dtype, torch.float32)
+        dtype = check_pair(natural_logits, adversarial_logits)
         log_p = natural_logits.to(dtype).log_softmax(-1)
         log_q = adversarial_logits.to(dtype).log_softmax(-1)
         return self.weight * F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
@@ -137,7 +138,8 @@ class GKL:
 
     def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor | None = None) -> Tensor:
         weights = _resolve(natural_logits, weights, self.weighting)
-        v = weights.to(torch.promote_types(weights.dtype, torch.float32)).pow(self.gamma)
-        pairs = v.sum(-1).square().sum().clamp(min=torch.finfo(v.dtype).tiny)
+        v = weights.detach().to(torch.promote_types(weights.dtype, torch.float32)).pow(self.gamma)
+        pairs = v.sum(-1).square().sum()
+        pairs = torch.where(pairs > 0, pairs, 1)  # weights that are all zero have zero loss
         wmse = gap_mse(natural_logits, adversarial_logits, v, reduction="none").sum() / pairs
         return self.wmse_weight * wmse + self.ce_weight * soft_cross_entropy(natural_logits, adversarial_logits)

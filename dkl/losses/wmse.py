@@ -16,7 +16,6 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 Reduction = Literal["mean", "none"]
 
@@ -31,47 +30,42 @@ class _GapMSE(torch.autograd.Function):
         ctx: Any, m: Tensor, n: Tensor, weights: Tensor, wmse_weight: float, ce_weight: float, mean: bool
     ) -> Tensor:
         total = weights.sum(-1, keepdim=True)
-        divisor = total.clamp(min=torch.finfo(m.dtype).tiny)  # a row of zero weights has zero loss, not 0/0
-        # An offset of one side only would cost d its low bits. Taking the whole part of μ from m first is exact
-        # there, and changes nothing where |μ| < ½.
-        d = m - n
-        offset = _dot(weights, d).unsqueeze(-1).div_(divisor).round_()
-        d = torch.sub(m, offset).sub_(n)
+        divisor = total.clamp(min=1e-37)  # a row of zero weights has zero loss, not 0/0
+        # Only gaps matter, so each side may drop a constant of its own first: an offset would cost d its low bits.
+        # Hundreds are taken off, which is exact, and nothing at all from logits of the usual size.
+        d = m - m.narrow(-1, 0, 1).round(decimals=-2)
+        d.sub_(n - n.narrow(-1, 0, 1).round(decimals=-2))
         d.sub_(_dot(weights, d).unsqueeze(-1).div_(divisor))
-        g = weights * d
-        scale = total.mul_(wmse_weight)
-        rows = _dot(g, d).mul_(scale.squeeze(-1))
+        g = (weights * total.mul_(wmse_weight)).mul_(d)
+        rows = _dot(g, d)
         grad_n = None
         if ce_weight:
             p, log_q = m.softmax(-1), n.log_softmax(-1)
             rows.sub_(_dot(p, log_q), alpha=2 * ce_weight)
-            grad_n = log_q.exp_().sub_(p).mul_(ce_weight).addcmul_(g, scale, value=-1)
+            grad_n = log_q.exp_().sub_(p).mul_(ce_weight).sub_(g)
         ctx.mean = mean
-        ctx.save_for_backward(g, scale, grad_n)
+        ctx.save_for_backward(g, grad_n)
         return (rows.mean() if mean else rows).mul_(0.5)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        g, scale, grad_n = ctx.saved_tensors
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # create_graph=True would be silently wrong
+            raise RuntimeError("gap_mse has no second derivative: differentiate it without create_graph=True")
+        g, grad_n = ctx.saved_tensors
         grad = grad / g.shape[0] if ctx.mean else grad.unsqueeze(-1)
         need_m, need_n = ctx.needs_input_grad[:2]
-        grad_m = g * (grad * scale) if need_m or grad_n is None else None
-        if grad_n is not None and need_n:
-            grad_n = grad_n * grad
-        elif need_n and grad_m is not None:
-            grad_n = -grad_m
-        return grad_m if need_m else None, grad_n if need_n else None, None, None, None, None
+        if need_n:
+            grad_n = g * -grad if grad_n is None else grad_n * grad
+        return g * grad if need_m else None, grad_n if need_n else None, None, None, None, None
 
 
-def _check(m: Tensor, n: Tensor, weights: Tensor | None = None) -> None:
+def check_pair(m: Tensor, n: Tensor) -> torch.dtype:
+    """The dtype two logits ``(B, C)`` are compared in, float32 at least. Raises ValueError where shapes differ."""
     if m.ndim != 2 or m.shape != n.shape:
         raise ValueError(f"both logits must be (B, C) and of one shape, got {tuple(m.shape)} and {tuple(n.shape)}")
-    if weights is not None and weights.shape != m.shape:
-        raise ValueError(
-            f"weights must be (B, C) = {tuple(m.shape)}, one row a sample (such as prior[target]), "
-            f"got {tuple(weights.shape)}"
-        )
+    if m.dtype is n.dtype and m.dtype in (torch.float32, torch.float64):
+        return m.dtype
+    return torch.promote_types(torch.promote_types(m.dtype, n.dtype), torch.float32)
 
 
 def gap_mse_and_cross_entropy(
@@ -81,13 +75,21 @@ def gap_mse_and_cross_entropy(
 
     Same arguments, errors and gradients as the two functions; faster, and less memory, than calling both.
     """
-    _check(m, n, weights)
-    dtype = torch.promote_types(torch.promote_types(m.dtype, n.dtype), torch.float32)
-    args = (m.to(dtype), n.to(dtype), weights.to(dtype), wmse_weight, ce_weight, reduction == "mean")
+    dtype = check_pair(m, n)
+    if weights.shape != m.shape:
+        raise ValueError(
+            f"weights must be (B, C) = {tuple(m.shape)}, one row a sample (such as prior[target]), "
+            f"got {tuple(weights.shape)}"
+        )
+    if reduction not in ("mean", "none"):
+        raise ValueError(f"reduction must be 'mean' or 'none', not {reduction!r}")
+    if not (m.dtype is n.dtype is weights.dtype is dtype):
+        m, n, weights = m.to(dtype), n.to(dtype), weights.to(dtype)
+    mean = reduction == "mean"
     if torch.is_autocast_enabled(m.device.type):
         with torch.autocast(m.device.type, enabled=False):
-            return _GapMSE.apply(*args)
-    return _GapMSE.apply(*args)
+            return _GapMSE.apply(m, n, weights, wmse_weight, ce_weight, mean)
+    return _GapMSE.apply(m, n, weights, wmse_weight, ce_weight, mean)
 
 
 def gap_mse(m: Tensor, n: Tensor, weights: Tensor, reduction: Reduction = "mean") -> Tensor:
@@ -106,7 +108,6 @@ def soft_cross_entropy(m: Tensor, n: Tensor, reduction: Reduction = "mean") -> T
 
     Returns a scalar (``"mean"``) or ``[B]`` (``"none"``), float32 or float64. Raises ValueError where shapes differ.
     """
-    _check(m, n)
-    dtype = torch.promote_types(n.dtype, torch.float32)
+    dtype = check_pair(m, n)
     target = m.detach().to(dtype).softmax(-1)
     return F.cross_entropy(n.to(dtype), target, reduction=reduction)

@@ -31,7 +31,7 @@ def _unwrap(content: Any, path: Path) -> tuple[str, dict[str, Tensor]]:
 
 
 def _strip(state: dict[str, Tensor], expected: set[str]) -> tuple[list[str], dict[str, Tensor]]:
-    """Take off prefixes that every key carries, unless the model's own keys carry them."""
+    """Take off known prefixes until some keys are the model's own; what still does not fit is reported later."""
     stripped = []
     while not expected & set(state):
         prefix = next((p for p in PREFIXES if any(key.startswith(p) for key in state)), None)

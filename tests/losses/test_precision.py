@@ -33,8 +33,7 @@ CASES: dict[str, tuple[float, float, float, float | None]] = {
 }
 
 
-ONE_SIDED = pytest.mark.xfail(strict=True, reason="an offset of the adversarial logits is taken from the natural ones")
-PARAMS = [pytest.param(name, marks=ONE_SIDED if name.startswith("adversarial") else ()) for name in CASES]
+PARAMS = list(CASES)
 
 
 def make_case(name: str, classes: int) -> tuple[Tensor, Tensor]:
@@ -58,12 +57,17 @@ def test_float32_wmse_against_the_float64_oracle(case: str, weighting: str, clas
     ours = value_and_gradients(partial(gap_mse, reduction="none"), m, n, weights)
     oracle = value_and_gradients(pairwise_gap_mse, m.double(), n.double(), weights.double())
     assert ours[0].dtype == torch.float32
+    if case == "scaled" and weighting == "sample":  # one-hot weights: what is left is far below the gaps it came from
+        largest = float((m.double() - n.double()).abs().max())
+        for got, expected, power in zip(ours, oracle, (2, 1, 1), strict=True):
+            assert float((got.double() - expected).abs().max()) <= 1e-6 * largest**power
+        return
     for got, expected in zip(ours, oracle, strict=True):
         assert relative_error(got, expected) <= 1e-6
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
-@pytest.mark.parametrize("case", [case for case in PARAMS if case.values != ("close",)])
+@pytest.mark.parametrize("case", [case for case in PARAMS if case != "close"])
 def test_float32_cross_entropy_and_ikl_against_the_float64_oracle(case: str, classes: int) -> None:
     m, n = make_case(case, classes)
     ce = value_and_gradients(lambda m, n, w: soft_cross_entropy(m, n, "none"), m, n, m)
@@ -130,10 +134,7 @@ def test_underflowing_softmax_gives_no_nan(name: str, gap: float, agree: bool) -
     assert KL()(m, n).item() == pytest.approx(expected, abs=1e-3)
 
 
-OVERFLOW = pytest.mark.xfail(strict=True, reason="GKL's 1/tiny overflows in the gradient, and inf · 0 is NaN")
-
-
-@pytest.mark.parametrize("name", ["dkl", "ikl", pytest.param("gkl", marks=OVERFLOW), "gap_mse"])
+@pytest.mark.parametrize("name", ["dkl", "ikl", "gkl", "gap_mse"])
 def test_weights_of_zero_give_zero_wmse_and_zero_gradients(name: str) -> None:
     losses: dict[str, Loss] = {"dkl": DKL(ce_weight=0), "ikl": IKL(ce_weight=0), "gkl": GKL(ce_weight=0)}
     loss = losses.get(name, gap_mse)

@@ -1,0 +1,1 @@
+"""Rare outside jobs, run from the repository root."""

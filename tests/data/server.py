@@ -1,0 +1,61 @@
+"""A web server on 127.0.0.1 with range requests, that writes down what it was asked for and can misbehave."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Site:
+    """What is served at every path. ``ranges`` are the Range headers seen, ``sent`` the bytes of each answer.
+
+    ``ignore_ranges`` answers 200 with everything; ``stop_after`` closes the connection after so many bytes.
+    """
+
+    url: str = ""
+    content: bytes = b""
+    status: int | None = None
+    ignore_ranges: bool = False
+    stop_after: int | None = None
+    ranges: list[str | None] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)
+
+
+def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = self.headers.get("Range")
+            site.ranges.append(asked)
+            start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and not site.ignore_ranges else 0
+            if site.status or start >= len(site.content):
+                self.send_error(site.status or 416)
+                return
+            body = site.content[start:]
+            self.send_response(206 if asked and not site.ignore_ranges else 200)
+            self.send_header("Content-Length", str(len(body)))
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(site.content) - 1}/{len(site.content)}")
+            self.end_headers()
+            site.sent.append(self.wfile.write(body[: site.stop_after]))
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing to the terminal."""
+
+    return Handler
+
+
+@contextlib.contextmanager
+def serve() -> Iterator[Site]:
+    """A site on a free port, for as long as the context lasts."""
+    site = Site()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(site)) as server:
+        site.url = f"http://127.0.0.1:{server.server_port}/tiny.tar.gz"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        try:
+            yield site
+        finally:
+            server.shutdown()
+            thread.join()

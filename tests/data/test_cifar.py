@@ -1,0 +1,159 @@
+"""CIFAR is found in each of its forms, in order, or downloaded; where it is not, the message says what was expected."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision
+from PIL import Image
+
+from dkl.data import cifar
+from dkl.errors import UserError
+from tests.data.common import (
+    FOLDERS,
+    Array,
+    assert_holds,
+    make_archive,
+    make_arrays,
+    make_torchvision_files,
+    write_files,
+)
+from tests.data.server import Site, serve
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serve() as running:
+        yield running
+
+
+def write_npz(folder: Path) -> list[tuple[Array, Array]]:
+    folder.mkdir(parents=True)
+    splits = [make_arrays(8, 3), make_arrays(4, 4)]
+    for name, (pixels, labels) in zip(("train", "test"), splits, strict=True):
+        np.savez(folder / f"{name}.npz", image=pixels, label=labels)
+    return splits
+
+
+def write_folders(folder: Path) -> list[tuple[Array, Array]]:
+    splits = []
+    for seed, split in enumerate(("train", "test")):
+        pixels, _ = make_arrays(6, seed)
+        labels = np.arange(6) // 2
+        for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+            path = folder / split / f"class{label}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+        splits.append((pixels, labels))
+    return splits
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_a_pair_of_npz_files(name: str, tmp_path: Path) -> None:
+    expected = write_npz(tmp_path / name)
+    for images, arrays in zip(cifar(name, str(tmp_path), download=False), expected, strict=True):
+        assert_holds(images, arrays)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_a_folder_of_torchvision(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, *expected = make_torchvision_files(name, monkeypatch)
+    write_files(files, tmp_path)
+    for images, arrays in zip(cifar(name, str(tmp_path), download=False), expected, strict=True):
+        assert_holds(images, arrays)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_image_folders(name: str, tmp_path: Path) -> None:
+    expected = write_folders(tmp_path / name)
+    for images, arrays in zip(cifar(name, str(tmp_path), download=False), expected, strict=True):
+        assert_holds(images, arrays)
+
+
+def test_the_forms_are_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = write_folders(tmp_path / "cifar10")
+    assert_holds(cifar("cifar10", str(tmp_path))[0], folders[0])
+    files, train, _ = make_torchvision_files("cifar10", monkeypatch)
+    write_files(files, tmp_path)
+    assert_holds(cifar("cifar10", str(tmp_path))[0], train)
+    npz = write_npz(tmp_path / "extra")
+    for split in ("train", "test"):
+        (tmp_path / "extra" / f"{split}.npz").rename(tmp_path / "cifar10" / f"{split}.npz")
+    assert_holds(cifar("cifar10", str(tmp_path))[0], npz[0])
+
+
+def test_it_is_downloaded_once(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, *expected = make_torchvision_files("cifar10", monkeypatch)
+    site.content = make_archive(files, monkeypatch, site.url)
+    for _ in range(2):
+        for images, arrays in zip(cifar("cifar10", str(tmp_path / "data")), expected, strict=True):
+            assert_holds(images, arrays)
+    assert site.ranges == [None]
+
+
+def test_a_broken_download_goes_on(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, train, _ = make_torchvision_files("cifar10", monkeypatch)
+    site.content = make_archive(files, monkeypatch, site.url)
+    have = len(site.content) // 3
+    (tmp_path / "tiny.tar.gz.part").write_bytes(site.content[:have])
+    assert_holds(cifar("cifar10", str(tmp_path))[0], train)
+    assert site.ranges == [f"bytes={have}-"]
+    assert site.sent == [len(site.content) - have]
+
+
+def test_a_corrupted_download_is_deleted(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, *_ = make_torchvision_files("cifar10", monkeypatch)
+    archive = make_archive(files, monkeypatch, site.url)
+    site.content = archive[:-9] + bytes(9)
+    with pytest.raises(UserError, match="md5"):
+        cifar("cifar10", str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unreachable_server_names_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve() as closed:
+        pass
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", closed.url)
+    with pytest.raises(UserError) as caught:
+        cifar("cifar10", str(tmp_path))
+    assert str(tmp_path / "cifar-10-python.tar.gz") in str(caught.value)
+
+
+def test_an_archive_that_lies_there_is_unpacked_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, train, _ = make_torchvision_files("cifar10", monkeypatch)
+    (tmp_path / "tiny.tar.gz").write_bytes(make_archive(files, monkeypatch, "http://127.0.0.1:9/nowhere"))
+    assert_holds(cifar("cifar10", str(tmp_path))[0], train)
+
+
+def test_an_unpacking_that_was_killed_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, train, _ = make_torchvision_files("cifar10", monkeypatch)
+    (tmp_path / "tiny.tar.gz").write_bytes(make_archive(files, monkeypatch, "http://127.0.0.1:9/nowhere"))
+    write_files(dict(list(files.items())[:2]), tmp_path)
+    assert_holds(cifar("cifar10", str(tmp_path))[0], train)
+
+
+def test_a_damaged_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, *_ = make_torchvision_files("cifar10", monkeypatch)
+    write_files(files, tmp_path)
+    damaged = tmp_path / FOLDERS["cifar10"] / "data_batch_3"
+    damaged.write_bytes(damaged.read_bytes()[:-5])
+    with pytest.raises(UserError, match=FOLDERS["cifar10"]):
+        cifar("cifar10", str(tmp_path), download=False)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_nothing_there_lists_what_is_expected(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        cifar(name, str(tmp_path), download=False)
+    message = str(caught.value)
+    for expected in (str(tmp_path), f"{name}/train.npz", "test.npz", FOLDERS[name], "<class>/*.png", "DKL_DATA_DIR"):
+        assert expected in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cifar10 or cifar100"):
+        cifar("cifar11", str(tmp_path))

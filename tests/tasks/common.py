@@ -1,0 +1,78 @@
+"""A tiny network with BatchNorm that writes down its forwards, and tasks around it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dkl.attacks import TrainingAttack
+from dkl.data import Batch
+from dkl.losses import IKL, PairLoss
+from dkl.tasks import AdversarialTraining
+
+CLASSES = 4
+EPS = 0.05
+
+
+def make_net() -> nn.Sequential:
+    """Logits of images [B, 1, 4, 4]."""
+    return nn.Sequential(
+        nn.Conv2d(1, 5, 3, padding=1), nn.BatchNorm2d(5), nn.Tanh(), nn.Flatten(), nn.Linear(80, CLASSES)
+    )
+
+
+def make_batch(size: int = 9, classes: int = CLASSES) -> Batch:
+    """Images away from 0 and 1, so that no attack of radius EPS is cut off."""
+    return Batch(0.2 + 0.6 * torch.rand(size, 1, 4, 4), torch.arange(size) % classes)
+
+
+def make_attack(**changes: Any) -> TrainingAttack:
+    """Three steps at a fixed eps that raise the cross-entropy, unless told otherwise."""
+    settings: dict[str, Any] = {"eps": EPS, "schedule": "fixed", "steps": 3, "relative_step": 0.5, "ramp": False}
+    return TrainingAttack(**(settings | changes))
+
+
+def make_task(
+    model: nn.Module, loss: PairLoss | None = None, attack: TrainingAttack | None = None, **settings: Any
+) -> AdversarialTraining:
+    """Adversarial training with small weights."""
+    loss = loss or IKL(wmse_weight=3.0, ce_weight=2.0)
+    return AdversarialTraining(model, loss, attack or make_attack(), num_classes=CLASSES, **settings)
+
+
+@dataclass
+class Forward:
+    """One call of a model: its mode, whether any parameter wanted gradients, what went in and came out."""
+
+    training: bool
+    differentiated: bool
+    images: Tensor
+    logits: Tensor
+
+
+@dataclass
+class Spy:
+    """Every forward of a model, in order."""
+
+    model: nn.Module
+    calls: list[Forward] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.model.register_forward_hook(self._note)
+
+    def _note(self, model: nn.Module, args: tuple[Tensor], logits: Tensor) -> None:
+        wanted = any(parameter.requires_grad for parameter in model.parameters())
+        self.calls.append(Forward(model.training, wanted, args[0].detach().clone(), logits.detach().clone()))
+
+
+@dataclass(frozen=True)
+class SpyLoss:
+    """A pair loss that keeps the weights it is given."""
+
+    weighting: str
+    seen: list[Tensor | None] = field(default_factory=list)
+
+    def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor | None = None) -> Tensor:
+        self.seen.append(None if weights is None else weights.clone())
+        return (natural_logits - adversarial_logits).square().sum()

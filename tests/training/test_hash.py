@@ -1,0 +1,82 @@
+"""The hash that names a run covers what changes its weights, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from dkl.config import compose_config, config_hash, row_hash, run_folder
+
+SAME = [
+    ["paths.data=/elsewhere"],
+    ["paths.results=/elsewhere"],
+    ["data=cifar10", "paths.data=/elsewhere"],
+    ["logger=wandb"],
+    ["logger=wandb", "logger.mode=offline", "logger.project=other"],
+    ["evaluation.attacks=fast", "evaluation.n=10", "evaluation.batch_size=7", "evaluation.seed=3"],
+    ["label=Another name"],
+    ["trainer.device=cpu"],
+    ["trainer.threads=2"],
+    ["loss=ikl", "loss.wmse_weight=20", "recipe=quick", "seed=0"],
+]
+
+OTHER = [
+    ["seed=1"],
+    ["loss=kl"],
+    ["loss.wmse_weight=19.9"],
+    ["loss.weighting=sample"],
+    ["attack.steps=11"],
+    ["attack.eps=9/255"],
+    ["attack=official_ikl"],
+    ["task.temperature=1"],
+    ["model=wrn10_2"],
+    ["optimizer.lr=0.051"],
+    ["optimizer.weight_decay=0"],
+    ["optimizer.warmup_epochs=1"],
+    ["optimizer.schedule=constant"],
+    ["trainer.epochs=31"],
+    ["trainer.batch_size=64"],
+    ["trainer.precision=float64"],
+    ["data.train_size=100"],
+    ["data.test_size=100"],
+    ["data.augment.flip=true"],
+    ["data=cifar10"],
+    ["budget=smoke"],
+]
+
+
+@pytest.mark.parametrize("overrides", SAME, ids=" ".join)
+def test_what_does_not_change_the_weights_does_not_change_the_hash(overrides: list[str]) -> None:
+    base = compose_config("train", [text for text in overrides if text.startswith("data=")])
+    cfg = compose_config("train", overrides)
+    assert config_hash(cfg) == config_hash(base)
+    assert row_hash(cfg) == row_hash(base)
+    assert run_folder(cfg).name == run_folder(base).name
+
+
+def test_what_changes_the_weights_changes_the_hash() -> None:
+    configs = [compose_config("train", overrides) for overrides in [[], *OTHER]]
+    assert len({config_hash(cfg) for cfg in configs}) == len(configs)
+    assert len({run_folder(cfg) for cfg in configs}) == len(configs)
+
+
+def test_the_rows_hash_ignores_the_seed_and_nothing_else() -> None:
+    row = {tuple(overrides): row_hash(compose_config("train", overrides)) for overrides in [[], *OTHER]}
+    assert row[()] == row[("seed=1",)]
+    assert len(set(row.values())) == len(row) - 1
+    assert row_hash(compose_config("train", ["loss=kl", "seed=5"])) == row[("loss=kl",)]
+
+
+def test_the_hash_of_a_saved_configuration_is_the_same(tmp_path: Path) -> None:
+    cfg = compose_config("train", ["data=cifar100", "recipe=official", "trainer.precision=bf16", "seed=3"])
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+    saved = OmegaConf.load(tmp_path / "config.yaml")
+    assert config_hash(saved) == config_hash(cfg)  # type: ignore[arg-type]
+    assert row_hash(saved) == row_hash(cfg)  # type: ignore[arg-type]
+
+
+def test_the_folder_names_what_it_holds(tmp_path: Path) -> None:
+    cfg = compose_config("train", ["loss=gkl", "seed=4", f"paths.results={tmp_path}"])
+    assert run_folder(cfg) == tmp_path / "runs" / f"digits-small_cnn-gkl-s4-{config_hash(cfg)}"
+    assert len(config_hash(cfg)) == 8
+    assert "-ce-" in run_folder(compose_config("train", ["task=classification"])).name

@@ -1,0 +1,136 @@
+"""A run that is killed, or fails anywhere, and is started again ends as one that never stopped: bit for bit."""
+
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dkl import checkpoint
+from dkl.config import run_folder
+from dkl.data import Batch
+from dkl.tasks import AdversarialTraining, Output, Progress
+from dkl.training import run as run_module
+from dkl.training import train
+from dkl.training.state import rng_state, seed_everything, set_rng_state
+from tests.training.common import assert_equal, comparable, finish, make_config, start
+
+
+class Interrupted(BaseException):
+    """As a KeyboardInterrupt."""
+
+
+def draw() -> list[float]:
+    """One number from every global generator, and a normal one of those that keep half a pair."""
+    numpy_draws = [np.random.rand(), np.random.standard_normal()]
+    return [
+        random.random(),
+        random.gauss(0, 1),
+        *map(float, numpy_draws),
+        torch.rand(()).item(),
+        torch.randn(()).item(),
+    ]
+
+
+def test_generators_come_back_through_a_checkpoint(tmp_path: Path) -> None:
+    seed_everything(7)
+    first = draw()  # leaves Python and NumPy with half a pair of normal draws
+    checkpoint.save(tmp_path / "rng.pt", {"rng": rng_state()})
+    expected = [draw() for _ in range(700)]  # more than the 624 words of a Mersenne twister
+    seed_everything(8)
+    draw()
+    set_rng_state(checkpoint.read(tmp_path / "rng.pt")["rng"])
+    assert [draw() for _ in range(700)] == expected
+    seed_everything(7)
+    assert draw() == first
+    seed_everything(8)
+    assert draw() != first
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("loss=ikl", "attack=official_ikl", "~attack.steps"),
+        ("loss=gkl",),
+        ("model=wrn10_2", "data.train_size=24", "trainer.batch_size=8"),
+    ],
+)
+def test_a_run_that_fails_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    original, draws, fail_at = AdversarialTraining.step, [], {"place": (3, 1)}
+
+    @contextmanager
+    def step(self: AdversarialTraining, batch: Batch, progress: Progress) -> Iterator[Output]:
+        with original(self, batch, progress) as out:
+            if (progress.epoch, progress.step) == fail_at["place"]:
+                raise Interrupted
+            draws.append(((progress.epoch, progress.step), draw()))
+            yield out
+
+    monkeypatch.setattr(AdversarialTraining, "step", step)
+    options = tuple(option for option in options if option[0] != "~")
+    broken = make_config(tmp_path / "broken", *options, epochs=4)
+    with pytest.raises(Interrupted):
+        train(broken)
+    assert checkpoint.read(run_folder(broken) / "checkpoint.pt")["epoch"] == 2
+    fail_at["place"] = (0, 0)
+    first, draws = list(draws), []
+    resumed = train(broken)
+    second, draws = list(draws), []
+    whole = train(make_config(tmp_path / "whole", *options, epochs=4))
+    assert_equal(comparable(resumed), comparable(whole))
+    assert (resumed / "metrics.jsonl").read_text().count("\n") == 4
+    in_epochs_done = [item for item in first if item[0][0] < 3]
+    assert in_epochs_done + second == draws
+    assert len(draws) == 12
+
+
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_a_run_that_stops_between_checkpoint_and_metrics_misses_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    write, cfg = run_module.write_metrics, make_config(tmp_path)
+
+    def fail(rows: list[dict[str, float]], folder: Path) -> None:
+        if len(rows) == epoch:
+            raise Interrupted
+        write(rows, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "write_metrics", fail)
+        with pytest.raises(Interrupted):
+            train(cfg)
+    folder = train(cfg)
+    for name, lines in (("metrics.jsonl", 3), ("metrics.csv", 4)):
+        assert (folder / name).read_text().count("\n") == lines
+
+
+def test_a_run_killed_by_the_system_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
+    options = ("data.train_size=640", "trainer.batch_size=64", "attack.steps=10", "loss=ikl")
+    cfg = make_config(tmp_path / "killed", *options, epochs=8)
+    folder = run_folder(cfg)
+    overrides = [
+        *("data.train_size=640", "data.test_size=40", "trainer.batch_size=64", "trainer.threads=1", "attack.steps=10"),
+        *("loss=ikl", "trainer.epochs=8", "paths.results=killed"),
+    ]
+    process = start(["-m", "dkl", "train", *overrides], tmp_path)
+    whole = train(make_config(tmp_path / "whole", *options, epochs=8))
+    deadline = time.monotonic() + 60
+    while not (folder / "metrics.jsonl").exists() or (folder / "metrics.jsonl").read_text().count("\n") < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    done = checkpoint.read(folder / "checkpoint.pt")["epoch"]
+    assert 2 <= done < 8
+    output = finish(start(["-m", "dkl", "train", *overrides], tmp_path))
+    assert f"epochs {done + 1} to 8" in output
+    assert_equal(comparable(folder), comparable(whole))

@@ -1,0 +1,221 @@
+"""A training run leaves its files, learns, is done once, stops with a mend, and is one process at a time."""
+
+import csv
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from dkl import checkpoint
+from dkl.build import build_model, load_data
+from dkl.config import run_folder
+from dkl.errors import UserError
+from dkl.training import train
+from dkl.training import run as run_module
+from tests.training.common import assert_equal, make_config
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that learns."""
+    overrides = ("data.train_size=800", "data.test_size=200", "optimizer.lr=0.1", "loss.wmse_weight=2")
+    return train(make_config(tmp_path_factory.mktemp("learnt"), *overrides, epochs=5))
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_its_files_and_nothing_else(learnt: Path) -> None:
+    expected = [".lock", "checkpoint.pt", "config.yaml", "metrics.csv", "metrics.jsonl"]
+    assert sorted(path.name for path in learnt.iterdir()) == expected
+
+
+def test_the_two_files_of_metrics_agree(learnt: Path) -> None:
+    rows = read_rows(learnt)
+    with (learnt / "metrics.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [{name: float(value) for name, value in line.items()} for line in table] == rows
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    assert rows == checkpoint.read(learnt / "checkpoint.pt")["rows"]
+
+
+def test_it_learns(learnt: Path) -> None:
+    rows = read_rows(learnt)
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    assert rows[-1]["test_accuracy"] > 0.6
+    for row in rows:
+        assert 0 <= row["adversarial_accuracy"] <= row["natural_accuracy"] <= 1
+        assert row["images_per_second"] > 0
+
+
+def test_the_checkpoint_holds_the_weights_that_the_last_row_tells_of(learnt: Path) -> None:
+    cfg = OmegaConf.load(learnt / "config.yaml")
+    model, (_, test) = build_model(cfg), load_data(cfg.data)  # type: ignore[arg-type]
+    model.load_state_dict(checkpoint.read(learnt / "checkpoint.pt")["model"])
+    right = sum(
+        int(model(image[None] / 255).argmax()) == label
+        for image, label in zip(test.images, test.labels.tolist(), strict=True)
+    )
+    assert read_rows(learnt)[-1]["test_accuracy"] == pytest.approx(right / 200, abs=1e-6)
+
+
+def test_learning_rates_are_the_schedules(learnt: Path) -> None:
+    import math
+
+    expected = [0.1 * math.cos(math.pi * epoch / 12) ** 2 for epoch in range(1, 6)]
+    assert [row["lr"] for row in read_rows(learnt)] == pytest.approx(expected)
+    last = checkpoint.read(learnt / "checkpoint.pt")["optimizer"]["param_groups"][0]["lr"]
+    assert last == pytest.approx(expected[-1])
+
+
+def test_the_saved_configuration_is_the_resolved_one(tmp_path: Path) -> None:
+    cfg = make_config(tmp_path, epochs=1)
+    folder = train(cfg)
+    saved = OmegaConf.load(folder / "config.yaml")
+    resolved = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    assert saved == resolved
+    assert checkpoint.read(folder / "checkpoint.pt")["config"] == resolved
+    assert folder == run_folder(saved)  # type: ignore[arg-type]
+
+
+def test_calling_again_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = make_config(tmp_path, epochs=1)
+    folder = train(cfg)
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    capsys.readouterr()
+    assert train(cfg) == folder
+    after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    assert {**after, ".lock": None} == {**before, ".lock": None}
+    assert "already trained" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("every", "epochs"), [(0, [3]), (1, [1, 2, 3]), (2, [2, 3])])
+def test_validation_comes_every_so_often_and_at_the_end(tmp_path: Path, every: int, epochs: list[int]) -> None:
+    rows = read_rows(train(make_config(tmp_path, f"trainer.validate_every={every}")))
+    assert [row["epoch"] for row in rows if "test_accuracy" in row] == epochs
+    with next(tmp_path.glob("runs/*/metrics.csv")).open(newline="") as file:
+        assert [int(line["epoch"]) for line in csv.DictReader(file) if line["test_accuracy"]] == epochs
+
+
+def test_seeds_give_other_weights_and_the_same_seed_the_same(tmp_path: Path) -> None:
+    states = [
+        checkpoint.read(train(make_config(tmp_path / name, f"seed={seed}", epochs=1)) / "checkpoint.pt")["model"]
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    assert_equal(states[1], states[0])
+    assert not any(torch.equal(value, states[2][name]) for name, value in states[0].items())
+
+
+def test_another_process_on_the_same_run_is_refused(tmp_path: Path) -> None:
+    cfg = make_config(tmp_path, epochs=1)
+    folder = run_folder(cfg)
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process is training") as caught:
+            train(cfg)
+        assert str(folder) in str(caught.value)
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+    assert train(cfg) == folder  # the lock of a process that is gone holds nobody up
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = train(make_config(tmp_path / "good", "optimizer.schedule=constant", epochs=4))
+
+    def explode(epoch: int, epochs: int, warmup: int) -> float:
+        return 1.0 if epoch < 3 else 1e30
+
+    monkeypatch.setitem(run_module.SCHEDULES, "constant", explode)
+    cfg = make_config(tmp_path / "bad", "optimizer.schedule=constant", epochs=4)
+    with pytest.raises(UserError, match=r"epoch 3.*optimizer\.lr"):
+        train(cfg)
+    kept = checkpoint.read(run_folder(cfg) / "checkpoint.pt")
+    assert kept["epoch"] == 2
+    assert all(value.isfinite().all() for value in kept["model"].values())
+    assert [row["epoch"] for row in read_rows(run_folder(cfg))] == [1, 2]
+    monkeypatch.undo()
+    assert_equal(
+        checkpoint.read(train(cfg) / "checkpoint.pt")["model"], checkpoint.read(good / "checkpoint.pt")["model"]
+    )
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {"w": torch.zeros(2)}}, [1, 2], {"version": 0, "model": {}}])
+def test_a_foreign_checkpoint_in_the_runs_folder_is_refused_and_kept(tmp_path: Path, content: Any) -> None:
+    cfg = make_config(tmp_path)
+    path = run_folder(cfg) / "checkpoint.pt"
+    checkpoint.save(path, content)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"checkpoint\.pt.*move"):
+        train(cfg)
+    assert path.read_bytes() == before
+
+
+def test_a_broken_checkpoint_is_refused_and_kept(tmp_path: Path) -> None:
+    cfg = make_config(tmp_path)
+    path = run_folder(cfg) / "checkpoint.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PK\x03\x04 half of a file")
+    with pytest.raises(UserError, match=r"checkpoint\.pt"):
+        train(cfg)
+    assert path.read_bytes() == b"PK\x03\x04 half of a file"
+
+
+def test_a_configuration_that_cannot_run_leaves_no_folder(tmp_path: Path) -> None:
+    for override in ("trainer.batch_size=0", "trainer.device=cuda:99", "attack.eps=8", "loss.wmse_weight=-1"):
+        with pytest.raises(UserError):
+            train(make_config(tmp_path / "results", override))
+    assert list(tmp_path.iterdir()) == []
+
+
+def final(folder: Path) -> tuple[dict[str, torch.Tensor], float]:
+    return checkpoint.read(folder / "checkpoint.pt")["model"], read_rows(folder)[-1]["loss"]
+
+
+def test_channels_last_changes_nothing_but_rounding(tmp_path: Path) -> None:
+    options = ("trainer.precision=float64", "trainer.compile=false")
+    first, second = (
+        final(train(make_config(tmp_path, *options, f"trainer.channels_last={choice}", epochs=2)))
+        for choice in ("true", "false")
+    )
+    for name, value in first[0].items():
+        assert value.dtype == torch.float64
+        torch.testing.assert_close(value, second[0][name], rtol=1e-6, atol=1e-9)
+
+
+def test_bf16_and_float64_come_near_float32(tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("float32", "float64", "bf16"):
+        state, losses[precision] = final(train(make_config(tmp_path, f"trainer.precision={precision}", epochs=2)))
+        dtype = torch.float64 if precision == "float64" else torch.float32
+        assert {value.dtype for value in state.values()} == {dtype}
+    assert losses["float64"] == pytest.approx(losses["float32"], rel=1e-3)
+    assert losses["bf16"] == pytest.approx(losses["float32"], rel=0.1)
+    assert len(set(losses.values())) == 3
+
+
+@pytest.mark.parametrize("loss", ["kl", "dkl", "ikl", "gkl"])
+@pytest.mark.parametrize("attack", ["pgd", "official_kl", "official_ikl"])
+def test_every_loss_trains_with_every_attack(tmp_path: Path, loss: str, attack: str) -> None:
+    from dkl.config import compose_config
+
+    overrides = ["data.train_size=32", "data.test_size=10", "trainer.batch_size=16", "trainer.epochs=1"]
+    folder = train(
+        compose_config("train", [*overrides, f"loss={loss}", f"attack={attack}", f"paths.results={tmp_path}"])
+    )
+    assert torch.isfinite(torch.tensor(final(folder)[1]))
+
+
+def test_classification_trains(tmp_path: Path) -> None:
+    from dkl.config import compose_config
+
+    overrides = ["task=classification", "data.train_size=800", "data.test_size=200", "trainer.epochs=4"]
+    (row,) = read_rows(train(compose_config("train", [*overrides, f"paths.results={tmp_path}"])))[-1:]
+    assert row["test_accuracy"] > 0.6
+    assert "adversarial_accuracy" not in row
