@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from dkl import checkpoint
 from dkl.config import compose_config
 
-TINY = ("data.train_size=96", "data.test_size=40", "trainer.batch_size=32", "trainer.threads=1", "attack.steps=2")
+TINY = ("data.train_size=96", "data.test_size=40", "trainer.batch_size=32", "trainer.threads=1")
 
 
 def make_config(results: Path, *overrides: str, epochs: int = 3) -> DictConfig:

@@ -14,8 +14,8 @@ from dkl import checkpoint
 from dkl.build import build_model, load_data
 from dkl.config import run_folder
 from dkl.errors import UserError
-from dkl.training import train
 from dkl.training import run as run_module
+from dkl.training import train
 from tests.training.common import assert_equal, make_config
 
 
