@@ -1,7 +1,7 @@
 """``dkl reproduce experiment=NAME``: every row and seed of a manifest trained, evaluated and put into a table.
 
 A manifest (``experiments/NAME.yaml``) has a ``title``, common ``overrides`` of ``dkl train``, ``evaluate`` overrides,
-``seeds``, and ``rows``, each with a ``label`` and its ``overrides``. What is done already is not done again, so the
+``seeds``, ``rows``, each with a ``label`` and its ``overrides``, and a line on what to do ``next``. What is done already is not done again, so the
 same command goes on after any interruption. A row that fails does not stop the others.
 """
 
@@ -36,28 +36,28 @@ class Job:
         return f"dkl train {' '.join(quoted)}\ndkl evaluate run=RUN {' '.join(self.evaluate)}"
 
 
-def _manifest(name: str) -> DictConfig:
+def manifest(name: str) -> DictConfig:
     path = shipped("experiments") / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"there is no experiment {name!r}; there are {', '.join(choices('experiments'))}")
-    manifest = OmegaConf.load(path)
-    assert isinstance(manifest, DictConfig)
-    return manifest
+    content = OmegaConf.load(path)
+    assert isinstance(content, DictConfig)
+    return content
 
 
 def plan(name: str, *, seeds: list[int] | None, budget: str | None, row: str | None, extra: list[str]) -> list[Job]:
     """The jobs of a manifest, in order. Raises UserError on an unknown experiment or row."""
-    manifest = _manifest(name)
-    labels = [r.label for r in manifest.rows]
+    found = manifest(name)
+    labels = [entry.label for entry in found.rows]
     if row is not None and row not in labels:
         raise UserError(f"{name} has no row {row!r}; it has {', '.join(labels)}")
     jobs = []
-    for entry in manifest.rows:
+    for entry in found.rows:
         if row in (None, entry.label):
-            for seed in seeds or manifest.seeds:
-                overrides = [*manifest.overrides, *entry.overrides, f"label={entry.label}", f"seed={seed}"]
+            for seed in seeds or found.seeds:
+                overrides = [*found.overrides, *entry.overrides, f"label={entry.label}", f"seed={seed}"]
                 overrides += [f"budget={budget}"] if budget else []
-                jobs.append(Job(entry.label, seed, [*overrides, *extra], list(manifest.evaluate)))
+                jobs.append(Job(entry.label, seed, [*overrides, *extra], list(found.evaluate)))
     return jobs
 
 
@@ -105,10 +105,20 @@ def _run(job: Job, cfg: DictConfig) -> Path:
     return evaluate(compose_config("evaluate", [f"run='{folder}'", *paths, *job.evaluate]))
 
 
-def reproduce(arguments: list[str]) -> None:
-    """Run the command. Exits with 1 where a row failed, after all others are done."""
+def _tabulate(results: Path) -> None:
+    """Fold all records there, print the tables, and say where everything is."""
     from dkl.reporting import write_tables
 
+    report = write_tables(results / "records", results / "tables", results / "model_info")
+    print(report.markdown)
+    for problem in report.problems:
+        say(f"left out: {problem}")
+    say(f"Tables (md, csv, tex, html): {results}/tables   RobustBench entries: {results}/model_info")
+    say(f"Records: {results}/records   Runs with curves and checkpoints: {results}/runs")
+
+
+def reproduce(arguments: list[str]) -> None:
+    """Run the command. Exits with 1 where a row failed, after all others are done."""
     own, extra = _split(arguments)
     jobs = plan(own["experiment"], seeds=own["seed"], budget=own["budget"], row=own["row"], extra=extra)
     configs = _prepare(jobs)
@@ -125,12 +135,12 @@ def reproduce(arguments: list[str]) -> None:
         except UserError as error:
             failures.append(f"{job.label} seed {job.seed}: {error}")
             say(f"failed: {failures[-1]}")
-    results = Path(configs[0].paths.results)
-    report = write_tables(results / "records", results / "tables", results / "model_info")
-    print(report.markdown)
-    for problem in [*report.problems, *failures]:
-        say(f"left out: {problem}")
     minutes = (time.monotonic() - started) / 60
-    say(f"{len(jobs) - len(failures)} of {len(jobs)} rows in {minutes:.1f} min; tables: {results}/tables, RobustBench ")
+    say(f"{len(jobs) - len(failures)} of {len(jobs)} rows done in {minutes:.1f} min")
+    if len(failures) < len(jobs):
+        _tabulate(Path(configs[0].paths.results))
+    for failure in failures:
+        say(f"failed: {failure}")
     if failures:
         raise SystemExit(1)
+    say(manifest(own["experiment"]).get("next", "Next: dkl train --help lists what else there is"))

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
+from dkl.build import load_data
 from dkl.config import compose_config, config_hash, row_hash, run_folder
+from dkl.evaluation.subject import own_run
+from dkl.training import train
 
 SAME = [
     ["paths.data=/elsewhere"],
@@ -17,7 +20,9 @@ SAME = [
     ["label=Another name"],
     ["trainer.device=cpu"],
     ["trainer.threads=2"],
-    ["loss=ikl", "loss.wmse_weight=20", "recipe=quick", "seed=0"],
+    ["loss=ikl", "recipe=quick", "seed=0"],
+    ["loss.wmse_weight=20"],  # written 20.0 in the file
+    ["loss.wmse_weight=2e1", "optimizer.weight_decay=0.0005"],
 ]
 
 OTHER = [
@@ -67,12 +72,23 @@ def test_the_rows_hash_ignores_the_seed_and_nothing_else() -> None:
     assert row_hash(compose_config("train", ["loss=kl", "seed=5"])) == row[("loss=kl",)]
 
 
-def test_the_hash_of_a_saved_configuration_is_the_same(tmp_path: Path) -> None:
-    cfg = compose_config("train", ["data=cifar100", "recipe=official", "trainer.precision=bf16", "seed=3"])
-    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
-    saved = OmegaConf.load(tmp_path / "config.yaml")
-    assert config_hash(saved) == config_hash(cfg)  # type: ignore[arg-type]
-    assert row_hash(saved) == row_hash(cfg)  # type: ignore[arg-type]
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_evaluation_finds_the_hashes_that_training_had_wherever_the_data_lie(tmp_path: Path, elsewhere: bool) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for split, count in (("train", 24), ("test", 8)):
+        images = np.random.default_rng(count).integers(256, size=(count, 8, 8, 1), dtype=np.uint8)
+        np.savez(data / f"{split}.npz", image=images, label=np.arange(count) % 10)
+    common = ["data=npz", "data.num_classes=10", "data.shape=[1,8,8]", f"paths.results={tmp_path}"]
+    overrides = [*common, f"paths.data={data}", "trainer.epochs=1"]
+    cfg = compose_config("train", [*overrides, "seed=1"])
+    folder = train(cfg)
+    if elsewhere:
+        data = data.rename(tmp_path / "moved")
+    subject = own_run(compose_config("evaluate", [f"run={folder}", f"paths.data={data}"]))
+    assert subject.config_hash == config_hash(cfg) == folder.name.rpartition("-")[2]
+    assert subject.row_hash == row_hash(cfg) == row_hash(compose_config("train", overrides))
+    assert len(load_data(subject.cfg.data)[1]) == 8
 
 
 def test_the_folder_names_what_it_holds(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from dkl.tasks import AdversarialTraining, Output, Progress
 from dkl.training import run as run_module
 from dkl.training import train
 from dkl.training.state import rng_state, seed_everything, set_rng_state
-from tests.training.common import assert_equal, comparable, finish, make_config, start
+from tests.training.common import TINY, assert_equal, comparable, finish, make_config, start
 
 
 class Interrupted(BaseException):
@@ -27,14 +27,8 @@ class Interrupted(BaseException):
 
 def draw() -> list[float]:
     """One number from every global generator, and a normal one of those that keep half a pair."""
-    numpy_draws = [np.random.rand(), np.random.standard_normal()]
-    return [
-        random.random(),
-        random.gauss(0, 1),
-        *map(float, numpy_draws),
-        torch.rand(()).item(),
-        torch.randn(()).item(),
-    ]
+    others = [random.random(), random.gauss(0, 1), float(np.random.rand()), float(np.random.standard_normal())]
+    return [*others, torch.rand(()).item(), torch.randn(()).item()]
 
 
 def test_generators_come_back_through_a_checkpoint(tmp_path: Path) -> None:
@@ -112,13 +106,10 @@ def test_a_run_that_stops_between_checkpoint_and_metrics_misses_no_row(
 
 
 def test_a_run_killed_by_the_system_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
-    options = ("data.train_size=640", "trainer.batch_size=64", "attack.steps=10", "loss=ikl")
+    options = ("data.train_size=640", "trainer.batch_size=64", "loss=ikl")
     cfg = make_config(tmp_path / "killed", *options, epochs=8)
     folder = run_folder(cfg)
-    overrides = [
-        *("data.train_size=640", "data.test_size=40", "trainer.batch_size=64", "trainer.threads=1", "attack.steps=10"),
-        *("loss=ikl", "trainer.epochs=8", "paths.results=killed"),
-    ]
+    overrides = [*TINY, *options, "trainer.epochs=8", "paths.results=killed"]
     process = start(["-m", "dkl", "train", *overrides], tmp_path)
     whole = train(make_config(tmp_path / "whole", *options, epochs=8))
     deadline = time.monotonic() + 60

@@ -1,0 +1,52 @@
+"""Run the benchmarks: ``python -m scripts.bench [losses|step|data ...] [--rounds N] [--threads N]``.
+
+Each prints a table, writes ``results/benchmarks/<name>.json`` and renews the README beside it. All take about ten
+minutes on 2 CPU cores and 13 GB of memory; what else the machine does shows in the figures.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+
+from scripts.bench import data, losses, step
+from scripts.bench.report import Result, save, show
+
+BENCHMARKS: dict[str, tuple[Callable[[int], Result], int]] = {
+    "losses": (losses.run, 25),
+    "step": (step.run, 7),
+    "data": (data.run, 5),
+}
+
+
+def main() -> None:
+    """Run the benchmarks named, or all."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.bench", description="Measure dkl against the official way."
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"which to run, of {', '.join(BENCHMARKS)}; all if none"
+    )
+    defaults = ", ".join(f"{rounds} for {name}" for name, (_, rounds) in BENCHMARKS.items())
+    parser.add_argument("--rounds", type=int, help=f"rounds of every measurement ({defaults})")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads (2)")
+    options = parser.parse_args()
+    unknown = sorted(set(options.names) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if options.threads < 1 or (options.rounds is not None and options.rounds < 1):
+        parser.error("--rounds and --threads must be at least 1")
+    torch.set_num_threads(options.threads)
+    for name in options.names or BENCHMARKS:
+        benchmark, rounds = BENCHMARKS[name]
+        print(f"== {name}", flush=True)
+        started = time.perf_counter()
+        torch.manual_seed(0)
+        result = benchmark(options.rounds or rounds)
+        show(result)
+        print(f"{time.perf_counter() - started:.0f} s; written to {save(result)}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

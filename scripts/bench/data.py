@@ -1,0 +1,84 @@
+"""Augmented CIFAR-sized batches per second: one gather in memory, against torchvision's transforms in a DataLoader."""
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torchvision import transforms
+
+from dkl.data import Augment, Batches, Images
+from scripts.bench.report import Result, Table, Target
+from scripts.bench.timing import alternate
+
+IMAGES, BATCH, PASS = 50_000, 128, 10_000
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """``pixels[N, H, W, 3]`` as the official code reads CIFAR: a PIL image at a time, cropped, mirrored, to [0, 1]."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self.pixels = pixels
+        self.transform = transforms.Compose(
+            [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+        )
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.pixels[index])), 0
+
+
+def loader(pictures: Pictures, workers: int) -> DataLoader[tuple[Tensor, int]]:
+    """Shuffled batches of one pass; workers stay between passes, so that their start is not timed."""
+    sampler = RandomSampler(pictures, num_samples=PASS)
+    return DataLoader(pictures, BATCH, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
+
+
+def consume(batches: Callable[[], Iterable[tuple[Tensor, object]]]) -> Callable[[], None]:
+    """A call that takes batches until it has ``PASS`` images."""
+
+    def call() -> None:
+        seen = 0
+        for images, _ in batches():
+            seen += len(images)
+            if seen >= PASS:
+                break
+
+    return call
+
+
+def run(rounds: int) -> Result:
+    """Measure."""
+    warnings.filterwarnings("ignore", message=".*This DataLoader will create.*")
+    images = torch.randint(256, (IMAGES, 3, 32, 32), dtype=torch.uint8)
+    data = Images(images, torch.zeros(IMAGES, dtype=torch.int64))
+    batches = Batches(data, BATCH, augment=Augment(crop_padding=4, flip=True), shuffle=True)
+    epochs = itertools.count()
+    pictures = Pictures(images.permute(0, 2, 3, 1).contiguous().numpy())
+    loaders = {f"PIL, {workers} workers": loader(pictures, workers) for workers in (0, 2)}
+    variants = {"dkl": consume(lambda: batches.epoch(next(epochs)))}
+    variants |= {name: consume(lambda source=source: source) for name, source in loaders.items()}
+    print(f"   timing passes of {PASS:,} images: {', '.join(variants)}", flush=True)
+    timings = alternate(variants, rounds)
+    rows: list[list[str | float | int | None]] = []
+    for name, timing in timings.items():
+        slower = timing.median / timings["dkl"].median
+        rows.append([name, round(PASS / timing.median), round(PASS / timing.minimum), slower])
+    columns = ["variant", "images/s, median", "images/s, best round", "dkl is faster by"]
+    best = min(timing.median for name, timing in timings.items() if name != "dkl")
+    targets = [Target("dkl over the faster PIL loader, images/s", best / timings["dkl"].median, 15)]
+    notes = [
+        f"Crop with 4 pixels of padding, mirror, scale to [0, 1]; shuffled batches of {BATCH} from {IMAGES:,} random "
+        "32×32 images in memory on both sides. A loader's workers are started before the clock.",
+        "An epoch of dkl draws the order of all images; its figure includes that.",
+    ]
+    samples = {name: timing.samples for name, timing in timings.items()}
+    title = "Data: images per second"
+    return Result("data", title, rounds, [Table("Augmented batches", columns, rows)], targets, notes, samples)

@@ -1,0 +1,154 @@
+"""IKL forward and backward, against the pairwise form of the official code and against torch's KL divergence.
+
+Timed with the gradients to both logits, as IKL and TRADES train, and to the adversarial (student) logits alone, as
+distillation does. The accuracy of float32 is measured against the pairwise form in float64.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dkl.losses import IKL
+from scripts.bench.report import Result, Table, Target
+from scripts.bench.timing import Call, Timing, alternate, peak_bytes
+from tests.oracles import pairwise_ikl
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+SHAPES = ((128, 10), (128, 100), (512, 1000), (32, 21841))
+MOST_PAIRS = 512 * 1000**2  # 12 GB in the pairwise form; at 32×21841 it would need 30 times that
+
+ikl: Loss = IKL(wmse_weight=20.0, ce_weight=5.0)
+pairwise: Loss = partial(pairwise_ikl, wmse_weight=20.0, ce_weight=5.0)
+
+# offset of the natural logits, of the adversarial, scale of both, and how far apart they are if not at random
+CASES = {
+    "plain": (0.0, 0.0, 1.0, None),
+    "both + 1e4": (1e4, 1e4, 1.0, None),
+    "natural + 1e4": (1e4, 0.0, 1.0, None),
+    "adversarial + 1e4": (0.0, 1e4, 1.0, None),
+    "× 100": (0.0, 0.0, 100.0, None),
+    "1e-3 apart": (0.0, 0.0, 1.0, 1e-3),
+}
+
+
+def kl(natural: Tensor, adversarial: Tensor, weights: Tensor) -> Tensor:
+    """torch's KL divergence as TRADES differentiates it; it has no weights."""
+    log_p, log_q = F.log_softmax(natural, 1), F.log_softmax(adversarial, 1)
+    return F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+
+
+def inputs(B: int, C: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Natural and adversarial logits, and weights whose rows sum to 1: ``[B, C]`` each."""
+    return 3 * torch.randn(B, C), 3 * torch.randn(B, C), torch.randn(B, C).softmax(1)
+
+
+def call(loss: Loss, natural: Tensor, adversarial: Tensor, weights: Tensor, *, both: bool) -> Call:
+    """A call that computes ``loss`` and its gradients: to both logits, or to the adversarial ones alone."""
+    natural, adversarial = natural.clone().requires_grad_(both), adversarial.clone().requires_grad_()
+    wanted = (natural, adversarial) if both else (adversarial,)
+    return lambda: torch.autograd.grad(loss(natural, adversarial, weights), wanted)
+
+
+def time_shape(B: int, C: int, rounds: int) -> dict[str, Timing]:
+    """Timings by variant of one shape."""
+    data = inputs(B, C)
+    variants = {
+        "ikl": call(ikl, *data, both=True),
+        "kl_div": call(kl, *data, both=True),
+        "ikl, student only": call(ikl, *data, both=False),
+        "kl_div, student only": call(kl, *data, both=False),
+    }
+    if B * C * C <= MOST_PAIRS:
+        variants["pairwise"] = call(pairwise, *data, both=True)
+    print(f"   timing {B}×{C}: {', '.join(variants)}", flush=True)
+    return alternate(variants, rounds)
+
+
+def _over(timings: dict[str, Timing], slow: str, fast: str, what: str = "median") -> float | None:
+    return getattr(timings[slow], what) / getattr(timings[fast], what) if slow in timings else None
+
+
+def _row(shape: str, timings: dict[str, Timing], what: str) -> list[str | float | None]:
+    milliseconds = [1e3 * getattr(timings[name], what) if name in timings else None for name in VARIANTS]
+    ratios = (
+        _over(timings, "pairwise", "ikl", what),
+        _over(timings, "ikl", "kl_div", what),
+        _over(timings, "ikl, student only", "kl_div, student only", what),
+    )
+    return [f"{shape} {what}", *milliseconds, *ratios]
+
+
+VARIANTS = ("pairwise", "ikl", "kl_div", "ikl, student only", "kl_div, student only")
+COLUMNS = ["B×C", *(f"{name} ms" for name in VARIANTS), "pairwise / ikl", "ikl / kl_div", "student only"]
+
+
+def accuracy(B: int = 128, C: int = 100) -> Table:
+    """Errors of float32 IKL and of the float32 pairwise form against the pairwise form in float64."""
+    rows: list[list[str | float | int | None]] = []
+    m, n, weights = inputs(B, C)
+    for name, (offset_m, offset_n, scale, apart) in CASES.items():
+        other = n if apart is None else m + apart * torch.randn(B, C)
+        data = scale * m + offset_m, scale * other + offset_n, weights
+        exact = _outcome(pairwise, *(tensor.double() for tensor in data))
+        errors = [_errors(_outcome(loss, *data), exact) for loss in (ikl, pairwise)]
+        rows.append([name, *errors[0], *errors[1]])
+    columns = ["float32 inputs", *(f"{loss} {part}" for loss in ("ikl", "pairwise") for part in PARTS)]
+    return Table(f"Error against float64 at {B}×{C}, the largest over the largest entry", columns, rows)
+
+
+PARTS = ("value", "natural gradient", "adversarial gradient")
+
+
+def _outcome(loss: Loss, m: Tensor, n: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+    m, n = m.clone().requires_grad_(), n.clone().requires_grad_()
+    value = loss(m, n, weights)
+    return value.detach(), *torch.autograd.grad(value, (m, n))
+
+
+def _errors(found: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> list[float]:
+    return [float((a.double() - b).abs().max() / b.abs().max()) for a, b in zip(found, exact, strict=True)]
+
+
+def memory(B: int = 512, C: int = 1000) -> Table:
+    """Peak memory of one forward and backward, beyond its inputs."""
+    data = inputs(B, C)
+    print(f"   memory at {B}×{C}", flush=True)
+    peaks = {name: peak_bytes(call(loss, *data, both=True)) for name, loss in LOSSES.items()}
+    rows: list[list[str | float | int | None]] = [
+        [name, peak / 1e6, peak / (4 * B * C), peak / peaks["ikl"]] for name, peak in peaks.items()
+    ]
+    return Table(
+        f"Peak memory beyond the inputs at {B}×{C}, float32", ["loss", "MB", "in B·C floats", "over ikl"], rows
+    )
+
+
+LOSSES = {"pairwise": pairwise, "ikl": ikl, "kl_div": kl}
+
+
+def run(rounds: int) -> Result:
+    """Measure."""
+    timings = {f"{B}×{C}": time_shape(B, C, rounds) for B, C in SHAPES}
+    peaks = memory()
+    rows = [_row(shape, times, what) for shape, times in timings.items() for what in ("median", "minimum")]
+    table = Table("Forward and backward, float32, milliseconds", COLUMNS, rows)
+    large = timings["512×1000"]
+    targets = [
+        Target("pairwise / ikl, time at 512×1000", _over(large, "pairwise", "ikl") or 0.0, 5000),
+        Target("pairwise / ikl, peak memory at 512×1000", float(peaks.rows[0][3] or 0), 1000),
+    ]
+    for shape, bound in (("128×10", 1.35), ("128×100", 1.35), ("512×1000", 1.0), ("32×21841", 1.0)):
+        ratio = _over(timings[shape], "ikl", "kl_div") or 0.0
+        targets.append(Target(f"ikl / kl_div, both gradients, time at {shape}", ratio, bound, at_least=False))
+    notes = [
+        "ikl: wmse_weight 20, ce_weight 5, given weight rows; pairwise: the same loss over B×C×C gaps, as the official "
+        "code computes it; kl_div: torch's, with log_softmax of both logits. Gradients to both unless student only.",
+        f"The pairwise form was not run at 32×21841, where one B×C×C tensor is {4e-9 * 32 * 21841**2:.0f} GB; at "
+        f"512×1000 it was timed in {len(large['pairwise'].samples)} rounds.",
+    ]
+    samples = {f"{shape} {name}": time.samples for shape, times in timings.items() for name, time in times.items()}
+    title = "Losses: IKL against the pairwise form and KL"
+    return Result("losses", title, rounds, [table, peaks, accuracy()], targets, notes, samples)

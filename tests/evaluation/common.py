@@ -1,0 +1,46 @@
+"""A small network that digits can train in a second, and the images to attack it with."""
+
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dkl.data import Augment, Batches, digits
+from dkl.evaluation.attacked import Standing, run_attacks
+from dkl.evaluation.suites import make_attacks
+from dkl.models import create_model
+
+CPU = torch.device("cpu")
+
+
+@cache
+def trained() -> nn.Module:
+    """A small CNN after a few epochs of plain training: accurate, and not robust to everything."""
+    torch.manual_seed(0)
+    model = create_model("small_cnn", 10, in_chans=1, width=8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    batches = Batches(digits()[0], 64, augment=Augment(), shuffle=True)
+    for epoch in range(6):
+        for x, y in batches.epoch(epoch):
+            noisy = (x + 0.3 * torch.rand_like(x)).clamp(0, 1)
+            optimizer.zero_grad()
+            F.cross_entropy(model(noisy), y).backward()
+            optimizer.step()
+    return model.eval()
+
+
+def some_digits(count: int) -> tuple[Tensor, Tensor]:
+    """Test images ``[count, 1, 8, 8]`` in [0, 1] and their labels."""
+    test = digits()[1].balanced(count)
+    return test.images.float() / 255, test.labels
+
+
+def attack(
+    model: nn.Module, names: list[str], path: Path, count: int = 24, batch_size: int = 10, eps: float = 0.06
+) -> Standing:
+    """Our evaluation of ``model`` on ``count`` digits, with Linf attacks at seed 3."""
+    images, labels = some_digits(count)
+    attacks = make_attacks(names, model, norm="linf", eps=eps, seed=3, device=CPU)
+    return run_attacks(model, images, labels, attacks, batch_size=batch_size, device=CPU, path=path)

@@ -1,0 +1,89 @@
+"""The main job, whole and small: a manifest's rows are trained, attacked and put into a table, once."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from dkl import records
+from dkl.cli import main
+from dkl.cli import reproduce as command
+from dkl.errors import UserError
+
+SMALL = ["trainer.epochs=2", "trainer.threads=1", "data.train_size=200", "data.test_size=16"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_quickstart_end_to_end_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["reproduce", "experiment=quickstart", f"paths.results={tmp_path}", *SMALL]
+    main(arguments)
+    shown = capsys.readouterr()
+    found, problems = records.load_all(tmp_path / "records")
+    assert not problems
+    assert sorted(r.method for r in found) == ["IKL-AT", "TRADES"]
+    assert all(r.is_autoattack and r.n == 16 and r.eps == 0.1 and r.norm == "Linf" for r in found)
+    tables = {p.suffix: p.read_text() for p in (tmp_path / "tables").iterdir()}
+    assert set(tables) == {".md", ".csv", ".tex", ".html"}
+    for record in found:
+        assert all(record.method in text for text in tables.values())
+        assert f"{100 * record.robust:.2f}" in tables[".md"]
+        flags = records.load_flags(tmp_path / "records" / f"{record.id}.json")
+        assert record.robust == flags["square"].mean()
+        assert record.clean == flags["clean"].mean()
+    rows = list(csv.DictReader(tables[".csv"].splitlines()))
+    assert len(rows) == 2
+    entries = [json.loads(p.read_text()) for p in (tmp_path / "model_info" / "digits" / "Linf").glob("*.json")]
+    assert {e["clean_acc"] for e in entries} == {f"{100 * r.clean:.2f}" for r in found}
+    assert "IKL-AT" in shown.out
+    assert "TRADES" in shown.out
+
+    before = contents(tmp_path)
+    main(arguments)
+    assert contents(tmp_path) == before
+
+
+def test_a_failing_row_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = command._run
+
+    def run(job: command.Job, cfg: object) -> Path:
+        if job.label == "TRADES":
+            raise UserError("the disk of this row is full")
+        return real(job, cfg)  # type: ignore[arg-type]  # passed through
+
+    monkeypatch.setattr(command, "_run", run)
+    with pytest.raises(SystemExit) as stop:
+        main(["reproduce", "experiment=quickstart", f"paths.results={tmp_path}", *SMALL, "evaluation.attacks=pgd"])
+    assert stop.value.code == 1
+    assert [r.method for r in records.load_all(tmp_path / "records")[0]] == ["IKL-AT"]
+    assert "the disk of this row is full" in capsys.readouterr().err
+
+
+def test_dry_run_prints_commands_that_name_the_same_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = f"paths.results={tmp_path}"
+    main(["reproduce", "experiment=quickstart", "row=IKL-AT", "seed=4", results, *SMALL, "dry_run=true"])
+    shown = capsys.readouterr()
+    assert not list(tmp_path.iterdir())
+    train = next(line for line in shown.out.splitlines() if line.startswith("dkl train "))
+    main(train.removeprefix("dkl ").split())
+    assert str(next((tmp_path / "runs").glob("digits-*"))) in shown.err
+
+
+def test_foreign_weights_get_the_flags_of_the_run_they_came_from(tmp_path: Path) -> None:
+    results = f"paths.results={tmp_path}"
+    main(["train", results, *SMALL])
+    run = next((tmp_path / "runs").glob("digits-*"))
+    main(["evaluate", f"run={run}", results, "attacks=[pgd-5,apgd-ce]"])
+    other = f"paths.results={tmp_path / 'other'}"
+    weights = [f"checkpoint={run / 'checkpoint.pt'}", "model=small_cnn", "data=digits", "data.test_size=16"]
+    main(["evaluate", *weights, other, "attacks=[pgd-5,apgd-ce]", "label=Theirs"])
+    own, theirs = (records.load_all(folder / "records")[0][0] for folder in (tmp_path, tmp_path / "other"))
+    assert (own.method, own.seed, theirs.method, theirs.seed) == ("IKL-AT", 0, "Theirs", None)
+    assert own.checkpoint_sha256 == theirs.checkpoint_sha256
+    assert own.per_attack.keys() == theirs.per_attack.keys()
+    assert [r.robust for r in own.per_attack.values()] == [r.robust for r in theirs.per_attack.values()]
