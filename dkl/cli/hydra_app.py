@@ -16,6 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 from dkl.config import compose_config, register, shipped
 from dkl.errors import UserError
 
+HYDRA_OWN = re.compile(r"\+*hydra(?!\.searchpath)")
+"""Overrides of Hydra itself; those of the search path matter to composing, and stay."""
+
 
 def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
     for key in map(str, cfg):
@@ -53,7 +56,7 @@ def jobs(overrides: list[str]) -> list[list[str]]:
         if o.is_sweep_override()
         else [o.input_line or ""]
         for o in parsed
-        if not (o.input_line or "").startswith("hydra")
+        if not HYDRA_OWN.match(o.input_line or "")
     ]
     return [list(choice) for choice in itertools.product(*options)]
 
@@ -73,7 +76,7 @@ def run(
     root: str, arguments: list[str], check: Callable[[DictConfig], None], job: Callable[[DictConfig], object]
 ) -> None:
     """Check every job, then hand over to Hydra. ``arguments`` are those after ``dkl <root>``."""
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
     compose_checked(root, overrides, check)
     register()
     sys.argv = [f"dkl {root}", *arguments]

@@ -1,8 +1,8 @@
 """``dkl reproduce experiment=NAME``: every row and seed of a manifest trained, evaluated and put into a table.
 
 A manifest (``experiments/NAME.yaml``) has a ``title``, common ``overrides`` of ``dkl train``, ``evaluate`` overrides,
-``seeds``, ``rows``, each with a ``label`` and its ``overrides``, and a line on what to do ``next``. What is done already is not done again, so the
-same command goes on after any interruption. A row that fails does not stop the others.
+``seeds``, ``rows``, each with a ``label`` and its ``overrides``, and a line on what to do ``next``. What is done is not
+done again, so the same command goes on after any interruption. A row that fails does not stop the others.
 """
 
 import time

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD
 
 from dkl.attacks import TrainingAttack

@@ -1,0 +1,142 @@
+"""Every mistake of the user's ends with status 2 and a message that names the mend, before anything is written."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.common import call
+
+MISTAKES = {
+    "train loss=nope": ["loss", "nope", "ikl", "gkl", "kl", "dkl"],
+    "train loss.wsme_weight=1": ["loss.wsme_weight", "loss.wmse_weight"],
+    "train seed=abc": ["seed=abc", "Integer"],
+    "train seed=-1": ["seed=-1", "at least 0"],
+    "train attack.eps=8": ["attack.eps=8", "8/255"],
+    "train attack.eps=-0.1": ["attack.eps", "-0.1"],
+    "train attack.eps=abc": ["eps", "'abc'", "8/255"],
+    "train attack.eps=8/0": ["eps", "8/0"],
+    "train trainer.batch_size=0": ["trainer.batch_size=0", "at least 1"],
+    "train trainer.epochs=0": ["trainer.epochs=0", "at least 1"],
+    "train trainer.device=cuda:99": ["cuda:99", "cpu"],
+    "train trainer.device=nope": ["nope", "cpu"],
+    "train trainer.precision=fp16": ["fp16", "float32", "float64", "bf16"],
+    "train data.train_size=0": ["data.train_size=0", "at least 1"],
+    "train model.num_classes=7": ["model.num_classes=7", "10", "leave model.num_classes alone"],
+    "train model.foo=1": ["model.foo", "dkl train --help"],
+    "train trainer.epoch=3": ["trainer.epoch", "trainer.epochs"],
+    "train loss.wmse_weight=abc": ["wmse_weight='abc'", "number"],
+    "train loss.wmse_weight=-1": ["wmse_weight=-1", "at least 0"],
+    "train loss.wmse_weight=nan": ["wmse_weight=nan", "number"],
+    "train loss.weighting=none": ["weighting='none'", "class", "sample"],
+    "train optimizer.lr=nan": ["optimizer.lr"],
+    "train optimizer.lr=-1": ["optimizer.lr=-1", "at least 0"],
+    "train task.temperature=0": ["temperature", "above 0"],
+    "train model=timm": ["model.name"],
+    "train model=timm model.name=resnet1888": ["resnet1888", "resnet18"],
+    "train model=timm model.name=resnet18 model.mean=[0.5]": ["model.mean", "model.std"],
+    "train optimizer.schedule=cos": ["optimizer.schedule", "cosine", "constant"],
+    "train attack.norm=l3": ["attack.norm", "l3", "linf", "l2"],
+    "train attack.schedule=nope": ["attack.schedule", "official", "as_intended", "fixed"],
+    "train attack=official_kl +attack.steps=3": ["attack.schedule=fixed"],
+    "train data=npz": ["data.num_classes"],
+    "train task=classification loss=ikl": ["loss=none"],
+    "train task=classification attack=pgd": ["attack=none"],
+    "train loss=none": ["loss=ikl"],
+    "train attack=none": ["attack=pgd"],
+    "train recipe=nope": ["official", "quick"],
+    "train logger=wandb logger.mode=nope": ["online", "offline"],
+    "train trainer.epochs": ["trainer.epochs", "="],
+    "train -m loss=kl,nope": ["nope", "ikl"],
+    "train -m seed=0,1,x": ["seed", "x"],
+    "train data.num_classes=5": ["data.num_classes=5", "data.num_classes=10"],
+    "train data.shape=[3,8,8]": ["data.shape=[1, 8, 8]"],
+    "train data.train_size=5000": ["5000", "1442", "data.train_size"],
+    "train data=cifar10 data.source.download=false paths.data=nowhere": [
+        "nowhere",
+        "cifar10/train.npz",
+        "DKL_DATA_DIR",
+    ],
+    "evaluate": ["run=FOLDER", "checkpoint=FILE"],
+    "evaluate run=a checkpoint=b": ["run=FOLDER", "checkpoint=FILE"],
+    "evaluate run=missing": ["run=missing", "config.yaml", "dkl train"],
+    "evaluate checkpoint=x.pt": ["checkpoint=x.pt", "model=", "data="],
+    "evaluate checkpoint=x.pt model=small_cnn data=digits": ["x.pt", "no checkpoint"],
+    "evaluate checkpoint=x.pt model=small_cnn data=digits attacks=nope": [
+        "attacks=nope",
+        "standard",
+        "fast",
+        "apgd-ce",
+    ],
+    "evaluate checkpoint=x.pt model=small_cnn data=digits norm=l3": ["norm=l3", "linf", "l2"],
+    "evaluate checkpoint=x.pt model=small_cnn data=digits eps=8": ["eps=8", "8/255"],
+    "evaluate checkpoint=x.pt model=small_cnn data=digits n=0": ["at least 1"],
+    "evaluate nope=1": ["nope", "dkl evaluate --help"],
+    "reproduce experiment=nope": ["nope", "quickstart"],
+    "reproduce row=nope": ["nope", "TRADES", "IKL-AT"],
+    "reproduce seed=x": ["seed=x", "0,1,2"],
+    "reproduce budget=nope": ["nope", "smoke", "mini", "paper"],
+    "reproduce trainer.epoch=3": ["trainer.epoch", "trainer.epochs"],
+    "reproduce quickstart": ["quickstart", "KEY=VALUE"],
+    "tables nope=1": ["nope", "results", "smoke"],
+    "nope": ["nope", "train", "evaluate", "reproduce", "tables"],
+    "trian loss=ikl": ["trian", "train"],
+}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty working directory, where results would go."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DKL_RESULTS_DIR", raising=False)
+    monkeypatch.delenv("DKL_DATA_DIR", raising=False)
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_ends_with_2_and_names_the_mend(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = call(capsys, *line.split())
+    assert ended.status == 2, ended
+    assert ended.err.startswith("error: ")
+    assert ended.out == ""
+    for part in MISTAKES[line]:
+        assert part in ended.err
+    assert "Traceback" not in ended.err
+
+
+FINDS_DATA_FIRST = [line for line in MISTAKES if "data.num_classes=5" in line or "5000" in line or "shape" in line]
+
+
+@pytest.mark.parametrize("line", [line for line in MISTAKES if line not in FINDS_DATA_FIRST and "nowhere" not in line])
+def test_a_mistake_that_needs_no_data_writes_nothing(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(capsys, *line.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_do_not_fit_are_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in FINDS_DATA_FIRST:
+        call(capsys, *line.split())
+    assert [path.name for path in tmp_path.rglob("*") if path.suffix in (".pt", ".yaml", ".jsonl")] == []
+
+
+def test_a_run_that_is_not_finished_is_not_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from omegaconf import OmegaConf
+
+    from dkl import checkpoint
+    from dkl.config import compose_config
+
+    folder = tmp_path / "run"
+    checkpoint.save(folder / "checkpoint.pt", {"epoch": 4})
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(compose_config("train", ["trainer.epochs=9"]), resolve=True))
+    ended = call(capsys, "evaluate", f"run={folder}")
+    assert ended.status == 2
+    for part in (str(folder), "4 of 9", "finish"):
+        assert part in ended.err
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_message_is_a_few_lines_long(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in ("train loss=nope", "train seed=abc", "train trainer.epoch=3", "train optimizer.schedule=cos"):
+        assert len(call(capsys, *line.split()).err.splitlines()) <= 5

@@ -1,0 +1,129 @@
+"""The program works from any directory, sweeps, tells its choices, and is the same however it is started."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dkl import __version__, checkpoint
+from tests.cli.common import call
+from tests.configs.common import CHOICES, CONFIGS, GROUPS, reason
+from tests.training.common import TINY, finish, start
+
+COMMANDS = ["train", "evaluate", "reproduce", "tables"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty working directory, where results would go."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DKL_RESULTS_DIR", raising=False)
+    monkeypatch.delenv("DKL_DATA_DIR", raising=False)
+
+
+def listed(page: str, title: str) -> dict[str, str]:
+    """Choice -> line, below ``title``."""
+    lines = page.splitlines()
+    found: dict[str, str] = {}
+    for line in lines[lines.index(title) + 1 :]:
+        if not line.startswith("  "):
+            break
+        name, _, text = line.strip().partition(" ")
+        found[name] = text.strip()
+    return found
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_of_train_lists_every_choice_with_its_line(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = call(capsys, "train", flag)
+    assert ended.status == 0
+    for group in GROUPS:
+        expected = {choice: reason(CONFIGS / group / f"{choice}.yaml") for where, choice in CHOICES if where == group}
+        assert listed(ended.out, group) == expected
+    assert "wmse_weight: 20.0" in ended.out
+    assert "batch_size: 128" in ended.out
+
+
+def test_help_of_evaluate_lists_data_and_models(capsys: pytest.CaptureFixture[str]) -> None:
+    page = call(capsys, "evaluate", "--help").out
+    for group in ("data", "model"):
+        assert set(listed(page, group)) == {choice for where, choice in CHOICES if where == group}
+    assert "run=FOLDER" in page
+    assert "attacks: null" in page
+
+
+def test_help_of_reproduce_lists_the_experiments(capsys: pytest.CaptureFixture[str]) -> None:
+    page = call(capsys, "reproduce", "--help").out
+    files = (CONFIGS.parent / "experiments").glob("*.yaml")
+    assert listed(page, "experiments") == {path.stem: reason(path) for path in files}
+
+
+def test_help_of_tables_and_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "results=FOLDER" in call(capsys, "tables", "--help").out
+    pages = [call(capsys, *arguments) for arguments in ([], ["--help"], ["-h"])]
+    assert {page.status for page in pages} == {0}
+    assert len({page.out for page in pages}) == 1
+    for command in COMMANDS:
+        assert f"dkl {command}" in pages[0].out
+
+
+def test_help_wins_over_what_else_is_said_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in COMMANDS:
+        assert call(capsys, command, "nope=1", "--help").status == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hydras_own_options_reach_hydra(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = call(capsys, "train", "--cfg", "job", "seed=3")
+    assert ended.status == 0, ended.err
+    assert re.search(r"^seed: 3$", ended.out, re.MULTILINE)
+
+
+def test_python_m_dkl_is_the_console_program(tmp_path: Path) -> None:
+    console = Path(sys.executable).with_name("dkl")
+    results = [
+        subprocess.run([*program, *arguments], capture_output=True, text=True, cwd=tmp_path)
+        for arguments in (["--version"], ["nope"])
+        for program in ([str(console)], [sys.executable, "-m", "dkl"])
+    ]
+    for one, other in (results[:2], results[2:]):
+        assert (one.returncode, one.stdout, one.stderr) == (other.returncode, other.stdout, other.stderr)
+    assert results[0].stdout == f"dkl {__version__}\n"
+    assert results[2].returncode == 2
+
+
+def test_a_run_from_another_directory_writes_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = call(capsys, "train", *TINY, "trainer.epochs=1")
+    assert ended.status == 0, ended.err
+    (folder,) = (tmp_path / "results" / "runs").iterdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+    assert checkpoint.read(folder / "checkpoint.pt")["epoch"] == 1
+    assert str(Path("results/runs") / folder.name) in ended.err
+
+
+def test_a_sweep_trains_every_combination(tmp_path: Path) -> None:
+    sweep = ["loss=kl,ikl", "seed=0,1", "trainer.epochs=1", "data.train_size=64", "data.test_size=32"]
+    finish(start(["-m", "dkl", "train", "-m", *sweep], tmp_path))
+    folders = sorted(path.name for path in (tmp_path / "results" / "runs").iterdir() if path.is_dir())
+    starts = [f"digits-small_cnn-{loss}-s{seed}-" for loss in ("ikl", "kl") for seed in (0, 1)]
+    assert [name[:-8] for name in folders] == starts
+    for name in folders:
+        content = checkpoint.read(tmp_path / "results" / "runs" / name / "checkpoint.pt")
+        assert content["epoch"] == 1
+        assert f"-s{content['config']['seed']}-" in name
+        assert f"-{content['config']['loss']['_target_'].rpartition('.')[2].lower()}-" in name
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
+def test_reproduce_says_what_it_would_do_and_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = call(capsys, "reproduce", "dry_run=true", "seed=3,4", "row=IKL-AT", "trainer.epochs=2")
+    assert ended.status == 0
+    lines = [line for line in ended.out.splitlines() if line.startswith("dkl train")]
+    assert len(lines) == 2
+    for line, seed in zip(lines, (3, 4), strict=True):
+        assert {"loss=ikl", "trainer.epochs=2", f"seed={seed}", "label=IKL-AT"} <= set(line.split())
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,31 @@
+"""Every choice of every configuration group, and what some of them must be given."""
+
+from pathlib import Path
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+GROUPS = sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir())
+CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
+
+REQUIRED = {
+    ("data", "npz"): ["data.num_classes=7"],
+    ("data", "imagefolder"): ["data.num_classes=7"],
+    ("model", "timm"): ["model.name=resnet18"],
+    ("loss", "none"): ["task=classification"],
+    ("attack", "none"): ["task=classification"],
+}
+
+
+def names(group: str) -> list[str]:
+    return [choice for where, choice in CHOICES if where == group]
+
+
+def overrides(group: str, choice: str) -> list[str]:
+    """What chooses it, and what it then needs."""
+    return [f"{group}={choice}", *REQUIRED.get((group, choice), [])]
+
+
+def reason(path: Path) -> str:
+    """The first line of a YAML file, directives to Hydra apart, without its ``#``."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("# @")]
+    assert lines[0].startswith("# "), f"{path} does not open with a comment"
+    return lines[0][2:]

@@ -1,0 +1,148 @@
+"""Every choice composes with the defaults and says why it exists; every model fits digits and CIFAR-10."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from dkl.build import build_model, build_task, preflight
+from dkl.config import compose_config
+from dkl.losses import DKL, GKL, IKL, KL
+from dkl.models import create_model
+from dkl.tasks import AdversarialTraining, Classification
+from tests.configs.common import CHOICES, CONFIGS, GROUPS, names, overrides, reason
+
+
+def flat(cfg: DictConfig) -> dict[str, Any]:
+    """Every leaf of a resolved configuration by its dotted name; lists are leaves."""
+
+    def leaves(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in node.items():
+            if isinstance(value, dict) and value:
+                yield from leaves(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return dict(leaves(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True), ""))
+
+
+def changed(base: list[str], other: list[str]) -> dict[str, Any]:
+    """The leaves in which a configuration differs from another, with their new values."""
+    one, two = flat(compose_config("train", base)), flat(compose_config("train", other))
+    assert one.keys() == two.keys()
+    return {name: value for name, value in two.items() if one[name] != value}
+
+
+def test_the_groups_are_those_of_the_design() -> None:
+    assert GROUPS == ["attack", "budget", "data", "logger", "loss", "model", "recipe", "task"]
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES, ids="=".join)
+def test_every_choice_composes_with_the_defaults_and_can_run(group: str, choice: str) -> None:
+    cfg = compose_config("train", overrides(group, choice))
+    preflight(cfg)
+    OmegaConf.to_container(cfg, resolve=True)
+    if group in ("data", "model", "budget"):
+        assert cfg[group].name == {"timm": "resnet18"}.get(choice, choice)
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*CONFIGS.rglob("*.yaml"), *CONFIGS.parent.glob("experiments/*.yaml")]), ids=lambda path: path.stem
+)
+def test_every_file_opens_with_the_reason_why_it_exists(path: Path) -> None:
+    assert len(reason(path)) >= 20
+    assert len(path.read_text().splitlines()[0]) <= 120
+
+
+@pytest.mark.parametrize("data", ["digits", "cifar10", "cifar100"])
+@pytest.mark.parametrize("model", names("model"))
+def test_every_model_takes_every_data_set(model: str, data: str) -> None:
+    cfg = compose_config("train", [*overrides("model", model), f"data={data}"])
+    preflight(cfg)
+    with torch.device("meta"):
+        logits = build_model(cfg).eval()(torch.empty(2, *cfg.data.shape))
+    assert logits.shape == (2, cfg.data.num_classes)
+    assert logits.device.type == "meta"
+
+
+@pytest.mark.parametrize("model", sorted(set(names("model")) - {"timm"}))
+def test_parameter_counts_in_the_reasons_are_true(model: str) -> None:
+    data = "digits" if model == "small_cnn" else "cifar10"
+    with torch.device("meta"):
+        network = create_model(model, num_classes=10, in_chans=1 if data == "digits" else 3)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    text = reason(CONFIGS / "model" / f"{model}.yaml")
+    figures = [f"{count / 1e6:.1f} M parameters", f"{count / 1e6:.2f} M parameters", f"{count / 1e3:.0f} thousand"]
+    assert ("M par" not in text and "thousand par" not in text) or any(figure in text for figure in figures)
+
+
+def test_losses_and_tasks_are_the_classes_their_names_say() -> None:
+    expected = {"kl": KL, "dkl": DKL, "ikl": IKL, "gkl": GKL}
+    assert sorted([*expected, "none"]) == names("loss")
+    for name, loss in expected.items():
+        task = build_task(compose_config("train", [f"loss={name}"]), torch.nn.Linear(1, 1))
+        assert isinstance(task, AdversarialTraining)
+        assert type(task.loss) is loss
+    task = build_task(compose_config("train", ["task=classification"]), torch.nn.Linear(1, 1))
+    assert isinstance(task, Classification)
+
+
+def test_what_follows_the_data_and_the_seed_does() -> None:
+    cfg = compose_config("train", ["data=npz", "data.num_classes=7", "data.shape=[1,9,9]", "data.eps=0.2", "seed=5"])
+    assert (cfg.model.num_classes, cfg.model.in_chans) == (7, 1)
+    assert (cfg.task.num_classes, cfg.task.seed, cfg.attack.eps) == (7, 5, "0.2")
+
+
+def test_data_and_results_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DKL_DATA_DIR", "/some/data")
+    monkeypatch.setenv("DKL_RESULTS_DIR", "/some/results")
+    for root in ("train", "evaluate"):
+        cfg = compose_config(root, ["data=cifar10"])
+        assert (cfg.paths.data, cfg.paths.results, cfg.data.source.root) == (
+            "/some/data",
+            "/some/results",
+            "/some/data",
+        )
+    monkeypatch.delenv("DKL_DATA_DIR")
+    monkeypatch.delenv("DKL_RESULTS_DIR")
+    assert dict(compose_config("train", []).paths) == {"data": "data", "results": "results"}
+
+
+def test_digits_and_cifar_have_the_shapes_their_sources_have() -> None:
+    digits = compose_config("train", []).data
+    assert (list(digits.shape), digits.num_classes) == ([1, 8, 8], 10)
+    for name, classes in (("cifar10", 10), ("cifar100", 100)):
+        cfg = compose_config("train", [f"data={name}"]).data
+        assert (list(cfg.shape), cfg.num_classes, cfg.eps) == ([3, 32, 32], classes, "8/255")
+        assert dict(cfg.augment) == {"crop_padding": 4, "flip": True}
+        assert cfg.source.name == name
+
+
+@pytest.mark.parametrize("budget", sorted(set(names("budget")) - {"own"}))
+def test_a_budget_changes_only_what_it_says(budget: str) -> None:
+    said = OmegaConf.load(CONFIGS / "budget" / f"{budget}.yaml")
+    assert isinstance(said, DictConfig)
+    model = [item["override /model"] for item in said.pop("defaults", [])]
+    allowed = flat(said) | ({"model.name": model[0]} if model else {})
+    difference = changed(["data=cifar10", "recipe=official"], ["data=cifar10", "recipe=official", f"budget={budget}"])
+    assert difference["budget.name"] == budget
+    assert difference.items() <= allowed.items()
+
+
+def test_the_default_budget_changes_nothing() -> None:
+    assert changed([], ["budget=own"]) == {}
+
+
+def test_the_paper_budget_takes_every_image_and_autoattack() -> None:
+    assert changed([], ["budget=paper"]) == {"budget.name": "paper"}
+    cfg = compose_config("train", ["budget=paper"])
+    assert (cfg.data.train_size, cfg.data.test_size, cfg.evaluation.n) == (None, None, None)
+    assert cfg.evaluation.attacks == "standard"
+
+
+def test_what_is_said_on_the_command_line_wins_over_a_budget() -> None:
+    cfg = compose_config("train", ["budget=mini", "model=wrn10_2", "trainer.epochs=3", "data.train_size=50"])
+    assert (cfg.model.name, cfg.trainer.epochs, cfg.data.train_size) == ("wrn10_2", 3, 50)

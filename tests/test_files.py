@@ -1,0 +1,64 @@
+"""A file is whole or as it was, also when the process that writes it is killed, and parts are never mistaken for it."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dkl.files import digest, sha256, write_atomically, write_text
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+from dkl.files import write_atomically
+
+def write(file):
+    file.write(b"half of the new ")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+write_atomically(Path(sys.argv[1]), write)
+"""
+
+
+@pytest.mark.parametrize("old", [None, "the old content"])
+def test_a_process_killed_while_writing_leaves_the_file_as_it_was(tmp_path: Path, old: str | None) -> None:
+    path = tmp_path / "file.txt"
+    if old:
+        path.write_text(old)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    command = [sys.executable, "-c", KILLED_WHILE_WRITING, str(path)]
+    assert subprocess.run(command, env=environment).returncode == -signal.SIGKILL
+    assert (path.read_text() if path.exists() else None) == old
+    assert not [part for part in tmp_path.glob("*") if part != path and not part.name.startswith(".")]
+    write_text(path, "new")
+    assert path.read_text() == "new"
+
+
+def test_two_writers_do_not_share_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.txt"
+
+    def write_slowly(file: object) -> None:
+        monkeypatch.setattr(os, "getpid", lambda: 4242)  # another process, in the middle of this one's writing
+        write_text(path, "of the other")
+        file.write(b"of this one")  # type: ignore[attr-defined]
+
+    write_atomically(path, write_slowly)
+    assert path.read_text() == "of this one"
+    assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_the_hash_of_a_file_that_does_not_fit_one_read(tmp_path: Path) -> None:
+    content = os.urandom(3_000_001)
+    (tmp_path / "file").write_bytes(content)
+    assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_digest_is_the_start_of_the_hash_of_sorted_json() -> None:
+    expected = hashlib.sha256(b'{"a": [1, 0.5, null], "b": {"c": "x"}}').hexdigest()
+    for length in (8, 16, 64):
+        assert digest({"b": {"c": "x"}, "a": [1, 0.5, None]}, length) == expected[:length]
