@@ -40,7 +40,7 @@ def textbook_kl(natural_logits: Tensor, adversarial_logits: Tensor) -> Tensor:
 def pairwise_dkl(
     natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor, wmse_weight: float, ce_weight: float
 ) -> Tensor:
-    """Paper eq. 5: the wMSE reaches the natural logits only."""
+    """DKL: the wMSE reaches the natural logits only."""
     wmse = pairwise_gap_mse(natural_logits, adversarial_logits.detach(), weights)
     return (wmse_weight * wmse + ce_weight * soft_label_ce(natural_logits, adversarial_logits)).mean()
 
@@ -48,7 +48,7 @@ def pairwise_dkl(
 def pairwise_ikl(
     natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor, wmse_weight: float, ce_weight: float
 ) -> Tensor:
-    """Paper eq. 8, as the official CIFAR code computes it: the wMSE reaches both logits."""
+    """IKL, as the official CIFAR code computes it: the wMSE reaches both logits."""
     delta_n = natural_logits.view(-1, natural_logits.shape[1], 1) - natural_logits.view(-1, 1, natural_logits.shape[1])
     delta_a = adversarial_logits.view(-1, adversarial_logits.shape[1], 1) - adversarial_logits.view(
         -1, 1, adversarial_logits.shape[1]

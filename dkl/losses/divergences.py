@@ -1,6 +1,6 @@
 r"""KL, DKL, IKL and GKL between a natural (or teacher) and an adversarial (or student) prediction.
 
-Theorem 1 of the paper: the gradients of KL(softmax(m) ‖ softmax(n)) equal those of
+The theorem of the paper: the gradients of KL(softmax(m) ‖ softmax(n)) equal those of
 
     DKL = wmse_weight · gap_mse(m, stop(n), stop(softmax(m))) + ce_weight · soft_cross_entropy(stop(m), n)
 
@@ -81,7 +81,7 @@ class KL:
 
 @dataclass(frozen=True, kw_only=True)
 class DKL:
-    """The decoupled form of KL (paper eq. 5): wMSE reaches the natural logits only, the cross-entropy the others.
+    """The decoupled form of KL: wMSE reaches the natural logits only, the cross-entropy the others.
 
     At weights (1, 1) and ``weighting="sample"`` its gradients are KL's; its value is not.
     """
@@ -101,7 +101,7 @@ class DKL:
 
 @dataclass(frozen=True, kw_only=True)
 class IKL:
-    """Improved KL (paper eq. 8): the wMSE reaches both logits, weighted by class-wise mean predictions.
+    """Improved KL: the wMSE reaches both logits, weighted by class-wise mean predictions.
 
     Defaults are the CIFAR-100 recipe (official ``--beta 20 --alpha 5``). ``weighting="sample"`` is row (c) of Table 1.
     """

@@ -1,4 +1,4 @@
-"""Class-wise mean predictions, the global information of IKL and GKL (paper Sec. 3.3)."""
+"""Class-wise mean predictions, the global information of IKL and GKL."""
 
 import torch
 from torch import Tensor, nn

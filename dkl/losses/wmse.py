@@ -1,6 +1,6 @@
 r"""The weighted MSE over pairwise logit gaps, in O(batch·classes) time and memory.
 
-For logits m, n and weights w over the classes of one sample (paper eq. 5, with the factor ¼ of the official code),
+For logits m, n and weights w over the classes of one sample (the wMSE of the paper, with the factor ¼ of the official code),
 
     gap_mse = ¼ Σ_j Σ_k w_j w_k ((m_j − m_k) − (n_j − n_k))²
 
@@ -98,7 +98,7 @@ def gap_mse(m: Tensor, n: Tensor, weights: Tensor, reduction: Reduction = "mean"
     ``weights[B, C]`` are non-negative and get no gradient; the gradient reaches ``m`` and ``n`` unless detached.
     Returns a scalar (``"mean"`` over the batch) or ``[B]`` (``"none"``), float32 or float64.
 
-    Raises ValueError where shapes differ. Source: Cui et al. 2024, eq. 5, scaled by ¼ as in the official code.
+    Raises ValueError where shapes differ. Source: the wMSE term of Cui et al. 2024, scaled by ¼ as in their code.
     """
     return gap_mse_and_cross_entropy(m, n, weights, wmse_weight=1.0, ce_weight=0.0, reduction=reduction)
 

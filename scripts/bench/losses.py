@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dkl.losses import IKL
-from scripts.bench.report import Result, Table, Target
+from scripts.bench.report import Result, Row, Table, Target
 from scripts.bench.timing import Call, Timing, alternate, peak_bytes
 from tests.oracles import pairwise_ikl
 
@@ -23,6 +23,10 @@ MOST_PAIRS = 512 * 1000**2  # 12 GB in the pairwise form; at 32×21841 it would 
 
 ikl: Loss = IKL(wmse_weight=20.0, ce_weight=5.0)
 pairwise: Loss = partial(pairwise_ikl, wmse_weight=20.0, ce_weight=5.0)
+
+VARIANTS = ("pairwise", "ikl", "kl_div", "ikl, student only", "kl_div, student only")
+COLUMNS = ["B×C", *(f"{name} ms" for name in VARIANTS), "pairwise / ikl", "ikl / kl_div", "student only"]
+PARTS = ("value", "natural gradient", "adversarial gradient")
 
 # offset of the natural logits, of the adversarial, scale of both, and how far apart they are if not at random
 CASES = {
@@ -41,9 +45,9 @@ def kl(natural: Tensor, adversarial: Tensor, weights: Tensor) -> Tensor:
     return F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
 
 
-def inputs(B: int, C: int) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(rows: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Natural and adversarial logits, and weights whose rows sum to 1: ``[B, C]`` each."""
-    return 3 * torch.randn(B, C), 3 * torch.randn(B, C), torch.randn(B, C).softmax(1)
+    return 3 * torch.randn(rows, classes), 3 * torch.randn(rows, classes), torch.randn(rows, classes).softmax(1)
 
 
 def call(loss: Loss, natural: Tensor, adversarial: Tensor, weights: Tensor, *, both: bool) -> Call:
@@ -53,8 +57,9 @@ def call(loss: Loss, natural: Tensor, adversarial: Tensor, weights: Tensor, *, b
     return lambda: torch.autograd.grad(loss(natural, adversarial, weights), wanted)
 
 
-def time_shape(B: int, C: int, rounds: int) -> dict[str, Timing]:
+def time_shape(shape: tuple[int, int], rounds: int) -> dict[str, Timing]:
     """Timings by variant of one shape."""
+    B, C = shape
     data = inputs(B, C)
     variants = {
         "ikl": call(ikl, *data, both=True),
@@ -64,7 +69,7 @@ def time_shape(B: int, C: int, rounds: int) -> dict[str, Timing]:
     }
     if B * C * C <= MOST_PAIRS:
         variants["pairwise"] = call(pairwise, *data, both=True)
-    print(f"   timing {B}×{C}: {', '.join(variants)}", flush=True)
+    print(f"   timing {B}×{C}: {'; '.join(variants)}", flush=True)
     return alternate(variants, rounds)
 
 
@@ -72,7 +77,7 @@ def _over(timings: dict[str, Timing], slow: str, fast: str, what: str = "median"
     return getattr(timings[slow], what) / getattr(timings[fast], what) if slow in timings else None
 
 
-def _row(shape: str, timings: dict[str, Timing], what: str) -> list[str | float | None]:
+def _row(shape: str, timings: dict[str, Timing], what: str) -> Row:
     milliseconds = [1e3 * getattr(timings[name], what) if name in timings else None for name in VARIANTS]
     ratios = (
         _over(timings, "pairwise", "ikl", what),
@@ -82,25 +87,18 @@ def _row(shape: str, timings: dict[str, Timing], what: str) -> list[str | float 
     return [f"{shape} {what}", *milliseconds, *ratios]
 
 
-VARIANTS = ("pairwise", "ikl", "kl_div", "ikl, student only", "kl_div, student only")
-COLUMNS = ["B×C", *(f"{name} ms" for name in VARIANTS), "pairwise / ikl", "ikl / kl_div", "student only"]
-
-
-def accuracy(B: int = 128, C: int = 100) -> Table:
+def accuracy(shape: tuple[int, int] = (128, 100)) -> Table:
     """Errors of float32 IKL and of the float32 pairwise form against the pairwise form in float64."""
-    rows: list[list[str | float | int | None]] = []
-    m, n, weights = inputs(B, C)
+    rows: list[Row] = []
+    m, n, weights = inputs(*shape)
     for name, (offset_m, offset_n, scale, apart) in CASES.items():
-        other = n if apart is None else m + apart * torch.randn(B, C)
+        other = n if apart is None else m + apart * torch.randn(shape)
         data = scale * m + offset_m, scale * other + offset_n, weights
         exact = _outcome(pairwise, *(tensor.double() for tensor in data))
         errors = [_errors(_outcome(loss, *data), exact) for loss in (ikl, pairwise)]
         rows.append([name, *errors[0], *errors[1]])
     columns = ["float32 inputs", *(f"{loss} {part}" for loss in ("ikl", "pairwise") for part in PARTS)]
-    return Table(f"Error against float64 at {B}×{C}, the largest over the largest entry", columns, rows)
-
-
-PARTS = ("value", "natural gradient", "adversarial gradient")
+    return Table(f"Error against float64 at {shape[0]}×{shape[1]}, the largest over the largest entry", columns, rows)
 
 
 def _outcome(loss: Loss, m: Tensor, n: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
@@ -113,25 +111,22 @@ def _errors(found: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> list[float]
     return [float((a.double() - b).abs().max() / b.abs().max()) for a, b in zip(found, exact, strict=True)]
 
 
-def memory(B: int = 512, C: int = 1000) -> Table:
+def memory(shape: tuple[int, int] = (512, 1000)) -> Table:
     """Peak memory of one forward and backward, beyond its inputs."""
+    B, C = shape
     data = inputs(B, C)
     print(f"   memory at {B}×{C}", flush=True)
-    peaks = {name: peak_bytes(call(loss, *data, both=True)) for name, loss in LOSSES.items()}
-    rows: list[list[str | float | int | None]] = [
-        [name, peak / 1e6, peak / (4 * B * C), peak / peaks["ikl"]] for name, peak in peaks.items()
-    ]
+    losses = {"pairwise": pairwise, "ikl": ikl, "kl_div": kl}
+    peaks = {name: peak_bytes(call(loss, *data, both=True)) for name, loss in losses.items()}
+    rows: list[Row] = [[name, peak / 1e6, peak / (4 * B * C), peak / peaks["ikl"]] for name, peak in peaks.items()]
     return Table(
         f"Peak memory beyond the inputs at {B}×{C}, float32", ["loss", "MB", "in B·C floats", "over ikl"], rows
     )
 
 
-LOSSES = {"pairwise": pairwise, "ikl": ikl, "kl_div": kl}
-
-
 def run(rounds: int) -> Result:
     """Measure."""
-    timings = {f"{B}×{C}": time_shape(B, C, rounds) for B, C in SHAPES}
+    timings = {f"{B}×{C}": time_shape((B, C), rounds) for B, C in SHAPES}
     peaks = memory()
     rows = [_row(shape, times, what) for shape, times in timings.items() for what in ("median", "minimum")]
     table = Table("Forward and backward, float32, milliseconds", COLUMNS, rows)

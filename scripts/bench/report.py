@@ -18,6 +18,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "results" / "benchmarks"
 ORDER = ("losses", "step", "data")
 
 Cell = str | float | int | None
+Row = list[Cell]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Table:
 
     title: str
     columns: list[str]
-    rows: list[list[Cell]]
+    rows: list[Row]
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,10 @@ class Target:
 
     @property
     def text(self) -> str:
-        sign, met = (
-            ("≥" if self.at_least else "≤"),
-            self.value >= self.bound if self.at_least else self.value <= self.bound,
-        )
-        return f"{self.what}: {show_cell(self.value)} (target {sign} {show_cell(self.bound)}, {'met' if met else 'MISSED'})"
+        sign = "≥" if self.at_least else "≤"
+        met = self.value >= self.bound if self.at_least else self.value <= self.bound
+        value, bound = show_cell(self.value), show_cell(self.bound)
+        return f"{self.what}: {value} (target {sign} {bound}, {'met' if met else 'MISSED'})"
 
 
 @dataclass(frozen=True)

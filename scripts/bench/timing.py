@@ -69,7 +69,7 @@ def alternate(variants: Mapping[str, Call], rounds: int) -> dict[str, Timing]:
 
 
 def peak_bytes(call: Call) -> int:
-    """Most bytes that ``call`` holds at once beyond what was allocated before: the profiler's CPU allocations, summed."""
+    """Most bytes that ``call`` holds at once beyond what was there before, by the profiler's record of allocations."""
     call()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         call()

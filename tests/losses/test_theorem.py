@@ -1,4 +1,4 @@
-"""Theorem 1: DKL at weights (1, 1) has the gradients of KL in both arguments; and where it does not hold, it fails."""
+"""The theorem of the paper: DKL at weights (1, 1) has the gradients of KL in both arguments; and where it does not hold, it fails."""
 
 import pytest
 import torch

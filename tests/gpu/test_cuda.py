@@ -1,0 +1,52 @@
+"""On a CUDA device the same things come out as on the CPU, and the faster arithmetics run. `make test-gpu` runs these."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dkl.config import compose_config
+from dkl.losses import GKL, IKL, KL
+from dkl.training import train
+from dkl.training.state import RunState
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+]
+
+
+@pytest.mark.parametrize("loss", [KL(), IKL(), GKL()], ids=lambda loss: type(loss).__name__)
+def test_losses_equal_the_cpu(loss: IKL) -> None:
+    m, n = torch.randn(2, 64, 100, dtype=torch.float64, requires_grad=True)
+    weights = torch.rand(64, 100, dtype=torch.float64).softmax(-1)
+    here = torch.autograd.grad(loss(m, n, weights), (m, n))
+    there = torch.autograd.grad(loss(m.cuda(), n.cuda(), weights.cuda()), (m, n))
+    for a, b in zip(here, there, strict=True):
+        assert torch.allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("options", [[], ["trainer.precision=bf16"], ["trainer.compile=true"]], ids=str)
+def test_training_runs_and_learns(options: list[str], tmp_path: Path) -> None:
+    fixed = ["data=digits", "model=wrn10_2", "trainer.device=cuda", "trainer.epochs=5", f"paths.results={tmp_path}"]
+    folder = train(compose_config("train", fixed + options))
+    rows = torch.load(folder / "checkpoint.pt", weights_only=True)["rows"]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert rows[-1]["test_accuracy"] > 0.5
+
+
+def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["data=digits", "trainer.device=cuda", "trainer.epochs=3", f"paths.results={tmp_path}"]
+    save = RunState.save
+
+    def stop_after_two(self: RunState, path: Path) -> None:
+        save(self, path)
+        if self.epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunState, "save", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        train(compose_config("train", options))
+    monkeypatch.undo()
+    folder = train(compose_config("train", options))
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3
