@@ -61,16 +61,19 @@ def test_notes_without_steps_do_not_divide_by_zero(clock: Clock) -> None:
 
 
 def test_a_terminal_gets_a_bar_which_ends_also_when_the_body_raises() -> None:
-    file = io.StringIO()
-    with (
-        pytest.raises(KeyError),
-        bar("attack", 4, 1, Console(file=file, force_terminal=True, width=100)) as progress,
-    ):
-        progress.advance(2, "half [bold]standing")
-        assert progress.live is not None
-        assert progress.live.live.is_started
-        raise KeyError
-    assert not progress.live.live.is_started
+    file, bars = io.StringIO(), []
+
+    def fail() -> None:
+        with bar("attack", 4, 1, Console(file=file, force_terminal=True, width=100)) as progress:
+            bars.append(progress.live)
+            progress.advance(2, "half standing")
+            assert progress.live is not None
+            assert progress.live.live.is_started
+            raise KeyError("in the body")
+
+    with pytest.raises(KeyError, match="in the body"):
+        fail()
+    assert not bars[0].live.is_started
     assert "3/4" in file.getvalue()
 
 

@@ -16,15 +16,15 @@ class ClassPrior(nn.Module):
     table: Tensor
     sums: Tensor
 
-    def __init__(self, num_classes: int, momentum: float = 1.0) -> None:
+    def __init__(self, num_classes: int, momentum: float = 1.0, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, not {num_classes}")
         if not 0 < momentum <= 1:
             raise ValueError(f"momentum must lie in (0, 1], not {momentum}")
         self.momentum = momentum
-        self.register_buffer("table", torch.full((num_classes, num_classes), 1 / num_classes))
-        self.register_buffer("sums", torch.zeros(num_classes, num_classes))
+        self.register_buffer("table", torch.full((num_classes, num_classes), 1 / num_classes, dtype=dtype))
+        self.register_buffer("sums", torch.zeros(num_classes, num_classes, dtype=dtype))
 
     def __getitem__(self, target: Tensor) -> Tensor:
         """Weights ``[B, C]`` for labels ``target[B]``."""

@@ -1,6 +1,6 @@
 r"""The weighted MSE over pairwise logit gaps, in O(batch·classes) time and memory.
 
-For logits m, n and weights w over the classes of one sample (the wMSE of the paper, with the factor ¼ of the official code),
+For logits m, n and weights w over the classes of one sample, the paper's wMSE with the official code's factor ¼,
 
     gap_mse = ¼ Σ_j Σ_k w_j w_k ((m_j − m_k) − (n_j − n_k))²
 

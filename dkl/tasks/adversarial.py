@@ -49,10 +49,10 @@ class AdversarialTraining:
             )
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0, not {temperature}")
-        device = next(model.parameters()).device
+        parameter = next(model.parameters())
         self.model, self.loss, self.attack, self.temperature = model, loss, attack, temperature
-        self.prior = ClassPrior(num_classes, prior_momentum).to(device)
-        self.noise = torch.Generator(device).manual_seed(seed)
+        self.prior = ClassPrior(num_classes, prior_momentum, parameter.dtype).to(parameter.device)
+        self.noise = torch.Generator(parameter.device).manual_seed(seed)
 
     def _objective(self, batch: Batch) -> Callable[[Tensor], Tensor]:
         """What the attack raises, as a function of the adversarial logits; natural logits are computed here, once."""

@@ -33,13 +33,13 @@ def train_epoch(
     started, seen = time.perf_counter(), 0
     task.model.train()
     for step, batch in enumerate(batches.epoch(epoch)):
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            context = task.step(batch, Progress(epoch, epochs, step, len(batches)))
-            with context as out:
-                optimizer.zero_grad(set_to_none=True)
-                with torch.autocast(device.type, enabled=False):
-                    out.loss.backward()
-                    optimizer.step()
+        progress = Progress(epoch, epochs, step, len(batches))
+        forward = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
+        update = torch.autocast(device.type, enabled=False)
+        with forward, task.step(batch, progress) as out, update:
+            optimizer.zero_grad(set_to_none=True)
+            out.loss.backward()
+            optimizer.step()
         size = len(batch.labels)
         sums["loss"] += out.loss.detach() * size
         for name, value in out.sums.items():

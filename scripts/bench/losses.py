@@ -141,6 +141,7 @@ def run(rounds: int) -> Result:
     notes = [
         "ikl: wmse_weight 20, ce_weight 5, given weight rows; pairwise: the same loss over B×C×C gaps, as the official "
         "code computes it; kl_div: torch's, with log_softmax of both logits. Gradients to both unless student only.",
+        "Errors 1e-3 apart: the adversarial gradient there is the difference of two nearly equal softmaxes.",
         f"The pairwise form was not run at 32×21841, where one B×C×C tensor is {4e-9 * 32 * 21841**2:.0f} GB; at "
         f"512×1000 it was timed in {len(large['pairwise'].samples)} rounds.",
     ]

@@ -87,23 +87,17 @@ def official(model: nn.Module, dtype: torch.dtype = torch.float32) -> OfficialTr
     )
 
 
-def verify(model: nn.Module) -> Table:
+def verify(model: nn.Module, memory_format: torch.memory_format) -> dict[str, float]:
     """Largest differences over five steps in float64; raises RuntimeError where they are more than rounding."""
-    print("   comparing five steps in float64", flush=True)
-    rows: list[Row] = []
+    print(f"   comparing five steps in float64, {memory_format}", flush=True)
     data = make_data(5 * CHECKED_BATCH, CHECKED_SIZE)
-    for name, memory_format in (("contiguous", CONTIGUOUS), ("channels_last", CHANNELS_LAST)):
-        ours = Ours(model, data, memory_format, batch_size=CHECKED_BATCH, dtype=torch.float64)
-        theirs = official(model, torch.float64)
-        batches = Batches(data, CHECKED_BATCH, dtype=torch.float64)
-        found = differences(ours.model, ours.epoch, theirs.model, lambda: theirs.epoch(batches.epoch()))  # noqa: B023
-        if max(found.values()) > 1e-10:
-            raise RuntimeError(f"the official step and dkl's, {name}, differ: {found}; their times cannot be compared")
-        rows.append([name, *found.values()])
-    title = (
-        f"Largest |Δ| to the official code: 5 steps, float64, batches of {CHECKED_BATCH}, {CHECKED_SIZE}×{CHECKED_SIZE}"
-    )
-    return Table(title, ["dkl", *found], rows)
+    ours = Ours(model, data, memory_format, batch_size=CHECKED_BATCH, dtype=torch.float64)
+    theirs = official(model, torch.float64)
+    batches = Batches(data, CHECKED_BATCH, dtype=torch.float64)
+    found = differences(ours.model, ours.epoch, theirs.model, lambda: theirs.epoch(batches.epoch()))
+    if max(found.values()) > 1e-10:
+        raise RuntimeError(f"the official step and dkl's differ: {found}; their times cannot be compared")
+    return found
 
 
 def count(model: nn.Module, run: Callable[[], object]) -> int:
@@ -122,7 +116,7 @@ def bf16_change(model: nn.Module, data: Images) -> float:
 def run(rounds: int) -> Result:
     """Measure."""
     model, data = create_model(MODEL, num_classes=CLASSES), make_data(BATCH)
-    equal = verify(model)
+    found = {"contiguous": verify(model, CONTIGUOUS), "channels_last": verify(model, CHANNELS_LAST)}
     reference = official(model)
     images, labels = next(Batches(data, BATCH).epoch())
     ours = {
@@ -135,7 +129,13 @@ def run(rounds: int) -> Result:
     forwards = {name: count(ours[name].model if name in ours else reference.model, variants[name]) for name in variants}
     print(f"   timing: {'; '.join(variants)}", flush=True)
     timings = alternate(variants, rounds)
-    return _result(rounds, timings, forwards, equal, bf16_change(model, data))
+    return _result(rounds, timings, forwards, _equality(found), bf16_change(model, data))
+
+
+def _equality(found: dict[str, dict[str, float]]) -> Table:
+    what = f"5 steps, float64, batches of {CHECKED_BATCH}, {CHECKED_SIZE}×{CHECKED_SIZE}"
+    rows: list[Row] = [[name, *values.values()] for name, values in found.items()]
+    return Table(f"Largest |Δ| to the official code: {what}", ["dkl", *found["contiguous"]], rows)
 
 
 def _result(rounds: int, timings: dict[str, Timing], forwards: dict[str, int], equal: Table, bf16: float) -> Result:

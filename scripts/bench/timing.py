@@ -9,7 +9,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from rich.console import Console
 from torch.profiler import ProfilerActivity, profile
+
+from dkl.console import bar
 
 Call = Callable[[], object]
 
@@ -58,13 +61,13 @@ def alternate(variants: Mapping[str, Call], rounds: int) -> dict[str, Timing]:
     calls = {name: _calls(seconds) for name, seconds in first.items()}
     samples: dict[str, list[float]] = {name: [] for name in variants}
     names = list(variants)
-    for index in range(rounds):
-        turn = index % len(names)
-        for name in names[turn:] + names[:turn]:
-            if first[name] < SLOW_SECONDS or index < 2:
-                samples[name].append(_sample(variants[name], calls[name]))
-        print(f"   round {index + 1} of {rounds}", end="\r", flush=True)
-    print(" " * 30, end="\r", flush=True)
+    with bar("   rounds", rounds, console=Console()) as progress:
+        for index in range(rounds):
+            turn = index % len(names)
+            for name in names[turn:] + names[:turn]:
+                if first[name] < SLOW_SECONDS or index < 2:
+                    samples[name].append(_sample(variants[name], calls[name]))
+            progress.advance()
     return {name: Timing(samples[name], calls[name]) for name in variants}
 
 

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from dkl import checkpoint
+from dkl.config import compose_config
 from tests.cli.common import call
 
 MISTAKES = {
@@ -22,7 +25,7 @@ MISTAKES = {
     "train trainer.precision=fp16": ["fp16", "float32", "float64", "bf16"],
     "train data.train_size=0": ["data.train_size=0", "at least 1"],
     "train model.num_classes=7": ["model.num_classes=7", "10", "leave model.num_classes alone"],
-    "train model.foo=1": ["model.foo", "dkl train --help"],
+    "train model.foo=1": ["model.foo", "did you mean"],
     "train trainer.epoch=3": ["trainer.epoch", "trainer.epochs"],
     "train loss.wmse_weight=abc": ["wmse_weight='abc'", "number"],
     "train loss.wmse_weight=-1": ["wmse_weight=-1", "at least 0"],
@@ -45,32 +48,23 @@ MISTAKES = {
     "train attack=none": ["attack=pgd"],
     "train recipe=nope": ["official", "quick"],
     "train logger=wandb logger.mode=nope": ["online", "offline"],
-    "train trainer.epochs": ["trainer.epochs", "="],
+    "train trainer.epochs": ["trainer.epochs", "EQUAL"],
     "train -m loss=kl,nope": ["nope", "ikl"],
     "train -m seed=0,1,x": ["seed", "x"],
     "train data.num_classes=5": ["data.num_classes=5", "data.num_classes=10"],
     "train data.shape=[3,8,8]": ["data.shape=[1, 8, 8]"],
     "train data.train_size=5000": ["5000", "1442", "data.train_size"],
-    "train data=cifar10 data.source.download=false paths.data=nowhere": [
-        "nowhere",
-        "cifar10/train.npz",
-        "DKL_DATA_DIR",
-    ],
+    "train data=cifar10 data.source.download=false paths.data=nowhere": ["nowhere", "train.npz", "DKL_DATA_DIR"],
     "evaluate": ["run=FOLDER", "checkpoint=FILE"],
     "evaluate run=a checkpoint=b": ["run=FOLDER", "checkpoint=FILE"],
     "evaluate run=missing": ["run=missing", "config.yaml", "dkl train"],
     "evaluate checkpoint=x.pt": ["checkpoint=x.pt", "model=", "data="],
     "evaluate checkpoint=x.pt model=small_cnn data=digits": ["x.pt", "no checkpoint"],
-    "evaluate checkpoint=x.pt model=small_cnn data=digits attacks=nope": [
-        "attacks=nope",
-        "standard",
-        "fast",
-        "apgd-ce",
-    ],
+    "evaluate checkpoint=x.pt model=small_cnn data=digits attacks=nope": ["attacks=nope", "standard", "apgd-ce"],
     "evaluate checkpoint=x.pt model=small_cnn data=digits norm=l3": ["norm=l3", "linf", "l2"],
     "evaluate checkpoint=x.pt model=small_cnn data=digits eps=8": ["eps=8", "8/255"],
     "evaluate checkpoint=x.pt model=small_cnn data=digits n=0": ["at least 1"],
-    "evaluate nope=1": ["nope", "dkl evaluate --help"],
+    "evaluate nope=1": ["nope", "did you mean"],
     "reproduce experiment=nope": ["nope", "quickstart"],
     "reproduce row=nope": ["nope", "TRADES", "IKL-AT"],
     "reproduce seed=x": ["seed=x", "0,1,2"],
@@ -91,6 +85,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DKL_DATA_DIR", raising=False)
 
 
+NEEDS_DATA = ("data.num_classes=5", "data.shape=", "data.train_size=5000", "paths.data=nowhere")
+
+
 @pytest.mark.parametrize("line", MISTAKES)
 def test_a_mistake_ends_with_2_and_names_the_mend(
     line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -102,31 +99,14 @@ def test_a_mistake_ends_with_2_and_names_the_mend(
     for part in MISTAKES[line]:
         assert part in ended.err
     assert "Traceback" not in ended.err
-
-
-FINDS_DATA_FIRST = [line for line in MISTAKES if "data.num_classes=5" in line or "5000" in line or "shape" in line]
-
-
-@pytest.mark.parametrize("line", [line for line in MISTAKES if line not in FINDS_DATA_FIRST and "nowhere" not in line])
-def test_a_mistake_that_needs_no_data_writes_nothing(
-    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    call(capsys, *line.split())
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_data_that_do_not_fit_are_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for line in FINDS_DATA_FIRST:
-        call(capsys, *line.split())
-    assert [path.name for path in tmp_path.rglob("*") if path.suffix in (".pt", ".yaml", ".jsonl")] == []
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    if any(part in line for part in NEEDS_DATA):
+        assert {path.name for path in left} <= {".lock"}
+    else:
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_is_not_finished_is_not_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from omegaconf import OmegaConf
-
-    from dkl import checkpoint
-    from dkl.config import compose_config
-
     folder = tmp_path / "run"
     checkpoint.save(folder / "checkpoint.pt", {"epoch": 4})
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(compose_config("train", ["trainer.epochs=9"]), resolve=True))

@@ -38,7 +38,8 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(site.content) - 1}/{len(site.content)}")
             self.end_headers()
-            site.sent.append(self.wfile.write(body[: site.stop_after]))
+            site.sent.append(len(body[: site.stop_after]))  # before the client can see the end of them
+            self.wfile.write(body[: site.stop_after])
 
         def log_message(self, format: str, *args: object) -> None:
             """Nothing to the terminal."""

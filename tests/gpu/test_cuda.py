@@ -1,4 +1,4 @@
-"""On a CUDA device the same things come out as on the CPU, and the faster arithmetics run. `make test-gpu` runs these."""
+"""On a CUDA device the same comes out as on the CPU, and the faster arithmetics run: `make test-gpu`."""
 
 from pathlib import Path
 
