@@ -5,6 +5,7 @@ minutes on 2 CPU cores and 13 GB of memory; what else the machine does shows in 
 """
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 
@@ -37,6 +38,7 @@ def main() -> None:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     if options.threads < 1 or (options.rounds is not None and options.rounds < 1):
         parser.error("--rounds and --threads must be at least 1")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or torch's profiler tells of the GPU it did not find
     torch.set_num_threads(options.threads)
     for name in options.names or BENCHMARKS:
         benchmark, rounds = BENCHMARKS[name]

@@ -1,8 +1,10 @@
 """Augmented CIFAR-sized batches per second: one gather in memory, against torchvision's transforms in a DataLoader."""
 
+import collections
 import itertools
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from torchvision import transforms
 
 from dkl.data import Augment, Batches, Images
 from scripts.bench.report import Result, Row, Table, Target
-from scripts.bench.timing import alternate
+from scripts.bench.timing import Call, alternate
 
 IMAGES, BATCH, PASS = 50_000, 128, 10_000
 
@@ -41,14 +43,9 @@ def loader(pictures: Pictures, workers: int) -> DataLoader[tuple[Tensor, int]]:
     return DataLoader(pictures, BATCH, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
 
 
-def consume(batches: Callable[[], Iterable[tuple[Tensor, object]]]) -> Callable[[], None]:
-    """A call that takes all ``batches``."""
-
-    def call() -> None:
-        for _ in batches():
-            pass
-
-    return call
+def exhaust(batches: Iterable[object]) -> None:
+    """Take all batches and keep none."""
+    collections.deque(batches, maxlen=0)
 
 
 def run(rounds: int) -> Result:
@@ -60,8 +57,8 @@ def run(rounds: int) -> Result:
     epochs = itertools.count()
     pictures = Pictures(images.permute(0, 2, 3, 1).contiguous().numpy())
     loaders = {f"PIL, {workers} workers": loader(pictures, workers) for workers in (0, 2)}
-    variants = {"dkl": consume(lambda: batches.epoch(next(epochs)))}
-    variants |= {name: consume(lambda source=source: source) for name, source in loaders.items()}
+    variants: dict[str, Call] = {"dkl": lambda: exhaust(batches.epoch(next(epochs)))}
+    variants |= {name: partial(exhaust, source) for name, source in loaders.items()}
     sizes = {name: IMAGES if name == "dkl" else PASS for name in variants}
     print(f"   timing: {'; '.join(f'{name}, {size:,} images' for name, size in sizes.items())}", flush=True)
     timings = alternate(variants, rounds)

@@ -52,7 +52,7 @@ class Ours:
         autocast: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.model = copy.deepcopy(model).to(dtype=dtype, memory_format=memory_format)
+        self.model = copy.deepcopy(model).to(dtype).to(memory_format=memory_format)
         attack = TrainingAttack(
             eps=EPS,
             schedule="fixed",

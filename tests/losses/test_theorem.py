@@ -1,4 +1,4 @@
-"""The theorem of the paper: DKL at weights (1, 1) has the gradients of KL in both arguments; and where it does not hold, it fails."""
+"""DKL at weights (1, 1) has the gradients of KL in both arguments, as the paper proves; where it does not, it fails."""
 
 import pytest
 import torch

@@ -59,17 +59,23 @@ def test_what_does_not_change_the_weights_does_not_change_the_hash(overrides: li
     assert run_folder(cfg).name == run_folder(base).name
 
 
-def test_what_changes_the_weights_changes_the_hash() -> None:
-    configs = [compose_config("train", overrides) for overrides in [[], *OTHER]]
-    assert len({config_hash(cfg) for cfg in configs}) == len(configs)
-    assert len({run_folder(cfg) for cfg in configs}) == len(configs)
+@pytest.fixture(scope="module")
+def others() -> dict[str, tuple[str, str, str]]:
+    """Hash, hash of the row and folder of the defaults (named by an empty text) and of each of OTHER."""
+    configs = {" ".join(overrides): compose_config("train", overrides) for overrides in [[], *OTHER]}
+    return {name: (config_hash(cfg), row_hash(cfg), run_folder(cfg).name) for name, cfg in configs.items()}
 
 
-def test_the_rows_hash_ignores_the_seed_and_nothing_else() -> None:
-    row = {tuple(overrides): row_hash(compose_config("train", overrides)) for overrides in [[], *OTHER]}
-    assert row[()] == row[("seed=1",)]
-    assert len(set(row.values())) == len(row) - 1
-    assert row_hash(compose_config("train", ["loss=kl", "seed=5"])) == row[("loss=kl",)]
+def test_what_changes_the_weights_changes_the_hash(others: dict[str, tuple[str, str, str]]) -> None:
+    assert len({run for run, _, _ in others.values()}) == len(OTHER) + 1
+    assert len({folder for _, _, folder in others.values()}) == len(OTHER) + 1
+
+
+def test_the_rows_hash_ignores_the_seed_and_nothing_else(others: dict[str, tuple[str, str, str]]) -> None:
+    rows = {name: row for name, (_, row, _) in others.items()}
+    assert rows[""] == rows["seed=1"]
+    assert len(set(rows.values())) == len(OTHER)
+    assert row_hash(compose_config("train", ["loss=kl", "seed=5"])) == rows["loss=kl"]
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
