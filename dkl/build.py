@@ -92,3 +92,5 @@ def preflight(cfg: DictConfig) -> None:
     with torch.device("meta"):
         build_model(cfg)
     build_task(cfg, nn.Linear(1, 1))
+    if cfg.logger:
+        _instantiate(cfg.logger, "logger")

@@ -4,7 +4,8 @@ What Python reads as ``cfg.x`` is declared here, so that a typo in a key or a va
 configuration is composed. What goes to a constructor is YAML with ``_target_`` and is checked by that constructor.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,17 @@ def hashed(cfg: DictConfig) -> dict[str, Any]:
         content.pop(key)
     for key in ("device", "threads"):
         content["trainer"].pop(key)
-    return {str(key): value for key, value in content.items()}
+    content["data"]["source"].pop("download", None)
+    return {str(key): _plain(value) for key, value in content.items()}
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with whole floats as integers, so that 20 and 20.0 name the same run."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def config_hash(cfg: DictConfig) -> str:
@@ -206,7 +217,10 @@ def config_hash(cfg: DictConfig) -> str:
 
 def row_hash(cfg: DictConfig) -> str:
     """As ``config_hash``, the seed left out: runs that share it are seeds of one row of a table."""
-    return digest({key: value for key, value in hashed(cfg).items() if key != "seed"})
+    content = hashed(cfg)
+    del content["seed"]
+    content["task"].pop("seed", None)  # follows the run's
+    return digest(content)
 
 
 def run_folder(cfg: DictConfig) -> Path:
@@ -218,8 +232,8 @@ def run_folder(cfg: DictConfig) -> Path:
 def _at_least(cfg: DictConfig, least: float, *keys: str) -> None:
     for key in keys:
         value = OmegaConf.select(cfg, key)
-        if value is not None and value < least:
-            raise UserError(f"{key}={value} must be at least {least}")
+        if value is not None and not least <= value < math.inf:
+            raise UserError(f"{key}={value} must be a number of at least {least}")
 
 
 def _missing(cfg: DictConfig, prefix: str = "") -> list[str]:
@@ -236,6 +250,9 @@ def _missing(cfg: DictConfig, prefix: str = "") -> list[str]:
 
 def check(cfg: DictConfig) -> None:
     """Numbers of a training configuration that no run could use. Raises UserError that names key and mend."""
+    known = [item.name for item in fields(TrainConfig)]
+    if unknown := sorted({str(key) for key in cfg} - set(known)):
+        raise UserError(f"there is no key {unknown[0]!r} at the root; there are {', '.join(known)}")
     if missing := _missing(cfg):
         raise UserError(f"these have no value yet: {', '.join(missing)}; set them, such as {missing[0]}=…")
     _at_least(cfg, 1, "trainer.epochs", "trainer.batch_size", "evaluation.batch_size", "evaluation.n")

@@ -60,4 +60,4 @@ def bar(name: str, total: int, done: int = 0, console: Console | None = None) ->
 
 def say(text: str) -> None:
     """Print a line for people, as it is."""
-    Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)
+    Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False, emoji=False)

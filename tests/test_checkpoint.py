@@ -138,8 +138,6 @@ def test_a_short_file_is_refused(tmp_path: Path, length: int) -> None:
     refused(path)
 
 
-
-
 @pytest.mark.parametrize("missing", [1, 500, 5000])
 def test_a_truncated_file_is_refused(tmp_path: Path, missing: int) -> None:
     path = tmp_path / "cut.pt"

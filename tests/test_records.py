@@ -233,8 +233,6 @@ def test_flags_hold_no_pickles(saved: Path) -> None:
         records.load_flags(saved)
 
 
-
-
 @pytest.mark.parametrize("cut", [2, 0, 50, 300, -10])
 def test_truncated_flags_are_refused_by_name(saved: Path, cut: int) -> None:
     flags = saved.with_suffix(".npz")

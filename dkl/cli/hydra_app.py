@@ -19,6 +19,12 @@ from dkl.errors import UserError
 HYDRA_OWN = re.compile(r"\+*hydra(?!\.searchpath)")
 """Overrides of Hydra itself; those of the search path matter to composing, and stay."""
 
+TAKE_A_VALUE = (
+    *("-c", "--cfg", "-i", "--info", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"),
+    *("-cd", "--config-dir", "--experimental-rerun"),
+)
+"""Hydra's own flags that a word follows."""
+
 
 def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
     for key in map(str, cfg):
@@ -76,7 +82,8 @@ def run(
     root: str, arguments: list[str], check: Callable[[DictConfig], None], job: Callable[[DictConfig], object]
 ) -> None:
     """Check every job, then hand over to Hydra. ``arguments`` are those after ``dkl <root>``."""
-    overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    pairs = zip(["", *arguments], arguments, strict=False)
+    overrides = [a for before, a in pairs if not a.startswith("-") and before not in TAKE_A_VALUE]
     compose_checked(root, overrides, check)
     register()
     sys.argv = [f"dkl {root}", *arguments]
@@ -86,6 +93,7 @@ def run(
         try:
             job(cfg)
         except UserError as error:
-            raise SystemExit(f"error: {error}") from None
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
 
     application()

@@ -1,6 +1,7 @@
 """Fetch a file over HTTP once, going on where a broken transfer stopped, and believe it only by its hash."""
 
 import hashlib
+import http.client
 import shutil
 import urllib.error
 import urllib.request
@@ -32,11 +33,13 @@ def fetch(url: str, path: Path, digest: str, algorithm: str = "sha256", timeout:
             part.open("ab" if response.status == 206 else "wb") as file,
         ):
             shutil.copyfileobj(response, file)
-    except urllib.error.HTTPError as error:
-        if error.code != 416:  # range not satisfiable: the partial file is already whole
-            raise UserError(f"could not download {url}: {error}") from None
-    except OSError as error:
-        raise UserError(f"could not download {url}: {error}; fetch it by hand to {path} and try again") from None
+            if response.length:  # urllib takes a connection closed early for the end
+                raise OSError(f"the connection broke off {response.length} bytes early")
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        if getattr(error, "code", None) != 416:  # range not satisfiable: the partial file is already whole
+            raise UserError(f"could not download {url}: {error}; fetch it by hand to {path} and try again") from None
     if _hash(part, algorithm) != digest:
         part.unlink()
         raise UserError(f"{url} arrived with another {algorithm} than {digest}; it was deleted, try again")

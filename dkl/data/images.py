@@ -35,6 +35,8 @@ class Images:
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
             raise UserError(f"images must be uint8 (N, C, H, W), not {self.images.dtype} {tuple(self.images.shape)}")
+        if not len(self.images):
+            raise UserError("there are no images: the files are empty")
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
             raise UserError(f"labels must be int64 ({len(self.images)},), not {tuple(self.labels.shape)}")
 
@@ -46,7 +48,9 @@ class Images:
         if size is None or size == len(self):
             return self
         if not 1 <= size <= len(self):
-            raise UserError(f"a subset of {size} images cannot be taken from {len(self)}")
+            raise UserError(
+                f"a subset of {size} images cannot be taken from {len(self)}: lower data.train_size or data.test_size"
+            )
         rank = torch.empty(len(self), dtype=torch.int64)
         for label in self.labels.unique():
             where = (self.labels == label).nonzero().squeeze(1)

@@ -1,5 +1,7 @@
 """Where images come from: each source returns a training and a test split, or says what is missing."""
 
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +43,11 @@ def _from_arrays(images: NDArray[np.generic], labels: NDArray[np.generic], where
 
 def _read_npz(path: Path) -> Images:
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as content:
             if missing := {"image", "label"} - set(content.files):
                 raise UserError(f"{path} has no array named {' and '.join(sorted(missing))}; it has {content.files}")
             return _from_arrays(content["image"], content["label"], str(path))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read as an .npz of plain arrays: {error}") from None
 
 
@@ -56,7 +58,7 @@ def npz(train: str, test: str) -> Splits:
 
 def _read_folder(folder: Path, classes: list[str]) -> Images:
     """Images ``<folder>/<class>/*`` of one size, labelled by the place of the class in ``classes``."""
-    from torchvision.io import ImageReadMode, decode_image
+    from PIL import Image
 
     pixels: list[Tensor] = []
     labels: list[int] = []
@@ -64,8 +66,9 @@ def _read_folder(folder: Path, classes: list[str]) -> Images:
         paths = sorted(p for p in (folder / name).glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         for path in paths:
             try:
-                pixels.append(decode_image(str(path), ImageReadMode.RGB))
-            except RuntimeError as error:
+                with Image.open(path) as image:
+                    pixels.append(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1))
+            except OSError as error:
                 raise UserError(f"{path} cannot be decoded: {error}") from None
             if pixels[-1].shape != pixels[0].shape:
                 raise UserError(
@@ -93,9 +96,14 @@ def _torchvision(name: str, root: Path, download: bool) -> Splits:
     import torchvision
 
     dataset = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
-    if download:
+    try:
+        splits = [dataset(str(root), train=train) for train in (True, False)]
+    except RuntimeError:  # files missing or with another hash, such as after a killed unpacking
+        if not download:
+            damaged = root / dataset.base_folder
+            raise UserError(f"{damaged} is incomplete or damaged; add data.source.download=true to mend it") from None
         fetch(dataset.url, root / dataset.filename, dataset.tgz_md5, "md5")
-    splits = [dataset(str(root), train=train, download=download) for train in (True, False)]
+        splits = [dataset(str(root), train=train, download=True) for train in (True, False)]
     train, test = (_from_arrays(split.data, np.asarray(split.targets), f"{root}/{name}") for split in splits)
     return train, test
 
@@ -117,7 +125,7 @@ def cifar(name: str, root: str, download: bool = True) -> Splits:
     if all(Path(path).is_file() for path in both(".npz")):
         return npz(*both(".npz"))
     if (base / extracted).is_dir():
-        return _torchvision(name, base, download=False)
+        return _torchvision(name, base, download)
     if all(Path(path).is_dir() for path in both("")):
         return image_folder(*both(""))
     if download:

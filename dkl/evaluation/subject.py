@@ -41,10 +41,11 @@ def own_run(cfg: DictConfig) -> Subject:
     trained = OmegaConf.load(folder / "config.yaml")
     assert isinstance(trained, DictConfig)
     trained.paths = cfg.paths
-    if "root" in trained.data.source:
-        trained.data.source.root = cfg.paths.data
     weights = folder / "checkpoint.pt"
-    done = checkpoint.read(weights)["epoch"]
+    content = checkpoint.read(weights)
+    if "epoch" not in content:
+        raise UserError(f"{weights} is not from dkl train; evaluate it by checkpoint={weights} model=… data=…")
+    done = content["epoch"]
     if done < trained.trainer.epochs:
         raise UserError(f"{folder} has trained {done} of {trained.trainer.epochs} epochs: finish it, then evaluate")
     name = cfg.label or label(trained)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import secrets
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -11,6 +12,9 @@ from typing import Any, Literal, Protocol
 from dkl.files import write_text
 
 Row = dict[str, Any]
+
+RETRIES = 10
+"""How often, a second apart, wandb is asked again for a run whose last process is still dying."""
 
 
 def write_metrics(rows: Sequence[Row], folder: Path) -> None:
@@ -37,8 +41,8 @@ class Logger(Protocol):
 class WandbLogger:
     """Weights & Biases: one run a run folder, continued on resume by the id kept there.
 
-    ``mode`` is ``online`` or ``offline``. wandb is imported only when this logger starts. An offline run cannot be
-    continued in one file: wandb writes a second offline folder with the same id, and ``wandb sync`` joins them.
+    ``mode`` is ``online`` or ``offline``. Nothing of dkl imports wandb before this logger starts. An offline run
+    cannot go on in one file: wandb writes a second offline folder with the same id, and ``wandb sync`` joins them.
     """
 
     def __init__(self, project: str = "dkl", mode: Literal["online", "offline"] = "online") -> None:
@@ -54,18 +58,27 @@ class WandbLogger:
         id_file = folder / "wandb_id.txt"
         if not id_file.exists():
             write_text(id_file, secrets.token_hex(4))
-        self.run = wandb.init(
-            project=self.project,
-            mode=self.mode,
-            id=id_file.read_text().strip(),
-            resume="allow",
-            name=folder.name,
-            dir=str(folder),
-            config=config,
-            group=group,
-            job_type="train",
-            tags=tags,
-        )
+        settings: dict[str, Any] = {
+            "project": self.project,
+            "mode": self.mode,
+            "id": id_file.read_text().strip(),
+            "resume": "allow",
+            "name": folder.name,
+            "dir": str(folder),
+            "config": config,
+            "group": group,
+            "job_type": "train",
+            "tags": tags,
+        }
+        for _ in range(RETRIES):
+            try:
+                self.run = wandb.init(**settings)
+                return
+            except Exception as error:
+                if "in use" not in str(error):  # a process that was just killed lets go of its run within seconds
+                    raise
+                time.sleep(1)
+        self.run = wandb.init(**settings)
 
     def log(self, row: Row) -> None:
         """Report one epoch."""

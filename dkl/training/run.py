@@ -1,10 +1,9 @@
 """``train(cfg)``: one run from configuration to finished checkpoint, taken up where it stopped."""
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from hydra.utils import instantiate
@@ -13,13 +12,13 @@ from torch import nn
 
 from dkl.build import build_model, build_task, load_data, make_batches, pick_device, preflight
 from dkl.config import Precision, label, row_hash, run_folder
-from dkl.console import bar, say
+from dkl.console import Bar, bar, say
 from dkl.data import Batches
 from dkl.errors import UserError
 from dkl.files import write_text
 from dkl.tasks.accuracy import correct
 from dkl.training.loop import train_epoch
-from dkl.training.metrics import Logger, write_metrics
+from dkl.training.metrics import Logger, Row, write_metrics
 from dkl.training.schedules import SCHEDULES
 from dkl.training.state import RunState, seed_everything
 
@@ -81,53 +80,67 @@ def train(cfg: DictConfig) -> Path:
         if (folder / CHECKPOINT).exists():
             run.load(folder / CHECKPOINT)
         if run.epoch >= cfg.trainer.epochs:
+            write_metrics(run.rows, folder)  # in case the process was killed between checkpoint and metrics
             say(f"{folder}: already trained, {run.epoch} epochs")
             return folder
         training, testing = load_data(cfg.data)
-        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg))
         batches = make_batches(cfg, training, device, training=True)
         validation = make_batches(cfg, testing, device, training=False)
         _fit(cfg, run, batches, validation, folder)
     return folder
 
 
+@contextmanager
+def _logger(cfg: DictConfig, run: RunState, folder: Path) -> Iterator[Callable[[Row], None]]:
+    """What to call with each epoch's row: the logger asked for, or nothing; closed however training ends."""
+    if not cfg.logger:
+        yield lambda row: None
+        return
+    logger: Logger = instantiate(cfg.logger)
+    method = label(cfg)
+    tags = [method, cfg.data.name, cfg.budget.name]
+    logger.start(run.config, folder, group=f"{method}-{row_hash(cfg)}", tags=tags)
+    try:
+        yield logger.log
+    finally:
+        logger.finish()
+
+
+def _one_epoch(cfg: DictConfig, run: RunState, batches: Batches, validation: Batches, epoch: int, progress: Bar) -> Row:
+    """Train epoch ``epoch`` at its learning rate; its row of metrics, with test accuracy where it is due."""
+    epochs, every = cfg.trainer.epochs, cfg.trainer.validate_every
+    lr = cfg.optimizer.lr * SCHEDULES[cfg.optimizer.schedule.value](epoch, epochs, cfg.optimizer.warmup_epochs)
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr
+    row: Row = {"epoch": epoch, "lr": lr}
+    row |= train_epoch(
+        run.task,
+        batches,
+        run.optimizer,
+        epoch=epoch,
+        epochs=epochs,
+        bar=progress,
+        autocast=cfg.trainer.precision is Precision.bf16,
+    )
+    if epoch == epochs or (every and epoch % every == 0):
+        row["test_accuracy"] = correct(run.model, validation.epoch()).float().mean().item()
+    return row
+
+
 def _fit(cfg: DictConfig, run: RunState, batches: Batches, validation: Batches, folder: Path) -> None:
     """The epochs that are left, a checkpoint after each."""
-    epochs, method = cfg.trainer.epochs, label(cfg)
-    say(f"{folder}: {method}, epochs {run.epoch + 1} to {epochs} on {batches.labels.device}")
-    logger: Logger | None = instantiate(cfg.logger) if cfg.logger else None
-    if logger is not None:
-        logger.start(
-            run.config, folder, group=f"{method}-{row_hash(cfg)}", tags=[method, cfg.data.name, cfg.budget.name]
-        )
-    schedule = SCHEDULES[cfg.optimizer.schedule.value]
-    steps = len(batches)
-    with bar(f"train {method} seed {cfg.seed}", epochs * steps, run.epoch * steps) as progress:
+    epochs, steps = cfg.trainer.epochs, len(batches)
+    say(f"{folder}: {label(cfg)}, epochs {run.epoch + 1} to {epochs} on {batches.labels.device}")
+    name = f"train {label(cfg)} seed {cfg.seed}"
+    with _logger(cfg, run, folder) as log, bar(name, epochs * steps, run.epoch * steps) as progress:
         for epoch in range(run.epoch + 1, epochs + 1):
-            lr = cfg.optimizer.lr * schedule(epoch, epochs, cfg.optimizer.warmup_epochs)
-            for group in run.optimizer.param_groups:
-                group["lr"] = lr
-            row: dict[str, Any] = {"epoch": epoch, "lr": lr}
-            row |= train_epoch(
-                run.task,
-                batches,
-                run.optimizer,
-                epoch=epoch,
-                epochs=epochs,
-                bar=progress,
-                autocast=cfg.trainer.precision is Precision.bf16,
-            )
-            every = cfg.trainer.validate_every
-            if epoch == epochs or (every and epoch % every == 0):
-                row["test_accuracy"] = correct(run.model, validation.epoch()).float().mean().item()
+            row = _one_epoch(cfg, run, batches, validation, epoch, progress)
             run.epoch = epoch
             run.rows.append(row)
             run.save(folder / CHECKPOINT)
             write_metrics(run.rows, folder)
-            if logger is not None:
-                logger.log(row)
+            log(row)
             progress.advance(0, f"epoch {epoch}/{epochs} loss {row['loss']:.3f}")
-    if logger is not None:
-        logger.finish()
     last = run.rows[-1]
     say(f"{folder}: done, loss {last['loss']:.4f}, natural test accuracy {last['test_accuracy']:.2%}")

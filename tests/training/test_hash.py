@@ -79,20 +79,24 @@ def test_the_rows_hash_ignores_the_seed_and_nothing_else(others: dict[str, tuple
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_evaluation_finds_the_hashes_that_training_had_wherever_the_data_lie(tmp_path: Path, elsewhere: bool) -> None:
+@pytest.mark.parametrize("name", ["npz", "cifar10"])
+def test_evaluation_finds_the_hashes_that_training_had_wherever_the_data_lie(
+    tmp_path: Path, name: str, elsewhere: bool
+) -> None:
     data = tmp_path / "data"
-    data.mkdir()
+    folder = data if name == "npz" else data / name
+    folder.mkdir(parents=True)
     for split, count in (("train", 24), ("test", 8)):
-        images = np.random.default_rng(count).integers(256, size=(count, 8, 8, 1), dtype=np.uint8)
-        np.savez(data / f"{split}.npz", image=images, label=np.arange(count) % 10)
-    common = ["data=npz", "data.num_classes=10", "data.shape=[1,8,8]", f"paths.results={tmp_path}"]
-    overrides = [*common, f"paths.data={data}", "trainer.epochs=1"]
+        images = np.random.default_rng(count).integers(256, size=(count, 32, 32, 3), dtype=np.uint8)
+        np.savez(folder / f"{split}.npz", image=images, label=np.arange(count) % 10)
+    common = [f"data={name}", "data.num_classes=10", f"paths.results={tmp_path}", "trainer.epochs=1"]
+    overrides = [*common, f"paths.data={data}"]
     cfg = compose_config("train", [*overrides, "seed=1"])
-    folder = train(cfg)
+    run = train(cfg)
     if elsewhere:
         data = data.rename(tmp_path / "moved")
-    subject = own_run(compose_config("evaluate", [f"run={folder}", f"paths.data={data}"]))
-    assert subject.config_hash == config_hash(cfg) == folder.name.rpartition("-")[2]
+    subject = own_run(compose_config("evaluate", [f"run={run}", f"paths.data={data}"]))
+    assert subject.config_hash == config_hash(cfg) == run.name.rpartition("-")[2]
     assert subject.row_hash == row_hash(cfg) == row_hash(compose_config("train", overrides))
     assert len(load_data(subject.cfg.data)[1]) == 8
 
