@@ -120,13 +120,12 @@ class Batches:
         offsets = torch.full((2, len(chosen)), pad)
         if pad:
             offsets = torch.randint(2 * pad + 1, (2, len(chosen)), generator=generator)
-        mirrored = None
-        if self.augment.flip:
-            mirrored = (torch.rand(len(chosen), generator=generator) < 0.5).to(device, non_blocking=True)
         index = chosen.to(device, non_blocking=True)
         down, right = offsets.to(device, non_blocking=True)
         images = self.crops[index, :, down, right]
-        if mirrored is not None:
-            images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+        if self.augment.flip:
+            mirrored = (torch.rand(len(chosen), generator=generator) < 0.5).nonzero().squeeze(1)
+            mirrored = mirrored.to(device, non_blocking=True)
+            images[mirrored] = images[mirrored].flip(-1)
         scaled = images.to(self.dtype, memory_format=self.memory_format).div_(255)
         return Batch(scaled, self.labels[index])
