@@ -86,7 +86,7 @@ class TrainerConfig:
 
 @dataclass
 class EvaluationConfig:
-    """What ``dkl evaluate`` does to this run by default; ``n`` of None takes every test image."""
+    """What ``dkl evaluate`` does to this run by default; ``n`` images balanced over classes, None for all."""
 
     attacks: Any = "standard"
     n: int | None = None

@@ -60,8 +60,8 @@ def tables(arguments: list[str]) -> None:
     print(report.markdown)
     for path in report.written:
         say(f"written: {path}")
-    for problem in report.problems:
-        say(f"left out: {problem}")
+    for message in [*(f"left out: {problem}" for problem in report.problems), *report.skipped]:
+        say(message)
 
 
 COMMANDS = {"train": train, "evaluate": evaluate, "reproduce": reproduce, "tables": tables}

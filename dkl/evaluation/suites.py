@@ -40,6 +40,24 @@ def parse_attacks(attacks: Any) -> list[str]:
     return names
 
 
+def _pgd(model: nn.Module, steps: int, *, norm: Norm, eps: float, seed: int) -> Perturb:
+    """PGD of ``steps`` steps of eps/4 on the cross-entropy, from a uniform start that ``seed`` fixes."""
+
+    def perturb(x: Tensor, y: Tensor) -> Tensor:
+        return pgd(
+            model,
+            x,
+            lambda logits: F.cross_entropy(logits, y, reduction="sum"),
+            eps=eps,
+            step_size=eps / 4,
+            steps=steps,
+            norm=norm,
+            generator=torch.Generator(x.device).manual_seed(seed),
+        )
+
+    return perturb
+
+
 def make_attacks(
     names: list[str], model: nn.Module, *, norm: Norm, eps: float, seed: int, device: torch.device
 ) -> dict[str, Perturb]:
@@ -47,24 +65,12 @@ def make_attacks(
     package = AutoAttack(model, norm=PACKAGE_NORMS[norm], eps=eps, seed=seed, device=device, version="standard")
     package.apgd.loss = "ce"
     package.fab.targeted = True
-    own = {
+    known: dict[str, Perturb] = {
         "apgd-ce": package.apgd.perturb,
         "apgd-t": package.apgd_targeted.perturb,
         "fab-t": package.fab.perturb,
         "square": package.square.perturb,
     }
-
-    def make(name: str) -> Perturb:
-        found = _PGD.fullmatch(name)
-        if not found:
-            return own[name]
-        steps = int(found[1])
-
-        def perturb(x: Tensor, y: Tensor) -> Tensor:
-            generator = torch.Generator(device).manual_seed(seed)
-            cross_entropy = lambda logits: F.cross_entropy(logits, y, reduction="sum")  # noqa: E731
-            return pgd(model, x, cross_entropy, eps=eps, step_size=eps / 4, steps=steps, norm=norm, generator=generator)
-
-        return perturb
-
-    return {name: make(name) for name in names}
+    steps = {name: int(found[1]) for name in names if (found := _PGD.fullmatch(name))}
+    known |= {name: _pgd(model, count, norm=norm, eps=eps, seed=seed) for name, count in steps.items()}
+    return {name: known[name] for name in names}

@@ -33,6 +33,13 @@ _DKL = Paper(
     "Jiequan Cui, Zhuotao Tian, Zhisheng Zhong, Xiaojuan Qi, Bei Yu, Hanwang Zhang",
     "NeurIPS 2024",
 )
+_TRADES = Paper(
+    "Zhang2019Theoretically",
+    "https://arxiv.org/abs/1901.08573",
+    "Theoretically Principled Trade-off between Robustness and Accuracy",
+    "Hongyang Zhang, Yaodong Yu, Jiantao Jiao, Eric P. Xing, Laurent El Ghaoui, Michael I. Jordan",
+    "ICML 2019",
+)
 PAPERS = {
     "IKL": _DKL,
     "DKL": _DKL,
@@ -43,13 +50,8 @@ PAPERS = {
         "Jiequan Cui et al.",
         "arXiv 2025",
     ),
-    "TRADES": Paper(
-        "Zhang2019Theoretically",
-        "https://arxiv.org/abs/1901.08573",
-        "Theoretically Principled Trade-off between Robustness and Accuracy",
-        "Hongyang Zhang, Yaodong Yu, Jiantao Jiao, Eric P. Xing, Laurent El Ghaoui, Michael I. Jordan",
-        "ICML 2019",
-    ),
+    "TRADES": _TRADES,
+    "KL": _TRADES,
     "PGD": Paper(
         "Madry2017Towards",
         "https://arxiv.org/abs/1706.06083",
