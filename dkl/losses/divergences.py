@@ -58,7 +58,7 @@ def _check(loss: Any) -> None:
             allowed = ("none",) if isinstance(loss, KL) else ("class", "sample")
             if value not in allowed:
                 raise ValueError(f"{type(loss).__name__}: weighting={value!r}, must be {' or '.join(allowed)}")
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        elif isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise ValueError(f"{type(loss).__name__}: {field.name}={value!r}, must be a number of at least 0")
 
 
