@@ -76,10 +76,26 @@ def make_batches(cfg: DictConfig, images: Images, device: torch.device, *, train
         device=device,
         augment=Augment(**cfg.data.augment) if training else None,
         shuffle=training,
+        drop_last=training and cfg.trainer.drop_last,
         seed=cfg.seed,
         dtype=torch.float64 if cfg.trainer.precision is Precision.float64 else torch.float32,
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
     )
+
+
+def _check_model(cfg: DictConfig) -> None:
+    """Raise UserError where the model does not turn the data's images into a logit a class; nothing is computed."""
+    shape = [2, *cfg.data.shape]
+    with torch.device("meta"), torch.no_grad():
+        model = build_model(cfg).eval()
+        try:
+            logits = model(torch.empty(shape))
+        except NotImplementedError:  # an operation without a meta kernel says nothing of the model
+            return
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise UserError(f"{cfg.model.name} does not take images {shape[1:]} of {cfg.data.name}: {error}") from None
+    if tuple(logits.shape) != (2, cfg.data.num_classes):
+        raise UserError(f"{cfg.model.name} gives {tuple(logits.shape)} for 2 images, not (2, {cfg.data.num_classes})")
 
 
 def preflight(cfg: DictConfig) -> None:
@@ -89,8 +105,7 @@ def preflight(cfg: DictConfig) -> None:
     for part in ("loss", "attack"):
         if cfg[part] and part not in cfg.task:
             raise UserError(f"{cfg.task._target_} takes no {part}: add {part}=none, or choose another task")
-    with torch.device("meta"):
-        build_model(cfg)
+    _check_model(cfg)
     build_task(cfg, nn.Linear(1, 1))
     if cfg.logger:
         _instantiate(cfg.logger, "logger")

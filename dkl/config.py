@@ -5,6 +5,7 @@ configuration is composed. What goes to a constructor is YAML with ``_target_`` 
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
@@ -17,6 +18,7 @@ from omegaconf import MISSING, DictConfig, Node, OmegaConf
 
 from dkl.errors import UserError
 from dkl.files import digest
+from dkl.threat import parse_attacks, parse_threat
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -82,6 +84,7 @@ class TrainerConfig:
     compile: bool = False
     threads: int | None = None
     validate_every: int = 1
+    drop_last: bool = False
 
 
 @dataclass
@@ -89,6 +92,8 @@ class EvaluationConfig:
     """What ``dkl evaluate`` does to this run by default; ``n`` images balanced over classes, None for all."""
 
     attacks: Any = "standard"
+    norm: str = "linf"
+    eps: str = "${data.eps}"
     n: int | None = None
     batch_size: int = 200
     seed: int = 0
@@ -111,7 +116,10 @@ class BudgetConfig:
 
 @dataclass
 class TrainConfig:
-    """The root of ``dkl train``. ``label`` is the method's name in tables; None derives it from the loss."""
+    """The root of ``dkl train``. ``label`` is the method's name in tables; None derives it from the loss.
+
+    ``recipe_name`` is set by the recipe's file.
+    """
 
     data: DataConfig = MISSING
     model: Any = MISSING
@@ -124,6 +132,7 @@ class TrainConfig:
     logger: Any = None
     paths: PathsConfig = field(default_factory=PathsConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
+    recipe_name: str = MISSING
     seed: int = 0
     label: str | None = None
 
@@ -195,7 +204,7 @@ def hashed(cfg: DictConfig) -> dict[str, Any]:
     assert isinstance(content, dict)
     for key in ("paths", "logger", "evaluation", "label"):
         content.pop(key)
-    for key in ("device", "threads"):
+    for key in ("device", "threads", "validate_every"):
         content["trainer"].pop(key)
     content["data"]["source"].pop("download", None)
     return {str(key): _plain(value) for key, value in content.items()}
@@ -248,6 +257,37 @@ def _missing(cfg: DictConfig, prefix: str = "") -> list[str]:
     return found
 
 
+def _leaves(path: Path) -> dict[str, Any]:
+    """Dotted key -> value of a YAML file, its defaults list aside."""
+
+    def walk(content: DictConfig, prefix: str) -> Iterator[tuple[str, Any]]:
+        for key in map(str, content):
+            if isinstance(content[key], DictConfig):
+                yield from walk(content[key], f"{prefix}{key}.")
+            elif key != "defaults":
+                yield f"{prefix}{key}", content[key]
+
+    content = OmegaConf.load(path)
+    assert isinstance(content, DictConfig)
+    return dict(walk(content, ""))
+
+
+def _check_budget(cfg: DictConfig) -> None:
+    """A budget's name is kept only with the budget's sizes, and ``paper`` only with a recipe of the paper unchanged."""
+    name = cfg.budget.name
+    if name in ("own", "smoke"):  # the one promises no sizes, the other's figures are never shown
+        return
+    fixed = _leaves(shipped("configs") / "budget" / f"{name}.yaml")
+    if name == "paper":
+        if cfg.recipe_name == "quick":
+            raise UserError("budget=paper needs a recipe of the paper: add recipe=official, or use budget=own")
+        fixed |= _leaves(shipped("configs") / "recipe" / f"{cfg.recipe_name}.yaml")
+    for key, value in fixed.items():
+        now = OmegaConf.select(cfg, key)
+        if (now.value if isinstance(now, Enum) else now) != value:
+            raise UserError(f"budget={name} fixes {key}={value}, here it is {now}; use budget=own for your own sizes")
+
+
 def check(cfg: DictConfig) -> None:
     """Numbers of a training configuration that no run could use. Raises UserError that names key and mend."""
     known = [item.name for item in fields(TrainConfig)]
@@ -256,9 +296,12 @@ def check(cfg: DictConfig) -> None:
     if missing := _missing(cfg):
         raise UserError(f"these have no value yet: {', '.join(missing)}; set them, such as {missing[0]}=…")
     _at_least(cfg, 1, "trainer.epochs", "trainer.batch_size", "evaluation.batch_size", "evaluation.n")
+    parse_attacks(cfg.evaluation.attacks)
+    parse_threat(cfg.evaluation.norm, cfg.evaluation.eps, "evaluation.")
     _at_least(cfg, 1, "data.num_classes", "data.train_size", "data.test_size", "trainer.threads")
     _at_least(cfg, 0, "seed", "evaluation.seed", "optimizer.lr", "optimizer.momentum", "optimizer.weight_decay")
     _at_least(cfg, 0, "data.augment.crop_padding", "optimizer.warmup_epochs", "trainer.validate_every")
+    _check_budget(cfg)
     if len(cfg.data.shape) != 3:
         raise UserError(f"data.shape={list(cfg.data.shape)} must be (channels, height, width)")
     if cfg.model.num_classes != cfg.data.num_classes:

@@ -1,11 +1,15 @@
 """Files that are whole or absent: written beside, synced to disk, renamed into place."""
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from dkl.errors import UserError
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -19,6 +23,24 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock file ``path``; it goes with the process, however that ends. Raises UserError ``busy`` otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{busy}; wait for it, or stop it first") from None
+        yield
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what ``write_atomically`` left in ``folder`` when its process was killed; call it under the lock."""
+    for part in folder.glob(".*.part"):
         part.unlink(missing_ok=True)
 
 

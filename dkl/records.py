@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 
 from dkl.errors import UserError
 from dkl.files import write_atomically, write_text
+from dkl.threat import AUTOATTACK
 
 SCHEMA = 1
-
-AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
-"""The four attacks of standard AutoAttack, in order. Only all four together are called AutoAttack."""
 
 BUDGETS = ("own", "paper", "mini", "smoke")
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from dkl.records import AUTOATTACK, AttackResult, Flags, Record
+from dkl.records import AttackResult, Flags, Record
+from dkl.threat import AUTOATTACK
 
 
 def make_record(**overrides: Any) -> Record:

@@ -2,7 +2,7 @@
 
 Slow by design, as the official code is: the attack computes the natural logits anew in every step, with a graph and
 with parameters that want gradients, and the losses are pairwise. It is what ``dkl``'s step is compared with, and what
-the benchmark times. Source: ``train_dkl_cifar100.py`` at jiequancui/DKL c5e8ad2, as ``recipes`` section 2 states it.
+the benchmark times. Source: ``train_dkl_cifar100.py`` at jiequancui/DKL c5e8ad2.
 """
 
 from collections.abc import Callable, Iterable, Iterator

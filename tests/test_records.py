@@ -12,7 +12,8 @@ import pytest
 
 from dkl import records
 from dkl.errors import UserError
-from dkl.records import AUTOATTACK, AttackResult, Record
+from dkl.records import AttackResult, Record
+from dkl.threat import AUTOATTACK
 from tests.factories import make_flags
 
 Make = Callable[..., Record]

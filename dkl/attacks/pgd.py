@@ -7,17 +7,14 @@ images, then onto [0, 1].
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from dkl.attacks.mode import attack_mode
+from dkl.threat import NORMS, Norm
 
-Norm = Literal["linf", "l2"]
 Objective = Callable[[Tensor], Tensor]
-
-NORMS: tuple[Norm, ...] = ("linf", "l2")
 
 
 def _per_image(values: Tensor, like: Tensor) -> Tensor:

@@ -6,14 +6,12 @@ eps_e / 2. ``official`` keeps that, ``as_intended`` does what was meant, ``low``
 eps_e), ``fixed`` is PGD with the steps and relative step given.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
-from dkl.attacks.pgd import NORMS, Norm
 from dkl.errors import UserError
+from dkl.threat import Norm, parse_eps, parse_threat
 
 Rule = Callable[[float], tuple[int, float]]
 """Share of training done in (0, 1] -> attack steps, and step size as a multiple of the epoch's eps."""
@@ -31,17 +29,6 @@ RULES: dict[str, Rule] = {
     "as_intended": _as_intended,
     "low": lambda done: (2, 1.0),
 }
-
-
-def parse_eps(eps: str | float) -> float:
-    """A perturbation radius in pixel units: a number, or a fraction written ``8/255``. Raises UserError."""
-    try:
-        value = float(Fraction(eps.replace(" ", ""))) if isinstance(eps, str) else float(eps)
-    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"eps must be a finite number or a fraction such as 8/255, not {eps!r}")
-    return value
 
 
 @dataclass(frozen=True)
@@ -73,12 +60,7 @@ class TrainingAttack:
     relative_step: float | None = None
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise UserError(f"attack.norm must be one of {', '.join(NORMS)}, not {self.norm!r}")
-        if self.norm == "linf" and not 0 <= parse_eps(self.eps) <= 1:
-            raise UserError(f"attack.eps={self.eps} is outside [0, 1]: images are in [0, 1], write 8/255 for 8 levels")
-        if parse_eps(self.eps) < 0:
-            raise UserError(f"attack.eps={self.eps} is negative")
+        parse_threat(self.norm, self.eps, "attack.")
         if self.schedule == "fixed":
             if self.steps is None or self.steps < 0 or self.relative_step is None or self.relative_step < 0:
                 raise UserError("attack.schedule=fixed needs attack.steps and attack.relative_step, both at least 0")

@@ -84,16 +84,22 @@ def run(
     """Check every job, then hand over to Hydra. ``arguments`` are those after ``dkl <root>``."""
     pairs = zip(["", *arguments], arguments, strict=False)
     overrides = [a for before, a in pairs if not a.startswith("-") and before not in TAKE_A_VALUE]
+    if stray := next((text for text in overrides if "=" not in text and not text.startswith("~")), None):
+        raise UserError(f"{stray!r} is no KEY=VALUE; dkl {root} --help lists the keys")
     compose_checked(root, overrides, check)
     register()
     sys.argv = [f"dkl {root}", *arguments]
+    failed = False
 
     @hydra.main(config_path=str(Path(shipped("configs"))), config_name=root, version_base="1.3")
     def application(cfg: DictConfig) -> None:
+        nonlocal failed
         try:
             job(cfg)
-        except UserError as error:
+        except UserError as error:  # said here, so that the other jobs of a sweep go on
             print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
+            failed = True
 
     application()
+    if failed:
+        raise SystemExit(2)

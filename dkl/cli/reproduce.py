@@ -1,8 +1,9 @@
 """``dkl reproduce experiment=NAME``: every row and seed of a manifest trained, evaluated and put into a table.
 
-A manifest (``experiments/NAME.yaml``) has a ``title``, common ``overrides`` of ``dkl train``, ``evaluate`` overrides,
-``seeds``, ``rows``, each with a ``label`` and its ``overrides``, and a line on what to do ``next``. What is done is not
-done again, so the same command goes on after any interruption. A row that fails does not stop the others.
+A manifest (``experiments/NAME.yaml``) has a ``title``, common ``overrides`` of ``dkl train``, ``sizes`` that hold where
+no ``budget`` is given, ``evaluate`` overrides, ``seeds``, a line on what to do ``next``, and ``rows``, each with a
+``label`` and its ``overrides``. What is done is not done again, so the same command goes on after any interruption. A
+row that fails does not stop the others.
 """
 
 import time
@@ -55,8 +56,8 @@ def plan(name: str, *, seeds: list[int] | None, budget: str | None, row: str | N
     for entry in found.rows:
         if row in (None, entry.label):
             for seed in seeds or found.seeds:
-                overrides = [*found.overrides, *entry.overrides, f"label={entry.label}", f"seed={seed}"]
-                overrides += [f"budget={budget}"] if budget else []
+                sizes = [f"budget={budget}"] if budget else found.get("sizes", [])
+                overrides = [*found.overrides, *sizes, *entry.overrides, f"label={entry.label}", f"seed={seed}"]
                 jobs.append(Job(entry.label, seed, [*overrides, *extra], list(found.evaluate)))
     return jobs
 

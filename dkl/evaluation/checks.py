@@ -9,15 +9,14 @@ from torch import Tensor, nn
 
 
 def suspicious(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
-    """What AutoAttack's checks say of ``model`` on one batch: randomised, not logits, zero gradients, too few classes.
+    """What AutoAttack's checks say of ``model`` on one batch: randomised, not logits, zero gradients.
 
     An empty list is a clean bill. The checks are the package's, thresholds included.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         checks.check_randomized(model, x, y, bs=len(x))
-        num_classes = checks.check_range_output(model, x)
-        checks.check_n_classes(num_classes, ["apgd-t", "fab-t"], 9, 9)
+        checks.check_range_output(model, x)
         with torch.enable_grad():
             leaf = x.clone().requires_grad_()
             (gradient,) = torch.autograd.grad(F.cross_entropy(model(leaf), y, reduction="sum"), leaf)

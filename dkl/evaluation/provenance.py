@@ -38,9 +38,10 @@ def _cpu_name() -> str:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """The device that ran, and the CPU with its cores and torch threads."""
+    """The device that ran, with its cores and torch threads, and whether convolutions used TF32."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
-    return {"device": device.type, "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    found = {"device": device.type, "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    return found | ({"tf32": torch.backends.cudnn.allow_tf32} if device.type == "cuda" else {})
 
 
 def git_commit() -> str | None:

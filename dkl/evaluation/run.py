@@ -17,8 +17,8 @@ from dkl.errors import UserError
 from dkl.evaluation import checks, provenance
 from dkl.evaluation.attacked import Standing, run_attacks
 from dkl.evaluation.subject import Protocol, Subject, foreign, own_run, protocol_of
-from dkl.evaluation.suites import PACKAGE_NORMS, make_attacks
-from dkl.files import digest
+from dkl.evaluation.suites import PACKAGE_NORMS, check_classes, make_attacks
+from dkl.files import digest, locked
 from dkl.models import load_checkpoint
 
 
@@ -40,6 +40,7 @@ def evaluate(cfg: DictConfig) -> Path:
     device = pick_device(cfg.device)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
+    check_classes(protocol.attacks, subject.cfg.data.num_classes)
     model = _load_model(subject.cfg, subject.weights, device)
     _, test = load_data(subject.cfg.data)
     if protocol.n is not None:
@@ -48,38 +49,48 @@ def evaluate(cfg: DictConfig) -> Path:
     key = digest([weights_sha, test.sha256, dataclasses.asdict(protocol)])
     name = f"{subject.cfg.data.name}-{subject.cfg.model.name}-{subject.title}-{key}"
     results = Path(cfg.paths.results)
-    path = results / "records" / f"{name}.json"
-    if path.exists():
-        say(f"{path}: already evaluated")
-        return path
-    attacks = ", ".join(protocol.attacks)
-    say(f"{subject.title}: {attacks} on {len(test)} images, {protocol.norm} eps {protocol.eps_text}")
-    state = results / "runs" / "evaluations" / f"{key}.npz"
-    standing, warnings = _attack(model, test, protocol, device, state)
-    for text in warnings:
-        say(f"warning: {text}")
-    record = _record(name, cfg, subject, protocol, test, weights_sha, device, standing, warnings)
-    assert standing.clean is not None
-    records.save(record, {"clean": standing.clean, **standing.after}, path.parent)
-    state.unlink()
+    path, state = results / "records" / f"{name}.json", results / "runs" / "evaluations" / f"{key}.npz"
+    with locked(state.with_suffix(".lock"), f"another process is evaluating {subject.title}"):
+        if path.exists():
+            state.unlink(missing_ok=True)
+            say(f"{path}: already evaluated")
+            return path
+        attacks = ", ".join(protocol.attacks)
+        say(f"{subject.title}: {attacks} on {len(test)} images, {protocol.norm} eps {protocol.eps_text}")
+        standing, warnings = _attack(model, test, protocol, device, state, subject.cfg.data.num_classes)
+        record = _record(name, cfg, subject, protocol, test, weights_sha, device, standing, warnings)
+        assert standing.clean is not None
+        records.save(record, {"clean": standing.clean, **standing.after}, path.parent)
+        state.unlink()
     say(f"{path}: clean {record.clean:.2%}, robust {record.robust:.2%}")
     return path
 
 
 def _attack(
-    model: nn.Module, test: Images, protocol: Protocol, device: torch.device, state: Path
+    model: nn.Module, test: Images, protocol: Protocol, device: torch.device, state: Path, num_classes: int
 ) -> tuple[Standing, list[str]]:
     """Flags after every attack, and what AutoAttack's checks say of the model."""
     images, labels = test.images.float().div_(255), test.labels
     with attack_mode(model):
         first = slice(0, protocol.batch_size)
         warnings = checks.suspicious(model, images[first].to(device), labels[first].to(device))
+    for text in warnings:
+        say(f"warning: {text}")
     attacks = make_attacks(
-        protocol.attacks, model, norm=protocol.norm, eps=protocol.eps, seed=protocol.seed, device=device
+        protocol.attacks,
+        model,
+        norm=protocol.norm,
+        eps=protocol.eps,
+        seed=protocol.seed,
+        device=device,
+        num_classes=num_classes,
     )
     standing = run_attacks(model, images, labels, attacks, batch_size=protocol.batch_size, device=device, path=state)
     accuracies = {name: float(flags.mean()) for name, flags in standing.after.items()}
-    return standing, warnings + checks.square_found_more(accuracies)
+    more = checks.square_found_more(accuracies)
+    for text in more:
+        say(f"warning: {text}")
+    return standing, warnings + more
 
 
 def _record(

@@ -7,10 +7,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dkl import checkpoint
-from dkl.attacks import NORMS, Norm, parse_eps
 from dkl.config import EvaluationConfig, config_hash, hashed, label, row_hash
 from dkl.errors import UserError
-from dkl.evaluation.suites import parse_attacks
+from dkl.threat import NORMS, Norm, parse_attacks, parse_threat
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def own_run(cfg: DictConfig) -> Subject:
         seed=trained.seed,
         row_hash=row_hash(trained),
         config_hash=config_hash(trained),
-        training=hashed(trained),
+        training={**hashed(trained), "data_sha256": content["data_sha256"]},
     )
 
 
@@ -84,20 +83,17 @@ class Protocol:
 
 
 def protocol_of(cfg: DictConfig, subject: Subject) -> Protocol:
-    """The settings of ``cfg``; what it leaves open comes from the run, then from the data set and the defaults."""
-    trained = subject.cfg
-    defaults = OmegaConf.structured(EvaluationConfig)
-    if trained is not cfg:
-        defaults = OmegaConf.merge(defaults, trained.evaluation)
-    attack = trained.get("attack") or {}
-    pick = {key: defaults[key] if cfg[key] is None else cfg[key] for key in ("attacks", "n", "batch_size", "seed")}
-    eps_text = str(cfg.eps or attack.get("eps") or trained.data.eps)
-    norm = cfg.norm or attack.get("norm") or "linf"
-    if norm not in NORMS:
-        raise UserError(f"norm={norm} must be one of {', '.join(NORMS)}")
-    eps = parse_eps(eps_text)
-    if eps < 0 or (norm == "linf" and eps > 1):
-        raise UserError(f"eps={eps_text} is outside [0, 1]: images are in [0, 1], write 8/255 for 8 grey levels")
+    """The settings of ``cfg``; what it leaves open comes from the run's ``evaluation``, or from the defaults."""
+    if subject.cfg is cfg:
+        defaults = OmegaConf.merge({"data": cfg.data, "evaluation": OmegaConf.structured(EvaluationConfig)}).evaluation
+    else:
+        defaults = subject.cfg.evaluation
+    keys = ("attacks", "norm", "eps", "n", "batch_size", "seed")
+    pick: dict[str, Any] = {key: defaults[key] if cfg[key] is None else cfg[key] for key in keys}
+    if pick["norm"] in NORMS and pick["norm"] != defaults.norm and cfg.eps is None:
+        raise UserError(f"norm={pick['norm']} needs its own radius: add eps=…, such as eps=0.5 for L2 on CIFAR")
+    eps_text, norm = str(pick.pop("eps")), pick.pop("norm")
+    eps = parse_threat(norm, eps_text)
     if pick["batch_size"] < 1 or (pick["n"] is not None and pick["n"] < 1):
         raise UserError("batch_size and n must be at least 1")
     return Protocol(parse_attacks(pick.pop("attacks")), norm, eps, eps_text, **pick)

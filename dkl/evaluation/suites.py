@@ -1,43 +1,20 @@
 """The attacks an evaluation can be made of, by name, and the suites that have names of their own."""
 
-import re
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
-from dkl.attacks import Norm, pgd
+from dkl.attacks import pgd
 from dkl.errors import UserError
-from dkl.records import AUTOATTACK
+from dkl.threat import AUTOATTACK, Norm, pgd_steps
 
 Perturb = Callable[[Tensor, Tensor], Tensor]
 """Images ``[B, ...]`` and labels ``[B]`` -> adversarial images."""
 
-SUITES: dict[str, tuple[str, ...]] = {
-    "standard": AUTOATTACK,
-    "fast": ("apgd-ce", "apgd-t"),
-    "pgd": ("pgd-20",),
-}
-"""``standard`` is AutoAttack. ``fast`` is its first two attacks, and is not called AutoAttack anywhere."""
-
 PACKAGE_NORMS: dict[Norm, str] = {"linf": "Linf", "l2": "L2"}
-
-_PGD = re.compile(r"pgd-(\d+)")
-
-
-def parse_attacks(attacks: Any) -> list[str]:
-    """Attack names of a suite's name, one attack's name, or a list of names. Raises UserError, with the choices."""
-    names = list(SUITES.get(attacks, (attacks,))) if isinstance(attacks, str) else [str(name) for name in attacks]
-    unknown = [name for name in names if name not in AUTOATTACK and not _PGD.fullmatch(name)]
-    if unknown or not names or len(set(names)) != len(names):
-        raise UserError(
-            f"attacks={attacks} must be one of {', '.join(SUITES)}, or a list without repeats of "
-            f"{', '.join(AUTOATTACK)}, pgd-K (K steps of eps/4)"
-        )
-    return names
 
 
 def _pgd(model: nn.Module, steps: int, *, norm: Norm, eps: float, seed: int) -> Perturb:
@@ -58,19 +35,40 @@ def _pgd(model: nn.Module, steps: int, *, norm: Norm, eps: float, seed: int) -> 
     return perturb
 
 
+def targets(num_classes: int) -> int:
+    """How many other classes apgd-t and fab-t aim at: AutoAttack's nine, or all there are."""
+    return min(9, num_classes - 1)
+
+
+def check_classes(names: list[str], num_classes: int) -> None:
+    """Raise UserError where apgd-t cannot run: its loss compares four logits."""
+    if "apgd-t" in names and num_classes < 4:
+        others = ",".join(name for name in AUTOATTACK if name != "apgd-t")
+        raise UserError(f"apgd-t needs 4 classes, this model has {num_classes}; choose attacks=[{others}]")
+
+
 def make_attacks(
-    names: list[str], model: nn.Module, *, norm: Norm, eps: float, seed: int, device: torch.device
+    names: list[str],
+    model: nn.Module,
+    *,
+    norm: Norm,
+    eps: float,
+    seed: int,
+    device: torch.device,
+    num_classes: int = 10,
 ) -> dict[str, Perturb]:
     """Each named attack on ``model``, reseeded with ``seed`` at every call as AutoAttack does at every batch."""
+    check_classes(names, num_classes)
     package = AutoAttack(model, norm=PACKAGE_NORMS[norm], eps=eps, seed=seed, device=device, version="standard")
     package.apgd.loss = "ce"
     package.fab.targeted = True
+    package.apgd_targeted.n_target_classes = package.fab.n_target_classes = targets(num_classes)
     known: dict[str, Perturb] = {
         "apgd-ce": package.apgd.perturb,
         "apgd-t": package.apgd_targeted.perturb,
         "fab-t": package.fab.perturb,
         "square": package.square.perturb,
     }
-    steps = {name: int(found[1]) for name in names if (found := _PGD.fullmatch(name))}
+    steps = {name: count for name in names if (count := pgd_steps(name)) is not None}
     known |= {name: _pgd(model, count, norm=norm, eps=eps, seed=seed) for name, count in steps.items()}
     return {name: known[name] for name in names}

@@ -103,7 +103,8 @@ class DKL:
 class IKL:
     """Improved KL: the wMSE reaches both logits, weighted by class-wise mean predictions.
 
-    Defaults are the CIFAR-100 recipe (official ``--beta 20 --alpha 5``). ``weighting="sample"`` is row (c) of Table 1.
+    Defaults are the CIFAR-100 recipe (official ``--beta 20 --alpha 5``).
+    ``weighting="sample"`` leaves out the class-wise means.
     """
 
     wmse_weight: float = 20.0

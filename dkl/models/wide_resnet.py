@@ -100,5 +100,5 @@ def wrn16_2(pretrained: bool = False, **kwargs: Any) -> WideResNet:
 
 @register_model
 def wrn10_2(pretrained: bool = False, **kwargs: Any) -> WideResNet:
-    """WRN-10-2: 0.31 M parameters, for CPU."""
+    """WRN-10-2: 0.30 M parameters, for CPU."""
     return build(WideResNet, pretrained, kwargs, depth=10, widen_factor=2)

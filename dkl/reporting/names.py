@@ -2,7 +2,8 @@
 
 import re
 
-from dkl.records import AUTOATTACK, Record
+from dkl.records import Record
+from dkl.threat import AUTOATTACK
 
 _ARCHITECTURES = (
     (r"wrn(\d+)_(\d+)", r"WideResNet-\1-\2"),

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dkl.records import AUTOATTACK, Record
+from dkl.records import Record
 from dkl.reporting.grouping import age, group
+from dkl.threat import AUTOATTACK
 
 _BUDGETS = {
     "own": "settings of one's own, not a row of the paper",

@@ -74,15 +74,14 @@ def _footnote(record: Record) -> str:
     trained = record.seed is not None
     made = "Trained and evaluated" if trained else "Evaluated"
     which = f"seed {record.seed}" if trained else "weights trained elsewhere"
-    text = (
+    return (
         f"{made} with the dkl code: {record.method}, {which}, budget {record.budget}, {record.n} test images, "
         f"AutoAttack seed {record.evaluation_seed}."
     )
-    return f"{text} Synthetic data was used in training." if record.additional_data else text
 
 
 def model_info(record: Record) -> dict[str, Any]:
-    """RobustBench's entry for ``record``. Its ``additional_data`` means external real images, never synthetic ones.
+    """RobustBench's entry for ``record``.
 
     Raises UserError where the record is of budget ``smoke`` or not of standard AutoAttack.
     """
@@ -96,7 +95,7 @@ def model_info(record: Record) -> dict[str, Any]:
         "link": source.link,
         "name": source.name,
         "authors": source.authors,
-        "additional_data": record.training.get("external_data") is True,
+        "additional_data": record.additional_data,
         "number_forward_passes": 1,
         "dataset": record.dataset,
         "venue": source.venue,

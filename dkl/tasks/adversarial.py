@@ -108,9 +108,10 @@ class AdversarialTraining:
 
     def state_dict(self) -> dict[str, Any]:
         """The class prior and the state of the attack's noise."""
-        return {"prior": self.prior.state_dict(), "noise": self.noise.get_state()}
+        return {"prior": self.prior.state_dict(), "noise": self.noise.get_state(), "device": self.noise.device.type}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back the class prior and the state of the attack's noise."""
         self.prior.load_state_dict(state["prior"])
-        self.noise.set_state(state["noise"].cpu())
+        if state["device"] == self.noise.device.type:  # generators differ: on another device noise starts anew
+            self.noise.set_state(state["noise"].cpu())

@@ -1,6 +1,5 @@
 """``train(cfg)``: one run from configuration to finished checkpoint, taken up where it stopped."""
 
-import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +13,7 @@ from dkl.build import build_model, build_task, load_data, make_batches, pick_dev
 from dkl.config import Precision, label, row_hash, run_folder
 from dkl.console import Bar, bar, say
 from dkl.data import Batches
-from dkl.errors import UserError
-from dkl.files import write_text
+from dkl.files import locked, remove_leftovers, write_text
 from dkl.tasks.accuracy import correct
 from dkl.training.loop import train_epoch
 from dkl.training.metrics import Logger, Row, write_metrics
@@ -23,18 +21,6 @@ from dkl.training.schedules import SCHEDULES
 from dkl.training.state import RunState, seed_everything
 
 CHECKPOINT = "checkpoint.pt"
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Only one process trains a run; the lock goes with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is training {folder}; wait for it, or stop it first") from None
-        yield
 
 
 def _prepare_model(cfg: DictConfig, device: torch.device) -> nn.Module:
@@ -50,7 +36,7 @@ def _prepare_model(cfg: DictConfig, device: torch.device) -> nn.Module:
     return model
 
 
-def _new_run(cfg: DictConfig, device: torch.device) -> RunState:
+def _new_run(cfg: DictConfig, device: torch.device, data_sha256: str) -> RunState:
     """A run before its first epoch."""
     seed_everything(cfg.seed)
     model = _prepare_model(cfg, device)
@@ -60,7 +46,8 @@ def _new_run(cfg: DictConfig, device: torch.device) -> RunState:
     )
     config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     assert isinstance(config, dict)
-    return RunState(build_task(cfg, model), model, optimizer, {str(key): value for key, value in config.items()})
+    plain = {str(key): value for key, value in config.items()}
+    return RunState(build_task(cfg, model), model, optimizer, plain, data_sha256)
 
 
 def train(cfg: DictConfig) -> Path:
@@ -74,16 +61,17 @@ def train(cfg: DictConfig) -> Path:
     folder = run_folder(cfg)
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
-    with _locked(folder):
-        device = pick_device(cfg.trainer.device)
-        run = _new_run(cfg, device)
+    device = pick_device(cfg.trainer.device)
+    training, testing = load_data(cfg.data)
+    with locked(folder / ".lock", f"another process is training {folder}"):
+        remove_leftovers(folder)
+        run = _new_run(cfg, device, training.sha256)
         if (folder / CHECKPOINT).exists():
             run.load(folder / CHECKPOINT)
         if run.epoch >= cfg.trainer.epochs:
             write_metrics(run.rows, folder)  # in case the process was killed between checkpoint and metrics
             say(f"{folder}: already trained, {run.epoch} epochs")
             return folder
-        training, testing = load_data(cfg.data)
         write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg))
         batches = make_batches(cfg, training, device, training=True)
         validation = make_batches(cfg, testing, device, training=False)

@@ -57,6 +57,7 @@ class RunState:
     model: nn.Module
     optimizer: Optimizer
     config: dict[str, Any]
+    data_sha256: str
     epoch: int = 0
     rows: list[Row] = field(default_factory=list)
 
@@ -71,6 +72,7 @@ class RunState:
             "rows": self.rows,
             "rng": rng_state(),
             "config": self.config,
+            "data_sha256": self.data_sha256,
         }
         checkpoint.save(path, content)
 
@@ -81,6 +83,8 @@ class RunState:
             raise UserError(
                 f"{path} is not a checkpoint of this version of dkl; move the run's folder away to start over"
             )
+        if content["data_sha256"] != self.data_sha256:
+            raise UserError(f"{path.parent} was trained on other images than are there now; move it away to start over")
         self.model.load_state_dict(content["model"])
         self.task.load_state_dict(content["task"])
         self.optimizer.load_state_dict(content["optimizer"])

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from dkl.attacks import Budget, TrainingAttack, parse_eps
+from dkl.attacks import Budget, TrainingAttack
 from dkl.errors import UserError
+from dkl.threat import parse_eps
 
 EPS = 8 / 255
 
@@ -102,8 +103,8 @@ def test_no_other_error_leaves_parse_eps(value: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"eps": 8}, r"8/255 for 8 levels"),
-        ({"eps": "-1/255"}, r"8/255 for 8 levels"),
+        ({"eps": 8}, r"8/255 for 8 grey levels"),
+        ({"eps": "-1/255"}, "negative"),
         ({"eps": -1.0, "norm": "l2"}, "negative"),
         ({"eps": "much"}, "fraction"),
         ({"eps": EPS, "norm": "linfinity"}, "linf, l2"),

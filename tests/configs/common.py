@@ -12,6 +12,7 @@ REQUIRED = {
     ("model", "timm"): ["model.name=resnet18"],
     ("loss", "none"): ["task=classification"],
     ("attack", "none"): ["task=classification"],
+    ("budget", "paper"): ["recipe=official"],
 }
 
 

@@ -1,4 +1,4 @@
-"""recipe=official and attack=official_* are the published settings of recipes.md, section 2, epoch by epoch."""
+"""recipe=official and attack=official_* are the published settings of the official code, epoch by epoch."""
 
 import math
 

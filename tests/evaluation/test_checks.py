@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from dkl.errors import UserError
+from dkl.evaluation.attacked import run_attacks
 from dkl.evaluation.checks import square_found_more, suspicious
-from dkl.evaluation.suites import SUITES, parse_attacks
-from dkl.records import AUTOATTACK
-from tests.evaluation.common import attack, some_digits, trained
+from dkl.evaluation.suites import check_classes, make_attacks
+from dkl.threat import AUTOATTACK, SUITES, parse_attacks
+from tests.evaluation.common import CPU, attack, some_digits, trained
 
 
 class Noisy(nn.Module):
@@ -43,10 +44,26 @@ def test_zero_gradients() -> None:
     assert "zero gradient" in findings(Stepped())
 
 
-def test_too_few_classes() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+@pytest.mark.parametrize("classes", [4, 6])
+def test_few_classes_are_all_aimed_at(classes: int, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
     x, y = some_digits(20)
-    assert any("target" in text for text in suspicious(model, x, y % 4))
+    attacks = make_attacks(list(AUTOATTACK), model, norm="linf", eps=0.02, seed=0, device=CPU, num_classes=classes)
+    y = model(x).argmax(1)
+    attacks = {name: attacks[name] for name in ("apgd-t", "fab-t")}
+    standing = run_attacks(model, x, y, attacks, batch_size=20, device=CPU, path=tmp_path / "state.npz")
+    exact = torch.ones(20, dtype=torch.bool)
+    for j in range(classes):
+        reach = 0.02 * (model[1].weight[y] - model[1].weight[j]).abs().sum(1)
+        gap = model(x).gather(1, y[:, None]).squeeze(1) - model(x)[:, j]
+        exact &= (y == j) | (gap > reach)
+    assert not (exact.numpy() & ~standing.after["fab-t"]).any()  # images touch 0 and 1, so exact is a lower bound
+
+
+def test_too_few_classes_are_refused_with_the_way_out() -> None:
+    with pytest.raises(UserError, match=r"attacks=\[apgd-ce,fab-t,square\]"):
+        check_classes(["apgd-t"], 3)
+    check_classes(["fab-t", "square"], 2)
 
 
 def test_square_that_finds_more() -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dkl.attacks import Norm
 from dkl.evaluation.attacked import run_attacks
 from dkl.evaluation.suites import make_attacks
+from dkl.threat import Norm
 from tests.evaluation.common import CPU
 
 

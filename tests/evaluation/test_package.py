@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from pyautoattack import AutoAttack
 
-from dkl.attacks import Norm
 from dkl.evaluation.attacked import run_attacks
 from dkl.evaluation.suites import make_attacks
-from dkl.records import AUTOATTACK
+from dkl.threat import AUTOATTACK, Norm
 from tests.evaluation.common import CPU, some_digits, trained
 
 COUNT, BATCH, SEED = 16, 10, 3

@@ -36,6 +36,30 @@ CASES: dict[str, tuple[float, float, float, float | None]] = {
 PARAMS = list(CASES)
 
 
+@pytest.mark.parametrize("weighting", ["sample", "prior"])
+@pytest.mark.parametrize("masked", [0, 3, 9])
+@pytest.mark.parametrize("low", [-1e4, -1e9])
+def test_a_masked_class_costs_the_others_nothing(masked: int, low: float, weighting: str) -> None:
+    m, n = logits(16, 10, torch.float32)
+    m[:, masked] = n[:, masked] = low
+    weights = m.softmax(-1) if weighting == "sample" else prior_weights(16, 10, torch.float32)
+    ours = value_and_gradients(partial(gap_mse, reduction="none"), m, n, weights)
+    oracle = value_and_gradients(pairwise_gap_mse, m.double(), n.double(), weights.double())
+    for got, expected in zip(ours, oracle, strict=True):
+        assert relative_error(got, expected) <= 1e-6
+
+
+def test_large_logits_close_together_keep_their_difference() -> None:
+    m, n = logits(16, 10, torch.float32)
+    m = m * 300
+    n = m + 1e-3 * (2 * torch.rand_like(m) - 1)
+    weights = prior_weights(16, 10, torch.float32)
+    ours = value_and_gradients(partial(gap_mse, reduction="none"), m, n, weights)
+    oracle = value_and_gradients(pairwise_gap_mse, m.double(), n.double(), weights.double())
+    for got, expected in zip(ours, oracle, strict=True):
+        assert relative_error(got, expected) <= 1e-6
+
+
 def make_case(name: str, classes: int) -> tuple[Tensor, Tensor]:
     offset_m, offset_n, scale, apart = CASES[name]
     m, n = logits(16, classes, torch.float32)

@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dkl import records
@@ -87,3 +88,66 @@ def test_foreign_weights_get_the_flags_of_the_run_they_came_from(tmp_path: Path)
     assert own.checkpoint_sha256 == theirs.checkpoint_sha256
     assert own.per_attack.keys() == theirs.per_attack.keys()
     assert [r.robust for r in own.per_attack.values()] == [r.robust for r in theirs.per_attack.values()]
+
+
+def test_an_l2_evaluation_has_its_own_radius_and_board(tmp_path: Path) -> None:
+    results = f"paths.results={tmp_path}"
+    main(["train", results, *SMALL])
+    run = next((tmp_path / "runs").glob("digits-*"))
+    main(["evaluate", f"run={run}", results, "norm=l2", "eps=0.5", "attacks=[pgd-5]"])
+    (record,) = records.load_all(tmp_path / "records")[0]
+    assert (record.norm, record.eps, record.eps_text) == ("L2", 0.5, "0.5")
+    main(["tables", f"results={tmp_path}"])
+    assert (tmp_path / "tables" / "digits-L2-eps0.5-own.md").exists()
+
+
+def test_data_with_few_classes_runs_through_autoattack(tmp_path: Path) -> None:
+    for split, count in (("train", 80), ("test", 12)):
+        label = np.arange(count) % 4
+        image = (np.random.default_rng(0).integers(0, 60, (count, 8, 8, 1)) + 45 * label[:, None, None, None]).astype(
+            "u1"
+        )
+        np.savez(tmp_path / f"{split}.npz", image=image, label=label)
+    data = ["data=npz", "data.num_classes=4", "data.shape=[1,8,8]", f"paths.data={tmp_path}"]
+    results = f"paths.results={tmp_path}"
+    main(["train", *data, results, "trainer.epochs=3", "trainer.threads=1"])
+    run = next((tmp_path / "runs").glob("npz-*"))
+    main(["evaluate", f"run={run}", results, f"paths.data={tmp_path}", "eps=0.01"])
+    (record,) = records.load_all(tmp_path / "records")[0]
+    assert record.is_autoattack
+    assert record.warnings == []
+
+
+def test_other_images_in_the_same_place_are_not_taken_for_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(seed: int) -> None:
+        for split in ("train", "test"):
+            image = np.random.default_rng(seed).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+            np.savez(tmp_path / f"{split}.npz", image=image, label=np.arange(40) % 5)
+
+    arguments = ["train", "data=npz", "data.num_classes=5", "data.shape=[3,8,8]", f"paths.data={tmp_path}"]
+    arguments += [f"paths.results={tmp_path}", "trainer.epochs=1", "trainer.threads=1"]
+    write(0)
+    main(arguments)
+    write(1)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "other images" in capsys.readouterr().err
+
+
+def test_one_diverging_job_does_not_end_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "-m", "optimizer.lr=1e30,0.05", f"paths.results={tmp_path}", *SMALL])
+    assert stop.value.code == 2
+    assert "the loss is" in capsys.readouterr().err
+    assert len(list((tmp_path / "runs").glob("digits-*/metrics.jsonl"))) >= 1
+
+
+def test_a_budget_replaces_a_manifests_own_sizes() -> None:
+    found = {
+        budget: command.plan("cifar10-cpu", seeds=None, budget=budget, row=None, extra=[]) for budget in (None, "smoke")
+    }
+    assert any("trainer.epochs" in text for text in found[None][0].train)
+    assert not any("trainer.epochs" in text or "train_size" in text for text in found["smoke"][0].train)

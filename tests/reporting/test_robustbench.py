@@ -86,12 +86,9 @@ def test_footnote_tells_how_it_was_made() -> None:
     assert "None" not in foreign
 
 
-def test_synthetic_data_is_a_footnote_and_external_data_a_flag() -> None:
-    synthetic = model_info(make_record(additional_data=True))
-    external = model_info(make_record(training={"external_data": True}))
-    assert (synthetic["additional_data"], external["additional_data"]) == (False, True)
-    assert "Synthetic data" in synthetic["footnote"]
-    assert "Synthetic data" not in external["footnote"]
+@pytest.mark.parametrize("additional", [False, True])
+def test_additional_data_is_the_records(additional: bool) -> None:
+    assert model_info(make_record(additional_data=additional))["additional_data"] is additional
 
 
 @pytest.mark.parametrize("wrong", [{"attacks": ["apgd-ce", "apgd-t"]}, {"budget": "smoke"}], ids=str)

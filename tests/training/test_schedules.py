@@ -9,7 +9,7 @@ from dkl.training.schedules import SCHEDULES, constant, cosine
 
 
 def official(epoch: int, epochs: int, warmup: int) -> float:
-    """recipes.md, section 2: 0.2·½(1 + cos(π(e − w)/(E − w + 1))), and 0.2·e/w for e < w; ½(1 + cos x) = cos²(x/2)."""
+    """The official code: 0.2·½(1 + cos(π(e − w)/(E − w + 1))), and 0.2·e/w for e < w; ½(1 + cos x) = cos²(x/2)."""
     if epoch < warmup:
         return 0.2 * epoch / warmup
     return 0.2 * math.cos(math.pi / 2 * (epoch - warmup) / (epochs - warmup + 1)) ** 2
