@@ -1,0 +1,88 @@
+"""Values of a training configuration that no run could use, found before any work."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, Node, OmegaConf
+
+from dkl.config.compose import shipped
+from dkl.config.schema import TrainConfig
+from dkl.errors import UserError
+from dkl.threat import parse_attacks, parse_threat
+
+
+def _at_least(cfg: DictConfig, least: float, *keys: str) -> None:
+    for key in keys:
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not least <= value < math.inf:
+            raise UserError(f"{key}={value} must be a number of at least {least}")
+
+
+def _missing(cfg: DictConfig, prefix: str = "") -> list[str]:
+    """Keys that still have no value (``???``), without resolving interpolations to them."""
+    found: list[str] = []
+    for key in map(str, cfg):
+        child = cfg._get_node(key)
+        if isinstance(child, Node) and child._is_missing():
+            found.append(f"{prefix}{key}")
+        elif isinstance(child, DictConfig) and not child._is_none():
+            found += _missing(child, f"{prefix}{key}.")
+    return found
+
+
+def _leaves(path: Path) -> dict[str, Any]:
+    """Dotted key -> value of a YAML file, its defaults list aside."""
+
+    def walk(content: DictConfig, prefix: str) -> Iterator[tuple[str, Any]]:
+        for key in map(str, content):
+            if isinstance(content[key], DictConfig):
+                yield from walk(content[key], f"{prefix}{key}.")
+            elif key != "defaults":
+                yield f"{prefix}{key}", content[key]
+
+    content = OmegaConf.load(path)
+    assert isinstance(content, DictConfig)
+    return dict(walk(content, ""))
+
+
+def _check_budget(cfg: DictConfig) -> None:
+    """A budget's name is kept only with the budget's sizes, and ``paper`` only with a recipe of the paper unchanged."""
+    name = cfg.budget.name
+    if name in ("own", "smoke"):  # the one promises no sizes, the other's figures are never shown
+        return
+    fixed = _leaves(shipped("configs") / "budget" / f"{name}.yaml")
+    if name == "paper":
+        if cfg.recipe_name == "quick":
+            raise UserError("budget=paper needs a recipe of the paper: add recipe=official, or use budget=own")
+        fixed |= _leaves(shipped("configs") / "recipe" / f"{cfg.recipe_name}.yaml")
+    for key, value in fixed.items():
+        now = OmegaConf.select(cfg, key)
+        if (now.value if isinstance(now, Enum) else now) != value:
+            raise UserError(f"budget={name} fixes {key}={value}, here it is {now}; use budget=own for your own sizes")
+
+
+def check(cfg: DictConfig) -> None:
+    """Numbers of a training configuration that no run could use. Raises UserError that names key and mend."""
+    known = [item.name for item in fields(TrainConfig)]
+    if unknown := sorted({str(key) for key in cfg} - set(known)):
+        raise UserError(f"there is no key {unknown[0]!r} at the root; there are {', '.join(known)}")
+    if missing := _missing(cfg):
+        raise UserError(f"these have no value yet: {', '.join(missing)}; set them, such as {missing[0]}=…")
+    _at_least(cfg, 1, "trainer.epochs", "trainer.batch_size", "evaluation.batch_size", "evaluation.n")
+    parse_attacks(cfg.evaluation.attacks)
+    parse_threat(cfg.evaluation.norm, cfg.evaluation.eps, "evaluation.")
+    _at_least(cfg, 1, "data.num_classes", "data.train_size", "data.test_size", "trainer.threads")
+    _at_least(cfg, 0, "seed", "evaluation.seed", "optimizer.lr", "optimizer.momentum", "optimizer.weight_decay")
+    _at_least(cfg, 0, "data.augment.crop_padding", "optimizer.warmup_epochs", "trainer.validate_every")
+    _check_budget(cfg)
+    if len(cfg.data.shape) != 3:
+        raise UserError(f"data.shape={list(cfg.data.shape)} must be (channels, height, width)")
+    if cfg.model.num_classes != cfg.data.num_classes:
+        raise UserError(
+            f"model.num_classes={cfg.model.num_classes}, but {cfg.data.name} has {cfg.data.num_classes} classes; "
+            "leave model.num_classes alone, it follows the data"
+        )

@@ -1,0 +1,36 @@
+"""Where the YAML choices lie, and how they become one configuration."""
+
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from dkl.config.schema import EvaluateConfig, TrainConfig
+from dkl.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def shipped(folder: str) -> Path:
+    """``configs`` or ``experiments``: beside the package in a checkout, inside it in an installed wheel."""
+    for base in (PACKAGE.parent, PACKAGE):
+        if (base / folder / ("train.yaml" if folder == "configs" else "quickstart.yaml")).is_file():
+            return base / folder
+    raise UserError(f"the {folder} folder is missing from this installation of dkl: install it again")
+
+
+def register() -> None:
+    """Make the typed roots known to Hydra's defaults lists."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainConfig)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+
+
+def compose_config(root: str, overrides: list[str]) -> DictConfig:
+    """The configuration ``root`` (``train`` or ``evaluate``) with Hydra overrides, without starting a Hydra job."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(shipped("configs")), version_base="1.3"):
+        return compose(root, overrides)

@@ -1,0 +1,62 @@
+"""What names a run: its method, its hash and its folder."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dkl.files import digest
+
+
+def loss_name(cfg: DictConfig) -> str:
+    """Class name of the loss, such as IKL; ``CE`` where the task has none."""
+    return str(cfg.loss._target_).rpartition(".")[2] if cfg.loss else "CE"
+
+
+def label(cfg: DictConfig) -> str:
+    """The method's name in tables: ``cfg.label``, or the loss and how it is used."""
+    adversarial = cfg.attack and "Adversarial" in cfg.task._target_
+    return cfg.label or (f"{loss_name(cfg)}-AT" if adversarial else loss_name(cfg))
+
+
+def hashed(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration less what does not change the trained weights: paths, logger, device, names."""
+    cfg = cfg.copy()
+    OmegaConf.set_struct(cfg, False)
+    cfg.paths.data = cfg.paths.results = ""
+    content = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    assert isinstance(content, dict)
+    for key in ("paths", "logger", "evaluation", "label"):
+        content.pop(key)
+    for key in ("device", "threads", "validate_every"):
+        content["trainer"].pop(key)
+    content["data"]["source"].pop("download", None)
+    return {str(key): _plain(value) for key, value in content.items()}
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with whole floats as integers, so that 20 and 20.0 name the same run."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def config_hash(cfg: DictConfig) -> str:
+    """Eight hex digits that name the run."""
+    return digest(hashed(cfg))
+
+
+def row_hash(cfg: DictConfig) -> str:
+    """As ``config_hash``, the seed left out: runs that share it are seeds of one row of a table."""
+    content = hashed(cfg)
+    del content["seed"]
+    content["task"].pop("seed", None)  # follows the run's
+    return digest(content)
+
+
+def run_folder(cfg: DictConfig) -> Path:
+    """``<results>/runs/<data>-<model>-<loss>-s<seed>-<hash8>``."""
+    name = f"{cfg.data.name}-{cfg.model.name}-{loss_name(cfg).lower()}-s{cfg.seed}-{config_hash(cfg)}"
+    return Path(cfg.paths.results) / "runs" / name
