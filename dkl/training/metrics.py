@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import secrets
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -12,9 +11,6 @@ from typing import Any, Literal, Protocol
 from dkl.files import write_text
 
 Row = dict[str, Any]
-
-RETRIES = 10
-"""How often, a second apart, wandb is asked again for a run whose last process is still dying."""
 
 
 def write_metrics(rows: Sequence[Row], folder: Path) -> None:
@@ -58,27 +54,18 @@ class WandbLogger:
         id_file = folder / "wandb_id.txt"
         if not id_file.exists():
             write_text(id_file, secrets.token_hex(4))
-        settings: dict[str, Any] = {
-            "project": self.project,
-            "mode": self.mode,
-            "id": id_file.read_text().strip(),
-            "resume": "allow",
-            "name": folder.name,
-            "dir": str(folder),
-            "config": config,
-            "group": group,
-            "job_type": "train",
-            "tags": tags,
-        }
-        for _ in range(RETRIES):
-            try:
-                self.run = wandb.init(**settings)
-                return
-            except Exception as error:
-                if "in use" not in str(error):  # a process that was just killed lets go of its run within seconds
-                    raise
-                time.sleep(1)
-        self.run = wandb.init(**settings)
+        self.run = wandb.init(
+            project=self.project,
+            mode=self.mode,
+            id=id_file.read_text().strip(),
+            resume="allow",
+            name=folder.name,
+            dir=str(folder),
+            config=config,
+            group=group,
+            job_type="train",
+            tags=tags,
+        )
 
     def log(self, row: Row) -> None:
         """Report one epoch."""

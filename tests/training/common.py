@@ -24,6 +24,7 @@ def start(arguments: list[str], cwd: Path, **environment: str) -> "subprocess.Po
     """Python with ``arguments`` in another process, one thread, its output captured."""
     checkout = str(Path(__file__).resolve().parents[2])
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": checkout} | environment
+    env.pop("WANDB_SERVICE", None)  # set in this process by an earlier test: a child would share its wandb service
     return subprocess.Popen(
         [sys.executable, *arguments], cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
