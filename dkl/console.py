@@ -12,11 +12,11 @@ LOG_EVERY_SECONDS = 15.0
 
 
 class Bar:
-    """Progress of one long part: ``advance`` it; ``note`` appears behind its name."""
+    """Progress of one long part: ``advance`` it, or say how far it is; ``note`` appears behind its name."""
 
     def __init__(self, name: str, total: int, done: int, console: Console) -> None:
         self.name, self.total, self.done, self.first = name, total, done, done
-        self.console = console
+        self.console, self.note = console, ""
         self.started = self.printed = time.monotonic()
         self.live: Progress | None = None
         if console.is_terminal:
@@ -32,10 +32,15 @@ class Bar:
             self.task = self.live.add_task(name, total=total, completed=done)
             self.live.start()
 
-    def advance(self, steps: int = 1, note: str | None = None) -> None:
+    def advance(self, steps: int = 1, note: str = "") -> None:
         """Count ``steps`` more as done."""
-        self.done += steps
-        text = f"{self.name}  {note}" if note else None
+        self.reach(self.done + steps, note)
+
+    def reach(self, done: int, note: str = "") -> None:
+        """Set what is done, ``total`` at most; a ``note`` stays until the next one."""
+        self.done = min(done, self.total)
+        self.note = note or self.note
+        text = f"{self.name}  {self.note}".rstrip()
         if self.live is not None:
             self.live.update(self.task, completed=self.done, description=text)
             return
@@ -43,7 +48,7 @@ class Bar:
         if now - self.printed >= LOG_EVERY_SECONDS and self.done > self.first:
             remaining = (now - self.started) / (self.done - self.first) * (self.total - self.done)
             eta = timedelta(seconds=round(remaining))
-            self.console.print(f"{text or self.name}  {self.done}/{self.total}  eta {eta}", highlight=False)
+            self.console.print(f"{text}  {self.done}/{self.total}  eta {eta}", highlight=False)
             self.printed = now
 
 

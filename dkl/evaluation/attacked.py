@@ -7,7 +7,8 @@ batch and ends with the flags of one never killed, which are those of the packag
 
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dkl.attacks import attack_mode
-from dkl.console import bar
-from dkl.evaluation.suites import Perturb
+from dkl.console import Bar, bar
+from dkl.evaluation.suites import Perturb, passes
 from dkl.files import write_atomically
 
 Bools = NDArray[np.bool_]
@@ -70,6 +71,16 @@ def _clean(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int, de
     return torch.cat(parts).numpy()
 
 
+@contextmanager
+def _counted(model: nn.Module, progress: Bar) -> Iterator[None]:
+    """Every forward pass of ``model`` inside is a step of ``progress``."""
+    handle = model.register_forward_hook(lambda module, inputs, output: progress.advance())
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def _run_attack(
     name: str,
     perturb: Perturb,
@@ -80,13 +91,14 @@ def _run_attack(
     path: Path,
     batch_size: int,
     device: torch.device,
+    passes: int,
 ) -> None:
     """One attack on the points standing at its start, from the first batch not done; keeps ``standing`` on disk."""
     start = next(reversed(standing.after.values())) if standing.after else standing.clean
     assert start is not None
     batches = torch.from_numpy(start).nonzero().squeeze(1).split(batch_size) if start.any() else ()
     current = start.copy() if standing.current is None else standing.current
-    with bar(name, len(batches), standing.batches_done) as progress:
+    with bar(name, passes * len(batches), passes * standing.batches_done) as progress, _counted(model, progress):
         for chosen in batches[standing.batches_done :]:
             started = time.perf_counter()
             x, y = images[chosen].to(device), labels[chosen].to(device)
@@ -96,7 +108,7 @@ def _run_attack(
             standing.batches_done += 1
             standing.seconds[name] = standing.seconds.get(name, 0.0) + time.perf_counter() - started
             standing.save(path)
-            progress.advance(note=f"{current.mean():.2%} standing")
+            progress.reach(passes * standing.batches_done, f"{current.mean():.2%} standing")
     standing.after[name] = current
     standing.seconds.setdefault(name, 0.0)
     standing.current, standing.batches_done = None, 0
@@ -113,6 +125,7 @@ def run_attacks(
     batch_size: int,
     device: torch.device,
     path: Path,
+    num_classes: int = 10,
 ) -> Standing:
     """Flags of ``images[N, C, H, W]`` in [0, 1] with ``labels[N]`` after each of ``attacks``, resumed from ``path``."""
     standing = Standing.load(path)
@@ -122,5 +135,6 @@ def run_attacks(
             standing.save(path)
         for name, perturb in attacks.items():
             if name not in standing.after:
-                _run_attack(name, perturb, model, images, labels, standing, path, batch_size, device)
+                count = passes(name, num_classes)
+                _run_attack(name, perturb, model, images, labels, standing, path, batch_size, device, count)
     return standing

@@ -85,7 +85,16 @@ def _attack(
         device=device,
         num_classes=num_classes,
     )
-    standing = run_attacks(model, images, labels, attacks, batch_size=protocol.batch_size, device=device, path=state)
+    standing = run_attacks(
+        model,
+        images,
+        labels,
+        attacks,
+        batch_size=protocol.batch_size,
+        device=device,
+        path=state,
+        num_classes=num_classes,
+    )
     accuracies = {name: float(flags.mean()) for name, flags in standing.after.items()}
     more = checks.square_found_more(accuracies)
     for text in more:

@@ -40,6 +40,13 @@ def targets(num_classes: int) -> int:
     return min(9, num_classes - 1)
 
 
+def passes(name: str, num_classes: int) -> int:
+    """About how many forward passes ``name`` takes for a batch that it does not fool: for progress bars."""
+    steps = pgd_steps(name)
+    aims = targets(num_classes)
+    return steps or {"apgd-ce": 102, "apgd-t": 102 * aims, "fab-t": 206 * aims, "square": 5001}[name]
+
+
 def check_classes(names: list[str], num_classes: int) -> None:
     """Raise UserError where apgd-t cannot run: its loss compares four logits."""
     if "apgd-t" in names and num_classes < 4:
