@@ -33,10 +33,11 @@ class _GapMSE(torch.autograd.Function):
         divisor = total.clamp(min=1e-37)  # a row of zero weights has zero loss, not 0/0
         # Only gaps matter, so a side that alone is offset drops a constant first: it would cost d its low bits.
         # Hundreds are taken off, exactly; elsewhere m − n is as good as its inputs.
-        first_m, first_n = m.narrow(-1, 0, 1), n.narrow(-1, 0, 1)
-        apart = (first_m - first_n).abs_() > 50
-        d = m - (first_m * apart).round_(decimals=-2)
-        d.sub_(n - (first_n * apart).round_(decimals=-2))
+        first = m.narrow(-1, 0, 1)
+        apart = (first - n.narrow(-1, 0, 1)).round_(decimals=-2)
+        offset = (first * apart.sign().abs_()).round_(decimals=-2)
+        d = m - offset
+        d.sub_(n - offset.sub_(apart))
         d.sub_(_dot(weights, d).unsqueeze(-1).div_(divisor))
         g = (weights * total.mul_(wmse_weight)).mul_(d)
         rows = _dot(g, d)
@@ -47,7 +48,7 @@ class _GapMSE(torch.autograd.Function):
             grad_n = log_q.exp_().sub_(p).mul_(ce_weight).sub_(g)
         ctx.mean = mean
         ctx.save_for_backward(g, grad_n)
-        return (rows.mean() if mean else rows).mul_(0.5)
+        return rows.sum().mul_(0.5 / len(rows)) if mean else rows.mul_(0.5)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
