@@ -38,24 +38,25 @@ class _GapMSE(torch.autograd.Function):
         offset = (first * apart.sign().abs_()).round_(decimals=-2)
         d = m - offset
         d.sub_(n - offset.sub_(apart))
-        d.sub_(_dot(weights, d).unsqueeze(-1).div_(divisor))
-        g = (weights * total.mul_(wmse_weight)).mul_(d)
+        d.sub_((weights * d).sum(-1, keepdim=True).div_(divisor))
+        unit = ce_weight or 1.0  # what is kept is in units of it, and scaled once at the end
+        g = (weights * total.mul_(wmse_weight / unit)).mul_(d)
         rows = _dot(g, d)
         grad_n = None
         if ce_weight:
             p, log_q = m.softmax(-1), n.log_softmax(-1)
-            rows.sub_(_dot(p, log_q), alpha=2 * ce_weight)
-            grad_n = log_q.exp_().sub_(p).mul_(ce_weight).sub_(g)
-        ctx.mean = mean
+            rows.sub_(_dot(p, log_q), alpha=2)
+            grad_n = log_q.exp_().sub_(p).sub_(g)
+        ctx.unit = unit / len(rows) if mean else unit
         ctx.save_for_backward(g, grad_n)
-        return rows.sum().mul_(0.5 / len(rows)) if mean else rows.mul_(0.5)
+        return (rows.sum() if mean else rows).mul_(0.5 * ctx.unit)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # create_graph=True would be silently wrong
             raise RuntimeError("gap_mse has no second derivative: differentiate it without create_graph=True")
         g, grad_n = ctx.saved_tensors
-        grad = grad / g.shape[0] if ctx.mean else grad.unsqueeze(-1)
+        grad = (grad * ctx.unit).view(-1, 1)
         need_m, need_n = ctx.needs_input_grad[:2]
         if need_n:
             grad_n = g * -grad if grad_n is None else grad_n * grad
