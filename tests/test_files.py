@@ -45,7 +45,7 @@ def test_two_writers_do_not_share_a_part(tmp_path: Path, monkeypatch: pytest.Mon
     def write_slowly(file: object) -> None:
         monkeypatch.setattr(os, "getpid", lambda: 4242)  # another process, in the middle of this one's writing
         write_text(path, "of the other")
-        file.write(b"of this one")  # type: ignore[attr-defined]
+        file.write(b"of this one")
 
     write_atomically(path, write_slowly)
     assert path.read_text() == "of this one"

@@ -194,7 +194,7 @@ def test_an_impossible_record_cannot_be_made_nor_loaded(
 def test_records_are_frozen(make_record: Make) -> None:
     record = make_record()
     with pytest.raises(dataclasses.FrozenInstanceError):
-        record.robust = 0.9  # type: ignore[misc]
+        record.robust = 0.9
 
 
 @pytest.mark.parametrize("left_out", [None, *AUTOATTACK])

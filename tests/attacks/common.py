@@ -50,5 +50,5 @@ def assert_unchanged(model: nn.Module, before: dict[str, object]) -> None:
     after = snapshot(model)
     assert after.keys() == before.keys()
     for key, value in before.items():
-        same = torch.equal(value, after[key]) if isinstance(value, Tensor) else value == after[key]  # type: ignore
+        same = torch.equal(value, after[key]) if isinstance(value, Tensor) else value == after[key]
         assert same, f"{key} changed"

@@ -165,7 +165,7 @@ def test_the_same_images_as_foolbox(foolbox: ModuleType, norm: Norm, steps: int)
 def test_wrong_arguments_raise(change: dict[str, object], match: str) -> None:
     settings = {"eps": 0.1, "step_size": 0.1, "steps": 1, **change}
     with pytest.raises(ValueError, match=match):
-        pgd(smooth_net(), torch.rand(1, 3, 8, 8), summed_ce(torch.tensor([0])), **settings)  # type: ignore[arg-type]
+        pgd(smooth_net(), torch.rand(1, 3, 8, 8), summed_ce(torch.tensor([0])), **settings)
 
 
 def test_integer_images_raise() -> None:

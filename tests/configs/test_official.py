@@ -70,4 +70,4 @@ def test_the_loss_and_the_prior() -> None:
 def test_the_gkl_row_of_the_second_code() -> None:
     # README of v2, CIFAR-100: a4 b20 gamma 0.4
     loss = make_task("loss=gkl").loss
-    assert (loss.ce_weight, loss.wmse_weight, loss.gamma) == (4.0, 20.0, 0.4)  # type: ignore[attr-defined]
+    assert (loss.ce_weight, loss.wmse_weight, loss.gamma) == (4.0, 20.0, 0.4)

@@ -45,7 +45,7 @@ def write_pair(folder: Path, **train: object) -> tuple[str, str]:
     """A valid ``test.npz``, and a ``train.npz`` of the arrays given."""
     pixels, labels = make_arrays(4, 5)
     np.savez(folder / "test.npz", image=pixels, label=labels)
-    np.savez(folder / "train.npz", **train)  # type: ignore[arg-type]
+    np.savez(folder / "train.npz", **train)
     return str(folder / "train.npz"), str(folder / "test.npz")
 
 

@@ -15,13 +15,13 @@ from tests.evaluation.common import CPU
 
 def linear(classes: int, pixels: int) -> nn.Module:
     model = nn.Sequential(nn.Flatten(), nn.Linear(pixels, classes))
-    torch.nn.init.normal_(model[1].weight)  # type: ignore[arg-type]  # a Linear's weight
+    torch.nn.init.normal_(model[1].weight)
     return model
 
 
 def exactly_robust(model: nn.Module, x: Tensor, y: Tensor, eps: float, norm: Norm) -> Tensor:
     """Whether no point of the ball is misclassified, for x at least eps away from 0 and 1 everywhere."""
-    layer = model[1]  # type: ignore[index]  # a Sequential
+    layer = model[1]
     logits = model(x)
     order = {"linf": 1, "l2": 2}[norm]
     robust = torch.ones(len(x), dtype=torch.bool)

@@ -53,7 +53,7 @@ def test_stopped_at_any_batch(stop_at: int, tmp_path: Path) -> None:
     assert list(resumed.after) == NAMES
     for name in NAMES:
         assert np.array_equal(resumed.after[name], whole.after[name])
-    standing = [int(whole.clean.sum()), *(int(whole.after[name].sum()) for name in NAMES[:-1])]  # type: ignore[union-attr]
+    standing = [int(whole.clean.sum()), *(int(whole.after[name].sum()) for name in NAMES[:-1])]
     assert sum(calls) == sum(standing), "a batch was attacked twice, or not at all"
 
 

@@ -75,7 +75,7 @@ def test_numbers_no_loss_can_use_raise(kind: Callable[..., object], field: str, 
 def test_unknown_reduction_raises(reduction: str) -> None:
     m, n = logits(4, 5)
     with pytest.raises(ValueError, match="reduction"):
-        gap_mse(m, n, prior_weights(4, 5), reduction=reduction)  # type: ignore[arg-type]
+        gap_mse(m, n, prior_weights(4, 5), reduction=reduction)
 
 
 @BY_NAME

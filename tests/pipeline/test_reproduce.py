@@ -55,7 +55,7 @@ def test_a_failing_row_does_not_stop_the_others(
     def run(job: command.Job, cfg: object) -> Path:
         if job.label == "TRADES":
             raise UserError("the disk of this row is full")
-        return real(job, cfg)  # type: ignore[arg-type]  # passed through
+        return real(job, cfg)
 
     monkeypatch.setattr(command, "_run", run)
     with pytest.raises(SystemExit) as stop:

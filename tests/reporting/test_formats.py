@@ -138,4 +138,4 @@ def test_html_follows_dark_and_light() -> None:
 def test_a_ragged_table_is_refused(wrong: dict[str, object]) -> None:
     fields = {"title": "t", "header": ("A", "B", "C"), "rows": (("a", "b", "c"),), "alignments": "lll"}
     with pytest.raises(ValueError, match="alignments"):
-        Table(**{**fields, **wrong})  # type: ignore[arg-type]
+        Table(**{**fields, **wrong})

@@ -147,7 +147,7 @@ def test_only_class_weighted_losses_get_rows_of_the_prior(where: str, weighting:
     spy, batch = SpyLoss(weighting), make_batch()
     loss = spy if where == "loss" else DKL()
     attack = make_attack(objective=spy if where == "objective" else KL())
-    task = make_task(make_net(), loss, attack)  # type: ignore[arg-type]
+    task = make_task(make_net(), loss, attack)
     task.prior.table.copy_(torch.rand(CLASSES, CLASSES))
     expected = torch.stack([task.prior.table[label] for label in batch.labels.tolist()])
     take_step(task, batch)
@@ -240,7 +240,7 @@ def test_an_attack_that_fails_leaves_modes_and_flags() -> None:
     def fail(natural: Tensor, adversarial: Tensor, weights: Tensor | None) -> Tensor:
         raise KeyError("in the attack")
 
-    fail.weighting = "none"  # type: ignore[attr-defined]
+    fail.weighting = "none"
     model = make_net().train()
     with (
         pytest.raises(KeyError, match="in the attack"),

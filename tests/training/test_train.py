@@ -56,7 +56,7 @@ def test_it_learns(learnt: Path) -> None:
 
 def test_the_checkpoint_holds_the_weights_that_the_last_row_tells_of(learnt: Path) -> None:
     cfg = OmegaConf.load(learnt / "config.yaml")
-    model, (_, test) = build_model(cfg), load_data(cfg.data)  # type: ignore[arg-type]
+    model, (_, test) = build_model(cfg), load_data(cfg.data)
     model.load_state_dict(checkpoint.read(learnt / "checkpoint.pt")["model"])
     right = sum(
         int(model(image[None] / 255).argmax()) == label
@@ -79,7 +79,7 @@ def test_the_saved_configuration_is_the_resolved_one(tmp_path: Path) -> None:
     resolved = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     assert OmegaConf.to_container(saved, resolve=True) == resolved
     assert checkpoint.read(folder / "checkpoint.pt")["config"] == resolved
-    assert folder == run_folder(saved)  # type: ignore[arg-type]
+    assert folder == run_folder(saved)
 
 
 def test_calling_again_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
