@@ -1,0 +1,29 @@
+"""A record's commit is git's own, and results that were just written do not make it dirty."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dkl.evaluation import provenance
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_commit_and_whether_the_code_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "dkl" / "evaluation" / "provenance.py"))
+    assert provenance.git_commit() is None
+    git(tmp_path, "init", "-q")
+    for name in ("code.py", "results/table.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("one")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "one")
+    head = git(tmp_path, "rev-parse", "HEAD")
+    (tmp_path / "results" / "table.md").write_text("two")
+    assert provenance.git_commit() == head
+    (tmp_path / "code.py").write_text("two")
+    assert provenance.git_commit() == head + "-dirty"
