@@ -23,50 +23,100 @@ class Schedule(Enum):
     """Learning rate over epochs; see ``dkl.training.schedules``."""
 
     cosine = "cosine"
+    cosine_annealing = "cosine_annealing"
+    step = "step"
+    one_cycle = "one_cycle"
     constant = "constant"
 
 
 @dataclass
 class AugmentConfig:
-    """Random crop after zero-padding, and mirroring."""
+    """Crop after zero-padding, mirroring, rotation by up to so many degrees, a square hole of ``cutout`` pixels.
+
+    ``second_view`` (``autoaugment`` or ``cutout``) adds another draw of every image, changed that way.
+    """
 
     crop_padding: int = 0
     flip: bool = False
+    rotation: float = 0.0
+    cutout: int = 0
+    second_view: str | None = None
+
+
+@dataclass
+class SyntheticConfig:
+    """Generated images beside the real ones: the parts of an ``.npz`` set, and their share of every batch."""
+
+    files: list[str] = field(default_factory=list)
+    fraction: float = 0.0
 
 
 @dataclass
 class DataConfig:
-    """A data set: ``shape`` is (C, H, W), ``eps`` its customary Linf radius; sizes of None take every image."""
+    """A data set: ``shape`` is (C, H, W), ``eps`` its customary Linf radius; sizes of None take every image.
+
+    ``mean`` and ``std``, one value a channel, are for models that normalise their input.
+    """
 
     name: str = MISSING
     num_classes: int = MISSING
     shape: list[int] = MISSING
     eps: str = MISSING
+    mean: list[float] | None = None
+    std: list[float] | None = None
     train_size: int | None = None
     test_size: int | None = None
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     source: Any = MISSING
 
 
 @dataclass
 class OptimizerConfig:
-    """SGD and its schedule; ``warmup_epochs`` rise linearly."""
+    """SGD and its schedule; ``warmup_epochs`` rise linearly. Parameters named by a part in ``no_decay`` are not decayed.
+
+    ``milestones`` are shares of training after which ``step`` multiplies the rate by ``decay``; ``pct_start`` is the
+    share of training in which ``one_cycle`` rises.
+    """
 
     lr: float = 0.1
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
+    no_decay: list[str] = field(default_factory=list)
     schedule: Schedule = Schedule.cosine
     warmup_epochs: int = 0
+    milestones: list[float] = field(default_factory=list)
+    decay: float = 0.1
+    pct_start: float = 0.025
+
+
+@dataclass
+class SelectionConfig:
+    """Robust accuracy during training: every so many epochs, on so many training images held out of training.
+
+    The epoch with the highest is kept as ``best.pt``; ``attack`` is ``pgd-K`` or ``cw-K``, K steps of eps/4.
+    """
+
+    holdout: int = 0
+    every: int = 0
+    attack: str = "pgd-20"
 
 
 @dataclass
 class TrainerConfig:
-    """How long, in what batches, on what and in which arithmetic training runs."""
+    """How long, in what batches, on what and in which arithmetic training runs.
+
+    ``batch_size`` is that of all ``devices`` together. Each device's BatchNorm sees its own share, as in the official
+    code, unless ``sync_batchnorm``. ``workers`` prepare AutoAugment's views.
+    """
 
     epochs: int = 20
     batch_size: int = 128
     device: str = "auto"
+    devices: int = 1
+    sync_batchnorm: bool = False
+    workers: int = 0
     precision: Precision = Precision.float32
     channels_last: bool = True
     compile: bool = False
@@ -77,9 +127,14 @@ class TrainerConfig:
 
 @dataclass
 class EvaluationConfig:
-    """What ``dkl evaluate`` does to this run by default; ``n`` images balanced over classes, None for all."""
+    """What ``dkl evaluate`` does to this run by default; ``n`` images balanced over classes, None for all.
+
+    ``weights`` are the ``last`` epoch's, their ``average``, or the ``best`` of selection; None takes the average where
+    the run keeps one.
+    """
 
     attacks: Any = "standard"
+    weights: str | None = None
     norm: str = "linf"
     eps: str = "${data.eps}"
     n: int | None = None
@@ -114,6 +169,8 @@ class TrainConfig:
     task: Any = MISSING
     loss: Any = None
     attack: Any = None
+    averaging: Any = None
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -139,11 +196,13 @@ class EvaluateConfig:
     label: str | None = None
     additional_data: bool = False
     attacks: Any = None
+    weights: str | None = None
     norm: str | None = None
     eps: str | None = None
     n: int | None = None
     batch_size: int | None = None
     seed: int | None = None
     device: str = "auto"
+    devices: int = 1
     threads: int | None = None
     paths: PathsConfig = field(default_factory=PathsConfig)

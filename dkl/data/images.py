@@ -19,10 +19,22 @@ from dkl.errors import UserError
 
 
 class Batch(NamedTuple):
-    """``images[B, C, H, W]`` in [0, 1] and ``labels[B]``, int64."""
+    """``images[V·B, C, H, W]`` in [0, 1] and ``labels[V·B]``, int64: V views of the same B images, one after another.
+
+    On several processes these are one process's share: ``first`` is the place of its first image in the whole batch
+    of ``total`` (0: this is the whole batch).
+    """
 
     images: Tensor
     labels: Tensor
+    views: int = 1
+    first: int = 0
+    total: int = 0
+
+    @property
+    def share(self) -> float:
+        """How much of the whole batch this is, in (0, 1]."""
+        return len(self.labels) / (self.views * self.total) if self.total else 1.0
 
 
 @dataclass(frozen=True)

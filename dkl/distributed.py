@@ -1,0 +1,130 @@
+"""Several processes as one: who and how many they are, and what they sum. Without a process group, all of it is nothing.
+
+Gradients, class sums and averages are reduced by hand and not by DistributedDataParallel: a step of adversarial
+training differentiates up to a dozen times and reduces once or twice, so there is nothing to overlap, and adversarial
+weight perturbation needs the same reduction in the middle of a step.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from dkl.errors import UserError
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes work together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def launched() -> int:
+    """How many processes torchrun (or whatever sets its variables) has started; 0 where it has not."""
+    return int(os.environ.get("WORLD_SIZE", 0)) if "RANK" in os.environ else 0
+
+
+def local_device(device: torch.device) -> torch.device:
+    """This process's own device: ``cuda`` becomes one GPU a process on a machine."""
+    if device.type != "cuda" or world() == 1:
+        return device
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank())))
+
+
+@torch.no_grad()
+def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
+    """Replace each of ``tensors`` by its sum over all processes, in one message a dtype."""
+    if world() == 1 or not tensors:
+        return
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        same = [tensor for tensor in tensors if tensor.dtype is dtype]
+        flat = torch.cat([tensor.reshape(-1) for tensor in same])
+        dist.all_reduce(flat)
+        for tensor, total in zip(same, flat.split([tensor.numel() for tensor in same]), strict=True):
+            tensor.copy_(total.view_as(tensor))
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Sum the gradients of ``parameters`` over all processes; one that has none counts as zero."""
+    if world() == 1:
+        return
+    gradients = []
+    for parameter in parameters:
+        if parameter.requires_grad:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+    sum_over_ranks(gradients)
+
+
+@torch.no_grad()
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the buffers of process 0: of BatchNorm's running statistics only the first's survive."""
+    if world() == 1:
+        return
+    for buffer in model.buffers():
+        dist.broadcast(buffer, 0)
+
+
+def gather(value: Any) -> list[Any]:
+    """``value`` of every process, in order of rank."""
+    if world() == 1:
+        return [value]
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def barrier() -> None:
+    """Wait for every process."""
+    if world() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def group(device: str, init_method: str = "env://", number: int = -1, size: int = -1) -> Iterator[None]:
+    """A process group around the body: NCCL with GPUs (gloo for what lies on the CPU), gloo without."""
+    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+    if device.startswith("cuda"):
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", max(number, 0))))
+    dist.init_process_group(backend, init_method=init_method, rank=number, world_size=size)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _entry(number: int, folder: str, size: int, device: str, function: Callable[..., object], args: tuple) -> None:
+    try:
+        with group(device, f"file://{folder}/store", number, size):
+            function(*args)
+    except UserError as error:  # said by the parent, once
+        (Path(folder) / f"error{number}").write_text(str(error), encoding="utf-8")
+        raise SystemExit(2) from None
+
+
+def launch(function: Callable[..., object], args: tuple, *, processes: int, device: str) -> None:
+    """Run ``function(*args)`` in ``processes`` processes that form a group, and wait for all.
+
+    ``device`` is ``cpu`` or ``cuda``. Where one fails, the others are stopped. Raises UserError where one did.
+    """
+    from torch.multiprocessing.spawn import ProcessExitedException, start_processes
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            start_processes(_entry, (folder, processes, device, function, args), processes, start_method="spawn")
+        except ProcessExitedException:
+            said = sorted(Path(folder).glob("error*"))
+            if not said:
+                raise
+            raise UserError(said[0].read_text(encoding="utf-8")) from None
