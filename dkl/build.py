@@ -10,6 +10,7 @@ from torch import nn
 
 from dkl.config import Precision, check
 from dkl.data import Augment, Batches, Images
+from dkl.distributed import launched
 from dkl.errors import UserError
 from dkl.tasks import Task
 
@@ -35,6 +36,11 @@ def build_model(cfg: DictConfig) -> nn.Module:
 def build_task(cfg: DictConfig, model: nn.Module) -> Task:
     """The task of a configuration around ``model``, with its loss and attack where it takes them."""
     return _instantiate(cfg.task, "task", model=model)
+
+
+def build_averaging(cfg: DictConfig) -> Any:
+    """The rule by which weights are averaged, or None."""
+    return _instantiate(cfg.averaging, "averaging") if cfg.averaging else None
 
 
 def load_data(cfg: DictConfig) -> tuple[Images, Images]:
@@ -74,7 +80,7 @@ def make_batches(cfg: DictConfig, images: Images, device: torch.device, *, train
         images,
         cfg.trainer.batch_size if training else cfg.evaluation.batch_size,
         device=device,
-        augment=Augment(**cfg.data.augment) if training else None,
+        augment=Augment(crop_padding=cfg.data.augment.crop_padding, flip=cfg.data.augment.flip) if training else None,
         shuffle=training,
         drop_last=training and cfg.trainer.drop_last,
         seed=cfg.seed,
@@ -98,6 +104,17 @@ def _check_model(cfg: DictConfig) -> None:
         raise UserError(f"{cfg.model.name} gives {tuple(logits.shape)} for 2 images, not (2, {cfg.data.num_classes})")
 
 
+def _check_devices(cfg: DictConfig) -> None:
+    """Raise UserError where as many devices as asked for are not there."""
+    devices, device, started = cfg.trainer.devices, pick_device(cfg.trainer.device), launched()
+    if started > 1 and devices != started:
+        raise UserError(f"trainer.devices={devices}, but torchrun has started {started} processes; make them equal")
+    if device.type == "cuda" and not started and devices > torch.cuda.device_count():
+        raise UserError(f"trainer.devices={devices}, but there are {torch.cuda.device_count()} GPUs here")
+    if cfg.trainer.sync_batchnorm and device.type != "cuda":
+        raise UserError("torch's SyncBatchNorm works on GPUs only: leave trainer.sync_batchnorm=false on a CPU")
+
+
 def preflight(cfg: DictConfig) -> None:
     """Raise UserError on any mistake that can be found without data, a device or time."""
     check(cfg)
@@ -107,5 +124,7 @@ def preflight(cfg: DictConfig) -> None:
             raise UserError(f"{cfg.task._target_} takes no {part}: add {part}=none, or choose another task")
     _check_model(cfg)
     build_task(cfg, nn.Linear(1, 1))
+    build_averaging(cfg)
+    _check_devices(cfg)
     if cfg.logger:
         _instantiate(cfg.logger, "logger")

@@ -1,5 +1,6 @@
 """What people see while something long runs: a bar with ETA in a terminal, a line now and then in a log file."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ class Bar:
 @contextmanager
 def bar(name: str, total: int, done: int = 0, console: Console | None = None) -> Iterator[Bar]:
     """A ``Bar`` of ``total`` steps, ``done`` of them already, closed on exit."""
-    progress = Bar(name, total, done, console or Console(stderr=True))
+    progress = Bar(name, total, done, console or Console(stderr=True, quiet=not _first()))
     try:
         yield progress
     finally:
@@ -63,6 +64,13 @@ def bar(name: str, total: int, done: int = 0, console: Console | None = None) ->
             progress.live.stop()
 
 
+def _first() -> bool:
+    """Whether this is the one process that speaks, where several share the work."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str) -> None:
-    """Print a line for people, as it is."""
+    """Print a line for people, as it is; of several processes only the first does."""
+    if not _first():
+        return
     Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False, emoji=False)

@@ -1,4 +1,4 @@
-"""Several processes as one: who and how many they are, and what they sum. Without a process group, all of it is nothing.
+"""Several processes as one: who and how many they are, and what they sum. Without a group they do nothing.
 
 Gradients, class sums and averages are reduced by hand and not by DistributedDataParallel: a step of adversarial
 training differentiates up to a dozen times and reduces once or twice, so there is nothing to overlap, and adversarial
@@ -7,8 +7,11 @@ weight perturbation needs the same reduction in the middle of a step.
 
 import os
 import tempfile
+import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +96,16 @@ def barrier() -> None:
 
 @contextmanager
 def group(device: str, init_method: str = "env://", number: int = -1, size: int = -1) -> Iterator[None]:
-    """A process group around the body: NCCL with GPUs (gloo for what lies on the CPU), gloo without."""
+    """A process group around the body: NCCL with GPUs (gloo for what lies on the CPU), gloo without.
+
+    With gloo alone they wait a day for one another: a batch of an evaluation may take hours, and one that dies is
+    noticed at once.
+    """
+    patience = None if device.startswith("cuda") else timedelta(days=1)
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     if device.startswith("cuda"):
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", max(number, 0))))
-    dist.init_process_group(backend, init_method=init_method, rank=number, world_size=size)
+    dist.init_process_group(backend, init_method=init_method, rank=number, world_size=size, timeout=patience)
     try:
         yield
     finally:
@@ -105,26 +113,31 @@ def group(device: str, init_method: str = "env://", number: int = -1, size: int 
 
 
 def _entry(number: int, folder: str, size: int, device: str, function: Callable[..., object], args: tuple) -> None:
-    try:
-        with group(device, f"file://{folder}/store", number, size):
+    os.environ.update(RANK=str(number), LOCAL_RANK=str(number))
+    os.environ["RANK"] = str(number)  # the console lets only the first speak
+    with group(device, f"file://{folder}/store", number, size):
+        try:
             function(*args)
-    except UserError as error:  # said by the parent, once
-        (Path(folder) / f"error{number}").write_text(str(error), encoding="utf-8")
-        raise SystemExit(2) from None
+        except Exception as error:  # noted before the group ends, by which the others fail as well
+            kind, text = ("mistake", str(error)) if isinstance(error, UserError) else ("fault", traceback.format_exc())
+            (Path(folder) / f"{time.time_ns()}.{kind}").write_text(text, encoding="utf-8")
+            raise SystemExit(2) from None
 
 
 def launch(function: Callable[..., object], args: tuple, *, processes: int, device: str) -> None:
     """Run ``function(*args)`` in ``processes`` processes that form a group, and wait for all.
 
-    ``device`` is ``cpu`` or ``cuda``. Where one fails, the others are stopped. Raises UserError where one did.
+    ``device`` is ``cpu`` or ``cuda``. Where one fails, the others are stopped, and what the first said is raised:
+    UserError for a mistake of the user's, RuntimeError with the traceback for anything else.
     """
-    from torch.multiprocessing.spawn import ProcessExitedException, start_processes
+    from torch.multiprocessing.spawn import ProcessException, start_processes
 
     with tempfile.TemporaryDirectory() as folder:
         try:
             start_processes(_entry, (folder, processes, device, function, args), processes, start_method="spawn")
-        except ProcessExitedException:
-            said = sorted(Path(folder).glob("error*"))
+        except ProcessException:
+            said = sorted([*Path(folder).glob("*.mistake"), *Path(folder).glob("*.fault")])
             if not said:
                 raise
-            raise UserError(said[0].read_text(encoding="utf-8")) from None
+            text = said[0].read_text(encoding="utf-8")
+            raise (UserError if said[0].suffix == ".mistake" else RuntimeError)(text) from None

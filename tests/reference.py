@@ -70,10 +70,10 @@ class OfficialTraining:
         self.optimizer.step()
         return loss.item()
 
-    def epoch(self, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    def epoch(self, batches: Iterable[tuple[Tensor, ...]]) -> float:
         """All ``batches``, which must show every class, then the prior's turn; returns the mean loss of an image."""
         total, seen = 0.0, 0
-        for images, labels in batches:
+        for images, labels, *_ in batches:
             total += self.step(images, labels) * len(labels)
             seen += len(labels)
         self.prior = self.sums / self.sums.sum(dim=1, keepdim=True)

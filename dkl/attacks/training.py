@@ -8,8 +8,9 @@ eps_e), ``fixed`` is PGD with the steps and relative step given.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
+from dkl.attacks.mode import BatchNorm
 from dkl.errors import UserError
 from dkl.threat import Norm, parse_eps, parse_threat
 
@@ -46,8 +47,10 @@ class TrainingAttack:
 
     ``objective`` is a pair loss of the natural and adversarial logits, or None for the cross-entropy with the labels
     (Madry). ``sigma`` is the Gaussian start; None starts uniformly in the ball. ``schedule`` is a key of ``RULES``, or
-    ``"fixed"``, which wants ``steps`` and ``relative_step`` (a multiple of the epoch's eps). ``ramp`` grows eps
-    linearly over training. Raises UserError on values that no attack could use.
+    ``"fixed"``, which wants ``steps`` and ``relative_step`` (a multiple of the epoch's eps). In L2 the schedules keep
+    their number of steps and take steps of 2·eps/steps, as TRADES does. ``ramp`` grows eps linearly over training.
+    ``batch_norm="batch"`` attacks with the batch's statistics, as DM-Improves-AT does. Raises UserError on values that
+    no attack could use.
     """
 
     eps: str | float
@@ -58,9 +61,14 @@ class TrainingAttack:
     objective: Any = None
     steps: int | None = None
     relative_step: float | None = None
+    batch_norm: BatchNorm = "running"
 
     def __post_init__(self) -> None:
         parse_threat(self.norm, self.eps, "attack.")
+        if self.batch_norm not in get_args(BatchNorm):
+            raise UserError(
+                f"attack.batch_norm must be one of {', '.join(get_args(BatchNorm))}, not {self.batch_norm!r}"
+            )
         if self.schedule == "fixed":
             if self.steps is None or self.steps < 0 or self.relative_step is None or self.relative_step < 0:
                 raise UserError("attack.schedule=fixed needs attack.steps and attack.relative_step, both at least 0")
@@ -80,4 +88,6 @@ class TrainingAttack:
             assert self.relative_step is not None
             return Budget(eps, self.relative_step * eps, self.steps)
         steps, relative = RULES[self.schedule](done)
+        if self.norm == "l2":
+            relative = 2 / steps
         return Budget(eps, relative * eps, steps)

@@ -12,7 +12,7 @@ USAGE = {
 }
 
 GROUPS = {
-    "train": ("data", "model", "task", "loss", "attack", "recipe", "budget", "logger"),
+    "train": ("data", "model", "task", "loss", "attack", "averaging", "recipe", "budget", "logger"),
     "evaluate": ("data", "model"),
 }
 

@@ -75,9 +75,10 @@ def check(cfg: DictConfig) -> None:
     _at_least(cfg, 1, "trainer.epochs", "trainer.batch_size", "evaluation.batch_size", "evaluation.n")
     parse_attacks(cfg.evaluation.attacks)
     parse_threat(cfg.evaluation.norm, cfg.evaluation.eps, "evaluation.")
-    _at_least(cfg, 1, "data.num_classes", "data.train_size", "data.test_size", "trainer.threads")
+    _at_least(cfg, 1, "data.num_classes", "data.train_size", "data.test_size", "trainer.threads", "trainer.devices")
     _at_least(cfg, 0, "seed", "evaluation.seed", "optimizer.lr", "optimizer.momentum", "optimizer.weight_decay")
     _at_least(cfg, 0, "data.augment.crop_padding", "optimizer.warmup_epochs", "trainer.validate_every")
+    _at_least(cfg, 0, "trainer.workers", "selection.holdout", "selection.every", "optimizer.decay")
     _check_budget(cfg)
     if len(cfg.data.shape) != 3:
         raise UserError(f"data.shape={list(cfg.data.shape)} must be (channels, height, width)")

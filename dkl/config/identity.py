@@ -28,7 +28,7 @@ def hashed(cfg: DictConfig) -> dict[str, Any]:
     assert isinstance(content, dict)
     for key in ("paths", "logger", "evaluation", "label"):
         content.pop(key)
-    for key in ("device", "threads", "validate_every"):
+    for key in ("device", "threads", "validate_every", "workers"):
         content["trainer"].pop(key)
     content["data"]["source"].pop("download", None)
     return {str(key): _plain(value) for key, value in content.items()}

@@ -73,7 +73,7 @@ class DataConfig:
 
 @dataclass
 class OptimizerConfig:
-    """SGD and its schedule; ``warmup_epochs`` rise linearly. Parameters named by a part in ``no_decay`` are not decayed.
+    """SGD and its schedule; ``warmup_epochs`` rise linearly. Names with a part in ``no_decay`` are not decayed.
 
     ``milestones`` are shares of training after which ``step`` multiplies the rate by ``decay``; ``pct_start`` is the
     share of training in which ``one_cycle`` rises.

@@ -1,6 +1,6 @@
 """What the training loop asks of a task."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,16 +22,25 @@ class Progress:
 
 @dataclass(frozen=True)
 class Output:
-    """The loss to differentiate, and sums over the batch to report (``…_correct``: how many were classified right)."""
+    """The loss to differentiate, the mean over this process's share of the batch, and what to report beside it.
+
+    ``sums`` are over that share (``…_correct``: how many were classified right); ``adversarial_images`` are those the
+    loss saw, for the file that is kept where the loss is not finite.
+    """
 
     loss: Tensor
     sums: Mapping[str, Tensor] = field(default_factory=dict)
+    adversarial_images: Tensor | None = None
 
 
 class Task(Protocol):
     """One step as a context: what is set on entry is taken back on exit, also when the body raises."""
 
     model: nn.Module
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What the optimiser trains."""
+        ...
 
     def step(self, batch: Batch, progress: Progress) -> AbstractContextManager[Output]:
         """The loss of a batch; the loop differentiates it and takes the optimiser step inside the context."""

@@ -18,6 +18,10 @@ class Classification:
         self.model = model
         self.label_smoothing = label_smoothing
 
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What the optimiser trains."""
+        return self.model.named_parameters()
+
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
         """The loss of one batch."""

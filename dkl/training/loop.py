@@ -2,16 +2,40 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from dkl.console import Bar
-from dkl.data import Batches
-from dkl.errors import UserError
-from dkl.tasks import Progress, Task
+from dkl.data import Batch, Batches
+from dkl.distributed import share_buffers, sum_gradients, sum_over_ranks, world
+from dkl.tasks import Output, Progress, Task
 from dkl.training.metrics import Row
+
+
+class NonFiniteLossError(Exception):
+    """The loss of ``batch`` at ``progress`` was NaN or infinite; the optimiser has not stepped."""
+
+    def __init__(self, batch: Batch, progress: Progress, out: Output) -> None:
+        super().__init__(f"the loss is {out.loss.item()} in epoch {progress.epoch}, batch {progress.step}")
+        self.batch, self.progress, self.out = batch, progress, out
+
+
+def _update(task: Task, optimizer: Optimizer, out: Output, share: float) -> None:
+    """Differentiate the mean loss of the whole batch, this process's share of it here, and step."""
+    optimizer.zero_grad(set_to_none=True)
+    (out.loss if share == 1 else out.loss * share).backward()
+    sum_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
+    optimizer.step()
+
+
+def _mean(sums: dict[str, Tensor], seen: int) -> Row:
+    """Sums over this process's images -> means over all processes' images."""
+    counted = torch.tensor(float(seen), dtype=torch.float64, device=sums["loss"].device)
+    sum_over_ranks([*sums.values(), counted])
+    return {name.replace("_correct", "_accuracy"): (value / counted).item() for name, value in sums.items()}
 
 
 def train_epoch(
@@ -23,10 +47,12 @@ def train_epoch(
     epochs: int,
     bar: Bar,
     autocast: bool = False,
+    after_step: Callable[[int], None] = lambda step: None,
 ) -> Row:
-    """One epoch; returns its mean loss, accuracies in [0, 1] and speed. Raises UserError where the loss is not finite.
+    """One epoch; returns its mean loss, accuracies in [0, 1] and speed. ``after_step(step)`` follows every update.
 
-    Sums stay on the device until the epoch is over, so that no step waits for the last one's figures.
+    Raises NonFiniteLossError before a step whose loss is not finite. Other sums stay on the device until the epoch is
+    over.
     """
     device = batches.labels.device
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device, dtype=torch.float64))
@@ -34,24 +60,22 @@ def train_epoch(
     task.model.train()
     for step, batch in enumerate(batches.epoch(epoch)):
         progress = Progress(epoch, epochs, step, len(batches))
+        share_buffers(task.model)
         forward = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
         update = torch.autocast(device.type, enabled=False)
         with forward, task.step(batch, progress) as out, update:
-            optimizer.zero_grad(set_to_none=True)
-            out.loss.backward()
-            optimizer.step()
+            if not torch.isfinite(out.loss):
+                raise NonFiniteLossError(batch, progress, out)
+            _update(task, optimizer, out, batch.share)
+        after_step(step)
         size = len(batch.labels)
         sums["loss"] += out.loss.detach() * size
         for name, value in out.sums.items():
             sums[name] += value
         seen += size
         bar.advance()
+    share_buffers(task.model)
     task.end_epoch()
-    row = {name.replace("_correct", "_accuracy"): (value / seen).item() for name, value in sums.items()}
-    if not torch.isfinite(torch.tensor(row["loss"])):
-        raise UserError(
-            f"the loss is {row['loss']} in epoch {epoch}; the last good checkpoint is kept. Lower optimizer.lr or the "
-            "loss weights, or train in float32 if precision is bf16"
-        )
-    row["images_per_second"] = seen / (time.perf_counter() - started)
+    row = _mean(sums, seen)
+    row["images_per_second"] = seen * world() / (time.perf_counter() - started)
     return row

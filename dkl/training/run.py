@@ -1,7 +1,7 @@
 """``train(cfg)``: one run from configuration to finished checkpoint, taken up where it stopped."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -9,15 +9,16 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from dkl.build import build_model, build_task, load_data, make_batches, pick_device, preflight
+from dkl import distributed
+from dkl.build import build_averaging, build_model, build_task, load_data, make_batches, pick_device, preflight
 from dkl.config import Precision, label, row_hash, run_folder
-from dkl.console import Bar, bar, say
-from dkl.data import Batches
+from dkl.console import bar, say
+from dkl.data import Images
 from dkl.files import locked, remove_leftovers, write_text
-from dkl.tasks.accuracy import correct
-from dkl.training.loop import train_epoch
+from dkl.training.averaging import Average
+from dkl.training.epochs import Epochs
 from dkl.training.metrics import Logger, Row, write_metrics
-from dkl.training.schedules import SCHEDULES
+from dkl.training.optimizer import make_optimizer
 from dkl.training.state import RunState, seed_everything
 
 CHECKPOINT = "checkpoint.pt"
@@ -29,6 +30,8 @@ def _prepare_model(cfg: DictConfig, device: torch.device) -> nn.Module:
         model = model.double()
     if cfg.trainer.channels_last:
         model = model.to(memory_format=torch.channels_last)
+    if cfg.trainer.sync_batchnorm and distributed.world() > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model = model.to(device)
     if cfg.trainer.compile:
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 32)
@@ -40,49 +43,65 @@ def _new_run(cfg: DictConfig, device: torch.device, data_sha256: str) -> RunStat
     """A run before its first epoch."""
     seed_everything(cfg.seed)
     model = _prepare_model(cfg, device)
-    o = cfg.optimizer
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=o.lr, momentum=o.momentum, nesterov=o.nesterov, weight_decay=o.weight_decay
-    )
+    task = build_task(cfg, model)
+    optimizer = make_optimizer(cfg.optimizer, task.named_parameters())
+    averaging = build_averaging(cfg)
     config = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     assert isinstance(config, dict)
     plain = {str(key): value for key, value in config.items()}
-    return RunState(build_task(cfg, model), model, optimizer, plain, data_sha256)
+    average = Average(averaging, model) if averaging else None
+    return RunState(task, model, optimizer, plain, data_sha256, average)
 
 
 def train(cfg: DictConfig) -> Path:
     """Train what ``cfg`` says, or go on with it, or do nothing where it is done; returns the run's folder.
 
-    The folder holds ``config.yaml``, ``checkpoint.pt``, ``metrics.jsonl`` and ``metrics.csv``. Killed at any moment
-    and called again with the same configuration, it ends with the same weights (bit for bit on a CPU). Raises
-    UserError before any work where the configuration cannot run.
+    The folder holds ``config.yaml``, ``checkpoint.pt``, ``metrics.jsonl`` and ``metrics.csv``, and ``best.pt`` where
+    epochs are selected. Killed at any moment and called again with the same configuration, it ends with the same
+    weights (bit for bit on a CPU). ``trainer.devices`` processes share the work, started here unless torchrun has.
+    Raises UserError before any work where the configuration cannot run.
     """
+    started = distributed.launched()
+    if started > 1 and cfg.trainer.devices == 1:
+        cfg = cfg.copy()
+        cfg.trainer.devices = started
     preflight(cfg)
-    folder = run_folder(cfg)
+    device = pick_device(cfg.trainer.device)
+    if started > 1:
+        with distributed.group(device.type):
+            _train(cfg)
+    elif cfg.trainer.devices > 1:
+        distributed.launch(_train, (cfg,), processes=cfg.trainer.devices, device=device.type)
+    else:
+        _train(cfg)
+    return run_folder(cfg)
+
+
+def _train(cfg: DictConfig) -> None:
+    """``train`` in one process of however many."""
+    folder, first = run_folder(cfg), distributed.rank() == 0
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
-    device = pick_device(cfg.trainer.device)
+    device = distributed.local_device(pick_device(cfg.trainer.device))
     training, testing = load_data(cfg.data)
-    with locked(folder / ".lock", f"another process is training {folder}"):
-        remove_leftovers(folder)
+    with locked(folder / ".lock", f"another process is training {folder}") if first else nullcontext():
+        if first:
+            remove_leftovers(folder)
         run = _new_run(cfg, device, training.sha256)
         if (folder / CHECKPOINT).exists():
             run.load(folder / CHECKPOINT)
-        if run.epoch >= cfg.trainer.epochs:
+        distributed.barrier()  # nobody writes what another still reads
+        if run.epoch < cfg.trainer.epochs:
+            _fit(cfg, run, training, testing, folder, device)
+        elif first:
             write_metrics(run.rows, folder)  # in case the process was killed between checkpoint and metrics
             say(f"{folder}: already trained, {run.epoch} epochs")
-            return folder
-        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg))
-        batches = make_batches(cfg, training, device, training=True)
-        validation = make_batches(cfg, testing, device, training=False)
-        _fit(cfg, run, batches, validation, folder)
-    return folder
 
 
 @contextmanager
 def _logger(cfg: DictConfig, run: RunState, folder: Path) -> Iterator[Callable[[Row], None]]:
     """What to call with each epoch's row: the logger asked for, or nothing; closed however training ends."""
-    if not cfg.logger:
+    if not cfg.logger or distributed.rank() > 0:
         yield lambda row: None
         return
     logger: Logger = instantiate(cfg.logger)
@@ -95,39 +114,24 @@ def _logger(cfg: DictConfig, run: RunState, folder: Path) -> Iterator[Callable[[
         logger.finish()
 
 
-def _one_epoch(cfg: DictConfig, run: RunState, batches: Batches, validation: Batches, epoch: int, progress: Bar) -> Row:
-    """Train epoch ``epoch`` at its learning rate; its row of metrics, with test accuracy where it is due."""
-    epochs, every = cfg.trainer.epochs, cfg.trainer.validate_every
-    lr = cfg.optimizer.lr * SCHEDULES[cfg.optimizer.schedule.value](epoch, epochs, cfg.optimizer.warmup_epochs)
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr
-    row: Row = {"epoch": epoch, "lr": lr}
-    row |= train_epoch(
-        run.task,
-        batches,
-        run.optimizer,
-        epoch=epoch,
-        epochs=epochs,
-        bar=progress,
-        autocast=cfg.trainer.precision is Precision.bf16,
-    )
-    if epoch == epochs or (every and epoch % every == 0):
-        row["test_accuracy"] = correct(run.model, validation.epoch()).float().mean().item()
-    return row
-
-
-def _fit(cfg: DictConfig, run: RunState, batches: Batches, validation: Batches, folder: Path) -> None:
+def _fit(cfg: DictConfig, run: RunState, training: Images, testing: Images, folder: Path, device: torch.device) -> None:
     """The epochs that are left, a checkpoint after each."""
-    epochs, steps = cfg.trainer.epochs, len(batches)
-    say(f"{folder}: {label(cfg)}, epochs {run.epoch + 1} to {epochs} on {batches.labels.device}")
+    batches = make_batches(cfg, training, device, training=True)
+    validation = make_batches(cfg, testing, device, training=False)
+    epochs, steps, first = cfg.trainer.epochs, len(batches), distributed.rank() == 0
+    if first:
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg))
+    say(f"{folder}: {label(cfg)}, epochs {run.epoch + 1} to {epochs} on {cfg.trainer.devices} x {device.type}")
     name = f"train {label(cfg)} seed {cfg.seed}"
     with _logger(cfg, run, folder) as log, bar(name, epochs * steps, run.epoch * steps) as progress:
+        one = Epochs(cfg, run, batches, validation, folder, progress)
         for epoch in range(run.epoch + 1, epochs + 1):
-            row = _one_epoch(cfg, run, batches, validation, epoch, progress)
+            row = one.train(epoch)
             run.epoch = epoch
             run.rows.append(row)
-            run.save(folder / CHECKPOINT)
-            write_metrics(run.rows, folder)
+            if first:
+                run.save(folder / CHECKPOINT)
+                write_metrics(run.rows, folder)
             log(row)
             progress.advance(0, f"epoch {epoch}/{epochs} loss {row['loss']:.3f}")
     last = run.rows[-1]

@@ -2,21 +2,71 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 
-def cosine(epoch: int, epochs: int, warmup: int = 0) -> float:
-    """½(1 + cos(π(e − w)/(E − w + 1))) from epoch w on, and e/w before: the official code's ``adjust_learning_rate``.
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What schedules may depend on: epochs of linear rise, shares of training to decay after, one-cycle's rise."""
+
+    warmup: int = 0
+    milestones: tuple[float, ...] = ()
+    decay: float = 0.1
+    pct_start: float = 0.025
+
+
+def _warm(epoch: int, warmup: int, share: float) -> float:
+    """``share``, or e/w before epoch w."""
+    return epoch / warmup if epoch < warmup else share
+
+
+def cosine(epoch: int, epochs: int, shape: Shape) -> float:
+    """½(1 + cos(π(e − w)/(E − w + 1))) from epoch w on, and e/w before: the official IKL code's schedule.
 
     The first epoch without warm-up is already below the peak, and the last is above zero.
     """
-    if epoch < warmup:
-        return epoch / warmup
-    return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup + 1)))
+    w = shape.warmup
+    return _warm(epoch, w, 0.5 * (1 + math.cos(math.pi * (epoch - w) / max(epochs - w + 1, 1))))
 
 
-def constant(epoch: int, epochs: int, warmup: int = 0) -> float:
-    """The peak, after a linear rise over ``warmup`` epochs."""
-    return epoch / warmup if epoch < warmup else 1.0
+def cosine_annealing(epoch: int, epochs: int, shape: Shape) -> float:
+    """½(1 + cos(π(e − 1)/E)), and e/w before epoch w: the official TRADES code's, and torch's CosineAnnealingLR."""
+    return _warm(epoch, shape.warmup, 0.5 * (1 + math.cos(math.pi * (epoch - 1) / epochs)))
 
 
-SCHEDULES: dict[str, Callable[[int, int, int], float]] = {"cosine": cosine, "constant": constant}
+def step(epoch: int, epochs: int, shape: Shape) -> float:
+    """The peak times ``decay`` for every milestone passed, a share of training; e/w before epoch w."""
+    passed = sum(epoch > share * epochs for share in shape.milestones)
+    return _warm(epoch, shape.warmup, shape.decay**passed)
+
+
+def constant(epoch: int, epochs: int, shape: Shape) -> float:
+    """The peak; e/w before epoch w."""
+    return _warm(epoch, shape.warmup, 1.0)
+
+
+def _one_cycle(epoch: int, epochs: int, pct_start: float, low: float, high: float, last: float) -> float:
+    """Cosine from ``low`` to ``high`` at epoch pct_start·E, then to ``last`` at epoch E (Smith & Topin 2017)."""
+    peak = max(pct_start * epochs, 1.0)  # shorter rises than one epoch start at the peak
+    done = (epoch - 1) / (peak - 1) if epoch <= peak and peak > 1 else (epoch - peak) / max(epochs - peak, 1)
+    begin, end = (low, high) if epoch <= peak and peak > 1 else (high, last)
+    return end + (begin - end) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def one_cycle(epoch: int, epochs: int, shape: Shape) -> float:
+    """torch's OneCycleLR stepped once an epoch, as DM-Improves-AT does: from 1/25 to 1 to 1/250,000 of the peak."""
+    return _one_cycle(epoch, epochs, shape.pct_start, 1 / 25, 1.0, 1 / 250_000)
+
+
+def one_cycle_momentum(epoch: int, epochs: int, shape: Shape) -> float:
+    """The momentum that OneCycleLR cycles against the rate, whatever the optimiser was given: 0.95 to 0.85 to 0.95."""
+    return _one_cycle(epoch, epochs, shape.pct_start, 0.95, 0.85, 0.95)
+
+
+SCHEDULES: dict[str, Callable[[int, int, Shape], float]] = {
+    "cosine": cosine,
+    "cosine_annealing": cosine_annealing,
+    "step": step,
+    "one_cycle": one_cycle,
+    "constant": constant,
+}

@@ -13,9 +13,10 @@ from torch.optim import Optimizer
 from dkl import checkpoint
 from dkl.errors import UserError
 from dkl.tasks import Task
+from dkl.training.averaging import Average
 from dkl.training.metrics import Row
 
-VERSION = 1
+VERSION = 2
 
 
 def seed_everything(seed: int) -> None:
@@ -51,15 +52,20 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 @dataclass
 class RunState:
-    """A run in memory: what trains, how many epochs it has done, and a metrics row for each."""
+    """A run in memory: what trains, how many epochs it has done, and a metrics row for each.
+
+    ``best`` is the highest robust accuracy that selection has seen.
+    """
 
     task: Task
     model: nn.Module
     optimizer: Optimizer
     config: dict[str, Any]
     data_sha256: str
+    average: Average | None = None
     epoch: int = 0
     rows: list[Row] = field(default_factory=list)
+    best: float = -1.0
 
     def save(self, path: Path) -> None:
         """Write everything to ``path`` atomically."""
@@ -73,7 +79,10 @@ class RunState:
             "rng": rng_state(),
             "config": self.config,
             "data_sha256": self.data_sha256,
+            "best": self.best,
         }
+        if self.average is not None:
+            content["average"] = self.average.state_dict()
         checkpoint.save(path, content)
 
     def load(self, path: Path) -> None:
@@ -88,5 +97,7 @@ class RunState:
         self.model.load_state_dict(content["model"])
         self.task.load_state_dict(content["task"])
         self.optimizer.load_state_dict(content["optimizer"])
-        self.epoch, self.rows = content["epoch"], content["rows"]
+        if self.average is not None:
+            self.average.load_state_dict(content["average"])
+        self.epoch, self.rows, self.best = content["epoch"], content["rows"], content["best"]
         set_rng_state(content["rng"])

@@ -118,7 +118,7 @@ def run(rounds: int) -> Result:
     model, data = create_model(MODEL, num_classes=CLASSES), make_data(BATCH)
     found = {"contiguous": verify(model, CONTIGUOUS), "channels_last": verify(model, CHANNELS_LAST)}
     reference = official(model)
-    images, labels = next(Batches(data, BATCH).epoch())
+    images, labels, *_ = next(Batches(data, BATCH).epoch())
     ours = {
         "dkl, contiguous": Ours(model, data),
         "dkl, channels_last": Ours(model, data, CHANNELS_LAST),

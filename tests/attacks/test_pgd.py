@@ -138,7 +138,10 @@ def foolbox() -> ModuleType:
 def test_the_same_images_as_foolbox(foolbox: ModuleType, norm: Norm, steps: int) -> None:
     model, eps = smooth_net(), {"linf": 8 / 255, "l2": 0.5}[norm]
     x, labels = torch.rand(16, 3, 8, 8), torch.randint(5, (16,))
-    x[:, 0] = x[:, 0].round()  # a third of the pixels on the border, so that clamping acts
+    if norm == "linf":
+        x[:, 0] = x[:, 0].round()  # a third of the pixels on the border, so that clamping acts
+    else:
+        x = 0.4 + 0.2 * x  # foolbox clamps after pulling into the ball, we before, as TRADES does
     name = {"linf": "LinfProjectedGradientDescentAttack", "l2": "L2ProjectedGradientDescentAttack"}[norm]
     attack = getattr(foolbox.attacks, name)(abs_stepsize=eps / 3, steps=steps, random_start=False)
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
@@ -146,7 +149,28 @@ def test_the_same_images_as_foolbox(foolbox: ModuleType, norm: Norm, steps: int)
     ours = pgd(model, x, summed_ce(labels), eps=eps, step_size=eps / 3, steps=steps, norm=norm, start=x)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
     assert (ours - x).flatten(1).norm(dim=1).min() > 0.1 * eps
-    assert ((ours == 0) | (ours == 1)).any()
+    assert ((ours == 0) | (ours == 1)).any() == (norm == "linf")
+
+
+def test_l2_is_trades() -> None:
+    # its own way: SGD on delta with unit-norm gradients at 2 eps / steps, delta clamped, then renormed
+    steps, eps = 6, 0.8
+    model, x = smooth_net().double(), torch.rand(6, 3, 8, 8, dtype=torch.float64).round(decimals=1)
+    labels = torch.arange(6) % 5
+    start = x + 0.001 * torch.randn(x.shape, dtype=x.dtype)
+    delta = (start - x).clone().requires_grad_()
+    optimizer = torch.optim.SGD([delta], lr=2 * eps / steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (-summed_ce(labels)(model(x + delta))).backward()
+        for gradient in delta.grad:
+            gradient /= gradient.norm()
+        optimizer.step()
+        with torch.no_grad():
+            delta.copy_((x + delta).clamp(0, 1) - x)
+            delta.renorm_(p=2, dim=0, maxnorm=eps)
+    ours = pgd(model, x, summed_ce(labels), eps=eps, step_size=2 * eps / steps, steps=steps, norm="l2", start=start)
+    torch.testing.assert_close(ours, (x + delta).detach(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

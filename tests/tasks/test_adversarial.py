@@ -284,5 +284,5 @@ def test_a_missing_loss_or_attack_names_the_mend(loss: Any, attack: Any) -> None
 
 @pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": -1.0}, {"prior_momentum": 0.0}])
 def test_impossible_numbers_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"temperature|momentum"):
+    with pytest.raises((UserError, ValueError), match=r"temperature|momentum"):
         make_task(make_net(), **settings)
