@@ -1,70 +1,38 @@
-"""``dkl reproduce experiment=NAME``: every row and seed of a manifest trained, evaluated and put into a table.
+"""``dkl reproduce experiment=NAME`` or ``table=N``: all of a manifest trained, evaluated and put into a table.
 
-A manifest (``experiments/NAME.yaml``) has a ``title``, common ``overrides`` of ``dkl train``, ``sizes`` that hold where
-no ``budget`` is given, ``evaluate`` overrides, ``seeds``, a line on what to do ``next``, and ``rows``, each with a
-``label`` and its ``overrides``. What is done is not done again, so the same command goes on after any interruption. A
-row that fails does not stop the others.
+What is done is not done again, so the same command goes on after any interruption. A row that fails does not stop the
+others.
 """
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from dkl.cli.help import choices
 from dkl.cli.hydra_app import explain
-from dkl.config import compose_config, run_folder, shipped
+from dkl.cli.manifests import Job, manifest, plan
+from dkl.config import compose_config, run_folder
 from dkl.console import say
 from dkl.errors import UserError
 
 
-@dataclass(frozen=True)
-class Job:
-    """One row at one seed: its overrides of ``dkl train``, and those of ``dkl evaluate``."""
-
-    label: str
-    seed: int
-    train: list[str]
-    evaluate: list[str]
-
-    def commands(self) -> str:
-        """The plain commands this job stands for."""
-        quoted = [f"'{text}'" if set(text) & set(" []{}") else text for text in self.train]
-        return f"dkl train {' '.join(quoted)}\ndkl evaluate run=RUN {' '.join(self.evaluate)}"
-
-
-def manifest(name: str) -> DictConfig:
-    path = shipped("experiments") / f"{name}.yaml"
-    if not path.is_file():
-        raise UserError(f"there is no experiment {name!r}; there are {', '.join(choices('experiments'))}")
-    content = OmegaConf.load(path)
-    assert isinstance(content, DictConfig)
-    return content
-
-
-def plan(name: str, *, seeds: list[int] | None, budget: str | None, row: str | None, extra: list[str]) -> list[Job]:
-    """The jobs of a manifest, in order. Raises UserError on an unknown experiment or row."""
-    found = manifest(name)
-    labels = [entry.label for entry in found.rows]
-    if row is not None and row not in labels:
-        raise UserError(f"{name} has no row {row!r}; it has {', '.join(labels)}")
-    jobs = []
-    for entry in found.rows:
-        if row in (None, entry.label):
-            for seed in seeds or found.seeds:
-                sizes = [f"budget={budget}"] if budget else found.get("sizes", [])
-                overrides = [*found.overrides, *sizes, *entry.overrides, f"label={entry.label}", f"seed={seed}"]
-                jobs.append(Job(entry.label, seed, [*overrides, *extra], list(found.evaluate)))
-    return jobs
+def _experiment(name: str | None, table: str | None) -> str:
+    """The manifest's name; ``table=2`` is table-02."""
+    if name and table:
+        raise UserError(f"experiment={name} and table={table} name two manifests: give one")
+    if table is None:
+        return name or "quickstart"
+    if not table.isdecimal():
+        raise UserError(f"table={table} must be the number of a table of the paper, such as table=2")
+    return f"table-{int(table):02d}"
 
 
 def _split(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Options of this command, and what goes on to every ``dkl train``."""
-    own: dict[str, Any] = {"experiment": "quickstart", "seed": None, "budget": None, "row": None, "dry_run": False}
+    own: dict[str, Any] = dict.fromkeys(("experiment", "table", "seed", "budget", "row", "dry_run"))
     extra = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -75,6 +43,7 @@ def _split(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
         else:
             extra.append(argument)
     own["dry_run"] = str(own["dry_run"]).lower() == "true"
+    own["experiment"] = _experiment(own["experiment"], own["table"])
     try:
         own["seed"] = [int(seed) for seed in own["seed"].split(",")] if own["seed"] else None
     except ValueError:
@@ -96,14 +65,16 @@ def _prepare(jobs: list[Job]) -> list[DictConfig]:
     return configs
 
 
-def _run(job: Job, cfg: DictConfig) -> Path:
-    """Train and evaluate one job; returns its record's path."""
+def _run(job: Job, cfg: DictConfig) -> list[Path]:
+    """Train one job and make its evaluations; returns the paths of its records."""
     from dkl.evaluation import evaluate
     from dkl.training import train
 
     folder = train(cfg)
     paths = [f"paths.{key}={value}" for key, value in cfg.paths.items()]
-    return evaluate(compose_config("evaluate", [f"run='{folder}'", *paths, *job.evaluate]))
+    device = [f"device={cfg.trainer.device}", f"devices={cfg.trainer.devices}"]
+    common = [f"run='{folder}'", *paths, *device]
+    return [evaluate(compose_config("evaluate", [*common, *overrides])) for overrides in job.evaluations]
 
 
 def _tabulate(results: Path) -> None:
@@ -124,9 +95,9 @@ def reproduce(arguments: list[str]) -> None:
     jobs = plan(own["experiment"], seeds=own["seed"], budget=own["budget"], row=own["row"], extra=extra)
     configs = _prepare(jobs)
     for number, (job, cfg) in enumerate(zip(jobs, configs, strict=True), 1):
-        say(f"{number}/{len(jobs)}  {job.label} seed {job.seed}  {run_folder(cfg)}")
+        say(f"{number}/{len(jobs)}  {job.name} seed {job.seed}  {run_folder(cfg)}")
         if own["dry_run"]:
-            print(job.commands())
+            print(job.commands(str(run_folder(cfg))))
     if own["dry_run"]:
         return
     started, failures = time.monotonic(), []
@@ -134,7 +105,7 @@ def reproduce(arguments: list[str]) -> None:
         try:
             _run(job, cfg)
         except UserError as error:
-            failures.append(f"{job.label} seed {job.seed}: {error}")
+            failures.append(f"{job.name} seed {job.seed}: {error}")
             say(f"failed: {failures[-1]}")
     minutes = (time.monotonic() - started) / 60
     say(f"{len(jobs) - len(failures)} of {len(jobs)} rows done in {minutes:.1f} min")

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, Node, OmegaConf
 from dkl.config.compose import shipped
 from dkl.config.schema import TrainConfig
 from dkl.errors import UserError
-from dkl.threat import parse_attacks, parse_threat
+from dkl.threat import parse_attacks, parse_steps, parse_threat
 
 
 def _at_least(cfg: DictConfig, least: float, *keys: str) -> None:
@@ -35,7 +35,7 @@ def _missing(cfg: DictConfig, prefix: str = "") -> list[str]:
 
 
 def _leaves(path: Path) -> dict[str, Any]:
-    """Dotted key -> value of a YAML file, its defaults list aside."""
+    """Dotted key -> value of a YAML file and of those beside it that it builds on."""
 
     def walk(content: DictConfig, prefix: str) -> Iterator[tuple[str, Any]]:
         for key in map(str, content):
@@ -46,7 +46,11 @@ def _leaves(path: Path) -> dict[str, Any]:
 
     content = OmegaConf.load(path)
     assert isinstance(content, DictConfig)
-    return dict(walk(content, ""))
+    base: dict[str, Any] = {}
+    for name in content.get("defaults", []):
+        if isinstance(name, str) and name != "_self_":
+            base |= _leaves(path.with_name(f"{name}.yaml"))
+    return base | dict(walk(content, ""))
 
 
 def _check_budget(cfg: DictConfig) -> None:
@@ -65,6 +69,19 @@ def _check_budget(cfg: DictConfig) -> None:
             raise UserError(f"budget={name} fixes {key}={value}, here it is {now}; use budget=own for your own sizes")
 
 
+def _check_selection(cfg: DictConfig) -> None:
+    selection, weights = cfg.selection, cfg.evaluation.weights
+    if bool(selection.holdout) != bool(selection.every):
+        raise UserError("selection.holdout (images) and selection.every (epochs) go together: set both, or neither")
+    if parse_steps(selection.attack) is None:
+        raise UserError(f"selection.attack={selection.attack} must be pgd-K or cw-K, such as pgd-20")
+    if weights not in (None, "last", "average", "best"):
+        raise UserError(f"evaluation.weights={weights} must be last, average or best")
+    if (weights == "average" and not cfg.averaging) or (weights == "best" and not selection.every):
+        kept = "averaging=swa" if weights == "average" else "selection.holdout and selection.every"
+        raise UserError(f"evaluation.weights={weights}, but this run keeps none: set {kept}")
+
+
 def check(cfg: DictConfig) -> None:
     """Numbers of a training configuration that no run could use. Raises UserError that names key and mend."""
     known = [item.name for item in fields(TrainConfig)]
@@ -79,6 +96,7 @@ def check(cfg: DictConfig) -> None:
     _at_least(cfg, 0, "seed", "evaluation.seed", "optimizer.lr", "optimizer.momentum", "optimizer.weight_decay")
     _at_least(cfg, 0, "data.augment.crop_padding", "optimizer.warmup_epochs", "trainer.validate_every")
     _at_least(cfg, 0, "trainer.workers", "selection.holdout", "selection.every", "optimizer.decay")
+    _check_selection(cfg)
     _check_budget(cfg)
     if len(cfg.data.shape) != 3:
         raise UserError(f"data.shape={list(cfg.data.shape)} must be (channels, height, width)")

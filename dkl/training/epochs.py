@@ -3,39 +3,36 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from dkl import checkpoint
 from dkl.config import Precision
 from dkl.console import Bar
 from dkl.data import Batches
-from dkl.distributed import rank, sum_over_ranks
+from dkl.distributed import rank
 from dkl.errors import UserError
 from dkl.tasks.accuracy import correct
 from dkl.training.loop import NonFiniteLossError, train_epoch
 from dkl.training.metrics import Row
 from dkl.training.optimizer import set_schedule
+from dkl.training.selection import Selection, mean_over_ranks
 from dkl.training.state import RunState
-
-
-def _share_right(right: Tensor) -> float:
-    """The accuracy of flags ``[n]`` that all processes hold parts of."""
-    counts = torch.stack([right.sum(), torch.tensor(len(right))])
-    sum_over_ranks([counts])
-    return (counts[0] / counts[1]).item()
 
 
 @dataclass
 class Epochs:
-    """The epochs of ``run`` over ``batches``; ``folder`` takes the file that a loss which is not finite leaves."""
+    """The epochs of ``run`` over ``batches``; ``folder`` takes the file that a loss which is not finite leaves.
+
+    ``selection`` measures robust accuracy on held-out images, where it is asked for.
+    """
 
     cfg: DictConfig
     run: RunState
     batches: Batches
     validation: Batches
+    selection: Selection | None
     folder: Path
     progress: Bar
 
@@ -52,10 +49,12 @@ class Epochs:
             row["test_accuracy"] = self._test(self.run.model)
             if self.run.average is not None:
                 row["average_test_accuracy"] = self._test(self.run.average.model)
+        if self.selection:
+            row |= self.selection.after(epoch, epochs)
         return row
 
     def _test(self, model: nn.Module) -> float:
-        return _share_right(correct(model, self.validation.epoch()))
+        return mean_over_ranks(correct(model, self.validation.epoch()))
 
     def _steps(self, epoch: int) -> Row:
         """All steps of ``epoch``. Raises UserError where the loss is not finite, and keeps what made it so."""

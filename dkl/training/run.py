@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from hydra.utils import instantiate
@@ -10,15 +11,25 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from dkl import distributed
-from dkl.build import build_averaging, build_model, build_task, load_data, make_batches, pick_device, preflight
+from dkl.build import (
+    build_averaging,
+    build_model,
+    build_task,
+    load_data,
+    load_synthetic,
+    make_batches,
+    pick_device,
+    preflight,
+)
 from dkl.config import Precision, label, row_hash, run_folder
 from dkl.console import bar, say
-from dkl.data import Images
-from dkl.files import locked, remove_leftovers, write_text
+from dkl.data import Images, Synthetic
+from dkl.files import digest, locked, remove_leftovers, write_text
 from dkl.training.averaging import Average
 from dkl.training.epochs import Epochs
 from dkl.training.metrics import Logger, Row, write_metrics
 from dkl.training.optimizer import make_optimizer
+from dkl.training.selection import Selection, held_out
 from dkl.training.state import RunState, seed_everything
 
 CHECKPOINT = "checkpoint.pt"
@@ -53,6 +64,26 @@ def _new_run(cfg: DictConfig, device: torch.device, data_sha256: str) -> RunStat
     return RunState(task, model, optimizer, plain, data_sha256, average)
 
 
+class Data(NamedTuple):
+    """Images to train on, to test on and held out for selection, and generated ones; ``sha256`` tells all but tests."""
+
+    training: Images
+    testing: Images
+    held_out: Images | None
+    synthetic: Synthetic | None
+    sha256: str
+
+
+def _load(cfg: DictConfig) -> Data:
+    training, testing = load_data(cfg.data)
+    synthetic, sha = load_synthetic(cfg.data), training.sha256
+    if synthetic:
+        sha = digest([sha, synthetic.fingerprint], length=64)
+    count = held_out(cfg, len(training))
+    rest, held = training.holdout(count) if count else (training, None)
+    return Data(rest, testing, held, synthetic, sha)
+
+
 def train(cfg: DictConfig) -> Path:
     """Train what ``cfg`` says, or go on with it, or do nothing where it is done; returns the run's folder.
 
@@ -83,16 +114,16 @@ def _train(cfg: DictConfig) -> None:
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     device = distributed.local_device(pick_device(cfg.trainer.device))
-    training, testing = load_data(cfg.data)
+    data = _load(cfg)
     with locked(folder / ".lock", f"another process is training {folder}") if first else nullcontext():
         if first:
             remove_leftovers(folder)
-        run = _new_run(cfg, device, training.sha256)
+        run = _new_run(cfg, device, data.sha256)
         if (folder / CHECKPOINT).exists():
             run.load(folder / CHECKPOINT)
         distributed.barrier()  # nobody writes what another still reads
         if run.epoch < cfg.trainer.epochs:
-            _fit(cfg, run, training, testing, folder, device)
+            _fit(cfg, run, data, folder, device)
         elif first:
             write_metrics(run.rows, folder)  # in case the process was killed between checkpoint and metrics
             say(f"{folder}: already trained, {run.epoch} epochs")
@@ -114,17 +145,21 @@ def _logger(cfg: DictConfig, run: RunState, folder: Path) -> Iterator[Callable[[
         logger.finish()
 
 
-def _fit(cfg: DictConfig, run: RunState, training: Images, testing: Images, folder: Path, device: torch.device) -> None:
+def _fit(cfg: DictConfig, run: RunState, data: Data, folder: Path, device: torch.device) -> None:
     """The epochs that are left, a checkpoint after each."""
-    batches = make_batches(cfg, training, device, training=True)
-    validation = make_batches(cfg, testing, device, training=False)
+    size = len(data.training) + (len(data.held_out) if data.held_out else 0)
+    batches = make_batches(cfg, data.training, device, training=True, synthetic=data.synthetic, epoch_size=size)
+    validation = make_batches(cfg, data.testing, device, training=False)
+    selection = None
+    if data.held_out:
+        selection = Selection(cfg, run, make_batches(cfg, data.held_out, device, training=False), folder)
     epochs, steps, first = cfg.trainer.epochs, len(batches), distributed.rank() == 0
     if first:
         write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg))
     say(f"{folder}: {label(cfg)}, epochs {run.epoch + 1} to {epochs} on {cfg.trainer.devices} x {device.type}")
     name = f"train {label(cfg)} seed {cfg.seed}"
     with _logger(cfg, run, folder) as log, bar(name, epochs * steps, run.epoch * steps) as progress:
-        one = Epochs(cfg, run, batches, validation, folder, progress)
+        one = Epochs(cfg, run, batches, validation, selection, folder, progress)
         for epoch in range(run.epoch + 1, epochs + 1):
             row = one.train(epoch)
             run.epoch = epoch

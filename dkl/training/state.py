@@ -67,6 +67,11 @@ class RunState:
     rows: list[Row] = field(default_factory=list)
     best: float = -1.0
 
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is evaluated: with averaged weights where an average is kept."""
+        return self.model if self.average is None else self.average.model
+
     def save(self, path: Path) -> None:
         """Write everything to ``path`` atomically."""
         content = {

@@ -1,0 +1,82 @@
+"""Robust accuracy on held-out training images while training goes on, and the weights of the best epoch.
+
+Robust overfitting shows in it: the robust accuracy of adversarially trained networks often falls long before training
+ends (Rice et al. 2020). ``best.pt`` says which epoch it holds, of which weights, and by which attack it was chosen.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from dkl import checkpoint
+from dkl.attacks import attack_mode, quick_attack
+from dkl.data import Batches
+from dkl.distributed import rank, sum_over_ranks
+from dkl.threat import parse_eps
+from dkl.training.metrics import Row
+from dkl.training.state import RunState
+
+BEST = "best.pt"
+
+
+def held_out(cfg: DictConfig, count: int) -> int:
+    """How many of ``count`` training images selection takes: as asked for, but at most a quarter of a small set."""
+    return min(cfg.selection.holdout, count // 4) if cfg.selection.every else 0
+
+
+def mean_over_ranks(flags: Tensor) -> float:
+    """The accuracy of bool ``flags[n]``, of which every process holds a part."""
+    counts = torch.stack([flags.sum(), torch.tensor(len(flags))])
+    sum_over_ranks([counts])
+    return (counts[0] / counts[1]).item()
+
+
+@dataclass
+class Selection:
+    """Attacks ``batches`` of held-out images every so many epochs and keeps the best weights in ``folder``."""
+
+    cfg: DictConfig
+    run: RunState
+    batches: Batches
+    folder: Path
+
+    def after(self, epoch: int, epochs: int) -> Row:
+        """Robust accuracy after ``epoch``, where it is due: on the averaged weights where an average is kept."""
+        if epoch % self.cfg.selection.every and epoch != epochs:
+            return {}
+        accuracy = self._robust_accuracy()
+        if accuracy >= self.run.best:  # of equals the later one, as DM-Improves-AT keeps
+            self.run.best = accuracy
+            self._keep(epoch, accuracy)
+        return {"robust_accuracy": accuracy, "best_robust_accuracy": self.run.best}
+
+    def _robust_accuracy(self) -> float:
+        evaluation, model = self.cfg.evaluation, self.run.judged
+        perturb = quick_attack(
+            model,
+            self.cfg.selection.attack,
+            norm=evaluation.norm,
+            eps=parse_eps(evaluation.eps),
+            seed=evaluation.seed,
+        )
+        flags = []
+        with attack_mode(model), torch.no_grad():
+            for batch in self.batches.epoch():
+                predicted = model(perturb(batch.images, batch.labels)).argmax(-1)
+                flags.append((predicted == batch.labels).cpu())
+        return mean_over_ranks(torch.cat(flags))
+
+    def _keep(self, epoch: int, accuracy: float) -> None:
+        if rank() > 0:
+            return
+        content = {
+            "model": self.run.judged.state_dict(),
+            "epoch": epoch,
+            "weights": "last" if self.run.average is None else "average",
+            "accuracy": accuracy,
+            "attack": self.cfg.selection.attack,
+        }
+        checkpoint.save(self.folder / BEST, content)
