@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from dkl.config import Precision, check
-from dkl.data import Augment, Batches, Images
-from dkl.distributed import launched
+from dkl.data import Augment, Batches, Images, Synthetic
+from dkl.distributed import launched, rank, world
 from dkl.errors import UserError
 from dkl.tasks import Task
 
@@ -61,6 +61,17 @@ def load_data(cfg: DictConfig) -> tuple[Images, Images]:
     return train.balanced(cfg.train_size), test.balanced(cfg.test_size)
 
 
+def load_synthetic(cfg: DictConfig) -> Synthetic | None:
+    """Synthetic images of a ``data`` configuration, mapped; None without. Raises UserError where they do not fit it."""
+    files, fraction = list(cfg.synthetic.files), cfg.synthetic.fraction
+    if not 0 <= fraction < 1 or bool(files) != (fraction > 0):
+        raise UserError(
+            f"data.synthetic.files names {len(files)} files and data.synthetic.fraction is {fraction}: give files and "
+            "a fraction between 0 and 1, or neither and 0"
+        )
+    return Synthetic(files, shape=list(cfg.shape), num_classes=cfg.num_classes) if files else None
+
+
 def pick_device(name: str) -> torch.device:
     """``auto`` is CUDA where there is one, else the CPU. Raises UserError on a device that is not there."""
     if name == "auto":
@@ -73,19 +84,36 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def make_batches(cfg: DictConfig, images: Images, device: torch.device, *, training: bool) -> Batches:
-    """Batches of ``images`` as training draws them, or in order and whole for validation."""
+def make_batches(
+    cfg: DictConfig,
+    images: Images,
+    device: torch.device,
+    *,
+    training: bool,
+    synthetic: Synthetic | None = None,
+    epoch_size: int | None = None,
+) -> Batches:
+    """This process's share of batches of ``images``: as training draws them, or in order and whole for validation.
+
+    With ``synthetic`` ones an epoch is as long as ``epoch_size`` images, the real ones before any was held out.
+    """
     channels_last = cfg.trainer.channels_last
     return Batches(
         images,
         cfg.trainer.batch_size if training else cfg.evaluation.batch_size,
         device=device,
-        augment=Augment(crop_padding=cfg.data.augment.crop_padding, flip=cfg.data.augment.flip) if training else None,
+        augment=Augment(**cfg.data.augment) if training else None,
         shuffle=training,
         drop_last=training and cfg.trainer.drop_last,
         seed=cfg.seed,
         dtype=torch.float64 if cfg.trainer.precision is Precision.float64 else torch.float32,
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+        rank=rank(),
+        world=world(),
+        workers=cfg.trainer.workers,
+        synthetic=synthetic,
+        fraction=cfg.data.synthetic.fraction,
+        epoch_size=epoch_size,
     )
 
 

@@ -105,7 +105,10 @@ def group(device: str, init_method: str = "env://", number: int = -1, size: int 
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     if device.startswith("cuda"):
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", max(number, 0))))
-    dist.init_process_group(backend, init_method=init_method, rank=number, world_size=size, timeout=patience)
+    store, number, size = next(dist.rendezvous(init_method, number, size))
+    earlier = (store.add("groups", 1) - 1) // size  # torchrun's store outlives a group: keys of its own for each
+    store = dist.PrefixStore(f"group{earlier}", store)
+    dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=patience)
     try:
         yield
     finally:
@@ -114,7 +117,6 @@ def group(device: str, init_method: str = "env://", number: int = -1, size: int 
 
 def _entry(number: int, folder: str, size: int, device: str, function: Callable[..., object], args: tuple) -> None:
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number))
-    os.environ["RANK"] = str(number)  # the console lets only the first speak
     with group(device, f"file://{folder}/store", number, size):
         try:
             function(*args)
@@ -134,7 +136,10 @@ def launch(function: Callable[..., object], args: tuple, *, processes: int, devi
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            start_processes(_entry, (folder, processes, device, function, args), processes, start_method="spawn")
+            arguments = (folder, processes, device, function, args)
+            context = start_processes(_entry, arguments, processes, join=False, start_method="spawn")
+            while not context.join(grace_period=5):  # where one fails the others notice, and end by themselves
+                pass
         except ProcessException:
             said = sorted([*Path(folder).glob("*.mistake"), *Path(folder).glob("*.fault")])
             if not said:

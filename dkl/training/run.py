@@ -78,7 +78,7 @@ def _load(cfg: DictConfig) -> Data:
     training, testing = load_data(cfg.data)
     synthetic, sha = load_synthetic(cfg.data), training.sha256
     if synthetic:
-        sha = digest([sha, synthetic.fingerprint], length=64)
+        sha = digest([sha, synthetic.sha256], length=64)
     count = held_out(cfg, len(training))
     rest, held = training.holdout(count) if count else (training, None)
     return Data(rest, testing, held, synthetic, sha)

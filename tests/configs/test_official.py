@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from dkl.build import build_task
+from dkl.build import build_averaging, build_task, preflight
 from dkl.config import compose_config
+from dkl.errors import UserError
 from dkl.losses import IKL, KL
-from dkl.tasks import AdversarialTraining
-from dkl.training.schedules import SCHEDULES
+from dkl.tasks import AWP, AdversarialTraining
+from dkl.training.optimizer import make_optimizer, set_schedule
 
 
 def make_task(*overrides: str) -> AdversarialTraining:
@@ -32,7 +33,7 @@ def test_the_optimiser_and_the_length() -> None:
 def test_the_rates(epoch: int) -> None:
     cfg = compose_config("train", ["recipe=official", "data=cifar100"])
     o = cfg.optimizer
-    lr = o.lr * SCHEDULES[o.schedule.value](epoch, cfg.trainer.epochs, o.warmup_epochs)
+    lr = set_schedule(o, torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), epoch, cfg.trainer.epochs)
     assert lr == pytest.approx(0.1 * (1 + math.cos(math.pi * epoch / 201)), rel=1e-12)
 
 
@@ -57,6 +58,48 @@ def test_the_objectives() -> None:
     cross_entropy = IKL(wmse_weight=0.0, ce_weight=1.0, weighting="sample")(natural, adversarial)
     gradients = [torch.autograd.grad(loss, adversarial)[0] for loss in (KL()(natural, adversarial), cross_entropy)]
     torch.testing.assert_close(*gradients)
+
+
+def test_weights_are_perturbed_and_averaged() -> None:
+    for recipe in ("official", "trades_awp"):
+        assert make_task(f"recipe={recipe}", "data=cifar100").awp == AWP(gamma=0.005, start=10)
+        rule = build_averaging(compose_config("train", [f"recipe={recipe}"]))
+        assert (rule.per, rule.decay, rule.start, rule.buffers) == ("epoch", 0.9, 0.0, "average")
+    assert make_task().awp.gamma == 0
+
+
+def test_the_trades_baseline() -> None:
+    # --beta 9 --lr 0.2, KL attack, no partial batch, lr = 0.2·½(1 + cos(π(e − 1)/E))
+    cfg = compose_config("train", ["recipe=trades_awp", "data=cifar100"])
+    task = make_task("recipe=trades_awp", "data=cifar100")
+    assert (task.loss, task.attack.objective) == (KL(weight=9.0), KL(weight=1.0))
+    assert cfg.trainer.drop_last
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    rates = [set_schedule(cfg.optimizer, optimizer, epoch, 200) for epoch in (1, 101)]
+    assert rates == pytest.approx([0.2, 0.1])
+
+
+def test_the_recipe_with_synthetic_images() -> None:
+    cfg = compose_config("train", ["recipe=dm_50m", "data=cifar100_50m", "loss=kl", "loss.weight=5"])
+    task = make_task("recipe=dm_50m", "data=cifar100_50m", "loss=kl", "loss.weight=5")
+    assert (cfg.trainer.epochs, cfg.trainer.batch_size, cfg.data.synthetic.fraction) == (1600, 2048, 0.8)
+    assert (task.label_smoothing, task.natural_first, task.bn_warm_start, task.awp.gamma) == (0.1, True, True, 0.0)
+    budget = task.attack.at(1, 1600)
+    assert (budget.steps, task.attack.sigma, task.attack.batch_norm) == (10, None, "batch")
+    assert (budget.eps, budget.step_size) == pytest.approx((8 / 255, 2 / 255))
+    rule = build_averaging(cfg)
+    assert (rule.per, rule.decay, rule.start, rule.ramp, rule.buffers) == ("step", 0.995, 0.025, True, "copy")
+    assert (cfg.selection.holdout, cfg.selection.every, cfg.selection.attack) == (1024, 1, "cw-40")
+    assert (cfg.evaluation.weights, cfg.evaluation.batch_size, cfg.evaluation.seed) == ("best", 128, 1)
+    assert list(cfg.model.mean) == [0.5071, 0.4865, 0.4409]
+    network = nn.ModuleDict({"conv": nn.Linear(1, 1), "batchnorm_0": nn.BatchNorm1d(1)})
+    groups = make_optimizer(cfg.optimizer, network.named_parameters()).param_groups
+    assert [(len(group["params"]), group["weight_decay"]) for group in groups] == [(2, 5e-4), (2, 0.0)]
+
+
+def test_a_budget_of_the_paper_holds_a_recipe_to_what_it_builds_on() -> None:
+    with pytest.raises(UserError, match=r"selection\.holdout"):
+        preflight(compose_config("train", ["recipe=dm_20m", "budget=paper", "selection.holdout=10"]))
 
 
 def test_the_loss_and_the_prior() -> None:

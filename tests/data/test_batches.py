@@ -160,7 +160,7 @@ def test_crops_are_torchvisions_at_the_same_offsets() -> None:
     for number, image in enumerate(data.images):
         expected = transform(image)
         down, right = transform.drawn["top"], transform.drawn["left"]
-        assert torch.equal(batches.crops[number, :, down, right], expected)
+        assert torch.equal(batches.windows[number, :, down, right], expected)
         offsets.add((down, right))
     assert len(offsets) > 25
 

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from torch.nn.functional import cross_entropy
 
 from dkl import checkpoint
 from dkl.build import build_model, load_data
 from dkl.config import compose_config, run_folder
 from dkl.errors import UserError
-from dkl.training import run as run_module
+from dkl.losses import IKL
 from dkl.training import train
+from dkl.training.schedules import SCHEDULES, Shape
 from tests.training.common import assert_equal, make_config
 
 
@@ -124,18 +126,33 @@ def test_another_process_on_the_same_run_is_refused(tmp_path: Path) -> None:
     assert train(cfg) == folder  # the lock of a process that is gone holds nobody up
 
 
+def assert_it_repeats(cfg: DictConfig, content: dict[str, Any]) -> None:
+    """The file holds weights and images that give a loss which is not finite, as it says."""
+    model = build_model(cfg)
+    model.load_state_dict(content["model"])
+    natural, adversarial = model(content["images"]), model(content["adversarial_images"])
+    weights = content["task"]["prior"]["table"][content["labels"]]
+    loss = cross_entropy(natural, content["labels"]) + IKL()(natural, adversarial, weights)
+    assert not math.isfinite(loss)
+    assert not math.isfinite(content["loss"])
+    assert (content["epoch"], content["batch"]) == (3, 1)
+    assert content["config"]["loss"]["_target_"] == "dkl.losses.IKL"
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = train(make_config(tmp_path / "good", "optimizer.schedule=constant", epochs=4))
 
-    def explode(epoch: int, epochs: int, warmup: int) -> float:
+    def explode(epoch: int, epochs: int, shape: Shape) -> float:
         return 1.0 if epoch < 3 else 1e30
 
-    monkeypatch.setitem(run_module.SCHEDULES, "constant", explode)
+    monkeypatch.setitem(SCHEDULES, "constant", explode)
     cfg = make_config(tmp_path / "bad", "optimizer.schedule=constant", epochs=4)
-    with pytest.raises(UserError, match=r"epoch 3.*optimizer\.lr"):
+    with pytest.raises(UserError, match=r"epoch 3, batch 1;.*optimizer\.lr"):
         train(cfg)
+    (path,) = run_folder(cfg).glob("nonfinite-epoch3-batch1-*.pt")
+    assert_it_repeats(cfg, checkpoint.read(path))
     kept = checkpoint.read(run_folder(cfg) / "checkpoint.pt")
     assert kept["epoch"] == 2
     assert all(value.isfinite().all() for value in kept["model"].values())

@@ -1,0 +1,56 @@
+"""AutoAugment's policy for CIFAR-10 (Cubuk et al. 2019) on planned batches, in worker processes or in this one.
+
+torchvision's policy draws from torch's global generator; here each image has its own seed, and the generator is left
+as it was, so that neither the number of workers nor the rest of a program matters.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import AutoAugmentPolicy
+from torchvision.transforms.v2 import AutoAugment
+
+from dkl.data.augment import Augment
+from dkl.data.plan import Plan
+
+GREY = [128, 128, 128]
+
+
+class _SecondViews(Dataset[Tensor]):
+    """Indexed by plans."""
+
+    def __init__(self, images: Tensor, augment: Augment) -> None:
+        self.images, self.augment = images, augment
+        self.policy = AutoAugment(AutoAugmentPolicy.CIFAR10, fill=GREY)
+
+    def __getitem__(self, plan: Plan) -> Tensor:
+        assert plan.second is not None
+        assert plan.seeds is not None
+        windows = self.augment.windows(self.images[plan.chosen])
+        images = self.augment.apply(windows, torch.arange(len(windows)), plan.second)
+        before = torch.get_rng_state()
+        try:
+            return torch.stack([self._change(*pair) for pair in zip(images, plan.seeds.tolist(), strict=True)])
+        finally:
+            torch.set_rng_state(before)
+
+    def _change(self, image: Tensor, seed: int) -> Tensor:
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
+        return self.policy(image)
+
+
+def second_views(images: Tensor, augment: Augment, plans: Iterable[Plan], workers: int) -> Iterator[Tensor]:
+    """For each plan its images uint8 [n, 3, H, W] on the CPU, drawn by ``augment`` and changed by the policy.
+
+    ``workers`` processes work ahead by two batches each, 0 is this process; they end with the iterator.
+    """
+    loader = DataLoader(
+        _SecondViews(images, augment),
+        batch_size=None,
+        sampler=plans,
+        num_workers=workers,
+        generator=torch.Generator(),  # or the loader draws a seed for workers from the global one
+    )
+    yield from loader

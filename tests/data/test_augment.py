@@ -1,0 +1,238 @@
+"""Rotation is torchvision's and Pillow's, holes are cut as documented, second views are what they are called."""
+
+import multiprocessing
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from scipy.stats import chi2_contingency, chisquare, kstest
+from torch import Tensor
+from torchvision.transforms import AutoAugmentPolicy, v2
+
+from dkl.data import Augment, Batch, Batches, Images
+from dkl.data.augment import rotate
+from dkl.errors import UserError
+from tests.data.common import make_images
+
+FORK = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12, where threads are running
+
+
+def bytes_of(images: Tensor) -> Tensor:
+    return (images * 255).round().to(torch.uint8)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (9, 14), (15, 8)])
+def test_rotation_is_torchvisions_image_by_image(size: tuple[int, int]) -> None:
+    images = torch.randint(1, 256, (40, 3, *size), dtype=torch.uint8)
+    degrees = torch.linspace(-180, 180, 40)
+    expected = [
+        v2.functional.rotate(image, angle.item(), interpolation=v2.InterpolationMode.NEAREST, fill=0)
+        for image, angle in zip(images, degrees, strict=True)
+    ]
+    differing = (rotate(images, degrees) != torch.stack(expected)).any(1).float().mean()
+    assert differing < 0.002  # a source exactly between two pixels may go either way
+
+
+def test_rotation_is_pillows() -> None:
+    images = torch.randint(1, 256, (30, 3, 32, 32), dtype=torch.uint8)
+    degrees = torch.empty(30).uniform_(-15, 15)
+    expected = [
+        torch.from_numpy(np.array(Image.fromarray(image.permute(1, 2, 0).numpy()).rotate(angle.item())))
+        for image, angle in zip(images, degrees, strict=True)
+    ]
+    got = rotate(images, degrees).permute(0, 2, 3, 1)
+    assert (got != torch.stack(expected)).any(-1).float().mean() < 0.002
+
+
+def test_angles_are_uniform_and_each_images_own() -> None:
+    """Of an image of a single lit pixel right of the centre, the angle can be read."""
+    size, count = 129, 400
+    image = torch.zeros(1, size, size, dtype=torch.uint8)
+    image[0, size // 2 - 1 : size // 2 + 2, size - 6 : size - 2] = 255
+    data = Images(image.expand(count, 1, size, size), torch.zeros(count, dtype=torch.int64))
+    batch = next(Batches(data, count, augment=Augment(rotation=15), seed=4).epoch())
+    place = torch.arange(size) - size // 2
+    lit = batch.images[:, 0] > 0
+    down = (lit * place[:, None]).sum((1, 2)) / lit.sum((1, 2))
+    right = (lit * place[None, :]).sum((1, 2)) / lit.sum((1, 2))
+    angles = torch.atan2(-down, right).rad2deg()
+    assert kstest(angles.numpy(), "uniform", args=(-15, 30)).pvalue > 0.001
+    assert kstest(torch.stack([angles[::2], angles[1::2]]).diff(dim=0).numpy()[0] / 30, triangle).pvalue > 0.001
+
+
+def triangle(x: Any) -> Any:
+    """Distribution of the difference of two independent uniform variables."""
+    return np.where(x < 0, (1 + x) ** 2 / 2, 1 - (1 - x) ** 2 / 2)
+
+
+def crop_of(length: int, centre: tuple[int, int], size: tuple[int, int]) -> bytes:
+    """A white image of ``size`` with a hole around ``centre``, by the loops of DeVries and Taylor's definition."""
+    image = np.full(size, 255, np.uint8)
+    for row in range(centre[0] - length // 2, centre[0] - length // 2 + length):
+        for column in range(centre[1] - length // 2, centre[1] - length // 2 + length):
+            if 0 <= row < size[0] and 0 <= column < size[1]:
+                image[row, column] = 0
+    return image.tobytes()
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+def test_every_centre_of_a_hole_is_as_likely_as_every_other(length: int) -> None:
+    size, count = (5, 7), 7000
+    expected = Counter(crop_of(length, (row, column), size) for row in range(5) for column in range(7))
+    white = torch.full((count, 2, *size), 255, dtype=torch.uint8)
+    batches = Batches(Images(white, torch.zeros(count, dtype=torch.int64)), 100, augment=Augment(cutout=length))
+    got: Counter[bytes] = Counter()
+    for batch in batches.epoch(1):
+        assert torch.equal(batch.images[:, 0], batch.images[:, 1])
+        got.update(image.numpy().tobytes() for image in bytes_of(batch.images[:, 0]))
+    assert got.keys() == expected.keys()
+    frequencies = np.array([got[key] / count for key in expected])
+    assert chisquare(frequencies * count, np.array(list(expected.values())) * count / 35).pvalue > 0.001
+
+
+def test_a_cutout_view_is_another_draw_with_a_hole_of_16() -> None:
+    data = Images(torch.randint(1, 256, (60, 3, 32, 32), dtype=torch.uint8), torch.arange(60) % 7)
+    plain = next(Batches(data, 60, augment=Augment(crop_padding=4, flip=True), seed=1).epoch(2))
+    batch = next(Batches(data, 60, augment=Augment(crop_padding=4, flip=True, second_view="cutout"), seed=1).epoch(2))
+    first, second = batch.images.chunk(2)
+    assert (batch.views, batch.total, batch.share, len(batch.labels)) == (2, 60, 1.0, 120)
+    assert batch.labels.tolist() == 2 * data.labels.tolist()
+    assert torch.equal(first, plain.images)
+    padded, apart, widest = F.pad(data.images, (4,) * 4), 0, 0
+    for number, image in enumerate(bytes_of(second)):
+        crops = [padded[number, :, down : down + 32, right : right + 32] for down in range(9) for right in range(9)]
+        variants = torch.stack(crops + [crop.flip(2) for crop in crops])
+        fits = ((variants == image) | (image == 0)).flatten(1).all(1)
+        assert fits.sum() == 1
+        hole = (variants[fits][0] != image).any(0)
+        rows, columns = hole.any(1).nonzero(), hole.any(0).nonzero()
+        box = image[:, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert not box.any()
+        assert min(box.shape[1:]) >= 4  # 8 where the border clips it, 4 of them may be padding
+        assert max(box.shape[1:]) <= 16
+        widest = max(widest, min(box.shape[1:]))
+        apart += not torch.equal(bytes_of(first[number]), variants[fits][0])
+    assert widest == 16
+    assert apart > 50
+
+
+def policy_outcomes(image: Tensor, draws: int) -> Counter[bytes]:
+    """What torchvision's policy makes of one image, drawn from the global generator."""
+    policy = v2.AutoAugment(AutoAugmentPolicy.CIFAR10, fill=128)
+    return Counter(policy(image).numpy().tobytes() for _ in range(draws))
+
+
+def test_the_policy_is_torchvisions_for_cifar10_with_grey_fill() -> None:
+    image, count = torch.randint(256, (3, 16, 16), dtype=torch.uint8), 2000
+    expected = policy_outcomes(image, count)
+    data = Images(image.expand(count, 3, 16, 16), torch.zeros(count, dtype=torch.int64))
+    got: Counter[bytes] = Counter()
+    for batch in Batches(data, 500, augment=Augment(second_view="autoaugment")).epoch():
+        first, second = bytes_of(batch.images).chunk(2)
+        assert torch.equal(first, image.expand(500, 3, 16, 16))
+        got.update(view.numpy().tobytes() for view in second)
+    common = [key for key in expected | got if expected[key] + got[key] >= 10]
+    table = np.array([[counts[key] for key in common] for counts in (expected, got)])
+    assert table.sum() > 0.85 * 2 * count
+    rest = 2 * [count] - table.sum(1)
+    assert chi2_contingency(np.column_stack([table, rest])).pvalue > 0.001
+
+
+def views(workers: int, *, epoch: int = 0, seed: int = 0, batch_size: int = 5, **shared: int) -> list[Batch]:
+    torch.manual_seed(7)
+    data = make_images(13, (3, 16, 16))
+    augment = Augment(crop_padding=2, flip=True, rotation=10, second_view="autoaugment")
+    batches = Batches(data, batch_size, augment=augment, shuffle=True, seed=seed, workers=workers, **shared)
+    return list(batches.epoch(epoch))
+
+
+@FORK
+def test_policies_are_the_same_whatever_the_workers_and_leave_the_global_generator_alone() -> None:
+    runs = []
+    for workers in (0, 1, 2):
+        runs.append(views(workers))
+        here = torch.get_rng_state()
+        torch.manual_seed(7)
+        make_images(13, (3, 16, 16))
+        assert torch.equal(here, torch.get_rng_state())
+    for other in runs[1:]:
+        for one, two in zip(runs[0], other, strict=True):
+            assert torch.equal(one.images, two.images)
+            assert torch.equal(one.labels, two.labels)
+    firsts = {batch[0].images[5:].numpy().tobytes() for batch in (runs[0], views(0, epoch=1), views(0, seed=1))}
+    assert len(firsts) == 3
+
+
+def test_an_images_policy_does_not_depend_on_the_batch_size() -> None:
+    torch.manual_seed(7)
+    data, found = make_images(13, (3, 16, 16), classes=13), []
+    for size in (4, 13):
+        batches = Batches(data, size, augment=Augment(second_view="autoaugment"), shuffle=True, seed=2)
+        seconds: dict[int, bytes] = {}
+        for batch in batches.epoch(3):
+            chunk = batch.images.chunk(2)[1]
+            seconds |= {
+                label: view.numpy().tobytes() for label, view in zip(batch.labels.tolist(), chunk, strict=False)
+            }
+        found.append(seconds)
+    assert found[0] == found[1]
+    assert len(found[0]) == 13
+
+
+@FORK
+@pytest.mark.parametrize("how", ["exhausted", "closed", "dropped", "failed"])
+def test_no_worker_outlives_the_epoch(how: str) -> None:
+    data = make_images(40, (3, 16, 16))
+    batches = Batches(data, 4, augment=Augment(second_view="autoaugment"), workers=2)
+    iterator: Iterator[Batch] = batches.epoch()
+    next(iterator)
+    assert len(multiprocessing.active_children()) == 2
+    if how == "exhausted":
+        assert len(list(iterator)) == 9
+    elif how == "closed":
+        iterator.close()
+    elif how == "failed":
+        with pytest.raises(ZeroDivisionError):
+            step(iterator)
+    del iterator
+    assert multiprocessing.active_children() == []
+
+
+def step(batches: Iterator[Batch]) -> None:
+    """A training loop that fails."""
+    for batch in batches:
+        _ = len(batch.labels) // 0
+
+
+BAD = {
+    "second_view": [{"second_view": "autoagument"}],
+    "rotation": [{"rotation": -1.0}, {"rotation": 181.0}, {"rotation": float("nan")}],
+    "cutout": [{"cutout": -1}],
+    "crop_padding": [{"crop_padding": -4}],
+}
+
+
+@pytest.mark.parametrize(("key", "values"), [(key, values) for key, cases in BAD.items() for values in cases])
+def test_values_that_make_no_sense_are_named(key: str, values: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=rf"data\.augment\.{key}={values[key]}"):
+        Augment(**values)
+
+
+@pytest.mark.parametrize(
+    ("shape", "augment", "wrong"),
+    [
+        ((1, 32, 32), Augment(second_view="autoaugment"), "autoaugment needs 3 channels"),
+        ((1, 8, 8), Augment(second_view="cutout"), "second_view=cutout"),
+        ((3, 8, 32), Augment(cutout=8), "cutout=8"),
+    ],
+)
+def test_images_that_cannot_be_changed_so_are_refused(
+    shape: tuple[int, int, int], augment: Augment, wrong: str
+) -> None:
+    with pytest.raises(UserError, match=wrong):
+        Batches(make_images(4, shape), 2, augment=augment)

@@ -1,0 +1,197 @@
+"""Batches of real and synthetic images are made up as in DM-Improves-AT, and configurations make them."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from dkl.build import load_synthetic, make_batches
+from dkl.config import compose_config
+from dkl.data import Augment, Batch, Batches, Images, Synthetic
+from dkl.errors import UserError
+
+REAL, GENERATED = 23, 40
+
+
+def make_real(size: int = 6) -> Images:
+    """Images labelled by their place."""
+    return Images(torch.randint(1, 256, (REAL, 3, size, size), dtype=torch.uint8), torch.arange(REAL))
+
+
+def make_synthetic(folder: Path, size: int = 6, count: int = GENERATED) -> Synthetic:
+    """Two parts, labelled on from the real ones."""
+    draw = np.random.default_rng(1)
+    pixels, labels = draw.integers(1, 256, size=(count, size, size, 3), dtype=np.uint8), np.arange(count) + REAL
+    for name, part in (("a", slice(0, 15)), ("b", slice(15, count))):
+        np.savez(folder / f"{name}.npz", image=pixels[part], label=labels[part])
+    return Synthetic([folder / "a.npz", folder / "b.npz"], shape=(3, size, size), num_classes=REAL + count)
+
+
+def mix(folder: Path, batch_size: int, fraction: float, **options: Any) -> Batches:
+    options = {"shuffle": True, **options}
+    return Batches(make_real(), batch_size, synthetic=make_synthetic(folder), fraction=fraction, **options)
+
+
+def real_of(batch: Batch) -> list[int]:
+    return [label for label in batch.labels.tolist() if label < REAL]
+
+
+@pytest.mark.parametrize(("batch_size", "fraction"), [(10, 0.7), (5, 0.6), (8, 0.8), (64, 0.5)])
+def test_passes_over_the_real_images_follow_one_another(tmp_path: Path, batch_size: int, fraction: float) -> None:
+    batches, share = mix(tmp_path, batch_size, fraction, epoch_size=31 * batch_size - 1), batch_size
+    while share > batch_size * (1 - fraction) + 1e-9:  # real images a batch
+        share -= 1
+    share = max(share, batch_size - int(batch_size * fraction))
+    drawn = [real_of(batch) for batch in batches.epoch(4)]
+    assert len(drawn) == len(batches) == 31
+    assert all(len(batch.labels) == batch_size for batch in batches.epoch(4))
+    passes: list[list[int]] = [[]]
+    for own in drawn:
+        assert len(own) == min(share, REAL - len(passes[-1]))  # the last of a pass may be fewer
+        passes[-1] += own
+        if len(passes[-1]) == REAL:
+            passes.append([])
+    assert all(sorted(whole) == list(range(REAL)) for whole in passes[:-1])
+    assert all(one != two for one, two in pairwise(passes[:-1]))
+    assert len(set(passes[-1])) == len(passes[-1])
+
+
+def test_synthetic_images_are_uniform_with_replacement_and_places_are_shuffled(tmp_path: Path) -> None:
+    batches = mix(tmp_path, 10, 0.7, epoch_size=20_000)
+    labels = torch.stack([batch.labels for batch in batches.epoch()])
+    synthetic = labels[labels >= REAL]
+    assert chisquare((synthetic - REAL).bincount(minlength=GENERATED).numpy()).pvalue > 0.001
+    assert any(len(set(row)) < len(row) for row in labels.tolist())
+    places = (labels < REAL).sum(0).numpy()
+    assert chisquare(places).pvalue > 0.001
+
+
+def test_pixels_and_labels_belong_together_and_both_kinds_are_augmented(tmp_path: Path) -> None:
+    real, synthetic = make_real(), make_synthetic(tmp_path)
+    pixels = torch.cat([real.images, synthetic.take(torch.arange(GENERATED))[0]])
+    plain = Batches(real, 16, shuffle=True, synthetic=synthetic, fraction=0.5, epoch_size=160)
+    for batch in plain.epoch():
+        assert torch.equal((batch.images * 255).round(), pixels[batch.labels].float())
+    changed = {True: 0, False: 0}
+    padded = torch.nn.functional.pad(pixels, (2,) * 4)
+    augment = Augment(crop_padding=2, flip=True)
+    for batch in Batches(real, 16, shuffle=True, synthetic=synthetic, fraction=0.5, augment=augment).epoch():
+        for image, label in zip((batch.images * 255).round(), batch.labels.tolist(), strict=True):
+            crops = padded[label].unfold(1, 6, 1).unfold(2, 6, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
+            variants = torch.cat([crops, crops.flip(-1)]).float()
+            assert (variants == image).flatten(1).all(1).any()
+            changed[label < REAL] += not torch.equal(image, pixels[label].float())
+    assert min(changed.values()) >= 8
+
+
+def test_seed_and_epoch_fix_mixed_batches(tmp_path: Path) -> None:
+    drawn = {}
+    for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0)):
+        batches = mix(tmp_path, 10, 0.7, seed=seed)
+        drawn.setdefault((seed, epoch), []).append(tuple(tuple(b.labels.tolist()) for b in batches.epoch(epoch)))
+    assert len({labels for same in drawn.values() for labels in same}) == 3
+    assert len(drawn[0, 0]) == 2
+
+
+def test_an_epoch_is_by_default_that_of_the_real_images(tmp_path: Path) -> None:
+    assert len(mix(tmp_path, 10, 0.7)) == 3
+    assert len(mix(tmp_path, 10, 0.7, drop_last=True)) == 3  # all batches are full
+    assert len(mix(tmp_path, 10, 0.7, epoch_size=50_000)) == 5000
+
+
+@pytest.mark.parametrize("fraction", [0.05, 1.0, 1.5, -0.7, 0.0])
+def test_a_fraction_that_leaves_only_one_kind_is_refused(tmp_path: Path, fraction: float) -> None:
+    with pytest.raises(UserError, match=rf"data\.synthetic\.fraction={fraction}"):
+        mix(tmp_path, 10, fraction)
+
+
+def test_second_views_of_synthetic_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.augment\.second_view=cutout"):
+        Batches(
+            make_real(32),
+            4,
+            synthetic=make_synthetic(tmp_path, 32),
+            fraction=0.5,
+            augment=Augment(second_view="cutout"),
+        )
+
+
+def compose(folder: Path, *options: str, data: str = "cifar10_1m") -> Any:
+    return compose_config("train", [f"data={data}", f"paths.data={folder}", "trainer.batch_size=10", *options])
+
+
+def write_cifar10_1m(folder: Path, count: int = 30) -> None:
+    (folder / "cifar10").mkdir()
+    pixels = np.random.default_rng(0).integers(256, size=(count, 32, 32, 3), dtype=np.uint8)
+    np.savez(folder / "cifar10" / "1m.npz", image=pixels, label=np.arange(count) % 10)
+
+
+def test_a_configuration_makes_mixed_batches(tmp_path: Path) -> None:
+    write_cifar10_1m(tmp_path)
+    cfg = compose(tmp_path, "seed=3")
+    synthetic, rest = load_synthetic(cfg.data), make_real(32)
+    batches = make_batches(cfg, rest, torch.device("cpu"), training=True, synthetic=synthetic, epoch_size=37)
+    assert len(batches) == 4
+    by_hand = Batches(
+        rest,
+        10,
+        augment=Augment(crop_padding=4, flip=True),
+        shuffle=True,
+        seed=3,
+        synthetic=synthetic,
+        fraction=0.7,
+        epoch_size=37,
+        memory_format=torch.channels_last,
+    )
+    for got, expected in zip(batches.epoch(1), by_hand.epoch(1), strict=True):
+        assert torch.equal(got.images, expected.images)
+        assert torch.equal(got.labels, expected.labels)
+    validation = make_batches(cfg, rest, torch.device("cpu"), training=False)
+    assert torch.equal(torch.cat([batch.labels for batch in validation.epoch()]), rest.labels)
+
+
+@pytest.mark.parametrize(
+    ("data", "files", "fraction", "rotation"),
+    [
+        ("cifar10", [], 0, 0),
+        ("cifar10_1m", ["cifar10/1m.npz"], 0.7, 0),
+        ("cifar10_20m", ["cifar10/20m_part1.npz", "cifar10/20m_part2.npz"], 0.8, 0),
+        ("cifar100_1m", ["cifar100/1m.npz"], 0.7, 15),
+        ("cifar100_50m", [f"cifar100/50m_part{part}.npz" for part in (1, 2, 3, 4)], 0.8, 15),
+    ],
+)
+def test_choices_are_those_of_dm_improves_at(data: str, files: list[str], fraction: float, rotation: float) -> None:
+    cfg = compose(Path("/data"), data=data).data
+    assert list(cfg.synthetic.files) == [f"/data/{file}" for file in files]
+    assert cfg.synthetic.fraction == fraction
+    assert dict(cfg.augment) == {
+        "crop_padding": 4,
+        "flip": True,
+        "rotation": rotation,
+        "cutout": 0,
+        "second_view": None,
+    }
+    assert (cfg.name, cfg.num_classes) == (("cifar100", 100) if "100" in data else ("cifar10", 10))
+    assert cfg.mean[0] == {"cifar10": 0.4914, "cifar100": 0.5071}[cfg.name]
+
+
+def test_no_files_are_no_synthetic_images(tmp_path: Path) -> None:
+    assert load_synthetic(compose(tmp_path, data="cifar10").data) is None
+
+
+@pytest.mark.parametrize(
+    "options", [["data.synthetic.fraction=0"], ["data.synthetic.fraction=1"], ["data.synthetic.files=[]"]], ids=str
+)
+def test_files_and_fraction_go_together(tmp_path: Path, options: list[str]) -> None:
+    write_cifar10_1m(tmp_path)
+    with pytest.raises(UserError, match=r"data\.synthetic\.files .*data\.synthetic\.fraction"):
+        load_synthetic(compose(tmp_path, *options).data)
+
+
+def test_a_missing_file_is_named_before_training(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cifar10/1m\.npz.*huggingface"):
+        load_synthetic(compose(tmp_path).data)
