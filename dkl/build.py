@@ -135,7 +135,7 @@ def _check_model(cfg: DictConfig) -> None:
 def _check_devices(cfg: DictConfig) -> None:
     """Raise UserError where as many devices as asked for are not there."""
     devices, device, started = cfg.trainer.devices, pick_device(cfg.trainer.device), launched()
-    if started > 1 and devices != started:
+    if started > 1 and devices not in (1, started):
         raise UserError(f"trainer.devices={devices}, but torchrun has started {started} processes; make them equal")
     if device.type == "cuda" and not started and devices > torch.cuda.device_count():
         raise UserError(f"trainer.devices={devices}, but there are {torch.cuda.device_count()} GPUs here")

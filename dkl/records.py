@@ -29,7 +29,7 @@ Flags = dict[str, NDArray[np.bool_]]
 
 @dataclass(frozen=True, kw_only=True)
 class AttackResult:
-    """Accuracy left after one attack and all before it, and its wall-clock seconds."""
+    """Accuracy left after one attack and all before it, and its seconds, summed where several processes worked."""
 
     robust: float
     seconds: float
@@ -37,7 +37,11 @@ class AttackResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One evaluation of one set of weights. ``seed`` is training's; None for weights trained elsewhere."""
+    """One evaluation of one set of weights. ``seed`` is training's; None for weights trained elsewhere.
+
+    ``weights`` says which of a run's these are, and ``synthetic`` which generated images it trained on beside the real
+    ones; ``additional_data`` is RobustBench's word for real images from elsewhere.
+    """
 
     id: str
     method: str
@@ -68,6 +72,8 @@ class Record:
     git_commit: str | None = None
     training: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    weights: str = "last"
+    synthetic: str | None = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 }
 """``standard`` is AutoAttack. ``fast`` is its first two attacks, and is not called AutoAttack anywhere."""
 
-_PGD = re.compile(r"pgd-(\d+)")
+_STEPPED = re.compile(r"(pgd|cw)-([1-9]\d*)")
 
 
 def parse_eps(eps: str | float) -> float:
@@ -47,19 +47,19 @@ def parse_threat(norm: str, eps: str | float, key: str = "") -> float:
     return value
 
 
-def pgd_steps(name: str) -> int | None:
-    """K of an attack named ``pgd-K``; None for any other name."""
-    found = _PGD.fullmatch(name)
-    return int(found[1]) if found else None
+def parse_steps(name: str) -> tuple[str, int] | None:
+    """Objective and K of an attack named ``pgd-K`` or ``cw-K``; None for any other name."""
+    found = _STEPPED.fullmatch(name)
+    return (found[1], int(found[2])) if found else None
 
 
 def parse_attacks(attacks: Any) -> list[str]:
     """Attack names of a suite's name, one attack's name, or a list of names. Raises UserError, with the choices."""
     names = list(SUITES.get(attacks, (attacks,))) if isinstance(attacks, str) else [str(name) for name in attacks]
-    unknown = [name for name in names if name not in AUTOATTACK and pgd_steps(name) is None]
+    unknown = [name for name in names if name not in AUTOATTACK and parse_steps(name) is None]
     if unknown or not names or len(set(names)) != len(names):
         raise UserError(
             f"attacks={attacks} must be one of {', '.join(SUITES)}, or a list without repeats of "
-            f"{', '.join(AUTOATTACK)}, pgd-K (K steps of eps/4)"
+            f"{', '.join(AUTOATTACK)}, pgd-K, cw-K (K steps of eps/4)"
         )
     return names

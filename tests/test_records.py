@@ -107,7 +107,7 @@ def test_another_schema_is_refused(saved: Path, schema: int) -> None:
     assert f"schema is {schema}" in refused(change(saved, schema=schema))
 
 
-OPTIONAL = {"git_commit", "training", "warnings", "schema"}
+OPTIONAL = {"git_commit", "training", "warnings", "weights", "synthetic", "schema"}
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Record)])
@@ -119,6 +119,16 @@ def test_a_missing_field_is_named(saved: Path, name: str) -> None:
         assert records.load(saved).id == content["id"]
     else:
         assert f"lacks {name}" in refused(saved)
+
+
+def test_a_record_of_before_there_was_a_choice_is_of_the_last_weights(make_record: Make, tmp_path: Path) -> None:
+    record = make_record(weights="average at epoch 200", synthetic="cifar10/1m.npz, 70 % of every batch")
+    path = records.save(record, make_flags(record), tmp_path)
+    assert records.load(path) == record
+    content = json.loads(path.read_text())
+    del content["weights"], content["synthetic"]
+    path.write_text(json.dumps(content))
+    assert (records.load(path).weights, records.load(path).synthetic) == ("last", None)
 
 
 def test_an_unknown_field_is_named(saved: Path) -> None:
@@ -151,6 +161,8 @@ def test_an_unknown_field_is_named(saved: Path) -> None:
         ("per_attack", {"apgd-ce": {"robust": "half", "seconds": 1.0}}),
         ("git_commit", 12),
         ("warnings", "none"),
+        ("weights", None),
+        ("synthetic", ["1m.npz"]),
         ("schema", "1"),
     ],
 )

@@ -1,74 +1,28 @@
 """Attack after attack on the points still standing, batch by batch, saved after every batch.
 
 The order is AutoAttack's: an attack sees only images that every attack before it left correctly classified, cut into
-batches anew at its start, each batch attacked from a freshly seeded generator. A killed evaluation goes on at the next
-batch and ends with the flags of one never killed, which are those of the package called directly.
+batches anew at its start, each batch attacked from a freshly seeded generator. A killed evaluation goes on with the
+batches that are left and ends with the flags of one never killed, which are those of the package called directly.
+
+Several processes share the batches of an attack and tell each other what fell before the next one is cut, so their
+number changes neither batches nor seeds nor flags.
 """
 
-import io
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dkl.attacks import attack_mode
+from dkl.attacks import Perturb, attack_mode
 from dkl.console import Bar, bar
-from dkl.evaluation.suites import Perturb, passes
-from dkl.files import write_atomically
-
-Bools = NDArray[np.bool_]
-
-
-@dataclass
-class Standing:
-    """Where an evaluation is: ``clean`` flags, flags after each finished attack, and the attack under way."""
-
-    clean: Bools | None = None
-    after: dict[str, Bools] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    current: Bools | None = None
-    batches_done: int = 0
-
-    def save(self, path: Path) -> None:
-        """Write atomically, flags as they are."""
-        arrays: dict[str, Any] = {f"after/{name}": flags for name, flags in self.after.items()}
-        arrays |= {f"seconds/{name}": np.float64(seconds) for name, seconds in self.seconds.items()}
-        for name in ("clean", "current"):
-            if (flags := getattr(self, name)) is not None:
-                arrays[name] = flags
-        content = io.BytesIO()
-        np.savez(content, batches_done=np.int64(self.batches_done), **arrays)
-        write_atomically(path, lambda file: file.write(content.getvalue()))
-
-    @classmethod
-    def load(cls, path: Path) -> "Standing":
-        """What ``save`` wrote, or a fresh start where nothing lies at ``path``."""
-        if not path.exists():
-            return cls()
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
-        return cls(
-            clean=arrays.get("clean"),
-            after={n.removeprefix("after/"): a for n, a in arrays.items() if n.startswith("after/")},
-            seconds={n.removeprefix("seconds/"): float(a) for n, a in arrays.items() if n.startswith("seconds/")},
-            current=arrays.get("current"),
-            batches_done=int(arrays["batches_done"]),
-        )
-
-
-def _clean(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int, device: torch.device) -> Bools:
-    parts = [
-        (model(x.to(device)).argmax(1) == y.to(device)).cpu()
-        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)
-    ]
-    return torch.cat(parts).numpy()
+from dkl.distributed import gather, rank, world
+from dkl.evaluation.standing import Bools, Standing, State, load, merge, save
+from dkl.evaluation.suites import passes
 
 
 @contextmanager
@@ -81,38 +35,44 @@ def _counted(model: nn.Module, progress: Bar) -> Iterator[None]:
         handle.remove()
 
 
-def _run_attack(
-    name: str,
-    perturb: Perturb,
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    standing: Standing,
-    path: Path,
-    batch_size: int,
-    device: torch.device,
-    passes: int,
-) -> None:
-    """One attack on the points standing at its start, from the first batch not done; keeps ``standing`` on disk."""
-    start = next(reversed(standing.after.values())) if standing.after else standing.clean
-    assert start is not None
-    batches = torch.from_numpy(start).nonzero().squeeze(1).split(batch_size) if start.any() else ()
-    current = start.copy() if standing.current is None else standing.current
-    with bar(name, passes * len(batches), passes * standing.batches_done) as progress, _counted(model, progress):
-        for chosen in batches[standing.batches_done :]:
-            started = time.perf_counter()
-            x, y = images[chosen].to(device), labels[chosen].to(device)
-            predicted = model(perturb(x, y)).argmax(1)
-            current[chosen.numpy()] = (predicted == y).cpu().numpy()
-            standing.current = current
-            standing.batches_done += 1
-            standing.seconds[name] = standing.seconds.get(name, 0.0) + time.perf_counter() - started
-            standing.save(path)
-            progress.reach(passes * standing.batches_done, f"{current.mean():.2%} standing")
-    standing.after[name] = current
-    standing.seconds.setdefault(name, 0.0)
-    standing.current, standing.batches_done = None, 0
-    standing.save(path)
+@dataclass
+class _Evaluation:
+    """The images under attack, and where this process is with them."""
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    batch_size: int
+    device: torch.device
+    folder: Path
+    state: State
+
+    def attack(self, name: str, perturb: Perturb, start: Bools, cost: int) -> Bools:
+        """Flags after ``name`` on the points of ``start``; ``cost`` is about how many passes a batch takes.
+
+        This process does its share of the batches that are left.
+        """
+        batches = torch.from_numpy(start).nonzero().squeeze(1).split(self.batch_size) if start.any() else ()
+        standing = self.state.setdefault(name, Standing(start.copy(), np.full(len(batches), np.nan)))
+        finished = int(standing.done.sum())
+        mine = np.flatnonzero(~standing.done)[rank() :: world()]
+        total, reached = cost * (finished + len(mine)), cost * finished
+        with bar(name, total, reached) as progress, _counted(self.model, progress):
+            for count, number in enumerate(mine, finished + 1):
+                self._batch(perturb, batches[number], standing, number)
+                share = f"process 1 of {world()}" if world() > 1 else f"{standing.flags.mean():.2%} standing"
+                progress.reach(cost * count, share)
+        self.state[name] = merge(gather({name: standing}))[name]
+        return self.state[name].flags
+
+    def _batch(self, perturb: Perturb, chosen: Tensor, standing: Standing, number: int) -> None:
+        """Attack the images ``chosen``, and keep what became of them on disk."""
+        started = time.perf_counter()
+        x, y = self.images[chosen].to(self.device), self.labels[chosen].to(self.device)
+        predicted = self.model(perturb(x, y)).argmax(1)
+        standing.flags[chosen.numpy()] = (predicted == y).cpu().numpy()
+        standing.seconds[number] = time.perf_counter() - started
+        save(self.state, self.folder / f"{rank()}.npz")
 
 
 @torch.no_grad()
@@ -124,17 +84,18 @@ def run_attacks(
     *,
     batch_size: int,
     device: torch.device,
-    path: Path,
+    folder: Path,
     num_classes: int = 10,
-) -> Standing:
-    """Flags of ``images[N, C, H, W]`` in [0, 1] with ``labels[N]`` after each of ``attacks``, resumed from ``path``."""
-    standing = Standing.load(path)
+) -> State:
+    """Where ``clean`` and all ``attacks`` left ``images[N, C, H, W]`` in [0, 1], resumed from ``folder``.
+
+    Every process of the group, where there is one, calls this alike and gets the same. Seconds of a batch are those of
+    the process that did it; their sum is what one process would have taken, not the time that passed.
+    """
+    state = merge(gather(load(folder)))  # all have read before any writes
+    evaluation = _Evaluation(model, images, labels, batch_size, device, folder, state)
     with attack_mode(model):
-        if standing.clean is None:
-            standing.clean = _clean(model, images, labels, batch_size, device)
-            standing.save(path)
+        flags = evaluation.attack("clean", lambda x, y: x, np.ones(len(labels), dtype=np.bool_), 1)
         for name, perturb in attacks.items():
-            if name not in standing.after:
-                count = passes(name, num_classes)
-                _run_attack(name, perturb, model, images, labels, standing, path, batch_size, device, count)
-    return standing
+            flags = evaluation.attack(name, perturb, flags, passes(name, num_classes))
+    return {name: state[name] for name in ("clean", *attacks)}

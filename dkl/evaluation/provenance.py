@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dkl.distributed import world
+
 PACKAGES = ("dkl", "torch", "torchvision", "timm", "numpy", "pyautoattack")
 
 
@@ -38,9 +40,11 @@ def _cpu_name() -> str:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """The device that ran, with its cores and torch threads, and whether convolutions used TF32."""
+    """The device that ran, with its cores and torch threads, how many such, and whether convolutions used TF32."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     found = {"device": device.type, "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    if world() > 1:
+        found["processes"] = world()
     return found | ({"tf32": torch.backends.cudnn.allow_tf32} if device.type == "cuda" else {})
 
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from dkl import checkpoint
 from dkl.config import EvaluationConfig, config_hash, hashed, label, row_hash
 from dkl.errors import UserError
+from dkl.evaluation.weights import Weights, choose_weights
 from dkl.threat import NORMS, Norm, parse_attacks, parse_threat
 
 
@@ -17,19 +18,29 @@ class Subject:
     """What is evaluated: its configuration (``data`` and ``model`` at least), its weights' file and its names."""
 
     cfg: DictConfig
-    weights: Path
+    weights: Weights
     method: str
     budget: str
     seed: int | None
     row_hash: str | None = None
     config_hash: str = ""
     training: dict[str, Any] | None = None
+    synthetic: str | None = None
 
     @property
     def title(self) -> str:
         """Method and seed, fit for a file name."""
         seed = "foreign" if self.seed is None else f"s{self.seed}"
         return f"{self.method.replace('/', '_').replace(' ', '_')}-{seed}"
+
+
+def _synthetic(trained: DictConfig) -> str | None:
+    """The generated images that a run trained on: files, without the way to them, and their share of every batch."""
+    files = OmegaConf.select(trained, "data.synthetic.files")
+    if not files:
+        return None
+    names = ", ".join("/".join(Path(file).parts[-2:]).lstrip("/") for file in files)
+    return f"{names}, {100 * trained.data.synthetic.fraction:g} % of every batch"
 
 
 def own_run(cfg: DictConfig) -> Subject:
@@ -40,23 +51,24 @@ def own_run(cfg: DictConfig) -> Subject:
     trained = OmegaConf.load(folder / "config.yaml")
     assert isinstance(trained, DictConfig)
     trained.paths = cfg.paths
-    weights = folder / "checkpoint.pt"
-    content = checkpoint.read(weights)
+    path = folder / "checkpoint.pt"
+    content = checkpoint.read(path)
     if "epoch" not in content:
-        raise UserError(f"{weights} is not from dkl train; evaluate it by checkpoint={weights} model=… data=…")
+        raise UserError(f"{path} is not from dkl train; evaluate it by checkpoint={path} model=… data=…")
     done = content["epoch"]
     if done < trained.trainer.epochs:
         raise UserError(f"{folder} has trained {done} of {trained.trainer.epochs} epochs: finish it, then evaluate")
-    name = cfg.label or label(trained)
+    asked = cfg.weights or OmegaConf.select(trained, "evaluation.weights")
     return Subject(
         cfg=trained,
-        weights=weights,
-        method=name,
+        weights=choose_weights(folder, content, asked),
+        method=cfg.label or label(trained),
         budget=trained.budget.name,
         seed=trained.seed,
         row_hash=row_hash(trained),
         config_hash=config_hash(trained),
         training={**hashed(trained), "data_sha256": content["data_sha256"]},
+        synthetic=_synthetic(trained),
     )
 
 
@@ -64,9 +76,10 @@ def foreign(cfg: DictConfig) -> Subject:
     """Weights trained elsewhere, for a named model and data set."""
     if not cfg.data or not cfg.model:
         raise UserError(f"checkpoint={cfg.checkpoint} needs the network and the data: add model=… data=…")
-    return Subject(
-        cfg=cfg, weights=Path(cfg.checkpoint), method=cfg.label or Path(cfg.checkpoint).stem, budget="own", seed=None
-    )
+    if cfg.weights:
+        raise UserError(f"weights={cfg.weights} is for run=FOLDER; of checkpoint={cfg.checkpoint} there is one set")
+    path = Path(cfg.checkpoint)
+    return Subject(cfg=cfg, weights=Weights(path), method=cfg.label or path.stem, budget="own", seed=None)
 
 
 @dataclass(frozen=True)

@@ -1,38 +1,14 @@
 """The attacks an evaluation can be made of, by name, and the suites that have names of their own."""
 
-from collections.abc import Callable
-
 import torch
-import torch.nn.functional as F
 from pyautoattack import AutoAttack
-from torch import Tensor, nn
+from torch import nn
 
-from dkl.attacks import pgd
+from dkl.attacks import Perturb, quick_attack
 from dkl.errors import UserError
-from dkl.threat import AUTOATTACK, Norm, pgd_steps
-
-Perturb = Callable[[Tensor, Tensor], Tensor]
-"""Images ``[B, ...]`` and labels ``[B]`` -> adversarial images."""
+from dkl.threat import AUTOATTACK, Norm, parse_steps
 
 PACKAGE_NORMS: dict[Norm, str] = {"linf": "Linf", "l2": "L2"}
-
-
-def _pgd(model: nn.Module, steps: int, *, norm: Norm, eps: float, seed: int) -> Perturb:
-    """PGD of ``steps`` steps of eps/4 on the cross-entropy, from a uniform start that ``seed`` fixes."""
-
-    def perturb(x: Tensor, y: Tensor) -> Tensor:
-        return pgd(
-            model,
-            x,
-            lambda logits: F.cross_entropy(logits, y, reduction="sum"),
-            eps=eps,
-            step_size=eps / 4,
-            steps=steps,
-            norm=norm,
-            generator=torch.Generator(x.device).manual_seed(seed),
-        )
-
-    return perturb
 
 
 def targets(num_classes: int) -> int:
@@ -42,9 +18,10 @@ def targets(num_classes: int) -> int:
 
 def passes(name: str, num_classes: int) -> int:
     """About how many forward passes ``name`` takes for a batch that it does not fool: for progress bars."""
-    steps = pgd_steps(name)
+    if stepped := parse_steps(name):
+        return stepped[1] + 1
     aims = targets(num_classes)
-    return steps or {"apgd-ce": 102, "apgd-t": 102 * aims, "fab-t": 206 * aims, "square": 5001}[name]
+    return {"apgd-ce": 102, "apgd-t": 102 * aims, "fab-t": 206 * aims, "square": 5001}[name]
 
 
 def check_classes(names: list[str], num_classes: int) -> None:
@@ -76,6 +53,6 @@ def make_attacks(
         "fab-t": package.fab.perturb,
         "square": package.square.perturb,
     }
-    steps = {name: count for name in names if (count := pgd_steps(name)) is not None}
-    known |= {name: _pgd(model, count, norm=norm, eps=eps, seed=seed) for name, count in steps.items()}
+    quick = [name for name in names if parse_steps(name)]
+    known |= {name: quick_attack(model, name, norm=norm, eps=eps, seed=seed) for name in quick}
     return {name: known[name] for name in names}

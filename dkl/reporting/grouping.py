@@ -22,12 +22,20 @@ def threat(record: Record) -> tuple[str, str, float]:
     return record.dataset, record.norm, round(record.eps, 9)
 
 
+def weights(record: Record) -> str:
+    """Which weights of a run were evaluated, without the epoch: ``last``, ``average`` or ``best``."""
+    return record.weights.partition(" ")[0]
+
+
 def row(record: Record) -> tuple[Hashable, ...]:
     """What all records of one row share: the configuration but for its seed, the budget and the way of evaluating.
 
-    Weights trained elsewhere have no configuration: each checkpoint is a row.
+    Last, averaged and best weights are rows of their own. Weights trained elsewhere have no configuration: each
+    checkpoint is a row.
     """
-    trained = ("file", record.checkpoint_sha256) if record.seed is None else ("config", record.row_hash)
+    trained: tuple[str, ...] = ("config", record.row_hash, weights(record))
+    if record.seed is None:
+        trained = ("file", record.checkpoint_sha256)
     return *threat(record), record.budget, *trained, tuple(record.attacks), record.n, record.data_sha256
 
 

@@ -10,12 +10,15 @@ from dkl.records import BUDGETS, Record
 from dkl.reporting import notes
 from dkl.reporting.estimates import Estimate, percent, wilson
 from dkl.reporting.formats import Table
-from dkl.reporting.grouping import age, group, one_seed, row, threat
+from dkl.reporting.grouping import age, group, one_seed, row, threat, weights
 from dkl.reporting.names import attacks_label, display_architecture, slug
 
 NONE = "\N{EN DASH}"
 
-HEADER = ("Rank", "Method", "Clean (%)", "Robust (%)", "95 % interval", "Architecture", "eps", "n", "Seeds", "Attack")
+HEADER = (
+    *("Rank", "Method", "Clean (%)", "Robust (%)", "95 % interval", "Architecture", "Weights", "eps", "n", "Seeds"),
+    "Attack",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,8 @@ class Row:
     method: str
     architecture: str
     additional_data: bool
+    synthetic: bool
+    weights: str
     attacks: str
     autoattack: bool
     n: int
@@ -66,11 +71,12 @@ class Leaderboard:
         rows = tuple(
             (
                 NONE if r.rank is None else str(r.rank),
-                r.method + ("†" if r.additional_data else ""),
+                r.method + ("†" if r.additional_data else "") + ("‡" if r.synthetic else ""),
                 str(r.clean),
                 str(r.robust),
                 NONE if r.interval is None else "[{:.1f}, {:.1f}]".format(*(100 * bound for bound in r.interval)),
                 r.architecture,
+                r.weights,
                 self.eps,
                 str(r.n),
                 NONE if r.seeds == (None,) else f"{len(r.seeds)} ({', '.join(map(str, r.seeds))})",
@@ -78,14 +84,14 @@ class Leaderboard:
             )
             for r in self.rows
         )
-        return Table(title=self.title, header=HEADER, rows=rows, alignments="rlrrrlrrll", notes=self.notes)
+        return Table(title=self.title, header=HEADER, rows=rows, alignments="rlrrrllrrll", notes=self.notes)
 
     def data(self) -> Table:
         """For machines: one plain number a cell, percent with two decimals; empty where there is none."""
         header = (
             *("rank", "method", "additional_data", "dataset", "norm", "eps", "budget", "clean_mean", "clean_std"),
             *("robust_mean", "robust_std", "robust_low", "robust_high", "architecture", "n", "seeds", "seed_list"),
-            *("attacks", "autoattack"),
+            *("attacks", "autoattack", "weights", "synthetic_data"),
         )
         rows = []
         for r in self.rows:
@@ -97,6 +103,7 @@ class Leaderboard:
                     *(self.dataset, self.norm, self.eps, self.budget),
                     *("" if value is None else percent(value) for value in accuracies),
                     *(r.architecture, str(r.n), str(len(r.seeds)), seeds, r.attacks, str(r.autoattack).lower()),
+                    *(r.weights, str(r.synthetic).lower()),
                 )
             )
         return Table(title=self.title, header=header, rows=tuple(rows), alignments="l" * len(header), notes=self.notes)
@@ -110,6 +117,8 @@ def _row(records: Sequence[Record], rank: int | None) -> Row:
         method=latest.method,
         architecture=display_architecture(latest.architecture),
         additional_data=any(record.additional_data for record in records),
+        synthetic=any(record.synthetic for record in records),
+        weights=NONE if latest.seed is None else weights(latest),
         attacks=attacks_label(latest),
         autoattack=latest.is_autoattack,
         n=latest.n,

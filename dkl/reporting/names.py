@@ -7,6 +7,7 @@ from dkl.threat import AUTOATTACK
 
 _ARCHITECTURES = (
     (r"wrn(\d+)_(\d+)", r"WideResNet-\1-\2"),
+    (r"wrn(\d+)_(\d+)_swish", r"WideResNet-\1-\2 (SiLU)"),
     (r"preact_resnet(\d+)", r"PreActResNet-\1"),
     (r"preact_resnet(\d+)_w(\d+)", r"PreActResNet-\1 (width \2)"),
     (r"resnet(\d+)", r"ResNet-\1"),

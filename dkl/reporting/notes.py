@@ -44,6 +44,9 @@ def about(shown: Sequence[Record]) -> list[str]:
         )
     if any(record.additional_data for record in shown):
         lines.append("† Trained with additional data.")
+    if synthetic := _distinct(record.synthetic for record in shown if record.synthetic):
+        lines.append(f"‡ Trained with synthetic images as well: {synthetic}.")
+    lines.append(f"Weights: {_distinct(record.weights for record in shown)}.")
     if any(len({record.data_sha256 for record in same}) > 1 for same in group(shown, lambda r: r.n).values()):
         lines.append("The test images differ between rows of equal n: their fingerprints disagree.")
     seeds, sizes = _distinct(r.evaluation_seed for r in shown), _distinct(r.batch_size for r in shown)

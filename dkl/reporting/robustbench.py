@@ -11,7 +11,7 @@ from dkl.errors import UserError
 from dkl.files import digest, write_text
 from dkl.records import Record
 from dkl.reporting.estimates import percent
-from dkl.reporting.grouping import age, group, one_seed
+from dkl.reporting.grouping import age, group, one_seed, weights
 from dkl.reporting.names import display_architecture, slug
 
 
@@ -52,6 +52,34 @@ PAPERS = {
     ),
     "TRADES": _TRADES,
     "KL": _TRADES,
+    "AWP": Paper(
+        "Wu2020Adversarial",
+        "https://arxiv.org/abs/2004.05884",
+        "Adversarial Weight Perturbation Helps Robust Generalization",
+        "Dongxian Wu, Shu-tao Xia, Yisen Wang",
+        "NeurIPS 2020",
+    ),
+    "LBGAT": Paper(
+        "Cui2020Learnable",
+        "https://arxiv.org/abs/2011.11164",
+        "Learnable Boundary Guided Adversarial Training",
+        "Jiequan Cui, Shu Liu, Liwei Wang, Jiaya Jia",
+        "ICCV 2021",
+    ),
+    "MART": Paper(
+        "Wang2020Improving",
+        "https://openreview.net/forum?id=rklOg6EFwS",
+        "Improving Adversarial Robustness Requires Revisiting Misclassified Examples",
+        "Yisen Wang, Difan Zou, Jinfeng Yi, James Bailey, Xingjun Ma, Quanquan Gu",
+        "ICLR 2020",
+    ),
+    "DM": Paper(
+        "Wang2023Better",
+        "https://arxiv.org/abs/2302.04638",
+        "Better Diffusion Models Further Improve Adversarial Training",
+        "Zekai Wang, Tianyu Pang, Chao Du, Min Lin, Weiwei Liu, Shuicheng Yan",
+        "ICML 2023",
+    ),
     "PGD": Paper(
         "Madry2017Towards",
         "https://arxiv.org/abs/1706.06083",
@@ -74,9 +102,10 @@ def _footnote(record: Record) -> str:
     trained = record.seed is not None
     made = "Trained and evaluated" if trained else "Evaluated"
     which = f"seed {record.seed}" if trained else "weights trained elsewhere"
+    synthetic = f" Uses synthetic images: {record.synthetic}." if record.synthetic else ""
     return (
-        f"{made} with the dkl code: {record.method}, {which}, budget {record.budget}, {record.n} test images, "
-        f"AutoAttack seed {record.evaluation_seed}."
+        f"{made} with the dkl code: {record.method}, {which}, weights {record.weights}, budget {record.budget}, "
+        f"{record.n} test images, AutoAttack seed {record.evaluation_seed}.{synthetic}"
     )
 
 
@@ -113,7 +142,10 @@ def model_name(record: Record) -> str:
     """RobustBench's model id, such as ``Cui2023Decoupled_WRN-34-10_IKL-AT_s0``; the file's hash for foreign weights."""
     which = record.checkpoint_sha256[:8] if record.seed is None else f"s{record.seed}"
     architecture = display_architecture(record.architecture).replace("WideResNet", "WRN")
-    return "_".join(slug(part) for part in (paper(record.method).key, architecture, record.method, which))
+    parts = [paper(record.method).key, architecture, record.method, which]
+    if record.seed is not None and weights(record) != "last":
+        parts.append(weights(record))
+    return "_".join(slug(part) for part in parts)
 
 
 def write_model_info(records: Sequence[Record], folder: Path) -> tuple[list[Path], list[str]]:

@@ -7,10 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dkl.config import compose_config
 from dkl.data import Augment, Batches, digits
-from dkl.evaluation.attacked import Standing, run_attacks
+from dkl.evaluation.attacked import run_attacks
+from dkl.evaluation.standing import State
 from dkl.evaluation.suites import make_attacks
 from dkl.models import create_model
+from dkl.records import Flags, Record, load, load_flags
+from dkl.training import train
 
 CPU = torch.device("cpu")
 
@@ -23,7 +27,7 @@ def trained() -> nn.Module:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     batches = Batches(digits()[0], 64, augment=Augment(), shuffle=True)
     for epoch in range(6):
-        for x, y in batches.epoch(epoch):
+        for x, y, *_ in batches.epoch(epoch):
             noisy = (x + 0.3 * torch.rand_like(x)).clamp(0, 1)
             optimizer.zero_grad()
             F.cross_entropy(model(noisy), y).backward()
@@ -38,9 +42,22 @@ def some_digits(count: int) -> tuple[Tensor, Tensor]:
 
 
 def attack(
-    model: nn.Module, names: list[str], path: Path, count: int = 24, batch_size: int = 10, eps: float = 0.06
-) -> Standing:
+    model: nn.Module, names: list[str], folder: Path, count: int = 24, batch_size: int = 10, eps: float = 0.06
+) -> State:
     """Our evaluation of ``model`` on ``count`` digits, with Linf attacks at seed 3."""
     images, labels = some_digits(count)
     attacks = make_attacks(names, model, norm="linf", eps=eps, seed=3, device=CPU)
-    return run_attacks(model, images, labels, attacks, batch_size=batch_size, device=CPU, path=path)
+    return run_attacks(model, images, labels, attacks, batch_size=batch_size, device=CPU, folder=folder)
+
+
+def tiny_run(results: Path, *overrides: str) -> Path:
+    """The folder of a run of seconds: a plain classifier of digits, right more often than not."""
+    plain = ["task=classification", "loss=none", "attack=none", "optimizer.lr=0.1"]
+    sizes = ["data.train_size=600", "data.test_size=40", "trainer.epochs=4", "trainer.threads=1"]
+    return train(compose_config("train", [f"paths.results={results}", *plain, *sizes, *overrides]))
+
+
+def only_record(results: Path) -> tuple[Record, Flags]:
+    """The one record under ``results``, and its flags."""
+    (path,) = (results / "records").glob("*.json")
+    return load(path), load_flags(path)

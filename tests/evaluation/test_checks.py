@@ -10,7 +10,7 @@ from dkl.errors import UserError
 from dkl.evaluation.attacked import run_attacks
 from dkl.evaluation.checks import square_found_more, suspicious
 from dkl.evaluation.suites import check_classes, make_attacks
-from dkl.threat import AUTOATTACK, SUITES, parse_attacks
+from dkl.threat import AUTOATTACK, SUITES, parse_attacks, parse_steps
 from tests.evaluation.common import CPU, attack, some_digits, trained
 
 
@@ -51,13 +51,13 @@ def test_few_classes_are_all_aimed_at(classes: int, tmp_path: Path) -> None:
     attacks = make_attacks(list(AUTOATTACK), model, norm="linf", eps=0.02, seed=0, device=CPU, num_classes=classes)
     y = model(x).argmax(1)
     attacks = {name: attacks[name] for name in ("apgd-t", "fab-t")}
-    standing = run_attacks(model, x, y, attacks, batch_size=20, device=CPU, path=tmp_path / "state.npz")
+    state = run_attacks(model, x, y, attacks, batch_size=20, device=CPU, folder=tmp_path)
     exact = torch.ones(20, dtype=torch.bool)
     for j in range(classes):
         reach = 0.02 * (model[1].weight[y] - model[1].weight[j]).abs().sum(1)
         gap = model(x).gather(1, y[:, None]).squeeze(1) - model(x)[:, j]
         exact &= (y == j) | (gap > reach)
-    assert not (exact.numpy() & ~standing.after["fab-t"]).any()  # images touch 0 and 1, so exact is a lower bound
+    assert not (exact.numpy() & ~state["fab-t"].flags).any()  # images touch 0 and 1, so exact is a lower bound
 
 
 def test_too_few_classes_are_refused_with_the_way_out() -> None:
@@ -74,16 +74,18 @@ def test_square_that_finds_more() -> None:
 def test_attacks_are_parsed() -> None:
     assert parse_attacks("standard") == list(AUTOATTACK)
     assert parse_attacks("pgd-7") == ["pgd-7"]
-    assert parse_attacks(["square", "pgd-20"]) == ["square", "pgd-20"]
+    assert parse_attacks(["square", "pgd-20", "cw-20"]) == ["square", "pgd-20", "cw-20"]
+    assert (parse_steps("pgd-7"), parse_steps("cw-100"), parse_steps("square")) == (("pgd", 7), ("cw", 100), None)
 
 
 @pytest.mark.parametrize("bad", ["nope", [], ["square", "square"], "apgd", ["pgd-x"], ["standard"]])
 def test_unknown_attacks_are_refused_with_the_choices(bad: object) -> None:
     with pytest.raises(UserError) as error:
         parse_attacks(bad)
-    assert all(name in str(error.value) for name in (*SUITES, *AUTOATTACK))
+    assert all(name in str(error.value) for name in (*SUITES, *AUTOATTACK, "pgd-K", "cw-K"))
 
 
 def test_no_points_left(tmp_path: Path) -> None:
-    standing = attack(trained(), ["pgd-40", "apgd-ce"], tmp_path / "state.npz", eps=1.0)
-    assert standing.after["pgd-40"].sum() == standing.after["apgd-ce"].sum() == 0
+    state = attack(trained(), ["pgd-40", "apgd-ce"], tmp_path, eps=1.0)
+    assert state["pgd-40"].flags.sum() == state["apgd-ce"].flags.sum() == 0
+    assert len(state["apgd-ce"].seconds) == 0

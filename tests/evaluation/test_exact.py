@@ -34,16 +34,16 @@ def exactly_robust(model: nn.Module, x: Tensor, y: Tensor, eps: float, norm: Nor
 
 @torch.no_grad()
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("l2", 0.1)])
-@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t", "pgd-100"])
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "fab-t", "pgd-100", "cw-100"])
 def test_attacks_find_what_exists_and_nothing_else(name: str, norm: Norm, eps: float, tmp_path: Path) -> None:
     model = linear(10, 36)
     x = 0.2 + 0.6 * torch.rand(120, 1, 6, 6)
     y = model(x).argmax(1)
     y[::10] = (y[::10] + 1) % 10  # some are wrong from the start
     attacks = make_attacks([name], model, norm=norm, eps=eps, seed=0, device=CPU)
-    standing = run_attacks(model, x, y, attacks, batch_size=50, device=CPU, path=tmp_path / "state.npz")
+    state = run_attacks(model, x, y, attacks, batch_size=50, device=CPU, folder=tmp_path)
     exact = exactly_robust(model, x, y, eps, norm).numpy()
-    found = standing.after[name]
+    found = state[name].flags
     assert 10 < exact.sum() < 100
     assert not np.any(exact & ~found), "a point that nothing can move was counted as fooled"
     assert np.mean(found & ~exact) <= (0.02 if name in ("apgd-t", "fab-t") else 0.06)

@@ -22,8 +22,8 @@ def test_standard_flags_equal_the_packages_own(norm: Norm, name: Any, eps: float
     package = AutoAttack(model, norm=name, eps=eps, seed=SEED, device="cpu", version="standard")
     _, predicted = package.run_standard_evaluation(images, labels, batch_size=BATCH)
     attacks = make_attacks(list(AUTOATTACK), model, norm=norm, eps=eps, seed=SEED, device=CPU)
-    standing = run_attacks(model, images, labels, attacks, batch_size=BATCH, device=CPU, path=tmp_path / "state.npz")
-    flags = standing.after["square"]
+    state = run_attacks(model, images, labels, attacks, batch_size=BATCH, device=CPU, folder=tmp_path)
+    flags = state["square"].flags
     assert np.array_equal(flags, (predicted == labels).numpy())
     assert 0 < flags.sum() < COUNT  # some stand, some fall: the comparison says something
 
@@ -36,5 +36,5 @@ def test_one_attack_equals_the_packages_own(name: Literal["apgd-ce", "fab-t"], t
     package.attacks_to_run = [name]
     _, predicted = package.run_standard_evaluation(images, labels, batch_size=BATCH)
     attacks = make_attacks([name], model, norm="linf", eps=0.06, seed=SEED, device=CPU)
-    standing = run_attacks(model, images, labels, attacks, batch_size=BATCH, device=CPU, path=tmp_path / "state.npz")
-    assert np.array_equal(standing.after[name], (predicted == labels).numpy())
+    state = run_attacks(model, images, labels, attacks, batch_size=BATCH, device=CPU, folder=tmp_path)
+    assert np.array_equal(state[name].flags, (predicted == labels).numpy())

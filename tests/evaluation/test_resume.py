@@ -14,7 +14,8 @@ import pytest
 from torch import Tensor
 
 from dkl.config import compose_config
-from dkl.evaluation.attacked import Standing, run_attacks
+from dkl.evaluation.attacked import run_attacks
+from dkl.evaluation.standing import State, load
 from dkl.evaluation.suites import make_attacks
 from dkl.records import load_all, load_flags
 from dkl.training import train
@@ -29,7 +30,7 @@ class PowerCutError(Exception):
 
 @pytest.mark.parametrize("stop_at", range(6))
 def test_stopped_at_any_batch(stop_at: int, tmp_path: Path) -> None:
-    whole = attack(trained(), NAMES, tmp_path / "whole.npz")
+    whole = attack(trained(), NAMES, tmp_path / "whole")
     images, labels = some_digits(24)
     calls: list[int] = []
 
@@ -42,18 +43,18 @@ def test_stopped_at_any_batch(stop_at: int, tmp_path: Path) -> None:
 
         return inner
 
-    def run(limit: int) -> Standing:
+    def run(limit: int) -> State:
         attacks = make_attacks(NAMES, trained(), norm="linf", eps=0.06, seed=3, device=CPU)
         wrapped = {name: counted(perturb, limit) for name, perturb in attacks.items()}
-        return run_attacks(trained(), images, labels, wrapped, batch_size=10, device=CPU, path=tmp_path / "stopped.npz")
+        return run_attacks(trained(), images, labels, wrapped, batch_size=10, device=CPU, folder=tmp_path / "stopped")
 
     with pytest.raises(PowerCutError):
         run(stop_at)
     resumed = run(10**6)
-    assert list(resumed.after) == NAMES
+    assert list(resumed) == ["clean", *NAMES]
     for name in NAMES:
-        assert np.array_equal(resumed.after[name], whole.after[name])
-    standing = [int(whole.clean.sum()), *(int(whole.after[name].sum()) for name in NAMES[:-1])]
+        assert np.array_equal(resumed[name].flags, whole[name].flags)
+    standing = [int(whole[name].flags.sum()) for name in ("clean", *NAMES[:-1])]
     assert sum(calls) == sum(standing), "a batch was attacked twice, or not at all"
 
 
@@ -69,7 +70,8 @@ def test_killed_process(tmp_path: Path) -> None:
     arguments = [f"run={folder}", "attacks=[apgd-ce,square]", "batch_size=20", "threads=1"]
     victim = run_cli(tmp_path / "killed", *arguments)
     deadline = time.monotonic() + 120
-    while not any(Standing.load(p).after for p in (tmp_path / "killed").glob("runs/evaluations/*.npz")):
+    states = (tmp_path / "killed" / "runs" / "evaluations").glob
+    while not any("apgd-ce" in (state := load(p.parent)) and state["apgd-ce"].done.all() for p in states("*/0.npz")):
         assert time.monotonic() < deadline
         assert victim.poll() is None, victim.communicate()
         time.sleep(0.02)
@@ -84,6 +86,7 @@ def test_killed_process(tmp_path: Path) -> None:
     assert flags[0].keys() == flags[1].keys() == {"clean", "apgd-ce", "square"}
     assert all(np.array_equal(flags[0][name], flags[1][name]) for name in flags[0])
     record = load_all(tmp_path / "killed" / "records")[0][0]
+    assert not list((tmp_path / "killed").glob("runs/evaluations/*/*"))
     assert record.robust == flags[0]["square"].mean()
     assert record.n == 60
     assert not record.is_autoattack

@@ -160,3 +160,22 @@ def test_data_are_plain_numbers() -> None:
     assert (several["seeds"], several["seed_list"], several["robust_low"]) == ("2", "0 1", "")
     assert (single["robust_std"], single["seed_list"]) == ("", "7")
     assert float(single["robust_low"]) < 20 < float(single["robust_high"])
+
+
+def test_last_and_averaged_weights_of_a_run_are_two_rows() -> None:
+    last = make_record(id="last", seed=0, robust=0.2, weights="last epoch 20")
+    average = make_record(id="average", seed=0, robust=0.3, weights="average at epoch 20")
+    other = make_record(id="other", seed=1, robust=0.4, weights="average at epoch 20")
+    (board,) = leaderboards([last, average, other])
+    assert [(row.weights, row.seeds) for row in board.rows] == [("average", (0, 1)), ("last", (0,))]
+    assert board.rows[0].robust.mean == pytest.approx(0.35)
+    assert any("average at epoch 20, last epoch 20" in note for note in board.notes)
+
+
+def test_synthetic_images_are_marked_and_told_of() -> None:
+    record = make_record(synthetic="cifar10/1m.npz, 70 % of every batch")
+    (board,) = leaderboards([record])
+    assert board.table().rows[0][1].endswith("‡")
+    assert any("‡" in note and "cifar10/1m.npz" in note for note in board.notes)
+    (plain,) = leaderboards([make_record()])
+    assert "‡" not in "".join((*plain.notes, *plain.table().rows[0]))

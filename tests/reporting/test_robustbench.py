@@ -10,6 +10,7 @@ from dkl.errors import UserError
 from dkl.records import Record
 from dkl.reporting import model_info, write_model_info
 from dkl.reporting.names import display_architecture
+from dkl.reporting.robustbench import model_name
 from tests.reporting.factories import make_record, make_seeds
 
 TEXT = r"(?s).+"
@@ -78,7 +79,8 @@ def test_methods_are_cited(method: str, link: str, venue: str) -> None:
 def test_footnote_tells_how_it_was_made() -> None:
     record = make_record(seed=3, n=512, budget="mini", evaluation_seed=9)
     expected = (
-        "Trained and evaluated with the dkl code: IKL-AT, seed 3, budget mini, 512 test images, AutoAttack seed 9."
+        "Trained and evaluated with the dkl code: IKL-AT, seed 3, weights last, budget mini, 512 test images, "
+        "AutoAttack seed 9."
     )
     assert model_info(record)["footnote"] == expected
     foreign = model_info(make_record(seed=None))["footnote"]
@@ -146,3 +148,14 @@ def test_every_seed_is_a_model(tmp_path: Path) -> None:
 )
 def test_architectures_as_papers_write_them(name: str, shown: str) -> None:
     assert display_architecture(name) == shown
+
+
+def test_synthetic_images_are_a_footnote_and_not_additional_data() -> None:
+    record = make_record(
+        seed=3, synthetic="cifar10/1m.npz, 70 % of every batch", weights="best epoch 7 (average, cw-40)"
+    )
+    entry = model_info(record)
+    assert entry["additional_data"] is False
+    assert "Uses synthetic images: cifar10/1m.npz, 70 % of every batch." in entry["footnote"]
+    assert "weights best epoch 7 (average, cw-40)" in entry["footnote"]
+    assert model_name(record).endswith("_s3_best")
