@@ -13,7 +13,9 @@ official flag ``--alpha``. The paper's tables print alpha/4: 5 there is ``wmse_w
 Each class is a frozen, stateless dataclass called with ``(natural_logits[B, C], adversarial_logits[B, C], weights)``
 and returns the mean over the batch. ``weighting`` says which weights it wants: ``"class"`` rows of a class prior
 (``prior[target]``, passed by the caller), ``"sample"`` the softmax of the natural logits (made here), ``"none"`` no
-weights at all.
+weights at all, ``"label"`` the labels themselves, int64 ``[B]``, in their place (DKD).
+
+In distillation the teacher comes first; ``temperature`` and ``sample_temperature`` serve it, and are 1 elsewhere.
 """
 
 import dataclasses
@@ -25,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dkl.losses.wmse import check_pair, gap_mse, gap_mse_and_cross_entropy, soft_cross_entropy
+from dkl.losses.wmse import check_pair, gap_mse, gap_mse_and_cross_entropy, soft_cross_entropy, softened
 
-Weighting = Literal["class", "sample", "none"]
+Weighting = Literal["class", "sample", "label", "none"]
 
 
 class PairLoss(Protocol):
@@ -36,10 +38,14 @@ class PairLoss(Protocol):
     @property
     def weighting(self) -> Weighting: ...
 
-    def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor | None = None) -> Tensor: ...
+    def __call__(
+        self, natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor | None = None, /
+    ) -> Tensor: ...
 
 
-def _resolve(natural_logits: Tensor, weights: Tensor | None, weighting: Weighting) -> Tensor:
+def _resolve(
+    natural_logits: Tensor, weights: Tensor | None, weighting: Weighting, sample_temperature: float = 1.0
+) -> Tensor:
     """The (B, C) weights of a loss: those given, or sample-wise ones where the loss asks for them."""
     if weights is not None:
         return weights
@@ -47,19 +53,21 @@ def _resolve(natural_logits: Tensor, weights: Tensor | None, weighting: Weightin
         raise ValueError(
             "this loss weights by class: pass weights=prior[target] (see ClassPrior), or weighting='sample'"
         )
-    return natural_logits.detach().to(torch.promote_types(natural_logits.dtype, torch.float32)).softmax(-1)
+    logits = natural_logits.detach().to(torch.promote_types(natural_logits.dtype, torch.float32))
+    return softened(logits, sample_temperature).softmax(-1)
 
 
-def _check(loss: Any) -> None:
-    """Every number of a loss is finite and not negative; its weighting is one that it knows."""
+def check_fields(loss: Any, *weightings: Weighting) -> None:
+    """Every number of a loss is finite and not negative, a temperature above 0; its weighting is one of those named."""
     for field in dataclasses.fields(loss):
-        value = getattr(loss, field.name)
+        value, what = getattr(loss, field.name), f"{type(loss).__name__}: {field.name}"
         if field.name == "weighting":
-            allowed = ("none",) if isinstance(loss, KL) else ("class", "sample")
-            if value not in allowed:
-                raise ValueError(f"{type(loss).__name__}: weighting={value!r}, must be {' or '.join(allowed)}")
+            if value not in weightings:
+                raise ValueError(f"{what}={value!r}, must be {' or '.join(weightings)}")
         elif isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            raise ValueError(f"{type(loss).__name__}: {field.name}={value!r}, must be a number of at least 0")
+            raise ValueError(f"{what}={value!r}, must be a number of at least 0")
+        elif field.name.endswith("temperature") and value == 0:
+            raise ValueError(f"{what}={value!r}, must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +78,7 @@ class KL:
     weighting: Weighting = "none"
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_fields(self, "none")
 
     def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor | None = None) -> Tensor:
         dtype = check_pair(natural_logits, adversarial_logits)
@@ -91,7 +99,7 @@ class DKL:
     weighting: Weighting = "sample"
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_fields(self, "class", "sample")
 
     def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor | None = None) -> Tensor:
         weights = _resolve(natural_logits, weights, self.weighting)
@@ -105,19 +113,29 @@ class IKL:
 
     Defaults are the CIFAR-100 recipe (official ``--beta 20 --alpha 5``).
     ``weighting="sample"`` leaves out the class-wise means.
+
+    ``temperature`` T softens both sides of the cross-entropy, without a factor T²; the wMSE takes the logits as they
+    are. ``sample_temperature`` softens sample-wise weights. Official distillation: T 4 and ``--T2`` 100.
     """
 
     wmse_weight: float = 20.0
     ce_weight: float = 5.0
+    temperature: float = 1.0
+    sample_temperature: float = 1.0
     weighting: Weighting = "class"
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_fields(self, "class", "sample")
 
     def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor | None = None) -> Tensor:
-        weights = _resolve(natural_logits, weights, self.weighting)
+        weights = _resolve(natural_logits, weights, self.weighting, self.sample_temperature)
         return gap_mse_and_cross_entropy(
-            natural_logits, adversarial_logits, weights, wmse_weight=self.wmse_weight, ce_weight=self.ce_weight
+            natural_logits,
+            adversarial_logits,
+            weights,
+            wmse_weight=self.wmse_weight,
+            ce_weight=self.ce_weight,
+            temperature=self.temperature,
         )
 
 
@@ -126,21 +144,26 @@ class GKL:
     """Generalised KL (arXiv 2503.08038): IKL with weights raised to ``gamma`` and normalised over the batch.
 
     With v = weights^gamma and S_i = Σ_c v_ic the wMSE is Σ_i gap_mse_i / Σ_i S_i². ``gamma=1`` on rows that sum to 1
-    equals IKL; ``gamma=0`` weights every pair of classes alike.
+    equals IKL; ``gamma=0`` weights every pair of classes alike. Temperatures as in IKL.
     """
 
     wmse_weight: float = 20.0
     ce_weight: float = 4.0
     gamma: float = 0.4
+    temperature: float = 1.0
+    sample_temperature: float = 1.0
     weighting: Weighting = "class"
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_fields(self, "class", "sample")
 
     def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor | None = None) -> Tensor:
-        weights = _resolve(natural_logits, weights, self.weighting)
+        weights = _resolve(natural_logits, weights, self.weighting, self.sample_temperature)
         v = weights.detach().to(torch.promote_types(weights.dtype, torch.float32)).pow(self.gamma)
         pairs = v.sum(-1).square().sum()
         pairs = torch.where(pairs > 0, pairs, 1)  # weights that are all zero have zero loss
         wmse = gap_mse(natural_logits, adversarial_logits, v, reduction="none").sum() / pairs
-        return self.wmse_weight * wmse + self.ce_weight * soft_cross_entropy(natural_logits, adversarial_logits)
+        dtype = check_pair(natural_logits, adversarial_logits)
+        soft_m = softened(natural_logits.to(dtype), self.temperature)
+        soft_n = softened(adversarial_logits.to(dtype), self.temperature)
+        return self.wmse_weight * wmse + self.ce_weight * soft_cross_entropy(soft_m, soft_n)

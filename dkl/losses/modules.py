@@ -40,7 +40,8 @@ class _PriorLoss(nn.Module):
 class IKLLoss(_PriorLoss):
     """``IKLLoss(num_classes=100)(natural_logits, adversarial_logits, target)``; call ``end_epoch()`` once an epoch.
 
-    For distillation pass the teacher's logits first and the student's second.
+    For distillation pass the teacher's logits first and the student's second; ``ce_temperature`` softens both sides of
+    its cross-entropy (official ``--T`` 4 on CIFAR-100), ``temperature`` what enters the prior.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class IKLLoss(_PriorLoss):
         *,
         wmse_weight: float = 20.0,
         ce_weight: float = 5.0,
+        ce_temperature: float = 1.0,
         temperature: float = 4.0,
         momentum: float = 1.0,
     ) -> None:
-        super().__init__(IKL(wmse_weight=wmse_weight, ce_weight=ce_weight), num_classes, temperature, momentum)
+        loss = IKL(wmse_weight=wmse_weight, ce_weight=ce_weight, temperature=ce_temperature)
+        super().__init__(loss, num_classes, temperature, momentum)
 
 
 class GKLLoss(_PriorLoss):
@@ -65,8 +68,9 @@ class GKLLoss(_PriorLoss):
         wmse_weight: float = 20.0,
         ce_weight: float = 4.0,
         gamma: float = 0.4,
+        ce_temperature: float = 1.0,
         temperature: float = 1.0,
         momentum: float = 1.0,
     ) -> None:
-        loss = GKL(wmse_weight=wmse_weight, ce_weight=ce_weight, gamma=gamma)
+        loss = GKL(wmse_weight=wmse_weight, ce_weight=ce_weight, gamma=gamma, temperature=ce_temperature)
         super().__init__(loss, num_classes, temperature, momentum)

@@ -7,8 +7,9 @@ For logits m, n and weights w over the classes of one sample, the paper's wMSE w
 is a weighted variance: with d = m − n, S = Σ w and μ = Σ w d / S it equals ½ S Σ w (d − μ)², and its gradient in m
 is S w (d − μ), in n the negative. The B×C×C tensor of the textbook form is never built.
 
-One autograd function computes it alone or together with the soft-label cross-entropy −Σ softmax(m) log softmax(n),
-whose buffers it shares. Arithmetic is float32 at least, under autocast and for half inputs too.
+One autograd function computes it alone or together with the soft-label cross-entropy −Σ softmax(m/T) log softmax(n/T),
+whose buffers it shares; the wMSE takes the logits as they are. Arithmetic is float32 at least, under autocast and for
+half inputs too.
 """
 
 from typing import Any, Literal
@@ -22,12 +23,26 @@ Reduction = Literal["mean", "none"]
 _dot = torch.linalg.vecdot
 
 
+def softened(logits: Tensor, temperature: float) -> Tensor:
+    """``logits[..., C] / temperature`` for a softmax; a row's maximum goes first, lest an offset cost low bits."""
+    if temperature == 1:
+        return logits
+    return (logits - logits.detach().amax(-1, keepdim=True)).div_(temperature)
+
+
 class _GapMSE(torch.autograd.Function):
-    """``wmse_weight · gap_mse(m, n) + ce_weight · soft_cross_entropy(m, n)``, a row or the mean of the rows."""
+    """``wmse_weight · gap_mse(m, n) + ce_weight · soft_cross_entropy(m/T, n/T)``, a row or the mean of the rows."""
 
     @staticmethod
     def forward(
-        ctx: Any, m: Tensor, n: Tensor, weights: Tensor, wmse_weight: float, ce_weight: float, mean: bool
+        ctx: Any,
+        m: Tensor,
+        n: Tensor,
+        weights: Tensor,
+        wmse_weight: float,
+        ce_weight: float,
+        temperature: float,
+        mean: bool,
     ) -> Tensor:
         total = weights.sum(-1, keepdim=True)
         divisor = total.clamp(min=1e-37)  # a row of zero weights has zero loss, not 0/0
@@ -39,16 +54,16 @@ class _GapMSE(torch.autograd.Function):
         d = m - offset
         d.sub_(n - offset.sub_(apart))
         d.sub_((weights * d).sum(-1, keepdim=True).div_(divisor))
-        unit = ce_weight or 1.0  # what is kept is in units of it, and scaled once at the end
+        unit = ce_weight / temperature or 1.0  # what is kept is in units of it, and scaled once at the end
         g = (weights * total.mul_(wmse_weight / unit)).mul_(d)
         rows = _dot(g, d)
         grad_n = None
         if ce_weight:
-            p, log_q = m.softmax(-1), n.log_softmax(-1)
-            rows.sub_(_dot(p, log_q), alpha=2)
+            p, log_q = softened(m, temperature).softmax(-1), softened(n, temperature).log_softmax(-1)
+            rows.sub_(_dot(p, log_q), alpha=2 * temperature)
             grad_n = log_q.exp_().sub_(p).sub_(g)
         ctx.unit = unit / len(rows) if mean else unit
-        ctx.save_for_backward(g, grad_n)
+        ctx.save_for_backward(g if ctx.needs_input_grad[0] or grad_n is None else None, grad_n)
         return (rows.sum() if mean else rows).mul_(0.5 * ctx.unit)
 
     @staticmethod
@@ -60,7 +75,7 @@ class _GapMSE(torch.autograd.Function):
         need_m, need_n = ctx.needs_input_grad[:2]
         if need_n:
             grad_n = g * -grad if grad_n is None else grad_n * grad
-        return g * grad if need_m else None, grad_n if need_n else None, None, None, None, None
+        return g * grad if need_m else None, grad_n if need_n else None, None, None, None, None, None
 
 
 def check_pair(m: Tensor, n: Tensor) -> torch.dtype:
@@ -73,11 +88,19 @@ def check_pair(m: Tensor, n: Tensor) -> torch.dtype:
 
 
 def gap_mse_and_cross_entropy(
-    m: Tensor, n: Tensor, weights: Tensor, *, wmse_weight: float, ce_weight: float, reduction: Reduction = "mean"
+    m: Tensor,
+    n: Tensor,
+    weights: Tensor,
+    *,
+    wmse_weight: float,
+    ce_weight: float,
+    temperature: float = 1.0,
+    reduction: Reduction = "mean",
 ) -> Tensor:
-    """``wmse_weight · gap_mse(m, n, weights) + ce_weight · soft_cross_entropy(m, n)`` in one pass.
+    """``wmse_weight · gap_mse(m, n, weights) + ce_weight · soft_cross_entropy(m / T, n / T)`` in one pass.
 
-    Same arguments, errors and gradients as the two functions; faster, and less memory, than calling both.
+    T is ``temperature``; the wMSE takes the logits as they are. Same arguments, errors and gradients as the two
+    functions; faster, and less memory, than calling both.
     """
     dtype = check_pair(m, n)
     if weights.shape != m.shape:
@@ -92,8 +115,8 @@ def gap_mse_and_cross_entropy(
     mean = reduction == "mean"
     if torch.is_autocast_enabled(m.device.type):
         with torch.autocast(m.device.type, enabled=False):
-            return _GapMSE.apply(m, n, weights, wmse_weight, ce_weight, mean)
-    return _GapMSE.apply(m, n, weights, wmse_weight, ce_weight, mean)
+            return _GapMSE.apply(m, n, weights, wmse_weight, ce_weight, temperature, mean)
+    return _GapMSE.apply(m, n, weights, wmse_weight, ce_weight, temperature, mean)
 
 
 def gap_mse(m: Tensor, n: Tensor, weights: Tensor, reduction: Reduction = "mean") -> Tensor:

@@ -14,6 +14,25 @@ from torch import Tensor, nn
 from dkl.models.entry import build
 
 
+def plan(depth: int, widen_factor: int) -> tuple[int, list[int]]:
+    """Blocks in a group, and the widths of the first convolution and the three groups.
+
+    Raises ValueError where (depth − 4) is not a multiple of 6.
+    """
+    if (depth - 4) % 6:
+        raise ValueError(f"the depth of a wide residual network is 6n + 4, not {depth}")
+    return (depth - 4) // 6, [16, 16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
+
+
+def initialise(network: nn.Module, head: nn.Linear) -> None:
+    """Convolutions from N(0, 2 / (kernel area · output channels)), the bias of the linear ``head`` 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+            nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
+    nn.init.zeros_(head.bias)
+
+
 class BasicBlock(nn.Module):
     """BN-ReLU-conv twice, with a 1×1 shortcut from the first activation where the width changes."""
 
@@ -54,10 +73,7 @@ class WideResNet(nn.Module):
 
     def __init__(self, depth: int, widen_factor: int, num_classes: int = 10, in_chans: int = 3) -> None:
         super().__init__()
-        if (depth - 4) % 6:
-            raise ValueError(f"the depth of a wide residual network is 6n + 4, not {depth}")
-        blocks = (depth - 4) // 6
-        widths = [16, 16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
+        blocks, widths = plan(depth, widen_factor)
         self.num_classes = num_classes
         self.conv1 = nn.Conv2d(in_chans, widths[0], 3, padding=1, bias=False)
         self.block1 = _Group(blocks, widths[0], widths[1], 1)
@@ -65,14 +81,7 @@ class WideResNet(nn.Module):
         self.block3 = _Group(blocks, widths[2], widths[3], 2)
         self.bn1 = nn.BatchNorm2d(widths[3])
         self.fc = nn.Linear(widths[3], num_classes)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
-                nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
-        nn.init.zeros_(self.fc.bias)
+        initialise(self, self.fc)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.block3(self.block2(self.block1(self.conv1(x))))
@@ -84,6 +93,12 @@ class WideResNet(nn.Module):
 def wrn34_10(pretrained: bool = False, **kwargs: Any) -> WideResNet:
     """WRN-34-10, the network of Tables 1-3 and 8-12: 46.2 M parameters, no input normalisation."""
     return build(WideResNet, pretrained, kwargs, depth=34, widen_factor=10)
+
+
+@register_model
+def wrn34_20(pretrained: bool = False, **kwargs: Any) -> WideResNet:
+    """WRN-34-20: 184.5 M parameters."""
+    return build(WideResNet, pretrained, kwargs, depth=34, widen_factor=20)
 
 
 @register_model

@@ -4,5 +4,18 @@ from dkl.tasks.adversarial import AdversarialTraining
 from dkl.tasks.awp import AWP
 from dkl.tasks.base import Output, Progress, Task
 from dkl.tasks.classification import Classification
+from dkl.tasks.lbgat import LBGAT
+from dkl.tasks.mart import MART
+from dkl.tasks.pgd_at import PGDTraining
 
-__all__ = ["AWP", "AdversarialTraining", "Classification", "Output", "Progress", "Task"]
+__all__ = [
+    "AWP",
+    "LBGAT",
+    "MART",
+    "AdversarialTraining",
+    "Classification",
+    "Output",
+    "PGDTraining",
+    "Progress",
+    "Task",
+]

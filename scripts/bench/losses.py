@@ -1,7 +1,8 @@
 """IKL forward and backward, against the pairwise form of the official code and against torch's KL divergence.
 
 Timed with the gradients to both logits, as IKL and TRADES train, and to the adversarial (student) logits alone, as
-distillation does. The accuracy of float32 is measured against the pairwise form in float64.
+distillation does; IKL-KD with the official CIFAR-100 settings is timed against Hinton's KD. The accuracy of float32 is
+measured against the pairwise form in float64.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dkl.losses import IKL
+from dkl.losses import IKL, KD
 from scripts.bench.report import Result, Row, Table, Target
 from scripts.bench.timing import Call, Timing, alternate, peak_bytes
 from tests.oracles import pairwise_ikl
@@ -22,10 +23,13 @@ SHAPES = ((128, 10), (128, 100), (512, 1000), (32, 21841))
 MOST_PAIRS = 512 * 1000**2  # 12 GB in the pairwise form; at 32×21841 it would need 30 times that
 
 ikl: Loss = IKL(wmse_weight=20.0, ce_weight=5.0)
+kd = KD(weight=0.9, temperature=4.0)
+ikl_kd = IKL(wmse_weight=8.0, ce_weight=1.0, temperature=4.0, sample_temperature=100.0, weighting="sample")
 pairwise: Loss = partial(pairwise_ikl, wmse_weight=20.0, ce_weight=5.0)
 
-VARIANTS = ("pairwise", "ikl", "kl_div", "ikl, student only", "kl_div, student only")
-COLUMNS = ["B×C", *(f"{name} ms" for name in VARIANTS), "pairwise / ikl", "ikl / kl_div", "student only"]
+VARIANTS = ("pairwise", "ikl", "kl_div", "ikl, student only", "kl_div, student only", "ikl-kd", "kd")
+RATIOS = ["pairwise / ikl", "ikl / kl_div", "student only", "ikl-kd / kd"]
+COLUMNS = ["B×C", *(f"{name} ms" for name in VARIANTS), *RATIOS]
 PARTS = ("value", "natural gradient", "adversarial gradient")
 
 # offset of the natural logits, of the adversarial, scale of both, and how far apart they are if not at random
@@ -66,6 +70,8 @@ def time_shape(shape: tuple[int, int], rounds: int) -> dict[str, Timing]:
         "kl_div": call(kl, *data, both=True),
         "ikl, student only": call(ikl, *data, both=False),
         "kl_div, student only": call(kl, *data, both=False),
+        "ikl-kd": call(lambda teacher, student, _: ikl_kd(teacher, student), *data, both=False),
+        "kd": call(kd, *data, both=False),
     }
     if B * C * C <= MOST_PAIRS:
         variants["pairwise"] = call(pairwise, *data, both=True)
@@ -83,6 +89,7 @@ def _row(shape: str, timings: dict[str, Timing], what: str) -> Row:
         _over(timings, "pairwise", "ikl", what),
         _over(timings, "ikl", "kl_div", what),
         _over(timings, "ikl, student only", "kl_div, student only", what),
+        _over(timings, "ikl-kd", "kd", what),
     )
     return [f"{shape} {what}", *milliseconds, *ratios]
 
@@ -138,9 +145,13 @@ def run(rounds: int) -> Result:
     for shape, bound in (("128×10", 1.35), ("128×100", 1.35), ("512×1000", 1.0), ("32×21841", 1.0)):
         ratio = _over(timings[shape], "ikl", "kl_div") or 0.0
         targets.append(Target(f"ikl / kl_div, both gradients, time at {shape}", ratio, bound, at_least=False))
+    distilled = _over(large, "ikl-kd", "kd") or 0.0
+    targets.append(Target("ikl-kd / kd, student only, time at 512×1000", distilled, 2.0, at_least=False))
     notes = [
         "ikl: wmse_weight 20, ce_weight 5, given weight rows; pairwise: the same loss over B×C×C gaps, as the official "
         "code computes it; kl_div: torch's, with log_softmax of both logits. Gradients to both unless student only.",
+        "ikl-kd: temperature 4, weights the teacher's softmax at temperature 100, made inside; kd: temperature 4; both "
+        "differentiate the student only.",
         "Errors 1e-3 apart: the adversarial gradient there is the difference of two nearly equal softmaxes.",
         f"The pairwise form was not run at 32×21841, where one B×C×C tensor is {4e-9 * 32 * 21841**2:.0f} GB; at "
         f"512×1000 it was timed in {len(large['pairwise'].samples)} rounds.",

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dkl.build import build_model, build_task, preflight
 from dkl.config import compose_config
-from dkl.losses import DKL, GKL, IKL, KL
+from dkl.losses import DIST, DKD, DKL, GKL, IKL, JSD, KD, KL
 from dkl.models import create_model
 from dkl.tasks import AdversarialTraining, Classification
 from tests.configs.common import CHOICES, CONFIGS, GROUPS, names, overrides, reason
@@ -85,6 +85,7 @@ def test_parameter_counts_in_the_reasons_are_true(model: str) -> None:
 
 def test_losses_and_tasks_are_the_classes_their_names_say() -> None:
     expected = {"kl": KL, "dkl": DKL, "ikl": IKL, "gkl": GKL}
+    expected |= {"kd": KD, "dkd": DKD, "dist": DIST, "jsd": JSD, "ikl_kd": IKL, "gkl_kd": GKL}
     assert sorted([*expected, "none"]) == names("loss")
     for name, loss in expected.items():
         task = build_task(compose_config("train", [f"loss={name}"]), torch.nn.Linear(1, 1))

@@ -11,13 +11,11 @@ from torch import Tensor, nn
 
 from dkl.errors import UserError
 from dkl.models import create_model
+from dkl.models.swish_wide_resnet import SwishWideResNet
 from dkl.models.wide_resnet import WideResNet
+from tests.models.common import count, with_statistics
 
 Count = Callable[[int, int], int]
-
-
-def count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def wide_resnet_size(depth: int, widen: int) -> Count:
@@ -56,9 +54,13 @@ def small_cnn_size(classes: int, channels: int) -> int:
 
 SIZES: dict[str, Count] = {
     "wrn34_10": wide_resnet_size(34, 10),
+    "wrn34_20": wide_resnet_size(34, 20),
     "wrn28_10": wide_resnet_size(28, 10),
     "wrn16_2": wide_resnet_size(16, 2),
     "wrn10_2": wide_resnet_size(10, 2),
+    "wrn28_10_swish": wide_resnet_size(28, 10),
+    "wrn70_16_swish": wide_resnet_size(70, 16),
+    "wrn10_2_swish": wide_resnet_size(10, 2),
     "preact_resnet18": preact_resnet18_size(64),
     "preact_resnet18_w16": preact_resnet18_size(16),
     "small_cnn": small_cnn_size,
@@ -82,31 +84,18 @@ def test_builds_by_name_with_the_right_size_and_shape(name: str, classes: int, c
 
 @pytest.mark.parametrize(
     ("name", "classes", "published"),
-    [("wrn34_10", 10, 46_160_474), ("wrn34_10", 100, 46_218_164), ("wrn16_2", 100, 703_284)],
+    [
+        ("wrn34_10", 10, 46_160_474),
+        ("wrn34_10", 100, 46_218_164),
+        ("wrn28_10", 10, 36_479_194),
+        ("wrn28_10_swish", 10, 36_479_194),
+        ("wrn28_10_swish", 100, 36_536_884),
+        ("wrn16_2", 100, 703_284),
+    ],
 )
 def test_published_sizes(name: str, classes: int, published: int) -> None:
     with torch.device("meta"):
         assert count(create_model(name, classes)) == published
-
-
-def test_wrn34_10_has_the_names_and_shapes_of_the_official_checkpoint() -> None:
-    with torch.device("meta"):
-        shapes = {key: tuple(value.shape) for key, value in create_model("wrn34_10", 100).state_dict().items()}
-    assert len(shapes) == 191
-    official = {
-        "conv1.weight": (16, 3, 3, 3),
-        "block1.layer.0.bn1.running_mean": (16,),
-        "block1.layer.0.convShortcut.weight": (160, 16, 1, 1),
-        "block1.layer.4.conv2.weight": (160, 160, 3, 3),
-        "block2.layer.0.convShortcut.weight": (320, 160, 1, 1),
-        "block3.layer.0.bn2.num_batches_tracked": (),
-        "block3.layer.4.conv1.weight": (640, 640, 3, 3),
-        "bn1.running_var": (640,),
-        "fc.weight": (100, 640),
-        "fc.bias": (100,),
-    }
-    assert {key: shapes.get(key) for key in official} == official
-    assert not [key for key in shapes if key.startswith(("module.", "sub_block1."))]
 
 
 class Functional:
@@ -135,17 +124,6 @@ class Functional:
         return pooled @ self.state[f"{fc}.weight"].T + self.state[f"{fc}.bias"]
 
 
-def with_statistics(model: nn.Module) -> nn.Module:
-    """Random BatchNorm statistics and scales, so that none of them can be left out unseen; float64, eval mode."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.running_mean, module.bias):
-                nn.init.normal_(tensor, 0, 0.3)
-            for tensor in (module.running_var, module.weight):
-                nn.init.uniform_(tensor, 0.5, 1.5)
-    return model.double().eval()
-
-
 @pytest.mark.parametrize(("name", "blocks"), [("wrn10_2", 1), ("wrn16_2", 2)])
 def test_wide_resnet_computes_its_equations(name: str, blocks: int) -> None:
     model = with_statistics(create_model(name, 7))
@@ -170,7 +148,7 @@ def test_preact_resnet_computes_its_equations() -> None:
     torch.testing.assert_close(model(x), reference.head(out, "bn", "linear"), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["wrn10_2", "preact_resnet18_w16", "small_cnn"])
+@pytest.mark.parametrize("name", ["wrn10_2", "wrn10_2_swish", "preact_resnet18_w16", "small_cnn"])
 def test_in_place_activations_leave_input_and_gradients_right(name: str) -> None:
     model = with_statistics(create_model(name, 4))
     x = torch.rand(2, 3, 16, 16, dtype=torch.float64, requires_grad=True)
@@ -183,8 +161,9 @@ def test_in_place_activations_leave_input_and_gradients_right(name: str) -> None
     torch.testing.assert_close(change, 2 * (gradient * step).sum(), rtol=1e-3, atol=1e-9)
 
 
-def test_wide_resnet_initialisation_is_that_of_the_paper() -> None:
-    model = WideResNet(16, 4)
+@pytest.mark.parametrize(("network", "head"), [(WideResNet, "fc"), (SwishWideResNet, "logits")])
+def test_wide_resnet_initialisation_is_that_of_the_paper(network: type[nn.Module], head: str) -> None:
+    model = network(16, 4)
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             expected = math.sqrt(2 / (module.kernel_size[0] ** 2 * module.out_channels))
@@ -193,13 +172,14 @@ def test_wide_resnet_initialisation_is_that_of_the_paper() -> None:
         if isinstance(module, nn.BatchNorm2d):
             assert (module.weight == 1).all()
             assert not module.bias.any()
-    assert not model.fc.bias.any()
+    assert not model.get_submodule(head).bias.any()
 
 
+@pytest.mark.parametrize("network", [WideResNet, SwishWideResNet])
 @pytest.mark.parametrize("depth", [33, 35, 38])
-def test_an_impossible_depth_raises(depth: int) -> None:
+def test_an_impossible_depth_raises(network: type[nn.Module], depth: int) -> None:
     with pytest.raises(ValueError, match=r"6n \+ 4"):
-        WideResNet(depth, 1)
+        network(depth, 1)
 
 
 @NAMES

@@ -33,6 +33,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for split, count in (("train", 200), ("test", 100)):
             images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
             np.savez(folder / f"{split}.npz", image=images, label=np.arange(count) % classes)
+    for part in range(1, 5):
+        np.savez(tmp_path / f"data/cifar100/50m_part{part}.npz", image=images, label=np.arange(100))
     return tmp_path
 
 
@@ -40,13 +42,15 @@ def small(line: str, folder: Path) -> list[str]:
     """The words of a README command, with sizes that a test can afford and names that exist here."""
     words = shlex.split(line)[1:]
     if words[0] == "train":
-        words += SMALL
+        words += [*SMALL, "trainer.workers=0"]
     if words[0] == "reproduce":
         words += ["trainer.threads=1", "budget=smoke"]
     if words[0] == "evaluate":
         run = next(iter(sorted((folder / "results" / "runs").glob("digits-*"))), None)
         words = [f"run={run}" if word == "run=results/runs/NAME" else word for word in words]
         words = ["model=small_cnn" if word == "model=wrn34_10" else word for word in words]
+        words = ["devices=2" if word == "devices=4" else word for word in words]
+        words += ["attacks=pgd"] if "-m" in words else []
         words += ["threads=1", "n=8"] if "n=1000" not in words else ["n=8"]
     return [word for word in words if word != "n=1000"]  # more than there are here
 
@@ -96,7 +100,7 @@ def test_the_loss_in_someone_elses_loop() -> None:
 
 
 def test_tables_of_choices_name_what_there_is() -> None:
-    for group in ("data", "model", "loss", "attack", "recipe", "task", "budget", "logger"):
+    for group in ("data", "model", "loss", "attack", "averaging", "recipe", "task", "budget", "logger"):
         row = re.search(rf"^\| `{group}` \| (.*) \|$", README, re.M)
         assert row, group
         named = set(re.findall(r"`([\w.]+)`", row[1]))

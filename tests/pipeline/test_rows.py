@@ -47,7 +47,7 @@ def synthetic_file(folder: Path, classes: int) -> Path:
 
 @rows
 def test_a_row_trains_two_batches(job: Job, tmp_path: Path) -> None:
-    small = ["trainer.batch_size=4", "trainer.epochs=10", "trainer.device=cpu"]
+    small = ["trainer.batch_size=4", "trainer.epochs=40", "trainer.device=cpu"]
     whole = compose_config("train", job.train)
     if whole.data.synthetic.files:
         small.append(f"data.synthetic.files=[{synthetic_file(tmp_path, whole.data.num_classes)}]")
@@ -62,8 +62,8 @@ def test_a_row_trains_two_batches(job: Job, tmp_path: Path) -> None:
     batches = make_batches(cfg, images, torch.device("cpu"), training=True, synthetic=load_synthetic(cfg.data))
     before = [parameter.detach().clone() for _, parameter in task.named_parameters()]
     average = Average(rule, model) if rule else None
-    set_schedule(cfg.optimizer, optimizer, 10, 10)
-    row = train_epoch(task, batches, optimizer, epoch=10, epochs=10, bar=Bar("", 2, 0, SILENT))
+    set_schedule(cfg.optimizer, optimizer, 10, 40)
+    row = train_epoch(task, batches, optimizer, epoch=10, epochs=40, bar=Bar("", 2, 0, SILENT))
     if average:
         average.update(model, 1, 1)
     assert np.isfinite(row["loss"])

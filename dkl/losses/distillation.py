@@ -1,0 +1,149 @@
+r"""Losses between a teacher and a student that IKL is compared with: KD, DKD, DIST and Jensen–Shannon.
+
+With p = softmax(t/T) of the teacher's logits t and q = softmax(s/T) of the student's s, mean over the batch:
+
+    KD   = weight · T² · KL(p ‖ q)                                        Hinton, Vinyals, Dean 2015
+    DKD  = T² · (alpha · TCKD + beta · NCKD)                              Zhao et al. 2022
+    DIST = T² · (beta · mean_i(1 − ρ(p_i·, q_i·)) + gamma · mean_c(1 − ρ(p_·c, q_·c)))    Huang et al. 2022
+    JSD  = weight · ½ (KL(p ‖ (p + q)/2) + KL(q ‖ (p + q)/2))             in nats; no T²
+
+Each is a frozen, stateless dataclass called with ``(teacher_logits[B, C], student_logits[B, C])``, DKD with the labels
+``[B]`` third. Arithmetic is float32 at least. The teacher gets no gradient, except of JSD, which is symmetric.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dkl.losses.divergences import Weighting, check_fields
+from dkl.losses.wmse import check_pair, softened
+
+PEARSON_EPS = 1e-8  # of the official DIST; columns of rare classes are so small that it shrinks their correlation
+
+
+def _mean_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p ‖ q), mean over the rows."""
+    return F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KD:
+    """``weight · T² · KL(softmax(teacher/T) ‖ softmax(student/T))``; mdistiller's CIFAR-100 weight is 0.9."""
+
+    weight: float = 1.0
+    temperature: float = 4.0
+    weighting: ClassVar[Weighting] = "none"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __call__(self, teacher_logits: Tensor, student_logits: Tensor, weights: Tensor | None = None) -> Tensor:
+        dtype = check_pair(teacher_logits, student_logits)
+        log_p = softened(teacher_logits.detach().to(dtype), self.temperature).log_softmax(-1)
+        log_q = softened(student_logits.to(dtype), self.temperature).log_softmax(-1)
+        return self.weight * self.temperature**2 * _mean_kl(log_p, log_q)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JSD:
+    """``weight`` times the Jensen–Shannon divergence of the softened predictions, gradient through both."""
+
+    weight: float = 1.0
+    temperature: float = 1.0
+    weighting: ClassVar[Weighting] = "none"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __call__(self, teacher_logits: Tensor, student_logits: Tensor, weights: Tensor | None = None) -> Tensor:
+        dtype = check_pair(teacher_logits, student_logits)
+        log_p = softened(teacher_logits.to(dtype), self.temperature).log_softmax(-1)
+        log_q = softened(student_logits.to(dtype), self.temperature).log_softmax(-1)
+        log_middle = torch.logaddexp(log_p, log_q) - math.log(2)
+        return self.weight * 0.5 * (_mean_kl(log_p, log_middle) + _mean_kl(log_q, log_middle))
+
+
+def _one_minus_pearson(a: Tensor, b: Tensor, dim: int) -> Tensor:
+    """Mean of 1 − ρ(a, b), ρ along ``dim``."""
+    a, b = a - a.mean(dim, keepdim=True), b - b.mean(dim, keepdim=True)
+    norms = torch.linalg.vector_norm(a, dim=dim) * torch.linalg.vector_norm(b, dim=dim)
+    return 1 - ((a * b).sum(dim) / (norms + PEARSON_EPS)).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DIST:
+    """Pearson correlations within each sample (``beta``, inter-class) and each class of the batch (``gamma``, intra).
+
+    ``temperature`` is the official tau. The intra-class term sees the batch that it is given: a process's share of it.
+    """
+
+    beta: float = 1.0
+    gamma: float = 1.0
+    temperature: float = 1.0
+    weighting: ClassVar[Weighting] = "none"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __call__(self, teacher_logits: Tensor, student_logits: Tensor, weights: Tensor | None = None) -> Tensor:
+        dtype = check_pair(teacher_logits, student_logits)
+        p = softened(teacher_logits.detach().to(dtype), self.temperature).softmax(-1)
+        q = softened(student_logits.to(dtype), self.temperature).softmax(-1)
+        inter, intra = _one_minus_pearson(p, q, dim=1), _one_minus_pearson(p, q, dim=0)
+        return self.temperature**2 * (self.beta * inter + self.gamma * intra)
+
+
+def _label_mask(labels: Tensor | None, logits: Tensor) -> Tensor:
+    """True at each sample's label: ``[B, C]``."""
+    if labels is None:
+        raise ValueError("this loss needs the labels: pass them third, int64 of shape (B,)")
+    if labels.dtype != torch.int64 or labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"labels must be int64 of shape (B,) = ({len(logits)},), got {labels.dtype} of {tuple(labels.shape)}"
+        )
+    return torch.zeros_like(logits, dtype=torch.bool).scatter_(1, labels.unsqueeze(1), True)
+
+
+def _decoupled(logits: Tensor, target: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """The log-odds ``[B]`` of the target and the log-probabilities ``[B, C]`` among the others, 0 at the target."""
+    others = logits.masked_fill(target, -math.inf)
+    highest = others.detach().amax(-1, keepdim=True)
+    others = (others - highest) / temperature
+    total = others.logsumexp(-1, keepdim=True)
+    of_target = (logits - highest).masked_fill(~target, 0).sum(-1) / temperature
+    return of_target - total.squeeze(-1), (others - total).masked_fill(target, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DKD:
+    """Decoupled KD: ``alpha`` · TCKD, target against the rest, plus ``beta`` · NCKD, the rest among itself.
+
+    With p_y the target's probability and p̂ the others' renormalised, TCKD is the KL of (p_y, 1 − p_y) and NCKD that
+    of p̂, both times T²; KD is TCKD + (1 − p_y) · NCKD with the teacher's p_y. Called with the labels third.
+
+    Equals mdistiller to rounding: it masks the target by logits/T − 1000, which softmax turns into 0 as well unless the
+    target leads by some 900·T. Here probabilities stay logarithms, so a certain student has no log 0.
+    """
+
+    alpha: float = 1.0
+    beta: float = 8.0
+    temperature: float = 4.0
+    weighting: ClassVar[Weighting] = "label"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __call__(self, teacher_logits: Tensor, student_logits: Tensor, labels: Tensor | None = None) -> Tensor:
+        dtype = check_pair(teacher_logits, student_logits)
+        if teacher_logits.shape[-1] < 2:
+            raise ValueError("DKD sets the target against the other classes: it needs 2 classes or more")
+        target = _label_mask(labels, student_logits)
+        odds_p, others_p = _decoupled(teacher_logits.detach().to(dtype), target, self.temperature)
+        odds_q, others_q = _decoupled(student_logits.to(dtype), target, self.temperature)
+        pairs = (torch.stack((F.logsigmoid(odds), F.logsigmoid(-odds)), -1) for odds in (odds_p, odds_q))
+        tckd, nckd = _mean_kl(*pairs), _mean_kl(others_p, others_q)
+        return self.temperature**2 * (self.alpha * tckd + self.beta * nckd)

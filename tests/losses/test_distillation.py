@@ -1,0 +1,233 @@
+"""KD, DKD, DIST and JSD equal their papers' equations, values and gradients, in float64 and in float32."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch import Tensor
+
+from dkl.losses import DIST, DKD, DKL, IKL, JSD, KD
+from tests.losses import distillation_oracles as oracles
+from tests.losses.common import logits, value_and_gradients
+
+B, C = 6, 5
+LABELS = [0, 3, 4, 1, 1, 2]
+TEMPERATURES = pytest.mark.parametrize("temperature", [1.0, 3.0, 4.0])
+
+Case = tuple[Callable[..., Tensor], Callable[[oracles.Array, oracles.Array], float]]
+FINITE = st.floats(-20, 20, allow_nan=False, width=64)
+
+
+def cases(temperature: float) -> dict[str, Case]:
+    """Each loss at ``temperature`` and its oracle."""
+    return {
+        "kd": (KD(weight=0.9, temperature=temperature), lambda t, s: 0.9 * oracles.kd(t, s, temperature)),
+        "dkd": (
+            DKD(alpha=1.5, beta=8, temperature=temperature),
+            partial(oracles.dkd, labels=LABELS, temperature=temperature, alpha=1.5, beta=8),
+        ),
+        "dist": (
+            DIST(beta=2, gamma=0.7, temperature=temperature),
+            partial(oracles.dist, temperature=temperature, beta=2, gamma=0.7),
+        ),
+        "jsd": (JSD(weight=3, temperature=temperature), lambda t, s: 3 * oracles.jsd(t, s, temperature)),
+    }
+
+
+NAMES = list(cases(1.0))
+
+
+def outcome(loss: Callable[..., Tensor], t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Value and gradients; labels go third, where the losses that want none ignore them."""
+    return value_and_gradients(loss, t, s, torch.tensor(LABELS))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@TEMPERATURES
+def test_values_and_student_gradients_are_the_papers(name: str, temperature: float) -> None:
+    loss, oracle = cases(temperature)[name]
+    t, s = logits(B, C, scale=2.0)
+    value, _, gradient = outcome(loss, t, s)
+    assert value.item() == pytest.approx(oracle(t.numpy(), s.numpy()), rel=1e-10)
+    expected = oracles.slope(lambda x: oracle(t.numpy(), x), s.numpy())
+    np.testing.assert_allclose(gradient.numpy(), expected, rtol=1e-7, atol=1e-9)
+    assert np.abs(expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_jsd_differentiates_the_teacher(name: str) -> None:
+    loss, oracle = cases(4.0)[name]
+    t, s = logits(B, C)
+    _, gradient, _ = outcome(loss, t, s)
+    expected = oracles.slope(lambda x: oracle(x, s.numpy()), t.numpy())
+    np.testing.assert_allclose(gradient.numpy(), expected if name == "jsd" else 0 * expected, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("teacher_offset", "student_offset"), [(0, 0), (1e4, 1e4), (-1e4, 0), (0, 1e4)])
+@TEMPERATURES
+def test_float32_is_as_good_as_float64_wherever_the_logits_lie(
+    name: str, teacher_offset: float, student_offset: float, temperature: float
+) -> None:
+    loss, oracle = cases(temperature)[name]
+    t, s = logits(B, C, torch.float32, scale=2.0)
+    t, s = t + teacher_offset, s + student_offset
+    value, _, gradient = outcome(loss, t, s)
+    assert value.dtype == gradient.dtype == torch.float32
+    exact_t, exact_s = t.double().numpy() - teacher_offset, s.double().numpy() - student_offset
+    assert value.item() == pytest.approx(oracle(exact_t, exact_s), rel=2e-6)
+    expected = oracles.slope(lambda x: oracle(exact_t, x), exact_s)
+    assert np.abs(gradient.numpy() - expected).max() <= 3e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@TEMPERATURES
+def test_float32_with_logits_a_hundred_times_as_large(name: str, temperature: float) -> None:
+    loss, oracle = cases(temperature)[name]
+    t, s = (100 * x for x in logits(B, C, torch.float32))
+    value, _, gradient = outcome(loss, t, s)
+    t64, s64 = t.double().numpy(), s.double().numpy()
+    assert value.item() == pytest.approx(oracle(t64, s64), rel=1e-5)
+    expected = oracles.slope(lambda x: oracle(t64, x), s64, step=1e-3)
+    np.testing.assert_allclose(gradient.numpy(), expected, rtol=1e-4, atol=1e-5 * max(1, float(np.abs(expected).max())))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_half_inputs_and_autocast_are_computed_in_float32(name: str, dtype: torch.dtype) -> None:
+    loss, _ = cases(3.0)[name]
+    t, s = (x.to(dtype) for x in logits(B, C))
+    value, _, gradient = outcome(loss, t.float(), s.float())
+    plain = outcome(loss, t, s)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = outcome(loss, t, s)
+    for got in (plain, cast):
+        assert got[0].dtype == torch.float32
+        assert torch.equal(got[0], value)
+        assert torch.equal(got[2], gradient.to(dtype))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradcheck(name: str) -> None:
+    loss, _ = cases(4.0)[name]
+    t, s = logits(B, C)
+    assert torch.autograd.gradcheck(lambda x: loss(t, x, torch.tensor(LABELS)), (s.requires_grad_(),))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_loss_and_no_gradient_where_student_and_teacher_agree(name: str) -> None:
+    loss, _ = cases(4.0)[name]
+    t, _ = logits(B, C)
+    value, _, gradient = outcome(loss, t, t + 7)
+    assert value.item() == pytest.approx(0, abs=1e-5)  # DIST's eps leaves a little
+    assert gradient.abs().max() <= 1e-6
+
+
+# --- certain predictions --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("agree", [True, False])
+@pytest.mark.parametrize("gap", [1e3, 1e4])
+def test_underflow_gives_no_nan(name: str, agree: bool, gap: float) -> None:
+    loss, _ = cases(1.0)[name]
+    t = gap * torch.eye(C)
+    s = t.clone() if agree else t.roll(1, 0)
+    parts = value_and_gradients(loss, t, s, torch.arange(C))
+    assert all(part.isfinite().all() for part in parts)
+    agreed = {"dist": 0.0, "kd": 0.0, "dkd": 0.0, "jsd": 0.0}
+    rest = 0.75 * gap - math.log(4)  # the teacher's other 4 classes are alike, the student is certain of one of them
+    apart = {"kd": 0.9 * gap, "dkd": 1.5 * gap + 8 * rest, "jsd": 3 * math.log(2), "dist": 2.7 * 1.25}
+    assert parts[0].item() == pytest.approx((agreed if agree else apart)[name], rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["kd", "dist", "jsd"])
+def test_one_class_has_nothing_to_learn(name: str) -> None:
+    loss, _ = cases(4.0)[name]
+    _, _, gradient = value_and_gradients(loss, *logits(B, 1), torch.zeros(B, dtype=torch.int64))
+    assert not gradient.any()
+
+
+def test_a_single_sample_has_no_correlation_within_classes() -> None:
+    t, s = logits(1, C)
+    inter = outcome(DIST(gamma=0), t, s)
+    both = outcome(DIST(gamma=3), t, s)
+    assert both[0] - inter[0] == pytest.approx(3)  # 1 − 0, constant
+    assert torch.equal(both[2], inter[2])
+
+
+def test_dist_damps_the_correlations_of_columns_smaller_than_its_eps() -> None:
+    t, s = logits(B, C)
+    t[:, 0] -= 25  # a class that nobody predicts: its column's norms are far below 1e-4
+    s[:, 0] -= 25
+    damped, plain = (oracles.dist(t.numpy(), s.numpy(), 1.0, 0.0, 1.0, eps) for eps in (1e-8, 0.0))
+    assert DIST(beta=0)(t, s).item() == pytest.approx(damped, rel=1e-9)
+    assert abs(plain - damped) > 1e-3
+
+
+# --- theorems -------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def labelled_pairs(draw: st.DrawFn) -> tuple[Tensor, Tensor, int, float]:
+    classes = draw(st.integers(2, 8))
+    t, s = (torch.from_numpy(draw(arrays("float64", (1, classes), elements=FINITE)).copy()) for _ in range(2))
+    return t, s, draw(st.integers(0, classes - 1)), draw(st.sampled_from([1.0, 2.0, 4.0]))
+
+
+@given(labelled_pairs())
+def test_kd_is_tckd_and_what_is_left_of_the_target_times_nckd(case: tuple[Tensor, Tensor, int, float]) -> None:
+    t, s, label, temperature = case
+    y = torch.tensor([label])
+    kd, tckd, nckd = (
+        value_and_gradients(loss, t, s, y)
+        for loss in (
+            lambda t, s, y: KD(temperature=temperature)(t, s),
+            DKD(alpha=1, beta=0, temperature=temperature),
+            DKD(alpha=0, beta=1, temperature=temperature),
+        )
+    )
+    left = 1 - oracles.softmax(t[0].numpy() / temperature)[label]
+    for whole, target, others in zip(kd, tckd, nckd, strict=True):
+        torch.testing.assert_close(whole, target + left * others, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0, 40.0])
+@TEMPERATURES
+def test_dkd_is_mdistillers_masked_form(scale: float, temperature: float) -> None:
+    t, s = logits(B, C, scale=scale)
+    expected = oracles.masked_dkd(t.numpy(), s.numpy(), LABELS, temperature, 1.0, 8.0)
+    assert DKD(temperature=temperature)(t, s, torch.tensor(LABELS)).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_dkd_sees_the_labels() -> None:
+    t, s = logits(B, C)
+    right, wrong = torch.tensor(LABELS), torch.tensor(LABELS).roll(1)
+    assert abs(DKD()(t, s, right) - DKD()(t, s, wrong)) > 0.1
+
+
+@given(labelled_pairs())
+def test_jsd_is_symmetric_and_lies_between_0_and_log_2(case: tuple[Tensor, Tensor, int, float]) -> None:
+    t, s, _, temperature = case
+    value = JSD(temperature=temperature)(t, s)
+    torch.testing.assert_close(value, JSD(temperature=temperature)(s, t), rtol=1e-9, atol=1e-12)
+    assert -1e-12 <= value.item() <= math.log(2) + 1e-12
+
+
+@given(labelled_pairs())
+def test_dkl_teaches_the_student_what_kd_does(case: tuple[Tensor, Tensor, int, float]) -> None:
+    t, s, _, temperature = case
+    kd = value_and_gradients(lambda t, s, w: KD(temperature=1)(t, s), t, s, t)
+    dkl = value_and_gradients(lambda t, s, w: DKL(wmse_weight=1, ce_weight=1, weighting="sample")(t, s), t, s, t)
+    torch.testing.assert_close(dkl[2], kd[2], rtol=1e-9, atol=1e-13)
+    kd = value_and_gradients(lambda t, s, w: KD(temperature=temperature)(t, s), t, s, t)
+    soft = value_and_gradients(IKL(wmse_weight=0, ce_weight=1, temperature=temperature), t, s, t)
+    torch.testing.assert_close(
+        temperature**2 * soft[2], kd[2], rtol=1e-9, atol=1e-13
+    )  # the official cross-entropy has no T²

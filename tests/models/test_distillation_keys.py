@@ -1,0 +1,226 @@
+"""The networks of distillation have the keys, shapes and sizes of the public checkpoints, all of them and no others."""
+
+from itertools import pairwise
+
+import pytest
+import timm
+import torch
+
+from dkl.errors import UserError
+from dkl.models import create_model
+from tests.models.common import count
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def bn(name: str, width: int) -> Shapes:
+    vectors = dict.fromkeys((f"{name}.{key}" for key in ("weight", "bias", "running_mean", "running_var")), (width,))
+    return {**vectors, f"{name}.num_batches_tracked": ()}
+
+
+def weight(name: str, *shape: int) -> Shapes:
+    return {f"{name}.weight": shape}
+
+
+def affine(name: str, *shape: int) -> Shapes:
+    return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+
+def conv_bn(block: str, number: int, *shape: int) -> Shapes:
+    return weight(f"{block}.conv{number}", *shape) | bn(f"{block}.bn{number}", shape[0])
+
+
+def resnet(blocks: int, stem: int, first: int) -> Shapes:
+    shapes = weight("conv1", stem, 3, 3, 3) | bn("bn1", stem)
+    before = stem
+    for group, width in enumerate((first, 2 * first, 4 * first), start=1):
+        for index in range(blocks):
+            block = f"layer{group}.{index}"
+            shapes |= conv_bn(block, 1, width, before, 3, 3) | conv_bn(block, 2, width, width, 3, 3)
+            if before != width:
+                shapes |= weight(f"{block}.downsample.0", width, before, 1, 1) | bn(f"{block}.downsample.1", width)
+            before = width
+    return shapes | affine("fc", 100, before)
+
+
+def imagenet_resnet(blocks: tuple[int, ...], expansion: int) -> Shapes:
+    shapes = weight("conv1", 64, 3, 3, 3) | bn("bn1", 64)
+    before = 64
+    for group, (number, inner) in enumerate(zip(blocks, (64, 128, 256, 512), strict=True), start=1):
+        for index in range(number):
+            block, outer = f"layer{group}.{index}", inner * expansion
+            if expansion == 1:
+                shapes |= conv_bn(block, 1, inner, before, 3, 3) | conv_bn(block, 2, inner, inner, 3, 3)
+            else:
+                shapes |= conv_bn(block, 1, inner, before, 1, 1) | conv_bn(block, 2, inner, inner, 3, 3)
+                shapes |= conv_bn(block, 3, outer, inner, 1, 1)
+            if before != outer:
+                shapes |= weight(f"{block}.shortcut.0", outer, before, 1, 1) | bn(f"{block}.shortcut.1", outer)
+            before = outer
+    return shapes | affine("linear", 100, before)
+
+
+def wrn(blocks: int, first: int) -> Shapes:
+    shapes = weight("conv1", 16, 3, 3, 3)
+    before = 16
+    for group, width in enumerate((first, 2 * first, 4 * first), start=1):
+        for index in range(blocks):
+            block = f"block{group}.layer.{index}"
+            shapes |= bn(f"{block}.bn1", before) | weight(f"{block}.conv1", width, before, 3, 3)
+            shapes |= bn(f"{block}.bn2", width) | weight(f"{block}.conv2", width, width, 3, 3)
+            if before != width:
+                shapes |= weight(f"{block}.convShortcut", width, before, 1, 1)
+            before = width
+    return shapes | bn("bn1", before) | affine("fc", 100, before)
+
+
+def vgg(*widths: tuple[int, ...]) -> Shapes:
+    shapes: Shapes = {}
+    before = 3
+    for block, members in enumerate(widths):
+        for index, width in enumerate(members):
+            shapes |= affine(f"block{block}.{3 * index}", width, before, 3, 3)
+            shapes |= bn(f"block{block}.{3 * index + 1}", width)
+            before = width
+    return shapes | affine("classifier", 100, before)
+
+
+def mobilenetv2() -> Shapes:
+    shapes = weight("conv1.0", 16, 3, 3, 3) | bn("conv1.1", 16)
+    before = 16
+    for group, widths in enumerate(([8], [12] * 2, [16] * 3, [32] * 4, [48] * 3, [80] * 3, [160])):
+        for index, width in enumerate(widths):
+            name, middle = f"blocks.{group}.{index}.conv", before * (6 if group else 1)
+            shapes |= weight(f"{name}.0", middle, before, 1, 1) | bn(f"{name}.1", middle)
+            shapes |= weight(f"{name}.3", middle, 1, 3, 3) | bn(f"{name}.4", middle)
+            shapes |= weight(f"{name}.6", width, middle, 1, 1) | bn(f"{name}.7", width)
+            before = width
+    return shapes | weight("conv2.0", 1280, 160, 1, 1) | bn("conv2.1", 1280) | affine("classifier.0", 100, 1280)
+
+
+def shufflev1() -> Shapes:
+    shapes = weight("conv1", 24, 3, 1, 1) | bn("bn1", 24)
+    for layer, (number, (before, width)) in enumerate(zip((4, 8, 4), pairwise((24, 240, 480, 960)), strict=True), 1):
+        for index in range(number):
+            block = f"layer{layer}.{index}"
+            into, out = (before, width - before) if index == 0 else (width, width)
+            shapes |= conv_bn(block, 1, out // 4, 24 if into == 24 else into // 3, 1, 1)
+            shapes |= conv_bn(block, 2, out // 4, 1, 3, 3) | conv_bn(block, 3, out, out // 12, 1, 1)
+    return shapes | affine("linear", 100, 960)
+
+
+def shufflev2() -> Shapes:
+    shapes = weight("conv1", 24, 3, 1, 1) | bn("bn1", 24)
+    for layer, (number, (before, width)) in enumerate(zip((3, 7, 3), pairwise((24, 116, 232, 464)), strict=True), 1):
+        half, block = width // 2, f"layer{layer}.0"
+        shapes |= conv_bn(block, 1, before, 1, 3, 3) | conv_bn(block, 2, half, before, 1, 1)
+        shapes |= conv_bn(block, 3, half, before, 1, 1) | conv_bn(block, 4, half, 1, 3, 3)
+        shapes |= conv_bn(block, 5, half, half, 1, 1)
+        for index in range(1, number + 1):
+            block = f"layer{layer}.{index}"
+            shapes |= conv_bn(block, 1, half, half, 1, 1) | conv_bn(block, 2, half, 1, 3, 3)
+            shapes |= conv_bn(block, 3, half, half, 1, 1)
+    return shapes | weight("conv2", 1024, 464, 1, 1) | bn("bn2", 1024) | affine("linear", 100, 1024)
+
+
+def mobilenetv1() -> Shapes:
+    shapes = weight("model.0.0", 32, 3, 3, 3) | bn("model.0.1", 32)
+    widths = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
+    for index, (before, width) in enumerate(pairwise(widths), start=1):
+        name = f"model.{index}"
+        shapes |= weight(f"{name}.0", before, 1, 3, 3) | bn(f"{name}.1", before)
+        shapes |= weight(f"{name}.3", width, before, 1, 1) | bn(f"{name}.4", width)
+    return shapes | affine("fc", 1000, 1024)
+
+
+EXPECTED: dict[str, tuple[int, Shapes]] = {  # tensors in the checkpoint, and what they are
+    "cifar_resnet8": (56, resnet(1, 16, 16)),
+    "cifar_resnet14": (92, resnet(2, 16, 16)),
+    "cifar_resnet20": (128, resnet(3, 16, 16)),
+    "cifar_resnet32": (200, resnet(5, 16, 16)),
+    "cifar_resnet44": (272, resnet(7, 16, 16)),
+    "cifar_resnet56": (344, resnet(9, 16, 16)),
+    "cifar_resnet110": (668, resnet(18, 16, 16)),
+    "cifar_resnet8x4": (62, resnet(1, 32, 64)),
+    "cifar_resnet32x4": (206, resnet(5, 32, 64)),
+    "cifar_resnet18": (122, imagenet_resnet((2, 2, 2, 2), 1)),
+    "cifar_resnet50": (320, imagenet_resnet((3, 4, 6, 3), 4)),
+    "cifar_wrn_16_1": (82, wrn(2, 16)),
+    "cifar_wrn_16_2": (83, wrn(2, 32)),
+    "cifar_wrn_40_1": (226, wrn(6, 16)),
+    "cifar_wrn_40_2": (227, wrn(6, 32)),
+    "cifar_vgg8": (37, vgg((64,), (128,), (256,), (512,), (512,))),
+    "cifar_vgg11": (58, vgg((64,), (128,), (256,) * 2, (512,) * 2, (512,) * 2)),
+    "cifar_vgg13": (72, vgg((64,) * 2, (128,) * 2, (256,) * 2, (512,) * 2, (512,) * 2)),
+    "cifar_vgg16": (93, vgg((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)),
+    "cifar_vgg19": (114, vgg((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)),
+    "cifar_mobilenetv2": (320, mobilenetv2()),
+    "cifar_shufflev1": (296, shufflev1()),
+    "cifar_shufflev2": (338, shufflev2()),
+    "mobilenetv1": (164, mobilenetv1()),
+}
+
+PUBLISHED = {
+    "cifar_resnet8": 83_892,
+    "cifar_resnet14": 181_108,
+    "cifar_resnet20": 278_324,
+    "cifar_resnet32": 472_756,
+    "cifar_resnet56": 861_620,
+    "cifar_resnet110": 1_736_564,
+    "cifar_resnet8x4": 1_233_540,
+    "cifar_resnet32x4": 7_433_860,
+    "cifar_resnet18": 11_220_132,
+    "cifar_resnet50": 23_705_252,
+    "cifar_wrn_16_2": 703_284,
+    "cifar_wrn_40_1": 569_780,
+    "cifar_wrn_40_2": 2_255_156,
+    "cifar_vgg8": 3_965_028,
+    "cifar_vgg13": 9_462_180,
+    "cifar_mobilenetv2": 812_836,
+    "cifar_shufflev1": 949_258,
+    "cifar_shufflev2": 1_355_528,
+    "mobilenetv1": 4_231_976,
+}
+
+NAMES = pytest.mark.parametrize("name", EXPECTED)
+
+
+def classes(name: str) -> int:
+    return 1000 if name == "mobilenetv1" else 100
+
+
+def test_every_network_of_the_family_is_checked_here() -> None:
+    assert set(timm.list_models("cifar_*")) | {"mobilenetv1"} == set(EXPECTED)
+
+
+@NAMES
+@pytest.mark.parametrize("normalised", [False, True])
+def test_keys_and_shapes_are_those_of_the_checkpoints(name: str, normalised: bool) -> None:
+    constants = {"mean": (0.5,) * 3, "std": (0.2,) * 3} if normalised else {}
+    with torch.device("meta"):
+        state = create_model(name, classes(name), **constants).state_dict()
+    tensors, expected = EXPECTED[name]
+    assert {key: tuple(value.shape) for key, value in state.items()} == expected
+    assert len(state) == tensors
+
+
+@pytest.mark.parametrize(("name", "published"), PUBLISHED.items())
+def test_sizes_are_the_published_ones(name: str, published: int) -> None:
+    with torch.device("meta"):
+        assert count(create_model(name, classes(name))) == published
+
+
+@NAMES
+@pytest.mark.parametrize(("number", "channels", "size"), [(10, 3, 32), (100, 3, 32), (10, 1, 8), (7, 3, 64)])
+def test_every_network_takes_cifar_digits_and_larger_images(name: str, number: int, channels: int, size: int) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=number, in_chans=channels)
+        for mode in (True, False):
+            logits = model.train(mode)(torch.empty(2, channels, size, size))
+            assert (logits.shape, logits.device.type) == ((2, number), "meta")
+
+
+@NAMES
+def test_no_published_weights_are_promised(name: str) -> None:
+    with pytest.raises(UserError, match="load_checkpoint"):
+        timm.create_model(name, pretrained=True)
