@@ -1,7 +1,14 @@
-"""Training as this project does it equals the official code's, transcribed: images, loss, weights and BatchNorm."""
+"""Training by the shipped recipes equals the official code's, transcribed: images, loss, weights and BatchNorm.
 
+Two epochs of three steps in float64, AWP and the first epoch's class prior included. What the configurations compose is
+what is compared; only sizes, the precision and the epoch from which AWP runs are changed.
+"""
+
+import contextlib
 import copy
 import io
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,106 +16,141 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from dkl.attacks import TrainingAttack
+from dkl.build import build_model, build_task, make_batches
+from dkl.config import compose_config
 from dkl.console import Bar
-from dkl.data import Augment, Batches, Images
-from dkl.losses import IKL
-from dkl.models import create_model
-from dkl.tasks import AdversarialTraining
+from dkl.data import Batch, Images
 from dkl.training.loop import train_epoch
-from tests.reference import OfficialTraining, counted_forwards, differences
+from dkl.training.optimizer import make_optimizer, set_schedule
+from tests.reference import (
+    GKL_CIFAR100,
+    IKL_AUTOAUG,
+    IKL_CIFAR10,
+    IKL_CIFAR100,
+    TRADES,
+    OfficialTraining,
+    Recipe,
+    Training,
+    counted_forwards,
+    differences,
+)
 
-CLASSES, STEPS, EPS = 10, 3, 8 / 255
-SILENT = Console(file=io.StringIO())
+SIZES = [
+    *("model=wrn10_2", "data.shape=[3,16,16]", "trainer.batch_size=4", "trainer.epochs=2", "seed=3"),
+    *("trainer.precision=float64", "task.awp.start=1"),
+]
+CIFAR100 = ["data=cifar100", "data.num_classes=12", "recipe=official"]
+RECIPES: dict[str, tuple[list[str], Recipe]] = {
+    "IKL, CIFAR-100": (CIFAR100, IKL_CIFAR100),
+    "IKL, CIFAR-10": (
+        ["data=cifar10", "recipe=official", "attack=official_kl", "loss.ce_weight=4"],
+        IKL_CIFAR10,
+    ),
+    "GKL, CIFAR-100": ([*CIFAR100, "loss=gkl", "task.temperature=1"], GKL_CIFAR100),
+    "TRADES, CIFAR-10": (["data=cifar10", "recipe=trades_awp"], TRADES),
+    "IKL, two views": ([*CIFAR100, "loss.ce_weight=4", "task.aug_weight=0.3"], IKL_AUTOAUG),
+}
 
 
-def make_model() -> nn.Module:
-    return create_model("wrn10_2", num_classes=CLASSES).double()
+class TwoViews:
+    """``batches`` with a second view of each image: darker, and with noise that follows from epoch and place."""
+
+    def __init__(self, batches: Any) -> None:
+        self.batches, self.labels = batches, batches.labels
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        noise = torch.Generator().manual_seed(epoch)
+        for images, labels, *_ in self.batches.epoch(epoch):
+            second = 0.7 * images + 0.3 * torch.rand(images.shape, generator=noise, dtype=images.dtype)
+            yield Batch(torch.cat([images, second]), labels.repeat(2), 2)
 
 
-def make_optimizer(model: nn.Module) -> torch.optim.SGD:
-    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+class Pair:
+    """One model trained by ``overrides`` in the shipped loop, and its copy by the official ``recipe``."""
 
-
-def make_batches() -> Batches:
-    """Five batches of 8 images 16×16 that show every class, cropped and mirrored."""
-    images = torch.randint(256, (40, 3, 16, 16), dtype=torch.uint8)
-    augment = Augment(crop_padding=4, flip=True)
-    data = Images(images, torch.arange(40) % CLASSES)
-    return Batches(data, 8, augment=augment, shuffle=True, dtype=torch.float64)
-
-
-class Ours:
-    """``AdversarialTraining`` in the shipped loop, at the settings of ``official`` and in float64, prior included."""
-
-    def __init__(self, model: nn.Module, steps: int = STEPS, prior_momentum: float = 1.0) -> None:
-        objective = IKL(wmse_weight=1.0, ce_weight=1.0)
-        attack = TrainingAttack(
-            eps=EPS, schedule="fixed", steps=steps, relative_step=0.5, ramp=False, objective=objective
+    def __init__(self, overrides: list[str], recipe: Recipe, *, views: int) -> None:
+        self.cfg = cfg = compose_config("train", [*overrides, *SIZES])
+        self.model = build_model(cfg).double().to(memory_format=torch.channels_last)
+        self.task = build_task(cfg, self.model)
+        self.optimizer = make_optimizer(cfg.optimizer, self.task.named_parameters())
+        classes = cfg.data.num_classes
+        images = Images(torch.randint(256, (12, 3, 16, 16), dtype=torch.uint8), torch.arange(12) % classes)
+        batches = make_batches(cfg, images, torch.device("cpu"), training=True)
+        self.batches = batches if views == 1 else TwoViews(batches)
+        twin = copy.deepcopy(self.model)
+        self.official = OfficialTraining(
+            twin, replace(recipe, awp_warmup=1), num_classes=classes, epochs=2, seed=cfg.seed
         )
-        self.task = AdversarialTraining(
-            model, IKL(), attack, num_classes=CLASSES, prior_momentum=prior_momentum, seed=3
+
+    def ours(self, epoch: int) -> float:
+        set_schedule(self.cfg.optimizer, self.optimizer, epoch, 2)
+        progress = Bar("", len(self.batches), 0, Console(file=io.StringIO()))
+        return train_epoch(self.task, self.batches, self.optimizer, epoch=epoch, epochs=2, bar=progress)["loss"]
+
+    def theirs(self, epoch: int) -> float:
+        return self.official.epoch(self.batches.epoch(epoch), epoch)
+
+    def compare(self, epoch: int) -> dict[str, float]:
+        official = self.official
+        return differences(
+            Training(self.model, self.optimizer, lambda: self.ours(epoch)),
+            Training(official.model, official.optimizer, lambda: self.theirs(epoch)),
         )
-        self.task.prior.double().table.fill_(1 / CLASSES)
-        self.optimizer = make_optimizer(model)
-
-    def epoch(self, batches: Batches, epoch: int) -> float:
-        bar = Bar("", len(batches), 0, SILENT)
-        return train_epoch(self.task, batches, self.optimizer, epoch=epoch, epochs=2, bar=bar)["loss"]
 
 
-def official(model: nn.Module) -> OfficialTraining:
-    return OfficialTraining(
-        model=model,
-        optimizer=make_optimizer(model),
-        generator=torch.Generator().manual_seed(3),
-        num_classes=CLASSES,
-        eps=EPS,
-        step_size=EPS / 2,
-        steps=STEPS,
-    )
+def compare(name: str, *changes: str, epochs: int = 2) -> list[dict[str, float]]:
+    """What differs after each epoch of the recipe ``name`` where ours has ``changes``."""
+    overrides, recipe = RECIPES[name]
+    pair = Pair([*overrides, *changes], recipe, views=2 if name.endswith("views") else 1)
+    return [pair.compare(epoch) for epoch in range(1, epochs + 1)]
 
 
-def compare(epochs: int, **changes: Any) -> dict[str, float]:
-    """What differs in the last of ``epochs``; the first has a uniform prior, the second the first one's."""
-    model, batches = make_model(), make_batches()
-    twin = copy.deepcopy(model)
-    ours, theirs = Ours(model, **changes), official(twin)
-    for epoch in range(1, epochs + 1):
-        found = differences(
-            model,
-            lambda epoch=epoch: ours.epoch(batches, epoch),
-            twin,
-            lambda epoch=epoch: theirs.epoch(batches.epoch(epoch)),
-        )
-    return found
+@pytest.mark.parametrize("name", RECIPES)
+def test_six_steps_equal_the_official_codes(name: str) -> None:
+    first, second = compare(name)
+    assert max(first.values()) <= 1e-12, first
+    assert max(second.values()) <= 1e-12, second
 
 
-@pytest.mark.parametrize("epochs", [1, 2], ids=["uniform prior", "class prior"])
-def test_five_steps_equal_the_official_codes(epochs: int) -> None:
-    found = compare(epochs)
-    assert found["images"] <= 1e-12
-    assert found["loss"] <= 1e-12
-    assert found["weights"] <= 1e-12
-    assert found["buffers"] <= 1e-12
+@pytest.mark.parametrize(
+    ("name", "change", "epoch"),
+    [
+        ("IKL, CIFAR-100", ["task.awp.gamma=0"], 1),
+        ("TRADES, CIFAR-10", ["task.awp.gamma=0"], 1),
+        ("IKL, CIFAR-100", ["attack.schedule=fixed", "+attack.steps=4", "+attack.relative_step=0.5"], 1),
+        ("IKL, CIFAR-100", ["attack=official_kl"], 1),
+        ("IKL, CIFAR-100", ["task.prior_momentum=0.5"], 2),
+        ("GKL, CIFAR-100", ["task.temperature=4"], 2),
+        ("IKL, two views", ["task.aug_weight=0.5"], 1),
+    ],
+    ids=lambda value: value[0].split(".")[-1] if isinstance(value, list) else None,
+)
+def test_another_setting_shows(name: str, change: list[str], epoch: int) -> None:
+    *before, found = compare(name, *change, epochs=epoch)
+    assert found["weights"] >= 1e-6
+    assert all(max(earlier.values()) <= 1e-12 for earlier in before)  # what changes the prior acts in epoch 2
 
 
-def test_one_attack_step_fewer_shows() -> None:
-    found = compare(1, steps=STEPS - 1)
-    assert found["images"] >= EPS / 2
-    assert min(found.values()) >= 1e-5
+def test_weight_perturbation_that_moves_batchnorms_buffers_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def training(model: nn.Module) -> Iterator[nn.Module]:
+        yield model.train()
+
+    monkeypatch.setattr("dkl.tasks.awp.batch_statistics", training)
+    (found,) = compare("IKL, CIFAR-100", epochs=1)
+    assert found["buffers"] >= 1e-6
 
 
-def test_another_class_prior_shows() -> None:
-    assert compare(1, prior_momentum=0.5)["weights"] <= 1e-12
-    assert compare(2, prior_momentum=0.5)["weights"] >= 1e-8
-
-
-def test_natural_logits_are_computed_once_an_attack() -> None:
-    model, batches = make_model(), make_batches()
-    with counted_forwards(model) as ours:
-        Ours(model).epoch(batches, 1)
-    with counted_forwards(model) as theirs:
-        official(model).epoch(batches.epoch(1))
-    assert ours == [8] * 5 * (1 + STEPS + 2)
-    assert theirs == [8] * 5 * (2 * STEPS + 2)
+def test_our_forwards_are_fewer() -> None:
+    overrides, recipe = RECIPES["IKL, CIFAR-100"]
+    pair = Pair(overrides, recipe, views=1)
+    assert pair.official.awp is not None
+    with counted_forwards(pair.model) as ours:
+        pair.ours(1)
+    with counted_forwards(pair.official.model, pair.official.awp.proxy) as theirs:
+        pair.theirs(1)
+    assert ours == [4] * 3 * (1 + 5 + 2 + 2)  # natural logits, five steps, weight perturbation, loss
+    assert theirs == [4] * 3 * (2 * 5 + 2 + 2)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 
 BatchNorm = Literal["running", "batch"]
 """Statistics BatchNorm uses during an attack: the running ones (eval mode) or the batch's."""
@@ -18,7 +18,7 @@ def batch_statistics(model: nn.Module) -> Iterator[nn.Module]:
     Modes and flags are put back afterwards, also when the body raises.
     """
     modes = [(module, module.training) for module in model.modules()]
-    norms = [(module, module.track_running_stats) for module in model.modules() if isinstance(module, _NormBase)]
+    norms = [(module, module.track_running_stats) for module in model.modules() if isinstance(module, _BatchNorm)]
     model.train()
     for norm, _ in norms:
         norm.track_running_stats = False
@@ -58,7 +58,7 @@ def attack_mode(model: nn.Module, batch_norm: BatchNorm = "running") -> Iterator
 @contextmanager
 def batch_norm_momentum(model: nn.Module, momentum: float) -> Iterator[None]:
     """BatchNorm's running statistics move by ``momentum`` inside; 1 makes them the batch's."""
-    before = [(module, module.momentum) for module in model.modules() if isinstance(module, _NormBase)]
+    before = [(module, module.momentum) for module in model.modules() if isinstance(module, _BatchNorm)]
     for module, _ in before:
         module.momentum = momentum
     try:

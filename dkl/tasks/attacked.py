@@ -22,13 +22,19 @@ from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import PairLoss
 from dkl.tasks.awp import AWP
-from dkl.tasks.base import Output, Progress, count_correct
+from dkl.tasks.base import Output, Progress, Task, count_correct
 
 
 def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy with the label at 1 − ``smoothing`` and the other C − 1 classes sharing ``smoothing`` alike."""
+    """Cross-entropy with the label at 1 − ``smoothing`` and the other C − 1 classes sharing ``smoothing`` alike.
+
+    Raises UserError above (C − 1)/C, where the label would count less than the others.
+    """
     classes = logits.shape[-1]
-    return F.cross_entropy(logits, labels, label_smoothing=smoothing * classes / (classes - 1))
+    spread = smoothing * classes / max(classes - 1, 1)  # torch spreads over all classes, the label's included
+    if spread > 1:
+        raise UserError(f"task.label_smoothing={smoothing} is above {(classes - 1) / classes:g}, for {classes} classes")
+    return F.cross_entropy(logits, labels, label_smoothing=spread)
 
 
 def report(loss: Tensor, batch: Batch, adversarial_images: Tensor, **logits: Tensor) -> Output:
@@ -37,7 +43,7 @@ def report(loss: Tensor, batch: Batch, adversarial_images: Tensor, **logits: Ten
     return Output(loss, right, adversarial_images)
 
 
-class AttackedTraining(ABC):
+class AttackedTraining(Task, ABC):
     """Trains ``model`` on adversarial images that ``attack`` makes, at weights that ``awp`` perturbs.
 
     ``bn_warm_start`` sets BatchNorm's running statistics to the first batch's. ``seed`` fixes the attack's noise, whose
@@ -132,7 +138,7 @@ class AttackedTraining(ABC):
         with warm, self.awp.perturbed(self.model, ascent, epoch=progress.epoch, share=batch.share):
             yield self._output(batch, images)
 
-    def end_epoch(self) -> None:  # noqa: B027 - most tasks have nothing to do
+    def end_epoch(self) -> None:
         """Nothing to do."""
 
     def state_dict(self) -> dict[str, Any]:

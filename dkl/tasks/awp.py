@@ -42,7 +42,8 @@ class AWP:
         if not self.gamma or epoch < self.start:
             yield
             return
-        weights: list[Tensor] = [w for name, w in model.named_parameters() if "weight" in name and w.ndim > 1]
+        named = model.named_parameters()
+        weights: list[Tensor] = [w for name, w in named if "weight" in name and w.ndim > 1 and w.requires_grad]
         change = self._change(model, weights, loss, share)
         with torch.no_grad():
             torch._foreach_add_(weights, change)
@@ -64,7 +65,8 @@ class AWP:
             gradients = list(torch.autograd.grad(value, weights))
         sum_over_ranks(gradients)
         with torch.no_grad():
-            for weight, gradient in zip(weights, gradients, strict=True):
+            for place, weight in enumerate(weights):
+                gradient = gradients[place]
                 tiny = torch.finfo(gradient.dtype).tiny
-                gradient.mul_(self.gamma * weight.norm() / gradient.norm().clamp(min=tiny))
+                gradients[place] = gradient * (self.gamma * weight.norm() / gradient.norm().clamp(min=tiny))
         return gradients

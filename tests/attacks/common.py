@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 
 def summed_ce(labels: Tensor) -> nn.Module:
@@ -35,20 +36,24 @@ def smooth_net() -> nn.Sequential:
 
 
 def snapshot(model: nn.Module) -> dict[str, object]:
-    """All that an attack could leave behind: weights, buffers, gradients, modes, flags."""
-    state = {f"state {key}": value.clone() for key, value in model.state_dict().items()}
-    modes = {f"mode {name}": module.training for name, module in model.named_modules()}
-    flags = {f"flag {name}": parameter.requires_grad for name, parameter in model.named_parameters()}
-    grads = {
-        f"grad {name}": None if parameter.grad is None else parameter.grad.clone()
-        for name, parameter in model.named_parameters()
-    }
-    return {**state, **modes, **flags, **grads}
+    """All that an attack could leave behind: weights, buffers, gradients, modes, flags, BatchNorm's settings."""
+    found: dict[str, object] = {f"state {key}": value.clone() for key, value in model.state_dict().items()}
+    for name, module in model.named_modules():
+        found[f"mode {name}"] = module.training
+        if isinstance(module, _NormBase):
+            found[f"tracking {name}"], found[f"momentum {name}"] = module.track_running_stats, module.momentum
+    for name, parameter in model.named_parameters():
+        found[f"flag {name}"] = parameter.requires_grad
+        found[f"grad {name}"] = None if parameter.grad is None else parameter.grad.clone()
+    return found
 
 
-def assert_unchanged(model: nn.Module, before: dict[str, object]) -> None:
-    after = snapshot(model)
+def assert_same(after: dict[str, object], before: dict[str, object]) -> None:
     assert after.keys() == before.keys()
     for key, value in before.items():
         same = torch.equal(value, after[key]) if isinstance(value, Tensor) else value == after[key]
         assert same, f"{key} changed"
+
+
+def assert_unchanged(model: nn.Module, before: dict[str, object]) -> None:
+    assert_same(snapshot(model), before)

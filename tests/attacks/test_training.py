@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from dkl.attacks import Budget, TrainingAttack
+from dkl.attacks.training import RULES
 from dkl.errors import UserError
-from dkl.threat import parse_eps
+from dkl.threat import Norm, parse_eps
 
 EPS = 8 / 255
 
@@ -62,10 +63,14 @@ def test_the_ramp_is_linear_and_can_be_left_out() -> None:
     assert {flat.at(epoch, 50).eps for epoch in range(1, 51)} == {0.1}
 
 
-@pytest.mark.parametrize("schedule", ["official", "as_intended", "low"])
-def test_no_length_of_training_breaks_a_schedule(schedule: str) -> None:
+FIXED = {"schedule": "fixed", "steps": 7, "relative_step": 0.25}
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("settings", [{"schedule": name} for name in RULES] + [FIXED], ids=[*RULES, "fixed"])
+def test_no_length_of_training_breaks_a_schedule(settings: dict[str, Any], norm: Norm) -> None:
     # the official code has no branch for the last epoch of 29, 57, 58, 113 … epochs
-    attack = TrainingAttack(eps=EPS, schedule=schedule)
+    attack = TrainingAttack(eps=EPS, norm=norm, **settings)
     for epochs in range(1, 401):
         budgets = [attack.at(epoch, epochs) for epoch in range(1, epochs + 1)]
         steps = [budget.steps for budget in budgets]
@@ -74,6 +79,20 @@ def test_no_length_of_training_breaks_a_schedule(schedule: str) -> None:
         for budget in budgets:
             assert 0 < budget.step_size <= budget.eps <= EPS
             assert budget.steps * budget.step_size >= budget.eps  # each epoch's attack can cross its ball
+
+
+@pytest.mark.parametrize("schedule", RULES)
+def test_l2_schedules_keep_their_steps_and_cross_the_ball_once(schedule: str) -> None:
+    linf = TrainingAttack(eps=0.5, schedule=schedule)
+    l2 = TrainingAttack(eps=0.5, schedule=schedule, norm="l2")
+    for epoch in range(1, 201):
+        budget = l2.at(epoch, 200)
+        assert budget.steps == linf.at(epoch, 200).steps
+        assert budget.step_size * budget.steps == pytest.approx(2 * 0.5 * epoch / 200, rel=1e-12)  # TRADES: lr 2 eps/K
+
+
+def test_a_fixed_l2_attack_takes_the_step_it_is_given() -> None:
+    assert TrainingAttack(eps=0.5, norm="l2", ramp=False, **FIXED).at(3, 9) == Budget(0.5, 0.125, 7)
 
 
 @pytest.mark.parametrize(("epoch", "epochs"), [(0, 10), (11, 10), (-1, 10), (1, 0)])
@@ -115,6 +134,8 @@ def test_no_other_error_leaves_parse_eps(value: Any) -> None:
         ({"eps": EPS, "schedule": "fixed", "steps": 10, "relative_step": -0.1}, "at least 0"),
         ({"eps": EPS, "steps": 10}, "schedule=fixed"),
         ({"eps": EPS, "schedule": "low", "relative_step": 0.25}, "schedule=fixed"),
+        ({"eps": EPS, "batch_norm": "train"}, "running, batch, not 'train'"),
+        ({"eps": EPS, "batch_norm": None}, "running, batch"),
     ],
 )
 def test_wrong_settings_are_refused_with_the_mend(settings: dict[str, Any], match: str) -> None:
@@ -124,3 +145,9 @@ def test_wrong_settings_are_refused_with_the_mend(settings: dict[str, Any], matc
 
 def test_l2_radii_may_exceed_one() -> None:
     assert TrainingAttack(eps=1.5, norm="l2").at(10, 10).eps == 1.5
+
+
+@pytest.mark.parametrize("batch_norm", ["running", "batch"])
+def test_both_kinds_of_statistics_are_allowed(batch_norm: str) -> None:
+    assert TrainingAttack(eps=EPS, batch_norm=batch_norm).batch_norm == batch_norm
+    assert TrainingAttack(eps=EPS).batch_norm == "running"
