@@ -45,16 +45,20 @@ def local_device(device: torch.device) -> torch.device:
 
 
 @torch.no_grad()
-def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
-    """Replace each of ``tensors`` by its sum over all processes, in one message a dtype."""
-    if world() == 1 or not tensors:
-        return
+def _in_one(tensors: Sequence[Tensor], exchange: Callable[[Tensor], object]) -> None:
+    """``exchange`` all of ``tensors`` in place, in one message a dtype."""
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
         same = [tensor for tensor in tensors if tensor.dtype is dtype]
         flat = torch.cat([tensor.reshape(-1) for tensor in same])
-        dist.all_reduce(flat)
-        for tensor, total in zip(same, flat.split([tensor.numel() for tensor in same]), strict=True):
-            tensor.copy_(total.view_as(tensor))
+        exchange(flat)
+        for tensor, part in zip(same, flat.split([tensor.numel() for tensor in same]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
+    """Replace each of ``tensors`` by its sum over all processes."""
+    if world() > 1:
+        _in_one(tensors, dist.all_reduce)
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -70,13 +74,10 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     sum_over_ranks(gradients)
 
 
-@torch.no_grad()
 def share_buffers(model: nn.Module) -> None:
     """Give every process the buffers of process 0: of BatchNorm's running statistics only the first's survive."""
-    if world() == 1:
-        return
-    for buffer in model.buffers():
-        dist.broadcast(buffer, 0)
+    if world() > 1:
+        _in_one(list(model.buffers()), lambda flat: dist.broadcast(flat, 0))
 
 
 def gather(value: Any) -> list[Any]:

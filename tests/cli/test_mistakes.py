@@ -51,7 +51,7 @@ MISTAKES = {
     "train trainer.epochs": ["trainer.epochs", "KEY=VALUE"],
     "train budget=paper": ["recipe=official", "budget=own"],
     "train budget=paper recipe=official trainer.epochs=1": ["trainer.epochs=200", "budget=own"],
-    "train budget=mini trainer.epochs=1": ["trainer.epochs=30", "budget=own"],
+    "train budget=mini trainer.epochs=1": ["trainer.epochs=20", "budget=own"],
     "train evaluation.attacks=nope": ["standard", "apgd-ce", "pgd-K"],
     "train evaluation.eps=8": ["evaluation.eps", "8/255"],
     "train model=timm model.name=vit_tiny_patch16_224": ["vit_tiny_patch16_224", "[1, 8, 8]"],

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_dry_run_prints_commands_that_name_the_same_run(tmp_path: Path, capsys: 
     shown = capsys.readouterr()
     assert not list(tmp_path.iterdir())
     train = next(line for line in shown.out.splitlines() if line.startswith("dkl train "))
-    main(train.removeprefix("dkl ").split())
+    main(shlex.split(train)[1:])
     assert str(next((tmp_path / "runs").glob("digits-*"))) in shown.err
 
 

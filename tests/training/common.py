@@ -32,7 +32,7 @@ def start(arguments: list[str], cwd: Path, **environment: str) -> "subprocess.Po
 
 def finish(process: "subprocess.Popen[str]") -> str:
     """What a process printed; fails with it where the process failed."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return out + err
 

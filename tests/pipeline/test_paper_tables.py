@@ -1,0 +1,58 @@
+"""``dkl reproduce table=N``: the paper's tables by number, their rows by name, several evaluations of one run."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from dkl import records
+from dkl.cli import main
+from dkl.config import compose_config, config_hash
+
+
+@pytest.mark.parametrize(("table", "row"), [("2", "ikl-basic"), ("02", "ikl-autoaug"), ("3", "lbgat-basic")])
+def test_a_dry_run_prints_commands_that_stand_for_the_row(
+    table: str, row: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["reproduce", f"table={table}", f"row={row}", "seed=0,1", "dry_run=true", f"paths.results={tmp_path}"])
+    shown = capsys.readouterr()
+    commands = [shlex.split(line) for line in shown.out.splitlines()]
+    trained = [words[2:] for words in commands if words[:2] == ["dkl", "train"]]
+    evaluated = [words[2:] for words in commands if words[:2] == ["dkl", "evaluate"]]
+    assert (len(trained), len(evaluated)) == (2, 2)
+    for overrides, evaluation, seed in zip(trained, evaluated, (0, 1), strict=True):
+        cfg = compose_config("train", overrides)
+        assert cfg.seed == seed
+        assert evaluation[0].endswith(f"-s{seed}-{config_hash(cfg)}")
+        assert evaluation[1:] == ["attacks=standard"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_evaluation_of_a_row_is_a_record(tmp_path: Path) -> None:
+    size = ["data=digits", "data.test_size=12", "trainer.threads=1", f"paths.results={tmp_path}"]
+    arguments = ["reproduce", "table=11", "row=kl", "seed=0", "budget=smoke", *size]
+    main(arguments)
+    found, problems = records.load_all(tmp_path / "records")
+    assert not problems
+    assert sorted(record.attacks[-1] for record in found) == ["cw-10", "cw-20", "pgd-10", "pgd-20", "square"]
+    assert len({record.checkpoint_sha256 for record in found}) == 1
+    assert {record.weights for record in found} == {"average at epoch 2"}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}
+    main(arguments)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["table=2", "experiment=quickstart"], "give one"),
+        (["table=two"], "number of a table"),
+        (["table=99"], "table-99"),
+        (["table=2", "row=nope"], "ikl-basic"),
+    ],
+)
+def test_mistakes_name_the_mend(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["reproduce", *arguments])
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
