@@ -27,12 +27,15 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 @contextmanager
-def locked(path: Path, busy: str) -> Iterator[None]:
-    """Hold the lock file ``path``; it goes with the process, however that ends. Raises UserError ``busy`` otherwise."""
+def locked(path: Path, busy: str = "", *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file ``path``; it goes with the process, however that ends.
+
+    Where another process holds it, waits for that if ``wait``, else raises UserError ``busy``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise UserError(f"{busy}; wait for it, or stop it first") from None
         yield

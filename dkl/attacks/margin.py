@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dkl.attacks.pgd import pgd
 from dkl.threat import Norm, parse_steps
 
-Perturb = Callable[[Tensor, Tensor], Tensor]
+Perturb = Callable[..., Tensor]
 """Images ``[B, ...]`` and labels ``[B]`` -> adversarial images."""
 
 
@@ -33,6 +33,7 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def quick_attack(model: nn.Module, name: str, *, norm: Norm, eps: float, seed: int) -> Perturb:
     """The attack ``name``, ``pgd-K`` or ``cw-K``, on ``model``; every call starts from the noise that ``seed`` fixes.
 
+    It is called with images, labels and, where another start is wanted, that.
     Raises ValueError on any other name.
     """
     parsed = parse_steps(name)
@@ -41,7 +42,7 @@ def quick_attack(model: nn.Module, name: str, *, norm: Norm, eps: float, seed: i
     objective, steps = parsed
     loss = _LOSSES[objective]
 
-    def perturb(x: Tensor, y: Tensor) -> Tensor:
+    def perturb(x: Tensor, y: Tensor, start: Tensor | None = None) -> Tensor:
         return pgd(
             model,
             x,
@@ -50,6 +51,7 @@ def quick_attack(model: nn.Module, name: str, *, norm: Norm, eps: float, seed: i
             step_size=eps / 4,
             steps=steps,
             norm=norm,
+            start=start,
             generator=torch.Generator(x.device).manual_seed(seed),
         )
 

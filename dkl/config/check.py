@@ -1,6 +1,7 @@
 """Values of a training configuration that no run could use, found before any work."""
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from enum import Enum
@@ -34,23 +35,37 @@ def _missing(cfg: DictConfig, prefix: str = "") -> list[str]:
     return found
 
 
-def _leaves(path: Path) -> dict[str, Any]:
-    """Dotted key -> value of a YAML file and of those beside it that it builds on."""
+FIXED_GROUPS = ("model", "attack", "averaging")
+"""Groups whose choice a recipe or budget holds a run to; losses and data are a row's own."""
 
-    def walk(content: DictConfig, prefix: str) -> Iterator[tuple[str, Any]]:
-        for key in map(str, content):
-            if isinstance(content[key], DictConfig):
-                yield from walk(content[key], f"{prefix}{key}.")
-            elif key != "defaults":
-                yield f"{prefix}{key}", content[key]
+FREE = re.compile(r"attack\.objective\b.*|model\.(?!name$).*")
+"""Values of those groups that are a row's own all the same."""
 
+
+def _leaves(path: Path, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> plain value of a YAML file, and of the files and choices in its defaults list."""
     content = OmegaConf.load(path)
     assert isinstance(content, DictConfig)
-    base: dict[str, Any] = {}
-    for name in content.get("defaults", []):
-        if isinstance(name, str) and name != "_self_":
-            base |= _leaves(path.with_name(f"{name}.yaml"))
-    return base | dict(walk(content, ""))
+    found: dict[str, Any] = {}
+    for entry in content.get("defaults", []):
+        if isinstance(entry, str):
+            found |= {} if entry == "_self_" else _leaves(path.with_name(f"{entry}.yaml"), prefix)
+            continue
+        for group, choice in ((str(key).removeprefix("override /"), choice) for key, choice in entry.items()):
+            if group in FIXED_GROUPS:
+                found |= _leaves(path.parents[1] / group / f"{choice}.yaml", f"{group}.")
+    plain = OmegaConf.to_container(content, resolve=False)
+    assert isinstance(plain, dict)
+    return found | {f"{prefix}{key}": value for key, value in _flat(plain) if key != "defaults"}
+
+
+def _flat(content: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves by dotted key; those that follow another key are left out."""
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        elif not (isinstance(value, str) and "${" in value):
+            yield f"{prefix}{key}", value
 
 
 def _check_budget(cfg: DictConfig) -> None:
@@ -65,6 +80,8 @@ def _check_budget(cfg: DictConfig) -> None:
         fixed |= _leaves(shipped("configs") / "recipe" / f"{cfg.recipe_name}.yaml")
     for key, value in fixed.items():
         now = OmegaConf.select(cfg, key)
+        if FREE.fullmatch(key) or (name == "mini" and key == "model.name"):  # distillation has its own small networks
+            continue
         if (now.value if isinstance(now, Enum) else now) != value:
             raise UserError(f"budget={name} fixes {key}={value}, here it is {now}; use budget=own for your own sizes")
 
@@ -75,11 +92,36 @@ def _check_selection(cfg: DictConfig) -> None:
         raise UserError("selection.holdout (images) and selection.every (epochs) go together: set both, or neither")
     if parse_steps(selection.attack) is None:
         raise UserError(f"selection.attack={selection.attack} must be pgd-K or cw-K, such as pgd-20")
+    parse_threat(selection.norm, selection.eps, "selection.")
+    if selection.every and cfg.averaging and cfg.averaging.buffers == "estimate":
+        raise UserError(
+            "averaging.buffers=estimate is for the end of training; with selection.every use copy or average"
+        )
     if weights not in (None, "last", "average", "best"):
         raise UserError(f"evaluation.weights={weights} must be last, average or best")
     if (weights == "average" and not cfg.averaging) or (weights == "best" and not selection.every):
         kept = "averaging=swa" if weights == "average" else "selection.holdout and selection.every"
         raise UserError(f"evaluation.weights={weights}, but this run keeps none: set {kept}")
+
+
+def _check_synthetic(cfg: DictConfig) -> None:
+    files, fraction = cfg.data.synthetic.files, cfg.data.synthetic.fraction
+    if bool(files) != bool(fraction):
+        raise UserError(
+            f"data.synthetic.files names {len(files)} files and data.synthetic.fraction={fraction}: choose a data set "
+            "with both, such as data=cifar10_1m, or set both, or neither"
+        )
+
+
+def _check_norms(cfg: DictConfig) -> None:
+    """Training, selection and evaluation under one norm; ``dkl evaluate norm=…`` asks for another afterwards."""
+    norm = cfg.attack.get("norm") if cfg.attack else None
+    judged = {"evaluation": cfg.evaluation.norm} | ({"selection": cfg.selection.norm} if cfg.selection.every else {})
+    for part, other in judged.items():
+        if norm is not None and other != norm:
+            raise UserError(
+                f"attack.norm={norm}, but {part}.norm={other}: add {part}.norm={norm} and {part}.eps=…, the radius"
+            )
 
 
 def check(cfg: DictConfig) -> None:
@@ -97,6 +139,8 @@ def check(cfg: DictConfig) -> None:
     _at_least(cfg, 0, "data.augment.crop_padding", "optimizer.warmup_epochs", "trainer.validate_every")
     _at_least(cfg, 0, "trainer.workers", "selection.holdout", "selection.every", "optimizer.decay")
     _check_selection(cfg)
+    _check_norms(cfg)
+    _check_synthetic(cfg)
     _check_budget(cfg)
     if len(cfg.data.shape) != 3:
         raise UserError(f"data.shape={list(cfg.data.shape)} must be (channels, height, width)")

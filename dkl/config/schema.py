@@ -95,12 +95,16 @@ class OptimizerConfig:
 class SelectionConfig:
     """Robust accuracy during training: every so many epochs, on so many training images held out of training.
 
-    The epoch with the highest is kept as ``best.pt``; ``attack`` is ``pgd-K`` or ``cw-K``, K steps of eps/4.
+    The epoch with the highest is kept as ``best.pt``; ``attack`` is ``pgd-K`` or ``cw-K``, K steps of eps/4. At most a
+    quarter of the training images is held out.
     """
 
     holdout: int = 0
     every: int = 0
     attack: str = "pgd-20"
+    norm: str = "linf"
+    eps: str = "${data.eps}"
+    seed: int = 0
 
 
 @dataclass

@@ -12,6 +12,7 @@ from torch import Tensor
 from dkl.data.download import fetch
 from dkl.data.images import Images
 from dkl.errors import UserError
+from dkl.files import locked
 
 Splits = tuple[Images, Images]
 
@@ -102,8 +103,9 @@ def _torchvision(name: str, root: Path, download: bool) -> Splits:
         if not download:
             damaged = root / dataset.base_folder
             raise UserError(f"{damaged} is incomplete or damaged; add data.source.download=true to mend it") from None
-        fetch(dataset.url, root / dataset.filename, dataset.tgz_md5, "md5")
-        splits = [dataset(str(root), train=train, download=True) for train in (True, False)]
+        with locked(root / f".{name}.lock", wait=True):  # of several processes one fetches and unpacks
+            fetch(dataset.url, root / dataset.filename, dataset.tgz_md5, "md5")
+            splits = [dataset(str(root), train=train, download=True) for train in (True, False)]
     train, test = (_from_arrays(split.data, np.asarray(split.targets), f"{root}/{name}") for split in splits)
     return train, test
 

@@ -71,9 +71,7 @@ class AdversarialTraining(AttackedTraining):
             )
 
     def _weights(self, loss: PairLoss, labels: Tensor) -> Tensor | None:
-        if loss.weighting == "label":
-            return labels
-        return self.prior[labels] if loss.weighting == "class" else None
+        return self.prior[labels] if loss.weighting == "class" else super()._weights(loss, labels)
 
     def forward(self, batch: Batch, adversarial_images: Tensor) -> tuple[Tensor, Tensor]:
         """Natural and adversarial logits, each from a forward pass of its own, as BatchNorm sees them."""

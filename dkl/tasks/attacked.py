@@ -135,8 +135,8 @@ class AttackedTraining(Task, ABC):
         first = self.bn_warm_start and progress.epoch == 1 and progress.step == 0
         warm = batch_norm_momentum(self.model, 1.0) if first else nullcontext()
         ascent = lambda: self._ascent(batch, images)  # noqa: E731
-        with warm, self.awp.perturbed(self.model, ascent, epoch=progress.epoch, share=batch.share):
-            yield self._output(batch, images)
+        with warm, self.awp.perturbed(self.model, ascent, epoch=progress.epoch, share=batch.share) as broken:
+            yield self._output(batch, images) if broken is None else Output(broken, {}, images)
 
     def end_epoch(self) -> None:
         """Nothing to do."""

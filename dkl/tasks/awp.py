@@ -33,23 +33,28 @@ class AWP:
     @contextmanager
     def perturbed(
         self, model: nn.Module, loss: Callable[[], Tensor], *, epoch: int, share: float = 1.0
-    ) -> Iterator[None]:
+    ) -> Iterator[Tensor | None]:
         """Weights of ``model`` that raise ``loss()`` inside, and what the body made of them without v afterwards.
 
         ``loss`` is called once, in train mode with BatchNorm's buffers left alone. It is the mean over this process's
-        ``share`` of the batch; gradients are summed over processes.
+        ``share`` of the batch; gradients are summed over processes. Yields None; where the loss or v is not finite it
+        leaves the weights alone and yields a loss that is not.
         """
         if not self.gamma or epoch < self.start:
-            yield
+            yield None
             return
         named = model.named_parameters()
         weights: list[Tensor] = [w for name, w in named if "weight" in name and w.ndim > 1 and w.requires_grad]
         change = self._change(model, weights, loss, share)
+        sizes = torch.stack([part.norm() for part in change])
+        if not torch.isfinite(sizes).all():
+            yield sizes.sum()
+            return
         with torch.no_grad():
             torch._foreach_add_(weights, change)
         torch.clear_autocast_cache()  # it holds the weights as they were
         try:
-            yield
+            yield None
         finally:
             with torch.no_grad():
                 torch._foreach_sub_(weights, change)

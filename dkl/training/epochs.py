@@ -11,7 +11,7 @@ from dkl import checkpoint
 from dkl.config import Precision
 from dkl.console import Bar
 from dkl.data import Batches
-from dkl.distributed import rank
+from dkl.distributed import rank, share_buffers
 from dkl.errors import UserError
 from dkl.tasks.accuracy import correct
 from dkl.training.loop import NonFiniteLossError, train_epoch
@@ -84,6 +84,7 @@ class Epochs:
         average = self.run.average
         if average is not None and average.rule.buffers == "estimate":
             update_bn(self.batches.epoch(0), average.model)
+            share_buffers(average.model)
 
     def _report(self, error: NonFiniteLossError) -> UserError:
         """Write what gave a loss that is not finite; returns the message with the file's name and the mend."""

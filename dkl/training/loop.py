@@ -51,8 +51,8 @@ def train_epoch(
 ) -> Row:
     """One epoch; returns its mean loss, accuracies in [0, 1] and speed. ``after_step(step)`` follows every update.
 
-    Raises NonFiniteLossError before a step whose loss is not finite. Other sums stay on the device until the epoch is
-    over.
+    Raises NonFiniteLossError before a step whose loss is not finite: that one figure is waited for at every step, all
+    others stay on the device until the epoch is over.
     """
     device = batches.labels.device
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device, dtype=torch.float64))

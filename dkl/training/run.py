@@ -114,7 +114,11 @@ def _train(cfg: DictConfig) -> None:
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     device = distributed.local_device(pick_device(cfg.trainer.device))
-    data = _load(cfg)
+    if first:
+        data = _load(cfg)  # and fetches what is missing, for all
+    distributed.barrier()
+    if not first:
+        data = _load(cfg)
     with locked(folder / ".lock", f"another process is training {folder}") if first else nullcontext():
         if first:
             remove_leftovers(folder)

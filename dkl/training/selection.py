@@ -4,7 +4,6 @@ Robust overfitting shows in it: the robust accuracy of adversarially trained net
 ends (Rice et al. 2020). ``best.pt`` says which epoch it holds, of which weights, and by which attack it was chosen.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from dkl import checkpoint
-from dkl.attacks import attack_mode, quick_attack
+from dkl.attacks import attack_mode, quick_attack, uniform_noise
 from dkl.data import Batches
 from dkl.distributed import rank, sum_over_ranks
 from dkl.threat import parse_eps
@@ -34,18 +33,17 @@ def mean_over_ranks(flags: Tensor) -> float:
     return (counts[0] / counts[1]).item()
 
 
-@dataclass
 class Selection:
     """Attacks ``batches`` of held-out images every so many epochs and keeps the best weights in ``folder``."""
 
-    cfg: DictConfig
-    run: RunState
-    batches: Batches
-    folder: Path
+    def __init__(self, cfg: DictConfig, run: RunState, batches: Batches, folder: Path) -> None:
+        self.cfg, self.run, self.batches, self.path = cfg.selection, run, batches, folder / BEST
+        if self.path.exists():  # it may be one epoch ahead of a checkpoint that a kill kept from being written
+            run.best = max(run.best, checkpoint.read(self.path)["accuracy"])
 
     def after(self, epoch: int, epochs: int) -> Row:
         """Robust accuracy after ``epoch``, where it is due: on the averaged weights where an average is kept."""
-        if epoch % self.cfg.selection.every and epoch != epochs:
+        if epoch % self.cfg.every and epoch != epochs:
             return {}
         accuracy = self._robust_accuracy()
         if accuracy >= self.run.best:  # of equals the later one, as DM-Improves-AT keeps
@@ -54,19 +52,16 @@ class Selection:
         return {"robust_accuracy": accuracy, "best_robust_accuracy": self.run.best}
 
     def _robust_accuracy(self) -> float:
-        evaluation, model = self.cfg.evaluation, self.run.judged
-        perturb = quick_attack(
-            model,
-            self.cfg.selection.attack,
-            norm=evaluation.norm,
-            eps=parse_eps(evaluation.eps),
-            seed=evaluation.seed,
-        )
+        cfg, model, eps = self.cfg, self.run.judged, parse_eps(self.cfg.eps)
+        perturb = quick_attack(model, cfg.attack, norm=cfg.norm, eps=eps, seed=cfg.seed)
+        noise = torch.Generator(self.batches.labels.device).manual_seed(cfg.seed)
         flags = []
         with attack_mode(model), torch.no_grad():
-            for batch in self.batches.epoch():
-                predicted = model(perturb(batch.images, batch.labels)).argmax(-1)
-                flags.append((predicted == batch.labels).cpu())
+            for images, labels, _, first, total in self.batches.epoch():
+                shape = (total, *images.shape[1:])  # the whole batch's noise, of which each process takes its share
+                drawn = uniform_noise(shape, eps, cfg.norm, like=images, generator=noise)[first : first + len(images)]
+                adversarial = perturb(images, labels, (images + drawn).clamp_(0, 1))
+                flags.append((model(adversarial).argmax(-1) == labels).cpu())
         return mean_over_ranks(torch.cat(flags))
 
     def _keep(self, epoch: int, accuracy: float) -> None:
@@ -77,6 +72,6 @@ class Selection:
             "epoch": epoch,
             "weights": "last" if self.run.average is None else "average",
             "accuracy": accuracy,
-            "attack": self.cfg.selection.attack,
+            "attack": f"{self.cfg.attack}, {self.cfg.norm} {self.cfg.eps}",
         }
-        checkpoint.save(self.folder / BEST, content)
+        checkpoint.save(self.path, content)

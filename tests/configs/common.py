@@ -13,6 +13,10 @@ REQUIRED = {
     ("loss", "none"): ["task=classification"],
     ("attack", "none"): ["task=classification"],
     ("budget", "paper"): ["recipe=official"],
+    ("recipe", "dm_1m"): ["data=cifar10_1m"],
+    ("recipe", "dm_20m"): ["data=cifar10_20m"],
+    ("recipe", "dm_50m"): ["data=cifar100_50m"],
+    ("attack", "official_l2"): ["evaluation.norm=l2", "evaluation.eps=128/255"],
 }
 
 

@@ -31,9 +31,9 @@ rows = pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
 
 @rows
 def test_a_row_is_whole_and_can_run(job: Job) -> None:
-    cfg = compose_config("train", [*job.train, "budget=paper"])
+    cfg = compose_config("train", job.train)
     preflight(cfg)
-    assert (cfg.label, cfg.seed) == (job.label, 0)
+    assert (cfg.label, cfg.seed, cfg.budget.name) == (job.label, 0, "paper")
     for evaluation in job.evaluations:
         OmegaConf.to_container(compose_config("evaluate", ["run=somewhere", *evaluation]), resolve=True)
 
@@ -47,7 +47,7 @@ def synthetic_file(folder: Path, classes: int) -> Path:
 
 @rows
 def test_a_row_trains_two_batches(job: Job, tmp_path: Path) -> None:
-    small = ["trainer.batch_size=4", "trainer.epochs=40", "trainer.device=cpu"]
+    small = ["trainer.batch_size=4", "trainer.epochs=40", "trainer.device=cpu", "trainer.workers=0"]
     whole = compose_config("train", job.train)
     if whole.data.synthetic.files:
         small.append(f"data.synthetic.files=[{synthetic_file(tmp_path, whole.data.num_classes)}]")

@@ -34,7 +34,8 @@ def test_the_optimiser_and_the_rate_of_every_epoch(recipe: str) -> None:
     optimizer = make_optimizer(cfg.optimizer, [("w", nn.Parameter(torch.ones(1)))])
     (group,) = optimizer.param_groups
     assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, False, DECAY[recipe])
-    assert (cfg.model.name, cfg.trainer.epochs, cfg.trainer.batch_size) == ("wrn34_10", max(RATES[recipe]), 128)
+    network = "wrn34_20" if recipe == "pgd_at" else "wrn34_10"
+    assert (cfg.model.name, cfg.trainer.epochs, cfg.trainer.batch_size) == (network, max(RATES[recipe]), 128)
     for epoch, rate in RATES[recipe].items():
         assert set_schedule(cfg.optimizer, optimizer, epoch, cfg.trainer.epochs) == pytest.approx(rate, rel=1e-12)
 

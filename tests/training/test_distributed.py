@@ -12,6 +12,7 @@ from dkl.errors import UserError
 from dkl.training import train
 from tests.training.common import TINY, finish, make_config, start
 
+SELECTED = ("selection.holdout=9", "selection.every=1", "selection.attack=pgd-3")
 EXACT = ("trainer.precision=float64", "trainer.channels_last=false", "data.train_size=90", "trainer.device=cpu")
 
 
@@ -29,9 +30,9 @@ def largest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> flo
     [
         ("loss=kl",),
         ("loss=ikl", "attack=official_ikl", "data.augment.crop_padding=1"),
-        ("loss=ikl", "task.awp.gamma=0.005", "task.awp.start=1", "averaging=ema", "attack.sigma=null"),
+        ("loss=ikl", "task.awp.gamma=0.005", "task.awp.start=1", "averaging=ema", "attack.sigma=null", *SELECTED),
     ],
-    ids=["TRADES", "IKL", "IKL with AWP"],
+    ids=["TRADES", "IKL", "IKL with AWP, average and selection"],
 )
 def test_two_processes_equal_one(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     one = run(tmp_path, *overrides)
@@ -78,6 +79,13 @@ def test_devices_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("dkl.build.pick_device", lambda name: torch.device("cuda"))
     with pytest.raises(UserError, match=r"trainer\.devices=4, but there are 1 GPUs"):
         train(make_config(tmp_path, "trainer.devices=4"))
+
+
+def test_a_loss_that_is_not_finite_stops_all_processes_and_leaves_its_file(tmp_path: Path) -> None:
+    cfg = make_config(tmp_path, "trainer.devices=2", "optimizer.lr=1e30", "optimizer.momentum=0")
+    with pytest.raises(UserError, match=r"the loss is .* in epoch 1, batch \d; .*nonfinite-epoch1-batch"):
+        train(cfg)
+    assert list(tmp_path.glob("runs/*/nonfinite-epoch1-batch*-rank*.pt"))
 
 
 def test_torchrun_and_devices_must_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,7 @@ OTHER = [
     ["averaging=swa"],
     ["trainer.devices=2"],
     ["selection.holdout=8", "selection.every=1"],
+    ["selection.holdout=8", "selection.every=1", "selection.eps=0.2"],
     ["model=wrn10_2"],
     ["optimizer.lr=0.051"],
     ["optimizer.weight_decay=0"],

@@ -46,7 +46,7 @@ def test_the_best_epoch_is_kept_and_named(tmp_path: Path) -> None:
     best, last = checkpoint.read(folder / "best.pt"), checkpoint.read(folder / "checkpoint.pt")
     assert best["accuracy"] == max(row.get("robust_accuracy", 0) for row in rows.values())
     assert rows[best["epoch"]]["robust_accuracy"] == best["accuracy"]
-    assert (best["weights"], best["attack"]) == ("last", "pgd-2")
+    assert (best["weights"], best["attack"]) == ("last", "pgd-2, linf 0.1")
     assert robust_accuracy(best["model"]) == pytest.approx(best["accuracy"])
     assert robust_accuracy(last["model"]) == pytest.approx(rows[5]["robust_accuracy"])
 
@@ -88,6 +88,13 @@ def test_a_resumed_run_remembers_its_best(tmp_path: Path) -> None:
         (["evaluation.weights=best"], "selection.holdout"),
         (["evaluation.weights=average"], "averaging=swa"),
         (["evaluation.weights=first"], "last, average or best"),
+        (["selection.holdout=10", "selection.every=1", "selection.eps=8"], "8/255"),
+        (["selection.holdout=10", "selection.every=1", "selection.norm=l2"], r"selection\.norm=linf"),
+        (["evaluation.norm=l2", "evaluation.eps=1"], r"evaluation\.norm=linf"),
+        (
+            ["selection.holdout=10", "selection.every=1", "averaging=swa", "averaging.buffers=estimate"],
+            "copy or average",
+        ),
     ],
 )
 def test_mistakes_name_the_mend(tmp_path: Path, overrides: list[str], match: str) -> None:

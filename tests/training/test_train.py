@@ -163,6 +163,16 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     )
 
 
+def test_an_ascent_that_is_not_finite_leaves_the_weights_alone(tmp_path: Path) -> None:
+    cfg = make_config(tmp_path, "loss.wmse_weight=1e38", "task.awp.gamma=0.005", "task.awp.start=1", epochs=1)
+    with pytest.raises(UserError, match=r"epoch 1, batch \d"):
+        train(cfg)
+    (path,) = run_folder(cfg).glob("nonfinite-*.pt")
+    content = checkpoint.read(path)
+    assert all(value.isfinite().all() for value in content["model"].values())
+    assert content["adversarial_images"].shape == content["images"].shape
+
+
 @pytest.mark.parametrize("content", [{"state_dict": {"w": torch.zeros(2)}}, [1, 2], {"version": 0, "model": {}}])
 def test_a_foreign_checkpoint_in_the_runs_folder_is_refused_and_kept(tmp_path: Path, content: Any) -> None:
     cfg = make_config(tmp_path)
