@@ -13,7 +13,7 @@ from omegaconf import DictConfig, Node, OmegaConf
 from dkl.config.compose import shipped
 from dkl.config.schema import TrainConfig
 from dkl.errors import UserError
-from dkl.threat import parse_attacks, parse_steps, parse_threat
+from dkl.threat import NORMS, parse_attacks, parse_steps, parse_threat
 
 
 def _at_least(cfg: DictConfig, least: float, *keys: str) -> None:
@@ -47,16 +47,20 @@ def _leaves(path: Path, prefix: str = "") -> dict[str, Any]:
     content = OmegaConf.load(path)
     assert isinstance(content, DictConfig)
     found: dict[str, Any] = {}
+    by_task: dict[str, Any] = {}
     for entry in content.get("defaults", []):
         if isinstance(entry, str):
             found |= {} if entry == "_self_" else _leaves(path.with_name(f"{entry}.yaml"), prefix)
             continue
         for group, choice in ((str(key).removeprefix("override /"), choice) for key, choice in entry.items()):
+            other = path.parents[1] / group / f"{choice}.yaml"
             if group in FIXED_GROUPS:
-                found |= _leaves(path.parents[1] / group / f"{choice}.yaml", f"{group}.")
+                found |= _leaves(other, f"{group}.")
+            if group == "task":  # composed after the attack, it may set what that raises, and from where
+                by_task |= {key: value for key, value in _leaves(other).items() if key.startswith("attack.")}
     plain = OmegaConf.to_container(content, resolve=False)
     assert isinstance(plain, dict)
-    return found | {f"{prefix}{key}": value for key, value in _flat(plain) if key != "defaults"}
+    return found | by_task | {f"{prefix}{key}": value for key, value in _flat(plain) if key != "defaults"}
 
 
 def _flat(content: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -118,7 +122,7 @@ def _check_norms(cfg: DictConfig) -> None:
     norm = cfg.attack.get("norm") if cfg.attack else None
     judged = {"evaluation": cfg.evaluation.norm} | ({"selection": cfg.selection.norm} if cfg.selection.every else {})
     for part, other in judged.items():
-        if norm is not None and other != norm:
+        if norm in NORMS and other != norm:
             raise UserError(
                 f"attack.norm={norm}, but {part}.norm={other}: add {part}.norm={norm} and {part}.eps=…, the radius"
             )

@@ -99,7 +99,9 @@ def test_the_recipe_with_synthetic_images() -> None:
 
 def test_a_budget_of_the_paper_holds_a_recipe_to_what_it_builds_on() -> None:
     with pytest.raises(UserError, match=r"selection\.holdout"):
-        preflight(compose_config("train", ["recipe=dm_20m", "budget=paper", "selection.holdout=10"]))
+        preflight(
+            compose_config("train", ["recipe=dm_20m", "data=cifar10_20m", "budget=paper", "selection.holdout=10"])
+        )
 
 
 def test_the_loss_and_the_prior() -> None:

@@ -67,7 +67,8 @@ def test_the_pair_losses_are_kl_at_six() -> None:
 
 def test_pgd_at_keeps_the_best_epoch_of_held_out_images() -> None:
     cfg = compose_config("train", ["recipe=pgd_at", "data=cifar10"])
-    assert dict(cfg.selection) == {"holdout": 1000, "every": 1, "attack": "pgd-10"}
+    selection = cfg.selection
+    assert (selection.holdout, selection.every, selection.attack, selection.eps) == (1000, 1, "pgd-10", "8/255")
     assert cfg.evaluation.weights == "best"
 
 
