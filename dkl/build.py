@@ -150,6 +150,7 @@ def preflight(cfg: DictConfig) -> None:
     for part in ("loss", "attack"):
         if cfg[part] and part not in cfg.task:
             raise UserError(f"{cfg.task._target_} takes no {part}: add {part}=none, or choose another task")
+    Augment(**cfg.data.augment).check(tuple(cfg.data.shape))
     _check_model(cfg)
     build_task(cfg, nn.Linear(1, 1))
     build_averaging(cfg)

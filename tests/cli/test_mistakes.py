@@ -55,6 +55,8 @@ MISTAKES = {
     "train budget=paper recipe=official averaging=none": ["averaging.", "budget=own"],
     "train budget=paper recipe=official attack=pgd": ["attack.schedule=official", "budget=own"],
     "train budget=paper recipe=official attack.ramp=false": ["attack.ramp=True", "budget=own"],
+    "train data=cifar10 data.augment.second_view=mixup": ["data.augment.second_view", "autoaugment"],
+    "train data.augment.second_view=autoaugment": ["channels"],
     "train recipe=dm_1m data=cifar10": ["data=cifar10_1m"],
     "train recipe=official data=cifar10 attack=official_l2": ["evaluation.norm=l2", "evaluation.eps"],
     "train budget=mini trainer.epochs=1": ["trainer.epochs=20", "budget=own"],
