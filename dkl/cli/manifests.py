@@ -26,6 +26,11 @@ class Job:
     train: list[str]
     evaluations: list[list[str]]
 
+    @property
+    def title(self) -> str:
+        """Row and seed."""
+        return f"{self.name} seed {self.seed}"
+
     def commands(self, run: str) -> str:
         """The plain commands this job stands for; ``run`` is the folder that training fills."""
         train = ["dkl", "train", *self.train]

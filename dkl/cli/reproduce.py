@@ -65,6 +65,20 @@ def _prepare(jobs: list[Job]) -> list[DictConfig]:
     return configs
 
 
+def _impossible(jobs: list[Job], configs: list[DictConfig]) -> dict[str, str]:
+    """Jobs whose synthetic images are not here, and why: said before the others start, not weeks later."""
+    from dkl.build import load_synthetic
+
+    found: dict[str, str] = {}
+    for job, cfg in zip(jobs, configs, strict=True):
+        try:
+            load_synthetic(cfg.data)
+        except UserError as error:
+            found[job.title] = str(error)
+            say(f"cannot run {job.title}: {error}")
+    return found
+
+
 def _run(job: Job, cfg: DictConfig) -> list[Path]:
     """Train one job and make its evaluations; returns the paths of its records."""
     from dkl.evaluation import evaluate
@@ -95,24 +109,26 @@ def reproduce(arguments: list[str]) -> None:
     jobs = plan(own["experiment"], seeds=own["seed"], budget=own["budget"], row=own["row"], extra=extra)
     configs = _prepare(jobs)
     for number, (job, cfg) in enumerate(zip(jobs, configs, strict=True), 1):
-        say(f"{number}/{len(jobs)}  {job.name} seed {job.seed}  {run_folder(cfg)}")
+        say(f"{number}/{len(jobs)}  {job.title}  {run_folder(cfg)}")
         if own["dry_run"]:
             print(job.commands(str(run_folder(cfg))))
     if own["dry_run"]:
         return
-    started, failures = time.monotonic(), []
+    started, failures = time.monotonic(), _impossible(jobs, configs)
     for job, cfg in zip(jobs, configs, strict=True):
+        if job.title in failures:
+            continue
         try:
             _run(job, cfg)
         except UserError as error:
-            failures.append(f"{job.name} seed {job.seed}: {error}")
-            say(f"failed: {failures[-1]}")
+            failures[job.title] = str(error)
+            say(f"failed: {job.title}: {error}")
     minutes = (time.monotonic() - started) / 60
     say(f"{len(jobs) - len(failures)} of {len(jobs)} rows done in {minutes:.1f} min")
     if len(failures) < len(jobs):
         _tabulate(Path(configs[0].paths.results))
-    for failure in failures:
-        say(f"failed: {failure}")
+    for title, why in failures.items():
+        say(f"failed: {title}: {why}")
     if failures:
         raise SystemExit(1)
     say(manifest(own["experiment"]).get("next", "Next: dkl train --help lists what else there is"))

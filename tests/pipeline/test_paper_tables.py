@@ -7,6 +7,7 @@ import pytest
 
 from dkl import records
 from dkl.cli import main
+from dkl.cli import reproduce as command
 from dkl.config import compose_config, config_hash
 
 
@@ -40,6 +41,19 @@ def test_every_evaluation_of_a_row_is_a_record(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}
     main(arguments)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()} == before
+
+
+def test_a_row_without_its_synthetic_images_is_said_first_and_stops_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = []
+    monkeypatch.setattr(command, "_run", lambda job, cfg: ran.append(job.name))
+    monkeypatch.setattr(command, "_tabulate", lambda results: None)
+    with pytest.raises(SystemExit) as stop:
+        main(["reproduce", "table=12", "seed=0", "budget=smoke", f"paths.data={tmp_path}"])
+    assert stop.value.code == 1
+    assert ran == ["ikl-basic", "ikl-autoaug"]
+    assert "cannot run ikl-50m seed 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
