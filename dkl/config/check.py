@@ -142,6 +142,10 @@ def check(cfg: DictConfig) -> None:
     _at_least(cfg, 0, "seed", "evaluation.seed", "optimizer.lr", "optimizer.momentum", "optimizer.weight_decay")
     _at_least(cfg, 0, "data.augment.crop_padding", "optimizer.warmup_epochs", "trainer.validate_every")
     _at_least(cfg, 0, "trainer.workers", "selection.holdout", "selection.every", "optimizer.decay")
+    if cfg.optimizer.nesterov and not cfg.optimizer.momentum:
+        raise UserError(
+            "optimizer.nesterov=true needs momentum: set optimizer.momentum=0.9, or optimizer.nesterov=false"
+        )
     _check_selection(cfg)
     _check_norms(cfg)
     _check_synthetic(cfg)

@@ -57,6 +57,7 @@ MISTAKES = {
     "train budget=paper recipe=official attack.ramp=false": ["attack.ramp=True", "budget=own"],
     "train data=cifar10 data.augment.second_view=mixup": ["data.augment.second_view", "autoaugment"],
     "train data.augment.second_view=autoaugment": ["channels"],
+    "train optimizer.momentum=0": ["optimizer.nesterov=false"],
     "train recipe=dm_1m data=cifar10": ["data=cifar10_1m"],
     "train recipe=official data=cifar10 attack=official_l2": ["evaluation.norm=l2", "evaluation.eps"],
     "train budget=mini trainer.epochs=1": ["trainer.epochs=20", "budget=own"],
