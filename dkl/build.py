@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from dkl.config import Precision, check
-from dkl.data import Augment, Batches, Images, Synthetic
+from dkl.data import Augment, Images, ImageSet, Loader, Synthetic, make_loader
 from dkl.distributed import launched, rank, world
 from dkl.errors import UserError
 from dkl.tasks import Task
@@ -43,12 +43,12 @@ def build_averaging(cfg: DictConfig) -> Any:
     return _instantiate(cfg.averaging, "averaging") if cfg.averaging else None
 
 
-def load_data(cfg: DictConfig) -> tuple[Images, Images]:
+def load_data(cfg: DictConfig) -> tuple[ImageSet, ImageSet]:
     """Training and test images of a ``data`` configuration, cut to size. Raises UserError where they do not fit it."""
     train, test = _instantiate(cfg.source, "data.source")
     for split, images in (("training", train), ("test", test)):
-        if tuple(images.images.shape[1:]) != tuple(cfg.shape):
-            got = list(images.images.shape[1:])
+        if images.shape != tuple(cfg.shape):
+            got = list(images.shape)
             raise UserError(
                 f"{cfg.name}: {split} images are {got}, not data.shape={list(cfg.shape)}; set data.shape={got}"
             )
@@ -58,6 +58,8 @@ def load_data(cfg: DictConfig) -> tuple[Images, Images]:
                 f"{cfg.name}: {split} labels run from {low} to {high}, but data.num_classes={cfg.num_classes}; "
                 f"set data.num_classes={high + 1} or number the labels from 0"
             )
+    if OmegaConf.select(cfg, "synthetic.files") and not isinstance(train, Images):
+        raise UserError(f"{cfg.name}: data.synthetic.files go with images in memory only; set data.synthetic.files=[]")
     return train.balanced(cfg.train_size), test.balanced(cfg.test_size)
 
 
@@ -86,19 +88,21 @@ def pick_device(name: str) -> torch.device:
 
 def make_batches(
     cfg: DictConfig,
-    images: Images,
+    images: ImageSet,
     device: torch.device,
     *,
     training: bool,
     synthetic: Synthetic | None = None,
     epoch_size: int | None = None,
-) -> Batches:
+) -> Loader:
     """This process's share of batches of ``images``: as training draws them, or in order and whole for validation.
 
     With ``synthetic`` ones an epoch is as long as ``epoch_size`` images, the real ones before any was held out.
     """
-    channels_last = cfg.trainer.channels_last
-    return Batches(
+    channels_last, mixing = cfg.trainer.channels_last, {}
+    if synthetic is not None:
+        mixing = {"synthetic": synthetic, "fraction": cfg.data.synthetic.fraction, "epoch_size": epoch_size}
+    return make_loader(
         images,
         cfg.trainer.batch_size if training else cfg.evaluation.batch_size,
         device=device,
@@ -111,9 +115,7 @@ def make_batches(
         rank=rank(),
         world=world(),
         workers=cfg.trainer.workers,
-        synthetic=synthetic,
-        fraction=cfg.data.synthetic.fraction,
-        epoch_size=epoch_size,
+        **mixing,
     )
 
 

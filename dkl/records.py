@@ -1,7 +1,8 @@
 """Evaluation records: one JSON file an evaluation, with its provenance, and the per-example flags beside it.
 
 A record is written once, whole, and read back strictly: a file that is broken, of another schema or not a record is
-rejected by name and never half-used. Accuracies are fractions in [0, 1]; eps is in [0, 1] pixel units.
+rejected by name and never half-used. Accuracies are fractions in [0, 1]; eps is in [0, 1] pixel units, 0 where nothing
+attacks.
 """
 
 import dataclasses
@@ -24,6 +25,9 @@ SCHEMA = 1
 
 BUDGETS = ("own", "paper", "mini", "smoke")
 
+SHOTS = ("many", "medium", "few")
+"""Groups of classes by their training images: more than 100, fewer than 20, and between."""
+
 Flags = dict[str, NDArray[np.bool_]]
 
 
@@ -41,6 +45,11 @@ class Record:
 
     ``weights`` says which of a run's these are, and ``synthetic`` which generated images it trained on beside the real
     ones; ``additional_data`` is RobustBench's word for real images from elsewhere.
+
+    ``clean`` and ``top5`` (None with at most five classes) are these weights' accuracies on the images as they are;
+    ``robust`` is None where nothing attacked them. ``shots`` is the mean accuracy of the classes of each of ``SHOTS``,
+    None where training images have no long tail. ``best`` is the highest accuracy on the run's test images after any
+    epoch, first reached after ``best_epoch``: it is chosen on the test set, and is not these weights'.
     """
 
     id: str
@@ -55,7 +64,7 @@ class Record:
     attacks: list[str]
     n: int
     clean: float
-    robust: float
+    robust: float | None
     per_attack: dict[str, AttackResult]
     evaluation_seed: int
     batch_size: int
@@ -74,6 +83,10 @@ class Record:
     warnings: list[str] = field(default_factory=list)
     weights: str = "last"
     synthetic: str | None = None
+    top5: float | None = None
+    shots: dict[str, float] | None = None
+    best: float | None = None
+    best_epoch: int | None = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -83,11 +96,25 @@ class Record:
             raise ValueError(f"norm is {self.norm!r}, not Linf or L2")
         if self.budget not in BUDGETS:
             raise ValueError(f"budget is {self.budget!r}, not one of {', '.join(BUDGETS)}")
-        if self.n < 1 or not self.attacks or set(self.attacks) != set(self.per_attack):
-            raise ValueError("n is below 1, or attacks and per_attack disagree")
-        accuracies = [self.clean, self.robust, *(result.robust for result in self.per_attack.values())]
-        if not all(0 <= accuracy <= 1 for accuracy in accuracies) or self.robust > self.clean:
-            raise ValueError("accuracies must lie in [0, 1], and robust must not exceed clean")
+        if self.n < 1 or set(self.attacks) != set(self.per_attack) or bool(self.attacks) == (self.robust is None):
+            raise ValueError("n is below 1, or attacks, per_attack and robust disagree")
+        if (self.best is None) != (self.best_epoch is None) or not set(self.shots or ()) <= set(SHOTS):
+            raise ValueError(f"best and best_epoch go together, and shots are of {', '.join(SHOTS)}")
+        self._check_accuracies()
+
+    def _check_accuracies(self) -> None:
+        results = (result.robust for result in self.per_attack.values())
+        maybe = (self.robust, self.top5, self.best, *results, *(self.shots or {}).values())
+        accuracies = [self.clean, *(accuracy for accuracy in maybe if accuracy is not None)]
+        if not all(0 <= accuracy <= 1 for accuracy in accuracies):
+            raise ValueError("accuracies must lie in [0, 1]")
+        if (self.robust is not None and self.robust > self.clean) or (self.top5 is not None and self.top5 < self.clean):
+            raise ValueError("accuracies must rise from robust to clean to top5: robust must not exceed clean")
+
+    @property
+    def accuracy_only(self) -> bool:
+        """True where nothing was attacked: the record is of clean accuracy."""
+        return not self.attacks
 
     @property
     def is_autoattack(self) -> bool:
@@ -153,7 +180,7 @@ def load(path: Path) -> Record:
 
 
 def load_flags(path: Path) -> Flags:
-    """The per-example flags beside the record at ``path``: ``clean`` and one entry an attack, each bool ``[n]``."""
+    """The flags beside the record at ``path``, bool ``[n]`` each: ``clean``, ``top5`` where known, and every attack."""
     try:
         with path.with_suffix(".npz").open("rb") as file, np.load(file, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}

@@ -18,8 +18,12 @@ SUITES: dict[str, tuple[str, ...]] = {
     "standard": AUTOATTACK,
     "fast": ("apgd-ce", "apgd-t"),
     "pgd": ("pgd-20",),
+    "none": (),
 }
-"""``standard`` is AutoAttack. ``fast`` is its first two attacks, and is not called AutoAttack anywhere."""
+"""``standard`` is AutoAttack. ``fast`` is its first two attacks, and is not called AutoAttack anywhere.
+
+``none`` measures accuracy on the images as they are, and nothing else.
+"""
 
 _STEPPED = re.compile(r"(pgd|cw)-([1-9]\d*)")
 
@@ -54,8 +58,13 @@ def parse_steps(name: str) -> tuple[str, int] | None:
 
 
 def parse_attacks(attacks: Any) -> list[str]:
-    """Attack names of a suite's name, one attack's name, or a list of names. Raises UserError, with the choices."""
-    names = list(SUITES.get(attacks, (attacks,))) if isinstance(attacks, str) else [str(name) for name in attacks]
+    """Attack names of a suite's name, one attack's name, or a list of names. Raises UserError, with the choices.
+
+    Only the suite ``none`` has no attacks: an empty list is a mistake.
+    """
+    if isinstance(attacks, str) and attacks in SUITES:
+        return list(SUITES[attacks])
+    names = [attacks] if isinstance(attacks, str) else [str(name) for name in attacks]
     unknown = [name for name in names if name not in AUTOATTACK and parse_steps(name) is None]
     if unknown or not names or len(set(names)) != len(names):
         raise UserError(

@@ -12,7 +12,8 @@ from dkl.threat import AUTOATTACK
 def make_record(**overrides: Any) -> Record:
     """A valid record; ``overrides`` replace fields, and what follows from them (id, attacks' accuracies) is adapted.
 
-    ``per_attack`` falls in equal steps from ``clean`` to ``robust`` over ``attacks`` unless given. Fields that make
+    ``per_attack`` falls in equal steps from ``clean`` to ``robust`` over ``attacks`` unless given; without attacks
+    neither is there, and the radius is 0. Fields that make
     the record invalid raise, as in the real thing.
     """
     fields: dict[str, Any] = {
@@ -41,6 +42,8 @@ def make_record(**overrides: Any) -> Record:
         "training": {},
         "warnings": [],
     }
+    if overrides.get("attacks") == []:
+        fields |= {"robust": None, "per_attack": {}, "eps": 0.0, "eps_text": "0"}
     fields |= overrides
     identity = "-".join(str(fields[key]) for key in ("method", "dataset", "architecture", "budget"))
     row = hashlib.sha256(identity.encode()).hexdigest()
@@ -53,11 +56,13 @@ def make_record(**overrides: Any) -> Record:
     if "per_attack" not in fields:
         left = [clean + (robust - clean) * step / len(names) for step in range(1, len(names))]
         results = [AttackResult(robust=value, seconds=1.0) for value in [*left, robust]]
-        fields["per_attack"] = dict(zip(names, results, strict=True)) if names else {}
+        fields["per_attack"] = dict(zip(names, results, strict=True))
     return Record(**fields)
 
 
 def make_flags(record: Record) -> Flags:
-    """Per-example flags whose means are the record's accuracies, up to 1/n: ``clean`` and one entry an attack."""
+    """Per-example flags whose means are the record's accuracies, up to 1/n: ``clean``, ``top5``, and each attack."""
     accuracies = {"clean": record.clean, **{name: result.robust for name, result in record.per_attack.items()}}
+    if record.top5 is not None:
+        accuracies["top5"] = record.top5
     return {name: np.arange(record.n) < round(value * record.n) for name, value in accuracies.items()}

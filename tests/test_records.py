@@ -46,6 +46,9 @@ def saved(make_record: Make, tmp_path: Path) -> Path:
         {"attacks": ["pgd-20"], "clean": 1, "robust": 0, "norm": "L2", "eps": 0.5, "eps_text": "0.5"},
         {"clean": 0.1 + 0.2, "robust": 1 / 3 - 0.1, "method": "größer/kleiner ± γ".replace("/", "-")},
         {"hardware": {"gpus": [{"name": "H100", "gb": 80}]}, "clean": 0.0, "robust": 0.0},
+        {"attacks": [], "top5": 0.9, "shots": {"many": 1, "few": 0.25}, "best": 0.8, "best_epoch": 3},
+        {"attacks": []},
+        {"top5": 0.75, "best": 0.7, "best_epoch": 1},
     ],
 )
 def test_a_record_and_its_flags_come_back(make_record: Make, tmp_path: Path, overrides: dict[str, Any]) -> None:
@@ -107,7 +110,10 @@ def test_another_schema_is_refused(saved: Path, schema: int) -> None:
     assert f"schema is {schema}" in refused(change(saved, schema=schema))
 
 
-OPTIONAL = {"git_commit", "training", "warnings", "weights", "synthetic", "schema"}
+NEWER = {"weights": "last", "synthetic": None, "top5": None, "shots": None, "best": None, "best_epoch": None}
+"""Fields that the first records lack, and what they then are."""
+
+OPTIONAL = {"git_commit", "training", "warnings", "schema", *NEWER}
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Record)])
@@ -122,13 +128,34 @@ def test_a_missing_field_is_named(saved: Path, name: str) -> None:
 
 
 def test_a_record_of_before_there_was_a_choice_is_of_the_last_weights(make_record: Make, tmp_path: Path) -> None:
-    record = make_record(weights="average at epoch 200", synthetic="cifar10/1m.npz, 70 % of every batch")
+    record = make_record(
+        weights="average at epoch 200",
+        synthetic="cifar10/1m.npz, 70 % of every batch",
+        top5=0.9,
+        shots={"many": 0.5, "medium": 0.25},
+        best=0.8,
+        best_epoch=150,
+    )
     path = records.save(record, make_flags(record), tmp_path)
     assert records.load(path) == record
     content = json.loads(path.read_text())
-    del content["weights"], content["synthetic"]
+    assert all(content.pop(name) != value for name, value in NEWER.items())
     path.write_text(json.dumps(content))
-    assert (records.load(path).weights, records.load(path).synthetic) == ("last", None)
+    assert {name: getattr(records.load(path), name) for name in NEWER} == NEWER
+
+
+def test_committed_records_load() -> None:
+    folder = Path(__file__).resolve().parents[1] / "results" / "records"
+    found, problems = records.load_all(folder)
+    assert not problems
+    assert len(found) == len(list(folder.glob("*.json"))) > 0
+
+
+def test_a_record_of_accuracy_alone_is_not_of_an_attack(make_record: Make) -> None:
+    record = make_record(attacks=[])
+    assert record.accuracy_only
+    assert not record.is_autoattack
+    assert not make_record(attacks=["pgd-20"]).accuracy_only
 
 
 def test_an_unknown_field_is_named(saved: Path) -> None:
@@ -163,6 +190,11 @@ def test_an_unknown_field_is_named(saved: Path) -> None:
         ("warnings", "none"),
         ("weights", None),
         ("synthetic", ["1m.npz"]),
+        ("robust", "0.25"),
+        ("top5", "0.9"),
+        ("shots", [0.5]),
+        ("shots", {"many": "half"}),
+        ("best_epoch", 1.5),
         ("schema", "1"),
     ],
 )
@@ -181,6 +213,14 @@ IMPOSSIBLE = [
     ({"per_attack": dict.fromkeys(AUTOATTACK, AttackResult(robust=1.5, seconds=1.0))}, r"\[0, 1\]"),
     ({"per_attack": {"apgd-ce": AttackResult(robust=0.5, seconds=1.0)}}, "disagree"),
     ({"attacks": [], "per_attack": {}}, "disagree"),
+    ({"robust": None}, "disagree"),
+    ({"top5": 0.5}, "rise from robust to clean to top5"),
+    ({"top5": 1.5}, r"\[0, 1\]"),
+    ({"best": 1.5, "best_epoch": 1}, r"\[0, 1\]"),
+    ({"best": 0.5}, "best and best_epoch go together"),
+    ({"best_epoch": 5}, "best and best_epoch go together"),
+    ({"shots": {"many": -0.5}}, r"\[0, 1\]"),
+    ({"shots": {"lots": 0.5}}, "shots are of many, medium, few"),
     ({"n": 0}, "n is below 1"),
     ({"norm": "linf"}, "not Linf or L2"),
     ({"budget": "huge"}, "paper, mini, smoke"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dkl.cli.hydra_app import explain
@@ -51,18 +51,38 @@ def _split(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
     return own, extra
 
 
+def _untrained(cfg: DictConfig) -> DictConfig:
+    """``cfg`` with a network fresh from its box in the place of a teacher that is still to be trained."""
+    cfg = cfg.copy()
+    asked = OmegaConf.to_container(cfg.task.teacher, resolve=True)
+    assert isinstance(asked, dict)
+    network = {key: asked[key] for key in ("name", "num_classes", "in_chans", "mean", "std")}
+    OmegaConf.update(cfg, "task.teacher", {"_target_": "dkl.models.create_model", **network}, merge=False)
+    return cfg
+
+
 def _prepare(jobs: list[Job]) -> list[DictConfig]:
     """The checked training configuration of every job, before any runs."""
     from dkl.build import preflight
 
-    configs = []
+    configs: list[DictConfig] = []
     for job in jobs:
         try:
-            configs.append(compose_config("train", job.train))
-            preflight(configs[-1])
+            cfg = compose_config("train", job.train)
+            planned = OmegaConf.select(cfg, "task.teacher.run") in [str(run_folder(earlier)) for earlier in configs]
+            preflight(_untrained(cfg) if planned else cfg)
         except (HydraException, OmegaConfBaseException) as error:
             raise explain("train", error) from None
+        configs.append(cfg)
     return configs
+
+
+def _plan(own: dict[str, Any], extra: list[str]) -> list[Job]:
+    """The jobs that the options name; a teacher's configuration is composed to know its run."""
+    try:
+        return plan(own["experiment"], seeds=own["seed"], budget=own["budget"], row=own["row"], extra=extra)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain("train", error) from None
 
 
 def _impossible(jobs: list[Job], configs: list[DictConfig]) -> dict[str, str]:
@@ -106,7 +126,7 @@ def _tabulate(results: Path) -> None:
 def reproduce(arguments: list[str]) -> None:
     """Run the command. Exits with 1 where a row failed, after all others are done."""
     own, extra = _split(arguments)
-    jobs = plan(own["experiment"], seeds=own["seed"], budget=own["budget"], row=own["row"], extra=extra)
+    jobs = _plan(own, extra)
     configs = _prepare(jobs)
     for number, (job, cfg) in enumerate(zip(jobs, configs, strict=True), 1):
         say(f"{number}/{len(jobs)}  {job.title}  {run_folder(cfg)}")

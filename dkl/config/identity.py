@@ -31,6 +31,10 @@ def hashed(cfg: DictConfig) -> dict[str, Any]:
     for key in ("device", "threads", "validate_every", "workers"):
         content["trainer"].pop(key)
     content["data"]["source"].pop("download", None)
+    teacher = content["task"].get("teacher") or {}
+    for key in ("checkpoint", "run"):  # where a teacher lies; a run's folder is named by its own hash
+        if teacher.get(key):
+            teacher[key] = Path(teacher[key]).name
     return {str(key): _plain(value) for key, value in content.items()}
 
 

@@ -133,6 +133,8 @@ class TrainerConfig:
 class EvaluationConfig:
     """What ``dkl evaluate`` does to this run by default; ``n`` images balanced over classes, None for all.
 
+    ``attacks=none`` measures accuracy alone.
+
     ``weights`` are the ``last`` epoch's, their ``average``, or the ``best`` of selection; None takes the average where
     the run keeps one.
     """

@@ -1,9 +1,15 @@
-"""Images and batches: digits, CIFAR-10/100, ``.npz`` files and image folders; augmentation; synthetic images."""
+"""Images and batches: digits, CIFAR-10/100, ``.npz`` files, image folders, ImageNet; augmentation; synthetic images."""
 
 from dkl.data.augment import Augment
 from dkl.data.batches import Batches
 from dkl.data.download import fetch
+from dkl.data.file_batches import FileBatches
+from dkl.data.files import Files
+from dkl.data.folders import image_files, imagenet
 from dkl.data.images import Batch, Images
+from dkl.data.imageset import ImageSet
+from dkl.data.loader import Loader, make_loader
+from dkl.data.longtail import imagenet_lt, shots
 from dkl.data.sources import cifar, digits, image_folder, npz
 from dkl.data.synthetic import Synthetic
 
@@ -11,11 +17,20 @@ __all__ = [
     "Augment",
     "Batch",
     "Batches",
+    "FileBatches",
+    "Files",
+    "ImageSet",
     "Images",
+    "Loader",
     "Synthetic",
     "cifar",
     "digits",
     "fetch",
+    "image_files",
     "image_folder",
+    "imagenet",
+    "imagenet_lt",
+    "make_loader",
     "npz",
+    "shots",
 ]

@@ -65,6 +65,7 @@ class Batches:
             mixing=_mix(synthetic, fraction, batch_size, epoch_size or len(data), self.augment)
             if synthetic is not None
             else None,
+            seeded=self.augment.second_view == "autoaugment",
         )
         self.dtype, self.memory_format = dtype, memory_format
         self.data, self.synthetic, self.workers = data, synthetic, workers

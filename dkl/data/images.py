@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dkl.data.imageset import ImageSet
 from dkl.errors import UserError
 
 
@@ -31,7 +32,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Images:
+class Images(ImageSet):
     """``images[N, C, H, W]``, uint8, and ``labels[N]``, int64. Raises UserError where they are anything else."""
 
     images: Tensor
@@ -45,38 +46,14 @@ class Images:
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
             raise UserError(f"labels must be int64 ({len(self.images)},), not {tuple(self.labels.shape)}")
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        return tuple(self.images.shape[1:])
 
-    def balanced(self, size: int | None) -> "Images":
-        """The first ``size`` images taken from all classes alike, or all of them where ``size`` is None."""
-        if size is None or size == len(self):
-            return self
-        if not 1 <= size <= len(self):
-            raise UserError(
-                f"a subset of {size} images cannot be taken from {len(self)}: lower data.train_size or data.test_size"
-            )
-        return self._part(self._first(size))
-
-    def holdout(self, count: int) -> tuple["Images", "Images"]:
-        """The rest, and the first ``count`` images taken from all classes alike."""
-        if not 1 <= count < len(self):
-            raise UserError(
-                f"selection.holdout={count} images cannot be held out of {len(self)}: choose between 1 and "
-                f"{len(self) - 1}"
-            )
-        held = self._first(count)
-        return self._part(~held), self._part(held)
-
-    def _first(self, size: int) -> Tensor:
-        """Mask of the first ``size`` images taken from all classes alike."""
-        rank = torch.empty(len(self), dtype=torch.int64)
-        for label in self.labels.unique():
-            where = (self.labels == label).nonzero().squeeze(1)
-            rank[where] = torch.arange(len(where))
-        mask = torch.zeros(len(self), dtype=torch.bool)
-        mask[rank.argsort(stable=True)[:size]] = True
-        return mask
+    def tensor(self) -> Tensor:
+        """The images themselves."""
+        return self.images
 
     def _part(self, mask: Tensor) -> "Images":
         return Images(self.images[mask], self.labels[mask])

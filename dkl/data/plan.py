@@ -19,7 +19,7 @@ from dkl.errors import UserError
 class Plan(NamedTuple):
     """One process's share of a batch: images ``chosen[n]``, from place ``first`` on in the whole of ``total``.
 
-    ``second`` is the second view's draw; ``seeds[n]`` are AutoAugment's, one an image.
+    ``second`` is the second view's draw; ``seeds[n]``, one an image, are for what draws by itself.
     """
 
     chosen: Tensor
@@ -73,7 +73,10 @@ def share(total: int, rank: int, world: int) -> slice:
 
 @dataclass(frozen=True, kw_only=True)
 class Planner:
-    """Plans of every epoch for ``count`` images of ``size`` (H, W): ``len`` of them, fixed by ``seed`` and epoch."""
+    """Plans of every epoch for ``count`` images of ``size`` (H, W): ``len`` of them, fixed by ``seed`` and epoch.
+
+    With ``seeded`` each image has a seed of its own as well.
+    """
 
     count: int
     size: tuple[int, int]
@@ -84,7 +87,8 @@ class Planner:
     seed: int
     rank: int
     world: int
-    mixing: Mixing | None
+    mixing: Mixing | None = None
+    seeded: bool = False
 
     def __post_init__(self) -> None:
         partial = self.count % self.batch_size
@@ -103,10 +107,10 @@ class Planner:
         return self.count // self.batch_size if self.drop_last else -(-self.count // self.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Plan]:
-        """The plans of one epoch. A policy's seeds follow from seed, epoch and image, whatever the batches."""
+        """The plans of one epoch. An image's seed follows from seed, epoch and image, whatever the batches."""
         generator, second = generator_of(self.seed, epoch), self.augment.second
         seeds = None
-        if self.augment.second_view == "autoaugment":
+        if self.seeded:
             seeds = torch.randint(2**32, (self.count,), generator=generator_of(self.seed, epoch, 1))
         if self.mixing:
             batches = mixed(self.count, self.batch_size, self.mixing, generator)

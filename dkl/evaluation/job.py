@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from dkl.build import build_model, load_data
-from dkl.data import Images
+from dkl.data import ImageSet
 from dkl.errors import UserError
 from dkl.evaluation.provenance import weights_sha256
 from dkl.evaluation.subject import Protocol, Subject, foreign, own_run, protocol_of
@@ -19,13 +19,17 @@ from dkl.models import load_checkpoint
 
 @dataclass(frozen=True)
 class Job:
-    """A model and test images on the CPU, who it is and how it is evaluated; ``layout`` says what its file was like."""
+    """A model and test images on the CPU, who it is and how it is evaluated; ``layout`` says what its file was like.
+
+    ``train_counts[C]`` are the data set's training images of every class.
+    """
 
     subject: Subject
     protocol: Protocol
     model: nn.Module
     layout: str
-    test: Images
+    test: ImageSet
+    train_counts: Tensor
     weights_sha256: str
     results: Path
 
@@ -61,7 +65,9 @@ def prepare(cfg: DictConfig) -> Job:
     model = build_model(subject.cfg)
     layout = load_checkpoint(model, subject.weights.path, subject.weights.key)
     model = model.float().eval()
-    _, test = load_data(subject.cfg.data)
+    training, test = load_data(subject.cfg.data)
+    counts = training.per_class(subject.cfg.data.num_classes)
     if protocol.n is not None:
         test = test.balanced(protocol.n)
-    return Job(subject, protocol, model, layout, test, weights_sha256(model.state_dict()), Path(cfg.paths.results))
+    sha256 = weights_sha256(model.state_dict())
+    return Job(subject, protocol, model, layout, test, counts, sha256, Path(cfg.paths.results))

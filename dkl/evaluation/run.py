@@ -2,11 +2,11 @@
 
 import shutil
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from dkl import records
 from dkl.attacks import attack_mode
@@ -14,11 +14,12 @@ from dkl.build import pick_device
 from dkl.console import say
 from dkl.distributed import gather, group, launch, launched, local_device, rank, world
 from dkl.errors import UserError
-from dkl.evaluation import checks, provenance
-from dkl.evaluation.attacked import run_attacks
+from dkl.evaluation import checks
+from dkl.evaluation.attacked import run_attacks, scaled
 from dkl.evaluation.job import Job, prepare
+from dkl.evaluation.outcome import make_record, summary
 from dkl.evaluation.standing import State
-from dkl.evaluation.suites import PACKAGE_NORMS, make_attacks
+from dkl.evaluation.suites import make_attacks
 from dkl.files import locked
 
 
@@ -62,95 +63,63 @@ def _one_of_several(cfg: DictConfig) -> None:
 
 
 def _run(job: Job, cfg: DictConfig) -> None:
-    """Attack the model with every process there is; the first writes the record."""
+    """Evaluate the model with every process there is; the first writes the record."""
     device = local_device(pick_device(cfg.device))
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     job.model.to(device)
     protocol = job.protocol
-    attacks = ", ".join(protocol.attacks)
     say(job.layout)
-    say(f"{job.subject.title}: {attacks} on {len(job.test)} images, {protocol.norm} eps {protocol.eps_text}")
-    state, warnings = _attack(job, device)
+    say(f"{job.subject.title}: {protocol.text} on {len(job.test)} images")
+    images = job.test.tensor()
+    warnings = _suspicious(job, images, device) if protocol.attacks and rank() == 0 else []
+    state = _attack(job, images, device)
+    if protocol.attacks:
+        more = checks.square_found_more({name: float(state[name].flags.mean()) for name in protocol.attacks})
+        warnings += _warned(more)
     if rank() == 0:
-        record = _record(job, cfg.additional_data, device, state, warnings)
+        record = make_record(job, state, additional_data=cfg.additional_data, device=device, warnings=warnings)
         records.save(record, {name: standing.flags for name, standing in state.items()}, job.record.parent)
-        say(f"{job.record}: clean {record.clean:.2%}, robust {record.robust:.2%}")
+        say(f"{job.record}: {summary(record)}")
 
 
-def _attack(job: Job, device: torch.device) -> tuple[State, list[str]]:
-    """What stands after every attack, and in the first process what AutoAttack's checks say of the model."""
-    images, labels, protocol = job.test.images.float().div_(255), job.test.labels, job.protocol
-    warnings = []
-    if rank() == 0:
-        first = slice(0, protocol.batch_size)
-        with attack_mode(job.model):
-            warnings = checks.suspicious(job.model, images[first].to(device), labels[first].to(device))
-        for text in warnings:
-            say(f"warning: {text}")
-    classes = job.subject.cfg.data.num_classes
-    attacks = make_attacks(
-        protocol.attacks,
-        job.model,
-        norm=protocol.norm,
-        eps=protocol.eps,
-        seed=protocol.seed,
-        device=device,
-        num_classes=classes,
-    )
-    state = run_attacks(
+def _warned(texts: list[str]) -> list[str]:
+    """``texts``, each said."""
+    for text in texts:
+        say(f"warning: {text}")
+    return texts
+
+
+def _suspicious(job: Job, images: Tensor, device: torch.device) -> list[str]:
+    """What AutoAttack's checks say of the model on the first batch."""
+    first = slice(0, job.protocol.batch_size)
+    with attack_mode(job.model):
+        found = checks.suspicious(job.model, scaled(images[first]).to(device), job.test.labels[first].to(device))
+    return _warned(found)
+
+
+def _attack(job: Job, images: Tensor, device: torch.device) -> State:
+    """What stands as it is and after every attack, where there are any."""
+    protocol, classes = job.protocol, job.subject.cfg.data.num_classes
+    attacks = {}
+    if protocol.attacks:
+        attacks = make_attacks(
+            protocol.attacks,
+            job.model,
+            norm=protocol.norm,
+            eps=protocol.eps,
+            seed=protocol.seed,
+            device=device,
+            num_classes=classes,
+        )
+    return run_attacks(
         job.model,
         images,
-        labels,
+        job.test.labels,
         attacks,
         batch_size=protocol.batch_size,
         device=device,
         folder=job.state,
         num_classes=classes,
-    )
-    more = checks.square_found_more({name: float(state[name].flags.mean()) for name in protocol.attacks})
-    for text in more:
-        say(f"warning: {text}")
-    return state, warnings + more
-
-
-def _record(job: Job, additional_data: bool, device: torch.device, state: State, warnings: list[str]) -> records.Record:
-    subject, protocol = job.subject, job.protocol
-    weights = subject.weights
-    results = {
-        name: records.AttackResult(robust=float(state[name].flags.mean()), seconds=float(state[name].seconds.sum()))
-        for name in protocol.attacks
-    }
-    return records.Record(
-        id=job.id,
-        method=subject.method,
-        dataset=subject.cfg.data.name,
-        architecture=subject.cfg.model.name,
-        budget=subject.budget,
-        seed=subject.seed,
-        norm=PACKAGE_NORMS[protocol.norm],
-        eps=protocol.eps,
-        eps_text=protocol.eps_text,
-        attacks=protocol.attacks,
-        n=len(job.test),
-        clean=float(state["clean"].flags.mean()),
-        robust=min(result.robust for result in results.values()),
-        per_attack=results,
-        evaluation_seed=protocol.seed,
-        batch_size=protocol.batch_size,
-        additional_data=additional_data,
-        row_hash=subject.row_hash or job.weights_sha256[:8],
-        config_hash=subject.config_hash,
-        checkpoint=f"{weights.path.parent.name}/{weights.path.name}",
-        checkpoint_sha256=job.weights_sha256,
-        data_sha256=job.test.sha256,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=sum(result.seconds for result in results.values()),
-        versions=provenance.versions(),
-        hardware=provenance.hardware(device),
-        git_commit=provenance.git_commit(),
-        training=subject.training or {},
-        warnings=warnings,
-        weights=weights.text,
-        synthetic=subject.synthetic,
+        top_five=classes > 5,
     )

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from dkl import checkpoint
 from dkl.config import EvaluationConfig, config_hash, hashed, label, row_hash
 from dkl.errors import UserError
-from dkl.evaluation.weights import Weights, choose_weights
+from dkl.evaluation.weights import BestEpoch, Weights, best_epoch, choose_weights
 from dkl.threat import NORMS, Norm, parse_attacks, parse_threat
 
 
@@ -26,6 +26,7 @@ class Subject:
     config_hash: str = ""
     training: dict[str, Any] | None = None
     synthetic: str | None = None
+    best: BestEpoch | None = None
 
     @property
     def title(self) -> str:
@@ -59,9 +60,10 @@ def own_run(cfg: DictConfig) -> Subject:
     if done < trained.trainer.epochs:
         raise UserError(f"{folder} has trained {done} of {trained.trainer.epochs} epochs: finish it, then evaluate")
     asked = cfg.weights or OmegaConf.select(trained, "evaluation.weights")
+    weights = choose_weights(folder, content, asked)
     return Subject(
         cfg=trained,
-        weights=choose_weights(folder, content, asked),
+        weights=weights,
         method=cfg.label or label(trained),
         budget=trained.budget.name,
         seed=trained.seed,
@@ -69,6 +71,7 @@ def own_run(cfg: DictConfig) -> Subject:
         config_hash=config_hash(trained),
         training={**hashed(trained), "data_sha256": content["data_sha256"]},
         synthetic=_synthetic(trained),
+        best=best_epoch(content.get("rows", []), weights.averaged),
     )
 
 
@@ -84,7 +87,7 @@ def foreign(cfg: DictConfig) -> Subject:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How it is evaluated."""
+    """How it is evaluated. Without attacks the threat model is the one that moves nothing: Linf of radius 0."""
 
     attacks: list[str]
     norm: Norm
@@ -93,6 +96,22 @@ class Protocol:
     n: int | None
     batch_size: int
     seed: int
+
+    @property
+    def text(self) -> str:
+        """What is measured, for people."""
+        return f"{', '.join(self.attacks)}, {self.norm} eps {self.eps_text}," if self.attacks else "accuracy"
+
+
+def _threat_model(cfg: DictConfig, pick: dict[str, Any], default_norm: str) -> tuple[Norm, str]:
+    """Norm and radius among the settings ``pick``. Raises UserError where they do not go with what was asked for."""
+    if not pick["attacks"]:
+        if asked := [f"{key}={cfg[key]}" for key in ("norm", "eps") if cfg[key] is not None]:
+            raise UserError(f"attacks=none looks at images as they are: leave out {' '.join(asked)}, or name attacks")
+        return "linf", "0"
+    if pick["norm"] in NORMS and pick["norm"] != default_norm and cfg.eps is None:
+        raise UserError(f"norm={pick['norm']} needs its own radius: add eps=…, such as eps=0.5 for L2 on CIFAR")
+    return pick["norm"], str(pick["eps"])
 
 
 def protocol_of(cfg: DictConfig, subject: Subject) -> Protocol:
@@ -103,10 +122,9 @@ def protocol_of(cfg: DictConfig, subject: Subject) -> Protocol:
         defaults = subject.cfg.evaluation
     keys = ("attacks", "norm", "eps", "n", "batch_size", "seed")
     pick: dict[str, Any] = {key: defaults[key] if cfg[key] is None else cfg[key] for key in keys}
-    if pick["norm"] in NORMS and pick["norm"] != defaults.norm and cfg.eps is None:
-        raise UserError(f"norm={pick['norm']} needs its own radius: add eps=…, such as eps=0.5 for L2 on CIFAR")
-    eps_text, norm = str(pick.pop("eps")), pick.pop("norm")
+    pick["attacks"] = parse_attacks(pick["attacks"])
+    norm, eps_text = _threat_model(cfg, pick, defaults.norm)
     eps = parse_threat(norm, eps_text)
     if pick["batch_size"] < 1 or (pick["n"] is not None and pick["n"] < 1):
         raise UserError("batch_size and n must be at least 1")
-    return Protocol(parse_attacks(pick.pop("attacks")), norm, eps, eps_text, **pick)
+    return Protocol(**{**pick, "norm": norm, "eps": eps, "eps_text": eps_text})

@@ -1,8 +1,11 @@
-"""Which weights of a run are evaluated: its last epoch's, their average, or the best that selection kept."""
+"""Which weights of a run are evaluated: its last epoch's, their average, or the best that selection kept.
+
+Beside them stands what the field reports: the highest test accuracy of any epoch.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dkl import checkpoint
 from dkl.errors import UserError
@@ -12,17 +15,35 @@ CHOICES = ("last", "average", "best")
 
 @dataclass(frozen=True)
 class Weights:
-    """The entry ``key`` of the checkpoint at ``path`` (None finds it), and the ``text`` that a record has for it."""
+    """The entry ``key`` of the checkpoint at ``path`` (None finds it), and the ``text`` that a record has for it.
+
+    ``averaged`` says whether they are an average's.
+    """
 
     path: Path
     key: str | None = None
     text: str = "as in the file"
+    averaged: bool = False
+
+
+class BestEpoch(NamedTuple):
+    """The highest accuracy on test images after any epoch, and the first epoch that reached it."""
+
+    accuracy: float
+    epoch: int
+
+
+def best_epoch(rows: list[dict[str, Any]], averaged: bool) -> BestEpoch | None:
+    """The best of a run's ``rows``, of its last weights or of their average; None where none was tested."""
+    key = "average_test_accuracy" if averaged else "test_accuracy"
+    tested = [BestEpoch(row[key], row["epoch"]) for row in rows if key in row]
+    return max(tested, key=lambda best: best.accuracy, default=None)  # of equals the first
 
 
 def _best(path: Path) -> Weights:
     content = checkpoint.read(path)
     kind = f"{content['weights']}, {content['attack']}"
-    return Weights(path, "model", f"best epoch {content['epoch']} ({kind})")
+    return Weights(path, "model", f"best epoch {content['epoch']} ({kind})", content["weights"] == "average")
 
 
 def choose_weights(folder: Path, content: dict[str, Any], asked: str | None) -> Weights:
@@ -38,5 +59,5 @@ def choose_weights(folder: Path, content: dict[str, Any], asked: str | None) -> 
     if asked == "best":
         return _best(best)
     if asked == "average" or (asked is None and has["average"]):
-        return Weights(last, "average", f"average at epoch {epoch}")
+        return Weights(last, "average", f"average at epoch {epoch}", averaged=True)
     return Weights(last, "model", f"last epoch {epoch}")

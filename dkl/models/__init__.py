@@ -16,5 +16,6 @@ from dkl.models import (  # noqa: F401  (registers them)
 )
 from dkl.models.create import create_model, normalise_input
 from dkl.models.foreign import load_checkpoint
+from dkl.models.teacher import create_teacher, fingerprint
 
-__all__ = ["create_model", "load_checkpoint", "normalise_input"]
+__all__ = ["create_model", "create_teacher", "fingerprint", "load_checkpoint", "normalise_input"]

@@ -22,6 +22,11 @@ def threat(record: Record) -> tuple[str, str, float]:
     return record.dataset, record.norm, round(record.eps, 9)
 
 
+def place(record: Record) -> tuple[Hashable, ...]:
+    """Which board a record is for, but for the budget: accuracy's of its data set, or its threat model's."""
+    return (record.dataset, "accuracy") if record.accuracy_only else threat(record)
+
+
 def weights(record: Record) -> str:
     """Which weights of a run were evaluated, without the epoch: ``last``, ``average`` or ``best``."""
     return record.weights.partition(" ")[0]
@@ -51,3 +56,9 @@ def age(record: Record) -> tuple[datetime, str]:
     except ValueError:
         created = datetime.min
     return created if created.tzinfo else created.replace(tzinfo=UTC), record.id
+
+
+def newest(records: Iterable[Record]) -> list[Record]:
+    """The newest evaluation of every row and seed, seeds in order and weights trained elsewhere last."""
+    latest = [max(again, key=age) for again in group(records, one_seed).values()]
+    return sorted(latest, key=lambda record: (record.seed is None, record.seed, record.id))

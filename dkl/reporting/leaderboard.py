@@ -1,4 +1,4 @@
-"""Records folded to leaderboards: one board a threat model and budget, one row a configuration, seeds averaged.
+"""Records of attacks folded to leaderboards: one a threat model and budget, one row a configuration, seeds averaged.
 
 Nothing is averaged across budgets, attack suites, numbers of images or test sets, and nothing ranked across budgets.
 """
@@ -6,14 +6,13 @@ Nothing is averaged across budgets, attack suites, numbers of images or test set
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dkl.records import BUDGETS, Record
+from dkl.records import Record
 from dkl.reporting import notes
-from dkl.reporting.estimates import Estimate, percent, wilson
+from dkl.reporting.boards import NONE, Fold, budget_title, fold, interval_cell, marked, numbers, plain, seeds_cell
+from dkl.reporting.estimates import Estimate, wilson
 from dkl.reporting.formats import Table
-from dkl.reporting.grouping import age, group, one_seed, row, threat, weights
+from dkl.reporting.grouping import age, threat, weights
 from dkl.reporting.names import attacks_label, display_architecture, slug
-
-NONE = "\N{EN DASH}"
 
 HEADER = (
     *("Rank", "Method", "Clean (%)", "Robust (%)", "95 % interval", "Architecture", "Weights", "eps", "n", "Seeds"),
@@ -63,23 +62,22 @@ class Leaderboard:
     @property
     def title(self) -> str:
         """The threat model and the budget; a smoke board says that it is no result."""
-        budget = "smoke: no result" if self.budget == "smoke" else f"budget {self.budget}"
-        return f"{self.dataset}, {self.norm}, eps = {self.eps} ({budget})"
+        return f"{self.dataset}, {self.norm}, eps = {self.eps} ({budget_title(self.budget)})"
 
     def table(self) -> Table:
         """For people: mean ± std in one cell, percent."""
         rows = tuple(
             (
                 NONE if r.rank is None else str(r.rank),
-                r.method + ("†" if r.additional_data else "") + ("‡" if r.synthetic else ""),
+                marked(r.method, r.additional_data, r.synthetic),
                 str(r.clean),
                 str(r.robust),
-                NONE if r.interval is None else "[{:.1f}, {:.1f}]".format(*(100 * bound for bound in r.interval)),
+                interval_cell(r.interval),
                 r.architecture,
                 r.weights,
                 self.eps,
                 str(r.n),
-                NONE if r.seeds == (None,) else f"{len(r.seeds)} ({', '.join(map(str, r.seeds))})",
+                seeds_cell(r.seeds),
                 r.attacks,
             )
             for r in self.rows
@@ -95,13 +93,13 @@ class Leaderboard:
         )
         rows = []
         for r in self.rows:
-            accuracies = (r.clean.mean, r.clean.std, r.robust.mean, r.robust.std, *(r.interval or (None, None)))
             seeds = " ".join(str(seed) for seed in r.seeds if seed is not None)
             rows.append(
                 (
                     *("" if r.rank is None else str(r.rank), r.method, str(r.additional_data).lower()),
                     *(self.dataset, self.norm, self.eps, self.budget),
-                    *("" if value is None else percent(value) for value in accuracies),
+                    *numbers(r.clean, r.robust),
+                    *map(plain, r.interval or (None, None)),
                     *(r.architecture, str(r.n), str(len(r.seeds)), seeds, r.attacks, str(r.autoattack).lower()),
                     *(r.weights, str(r.synthetic).lower()),
                 )
@@ -124,41 +122,35 @@ def _row(records: Sequence[Record], rank: int | None) -> Row:
         n=latest.n,
         seeds=tuple(record.seed for record in records),
         clean=Estimate.over([record.clean for record in records]),
-        robust=Estimate.over([record.robust for record in records]),
+        robust=Estimate.over(_robust(records)),
     )
+
+
+def _robust(records: Sequence[Record]) -> list[float]:
+    return [record.robust for record in records if record.robust is not None]
 
 
 def _order(records: Sequence[Record]) -> tuple[bool, float, float, str, str]:
     """AutoAttack first, then robust and clean accuracy, descending; rounded so that equal means compare equal."""
-    robust, clean = (Estimate.over([getattr(record, name) for record in records]).mean for name in ("robust", "clean"))
+    robust, clean = Estimate.over(_robust(records)).mean, Estimate.over([record.clean for record in records]).mean
     return not records[0].is_autoattack, -round(robust, 10), -round(clean, 10), records[0].method, records[0].id
 
 
-def _board(records: Sequence[Record], smoke_left_out: int) -> Leaderboard:
+def _board(found: Fold) -> Leaderboard:
     """The board of records that share threat model and budget."""
-    evaluations = group(records, one_seed)
-    newest = (max(again, key=age) for again in evaluations.values())
-    shown = sorted(newest, key=lambda record: (record.seed is None, record.seed, record.id))
-    ordered = sorted(group(shown, row).values(), key=_order)
-    ranked = sum(members[0].is_autoattack and members[0].budget != "smoke" for members in ordered)
-    rows = tuple(_row(members, place if place <= ranked else None) for place, members in enumerate(ordered, 1))
-    first = records[0]
+    ranked = sum(members[0].is_autoattack and members[0].budget != "smoke" for members in found.rows)
+    first = found.shown[0]
     return Leaderboard(
         dataset=first.dataset,
         norm=first.norm,
-        eps=min((record.eps_text for record in records), key=lambda text: (len(text), text)),
+        eps=min((record.eps_text for record in found.shown), key=lambda text: (len(text), text)),
         budget=first.budget,
-        rows=rows,
-        notes=(*notes.about(shown), *notes.left_out(evaluations.values(), smoke_left_out)),
+        rows=tuple(_row(members, place if place <= ranked else None) for place, members in enumerate(found.rows, 1)),
+        notes=(*notes.of_attacks(found.shown), *found.left_out),
     )
 
 
 def leaderboards(records: Sequence[Record], include_smoke: bool = False) -> list[Leaderboard]:
     """One board a (data set, norm, eps, budget); those of budget ``smoke`` only with ``include_smoke``."""
-    boards = group(records, lambda record: (*threat(record), BUDGETS.index(record.budget)))
-    smoke = BUDGETS.index("smoke")
-    return [
-        _board(members, 0 if include_smoke else len(boards.get((*key[:3], smoke), ())))
-        for key, members in sorted(boards.items())
-        if include_smoke or key[3] != smoke
-    ]
+    attacked = [record for record in records if not record.accuracy_only]
+    return fold(attacked, include_smoke, threat, _order, _board)

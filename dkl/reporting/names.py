@@ -10,7 +10,13 @@ _ARCHITECTURES = (
     (r"wrn(\d+)_(\d+)_swish", r"WideResNet-\1-\2 (SiLU)"),
     (r"preact_resnet(\d+)", r"PreActResNet-\1"),
     (r"preact_resnet(\d+)_w(\d+)", r"PreActResNet-\1 (width \2)"),
-    (r"resnet(\d+)", r"ResNet-\1"),
+    (r"(?:cifar_)?resnet(\d+(?:x\d+)?)", r"ResNet-\1"),
+    (r"cifar_wrn_(\d+)_(\d+)", r"WRN-\1-\2"),
+    (r"cifar_vgg(\d+)", r"VGG-\1"),
+    (r"(?:cifar_)?mobilenetv(\d)", r"MobileNetV\1"),
+    (r"cifar_shufflev(\d)", r"ShuffleNetV\1"),
+    (r"resnext(\d+)_(\d+x\d+d)", r"ResNeXt-\1 \2"),
+    (r"beit_large_patch(\d+)_(\d+)", r"BEiT-L/\1"),
     (r"small_cnn", r"SmallCNN"),
 )
 
@@ -21,6 +27,14 @@ def display_architecture(name: str) -> str:
         if match := re.fullmatch(pattern, name):
             return match.expand(display)
     return name
+
+
+def teacher(record: Record) -> str | None:
+    """The architecture of the network that a run was distilled from, as papers write it; None without one."""
+    task = record.training.get("task")
+    taught_by = task.get("teacher") if isinstance(task, dict) else None
+    name = taught_by.get("name") if isinstance(taught_by, dict) else None
+    return display_architecture(name) if isinstance(name, str) else None
 
 
 def attacks_label(record: Record) -> str:

@@ -1,10 +1,10 @@
-"""What stands under a leaderboard: what its numbers are, where they come from, and what was left out."""
+"""What stands under a board: what its numbers are, where they come from, and what was left out."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dkl.records import Record
-from dkl.reporting.grouping import age, group
+from dkl.reporting.grouping import age, group, one_seed
 from dkl.threat import AUTOATTACK
 
 _BUDGETS = {
@@ -28,20 +28,47 @@ def _merged(parts: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(f"{key} {_distinct(part[key] for part in parts if key in part)}" for key in keys)
 
 
-def about(shown: Sequence[Record]) -> list[str]:
-    """Notes on the records a board shows."""
+def _numbers(shown: Sequence[Record], which: str) -> list[str]:
+    """What the numbers are, and of which budget; the interval is that of the accuracy ``which``."""
     budget = shown[0].budget
-    lines = [
+    return [
         "Accuracies in percent of n test images; ± is the sample standard deviation over training seeds; "
-        "the 95 % interval of the robust accuracy (Wilson) is given where there is one seed.",
+        f"the 95 % interval of the {which} accuracy (Wilson) is given where there is one seed.",
         f"Budget {budget}: {_BUDGETS[budget]}.",
     ]
+
+
+def of_attacks(shown: Sequence[Record]) -> list[str]:
+    """Notes on the records a leaderboard shows."""
+    lines = _numbers(shown, "robust")
     if any(record.is_autoattack for record in shown):
         lines.append(f"AutoAttack is the standard suite: {', '.join(AUTOATTACK)}.")
     if not all(record.is_autoattack for record in shown):
         lines.append(
             "Rows under fewer attacks than AutoAttack come last, unranked: their robust accuracy is optimistic."
         )
+    return [*lines, *_sources(shown)]
+
+
+def of_accuracy(shown: Sequence[Record]) -> list[str]:
+    """Notes on the records a board of accuracies shows."""
+    lines = _numbers(shown, "top-1")
+    if any(record.best is not None for record in shown):
+        lines.append(
+            "* Highest top-1 accuracy after any epoch, chosen on the test set as the field does, and so optimistic; "
+            "all other figures are of the weights named."
+        )
+    if any(record.shots for record in shown):
+        lines.append(
+            "Many, medium, few: mean accuracy of the classes with more than 100, 20 to 100 and fewer than 20 training "
+            "images."
+        )
+    return [*lines, *_sources(shown)]
+
+
+def _sources(shown: Sequence[Record]) -> list[str]:
+    """What was trained on, which weights these are, and what evaluated them."""
+    lines = []
     if any(record.additional_data for record in shown):
         lines.append("† Trained with additional data.")
     if synthetic := _distinct(record.synthetic for record in shown if record.synthetic):
@@ -60,10 +87,10 @@ def about(shown: Sequence[Record]) -> list[str]:
     return [*lines, *dict.fromkeys(warnings)]
 
 
-def left_out(evaluations: Iterable[Sequence[Record]], smoke: int) -> list[str]:
-    """Notes on older evaluations of the same row and seed, and on records of budget ``smoke``."""
+def left_out(records: Iterable[Record], smoke: int) -> list[str]:
+    """Notes on older evaluations of the same row and seed among ``records``, and on ``smoke`` records elsewhere."""
     lines = []
-    for again in evaluations:
+    for again in group(records, one_seed).values():
         if len(again) > 1:
             newest = max(again, key=age)
             differ = " of different weights" if len({record.checkpoint_sha256 for record in again}) > 1 else ""
@@ -71,8 +98,8 @@ def left_out(evaluations: Iterable[Sequence[Record]], smoke: int) -> list[str]:
                 f"{_weights(newest)}: {len(again)} evaluations{differ}; the newest, of {newest.created}, counts."
             )
     if smoke:
-        records = "1 record is" if smoke == 1 else f"{smoke} records are"
-        lines.append(f"{records} left out: budget smoke is {_BUDGETS['smoke']}.")
+        count = "1 record is" if smoke == 1 else f"{smoke} records are"
+        lines.append(f"{count} left out: budget smoke is {_BUDGETS['smoke']}.")
     return lines
 
 

@@ -116,8 +116,8 @@ def model_info(record: Record) -> dict[str, Any]:
     """
     if record.budget == "smoke":
         raise UserError(f"{record.id} is of budget smoke, which is no result: train it at another budget")
-    if not record.is_autoattack:
-        attacks = ", ".join(record.attacks)
+    if record.robust is None or not record.is_autoattack:
+        attacks = ", ".join(record.attacks) or "nothing"
         raise UserError(f"{record.id} was attacked with {attacks} only: evaluate it with the standard AutoAttack")
     source = paper(record.method)
     return {
@@ -151,11 +151,13 @@ def model_name(record: Record) -> str:
 def write_model_info(records: Sequence[Record], folder: Path) -> tuple[list[Path], list[str]]:
     """Write the newest evaluation of every row and seed; returns the files, and a message for each not exported.
 
+    Records of accuracy alone are no candidates, and there is no message for them.
     Where two would share a name, the later one's ends in a hash of what tells them apart, so that names never change.
     """
     written: list[Path] = []
     skipped: list[str] = []
-    for key, again in sorted(group(sorted(records, key=age), one_seed).items(), key=lambda item: age(item[1][0])):
+    attacked = sorted((record for record in records if not record.accuracy_only), key=age)
+    for key, again in sorted(group(attacked, one_seed).items(), key=lambda item: age(item[1][0])):
         try:
             content = model_info(again[-1])
         except UserError as error:

@@ -4,6 +4,7 @@ from dkl.tasks.adversarial import AdversarialTraining
 from dkl.tasks.awp import AWP
 from dkl.tasks.base import Output, Progress, Task
 from dkl.tasks.classification import Classification
+from dkl.tasks.distillation import Distillation
 from dkl.tasks.lbgat import LBGAT
 from dkl.tasks.mart import MART
 from dkl.tasks.pgd_at import PGDTraining
@@ -14,6 +15,7 @@ __all__ = [
     "MART",
     "AdversarialTraining",
     "Classification",
+    "Distillation",
     "Output",
     "PGDTraining",
     "Progress",

@@ -1,6 +1,6 @@
 """What the training loop asks of a task."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -41,6 +41,9 @@ class Task(Protocol):
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What the optimiser trains."""
         ...
+
+    def before_training(self, batches: Iterable[Batch]) -> None:
+        """Called once before the first epoch, or the first after an interruption, with the test images."""
 
     def step(self, batch: Batch, progress: Progress) -> AbstractContextManager[Output]:
         """The loss of a batch; the loop differentiates it and takes the optimiser step inside the context."""

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from dkl.data import Batch
-from dkl.tasks.base import Output, Progress, count_correct
+from dkl.tasks.base import Output, Progress, Task, count_correct
 
 
-class Classification:
+class Classification(Task):
     """Cross-entropy of ``model`` on natural images, with ``label_smoothing`` in [0, 1)."""
 
     def __init__(self, model: nn.Module, *, label_smoothing: float = 0.0) -> None:

@@ -10,7 +10,7 @@ from torch.optim.swa_utils import update_bn
 from dkl import checkpoint
 from dkl.config import Precision
 from dkl.console import Bar
-from dkl.data import Batches
+from dkl.data import Loader
 from dkl.distributed import rank, share_buffers
 from dkl.errors import UserError
 from dkl.tasks.accuracy import correct
@@ -30,8 +30,8 @@ class Epochs:
 
     cfg: DictConfig
     run: RunState
-    batches: Batches
-    validation: Batches
+    batches: Loader
+    validation: Loader
     selection: Selection | None
     folder: Path
     progress: Bar

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dkl.console import Bar
-from dkl.data import Batch, Batches
+from dkl.data import Batch, Loader
 from dkl.distributed import share_buffers, sum_gradients, sum_over_ranks, world
 from dkl.tasks import Output, Progress, Task
 from dkl.training.metrics import Row
@@ -40,7 +40,7 @@ def _mean(sums: dict[str, Tensor], seen: int) -> Row:
 
 def train_epoch(
     task: Task,
-    batches: Batches,
+    batches: Loader,
     optimizer: Optimizer,
     *,
     epoch: int,

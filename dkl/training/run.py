@@ -23,7 +23,7 @@ from dkl.build import (
 )
 from dkl.config import Precision, label, row_hash, run_folder
 from dkl.console import bar, say
-from dkl.data import Images, Synthetic
+from dkl.data import ImageSet, Synthetic
 from dkl.files import digest, locked, remove_leftovers, write_text
 from dkl.training.averaging import Average
 from dkl.training.epochs import Epochs
@@ -67,9 +67,9 @@ def _new_run(cfg: DictConfig, device: torch.device, data_sha256: str) -> RunStat
 class Data(NamedTuple):
     """Images to train on, to test on and held out for selection, and generated ones; ``sha256`` tells all but tests."""
 
-    training: Images
-    testing: Images
-    held_out: Images | None
+    training: ImageSet
+    testing: ImageSet
+    held_out: ImageSet | None
     synthetic: Synthetic | None
     sha256: str
 
@@ -161,6 +161,7 @@ def _fit(cfg: DictConfig, run: RunState, data: Data, folder: Path, device: torch
     if first:
         write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg))
     say(f"{folder}: {label(cfg)}, epochs {run.epoch + 1} to {epochs} on {cfg.trainer.devices} x {device.type}")
+    run.task.before_training(validation.epoch())
     name = f"train {label(cfg)} seed {cfg.seed}"
     with _logger(cfg, run, folder) as log, bar(name, epochs * steps, run.epoch * steps) as progress:
         one = Epochs(cfg, run, batches, validation, selection, folder, progress)

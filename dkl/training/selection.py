@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dkl import checkpoint
 from dkl.attacks import attack_mode, quick_attack, uniform_noise
-from dkl.data import Batches
+from dkl.data import Loader
 from dkl.distributed import rank, sum_over_ranks
 from dkl.threat import parse_eps
 from dkl.training.metrics import Row
@@ -36,7 +36,7 @@ def mean_over_ranks(flags: Tensor) -> float:
 class Selection:
     """Attacks ``batches`` of held-out images every so many epochs and keeps the best weights in ``folder``."""
 
-    def __init__(self, cfg: DictConfig, run: RunState, batches: Batches, folder: Path) -> None:
+    def __init__(self, cfg: DictConfig, run: RunState, batches: Loader, folder: Path) -> None:
         self.cfg, self.run, self.batches, self.path = cfg.selection, run, batches, folder / BEST
         if self.path.exists():  # it may be one epoch ahead of a checkpoint that a kill kept from being written
             run.best = max(run.best, checkpoint.read(self.path)["accuracy"])

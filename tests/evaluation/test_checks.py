@@ -73,12 +73,13 @@ def test_square_that_finds_more() -> None:
 
 def test_attacks_are_parsed() -> None:
     assert parse_attacks("standard") == list(AUTOATTACK)
+    assert parse_attacks("none") == []
     assert parse_attacks("pgd-7") == ["pgd-7"]
     assert parse_attacks(["square", "pgd-20", "cw-20"]) == ["square", "pgd-20", "cw-20"]
     assert (parse_steps("pgd-7"), parse_steps("cw-100"), parse_steps("square")) == (("pgd", 7), ("cw", 100), None)
 
 
-@pytest.mark.parametrize("bad", ["nope", [], ["square", "square"], "apgd", ["pgd-x"], ["standard"]])
+@pytest.mark.parametrize("bad", ["nope", [], ["square", "square"], "apgd", ["pgd-x"], ["standard"], ["none"]])
 def test_unknown_attacks_are_refused_with_the_choices(bad: object) -> None:
     with pytest.raises(UserError) as error:
         parse_attacks(bad)

@@ -83,7 +83,7 @@ def test_killed_process(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
     flags = [load_flags(next((tmp_path / name / "records").glob("*.json"))) for name in ("killed", "whole")]
-    assert flags[0].keys() == flags[1].keys() == {"clean", "apgd-ce", "square"}
+    assert flags[0].keys() == flags[1].keys() == {"clean", "top5", "apgd-ce", "square"}
     assert all(np.array_equal(flags[0][name], flags[1][name]) for name in flags[0])
     record = load_all(tmp_path / "killed" / "records")[0][0]
     assert not list((tmp_path / "killed").glob("runs/evaluations/*/*"))

@@ -1,0 +1,205 @@
+"""Rows of Tables 13 and 14 have the paper's weights, compose, build whole and run two batches; so do their teachers."""
+
+import io
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from dkl import records
+from dkl.build import build_model, build_task, make_batches
+from dkl.cli import main
+from dkl.cli.manifests import Job, plan
+from dkl.cli.reproduce import _prepare
+from dkl.config import compose_config, config_hash, run_folder
+from dkl.console import Bar
+from dkl.data import Images
+from dkl.errors import UserError
+from dkl.models import create_model
+from dkl.training.loop import train_epoch
+from dkl.training.optimizer import make_optimizer, set_schedule
+
+MANIFESTS = ("table-13", "table-14", "cifar100-mini-kd")
+JOBS = {
+    f"{name}/{job.name}": job for name in MANIFESTS for job in plan(name, seeds=[0], budget=None, row=None, extra=[])
+}
+TEACHERS = {name: job for name, job in JOBS.items() if "/teacher " in name}
+STUDENTS = {name: job for name, job in JOBS.items() if name not in TEACHERS}
+
+# teacher, student, rate; ALPHA/BETA of v1; ALPHA/BETA/GAMMA and GI of v2; DKD's beta
+PAIRS = [
+    ("resnet56", "resnet20", 0.05, (1, 4), (1, 4, 0.2, True), 2),
+    ("resnet110", "resnet32", 0.05, (1, 12), (1, 4, 0.1, False), 2),
+    ("resnet32x4", "resnet8x4", 0.05, (1, 8), (1, 16, 0.05, True), 8),
+    ("wrn_40_2", "wrn_16_2", 0.05, (3, 12), (3, 20, 0.3, False), 6),
+    ("wrn_40_2", "wrn_40_1", 0.05, (1, 8), (1, 12, 0.3, False), 6),
+    ("vgg13", "vgg8", 0.05, (1, 12), (1, 8, 0.2, True), 6),
+    ("resnet32x4", "shufflev1", 0.01, (1, 8), (1, 8, 0, True), 8),
+    ("wrn_40_2", "shufflev1", 0.01, (1, 4), (1, 8, 0, False), 8),
+    ("vgg13", "mobilenetv2", 0.01, (4, 12), (4, 12, 0.1, True), 6),
+    ("resnet50", "mobilenetv2", 0.01, (1, 12), (1, 8, 0.05, True), 8),
+    ("resnet32x4", "shufflev2", 0.01, (3, 12), (3, 12, 0.1, True), 8),
+]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair[0]}-{pair[1]}")
+def test_a_pair_has_the_papers_weights(pair: tuple) -> None:
+    teacher, student, lr, v1, v2, beta = pair
+    table = "table-13" if lr == 0.05 else "table-14"
+    cfgs = {
+        method: compose_config("train", STUDENTS[f"{table}/{teacher}-{student}-{method}"].train)
+        for method in ("kd", "dkd", "ikl", "gkl")
+    }
+    for cfg in cfgs.values():
+        assert (cfg.model.name, cfg.optimizer.lr) == (f"cifar_{student}", lr)
+        assert cfg.task.teacher.name == f"cifar_{teacher}"
+        assert (cfg.trainer.epochs, cfg.trainer.batch_size, cfg.evaluation.attacks) == (240, 64, "none")
+    kd, dkd, ikl, gkl = (cfg.loss for cfg in cfgs.values())
+    tasks = {method: (cfg.task.ce_weight, cfg.task.warmup_epochs) for method, cfg in cfgs.items()}
+    assert tasks == {"kd": (0.1, 0), "dkd": (1, 20), "ikl": (1, 20), "gkl": (1, 20)}
+    assert (kd.weight, kd.temperature, dkd.alpha, dkd.beta, dkd.temperature) == (0.9, 4, 1, beta, 4)
+    assert (ikl.ce_weight, ikl.wmse_weight) == v1
+    assert (ikl.temperature, ikl.sample_temperature, ikl.weighting) == (4, 100, "sample")
+    assert (gkl.ce_weight, gkl.wmse_weight, gkl.gamma, gkl.weighting == "class") == v2
+    assert (gkl.temperature, gkl.sample_temperature, cfgs["gkl"].task.prior_temperature) == (4, 4, 4)
+    alone = compose_config("train", STUDENTS[f"{table}/{student}-alone"].train)
+    assert (alone.model.name, alone.optimizer.lr, alone.loss) == (f"cifar_{student}", lr, {})
+
+
+def test_every_row_is_a_pair_or_a_student_alone() -> None:
+    tables = [name.partition("/")[2] for name in STUDENTS if name.startswith("table-")]
+    pairs = {f"{pair[0]}-{pair[1]}-{method}" for pair in PAIRS for method in ("kd", "dkd", "ikl", "gkl")}
+    assert sorted(tables) == sorted([*pairs, *{f"{pair[1]}-alone" for pair in PAIRS}])
+
+
+@pytest.mark.parametrize(
+    ("name", "budget"),
+    [*((name, budget) for name in MANIFESTS[:2] for budget in ("paper", "mini", "smoke")), ("cifar100-mini-kd", None)],
+)
+def test_a_teacher_and_a_student_can_run_at_every_budget(name: str, budget: str | None) -> None:
+    """The student with an untrained network in its teacher's place."""
+    row = {"table-13": "vgg13-vgg8-gkl", "table-14": "vgg13-mobilenetv2-ikl", "cifar100-mini-kd": "dkd"}[name]
+    teacher, student = _prepare(plan(name, seeds=[0], budget=budget, row=row, extra=[]))
+    assert student.task.teacher.run == str(run_folder(teacher))
+    assert student.task.teacher.name == teacher.model.name
+    assert student.model.name != teacher.model.name
+    assert teacher.budget.name == student.budget.name == (budget or {"cifar100-mini-kd": "mini"}.get(name, "own"))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A file of the weights of an untrained network, by its name."""
+    folder = tmp_path_factory.mktemp("teachers")
+
+    @cache
+    def write(name: str) -> Path:
+        torch.save({"model": create_model(name, 100).state_dict()}, folder / f"{name}.pth")
+        return folder / f"{name}.pth"
+
+    return write
+
+
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+def test_a_row_is_whole_and_trains_two_batches(job: Job, weights: Callable[[str], Path]) -> None:
+    cfg = compose_config("train", job.train)
+    assert (cfg.label, cfg.seed) == (job.label, 0)
+    for evaluation in job.evaluations:
+        OmegaConf.to_container(compose_config("evaluate", ["run=somewhere", *evaluation]), resolve=True)
+    small = ["trainer.batch_size=4", "trainer.device=cpu", "budget=own"]
+    if "teacher" in cfg.task:
+        small += ["task.teacher.run=null", f"task.teacher.checkpoint={weights(cfg.task.teacher.name)}"]
+    kept = [text for text in job.train if text.partition("=")[0] not in ("budget", "task.teacher.run")]
+    cfg = compose_config("train", [*kept, *small])
+    model = build_model(cfg)
+    task = build_task(cfg, model)
+    optimizer = make_optimizer(cfg.optimizer, task.named_parameters())
+    images = Images(torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8), torch.arange(8) * 12)
+    batches = make_batches(cfg, images, torch.device("cpu"), training=True)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    set_schedule(cfg.optimizer, optimizer, 10, 240)
+    bar = Bar("", 2, 0, Console(file=io.StringIO()))
+    row = train_epoch(task, batches, optimizer, epoch=10, epochs=240, bar=bar)
+    assert np.isfinite(row["loss"])
+    moved = [not torch.equal(one, now) for one, now in zip(before, model.parameters(), strict=True)]
+    assert np.mean(moved) > 0.9
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_rows_of_a_manifest_are_told_apart(name: str) -> None:
+    hashes = [config_hash(compose_config("train", job.train)) for key, job in JOBS.items() if key.startswith(name)]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_tables_share_a_teachers_run() -> None:
+    def runs(table: str) -> dict[str, str]:
+        found = {name: job for name, job in TEACHERS.items() if name.startswith(table)}
+        return {job.name: str(run_folder(compose_config("train", job.train))) for job in found.values()}
+
+    first, second = runs("table-13"), runs("table-14")
+    shared = {"teacher resnet32x4", "teacher wrn_40_2", "teacher vgg13"}
+    assert first.keys() & second.keys() == shared
+    assert all(first[name] == second[name] for name in shared)
+
+
+def test_a_teacher_is_one_job_before_its_students() -> None:
+    jobs = plan("cifar100-mini-kd", seeds=[3, 4], budget=None, row=None, extra=[])
+    assert [(job.name, job.seed) for job in jobs] == [
+        *(("alone", 3), ("alone", 4), ("teacher resnet20", 0)),
+        *((name, seed) for name in ("kd", "dkd", "ikl", "gkl") for seed in (3, 4)),
+    ]
+    (run,) = {text for job in jobs for text in job.train if text.startswith("task.teacher.run=")}
+    assert run == f"task.teacher.run={run_folder(compose_config('train', jobs[2].train))}"
+    assert [job.name for job in plan("cifar100-mini-kd", seeds=[0], budget=None, row="alone", extra=[])] == ["alone"]
+
+
+def test_sizes_and_places_reach_the_teacher_and_a_students_own_settings_do_not() -> None:
+    extra = ["trainer.epochs=3", "paths.results=/a b/c=d", "loss.wmse_weight=7", "task.warmup_epochs=1"]
+    quoted = [text if "paths" not in text else "paths.results='/a b/c=d'" for text in extra]
+    teacher, student = plan("cifar100-mini-kd", seeds=[0], budget="smoke", row="ikl", extra=quoted)
+    assert {"trainer.epochs=3", "paths.results='/a b/c=d'"} < set(teacher.train)
+    assert not {"loss.wmse_weight=7", "task.warmup_epochs=1"} & set(teacher.train)
+    cfg = compose_config("train", student.train)
+    assert (cfg.loss.wmse_weight, cfg.task.warmup_epochs, cfg.budget.name) == (7, 1, "smoke")
+    assert cfg.task.teacher.run == str(run_folder(compose_config("train", teacher.train)))
+    assert cfg.task.teacher.run.startswith("/a b/c=d/runs/cifar100-cifar_resnet20-ce-s0-")
+
+
+def test_a_teacher_of_ones_own_is_taken_and_none_trained() -> None:
+    given = ["task.teacher.checkpoint=public/ckpt_epoch_240.pth"]
+    jobs = plan("cifar100-mini-kd", seeds=[0], budget=None, row=None, extra=given)
+    assert [job.name for job in jobs] == ["alone", "kd", "dkd", "ikl", "gkl"]
+    for job in jobs:
+        cfg = compose_config("train", job.train)
+        assert ("teacher" in cfg.task) == (job.name != "alone")
+        if job.name != "alone":
+            teacher = cfg.task.teacher
+            assert (teacher.name, teacher.checkpoint, teacher.run) == ("cifar_resnet20", given[0].split("=")[1], None)
+    with pytest.raises(UserError, match="is one teacher, and these rows have resnet56, resnet110"):
+        plan("table-13", seeds=[0], budget=None, row=None, extra=given)
+
+
+def test_teachers_and_students_end_to_end_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, count in (("train", 128), ("test", 32)):
+        image = np.random.default_rng(0).integers(256, size=(count, 8, 8, 3), dtype=np.uint8)
+        np.savez(tmp_path / f"{split}.npz", image=image, label=np.arange(count) % 5)
+    places = [f"paths.data={tmp_path}", f"paths.results={tmp_path / 'results'}", "trainer.threads=1"]
+    data = ["data=npz", "data.num_classes=5", "data.shape=[3,8,8]", "trainer.epochs=1"]
+    arguments = ["reproduce", "experiment=cifar100-mini-kd", "budget=smoke", *data, *places]
+    main([*arguments, "row=gkl", "dry_run=true"])
+    said = capsys.readouterr()
+    assert [line.split()[1] for line in said.out.splitlines()] == ["train", "evaluate", "train", "evaluate"]
+    assert not (tmp_path / "results").exists()
+    main([*arguments, "row=gkl"])
+    main([*arguments, "row=ikl"])
+    shown = capsys.readouterr().err
+    assert shown.count("Teacher, epochs 1 to 1") == 1
+    assert shown.count("already trained") == 1
+    assert shown.count("on 32 test images") == 2
+    found, problems = records.load_all(tmp_path / "results" / "records")
+    assert not problems
+    assert sorted(record.method for record in found) == ["GKL-KD from resnet20", "IKL-KD from resnet20", "Teacher"]
