@@ -11,6 +11,7 @@ was.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -134,7 +135,7 @@ class AttackedTraining(Task, ABC):
         images = self.perturb(batch, progress)
         first = self.bn_warm_start and progress.epoch == 1 and progress.step == 0
         warm = batch_norm_momentum(self.model, 1.0) if first else nullcontext()
-        ascent = lambda: self._ascent(batch, images)  # noqa: E731
+        ascent = partial(self._ascent, batch, images)
         with warm, self.awp.perturbed(self.model, ascent, epoch=progress.epoch, share=batch.share) as broken:
             yield self._output(batch, images) if broken is None else Output(broken, {}, images)
 
