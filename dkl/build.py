@@ -12,6 +12,7 @@ from dkl.config import Precision, check
 from dkl.data import Augment, Images, ImageSet, Loader, Synthetic, make_loader
 from dkl.distributed import launched, rank, world
 from dkl.errors import UserError
+from dkl.loggers import Logger
 from dkl.tasks import Task
 
 
@@ -41,6 +42,11 @@ def build_task(cfg: DictConfig, model: nn.Module) -> Task:
 def build_averaging(cfg: DictConfig) -> Any:
     """The rule by which weights are averaged, or None."""
     return _instantiate(cfg.averaging, "averaging") if cfg.averaging else None
+
+
+def build_logger(cfg: Any) -> Logger:
+    """Where the first process reports beside its files; nowhere where ``cfg`` is empty, and in the others."""
+    return _instantiate(cfg, "logger") if cfg and rank() == 0 else Logger()
 
 
 def load_data(cfg: DictConfig) -> tuple[ImageSet, ImageSet]:
@@ -119,19 +125,20 @@ def make_batches(
     )
 
 
-def _check_model(cfg: DictConfig) -> None:
-    """Raise UserError where the model does not turn the data's images into a logit a class; nothing is computed."""
+def _check_model(cfg: DictConfig) -> nn.Module:
+    """The model without values. Raises UserError where it does not turn the data's images into a logit a class."""
     shape = [2, *cfg.data.shape]
     with torch.device("meta"), torch.no_grad():
         model = build_model(cfg).eval()
         try:
             logits = model(torch.empty(shape))
         except NotImplementedError:  # an operation without a meta kernel says nothing of the model
-            return
+            return model
         except (AssertionError, RuntimeError, ValueError) as error:
             raise UserError(f"{cfg.model.name} does not take images {shape[1:]} of {cfg.data.name}: {error}") from None
     if tuple(logits.shape) != (2, cfg.data.num_classes):
         raise UserError(f"{cfg.model.name} gives {tuple(logits.shape)} for 2 images, not (2, {cfg.data.num_classes})")
+    return model
 
 
 def _check_devices(cfg: DictConfig) -> None:
@@ -153,9 +160,8 @@ def preflight(cfg: DictConfig) -> None:
         if cfg[part] and part not in cfg.task:
             raise UserError(f"{cfg.task._target_} takes no {part}: add {part}=none, or choose another task")
     Augment(**cfg.data.augment).check(tuple(cfg.data.shape))
-    _check_model(cfg)
-    build_task(cfg, nn.Linear(1, 1))
+    model = _check_model(cfg)
+    build_task(cfg, nn.Linear(1, 1) if cfg.attack else model)  # an attack's noise needs a device that computes
     build_averaging(cfg)
     _check_devices(cfg)
-    if cfg.logger:
-        _instantiate(cfg.logger, "logger")
+    build_logger(cfg.logger)

@@ -1,5 +1,9 @@
-"""The one exception that is a message to the user, shown without a traceback."""
+"""The exceptions that are messages to the user, shown without a traceback."""
 
 
 class UserError(Exception):
     """Bad input, missing data or a wrong option; the message names the mend."""
+
+
+class BusyError(UserError):
+    """Another process is at it; the message says at what."""

@@ -1,15 +1,17 @@
 """Files that are whole or absent: written beside, synced to disk, renamed into place."""
 
+import csv
 import fcntl
 import hashlib
+import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dkl.errors import UserError
+from dkl.errors import BusyError
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -30,14 +32,14 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def locked(path: Path, busy: str = "", *, wait: bool = False) -> Iterator[None]:
     """Hold the lock file ``path``; it goes with the process, however that ends.
 
-    Where another process holds it, waits for that if ``wait``, else raises UserError ``busy``.
+    Where another process holds it, waits for that if ``wait``, else raises BusyError ``busy``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise UserError(f"{busy}; wait for it, or stop it first") from None
+            raise BusyError(f"{busy}; wait for it, or stop it first") from None
         yield
 
 
@@ -50,6 +52,16 @@ def remove_leftovers(folder: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``rows`` as CSV, atomically: a column a key, in the order they appear; empty where a row lacks it."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    content = io.StringIO()
+    writer = csv.DictWriter(content, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, content.getvalue())
 
 
 def sha256(path: Path) -> str:

@@ -1,15 +1,17 @@
-"""Evaluation records: one JSON file an evaluation, with its provenance, and the per-example flags beside it.
+"""Evaluation records: one JSON file an evaluation, with its provenance; the per-example flags and the run's curves beside it.
 
 A record is written once, whole, and read back strictly: a file that is broken, of another schema or not a record is
 rejected by name and never half-used. Accuracies are fractions in [0, 1]; eps is in [0, 1] pixel units, 0 where nothing
 attacks.
 """
 
+import csv
 import dataclasses
 import json
+import math
 import types
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -18,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkl.errors import UserError
-from dkl.files import write_atomically, write_text
+from dkl.files import write_atomically, write_rows, write_text
 from dkl.threat import AUTOATTACK
 
 SCHEMA = 1
@@ -29,6 +31,9 @@ SHOTS = ("many", "medium", "few")
 """Groups of classes by their training images: more than 100, fewer than 20, and between."""
 
 Flags = dict[str, NDArray[np.bool_]]
+
+Curves = list[dict[str, float]]
+"""What a run measured, one row an epoch: ``epoch``, ``lr``, ``loss``, accuracies, ``images_per_second``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +54,9 @@ class Record:
     ``clean`` and ``top5`` (None with at most five classes) are these weights' accuracies on the images as they are;
     ``robust`` is None where nothing attacked them. ``shots`` is the mean accuracy of the classes of each of ``SHOTS``,
     None where training images have no long tail. ``best`` is the highest accuracy on the run's test images after any
-    epoch, first reached after ``best_epoch``: it is chosen on the test set, and is not these weights'.
+    epoch, first reached after ``best_epoch``: it is chosen on the test set, and is not these weights'. ``step_seconds``
+    is what a training step took in the median epoch, None where that is not known. ``partial`` says that only some of
+    the run's test images were asked for.
     """
 
     id: str
@@ -87,6 +94,8 @@ class Record:
     shots: dict[str, float] | None = None
     best: float | None = None
     best_epoch: int | None = None
+    step_seconds: float | None = None
+    partial: bool = False
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -100,6 +109,8 @@ class Record:
             raise ValueError("n is below 1, or attacks, per_attack and robust disagree")
         if (self.best is None) != (self.best_epoch is None) or not set(self.shots or ()) <= set(SHOTS):
             raise ValueError(f"best and best_epoch go together, and shots are of {', '.join(SHOTS)}")
+        if self.step_seconds is not None and not 0 < self.step_seconds < math.inf:
+            raise ValueError(f"step_seconds is {self.step_seconds}, not a time")
         self._check_accuracies()
 
     def _check_accuracies(self) -> None:
@@ -122,12 +133,20 @@ class Record:
         return set(AUTOATTACK) <= set(self.attacks)
 
 
-def save(record: Record, flags: Mapping[str, NDArray[np.bool_]], folder: Path) -> Path:
-    """Write ``record`` as ``<folder>/<id>.json`` and the flags ``[n]`` of each attack beside it; returns the path."""
+def save(
+    record: Record,
+    flags: Mapping[str, NDArray[np.bool_]],
+    folder: Path,
+    curves: Sequence[Mapping[str, Any]] = (),
+) -> Path:
+    """Write ``record`` as ``<folder>/<id>.json``, and before it, beside it, the flags ``[n]`` of each attack (``.npz``)
+    and the ``curves`` of its run, where there are any (``.csv``); returns the record's path."""
     path = folder / f"{record.id}.json"
     arrays: dict[str, Any] = dict(flags)
     text = json.dumps(dataclasses.asdict(record), indent=2, allow_nan=False) + "\n"
     write_atomically(path.with_suffix(".npz"), lambda file: np.savez_compressed(file, **arrays))
+    if curves:
+        write_rows(path.with_suffix(".csv"), curves)
     write_text(path, text)
     return path
 
@@ -186,6 +205,24 @@ def load_flags(path: Path) -> Flags:
             return {name: content[name] for name in content.files}
     except (EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path.with_suffix('.npz')} holds no flags: {error}") from None
+
+
+def load_curves(path: Path) -> Curves:
+    """The curves beside the record at ``path``; none where its run's are not kept. Raises UserError on a broken file.
+
+    What an epoch did not measure is not in its row.
+    """
+    source = path.with_suffix(".csv")
+    try:
+        with source.open(encoding="utf-8", newline="") as file:
+            rows = [{key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file, strict=True)]
+        if not all("epoch" in row for row in rows):
+            raise ValueError("a row has no epoch")
+        return rows
+    except FileNotFoundError:
+        return []
+    except (OSError, TypeError, ValueError, csv.Error) as error:
+        raise UserError(f"{source} holds no curves: {error}") from None
 
 
 def load_all(folder: Path) -> tuple[list[Record], list[str]]:

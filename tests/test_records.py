@@ -110,7 +110,10 @@ def test_another_schema_is_refused(saved: Path, schema: int) -> None:
     assert f"schema is {schema}" in refused(change(saved, schema=schema))
 
 
-NEWER = {"weights": "last", "synthetic": None, "top5": None, "shots": None, "best": None, "best_epoch": None}
+NEWER = {
+    **{"weights": "last", "synthetic": None, "top5": None, "shots": None, "best": None, "best_epoch": None},
+    "step_seconds": None,
+}
 """Fields that the first records lack, and what they then are."""
 
 OPTIONAL = {"git_commit", "training", "warnings", "schema", *NEWER}
@@ -135,6 +138,7 @@ def test_a_record_of_before_there_was_a_choice_is_of_the_last_weights(make_recor
         shots={"many": 0.5, "medium": 0.25},
         best=0.8,
         best_epoch=150,
+        step_seconds=0.5,
     )
     path = records.save(record, make_flags(record), tmp_path)
     assert records.load(path) == record
@@ -195,6 +199,7 @@ def test_an_unknown_field_is_named(saved: Path) -> None:
         ("shots", [0.5]),
         ("shots", {"many": "half"}),
         ("best_epoch", 1.5),
+        ("step_seconds", "fast"),
         ("schema", "1"),
     ],
 )
@@ -221,6 +226,9 @@ IMPOSSIBLE = [
     ({"best_epoch": 5}, "best and best_epoch go together"),
     ({"shots": {"many": -0.5}}, r"\[0, 1\]"),
     ({"shots": {"lots": 0.5}}, "shots are of many, medium, few"),
+    ({"step_seconds": 0.0}, "not a time"),
+    ({"step_seconds": math.inf}, "not a time"),
+    ({"step_seconds": math.nan}, "not a time"),
     ({"n": 0}, "n is below 1"),
     ({"norm": "linf"}, "not Linf or L2"),
     ({"budget": "huge"}, "paper, mini, smoke"),
@@ -292,3 +300,28 @@ def test_truncated_flags_are_refused_by_name(saved: Path, cut: int) -> None:
     flags.write_bytes(flags.read_bytes()[:cut])
     with pytest.raises(UserError, match=flags.name):
         records.load_flags(saved)
+
+
+EPOCHS = [{"epoch": 1, "lr": 0.1, "loss": 1 / 3}, {"epoch": 2, "lr": 1e-05, "loss": 0.25, "test_accuracy": 0.5}]
+
+
+def test_curves_come_back_exactly_and_without_what_was_not_measured(make_record: Make, tmp_path: Path) -> None:
+    record = make_record(id="with.dots")
+    path = records.save(record, make_flags(record), tmp_path, EPOCHS)
+    assert path.with_suffix(".csv").name == "with.dots.csv"
+    assert records.load_curves(path) == EPOCHS
+    assert records.load(path) == record
+
+
+def test_a_record_without_curves_has_none(saved: Path) -> None:
+    assert not saved.with_suffix(".csv").exists()
+    assert records.load_curves(saved) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["epoch,lr\n1,fast\n", "lr\n0.1\n", "epoch\n1,2\n", 'epoch\n"1', "epoch\n<script>\n", "epoch\n\xff\n"]
+)
+def test_broken_curves_are_refused_by_name(saved: Path, text: str) -> None:
+    saved.with_suffix(".csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=saved.with_suffix(".csv").name):
+        records.load_curves(saved)

@@ -13,9 +13,10 @@ from dkl.errors import UserError
 def train(arguments: list[str]) -> None:
     """``dkl train``: one run, or a sweep with ``-m``."""
     from dkl.build import preflight
+    from dkl.training import objective
     from dkl.training import train as run
 
-    hydra_app.run("train", arguments, preflight, run)
+    hydra_app.run("train", arguments, preflight, lambda cfg: objective(run(cfg)))
 
 
 def evaluate(arguments: list[str]) -> None:

@@ -7,13 +7,13 @@ from dkl.config import shipped
 USAGE = {
     "train": "dkl train [-m] [GROUP=CHOICE …] [KEY=VALUE …]   train one run, or a sweep with -m and comma lists",
     "evaluate": "dkl evaluate run=FOLDER | checkpoint=FILE model=… data=… [attacks=…] [KEY=VALUE …]",
-    "reproduce": "dkl reproduce table=N | experiment=NAME [row=NAME] [seed=0,1] [budget=…] [dry_run=true] [KEY=VALUE]",
+    "reproduce": "dkl reproduce table=N | figure=N | experiment=NAME [row=NAME] [seed=0,1] [budget=…] [dry_run=true] [KEY=VALUE …]",
     "tables": "dkl tables [results=FOLDER] [smoke=true]   fold the records there into tables",
 }
 
 GROUPS = {
     "train": ("data", "model", "task", "loss", "attack", "averaging", "recipe", "budget", "logger"),
-    "evaluate": ("data", "model"),
+    "evaluate": ("data", "model", "logger"),
 }
 
 

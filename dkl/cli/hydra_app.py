@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -54,16 +55,20 @@ def explain(root: str, error: Exception) -> UserError:
     return UserError(text)
 
 
+def _choices(override: Override) -> list[str]:
+    """The plain overrides that ``override`` stands for; of an interval, its two ends."""
+    key, value = override.get_key_element(), override.value()
+    if isinstance(value, IntervalSweep):
+        return [f"{key}={value.start}", f"{key}={value.end}"]
+    if override.is_sweep_override():
+        return [f"{key}={choice}" for choice in override.sweep_string_iterator()]
+    return [override.input_line or ""]
+
+
 def jobs(overrides: list[str]) -> list[list[str]]:
-    """The overrides of each job of a sweep of comma lists; one job where nothing sweeps."""
+    """The overrides of each job of a sweep; one job where nothing sweeps."""
     parsed = OverridesParser.create().parse_overrides(overrides)
-    options = [
-        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
-        if o.is_sweep_override()
-        else [o.input_line or ""]
-        for o in parsed
-        if not HYDRA_OWN.match(o.input_line or "")
-    ]
+    options = [_choices(override) for override in parsed if not HYDRA_OWN.match(override.input_line or "")]
     return [list(choice) for choice in itertools.product(*options)]
 
 
@@ -81,7 +86,10 @@ def compose_checked(root: str, overrides: list[str], check: Callable[[DictConfig
 def run(
     root: str, arguments: list[str], check: Callable[[DictConfig], None], job: Callable[[DictConfig], object]
 ) -> None:
-    """Check every job, then hand over to Hydra. ``arguments`` are those after ``dkl <root>``."""
+    """Check every job, then hand over to Hydra. ``arguments`` are those after ``dkl <root>``.
+
+    A sweeper that searches gets what ``job`` returns, and None, a failed trial, where it ends in a UserError.
+    """
     pairs = zip(["", *arguments], arguments, strict=False)
     overrides = [a for before, a in pairs if not a.startswith("-") and before not in TAKE_A_VALUE]
     if stray := next((text for text in overrides if "=" not in text and not text.startswith("~")), None):
@@ -92,13 +100,14 @@ def run(
     failed = False
 
     @hydra.main(config_path=str(Path(shipped("configs"))), config_name=root, version_base="1.3")
-    def application(cfg: DictConfig) -> None:
+    def application(cfg: DictConfig) -> object:
         nonlocal failed
         try:
-            job(cfg)
+            return job(cfg)
         except UserError as error:  # said here, so that the other jobs of a sweep go on
             print(f"error: {error}", file=sys.stderr)
             failed = True
+            return None
 
     application()
     if failed:

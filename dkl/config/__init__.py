@@ -2,18 +2,20 @@
 
 from dkl.config.check import check
 from dkl.config.compose import compose_config, register, shipped
-from dkl.config.identity import config_hash, hashed, label, loss_name, row_hash, run_folder
-from dkl.config.schema import EvaluateConfig, EvaluationConfig, Precision, TrainConfig
+from dkl.config.identity import config_hash, hashed, identity_of, label, loss_name, row_hash, run_folder
+from dkl.config.schema import EvaluateConfig, EvaluationConfig, OptimizerName, Precision, TrainConfig
 
 __all__ = [
     "EvaluateConfig",
     "EvaluationConfig",
+    "OptimizerName",
     "Precision",
     "TrainConfig",
     "check",
     "compose_config",
     "config_hash",
     "hashed",
+    "identity_of",
     "label",
     "loss_name",
     "register",

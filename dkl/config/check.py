@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import asdict, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, Node, OmegaConf
 
 from dkl.config.compose import shipped
-from dkl.config.schema import TrainConfig
+from dkl.config.schema import AugmentConfig, OptimizerName, TrainConfig
 from dkl.errors import UserError
 from dkl.threat import NORMS, parse_attacks, parse_steps, parse_threat
 
@@ -108,6 +108,50 @@ def _check_selection(cfg: DictConfig) -> None:
         raise UserError(f"evaluation.weights={weights}, but this run keeps none: set {kept}")
 
 
+def _check_optimizer(cfg: DictConfig) -> None:
+    name, lr, start = cfg.optimizer.name, cfg.optimizer.lr, cfg.optimizer.warmup_lr
+    if cfg.optimizer.nesterov and name is not OptimizerName.sgd:
+        raise UserError(f"optimizer.nesterov=true is SGD's, not {name.value}'s: set optimizer.nesterov=false")
+    if cfg.optimizer.nesterov and not cfg.optimizer.momentum:
+        raise UserError(
+            "optimizer.nesterov=true needs momentum: set optimizer.momentum=0.9, or optimizer.nesterov=false"
+        )
+    if start is not None and not 0 < start <= lr:
+        raise UserError(
+            f"optimizer.warmup_lr={start} must lie above 0 and not above optimizer.lr={lr}; null rises from lr/w"
+        )
+
+
+def _check_accumulation(cfg: DictConfig) -> None:
+    """A batch has enough images for its parts, and no step needs the gradient of them all before it differentiates."""
+    parts, size = cfg.trainer.accumulate * cfg.trainer.devices, cfg.trainer.batch_size
+    if cfg.trainer.accumulate > 1 and parts > size:
+        raise UserError(
+            f"trainer.accumulate={cfg.trainer.accumulate} on {cfg.trainer.devices} devices cuts a batch of {size} into "
+            f"{parts} parts: lower trainer.accumulate, or raise trainer.batch_size"
+        )
+    if cfg.trainer.accumulate > 1 and OmegaConf.select(cfg, "task.awp.gamma"):
+        raise UserError(
+            "task.awp perturbs weights by the gradient of a whole batch, which trainer.accumulate cuts: set "
+            "trainer.accumulate=1 (and use trainer.devices), or task.awp.gamma=0"
+        )
+
+
+def _check_cache(cfg: DictConfig) -> None:
+    """A teacher's logits are kept only of images that every epoch shows alike."""
+    if not OmegaConf.select(cfg, "task.cache_teacher"):
+        return
+    plain = asdict(AugmentConfig())
+    changing = [f"data.augment.{key}" for key, value in cfg.data.augment.items() if value != plain[str(key)]]
+    changing += [f"task.{key}" for key in ("mixup", "cutmix") if cfg.task.get(key)]
+    changing += ["data.synthetic.files"] if cfg.data.synthetic.files else []
+    if changing:
+        raise UserError(
+            f"task.cache_teacher=true keeps one prediction an image, but {', '.join(changing)} change the images: set "
+            "task.cache_teacher=false, or turn those off"
+        )
+
+
 def _check_synthetic(cfg: DictConfig) -> None:
     files, fraction = cfg.data.synthetic.files, cfg.data.synthetic.fraction
     if bool(files) != bool(fraction):
@@ -135,17 +179,17 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"there is no key {unknown[0]!r} at the root; there are {', '.join(known)}")
     if missing := _missing(cfg):
         raise UserError(f"these have no value yet: {', '.join(missing)}; set them, such as {missing[0]}=…")
-    _at_least(cfg, 1, "trainer.epochs", "trainer.batch_size", "evaluation.batch_size", "evaluation.n")
+    _at_least(cfg, 1, "trainer.epochs", "trainer.batch_size", "trainer.accumulate", "evaluation.batch_size")
     parse_attacks(cfg.evaluation.attacks)
     parse_threat(cfg.evaluation.norm, cfg.evaluation.eps, "evaluation.")
     _at_least(cfg, 1, "data.num_classes", "data.train_size", "data.test_size", "trainer.threads", "trainer.devices")
+    _at_least(cfg, 1, "evaluation.n")
     _at_least(cfg, 0, "seed", "evaluation.seed", "optimizer.lr", "optimizer.momentum", "optimizer.weight_decay")
     _at_least(cfg, 0, "data.augment.crop_padding", "optimizer.warmup_epochs", "trainer.validate_every")
     _at_least(cfg, 0, "trainer.workers", "selection.holdout", "selection.every", "optimizer.decay")
-    if cfg.optimizer.nesterov and not cfg.optimizer.momentum:
-        raise UserError(
-            "optimizer.nesterov=true needs momentum: set optimizer.momentum=0.9, or optimizer.nesterov=false"
-        )
+    _check_optimizer(cfg)
+    _check_accumulation(cfg)
+    _check_cache(cfg)
     _check_selection(cfg)
     _check_norms(cfg)
     _check_synthetic(cfg)

@@ -1,5 +1,6 @@
 """What names a run: its method, its hash and its folder."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,23 @@ def row_hash(cfg: DictConfig) -> str:
     del content["seed"]
     content["task"].pop("seed", None)  # follows the run's
     return digest(content)
+
+
+COMPUTING = ("devices", "accumulate", "sync_batchnorm", "precision", "compile", "channels_last")
+"""Values of ``trainer`` that say where and in which arithmetic a run computes, not what."""
+
+
+def identity_of(training: Mapping[str, Any]) -> str:
+    """What a table's row and a record must share: the hash of ``hashed`` content, or of the copy that a record keeps.
+
+    Left out are the seed, ``COMPUTING``, the training images' fingerprint, and where a teacher lay.
+    """
+    content = {key: value for key, value in training.items() if key not in ("seed", "data_sha256")}
+    content["trainer"] = {key: value for key, value in content["trainer"].items() if key not in COMPUTING}
+    task = {key: value for key, value in content["task"].items() if key != "seed"}
+    if isinstance(task.get("teacher"), dict):
+        task["teacher"] = {key: value for key, value in task["teacher"].items() if key not in ("checkpoint", "run")}
+    return digest(content | {"task": task})
 
 
 def run_folder(cfg: DictConfig) -> Path:

@@ -19,6 +19,14 @@ class Precision(Enum):
     bf16 = "bf16"
 
 
+class OptimizerName(Enum):
+    """torch's SGD, or timm's LAMB or AdamW."""
+
+    sgd = "sgd"
+    lamb = "lamb"
+    adamw = "adamw"
+
+
 class Schedule(Enum):
     """Learning rate over epochs; see ``dkl.training.schedules``."""
 
@@ -33,7 +41,9 @@ class Schedule(Enum):
 class AugmentConfig:
     """Crop after zero-padding, mirroring, rotation by up to so many degrees, a square hole of ``cutout`` pixels.
 
-    ``second_view`` (``autoaugment`` or ``cutout``) adds another draw of every image, changed that way.
+    ``second_view`` (``autoaugment`` or ``cutout``) adds another draw of every image, changed that way. ``randaugment``,
+    for images read from files, is a policy of timm's such as ``rand-m7-mstd0.5``. ``repeats`` shows an image so many
+    times an epoch, and fewer of them.
     """
 
     crop_padding: int = 0
@@ -41,6 +51,8 @@ class AugmentConfig:
     rotation: float = 0.0
     cutout: int = 0
     second_view: str | None = None
+    randaugment: str | None = None
+    repeats: int = 1
 
 
 @dataclass
@@ -73,19 +85,24 @@ class DataConfig:
 
 @dataclass
 class OptimizerConfig:
-    """SGD and its schedule; ``warmup_epochs`` rise linearly. Names with a part in ``no_decay`` are not decayed.
+    """An optimiser and its schedule; ``momentum`` and ``nesterov`` are SGD's.
 
-    ``milestones`` are shares of training after which ``step`` multiplies the rate by ``decay``; ``pct_start`` is the
-    share of training in which ``one_cycle`` rises.
+    Not decayed are names with a part in ``no_decay``, and without ``decay_vectors`` biases and normalisation.
+    ``warmup_epochs`` rise linearly, from ``warmup_lr`` where it is given, as timm's do. ``milestones`` are shares of
+    training after which ``step`` multiplies the rate by ``decay``; ``pct_start`` is the share of training in which
+    ``one_cycle`` rises.
     """
 
+    name: OptimizerName = OptimizerName.sgd
     lr: float = 0.1
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
     no_decay: list[str] = field(default_factory=list)
+    decay_vectors: bool = True
     schedule: Schedule = Schedule.cosine
     warmup_epochs: int = 0
+    warmup_lr: float | None = None
     milestones: list[float] = field(default_factory=list)
     decay: float = 0.1
     pct_start: float = 0.025
@@ -111,12 +128,14 @@ class SelectionConfig:
 class TrainerConfig:
     """How long, in what batches, on what and in which arithmetic training runs.
 
-    ``batch_size`` is that of all ``devices`` together. Each device's BatchNorm sees its own share, as in the official
-    code, unless ``sync_batchnorm``. ``workers`` prepare AutoAugment's views.
+    ``batch_size`` is that of all ``devices`` together, and of one step; each device computes its share of it in
+    ``accumulate`` parts, one after another, where memory is short. BatchNorm sees one part of one device's share, as in
+    the official code, unless ``sync_batchnorm``. ``workers`` prepare AutoAugment's views, or decode files.
     """
 
     epochs: int = 20
     batch_size: int = 128
+    accumulate: int = 1
     device: str = "auto"
     devices: int = 1
     sync_batchnorm: bool = False
@@ -158,9 +177,13 @@ class PathsConfig:
 
 @dataclass
 class BudgetConfig:
-    """Which of the three sizes of the paper's experiments this is, or ``own``."""
+    """Which of the three sizes of the paper's experiments this is, or ``own``.
+
+    ``source`` is where images come from instead, at a budget that brings its own.
+    """
 
     name: str = "own"
+    source: Any = None
 
 
 @dataclass
@@ -192,7 +215,8 @@ class TrainConfig:
 class EvaluateConfig:
     """The root of ``dkl evaluate``: one of ``run`` (its folder) or ``checkpoint`` (with ``model=`` and ``data=``).
 
-    What is None is taken from the run, or for foreign weights from the data set and ``EvaluationConfig``.
+    What is None is taken from the run, or for foreign weights from the data set and ``EvaluationConfig``; so is the
+    logger, which ``logger=none`` switches off.
     """
 
     run: str | None = None
@@ -200,6 +224,7 @@ class EvaluateConfig:
     data: DataConfig | None = None
     model: Any = None
     label: str | None = None
+    logger: Any = None
     additional_data: bool = False
     attacks: Any = None
     weights: str | None = None

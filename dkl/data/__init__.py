@@ -6,6 +6,7 @@ from dkl.data.download import fetch
 from dkl.data.file_batches import FileBatches
 from dkl.data.files import Files
 from dkl.data.folders import image_files, imagenet
+from dkl.data.generated import generated
 from dkl.data.images import Batch, Images
 from dkl.data.imageset import ImageSet
 from dkl.data.loader import Loader, make_loader
@@ -26,6 +27,7 @@ __all__ = [
     "cifar",
     "digits",
     "fetch",
+    "generated",
     "image_files",
     "image_folder",
     "imagenet",

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dkl.data.crops import randaugment
 from dkl.errors import UserError
 
 SECOND_VIEWS = {"autoaugment": 0, "cutout": 16}  # pixels of the hole that each cuts
@@ -37,7 +38,9 @@ class Augment:
     around a uniform pixel, clipped at the border (DeVries and Taylor 2017).
 
     ``second_view`` adds another draw of crop, mirroring and rotation, changed by CIFAR-10's AutoAugment
-    (``autoaugment``) or with a hole of 16 pixels (``cutout``). Raises UserError where a value makes no sense.
+    (``autoaugment``) or with a hole of 16 pixels (``cutout``). ``randaugment`` is a policy of timm's, for images read
+    from files. With ``repeats`` an epoch shows fewer images, each so many times, drawn anew. Raises UserError where a
+    value makes no sense.
     """
 
     crop_padding: int = 0
@@ -45,6 +48,8 @@ class Augment:
     rotation: float = 0.0
     cutout: int = 0
     second_view: str | None = None
+    randaugment: str | None = None
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         for key in ("crop_padding", "cutout"):
@@ -55,6 +60,10 @@ class Augment:
         if self.second_view is not None and self.second_view not in SECOND_VIEWS:
             known = ", ".join(SECOND_VIEWS)
             raise UserError(f"data.augment.second_view={self.second_view}: choose {known} or null")
+        if self.randaugment is not None:
+            randaugment(self.randaugment, 224)
+        if self.repeats < 1:
+            raise UserError(f"data.augment.repeats={self.repeats}: it must be at least 1, which shows every image once")
 
     @property
     def second(self) -> "Augment | None":

@@ -52,6 +52,11 @@ class Batches:
         self.augment = augment or Augment()
         self.second = self.augment.second
         self.augment.check(tuple(data.images.shape[1:]))
+        if self.augment.randaugment:
+            raise UserError(
+                "data.augment.randaugment changes images read from files (data=imagenet, imagefiles): set it to null; "
+                "data.augment.second_view=autoaugment changes images in memory"
+            )
         self.plans = Planner(
             count=len(data),
             size=(data.images.shape[-2], data.images.shape[-1]),
@@ -101,7 +106,7 @@ class Batches:
                 second = self.second.apply(windows, index, plan.second)
             images, labels, views = torch.cat([images, second]), labels.repeat(2), 2
         scaled = images.to(self.dtype, memory_format=self.memory_format).div_(255)
-        return Batch(scaled, labels, views, plan.first, plan.total)
+        return Batch(scaled, labels, views, plan.first, plan.total, None if self.synthetic else index)
 
     def _gather(self, index: Tensor, synthetic: Synthetic) -> tuple[Tensor, Tensor]:
         """Windows and labels of the images at ``index``, the synthetic ones counted on from the real."""
@@ -117,15 +122,14 @@ class Batches:
 
 
 def _mix(synthetic: Synthetic, fraction: float, batch_size: int, epoch_size: int, augment: Augment) -> Mixing:
-    """Raises UserError where a batch would be all real or all synthetic, or is to have a second view."""
+    """Raises UserError where a batch would be all real or all synthetic, or is to have second views or copies."""
     generated = int(batch_size * fraction)
     if not 0 < generated < batch_size:
         raise UserError(
             f"data.synthetic.fraction={fraction} makes {generated} of a batch of {batch_size} synthetic: choose a "
             "fraction between 0 and 1 that leaves some of both, or a larger trainer.batch_size"
         )
-    if augment.second_view:
-        raise UserError(
-            f"data.augment.second_view={augment.second_view} does not go with data.synthetic.files: drop one of them"
-        )
+    for key, value in (("second_view", augment.second_view), ("repeats", augment.repeats > 1 and augment.repeats)):
+        if value:
+            raise UserError(f"data.augment.{key}={value} does not go with data.synthetic.files: drop one of them")
     return Mixing(synthetic=len(synthetic), generated=generated, batches=-(-epoch_size // batch_size))

@@ -1,6 +1,7 @@
 """From an image file to the square that a model sees: a random crop for training, the middle for validation.
 
-Decoded and resized by Pillow, as the published ImageNet accuracies were; drawn by torchvision's transforms.
+Decoded and resized by Pillow, as the published ImageNet accuracies were; drawn by torchvision's transforms, and changed
+by timm's RandAugment (Cubuk et al. 2020) where it is asked for.
 """
 
 import struct
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN, rand_augment_transform
 from torchvision.transforms import v2
 
+from dkl.data.chance import seed_global
 from dkl.errors import UserError
 
 Transform = Callable[[Any], Any]
@@ -21,9 +23,27 @@ Transform = Callable[[Any], Any]
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
-def random_crop(size: int, *, flip: bool) -> Transform:
-    """A crop of 8 to 100 % of the area at 3:4 to 4:3, resized to ``size``, and mirrored with probability ½."""
-    return v2.Compose([v2.RandomResizedCrop(size), *([v2.RandomHorizontalFlip()] if flip else [])])
+def randaugment(policy: str, size: int) -> Transform:
+    """timm's RandAugment for squares of ``size``, by a ``policy`` such as ``rand-m7-mstd0.5``; what an image is moved
+    away from takes ImageNet's mean colour. Raises UserError where timm does not know the policy."""
+    settings = {
+        "translate_const": int(size * 0.45),
+        "img_mean": tuple(round(255 * mean) for mean in IMAGENET_DEFAULT_MEAN),
+    }
+    try:
+        return rand_augment_transform(policy, settings)
+    except (AssertionError, ValueError, KeyError):
+        raise UserError(
+            f"data.augment.randaugment={policy}: timm knows no such policy; write one such as rand-m7-mstd0.5, or null"
+        ) from None
+
+
+def random_crop(size: int, *, flip: bool, policy: str | None = None) -> Transform:
+    """A crop of 8 to 100 % of the area at 3:4 to 4:3, resized to ``size``, mirrored with probability ½ where ``flip``,
+    and changed by RandAugment where there is a ``policy``."""
+    mirror = [v2.RandomHorizontalFlip()] if flip else []
+    change = [randaugment(policy, size)] if policy else []
+    return v2.Compose([v2.RandomResizedCrop(size), *mirror, *change])
 
 
 def middle_crop(size: int) -> Transform:
@@ -32,13 +52,13 @@ def middle_crop(size: int) -> Transform:
 
 
 def read_crop(path: Path, transform: Transform, seed: int | None = None) -> NDArray[np.uint8]:
-    """RGB pixels [size, size, 3] of one file; ``seed`` decides what ``transform`` draws, and is left in torch's
-    global generator. Raises UserError where the file is no image."""
+    """RGB pixels [size, size, 3] of one file; ``seed`` decides what ``transform`` draws, and starts the global
+    generators, which are the caller's to lend. Raises UserError where the file is no image."""
     try:
         with Image.open(path) as image:
             rgb = image.convert("RGB")
     except DAMAGED as error:
         raise UserError(f"{path} cannot be read as an image: {error}; fetch it anew, or take it out") from None
     if seed is not None:
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
+        seed_global(seed)
     return np.asarray(transform(rgb))

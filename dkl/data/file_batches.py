@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dkl.data.augment import Augment
+from dkl.data.chance import lent
 from dkl.data.crops import Transform, middle_crop, random_crop, read_crop
 from dkl.data.files import Files
 from dkl.data.images import Batch
@@ -29,7 +30,7 @@ class _Crops(Dataset[Tensor | UserError]):
         pixels = np.empty((len(plan.chosen), self.files.size, self.files.size, 3), np.uint8)
         seeds = itertools.repeat(None) if plan.seeds is None else plan.seeds.tolist()
         try:
-            with torch.random.fork_rng(devices=[]):
+            with lent():
                 for place, (index, seed) in enumerate(zip(plan.chosen.tolist(), seeds, strict=False)):
                     pixels[place] = read_crop(self.files.path(index), self.transform, seed)
         except UserError as error:  # raised in a worker it would arrive wrapped in a traceback
@@ -40,10 +41,10 @@ class _Crops(Dataset[Tensor | UserError]):
 class FileBatches:
     """Batches of ``data`` on ``device``, as ``Batches`` gives them of images in memory.
 
-    With ``augment`` images are cropped at random, resized, and mirrored where it says so, by a draw that ``seed``,
-    epoch and image fix whatever the number of ``workers``; without, the middle is taken. Process ``rank`` of ``world``
-    decodes its share of each batch only. Bytes go to the device and are scaled there. Raises UserError where
-    ``augment`` asks for anything else, or a file cannot be decoded.
+    With ``augment`` images are cropped at random, resized, mirrored and changed by RandAugment where it says so, by a
+    draw that ``seed``, epoch, image and copy fix whatever the number of ``workers``; without, the middle is taken.
+    Process ``rank`` of ``world`` decodes its share of each batch only. Bytes go to the device and are scaled there.
+    Raises UserError where ``augment`` asks for anything else, or a file cannot be decoded.
     """
 
     def __init__(
@@ -64,16 +65,20 @@ class FileBatches:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        if augment is not None and replace(augment, flip=False) != Augment():
+        if augment is not None and replace(augment, flip=False, randaugment=None, repeats=1) != Augment():
             raise UserError(
-                "images read from files are cropped at random and resized, and mirrored by data.augment.flip; leave "
-                "the rest of data.augment: crop_padding=0, rotation=0, cutout=0, second_view=null"
+                "images read from files are cropped at random and resized, and changed by data.augment.flip, "
+                "randaugment and repeats; leave the rest of data.augment: crop_padding=0, rotation=0, cutout=0, "
+                "second_view=null"
             )
+        crop = middle_crop(data.size)
+        if augment:
+            crop = random_crop(data.size, flip=augment.flip, policy=augment.randaugment)
         self.plans = Planner(
             count=len(data),
             size=(data.size, data.size),
             batch_size=batch_size,
-            augment=Augment(),
+            augment=Augment(repeats=augment.repeats if augment else 1),
             shuffle=shuffle,
             drop_last=drop_last,
             seed=seed,
@@ -81,7 +86,7 @@ class FileBatches:
             world=world,
             seeded=augment is not None,
         )
-        self.crops = _Crops(data, random_crop(data.size, flip=augment.flip) if augment else middle_crop(data.size))
+        self.crops = _Crops(data, crop)
         self.dtype, self.memory_format, self.workers = dtype, memory_format, workers
         self.labels = data.labels.to(device)
 
@@ -111,5 +116,5 @@ class FileBatches:
         device = self.labels.device
         images = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
         scaled = images.to(self.dtype, memory_format=self.memory_format).div_(255)
-        labels = self.labels[plan.chosen.to(device, non_blocking=True)]
-        return Batch(scaled, labels, first=plan.first, total=plan.total)
+        index = plan.chosen.to(device, non_blocking=True)
+        return Batch(scaled, self.labels[index], first=plan.first, total=plan.total, indices=index)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dkl.data.augment import Augment, Draw
+from dkl.data.chance import generator_of
 from dkl.errors import UserError
 
 
@@ -39,17 +39,21 @@ class Mixing:
     batches: int
 
 
-def generator_of(*key: int) -> torch.Generator:
-    """A generator of its own for each key of non-negative integers."""
-    generator = torch.Generator()
-    generator.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-    return generator
-
-
 def in_turn(count: int, batch_size: int, *, shuffle: bool, generator: torch.Generator) -> Iterator[Tensor]:
     """Each of ``count`` images once; the last batch may be smaller."""
     order = torch.randperm(count, generator=generator) if shuffle else torch.arange(count)
     yield from order.split(batch_size)
+
+
+def repeated(count: int, batch_size: int, repeats: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """As long as ``in_turn``, of every image ``repeats`` copies one after another (Hoffer et al. 2020), as timm has it.
+
+    Copy k of image i is the number i + k · ``count``. Places in a batch are shuffled, so that processes share copies.
+    """
+    copies = count * torch.arange(repeats)
+    order = (torch.randperm(count, generator=generator)[:, None] + copies).flatten()[:count]
+    for chosen in order.split(batch_size):
+        yield chosen[torch.randperm(len(chosen), generator=generator)]
 
 
 def mixed(real: int, batch_size: int, mixing: Mixing, generator: torch.Generator) -> Iterator[Tensor]:
@@ -107,13 +111,15 @@ class Planner:
         return self.count // self.batch_size if self.drop_last else -(-self.count // self.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[Plan]:
-        """The plans of one epoch. An image's seed follows from seed, epoch and image, whatever the batches."""
-        generator, second = generator_of(self.seed, epoch), self.augment.second
+        """The plans of one epoch. An image's seed follows from seed, epoch, image and copy, whatever the batches."""
+        generator, second, repeats = generator_of(self.seed, epoch), self.augment.second, self.augment.repeats
         seeds = None
         if self.seeded:
-            seeds = torch.randint(2**32, (self.count,), generator=generator_of(self.seed, epoch, 1))
+            seeds = torch.randint(2**32, (self.count * repeats,), generator=generator_of(self.seed, epoch, 1))
         if self.mixing:
             batches = mixed(self.count, self.batch_size, self.mixing, generator)
+        elif repeats > 1:
+            batches = repeated(self.count, self.batch_size, repeats, generator)
         else:
             batches = in_turn(self.count, self.batch_size, shuffle=self.shuffle, generator=generator)
         for chosen in islice(batches, len(self)):
@@ -122,4 +128,5 @@ class Planner:
             draw = self.augment.draw(total, self.size, generator).share(part)
             other = second.draw(total, self.size, generator).share(part) if second else None
             own = chosen[part]
-            yield Plan(own, part.start, total, draw, other, None if seeds is None else seeds[own])
+            images = own % self.count if repeats > 1 else own
+            yield Plan(images, part.start, total, draw, other, None if seeds is None else seeds[own])

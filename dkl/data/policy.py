@@ -1,7 +1,6 @@
 """AutoAugment's policy for CIFAR-10 (Cubuk et al. 2019) on planned batches, in worker processes or in this one.
 
-torchvision's policy draws from torch's global generator; here each image has its own seed, and the generator is left
-as it was, so that neither the number of workers nor the rest of a program matters.
+torchvision's policy draws from torch's global generator, which is lent to it; each image has its own seed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ from torchvision.transforms import AutoAugmentPolicy
 from torchvision.transforms.v2 import AutoAugment
 
 from dkl.data.augment import Augment
+from dkl.data.chance import lent, seed_global
 from dkl.data.plan import Plan
 
 GREY = [128, 128, 128]
@@ -30,14 +30,11 @@ class _SecondViews(Dataset[Tensor]):
         assert plan.seeds is not None
         windows = self.augment.windows(self.images[plan.chosen])
         images = self.augment.apply(windows, torch.arange(len(windows)), plan.second)
-        before = torch.get_rng_state()
-        try:
+        with lent():
             return torch.stack([self._change(*pair) for pair in zip(images, plan.seeds.tolist(), strict=True)])
-        finally:
-            torch.set_rng_state(before)
 
     def _change(self, image: Tensor, seed: int) -> Tensor:
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
+        seed_global(seed)
         return self.policy(image)
 
 

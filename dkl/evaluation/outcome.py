@@ -1,6 +1,7 @@
 """What an evaluation found, as a record and as a line."""
 
 from datetime import UTC, datetime
+from statistics import median
 
 import torch
 
@@ -8,12 +9,19 @@ from dkl.evaluation import provenance
 from dkl.evaluation.job import Job
 from dkl.evaluation.shots import per_shot
 from dkl.evaluation.standing import Standing, State
+from dkl.evaluation.subject import Subject
 from dkl.evaluation.suites import PACKAGE_NORMS
 from dkl.records import AttackResult, Record
 
 
 def _accuracy(standing: Standing) -> float:
     return float(standing.flags.mean())
+
+
+def _step_seconds(subject: Subject) -> float | None:
+    """What a step took in the run's median epoch: batch size over images a second; None where that is not known."""
+    speeds = [row["images_per_second"] for row in subject.rows if "images_per_second" in row]
+    return median(subject.cfg.trainer.batch_size / speed for speed in speeds) if speeds else None
 
 
 def make_record(job: Job, state: State, *, additional_data: bool, device: torch.device, warnings: list[str]) -> Record:
@@ -60,6 +68,8 @@ def make_record(job: Job, state: State, *, additional_data: bool, device: torch.
         shots=per_shot(state["clean"].flags, job.test.labels, job.train_counts),
         best=subject.best.accuracy if subject.best else None,
         best_epoch=subject.best.epoch if subject.best else None,
+        partial=protocol.n is not None,
+        step_seconds=_step_seconds(subject),
     )
 
 

@@ -17,6 +17,7 @@ from dkl.errors import UserError
 from dkl.evaluation import checks
 from dkl.evaluation.attacked import run_attacks, scaled
 from dkl.evaluation.job import Job, prepare
+from dkl.evaluation.logged import logged
 from dkl.evaluation.outcome import make_record, summary
 from dkl.evaluation.standing import State
 from dkl.evaluation.suites import make_attacks
@@ -45,12 +46,13 @@ def evaluate(cfg: DictConfig) -> Path:
         job = prepare(cfg)
         busy = f"another process is evaluating {job.subject.title}"
         with locked(job.state.with_suffix(".lock"), busy) if rank() == 0 else nullcontext():
-            if gather(job.record.exists())[0]:
-                say(f"{job.record}: already evaluated")
-            elif launched() or cfg.devices == 1:
-                _run(job, cfg)
-            else:
-                launch(_one_of_several, (cfg,), processes=cfg.devices, device="cpu")
+            with logged(job, cfg):
+                if gather(job.record.exists())[0]:
+                    say(f"{job.record}: already evaluated")
+                elif launched() or cfg.devices == 1:
+                    _run(job, cfg)
+                else:
+                    launch(_one_of_several, (cfg,), processes=cfg.devices, device="cpu")
             if rank() == 0:
                 shutil.rmtree(job.state, ignore_errors=True)
     return job.record
@@ -79,7 +81,8 @@ def _run(job: Job, cfg: DictConfig) -> None:
         warnings += _warned(more)
     if rank() == 0:
         record = make_record(job, state, additional_data=cfg.additional_data, device=device, warnings=warnings)
-        records.save(record, {name: standing.flags for name, standing in state.items()}, job.record.parent)
+        flags = {name: standing.flags for name, standing in state.items()}
+        records.save(record, flags, job.record.parent, job.subject.rows)
         say(f"{job.record}: {summary(record)}")
 
 

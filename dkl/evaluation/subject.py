@@ -1,6 +1,6 @@
 """Who is evaluated and how: settings asked for, completed from the run, the data set and the defaults."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ from dkl.threat import NORMS, Norm, parse_attacks, parse_threat
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated: its configuration (``data`` and ``model`` at least), its weights' file and its names."""
+    """What is evaluated: its configuration (``data`` and ``model`` at least), its weights' file and its names.
+
+    ``rows`` are what its run measured, epoch by epoch.
+    """
 
     cfg: DictConfig
     weights: Weights
@@ -27,6 +30,7 @@ class Subject:
     training: dict[str, Any] | None = None
     synthetic: str | None = None
     best: BestEpoch | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -61,6 +65,7 @@ def own_run(cfg: DictConfig) -> Subject:
         raise UserError(f"{folder} has trained {done} of {trained.trainer.epochs} epochs: finish it, then evaluate")
     asked = cfg.weights or OmegaConf.select(trained, "evaluation.weights")
     weights = choose_weights(folder, content, asked)
+    rows = content.get("rows", [])
     return Subject(
         cfg=trained,
         weights=weights,
@@ -71,7 +76,8 @@ def own_run(cfg: DictConfig) -> Subject:
         config_hash=config_hash(trained),
         training={**hashed(trained), "data_sha256": content["data_sha256"]},
         synthetic=_synthetic(trained),
-        best=best_epoch(content.get("rows", []), weights.averaged),
+        best=best_epoch(rows, weights.averaged),
+        rows=rows,
     )
 
 

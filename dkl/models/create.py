@@ -37,7 +37,7 @@ def create_model(
     ``mean`` and ``std``, one value a channel, are subtracted and divided inside the model; without them nothing is.
     ``kwargs`` go to the model. Raises UserError on an unknown name, or one of ``mean`` and ``std`` without the other.
     """
-    if not timm.is_model(name):
+    if not timm.is_model(name) or ("." in name and name not in timm.list_pretrained(f"{name.partition('.')[0]}.*")):
         close = difflib.get_close_matches(name, timm.list_models(), n=5)
         hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists them"
         raise UserError(f"no model is named {name!r}: {hint}")

@@ -1,13 +1,13 @@
-"""A mean and its spread over training seeds, and the interval of one fraction. Fractions are in [0, 1]."""
+"""A mean and its spread over training seeds, and 95 % intervals of fractions and of means. Fractions are in [0, 1]."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
-Z95 = 1.959963984540054
-"""The standard normal's 97.5 % quantile."""
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,15 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f}"
 
 
-def wilson(fraction: float, n: int) -> tuple[float, float]:
+def wilson(fraction: float, n: int) -> Interval:
     """Wilson's 95 % interval for a ``fraction`` seen among ``n``: the p with |fraction - p| <= z·sqrt(p(1 - p)/n)."""
-    shrink = 1 + Z95**2 / n
-    centre = (fraction + Z95**2 / (2 * n)) / shrink
-    half = Z95 / shrink * math.sqrt(fraction * (1 - fraction) / n + (Z95 / (2 * n)) ** 2)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low, high = stats.binomtest(round(fraction * n), n).proportion_ci(0.95, method="wilson")
+    return float(low), float(high)
+
+
+def student(values: Sequence[float]) -> Interval:
+    """Student's 95 % interval of the mean of at least two ``values``: mean ± t·s/sqrt(k), with k - 1 degrees."""
+    found = Estimate.over(values)
+    assert found.std is not None
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * found.std / math.sqrt(len(values))
+    return found.mean - half, found.mean + half

@@ -5,26 +5,33 @@ import html
 import io
 import re
 import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dkl.reporting.page import PAGE
+from dkl.reporting.page import page
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of cells under a header; ``alignments`` has one letter a column, ``l`` or ``r``. Raises ValueError."""
+    """Rows of cells under a header; ``alignments`` has one letter a column, ``l`` or ``r``. Raises ValueError.
+
+    ``records`` are the ids of the records behind each row, where they are known.
+    """
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     alignments: str
     notes: tuple[str, ...] = ()
+    records: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if {len(self.alignments), *map(len, self.rows)} != {len(self.header)}:
             raise ValueError(f"every row and the alignments need {len(self.header)} columns, as the header has")
         if not set(self.alignments) <= {"l", "r"}:
             raise ValueError(f"alignments are l or r, not {self.alignments!r}")
+        if self.records and len(self.records) != len(self.rows):
+            raise ValueError(f"there are {len(self.rows)} rows, and the records of {len(self.records)}")
 
 
 def _line(text: str) -> str:
@@ -126,16 +133,30 @@ def to_latex(table: Table, label: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_html(table: Table) -> str:
-    """A page that needs nothing else: style and the script that sorts by a clicked header are inside it."""
+def html_table(table: Table, method: Callable[[str, Sequence[str]], str] | None = None) -> str:
+    """The table without its title, and its notes as a list. ``method`` makes HTML of a row's method and records."""
 
-    def cells(row: tuple[str, ...], tag: str, content: str = "{}") -> str:
-        columns = zip(map(html.escape, row), table.alignments, strict=True)
+    def cells(row: Sequence[str], tag: str, content: str = "{}") -> str:
+        columns = zip(row, table.alignments, strict=True)
         return "".join(f'<{tag} class="{side}">{content.format(cell)}</{tag[:2]}>' for cell, side in columns)
 
-    return PAGE.substitute(
-        title=html.escape(table.title),
-        header=cells(table.header, 'th scope="col"', '<button type="button">{}</button>'),
-        rows="\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in table.rows),
-        notes="\n".join(f"<li>{html.escape(note)}</li>" for note in table.notes),
+    rows = [[html.escape(cell) for cell in row] for row in table.rows]
+    if method and "Method" in table.header:
+        column = table.header.index("Method")
+        for escaped, row, records in zip(rows, table.rows, table.records or [()] * len(rows), strict=True):
+            escaped[column] = method(row[column], records)
+    header = cells([html.escape(cell) for cell in table.header], 'th scope="col"', '<button type="button">{}</button>')
+    body = "\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
+    notes = "".join(f"<li>{html.escape(note)}</li>\n" for note in table.notes)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(table.title)}">\n<table>\n'
+        f"<thead><tr>{header}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>\n"
+        + (f'<ul class="notes">\n{notes}</ul>' if notes else "")
     )
+
+
+def to_html(table: Table) -> str:
+    """A page that needs nothing else: style and the script that sorts by a clicked header are inside it."""
+    title = html.escape(table.title)
+    body = f"<main>\n<h1>{title}</h1>\n{html_table(table)}\n</main>"
+    return page(title=title, body=body, script='sortable(document.querySelector("table"));\n')

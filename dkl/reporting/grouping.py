@@ -6,14 +6,15 @@ from typing import TypeVar
 
 from dkl.records import Record
 
+T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
 
-def group(records: Iterable[Record], key: Callable[[Record], K]) -> dict[K, list[Record]]:
-    """Records by ``key``, in the order they come."""
-    groups: dict[K, list[Record]] = {}
-    for record in records:
-        groups.setdefault(key(record), []).append(record)
+def group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Records, or other items, by ``key``, in the order they come."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
     return groups
 
 

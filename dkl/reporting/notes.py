@@ -7,7 +7,7 @@ from dkl.records import Record
 from dkl.reporting.grouping import age, group, one_seed
 from dkl.threat import AUTOATTACK
 
-_BUDGETS = {
+BUDGET_NOTES = {
     "own": "settings of one's own, not a row of the paper",
     "paper": "the recipe as published",
     "mini": "the paper's recipe cut to what a CPU can do; not comparable with published figures",
@@ -15,7 +15,7 @@ _BUDGETS = {
 }
 
 
-def _distinct(values: Iterable[Any]) -> str:
+def distinct(values: Iterable[Any]) -> str:
     """Each value once, sorted, with commas; numbers by size."""
     unique = {str(value): value for value in values}
     numeric = all(isinstance(value, int | float) for value in unique.values())
@@ -25,7 +25,7 @@ def _distinct(values: Iterable[Any]) -> str:
 def _merged(parts: Sequence[Mapping[str, Any]]) -> str:
     """Every key with its distinct values, such as ``device cpu, cuda; cores 2``."""
     keys = dict.fromkeys(key for part in parts for key in part)
-    return "; ".join(f"{key} {_distinct(part[key] for part in parts if key in part)}" for key in keys)
+    return "; ".join(f"{key} {distinct(part[key] for part in parts if key in part)}" for key in keys)
 
 
 def _numbers(shown: Sequence[Record], which: str) -> list[str]:
@@ -34,7 +34,7 @@ def _numbers(shown: Sequence[Record], which: str) -> list[str]:
     return [
         "Accuracies in percent of n test images; ± is the sample standard deviation over training seeds; "
         f"the 95 % interval of the {which} accuracy (Wilson) is given where there is one seed.",
-        f"Budget {budget}: {_BUDGETS[budget]}.",
+        f"Budget {budget}: {BUDGET_NOTES[budget]}.",
     ]
 
 
@@ -47,7 +47,7 @@ def of_attacks(shown: Sequence[Record]) -> list[str]:
         lines.append(
             "Rows under fewer attacks than AutoAttack come last, unranked: their robust accuracy is optimistic."
         )
-    return [*lines, *_sources(shown)]
+    return [*lines, *sources(shown)]
 
 
 def of_accuracy(shown: Sequence[Record]) -> list[str]:
@@ -63,20 +63,20 @@ def of_accuracy(shown: Sequence[Record]) -> list[str]:
             "Many, medium, few: mean accuracy of the classes with more than 100, 20 to 100 and fewer than 20 training "
             "images."
         )
-    return [*lines, *_sources(shown)]
+    return [*lines, *sources(shown)]
 
 
-def _sources(shown: Sequence[Record]) -> list[str]:
+def sources(shown: Sequence[Record]) -> list[str]:
     """What was trained on, which weights these are, and what evaluated them."""
     lines = []
     if any(record.additional_data for record in shown):
         lines.append("† Trained with additional data.")
-    if synthetic := _distinct(record.synthetic for record in shown if record.synthetic):
+    if synthetic := distinct(record.synthetic for record in shown if record.synthetic):
         lines.append(f"‡ Trained with synthetic images as well: {synthetic}.")
-    lines.append(f"Weights: {_distinct(record.weights for record in shown)}.")
+    lines.append(f"Weights: {distinct(record.weights for record in shown)}.")
     if any(len({record.data_sha256 for record in same}) > 1 for same in group(shown, lambda r: r.n).values()):
         lines.append("The test images differ between rows of equal n: their fingerprints disagree.")
-    seeds, sizes = _distinct(r.evaluation_seed for r in shown), _distinct(r.batch_size for r in shown)
+    seeds, sizes = distinct(r.evaluation_seed for r in shown), distinct(r.batch_size for r in shown)
     lines.append(f"Evaluation seed: {seeds}; batch size: {sizes}.")
     if hardware := _merged([record.hardware for record in shown]):
         lines.append(f"Hardware: {hardware}.")
@@ -99,7 +99,7 @@ def left_out(records: Iterable[Record], smoke: int) -> list[str]:
             )
     if smoke:
         count = "1 record is" if smoke == 1 else f"{smoke} records are"
-        lines.append(f"{count} left out: budget smoke is {_BUDGETS['smoke']}.")
+        lines.append(f"{count} left out: budget smoke is {BUDGET_NOTES['smoke']}.")
     return lines
 
 

@@ -5,6 +5,7 @@ from dkl.tasks.awp import AWP
 from dkl.tasks.base import Output, Progress, Task
 from dkl.tasks.classification import Classification
 from dkl.tasks.distillation import Distillation
+from dkl.tasks.features import FeatureDistillation
 from dkl.tasks.lbgat import LBGAT
 from dkl.tasks.mart import MART
 from dkl.tasks.pgd_at import PGDTraining
@@ -16,6 +17,7 @@ __all__ = [
     "AdversarialTraining",
     "Classification",
     "Distillation",
+    "FeatureDistillation",
     "Output",
     "PGDTraining",
     "Progress",

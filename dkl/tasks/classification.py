@@ -1,22 +1,36 @@
-"""Plain supervised training: cross-entropy on natural images. It trains teachers and natural baselines."""
+"""Plain supervised training: cross-entropy on natural images, or mixed ones. It trains teachers and baselines."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch.nn.functional as F
 from torch import nn
 
 from dkl.data import Batch
 from dkl.tasks.base import Output, Progress, Task, count_correct
+from dkl.tasks.mixing import Mixing, label_loss, likeliest
 
 
 class Classification(Task):
-    """Cross-entropy of ``model`` on natural images, with ``label_smoothing`` in [0, 1)."""
+    """Cross-entropy of ``model`` on natural images, with ``label_smoothing`` in [0, 1); with ``bce`` the binary one.
 
-    def __init__(self, model: nn.Module, *, label_smoothing: float = 0.0) -> None:
+    ``mixup`` and ``cutmix`` are the α by which images are mixed, and ``seed`` fixes what is drawn for it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        num_classes: int,
+        label_smoothing: float = 0.0,
+        bce: bool = False,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        seed: int = 0,
+    ) -> None:
         self.model = model
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.bce = label_smoothing, bce
+        self.mixing = Mixing(mixup=mixup, cutmix=cutmix, num_classes=num_classes, seed=seed)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What the optimiser trains."""
@@ -25,9 +39,10 @@ class Classification(Task):
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
         """The loss of one batch."""
-        logits = self.model(batch.images)
-        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
-        yield Output(loss, {"natural_correct": count_correct(logits, batch.labels)})
+        images, labels = self.mixing(batch, progress)
+        logits = self.model(images)
+        loss = label_loss(logits, labels, binary=self.bce, smoothing=self.label_smoothing)
+        yield Output(loss, {"natural_correct": count_correct(logits, likeliest(labels))})
 
     def end_epoch(self) -> None:
         """Nothing to do."""

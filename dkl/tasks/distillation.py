@@ -6,6 +6,8 @@ e is the epoch, counted from 1, w ``warmup_epochs``. ``loss`` is any pair loss, 
 official distillers have them, KD (0.1 · CE beside KD at weight 0.9), DKD, DIST. Third are rows of a class prior, the
 labels, or nothing, as the loss weights. The prior is that of the teacher's predictions, softened by T2, over the epoch
 before (trainer.py of the official code, v1 and v2).
+
+The strong recipe of Table 15 mixes images, which teacher and student see alike, and CE is then the binary one.
 """
 
 import math
@@ -14,7 +16,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.console import say
@@ -25,6 +26,7 @@ from dkl.losses import ClassPrior, PairLoss
 from dkl.models import fingerprint
 from dkl.tasks.accuracy import correct
 from dkl.tasks.base import Output, Progress, Task, count_correct
+from dkl.tasks.mixing import Mixing, label_loss, likeliest
 
 TELLING = 10  # test images a class, below which a teacher's accuracy cannot be told from chance
 
@@ -39,7 +41,11 @@ class Distillation(Task):
 
     ``ce_weight`` weights the labels' cross-entropy, ``warmup_epochs`` w ramps ``loss`` (0: none). ``prior_temperature``
     is the official T2 where the loss weights by class, ``prior_momentum`` blends the prior of the last epoch with the
-    one before. All views of an image count alike.
+    one before. All views of an image count alike. With ``bce`` the labels' cross-entropy is the binary one.
+
+    ``mixup`` and ``cutmix`` are the α by which images are mixed, for losses that need neither labels nor their prior;
+    ``seed`` fixes what is drawn. ``cache_teacher`` keeps the teacher's logits of every image, C floats each on the
+    student's device, for sets whose images every epoch shows alike; a run that goes on computes them again.
 
     The teacher takes device, dtype and memory format of ``model``. It stays frozen and in eval mode, is neither trained
     nor averaged, and its weights are not saved, but the task's state holds their fingerprint.
@@ -56,6 +62,11 @@ class Distillation(Task):
         warmup_epochs: int = 20,
         prior_temperature: float = 4.0,
         prior_momentum: float = 1.0,
+        bce: bool = False,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        cache_teacher: bool = False,
+        seed: int = 0,
     ) -> None:
         if not loss:
             raise UserError("distillation needs a loss between teacher and student: choose loss=ikl_kd, or another")
@@ -63,7 +74,14 @@ class Distillation(Task):
             raise UserError(f"task.ce_weight={ce_weight}, task.warmup_epochs={warmup_epochs}: neither may be below 0")
         if not 0 < prior_temperature < math.inf:
             raise UserError(f"task.prior_temperature must be above 0, not {prior_temperature}")
+        self.mixing = Mixing(mixup=mixup, cutmix=cutmix, num_classes=num_classes, seed=seed)
+        if self.mixing and loss.weighting in ("label", "class"):
+            raise UserError(
+                f"task.mixup={mixup} and task.cutmix={cutmix} mix labels, but {type(loss).__name__} needs each image's "
+                "own: choose loss=kd, dist or ikl_kd with loss.weighting=sample, or set both to 0"
+            )
         parameter = next(model.parameters())
+        self.bce, self.cache_teacher, self.cached = bce, cache_teacher, dict[int, Tensor]()
         self.model, self.loss, self.num_classes = model, loss, num_classes
         self.ce_weight, self.warmup_epochs, self.prior_temperature = ce_weight, warmup_epochs, prior_temperature
         self.fingerprint = fingerprint(teacher)
@@ -101,17 +119,30 @@ class Distillation(Task):
             softened = teacher.to(self.prior.table.dtype) / self.prior_temperature
             self.prior.accumulate(softened.softmax(-1), labels)
 
+    @torch.no_grad()
+    def _teach(self, images: Tensor, batch: Batch) -> Tensor:
+        """The teacher's logits of ``images``, those of ``batch`` as the student sees them."""
+        if not self.cache_teacher:
+            return self.teacher(images)
+        if batch.indices is None or batch.views > 1:
+            raise UserError("task.cache_teacher=true needs one view of images of one set: set task.cache_teacher=false")
+        which = batch.indices.tolist()
+        new = [place for place, index in enumerate(which) if index not in self.cached]
+        if new:
+            logits = self.teacher(images if len(new) == len(which) else images[new])
+            self.cached.update(zip((which[place] for place in new), logits, strict=True))
+        return torch.stack([self.cached[index] for index in which])
+
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
         """The loss of one batch."""
-        student = self.model(batch.images)
-        with torch.no_grad():
-            teacher = self.teacher(batch.images)
+        images, labels = self.mixing(batch, progress)
+        student, teacher = self.model(images), self._teach(images, batch)
         warm = min(progress.epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
         divergence = self.loss(teacher, student, self._third(batch.labels))
         self._accumulate(teacher, batch.labels)
-        loss = self.ce_weight * F.cross_entropy(student, batch.labels) + warm * divergence
-        yield Output(loss, {"natural_correct": count_correct(student, batch.labels)})
+        loss = self.ce_weight * label_loss(student, labels, binary=self.bce) + warm * divergence
+        yield Output(loss, {"natural_correct": count_correct(student, likeliest(labels))})
 
     def end_epoch(self) -> None:
         """Put this epoch's class means, over all processes, into use."""

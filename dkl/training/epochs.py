@@ -67,6 +67,7 @@ class Epochs:
                 epoch=epoch,
                 epochs=epochs,
                 bar=self.progress,
+                accumulate=self.cfg.trainer.accumulate,
                 autocast=self.cfg.trainer.precision is Precision.bf16,
                 after_step=lambda step: self._follow("step", (epoch - 1) * steps + step + 1, epochs * steps),
             )

@@ -23,10 +23,16 @@ class NonFiniteLossError(Exception):
         self.batch, self.progress, self.out = batch, progress, out
 
 
-def _update(task: Task, optimizer: Optimizer, out: Output, share: float) -> None:
-    """Differentiate the mean loss of the whole batch, this process's share of it here, and step."""
-    optimizer.zero_grad(set_to_none=True)
-    (out.loss if share == 1 else out.loss * share).backward()
+def _parts(batch: Batch, count: int) -> list[Batch]:
+    """``batch`` in ``count`` parts, or as many as every process has images for: in their forwards they may wait."""
+    if count == 1:
+        return [batch]
+    smallest = (batch.total or len(batch.labels) // batch.views) // world()
+    return list(batch.parts(min(count, smallest)))
+
+
+def _step(optimizer: Optimizer) -> None:
+    """Update by the gradients of all processes together."""
     sum_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
     optimizer.step()
 
@@ -46,10 +52,14 @@ def train_epoch(
     epoch: int,
     epochs: int,
     bar: Bar,
+    accumulate: int = 1,
     autocast: bool = False,
     after_step: Callable[[int], None] = lambda step: None,
 ) -> Row:
     """One epoch; returns its mean loss, accuracies in [0, 1] and speed. ``after_step(step)`` follows every update.
+
+    One batch is one update. Its gradient is the sum of those of ``accumulate`` parts, each weighted by its share of the
+    batch: that of the mean loss of all, with the memory of a part.
 
     Raises NonFiniteLossError before a step whose loss is not finite: that one figure is waited for at every step, all
     others stay on the device until the epoch is over.
@@ -61,18 +71,23 @@ def train_epoch(
     for step, batch in enumerate(batches.epoch(epoch)):
         progress = Progress(epoch, epochs, step, len(batches))
         share_buffers(task.model)
-        forward = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
-        update = torch.autocast(device.type, enabled=False)
-        with forward, task.step(batch, progress) as out, update:
-            if not torch.isfinite(out.loss):
-                raise NonFiniteLossError(batch, progress, out)
-            _update(task, optimizer, out, batch.share)
+        optimizer.zero_grad(set_to_none=True)
+        parts = _parts(batch, accumulate)
+        for number, part in enumerate(parts, 1):
+            forward = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
+            backward = torch.autocast(device.type, enabled=False)
+            with forward, task.step(part, progress) as out, backward:
+                if not torch.isfinite(out.loss):
+                    raise NonFiniteLossError(part, progress, out)
+                (out.loss if part.share == 1 else out.loss * part.share).backward()
+                if number == len(parts):
+                    _step(optimizer)
+            size = len(part.labels)
+            sums["loss"] += out.loss.detach() * size
+            for name, value in out.sums.items():
+                sums[name] += value
+            seen += size
         after_step(step)
-        size = len(batch.labels)
-        sums["loss"] += out.loss.detach() * size
-        for name, value in out.sums.items():
-            sums[name] += value
-        seen += size
         bar.advance()
     share_buffers(task.model)
     task.end_epoch()

@@ -1,18 +1,18 @@
 """``train(cfg)``: one run from configuration to finished checkpoint, taken up where it stopped."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from dkl import distributed
 from dkl.build import (
     build_averaging,
+    build_logger,
     build_model,
     build_task,
     load_data,
@@ -21,18 +21,21 @@ from dkl.build import (
     pick_device,
     preflight,
 )
-from dkl.config import Precision, label, row_hash, run_folder
+from dkl.config import Precision, label, loss_name, row_hash, run_folder
 from dkl.console import bar, say
-from dkl.data import ImageSet, Synthetic
+from dkl.data import Images, ImageSet, Synthetic
+from dkl.errors import UserError
 from dkl.files import digest, locked, remove_leftovers, write_text
+from dkl.loggers import About, Logger, opened, reported
 from dkl.training.averaging import Average
 from dkl.training.epochs import Epochs
-from dkl.training.metrics import Logger, Row, write_metrics
+from dkl.training.metrics import write_metrics
 from dkl.training.optimizer import make_optimizer
-from dkl.training.selection import Selection, held_out
+from dkl.training.selection import BEST, Selection, held_out
 from dkl.training.state import RunState, seed_everything
 
 CHECKPOINT = "checkpoint.pt"
+WANDB_ID = "wandb_id.txt"
 
 
 def _prepare_model(cfg: DictConfig, device: torch.device) -> nn.Module:
@@ -119,6 +122,8 @@ def _train(cfg: DictConfig) -> None:
     distributed.barrier()
     if not first:
         data = _load(cfg)
+    if OmegaConf.select(cfg, "task.cache_teacher") and not isinstance(data.training, Images):
+        raise UserError("images read from files are cropped at random, each time anew: set task.cache_teacher=false")
     with locked(folder / ".lock", f"another process is training {folder}") if first else nullcontext():
         if first:
             remove_leftovers(folder)
@@ -131,22 +136,25 @@ def _train(cfg: DictConfig) -> None:
         elif first:
             write_metrics(run.rows, folder)  # in case the process was killed between checkpoint and metrics
             say(f"{folder}: already trained, {run.epoch} epochs")
+            if cfg.logger and not reported(folder / WANDB_ID):
+                with _logged(cfg, run, folder):
+                    pass
 
 
 @contextmanager
-def _logger(cfg: DictConfig, run: RunState, folder: Path) -> Iterator[Callable[[Row], None]]:
-    """What to call with each epoch's row: the logger asked for, or nothing; closed however training ends."""
-    if not cfg.logger or distributed.rank() > 0:
-        yield lambda row: None
-        return
-    logger: Logger = instantiate(cfg.logger)
-    method = label(cfg)
-    tags = [method, cfg.data.name, cfg.budget.name]
-    logger.start(run.config, folder, group=f"{method}-{row_hash(cfg)}", tags=tags)
-    try:
-        yield logger.log
-    finally:
-        logger.finish()
+def _logged(cfg: DictConfig, run: RunState, folder: Path) -> Iterator[Logger]:
+    """Where epochs are reported beside the files, those done before included; it gets the weights in the end."""
+    about = About(
+        name=folder.name,
+        job_type="train",
+        group=f"{label(cfg)}-{row_hash(cfg)}",
+        tags=list(dict.fromkeys([label(cfg), loss_name(cfg), cfg.data.name, cfg.budget.name])),
+        config=run.config,
+        id_file=folder / WANDB_ID,
+    )
+    with opened(build_logger(cfg.logger), about, run.rows) as logger:
+        yield logger
+        logger.keep([path for name in (CHECKPOINT, BEST, "config.yaml") if (path := folder / name).exists()])
 
 
 def _fit(cfg: DictConfig, run: RunState, data: Data, folder: Path, device: torch.device) -> None:
@@ -163,7 +171,7 @@ def _fit(cfg: DictConfig, run: RunState, data: Data, folder: Path, device: torch
     say(f"{folder}: {label(cfg)}, epochs {run.epoch + 1} to {epochs} on {cfg.trainer.devices} x {device.type}")
     run.task.before_training(validation.epoch())
     name = f"train {label(cfg)} seed {cfg.seed}"
-    with _logger(cfg, run, folder) as log, bar(name, epochs * steps, run.epoch * steps) as progress:
+    with _logged(cfg, run, folder) as logger, bar(name, epochs * steps, run.epoch * steps) as progress:
         one = Epochs(cfg, run, batches, validation, selection, folder, progress)
         for epoch in range(run.epoch + 1, epochs + 1):
             row = one.train(epoch)
@@ -172,7 +180,7 @@ def _fit(cfg: DictConfig, run: RunState, data: Data, folder: Path, device: torch
             if first:
                 run.save(folder / CHECKPOINT)
                 write_metrics(run.rows, folder)
-            log(row)
+            logger.log(row)
             progress.advance(0, f"epoch {epoch}/{epochs} loss {row['loss']:.3f}")
     last = run.rows[-1]
     say(f"{folder}: done, loss {last['loss']:.4f}, natural test accuracy {last['test_accuracy']:.2%}")

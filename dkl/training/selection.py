@@ -57,8 +57,9 @@ class Selection:
         noise = torch.Generator(self.batches.labels.device).manual_seed(cfg.seed)
         flags = []
         with attack_mode(model), torch.no_grad():
-            for images, labels, _, first, total in self.batches.epoch():
-                shape = (total, *images.shape[1:])  # the whole batch's noise, of which each process takes its share
+            for batch in self.batches.epoch():
+                images, labels, first = batch.images, batch.labels, batch.first
+                shape = (batch.total, *images.shape[1:])  # the whole batch's noise; each process takes its share
                 drawn = uniform_noise(shape, eps, cfg.norm, like=images, generator=noise)[first : first + len(images)]
                 adversarial = perturb(images, labels, (images + drawn).clamp_(0, 1))
                 flags.append((model(adversarial).argmax(-1) == labels).cpu())

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-GROUPS = sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir())
+GROUPS = sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir() and folder.name != "sweep")
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
 
 REQUIRED = {
@@ -15,6 +15,10 @@ REQUIRED = {
     ("attack", "none"): ["task=classification"],
     ("budget", "paper"): ["recipe=official"],
     ("task", "distillation"): ["task.teacher.name=small_cnn"],
+    **{
+        ("task", features): ["data=cifar100", "model=cifar_resnet8", "task.teacher.name=cifar_resnet14"]
+        for features in ("at", "fitnet", "reviewkd", "rkd")
+    },
     ("recipe", "kd_cifar"): ["data=cifar100", "task.teacher.name=small_cnn"],
     ("recipe", "kd_cifar_mobile"): ["data=cifar100", "task.teacher.name=small_cnn"],
     ("recipe", "kd_teacher"): ["data=cifar100"],

@@ -26,7 +26,10 @@ def assert_same(got: list[Batch], expected: list[Batch]) -> None:
     for one, other in zip(got, expected, strict=True):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.labels, other.labels)
-        assert one[2:] == other[2:]
+        assert (one.views, one.first, one.total) == (other.views, other.first, other.total)
+        assert one.indices is not None
+        assert other.indices is not None
+        assert torch.equal(one.indices, other.indices)
 
 
 def generator(*key: int) -> torch.Generator:
@@ -57,6 +60,7 @@ def test_training_batches_are_random_crops_in_shuffled_order(tmp_path: Path, fli
     for place, index in enumerate(order):
         assert np.array_equal(pixels[place], cropped(files.path(index), seeds[index], 24, flip))
     assert torch.cat([batch.labels for batch in got]).tolist() == [files.labels[index].item() for index in order]
+    assert [index for batch in got for index in batch.indices.tolist()] == order
     assert [(batch.first, batch.total, batch.views) for batch in got] == [(0, 5, 1), (0, 5, 1), (0, 2, 1)]
 
 

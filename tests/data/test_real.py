@@ -52,7 +52,7 @@ def test_real_imagenet_files(sample: str) -> None:
 def test_a_resnet_trains_on_real_imagenet_files(sample: str) -> None:
     train, test = imagenet(sample, 10, 64)
     model = timm.create_model("resnet18", num_classes=10)
-    task = Classification(normalise_input(model, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    task = Classification(normalise_input(model, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), num_classes=10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     before = model.fc.weight.detach().clone()
     batches = FileBatches(train.balanced(20), 10, augment=Augment(flip=True), shuffle=True, workers=2)

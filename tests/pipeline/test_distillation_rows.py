@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dkl.cli.manifests import Job, plan
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from dkl import records
 from dkl.build import build_model, build_task, make_batches
 from dkl.cli import main
-from dkl.cli.manifests import Job, plan
 from dkl.cli.reproduce import _prepare
 from dkl.config import compose_config, config_hash, run_folder
 from dkl.console import Bar

@@ -12,6 +12,7 @@ from dkl import records
 from dkl.cli import main
 from dkl.cli import reproduce as command
 from dkl.errors import UserError
+from dkl.manifests import Request, plan
 
 SMALL = ["trainer.epochs=2", "trainer.threads=1", "data.train_size=200", "data.test_size=16"]
 
@@ -148,7 +149,7 @@ def test_one_diverging_job_does_not_end_a_sweep(tmp_path: Path, capsys: pytest.C
 
 def test_a_budget_replaces_a_manifests_own_sizes() -> None:
     found = {
-        budget: command.plan("cifar10-cpu", seeds=None, budget=budget, row=None, extra=[]) for budget in (None, "smoke")
+        budget: plan("cifar10-cpu", Request(budget=budget)) for budget in (None, "smoke")
     }
     assert any("trainer.epochs" in text for text in found[None][0].train)
     assert not any("trainer.epochs" in text or "train_size" in text for text in found["smoke"][0].train)

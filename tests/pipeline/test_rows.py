@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from dkl.build import build_averaging, build_model, build_task, load_synthetic, make_batches, preflight
-from dkl.cli.manifests import Job, plan
 from dkl.config import compose_config, config_hash
 from dkl.console import Bar
 from dkl.data import Images
+from dkl.manifests import Job, Request, plan
 from dkl.training.averaging import Average
 from dkl.training.loop import train_epoch
 from dkl.training.optimizer import make_optimizer, set_schedule
@@ -21,7 +21,7 @@ from dkl.training.optimizer import make_optimizer, set_schedule
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
 MANIFESTS = [f"table-{number:02d}" for number in (1, 2, 3, 7, 8, 9, 10, 11, 12)] + ["official-extra"]
 JOBS = {
-    f"{name}/{job.name}": job for name in MANIFESTS for job in plan(name, seeds=[0], budget=None, row=None, extra=[])
+    f"{name}/{job.name}": job for name in MANIFESTS for job in plan(name, Request(seeds=(0,)))
 }
 SMALL = {"wrn34_10": "wrn10_2", "wrn34_20": "wrn10_2", "wrn28_10_swish": "wrn10_2_swish"}
 SILENT = Console(file=io.StringIO())
@@ -73,7 +73,7 @@ def test_a_row_trains_two_batches(job: Job, tmp_path: Path) -> None:
 
 def hashes(name: str) -> dict[str, str]:
     """Row -> hash of its run at seed 0."""
-    jobs = plan(name, seeds=[0], budget=None, row=None, extra=[])
+    jobs = plan(name, Request(seeds=(0,)))
     return {job.name: config_hash(compose_config("train", job.train)) for job in jobs}
 
 

@@ -25,7 +25,7 @@ def smoothed(logits: Tensor, label: int, smoothing: float) -> float:
 def test_the_loss_is_smoothed_cross_entropy(smoothing: float) -> None:
     model, batch = make_net().train(), make_batch(13)
     spy = Spy(model)
-    with Classification(model, label_smoothing=smoothing).step(batch, Progress(1, 1)) as out:
+    with Classification(model, num_classes=CLASSES, label_smoothing=smoothing).step(batch, Progress(1, 1)) as out:
         out.loss.backward()
     (call,) = spy.calls
     assert call.training
@@ -38,7 +38,7 @@ def test_the_loss_is_smoothed_cross_entropy(smoothing: float) -> None:
 
 
 def test_there_is_no_state() -> None:
-    task = Classification(make_net())
+    task = Classification(make_net(), num_classes=CLASSES)
     task.load_state_dict(task.state_dict())
     task.end_epoch()
     assert task.state_dict() == {}

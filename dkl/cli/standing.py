@@ -1,0 +1,64 @@
+"""How far a job is, from the files it leaves: a line of metrics an epoch, a record an evaluation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dkl.config import config_hash, run_folder
+from dkl.manifests import Job
+from dkl.records import Record
+from dkl.threat import parse_attacks, parse_eps
+
+
+@dataclass(frozen=True)
+class Standing:
+    """``epochs`` of ``of_epochs`` trained, and ``records`` of ``of_records`` there; records alone make a job done."""
+
+    epochs: int
+    of_epochs: int
+    records: int
+    of_records: int
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left; a run whose records are kept need not be kept itself."""
+        return self.records == self.of_records
+
+    def __str__(self) -> str:
+        if self.done:
+            return "done"
+        if self.epochs == self.of_epochs:
+            return f"trained, {self.records} of {self.of_records} evaluations"
+        return f"to resume, epoch {self.epochs} of {self.of_epochs}" if self.epochs else "to do"
+
+
+def _asked(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """What an evaluation of the run ``cfg`` measures."""
+    settings = dict(cfg.evaluation) | dict(OmegaConf.from_dotlist(list(overrides)))
+    weights = settings["weights"] or ("average" if cfg.averaging else "last")
+    attacks = parse_attacks(settings["attacks"])
+    eps = parse_eps(settings["eps"]) if attacks else 0.0
+    keys = ("n", "batch_size", "seed")
+    return {"attacks": attacks, "eps": eps, "weights": weights} | {key: settings[key] for key in keys}
+
+
+def _is_of(record: Record, asked: dict[str, Any]) -> bool:
+    """Whether ``record``, of the same run, is the evaluation asked for."""
+    same = (
+        record.attacks == asked["attacks"]
+        and record.weights.split(" ")[0] == asked["weights"]
+        and abs(record.eps - asked["eps"]) < 1e-9
+        and (record.batch_size, record.evaluation_seed) == (asked["batch_size"], asked["seed"])
+    )
+    return same and (record.n == asked["n"] if record.partial else asked["n"] is None)
+
+
+def standing(job: Job, cfg: DictConfig, records: Sequence[Record]) -> Standing:
+    """How far ``job`` of configuration ``cfg`` is, where there are ``records``."""
+    mine = [record for record in records if record.config_hash == config_hash(cfg)]
+    found = sum(any(_is_of(record, _asked(cfg, entry)) for record in mine) for entry in job.evaluations)
+    metrics = run_folder(cfg) / "metrics.jsonl"
+    epochs = len(metrics.read_text().splitlines()) if metrics.is_file() else 0
+    return Standing(epochs, cfg.trainer.epochs, found, len(job.evaluations))

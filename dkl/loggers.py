@@ -1,0 +1,155 @@
+"""Where runs are reported beside their files: nowhere, or to Weights & Biases.
+
+Training and evaluation tell a logger who they are (``About``), then what they measured. Only the first of several
+processes does; wandb is imported where it is switched on, and nowhere else.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dkl.errors import UserError
+from dkl.files import write_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """Who reports. ``group`` is what runs that differ in nothing but the seed share: a row of a table.
+
+    ``id_file`` lies in the run's folder and keeps the id under which the logger knows the run.
+    """
+
+    name: str
+    job_type: Literal["train", "evaluate"]
+    group: str
+    tags: list[str]
+    config: dict[str, Any]
+    id_file: Path
+
+
+class Table(NamedTuple):
+    """Rows of values under the names of their columns."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+class Logger:
+    """Reports nowhere: what there is without ``logger=``, and in every process but the first."""
+
+    def start(self, about: About) -> None:
+        """Open the run, or go on with the one that ``about.id_file`` names."""
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Report one epoch."""
+
+    def report(
+        self, figures: Mapping[str, float], tables: Mapping[str, Table], pictures: Mapping[str, NDArray[np.floating]]
+    ) -> None:
+        """Report what was found in the end; ``pictures`` are [H, W, C] in [0, 1]."""
+
+    def keep(self, files: Sequence[Path]) -> None:
+        """Keep ``files``, the run's weights, where the logger is to have them."""
+
+    def finish(self, *, failed: bool = False) -> None:
+        """Close the run."""
+
+
+class WandbLogger(Logger):
+    """Weights & Biases: a run folder is one run there, and so is each evaluation, in one group.
+
+    A resumed run goes on under the id that its folder keeps. Online that is one run; offline wandb cannot append, and
+    every resumption writes another ``offline-run-*`` folder with the same id, which ``wandb sync`` joins: until then
+    they are separate curves, and a run deleted from the site does not come back under its id. An agent of a wandb sweep
+    chooses the id itself. With ``artifact`` the finished weights are uploaded as well.
+    """
+
+    def __init__(self, project: str = "dkl", mode: str = "online", artifact: bool = False) -> None:
+        if mode not in ("online", "offline"):
+            raise UserError(f"logger.mode={mode} must be online or offline")
+        self.project, self.mode, self.artifact = project, mode, artifact
+        self.run: Any = None
+
+    def start(self, about: About) -> None:
+        """Open the run. Raises UserError where wandb does not let it."""
+        import wandb
+
+        kept = about.id_file.read_text(encoding="utf-8").strip() if about.id_file.exists() else ""
+        identity = _sweeps_id() or kept or secrets.token_hex(4)
+        try:
+            self.run = wandb.init(
+                project=self.project,
+                mode=self.mode,  # type: ignore[arg-type]  # checked above
+                id=identity,
+                resume="allow",
+                name=about.name,
+                dir=str(about.id_file.parent),
+                config=about.config,
+                group=about.group,
+                job_type=about.job_type,
+                tags=about.tags,
+            )
+        except wandb.errors.Error as error:
+            mend = "log in with `wandb login`, or add logger.mode=offline and `wandb sync` later"
+            raise UserError(f"wandb: {error}; {mend}") from None
+        write_text(about.id_file, identity)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Report one epoch."""
+        self.run.log(dict(row), step=row["epoch"])
+
+    def report(
+        self, figures: Mapping[str, float], tables: Mapping[str, Table], pictures: Mapping[str, NDArray[np.floating]]
+    ) -> None:
+        """Figures as the run's summary, tables and pictures as panels."""
+        import wandb
+
+        shown: dict[str, Any] = {name: wandb.Table(*table) for name, table in tables.items()}
+        shown |= {name: wandb.Image(picture) for name, picture in pictures.items()}
+        self.run.log(dict(figures) | shown)
+
+    def keep(self, files: Sequence[Path]) -> None:
+        """The files as an artifact named like the run, where that is asked for."""
+        import wandb
+
+        if self.artifact:
+            artifact = wandb.Artifact(self.run.name, type="model", metadata={"group": self.run.group})
+            for file in files:
+                artifact.add_file(str(file))
+            self.run.log_artifact(artifact)
+
+    def finish(self, *, failed: bool = False) -> None:
+        """Close the run, as failed where it is."""
+        self.run.finish(exit_code=int(failed))
+
+
+def _sweeps_id() -> str | None:
+    """The id that an agent of a wandb sweep wants this run to have; None where there is no agent."""
+    return os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
+
+
+def reported(id_file: Path) -> bool:
+    """Whether the run that keeps its id in ``id_file`` has been reported, and to the sweep there is."""
+    return id_file.exists() and _sweeps_id() in (None, id_file.read_text(encoding="utf-8").strip())
+
+
+@contextmanager
+def opened(logger: Logger, about: About, past: Sequence[Mapping[str, Any]] = ()) -> Iterator[Logger]:
+    """``logger`` while a run lasts, closed however that ends; ``past`` epochs are told to one that missed them."""
+    missed = [] if reported(about.id_file) else past
+    logger.start(about)
+    try:
+        for row in missed:
+            logger.log(row)
+        yield logger
+    except BaseException:
+        logger.finish(failed=True)
+        raise
+    logger.finish()

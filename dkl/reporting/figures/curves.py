@@ -1,0 +1,77 @@
+"""Curves: training epoch by epoch, and robustness against the radius of the attack."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from dkl.records import Curves
+from dkl.reporting.figures.style import BLUE, CYCLE, GREEN, PURPLE, VERMILLION, canvas
+
+ACCURACIES = {
+    "natural_accuracy": ("training, natural", BLUE, "--"),
+    "adversarial_accuracy": ("training, attacked", VERMILLION, "--"),
+    "test_accuracy": ("test, natural", BLUE, "-"),
+    "average_test_accuracy": ("test, average of weights", GREEN, "-"),
+    "robust_accuracy": ("held out, attacked", VERMILLION, "-"),
+}
+"""The metrics that are drawn: what they are called, their colour and line."""
+
+
+def training(runs: Sequence[Curves], *, title: str) -> Figure:
+    """Accuracies in percent, and the loss below, against epochs; several runs are seeds of one row."""
+    figure, (top, bottom) = canvas(3.4, 2, 1, sharex=True, height_ratios=(2, 1))
+    alpha = 0.9 if len(runs) == 1 else 0.6
+    for metric, (name, colour, line) in ACCURACIES.items():
+        measured = [[(epoch["epoch"], 100 * epoch[metric]) for epoch in run if metric in epoch] for run in runs]
+        for number, points in enumerate(filter(None, measured)):
+            style = {"color": colour, "alpha": alpha, "marker": "o" if len(points) == 1 else None, "ms": 3}
+            top.plot(*zip(*points, strict=True), line, label=None if number else name, **style)
+    for run in runs:
+        bottom.plot([epoch["epoch"] for epoch in run], [epoch["loss"] for epoch in run], color=PURPLE, alpha=alpha)
+    top.set(title=title, ylabel="accuracy (%)")
+    bottom.set(xlabel="epoch", ylabel="loss")
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    figure.legend(loc="outside lower center", ncols=2, columnspacing=1.2)
+    figure.align_ylabels()
+    return figure
+
+
+@dataclass(frozen=True)
+class Line:
+    """Accuracies in percent at radii in pixel units; ``spread`` over seeds where there are several; ``published`` or ours."""
+
+    label: str
+    eps: Sequence[float]
+    accuracy: Sequence[float]
+    published: bool = False
+    spread: Sequence[float] | None = None
+
+
+def robustness(lines: Sequence[Line], *, title: str, norm: str = "Linf") -> Figure:
+    """Accuracy under an attack against its radius: published figures dashed, runs here solid, one colour a method.
+
+    Radii of Linf are shown in grey levels, of which white has 255.
+    """
+    figure, (axes,) = canvas(2.6)
+    scale, unit = (255, "1/255") if norm == "Linf" else (1, norm)
+    colours = dict(zip(dict.fromkeys(line.label for line in lines), CYCLE * len(lines), strict=False))
+    for line in lines:
+        axes.errorbar(
+            [scale * eps for eps in line.eps],
+            line.accuracy,
+            line.spread,
+            color=colours[line.label],
+            ls="--" if line.published else "-",
+            marker="o" if line.published else "D",
+            ms=3,
+            capsize=2,
+            label=f"{line.label} ({'published' if line.published else 'here'})",
+        )
+    axes.set(title=title, xlabel=f"radius of the attack ({unit})", ylabel="accuracy (%)")
+    axes.set_ylim(bottom=0)
+    axes.set_xticks(sorted({round(scale * eps, 6) for line in lines for eps in line.eps}), minor=False)
+    axes.xaxis.set_major_formatter("{x:g}")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure

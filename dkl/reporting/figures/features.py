@@ -1,0 +1,61 @@
+"""Figure 3: features of natural and adversarial images of two models as t-SNE points, and how their margins differ."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+from dkl.reporting.figures.pictures import Pictures
+from dkl.reporting.figures.style import BLUE, CYCLE, ORANGE, canvas
+
+Values = NDArray[np.floating]
+
+
+def embedding(pictures: Pictures, *, title: str) -> Figure:
+    """Points of natural images (dots) and adversarial ones (crosses), coloured by class, its number at their middle."""
+    figure, (axes,) = canvas(3.1)
+    labels = pictures["point_labels"]
+    natural, adversarial = pictures["natural_points"], pictures["adversarial_points"]
+    for index, label in enumerate(np.unique(labels)):
+        colour, here = CYCLE[index % len(CYCLE)], labels == label
+        axes.scatter(*natural[here].T, 5, colour, "o", linewidths=0, alpha=0.75)
+        axes.scatter(*adversarial[here].T, 7, colour, "x", linewidths=0.5, alpha=0.75)
+        middle = np.median(natural[here], axis=0)
+        outline = [withStroke(linewidth=2, foreground="white")]
+        axes.text(*middle, str(label), ha="center", va="center", fontweight="bold", path_effects=outline, zorder=4)
+    axes.set(title=title, xticks=[], yticks=[])
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.scatter([], [], 12, "0.35", "o", linewidths=0, label="natural")
+    axes.scatter([], [], 14, "0.35", "x", linewidths=0.8, label=f"adversarial ({pictures.attack})")
+    figure.legend(loc="outside lower center", ncols=2, handletextpad=0.2)
+    return figure
+
+
+def class_means(values: Values, labels: NDArray[np.integer]) -> Values:
+    """The mean of ``values[N]`` over each class that occurs in ``labels[N]``, in the order of their numbers."""
+    return np.array([values[labels == label].mean() for label in np.unique(labels)])
+
+
+def margin_differences(first: Pictures, second: Pictures, *, title: str) -> Figure:
+    """Mean margin of every class, ``first`` minus ``second``: natural images as bars, adversarial ones as dots.
+
+    Classes are sorted by the natural difference. Above zero ``first`` is farther from its decision boundary.
+    """
+    figure, (axes,) = canvas(2.4)
+    natural, adversarial = (
+        class_means(first[key], first["labels"]) - class_means(second[key], second["labels"])
+        for key in ("natural_margin", "adversarial_margin")
+    )
+    order, places = natural.argsort()[::-1], np.arange(len(natural))
+    wins = [f"{int((found > 0).sum())} of {len(found)} larger" for found in (natural, adversarial)]
+    axes.bar(places, natural[order], 0.85, color=BLUE, label=f"natural ({wins[0]})")
+    axes.plot(
+        places, adversarial[order], "o", ms=2.6, color=ORANGE, mec="black", mew=0.3, label=f"adversarial ({wins[1]})"
+    )
+    axes.axhline(0, color="black", lw=0.6)
+    axes.set(title=title, xlabel="classes, sorted", ylabel="difference of mean margin", xticks=[])
+    axes.margins(x=0.01)
+    figure.legend(loc="outside lower center", ncols=1)
+    return figure

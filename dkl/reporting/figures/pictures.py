@@ -1,0 +1,62 @@
+"""What ``dkl.evaluation.pictures`` collected of one model, read back from ``<results>/figures/data/<id>.npz``."""
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dkl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The arrays of one model, by name as in the file, and ``about``: whose they are, as a record says it."""
+
+    about: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.arrays[name]
+
+    @property
+    def budget(self) -> str:
+        """That of the run."""
+        return str(self.about["budget"])
+
+    @property
+    def attack(self) -> str:
+        """The attack and its radius, such as ``PGD-20, 8/255``."""
+        return f"{self.about['attacks'][0].upper()}, {self.about['eps_text']}"
+
+    @property
+    def compared(self) -> tuple[Any, ...]:
+        """What two models have in common where their pictures are compared: seed, images, attack and kind of weights."""
+        about = self.about
+        keys = ("budget", "seed", "n", "data_sha256", "norm", "eps", "attacks")
+        return *(str(about[key]) for key in keys), about["weights"].partition(" ")[0]
+
+
+def read(path: Path) -> Pictures:
+    """The pictures in ``path``. Raises UserError that names the file where it is broken."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+        return Pictures(json.loads(str(arrays.pop("about"))), arrays)
+    except (EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} holds no pictures ({error}): delete it, and collect them again") from None
+
+
+def read_all(folder: Path) -> tuple[list[Pictures], list[str]]:
+    """All pictures in ``folder``, sorted by name, and one message for each file that is broken."""
+    found: list[Pictures] = []
+    problems: list[str] = []
+    for path in sorted(folder.glob("*.npz")):
+        try:
+            found.append(read(path))
+        except UserError as error:
+            problems.append(str(error))
+    return found, problems

@@ -1,0 +1,121 @@
+"""The paper's tables with ours beside them: one board a manifest and budget that has records of its rows.
+
+A record is of a row where the hashes of what they train agree, whatever the record's method is called. Budgets never
+mix.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from dkl.config import identity_of
+from dkl.errors import UserError
+from dkl.manifests import Manifest, Row, identities
+from dkl.records import Record
+from dkl.reporting import footnotes, notes
+from dkl.reporting.compare import Comparison, LoadFlags, compare
+from dkl.reporting.grouping import group
+from dkl.reporting.measured import measure
+from dkl.reporting.paper_board import Cells, PaperBoard, PaperRow
+
+BUDGETS = ("paper", "mini", "smoke")
+"""Sizes of the paper's experiments: settings of one's own are no row of a table."""
+
+
+def _ordered(manifest: Manifest) -> list[Row]:
+    """Rows in the manifest's order, each teacher before the first row that names it."""
+    rows: dict[str, Row] = {}
+    for row in manifest.rows:
+        if row.teacher:
+            teacher = manifest.teachers[row.teacher]
+            rows.setdefault(teacher.name, teacher)
+        rows[row.name] = row
+    return list(rows.values())
+
+
+def _possible(manifest: Manifest, records: Sequence[Record]) -> Manifest:
+    """The manifest less the rows of recipes that no record is of: what a row trains is slow to compose."""
+    recipes = {f"recipe={record.training.get('recipe_name')}" for record in records}
+
+    def recipe(row: Row) -> str:
+        given = [text for text in (*manifest.overrides, *row.overrides) if text.startswith("recipe=")]
+        return given[-1] if given else "recipe=quick"
+
+    return replace(manifest, rows=tuple(row for row in manifest.runnable if recipe(row) in recipes))
+
+
+def _board(manifest: Manifest, budget: str, own: Mapping[str, Sequence[Record]], load: LoadFlags) -> PaperBoard:
+    """The board of the records ``own`` by row."""
+    columns = manifest.columns
+    rows = tuple(
+        PaperRow(row, {key: measure(own.get(row.name, []), key, columns) for key in columns})
+        for row in _ordered(manifest)
+    )
+    comparisons = {} if budget == "smoke" else _compare(manifest, {row.row.name: row.cells for row in rows}, load)
+    shown = [record for row in rows for record in row.records]
+    lines = [
+        *([manifest.caption] if manifest.caption else []),
+        "Ours are means over training seeds, ± their sample standard deviation, with a 95 % interval in brackets: "
+        "Student's over seeds, or Wilson's over n images for the accuracy of one seed.",
+        f"Budget {budget}: {notes.BUDGET_NOTES[budget]}.",
+        *footnotes.of_comparisons(manifest, comparisons),
+        *footnotes.of_the_paper(manifest),
+        *footnotes.of_arithmetic(manifest, [(row.row, row.records) for row in rows]),
+        *notes.sources(shown),
+        *_left_out([record for records in own.values() for record in records], shown),
+    ]
+    return PaperBoard(manifest=manifest, budget=budget, rows=rows, comparisons=comparisons, notes=tuple(lines))
+
+
+def _compare(manifest: Manifest, cells: Mapping[str, Cells], load: LoadFlags) -> dict[int, Comparison | str]:
+    """The claims whose rows both are measured, by number."""
+    found: dict[int, Comparison | str] = {}
+    for number, claim in enumerate(manifest.claims):
+        better, than = cells[claim.better][claim.column], cells[claim.than][claim.column]
+        if better and than:
+            try:
+                found[number] = compare(better, than, load)
+            except UserError as error:
+                found[number] = str(error)
+    return found
+
+
+def _left_out(own: Sequence[Record], shown: Sequence[Record]) -> list[str]:
+    """Evaluations of the rows' runs that no column takes."""
+    used = {record.id for record in shown}
+    others = [record.id for record in own if record.id not in used]
+    return [f"Other evaluations of these runs, not in this table: {', '.join(others)}."] if others else []
+
+
+def paper_boards(
+    manifests: Sequence[Manifest], records: Sequence[Record], load: LoadFlags, include_smoke: bool = False
+) -> list[PaperBoard]:
+    """One board a table and budget with records of any of its rows; of budget ``smoke`` only with ``include_smoke``.
+
+    ``load`` gives the flags beside a record.
+    """
+    trained = [record for record in records if record.seed is not None and record.training]
+    known = {budget: group(members, _identity) for budget, members in group(trained, lambda r: r.budget).items()}
+    boards: list[PaperBoard] = []
+    for manifest in manifests:
+        if manifest.kind != "table":
+            continue
+        for budget in BUDGETS:
+            here = known.get(budget, {})
+            if not here or (budget == "smoke" and not include_smoke):
+                continue
+            possible = _possible(manifest, [record for members in here.values() for record in members])
+            own = {name: here.get(identity, []) for name, identity in identities(possible, budget).items()}
+            if any(own.values()):
+                boards.append(_board(manifest, budget, own, load))
+    return boards
+
+
+def _identity(record: Record) -> str:
+    return identity_of(record.training)
+
+
+def blank(manifest: Manifest) -> PaperBoard:
+    """The paper's figures alone."""
+    rows = tuple(PaperRow(row, {}) for row in _ordered(manifest))
+    lines = [*([manifest.caption] if manifest.caption else []), *footnotes.of_the_paper(manifest)]
+    return PaperBoard(manifest=manifest, budget=None, rows=rows, comparisons={}, notes=tuple(lines))

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# A grid on a SLURM cluster, a job a run, by Hydra's submitit launcher. Arguments take the place of the grid below.
+# PARTITION and GPUS, CPUS, MINUTES a job are the cluster's; a job that runs out of time is requeued and goes on.
+# LAUNCHER=submitit_local runs the same jobs on this machine.
+set -euo pipefail
+launcher=${LAUNCHER:-submitit_slurm}
+options=(hydra.launcher.gpus_per_node="${GPUS:-1}" hydra.launcher.cpus_per_task="${CPUS:-8}"
+  hydra.launcher.timeout_min="${MINUTES:-1440}" ${PARTITION:+hydra.launcher.partition="$PARTITION"})
+if [ "$launcher" = submitit_slurm ]; then options+=(hydra.launcher.max_num_timeout=20); fi
+if [ $# -eq 0 ]; then
+  set -- data=cifar100 recipe=official budget=paper loss=ikl loss.wmse_weight=12,16,20,24 seed=0,1,2
+fi
+exec dkl train -m hydra/launcher="$launcher" "${options[@]}" "$@"

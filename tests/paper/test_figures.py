@@ -1,0 +1,270 @@
+"""Every figure of the paper stands in the manifest row it belongs to, and no manifest has a figure of its own.
+
+``figures.yaml`` was written apart from the manifests. Here each of its entries is told the manifest and the row where
+it must stand; the two collections of figures must then be one, and the settings beside them those of the run.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from dkl.config import compose_config
+from dkl.manifests import Request, Row, identities, load, names, plan
+
+FIGURES: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).parent / "figures.yaml"))
+EXTRA = "official-extra"
+TABLES = [int(key[1:]) for key in FIGURES if re.fullmatch(r"T\d+", key)]
+
+ROWS = {
+    2: "awp-basic lbgat-basic las-at-basic acat-basic ikl-basic acat-autoaug ikl-autoaug dm-50m ikl-50m",
+    3: "pgd-basic lbgat-basic awp-basic las-at-basic acat-basic ikl-basic acat-autoaug ikl-autoaug dm-20m ikl-20m",
+    7: "alpha-3 alpha-4 alpha-5 alpha-6",
+    8: "beta-2 beta-3 beta-4 beta-5",
+    9: "tau-1 tau-2 tau-3 tau-4",
+    10: "kl ikl",
+    11: "kl ikl ikl-autoaug ikl-50m",
+    12: "best-basic ikl-basic best-autoaug ikl-autoaug best-50m ikl-50m",
+    16: "fixmatch-hard fixmatch-soft fixmatch-ikl mean-teacher-mse mean-teacher-ikl",
+    17: "baseline apd-kl apd-ikl",
+}
+"""Of tables with one entry a row: the manifest's rows in the paper's order."""
+
+BESIDE = {
+    "readme_v1_only": [
+        ("table-08", "beta-3", "README"),
+        (EXTRA, "cifar100-ikl-a4-t2", "AutoAttack log"),
+        ("table-11", "ikl", "README 2024"),
+        (EXTRA, "cifar100-ikl-1m", "README"),
+        (EXTRA, "cifar100-dm-1m", "README"),
+        (EXTRA, "cifar100-ikl-50m", "AutoAttack log"),
+        (EXTRA, "cifar10-ikl-1m", "README"),
+        (EXTRA, "cifar10-dm-1m", "README"),
+        None,
+        None,
+    ],
+    "readme_v2": [
+        (EXTRA, "cifar100-gkl-autoaug", "README v2"),
+        (EXTRA, "cifar100-gkl", "README v2"),
+        (EXTRA, "cifar100-gkl-1m", "README v2"),
+        (EXTRA, "cifar100-gkl-50m", "README v2"),
+        (EXTRA, "cifar10-gkl", "README v2"),
+        (EXTRA, "cifar10-gkl-1m", "README v2"),
+        (EXTRA, "cifar10-gkl-20m", "README v2"),
+        None,None,None,None,
+    ],
+    "third_party": [
+        (EXTRA, "cifar10-ikl-elsewhere", "README of Robust Expert Fusion"),
+        (EXTRA, "cifar100-ikl-elsewhere", "README of Robust Expert Fusion"),
+    ],
+}
+"""Where figures that no table has must stand, and under which name, in order."""
+
+LOGS = {
+    "cifar10_dkl_a3_b20_T4.log": "cifar10-ikl-a3",
+    "cifar10_dkl_a3_b10_T4_20m.log": "cifar10-ikl-20m",
+    "cifar100_a3_b20_t4": "cifar100-ikl-a3",
+}
+"""Rows of official-extra for the logs that entries of tables have with them."""
+
+LAST_EPOCH = {"FitNet", "RKD", "CRD", "KD"}
+"""Methods of Tables 13 and 14 whose figures are CRD's, of the last epoch."""
+
+METHODS = {
+    "Rice et al.": "PGD-AT",
+    "TRADES (improved)": "TRADES-AWP",
+    "KL (TRADES)": "TRADES-AWP",
+    "IKL + AutoAug": "IKL-AT",
+    "IKL + synthetic": "IKL-AT",
+    "baseline": "Baseline",
+}
+"""Names of methods that are others here."""
+
+SETTINGS = ("architecture", "augmentation", "alpha_over_4", "beta", "tau", "pseudo_label", "consistency")
+WEIGHTS = {"alpha_over_4", "alpha", "beta", "tau", "code_alpha", "code_beta", "second_view_weight", "T"}
+"""Numbers that are settings, not figures."""
+
+
+class Figure(NamedTuple):
+    """One number and where it stands; ``source`` is ``paper``, ``std``, or who else published it."""
+
+    manifest: str
+    row: str
+    source: str
+    column: str
+    value: float
+
+
+class Entry(NamedTuple):
+    """One row of figures.yaml, and the manifest's row where its figures must stand."""
+
+    manifest: str
+    row: str
+    source: str
+    content: dict[str, Any]
+
+
+def entries() -> Iterator[Entry]:
+    """Every row of figures.yaml; those with a figure a pair of networks become one entry a pair."""
+    for number in TABLES:
+        table, manifest = FIGURES[f"T{number}"], f"table-{number:02d}"
+        if number in ROWS:
+            for name, content in zip(ROWS[number].split(), table["rows"], strict=True):
+                yield Entry(manifest, name, "paper", table.get("fixed", {}) | content)
+        if number in (13, 14):
+            yield from (Entry(manifest, *rest) for rest in pairs(table))
+    for key, places in BESIDE.items():
+        for place, content in zip(places, FIGURES[key], strict=True):
+            if place: yield Entry(*place, content)
+
+
+def pairs(table: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Row, source and content of every pair and method of Tables 13 and 14, of teachers and of students alone."""
+    for pair, accuracy in table["teacher_top1"].items():
+        teacher, student = pair.split("->")
+        yield f"teacher {teacher.lower()}", "paper", {"top1": accuracy, "teacher": teacher}
+        alone = {"method": "Student alone", "top1": table["student_alone_top1"][pair], "student": student}
+        yield f"{student.lower()}-alone", "paper", alone
+        for row in table["rows"]:
+            method, column = row["method"], "top1" if row["method"] in LAST_EPOCH else "best"
+            name = f"{teacher}-{student}-{method.removesuffix('-KD')}".lower()
+            shown = {"teacher": teacher, "student": student, "method": method, "origin": row["origin"]}
+            yield name, "paper", {column: row["top1"][pair], **shown}
+            if "plus_minus" in row:
+                yield name, "std", {column: row["plus_minus"][pair]}
+
+
+def figures(entry: Entry) -> Iterator[Figure]:
+    """The figures of an entry, each with its place in a manifest."""
+    manifest, row, source, content = entry
+    for key, value in content.items():
+        if key in WEIGHTS or isinstance(value, bool):
+            continue
+        if isinstance(value, int | float):
+            yield Figure(manifest, row, source, {"after_apgd_ce": "apgd_ce"}.get(key, key), value)
+        elif key == "printed_gain":
+            yield from (Figure(manifest, row, source, f"gain_{column}", gain) for column, gain in value.items())
+        elif key in ("aa_log", "single_checkpoint"):
+            place = LOGS[value.get("file", value.get("name"))]
+            yield from figures(Entry(EXTRA, place, "AutoAttack log", value))
+        elif key == "robustbench":
+            yield from figures(Entry(manifest, row, f"RobustBench {value['model'].split()[0]}", value))
+        elif key.startswith("readme"):
+            yield from figures(Entry(manifest, row, key.replace("readme", "README").replace("_", " "), value))
+
+
+def in_manifests() -> Iterator[Figure]:
+    """Every figure of every manifest."""
+    for manifest in map(load, names()):
+        for row in (*manifest.rows, *manifest.teachers.values()):
+            for source, values in ({"paper": row.paper, "std": row.paper_std} | row.published).items():
+                yield from (Figure(manifest.name, row.name, source, *item) for item in values.items())
+
+
+@cache
+def row_of(manifest: str, name: str) -> Row:
+    found = load(manifest)
+    (row,) = [row for row in (*found.rows, *found.teachers.values()) if row.name == name]
+    return row
+
+
+@cache
+def composed(manifest: str, name: str) -> DictConfig:
+    """The configuration of a row's run at its manifest's own sizes."""
+    job = plan(manifest, Request(seeds=(0,), row=name))[-1]
+    return compose_config("train", list(job.train))
+
+
+def test_manifests_have_every_figure_in_its_row_and_no_other() -> None:
+    expected = {figure for entry in entries() for figure in figures(entry)}
+    found = set(in_manifests())
+    assert expected - found == set()
+    assert found - expected == set()
+
+
+def test_every_table_has_its_manifest() -> None:
+    tables = [found.number for found in map(load, names()) if found.kind == "table"]
+    assert sorted(tables) == sorted(TABLES) == [number for number in range(1, 19) if number != 6]
+
+
+def test_rows_say_whose_figures_they_are_and_of_what() -> None:
+    for manifest, name, _, content in entries():
+        row, where = row_of(manifest, name), f"{manifest} {name}"
+        if "origin" in content:
+            assert row.origin == content["origin"], where
+        if "method" in content and "dataset" not in content:
+            named = METHODS.get(content["method"], content["method"])
+            assert row.label in (named, f"{named}-AT"), where
+    for number in (2, 3, 7, 8, 9, 16):
+        for name, content in zip(ROWS[number].split(), FIGURES[f"T{number}"]["rows"], strict=True):
+            shown = [str(content[key]) for key in SETTINGS if key in content]
+            assert list(row_of(f"table-{number:02d}", name).show.values()) == shown, name
+    for manifest, name, _, content in entries():
+        if "teacher" in content or "student" in content:
+            shown = [content.get(key) or "–" for key in ("teacher", "student")]
+            assert list(row_of(manifest, name).show.values()) == shown, name
+
+
+def weights(content: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """The weights that an entry states: in so many words, or in a checkpoint's name."""
+    hyper = content.get("hyper", {})
+    for key, value in (content | hyper | hyper.get("released_checkpoint", {})).items():
+        if key in WEIGHTS:
+            yield key, value
+    if found := re.search(r"_a(\d+)_b(\d+)_t(\d+)", str(content.get("checkpoint")).lower()):
+        yield from zip(("code_alpha", "code_beta", "T"), map(int, found.groups()), strict=True)
+
+
+def stated() -> dict[tuple[str, str], dict[str, float]]:
+    """Of every row that is run: the weights that the paper, the official scripts or checkpoints state."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    logs = [Entry(EXTRA, row, "", {"checkpoint": name}) for name, row in LOGS.items()]
+    for manifest, name, _, content in (*entries(), *logs):
+        if not row_of(manifest, name).quoted and (told := dict(weights(content))):
+            found[manifest, name] = told
+    return found
+
+
+@pytest.mark.parametrize(("place", "told"), stated().items(), ids=lambda value: "-".join(value))
+def test_a_row_trains_with_the_stated_weights(place: tuple[str, str], told: dict[str, float]) -> None:
+    cfg = composed(*place)
+    ours = {
+        "alpha_over_4": cfg.loss.wmse_weight / 4,
+        **dict.fromkeys(("alpha", "code_beta"), cfg.loss.wmse_weight),
+        **dict.fromkeys(("beta", "code_alpha"), cfg.loss.ce_weight),
+        **dict.fromkeys(("tau", "T"), cfg.task.temperature),
+        "second_view_weight": cfg.task.aug_weight,
+    }
+    assert {key: ours[key] for key in told} == told
+    assert cfg.budget.name == "paper"
+
+
+def test_rows_that_are_one_run_share_its_identity() -> None:
+    of = {name: identities(load(name), "paper") for name in (*(f"table-{n:02d}" for n in (2, 3, 7, 8, 9, 11)), EXTRA)}
+    headline = of["table-02"]["ikl-basic"]
+    assert headline == of["table-07"]["alpha-5"] == of["table-08"]["beta-5"] == of["table-09"]["tau-4"]
+    assert of[EXTRA]["cifar100-ikl-a3"] == of["table-08"]["beta-3"] != headline
+    assert of[EXTRA]["cifar100-ikl-50m"] == of["table-02"]["ikl-50m"] == of["table-11"]["ikl-50m"]
+    assert of[EXTRA]["cifar10-ikl-a3"] == of["table-03"]["ikl-basic"]
+    assert of[EXTRA]["cifar10-ikl-20m"] == of["table-03"]["ikl-20m"]
+    assert of["table-11"]["ikl"] == of["table-09"]["tau-2"]
+
+
+def printed(row: Row, column: str) -> float:
+    """The figure of ``row`` in ``column``: the paper's, else a README's; the best epoch's where the last's is not."""
+    figure = (row.published.get("README", {}) | row.paper).get(column)
+    return row.paper["best"] if figure is None else figure
+
+
+def test_claims_are_what_the_figures_say() -> None:
+    claims = {name: load(name).claims for name in names()}
+    for manifest, found in claims.items():
+        for better, than, column in ((claim.better, claim.than, claim.column) for claim in found):
+            ahead, behind = row_of(manifest, better), row_of(manifest, than)
+            assert ahead.quoted is None and behind.quoted is None
+            assert printed(ahead, column) > printed(behind, column), f"{manifest}: {better} {than} {column}"
+    assert all(claims[f"table-{number:02d}"] for number in (2, 3, 10, 11, 13, 14))
