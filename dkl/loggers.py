@@ -23,7 +23,7 @@ from dkl.files import write_text
 class About:
     """Who reports. ``group`` is what runs that differ in nothing but the seed share: a row of a table.
 
-    ``id_file`` lies in the run's folder and keeps the id under which the logger knows the run.
+    ``id_file`` lies in the run's folder and keeps the id under which the logger knows the run, and whether it has all.
     """
 
     name: str
@@ -44,8 +44,9 @@ class Table(NamedTuple):
 class Logger:
     """Reports nowhere: what there is without ``logger=``, and in every process but the first."""
 
-    def start(self, about: About) -> None:
-        """Open the run, or go on with the one that ``about.id_file`` names."""
+    def start(self, about: About) -> bool:
+        """Open the run, or go on with the one that ``about.id_file`` names; True asks for the epochs done before."""
+        return False
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Report one epoch."""
@@ -65,23 +66,24 @@ class Logger:
 class WandbLogger(Logger):
     """Weights & Biases: a run folder is one run there, and so is each evaluation, in one group.
 
-    A resumed run goes on under the id that its folder keeps. Online that is one run; offline wandb cannot append, and
-    every resumption writes another ``offline-run-*`` folder with the same id, which ``wandb sync`` joins: until then
-    they are separate curves, and a run deleted from the site does not come back under its id. An agent of a wandb sweep
-    chooses the id itself. With ``artifact`` the finished weights are uploaded as well.
+    A resumed run goes on under the id that its folder keeps. Online it is told the epochs that the site has not got.
+    Offline wandb cannot look: every resumption writes another ``offline-run-*`` folder of the same id with the epochs
+    from there on, which ``wandb sync`` joins, in order of their start. An agent of a wandb sweep chooses the id itself.
+    With ``artifact`` the finished weights are uploaded as well.
     """
 
     def __init__(self, project: str = "dkl", mode: str = "online", artifact: bool = False) -> None:
         if mode not in ("online", "offline"):
-            raise UserError(f"logger.mode={mode} must be online or offline")
+            raise UserError(f"logger.mode={mode} must be online or offline; logger=none reports nowhere")
         self.project, self.mode, self.artifact = project, mode, artifact
         self.run: Any = None
+        self.about: About | None = None
 
-    def start(self, about: About) -> None:
+    def start(self, about: About) -> bool:
         """Open the run. Raises UserError where wandb does not let it."""
         import wandb
 
-        kept = about.id_file.read_text(encoding="utf-8").strip() if about.id_file.exists() else ""
+        kept, _ = _read(about.id_file)
         identity = _sweeps_id() or kept or secrets.token_hex(4)
         try:
             self.run = wandb.init(
@@ -92,18 +94,21 @@ class WandbLogger(Logger):
                 name=about.name,
                 dir=str(about.id_file.parent),
                 config=about.config,
-                group=about.group,
+                group=about.group[-128:],  # wandb takes no more; the hash is at its end
                 job_type=about.job_type,
-                tags=about.tags,
+                tags=[tag[:64] for tag in about.tags],
             )
         except wandb.errors.Error as error:
             mend = "log in with `wandb login`, or add logger.mode=offline and `wandb sync` later"
-            raise UserError(f"wandb: {error}; {mend}") from None
+            raise UserError(f"wandb: {str(error).rstrip('.')}; {mend}") from None
+        self.about = about
         write_text(about.id_file, identity)
+        return identity != kept or self.mode == "online"
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Report one epoch."""
-        self.run.log(dict(row), step=row["epoch"])
+        """Report one epoch, at once; one that a resumed run has already is left out."""
+        if row["epoch"] >= self.run.step:
+            self.run.log(dict(row), step=row["epoch"], commit=True)
 
     def report(
         self, figures: Mapping[str, float], tables: Mapping[str, Table], pictures: Mapping[str, NDArray[np.floating]]
@@ -112,22 +117,33 @@ class WandbLogger(Logger):
         import wandb
 
         shown: dict[str, Any] = {name: wandb.Table(*table) for name, table in tables.items()}
-        shown |= {name: wandb.Image(picture) for name, picture in pictures.items()}
+        shown |= {name: wandb.Image(np.uint8(255 * picture.clip(0, 1) + 0.5)) for name, picture in pictures.items()}
         self.run.log(dict(figures) | shown)
 
     def keep(self, files: Sequence[Path]) -> None:
         """The files as an artifact named like the run, where that is asked for."""
         import wandb
 
-        if self.artifact:
-            artifact = wandb.Artifact(self.run.name, type="model", metadata={"group": self.run.group})
+        if self.artifact and self.about:
+            artifact = wandb.Artifact(self.about.name, type="model", metadata={"group": self.about.group})
             for file in files:
                 artifact.add_file(str(file))
             self.run.log_artifact(artifact)
 
     def finish(self, *, failed: bool = False) -> None:
-        """Close the run, as failed where it is."""
+        """Close the run, as failed where it is; else its folder says that all of it has been reported."""
         self.run.finish(exit_code=int(failed))
+        if self.about and not failed:
+            write_text(self.about.id_file, f"{self.run.id} {FINISHED}")
+
+
+FINISHED = "finished"
+
+
+def _read(id_file: Path) -> tuple[str, bool]:
+    """The id that ``id_file`` keeps, empty where there is none, and whether that run has been reported whole."""
+    identity, _, state = (id_file.read_text(encoding="utf-8") if id_file.exists() else "").strip().partition(" ")
+    return identity, state == FINISHED
 
 
 def _sweeps_id() -> str | None:
@@ -136,15 +152,15 @@ def _sweeps_id() -> str | None:
 
 
 def reported(id_file: Path) -> bool:
-    """Whether the run that keeps its id in ``id_file`` has been reported, and to the sweep there is."""
-    return id_file.exists() and _sweeps_id() in (None, id_file.read_text(encoding="utf-8").strip())
+    """Whether the run that keeps its id in ``id_file`` has been reported whole, and to the sweep there is."""
+    identity, finished = _read(id_file)
+    return finished and _sweeps_id() in (None, identity)
 
 
 @contextmanager
 def opened(logger: Logger, about: About, past: Sequence[Mapping[str, Any]] = ()) -> Iterator[Logger]:
-    """``logger`` while a run lasts, closed however that ends; ``past`` epochs are told to one that missed them."""
-    missed = [] if reported(about.id_file) else past
-    logger.start(about)
+    """``logger`` while a run lasts, closed however that ends; ``past`` epochs are told to one that asks for them."""
+    missed = past if logger.start(about) else []
     try:
         for row in missed:
             logger.log(row)

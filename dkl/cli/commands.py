@@ -48,18 +48,19 @@ def _options(arguments: list[str], defaults: dict[str, Any]) -> DictConfig:
 
 
 def tables(arguments: list[str]) -> None:
-    """``dkl tables``: fold the records under ``results`` into tables and RobustBench entries."""
+    """``dkl tables``: fold the records under ``results`` into tables; with ``--html`` figures and the page too."""
+    from dkl.cli import fold
     from dkl.config import compose_config
-    from dkl.reporting import write_tables
 
     default = compose_config("evaluate", []).paths.results
-    options = _options(arguments, {"results": default, "smoke": False})
-    results = Path(options.results)
-    report = write_tables(
-        results / "records", results / "tables", results / "model_info", include_smoke=bool(options.smoke)
-    )
+    html = "--html" in arguments
+    options = _options([text for text in arguments if text != "--html"], {"results": default, "smoke": False})
+    results, smoke = Path(options.results), bool(options.smoke)
+    report = fold.tabulate(results, include_smoke=smoke)
     print(report.markdown)
-    for path in report.written:
+    figures = fold.draw(results, include_smoke=smoke) if html else []
+    pages = [fold.write_page(results, report, figures)] if html else []
+    for path in [*report.written, *figures, *pages]:
         say(f"written: {path}")
     for message in [*(f"left out: {problem}" for problem in report.problems), *report.skipped]:
         say(message)

@@ -7,8 +7,8 @@ from dkl.config import shipped
 USAGE = {
     "train": "dkl train [-m] [GROUP=CHOICE …] [KEY=VALUE …]   train one run, or a sweep with -m and comma lists",
     "evaluate": "dkl evaluate run=FOLDER | checkpoint=FILE model=… data=… [attacks=…] [KEY=VALUE …]",
-    "reproduce": "dkl reproduce table=N | figure=N | experiment=NAME [row=NAME] [seed=0,1] [budget=…] [dry_run=true] [KEY=VALUE …]",
-    "tables": "dkl tables [results=FOLDER] [smoke=true]   fold the records there into tables",
+    "reproduce": "dkl reproduce table=N|figure=N|experiment=NAME [row=NAME] [seed=0,1] [budget=…] [dry_run=true] …",
+    "tables": "dkl tables [--html] [results=FOLDER] [smoke=true]   fold records into tables; and figures and a page",
 }
 
 GROUPS = {

@@ -72,9 +72,17 @@ def jobs(overrides: list[str]) -> list[list[str]]:
     return [list(choice) for choice in itertools.product(*options)]
 
 
+def _check_searched(overrides: list[str]) -> None:
+    """Raise UserError on an interval where nothing is there to search it."""
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if isinstance(override.value(), IntervalSweep) and not any(o.startswith("hydra/sweeper=") for o in overrides):
+            raise UserError(f"{override.input_line} is to be searched: add -m hydra/sweeper=optuna, or list values")
+
+
 def compose_checked(root: str, overrides: list[str], check: Callable[[DictConfig], None]) -> None:
     """Compose and check every job. Raises UserError on the first that cannot run."""
     try:
+        _check_searched(overrides)
         for job in jobs(overrides):
             cfg = compose_config(root, job)
             check(cfg)

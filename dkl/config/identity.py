@@ -10,8 +10,9 @@ from dkl.files import digest
 
 
 def loss_name(cfg: DictConfig) -> str:
-    """Class name of the loss, such as IKL; ``CE`` where the task has none."""
-    return str(cfg.loss._target_).rpartition(".")[2] if cfg.loss else "CE"
+    """Class name of the loss, such as IKL, or of the task's own, such as FitNet; ``CE`` where there is none."""
+    loss = cfg.loss or OmegaConf.select(cfg, "task.loss")
+    return str(loss._target_).rpartition(".")[2] if loss else "CE"
 
 
 def label(cfg: DictConfig) -> str:

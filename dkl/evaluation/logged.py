@@ -1,6 +1,7 @@
 """An evaluation as a run of its own, told to the logger of its training's run, or to another."""
 
 import dataclasses
+import glob
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +34,10 @@ def logged(job: Job, cfg: DictConfig) -> Iterator[None]:
     with opened(build_logger(chosen), about) as logger:
         yield
         record = load(job.record)
-        tables = {"attacks": _per_attack(record), "classes": _per_class(load_flags(job.record), job.test.labels.numpy())}
+        tables = {
+            "attacks": _per_attack(record),
+            "classes": _per_class(load_flags(job.record), job.test.labels.numpy()),
+        }
         logger.report(_figures(record), tables, _strips(job))
 
 
@@ -86,7 +90,7 @@ def _per_class(flags: Flags, labels: NDArray[np.integer]) -> Table:
 def _strips(job: Job) -> dict[str, NDArray[np.floating]]:
     """Natural images above adversarial ones above the changes, where pictures of these weights were collected."""
     found = {}
-    for path in sorted((job.results / "figures" / "data").glob(f"{job.id.removesuffix(job.key)}*.npz")):
+    for path in sorted((job.results / "figures" / "data").glob(f"{glob.escape(job.id.removesuffix(job.key))}*.npz")):
         with np.load(path, allow_pickle=False) as content:
             about = json.loads(str(content["about"]))
             if about["checkpoint_sha256"] == job.weights_sha256:

@@ -4,8 +4,8 @@
 
     labels, natural, adversarial [N]                    the class of each test image, and what the model takes it for
     natural_margin, adversarial_margin [N]              p_y − max_{k≠y} p_k of the softmax, in [-1, 1]
-    point_labels [M]                                    classes of those whose penultimate features are points:
-    natural_points, adversarial_points [M, 2]           t-SNE of both together
+    point_labels [M]                                    classes of those whose features are points: what the last
+    natural_points, adversarial_points [M, 2]           linear layer takes, t-SNE of both together
     image_labels, image_natural, image_adversarial [K]  class and predictions of a few images,
     natural_images, adversarial_images [K, C, H, W]     and these images, in [0, 1]
     about                                               JSON: whose they are, and by which attack
@@ -32,6 +32,7 @@ from dkl.errors import UserError
 from dkl.evaluation.attacked import scaled
 from dkl.evaluation.job import Job, prepare
 from dkl.files import write_atomically
+from dkl.models.features import forward_with_features
 from dkl.threat import parse_steps
 
 CLASSES, POINTS, IMAGES = 20, 50, 5
@@ -52,15 +53,16 @@ def collect(cfg: DictConfig) -> Path:
         torch.set_num_threads(cfg.threads)
     job = prepare(cfg)
     if len(job.protocol.attacks) != 1 or parse_steps(job.protocol.attacks[0]) is None:
-        raise UserError(
-            f"pictures are of one attack: attacks=pgd-20 or the like, not {', '.join(job.protocol.attacks)}"
-        )
+        given = ", ".join(job.protocol.attacks) or "none"
+        raise UserError(f"pictures are of one attack: attacks=pgd-20 or the like, not {given}")
     path = job.results / "figures" / "data" / f"{job.id}.npz"
     if path.exists():
         say(f"{path}: already collected")
         return path
+    about = np.array(json.dumps(_about(job), sort_keys=True))
+    arrays: dict[str, Any] = {"about": about, **_look(job, cfg.device)}
     content = io.BytesIO()
-    np.savez_compressed(content, about=np.array(json.dumps(_about(job), sort_keys=True)), **_look(job, cfg.device))
+    np.savez_compressed(content, **arrays)
     write_atomically(path, lambda file: file.write(content.getvalue()))
     say(f"{path}: collected")
     return path
@@ -147,34 +149,21 @@ class _Seen(NamedTuple):
 
 def _see(model: nn.Module, x: Tensor, y: Tensor, batch: Tensor, choice: _Choice) -> _Seen:
     """What ``model`` makes of ``x[B, ...]``, the test images ``batch[B]`` natural or attacked; on the CPU."""
-    logits, features = with_features(model, x)
+    logits, features = forward_with_features(model, x)
     margins = -margin(logits.softmax(-1), y)
     points, images = torch.isin(batch, choice.points), torch.isin(batch, choice.images)
-    return _Seen(logits.argmax(-1).cpu(), margins.cpu(), features.cpu()[points], x.cpu()[images])
-
-
-def with_features(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """``logits[B, C]`` of ``x``, and the features ``[B, D]`` that the last linear layer makes them of.
-
-    Raises UserError where the network does not end in one.
-    """
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
-    inputs: list[Tensor] = []
-    handles = [layers[-1].register_forward_pre_hook(lambda layer, args: inputs.append(args[0]))] if layers else []
-    try:
-        logits = model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not inputs or inputs[-1].shape[:-1] != logits.shape[:-1]:
-        raise UserError(f"{type(model).__name__} does not end in a linear layer, whose inputs would be its features")
-    return logits, inputs[-1].flatten(1)
+    return _Seen(logits.argmax(-1).cpu(), margins.cpu(), features.pooled.cpu()[points], x.cpu()[images])
 
 
 def tsne(features: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Points ``[M, 2]`` for ``features[M, D]``: scikit-learn's t-SNE, begun at the principal components."""
+    """Points ``[M, 2]`` for ``features[M, D]``: scikit-learn's t-SNE, begun at the principal components.
+
+    In one thread: its sums, and so its points, depend on how many there are.
+    """
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits  # scikit-learn's own requirement
 
     perplexity = min(30.0, (len(features) - 1) / 3)
-    points: NDArray[np.float32] = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
+    with threadpool_limits(1):
+        points: NDArray[np.float32] = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
     return points

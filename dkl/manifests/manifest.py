@@ -203,6 +203,8 @@ def _check(found: Manifest) -> None:
         for figures in (row.paper, row.paper_std, *row.published.values()):
             if lost := set(figures) - set(found.columns):
                 raise ValueError(f"row {row.name} has figures for {', '.join(sorted(lost))}, which are no columns")
+        if odd := [f"{key}: {cell}" for key, cell in row.show.items() if not isinstance(cell, str)]:
+            raise ValueError(f"row {row.name} shows {', '.join(odd)}, which is no text: quote it")
         if row.teacher is not None and row.teacher not in found.teachers:
             raise ValueError(f"row {row.name} names the teacher {row.teacher}, which is not among teachers")
         if row.origin not in (None, *ORIGINS):

@@ -99,9 +99,9 @@ def plan(name: str, request: Request, compose: Composer | None = None) -> list[J
     return jobs
 
 
-def identities(found: Manifest, budget: str) -> dict[str, str]:
+def identities(found: Manifest, budget: str, compose: Composer | None = None) -> dict[str, str]:
     """Of every row that is run, and every teacher: the hash by which a record at ``budget`` is known to be of it."""
-    compose, request = Composer(), Request(budget=budget)
+    compose, request = compose or Composer(), Request(budget=budget)
     common = _common(found, budget)
     teachers = _teachers(found, list(found.runnable), common, request, compose)
     overrides = {job.name: job.train for job, _ in teachers.values() if job is not None}

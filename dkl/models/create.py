@@ -38,7 +38,7 @@ def create_model(
     ``kwargs`` go to the model. Raises UserError on an unknown name, or one of ``mean`` and ``std`` without the other.
     """
     if not timm.is_model(name) or ("." in name and name not in timm.list_pretrained(f"{name.partition('.')[0]}.*")):
-        close = difflib.get_close_matches(name, timm.list_models(), n=5)
+        close = difflib.get_close_matches(name, [*timm.list_models(), *timm.list_pretrained()], n=5)
         hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists them"
         raise UserError(f"no model is named {name!r}: {hint}")
     if (mean is None) != (std is None):

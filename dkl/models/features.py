@@ -13,21 +13,36 @@ from torch import Tensor, nn
 
 from dkl.errors import UserError
 from dkl.models import cifar_resnet, cifar_resnet18
+from dkl.models.cifar_mobilenetv2 import CifarMobileNetV2
+from dkl.models.cifar_shufflev1 import CifarShuffleV1
+from dkl.models.cifar_shufflev2 import CifarShuffleV2
+from dkl.models.cifar_vgg import CifarVGG
+from dkl.models.mobilenetv1 import MobileNetV1
 from dkl.models.wide_resnet import WideResNet
 
-STAGES = (  # the modules that end stages; the first line counts of which a network has one
-    ("layer1", "layer2", "layer3", "layer4"),  # ResNets, timm's as well, and ShuffleNets
-    ("block1", "block2", "block3", "block4"),  # WRN and VGG
-    ("blocks.1", "blocks.2", "blocks.4", "blocks.6"),  # MobileNetV2: where the size falls
-    ("model.3", "model.5", "model.11", "model.13"),  # MobileNet
-)
+LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
-SUMS: dict[type, tuple[str, str]] = {  # last blocks of a stage, and what they add up before their ReLU
+STAGES: dict[type[nn.Module], tuple[str, ...]] = {
+    cifar_resnet.CifarResNet: LAYERS[:3],
+    cifar_resnet18.FourGroupResNet: LAYERS,
+    resnet.ResNet: LAYERS,
+    CifarShuffleV1: LAYERS[:3],
+    CifarShuffleV2: LAYERS[:3],
+    WideResNet: ("block1", "block2", "block3"),
+    CifarVGG: ("block1", "block2", "block3", "block4"),
+    CifarMobileNetV2: ("blocks.1", "blocks.2", "blocks.4", "blocks.6"),
+    MobileNetV1: ("model.3", "model.5", "model.11", "model.13"),
+}
+"""The modules that end the stages of a network, where the size falls next; timm's ResNets are among them."""
+
+SUMS: dict[type[nn.Module], tuple[str, str]] = {
     cifar_resnet.BasicBlock: ("bn2", "downsample"),
     cifar_resnet18.BasicBlock: ("bn2", "shortcut"),
     cifar_resnet18.Bottleneck: ("bn3", "shortcut"),
 }
-ACTIVATIONS: dict[type, str] = {nn.ReLU: "", resnet.BasicBlock: "act2", resnet.Bottleneck: "act3"}
+"""Last blocks of a stage, and what they add up before their ReLU."""
+
+ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "", resnet.BasicBlock: "act2", resnet.Bottleneck: "act3"}
 """Last modules of a stage whose own last activation is a module, and its name in them."""
 
 
@@ -40,9 +55,8 @@ class Features(NamedTuple):
 
 def _ends(network: nn.Module) -> list[nn.Module]:
     """The modules that end the stages of ``network``, or none where its stages are not known."""
-    modules = dict(network.named_modules())
-    found = ([modules[name] for name in names if name in modules] for names in STAGES)
-    return next((ends for ends in found if ends), [])
+    names = next((names for kind, names in STAGES.items() if isinstance(network, kind)), ())
+    return [network.get_submodule(name) for name in names]
 
 
 def _before(last: nn.Module) -> tuple[list[nn.Module], bool]:
@@ -50,7 +64,7 @@ def _before(last: nn.Module) -> tuple[list[nn.Module], bool]:
     if names := SUMS.get(type(last)):
         return [last.get_submodule(name) for name in names], False
     if type(last) not in ACTIVATIONS:
-        raise UserError(f"{type(last).__name__} ends in no activation whose input is known: choose another teacher")
+        raise UserError(f"{type(last).__name__} ends in no activation whose input is known: choose another network")
     return [last.get_submodule(ACTIVATIONS[type(last)])], True
 
 

@@ -18,9 +18,10 @@ from dkl.reporting.names import display_architecture, slug, teacher
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyRow:
-    """One configuration: ``seeds`` in order, one evaluation each; accuracies are fractions. Rank None: unranked.
+    """One configuration: ``seeds`` in order, one evaluation each, whose ids are ``records``; accuracies are fractions.
 
-    ``best`` is the best epoch's accuracy, chosen on the test set, and ``best_epochs`` are those epochs, seed by seed.
+    Rank None: unranked. ``best`` is the best epoch's accuracy, chosen on the test set, and ``best_epochs`` are those
+    epochs, seed by seed.
     """
 
     rank: int | None
@@ -32,6 +33,7 @@ class AccuracyRow:
     weights: str
     n: int
     seeds: tuple[int | None, ...]
+    records: tuple[str, ...]
     top1: Estimate
     top5: Estimate | None
     best: Estimate | None
@@ -86,7 +88,14 @@ class AccuracyBoard:
         """For people: mean ± std in one cell, percent."""
         header, alignments, cells = zip(*self._columns(), strict=True)
         rows = tuple(tuple(cell(r) for cell in cells) for r in self.rows)
-        return Table(title=self.title, header=header, rows=rows, alignments="".join(alignments), notes=self.notes)
+        return Table(
+            title=self.title,
+            header=header,
+            rows=rows,
+            alignments="".join(alignments),
+            notes=self.notes,
+            records=tuple(r.records for r in self.rows),
+        )
 
     def data(self) -> Table:
         """For machines: one plain number a cell, percent with two decimals; empty where there is none."""
@@ -130,6 +139,7 @@ def _row(records: Sequence[Record], rank: int | None) -> AccuracyRow:
         weights=NONE if latest.seed is None else weights(latest),
         n=latest.n,
         seeds=tuple(record.seed for record in records),
+        records=tuple(record.id for record in records),
         top1=Estimate.over([record.clean for record in records]),
         top5=_over([record.top5 for record in records]),
         best=_over([record.best for record in records]),

@@ -22,6 +22,10 @@ class Board(Protocol):
     def name(self) -> str:
         """Its file name without an ending."""
 
+    @property
+    def budget(self) -> str | None:
+        """That of its records; None where it has none."""
+
     def table(self) -> Table:
         """For people."""
 
@@ -77,8 +81,8 @@ def interval_cell(interval: tuple[float, float] | None) -> str:
 
 
 def seeds_cell(seeds: Sequence[int | None]) -> str:
-    """How many seeds, and which."""
-    return NONE if None in seeds else f"{len(seeds)} ({', '.join(map(str, seeds))})"
+    """How many seeds, and which; none of weights trained elsewhere."""
+    return NONE if not seeds or None in seeds else f"{len(seeds)} ({', '.join(map(str, seeds))})"
 
 
 def numbers(*estimates: Estimate | None) -> list[str]:

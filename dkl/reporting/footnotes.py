@@ -32,7 +32,7 @@ def of_the_paper(manifest: Manifest) -> list[str]:
     for reason, rows in group((row for row in manifest.rows if row.quoted), lambda row: row.quoted).items():
         lines.append(f"{_labels(rows)}: {reason}.")
     trained = [row for row in manifest.rows if not row.quoted]
-    if others := [row for row in trained if row.origin == "quoted"]:
+    if others := [row for row in trained if row.origin == "quoted" and row.paper]:
         lines.append(f"The paper quotes its figures of {_labels(others)} from elsewhere.")
     if unknown := [row for row in manifest.rows if row.origin == "unknown"]:
         lines.append(f"The paper does not say whose its figures of {_labels(unknown)} are.")

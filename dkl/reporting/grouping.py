@@ -9,6 +9,9 @@ from dkl.records import Record
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
+Threat = tuple[str, str, float]
+"""Data set, norm and radius. The radius is compared as a number: 8/255 may be spelt in several ways."""
+
 
 def group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     """Records, or other items, by ``key``, in the order they come."""
@@ -18,8 +21,8 @@ def group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     return groups
 
 
-def threat(record: Record) -> tuple[str, str, float]:
-    """Data set, norm and radius. The radius is compared as a number: 8/255 may be spelt in several ways."""
+def threat(record: Record) -> Threat:
+    """The threat model of the record's evaluation."""
     return record.dataset, record.norm, round(record.eps, 9)
 
 

@@ -1,28 +1,27 @@
 """Records of attacks folded to leaderboards: one a threat model and budget, one row a configuration, seeds averaged.
 
 Nothing is averaged across budgets, attack suites, numbers of images or test sets, and nothing ranked across budgets.
+Published rows stand beside ours of budget paper alone.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from dkl.records import Record
 from dkl.reporting import notes
 from dkl.reporting.boards import NONE, Fold, budget_title, fold, interval_cell, marked, numbers, plain, seeds_cell
 from dkl.reporting.estimates import Estimate, wilson
 from dkl.reporting.formats import Table
-from dkl.reporting.grouping import age, threat, weights
+from dkl.reporting.grouping import Threat, age, threat, weights
 from dkl.reporting.names import attacks_label, display_architecture, slug
-
-HEADER = (
-    *("Rank", "Method", "Clean (%)", "Robust (%)", "95 % interval", "Architecture", "Weights", "eps", "n", "Seeds"),
-    "Attack",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One configuration: ``seeds`` in order, one evaluation each; accuracies are fractions. Rank None: unranked."""
+    """One configuration: ``seeds`` in order, one evaluation each, whose ids are ``records``; accuracies are fractions.
+
+    Rank None: unranked. A published row has a ``source``, and neither seeds nor records.
+    """
 
     rank: int | None
     method: str
@@ -32,15 +31,17 @@ class Row:
     weights: str
     attacks: str
     autoattack: bool
-    n: int
+    n: int | None
     seeds: tuple[int | None, ...]
+    records: tuple[str, ...]
     clean: Estimate
     robust: Estimate
+    source: str | None = None
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """Wilson's 95 % interval of the robust accuracy of a single seed; None for several."""
-        return wilson(self.robust.mean, self.n) if len(self.seeds) == 1 else None
+        return wilson(self.robust.mean, self.n) if self.n and len(self.seeds) == 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,32 +65,43 @@ class Leaderboard:
         """The threat model and the budget; a smoke board says that it is no result."""
         return f"{self.dataset}, {self.norm}, eps = {self.eps} ({budget_title(self.budget)})"
 
+    def _columns(self) -> list[tuple[str, str, Callable[[Row], str]]]:
+        """Header, alignment and cell of every column; the source is left out where no row is published."""
+        cited = any(r.source for r in self.rows)
+        return [
+            ("Rank", "r", lambda r: NONE if r.rank is None else str(r.rank)),
+            ("Method", "l", lambda r: marked(r.method, r.additional_data, r.synthetic)),
+            ("Clean (%)", "r", lambda r: str(r.clean)),
+            ("Robust (%)", "r", lambda r: str(r.robust)),
+            ("95 % interval", "r", lambda r: interval_cell(r.interval)),
+            ("Architecture", "l", lambda r: r.architecture),
+            ("Weights", "l", lambda r: r.weights),
+            ("eps", "r", lambda r: self.eps),
+            ("n", "r", lambda r: NONE if r.n is None else str(r.n)),
+            ("Seeds", "l", lambda r: seeds_cell(r.seeds)),
+            ("Attack", "l", lambda r: r.attacks),
+            *([("Source", "l", lambda r: r.source or "ours")] if cited else []),
+        ]
+
     def table(self) -> Table:
         """For people: mean ± std in one cell, percent."""
-        rows = tuple(
-            (
-                NONE if r.rank is None else str(r.rank),
-                marked(r.method, r.additional_data, r.synthetic),
-                str(r.clean),
-                str(r.robust),
-                interval_cell(r.interval),
-                r.architecture,
-                r.weights,
-                self.eps,
-                str(r.n),
-                seeds_cell(r.seeds),
-                r.attacks,
-            )
-            for r in self.rows
+        header, alignments, cells = zip(*self._columns(), strict=True)
+        rows = tuple(tuple(cell(r) for cell in cells) for r in self.rows)
+        return Table(
+            title=self.title,
+            header=header,
+            rows=rows,
+            alignments="".join(alignments),
+            notes=self.notes,
+            records=tuple(r.records for r in self.rows),
         )
-        return Table(title=self.title, header=HEADER, rows=rows, alignments="rlrrrllrrll", notes=self.notes)
 
     def data(self) -> Table:
         """For machines: one plain number a cell, percent with two decimals; empty where there is none."""
         header = (
             *("rank", "method", "additional_data", "dataset", "norm", "eps", "budget", "clean_mean", "clean_std"),
             *("robust_mean", "robust_std", "robust_low", "robust_high", "architecture", "n", "seeds", "seed_list"),
-            *("attacks", "autoattack", "weights", "synthetic_data"),
+            *("attacks", "autoattack", "weights", "synthetic_data", "source"),
         )
         rows = []
         for r in self.rows:
@@ -100,18 +112,18 @@ class Leaderboard:
                     *(self.dataset, self.norm, self.eps, self.budget),
                     *numbers(r.clean, r.robust),
                     *map(plain, r.interval or (None, None)),
-                    *(r.architecture, str(r.n), str(len(r.seeds)), seeds, r.attacks, str(r.autoattack).lower()),
-                    *(r.weights, str(r.synthetic).lower()),
+                    *(r.architecture, str(r.n or ""), str(len(r.seeds) or ""), seeds),
+                    *(r.attacks, str(r.autoattack).lower(), r.weights, str(r.synthetic).lower(), r.source or ""),
                 )
             )
         return Table(title=self.title, header=header, rows=tuple(rows), alignments="l" * len(header), notes=self.notes)
 
 
-def _row(records: Sequence[Record], rank: int | None) -> Row:
-    """The fold of one row; ``records`` has one evaluation a seed."""
+def _row(records: Sequence[Record]) -> Row:
+    """The fold of one row, still unranked; ``records`` has one evaluation a seed."""
     latest = max(records, key=age)
     return Row(
-        rank=rank,
+        rank=None,
         method=latest.method,
         architecture=display_architecture(latest.architecture),
         additional_data=any(record.additional_data for record in records),
@@ -122,35 +134,44 @@ def _row(records: Sequence[Record], rank: int | None) -> Row:
         n=latest.n,
         seeds=tuple(record.seed for record in records),
         clean=Estimate.over([record.clean for record in records]),
-        robust=Estimate.over(_robust(records)),
+        robust=Estimate.over([record.robust for record in records if record.robust is not None]),
+        records=tuple(record.id for record in records),
     )
 
 
-def _robust(records: Sequence[Record]) -> list[float]:
-    return [record.robust for record in records if record.robust is not None]
-
-
-def _order(records: Sequence[Record]) -> tuple[bool, float, float, str, str]:
+def _order(found: Row) -> tuple[bool, float, float]:
     """AutoAttack first, then robust and clean accuracy, descending; rounded so that equal means compare equal."""
-    robust, clean = Estimate.over(_robust(records)).mean, Estimate.over([record.clean for record in records]).mean
-    return not records[0].is_autoattack, -round(robust, 10), -round(clean, 10), records[0].method, records[0].id
+    return not found.autoattack, -round(found.robust.mean, 10), -round(found.clean.mean, 10)
 
 
-def _board(found: Fold) -> Leaderboard:
+def _board(found: Fold, published: Mapping[Threat, Sequence[Row]]) -> Leaderboard:
     """The board of records that share threat model and budget."""
-    ranked = sum(members[0].is_autoattack and members[0].budget != "smoke" for members in found.rows)
     first = found.shown[0]
+    beside = published.get(threat(first), ()) if first.budget == "paper" else ()
+    rows = sorted([*map(_row, found.rows), *beside], key=_order)
+    ranked = 0 if first.budget == "smoke" else sum(row.autoattack for row in rows)
     return Leaderboard(
         dataset=first.dataset,
         norm=first.norm,
         eps=min((record.eps_text for record in found.shown), key=lambda text: (len(text), text)),
         budget=first.budget,
-        rows=tuple(_row(members, place if place <= ranked else None) for place, members in enumerate(found.rows, 1)),
-        notes=(*notes.of_attacks(found.shown), *found.left_out),
+        rows=tuple(replace(row, rank=place if place <= ranked else None) for place, row in enumerate(rows, 1)),
+        notes=(*notes.of_attacks(found.shown), *([notes.PUBLISHED] if beside else []), *found.left_out),
     )
 
 
-def leaderboards(records: Sequence[Record], include_smoke: bool = False) -> list[Leaderboard]:
-    """One board a (data set, norm, eps, budget); those of budget ``smoke`` only with ``include_smoke``."""
+def leaderboards(
+    records: Sequence[Record], include_smoke: bool = False, published: Mapping[Threat, Sequence[Row]] | None = None
+) -> list[Leaderboard]:
+    """One board a (data set, norm, eps, budget); those of budget ``smoke`` only with ``include_smoke``.
+
+    Those of budget ``paper`` have the ``published`` rows of their threat model as well.
+    """
     attacked = [record for record in records if not record.accuracy_only]
-    return fold(attacked, include_smoke, threat, _order, _board)
+    return fold(
+        attacked,
+        include_smoke,
+        threat,
+        lambda members: (*_order(_row(members)), members[0].method, members[0].id),
+        lambda found: _board(found, published or {}),
+    )

@@ -14,6 +14,11 @@ BUDGET_NOTES = {
     "smoke": "no result; it only shows that the code runs",
 }
 
+PUBLISHED = (
+    "Rows with a source other than ours are published figures, not run here: of the paper's table and of RobustBench's "
+    "entry, in one row where they agree; ‡ there is for training with generated images."
+)
+
 
 def distinct(values: Iterable[Any]) -> str:
     """Each value once, sorted, with commas; numbers by size."""

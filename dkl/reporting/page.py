@@ -30,7 +30,7 @@ th button::after { content: " ↕"; color: var(--soft); opacity: .5; }
 SORT = r"""
 const NONE = "\u2013", NUMBER = /^\[?([+\-\u2212]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?![\w.:-])/;
 
-// Sorts a table by a clicked header and then tells which and how. Returns that sort: by column i, or, with -1, back.
+// Sorts a table by a clicked header, then tells which and how. Returns that sort: by column i; back if there is none.
 function sortable(table, told = () => {}) {
   const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells], original = [...body.rows];
   const text = (row, i) => row.cells[i].textContent.trim();
@@ -38,7 +38,7 @@ function sortable(table, told = () => {}) {
   const isNumeric = i => original.every(row => text(row, i) === NONE || !isNaN(number(text(row, i))));
   function sort(i, down = i > 0 && isNumeric(i)) {
     heads.forEach(head => head.removeAttribute("aria-sort"));
-    if (i < 0) return body.append(...original);
+    if (!(i in heads)) return body.append(...original);
     heads[i].setAttribute("aria-sort", down ? "descending" : "ascending");
     const numeric = isNumeric(i);
     body.append(...[...body.rows].sort((a, b) => {
@@ -75,5 +75,5 @@ $body
 
 
 def page(*, title: str, body: str, style: str = "", script: str) -> str:
-    """A page that needs nothing else. ``title`` and ``body`` are HTML; ``style`` and ``script`` come after the common."""
+    """A page that needs nothing else. ``title`` and ``body`` are HTML; ``style`` and ``script`` follow the common."""
     return _PAGE.substitute(title=title, body=body, style=STYLE + style, script=SORT + script)

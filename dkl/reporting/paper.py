@@ -4,12 +4,18 @@ A record is of a row where the hashes of what they train agree, whatever the rec
 mix.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from dkl.config import identity_of
 from dkl.errors import UserError
 from dkl.manifests import Manifest, Row, identities
+from dkl.manifests.manifest import Figures
+from dkl.manifests.plan import Composer
 from dkl.records import Record
 from dkl.reporting import footnotes, notes
 from dkl.reporting.compare import Comparison, LoadFlags, compare
@@ -32,22 +38,46 @@ def _ordered(manifest: Manifest) -> list[Row]:
     return list(rows.values())
 
 
-def _possible(manifest: Manifest, records: Sequence[Record]) -> Manifest:
-    """The manifest less the rows of recipes that no record is of: what a row trains is slow to compose."""
-    recipes = {f"recipe={record.training.get('recipe_name')}" for record in records}
+def _possible(manifest: Manifest, budget: str, trained: Sequence[Mapping[str, Any]]) -> Manifest:
+    """The manifest less the rows that nothing in ``trained`` can be: what a row trains is slow to compose."""
 
-    def recipe(row: Row) -> str:
-        given = [text for text in (*manifest.overrides, *row.overrides) if text.startswith("recipe=")]
-        return given[-1] if given else "recipe=quick"
+    def possible(row: Row) -> bool:
+        overrides = ("recipe=quick", *manifest.overrides, *row.overrides, *manifest.at.get(budget, ()))
+        given = dict(text.split("=", 1) for text in overrides)
+        wanted = {"recipe_name": given["recipe"]} | {
+            key: value for key, value in given.items() if _VALUE.fullmatch(key)
+        }
+        return any(all(_agrees(training, *item) for item in wanted.items()) for training in trained)
 
-    return replace(manifest, rows=tuple(row for row in manifest.runnable if recipe(row) in recipes))
+    return replace(manifest, rows=tuple(filter(possible, manifest.runnable)))
+
+
+_VALUE = re.compile(r"(?!trainer\.)\w+(\.\w+)+")
+"""Keys of values, not of groups; those of ``trainer`` may say where a run computes, which a row does not fix."""
+
+
+def _agrees(training: Mapping[str, Any], key: str, value: str) -> bool:
+    """Whether ``training`` has the ``value`` of an override, or has no such key."""
+    found: Any = training
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return True
+        found = found[part]
+    return bool(OmegaConf.from_dotlist([f"value={value}"]).value == found)
+
+
+def _printed(manifest: Manifest, row: Row) -> Figures:
+    """The paper's figures; in a manifest that has none at all, those that stand first elsewhere."""
+    if any(other.paper for other in manifest.rows):
+        return row.paper
+    return next(iter(row.published.values()), {})
 
 
 def _board(manifest: Manifest, budget: str, own: Mapping[str, Sequence[Record]], load: LoadFlags) -> PaperBoard:
     """The board of the records ``own`` by row."""
     columns = manifest.columns
     rows = tuple(
-        PaperRow(row, {key: measure(own.get(row.name, []), key, columns) for key in columns})
+        PaperRow(row, _printed(manifest, row), {key: measure(own.get(row.name, []), key, columns) for key in columns})
         for row in _ordered(manifest)
     )
     comparisons = {} if budget == "smoke" else _compare(manifest, {row.row.name: row.cells for row in rows}, load)
@@ -89,22 +119,22 @@ def _left_out(own: Sequence[Record], shown: Sequence[Record]) -> list[str]:
 def paper_boards(
     manifests: Sequence[Manifest], records: Sequence[Record], load: LoadFlags, include_smoke: bool = False
 ) -> list[PaperBoard]:
-    """One board a table and budget with records of any of its rows; of budget ``smoke`` only with ``include_smoke``.
-
-    ``load`` gives the flags beside a record.
+    """One board a manifest with columns and budget that has records of any of its rows; of budget ``smoke`` only with
+    ``include_smoke``. ``load`` gives the flags beside a record.
     """
-    trained = [record for record in records if record.seed is not None and record.training]
+    trained = [record for record in records if record.seed is not None and {"trainer", "task"} <= set(record.training)]
     known = {budget: group(members, _identity) for budget, members in group(trained, lambda r: r.budget).items()}
     boards: list[PaperBoard] = []
+    compose = Composer()
     for manifest in manifests:
-        if manifest.kind != "table":
+        if not manifest.columns:
             continue
         for budget in BUDGETS:
             here = known.get(budget, {})
             if not here or (budget == "smoke" and not include_smoke):
                 continue
-            possible = _possible(manifest, [record for members in here.values() for record in members])
-            own = {name: here.get(identity, []) for name, identity in identities(possible, budget).items()}
+            possible = _possible(manifest, budget, [members[0].training for members in here.values()])
+            own = {name: here.get(identity, []) for name, identity in identities(possible, budget, compose).items()}
             if any(own.values()):
                 boards.append(_board(manifest, budget, own, load))
     return boards
@@ -116,6 +146,6 @@ def _identity(record: Record) -> str:
 
 def blank(manifest: Manifest) -> PaperBoard:
     """The paper's figures alone."""
-    rows = tuple(PaperRow(row, {}) for row in _ordered(manifest))
+    rows = tuple(PaperRow(row, _printed(manifest, row), {}) for row in _ordered(manifest))
     lines = [*([manifest.caption] if manifest.caption else []), *footnotes.of_the_paper(manifest)]
     return PaperBoard(manifest=manifest, budget=None, rows=rows, comparisons={}, notes=tuple(lines))

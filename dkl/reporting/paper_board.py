@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dkl.manifests import Column, Manifest, Row
+from dkl.manifests.manifest import Figures
 from dkl.records import Record
 from dkl.reporting import footnotes
 from dkl.reporting.boards import NONE, budget_title, interval_cell, plain, seeds_cell
@@ -25,9 +26,10 @@ Spec = tuple[str, str, Callable[["PaperRow"], str]]
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row of the manifest and what is measured of it."""
+    """A row of the manifest, the figures ``printed`` of it in percent or their unit, and what is measured of it."""
 
     row: Row
+    printed: Figures
     cells: Cells
 
     @property
@@ -92,7 +94,19 @@ class PaperBoard:
     def _table(self, columns: Sequence[Spec]) -> Table:
         header, alignments, cells = zip(*columns, strict=True)
         rows = tuple(tuple(cell(row) for cell in cells) for row in self.rows)
-        return Table(title=self.title, header=header, rows=rows, alignments="".join(alignments), notes=self.notes)
+        return Table(
+            title=self.title,
+            header=header,
+            rows=rows,
+            alignments="".join(alignments),
+            notes=self.notes,
+            records=tuple(tuple(record.id for record in row.records) for row in self.rows),
+        )
+
+    @property
+    def _printer(self) -> str:
+        """Whose the printed figures are."""
+        return "paper" if any(row.row.paper for row in self.rows) else "published"
 
     def _shown(self) -> list[str]:
         return list(dict.fromkeys(key for row in self.rows for key in row.row.show))
@@ -107,7 +121,7 @@ class PaperBoard:
         for key, column in self.manifest.columns.items():
             unit = f" ({column.unit})"
             measured = self.budget is not None and column.metric != "paper"
-            yield f"{column.title}{', paper' if measured else ''}{unit}", "r", _paper(key, column)
+            yield f"{column.title}{f', {self._printer}' if measured else ''}{unit}", "r", _paper(key, column)
             if measured:
                 yield f"{column.title}, ours{unit}", "r", _ours(key, column)
             if measured and self.budget == "paper":
@@ -125,7 +139,7 @@ class PaperBoard:
         yield "quoted", "l", lambda row: str(row.row.quoted is not None).lower()
         yield "budget", "l", lambda row: self.budget or ""
         for key, column in self.manifest.columns.items():
-            yield f"{key}_paper", "r", _plain_paper(key)
+            yield f"{key}_{self._printer}", "r", _plain_paper(key)
             if self.budget is not None and column.metric != "paper":
                 yield from _numbers(key, column)
             if self.budget == "paper" and column.metric != "paper":
@@ -174,13 +188,13 @@ def _show(key: str, none: str) -> Callable[[PaperRow], str]:
 
 
 def _plain_paper(key: str) -> Callable[[PaperRow], str]:
-    return lambda row: f"{row.row.paper[key]:g}" if key in row.row.paper else ""
+    return lambda row: f"{row.printed[key]:g}" if key in row.printed else ""
 
 
 def _paper(key: str, column: Column) -> Callable[[PaperRow], str]:
     def cell(row: PaperRow) -> str:
         std = row.row.paper_std.get(key)
-        text = footnotes.figure(row.row.paper.get(key), column.unit)
+        text = footnotes.figure(row.printed.get(key), column.unit)
         return text if std is None else f"{text} ± {footnotes.figure(std, column.unit)}"
 
     return cell
@@ -209,7 +223,7 @@ def _difference(key: str, column: Column, none: str = NONE) -> Callable[[PaperRo
     """Ours less the paper's, in points or the column's unit."""
 
     def cell(row: PaperRow) -> str:
-        ours, paper = row.estimate(key), row.row.paper.get(key)
+        ours, paper = row.estimate(key), row.printed.get(key)
         if ours is None or paper is None:
             return none
         return f"{ours.mean * (100 if column.unit == '%' else 1) - paper:+.2f}"

@@ -133,8 +133,8 @@ def model_info(record: Record) -> dict[str, Any]:
         "clean_acc": percent(record.clean),
         "reported": percent(record.robust),
         "autoattack_acc": percent(record.robust),
-        "footnote": _footnote(record),
         "unreliable": bool(record.warnings),
+        "footnote": _footnote(record),
     }
 
 

@@ -42,8 +42,9 @@ class Task(Protocol):
         """What the optimiser trains."""
         ...
 
-    def before_training(self, batches: Iterable[Batch]) -> None:
-        """Called once before the first epoch, or the first after an interruption, with the test images."""
+    def before_training(self, testing: Iterable[Batch], training: Iterable[Batch] = ()) -> None:
+        """Called once before the first epoch, or the first after an interruption, with all test and training images:
+        in order and unchanged, this process's share of them."""
 
     def step(self, batch: Batch, progress: Progress) -> AbstractContextManager[Output]:
         """The loss of a batch; the loop differentiates it and takes the optimiser step inside the context."""

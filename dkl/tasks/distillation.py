@@ -43,9 +43,10 @@ class Distillation(Task):
     is the official T2 where the loss weights by class, ``prior_momentum`` blends the prior of the last epoch with the
     one before. All views of an image count alike. With ``bce`` the labels' cross-entropy is the binary one.
 
-    ``mixup`` and ``cutmix`` are the α by which images are mixed, for losses that need neither labels nor their prior;
-    ``seed`` fixes what is drawn. ``cache_teacher`` keeps the teacher's logits of every image, C floats each on the
-    student's device, for sets whose images every epoch shows alike; a run that goes on computes them again.
+    ``mixup`` and ``cutmix`` are the α by which images are mixed, for losses without a prior; DKD then takes the
+    likeliest label, as VanillaKD does. ``seed`` fixes what is drawn. ``cache_teacher`` asks the teacher once an image
+    before training, in the weights' precision, and keeps the logits, C floats each on the student's device: for sets
+    that every epoch shows alike.
 
     The teacher takes device, dtype and memory format of ``model``. It stays frozen and in eval mode, is neither trained
     nor averaged, and its weights are not saved, but the task's state holds their fingerprint.
@@ -75,13 +76,13 @@ class Distillation(Task):
         if not 0 < prior_temperature < math.inf:
             raise UserError(f"task.prior_temperature must be above 0, not {prior_temperature}")
         self.mixing = Mixing(mixup=mixup, cutmix=cutmix, num_classes=num_classes, seed=seed)
-        if self.mixing and loss.weighting in ("label", "class"):
+        if self.mixing and loss.weighting == "class":
             raise UserError(
-                f"task.mixup={mixup} and task.cutmix={cutmix} mix labels, but {type(loss).__name__} needs each image's "
-                "own: choose loss=kd, dist or ikl_kd with loss.weighting=sample, or set both to 0"
+                f"task.mixup={mixup} and task.cutmix={cutmix} mix classes, but {type(loss).__name__} weights by each "
+                "image's own: choose loss.weighting=sample, or another loss, or set both to 0"
             )
         parameter = next(model.parameters())
-        self.bce, self.cache_teacher, self.cached = bce, cache_teacher, dict[int, Tensor]()
+        self.bce, self.cache_teacher, self.cached = bce, cache_teacher, torch.empty(0)
         self.model, self.loss, self.num_classes = model, loss, num_classes
         self.ce_weight, self.warmup_epochs, self.prior_temperature = ce_weight, warmup_epochs, prior_temperature
         self.fingerprint = fingerprint(teacher)
@@ -94,9 +95,10 @@ class Distillation(Task):
         """What the optimiser trains: the student."""
         return self.model.named_parameters()
 
-    def before_training(self, batches: Iterable[Batch]) -> None:
-        """Say how good the teacher is on ``batches``. Raises UserError where it is no better than chance."""
-        right = correct(self.teacher, batches)
+    def before_training(self, testing: Iterable[Batch], training: Iterable[Batch] = ()) -> None:
+        """Say how good the teacher is on ``testing``, and keep what it says of ``training`` where that is asked for.
+        Raises UserError where it is no better than chance."""
+        right = correct(self.teacher, testing)
         counts = torch.stack([right.sum(), torch.tensor(len(right))])
         sum_over_ranks([counts])
         count, accuracy = int(counts[1]), (counts[0] / counts[1]).item()
@@ -106,6 +108,20 @@ class Distillation(Task):
                 f"the teacher is right on {accuracy:.2%} of {count} test images, and chance on "
                 f"{1 / self.num_classes:.2%}: give weights trained on these classes, in this order, and normalised so"
             )
+        if self.cache_teacher:
+            self.cached = self._ask(training)
+
+    @torch.no_grad()
+    def _ask(self, training: Iterable[Batch]) -> Tensor:
+        """The teacher's logits [N, C] of all N images, by their indices; each process asks it about its share."""
+        shares = [(batch.indices, self.teacher(batch.images)) for batch in training]
+        indices, logits = (torch.cat(values) for values in zip(*shares, strict=True))
+        count = torch.tensor(len(indices))
+        sum_over_ranks([count])
+        table = logits.new_zeros(int(count), logits.shape[-1])
+        table[indices] = logits
+        sum_over_ranks([table])
+        return table
 
     def _third(self, labels: Tensor) -> Tensor | None:
         """What the loss takes beside the logits."""
@@ -126,12 +142,7 @@ class Distillation(Task):
             return self.teacher(images)
         if batch.indices is None or batch.views > 1:
             raise UserError("task.cache_teacher=true needs one view of images of one set: set task.cache_teacher=false")
-        which = batch.indices.tolist()
-        new = [place for place, index in enumerate(which) if index not in self.cached]
-        if new:
-            logits = self.teacher(images if len(new) == len(which) else images[new])
-            self.cached.update(zip((which[place] for place in new), logits, strict=True))
-        return torch.stack([self.cached[index] for index in which])
+        return self.cached[batch.indices]
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
@@ -139,7 +150,7 @@ class Distillation(Task):
         images, labels = self.mixing(batch, progress)
         student, teacher = self.model(images), self._teach(images, batch)
         warm = min(progress.epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
-        divergence = self.loss(teacher, student, self._third(batch.labels))
+        divergence = self.loss(teacher, student, self._third(likeliest(labels)))
         self._accumulate(teacher, batch.labels)
         loss = self.ce_weight * label_loss(student, labels, binary=self.bce) + warm * divergence
         yield Output(loss, {"natural_correct": count_correct(student, likeliest(labels))})

@@ -10,7 +10,7 @@ stem, and p and q what the classifiers take:
     RKD       distance_weight · Huber(d(p), d(q)) + angle_weight · Huber(∠(p), ∠(q))        over pairs and triplets
     ReviewKD  weight · Σ_i HCL(f_i, t_i)                      f_i fuses s_i, s_i+1 …, p; t_i is before its ReLU
 
-AT, RKD, HCL and the fusion are torchdistill's (``pip install 'dkl[features]'``), imported where they are chosen.
+r, AT, RKD, HCL and the fusion are torchdistill's (``pip install 'dkl[features]'``), imported where they are chosen.
 """
 
 import math
@@ -93,16 +93,13 @@ class FitNet(FeatureLoss):
 
     def connect(self, student: Features, teacher: Features) -> None:
         mine, theirs = self._pair(student, teacher)
-        planes, (size, other) = (mine.shape[1], theirs.shape[1]), (mine.shape[-1], theirs.shape[-1])
-        if size == 2 * other:
-            regressor: nn.Module = nn.Conv2d(*planes, 3, stride=2, padding=1)
-        elif other == 2 * size:
-            regressor = nn.ConvTranspose2d(*planes, 4, stride=2, padding=1)
-        elif size >= other:
-            regressor = nn.Conv2d(*planes, 1 + size - other)
-        else:
+        planes, size, other = (mine.shape[1], theirs.shape[1]), mine.shape[-1], theirs.shape[-1]
+        if size < other != 2 * size:
             raise UserError(f"stage {self.stage} is {size} pixels wide, the teacher's {other}: set task.loss.stage")
-        self.regressor = nn.Sequential(regressor, nn.BatchNorm2d(planes[1]), nn.ReLU())
+        kernel, stride, padding = (3, 2, 1) if size == 2 * other else (1 + max(size - other, 0), 1, 0)
+        self.regressor = _library("models.adaptation").ConvReg(*planes, kernel, stride, padding)
+        if other == 2 * size:
+            self.regressor.conv = nn.ConvTranspose2d(*planes, 4, stride=2, padding=1)
 
     def forward(self, student: Features, teacher: Features) -> Tensor:
         mine, theirs = self._pair(student, teacher)

@@ -23,7 +23,7 @@ from dkl.build import (
 )
 from dkl.config import Precision, label, loss_name, row_hash, run_folder
 from dkl.console import bar, say
-from dkl.data import Images, ImageSet, Synthetic
+from dkl.data import Batch, Images, ImageSet, Synthetic
 from dkl.errors import UserError
 from dkl.files import digest, locked, remove_leftovers, write_text
 from dkl.loggers import About, Logger, opened, reported
@@ -141,6 +141,11 @@ def _train(cfg: DictConfig) -> None:
                     pass
 
 
+def _unchanged(cfg: DictConfig, images: ImageSet, device: torch.device) -> Iterator[Batch]:
+    """``images`` in order and as they are, read once a task asks for them."""
+    yield from make_batches(cfg, images, device, training=False).epoch()
+
+
 @contextmanager
 def _logged(cfg: DictConfig, run: RunState, folder: Path) -> Iterator[Logger]:
     """Where epochs are reported beside the files, those done before included; it gets the weights in the end."""
@@ -169,7 +174,7 @@ def _fit(cfg: DictConfig, run: RunState, data: Data, folder: Path, device: torch
     if first:
         write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg))
     say(f"{folder}: {label(cfg)}, epochs {run.epoch + 1} to {epochs} on {cfg.trainer.devices} x {device.type}")
-    run.task.before_training(validation.epoch())
+    run.task.before_training(validation.epoch(), _unchanged(cfg, data.training, device))
     name = f"train {label(cfg)} seed {cfg.seed}"
     with _logged(cfg, run, folder) as logger, bar(name, epochs * steps, run.epoch * steps) as progress:
         one = Epochs(cfg, run, batches, validation, selection, folder, progress)
@@ -177,10 +182,10 @@ def _fit(cfg: DictConfig, run: RunState, data: Data, folder: Path, device: torch
             row = one.train(epoch)
             run.epoch = epoch
             run.rows.append(row)
+            logger.log(row)  # before the checkpoint: killed between the two it is told again, not never
             if first:
                 run.save(folder / CHECKPOINT)
                 write_metrics(run.rows, folder)
-            logger.log(row)
             progress.advance(0, f"epoch {epoch}/{epochs} loss {row['loss']:.3f}")
     last = run.rows[-1]
     say(f"{folder}: done, loss {last['loss']:.4f}, natural test accuracy {last['test_accuracy']:.2%}")

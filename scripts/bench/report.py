@@ -15,7 +15,7 @@ from dkl.evaluation.provenance import git_commit, hardware, versions
 from dkl.files import write_text
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "benchmarks"
-ORDER = ("losses", "step", "data")
+ORDER = ("losses", "step", "distillation", "data")
 
 Cell = str | float | int | None
 Row = list[Cell]

@@ -44,8 +44,8 @@ BESIDE = {
         (EXTRA, "cifar100-ikl-50m", "AutoAttack log"),
         (EXTRA, "cifar10-ikl-1m", "README"),
         (EXTRA, "cifar10-dm-1m", "README"),
-        None,
-        None,
+        ("table-18", "resnet18-resnet18-kl", "README"),
+        ("table-18", "resnet18-resnet18-ikl", "README"),
     ],
     "readme_v2": [
         (EXTRA, "cifar100-gkl-autoaug", "README v2"),
@@ -55,7 +55,10 @@ BESIDE = {
         (EXTRA, "cifar10-gkl", "README v2"),
         (EXTRA, "cifar10-gkl-1m", "README v2"),
         (EXTRA, "cifar10-gkl-20m", "README v2"),
-        None,None,None,None,
+        ("table-04", "resnet34-resnet18-gkl", "README v2"),
+        ("table-04", "resnet50-mobilenetv1-gkl", "README v2"),
+        ("table-05", "resnet18-gkl", "README v2"),
+        ("table-05", "resnet50-gkl", "README v2"),
     ],
     "third_party": [
         (EXTRA, "cifar10-ikl-elsewhere", "README of Robust Expert Fusion"),
@@ -81,6 +84,8 @@ METHODS = {
     "IKL + AutoAug": "IKL-AT",
     "IKL + synthetic": "IKL-AT",
     "baseline": "Baseline",
+    "KL (improved TRADES / plain KD)": "TRADES-AWP",
+    "DKL+BA": "DKL-BA",
 }
 """Names of methods that are others here."""
 
@@ -117,9 +122,11 @@ def entries() -> Iterator[Entry]:
                 yield Entry(manifest, name, "paper", table.get("fixed", {}) | content)
         if number in (13, 14):
             yield from (Entry(manifest, *rest) for rest in pairs(table))
+        if number in IMAGENET:
+            yield from (Entry(manifest, *rest) for rest in IMAGENET[number](table))
     for key, places in BESIDE.items():
         for place, content in zip(places, FIGURES[key], strict=True):
-            if place: yield Entry(*place, content)
+            yield Entry(*place, on_imagenet(content) if place[0] != EXTRA else content)
 
 
 def pairs(table: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -136,6 +143,77 @@ def pairs(table: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield name, "paper", {column: row["top1"][pair], **shown}
             if "plus_minus" in row:
                 yield name, "std", {column: row["plus_minus"][pair]}
+
+
+Rows = Iterator[tuple[str, str, dict[str, Any]]]
+"""Row, source and content of entries of one manifest."""
+
+
+def on_imagenet(content: dict[str, Any]) -> dict[str, Any]:
+    """``content`` with accuracy in the column of the best epoch, and the manifests' names of a README's networks."""
+    known = {"top1": "best", "all": "best", "student_acc": "best", "sec_per_iter": "step_seconds"}
+    named = {known.get(key, key): value for key, value in content.items()}
+    return named | {key: "ResNeXt-101" for key in ("teacher", "model") if named.get(key) == "ResNeXt101-32x4d"}
+
+
+def slug(*networks: str) -> str:
+    return "-".join(network.replace("-", "").lower() for network in networks)
+
+
+def table_1(table: dict[str, Any]) -> Rows:
+    """Each row's training and its distillation are two runs."""
+    for name, row in zip(("kl", "dkl", "dkl-ba", "ikl"), table["rows"], strict=True):
+        shared = {"origin": row["origin"], "method": row["method"]}
+        yield name, "paper", {"clean": row["at_clean"], "autoattack": row["at_autoattack"], **shared}
+        method = "KD" if name == "kl" else f"{METHODS.get(row['method'], row['method'])}-KD"
+        yield f"{name}-kd", "paper", {"best": row["kd_top1"], **shared, "method": method}
+
+
+def table_4(table: dict[str, Any]) -> Rows:
+    """Every pair and method, teachers and students alone."""
+    for row in table["rows"]:
+        for pair in row["top1"]:
+            of_pair = {key: row[key][pair] for key in ("top1", "sec_per_iter") if key in row}
+            teacher, student = pair.split(" -> ")
+            shown = {"teacher": teacher, "student": student, "method": row["method"], "origin": row["origin"]}
+            name = f"{slug(teacher, student)}-{row['method'].removesuffix('-KD').lower()}"
+            yield name, "paper", on_imagenet(of_pair) | shown
+    for teacher, accuracy in table["teachers_top1"].items():
+        yield f"teacher {slug(teacher)}", "paper", {"top1": accuracy, "teacher": teacher}
+    for student, accuracy in table["students_alone_top1"].items():
+        yield f"{slug(student)}-alone", "paper", {"top1": accuracy, "student": student, "method": "Student alone"}
+
+
+def table_5(table: dict[str, Any]) -> Rows:
+    """What the paper calls ResNet-101 is the teacher of the others."""
+    for row in table["rows"]:
+        method = f"-{row['method'].removesuffix('-KD').lower()}" if row["teacher"] else ""
+        name = "teacher resnext101" if row["student"] == "ResNet-101" else f"{slug(row['student'])}{method}"
+        content = on_imagenet(row)
+        readme = {"all": content.pop("readme_all")} if "readme_all" in content else content.pop("readme")
+        yield name, "paper", content
+        yield name, "README", on_imagenet(readme)
+
+
+def table_15(table: dict[str, Any]) -> Rows:
+    for row in table["rows"]:
+        yield row["method"].removesuffix("-KD").lower(), "paper", on_imagenet(row)
+
+
+def table_18(table: dict[str, Any]) -> Rows:
+    """A teacher's accuracy, which the paper prints in each of its rows, stands at the teacher."""
+    for row in table["rows"]:
+        teacher, student, method = row["teacher"], row["student"], row["method"]
+        yield f"teacher {slug(teacher)}", "paper", {"best": row["teacher_acc"], "teacher": teacher}
+        name, shown = f"{slug(teacher, student)}-{method.lower()}", {"teacher": teacher, "student": student}
+        told = {"method": f"{method}-KD", "origin": row["origin"]}
+        yield name, "paper", {"best": row["student_acc"], **shown, **told}
+        if "readme" in row:
+            yield name, "README", {"best": row["readme"], **shown}
+
+
+IMAGENET = {1: table_1, 4: table_4, 5: table_5, 15: table_15, 18: table_18}
+"""Of tables on ImageNet: what of their entries belongs to which row."""
 
 
 def figures(entry: Entry) -> Iterator[Figure]:
@@ -265,6 +343,6 @@ def test_claims_are_what_the_figures_say() -> None:
     for manifest, found in claims.items():
         for better, than, column in ((claim.better, claim.than, claim.column) for claim in found):
             ahead, behind = row_of(manifest, better), row_of(manifest, than)
-            assert ahead.quoted is None and behind.quoted is None
+            assert (ahead.quoted, behind.quoted) == (None, None)
             assert printed(ahead, column) > printed(behind, column), f"{manifest}: {better} {than} {column}"
-    assert all(claims[f"table-{number:02d}"] for number in (2, 3, 10, 11, 13, 14))
+    assert all(claims[f"table-{number:02d}"] for number in (1, 2, 3, 4, 5, 10, 11, 13, 14, 15, 18))

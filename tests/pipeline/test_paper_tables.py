@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dkl import records
@@ -30,8 +31,7 @@ def test_a_dry_run_prints_commands_that_stand_for_the_row(
 
 
 def test_every_evaluation_of_a_row_is_a_record(tmp_path: Path) -> None:
-    size = ["data=digits", "data.test_size=12", "trainer.threads=1", f"paths.results={tmp_path}"]
-    arguments = ["reproduce", "table=11", "row=kl", "seed=0", "budget=smoke", *size]
+    arguments = ["reproduce", "table=11", "row=kl", "budget=smoke", f"paths.results={tmp_path}"]
     main(arguments)
     found, problems = records.load_all(tmp_path / "records")
     assert not problems
@@ -43,17 +43,23 @@ def test_every_evaluation_of_a_row_is_a_record(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()} == before
 
 
-def test_a_row_without_its_synthetic_images_is_said_first_and_stops_no_other(
+def test_a_row_without_its_images_is_said_first_and_stops_no_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran = []
+    ran: list[str] = []
     monkeypatch.setattr(command, "_run", lambda job, cfg: ran.append(job.name))
-    monkeypatch.setattr(command, "_tabulate", lambda results: None)
+    monkeypatch.setattr(command, "_report", lambda manifest, tasks: None)
+    for split in ("train", "test"):
+        images = np.random.default_rng(0).integers(256, size=(200, 32, 32, 3), dtype=np.uint8)
+        (tmp_path / "cifar100").mkdir(exist_ok=True)
+        np.savez(tmp_path / "cifar100" / f"{split}.npz", image=images, label=np.arange(200) % 100)
+    size = ["data.train_size=200", "data.test_size=100", "budget=own", "trainer.device=cpu"]
     with pytest.raises(SystemExit) as stop:
-        main(["reproduce", "table=12", "seed=0", "budget=smoke", f"paths.data={tmp_path}"])
+        main(["reproduce", "table=12", "seed=0", f"paths.data={tmp_path}", f"paths.results={tmp_path}", *size])
     assert stop.value.code == 1
     assert ran == ["ikl-basic", "ikl-autoaug"]
-    assert "cannot run ikl-50m seed 0" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.index("cannot run ikl-50m seed 0") < said.index("0 of 3" if not ran else "2 of 3")
 
 
 @pytest.mark.parametrize(

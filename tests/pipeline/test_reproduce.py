@@ -10,8 +10,6 @@ import pytest
 
 from dkl import records
 from dkl.cli import main
-from dkl.cli import reproduce as command
-from dkl.errors import UserError
 from dkl.manifests import Request, plan
 
 SMALL = ["trainer.epochs=2", "trainer.threads=1", "data.train_size=200", "data.test_size=16"]
@@ -47,24 +45,6 @@ def test_quickstart_end_to_end_and_again(tmp_path: Path, capsys: pytest.CaptureF
     before = contents(tmp_path)
     main(arguments)
     assert contents(tmp_path) == before
-
-
-def test_a_failing_row_does_not_stop_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    real = command._run
-
-    def run(job: command.Job, cfg: object) -> Path:
-        if job.label == "TRADES":
-            raise UserError("the disk of this row is full")
-        return real(job, cfg)
-
-    monkeypatch.setattr(command, "_run", run)
-    with pytest.raises(SystemExit) as stop:
-        main(["reproduce", "experiment=quickstart", f"paths.results={tmp_path}", *SMALL, "evaluation.attacks=pgd"])
-    assert stop.value.code == 1
-    assert [r.method for r in records.load_all(tmp_path / "records")[0]] == ["IKL-AT"]
-    assert "the disk of this row is full" in capsys.readouterr().err
 
 
 def test_dry_run_prints_commands_that_name_the_same_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,8 +128,6 @@ def test_one_diverging_job_does_not_end_a_sweep(tmp_path: Path, capsys: pytest.C
 
 
 def test_a_budget_replaces_a_manifests_own_sizes() -> None:
-    found = {
-        budget: plan("cifar10-cpu", Request(budget=budget)) for budget in (None, "smoke")
-    }
+    found = {budget: plan("cifar10-cpu", Request(budget=budget)) for budget in (None, "smoke")}
     assert any("trainer.epochs" in text for text in found[None][0].train)
     assert not any("trainer.epochs" in text or "train_size" in text for text in found["smoke"][0].train)

@@ -1,8 +1,14 @@
 """Records as tables meet them: tests.factories' defaults, with the names of methods and models that tables show."""
 
+from functools import cache
 from typing import Any
 
-from dkl.records import Record
+import numpy as np
+from numpy.typing import NDArray
+
+from dkl.config import compose_config, hashed
+from dkl.manifests import Request, plan
+from dkl.records import Flags, Record
 from tests import factories
 
 
@@ -15,3 +21,36 @@ def make_record(**overrides: Any) -> Record:
 def make_seeds(robust: list[float], **overrides: Any) -> list[Record]:
     """One record a robust accuracy, of seeds 0, 1, …"""
     return [make_record(seed=seed, robust=value, **overrides) for seed, value in enumerate(robust)]
+
+
+@cache
+def trained(manifest: str, row: str, budget: str, *extra: str) -> dict[str, Any]:
+    """What a record keeps of the configuration of a row's run at seed 0, with ``extra`` overrides of ``dkl train``."""
+    job = plan(manifest, Request(seeds=(0,), budget=budget, row=row, extra=extra))[-1]
+    return {**hashed(compose_config("train", list(job.train))), "data_sha256": "a" * 64}
+
+
+def make_run(manifest: str, row: str, *, budget: str = "mini", seed: int = 0, **overrides: Any) -> Record:
+    """An evaluation of a run of a manifest's row; ``overrides`` replace fields. Weights are those it keeps."""
+    content = trained(manifest, row, budget)
+    content = content | {"seed": seed, "task": content["task"] | {"seed": seed}}
+    kept = "average" if content["averaging"] else "last"
+    defaults = {
+        "id": "-".join([manifest, row, budget, str(seed), *map(str, overrides.values())]),
+        "weights": "best epoch 1" if content["selection"]["every"] else f"{kept} epoch 2",
+        "architecture": content["model"]["name"],
+        "dataset": content["data"]["name"],
+        "row_hash": f"{manifest} {row}",
+    }
+    fields = {**defaults, "budget": budget, "seed": seed, "training": content, "n": 10_000}
+    return make_record(**{**fields, **overrides})
+
+
+def no_flags(record: Record) -> Flags:
+    """Of a record without flags of single images."""
+    return {}
+
+
+def flags_of(right: dict[str, NDArray[np.bool_]]) -> Any:
+    """Loads flags of records by id: an image that is ``right`` withstands every attack, and others none."""
+    return lambda record: dict.fromkeys(("clean", *record.attacks), right[record.id])

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from dkl.config import compose_config
 from dkl.training.schedules import (
     SCHEDULES,
     Shape,
@@ -106,3 +107,23 @@ def test_rates_rise_through_warmup_and_then_only_fall(name: str, warmup: int, ep
 
 def test_constant_is_the_peak_after_a_linear_rise() -> None:
     assert [constant(epoch, 6, Shape(warmup=4)) for epoch in range(1, 7)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 6, 300])
+@pytest.mark.parametrize("name", sorted(set(SCHEDULES) - {"one_cycle"}))
+def test_a_rise_from_a_given_share_reaches_the_schedule_after_the_warm_up(name: str, epochs: int) -> None:
+    shape = Shape(warmup=4, start=0.2)
+    rates = [SCHEDULES[name](epoch, epochs, shape) for epoch in range(1, epochs + 1)]
+    assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8][:epochs])  # the fifth would be 1
+    assert rates[4:] == [SCHEDULES[name](epoch, epochs, Shape(warmup=4)) for epoch in range(5, epochs + 1)]
+
+
+def test_imagenet_lts_rates_are_those_of_the_recipe() -> None:
+    """recipes.md, section 6, epochs from 0: lr·(e + 1)/10 before 10; then ½(1 + cos(π(e − 9)/81))."""
+    given = ["data=imagenet_lt", "recipe=kd_imagenet_lt", "task.teacher.name=small_cnn"]
+    optimizer = compose_config("train", given).optimizer
+    schedule, shape = SCHEDULES[optimizer.schedule.value], Shape(warmup=optimizer.warmup_epochs)
+    assert optimizer.warmup_lr is None
+    for e in range(90):
+        expected = 0.05 * (e + 1) / 10 if e < 10 else 0.05 * math.cos(math.pi * (e - 9) / 162) ** 2
+        assert optimizer.lr * schedule(e + 1, 90, shape) == pytest.approx(expected, rel=1e-9)

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -22,14 +24,9 @@ ACCURACIES = {
 def training(runs: Sequence[Curves], *, title: str) -> Figure:
     """Accuracies in percent, and the loss below, against epochs; several runs are seeds of one row."""
     figure, (top, bottom) = canvas(3.4, 2, 1, sharex=True, height_ratios=(2, 1))
-    alpha = 0.9 if len(runs) == 1 else 0.6
     for metric, (name, colour, line) in ACCURACIES.items():
-        measured = [[(epoch["epoch"], 100 * epoch[metric]) for epoch in run if metric in epoch] for run in runs]
-        for number, points in enumerate(filter(None, measured)):
-            style = {"color": colour, "alpha": alpha, "marker": "o" if len(points) == 1 else None, "ms": 3}
-            top.plot(*zip(*points, strict=True), line, label=None if number else name, **style)
-    for run in runs:
-        bottom.plot([epoch["epoch"] for epoch in run], [epoch["loss"] for epoch in run], color=PURPLE, alpha=alpha)
+        _draw(top, runs, metric, scale=100, label=name, color=colour, ls=line)
+    _draw(bottom, runs, "loss", color=PURPLE)
     top.set(title=title, ylabel="accuracy (%)")
     bottom.set(xlabel="epoch", ylabel="loss")
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
@@ -38,9 +35,20 @@ def training(runs: Sequence[Curves], *, title: str) -> Figure:
     return figure
 
 
+def _draw(axes: Axes, runs: Sequence[Curves], metric: str, *, scale: float = 1, label: str = "", **style: Any) -> None:
+    """A line a run through the epochs that measured ``metric``, or a dot where one did; the first has the label."""
+    several: dict[str, Any] = {"alpha": 0.6, "lw": 0.8} if len(runs) > 1 else {}
+    for run in runs:
+        points = [(epoch["epoch"], scale * epoch[metric]) for epoch in run if metric in epoch]
+        if points:
+            marker = "o" if len(points) == 1 else ""
+            axes.plot(*zip(*points, strict=True), marker=marker, ms=3, label=label or None, **style, **several)
+            label = ""
+
+
 @dataclass(frozen=True)
 class Line:
-    """Accuracies in percent at radii in pixel units; ``spread`` over seeds where there are several; ``published`` or ours."""
+    """Accuracies in percent at radii in pixel units, published or ours; ``spread`` is over seeds, if several."""
 
     label: str
     eps: Sequence[float]

@@ -4,10 +4,11 @@ Published figures stand beside runs of budget paper alone; runs of another budge
 end in it. Nothing of budget smoke is drawn unless it is asked for, and then its title says that it is no result.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -63,8 +64,14 @@ def draw_all(
 
 
 def _title(*parts: str) -> str:
-    """``parts`` with commas between, in lines that a column holds."""
-    return fill(", ".join(filter(None, parts)), TITLE)
+    """``parts`` with commas between, in lines that a column holds; a line ends inside a part only where it is too long."""
+    kept = (part if len(part) > TITLE else part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts if part)
+    return fill(", ".join(kept), TITLE).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _seed(about: Mapping[str, Any]) -> str:
+    """Nothing where weights were trained elsewhere."""
+    return "" if about["seed"] is None else f"seed {about['seed']}"
 
 
 def _name(manifest: Manifest, part: str, budget: str) -> str:
@@ -79,7 +86,8 @@ def _tradeoffs(manifests: Sequence[Manifest], boards: Sequence[PaperBoard]) -> I
             continue
         name, x, y, by = (manifest.figure[key] for key in ("table", "x", "y", "by"))
         table = next(found for found in manifests if found.name == name)
-        own = {board.budget: rows.measured_points(board, x, y, by) for board in boards if board.manifest.name == name}
+        of_it = [board for board in boards if board.manifest.name == name]
+        own = {board.budget or "": rows.measured_points(board, x, y, by) for board in of_it}
         points = {**own, "paper": [*rows.published_points(table, x, y, by), *own.get("paper", [])]}
         titles = {"x": f"{table.columns[x].title} accuracy", "y": table.columns[y].title}
         for budget, shown in points.items():
@@ -102,7 +110,7 @@ def _features(manifests: Sequence[Manifest], pictures: Sequence[Pictures]) -> It
                 pairs += [(first, second) for first, second in [pair] if first and second]
             if pairs:  # of the most images, and of these the first seed
                 first, second = min(pairs, key=lambda pair: (-pair[0].about["n"], pair[0].about["seed"]))
-                rest = (f"seed {first.about['seed']}", budget_title(budget))
+                rest = (_seed(first.about), budget_title(budget))
                 for part, one in (("a", first), ("b", second)):
                     title = _title(f"{one.about['method']}: features", *rest)
                     yield _name(manifest, part, budget), partial(embedding, one, title=title)
@@ -112,15 +120,19 @@ def _features(manifests: Sequence[Manifest], pictures: Sequence[Pictures]) -> It
 
 def _radii(tables: Sequence[Manifest], boards: Sequence[PaperBoard], records: Sequence[Record]) -> Iterator[Drawing]:
     """Robustness against radius: of tables with a column a radius, and of all other records at several radii."""
+    shown: set[str] = set()
     for table in filter(rows.radii, tables):
-        own = [board for board in boards if board.manifest.name == table.name and board.budget == "paper"]
-        lines = [*rows.published_lines(table), *(line for board in own for line in rows.measured_lines(board))]
+        lines = rows.published_lines(table)
+        for board in boards:
+            if board.manifest.name == table.name and board.budget == "paper":
+                lines += rows.measured_lines(board)
+                shown |= {record.id for row in board.rows for record in row.records}
         if lines:
             yield f"{table.name}-radii", partial(robustness, lines, title=_title(table.title))
-    attacked = [record for record in records if record.attacks and record.budget != "paper"]
-    for own in group(attacked, lambda r: (r.budget, r.dataset, r.norm, attacks_label(r))).values():
-        if lines := rows.lines_of(own):
-            one, attack = own[0], attacks_label(own[0])
+    attacked = [record for record in records if record.attacks and record.id not in shown]
+    for alike in group(attacked, lambda r: (r.budget, r.dataset, r.norm, attacks_label(r))).values():
+        if lines := rows.lines_of(alike):
+            one, attack = alike[0], attacks_label(alike[0])
             title = _title(f"{one.dataset}, {one.norm}, {attack}", budget_title(one.budget))
             name = slug(f"radii-{one.budget}-{one.dataset}-{one.norm}-{attack}")
             yield name, partial(robustness, lines, title=title, norm=one.norm)
@@ -148,6 +160,6 @@ def _models(pictures: Sequence[Pictures]) -> Iterator[Drawing]:
     """The accuracies of every class, and a strip of images, one figure each a model."""
     for found in pictures:
         about = found.about
-        title = _title(about["method"], about["dataset"], f"seed {about['seed']}", budget_title(found.budget))
+        title = _title(about["method"], about["dataset"], _seed(about), budget_title(found.budget))
         for kind, draw in (("classes", class_accuracies), ("images", strip)):
             yield slug(f"{kind}-{found.budget}-{about['id']}"), partial(draw, found, title=title)

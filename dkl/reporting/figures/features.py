@@ -1,10 +1,13 @@
 """Figure 3: features of natural and adversarial images of two models as t-SNE points, and how their margins differ."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from dkl.reporting.figures.labels import AROUND, MIDDLE, place
 from dkl.reporting.figures.pictures import Pictures
 from dkl.reporting.figures.style import BLUE, CYCLE, ORANGE, canvas
 
@@ -16,20 +19,22 @@ def embedding(pictures: Pictures, *, title: str) -> Figure:
     figure, (axes,) = canvas(3.1)
     labels = pictures["point_labels"]
     natural, adversarial = pictures["natural_points"], pictures["adversarial_points"]
+    names: list[tuple[str, float, float]] = []
     for index, label in enumerate(np.unique(labels)):
-        colour, here = CYCLE[index % len(CYCLE)], labels == label
-        axes.scatter(*natural[here].T, 5, colour, "o", linewidths=0, alpha=0.75)
-        axes.scatter(*adversarial[here].T, 7, colour, "x", linewidths=0.5, alpha=0.75)
-        middle = np.median(natural[here], axis=0)
-        outline = [withStroke(linewidth=2, foreground="white")]
-        axes.text(*middle, str(label), ha="center", va="center", fontweight="bold", path_effects=outline, zorder=4)
+        here = labels == label
+        style: dict[str, Any] = {"color": CYCLE[index % len(CYCLE)], "alpha": 0.75}
+        axes.scatter(natural[here, 0], natural[here, 1], s=5, marker="o", linewidths=0, **style)
+        axes.scatter(adversarial[here, 0], adversarial[here, 1], s=7, marker="x", linewidths=0.5, **style)
+        names.append((str(label), *np.median(natural[here], axis=0)))
     axes.set(title=title, xticks=[], yticks=[])
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
     axes.set_aspect("equal", adjustable="datalim")
-    axes.scatter([], [], 12, "0.35", "o", linewidths=0, label="natural")
-    axes.scatter([], [], 14, "0.35", "x", linewidths=0.8, label=f"adversarial ({pictures.attack})")
+    axes.scatter([], [], s=12, c="0.35", marker="o", linewidths=0, label="natural")
+    axes.scatter([], [], s=14, c="0.35", marker="x", linewidths=0.8, label=f"adversarial ({pictures.attack})")
     figure.legend(loc="outside lower center", ncols=2, handletextpad=0.2)
+    outline = [withStroke(linewidth=2, foreground="white")]
+    place(figure, axes, names, sides=(MIDDLE, *AROUND), fontsize=7, fontweight="bold", path_effects=outline)
     return figure
 
 
@@ -50,12 +55,11 @@ def margin_differences(first: Pictures, second: Pictures, *, title: str) -> Figu
     )
     order, places = natural.argsort()[::-1], np.arange(len(natural))
     wins = [f"{int((found > 0).sum())} of {len(found)} larger" for found in (natural, adversarial)]
-    axes.bar(places, natural[order], 0.85, color=BLUE, label=f"natural ({wins[0]})")
-    axes.plot(
-        places, adversarial[order], "o", ms=2.6, color=ORANGE, mec="black", mew=0.3, label=f"adversarial ({wins[1]})"
-    )
+    bars = axes.bar(places, natural[order], 0.85, color=BLUE, label=f"natural ({wins[0]})")
+    dots: dict[str, Any] = {"color": ORANGE, "ms": 2.6, "mec": "black", "mew": 0.3, "label": f"adversarial ({wins[1]})"}
+    points = axes.plot(places, adversarial[order], "o", **dots)
     axes.axhline(0, color="black", lw=0.6)
     axes.set(title=title, xlabel="classes, sorted", ylabel="difference of mean margin", xticks=[])
     axes.margins(x=0.01)
-    figure.legend(loc="outside lower center", ncols=1)
+    figure.legend(handles=[bars, *points], loc="outside lower center", ncols=1)
     return figure

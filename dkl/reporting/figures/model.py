@@ -13,13 +13,17 @@ FEW = 20
 
 
 def class_accuracies(pictures: Pictures, *, title: str) -> Figure:
-    """Accuracy of every class in percent: natural images as wide bars, attacked ones as narrow ones before them."""
+    """Accuracy of every class in percent: natural images as wide bars, attacked ones as narrow ones before them.
+
+    As in records, what stands under attack is right on the natural image too.
+    """
     figure, (axes,) = canvas(2.2)
     labels = pictures["labels"]
-    natural, attacked = (100 * class_means(pictures[key] == labels, labels) for key in ("natural", "adversarial"))
+    right, standing = (pictures[key] == labels for key in ("natural", "adversarial"))
+    natural, attacked = (100 * class_means(found, labels) for found in (right, right & standing))
     few, names = len(natural) <= FEW, np.unique(labels)
     order, places = np.arange(len(natural)) if few else natural.argsort()[::-1], np.arange(len(natural))
-    axes.bar(places, natural[order], 0.9, color=SKY, label=f"natural (mean {natural.mean():.1f})")
+    axes.bar(places, natural[order], 0.9 if few else 1.0, color=SKY, label=f"natural (mean {natural.mean():.1f})")
     axes.bar(places, attacked[order], 0.5, color=BLUE, label=f"{pictures.attack} (mean {attacked.mean():.1f})")
     axes.set(title=title, ylabel="accuracy (%)", ylim=(0, 100), xlabel="class" if few else "classes, sorted")
     axes.set_xticks(places if few else [], [str(name) for name in names] if few else [])
@@ -52,5 +56,5 @@ def strip(pictures: Pictures, *, title: str) -> Figure:
     for row, text in enumerate(("natural", "adversarial", "difference")):
         axes[row * columns].set_ylabel(text)
     figure.suptitle(title, fontsize=8)
-    figure.supxlabel(f"class \N{RIGHTWARDS ARROW} prediction; {pictures.attack}", fontsize=7)
+    figure.supxlabel(f"class \N{RIGHTWARDS ARROW} prediction; {pictures.attack}; differences magnified", fontsize=7)
     return figure

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkl.errors import UserError
+
+ARRAYS = frozenset(
+    (
+        *("labels", "natural", "adversarial", "natural_margin", "adversarial_margin"),
+        *("point_labels", "natural_points", "adversarial_points"),
+        *("image_labels", "image_natural", "image_adversarial", "natural_images", "adversarial_images"),
+    )
+)
+"""What a file holds beside ``about``."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class Pictures:
 
     @property
     def compared(self) -> tuple[Any, ...]:
-        """What two models have in common where their pictures are compared: seed, images, attack and kind of weights."""
+        """What two models share where their pictures are compared: seed, images, attack and kind of weights."""
         about = self.about
         keys = ("budget", "seed", "n", "data_sha256", "norm", "eps", "attacks")
         return *(str(about[key]) for key in keys), about["weights"].partition(" ")[0]
@@ -45,8 +55,11 @@ def read(path: Path) -> Pictures:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
-        return Pictures(json.loads(str(arrays.pop("about"))), arrays)
-    except (EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+        about = json.loads(str(arrays.pop("about")))
+        if missing := sorted(ARRAYS - arrays.keys()):
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        return Pictures(about, arrays)
+    except (EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} holds no pictures ({error}): delete it, and collect them again") from None
 
 

@@ -7,7 +7,7 @@ from dkl.records import Record
 from dkl.reporting.estimates import Estimate
 from dkl.reporting.figures.curves import Line
 from dkl.reporting.figures.tradeoff import Point
-from dkl.reporting.grouping import age, group
+from dkl.reporting.grouping import age, group, weights
 from dkl.reporting.paper_board import PaperBoard, PaperRow
 from dkl.threat import parse_eps
 
@@ -76,14 +76,26 @@ def measured_lines(board: PaperBoard) -> list[Line]:
 
 
 def lines_of(records: Sequence[Record]) -> list[Line]:
-    """A line for every trained row among ``records`` of one data set, norm, attack and budget: three radii or more."""
-    found = []
-    for own in group(records, lambda r: (r.method, r.row_hash, r.weights, r.n, r.data_sha256)).values():
+    """A line for every row among ``records`` of one data set, norm, attack and budget: three radii or more.
+
+    Where several rows have one name, each is told by what it was trained with and which weights it is.
+    """
+    found: dict[tuple[str, str], dict[float, list[float]]] = {}
+    for own in group(records, lambda r: (r.method, _trained(r), weights(r), r.n, r.data_sha256)).values():
         latest = [max(again, key=age) for again in group(own, lambda r: (_radius(r.eps), r.seed)).values()]
         at = group(latest, lambda record: _radius(record.eps))
         values = {eps: [r.robust for r in at[eps] if r.robust is not None] for eps in sorted(at)}
-        found.append((own[0].method, values))
-    return _lines(found)
+        if len(values) > 2:
+            found[own[0].method, f" ({_trained(own[0])[:4]}, {weights(own[0])})"] = values
+    methods = [method for method, _ in found]
+    return _lines(
+        [(method + (which if methods.count(method) > 1 else ""), values) for (method, which), values in found.items()]
+    )
+
+
+def _trained(record: Record) -> str:
+    """What seeds of a row share, or a file's hash where weights were trained elsewhere."""
+    return record.row_hash or record.checkpoint_sha256
 
 
 def _lines(found: Sequence[tuple[str, dict[float, list[float]]]]) -> list[Line]:

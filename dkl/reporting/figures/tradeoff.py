@@ -1,21 +1,20 @@
-"""Figure 2: clean accuracy against robustness. Stars are the paper's own methods, circles others, diamonds runs here."""
+"""Figure 2: clean accuracy against robustness. Stars are the paper's method, circles others, diamonds runs here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.transforms import Bbox
 
+from dkl.reporting.figures.labels import place
 from dkl.reporting.figures.style import BLACK, CYCLE, canvas
 
 MARKERS = {"own": "*", "here": "D"}
 MEANING = {"*": "the paper's method", "o": "other methods", "D": "runs here"}
 SIZES = {"*": 70, "o": 22, "D": 22}
-GAP = 4.0
-"""Points of room between a marker and its label."""
+REACH = 4.3
+"""Points from the middle of the largest marker to its edge."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +45,10 @@ def tradeoff(points: Sequence[Point], *, title: str, x: str, y: str) -> Figure:
     for point in points:
         marker, colour = point.marker, colours[point.group]
         if point.spread:
-            axes.errorbar(point.x, point.y, *reversed(point.spread), color=colour, elinewidth=0.8, zorder=1)
-        edge = BLACK if marker == "D" else "white"
-        axes.scatter(
-            point.x,
-            point.y,
-            SIZES[marker],
-            colour,
-            marker,
-            edgecolors=edge,
-            linewidths=0.6,
-            zorder=3,
-            label=point.label,
-        )
+            across, up = point.spread
+            axes.errorbar(point.x, point.y, xerr=across, yerr=up, color=colour, elinewidth=0.8, zorder=1)
+        style: dict[str, Any] = {"edgecolors": BLACK if marker == "D" else "white", "linewidths": 0.6, "zorder": 3}
+        axes.scatter(point.x, point.y, s=SIZES[marker], c=colour, marker=marker, label=point.label, **style)
     axes.margins(0.14)
     axes.set(title=title, xlabel=f"{x} (%)", ylabel=f"{y} (%)")
     handles = [Line2D([], [], color=colours[group], marker="s", ls="", ms=4, label=group) for group in groups]
@@ -68,40 +58,5 @@ def tradeoff(points: Sequence[Point], *, title: str, x: str, y: str) -> Figure:
         for marker in used
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, handletextpad=0.3, columnspacing=1.2)
-    _label(figure, axes, points)
+    place(figure, axes, [(point.label, point.x, point.y) for point in points], reach=REACH, fontsize=7)
     return figure
-
-
-def _label(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
-    """Put each point's label on whichever side overlaps least with markers, other labels and the frame."""
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # the axes stay where the labels were placed for
-    dots = [Bbox.from_bounds(*(axes.transData.transform((point.x, point.y)) - 6), 12, 12) for point in points]
-    taken, frame = list(dots), axes.get_window_extent(renderer)
-    for point in points:
-        sides = []
-        for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8), (-0.8, -0.8)):
-            text = axes.annotate(
-                point.label,
-                (point.x, point.y),
-                xytext=(GAP * dx, GAP * dy),
-                textcoords="offset points",
-                ha="left" if dx > 0 else "right" if dx < 0 else "center",
-                va="bottom" if dy > 0 else "top" if dy < 0 else "center",
-                fontsize=7,
-            )
-            box = text.get_window_extent(renderer)
-            outside = box.width * box.height - _area(box, frame)
-            sides.append((outside + sum(_area(box, other) for other in taken), len(sides), text, box))
-        _, best, _, box = min(sides, key=lambda side: side[:2])
-        taken.append(box)
-        for _, number, text, _ in sides:
-            if number != best:
-                text.remove()
-
-
-def _area(one: Bbox, other: Bbox) -> float:
-    """How much of each other two boxes cover."""
-    both = Bbox.intersection(one, other)
-    return both.width * both.height if both else 0.0

@@ -1,0 +1,120 @@
+"""The plan of ``dkl reproduce``: every job with its configuration, how far it is, how long it takes, what it lacks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dkl.cli.help import choices
+from dkl.cli.hydra_app import explain
+from dkl.cli.options import Options
+from dkl.cli.standing import Standing, standing
+from dkl.config import run_folder
+from dkl.console import say
+from dkl.errors import UserError
+from dkl.manifests import Job, Manifest, plan
+from dkl.manifests.plan import Composer
+from dkl.records import load_all
+
+
+class Task(NamedTuple):
+    """A job, its configuration, and how far it is."""
+
+    job: Job
+    cfg: DictConfig
+    standing: Standing
+
+
+def _untrained(cfg: DictConfig) -> DictConfig:
+    """``cfg`` with a network fresh from its box in the place of a teacher that is still to be trained."""
+    cfg = cfg.copy()
+    asked = OmegaConf.to_container(cfg.task.teacher, resolve=True)
+    assert isinstance(asked, dict)
+    network = {key: asked[key] for key in ("name", "num_classes", "in_chans", "mean", "std")}
+    OmegaConf.update(cfg, "task.teacher", {"_target_": "dkl.models.create_model", **network}, merge=False)
+    return cfg
+
+
+def find_tasks(options: Options) -> list[Task]:
+    """Every job with its checked configuration, before any runs; seeds of a row are checked once."""
+    from dkl.build import preflight
+
+    compose, tasks = Composer(), list[Task]()
+    checked: set[tuple[str, ...]] = set()
+    try:
+        for job in plan(options.name, options.request, compose):
+            cfg = compose(job.train)
+            row = tuple(text for text in job.train if not text.startswith("seed="))
+            if row not in checked:
+                fetched = OmegaConf.select(cfg, "task.teacher.pretrained")  # when its turn comes
+                preflight(_untrained(cfg) if job.teacher or fetched else cfg)
+                checked.add(row)
+            tasks.append(Task(job, cfg, Standing(0, 0, 0, 0)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain("train", error) from None
+    found, _ = load_all(Path(tasks[0].cfg.paths.results) / "records")
+    return [Task(job, cfg, standing(job, cfg, found)) for job, cfg, _ in tasks]
+
+
+def say_plan(manifest: Manifest, tasks: Sequence[Task]) -> None:
+    """Say which jobs there are, how far each is, and about how long the rest takes."""
+    from dkl.cli.estimate import H100, duration, operations, speed
+
+    cfg = tasks[0].cfg
+    budget = cfg.budget.name
+    say(f"{manifest.title}: {len(tasks)} runs at budget {budget}, into {cfg.paths.results}")
+    say(f"  {choices('budget')[budget]}")
+    left = [0.0 if task.standing.done else operations(*task) for task in tasks]
+    rate, where = (H100, "one H100 (assumed speed)") if budget == "paper" else (0.0, "this machine")
+    if any(left) and not rate:
+        rate = speed(max(zip(left, tasks, strict=True), key=lambda pair: pair[0])[1].cfg)
+    for number, (task, cost) in enumerate(zip(tasks, left, strict=True), 1):
+        about = f", about {duration(cost / rate)}" if cost else ""
+        say(f"  {number}/{len(tasks)}  {task.job.title}: {task.standing}{about}  {run_folder(task.cfg)}")
+    if any(left):
+        say(f"  left: about {duration(sum(left) / rate)} on {where}; an estimate, right to a factor of two or so")
+
+
+def refuse_paper_on_cpu(options: Options, tasks: Sequence[Task]) -> None:
+    """Raise UserError where the paper's size would run on a CPU and nobody said that it should."""
+    from dkl.build import pick_device
+    from dkl.cli.estimate import H100, duration, operations
+
+    cfg = tasks[0].cfg
+    if cfg.budget.name != "paper" or all(task.standing.done for task in tasks):
+        return
+    if cfg.trainer.device != "auto" or pick_device("auto").type != "cpu" or options.launcher:
+        return
+    left = duration(sum(operations(*task) for task in tasks if not task.standing.done) / H100)
+    command = f"dkl reproduce {options.name.replace('-', '=').replace('=0', '=')}"
+    raise UserError(
+        f"budget=paper is for GPUs, and there is none here: about {left} on one H100. Instead: {command} budget=mini "
+        f"(cut down to what a CPU can do), or {command} budget=smoke (seconds, to see that it runs); "
+        "trainer.device=cpu insists"
+    )
+
+
+def find_impossible(tasks: Sequence[Task]) -> dict[str, str]:
+    """Jobs whose images are not here, and why: said before the others start, not weeks later."""
+    from dkl.build import load_data, load_synthetic
+
+    found: dict[str, str] = {}
+    known: dict[str, str | None] = {}
+    for job, cfg, how_far in tasks:
+        if how_far.done:
+            continue
+        key = OmegaConf.to_yaml(cfg.data, resolve=True)
+        if key not in known:
+            try:
+                load_synthetic(cfg.data)
+                load_data(cfg.data)
+                known[key] = None
+            except UserError as error:
+                known[key] = str(error)
+        if why := known[key]:
+            found[job.title] = why
+            say(f"cannot run {job.title}: {why}")
+    return found

@@ -1,0 +1,64 @@
+"""Labels of points, each where it covers other labels, markers and what is outside the axes least."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
+
+AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8), (-0.8, -0.8))
+"""Where a label may stand beside its point, by preference: right, left, above, below, and between."""
+
+MIDDLE = (0, 0)
+"""On the point itself."""
+
+
+def place(
+    figure: Figure,
+    axes: Axes,
+    labels: Sequence[tuple[str, float, float]],
+    *,
+    sides: Sequence[tuple[float, float]] = AROUND,
+    reach: float = 0.0,
+    gap: float = 5.0,
+    **style: Any,
+) -> None:
+    """Write ``labels``, each a text at x and y, on one of ``sides``, ``gap`` points away.
+
+    Markers on the points reach ``reach`` points. The axes stay where they are from here on: call it last.
+    """
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    frame, size = axes.get_window_extent(renderer), reach * figure.dpi / 72
+    centres = [axes.transData.transform((x, y)) for _, x, y in labels]
+    taken = [Bbox.from_extents(x - size, y - size, x + size, y + size) for x, y in centres if size]
+    for text, x, y in labels:
+        tried: list[tuple[float, Annotation, Bbox]] = []
+        for dx, dy in sides:
+            label = axes.annotate(
+                text,
+                (x, y),
+                xytext=(gap * dx, gap * dy),
+                textcoords="offset points",
+                ha="left" if dx > 0 else "right" if dx < 0 else "center",
+                va="bottom" if dy > 0 else "top" if dy < 0 else "center",
+                **style,
+            )
+            box = label.get_window_extent(renderer)
+            outside = box.width * box.height - _shared(box, frame)
+            tried.append((outside + sum(_shared(box, other) for other in taken), label, box))
+        best = min(tried, key=lambda found: found[0])
+        taken.append(best[2])
+        for found in tried:
+            if found is not best:
+                found[1].remove()
+
+
+def _shared(one: Bbox, other: Bbox) -> float:
+    """The area that two boxes share."""
+    both = Bbox.intersection(one, other)
+    return both.width * both.height if both else 0.0

@@ -1,0 +1,186 @@
+// The address says what is shown: #PLACE?sort=COLUMN&order=descending&filter=WORDS&budget=NAME. A place is a page, a
+// board or figure in one, or run/ID. Everything else follows from it, so that links, back and forward work from a file.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const byId = id => document.getElementById(id), records = new Map(data.records.map(record => [record.id, record]));
+const pages = [...document.querySelectorAll(".page")], filter = byId("filter"), budget = byId("budget");
+const sorts = new Map([...document.querySelectorAll(".page table")].map(table =>
+  [table, sortable(table, (column, direction) => {
+    const query = address().query;
+    query.set("sort", column);
+    query.set("order", direction);
+    go(table.closest("article").id || table.closest(".page").id, query);
+  })]));
+let follow = true;  // whether to scroll to the next address: a link leads there, not a sort or a step back
+
+const maker = space => (tag, attributes, ...children) => {
+  const node = document.createElementNS(space, tag);
+  Object.entries(attributes).forEach(([name, value]) => node.setAttribute(name, value));
+  node.append(...children);
+  return node;
+};
+const h = maker("http://www.w3.org/1999/xhtml"), s = maker("http://www.w3.org/2000/svg");
+
+function address() {
+  const [path, query] = location.hash.slice(1).split("?", 2);
+  try { return { place: decodeURIComponent(path), query: new URLSearchParams(query) }; }
+  catch { return { place: "", query: new URLSearchParams() }; }
+}
+
+function go(place, query, replace = false) {
+  const hash = `#${encodeURIComponent(place)}${String(query) && "?" + query}`;
+  if (replace) location.replace(hash); else location.hash = hash;
+}
+
+function show() {
+  const { place, query } = address(), id = place.startsWith("run/") ? place.slice(4) : null;
+  const found = id === null ? byId(place) : byId("run"), page = found?.closest(".page") ?? byId("leaderboards");
+  const target = page.contains(found) ? found : page;
+  if (id !== null) page.replaceChildren(...run(id));
+  pages.forEach(other => { other.hidden = other !== page; });
+  document.querySelectorAll("nav a").forEach(link =>
+    link.setAttribute("aria-current", link.hash === `#${page.id === "run" ? "runs" : page.id}` ? "page" : "false"));
+  for (const [table, sort] of sorts) {
+    const own = target.contains(table) && query.has("sort"), order = query.get("order");
+    if (page.contains(table)) sort(own ? Number(query.get("sort")) : -1, order ? order === "descending" : undefined);
+  }
+  choose(page, query);
+  const heading = target.querySelector("h2, h3");
+  document.title = `${(id === null ? heading?.textContent : records.get(id)?.method) ?? "run"} \u2013 dkl`;
+  if (follow) {
+    (target === page ? document.body : target).scrollIntoView();
+    page.querySelector("h2").focus({ preventScroll: true });
+  }
+  follow = false;
+}
+
+// Hides the rows of a page that lack a word of the filter or are of another budget, and boards left without rows.
+function choose(page, query) {
+  const typed = query.get("filter") ?? "", only = query.get("budget") ?? "";
+  const words = typed.toLowerCase().split(/\s+/).filter(Boolean);
+  if (filter.value !== typed) filter.value = typed;
+  budget.value = only;
+  const boards = [...page.querySelectorAll("article")], count = [0, 0];
+  byId("choose").hidden = page.id === "run" || !boards.length;
+  for (const board of boards) {
+    const column = [...board.querySelectorAll("th")].findIndex(head => head.textContent === "Budget");
+    const title = board.querySelector("h3")?.textContent ?? "", rows = [...board.querySelectorAll("tbody tr")];
+    for (const row of rows) {
+      const text = `${title} ${row.textContent}`.toLowerCase();
+      const size = board.dataset.budget ?? row.cells[column]?.textContent;
+      row.hidden = !(words.every(word => text.includes(word)) && (!only || size === only));
+      count[row.hidden ? 1 : 0] += 1;
+    }
+    board.hidden = rows.length > 0 && rows.every(row => row.hidden);
+  }
+  byId("count").textContent = words.length || only ? `${count[0]} of ${count[0] + count[1]} rows` : "";
+}
+
+// The view of one record.
+function run(id) {
+  const record = records.get(id);
+  if (!record) return [h("h2", { tabindex: -1 }, "No such run"), h("p", {}, `There is no record ${id} here.`)];
+  const { training, curves } = data.runs[record.run];
+  const others = data.records.filter(other => other.row === record.row && other !== record);
+  const links = others.map(other => h("li", {}, h("a", { href: `#run/${encodeURIComponent(other.id)}` }, other.label)));
+  return [
+    h("h2", { tabindex: -1 }, record.method),
+    h("p", record.result ? {} : { class: "warning" }, record.budget),
+    ...record.warnings.map(text => h("p", { class: "warning" }, `Warning: ${text}`)),
+    list(Object.entries(record.facts)),
+    ...(links.length ? [h("h3", {}, "Other evaluations of this row"), h("ul", {}, ...links)] : []),
+    h("h3", {}, "Accuracies"), accuracies(record),
+    h("h3", {}, "Training curves"), ...charts(curves),
+    h("h3", {}, "Configuration and provenance"),
+    fold("Training configuration", [...leaves(training)]),
+    fold("Provenance", [...leaves(record.provenance)], { open: "" }),
+  ];
+}
+
+const list = pairs => h("dl", {}, ...pairs.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+
+const fold = (title, pairs, open = {}) => h("details", { class: "plain", ...open }, h("summary", {}, title),
+  pairs.length ? list(pairs) : h("p", {}, "None is kept: these weights were trained elsewhere."));
+
+function* leaves(value, path = "") {
+  const inner = value !== null && typeof value === "object" && !Array.isArray(value);
+  if (!inner) yield [path, typeof value === "string" ? value : JSON.stringify(value)];
+  else for (const [key, part] of Object.entries(value)) yield* leaves(part, path ? `${path}.${key}` : key);
+}
+
+function accuracies(record) {
+  const heads = [["l", ""], ["r", "Accuracy (%)"], ["r", "95 % interval"], ["l", "0 to 100 %"], ["r", "Seconds"]];
+  const rows = record.accuracies.map(({ name, percent, interval, text, seconds }) => h("tr", {},
+    h("th", { scope: "row", class: "l" }, name), h("td", { class: "r" }, percent.toFixed(2)),
+    h("td", { class: "r" }, text ?? NONE), h("td", { class: "l" }, bar(percent, interval ?? [percent, percent])),
+    h("td", { class: "r" }, seconds?.toFixed(1) ?? NONE)));
+  return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Accuracies" }, h("table", {},
+    h("thead", {}, h("tr", {}, ...heads.map(([side, text]) => h("th", { scope: "col", class: side }, text)))),
+    h("tbody", {}, ...rows)));
+}
+
+const bar = (percent, [low, high]) => s("svg", { class: "bar", viewBox: "0 0 100 10", preserveAspectRatio: "none",
+  "aria-hidden": true },
+  s("rect", { width: 100, height: 10, class: "track" }), s("rect", { width: percent, height: 10, class: "value" }),
+  s("path", { d: `M${low} 5H${high}M${low} 2.5V7.5M${high} 2.5V7.5`, class: "whisker" }));
+
+// One chart of all accuracies, and one of each other metric.
+function charts(curves) {
+  const { epoch, ...metrics } = curves;
+  const names = Object.keys(metrics).filter(name => metrics[name].some(value => value !== null));
+  if (!names.length) return [h("p", {}, "None are kept beside this record.")];
+  const series = (name, scale = 1) => ({ name, colour: "#CC79A7", ...data.metrics[name],
+    points: metrics[name].flatMap((value, i) => value === null ? [] : [[epoch[i], scale * value]]) });
+  const drawn = names.filter(name => name in data.metrics), others = names.filter(name => !(name in data.metrics));
+  const rest = others.sort((a, b) => (b === "loss") - (a === "loss"));
+  return [h("div", { class: "charts" },
+    ...(drawn.length ? [chart("accuracy (%)", drawn.map(name => series(name, 100)))] : []),
+    ...rest.map(name => chart(name.replaceAll("_", " "), [series(name)])))];
+}
+
+// About five round numbers from low to high.
+function ticks(low, high) {
+  const rough = (high - low) / 5 || Math.abs(high) || 1, ten = 10 ** Math.floor(Math.log10(rough));
+  const step = ten * [1, 2, 5, 10].find(factor => factor * ten >= rough * 0.999);
+  const first = Math.floor(low / step + 1e-9), last = Math.max(first + 1, Math.ceil(high / step - 1e-9));
+  return Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(6)));
+}
+
+const dash = dashed => dashed ? { "stroke-dasharray": "5 3" } : {};
+
+function chart(title, series) {
+  const points = series.flatMap(({ points }) => points), [xs, ys] = [0, 1].map(i => points.map(point => point[i]));
+  const span = values => ticks(Math.min(...values), Math.max(...values)), [across, up] = [span(xs), span(ys)];
+  const x = value => 48 + 420 * (value - across[0]) / (across.at(-1) - across[0]);
+  const y = value => 190 - 180 * (value - up[0]) / (up.at(-1) - up[0]);
+  const text = (value, attributes) => s("text", attributes, String(value));
+  const lines = series.map(({ name, colour, dashed, points }) => s("g", { stroke: colour, fill: colour },
+    s("polyline", { points: points.map(p => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join(" "), fill: "none",
+      ...dash(dashed) }),
+    ...points.map(([epoch, value]) => s("circle", { cx: x(epoch), cy: y(value), r: 3 },
+      s("title", {}, `${name}, epoch ${epoch}: ${Number(value.toPrecision(5))}`)))));
+  const key = series.map(({ name, colour, dashed }) => h("li", {},
+    s("svg", { viewBox: "0 0 24 8", "aria-hidden": true },
+      s("path", { d: "M0 4H24", stroke: colour, ...dash(dashed) })), name));
+  return h("figure", {}, h("figcaption", {}, title),
+    s("svg", { viewBox: "0 0 480 226", role: "img", "aria-label": `${title} by epoch` },
+      ...up.map(value => s("path", { class: "grid", d: `M48 ${y(value)}H468` })),
+      ...up.map(value => text(value, { x: 42, y: y(value) + 4, "text-anchor": "end" })),
+      ...across.map(value => text(value, { x: x(value), y: 206, "text-anchor": "middle" })),
+      text("epoch", { x: 258, y: 222, "text-anchor": "middle" }), ...lines),
+    ...(series.length > 1 ? [h("ul", { class: "key" }, ...key)] : []));
+}
+
+const chosen = replace => {
+  const { place, query } = address();
+  for (const { id, value } of [filter, budget]) if (value) query.set(id, value); else query.delete(id);
+  go(place || "leaderboards", query, replace);
+};
+filter.addEventListener("input", () => chosen(true));
+budget.addEventListener("change", () => chosen(false));
+addEventListener("click", event => {
+  const link = event.target.closest("a");
+  follow = link !== null && link.hash !== location.hash;
+});
+addEventListener("hashchange", show);
+show();

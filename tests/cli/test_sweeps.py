@@ -1,0 +1,160 @@
+"""Sweep files and scripts stand for runs that can run; a search goes by the objective and over what fails."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from dkl.build import preflight
+from dkl.cli.hydra_app import jobs
+from dkl.config import compose_config
+from dkl.models import create_model
+from dkl.training import objective
+from tests.cli.common import call
+from tests.training.common import TINY, finish, start
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+FILES = sorted((CHECKOUT / "configs" / "sweep").glob("*.yaml"))
+SCRIPTS = sorted((CHECKOUT / "scripts" / "sweeps").glob("*.sh"))
+KEYS = {"project", "program", "method", "metric", "parameters", "command", "run_cap"}
+"""Those of wandb's sweep files that ours use."""
+
+
+def extremes(parameter: dict[str, Any]) -> tuple[Any, Any]:
+    """The first and the last value that a sweep may try."""
+    if "values" in parameter:
+        return parameter["values"][0], parameter["values"][-1]
+    assert parameter["distribution"] in ("uniform", "log_uniform_values")
+    assert 0 < parameter["min"] < parameter["max"]
+    return float(parameter["min"]), float(parameter["max"])
+
+
+def expanded(sweep: dict[str, Any], values: dict[str, Any]) -> list[str]:
+    """The command line of a run as wandb's agent makes it."""
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+    macros = create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})
+    macros |= {"env": ["/usr/bin/env"], "program": [sweep["program"]]}
+    line: list[str] = []
+    for word in create_sweep_command(list(sweep["command"])):
+        line += macros[word[2:-1]] if word.startswith("${") and word.endswith("}") else [word]
+    return line
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_wandb_sweep_stands_for_runs_that_can_run(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEACHER", str(tmp_path))
+    sweep = yaml.safe_load(path.read_text())
+    assert set(sweep) <= KEYS
+    assert sweep["method"] in ("grid", "random", "bayes")
+    assert sweep["metric"]["goal"] == "maximize"
+    for end in (0, 1):
+        values = {name: extremes(parameter)[end] for name, parameter in sweep["parameters"].items()}
+        env, program, command, *overrides = expanded(sweep, values)
+        assert (env, program, command) == ("/usr/bin/env", "dkl", "train")
+        cfg = compose_config("train", overrides)
+        assert cfg.logger._target_ == "dkl.loggers.WandbLogger"
+        for name, value in values.items():
+            node, _, key = name.rpartition(".")
+            assert (cfg[node] if node else cfg)[key] == value  # a leaf, and nothing of the recipe overrides it
+        measured = {"test_accuracy"} | ({"average_test_accuracy"} if cfg.averaging else set())
+        measured |= {"best_robust_accuracy"} if cfg.selection.holdout and cfg.selection.every else set()
+        assert sweep["metric"]["name"] in measured
+        if "teacher" in cfg.task:  # any weights that fit will do
+            assert cfg.task.teacher.run == str(tmp_path)
+            teacher = create_model(cfg.task.teacher.name, cfg.data.num_classes, cfg.data.shape[0])
+            torch.save(teacher.state_dict(), tmp_path / "teacher.pt")
+            cfg.task.teacher.run, cfg.task.teacher.checkpoint = None, str(tmp_path / "teacher.pt")
+        preflight(cfg)
+
+
+def test_there_are_sweeps_and_scripts() -> None:
+    assert FILES
+    assert {path.stem for path in SCRIPTS} == {"grid", "search", "slurm"}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_what_a_script_does_by_itself_can_run(script: Path, tmp_path: Path) -> None:
+    program = tmp_path / "dkl"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > arguments\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", str(script)], cwd=tmp_path, env=env, check=True, timeout=60)
+    command, multirun, *overrides = (tmp_path / "arguments").read_text().splitlines()
+    assert (command, multirun) == ("train", "-m")
+    every = jobs(overrides)
+    assert len(every) > 1
+    for one in (every[0], every[-1]):
+        preflight(compose_config("train", one))
+
+
+def test_an_interval_stands_for_its_ends() -> None:
+    line = ["loss.wmse_weight=tag(log, interval(4.5, 40.5))", "seed=1", "task.temperature=choice(1,2)", "hydra.x=1"]
+    assert jobs(line) == [
+        [f"loss.wmse_weight={weight}", "seed=1", f"task.temperature={temperature}"]
+        for weight in (4.5, 40.5)
+        for temperature in (1, 2)
+    ]
+
+
+def test_an_interval_that_nothing_searches_names_the_mend(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["-m"], []):
+        ended = call(capsys, "train", *arguments, "loss.wmse_weight=interval(1,2)")
+        assert ended.status == 2
+        assert "-m hydra/sweeper=optuna" in ended.err
+    ended = call(capsys, "train", "-m", "hydra/sweeper=optuna", "loss.wmse_weight=interval(-1,2)")
+    assert (ended.status, ended.out) == (2, "")
+    assert "wmse_weight=-1" in ended.err
+
+
+def test_the_objective_is_held_out_robustness_else_test_accuracy(tmp_path: Path) -> None:
+    assert objective(tmp_path) is None
+    (tmp_path / "metrics.jsonl").write_text('{"test_accuracy": 0.9}\n{"epoch": 2, "test_accuracy": 0.5}\n')
+    assert objective(tmp_path) == 0.5
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"test_accuracy": 0.7, "robust_accuracy": 0.1, "best_robust_accuracy": 0.25}\n')
+    assert objective(tmp_path) == 0.25
+
+
+SMALL = (*TINY, "trainer.epochs=1", "attack.steps=1")
+
+
+def run_script(name: str, folder: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    script = 'PATH="$1:$PATH"; shift; exec bash "$@"'
+    here = str(Path(sys.executable).parent)
+    words = [here, str(CHECKOUT / "scripts" / "sweeps" / name), *arguments]
+    code = f"import os, sys; os.execvp('bash', ['bash', '-c', {script!r}, 'bash', *sys.argv[1:]])"
+    return start(["-c", code, *words], folder, **environment)
+
+
+def test_a_search_passes_over_what_fails_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    line = [*SMALL, "data.train_size=64,5000", "loss.wmse_weight=tag(log, interval(4.0, 40.0))"]  # digits are fewer
+    search = run_script("search.sh", tmp_path, *line, TRIALS="4", FOLDER="found")
+    out, err = search.communicate(timeout=600)
+    assert search.returncode == 2, err
+    assert "data.train_size" in err
+    trained = err.count(": done, ")
+    assert 0 < trained < 4
+    best = yaml.safe_load((tmp_path / "found" / "optimization_results.yaml").read_text())
+    assert yaml.safe_load(out) == best
+    assert best["best_params"]["data.train_size"] == 64
+    folders = [path for path in (tmp_path / "results" / "runs").iterdir() if (path / "metrics.jsonl").exists()]
+    assert best["best_value"] == max(value for folder in folders if (value := objective(folder)) is not None)
+    again = run_script("search.sh", tmp_path, *line, TRIALS="4", FOLDER="found")
+    assert again.communicate(timeout=600)[1].count("already trained") == trained
+
+
+def test_a_grid_runs_beside_itself(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    finish(run_script("grid.sh", tmp_path, *SMALL, "seed=0,1", JOBS="2"))
+    folders = sorted(path.name for path in (tmp_path / "results" / "runs").iterdir() if path.is_dir())
+    assert [name[:-8] for name in folders] == [f"digits-small_cnn-ikl-s{seed}-" for seed in (0, 1)]

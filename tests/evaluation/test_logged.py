@@ -1,0 +1,113 @@
+"""An evaluation is a wandb run beside its training's: in its group, with the record's figures, tables and pictures."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dkl.config import compose_config
+from dkl.evaluation import evaluate
+from dkl.evaluation.pictures import collect
+from tests.evaluation.common import only_record, tiny_run
+from tests.wandb_log import OFFLINE, apart, config, history, inspect, runs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with apart(tmp_path_factory.mktemp("wandb")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_run(tmp_path_factory.mktemp("run"), *OFFLINE, "seed=2")
+
+
+def asked(run: Path, results: Path, *overrides: str) -> Any:
+    common = [f"run={run}", f"paths.results={results}", "eps=0.06", "n=20", "threads=1"]
+    return compose_config("evaluate", [*common, "attacks=[pgd-2,cw-2]", *overrides])
+
+
+def newest(run: Path) -> Path:
+    return runs(run)[-1]
+
+
+def test_it_tells_what_its_record_says(run: Path, tmp_path: Path) -> None:
+    collect(asked(run, tmp_path, "attacks=pgd-2"))
+    evaluate(asked(run, tmp_path, "label=named for this"))
+    record, flags = only_record(tmp_path)
+    training, told = runs(run)[0], newest(run)
+    (one,), (other) = inspect(training, "run"), inspect(told, "run")[0]
+    assert (one["job_type"], other["job_type"]) == ("train", "evaluate")
+    assert one["run_group"] == other["run_group"]
+    assert other["run_id"] != one["run_id"]
+    assert other["tags"] == ["named for this", "CE", "digits", "own"]
+    assert config(told)["evaluation"] == {
+        "attacks": "pgd-2, cw-2", "norm": "linf", "eps": 0.06, "eps_text": "0.06", "n": 20, "batch_size": 200,
+        "seed": 0, "weights": "last",
+    }  # fmt: skip
+    assert config(told)["seed"] == 2
+    (row,) = history(told)
+    assert (row["clean"], row["robust"]) == (record.clean, record.robust)
+
+    def table(name: str) -> list[list[Any]]:
+        return json.loads((told / "files" / row[name]["path"]).read_text())["data"]
+
+    assert [line[:2] for line in table("attacks")] == [
+        ["none", record.clean],
+        *([name, result.robust] for name, result in record.per_attack.items()),
+    ]
+    classes = table("classes")
+    images = np.array([line[1] for line in classes])
+    assert images.sum() == len(flags["clean"]) == 20
+    for column, expected in ((2, record.clean), (3, record.robust)):
+        assert np.dot([line[column] for line in classes], images) / 20 == pytest.approx(expected)
+    picture = row["images/pgd-2"]
+    assert (picture["width"], picture["height"]) == (5 * 8, 3 * 8)  # five images; natural, adversarial, change
+    assert inspect(told, "exit")[0]["exit_code"] == 0
+
+
+def test_it_is_told_once_and_also_when_its_record_was_there_before(run: Path, tmp_path: Path) -> None:
+    before = runs(run)
+    cfg = asked(run, tmp_path, "n=10")
+    cfg.logger = {}
+    evaluate(cfg)
+    assert runs(run) == before
+    for _ in range(2):
+        evaluate(asked(run, tmp_path, "n=10"))
+    (new,) = set(runs(run)) - set(before)
+    assert history(new)[0]["clean"] == only_record(tmp_path)[0].clean
+
+
+def test_one_that_fails_is_told_as_failed_and_later_whole(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dkl.evaluation.logged._figures", fails)  # the record is written by then
+        with pytest.raises(OSError, match="disk full"):
+            evaluate(asked(run, tmp_path, "n=15"))
+    failed = newest(run)
+    evaluate(asked(run, tmp_path, "n=15"))
+    again = newest(run)
+    assert [inspect(part, "exit")[0]["exit_code"] for part in (failed, again)] == [1, 0]
+    assert len({inspect(part, "run")[0]["run_id"] for part in (failed, again)}) == 1
+    assert history(again)[0]["robust"] == only_record(tmp_path)[0].robust
+
+
+def test_anyones_weights_report_where_they_are_asked_to(run: Path, tmp_path: Path) -> None:
+    given = [f"checkpoint={run / 'checkpoint.pt'}", "model=small_cnn", "data=digits", "label=theirs", *OFFLINE]
+    cfg = compose_config("evaluate", [*given, f"paths.results={tmp_path}", "attacks=none", "n=20", "threads=1"])
+    evaluate(cfg)
+    (told,) = runs(tmp_path / "runs" / "evaluations")
+    (said,) = inspect(told, "run")
+    assert (said["job_type"], said["tags"]) == ("evaluate", ["theirs", "digits", "own"])
+    assert said["run_group"].startswith("theirs-")
+    (row,) = history(told)
+    assert row["clean"] == only_record(tmp_path)[0].clean
+    assert "robust" not in row

@@ -1,0 +1,153 @@
+"""Comparisons in pairs against binomial sums, formulas written out, and simulated seeds and images."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from dkl.errors import UserError
+from dkl.reporting.compare import Comparison, compare
+from dkl.reporting.measured import Measured
+from tests.reporting.factories import flags_of, make_record
+
+T_2, T_3 = 4.302652730, 3.182446305
+"""Student's 97.5 % quantiles with 2 and 3 degrees of freedom, from a printed table."""
+
+Flags = NDArray[np.bool_]
+
+
+def run(name: str, images: Sequence[Flags], **about: Any) -> tuple[dict[int, Measured], dict[str, Flags]]:
+    """A row measured at seeds 0, 1, … on ``images``, one array of flags a seed, and those by record."""
+    cells, right = {}, {}
+    for seed, flags in enumerate(images):
+        record = make_record(id=f"{name}{seed}", seed=seed, n=len(flags), **about)
+        cells[seed] = Measured(float(flags.mean()), (record,), (("clean", *record.attacks),))
+        right[record.id] = flags
+    return cells, right
+
+
+def compared(ones: Sequence[Flags], others: Sequence[Flags]) -> Comparison:
+    one, right = run("one", ones)
+    other, more = run("other", others)
+    return compare(one, other, flags_of(right | more))
+
+
+def images(both: int, won: int, lost: int, neither: int) -> tuple[Flags, Flags]:
+    """Flags of two rows on as many images as are told."""
+    kinds = np.repeat([0, 1, 2, 3], [both, won, lost, neither])
+    return kinds <= 1, (kinds == 0) | (kinds == 2)
+
+
+def tail(won: int, total: int, share: float) -> float:
+    """P(X >= won) for X ~ Binomial(total, share)."""
+    return sum(math.comb(total, k) * share**k * (1 - share) ** (total - k) for k in range(won, total + 1))
+
+
+@given(won=st.integers(0, 40), lost=st.integers(0, 40), both=st.integers(0, 30), neither=st.integers(0, 30))
+def test_one_seed_is_mcnemars_exact_test(won: int, lost: int, both: int, neither: int) -> None:
+    assume(won + lost)
+    total, n = won + lost, won + lost + both + neither
+    one, other = images(both, won, lost, neither)
+    found = compared([one], [other])
+    assert found.test == "McNemar's exact test"
+    assert (found.n, found.seeds) == (n, (0,))
+    assert found.difference == pytest.approx((won - lost) / n)
+    assert found.p == pytest.approx(min(1.0, 2 * tail(max(won, lost), total, 0.5)))
+    low, high = ((bound * n / total + 1) / 2 for bound in (found.low, found.high))
+    if won:
+        assert tail(won, total, low) == pytest.approx(0.025)
+    if lost:
+        assert 1 - tail(won + 1, total, high) == pytest.approx(0.025)
+    assert found.separates == (found.p < 0.05)
+
+
+def test_the_same_images_right_tell_no_difference() -> None:
+    one, _ = images(5, 3, 0, 2)
+    found = compared([one], [one])
+    assert (found.difference, found.low, found.high, found.p, found.separates) == (0, 0, 0, 1, False)
+
+
+def test_several_seeds_sum_the_errors_of_seeds_and_images() -> None:
+    rng = np.random.default_rng(1)
+    ones, others = rng.random((2, 3, 50)) < np.array([0.8, 0.5])[:, None, None]
+    found = compared(list(ones), list(others))
+    by_seed = [a.mean() - b.mean() for a, b in zip(ones, others, strict=True)]
+    by_image = [sum(float(a[i]) - float(b[i]) for a, b in zip(ones, others, strict=True)) / 3 for i in range(50)]
+    mean = sum(by_seed) / 3
+    seeds = sum((value - mean) ** 2 for value in by_seed) / 2 / 3
+    single = sum((value - mean) ** 2 for value in by_image) / 49 / 50
+    degrees = (seeds + single) ** 2 / (seeds**2 / 2 + single**2 / 49)
+    half = (found.high - found.low) / 2
+    assert found.difference == pytest.approx(mean)
+    assert (found.low + found.high) / 2 == pytest.approx(mean)
+    assert student_cdf(half / math.sqrt(seeds + single), degrees) == pytest.approx(0.975, abs=1e-6)
+    assert 1 - student_cdf(abs(mean) / math.sqrt(seeds + single), degrees) == pytest.approx(found.p / 2, abs=1e-6)
+
+
+def student_cdf(t: float, degrees: float) -> float:
+    """Student's distribution function for t >= 0, by the trapezoidal rule on its density."""
+    scale = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(degrees * math.pi)
+    points = np.linspace(0, t, 200_001)
+    return 0.5 + float(np.trapezoid(scale * (1 + points**2 / degrees) ** (-(degrees + 1) / 2), points))
+
+
+@pytest.mark.parametrize("quantile", [T_2, T_3])
+def test_without_flags_it_is_the_paired_t_test(quantile: float) -> None:
+    differences = [0.01, 0.03, 0.02, 0.05][: 3 if quantile == T_2 else 4]
+    one, other = (
+        {
+            seed: Measured(0.3 + add * difference, (make_record(seed=seed),))
+            for seed, difference in enumerate(differences)
+        }
+        for add in (1, 0)
+    )
+    found = compare(one, other, lambda record: {})
+    mean = sum(differences) / len(differences)
+    spread = math.sqrt(sum((value - mean) ** 2 for value in differences) / (len(differences) - 1) / len(differences))
+    assert (found.low, found.high) == pytest.approx((mean - quantile * spread, mean + quantile * spread))
+    assert found.test == "paired t test over seeds"
+
+
+@pytest.mark.parametrize("truth", [0.0, 0.04])
+def test_the_interval_covers_what_is_true_of_all_seeds_and_images(truth: float) -> None:
+    """Seeds and images both move accuracy here; an interval over the one alone would miss far more often than 5 %."""
+    rng = np.random.default_rng(3)
+    covered, trials = 0, 400
+    for _ in range(trials):
+        luck = rng.normal(0, 0.01, (2, 4, 1)) + rng.uniform(-0.3, 0.3, (2, 1, 150))
+        chance = 0.5 + luck + np.array([truth, 0])[:, None, None]
+        ones, others = rng.random((2, 4, 150)) < chance
+        found = compared(list(ones), list(others))
+        covered += found.low <= truth <= found.high
+    assert 0.935 <= covered / trials <= 0.995
+
+
+def test_the_other_way_round_is_the_opposite() -> None:
+    rng = np.random.default_rng(0)
+    for seeds in (1, 3):
+        ones, others = (list(rng.random((seeds, 60)) < share) for share in (0.7, 0.4))
+        found, back = compared(ones, others), compared(others, ones)
+        assert (back.difference, back.low, back.high) == pytest.approx((-found.difference, -found.high, -found.low))
+        assert back.p == pytest.approx(found.p)
+
+
+def test_only_seeds_on_the_same_images_are_paired() -> None:
+    one, right = run("one", [np.array([True, False]), np.array([True, True])])
+    other, more = run("other", [np.array([False, False])])
+    assert compare(one, other, flags_of(right | more)).seeds == (0,)
+    elsewhere, _ = run("other", [np.array([False, False])], data_sha256="e" * 64)
+    with pytest.raises(UserError, match="same test images"):
+        compare(one, elsewhere, flags_of(right | more))
+    with pytest.raises(UserError, match="no flags"):
+        compare(one, other, lambda record: {})
+
+
+def test_equal_differences_leave_nothing_to_judge_by() -> None:
+    one, other = ({seed: Measured(value, (make_record(seed=seed),)) for seed in (0, 1)} for value in (0.4, 0.3))
+    with pytest.raises(UserError, match="no spread"):
+        compare(one, other, lambda record: {})

@@ -1,0 +1,109 @@
+"""Which evaluation of a run a column of the paper's tables takes, and what it makes of several columns."""
+
+from typing import Any
+
+import pytest
+
+from dkl.manifests import Column
+from dkl.records import Record
+from dkl.reporting.measured import measure
+from tests.reporting.factories import make_record
+
+COLUMNS = {
+    "clean": Column(title="Clean", metric="clean"),
+    "aa": Column(title="AutoAttack", metric="robust"),
+    "aa4": Column(title="AA 4/255", metric="robust", eps="4/255"),
+    "pgd": Column(title="PGD-20", metric="robust", attacks="pgd-20"),
+    "mean": Column(title="Mean", metric="mean", of=("aa", "aa4")),
+    "worst": Column(title="Worst", metric="min", of=("aa", "pgd")),
+    "top1": Column(title="Top-1", metric="top1"),
+    "top5": Column(title="Top-5", metric="top5"),
+    "best": Column(title="Best epoch", metric="best"),
+    "few": Column(title="Few", metric="few"),
+    "time": Column(title="Step", metric="step_seconds", unit="s"),
+    "gain": Column(title="Gain", metric="paper"),
+}
+DATA = {"data": {"eps": "8/255"}}
+AVERAGED = {**DATA, "averaging": {"decay": 0.9}}
+SELECTED = {**AVERAGED, "selection": {"every": 5}}
+
+
+def evaluated(**overrides: Any) -> Record:
+    """An evaluation of a run on data whose customary radius is 8/255."""
+    return make_record(**{"training": DATA, **overrides})
+
+
+def values(records: list[Record], key: str) -> dict[int, float]:
+    """The column by seed."""
+    return {seed: found.value for seed, found in measure(records, key, COLUMNS).items()}
+
+
+def at(eps: int, **overrides: Any) -> Record:
+    return evaluated(**{"id": f"at{eps}", "eps": eps / 255, "eps_text": f"{eps}/255", **overrides})
+
+
+def test_a_column_takes_its_own_radius_attacks_and_norm() -> None:
+    pgd = evaluated(id="pgd", attacks=["pgd-20"], robust=0.4)
+    other = evaluated(id="l2", norm="L2", robust=0.6)
+    records = [at(8, robust=0.3), at(4, robust=0.5), pgd, other]
+    assert values(records, "aa") == {0: 0.3}
+    assert values(records, "aa4") == {0: 0.5}
+    assert values(records, "pgd") == {0: 0.4}
+    assert values([pgd, other], "aa") == {}
+
+
+def test_mean_and_worst_are_of_seeds_that_have_every_part() -> None:
+    records = [at(8, robust=0.3), at(4, robust=0.5), at(8, id="one more", seed=1, robust=0.2)]
+    assert values(records, "mean") == {0: pytest.approx(0.4)}
+    assert [record.id for record in measure(records, "mean", COLUMNS)[0].records] == ["at8", "at4"]
+    assert values([*records, evaluated(id="pgd", attacks=["pgd-20"], robust=0.25)], "worst") == {0: 0.25}
+
+
+@pytest.mark.parametrize(
+    ("training", "kept"),
+    [(DATA, "last"), (AVERAGED, "average"), (SELECTED, "best"), ({**DATA, "averaging": None}, "last")],
+)
+def test_the_weights_are_those_the_recipe_keeps(training: dict[str, Any], kept: str) -> None:
+    accuracies = {"last": 0.1, "average": 0.2, "best": 0.3}
+    records = [
+        evaluated(id=which, weights=f"{which} epoch 9", robust=robust, training=training)
+        for which, robust in accuracies.items()
+    ]
+    assert values(records, "aa") == {0: accuracies[kept]}
+    assert values([record for record in records if record.id != kept], "aa") == {}
+
+
+def test_the_most_images_count_and_of_equals_the_newest() -> None:
+    few = evaluated(id="few", n=500, robust=0.5, created="2030-01-01T00:00:00Z")
+    old, new = (
+        evaluated(id=year, robust=robust, created=f"{year}-01-01T00:00:00Z")
+        for year, robust in (("2025", 0.3), ("2026", 0.2))
+    )
+    assert values([few, old, new], "aa") == values([new, old, few], "aa") == {0: 0.2}
+
+
+def test_seeds_of_one_column_are_all_on_the_same_images() -> None:
+    """Of two sets of images as large, the one with more seeds; the other's seeds are left out, not averaged in."""
+    records = [evaluated(id=str(seed), seed=seed, data_sha256=("e" if seed == 2 else "d") * 64) for seed in (2, 1, 0)]
+    assert list(values(records, "aa")) == [0, 1]
+
+
+def test_accuracy_alone_and_accuracy_under_attack_are_told_apart() -> None:
+    shots = {"many": 0.8, "few": 0.2}
+    alone = evaluated(
+        id="alone", attacks=[], clean=0.7, top5=0.9, best=0.72, best_epoch=3, shots=shots, step_seconds=0.5
+    )
+    attacked = evaluated(id="attacked", clean=0.6)
+    records = [alone, attacked]
+    assert values(records, "top1") == {0: 0.7}
+    assert values(records, "clean") == {0: 0.6}
+    assert [values(records, key)[0] for key in ("top5", "best", "few", "time")] == [0.9, 0.72, 0.2, 0.5]
+    assert values(records, "gain") == {}
+
+
+def test_what_an_image_must_withstand_is_told() -> None:
+    cells = measure([at(8), at(4)], "aa", COLUMNS)
+    assert cells[0].flags == (("clean", "apgd-ce", "apgd-t", "fab-t", "square"),)
+    assert measure([at(8)], "clean", COLUMNS)[0].flags == (("clean",),)
+    assert len(measure([at(8), at(4)], "mean", COLUMNS)[0].flags) == 2
+    assert measure([at(8), evaluated(id="pgd", attacks=["pgd-20"])], "worst", COLUMNS)[0].flags == ()

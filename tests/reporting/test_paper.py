@@ -1,0 +1,213 @@
+"""The paper's tables with ours beside them: whose run a record is, what a cell says, and what is never mixed."""
+
+import csv
+import io
+import json
+import statistics
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dkl.manifests import identities, load, names
+from dkl.manifests.manifest import Claim
+from dkl.records import Record
+from dkl.reporting.formats import to_csv, to_html, to_latex, to_markdown
+from dkl.reporting.paper import blank, paper_boards
+from dkl.reporting.paper_board import PaperBoard
+from tests.reporting.factories import flags_of, make_record, make_run, no_flags, trained
+
+TABLE, ROW, OTHER = "table-02", "ikl-basic", "awp-basic"
+T_2 = 4.302652730
+"""Student's 97.5 % quantile with 2 degrees of freedom, from a printed table."""
+
+
+def boards(records: list[Record], *manifests: str, load_flags: Any = no_flags, smoke: bool = False) -> list[PaperBoard]:
+    return paper_boards([load(name) for name in manifests or (TABLE,)], records, load_flags, smoke)
+
+
+def board(records: list[Record], manifest: str = TABLE, **options: Any) -> PaperBoard:
+    """The only board of ``records``."""
+    (found,) = boards(records, manifest, **options)
+    return found
+
+
+def cells(found: PaperBoard, row: str) -> dict[str, str]:
+    """A row's cells for people, by header."""
+    place = [one.row.name for one in found.rows].index(row)
+    table = found.table()
+    return dict(zip(table.header, table.rows[place], strict=True))
+
+
+def plain(found: PaperBoard) -> dict[str, dict[str, str]]:
+    """The CSV read back: cells by row and header."""
+    return {row["row"]: row for row in csv.DictReader(io.StringIO(to_csv(found.data())))}
+
+
+def seeds(robust: list[float], **overrides: Any) -> list[Record]:
+    return [make_run(TABLE, ROW, seed=seed, robust=value, **overrides) for seed, value in enumerate(robust)]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "row", "budget"),
+    [
+        (TABLE, ROW, "smoke"),
+        (TABLE, "ikl-autoaug", "mini"),
+        (TABLE, "dm-50m", "paper"),
+        ("table-09", "tau-1", "smoke"),
+        ("table-13", "resnet56-resnet20-ikl", "smoke"),
+        ("official-extra", "cifar100-gkl", "mini"),
+    ],
+)
+def test_a_run_of_a_row_is_known_by_what_it_trains(manifest: str, row: str, budget: str) -> None:
+    """Also after its record was a file, whatever its method is called, on another device, at any seed."""
+    kept = json.loads(json.dumps(make_run(manifest, row, budget=budget, seed=5).training))
+    kept["trainer"] |= {"devices": 4, "precision": "amp"}
+    run = make_run(manifest, row, budget=budget, seed=5, training=kept, method="whatever")
+    found = board([run], manifest, smoke=True)
+    assert found.budget == budget
+    assert {one.row.name: [record.id for record in one.records] for one in found.rows if one.records} == {row: [run.id]}
+    assert any("trainer.devices=4 (seed 5)" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("key", ["loss", "optimizer", "data", "attack", "task"])
+def test_a_run_of_other_settings_is_of_no_row(key: str) -> None:
+    content = trained(TABLE, ROW, "mini")
+    other = make_run(TABLE, ROW, training=content | {key: content[key] | {"changed": 1}})
+    assert boards([other]) == []
+
+
+def test_foreign_weights_and_unknown_settings_are_of_no_row() -> None:
+    assert boards([make_run(TABLE, ROW, seed=None)]) == []
+    assert boards([make_record(budget="mini"), make_record(budget="mini", training={"data": {}}, id="b")]) == []
+    assert boards([replace(make_run(TABLE, ROW), budget="own")]) == []
+
+
+def test_one_run_stands_in_every_table_that_has_it() -> None:
+    found = boards([make_run(TABLE, ROW)], "table-02", "table-07", "table-08", "table-11")
+    rows = {one.name: [row.row.name for row in one.rows if row.records] for one in found}
+    assert rows == {"table-02-mini": ["ikl-basic"], "table-07-mini": ["alpha-5"], "table-08-mini": ["beta-5"]}
+
+
+def test_what_is_not_composed_could_not_have_been_of_a_record() -> None:
+    """Rows are ruled out by what their overrides say; a record of each row at once is still found in each."""
+    manifest = load("table-09")
+    records = [make_run("table-09", row.name) for row in manifest.runnable]
+    found = board(records, "table-09")
+    assert [[record.id for record in row.records] for row in found.rows] == [[record.id] for record in records]
+    assert len(set(identities(manifest, "mini").values())) == len(records)
+
+
+def test_seeds_are_a_mean_with_its_spread_and_students_interval() -> None:
+    robust = [0.301, 0.312, 0.327]
+    found = board(seeds(robust, budget="paper"))
+    mean, std = statistics.fmean(robust), statistics.stdev(robust)
+    half = T_2 * std / 3**0.5
+    shown = cells(found, ROW)
+    expected = f"{100 * mean:.2f} ± {100 * std:.2f} [{100 * (mean - half):.1f}, {100 * (mean + half):.1f}]"
+    assert shown["AutoAttack, ours (%)"] == expected
+    assert shown["AutoAttack, paper (%)"] == "31.91"
+    assert shown["AutoAttack, difference"] == f"{100 * mean - 31.91:+.2f}"
+    assert (shown["n"], shown["Seeds"]) == ("10000", "3 (0, 1, 2)")
+    numbers = plain(found)[ROW]
+    for name, value in (("mean", mean), ("std", std), ("low", mean - half), ("high", mean + half)):
+        assert float(numbers[f"autoattack_{name}"]) == pytest.approx(100 * value, abs=0.0051), name
+    assert float(numbers["autoattack_difference"]) == pytest.approx(100 * mean - 31.91, abs=0.0051)
+    assert (numbers["autoattack_paper"], numbers["autoattack_seeds"], numbers["seed_list"]) == ("31.91", "3", "0 1 2")
+
+
+def test_one_seed_has_the_interval_of_its_images() -> None:
+    shown = cells(board([make_run(TABLE, ROW, clean=0.655, robust=0.32)]), ROW)
+    n, p, z = 10_000, 0.32, 1.959963984540054
+    low, high = sorted(np.roots([1 + z**2 / n, -(2 * p + z**2 / n), p**2]).real)
+    assert shown["AutoAttack, ours (%)"] == f"32.00 [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def test_a_column_with_fewer_seeds_says_which() -> None:
+    both = [make_run("table-11", "kl", seed=seed) for seed in (0, 1)]
+    pgd = make_run("table-11", "kl", attacks=["pgd-10"], robust=0.4)
+    shown = cells(board([*both, pgd], "table-11"), "kl")
+    assert shown["PGD-10, ours (%)"].endswith("(of seed 0)")
+    assert "of seed" not in shown["AutoAttack, ours (%)"]
+    assert shown["Worst, ours (%)"] == "–"
+
+
+def test_budgets_never_meet_and_only_papers_is_subtracted() -> None:
+    paper, mini = boards([make_run(TABLE, ROW, budget="paper", robust=0.32), make_run(TABLE, ROW, robust=0.2, n=1000)])
+    assert (paper.name, mini.name) == ("table-02-paper", "table-02-mini")
+    assert cells(paper, ROW)["AutoAttack, ours (%)"].startswith("32.00")
+    assert cells(mini, ROW)["AutoAttack, ours (%)"].startswith("20.00")
+    assert (cells(paper, ROW)["n"], cells(mini, ROW)["n"]) == ("10000", "1000")
+    assert any("difference" in header for header in (*paper.table().header, *paper.data().header))
+    assert not any("difference" in header for header in (*mini.table().header, *mini.data().header))
+    assert cells(mini, ROW)["AutoAttack, paper (%)"] == "31.91"
+    assert "budget mini" in mini.title
+    assert any("not comparable" in note for note in mini.notes)
+
+
+def test_smoke_is_no_result() -> None:
+    records = [make_run(TABLE, row, budget="smoke") for row in (ROW, OTHER)]
+    assert boards(records) == []
+    found = board(records, smoke=True)
+    assert "smoke: no result" in found.title
+    assert found.comparisons == {}
+    assert not any("difference" in header for header in found.table().header)
+
+
+def test_quoted_rows_keep_the_papers_figures_and_say_that_they_are_quoted() -> None:
+    found = board([make_run(TABLE, ROW)])
+    shown = cells(found, "las-at-basic")
+    assert (shown["Clean, paper (%)"], shown["Clean, ours (%)"], shown["Seeds"]) == ("64.89", "–", "quoted")
+    assert (cells(found, "lbgat-basic")["Seeds"], plain(found)["las-at-basic"]["quoted"]) == ("–", "true")
+    assert any(note.startswith("LAS-AT, ACAT: quoted") for note in found.notes)
+
+
+def test_claims_are_compared_in_pairs_where_both_rows_are_there() -> None:
+    ikl, awp = make_run(TABLE, ROW, n=100, robust=0.3), make_run(TABLE, OTHER, n=100, robust=0.2)
+    right = {ikl.id: np.arange(100) < 30, awp.id: np.arange(100) < 20}
+    found = board([ikl, awp], load_flags=flags_of(right))
+    told = {found.manifest.claims[number]: outcome for number, outcome in found.comparisons.items()}
+    assert set(told) == {Claim(better=ROW, than=OTHER, column=column) for column in ("clean", "autoattack")}
+    p = 2 * 0.5**10  # ten images apart, all of them one way
+    assert {outcome.p for outcome in told.values()} == {pytest.approx(p)}
+    line = next(note for note in found.notes if note.startswith("AutoAttack, IKL-AT"))
+    assert "+10.00 points [" in line
+    assert f"p = {p:.2g} (McNemar's exact test, seed 0, n = 100): separates them" in line
+    numbers = plain(found)
+    assert (numbers[ROW]["claim_2_than"], numbers[ROW]["claim_2_column"]) == (OTHER, "autoattack")
+    assert float(numbers[ROW]["claim_2_difference"]) == pytest.approx(10)
+    assert numbers[OTHER]["claim_2_than"] == ""
+    assert board([ikl]).comparisons == {}
+    assert any("not compared: one seed in common, and no flags" in note for note in board([ikl, awp]).notes)
+
+
+def test_evaluations_that_no_column_takes_are_named() -> None:
+    found = board([make_run(TABLE, ROW), make_run(TABLE, ROW, attacks=["pgd-20"], id="a PGD of mine")])
+    assert any("not in this table: a PGD of mine" in note for note in found.notes)
+
+
+def test_where_the_paper_has_nothing_the_published_figures_stand() -> None:
+    found = board([make_run("official-extra", "cifar100-gkl", budget="paper", clean=0.66)], "official-extra")
+    shown = cells(found, "cifar100-gkl")
+    assert (shown["Clean, published (%)"], shown["Clean, difference"]) == ("65.76", "+0.24")
+    assert plain(found)["cifar100-gkl"]["clean_published"] == "65.76"
+    assert not any("paper" in header for header in found.table().header)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if load(name).columns])
+def test_every_table_without_records_shows_the_papers_figures_in_every_format(name: str) -> None:
+    found = blank(load(name))
+    assert found.name == name
+    table, printed = found.table(), plain(found)
+    text = "".join(to_markdown(table).split())
+    for row in found.manifest.rows:
+        for key, value in row.paper.items():
+            assert float(printed[row.name][f"{key}_paper"]) == value
+            assert f"{value:.2f}" in text or f"{value:g}" in text
+    assert to_html(table).count("<tr>") == len(table.rows) + 1
+    latex = to_latex(table, found.name)
+    assert latex.isascii()
+    assert "?" not in latex
+    body = latex[latex.index(r"\midrule") : latex.index(r"\bottomrule")].splitlines()[1:-1]
+    assert [line.replace(r"\&", "").count("&") for line in body] == [len(table.header) - 1] * len(table.rows)

@@ -1,0 +1,215 @@
+"""The results page as a file: whole, escaped, without requests, with every record and every table of the paper."""
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dkl.manifests import Column, Manifest, Row
+from dkl.records import Record, save
+from dkl.reporting import accuracy_boards, leaderboards
+from dkl.reporting.estimates import wilson
+from dkl.reporting.site import write_site
+from tests.factories import make_flags
+from tests.reporting.factories import make_record, make_seeds
+
+HOSTILE = "</script><script>document.title='pwned'</script>"
+CURVES = [
+    {"epoch": epoch, "lr": 0.1, "loss": 2 / epoch, "natural_accuracy": epoch / 10, "test_accuracy": epoch / 20}
+    for epoch in (1, 2, 3)
+]
+TABLE = Manifest(
+    name="table-02",
+    title="Table 2: <b>robustness</b>",
+    caption="What the paper prints.",
+    columns={"clean": Column(title="Clean", metric="clean")},
+    rows=(Row(name="a", label="A", paper={"clean": 65.76}), Row(name="b", label="B", quoted="quoted")),
+)
+FIGURE = Manifest(name="figure-02", title="Figure 2: trade-off", caption="Points.", figure={"draw": "tradeoff"})
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
+
+
+def make_site(
+    folder: Path, records: list[Record], problems: list[str] | None = None, figures: list[Path] | None = None
+) -> Path:
+    """The page of ``records``, written below ``folder`` with curves beside those of trained weights."""
+    for record in records:
+        save(record, make_flags(record), folder / "records", () if record.seed is None else CURVES)
+    boards = [*leaderboards(records), *accuracy_boards(records)]
+    return write_site(folder, records, boards, figures or [], problems or [], [FIGURE, TABLE])
+
+
+class Page(HTMLParser):
+    """Reads a page; fails on tags that do not close in order."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[tuple[str, dict[str, str | None]]] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[tuple[str, ...], str]] = []
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "input", "img"):
+            self.open.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        places = tuple(str(attributes["id"]) for _, attributes in self.open if attributes.get("id"))
+        self.texts.append((places, data))
+
+    def text(self, place: str) -> str:
+        """All text inside the element with the id ``place``."""
+        return "".join(data for places, data in self.texts if place in places)
+
+    def attributes(self, name: str) -> list[str]:
+        return [str(attributes[name]) for _, attributes in self.tags if name in attributes]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the script lays out."""
+        found: dict[str, Any] = json.loads(self.text("data"))
+        return found
+
+
+@pytest.fixture
+def everything(tmp_path: Path) -> list[Record]:
+    """Records of every kind."""
+    hostile = make_record(id="hostile", method=HOSTILE, warnings=[HOSTILE], training={"note": HOSTILE})
+    accuracy = make_record(id="kd", attacks=[], top5=0.9, shots={"few": 0.3}, best=0.8, best_epoch=7, budget="mini")
+    foreign = make_record(id="foreign", seed=None, method="Cui2023")
+    return [*make_seeds([0.21, 0.24]), hostile, accuracy, foreign, make_record(id="tiny", budget="smoke")]
+
+
+def test_nothing_outside_the_file_is_asked_for(tmp_path: Path, everything: list[Record]) -> None:
+    picture = tmp_path / "figures" / "figure-02.svg"
+    picture.parent.mkdir()
+    picture.write_bytes(SVG)
+    page = Page(make_site(tmp_path, everything, figures=[picture]))
+    assert {tag for tag, _ in page.tags}.isdisjoint({"link", "iframe", "object", "embed", "base", "form"})
+    assert all(address.startswith("#") for address in page.attributes("href"))
+    assert all(address.startswith("data:") for address in page.attributes("src"))
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    code = page.source[page.source.rindex("<script>") :] + page.source[: page.source.index("</style>")]
+    assert set(re.findall(r"https?://\S+?(?=\")", code)) == {
+        "http://www.w3.org/1999/xhtml",
+        "http://www.w3.org/2000/svg",
+    }
+    assert not re.search(r"url\(|@import|\bfetch\b|XMLHttp|innerHTML|\beval\b", code)
+    (policy,) = [str(a["content"]) for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "img-src data:;" in policy
+
+
+def test_ids_are_unique_and_every_link_leads_somewhere(tmp_path: Path, everything: list[Record]) -> None:
+    page = Page(make_site(tmp_path, everything))
+    ids = page.attributes("id")
+    assert len(set(ids)) == len(ids)
+    runs = {f"run/{record.id}" for record in everything}
+    links = {address.removeprefix("#") for address in page.attributes("href")}
+    assert links <= runs | set(ids)
+    assert runs <= links
+
+
+def test_every_record_has_its_accuracies_intervals_curves_configuration_and_provenance(tmp_path: Path) -> None:
+    record = make_record(clean=0.6, robust=0.3, training={"trainer": {"epochs": 3}}, git_commit="abc123", n=500)
+    (shown,) = Page(path := make_site(tmp_path, [record])).data["records"]
+    run = Page(path).data["runs"][shown["run"]]
+    assert run["training"] == {"trainer": {"epochs": 3}}
+    assert run["curves"]["loss"] == pytest.approx([2, 1, 2 / 3], rel=1e-4)
+    found = {accuracy["name"]: accuracy for accuracy in shown["accuracies"]}
+    assert [name for name in found if name.startswith("Left after")] == [f"Left after {a}" for a in record.attacks]
+    assert found["Robust: left after all"]["percent"] == pytest.approx(30)
+    assert found["Robust: left after all"]["interval"] == pytest.approx([100 * b for b in wilson(0.3, 500)], abs=0.01)
+    shared = {"versions", "hardware", "git_commit", "checkpoint_sha256", "data_sha256", "config_hash", "seed"}
+    assert shared | {"evaluation_seed", "created", "seconds"} <= set(shown["provenance"])
+    assert shown["provenance"]["git_commit"] == "abc123"
+
+
+def test_evaluations_of_one_run_share_its_configuration_and_curves(tmp_path: Path) -> None:
+    radii = [make_record(id=f"r{eps}", eps=eps / 255, eps_text=f"{eps}/255", training={"a": 1}) for eps in range(2, 13)]
+    data = Page(make_site(tmp_path, radii)).data
+    assert len(data["records"]) == 11
+    assert len(data["runs"]) == 1
+
+
+def test_a_figure_that_is_not_finite_does_not_break_the_page(tmp_path: Path) -> None:
+    record = make_record()
+    save(
+        record,
+        make_flags(record),
+        tmp_path / "records",
+        [{"epoch": 1, "loss": float("nan")}, {"epoch": 2, "loss": 1.0}],
+    )
+    data = Page(write_site(tmp_path, [record], [], [], [], [])).data
+    assert data["runs"][data["records"][0]["run"]]["curves"] == {"epoch": [1, 2], "loss": [None, 1]}
+
+
+def test_hostile_text_stays_text(tmp_path: Path, everything: list[Record]) -> None:
+    page = Page(make_site(tmp_path, everything, [f"{HOSTILE} is no record"]))
+    assert [tag for tag, _ in page.tags].count("script") == 2
+    assert HOSTILE in page.text("leaderboards")
+    (shown,) = [record for record in page.data["records"] if record["id"] == "hostile"]
+    assert shown["method"] == HOSTILE
+
+
+def test_budgets_and_broken_files_are_named_without_the_folders_path(tmp_path: Path, everything: list[Record]) -> None:
+    path = make_site(tmp_path, everything)
+    (tmp_path / "records" / "kd.csv").write_text("loss\n1\n")
+    write_site(tmp_path, everything, [], [], [f"{tmp_path}/records/torn.json is not a usable record"], [])
+    page = Page(path)
+    top = page.text("leaderboards")
+    assert "records/torn.json is not a usable record" in top
+    assert "records/kd.csv holds no curves" in top
+    assert str(tmp_path) not in page.source
+    assert "no result" in top
+    assert "not comparable with published figures" in top
+
+
+def test_smoke_is_listed_without_accuracies_and_its_view_says_that_it_is_no_result(tmp_path: Path) -> None:
+    page = Page(make_site(tmp_path, [make_record(budget="smoke", clean=0.7777)]))
+    assert "77.77" not in page.text("runs")
+    (shown,) = page.data["records"]
+    assert not shown["result"]
+    assert "no result" in shown["budget"]
+
+
+def test_a_table_without_runs_shows_the_papers_figures_and_says_so(tmp_path: Path) -> None:
+    page = Page(make_site(tmp_path, [make_record()]))
+    assert "65.76" in page.text("table-02")
+    assert "figures of the paper" in page.text("table-02")
+    assert "ours" not in page.text("table-02")
+
+
+def test_figures_are_embedded_the_smaller_file_of_each_with_its_caption(tmp_path: Path) -> None:
+    files = {
+        "figure-02.png": b"p" * 100,
+        "figure-02.svg": SVG,
+        "figure-02-mini.png": b"mini",
+        "curves-mini-x.png": b"curves",
+        "radii-mini-cifar10.png": b"radii",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    page = Page(make_site(tmp_path, [make_record()], figures=[tmp_path / name for name in files]))
+    embedded = dict(zip(page.attributes("alt"), page.attributes("src"), strict=True))
+    kinds = [address.partition(";base64,")[::2] for address in embedded.values()]
+    found = {base64.b64decode(encoded): kind for kind, encoded in kinds}
+    assert found == {SVG: "data:image/svg+xml", b"mini": "data:image/png", b"radii": "data:image/png"}
+    assert "Figure 2: trade-off. Points. Published figures" in page.text("figure-02")
+    assert "Budget mini" in page.text("figure-02-mini")
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path: Path, everything: list[Record]) -> None:
+    first = make_site(tmp_path, everything).read_bytes()
+    assert make_site(tmp_path, everything).read_bytes() == first

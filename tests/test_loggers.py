@@ -1,0 +1,227 @@
+"""A run folder is one wandb run, whole however often it breaks off, told by the first process only, or not at all."""
+
+import base64
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dkl.build
+import dkl.training.run
+from dkl.build import build_logger
+from dkl.config import compose_config, row_hash
+from dkl.errors import UserError
+from dkl.loggers import About, Logger, Table, WandbLogger, opened, reported
+from dkl.training import train
+from tests.training.common import TINY, finish, make_config, start
+from tests.wandb_log import OFFLINE, apart, config, history, inspect, runs, surroundings
+
+WITHOUT_WANDB = """
+import sys
+sys.modules["wandb"] = None  # as if it were not installed; timm imports it where it can
+from dkl.cli import main
+main(sys.argv[1:])
+"""
+
+KILLED = """
+import os, sys
+import dkl.training.run as run
+from dkl.cli import main
+write = run.write_metrics
+def write_and_die(rows, folder):
+    write(rows, folder)
+    if len(rows) == 2:
+        os._exit(9)
+run.write_metrics = write_and_die
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(autouse=True)
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with apart(tmp_path_factory.mktemp("wandb")):
+        yield
+
+
+def about(folder: Path, **changed: Any) -> About:
+    said: dict[str, Any] = {"name": "name", "job_type": "train", "group": "IKL-0", "tags": ["IKL"], "config": {}}
+    return About(**said | changed, id_file=folder / "wandb_id.txt")
+
+
+def measured(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_tells_who_it_is_each_epoch_and_its_weights(tmp_path: Path) -> None:
+    cfg = make_config(tmp_path, *OFFLINE, "logger.artifact=true", "label=IKL, mine", "seed=3", epochs=2)
+    folder = train(cfg)
+    (run,) = runs(folder)
+    assert run.name.endswith((folder / "wandb_id.txt").read_text().split()[0])
+    (said,) = inspect(run, "run")
+    assert (said["project"], said["display_name"], said["job_type"]) == ("dkl", folder.name, "train")
+    assert said["run_group"] == f"IKL, mine-{row_hash(make_config(tmp_path, 'seed=4', epochs=2))}"
+    assert said["tags"] == ["IKL, mine", "IKL", "digits", "own"]
+    assert (config(run)["seed"], config(run)["loss"]["wmse_weight"]) == (3, 20)
+    assert history(run) == [row | {"_step": row["epoch"]} for row in measured(folder)]
+    (weights,) = inspect(run, "artifact")
+    assert (weights["type"], weights["name"]) == ("model", folder.name)
+    kept = {entry["path"]: entry for entry in weights["manifest"]["contents"]}
+    assert set(kept) == {"checkpoint.pt", "config.yaml"}
+    for name, entry in kept.items():
+        expected = hashlib.md5((folder / name).read_bytes()).digest()
+        assert base64.b64decode(entry["digest"]) == expected
+        assert hashlib.md5(Path(entry["local_path"]).read_bytes()).digest() == expected
+    assert inspect(run, "exit")[0]["exit_code"] == 0
+    train(cfg)
+    assert runs(folder) == [run]
+
+
+def test_a_killed_run_goes_on_under_its_id_and_no_epoch_is_lost(tmp_path: Path) -> None:
+    asked = ["train", *TINY, *OFFLINE, "paths.results=results", "trainer.epochs=3"]
+    killed = start(["-c", KILLED, *asked], tmp_path, **surroundings(tmp_path / "wandb"))
+    killed.communicate(timeout=600)
+    assert killed.returncode == 9
+    (folder,) = (tmp_path / "results" / "runs").iterdir()
+    identity = (folder / "wandb_id.txt").read_text()
+    assert not reported(folder / "wandb_id.txt")
+    train(make_config(tmp_path / "results", *OFFLINE, epochs=3))
+    assert (folder / "wandb_id.txt").read_text().split() == [identity, "finished"]
+    first, second = runs(folder)
+    assert {record["run_id"] for run in (first, second) for record in inspect(run, "run")} == {identity}
+    assert [row["_step"] for run in (first, second) for row in history(run)] == [1, 2, 3]
+    assert not inspect(second, "artifact")
+
+
+def test_a_failing_run_is_told_as_failed_and_then_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object) -> None:
+        raise OSError("disk full")
+
+    cfg = make_config(tmp_path, *OFFLINE, epochs=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(dkl.training.run, "write_metrics", fails)
+        with pytest.raises(OSError, match="disk full"):
+            train(cfg)
+    folder = train(cfg)
+    first, second = runs(folder)
+    assert [inspect(run, "exit")[0]["exit_code"] for run in (first, second)] == [1, 0]
+    assert [row["_step"] for run in (first, second) for row in history(run)] == [1, 2]
+
+
+def test_a_run_trained_without_wandb_is_told_when_asked_and_training_needs_none(tmp_path: Path) -> None:
+    finish(start(["-c", WITHOUT_WANDB, "train", *TINY, "trainer.epochs=2", "paths.results=."], tmp_path))
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert not [path for path in folder.iterdir() if "wandb" in path.name]
+    train(make_config(tmp_path, *OFFLINE, epochs=2))
+    (run,) = runs(folder)
+    assert [row["loss"] for row in history(run)] == [row["loss"] for row in measured(folder)]
+
+
+def test_of_several_processes_the_first_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = train(make_config(tmp_path, *OFFLINE, "trainer.devices=2", "data.train_size=64", epochs=1))
+    (run,) = runs(folder)
+    assert [row["_step"] for row in history(run)] == [1]
+    cfg = compose_config("train", list(OFFLINE))
+    assert type(build_logger(cfg.logger)) is WandbLogger
+    monkeypatch.setattr(dkl.build, "rank", lambda: 1)
+    assert type(build_logger(cfg.logger)) is Logger
+
+
+@pytest.mark.parametrize("key", ["", "0123456789" * 4], ids=["no login", "no network"])
+def test_online_without_a_login_or_a_network_names_the_mend(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+    with pytest.raises(UserError, match=r"wandb login.*logger\.mode=offline.*wandb sync"):
+        WandbLogger(mode="online").start(about(tmp_path))
+    assert not (tmp_path / "wandb_id.txt").exists()
+
+
+class FakeRun(SimpleNamespace):
+    """A run of the site's that has the steps below ``step``."""
+
+    def log(self, row: dict[str, Any], step: int, commit: bool) -> None:
+        assert commit
+        self.logged.append(step)
+
+    def finish(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """wandb online without a network: ``asked`` opened it; ``step`` and ``logged`` are the run's."""
+    seen = SimpleNamespace(asked={}, step=0, logged=[])
+
+    def init(**asked: Any) -> FakeRun:
+        seen.asked = asked
+        return FakeRun(id=asked["id"], step=seen.step, logged=seen.logged)
+
+    monkeypatch.setattr("wandb.init", init)
+    return seen
+
+
+PAST = [{"epoch": epoch} for epoch in (1, 2, 3, 4)]
+
+
+def test_online_a_resumed_run_is_told_what_the_site_has_not_got(tmp_path: Path, site: SimpleNamespace) -> None:
+    (tmp_path / "wandb_id.txt").write_text("abcd")
+    site.step = 3
+    with opened(WandbLogger(), about(tmp_path), PAST) as logger:
+        logger.log({"epoch": 5})
+    assert (site.asked["id"], site.asked["resume"], site.asked["mode"]) == ("abcd", "allow", "online")
+    assert site.logged == [3, 4, 5]
+
+
+def test_an_agents_run_has_the_agents_id(
+    tmp_path: Path, site: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wandb_id.txt").write_text("mine finished")
+    assert reported(tmp_path / "wandb_id.txt")
+    monkeypatch.setenv("WANDB_RUN_ID", "agents")
+    assert reported(tmp_path / "wandb_id.txt")  # no sweep: a variable left over
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    assert not reported(tmp_path / "wandb_id.txt")
+    with opened(WandbLogger(mode="offline"), about(tmp_path), PAST):
+        pass
+    assert (site.asked["id"], site.logged) == ("agents", [1, 2, 3, 4])
+    assert reported(tmp_path / "wandb_id.txt")
+
+
+def test_names_that_are_too_long_for_wandb_are_cut(tmp_path: Path, site: SimpleNamespace) -> None:
+    WandbLogger().start(about(tmp_path, tags=["x" * 70, "IKL"], group="y" * 150 + "-12345678"))
+    assert site.asked["tags"] == ["x" * 64, "IKL"]
+    assert len(site.asked["group"]) == 128
+    assert site.asked["group"].endswith("y-12345678")
+
+
+def test_figures_tables_and_pictures_arrive_as_they_are(tmp_path: Path) -> None:
+    grey = np.linspace(0, 1 + 1e-6, 48).reshape(6, 8, 1).astype(np.float32)  # as rounding may leave it
+    colour = np.linspace(0.2, 0.7, 144).reshape(6, 8, 3)
+    with opened(WandbLogger(mode="offline"), about(tmp_path, job_type="evaluate")) as logger:
+        logger.report({"clean": 0.5}, {"t": Table(["a", "b"], [["x", None], ["y", 1.5]])}, {"g": grey, "c": colour})
+    (run,) = runs(tmp_path)
+    (row,) = history(run)
+    assert row["clean"] == 0.5
+    table = json.loads((run / "files" / row["t"]["path"]).read_text())
+    assert (table["columns"], table["data"]) == (["a", "b"], [["x", None], ["y", 1.5]])
+    for name, expected in (("g", grey.squeeze(-1)), ("c", colour)):
+        with Image.open(run / "files" / row[name]["path"]) as picture:
+            np.testing.assert_allclose(np.asarray(picture) / 255, expected, atol=0.51 / 255)
+
+
+def test_nothing_is_reported_where_nothing_is_asked_for(tmp_path: Path) -> None:
+    with opened(build_logger(compose_config("train", []).logger), about(tmp_path), PAST) as logger:
+        logger.log({"epoch": 5})
+        logger.keep([tmp_path])
+    assert list(tmp_path.iterdir()) == []
+    assert "wandb" in sys.modules  # by these tests; that nothing else needs it is tested above

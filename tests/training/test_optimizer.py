@@ -1,0 +1,116 @@
+"""Optimisers are timm's and torch's own, chosen by name; what is spared of decay is spared; mistakes are refused."""
+
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from timm.optim import Lamb, param_groups_weight_decay
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from dkl.build import preflight
+from dkl.config import compose_config
+from dkl.errors import UserError
+from dkl.training.optimizer import make_optimizer, set_schedule
+
+
+def make_net() -> nn.Module:
+    """Parameters of four, two and one dimension, and a scale that starts at 1."""
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
+
+
+def stepped(model: nn.Module, optimizer: Optimizer) -> list[torch.Tensor]:
+    """The weights after five steps down a loss that is always the same."""
+    draw = torch.Generator().manual_seed(4)
+    for _ in range(5):
+        optimizer.zero_grad()
+        model(torch.rand(6, 1, 4, 4, generator=draw)).square().sum().backward()
+        optimizer.step()
+    return [weight.detach() for weight in model.parameters()]
+
+
+def configured(*overrides: str) -> DictConfig:
+    return compose_config("train", ["optimizer.lr=0.05", "optimizer.weight_decay=0.3", *overrides]).optimizer
+
+
+def groups(model: nn.Module, vectors: bool) -> list[dict[str, Any]]:
+    """As timm makes them where vectors are not decayed."""
+    if not vectors:
+        return param_groups_weight_decay(model, 0.3)
+    return [{"params": list(model.parameters()), "weight_decay": 0.3}]
+
+
+@pytest.mark.parametrize("vectors", [True, False])
+@pytest.mark.parametrize("name", ["lamb", "adamw", "sgd"])
+def test_an_optimiser_by_name_takes_the_librarys_own_steps(name: str, vectors: bool) -> None:
+    make = {
+        "lamb": lambda groups: Lamb(groups, lr=0.05),
+        "adamw": lambda groups: AdamW(groups, lr=0.05),
+        "sgd": lambda groups: SGD(groups, lr=0.05, momentum=0.9),
+    }[name]
+    model, other = make_net(), make_net()
+    cfg = configured(f"optimizer.name={name}", "optimizer.momentum=0.9", f"optimizer.decay_vectors={vectors}")
+    ours = stepped(model, make_optimizer(cfg, model.named_parameters()))
+    theirs = stepped(other, make(groups(other, vectors)))
+    assert all(torch.equal(one, two) for one, two in zip(ours, theirs, strict=True))
+    unlike = make_net()
+    assert not all(
+        torch.equal(one, two) for one, two in zip(ours, stepped(unlike, make(groups(unlike, not vectors))), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "spared"),
+    [
+        ([], set()),
+        (["optimizer.decay_vectors=false"], {"0.bias", "1.weight", "1.bias", "3.bias"}),
+        (["optimizer.no_decay=[0.,bias]"], {"0.weight", "0.bias", "1.bias", "3.bias"}),
+        (
+            ["optimizer.no_decay=[3.weight]", "optimizer.decay_vectors=false"],
+            {"0.bias", "1.weight", "1.bias", "3.weight", "3.bias"},
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["sgd", "lamb"])
+def test_what_is_not_decayed(name: str, overrides: list[str], spared: set[str]) -> None:
+    model = make_net()
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    optimizer = make_optimizer(configured(f"optimizer.name={name}", *overrides), model.named_parameters())
+    decays = {names[id(p)]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decays == {key: 0.0 if key in spared else 0.3 for key in names.values()}
+
+
+def test_the_strong_recipes_rates_are_timms_over_its_300_epochs() -> None:
+    cfg = compose_config("train", ["data=imagenet", "recipe=kd_strong", "task.teacher.name=small_cnn"])
+    assert (cfg.optimizer.lr, cfg.optimizer.warmup_epochs, cfg.optimizer.warmup_lr) == (5e-3, 5, 1e-6)
+    assert cfg.trainer.epochs == 300
+    ours, theirs = (make_optimizer(cfg.optimizer, make_net().named_parameters()) for _ in range(2))
+    schedule = CosineLRScheduler(theirs, t_initial=300, lr_min=0, warmup_t=5, warmup_lr_init=1e-6, t_in_epochs=True)
+    rates = []
+    for epoch in range(1, 301):
+        schedule.step(epoch - 1)  # timm counts from 0
+        rates.append(set_schedule(cfg.optimizer, ours, epoch, 300))
+        expected = [group["lr"] for group in theirs.param_groups]
+        assert [group["lr"] for group in ours.param_groups] == pytest.approx(expected, rel=1e-12)
+        assert rates[-1] == ours.param_groups[0]["lr"]
+    assert rates[0] == pytest.approx(1e-6)
+    assert max(rates) == rates[5] == pytest.approx(5e-3, rel=1e-3)
+    assert 1.3e-7 < rates[-1] < 1.4e-7
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optimizer.warmup_lr=0"], r"warmup_lr=0\.0 must lie above 0"),
+        (["optimizer.warmup_lr=0.2"], r"not above optimizer\.lr=0\.1; null rises from"),
+        (["optimizer.warmup_lr=.nan"], r"warmup_lr=nan"),
+        (["optimizer.name=lamb", "optimizer.nesterov=true"], r"is SGD's, not lamb's: set optimizer\.nesterov=false"),
+        (["optimizer.nesterov=true", "optimizer.momentum=0"], r"needs momentum"),
+    ],
+)
+def test_mistakes_are_refused_before_any_work(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        preflight(compose_config("train", ["optimizer.lr=0.1", *overrides]))
