@@ -87,20 +87,20 @@ def _about(job: Job) -> dict[str, Any]:
     }
 
 
-class _Choice(NamedTuple):
+class Choice(NamedTuple):
     """Which images are points, and which are shown: indices into the test images, ascending."""
 
     points: Tensor
     images: Tensor
 
 
-def _choose(labels: Tensor, seed: int) -> _Choice:
+def choose(labels: Tensor, seed: int) -> Choice:
     """The first images of classes that ``seed`` draws among those that occur, the same for every model."""
     classes = labels.unique()
     drawn = classes[torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))[:CLASSES]]
     members = [(labels == label).nonzero().squeeze(1) for label in drawn]
     points, images = [indices[:POINTS] for indices in members], [indices[:1] for indices in members[:IMAGES]]
-    return _Choice(torch.cat(points).sort().values, torch.cat(images).sort().values)
+    return Choice(torch.cat(points).sort().values, torch.cat(images).sort().values)
 
 
 def _look(job: Job, device_name: str) -> Arrays:
@@ -109,7 +109,7 @@ def _look(job: Job, device_name: str) -> Arrays:
     model, images = job.model.to(device), job.test.tensor()
     attack = protocol.attacks[0]
     perturb = quick_attack(model, attack, norm=protocol.norm, eps=protocol.eps, seed=protocol.seed)
-    choice = _choose(labels, protocol.seed)
+    choice = choose(labels, protocol.seed)
     seen: dict[str, list[_Seen]] = {"natural": [], "adversarial": []}
     batches = torch.arange(len(labels)).split(protocol.batch_size)
     with attack_mode(model), torch.no_grad(), bar(f"pictures, {attack}", len(batches), 0) as progress:
@@ -147,7 +147,7 @@ class _Seen(NamedTuple):
     images: Tensor
 
 
-def _see(model: nn.Module, x: Tensor, y: Tensor, batch: Tensor, choice: _Choice) -> _Seen:
+def _see(model: nn.Module, x: Tensor, y: Tensor, batch: Tensor, choice: Choice) -> _Seen:
     """What ``model`` makes of ``x[B, ...]``, the test images ``batch[B]`` natural or attacked; on the CPU."""
     logits, features = forward_with_features(model, x)
     margins = -margin(logits.softmax(-1), y)

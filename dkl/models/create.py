@@ -37,8 +37,9 @@ def create_model(
     ``mean`` and ``std``, one value a channel, are subtracted and divided inside the model; without them nothing is.
     ``kwargs`` go to the model. Raises UserError on an unknown name, or one of ``mean`` and ``std`` without the other.
     """
-    if not timm.is_model(name) or ("." in name and name not in timm.list_pretrained(f"{name.partition('.')[0]}.*")):
-        close = difflib.get_close_matches(name, [*timm.list_models(), *timm.list_pretrained()], n=5)
+    tagged = timm.list_pretrained(f"{name.partition('.')[0]}.*") if "." in name else []
+    if not timm.is_model(name) or ("." in name and name not in tagged):
+        close = difflib.get_close_matches(name, [*timm.list_models(), *tagged], n=5)
         hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists them"
         raise UserError(f"no model is named {name!r}: {hint}")
     if (mean is None) != (std is None):

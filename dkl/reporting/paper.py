@@ -44,10 +44,8 @@ def _possible(manifest: Manifest, budget: str, trained: Sequence[Mapping[str, An
     def possible(row: Row) -> bool:
         overrides = ("recipe=quick", *manifest.overrides, *row.overrides, *manifest.at.get(budget, ()))
         given = dict(text.split("=", 1) for text in overrides)
-        wanted = {"recipe_name": given["recipe"]} | {
-            key: value for key, value in given.items() if _VALUE.fullmatch(key)
-        }
-        return any(all(_agrees(training, *item) for item in wanted.items()) for training in trained)
+        values = [("recipe_name", given["recipe"]), *(item for item in given.items() if _VALUE.fullmatch(item[0]))]
+        return any(all(_agrees(training, *item) for item in values) for training in trained)
 
     return replace(manifest, rows=tuple(filter(possible, manifest.runnable)))
 
@@ -57,13 +55,12 @@ _VALUE = re.compile(r"(?!trainer\.)\w+(\.\w+)+")
 
 
 def _agrees(training: Mapping[str, Any], key: str, value: str) -> bool:
-    """Whether ``training`` has the ``value`` of an override, or has no such key."""
-    found: Any = training
-    for part in key.split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            return True
-        found = found[part]
-    return bool(OmegaConf.from_dotlist([f"value={value}"]).value == found)
+    """Whether ``training`` has the ``value`` of an override, or keeps nothing of its group."""
+    first, *rest = key.split(".")
+    found: Any = training.get(first)
+    for part in rest:
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return first not in training or bool(OmegaConf.from_dotlist([f"value={value}"]).value == found)
 
 
 def _printed(manifest: Manifest, row: Row) -> Figures:

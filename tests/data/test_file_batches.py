@@ -19,6 +19,7 @@ from tests.data.common import make_images
 from tests.data.pictures import make_files, middle
 
 TRAIN: dict[str, Any] = {"augment": Augment(flip=True), "shuffle": True, "seed": 5}
+STRONG = {**TRAIN, "augment": Augment(flip=True, randaugment="rand-m7-mstd0.5", repeats=3)}
 
 
 def assert_same(got: list[Batch], expected: list[Batch]) -> None:
@@ -84,7 +85,7 @@ def test_format_and_dtype_are_as_asked_for(
     assert 0 <= batch.images.min() < batch.images.max() <= 1
 
 
-@pytest.mark.parametrize("options", [TRAIN, {}], ids=["training", "validation"])
+@pytest.mark.parametrize("options", [TRAIN, STRONG, {}], ids=["training", "strong", "validation"])
 def test_workers_do_not_matter(tmp_path: Path, options: dict[str, Any]) -> None:
     files = make_files(tmp_path)
     alone = list(FileBatches(files, 5, **options).epoch(1))
@@ -104,7 +105,7 @@ def test_an_epoch_is_the_same_alone_and_after_others_and_unlike_others(tmp_path:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_global_generators_are_left_alone(tmp_path: Path, workers: int) -> None:
-    batches = FileBatches(make_files(tmp_path), 5, workers=workers, **TRAIN)
+    batches = FileBatches(make_files(tmp_path), 5, workers=workers, **STRONG)
     before, numbers, plain = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     for _ in batches.epoch():
         assert torch.equal(torch.get_rng_state(), before)
@@ -113,7 +114,7 @@ def test_the_global_generators_are_left_alone(tmp_path: Path, workers: int) -> N
 
 
 @pytest.mark.parametrize("world", [2, 3])
-@pytest.mark.parametrize("options", [TRAIN, {}], ids=["training", "validation"])
+@pytest.mark.parametrize("options", [TRAIN, STRONG, {}], ids=["training", "strong", "validation"])
 def test_shares_are_the_whole(tmp_path: Path, world: int, options: dict[str, Any]) -> None:
     files = make_files(tmp_path, 3)
     whole = list(FileBatches(files, 5, **options).epoch(1))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dkl.data import Images
+from dkl.data import Batch, Images
 from dkl.errors import UserError
 from tests.data.common import make_images
 
@@ -72,3 +72,23 @@ def test_the_hash_is_one_of_the_content() -> None:
         data.balanced(5),
     ]
     assert len({images.sha256 for images in [data, *others]}) == 6
+
+
+@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("first", [0, 4])
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_the_parts_of_a_batch_are_the_batch(count: int, first: int, views: int) -> None:
+    total = 20 if first else 0
+    batch = Batch(torch.rand(7 * views, 1, 2, 2), torch.arange(7 * views), views, first, total, torch.arange(7) + 30)
+    parts = list(batch.parts(count))
+    for view in range(views):
+        for values, whole in ((0, batch.images), (1, batch.labels)):
+            joined = torch.cat([part[values].chunk(views)[view] for part in parts])
+            assert torch.equal(joined, whole.chunk(views)[view])
+    assert torch.equal(torch.cat([part.indices for part in parts]), batch.indices)
+    sizes = [len(part.indices) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+    assert [part.first for part in parts] == [first + sum(sizes[:number]) for number in range(count)]
+    assert {(part.views, part.total) for part in parts} == {(views, total or 7)}
+    assert sum(part.share for part in parts) == pytest.approx(7 / 20 if first else 1.0)
+    assert all(part.indices is None for part in batch._replace(indices=None).parts(count))

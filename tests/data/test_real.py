@@ -1,17 +1,18 @@
-"""Real images load: CIFAR with the published sizes, balance and means; a ResNet trains on files of ImageNet."""
+"""Real images load: CIFAR with the published sizes, balance and means; ResNets train on files of ImageNet."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 
-from dkl.console import bar
-from dkl.data import Augment, FileBatches, cifar, imagenet
-from dkl.models import normalise_input
-from dkl.tasks import Classification
-from dkl.training.loop import train_epoch
+from dkl.config import compose_config
+from dkl.data import cifar, imagenet
+from dkl.evaluation import evaluate
+from dkl.models import create_model
+from dkl.records import Flags, Record, load, load_flags
+from dkl.training import train
 
 pytestmark = [
     pytest.mark.real_data,
@@ -49,17 +50,46 @@ def test_real_imagenet_files(sample: str) -> None:
     assert colours.tolist() == pytest.approx([0.485, 0.456, 0.406], abs=0.06)  # ten classes are not a thousand
 
 
-def test_a_resnet_trains_on_real_imagenet_files(sample: str) -> None:
-    train, test = imagenet(sample, 10, 64)
-    model = timm.create_model("resnet18", num_classes=10)
-    task = Classification(normalise_input(model, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), num_classes=10)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    before = model.fc.weight.detach().clone()
-    batches = FileBatches(train.balanced(20), 10, augment=Augment(flip=True), shuffle=True, workers=2)
-    with bar("train", len(batches)) as progress:
-        row = train_epoch(task, batches, optimizer, epoch=1, epochs=1, bar=progress)
-    assert len(batches) == 2
-    assert 1 < row["loss"] < 5
-    assert not torch.equal(model.fc.weight, before)
-    logits = [model.eval()(batch.images) for batch in FileBatches(test.balanced(12), 8).epoch()]
-    assert [tuple(part.shape) for part in logits] == [(8, 10), (4, 10)]
+def test_a_resnet_learns_from_a_resnet_on_real_imagenet_files(sample: str, tmp_path: Path) -> None:
+    """As a row of Table 4 does, cut down: two batches, then the record's top-1, top-5 and best epoch."""
+    torch.save(create_model("resnet18", 10).state_dict(), tmp_path / "teacher.pth")
+    small = ["data.num_classes=10", "data.shape=[3,64,64]", "data.train_size=20", "data.test_size=20"]
+    small += ["trainer.epochs=1", "trainer.batch_size=10", "trainer.workers=2", "trainer.device=cpu", "trainer.threads=1"]
+    places = [f"paths.results={tmp_path}", f"data.source.root={sample}"]
+    teacher = ["task.teacher.name=resnet18", f"task.teacher.checkpoint={tmp_path / 'teacher.pth'}"]
+    chosen = ["data=imagenet", "recipe=kd_imagenet", "model=resnet18", "loss=gkl_kd", "loss.temperature=1"]
+    folder = train(compose_config("train", [*chosen, *small, *places, *teacher]))
+    (line,) = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    assert 1 < line["loss"] < 20
+    record, flags = evaluated(folder, tmp_path)
+    assert (record.n, record.attacks, record.architecture) == (20, [], "resnet18")
+    assert record.clean == flags["clean"].mean()
+    assert record.top5 == flags["top5"].mean() >= record.clean
+    assert record.best is not None
+    assert record.shots is None  # as many images of each class
+
+
+def test_a_long_tail_of_real_imagenet_files(sample: str, tmp_path: Path) -> None:
+    """Lists with 40 images of some classes and 4 of others: the tail is counted, and accuracy is by shots."""
+    per_class = [40, 40, 40, 40, 40, 4, 4, 4, 4, 4]
+    for split, counts in (("train", per_class), ("val", [2] * 10)):
+        classes = sorted(path for path in (Path(sample) / split).iterdir())
+        named = [(path, label) for label, folder in enumerate(classes) for path in sorted(folder.iterdir())[: counts[label]]]
+        lines = (f"{path.relative_to(sample)} {label}" for path, label in named)
+        (tmp_path / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    chosen = ["data=imagenet_lt", "recipe=kd_imagenet_lt_teacher", "model=resnet18", "data.num_classes=10"]
+    lists = [f"data.source.{part}_list={tmp_path / file}.txt" for part, file in (("train", "train"), ("test", "val"))]
+    small = ["data.shape=[3,64,64]", "trainer.epochs=1", "trainer.batch_size=110", "trainer.workers=2"]
+    places = [f"paths.results={tmp_path}", f"data.source.root={sample}", "trainer.device=cpu", "trainer.threads=1"]
+    folder = train(compose_config("train", [*chosen, *lists, *small, *places]))
+    record, flags = evaluated(folder, tmp_path)
+    right = flags["clean"].reshape(10, 2).mean(axis=1)
+    assert record.n == 20
+    assert record.shots == {"medium": right[:5].mean(), "few": right[5:].mean()}
+
+
+def evaluated(folder: Path, results: Path) -> tuple[Record, Flags]:
+    """The record of the run in ``folder``, accuracy alone, and its flags."""
+    places = [f"paths.results={results}", "device=cpu", "threads=1"]
+    path = evaluate(compose_config("evaluate", [f"run='{folder}'", "attacks=none", *places]))
+    return load(path), load_flags(path)

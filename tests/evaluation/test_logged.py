@@ -47,7 +47,7 @@ def test_it_tells_what_its_record_says(run: Path, tmp_path: Path) -> None:
     assert other["tags"] == ["named for this", "CE", "digits", "own"]
     assert config(told)["evaluation"] == {
         "attacks": "pgd-2, cw-2", "norm": "linf", "eps": 0.06, "eps_text": "0.06", "n": 20, "batch_size": 200,
-        "seed": 0, "weights": "last",
+        "seed": 0, "weights": "last epoch 4",
     }  # fmt: skip
     assert config(told)["seed"] == 2
     (row,) = history(told)

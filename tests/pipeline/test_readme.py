@@ -46,7 +46,7 @@ def small(line: str, folder: Path) -> list[str]:
     if words[0] == "reproduce":
         words += ["trainer.threads=1", "budget=smoke"]
     if words[0] == "evaluate":
-        run = next(iter(sorted((folder / "results" / "runs").glob("digits-*"))), None)
+        run = next(iter(sorted((folder / "results" / "runs").glob("generated-*"))), None)
         words = [f"run={run}" if word == "run=results/runs/NAME" else word for word in words]
         words = ["model=small_cnn" if word == "model=wrn34_10" else word for word in words]
         words = ["devices=2" if word == "devices=4" else word for word in words]
@@ -56,10 +56,10 @@ def small(line: str, folder: Path) -> list[str]:
 
 
 def prepare(line: str) -> None:
-    if "run=results/runs/NAME" in line or line == "dkl tables":
+    if "run=results/runs/NAME" in line or line.startswith("dkl tables"):
         main(["train", *SMALL])
-    if line == "dkl tables":
-        run = next(Path("results/runs").glob("digits-*"))
+    if line.startswith("dkl tables"):
+        run = next(Path("results/runs").glob("generated-*"))
         config = (run / "config.yaml").read_text().replace("name: smoke", "name: own")
         (run / "config.yaml").write_text(config)
         main(["evaluate", f"run={run}", "attacks=pgd", "n=8"])
@@ -77,9 +77,9 @@ def test_dkl_commands_run(line: str, elsewhere: Path) -> None:
 
 
 def test_make_commands_exist() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    named = {line.split()[1] for line in LINES if line.startswith("make ")}
-    assert {"quickstart", "test"} <= named <= targets
+    targets = set(re.findall(r"^([a-z-]+%?):", (ROOT / "Makefile").read_text(), re.M))
+    named = {re.sub(r"-\d+$", "-%", line.split()[1]) for line in LINES if line.startswith("make ")}
+    assert {"quickstart", "test", "reproduce-table-%", "reproduce-figure-%"} <= named <= targets
 
 
 def test_ci_runs_the_two_commands() -> None:

@@ -3,11 +3,12 @@
 import math
 import statistics
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkl.reporting.estimates import Estimate, percent, wilson
+from dkl.reporting.estimates import Estimate, percent, student, wilson
 
 
 def score_bound(fraction: float, n: int, outer: float) -> float:
@@ -30,6 +31,24 @@ def test_wilson_inverts_the_score_test(n: int, share: float) -> None:
     assert low == pytest.approx(score_bound(fraction, n, 0.0), abs=1e-9)
     assert high == pytest.approx(score_bound(fraction, n, 1.0), abs=1e-9)
     assert 0 <= low <= fraction <= high <= 1 or min(abs(low - fraction), abs(high - fraction)) < 1e-12
+
+
+@given(n=st.integers(1, 20_000), share=st.floats(0, 1))
+def test_wilson_solves_the_quadratic(n: int, share: float) -> None:
+    """(f - p)² = z² p (1 - p) / n, as a polynomial in p."""
+    fraction, z = round(share * n) / n, statistics.NormalDist().inv_cdf(0.975)
+    roots = np.roots([1 + z**2 / n, -(2 * fraction + z**2 / n), fraction**2])
+    assert wilson(fraction, n) == pytest.approx(sorted(roots.real), abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "quantile"), [(2, 12.70620474), (3, 4.302652730), (5, 2.776445105), (10, 2.262157163)]
+)
+def test_student_has_the_quantiles_of_printed_tables(seeds: int, quantile: float) -> None:
+    values = [0.3 + 0.01 * (seed % 3) + 0.001 * seed for seed in range(seeds)]
+    low, high = student(values)
+    half = quantile * statistics.stdev(values) / math.sqrt(seeds)
+    assert (low, high) == pytest.approx((statistics.fmean(values) - half, statistics.fmean(values) + half))
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=9))

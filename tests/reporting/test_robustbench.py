@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,24 +14,48 @@ from dkl.reporting.names import display_architecture
 from dkl.reporting.robustbench import model_name
 from tests.reporting.factories import make_record, make_seeds
 
-TEXT = r"(?s).+"
-ACCURACY = r"(100|[1-9]?\d)\.\d\d"
-SCHEMA = {
-    "link": r"(https://arxiv\.org/abs/\d{4}\.\d{5})?",
-    "name": TEXT,
-    "authors": r".*",
-    "additional_data": bool,
-    "number_forward_passes": int,
-    "dataset": TEXT,
-    "venue": TEXT,
-    "architecture": TEXT,
-    "eps": r"\d+/255|\d+(\.\d+)?",
-    "clean_acc": ACCURACY,
-    "reported": ACCURACY,
-    "autoattack_acc": ACCURACY,
-    "footnote": TEXT,
-    "unreliable": bool,
+ACCURACY = {"type": "string", "pattern": r"^(100|[1-9]?\d)\.\d\d$"}
+TEXT = {"type": "string", "pattern": r"^[^\n]+$"}
+FLAG = {"type": "boolean"}
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "link": {"type": "string", "pattern": r"^(https://\S+)?$"},
+        "name": TEXT,
+        "authors": {"type": "string"},
+        "additional_data": FLAG,
+        "number_forward_passes": {"type": "integer"},
+        "dataset": TEXT,
+        "venue": TEXT,
+        "architecture": TEXT,
+        "eps": {"type": "string", "pattern": r"^(\d+/255|\d+(\.\d+)?)$"},
+        "clean_acc": ACCURACY,
+        "reported": ACCURACY,
+        "autoattack_acc": ACCURACY,
+        "unreliable": FLAG,
+        "footnote": TEXT,
+    },
+    "additionalProperties": False,
 }
+SCHEMA["required"] = [key for key in SCHEMA["properties"] if key != "footnote"]
+"""RobustBench's files as a JSON schema, in the part of the language that they need."""
+
+TYPES = {"object": dict, "string": str, "boolean": bool, "integer": int}
+
+
+def violations(value: Any, schema: dict[str, Any], where: str = "it") -> list[str]:
+    """What of ``schema`` the JSON ``value`` does not keep."""
+    if type(value) is not TYPES[schema["type"]]:
+        return [f"{where} is no {schema['type']}"]
+    if schema["type"] == "string":
+        return [] if re.search(schema.get("pattern", ""), value) else [f"{where} is {value!r}"]
+    if schema["type"] != "object":
+        return []
+    known = schema["properties"]
+    found = [f"{where} lacks {key}" for key in schema["required"] if key not in value]
+    found += [f"{where} has {key}" for key in value if key not in known and not schema["additionalProperties"]]
+    return found + [text for key in known.keys() & value for text in violations(value[key], known[key], key)]
+
 
 RECORDS = [
     make_record(),
@@ -43,19 +68,55 @@ RECORDS = [
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.method)
-def test_fields_have_the_order_types_and_spelling_of_robustbench(record: Record) -> None:
-    info = json.loads(json.dumps(model_info(record)))
-    assert list(info) == list(SCHEMA)
-    for key, expected in SCHEMA.items():
-        if isinstance(expected, str):
-            assert isinstance(info[key], str), key
-            assert re.fullmatch(expected, info[key]), key
-        else:
-            assert type(info[key]) is expected, key
+def test_files_keep_robustbenchs_schema(record: Record, tmp_path: Path) -> None:
+    (path,), _ = write_model_info([record], tmp_path)
+    info = json.loads(path.read_text(encoding="utf-8"))
+    assert violations(info, SCHEMA) == []
+    assert list(info) == list(SCHEMA["properties"])
     assert info["number_forward_passes"] == 1
     assert float(info["clean_acc"]) == pytest.approx(100 * record.clean, abs=0.005)
     assert float(info["autoattack_acc"]) == float(info["reported"]) == pytest.approx(100 * record.robust, abs=0.005)
     assert info["unreliable"] == bool(record.warnings)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"clean_acc": "65.8"},
+        {"clean_acc": 65.76},
+        {"autoattack_acc": "131.91"},
+        {"additional_data": "false"},
+        {"number_forward_passes": True},
+        {"eps": 0.031},
+        {"accuracy": "1.00"},
+        {"venue": ""},
+    ],
+    ids=str,
+)
+def test_the_schema_refuses_what_robustbench_does_not_have(wrong: dict[str, object]) -> None:
+    info = model_info(make_record())
+    assert len(violations(info | wrong, SCHEMA)) == 1
+    assert violations({key: value for key, value in info.items() if key != "eps"}, SCHEMA) == ["it lacks eps"]
+
+
+def test_an_entry_says_of_its_method_what_robustbench_says() -> None:
+    info = model_info(make_record(clean=0.6576, robust=0.3191))
+    assert info | {"footnote": ""} == {
+        "link": "https://arxiv.org/abs/2305.13948",
+        "name": "Decoupled Kullback-Leibler Divergence Loss",
+        "authors": "Jiequan Cui, Zhuotao Tian, Zhisheng Zhong, Xiaojuan Qi, Bei Yu, Hanwang Zhang",
+        "additional_data": False,
+        "number_forward_passes": 1,
+        "dataset": "cifar100",
+        "venue": "NeurIPS 2024",
+        "architecture": "WideResNet-34-10",
+        "eps": "8/255",
+        "clean_acc": "65.76",
+        "reported": "31.91",
+        "autoattack_acc": "31.91",
+        "unreliable": False,
+        "footnote": "",
+    }
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ const head = (place, text) => [...document.querySelectorAll(`#${CSS.escape(place
   .find(button => button.textContent === text);
 const look = place => ({ shown: shown(), rows: rows(place), hash: location.hash, count: document.getElementById("count")
   .textContent, sorted: [...document.querySelectorAll(`#${CSS.escape(place)} [aria-sort]`)].map(h => h.ariaSort) });
+// Before a page is loaded, a new address replaces the old one in its history.
+const loaded = new Promise(done => addEventListener("load", () => setTimeout(done)));
 const errors = [];
 addEventListener("error", event => errors.push(event.message));
 addEventListener("securitypolicyviolation", event => errors.push(`policy: ${event.violatedDirective}`));
@@ -38,9 +40,9 @@ const report = found => { document.body.dataset.found = JSON.stringify({ found, 
 def drive(page: Path, script: str, address: str = "") -> Any:
     """What ``script``, the body of an async function, returns in the page at ``address``; no error may happen in it."""
     copy = page.with_name("driven.html")
-    code = f"<script>{PROBE}</script>{{}}<script>(async () => {{{{ {script} }}}})().then(report, report)</script>"
     before, after = page.read_text(encoding="utf-8").split("<body>", 1)
-    watch, act = code.format("\0").split("\0")
+    watch = f"<script>{PROBE}</script>"
+    act = f"<script>loaded.then(async () => {{ {script} }}).then(report, error => report(String(error)))</script>"
     copy.write_text(f"{before}<body>{watch}{after.replace('</body>', f'{act}</body>')}", encoding="utf-8")
     command = [
         str(CHROMIUM),
@@ -96,7 +98,7 @@ def test_headers_sort_and_back_undoes_it(page: Path) -> None:
 def test_typing_filters_rows_and_boards_and_choosing_a_budget_too(page: Path) -> None:
     typed, chosen = drive(
         page,
-        f"""
+        """
         const box = document.getElementById("filter"), budget = document.getElementById("budget"), steps = [];
         box.value = "TRADES cifar100"; box.dispatchEvent(new Event("input")); await turn();
         steps.push(look("leaderboards"));

@@ -11,7 +11,7 @@ from dkl.errors import UserError
 from dkl.records import Record, save
 from dkl.reporting import TablesReport, write_tables
 from tests.factories import make_flags
-from tests.reporting.factories import make_record, make_seeds
+from tests.reporting.factories import make_record, make_run, make_seeds
 
 
 def write(folder: Path, records: list[Record], include_smoke: bool = False) -> TablesReport:
@@ -83,6 +83,25 @@ def test_smoke_alone_makes_no_table_and_says_so(tmp_path: Path) -> None:
     assert not shown.problems
     assert not list((tmp_path / "model_info" / "cifar10").rglob("*smoke*"))
     assert len(list((tmp_path / "model_info").rglob("*.json"))) == 1
+
+
+def test_a_table_of_the_paper_is_written_where_a_run_is_of_its_rows(tmp_path: Path) -> None:
+    runs = [make_run("table-07", row, n=1000, robust=0.2) for row in ("alpha-3", "alpha-6")]
+    report = write(tmp_path, [*runs, make_record(dataset="digits", id="other")])
+    (tmp_path / "records" / f"{runs[0].id}.json").replace(tmp_path / "records" / "torn.json")
+    (tmp_path / "records" / "torn.json").write_text("{")
+    after = write(tmp_path, [])
+    written = {path.name for path in report.written}
+    for ending in ("md", "csv", "tex", "html"):
+        assert f"table-07-mini.{ending}" in written
+    assert not any(name.startswith("table-") and "table-07-mini" not in name for name in written)
+    own = report.markdown_of("table-07")
+    assert own in report.markdown
+    assert "digits" not in own
+    assert report.markdown_of("table-07", "mini") == own
+    assert report.markdown_of("quickstart") == report.markdown
+    assert any("torn.json" in problem for problem in after.problems)
+    assert own.count("20.00 [") > after.markdown_of("table-07").count("20.00 [") > 0
 
 
 def test_tables_need_no_torch() -> None:

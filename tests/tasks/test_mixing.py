@@ -182,7 +182,9 @@ def test_classification_and_distillation_take_the_mixed_labels(bce: bool) -> Non
 @pytest.mark.parametrize("setting", ["mixup", "cutmix"])
 @pytest.mark.parametrize("loss", [IKL(), GKL()], ids=["IKL", "GKL"])
 def test_losses_with_a_prior_are_refused(loss: Any, setting: str) -> None:
-    with pytest.raises(UserError, match=rf"mix classes, but {type(loss).__name__} .*loss\.weighting=sample, .*both to 0"):
+    with pytest.raises(
+        UserError, match=rf"mix classes, but {type(loss).__name__} .*loss\.weighting=sample, .*both to 0"
+    ):
         Distillation(make_net(), make_net(), loss, num_classes=CLASSES, **{setting: 0.1})
 
 

@@ -112,7 +112,9 @@ def test_distillation_with_a_prior_is_that_of_whole_batches(accumulate: int) -> 
             given, taught = oracle(batch.images), teacher(batch.images).detach()
             softened.append((taught / 2).softmax(1))
             settings = {"alpha": 2.0, "beta": 3.0, "temperature": 4.0, "t2": 1.0, "gi": True}
-            whole = F.cross_entropy(given, batch.labels) + epoch / 2 * ikl(given, taught, prior[batch.labels], **settings)
+            whole = F.cross_entropy(given, batch.labels) + epoch / 2 * ikl(
+                given, taught, prior[batch.labels], **settings
+            )
             for weight, value in zip(list(oracle.parameters()), descended(oracle, whole), strict=True):
                 weight.data = value
         rows, labels = torch.cat(softened), torch.cat([batch.labels for batch in batches.batches])

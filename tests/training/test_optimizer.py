@@ -19,7 +19,7 @@ from dkl.training.optimizer import make_optimizer, set_schedule
 def make_net() -> nn.Module:
     """Parameters of four, two and one dimension, and a scale that starts at 1."""
     torch.manual_seed(3)
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3)).double()
 
 
 def stepped(model: nn.Module, optimizer: Optimizer) -> list[torch.Tensor]:
@@ -27,13 +27,15 @@ def stepped(model: nn.Module, optimizer: Optimizer) -> list[torch.Tensor]:
     draw = torch.Generator().manual_seed(4)
     for _ in range(5):
         optimizer.zero_grad()
-        model(torch.rand(6, 1, 4, 4, generator=draw)).square().sum().backward()
+        model(torch.rand(6, 1, 4, 4, generator=draw, dtype=torch.float64)).square().mean().backward()
         optimizer.step()
     return [weight.detach() for weight in model.parameters()]
 
 
 def configured(*overrides: str) -> DictConfig:
-    return compose_config("train", ["optimizer.lr=0.05", "optimizer.weight_decay=0.3", *overrides]).optimizer
+    return compose_config(
+        "train", ["optimizer.lr=0.05", "optimizer.weight_decay=0.3", *overrides, "optimizer.nesterov=false"]
+    ).optimizer
 
 
 def groups(model: nn.Module, vectors: bool) -> list[dict[str, Any]]:
@@ -55,22 +57,21 @@ def test_an_optimiser_by_name_takes_the_librarys_own_steps(name: str, vectors: b
     cfg = configured(f"optimizer.name={name}", "optimizer.momentum=0.9", f"optimizer.decay_vectors={vectors}")
     ours = stepped(model, make_optimizer(cfg, model.named_parameters()))
     theirs = stepped(other, make(groups(other, vectors)))
-    assert all(torch.equal(one, two) for one, two in zip(ours, theirs, strict=True))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
     unlike = make_net()
-    assert not all(
-        torch.equal(one, two) for one, two in zip(ours, stepped(unlike, make(groups(unlike, not vectors))), strict=True)
-    )
+    others = stepped(unlike, make(groups(unlike, not vectors)))
+    assert max((one - two).abs().max() for one, two in zip(ours, others, strict=True)) > 1e-4
 
 
 @pytest.mark.parametrize(
     ("overrides", "spared"),
     [
         ([], set()),
-        (["optimizer.decay_vectors=false"], {"0.bias", "1.weight", "1.bias", "3.bias"}),
-        (["optimizer.no_decay=[0.,bias]"], {"0.weight", "0.bias", "1.bias", "3.bias"}),
+        (["optimizer.decay_vectors=false"], {"0.bias", "2.weight", "2.bias", "4.bias"}),
+        (["optimizer.no_decay=[bias]"], {"0.bias", "2.bias", "4.bias"}),
         (
-            ["optimizer.no_decay=[3.weight]", "optimizer.decay_vectors=false"],
-            {"0.bias", "1.weight", "1.bias", "3.weight", "3.bias"},
+            ["optimizer.no_decay=[4.weight]", "optimizer.decay_vectors=false"],
+            {"0.bias", "2.weight", "2.bias", "4.weight", "4.bias"},
         ),
     ],
 )
@@ -106,7 +107,7 @@ def test_the_strong_recipes_rates_are_timms_over_its_300_epochs() -> None:
     [
         (["optimizer.warmup_lr=0"], r"warmup_lr=0\.0 must lie above 0"),
         (["optimizer.warmup_lr=0.2"], r"not above optimizer\.lr=0\.1; null rises from"),
-        (["optimizer.warmup_lr=.nan"], r"warmup_lr=nan"),
+        (["optimizer.warmup_lr=nan"], r"warmup_lr=nan"),
         (["optimizer.name=lamb", "optimizer.nesterov=true"], r"is SGD's, not lamb's: set optimizer\.nesterov=false"),
         (["optimizer.nesterov=true", "optimizer.momentum=0"], r"needs momentum"),
     ],

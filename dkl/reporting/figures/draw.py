@@ -64,7 +64,7 @@ def draw_all(
 
 
 def _title(*parts: str) -> str:
-    """``parts`` with commas between, in lines that a column holds; a line ends inside a part only where it is too long."""
+    """``parts`` with commas between, in lines that a column holds, which end at commas unless a part is longer."""
     kept = (part if len(part) > TITLE else part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts if part)
     return fill(", ".join(kept), TITLE).replace("\N{NO-BREAK SPACE}", " ")
 

@@ -21,6 +21,14 @@ ARRAYS = frozenset(
 )
 """What a file holds beside ``about``."""
 
+ABOUT = frozenset(
+    (
+        *("id", "method", "dataset", "budget", "seed", "weights", "training", "data_sha256"),
+        *("attacks", "norm", "eps", "eps_text", "n"),
+    )
+)
+"""What drawing asks of ``about``."""
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -56,10 +64,10 @@ def read(path: Path) -> Pictures:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
         about = json.loads(str(arrays.pop("about")))
-        if missing := sorted(ARRAYS - arrays.keys()):
-            raise ValueError(f"it lacks {', '.join(missing)}")
+        if missing := (ARRAYS - arrays.keys()) | (ABOUT - set(about)):
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         return Pictures(about, arrays)
-    except (EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} holds no pictures ({error}): delete it, and collect them again") from None
 
 

@@ -1,4 +1,4 @@
-"""Figure 2: clean accuracy against robustness. Stars are the paper's method, circles others, diamonds runs here."""
+"""Figure 2: clean accuracy against robustness. Stars are the paper's method, dots others, diamonds runs here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dkl.reporting.figures.labels import place
-from dkl.reporting.figures.style import BLACK, CYCLE, canvas
+from dkl.reporting.figures.style import CYCLE, canvas
 
 MARKERS = {"own": "*", "here": "D"}
 MEANING = {"*": "the paper's method", "o": "other methods", "D": "runs here"}
 SIZES = {"*": 70, "o": 22, "D": 22}
+HOLLOW = {"D": "none"}  # so that what is published shows through
 REACH = 4.3
 """Points from the middle of the largest marker to its edge."""
 
@@ -47,15 +48,16 @@ def tradeoff(points: Sequence[Point], *, title: str, x: str, y: str) -> Figure:
         if point.spread:
             across, up = point.spread
             axes.errorbar(point.x, point.y, xerr=across, yerr=up, color=colour, elinewidth=0.8, zorder=1)
-        style: dict[str, Any] = {"edgecolors": BLACK if marker == "D" else "white", "linewidths": 0.6, "zorder": 3}
-        axes.scatter(point.x, point.y, s=SIZES[marker], c=colour, marker=marker, label=point.label, **style)
+        face, edge, width = ("none", colour, 1.0) if marker in HOLLOW else (colour, "white", 0.6)
+        style: dict[str, Any] = {"facecolors": face, "edgecolors": edge, "linewidths": width, "zorder": 3}
+        axes.scatter(point.x, point.y, s=SIZES[marker], marker=marker, label=point.label, **style)
     axes.margins(0.14)
     axes.set(title=title, xlabel=f"{x} (%)", ylabel=f"{y} (%)")
     handles = [Line2D([], [], color=colours[group], marker="s", ls="", ms=4, label=group) for group in groups]
-    used = [marker for marker in MEANING if any(point.marker == marker for point in points)]
     handles += [
-        Line2D([], [], color="0.35", marker=marker, ls="", ms=7 if marker == "*" else 4, label=MEANING[marker])
-        for marker in used
+        Line2D([], [], color="0.35", mfc=HOLLOW.get(key), marker=key, ls="", ms=SIZES[key] ** 0.5, label=MEANING[key])
+        for key in MEANING
+        if any(point.marker == key for point in points)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, handletextpad=0.3, columnspacing=1.2)
     place(figure, axes, [(point.label, point.x, point.y) for point in points], reach=REACH, fontsize=7)

@@ -1,0 +1,77 @@
+"""Every table and figure of the paper at budget smoke, as ``make reproduce-table-N BUDGET=smoke`` makes it.
+
+Tables share a folder of results, and with it the runs and teachers that they have in common.
+"""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from dkl import records
+from dkl.manifests import load, names
+from tests.cli.common import call
+
+MANIFESTS = [load(name) for name in names()]
+TABLES = [found for found in MANIFESTS if found.kind == "table" and found.runnable]
+QUOTED = [found for found in MANIFESTS if found.kind == "table" and not found.runnable]
+FIGURES = [found for found in MANIFESTS if found.kind == "figure"]
+
+
+def attacked(name: str) -> bool:
+    """Whether a table is of adversarial training; Table 1 is of both."""
+    return any(column.metric == "robust" for column in load(name).columns.values())
+
+
+GROUPS = {
+    "adversarial training": [found.name for found in (*TABLES, *FIGURES) if found in FIGURES or attacked(found.name)],
+    "distillation": [found.name for found in TABLES if not attacked(found.name)],
+}
+
+
+def reproduce(name: str, results: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    kind, number = name.split("-")
+    arguments = [f"{kind}={int(number)}", "budget=smoke", f"paths.results={results}"]
+    ended = call(capsys, "reproduce", *arguments)
+    assert ended.status == 0, ended.err
+    return ended.out
+
+
+def check_table(name: str, results: Path, printed: str) -> None:
+    """Every row that runs has figures of ours in every column that is measured, and is told to be no result."""
+    manifest, board = load(name), results / "tables" / f"{name}-smoke"
+    assert f"## {manifest.title} (smoke: no result)" in printed
+    for ending in (".md", ".csv", ".tex", ".html"):
+        assert board.with_suffix(ending).is_file()
+    cells = {row["row"]: row for row in csv.DictReader(board.with_suffix(".csv").read_text().splitlines())}
+    for row in manifest.runnable:
+        assert cells[row.name]["seed_list"] == "0", (name, row.name)
+        assert any(cells[row.name].get(f"{key}_mean") for key in manifest.columns), (name, row.name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tables", GROUPS.values(), ids=GROUPS)
+def test_every_table_and_figure_at_smoke(
+    tables: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in tables:
+        printed = reproduce(name, tmp_path, capsys)
+        if load(name).kind == "table":
+            check_table(name, tmp_path, printed)
+    drawn = {path.name for path in (tmp_path / "figures").glob("*.png")}
+    for name in (name for name in tables if load(name).kind == "figure"):
+        assert any(file.startswith(name) for file in drawn), (name, drawn)
+    _, problems = records.load_all(tmp_path / "records")
+    assert problems == []
+    ended = call(capsys, "tables", "--html", f"results={tmp_path}", "smoke=true")
+    assert ended.status == 0, ended.err
+    assert "no result" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize("name", [found.name for found in QUOTED])
+def test_a_table_that_cannot_run_yet_says_why(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = call(capsys, "reproduce", f"table={int(name[-2:])}", "budget=smoke", f"paths.results={tmp_path}")
+    assert ended.status == 2
+    assert "trainer" in ended.err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,124 @@
+"""From manifests, records and pictures to files: which figures there are, and what is left out."""
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dkl.config import compose_config, hashed
+from dkl.errors import UserError
+from dkl.files import write_rows
+from dkl.manifests import load
+from dkl.reporting.figures import draw_all
+from dkl.reporting.figures.pictures import read
+from tests.reporting.factories import make_record
+from tests.reporting.figures.common import make_pictures, store
+
+
+def _names(paths: list[Path]) -> set[str]:
+    assert all(path.is_file() for path in paths)
+    return {path.stem for path in paths}
+
+
+def _trained(row: str, seed: int = 0) -> dict[str, Any]:
+    """What a row of Figure 3 trains at budget mini."""
+    (overrides,) = (found.overrides for found in load("figure-03").rows if found.name == row)
+    return hashed(compose_config("train", ["data=cifar100", "budget=mini", *overrides, f"seed={seed}"]))
+
+
+def test_tables_alone_give_figure_2_and_the_radii_of_table_10(tmp_path: Path) -> None:
+    paths = draw_all([], tmp_path, [load(name) for name in ("figure-02", "figure-03", "table-02", "table-10")])
+    assert [path.relative_to(tmp_path / "figures").as_posix() for path in paths] == [
+        *("figure-02.png", "figure-02.svg", "table-10-radii.png", "table-10-radii.svg")
+    ]
+    assert Image.open(paths[0]).size == (990, 900)
+    assert ElementTree.parse(paths[1]).getroot().tag.endswith("svg")
+
+
+def test_the_same_drawing_gives_the_same_bytes(tmp_path: Path) -> None:
+    written = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        store(make_pictures(), folder)
+        paths = draw_all([], folder, [load("figure-02"), load("table-02")])
+        written.append({path.name: path.read_bytes() for path in paths})
+    assert len(written[0]) == 6
+    assert written[0] == written[1]
+
+
+def test_smoke_is_drawn_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    store(make_pictures(budget="smoke"), tmp_path)
+    record = make_record(budget="smoke", training={"task": {}})
+    write_rows(tmp_path / "records" / f"{record.id}.csv", [{"epoch": 1, "loss": 2.0, "test_accuracy": 0.5}])
+    assert draw_all([record], tmp_path, []) == []
+    names = _names(draw_all([record], tmp_path, [], include_smoke=True))
+    assert {name.split("-")[:2][-1] for name in names} == {"smoke"}
+    assert {name.split("-")[0] for name in names} == {"curves", "classes", "images"}
+
+
+def test_figure_3_is_of_its_two_rows_at_one_seed_on_the_same_images(tmp_path: Path) -> None:
+    store(make_pictures(1, training=_trained("ikl", 1), seed=1), tmp_path)
+    store(make_pictures(2, training=_trained("kl"), method="TRADES-AWP"), tmp_path)
+    manifests = [load("figure-03")]
+    assert not any(name.startswith("figure-03") for name in _names(draw_all([], tmp_path, manifests)))
+    store(make_pictures(3, training=_trained("ikl"), n=59), tmp_path)
+    assert not any(name.startswith("figure-03") for name in _names(draw_all([], tmp_path, manifests)))
+    store(make_pictures(4, training=_trained("ikl")), tmp_path)
+    names = _names(draw_all([], tmp_path, manifests))
+    assert {name for name in names if name.startswith("figure")} == {f"figure-03{part}-mini" for part in "abc"}
+
+
+def test_seeds_of_a_row_share_a_figure_of_curves(tmp_path: Path) -> None:
+    records = [make_record(seed=seed, training={"task": {}}, budget="mini") for seed in (0, 1)]
+    for record in records:
+        write_rows(tmp_path / "records" / f"{record.id}.csv", [{"epoch": e, "loss": 1.0 / e} for e in (1, 2)])
+    (name,) = _names(draw_all(records, tmp_path, []))
+    assert name == f"curves-mini-cifar100-wrn34_10-IKL-AT-{records[0].row_hash}"
+
+
+def test_weights_from_elsewhere_have_pictures_without_a_seed(tmp_path: Path) -> None:
+    store(make_pictures(seed=None, budget="own"), tmp_path)
+    paths = draw_all([], tmp_path, [])
+    assert len(paths) == 4
+    assert not any("None" in path.read_text() for path in paths if path.suffix == ".svg")
+
+
+def test_broken_files_are_named_and_the_others_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store(make_pictures(), tmp_path)
+    broken = tmp_path / "figures" / "data" / "broken.npz"
+    broken.write_bytes(b"PK nothing")
+    record = make_record(training={"task": {}})
+    curves = tmp_path / "records" / f"{record.id}.csv"
+    write_rows(curves, [{"loss": 1.0}])
+    assert len(draw_all([record], tmp_path, [])) == 4
+    said = "".join(capsys.readouterr())
+    assert str(broken) in said
+    assert str(curves) in said
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def _not_zip(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+def _without_arrays(path: Path) -> None:
+    np.savez(path, about=np.array('{"id": "x"}'))
+
+
+def _says_nothing(path: Path) -> None:
+    np.savez(path, about=np.array("3"))
+
+
+@pytest.mark.parametrize("spoil", [_cut, _not_zip, _without_arrays, _says_nothing])
+def test_a_file_that_holds_no_pictures_is_named(tmp_path: Path, spoil: Any) -> None:
+    path = store(make_pictures(), tmp_path)
+    assert set(read(path).arrays) == set(make_pictures().arrays)
+    spoil(path)
+    with pytest.raises(UserError, match=f"{path.name} holds no pictures"):
+        read(path)

@@ -1,0 +1,190 @@
+"""Every kind of figure: it shows the numbers it is given, and can be read."""
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
+from omegaconf import OmegaConf
+
+from dkl.config import compose_config, hashed, shipped
+from dkl.manifests import load
+from dkl.records import Record
+from dkl.reporting.figures import rows
+from dkl.reporting.figures.curves import robustness, training
+from dkl.reporting.figures.features import embedding, margin_differences
+from dkl.reporting.figures.model import class_accuracies, strip
+from dkl.reporting.figures.style import WIDTH
+from dkl.reporting.figures.tradeoff import Point, tradeoff
+from dkl.reporting.paper import paper_boards
+from tests.reporting.factories import make_record
+from tests.reporting.figures.common import make_pictures, styled
+
+OKABE_ITO = {
+    *((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115)),
+    *((240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)),
+}
+FIRST, SECOND = make_pictures(0, classes=30, images=150), make_pictures(1, classes=30, images=150)
+EPOCHS = [{"epoch": e, "loss": 3 / e, "natural_accuracy": e / 9, "test_accuracy": e / 10} for e in range(1, 9)]
+
+
+def _figure_2(own: list[Point] | None = None) -> Figure:
+    points = rows.published_points(load("table-02"), "clean", "autoattack", "Augmentation")
+    return styled(tradeoff, [*points, *(own or [])], title="Figure 2", x="Clean accuracy", y="AutoAttack")
+
+
+def _radii() -> Figure:
+    return styled(robustness, rows.published_lines(load("table-10")), title="Table 10")
+
+
+KINDS = {
+    "tradeoff": _figure_2,
+    "radii": _radii,
+    "curves": lambda: styled(training, [EPOCHS, EPOCHS[:5]], title="Curves"),
+    "features": lambda: styled(embedding, FIRST, title="Features"),
+    "margins": lambda: styled(margin_differences, FIRST, SECOND, title="Margins"),
+    "classes": lambda: styled(class_accuracies, FIRST, title="Classes"),
+    "few classes": lambda: styled(class_accuracies, make_pictures(2), title="Classes"),
+    "images": lambda: styled(strip, FIRST, title="Images"),
+    "grey images": lambda: styled(strip, make_pictures(3, channels=1), title="Images"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_is_at_least_seven_points_and_nothing_is_cut_off(kind: str) -> None:
+    figure = KINDS[kind]()
+    assert figure.get_figwidth() == WIDTH < 3.5
+    assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 7
+    drawn = figure.get_tightbbox()
+    assert min(drawn.x0, drawn.y0) >= 0
+    assert drawn.x1 <= WIDTH
+    assert drawn.y1 <= figure.get_figheight()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "images" not in kind])
+def test_colours_are_okabe_and_itos(kind: str) -> None:
+    drawn = set()
+    for axes in KINDS[kind]().axes:
+        drawn |= {to_rgb(line.get_color()) for line in axes.lines}
+        drawn |= {to_rgb(patch.get_facecolor()) for patch in axes.patches}
+        for points in axes.collections:
+            drawn |= {to_rgb(colour) for colour in (*points.get_facecolor(), *points.get_edgecolor()) if colour[3]}
+    coloured = {tuple(round(255 * part) for part in colour) for colour in drawn if len(set(colour)) > 1}
+    assert coloured
+    assert coloured <= OKABE_ITO
+
+
+def test_figure_2_shows_the_figures_of_its_table() -> None:
+    table = OmegaConf.load(shipped("experiments") / "table-02.yaml")
+    shown = [
+        (points.get_label(), *points.get_offsets()[0])
+        for points in _figure_2().axes[0].collections
+        if isinstance(points, PathCollection)
+    ]
+    assert shown == [(row.label, row.paper.clean, row.paper.autoattack) for row in table.rows]
+
+
+def test_no_label_of_figure_2_covers_another() -> None:
+    own = [Point("IKL-AT", 65.5, 31.6, "basic", "here", (0.2, 0.15)), Point("IKL-AT", 66.2, 32.4, "AutoAug", "here")]
+    boxes = [text.get_window_extent() for text in _figure_2(own).findobj(Annotation)]
+    assert len(boxes) == len(load("table-02").rows) + 2
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def _trained(seed: int, **fields: object) -> Record:
+    content = hashed(compose_config("train", ["data=cifar100", "budget=paper", "recipe=official", "loss=ikl"]))
+    return make_record(
+        **{"seed": seed, "budget": "paper", "weights": "average at epoch 200", "training": content, **fields}
+    )
+
+
+def test_own_points_of_figure_2_are_means_over_seeds() -> None:
+    table = replace(load("table-02"), claims=())
+    table = replace(table, rows=tuple(row for row in table.rows if row.name == "ikl-basic"))
+    own = [_trained(seed, clean=clean, robust=robust) for seed, clean, robust in ((0, 0.6, 0.3), (1, 0.64, 0.31))]
+    (board,) = paper_boards([table], own, lambda record: {})
+    (point,) = rows.measured_points(board, "clean", "autoattack", "Augmentation")
+    assert (point.label, point.group, point.origin) == ("IKL-AT", "basic", "here")
+    assert (point.x, point.y) == pytest.approx((62, 30.5))
+    assert point.spread == pytest.approx((np.std([60, 64], ddof=1), np.std([30, 31], ddof=1)))
+
+
+def test_lines_of_table_10_are_its_figures() -> None:
+    table = OmegaConf.load(shipped("experiments") / "table-10.yaml")
+    radii = (2, 4, 6, 8, 10, 12)
+    lines = rows.published_lines(load("table-10"))
+    for line, row in zip(lines, table.rows, strict=True):
+        assert line.label == row.label
+        assert np.multiply(line.eps, 255) == pytest.approx(radii)
+        assert line.accuracy == [row.paper[f"aa_{radius}_255"] for radius in radii]
+
+
+def _at(eps: int, robust: float, seed: int = 0, **fields: object) -> Record:
+    name = f"{fields.get('method', 'IKL-AT')}-{eps}-{seed}-{robust}"
+    return make_record(
+        **{"id": name, "eps": eps / 255, "eps_text": f"{eps}/255", "robust": robust, "seed": seed, **fields}
+    )
+
+
+def test_own_lines_are_means_over_seeds_of_the_newest_evaluations_at_three_radii_or_more() -> None:
+    old = _at(2, 0.1, created="2024-01-01T00:00:00+00:00")
+    records = [old, *(_at(eps, value, seed) for eps in (2, 4, 8) for seed, value in ((0, 0.5 / eps), (1, 0.7 / eps)))]
+    records += [_at(eps, 0.3, method="at two radii") for eps in (2, 4)]
+    (line,) = rows.lines_of(records)
+    assert not line.published
+    assert line.accuracy == pytest.approx([30, 15, 7.5])
+    assert line.spread == pytest.approx([np.std([50 / eps, 70 / eps], ddof=1) for eps in (2, 4, 8)])
+
+
+def test_rows_of_one_name_are_told_apart() -> None:
+    weights = ("last epoch 30", "average at epoch 30")
+    records = [_at(eps, 0.4, weights=kind) for kind in weights for eps in (2, 4, 8)]
+    labels = [line.label for line in rows.lines_of(records)]
+    assert len(set(labels)) == 2
+    assert all(label.startswith("IKL-AT (") for label in labels)
+
+
+def test_curves_are_percent_by_epoch_and_a_run_need_not_measure_everything() -> None:
+    run = [{"epoch": 1.0, "loss": 2.0}, {"epoch": 2.0, "loss": 1.5, "test_accuracy": 0.25}]
+    top, bottom = styled(training, [run], title="").axes
+    assert [line.get_xydata().tolist() for line in top.lines] == [[[2, 25]]]
+    assert [line.get_xydata().tolist() for line in bottom.lines] == [[[1, 2], [2, 1.5]]]
+    assert top.lines[0].get_marker() == "o", "one epoch is a dot, not an invisible line"
+
+
+def _means(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.bincount(labels, values) / np.bincount(labels)
+
+
+def test_margin_differences_are_those_of_class_means_sorted() -> None:
+    (axes,) = styled(margin_differences, FIRST, SECOND, title="").axes
+    natural, adversarial = (
+        _means(FIRST[key], FIRST["labels"]) - _means(SECOND[key], SECOND["labels"])
+        for key in ("natural_margin", "adversarial_margin")
+    )
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx(sorted(natural, reverse=True))
+    assert axes.lines[0].get_ydata() == pytest.approx(adversarial[np.argsort(-natural)])
+
+
+def test_a_class_is_accurate_under_attack_where_both_its_images_are_right() -> None:
+    pictures = make_pictures(4, classes=10)
+    right = pictures["natural"] == pictures["labels"]
+    standing = right & (pictures["adversarial"] == pictures["labels"])
+    (axes,) = styled(class_accuracies, pictures, title="").axes
+    heights = np.reshape([bar.get_height() for bar in axes.patches], (2, 10))
+    assert heights[0] == pytest.approx(100 * _means(right, pictures["labels"]))
+    assert heights[1] == pytest.approx(100 * _means(standing, pictures["labels"]))
+
+
+def test_a_strip_shows_the_images_and_grey_where_they_agree() -> None:
+    pictures = make_pictures(5)
+    pictures["adversarial_images"][:, :, 0, 0] = pictures["natural_images"][:, :, 0, 0]
+    images = [np.asarray(axes.images[0].get_array()) for axes in styled(strip, pictures, title="").axes]
+    assert np.array_equal(images[0], pictures["natural_images"][0].transpose(1, 2, 0))
+    assert np.array_equal(images[3], pictures["adversarial_images"][0].transpose(1, 2, 0))
+    assert np.array_equal(images[6][0, 0], [0.5, 0.5, 0.5])
+    assert max(np.abs(image - 0.5).max() for image in images[6:]) == pytest.approx(0.5)
