@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from dkl.errors import UserError
 from dkl.files import write_text
 
+FINISHED = "finished"
+"""Behind the id in ``About.id_file``, once the logger has been told all of the run."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class About:
@@ -44,9 +47,8 @@ class Table(NamedTuple):
 class Logger:
     """Reports nowhere: what there is without ``logger=``, and in every process but the first."""
 
-    def start(self, about: About) -> bool:
-        """Open the run, or go on with the one that ``about.id_file`` names; True asks for the epochs done before."""
-        return False
+    def start(self, about: About) -> None:
+        """Open the run, or go on with the one that ``about.id_file`` names."""
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Report one epoch."""
@@ -67,9 +69,9 @@ class WandbLogger(Logger):
     """Weights & Biases: a run folder is one run there, and so is each evaluation, in one group.
 
     A resumed run goes on under the id that its folder keeps. Online it is told the epochs that the site has not got.
-    Offline wandb cannot look: every resumption writes another ``offline-run-*`` folder of the same id with the epochs
-    from there on, which ``wandb sync`` joins, in order of their start. An agent of a wandb sweep chooses the id itself.
-    With ``artifact`` the finished weights are uploaded as well.
+    Offline wandb cannot append, and a killed process loses the last seconds of its log: every resumption writes another
+    ``offline-run-*`` folder of the same id with all epochs from the first; the newest is whole, and the one to sync. An
+    agent of a wandb sweep chooses the id itself. With ``artifact`` the finished weights are uploaded as well.
     """
 
     def __init__(self, project: str = "dkl", mode: str = "online", artifact: bool = False) -> None:
@@ -79,7 +81,7 @@ class WandbLogger(Logger):
         self.run: Any = None
         self.about: About | None = None
 
-    def start(self, about: About) -> bool:
+    def start(self, about: About) -> None:
         """Open the run. Raises UserError where wandb does not let it."""
         import wandb
 
@@ -103,7 +105,6 @@ class WandbLogger(Logger):
             raise UserError(f"wandb: {str(error).rstrip('.')}; {mend}") from None
         self.about = about
         write_text(about.id_file, identity)
-        return identity != kept or self.mode == "online"
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Report one epoch, at once; one that a resumed run has already is left out."""
@@ -137,9 +138,6 @@ class WandbLogger(Logger):
             write_text(self.about.id_file, f"{self.run.id} {FINISHED}")
 
 
-FINISHED = "finished"
-
-
 def _read(id_file: Path) -> tuple[str, bool]:
     """The id that ``id_file`` keeps, empty where there is none, and whether that run has been reported whole."""
     identity, _, state = (id_file.read_text(encoding="utf-8") if id_file.exists() else "").strip().partition(" ")
@@ -159,10 +157,10 @@ def reported(id_file: Path) -> bool:
 
 @contextmanager
 def opened(logger: Logger, about: About, past: Sequence[Mapping[str, Any]] = ()) -> Iterator[Logger]:
-    """``logger`` while a run lasts, closed however that ends; ``past`` epochs are told to one that asks for them."""
-    missed = past if logger.start(about) else []
+    """``logger`` while a run lasts, closed however that ends; it is told ``past`` epochs first."""
+    logger.start(about)
     try:
-        for row in missed:
+        for row in past:
             logger.log(row)
         yield logger
     except BaseException:

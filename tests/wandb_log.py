@@ -47,7 +47,7 @@ def inspect(run: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def history(run: Path) -> list[dict[str, Any]]:
-    """What was logged, step by step, without what wandb adds but the step."""
+    """What was logged, step by step, without what wandb adds but the step; ``a.b`` is what it calls b in a."""
     added = ("_runtime", "_timestamp")
     return [{k: v for k, v in record["item"].items() if k not in added} for record in inspect(run, "history")]
 

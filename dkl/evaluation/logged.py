@@ -1,7 +1,6 @@
 """An evaluation as a run of its own, told to the logger of its training's run, or to another."""
 
 import dataclasses
-import glob
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,12 +87,12 @@ def _per_class(flags: Flags, labels: NDArray[np.integer]) -> Table:
 
 
 def _strips(job: Job) -> dict[str, NDArray[np.floating]]:
-    """Natural images above adversarial ones above the changes, where pictures of these weights were collected."""
-    found = {}
-    for path in sorted((job.results / "figures" / "data").glob(f"{glob.escape(job.id.removesuffix(job.key))}*.npz")):
+    """Natural images above adversarial ones above the changes, where pictures were collected of these weights at eps."""
+    found, wanted = {}, (job.weights_sha256, job.protocol.norm, job.protocol.eps)
+    for path in sorted((job.results / "figures" / "data").glob("*.npz")):
         with np.load(path, allow_pickle=False) as content:
             about = json.loads(str(content["about"]))
-            if about["checkpoint_sha256"] == job.weights_sha256:
+            if (about["checkpoint_sha256"], about["norm"], about["eps"]) == wanted:
                 natural, adversarial = content["natural_images"], content["adversarial_images"]
                 change = 0.5 + (adversarial - natural) / (2 * about["eps"])
                 rows = [np.concatenate(list(images), axis=-1) for images in (natural, adversarial, change)]

@@ -24,6 +24,15 @@ def normalise_input(model: nn.Module, mean: Sequence[float], std: Sequence[float
     return model
 
 
+def check_name(name: str) -> None:
+    """Raise UserError where timm knows no model ``name``, or publishes no weights under the tag in it."""
+    tagged = timm.list_pretrained(f"{name.partition('.')[0]}.*") if "." in name else []
+    if not timm.is_model(name) or ("." in name and name not in tagged):
+        close = difflib.get_close_matches(name, [*timm.list_models(), *tagged], n=5)
+        hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists them"
+        raise UserError(f"no model is named {name!r}: {hint}")
+
+
 def create_model(
     name: str,
     num_classes: int,
@@ -37,11 +46,7 @@ def create_model(
     ``mean`` and ``std``, one value a channel, are subtracted and divided inside the model; without them nothing is.
     ``kwargs`` go to the model. Raises UserError on an unknown name, or one of ``mean`` and ``std`` without the other.
     """
-    tagged = timm.list_pretrained(f"{name.partition('.')[0]}.*") if "." in name else []
-    if not timm.is_model(name) or ("." in name and name not in tagged):
-        close = difflib.get_close_matches(name, [*timm.list_models(), *tagged], n=5)
-        hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists them"
-        raise UserError(f"no model is named {name!r}: {hint}")
+    check_name(name)
     if (mean is None) != (std is None):
         raise UserError("give both model.mean and model.std, or neither")
     model = timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **kwargs)

@@ -13,7 +13,7 @@ from torch import nn
 
 from dkl.checkpoint import read
 from dkl.errors import UserError
-from dkl.models.create import create_model
+from dkl.models.create import check_name, create_model
 from dkl.models.foreign import load_checkpoint
 
 Wanted = dict[str, Any]
@@ -74,7 +74,9 @@ def _published(wanted: Wanted, checkpoint: str | None) -> nn.Module:
     They come from the file ``checkpoint``, a copy of them in any format that timm reads, or are fetched and kept by
     its hub. Either way they are for the images they were trained on.
     """
-    name, known = wanted["name"], timm.models.get_pretrained_cfg(wanted["name"])
+    name = wanted["name"]
+    check_name(name)
+    known = timm.models.get_pretrained_cfg(name)
     if known is None or not known.has_weights:
         close = timm.list_pretrained(f"{name.partition('.')[0]}*")
         hint = f"published are {', '.join(close)}" if close else "timm.list_pretrained() lists those that are"
@@ -135,7 +137,8 @@ def create_teacher(
     if (run is None) != bool(pretrained or checkpoint):
         raise UserError(
             "a teacher needs weights from one place: set task.teacher.checkpoint=FILE, task.teacher.pretrained=true "
-            "for those timm publishes, or task.teacher.run=FOLDER of a finished run, as dkl train recipe=kd_teacher makes"
+            "for those timm publishes, or task.teacher.run=FOLDER of a finished run, such as dkl train "
+            "recipe=kd_teacher makes"
         )
     wanted: Wanted = {"name": name, "num_classes": num_classes, "in_chans": in_chans, "mean": mean, "std": std}
     checked = wanted | ({} if size is None else {"size": size})

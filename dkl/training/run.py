@@ -182,10 +182,10 @@ def _fit(cfg: DictConfig, run: RunState, data: Data, folder: Path, device: torch
             row = one.train(epoch)
             run.epoch = epoch
             run.rows.append(row)
-            logger.log(row)  # before the checkpoint: killed between the two it is told again, not never
             if first:
                 run.save(folder / CHECKPOINT)
                 write_metrics(run.rows, folder)
+            logger.log(row)
             progress.advance(0, f"epoch {epoch}/{epochs} loss {row['loss']:.3f}")
     last = run.rows[-1]
     say(f"{folder}: done, loss {last['loss']:.4f}, natural test accuracy {last['test_accuracy']:.2%}")

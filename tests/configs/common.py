@@ -23,6 +23,7 @@ REQUIRED = {
     ("recipe", "kd_cifar_mobile"): ["data=cifar100", "task.teacher.name=small_cnn"],
     ("recipe", "kd_teacher"): ["data=cifar100"],
     ("recipe", "kd_imagenet"): ["data=imagenet", "task.teacher.name=small_cnn"],
+    ("recipe", "kd_imagenet_review"): ["data=imagenet", "model=resnet18", "task.teacher.name=resnet34"],
     ("recipe", "kd_imagenet_teacher"): ["data=imagenet"],
     ("recipe", "kd_imagenet_lt"): ["data=imagenet_lt", "task.teacher.name=small_cnn"],
     ("recipe", "kd_imagenet_lt_teacher"): ["data=imagenet_lt"],

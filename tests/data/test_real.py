@@ -54,7 +54,13 @@ def test_a_resnet_learns_from_a_resnet_on_real_imagenet_files(sample: str, tmp_p
     """As a row of Table 4 does, cut down: two batches, then the record's top-1, top-5 and best epoch."""
     torch.save(create_model("resnet18", 10).state_dict(), tmp_path / "teacher.pth")
     small = ["data.num_classes=10", "data.shape=[3,64,64]", "data.train_size=20", "data.test_size=20"]
-    small += ["trainer.epochs=1", "trainer.batch_size=10", "trainer.workers=2", "trainer.device=cpu", "trainer.threads=1"]
+    small += [
+        "trainer.epochs=1",
+        "trainer.batch_size=10",
+        "trainer.workers=2",
+        "trainer.device=cpu",
+        "trainer.threads=1",
+    ]
     places = [f"paths.results={tmp_path}", f"data.source.root={sample}"]
     teacher = ["task.teacher.name=resnet18", f"task.teacher.checkpoint={tmp_path / 'teacher.pth'}"]
     chosen = ["data=imagenet", "recipe=kd_imagenet", "model=resnet18", "loss=gkl_kd", "loss.temperature=1"]
@@ -74,7 +80,9 @@ def test_a_long_tail_of_real_imagenet_files(sample: str, tmp_path: Path) -> None
     per_class = [40, 40, 40, 40, 40, 4, 4, 4, 4, 4]
     for split, counts in (("train", per_class), ("val", [2] * 10)):
         classes = sorted(path for path in (Path(sample) / split).iterdir())
-        named = [(path, label) for label, folder in enumerate(classes) for path in sorted(folder.iterdir())[: counts[label]]]
+        named = [
+            (path, label) for label, folder in enumerate(classes) for path in sorted(folder.iterdir())[: counts[label]]
+        ]
         lines = (f"{path.relative_to(sample)} {label}" for path, label in named)
         (tmp_path / f"{split}.txt").write_text("\n".join(lines) + "\n")
     chosen = ["data=imagenet_lt", "recipe=kd_imagenet_lt_teacher", "model=resnet18", "data.num_classes=10"]

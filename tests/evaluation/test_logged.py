@@ -54,7 +54,7 @@ def test_it_tells_what_its_record_says(run: Path, tmp_path: Path) -> None:
     assert (row["clean"], row["robust"]) == (record.clean, record.robust)
 
     def table(name: str) -> list[list[Any]]:
-        return json.loads((told / "files" / row[name]["path"]).read_text())["data"]
+        return json.loads((told / "files" / row[f"{name}.path"]).read_text())["data"]
 
     assert [line[:2] for line in table("attacks")] == [
         ["none", record.clean],
@@ -65,8 +65,8 @@ def test_it_tells_what_its_record_says(run: Path, tmp_path: Path) -> None:
     assert images.sum() == len(flags["clean"]) == 20
     for column, expected in ((2, record.clean), (3, record.robust)):
         assert np.dot([line[column] for line in classes], images) / 20 == pytest.approx(expected)
-    picture = row["images/pgd-2"]
-    assert (picture["width"], picture["height"]) == (5 * 8, 3 * 8)  # five images; natural, adversarial, change
+    size = [row[f"images/pgd-2.{side}"] for side in ("width", "height")]
+    assert size == [5 * 8, 3 * 8]  # five images; natural, adversarial, change
     assert inspect(told, "exit")[0]["exit_code"] == 0
 
 

@@ -68,14 +68,23 @@ def test_a_local_copy_is_the_teacher(copy: str, copies: dict[str, Path], network
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"num_classes": 100}, r"num_classes is to be 100, but training of resnet18\.tv_in1k has 1000: train the teacher"),
+        (
+            {"num_classes": 100},
+            r"num_classes is to be 100, but training of resnet18\.tv_in1k has 1000: train the teacher",
+        ),
         ({"in_chans": 1}, "in_chans is to be 1, but training of .* has 3"),
         ({"size": [32, 32]}, r"size is to be \[32, 32\], but training of .* has \[224, 224\]: train the teacher"),
-        ({"mean": [0.5, 0.5, 0.5]}, r"mean is to be \[0\.5, 0\.5, 0\.5\], but .* \[0\.485, .*: set task\.teacher\.mean"),
+        (
+            {"mean": [0.5, 0.5, 0.5]},
+            r"mean is to be \[0\.5, 0\.5, 0\.5\], but .* \[0\.485, .*: set task\.teacher\.mean",
+        ),
         ({"mean": None, "std": None}, "mean is to be None, but training of"),
         ({"std": [0.5, 0.5, 0.5]}, r"std is to be .*: set task\.teacher\.mean and task\.teacher\.std"),
         ({"name": "resnet18.tv_in2k"}, r"no model is named 'resnet18\.tv_in2k': did you mean .*resnet18\.tv_in1k"),
-        ({"name": "cifar_resnet8"}, r"no weights are published for task\.teacher\.name=cifar_resnet8; timm\.list_pretr"),
+        (
+            {"name": "cifar_resnet8"},
+            r"no weights are published for task\.teacher\.name=cifar_resnet8; timm\.list_pretr",
+        ),
         ({"checkpoint": "nowhere.pth"}, r"there is no checkpoint at nowhere\.pth"),
         ({"run": "somewhere"}, "needs weights from one place"),
         ({"pretrained": False}, r"needs weights from one place: .*task\.teacher\.pretrained=true"),

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -86,7 +85,8 @@ def test_a_teacher_and_a_student_can_run_at_every_budget(name: str, budget: str 
     teacher, student = (task.cfg for task in find_tasks(parse(asked)))
     assert student.task.teacher.run == str(run_folder(teacher))
     assert student.task.teacher.name == teacher.model.name
-    assert student.model.name != teacher.model.name
+    tables_smoke = budget == "smoke"  # where one small network with stages stands for all
+    assert (student.model.name == teacher.model.name) == tables_smoke
     assert teacher.budget.name == student.budget.name == (budget or {"cifar100-mini-kd": "mini"}.get(name, "own"))
 
 

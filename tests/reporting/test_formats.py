@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkl.reporting.formats import Table, to_csv, to_html, to_latex, to_markdown
+from dkl.reporting.formats import Table, html_table, to_csv, to_html, to_latex, to_markdown
 
 HOSTILE = string.printable + "±–—†‡×éßαμω中😀--- <script>alert(1)</script> https://a.b/c_d?e=f&g"
 cell = st.text(max_size=12) | st.sampled_from(
@@ -139,3 +139,16 @@ def test_a_ragged_table_is_refused(wrong: dict[str, object]) -> None:
     fields = {"title": "t", "header": ("A", "B", "C"), "rows": (("a", "b", "c"),), "alignments": "lll"}
     with pytest.raises(ValueError, match="alignments"):
         Table(**{**fields, **wrong})
+
+
+def test_a_methods_cell_is_made_of_it_and_the_records_of_its_row() -> None:
+    rows = (("1", "<A>"), ("2", "B"))
+    made = Table(title="t", header=("Rank", "Method"), rows=rows, alignments="rl", records=(("a", "b"), ()))
+    text = html_table(made, lambda method, records: f"<i>{len(method)} {' '.join(records)}</i>")
+    assert re.findall("<td class=.l.>(.*?)</td>", text) == ["<i>3 a b</i>", "<i>1 </i>"]
+    assert re.findall("<td class=.l.>(.*?)</td>", html_table(made)) == ["&lt;A&gt;", "B"]
+
+
+def test_records_are_those_of_every_row_or_of_none() -> None:
+    with pytest.raises(ValueError, match="records of 1"):
+        Table(title="t", header=("A",), rows=(("1",), ("2",)), alignments="l", records=(("a",),))

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from dkl.manifests import Column, Manifest, Row
 from dkl.records import Record, save
 from dkl.reporting import accuracy_boards, leaderboards
 from dkl.reporting.estimates import wilson
+from dkl.reporting.measured import Measured
+from dkl.reporting.paper import blank
 from dkl.reporting.site import write_site
 from tests.factories import make_flags
 from tests.reporting.factories import make_record, make_seeds
@@ -189,6 +192,19 @@ def test_a_table_without_runs_shows_the_papers_figures_and_says_so(tmp_path: Pat
     assert "65.76" in page.text("table-02")
     assert "figures of the paper" in page.text("table-02")
     assert "ours" not in page.text("table-02")
+
+
+def test_a_table_with_runs_shows_ours_beside_the_papers_and_leads_to_them(tmp_path: Path) -> None:
+    record = make_record(budget="mini", clean=0.4242)
+    alone = blank(TABLE)
+    rows = tuple(replace(row, cells={"clean": {}}) for row in alone.rows)
+    measured = replace(rows[0], cells={"clean": {0: Measured(record.clean, (record,))}})
+    board = replace(alone, budget="mini", rows=(measured, *rows[1:]))
+    page = Page(write_site(tmp_path, [record], [board], [], [], [TABLE]))
+    assert "runs of budget mini" in page.text("tables")
+    assert "65.76" in page.text("table-02-mini")
+    assert "42.42" in page.text("table-02-mini")
+    assert page.attributes("href").count(f"#run/{record.id}") == 2  # in the table, and in the list of runs
 
 
 def test_figures_are_embedded_the_smaller_file_of_each_with_its_caption(tmp_path: Path) -> None:

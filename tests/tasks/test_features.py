@@ -236,6 +236,7 @@ def test_what_is_trained_along_is_kept_and_a_run_goes_on_as_if_it_had_not_stoppe
     with pytest.raises(Interrupted):
         train(broken)
     first = comparable(run_folder(broken))
+    assert f"-{method}-s0-" in run_folder(broken).name
     fail = False
     resumed = comparable(train(broken))
     whole = comparable(train(make(method, teacher, "averaging=ema", f"paths.results={tmp_path / 'whole'}")))

@@ -13,9 +13,9 @@ from dkl.reporting.figures.pictures import Pictures
 from dkl.reporting.figures.style import STYLE
 
 
-def make_pictures(seed: int = 0, classes: int = 12, images: int = 60, channels: int = 3, **about: Any) -> Pictures:
-    """Random arrays of the documented shapes; ``about`` replaces what is said of them."""
-    rng = np.random.default_rng(seed)
+def make_pictures(number: int = 0, classes: int = 12, images: int = 60, channels: int = 3, **about: Any) -> Pictures:
+    """Random arrays of the documented shapes, others by ``number``; ``about`` replaces what is said of them."""
+    rng = np.random.default_rng(number)
     labels = np.arange(images) % classes
     natural, adversarial = (np.where(rng.random(images) < p, labels, (labels + 1) % classes) for p in (0.7, 0.4))
     shown = rng.random((3, channels, 8, 8), dtype=np.float32)
@@ -35,7 +35,7 @@ def make_pictures(seed: int = 0, classes: int = 12, images: int = 60, channels: 
         "adversarial_images": (shown + rng.uniform(-0.1, 0.1, shown.shape)).clip(0, 1),
     }
     said: dict[str, Any] = {
-        "id": f"cifar100-wrn34_10-IKL-AT-s0-{seed:08x}",
+        "id": f"cifar100-wrn34_10-IKL-AT-s0-{number:08x}",
         "method": "IKL-AT",
         "dataset": "cifar100",
         "architecture": "wrn34_10",

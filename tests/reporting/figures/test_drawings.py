@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -18,7 +19,7 @@ from dkl.reporting.figures import rows
 from dkl.reporting.figures.curves import robustness, training
 from dkl.reporting.figures.features import embedding, margin_differences
 from dkl.reporting.figures.model import class_accuracies, strip
-from dkl.reporting.figures.style import WIDTH
+from dkl.reporting.figures.style import STYLE, WIDTH
 from dkl.reporting.figures.tradeoff import Point, tradeoff
 from dkl.reporting.paper import paper_boards
 from tests.reporting.factories import make_record
@@ -59,7 +60,8 @@ def test_text_is_at_least_seven_points_and_nothing_is_cut_off(kind: str) -> None
     figure = KINDS[kind]()
     assert figure.get_figwidth() == WIDTH < 3.5
     assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 7
-    drawn = figure.get_tightbbox()
+    with rc_context(STYLE):
+        drawn = figure.get_tightbbox()
     assert min(drawn.x0, drawn.y0) >= 0
     assert drawn.x1 <= WIDTH
     assert drawn.y1 <= figure.get_figheight()
