@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class BusyError(UserError):
     """Another process is at it; the message says at what."""
+
+
+class NotInstalledError(UserError):
+    """An optional library is not there; the message says how to install it."""

@@ -215,7 +215,9 @@ def load_curves(path: Path) -> Curves:
     source = path.with_suffix(".csv")
     try:
         with source.open(encoding="utf-8", newline="") as file:
-            rows = [{key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file, strict=True)]
+            rows = [
+                {key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file, strict=True)
+            ]
         if not all("epoch" in row for row in rows):
             raise ValueError("a row has no epoch")
         return rows

@@ -14,18 +14,19 @@ from dkl.cli.options import Options
 from dkl.cli.standing import Standing, standing
 from dkl.config import run_folder
 from dkl.console import say
-from dkl.errors import UserError
-from dkl.manifests import Job, Manifest, plan
+from dkl.errors import NotInstalledError, UserError
+from dkl.manifests import Job, Manifest, load, plan
 from dkl.manifests.plan import Composer
 from dkl.records import load_all
 
 
 class Task(NamedTuple):
-    """A job, its configuration, and how far it is."""
+    """A job, its configuration, how far it is, and which library it lacks, if any."""
 
     job: Job
     cfg: DictConfig
     standing: Standing
+    lacks: str | None = None
 
 
 def _untrained(cfg: DictConfig) -> DictConfig:
@@ -40,23 +41,31 @@ def _untrained(cfg: DictConfig) -> DictConfig:
 
 def find_tasks(options: Options) -> list[Task]:
     """Every job with its checked configuration, before any runs; seeds of a row are checked once."""
-    from dkl.build import preflight
-
-    compose, tasks = Composer(), list[Task]()
-    checked: set[tuple[str, ...]] = set()
+    compose, jobs = Composer(), list[tuple[Job, DictConfig, str | None]]()
+    checked: dict[tuple[str, ...], str | None] = {}
     try:
         for job in plan(options.name, options.request, compose):
             cfg = compose(job.train)
             row = tuple(text for text in job.train if not text.startswith("seed="))
             if row not in checked:
-                fetched = OmegaConf.select(cfg, "task.teacher.pretrained")  # when its turn comes
-                preflight(_untrained(cfg) if job.teacher or fetched else cfg)
-                checked.add(row)
-            tasks.append(Task(job, cfg, Standing(0, 0, 0, 0)))
+                checked[row] = _lacks(cfg, job)
+            jobs.append((job, cfg, checked[row]))
     except (HydraException, OmegaConfBaseException) as error:
         raise explain("train", error) from None
-    found, _ = load_all(Path(tasks[0].cfg.paths.results) / "records")
-    return [Task(job, cfg, standing(job, cfg, found)) for job, cfg, _ in tasks]
+    found, _ = load_all(Path(jobs[0][1].paths.results) / "records")
+    return [Task(job, cfg, standing(job, cfg, found), lacks) for job, cfg, lacks in jobs]
+
+
+def _lacks(cfg: DictConfig, job: Job) -> str | None:
+    """Check the configuration of ``job``; what it would need to have installed. Raises UserError where it is wrong."""
+    from dkl.build import preflight
+
+    fetched = OmegaConf.select(cfg, "task.teacher.pretrained")  # when its turn comes
+    try:
+        preflight(_untrained(cfg) if job.teacher or fetched else cfg)
+    except NotInstalledError as error:
+        return str(error)
+    return None
 
 
 def say_plan(manifest: Manifest, tasks: Sequence[Task]) -> None:
@@ -67,7 +76,7 @@ def say_plan(manifest: Manifest, tasks: Sequence[Task]) -> None:
     budget = cfg.budget.name
     say(f"{manifest.title}: {len(tasks)} runs at budget {budget}, into {cfg.paths.results}")
     say(f"  {choices('budget')[budget]}")
-    left = [0.0 if task.standing.done else operations(*task) for task in tasks]
+    left = [0.0 if task.standing.done else operations(*task[:3]) for task in tasks]
     rate, where = (H100, "one H100 (assumed speed)") if budget == "paper" else (0.0, "this machine")
     if any(left) and not rate:
         rate = speed(max(zip(left, tasks, strict=True), key=lambda pair: pair[0])[1].cfg)
@@ -88,7 +97,9 @@ def refuse_paper_on_cpu(options: Options, tasks: Sequence[Task]) -> None:
         return
     if cfg.trainer.device != "auto" or pick_device("auto").type != "cpu" or options.launcher:
         return
-    left = duration(sum(operations(*task) for task in tasks if not task.standing.done) / H100)
+    left = duration(
+        sum(operations(task.job, task.cfg, task.standing) for task in tasks if not task.standing.done) / H100
+    )
     command = f"dkl reproduce {options.name.replace('-', '=').replace('=0', '=')}"
     raise UserError(
         f"budget=paper is for GPUs, and there is none here: about {left} on one H100. Instead: {command} budget=mini "
@@ -98,23 +109,28 @@ def refuse_paper_on_cpu(options: Options, tasks: Sequence[Task]) -> None:
 
 
 def find_impossible(tasks: Sequence[Task]) -> dict[str, str]:
-    """Jobs whose images are not here, and why: said before the others start, not weeks later."""
-    from dkl.build import load_data, load_synthetic
-
+    """Jobs whose images or libraries are not here, and why: said before the others start, not weeks later."""
     found: dict[str, str] = {}
     known: dict[str, str | None] = {}
-    for job, cfg, how_far in tasks:
+    for job, cfg, how_far, lacks in tasks:
         if how_far.done:
             continue
         key = OmegaConf.to_yaml(cfg.data, resolve=True)
         if key not in known:
-            try:
-                load_synthetic(cfg.data)
-                load_data(cfg.data)
-                known[key] = None
-            except UserError as error:
-                known[key] = str(error)
-        if why := known[key]:
+            known[key] = _missing_images(cfg)
+        if why := lacks or known[key]:
             found[job.title] = why
             say(f"cannot run {job.title}: {why}")
     return found
+
+
+def _missing_images(cfg: DictConfig) -> str | None:
+    """Why the images of ``cfg`` cannot be had, if they cannot."""
+    from dkl.build import load_data, load_synthetic
+
+    try:
+        load_synthetic(cfg.data)
+        load_data(cfg.data)
+    except UserError as error:
+        return str(error)
+    return None

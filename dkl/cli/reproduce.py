@@ -63,15 +63,16 @@ def _work(tasks: Sequence[Task], failures: dict[str, str]) -> None:
     left = [task for task in tasks if not task.standing.done and task.job.title not in failures]
     while left:
         later: list[Task] = []
-        for job, cfg, how_far in left:
-            if job.teacher in {task.job.title for task in later}:
-                later.append(Task(job, cfg, how_far))
+        for task in left:
+            job, taken = task.job, {other.job.title for other in later}
+            if job.teacher in taken:
+                later.append(task)
                 continue
             try:
-                why = f"its {job.teacher} failed" if job.teacher in failures else _attempt(job, cfg)
+                why = f"its {job.teacher} failed" if job.teacher in failures else _attempt(job, task.cfg)
             except BusyError as busy:
                 say(f"{job.title}: {busy}")
-                later.append(Task(job, cfg, how_far))
+                later.append(task)
                 continue
             if why:
                 failures[job.title] = why
@@ -85,7 +86,7 @@ def _collect(tasks: Sequence[Task]) -> None:
     """Collect what pictures need of every run that is trained."""
     from dkl.evaluation import collect_pictures
 
-    for job, cfg, _ in tasks:
+    for job, cfg, *_ in tasks:
         if (run_folder(cfg) / "checkpoint.pt").is_file():
             collect_pictures(_evaluation(cfg, job.evaluations[0]))
 
@@ -115,16 +116,16 @@ def reproduce(arguments: list[str]) -> None:
     manifest, tasks = load(options.name), find_tasks(options)
     if options.dry_run:
         say_plan(manifest, tasks)
-        for job, cfg, _ in tasks:
+        for job, cfg, *_ in tasks:
             print(job.commands(str(run_folder(cfg))))
         return
     refuse_paper_on_cpu(options, tasks)
     say_plan(manifest, tasks)
     started, failures = time.monotonic(), find_impossible(tasks)
     if options.launcher:
-        launcher.run(options, [job for job, _, how_far in tasks if not how_far.done and job.title not in failures])
+        launcher.run(options, [t.job for t in tasks if not t.standing.done and t.job.title not in failures])
         left = [task for task in find_tasks(options) if not task.standing.done]
-        failures = {job.title: f"{how_far}: its log says why" for job, _, how_far in left} | failures
+        failures = {task.job.title: f"{task.standing}: its log says why" for task in left} | failures
     else:
         _work(tasks, failures)
     minutes = (time.monotonic() - started) / 60

@@ -111,6 +111,11 @@ class Manifest:
         return int(self._of_the_paper[2]) if self._of_the_paper else None
 
     @property
+    def option(self) -> str:
+        """What names it on the command line: ``table=2``, or ``experiment=NAME``."""
+        return f"{self.kind}={self.number}" if self.kind else f"experiment={self.name}"
+
+    @property
     def runnable(self) -> tuple[Row, ...]:
         """The rows that are run, not quoted."""
         return tuple(row for row in self.rows if row.quoted is None)

@@ -93,7 +93,14 @@ def plan(name: str, request: Request, compose: Composer | None = None) -> list[J
         if job is not None and job not in jobs:
             jobs.append(job)
         for seed in seeds:
-            own = [*common, *_own(found, row, request.budget), *given, f"label={_quoted(row.label)}", f"seed={seed}", *students]
+            own = [
+                *common,
+                *_own(found, row, request.budget),
+                *given,
+                f"label={_quoted(row.label)}",
+                f"seed={seed}",
+                *students,
+            ]
             needs = job.title if job else None
             jobs.append(Job(row.name, row.label, seed, _later_wins(own), _evaluations(found, row), needs))
     return jobs
@@ -118,7 +125,9 @@ def _chosen(found: Manifest, name: str | None) -> list[Row]:
         raise UserError(f"{found.name} has no row {name!r}; it has {', '.join(row.name for row in found.rows)}")
     runnable = [row for row in rows if row.quoted is None]
     if not runnable:
-        raise UserError(f"{found.name} {name or ''}: {rows[0].quoted}; its figures stand in the tables".replace(" :", ":"))
+        raise UserError(
+            f"{found.name} {name or ''}: {rows[0].quoted}; its figures stand in the tables".replace(" :", ":")
+        )
     return runnable
 
 

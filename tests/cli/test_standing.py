@@ -1,5 +1,6 @@
 """How far a job is said to be, and how long it is said to take."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from dkl import records
 from dkl.cli import main
 from dkl.cli.estimate import duration, forward_operations, passes
 from dkl.cli.options import SMOKE_RESULTS, parse
+from dkl.cli.planning import find_impossible, find_tasks
 from dkl.cli.standing import standing
 from dkl.config import compose_config, run_folder
 from dkl.errors import UserError
@@ -80,3 +82,17 @@ def test_options_are_told_from_overrides_and_hydras_own() -> None:
     assert parse(["budget=smoke", "paths.results=here"]).request.extra == ("paths.results=here",)
     with pytest.raises(UserError, match="give one"):
         parse(["table=2", "figure=3"])
+
+
+def test_rows_of_a_library_that_is_not_installed_are_said_and_stop_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchdistill", None)
+    for name in [name for name in sys.modules if name.startswith("torchdistill.")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    options = ["table=13", "budget=smoke", "row=resnet56-resnet20-rkd", f"paths.results={tmp_path}"]
+    tasks = find_tasks(parse(options))
+    lacking = find_impossible(tasks)
+    assert list(lacking) == ["resnet56-resnet20-rkd seed 0"]
+    assert "pip install 'dkl[features]'" in lacking["resnet56-resnet20-rkd seed 0"]
+    assert [task.job.label for task in tasks if task.lacks is None] == ["Teacher"]
