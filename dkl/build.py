@@ -1,5 +1,6 @@
 """From a configuration to the objects of a run, with every mistake found before any work is done."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -141,6 +142,19 @@ def _check_model(cfg: DictConfig) -> nn.Module:
     return model
 
 
+def _check_teacher(cfg: DictConfig) -> None:
+    """Raise UserError where a run of the paper's rows would be taught by a run of another budget."""
+    run = OmegaConf.select(cfg, "task.teacher.run")
+    if not run or cfg.budget.name == "own" or not (Path(run) / "config.yaml").is_file():
+        return
+    budget = OmegaConf.select(OmegaConf.load(Path(run) / "config.yaml"), "budget.name")
+    if budget != cfg.budget.name:
+        raise UserError(
+            f"the teacher {run} was trained at budget={budget}, this run is of budget={cfg.budget.name}: train one "
+            f"with budget={cfg.budget.name}, or use budget=own"
+        )
+
+
 def _check_devices(cfg: DictConfig) -> None:
     """Raise UserError where as many devices as asked for are not there."""
     devices, device, started = cfg.trainer.devices, pick_device(cfg.trainer.device), launched()
@@ -156,6 +170,7 @@ def preflight(cfg: DictConfig) -> None:
     """Raise UserError on any mistake that can be found without data, a device or time."""
     check(cfg)
     pick_device(cfg.trainer.device)
+    _check_teacher(cfg)
     for part in ("loss", "attack"):
         if cfg[part] and part not in cfg.task:
             raise UserError(f"{cfg.task._target_} takes no {part}: add {part}=none, or choose another task")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from dkl.errors import UserError
+from dkl.errors import BusyError, UserError
 
 
 def rank() -> int:
@@ -116,13 +116,18 @@ def group(device: str, init_method: str = "env://", number: int = -1, size: int 
         dist.destroy_process_group()
 
 
+MISTAKES: dict[str, type[UserError]] = {"busy": BusyError, "mistake": UserError}
+"""What a process may end with that is told as it is, the special before the general."""
+
+
 def _entry(number: int, folder: str, size: int, device: str, function: Callable[..., object], args: tuple) -> None:
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number))
     with group(device, f"file://{folder}/store", number, size):
         try:
             function(*args)
         except Exception as error:  # noted before the group ends, by which the others fail as well
-            kind, text = ("mistake", str(error)) if isinstance(error, UserError) else ("fault", traceback.format_exc())
+            kind = next((kind for kind, known in MISTAKES.items() if isinstance(error, known)), "fault")
+            text = traceback.format_exc() if kind == "fault" else str(error)
             (Path(folder) / f"{time.time_ns()}.{kind}").write_text(text, encoding="utf-8")
             raise SystemExit(2) from None
 
@@ -142,8 +147,8 @@ def launch(function: Callable[..., object], args: tuple, *, processes: int, devi
             while not context.join(grace_period=5):  # where one fails the others notice, and end by themselves
                 pass
         except ProcessException:
-            said = sorted([*Path(folder).glob("*.mistake"), *Path(folder).glob("*.fault")])
+            said = sorted(path for kind in (*MISTAKES, "fault") for path in Path(folder).glob(f"*.{kind}"))
             if not said:
                 raise
             text = said[0].read_text(encoding="utf-8")
-            raise (UserError if said[0].suffix == ".mistake" else RuntimeError)(text) from None
+            raise MISTAKES.get(said[0].suffix[1:], RuntimeError)(text) from None

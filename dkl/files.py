@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from dkl.errors import BusyError
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Have ``write`` fill a temporary file beside ``path``, sync it and rename it over ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")  # process numbers are a machine's
     try:
         with part.open("wb") as file:
             write(file)
@@ -41,6 +42,17 @@ def locked(path: Path, busy: str = "", *, wait: bool = False) -> Iterator[None]:
         except BlockingIOError:
             raise BusyError(f"{busy}; wait for it, or stop it first") from None
         yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process holds the lock file ``path``."""
+    if not path.exists():
+        return False
+    try:
+        with locked(path):
+            return False
+    except BusyError:
+        return True
 
 
 def remove_leftovers(folder: Path) -> None:

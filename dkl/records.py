@@ -1,4 +1,4 @@
-"""Evaluation records: one JSON file an evaluation, with its provenance; the per-example flags and the run's curves beside it.
+"""Evaluation records: a JSON file an evaluation, with its provenance; beside it per-example flags and the run's curves.
 
 A record is written once, whole, and read back strictly: a file that is broken, of another schema or not a record is
 rejected by name and never half-used. Accuracies are fractions in [0, 1]; eps is in [0, 1] pixel units, 0 where nothing

@@ -21,7 +21,7 @@ from dkl.models import create_model
 from dkl.threat import parse_attacks, parse_steps
 
 H100 = 180e12
-"""Operations a second of one NVIDIA H100 in TF32 at 45 % of its peak: an assumption, for budgets that need one."""
+"""Operations a second of one NVIDIA H100: 36 % of its dense peak in TF32, an assumption for budgets that need one."""
 
 PASSES = {"apgd-ce": 300, "apgd-t": 2700, "fab-t": 5400, "square": 5000}
 """Forward passes of AutoAttack's attacks for an image that withstands them."""
@@ -64,7 +64,7 @@ def passes(cfg: DictConfig) -> float:
 
 def _sizes(cfg: DictConfig) -> tuple[int, int]:
     """Training and test images, without reading those of the paper's data sets."""
-    training, testing = SIZES.get(cfg.data.name.partition("_1")[0]) or (len(split) for split in load_data(cfg.data))
+    training, testing = SIZES.get(cfg.data.name) or (len(split) for split in load_data(cfg.data))
     return cfg.data.train_size or training, cfg.data.test_size or testing
 
 

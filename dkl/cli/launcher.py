@@ -2,35 +2,42 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
 from dkl.cli.options import Options
+from dkl.cli.planning import find_tasks
 from dkl.config import shipped
 from dkl.console import say
 from dkl.manifests import Job
+from dkl.reporting.grouping import group
 
 
-def _commands(options: Options, jobs: Sequence[Job]) -> list[str]:
+def _commands(options: Options, jobs: Iterable[Job]) -> list[str]:
     """The arguments of ``dkl reproduce`` for each job."""
     request = options.request
     common = [f"experiment={options.name}", *([f"budget={request.budget}"] if request.budget else []), *request.extra]
     return [shlex.join([*common, f"row={job.name}", f"seed={job.seed}"]) for job in jobs]
 
 
-def run(options: Options, jobs: Sequence[Job]) -> None:
-    """Have the launcher named by ``options`` run ``jobs``, first those that teach, and wait for them."""
-    titles = {job.teacher for job in jobs}
-    students = [job for job in jobs if job.title not in titles]
-    first = {job.teacher: job for job in students if job.teacher in {other.title for other in jobs}}
-    # a row's command trains its teacher too: one student of each teacher goes first, the others then find it trained
-    waves = [list(first.values()), [job for job in students if job not in first.values()]]
-    for wave in waves:
-        if wave:
-            _launch(options, _commands(options, wave))
+def run(options: Options, to_do: Sequence[Job], planned: Sequence[Job]) -> None:
+    """Have the launcher named by ``options`` run the jobs ``to_do`` of those ``planned``, and wait for them.
+
+    A row's command trains its teacher too: one student of each teacher goes first, the others then find it trained.
+    What fails says so in its own log, and stops no other.
+    """
+    students = group((job for job in planned if job.teacher), lambda job: job.teacher)
+    taught = [students[job.title] for job in to_do if job.title in students]
+    first = [next((job for job in own if job in to_do), own[0]) for own in taught]
+    if first:
+        _launch(options, _commands(options, first))
+    left = {task.job.title for task in find_tasks(options) if not task.standing.done} if first else set()
+    rest = [job for job in to_do if job.title not in students and job not in first and job.teacher not in left]
+    if rest:
+        _launch(options, _commands(options, rest))
 
 
 def _launch(options: Options, commands: Sequence[str]) -> None:
@@ -45,4 +52,7 @@ def _launch(options: Options, commands: Sequence[str]) -> None:
 
         one(shlex.split(cfg.command))
 
-    application()
+    try:
+        application()
+    except (Exception, SystemExit) as error:  # Hydra ends at the first job that failed, after all have run
+        say(f"a job failed: {error}")

@@ -1,6 +1,7 @@
 """The plan of ``dkl reproduce``: every job with its configuration, how far it is, how long it takes, what it lacks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,7 +54,12 @@ def find_tasks(options: Options) -> list[Task]:
     except (HydraException, OmegaConfBaseException) as error:
         raise explain("train", error) from None
     found, _ = load_all(Path(jobs[0][1].paths.results) / "records")
-    return [Task(job, cfg, standing(job, cfg, found), lacks) for job, cfg, lacks in jobs]
+    tasks = [Task(job, cfg, standing(job, cfg, found), lacks) for job, cfg, lacks in jobs]
+    wanted = {task.job.teacher for task in tasks if not task.standing.done}
+    return [
+        task._replace(standing=replace(task.standing, wanted=True)) if task.job.title in wanted else task
+        for task in tasks
+    ]
 
 
 def _lacks(cfg: DictConfig, job: Job) -> str | None:
@@ -97,10 +103,11 @@ def refuse_paper_on_cpu(options: Options, tasks: Sequence[Task]) -> None:
         return
     if cfg.trainer.device != "auto" or pick_device("auto").type != "cpu" or options.launcher:
         return
-    left = duration(
-        sum(operations(task.job, task.cfg, task.standing) for task in tasks if not task.standing.done) / H100
-    )
-    command = f"dkl reproduce {options.name.replace('-', '=').replace('=0', '=')}"
+    left = duration(sum(operations(*task[:3]) for task in tasks if not task.standing.done) / H100)
+    request, option = options.request, load(options.name).option
+    row = f" row={request.row}" if request.row else ""
+    seeds = f" seed={','.join(map(str, request.seeds))}" if request.seeds else ""
+    command = f"dkl reproduce {option}{row}{seeds}"
     raise UserError(
         f"budget=paper is for GPUs, and there is none here: about {left} on one H100. Instead: {command} budget=mini "
         f"(cut down to what a CPU can do), or {command} budget=smoke (seconds, to see that it runs); "

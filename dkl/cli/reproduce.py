@@ -19,11 +19,11 @@ from dkl.cli.planning import Task, find_impossible, find_tasks, refuse_paper_on_
 from dkl.config import compose_config, run_folder
 from dkl.console import say
 from dkl.errors import BusyError, UserError
-from dkl.files import write_text
+from dkl.files import is_locked, write_text
 from dkl.manifests import Job, Manifest, load
 
-PATIENCE = 5.0
-"""Seconds between looks at jobs that other processes have taken."""
+PATIENCE, LONGEST = 2.0, 60.0
+"""Seconds between looks at jobs that other processes have taken, the first time and in the end."""
 
 
 def _evaluation(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -45,6 +45,10 @@ def _run(job: Job, cfg: DictConfig) -> None:
 
 def _attempt(job: Job, cfg: DictConfig) -> str | None:
     """Run a job; why it failed, or None. What is not the user's to mend is kept as ``error.log``."""
+    folder = run_folder(cfg)
+    log = folder / "error.log"
+    if is_locked(folder / ".lock"):
+        raise BusyError(f"another process is training {folder}")
     try:
         _run(job, cfg)
     except BusyError:
@@ -52,15 +56,17 @@ def _attempt(job: Job, cfg: DictConfig) -> str | None:
     except UserError as error:
         return str(error)
     except Exception as error:
-        log = run_folder(cfg) / "error.log"
         write_text(log, traceback.format_exc())
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0]} (see {log})"
+    log.unlink(missing_ok=True)
     return None
 
 
 def _work(tasks: Sequence[Task], failures: dict[str, str]) -> None:
     """Run what is to do; jobs that other processes have taken, and their students, are waited for."""
     left = [task for task in tasks if not task.standing.done and task.job.title not in failures]
+    said: set[str] = set()
+    patience = PATIENCE
     while left:
         later: list[Task] = []
         for task in left:
@@ -71,14 +77,18 @@ def _work(tasks: Sequence[Task], failures: dict[str, str]) -> None:
             try:
                 why = f"its {job.teacher} failed" if job.teacher in failures else _attempt(job, task.cfg)
             except BusyError as busy:
-                say(f"{job.title}: {busy}")
+                if job.title not in said:
+                    say(f"{job.title}: {busy}")
+                said.add(job.title)
                 later.append(task)
                 continue
             if why:
                 failures[job.title] = why
                 say(f"failed: {job.title}: {why}")
-        if len(later) == len(left):
-            time.sleep(PATIENCE)
+        stuck = len(later) == len(left)
+        if stuck:
+            time.sleep(patience)
+        patience = min(2 * patience, LONGEST) if stuck else PATIENCE
         left = later
 
 
@@ -123,7 +133,8 @@ def reproduce(arguments: list[str]) -> None:
     say_plan(manifest, tasks)
     started, failures = time.monotonic(), find_impossible(tasks)
     if options.launcher:
-        launcher.run(options, [t.job for t in tasks if not t.standing.done and t.job.title not in failures])
+        to_do = [task.job for task in tasks if not task.standing.done and task.job.title not in failures]
+        launcher.run(options, to_do, [task.job for task in tasks])
         left = [task for task in find_tasks(options) if not task.standing.done]
         failures = {task.job.title: f"{task.standing}: its log says why" for task in left} | failures
     else:

@@ -14,17 +14,21 @@ from dkl.threat import parse_attacks, parse_eps
 
 @dataclass(frozen=True)
 class Standing:
-    """``epochs`` of ``of_epochs`` trained, and ``records`` of ``of_records`` there; records alone make a job done."""
+    """``epochs`` of ``of_epochs`` trained, and ``records`` of ``of_records`` there.
+
+    ``wanted`` says that others need the run itself, which its records alone do not replace.
+    """
 
     epochs: int
     of_epochs: int
     records: int
     of_records: int
+    wanted: bool = False
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left; a run whose records are kept need not be kept itself."""
-        return self.records == self.of_records
+        """Whether nothing is left; a run whose records are kept need not be kept itself, unless it is wanted."""
+        return self.records == self.of_records and (not self.wanted or self.epochs == self.of_epochs)
 
     def __str__(self) -> str:
         if self.done:
@@ -40,7 +44,7 @@ def _asked(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     weights = settings["weights"] or ("average" if cfg.averaging else "last")
     attacks = parse_attacks(settings["attacks"])
     eps = parse_eps(settings["eps"]) if attacks else 0.0
-    keys = ("n", "batch_size", "seed")
+    keys = ("n", "batch_size", "seed", "norm")
     return {"attacks": attacks, "eps": eps, "weights": weights} | {key: settings[key] for key in keys}
 
 
@@ -50,6 +54,7 @@ def _is_of(record: Record, asked: dict[str, Any]) -> bool:
         record.attacks == asked["attacks"]
         and record.weights.split(" ")[0] == asked["weights"]
         and abs(record.eps - asked["eps"]) < 1e-9
+        and (not asked["attacks"] or record.norm.lower() == asked["norm"].lower())
         and (record.batch_size, record.evaluation_seed) == (asked["batch_size"], asked["seed"])
     )
     return same and (record.n == asked["n"] if record.partial else asked["n"] is None)

@@ -152,6 +152,15 @@ def _check_cache(cfg: DictConfig) -> None:
         )
 
 
+def _check_long_tail(cfg: DictConfig) -> None:
+    """A cut takes classes alike, and few images of any."""
+    if cfg.data.name == "imagenet_lt" and cfg.data.train_size:
+        raise UserError(
+            f"data.train_size={cfg.data.train_size} takes as many images of every class, which leaves no long tail: "
+            "set data.train_size=null with budget=own, or use budget=paper or smoke"
+        )
+
+
 def _check_synthetic(cfg: DictConfig) -> None:
     files, fraction = cfg.data.synthetic.files, cfg.data.synthetic.fraction
     if bool(files) != bool(fraction):
@@ -193,6 +202,7 @@ def check(cfg: DictConfig) -> None:
     _check_selection(cfg)
     _check_norms(cfg)
     _check_synthetic(cfg)
+    _check_long_tail(cfg)
     _check_budget(cfg)
     if len(cfg.data.shape) != 3:
         raise UserError(f"data.shape={list(cfg.data.shape)} must be (channels, height, width)")

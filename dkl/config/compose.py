@@ -5,7 +5,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dkl.config.schema import EvaluateConfig, TrainConfig
 from dkl.errors import UserError
@@ -22,10 +22,16 @@ def shipped(folder: str) -> Path:
 
 
 def register() -> None:
-    """Make the typed roots known to Hydra's defaults lists."""
+    """Make the typed roots known to Hydra's defaults lists, and ``share_of`` to configurations."""
+    OmegaConf.register_new_resolver("share_of", share_of, replace=True)
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+
+
+def share_of(epochs: int, whole: int, trained: int) -> int:
+    """``epochs`` of ``whole``, cut to the same share of ``trained`` epochs where these are fewer, but at least one."""
+    return min(epochs, max(1, round(epochs * trained / whole)))
 
 
 def compose_config(root: str, overrides: list[str]) -> DictConfig:

@@ -1,11 +1,13 @@
 """What names a run: its method, its hash and its folder."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dkl.config.schema import DataConfig, TrainConfig
 from dkl.files import digest
 
 
@@ -62,6 +64,9 @@ def row_hash(cfg: DictConfig) -> str:
     return digest(content)
 
 
+PLACES = ("root", "train_list", "test_list")
+"""Values of ``data.source`` that say where images lie; a record has their fingerprint."""
+
 COMPUTING = ("devices", "accumulate", "sync_batchnorm", "precision", "compile", "channels_last")
 """Values of ``trainer`` that say where and in which arithmetic a run computes, not what."""
 
@@ -69,14 +74,41 @@ COMPUTING = ("devices", "accumulate", "sync_batchnorm", "precision", "compile", 
 def identity_of(training: Mapping[str, Any]) -> str:
     """What a table's row and a record must share: the hash of ``hashed`` content, or of the copy that a record keeps.
 
-    Left out are the seed, ``COMPUTING``, the training images' fingerprint, and where a teacher lay.
+    Left out are the seed, ``COMPUTING``, the training images' fingerprint and place, and where a teacher lay; and typed
+    values that are the defaults, so that a record is known by rows that came to have more keys.
     """
-    content = {key: value for key, value in training.items() if key not in ("seed", "data_sha256")}
-    content["trainer"] = {key: value for key, value in content["trainer"].items() if key not in COMPUTING}
-    task = {key: value for key, value in content["task"].items() if key != "seed"}
+    content = _without(training, "seed", "data_sha256")
+    content["trainer"] = _without(content["trainer"], *COMPUTING)
+    content["data"] = content["data"] | {"source": _without(content["data"]["source"], *PLACES)}
+    task = _without(content["task"], "seed")
     if isinstance(task.get("teacher"), dict):
-        task["teacher"] = {key: value for key, value in task["teacher"].items() if key not in ("checkpoint", "run")}
-    return digest(content | {"task": task})
+        task["teacher"] = _without(task["teacher"], "checkpoint", "run")
+    return digest(_changed(content | {"task": task}, _defaults()))
+
+
+def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """What the typed root holds before any choice is made."""
+    root = OmegaConf.structured(TrainConfig(data=DataConfig()))
+    content = OmegaConf.to_container(root, enum_to_str=True)
+    assert isinstance(content, dict)
+    return {str(key): _plain(value) for key, value in content.items()}
+
+
+def _changed(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of ``content`` that ``defaults`` does not have."""
+    found = {}
+    for key, value in content.items():
+        default = defaults.get(key)
+        if isinstance(value, Mapping) and isinstance(default, Mapping):
+            value = _changed(value, default)
+        if value != default and value != {}:
+            found[key] = value
+    return found
 
 
 def run_folder(cfg: DictConfig) -> Path:

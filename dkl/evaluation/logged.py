@@ -87,7 +87,7 @@ def _per_class(flags: Flags, labels: NDArray[np.integer]) -> Table:
 
 
 def _strips(job: Job) -> dict[str, NDArray[np.floating]]:
-    """Natural images above adversarial ones above the changes, where such were collected of these weights and radius."""
+    """Natural images above adversarial ones above the changes, where such were collected of weights and radius."""
     found, wanted = {}, (job.weights_sha256, job.protocol.norm, job.protocol.eps)
     for path in sorted((job.results / "figures" / "data").glob("*.npz")):
         with np.load(path, allow_pickle=False) as content:

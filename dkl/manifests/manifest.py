@@ -48,8 +48,8 @@ class Column:
 class Row:
     """A run, or figures ``quoted`` from elsewhere (why); ``show`` are cells that describe it, ``label`` its method.
 
-    ``paper``, ``paper_std`` and each of ``published`` hold figures by column. A teacher's ``weights`` are overrides of its
-    students that fetch published ones; it is then trained at budget smoke only, in their stead.
+    ``paper``, ``paper_std`` and each of ``published`` hold figures by column. A teacher's ``weights`` are overrides of
+    its students that fetch published ones; it is then trained at budget smoke only, in their stead.
     """
 
     name: str
@@ -216,6 +216,8 @@ def _check(found: Manifest) -> None:
             raise ValueError(f"row {row.name} has the origin {row.origin}; there are {', '.join(ORIGINS)}")
         if row.quoted is not None and (row.overrides or row.teacher):
             raise ValueError(f"row {row.name} is quoted and has overrides: it is one or the other")
+        if row.quoted is None and not (found.evaluations if row.evaluations is None else row.evaluations):
+            raise ValueError(f"row {row.name} is run and never evaluated: give it, or the manifest, an evaluate entry")
     for claim in found.claims:
         if lost := {claim.better, claim.than} - set(rows) or {claim.column} - set(found.columns):
             raise ValueError(f"a claim names {', '.join(sorted(lost))}, which is not there")

@@ -1,7 +1,7 @@
 """The runs a manifest stands for: one job a row and seed, each row's teacher before it.
 
-A row's ``teacher`` is trained once, at seed 0; the row then gets ``task.teacher.name`` and the folder of that run. Where
-the command says ``task.teacher.checkpoint=FILE`` or ``task.teacher.run=FOLDER``, that is the teacher and none is
+A row's ``teacher`` is trained once, at seed 0; the row then gets ``task.teacher.name`` and the folder of that run.
+Where the command says ``task.teacher.checkpoint=FILE`` or ``task.teacher.run=FOLDER``, that is the teacher and none is
 trained. At budget smoke the first seed is enough.
 """
 

@@ -35,8 +35,8 @@ _FLAGS: dict[str, Callable[[Record], tuple[str, ...]]] = {
 }
 """Metrics that are a share of images, and the flags that must all hold for an image to count."""
 
-SHARES = (*_FLAGS, "best")
-"""Metrics that are a share of a record's n images."""
+SHARES = tuple(_FLAGS)
+"""Metrics that are a share of a record's n images; the best of many epochs is no such sample."""
 
 
 @dataclass(frozen=True)

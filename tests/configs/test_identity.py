@@ -1,0 +1,81 @@
+"""What a record and a row of a table must share: nothing of where and how it was computed, all of what was."""
+
+from pathlib import Path
+
+import pytest
+
+from dkl.build import preflight
+from dkl.config import compose_config, hashed, identity_of
+from dkl.errors import UserError
+
+ROW = ["data=cifar100", "recipe=kd_cifar", "model=cifar_resnet8", "loss=ikl_kd", "task.teacher.name=cifar_resnet20"]
+TAUGHT = [*ROW, "task.teacher.run=results/runs/a"]
+
+
+def identity(*overrides: str) -> str:
+    return identity_of(hashed(compose_config("train", [*TAUGHT, *overrides])))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "seed=3",
+        "trainer.devices=4",
+        "trainer.accumulate=2",
+        "trainer.precision=bf16",
+        "trainer.workers=3",
+        "paths.results=elsewhere",
+        "data.source.root=/another/disk",
+        "task.teacher.run=elsewhere/runs/b",
+        "label=mine",
+    ],
+)
+def test_where_and_how_is_not_what(other: str) -> None:
+    assert identity(other) == identity()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "optimizer.lr=0.1",
+        "trainer.epochs=100",
+        "trainer.batch_size=32",
+        "loss.wmse_weight=2",
+        "task.ce_weight=0.5",
+        "data.train_size=5000",
+        "data.augment.flip=false",
+        "task.teacher.name=cifar_resnet56",
+        "model=cifar_resnet14",
+        "budget=mini",
+        "task.warmup_epochs=3",
+    ],
+)
+def test_what_is_trained_is(other: str) -> None:
+    assert identity(other) != identity()
+
+
+def test_a_record_of_before_a_key_came_is_known_by_the_rows_after() -> None:
+    training = hashed(compose_config("train", TAUGHT))
+    for group, key in (("trainer", "accumulate"), ("optimizer", "warmup_lr"), ("optimizer", "name")):
+        training[group].pop(key)
+    training["data"]["augment"].pop("repeats")
+    training["budget"].pop("source")
+    assert identity_of(training) == identity()
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(240, 20), (480, 20), (20, 2), (12, 1), (2, 1)])
+def test_the_warm_up_is_twenty_epochs_of_240_and_as_much_of_fewer(epochs: int, expected: int) -> None:
+    assert compose_config("train", [*TAUGHT, f"trainer.epochs={epochs}"]).task.warmup_epochs == expected
+
+
+def test_a_teacher_of_another_budget_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("budget: {name: mini}\n")
+    cfg = compose_config("train", [*ROW, f"task.teacher.run={tmp_path}", "budget=paper"])
+    with pytest.raises(UserError, match=r"budget=mini.*budget=paper"):
+        preflight(cfg)
+
+
+def test_a_long_tail_is_not_cut() -> None:
+    overrides = ["data=imagenet_lt", "recipe=kd_imagenet_lt_teacher", "model=resnet18", "data.train_size=100"]
+    with pytest.raises(UserError, match=r"data\.train_size=100.*long tail"):
+        preflight(compose_config("train", overrides))
