@@ -8,6 +8,7 @@ take the same job at the same time. A row that fails does not stop the others.
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -56,7 +57,8 @@ def _attempt(job: Job, cfg: DictConfig) -> str | None:
     except UserError as error:
         return str(error)
     except Exception as error:
-        write_text(log, traceback.format_exc())
+        with suppress(OSError):  # such as a full disk, which may be why
+            write_text(log, traceback.format_exc())
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0]} (see {log})"
     log.unlink(missing_ok=True)
     return None

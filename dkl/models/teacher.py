@@ -86,7 +86,7 @@ def _published(wanted: Wanted, checkpoint: str | None) -> nn.Module:
     _check(wanted, trained | {"mean": list(known.mean), "std": list(known.std)}, f"training of {name}")
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise UserError(f"there is no checkpoint at {checkpoint}")
-    where = {} if checkpoint is None else {"pretrained_cfg_overlay": {"file": checkpoint}}
+    where: Wanted = {} if checkpoint is None else {"pretrained_cfg_overlay": {"file": checkpoint}}
     asked = {key: value for key, value in wanted.items() if key != "size"}
     try:
         return create_model(**asked, pretrained=True, **where)

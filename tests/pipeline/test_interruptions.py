@@ -1,6 +1,7 @@
 """``dkl reproduce`` killed, run twice at once, or with a row that fails: nothing is lost, done twice or passed over."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,13 @@ import torch
 from dkl import records
 from dkl.cli import main
 from dkl.cli import reproduce as command
+from dkl.cli.options import parse
+from dkl.cli.planning import find_tasks
+from dkl.config import compose_config, run_folder
+from dkl.errors import BusyError
+from dkl.files import is_locked, locked
 from dkl.manifests import Job
+from dkl.training import train
 from tests.cli.common import call
 
 PROGRAM = [sys.executable, "-m", "dkl", "reproduce", "experiment=quickstart", "budget=smoke"]
@@ -118,11 +125,53 @@ def test_jobs_run_through_a_launcher(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "IKL-AT" in ended.out
 
 
+def test_a_row_that_fails_under_a_launcher_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = f"paths.results={tmp_path}"
+    (task,) = find_tasks(parse([*PROGRAM[4:], "row=TRADES", results]))
+    broken = run_folder(task.cfg) / "checkpoint.pt"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"no checkpoint")
+    ended = call(capsys, *PROGRAM[3:], results, "hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
+    assert ended.status == 1
+    assert [record.method for record in records.load_all(tmp_path / "records")[0]] == ["IKL-AT"]
+    assert "| IKL-AT" in ended.out
+    assert "failed: TRADES seed 0" in ended.err.splitlines()[-1]
+
+
+def test_a_teacher_whose_run_is_gone_is_trained_anew_for_a_student(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["reproduce", "experiment=cifar100-mini-kd", "row=kd", "budget=smoke", f"paths.results={tmp_path}"]
+    assert call(capsys, *arguments).status == 0
+    (teacher,) = (tmp_path / "runs").glob("*resnet20*")
+    shutil.rmtree(teacher)
+    ended = call(capsys, *arguments)
+    assert ended.status == 0
+    assert not teacher.exists()
+    for path in (tmp_path / "records").glob("*KD_from*"):
+        path.unlink()
+    shutil.rmtree(next((tmp_path / "runs").glob("*resnet8-kd*")))
+    ended = call(capsys, *arguments)
+    assert ended.status == 0, ended.err
+    assert teacher.exists()
+
+
+def test_a_run_that_another_process_trains_is_busy_also_on_several_devices(tmp_path: Path) -> None:
+    cfg = compose_config(
+        "train", ["data=digits", "trainer.devices=2", f"paths.results={tmp_path}", "trainer.threads=1"]
+    )
+    with locked(run_folder(cfg) / ".lock"):
+        assert is_locked(run_folder(cfg) / ".lock")
+        with pytest.raises(BusyError, match="another process is training"):
+            train(cfg)
+    assert not is_locked(run_folder(cfg) / ".lock")
+
+
 def test_the_papers_size_without_a_gpu_says_what_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     ended = call(capsys, "reproduce", "table=2", "row=ikl-basic", f"paths.results={tmp_path}")
     assert ended.status == 2
-    for part in (" h on one H100", "table=2 budget=mini", "table=2 budget=smoke", "trainer.device=cpu"):
+    for part in (" h on one H100", "table=2 row=ikl-basic budget=mini", "row=ikl-basic budget=smoke", "trainer.device=cpu"):
         assert part in ended.err
     assert not list(tmp_path.iterdir())
