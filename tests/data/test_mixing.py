@@ -174,6 +174,8 @@ def test_choices_are_those_of_dm_improves_at(data: str, files: list[str], fracti
         "rotation": rotation,
         "cutout": 0,
         "second_view": None,
+        "randaugment": None,
+        "repeats": 1,
     }
     assert (cfg.name, cfg.num_classes) == (("cifar100", 100) if "100" in data else ("cifar10", 10))
     assert cfg.mean[0] == {"cifar10": 0.4914, "cifar100": 0.5071}[cfg.name]

@@ -172,6 +172,7 @@ def test_the_papers_size_without_a_gpu_says_what_it_takes(tmp_path: Path, capsys
         pytest.skip("there is a GPU here")
     ended = call(capsys, "reproduce", "table=2", "row=ikl-basic", f"paths.results={tmp_path}")
     assert ended.status == 2
-    for part in (" h on one H100", "table=2 row=ikl-basic budget=mini", "row=ikl-basic budget=smoke", "trainer.device=cpu"):
+    said = "dkl reproduce table=2 row=ikl-basic budget="
+    for part in (" h on one H100", f"{said}mini", f"{said}smoke", "trainer.device=cpu"):
         assert part in ended.err
     assert not list(tmp_path.iterdir())
