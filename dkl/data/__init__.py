@@ -11,6 +11,7 @@ from dkl.data.images import Batch, Images
 from dkl.data.imageset import ImageSet
 from dkl.data.loader import Loader, make_loader
 from dkl.data.longtail import imagenet_lt, shots
+from dkl.data.shards import Shards, shards
 from dkl.data.sources import cifar, digits, image_folder, npz
 from dkl.data.synthetic import Synthetic
 
@@ -23,6 +24,7 @@ __all__ = [
     "ImageSet",
     "Images",
     "Loader",
+    "Shards",
     "Synthetic",
     "cifar",
     "digits",
@@ -34,5 +36,6 @@ __all__ = [
     "imagenet_lt",
     "make_loader",
     "npz",
+    "shards",
     "shots",
 ]

@@ -1,26 +1,18 @@
-"""From an image file to the square that a model sees: a random crop for training, the middle for validation.
+"""From an image to the square that a model sees: a random crop for training, the middle for validation.
 
-Decoded and resized by Pillow, as the published ImageNet accuracies were; drawn by torchvision's transforms, and changed
+Resized by Pillow, as the published ImageNet accuracies were; drawn by torchvision's transforms, and changed
 by timm's RandAugment (Cubuk et al. 2020) where it is asked for.
 """
 
-import struct
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, rand_augment_transform
 from torchvision.transforms import v2
 
-from dkl.data.chance import seed_global
 from dkl.errors import UserError
 
 Transform = Callable[[Any], Any]
-
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 def randaugment(policy: str, size: int) -> Transform:
@@ -49,16 +41,3 @@ def random_crop(size: int, *, flip: bool, policy: str | None = None) -> Transfor
 def middle_crop(size: int) -> Transform:
     """The shorter side resized to ``size`` / 0.875 (256 for 224), and the middle of it."""
     return v2.Compose([v2.Resize(size * 8 // 7), v2.CenterCrop(size)])
-
-
-def read_crop(path: Path, transform: Transform, seed: int | None = None) -> NDArray[np.uint8]:
-    """RGB pixels [size, size, 3] of one file; ``seed`` decides what ``transform`` draws, and starts the global
-    generators, which are the caller's to lend. Raises UserError where the file is no image."""
-    try:
-        with Image.open(path) as image:
-            rgb = image.convert("RGB")
-    except DAMAGED as error:
-        raise UserError(f"{path} cannot be read as an image: {error}; fetch it anew, or take it out") from None
-    if seed is not None:
-        seed_global(seed)
-    return np.asarray(transform(rgb))

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from dkl.data.augment import Augment
 from dkl.data.chance import lent
-from dkl.data.crops import Transform, middle_crop, random_crop, read_crop
-from dkl.data.files import Files
+from dkl.data.crops import Transform, middle_crop, random_crop
+from dkl.data.encoded import EncodedImages
 from dkl.data.images import Batch
 from dkl.data.plan import Plan, Planner
 from dkl.errors import UserError
@@ -23,7 +23,7 @@ AHEAD = 2  # batches that each worker prepares
 class _Crops(Dataset[Tensor | UserError]):
     """Indexed by plans: their images uint8 [n, size, size, 3], or what is wrong with one of them."""
 
-    def __init__(self, files: Files, transform: Transform) -> None:
+    def __init__(self, files: EncodedImages, transform: Transform) -> None:
         self.files, self.transform = files, transform
 
     def __getitem__(self, plan: Plan) -> Tensor | UserError:
@@ -32,7 +32,7 @@ class _Crops(Dataset[Tensor | UserError]):
         try:
             with lent():
                 for place, (index, seed) in enumerate(zip(plan.chosen.tolist(), seeds, strict=False)):
-                    pixels[place] = read_crop(self.files.path(index), self.transform, seed)
+                    pixels[place] = self.files.crop(index, self.transform, seed)
         except UserError as error:  # raised in a worker it would arrive wrapped in a traceback
             return error
         return torch.from_numpy(pixels)
@@ -49,7 +49,7 @@ class FileBatches:
 
     def __init__(
         self,
-        data: Files,
+        data: EncodedImages,
         batch_size: int,
         *,
         device: torch.device | str = "cpu",

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from dkl.data.batches import Batches
+from dkl.data.encoded import EncodedImages
 from dkl.data.file_batches import FileBatches
-from dkl.data.files import Files
 from dkl.data.images import Batch, Images
 from dkl.data.imageset import ImageSet
 
@@ -32,4 +32,4 @@ def make_loader(images: ImageSet, batch_size: int, **options: Any) -> Loader:
 
 
 make_loader.register(Images, Batches)
-make_loader.register(Files, FileBatches)
+make_loader.register(EncodedImages, FileBatches)
