@@ -6,8 +6,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from dkl.config.schema import EvaluateConfig, TrainConfig
+from dkl.config.schema import DataConfig, EvaluateConfig, TrainConfig
 from dkl.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -40,3 +41,20 @@ def compose_config(root: str, overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(shipped("configs")), version_base="1.3"):
         return compose(root, overrides)
+
+
+def load_config(folder: Path) -> DictConfig:
+    """The configuration of the run in ``folder``; keys that came since it was trained have their defaults.
+
+    Raises UserError where there is none, or where it has keys that are no more.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"run={folder} is no run's folder (it has no config.yaml); dkl train prints its name")
+    try:
+        cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig(data=DataConfig())), OmegaConf.load(path))
+    except OmegaConfBaseException as error:
+        said = str(error).partition("\n")[0]
+        raise UserError(f"{path} is not of this version of dkl: {said}; use the version that trained it") from None
+    assert isinstance(cfg, DictConfig)
+    return cfg

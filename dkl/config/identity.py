@@ -52,16 +52,15 @@ def _plain(value: Any) -> Any:
 
 
 def config_hash(cfg: DictConfig) -> str:
-    """Eight hex digits that name the run."""
-    return digest(hashed(cfg))
+    """Eight hex digits that name the run; typed defaults do not count, so that keys to come rename no run of before."""
+    return digest(_changed(hashed(cfg), _defaults()))
 
 
 def row_hash(cfg: DictConfig) -> str:
     """As ``config_hash``, the seed left out: runs that share it are seeds of one row of a table."""
     content = hashed(cfg)
-    del content["seed"]
-    content["task"].pop("seed", None)  # follows the run's
-    return digest(content)
+    task = _without(content["task"], "seed")  # follows the run's
+    return digest(_changed(_without(content, "seed") | {"task": task}, _defaults()))
 
 
 PLACES = ("root", "train_list", "test_list")

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dkl import checkpoint
-from dkl.config import EvaluationConfig, config_hash, hashed, label, row_hash
+from dkl.config import EvaluationConfig, config_hash, hashed, label, load_config, row_hash
 from dkl.errors import UserError
 from dkl.evaluation.weights import BestEpoch, Weights, best_epoch, choose_weights
 from dkl.threat import NORMS, Norm, parse_attacks, parse_threat
@@ -51,10 +51,7 @@ def _synthetic(trained: DictConfig) -> str | None:
 def own_run(cfg: DictConfig) -> Subject:
     """A finished run of ``dkl train``."""
     folder = Path(cfg.run)
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"run={cfg.run} is no run's folder (it has no config.yaml); dkl train prints its name")
-    trained = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(trained, DictConfig)
+    trained = load_config(folder)
     trained.paths = cfg.paths
     path = folder / "checkpoint.pt"
     content = checkpoint.read(path)

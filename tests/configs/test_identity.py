@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from dkl.build import preflight
-from dkl.config import compose_config, hashed, identity_of
+from dkl.config import compose_config, config_hash, hashed, identity_of, load_config, row_hash
+from dkl.config.schema import DataConfig, TrainConfig
 from dkl.errors import UserError
 
 ROW = ["data=cifar100", "recipe=kd_cifar", "model=cifar_resnet8", "loss=ikl_kd", "task.teacher.name=cifar_resnet20"]
@@ -61,6 +63,36 @@ def test_a_record_of_before_a_key_came_is_known_by_the_rows_after() -> None:
     training["data"]["augment"].pop("repeats")
     training["budget"].pop("source")
     assert identity_of(training) == identity()
+
+
+def test_a_key_that_comes_renames_no_run() -> None:
+    cfg = compose_config("train", TAUGHT)
+    younger = OmegaConf.create(OmegaConf.to_container(cfg, enum_to_str=True))
+    for group, key in (("trainer", "accumulate"), ("data.augment", "repeats"), ("budget", "source")):
+        OmegaConf.select(younger, group).pop(key)
+    assert config_hash(younger) == config_hash(cfg)
+    assert row_hash(younger) == row_hash(cfg)
+    other = compose_config("train", [*TAUGHT, "trainer.accumulate=2"])
+    assert config_hash(other) != config_hash(cfg)
+
+
+def test_typed_defaults_are_those_that_named_the_runs_of_before() -> None:
+    """May grow, must never change: a default is not part of a run's name."""
+    root = OmegaConf.structured(TrainConfig(data=DataConfig()))
+    now = OmegaConf.to_container(root, enum_to_str=True)
+    before = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("defaults.yaml")))
+    assert OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(now), before)) == now
+
+
+def test_a_run_of_before_a_key_came_is_read_with_its_default(tmp_path: Path) -> None:
+    cfg = compose_config("train", TAUGHT)
+    content = OmegaConf.to_container(cfg, enum_to_str=True)
+    del content["trainer"]["accumulate"]  # type: ignore[index,union-attr]
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(content))
+    assert load_config(tmp_path) == cfg
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(content) + "gone: 1\n")
+    with pytest.raises(UserError, match=r"config\.yaml is not of this version of dkl: Key 'gone' not in 'TrainConfig'"):
+        load_config(tmp_path)
 
 
 @pytest.mark.parametrize(("epochs", "expected"), [(240, 20), (480, 20), (20, 2), (12, 1), (2, 1)])
