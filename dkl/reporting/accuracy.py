@@ -4,14 +4,14 @@ They hold classification and distillation. Nothing attacked is among them, and n
 numbers of images or test sets.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dkl.records import SHOTS, Record
 from dkl.reporting import notes
 from dkl.reporting.boards import NONE, Fold, budget_title, fold, interval_cell, marked, numbers, plain, seeds_cell
 from dkl.reporting.estimates import Estimate, wilson
-from dkl.reporting.formats import Table
+from dkl.reporting.formats import Spec, Table, tabulated
 from dkl.reporting.grouping import age, place, weights
 from dkl.reporting.names import display_architecture, slug, teacher
 
@@ -65,7 +65,7 @@ class AccuracyBoard:
         """The data set and the budget; a smoke board says that it is no result."""
         return f"{self.dataset}, accuracy ({budget_title(self.budget)})"
 
-    def _columns(self) -> list[tuple[str, str, Callable[[AccuracyRow], str]]]:
+    def _columns(self) -> list[Spec[AccuracyRow]]:
         """Header, alignment and cell of every column; those that no row has are left out."""
         shots = [name for name in SHOTS if any(name in r.shots for r in self.rows)]
         taught, followed = any(r.teacher for r in self.rows), any(r.best for r in self.rows)
@@ -86,16 +86,8 @@ class AccuracyBoard:
 
     def table(self) -> Table:
         """For people: mean ± std in one cell, percent."""
-        header, alignments, cells = zip(*self._columns(), strict=True)
-        rows = tuple(tuple(cell(r) for cell in cells) for r in self.rows)
-        return Table(
-            title=self.title,
-            header=header,
-            rows=rows,
-            alignments="".join(alignments),
-            notes=self.notes,
-            records=tuple(r.records for r in self.rows),
-        )
+        records = tuple(r.records for r in self.rows)
+        return tabulated(self._columns(), self.rows, title=self.title, notes=self.notes, records=records)
 
     def data(self) -> Table:
         """For machines: one plain number a cell, percent with two decimals; empty where there is none."""

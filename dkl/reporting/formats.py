@@ -7,8 +7,13 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from dkl.reporting.page import page
+
+R = TypeVar("R")
+Spec = tuple[str, str, Callable[[R], str]]
+"""A column: its header, its alignment, and a row's cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,26 @@ class Table:
             raise ValueError(f"alignments are l or r, not {self.alignments!r}")
         if self.records and len(self.records) != len(self.rows):
             raise ValueError(f"there are {len(self.rows)} rows, and the records of {len(self.records)}")
+
+
+def tabulated(
+    columns: Sequence[Spec[R]],
+    rows: Sequence[R],
+    *,
+    title: str,
+    notes: tuple[str, ...],
+    records: tuple[tuple[str, ...], ...],
+) -> Table:
+    """The table whose ``columns`` are a header, an alignment and a function from a row to its cell each."""
+    header, alignments, cells = zip(*columns, strict=True)
+    return Table(
+        title=title,
+        header=header,
+        rows=tuple(tuple(cell(row) for cell in cells) for row in rows),
+        alignments="".join(alignments),
+        notes=notes,
+        records=records,
+    )
 
 
 def _line(text: str) -> str:

@@ -4,14 +4,14 @@ Nothing is averaged across budgets, attack suites, numbers of images or test set
 Published rows stand beside ours of budget paper alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dkl.records import Record
 from dkl.reporting import notes
 from dkl.reporting.boards import NONE, Fold, budget_title, fold, interval_cell, marked, numbers, plain, seeds_cell
 from dkl.reporting.estimates import Estimate, wilson
-from dkl.reporting.formats import Table
+from dkl.reporting.formats import Spec, Table, tabulated
 from dkl.reporting.grouping import Threat, age, threat, weights
 from dkl.reporting.names import attacks_label, display_architecture, slug
 
@@ -65,7 +65,7 @@ class Leaderboard:
         """The threat model and the budget; a smoke board says that it is no result."""
         return f"{self.dataset}, {self.norm}, eps = {self.eps} ({budget_title(self.budget)})"
 
-    def _columns(self) -> list[tuple[str, str, Callable[[Row], str]]]:
+    def _columns(self) -> list[Spec[Row]]:
         """Header, alignment and cell of every column; the source is left out where no row is published."""
         cited = any(r.source for r in self.rows)
         return [
@@ -85,16 +85,8 @@ class Leaderboard:
 
     def table(self) -> Table:
         """For people: mean ± std in one cell, percent."""
-        header, alignments, cells = zip(*self._columns(), strict=True)
-        rows = tuple(tuple(cell(r) for cell in cells) for r in self.rows)
-        return Table(
-            title=self.title,
-            header=header,
-            rows=rows,
-            alignments="".join(alignments),
-            notes=self.notes,
-            records=tuple(r.records for r in self.rows),
-        )
+        records = tuple(r.records for r in self.rows)
+        return tabulated(self._columns(), self.rows, title=self.title, notes=self.notes, records=records)
 
     def data(self) -> Table:
         """For machines: one plain number a cell, percent with two decimals; empty where there is none."""

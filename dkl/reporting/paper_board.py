@@ -13,15 +13,12 @@ from dkl.reporting import footnotes
 from dkl.reporting.boards import NONE, budget_title, interval_cell, plain, seeds_cell
 from dkl.reporting.compare import Comparison
 from dkl.reporting.estimates import Estimate, Interval, student, wilson
-from dkl.reporting.formats import Table
+from dkl.reporting.formats import Spec, Table, tabulated
 from dkl.reporting.grouping import group
 from dkl.reporting.measured import SHARES, Measured
 
 Cells = Mapping[str, Mapping[int, Measured]]
 """What is measured of a row, by column and seed."""
-
-Spec = tuple[str, str, Callable[["PaperRow"], str]]
-"""Header, alignment and cell of a column."""
 
 
 @dataclass(frozen=True)
@@ -91,17 +88,9 @@ class PaperBoard:
         found = self._table(list(self._plain_columns()))
         return replace(found, alignments="l" * len(found.header))
 
-    def _table(self, columns: Sequence[Spec]) -> Table:
-        header, alignments, cells = zip(*columns, strict=True)
-        rows = tuple(tuple(cell(row) for cell in cells) for row in self.rows)
-        return Table(
-            title=self.title,
-            header=header,
-            rows=rows,
-            alignments="".join(alignments),
-            notes=self.notes,
-            records=tuple(tuple(record.id for record in row.records) for row in self.rows),
-        )
+    def _table(self, columns: Sequence[Spec[PaperRow]]) -> Table:
+        records = tuple(tuple(record.id for record in row.records) for row in self.rows)
+        return tabulated(columns, self.rows, title=self.title, notes=self.notes, records=records)
 
     @property
     def _printer(self) -> str:
@@ -111,12 +100,12 @@ class PaperBoard:
     def _shown(self) -> list[str]:
         return list(dict.fromkeys(key for row in self.rows for key in row.row.show))
 
-    def _described(self) -> Iterator[Spec]:
+    def _described(self) -> Iterator[Spec[PaperRow]]:
         for key in self._shown():
             yield key, "l", _show(key, NONE)
         yield "Method", "l", lambda row: row.row.label
 
-    def _columns(self) -> Iterator[Spec]:
+    def _columns(self) -> Iterator[Spec[PaperRow]]:
         """The paper's figure, ours and the difference of every column; of what is not measured the first alone."""
         for key, column in self.manifest.columns.items():
             unit = f" ({column.unit})"
@@ -130,7 +119,7 @@ class PaperBoard:
             yield "n", "r", lambda row: ", ".join(map(str, sorted({r.n for r in row.records}))) or NONE
             yield "Seeds", "l", _seeds
 
-    def _plain_columns(self) -> Iterator[Spec]:
+    def _plain_columns(self) -> Iterator[Spec[PaperRow]]:
         yield "row", "l", lambda row: row.row.name
         yield "method", "l", lambda row: row.row.label
         for key in self._shown():
@@ -149,7 +138,7 @@ class PaperBoard:
             yield "seed_list", "l", lambda row: " ".join(map(str, row.seeds))
             yield from self._claims()
 
-    def _claims(self) -> Iterator[Spec]:
+    def _claims(self) -> Iterator[Spec[PaperRow]]:
         """Of each row its first, second, … claim to be better than another: which, in what, and by how much."""
         own: dict[str, list[int]] = group(self.comparisons, lambda number: self.manifest.claims[number].better)
         for place in range(max(map(len, own.values()), default=0)):
@@ -235,7 +224,7 @@ def _seeds(row: PaperRow) -> str:
     return "quoted" if row.row.quoted else seeds_cell(row.seeds) if row.seeds else NONE
 
 
-def _numbers(key: str, column: Column) -> Iterator[Spec]:
+def _numbers(key: str, column: Column) -> Iterator[Spec[PaperRow]]:
     """Mean, standard deviation, interval and number of seeds of a column, for machines."""
 
     def number(place: int) -> Callable[[PaperRow], str]:
