@@ -1,5 +1,6 @@
 """From a configuration to the objects of a run, with every mistake found before any work is done."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +122,14 @@ def make_batches(
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
         rank=rank(),
         world=world(),
-        workers=cfg.trainer.workers,
+        workers=min(cfg.trainer.workers, _cores()),
         **mixing,
     )
+
+
+def _cores() -> int:
+    """Processor cores that this process may use: more workers than that only wait for each other."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_model(cfg: DictConfig) -> nn.Module:

@@ -112,7 +112,7 @@ def test_another_schema_is_refused(saved: Path, schema: int) -> None:
 
 NEWER = {
     **{"weights": "last", "synthetic": None, "top5": None, "shots": None, "best": None, "best_epoch": None},
-    "step_seconds": None,
+    **{"step_seconds": None, "partial": False},
 }
 """Fields that the first records lack, and what they then are."""
 

@@ -23,8 +23,7 @@ def shipped(folder: str) -> Path:
 
 
 def register() -> None:
-    """Make the typed roots known to Hydra's defaults lists, and ``share_of`` to configurations."""
-    OmegaConf.register_new_resolver("share_of", share_of, replace=True)
+    """Make the typed roots known to Hydra's defaults lists."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
@@ -33,6 +32,9 @@ def register() -> None:
 def share_of(epochs: int, whole: int, trained: int) -> int:
     """``epochs`` of ``whole``, cut to the same share of ``trained`` epochs where these are fewer, but at least one."""
     return min(epochs, max(1, round(epochs * trained / whole)))
+
+
+OmegaConf.register_new_resolver("share_of", share_of, replace=True)  # on import: workers of a run do not compose
 
 
 def compose_config(root: str, overrides: list[str]) -> DictConfig:

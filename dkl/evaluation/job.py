@@ -35,8 +35,9 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Hash of weights, images and protocol."""
-        return digest([self.weights_sha256, self.test.sha256, dataclasses.asdict(self.protocol)])
+        """Hash of weights, the run they are of (settings without effect make the same ones), images and protocol."""
+        protocol = dataclasses.asdict(self.protocol)
+        return digest([self.weights_sha256, self.subject.config_hash, self.test.sha256, protocol])
 
     @property
     def id(self) -> str:

@@ -20,7 +20,7 @@ from dkl.evaluation.attacked import run_attacks
 from dkl.evaluation.shots import per_shot
 from dkl.evaluation.standing import State, save
 from dkl.evaluation.weights import best_epoch
-from dkl.records import Record
+from dkl.records import Record, load_all
 from dkl.tasks.accuracy import top1, top5
 from tests.evaluation.common import CPU, only_record, some_digits, tiny_run, trained
 
@@ -229,3 +229,12 @@ def test_what_an_older_version_left_undone_is_done(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     save({"clean": whole["clean"]}, tmp_path / "old" / "0.npz")
     assert np.array_equal(clean(tmp_path / "old", trained())["top5"].flags, whole["top5"].flags)
+
+
+def test_runs_of_the_same_weights_have_a_record_each(tmp_path: Path) -> None:
+    runs = [tiny_run(tmp_path, f"averaging={name}") for name in ("none", "ema")]  # the last weights are the same
+    for run in runs:
+        main(["evaluate", f"run={run}", f"paths.results={tmp_path}", "threads=1", "attacks=none", "weights=last"])
+    found, _ = load_all(tmp_path / "records")
+    assert len({record.checkpoint_sha256 for record in found}) == 1
+    assert len({record.config_hash for record in found}) == len(found) == 2

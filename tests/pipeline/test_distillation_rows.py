@@ -181,7 +181,7 @@ def test_teachers_and_students_end_to_end_and_again(tmp_path: Path, capsys: pyte
     main([*arguments, "row=ikl"])
     shown = capsys.readouterr().err
     assert shown.count("Teacher, epochs 1 to 1") == 1
-    assert shown.count("already trained") == 1
+    assert shown.count("teacher resnet20 seed 0: done") == 1
     assert shown.count("on 16 test images") == 2
     found, problems = records.load_all(tmp_path / "results" / "records")
     assert not problems

@@ -92,4 +92,5 @@ def test_rows_that_are_the_same_run_share_it() -> None:
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_rows_of_a_manifest_are_told_apart(name: str) -> None:
     found = hashes(name)
-    assert len(set(found.values())) == len(found) == len(OmegaConf.load(FOLDER / f"{name}.yaml").rows)
+    trained = [row for row in OmegaConf.load(FOLDER / f"{name}.yaml").rows if not row.get("quoted")]
+    assert len(set(found.values())) == len(found) == len(trained)
