@@ -48,7 +48,7 @@ def _launch(options: Options, commands: Sequence[str]) -> None:
 
     @hydra.main(config_path=str(Path(shipped("configs"))), config_name="reproduce", version_base="1.3")
     def application(cfg: DictConfig) -> None:
-        from dkl.cli.reproduce import one
+        from dkl.cli.working import one
 
         one(shlex.split(cfg.command))
 

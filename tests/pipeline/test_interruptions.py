@@ -12,12 +12,11 @@ import pytest
 import torch
 
 from dkl import records
-from dkl.cli import main
-from dkl.cli import reproduce as command
+from dkl.cli import main, working
 from dkl.cli.options import parse
 from dkl.cli.planning import find_tasks
 from dkl.config import compose_config, run_folder
-from dkl.errors import BusyError
+from dkl.errors import BusyError, UserError
 from dkl.files import is_locked, locked
 from dkl.manifests import Job
 from dkl.training import train
@@ -83,14 +82,14 @@ def test_two_at_once_share_the_jobs_and_do_none_twice(tmp_path: Path) -> None:
 def test_a_failing_row_is_told_at_the_end_and_stops_no_other(
     expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = command._run
+    real = working._run
 
     def run(job: Job, cfg: object) -> None:
         if job.label == "TRADES":
-            raise command.UserError("the disk is full") if expected else ZeroDivisionError("a mistake of ours")
+            raise UserError("the disk is full") if expected else ZeroDivisionError("a mistake of ours")
         real(job, cfg)
 
-    monkeypatch.setattr(command, "_run", run)
+    monkeypatch.setattr(working, "_run", run)
     ended = call(capsys, *PROGRAM[3:], f"paths.results={tmp_path}")
     assert ended.status == 1
     assert [record.method for record in records.load_all(tmp_path / "records")[0]] == ["IKL-AT"]

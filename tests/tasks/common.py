@@ -1,15 +1,18 @@
 """A tiny network with BatchNorm that writes down its forwards, and tasks around it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from dkl.attacks import TrainingAttack
 from dkl.data import Batch
 from dkl.losses import IKL, PairLoss
-from dkl.tasks import AdversarialTraining
+from dkl.tasks import AdversarialTraining, Output, Progress, Task
 
 CLASSES = 4
 EPS = 0.05
@@ -76,3 +79,25 @@ class SpyLoss:
     def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor | None = None) -> Tensor:
         self.seen.append(None if weights is None else weights.clone())
         return (natural_logits - adversarial_logits).square().sum()
+
+
+class _Interrupted(BaseException):
+    """As a KeyboardInterrupt."""
+
+
+@contextmanager
+def interrupted(task: type[Task]) -> Iterator[None]:
+    """Training with ``task`` in here is cut off within the second step of the second epoch."""
+    original = task.step
+
+    @contextmanager
+    def step(self: Task, batch: Batch, progress: Progress) -> Iterator[Output]:
+        with original(self, batch, progress) as out:
+            if (progress.epoch, progress.step) == (2, 1):
+                raise _Interrupted
+            yield out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task, "step", step)
+        with pytest.raises(_Interrupted):
+            yield

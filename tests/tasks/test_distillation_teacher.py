@@ -1,7 +1,5 @@
 """Teachers from files and runs: the weights they have, the mistakes that are found first, and what a run remembers."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +9,14 @@ import torch
 from dkl import checkpoint
 from dkl.build import preflight
 from dkl.config import compose_config, config_hash, row_hash, run_folder
-from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.models import create_model, create_teacher, fingerprint
-from dkl.tasks import Distillation, Output, Progress
+from dkl.tasks import Distillation
 from dkl.training import train
+from tests.tasks.common import interrupted
 from tests.training.common import assert_equal, comparable, make_config
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.2, 0.3]
-
-
-class Interrupted(BaseException):
-    """As a KeyboardInterrupt."""
 
 
 def finished_run(folder: Path, **changes: Any) -> Path:
@@ -145,22 +139,11 @@ def teacher_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_student_that_is_interrupted_goes_on_as_if_it_had_not(
-    tmp_path: Path, teacher_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, teacher_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original, fail = Distillation.step, True
-
-    @contextmanager
-    def step(self: Distillation, batch: Batch, progress: Progress) -> Iterator[Output]:
-        with original(self, batch, progress) as out:
-            if fail and (progress.epoch, progress.step) == (2, 1):
-                raise Interrupted
-            yield out
-
-    monkeypatch.setattr(Distillation, "step", step)
     broken = student(tmp_path / "broken", f"task.teacher.run={teacher_run}")
-    with pytest.raises(Interrupted):
+    with interrupted(Distillation):
         train(broken)
-    fail = False
     resumed, whole = train(broken), train(student(tmp_path / "whole", f"task.teacher.run={teacher_run}"))
     assert_equal(comparable(resumed), comparable(whole))
     state = comparable(whole)["task"]

@@ -3,8 +3,7 @@
 FitNet, AT and RKD as RepDistiller has them, ReviewKD as its authors' code has it, in float64.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.models import create_model, create_teacher
 from dkl.models.features import Features, forward_with_features
-from dkl.tasks import FeatureDistillation, Output, Progress
+from dkl.tasks import FeatureDistillation, Progress
 from dkl.tasks.features import AT, RKD, FeatureLoss, FitNet, ReviewKD
 from dkl.training import train
+from tests.tasks.common import interrupted
 from tests.training.common import assert_equal, comparable
 
 METHODS = ("at", "fitnet", "reviewkd", "rkd")
@@ -212,32 +212,17 @@ def test_a_step_is_cross_entropy_and_the_warm_loss(weights: Callable[[str], Path
     assert losses == pytest.approx([0.5 * entropy + warm * far for warm in (0.25, 1, 1)], rel=1e-12)
 
 
-class Interrupted(BaseException):
-    """As a KeyboardInterrupt."""
-
-
 @needs_torchdistill
 @pytest.mark.parametrize("method", ["fitnet", "reviewkd"])
 def test_what_is_trained_along_is_kept_and_a_run_goes_on_as_if_it_had_not_stopped(
-    method: str, weights: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, weights: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    original, fail = FeatureDistillation.step, True
-
-    @contextmanager
-    def step(self: FeatureDistillation, batch: Batch, progress: Progress) -> Iterator[Output]:
-        with original(self, batch, progress) as out:
-            if fail and (progress.epoch, progress.step) == (2, 1):
-                raise Interrupted
-            yield out
-
-    monkeypatch.setattr(FeatureDistillation, "step", step)
     teacher = weights("cifar_resnet14")
     broken = make(method, teacher, "averaging=ema", f"paths.results={tmp_path / 'broken'}")
-    with pytest.raises(Interrupted):
+    with interrupted(FeatureDistillation):
         train(broken)
     first = comparable(run_folder(broken))
     assert f"-{method}-s0-" in run_folder(broken).name
-    fail = False
     resumed = comparable(train(broken))
     whole = comparable(train(make(method, teacher, "averaging=ema", f"paths.results={tmp_path / 'whole'}")))
     assert_equal(resumed, whole)

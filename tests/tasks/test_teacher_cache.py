@@ -1,7 +1,5 @@
 """A teacher that is asked once an image, before training: the same student as one that is asked at every step."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +8,16 @@ import torch
 
 from dkl import checkpoint
 from dkl.build import preflight
-from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.models import create_model
-from dkl.tasks import Distillation, Output, Progress
+from dkl.tasks import Distillation
 from dkl.training import train
 from tests.data.pictures import folder
-from tests.tasks.common import Spy
+from tests.tasks.common import Spy, interrupted
 from tests.training.common import assert_equal, comparable, make_config
 
 UNEVEN = ("data.train_size=33", "data.test_size=20")  # a batch of 32, and one of a single image
 EXACT = ("trainer.precision=float64", "trainer.channels_last=false", "trainer.device=cpu")
-
-
-class Interrupted(BaseException):
-    """As a KeyboardInterrupt."""
 
 
 @pytest.fixture
@@ -68,24 +61,11 @@ def test_the_teacher_is_asked_once_an_image_and_the_student_is_the_same(
     assert states[0]["task"].keys() == {"teacher", "prior"}  # the logits are not saved
 
 
-def test_a_run_that_is_interrupted_goes_on_bit_for_bit(
-    tmp_path: Path, teacher: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original, fail = Distillation.step, True
-
-    @contextmanager
-    def step(self: Distillation, batch: Batch, progress: Progress) -> Iterator[Output]:
-        with original(self, batch, progress) as out:
-            if fail and (progress.epoch, progress.step) == (2, 1):
-                raise Interrupted
-            yield out
-
-    monkeypatch.setattr(Distillation, "step", step)
+def test_a_run_that_is_interrupted_goes_on_bit_for_bit(tmp_path: Path, teacher: str) -> None:
     options = (teacher, "task.cache_teacher=true")
     broken = student(tmp_path / "broken", *options)
-    with pytest.raises(Interrupted):
+    with interrupted(Distillation):
         train(broken)
-    fail = False
     whole = train(student(tmp_path / "whole", *options))
     assert_equal(comparable(train(broken)), comparable(whole))
 
