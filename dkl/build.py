@@ -150,7 +150,8 @@ def _check_model(cfg: DictConfig) -> nn.Module:
 
 def _check_teacher(cfg: DictConfig) -> None:
     """Raise UserError where a run of the paper's rows would be taught by a run of another budget."""
-    run = OmegaConf.select(cfg, "task.teacher.run")
+    run, checkpoint = (OmegaConf.select(cfg, f"task.teacher.{key}") for key in ("run", "checkpoint"))
+    run = run or (Path(checkpoint).parent if checkpoint else None)
     if not run or cfg.budget.name == "own" or not (Path(run) / "config.yaml").is_file():
         return
     budget = OmegaConf.select(OmegaConf.load(Path(run) / "config.yaml"), "budget.name")

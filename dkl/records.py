@@ -56,7 +56,7 @@ class Record:
     None where training images have no long tail. ``best`` is the highest accuracy on the run's test images after any
     epoch, first reached after ``best_epoch``: it is chosen on the test set, and is not these weights'. ``step_seconds``
     is what a training step took in the median epoch, None where that is not known. ``partial`` says that only some of
-    the run's test images were asked for.
+    the run's test images were asked for. ``teacher`` is the fingerprint of the network that taught this one.
     """
 
     id: str
@@ -96,6 +96,7 @@ class Record:
     best_epoch: int | None = None
     step_seconds: float | None = None
     partial: bool = False
+    teacher: str | None = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

@@ -112,7 +112,7 @@ def test_another_schema_is_refused(saved: Path, schema: int) -> None:
 
 NEWER = {
     **{"weights": "last", "synthetic": None, "top5": None, "shots": None, "best": None, "best_epoch": None},
-    **{"step_seconds": None, "partial": False},
+    **{"step_seconds": None, "partial": False, "teacher": None},
 }
 """Fields that the first records lack, and what they then are."""
 
@@ -139,6 +139,8 @@ def test_a_record_of_before_there_was_a_choice_is_of_the_last_weights(make_recor
         best=0.8,
         best_epoch=150,
         step_seconds=0.5,
+        partial=True,
+        teacher="f" * 64,
     )
     path = records.save(record, make_flags(record), tmp_path)
     assert records.load(path) == record

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dkl.config import config_hash, run_folder
+from dkl.config import config_hash, hashed, identity_of, run_folder
 from dkl.manifests import Job
 from dkl.records import Record
 from dkl.threat import parse_attacks, parse_eps
@@ -60,9 +60,18 @@ def _is_of(record: Record, asked: dict[str, Any]) -> bool:
     return same and (record.n == asked["n"] if record.partial else asked["n"] is None)
 
 
+def _is_by(record: Record, cfg: DictConfig) -> bool:
+    """Whether ``record`` is of the run ``cfg``, or of one that a table takes for it; which teacher matters."""
+    if record.config_hash == config_hash(cfg):
+        return True
+    taught = OmegaConf.select(cfg, "task.teacher") is not None
+    alike = not taught and record.training and record.seed == cfg.seed and record.budget == cfg.budget.name
+    return bool(alike and identity_of(record.training) == identity_of(hashed(cfg)))
+
+
 def standing(job: Job, cfg: DictConfig, records: Sequence[Record]) -> Standing:
     """How far ``job`` of configuration ``cfg`` is, where there are ``records``."""
-    mine = [record for record in records if record.config_hash == config_hash(cfg)]
+    mine = [record for record in records if _is_by(record, cfg)]
     found = sum(any(_is_of(record, _asked(cfg, entry)) for record in mine) for entry in job.evaluations)
     metrics = run_folder(cfg) / "metrics.jsonl"
     epochs = len(metrics.read_text().splitlines()) if metrics.is_file() else 0

@@ -38,8 +38,8 @@ def _missing(cfg: DictConfig, prefix: str = "") -> list[str]:
 FIXED_GROUPS = ("model", "attack", "averaging")
 """Groups whose choice a recipe or budget holds a run to; losses and data are a row's own."""
 
-FREE = re.compile(r"attack\.objective\b.*|model\.(?!name$).*")
-"""Values of those groups that are a row's own all the same."""
+FREE = re.compile(r"attack\.objective\b.*|model\.(?!name$).*|task\.warmup_epochs|trainer\.workers")
+"""Values of those groups that are a row's own all the same, and one that changes no batch."""
 
 
 def _leaves(path: Path, prefix: str = "") -> dict[str, Any]:

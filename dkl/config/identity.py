@@ -63,9 +63,6 @@ def row_hash(cfg: DictConfig) -> str:
     return digest(_changed(_without(content, "seed") | {"task": task}, _defaults()))
 
 
-PLACES = ("root", "train_list", "test_list")
-"""Values of ``data.source`` that say where images lie; a record has their fingerprint."""
-
 COMPUTING = ("devices", "accumulate", "sync_batchnorm", "precision", "compile", "channels_last")
 """Values of ``trainer`` that say where and in which arithmetic a run computes, not what."""
 
@@ -73,12 +70,15 @@ COMPUTING = ("devices", "accumulate", "sync_batchnorm", "precision", "compile", 
 def identity_of(training: Mapping[str, Any]) -> str:
     """What a table's row and a record must share: the hash of ``hashed`` content, or of the copy that a record keeps.
 
-    Left out are the seed, ``COMPUTING``, the training images' fingerprint and place, and where a teacher lay; and typed
-    values that are the defaults, so that a record is known by rows that came to have more keys.
+    Left out are the seed, ``COMPUTING``, the training images' fingerprint, place and form (``data`` has their name),
+    where a teacher lay, and normalisation, which the networks have; and typed values that are the defaults, so that a
+    record is known by rows that came to have more keys.
     """
     content = _without(training, "seed", "data_sha256")
     content["trainer"] = _without(content["trainer"], *COMPUTING)
-    content["data"] = content["data"] | {"source": _without(content["data"]["source"], *PLACES)}
+    content["data"] = _without(content["data"], "source", "mean", "std")
+    if not content.get("selection", {}).get("every"):
+        content.pop("selection", None)  # its radius is resolved, the default is not
     task = _without(content["task"], "seed")
     if isinstance(task.get("teacher"), dict):
         task["teacher"] = _without(task["teacher"], "checkpoint", "run")

@@ -69,6 +69,7 @@ def make_record(job: Job, state: State, *, additional_data: bool, device: torch.
         best=subject.best.accuracy if subject.best else None,
         best_epoch=subject.best.epoch if subject.best else None,
         partial=protocol.n is not None,
+        teacher=subject.teacher,
         step_seconds=_step_seconds(subject),
     )
 

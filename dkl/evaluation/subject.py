@@ -30,6 +30,7 @@ class Subject:
     training: dict[str, Any] | None = None
     synthetic: str | None = None
     best: BestEpoch | None = None
+    teacher: str | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -74,6 +75,7 @@ def own_run(cfg: DictConfig) -> Subject:
         training={**hashed(trained), "data_sha256": content["data_sha256"]},
         synthetic=_synthetic(trained),
         best=best_epoch(rows, weights.averaged),
+        teacher=content.get("task", {}).get("teacher"),
         rows=rows,
     )
 

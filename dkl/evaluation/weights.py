@@ -34,8 +34,10 @@ class BestEpoch(NamedTuple):
 
 
 def best_epoch(rows: list[dict[str, Any]], averaged: bool) -> BestEpoch | None:
-    """The best of a run's ``rows``, of its last weights or of their average; None where none was tested."""
+    """The best of a run's ``rows``, of its last weights or of their average; None where any epoch was not tested."""
     key = "average_test_accuracy" if averaged else "test_accuracy"
+    if any("test_accuracy" not in row for row in rows):
+        return None
     tested = [BestEpoch(row[key], row["epoch"]) for row in rows if key in row]
     return max(tested, key=lambda best: best.accuracy, default=None)  # of equals the first
 

@@ -92,6 +92,17 @@ def _outcome(outcome: Comparison | str, unit: str) -> str:
     return f"{difference} {points} [{low}, {high}], p = {outcome.p:.2g} ({how}): {verdict}"
 
 
+def of_teachers(manifest: Manifest, rows: Sequence[tuple[Row, Sequence[Record]]]) -> list[str]:
+    """Rows whose seeds were taught by different networks, as far as records say."""
+    lines = []
+    for row, records in rows:
+        taught = group((record for record in records if record.teacher), lambda record: str(record.teacher)[:8])
+        if len(taught) > 1:
+            texts = (f"{name} (seed {', '.join(str(record.seed) for record in own)})" for name, own in taught.items())
+            lines.append(f"{named(manifest, row)} had different teachers: {', '.join(texts)}.")
+    return lines
+
+
 def of_arithmetic(manifest: Manifest, rows: Sequence[tuple[Row, Sequence[Record]]]) -> list[str]:
     """Runs of a row on other devices or in other arithmetic than one device and float32, which a row does not fix."""
     plain, lines = TrainerConfig(), []

@@ -73,6 +73,7 @@ class AttackedTraining(Task, ABC):
         self.model, self.attack, self.awp = model, attack, awp or AWP(gamma=0)
         self.bn_warm_start = bn_warm_start
         self.noise = torch.Generator(next(model.parameters()).device).manual_seed(seed)
+        self._drawn: tuple[tuple[int, int], Tensor] | None = None
 
     @abstractmethod
     def _output(self, batch: Batch, adversarial_images: Tensor) -> Output:
@@ -100,8 +101,19 @@ class AttackedTraining(Task, ABC):
         weights = self._weights(pair_loss, batch.labels)
         return lambda logits: pair_loss(natural, logits, weights)
 
-    def _start(self, batch: Batch, budget: Budget) -> Tensor:
+    def _rewind(self, batch: Batch, progress: Progress) -> None:
+        """Put the noise's generator back to where the step began, for all parts of a batch but the first."""
+        if batch.share == 1:
+            return
+        place = (progress.epoch, progress.step)
+        if self._drawn and self._drawn[0] == place:
+            self.noise.set_state(self._drawn[1])
+        else:
+            self._drawn = place, self.noise.get_state()
+
+    def _start(self, batch: Batch, budget: Budget, progress: Progress) -> Tensor:
         """Where the attack begins: noise is drawn for the whole batch on every process, and each takes its share."""
+        self._rewind(batch, progress)
         attack, images = self.attack, batch.images
         count = len(images) // batch.views
         shape = (batch.views * (batch.total or count), *images.shape[1:])
@@ -125,7 +137,7 @@ class AttackedTraining(Task, ABC):
                 step_size=budget.step_size,
                 steps=budget.steps,
                 norm=attack.norm,
-                start=self._start(batch, budget),
+                start=self._start(batch, budget, progress),
                 batch_norm=attack.batch_norm,
             )
 

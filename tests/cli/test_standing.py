@@ -46,6 +46,8 @@ def test_a_jobs_standing_follows_its_files(tmp_path: Path) -> None:
     assert now() == ("trained, 1 of 2 evaluations", False)
     main([*evaluate, *JOB.evaluations[0]])
     assert now() == ("done", True)
+    elsewhere = compose_config("train", [*overrides, "trainer.precision=bf16"])  # a table takes the one for the other
+    assert standing(JOB, elsewhere, records.load_all(tmp_path / "records")[0]).done
     other = compose_config("train", [*overrides, "seed=1"])
     assert str(standing(replace(JOB, seed=1), other, records.load_all(tmp_path / "records")[0])) == "to do"
 

@@ -36,6 +36,13 @@ def test_where_and_how_is_not_what(other: str) -> None:
     assert identity(other) == identity()
 
 
+def test_the_same_images_in_another_form_are_the_same() -> None:
+    files, shards = ([f"data={name}", *TAUGHT[1:]] for name in ("imagenet", "imagenet_shards"))
+    one, other = (compose_config("train", overrides) for overrides in (files, shards))
+    assert identity_of(hashed(one)) == identity_of(hashed(other)) != identity()
+    assert config_hash(one) != config_hash(other)
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -83,13 +83,14 @@ def test_the_best_epoch_is_the_first_of_the_highest_and_of_the_weights_evaluated
     rows: list[dict[str, Any]] = [
         {"epoch": 1, "test_accuracy": 0.5},
         {"epoch": 2, "test_accuracy": 0.75, "average_test_accuracy": 0.25},
-        {"epoch": 3},
+        {"epoch": 3, "test_accuracy": 0.25, "average_test_accuracy": 0.25},
         {"epoch": 4, "test_accuracy": 0.75, "average_test_accuracy": 0.5},
         {"epoch": 5, "test_accuracy": 0.625, "average_test_accuracy": 0.375},
     ]
     assert best_epoch(rows, averaged=False) == (0.75, 2)
     assert best_epoch(rows, averaged=True) == (0.5, 4)
     assert best_epoch(rows[:1], averaged=True) is best_epoch([], averaged=False) is None
+    assert best_epoch([*rows, {"epoch": 6}], averaged=False) is None  # it may have been the best
 
 
 def test_a_run_is_evaluated_without_attacks(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

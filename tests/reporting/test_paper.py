@@ -81,6 +81,18 @@ def test_a_run_of_a_row_is_known_by_what_it_trains(manifest: str, row: str, budg
     assert any("trainer.devices=4 (seed 5)" in note for note in found.notes)
 
 
+def test_seeds_with_different_teachers_are_said() -> None:
+    taught = [
+        make_run("table-13", "resnet56-resnet20-ikl", seed=k, attacks=[], teacher=str(k // 2) * 64) for k in range(3)
+    ]
+    said = [note for note in board(taught, "table-13").notes if "different teachers" in note]
+    (note,) = said
+    assert note.startswith(
+        "IKL-KD (resnet56, resnet20) had different teachers: 00000000 (seed 0, 1), 11111111 (seed 2)"
+    )
+    assert not any("different teachers" in note for note in board(taught[:2], "table-13").notes)
+
+
 @pytest.mark.parametrize("key", ["loss", "optimizer", "data", "attack", "task"])
 def test_a_run_of_other_settings_is_of_no_row(key: str) -> None:
     content = trained(TABLE, ROW, "mini")

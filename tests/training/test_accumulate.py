@@ -21,7 +21,7 @@ from dkl.tasks import Classification, Distillation, Task
 from dkl.training import train
 from dkl.training.loop import NonFiniteLossError, train_epoch
 from tests.reference_distillation import ikl
-from tests.tasks.common import CLASSES, Spy, make_batch
+from tests.tasks.common import CLASSES, Spy, make_attack, make_batch, make_task
 from tests.training.common import make_config
 
 LR = 0.5
@@ -122,6 +122,22 @@ def test_distillation_with_a_prior_is_that_of_whole_batches(accumulate: int) -> 
         one_epoch(task, batches, accumulate, epoch)
         torch.testing.assert_close(list(model.parameters()), list(oracle.parameters()), rtol=0, atol=1e-13)
         torch.testing.assert_close(task.prior.table, prior, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("objective", [None, IKL(wmse_weight=3.0, ce_weight=2.0)], ids=["ce", "ikl"])
+@pytest.mark.parametrize("sigma", [None, 0.001])
+def test_adversarial_training_in_parts_is_that_of_whole_batches(objective: IKL | None, sigma: float | None) -> None:
+    nets, batches = (make_net(), make_net(), make_net()), Given(doubles(9), doubles(5), doubles(8, first=3, total=12))
+    noise = []
+    for model in nets:
+        model.load_state_dict(nets[0].state_dict())
+    for model, accumulate in zip(nets, (1, 3, 4), strict=True):
+        task = make_task(model, attack=make_attack(objective=objective, sigma=sigma))
+        one_epoch(task, batches, accumulate)
+        noise.append(task.state_dict()["noise"])
+        torch.testing.assert_close(list(model.parameters()), list(nets[0].parameters()), rtol=0, atol=1e-13)
+    assert torch.equal(noise[0], noise[1])
+    assert torch.equal(noise[0], noise[2])
 
 
 def test_no_step_is_taken_where_a_later_part_is_not_finite() -> None:
