@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from dkl.build import preflight
-from dkl.config import compose_config, config_hash, hashed, identity_of, load_config, row_hash
+from dkl.config import check, compose_config, config_hash, hashed, identity_of, load_config, row_hash
 from dkl.config.schema import DataConfig, TrainConfig
 from dkl.errors import UserError
 
@@ -107,9 +107,16 @@ def test_the_warm_up_is_twenty_epochs_of_240_and_as_much_of_fewer(epochs: int, e
     assert compose_config("train", [*TAUGHT, f"trainer.epochs={epochs}"]).task.warmup_epochs == expected
 
 
-def test_a_teacher_of_another_budget_is_refused(tmp_path: Path) -> None:
+def test_imagenet_warms_up_for_an_epoch_unless_a_row_has_it_otherwise() -> None:
+    overrides = ["data=imagenet", "recipe=kd_imagenet", "model=resnet18", "loss=ikl_kd", "budget=paper", *TAUGHT[-2:]]
+    assert compose_config("train", overrides).task.warmup_epochs == 1
+    check(compose_config("train", [*overrides, "task.warmup_epochs=5", "trainer.workers=16"]))
+
+
+@pytest.mark.parametrize("given", ["run={}", "checkpoint={}/checkpoint.pt"])
+def test_a_teacher_of_another_budget_is_refused(given: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("budget: {name: mini}\n")
-    cfg = compose_config("train", [*ROW, f"task.teacher.run={tmp_path}", "budget=paper"])
+    cfg = compose_config("train", [*ROW, f"task.teacher.{given.format(tmp_path)}", "budget=paper"])
     with pytest.raises(UserError, match=r"budget=mini.*budget=paper"):
         preflight(cfg)
 
