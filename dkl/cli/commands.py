@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dkl.cli import hydra_app
+from dkl.cli.options import yes_or_no
 from dkl.console import say
 from dkl.errors import UserError
 
@@ -27,6 +28,9 @@ def evaluate(arguments: list[str]) -> None:
         if bool(cfg.run) == bool(cfg.checkpoint):
             raise UserError("name what to evaluate: run=FOLDER, or checkpoint=FILE with model=… and data=…")
 
+    keys = [text.lstrip("+~").partition("=")[0] for text in arguments]
+    if "run" in keys and any(key.partition(".")[0] in ("data", "model") for key in keys):
+        raise UserError("data and model are for checkpoint=FILE: leave them out, run=FOLDER is evaluated with its own")
     hydra_app.run("evaluate", arguments, check, run)
 
 
@@ -55,7 +59,7 @@ def tables(arguments: list[str]) -> None:
     default = compose_config("evaluate", []).paths.results
     html = "--html" in arguments
     options = _options([text for text in arguments if text != "--html"], {"results": default, "smoke": False})
-    results, smoke = Path(options.results), bool(options.smoke)
+    results, smoke = Path(options.results), yes_or_no("smoke", str(options.smoke))
     report = fold.tabulate(results, include_smoke=smoke)
     print(report.markdown)
     figures = fold.draw(results, include_smoke=smoke) if html else []

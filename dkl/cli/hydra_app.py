@@ -103,6 +103,8 @@ def run(
     if stray := next((text for text in overrides if "=" not in text and not text.startswith("~")), None):
         raise UserError(f"{stray!r} is no KEY=VALUE; dkl {root} --help lists the keys")
     compose_checked(root, overrides, check)
+    if len(jobs(overrides)) > 1 and not {"-m", "--multirun"} & set(arguments):
+        raise UserError("a list of values is a sweep of several jobs: add -m")
     register()
     sys.argv = [f"dkl {root}", *arguments]
     failed = False

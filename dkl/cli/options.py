@@ -35,6 +35,13 @@ def _name(given: dict[str, str]) -> str:
     return f"{kind}-{int(number):02d}"
 
 
+def yes_or_no(key: str, text: str) -> bool:
+    """``text`` as a choice. Raises UserError where it is neither."""
+    if text.lower() not in ("true", "false"):
+        raise UserError(f"{key}={text} must be true or false")
+    return text.lower() == "true"
+
+
 def _seeds(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(seed) for seed in text.split(",")) if text else None
@@ -59,4 +66,4 @@ def parse(arguments: list[str]) -> Options:
     if budget == "smoke" and not any(text.startswith("paths.results=") for text in extra):
         extra.append(f"paths.results={SMOKE_RESULTS}")
     request = Request(_seeds(own.get("seed")), budget, own.get("row") or None, tuple(extra))
-    return Options(_name(own), request, tuple(launcher), own.get("dry_run", "").lower() == "true")
+    return Options(_name(own), request, tuple(launcher), yes_or_no("dry_run", own.get("dry_run", "false")))

@@ -19,6 +19,7 @@ from dkl.errors import NotInstalledError, UserError
 from dkl.manifests import Job, Manifest, load, plan
 from dkl.manifests.plan import Composer
 from dkl.records import load_all
+from dkl.reporting.grouping import group
 
 
 class Task(NamedTuple):
@@ -127,7 +128,8 @@ def find_impossible(tasks: Sequence[Task]) -> dict[str, str]:
             known[key] = _missing_images(cfg)
         if why := lacks or known[key]:
             found[job.title] = why
-            say(f"cannot run {job.title}: {why}")
+    for why, titles in group(found, found.__getitem__).items():
+        say(f"cannot run {', '.join(titles)}: {why}")
     return found
 
 

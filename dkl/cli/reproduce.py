@@ -17,6 +17,7 @@ from dkl.cli.working import evaluation_of, work
 from dkl.config import run_folder
 from dkl.console import say
 from dkl.manifests import Manifest, load
+from dkl.reporting.grouping import group
 
 
 def _collect(tasks: Sequence[Task]) -> None:
@@ -33,7 +34,8 @@ def _report(manifest: Manifest, tasks: Sequence[Task]) -> None:
     cfg = tasks[0].cfg
     results, budget = Path(cfg.paths.results), cfg.budget.name
     report = tabulate(results, include_smoke=budget == "smoke")
-    print(report.markdown_of(manifest.figure.get("table", manifest.name), budget))
+    if table := manifest.figure.get("table") if manifest.figure else manifest.name:
+        print(report.markdown_of(table, budget))
     for problem in report.problems:
         say(f"left out: {problem}")
     if manifest.figure:
@@ -42,7 +44,8 @@ def _report(manifest: Manifest, tasks: Sequence[Task]) -> None:
         for path in draw(results, include_smoke=budget == "smoke"):
             if path.name.startswith(manifest.name):
                 say(f"drawn: {path}")
-    say(f"Tables (md, csv, tex, html): {results}/tables   RobustBench entries: {results}/model_info")
+    entries = f"   RobustBench entries: {results}/model_info" if (results / "model_info").is_dir() else ""
+    say(f"Tables (md, csv, tex, html): {results}/tables{entries}")
     say(f"Records: {results}/records   Runs with curves and checkpoints: {results}/runs")
     say(f"A page of all this: dkl tables --html results={results}{' smoke=true' if budget == 'smoke' else ''}")
 
@@ -56,8 +59,8 @@ def reproduce(arguments: list[str]) -> None:
         for job, cfg, *_ in tasks:
             print(job.commands(str(run_folder(cfg))))
         return
-    refuse_paper_on_cpu(options, tasks)
     say_plan(manifest, tasks)
+    refuse_paper_on_cpu(options, tasks)
     started, failures = time.monotonic(), find_impossible(tasks)
     if options.launcher:
         to_do = [task.job for task in tasks if not task.standing.done and task.job.title not in failures]
@@ -70,8 +73,8 @@ def reproduce(arguments: list[str]) -> None:
     say(f"{len(tasks) - len(failures)} of {len(tasks)} runs done in {minutes:.1f} min")
     if len(failures) < len(tasks):
         _report(manifest, tasks)
-    for title, why in failures.items():
-        say(f"failed: {title}: {why}")
+    for why, titles in group(failures, failures.__getitem__).items():
+        say(f"failed: {', '.join(titles)}: {why}")
     if failures:
         raise SystemExit(1)
     say(manifest.next or "Next: dkl train --help lists what else there is")

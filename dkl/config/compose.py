@@ -7,6 +7,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from dkl.config.schema import DataConfig, EvaluateConfig, TrainConfig
 from dkl.errors import UserError
@@ -55,7 +56,7 @@ def load_config(folder: Path) -> DictConfig:
         raise UserError(f"run={folder} is no run's folder (it has no config.yaml); dkl train prints its name")
     try:
         cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig(data=DataConfig())), OmegaConf.load(path))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         said = str(error).partition("\n")[0]
         raise UserError(f"{path} is not of this version of dkl: {said}; use the version that trained it") from None
     assert isinstance(cfg, DictConfig)

@@ -20,6 +20,9 @@ TEACHER = "task.teacher."
 SHARED = ("data", "trainer", "paths", "logger", "budget")
 """Groups of a command's own overrides that hold for teachers too: sizes and places, not what a student is."""
 
+WHERE = re.compile(r"paths\.|trainer\.devices?=")
+"""Overrides of training that its evaluations have too, under ``trainer`` or without it."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -43,7 +46,8 @@ class Job:
     def commands(self, run: str) -> str:
         """The plain commands this job stands for; ``run`` is the folder that training fills."""
         train = ["dkl", "train", *self.train]
-        evaluate = [["dkl", "evaluate", f"run={run}", *overrides] for overrides in self.evaluations]
+        where = [text.removeprefix("trainer.") for text in self.train if WHERE.match(text)]
+        evaluate = [["dkl", "evaluate", f"run={run}", *overrides, *where] for overrides in self.evaluations]
         return "\n".join(shlex.join(command) for command in [train, *evaluate])
 
 

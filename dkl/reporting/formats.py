@@ -136,26 +136,37 @@ def _latex(text: str) -> str:
     return re.sub("-(?=-)", "-{}", "".join(map(_latex_character, text)))
 
 
-def to_latex(table: Table, label: str) -> str:
-    """A table float, shrunk to the width of the text where it is wider; needs the packages booktabs and graphicx."""
-    rows = [" & ".join(map(_latex, row)) + r" \\" for row in (table.header, *table.rows)]
-    lines = [
-        r"% needs \usepackage{booktabs,graphicx}",
+def _latex_float(table: Table, rows: Sequence[Sequence[str]], title: str, label: str) -> list[str]:
+    """A float of ``rows``, shrunk to the width of the text where it is wider."""
+    header, *body = (" & ".join(map(_latex, row)) + r" \\" for row in (table.header, *rows))
+    return [
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{_latex(table.title)}}}",
+        rf"  \caption{{{_latex(title)}}}",
         rf"  \label{{tab:{label}}}",
         r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"  \begin{{tabular}}{{{table.alignments}}}",
         r"    \toprule",
-        f"    {rows[0]}",
+        f"    {header}",
         r"    \midrule",
-        *(f"    {row}" for row in rows[1:]),
+        *(f"    {row}" for row in body),
         r"    \bottomrule",
         r"  \end{tabular}}",
-        *(rf"  \par\smallskip{{\footnotesize\raggedright {_latex(note)}\par}}" for note in table.notes),
         r"\end{table}",
     ]
+
+
+PAGE = 40
+"""Rows of a table that a page of LaTeX has room for."""
+
+
+def to_latex(table: Table, label: str) -> str:
+    """A table float, or one for every ``PAGE`` rows, and its notes as text; needs packages booktabs and graphicx."""
+    pages = [table.rows[start : start + PAGE] for start in range(0, max(1, len(table.rows)), PAGE)]
+    lines = [r"% needs \usepackage{booktabs,graphicx}", *_latex_float(table, pages[0], table.title, label)]
+    for number, rows in enumerate(pages[1:], 2):
+        lines += _latex_float(table, rows, f"{table.title} (part {number})", f"{label}-{number}")
+    lines += [rf"{{\footnotesize\raggedright {_latex(note)}\par}}" for note in table.notes]
     return "\n".join(lines) + "\n"
 
 

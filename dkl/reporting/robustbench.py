@@ -47,7 +47,7 @@ PAPERS = {
         "Cui2025Generalized",
         "https://arxiv.org/abs/2503.08038",
         "Generalized Kullback-Leibler Divergence Loss",
-        "Jiequan Cui et al.",
+        "Jiequan Cui, Beier Zhu, Qingshan Xu, Zhuotao Tian, Xiaojuan Qi, Bei Yu, Hanwang Zhang, Richang Hong",
         "arXiv 2025",
     ),
     "TRADES": _TRADES,
@@ -88,14 +88,32 @@ PAPERS = {
         "ICLR 2018",
     ),
 }
-"""Papers by the word of a method's name that tells it: IKL-AT is by IKL, PGD-AT by PGD."""
+"""Papers by the word of a method's name that tells it: IKL-AT is by IKL, PGD-AT by PGD, TRADES-AWP by AWP."""
+
+RADII = {
+    **{("Linf", name): 8 / 255 for name in ("cifar10", "cifar100")},
+    **{("L2", name): 0.5 for name in ("cifar10", "cifar100")},
+    ("Linf", "imagenet"): 4 / 255,
+}
+"""The radius that RobustBench means by a norm on a data set."""
+
+
+def _unpublished(name: str) -> Paper:
+    return Paper("Unpublished", "", name, "", "Unpublished")
 
 
 def paper(method: str) -> Paper:
     """The paper a method is from; one not known here is unpublished and goes by its own name."""
     words = re.split(r"[^A-Z0-9]+", method.upper())
-    known = (PAPERS[word] for word in words if word in PAPERS)
-    return next(known, Paper("Unpublished", "", method, "", "Unpublished"))
+    known = [PAPERS[word] for word in words if word in PAPERS]
+    return min(known, key=lambda found: found is _TRADES, default=_unpublished(method))
+
+
+def source(record: Record) -> Paper:
+    """The paper whose entry ``record`` may be: only what is of the paper's budget, on every test image, is of one."""
+    if record.budget == "paper" and not record.partial:
+        return paper(record.method)
+    return _unpublished(f"{record.method} (budget {record.budget})")
 
 
 def _footnote(record: Record) -> str:
@@ -119,15 +137,15 @@ def model_info(record: Record) -> dict[str, Any]:
     if record.robust is None or not record.is_autoattack:
         attacks = ", ".join(record.attacks) or "nothing"
         raise UserError(f"{record.id} was attacked with {attacks} only: evaluate it with the standard AutoAttack")
-    source = paper(record.method)
+    origin = source(record)
     return {
-        "link": source.link,
-        "name": source.name,
-        "authors": source.authors,
+        "link": origin.link,
+        "name": origin.name,
+        "authors": origin.authors,
         "additional_data": record.additional_data,
         "number_forward_passes": 1,
         "dataset": record.dataset,
-        "venue": source.venue,
+        "venue": origin.venue,
         "architecture": display_architecture(record.architecture),
         "eps": record.eps_text,
         "clean_acc": percent(record.clean),
@@ -142,21 +160,26 @@ def model_name(record: Record) -> str:
     """RobustBench's model id, such as ``Cui2023Decoupled_WRN-34-10_IKL-AT_s0``; the file's hash for foreign weights."""
     which = record.checkpoint_sha256[:8] if record.seed is None else f"s{record.seed}"
     architecture = display_architecture(record.architecture).replace("WideResNet", "WRN")
-    parts = [paper(record.method).key, architecture, record.method, which]
+    parts = [source(record).key, architecture, record.method, which]
     if record.seed is not None and weights(record) != "last":
         parts.append(weights(record))
+    if abs(RADII.get((record.norm, record.dataset), record.eps) - record.eps) > 1e-5:
+        parts.append(f"eps{record.eps_text}")
+    if record.budget != "paper":
+        parts.append(record.budget)
     return "_".join(slug(part) for part in parts)
 
 
 def write_model_info(records: Sequence[Record], folder: Path) -> tuple[list[Path], list[str]]:
     """Write the newest evaluation of every row and seed; returns the files, and a message for each not exported.
 
-    Records of accuracy alone are no candidates, and there is no message for them.
+    Records of accuracy alone and of budget ``smoke`` are no candidates, and there is no message for them.
     Where two would share a name, the later one's ends in a hash of what tells them apart, so that names never change.
     """
     written: list[Path] = []
     skipped: list[str] = []
-    attacked = sorted((record for record in records if not record.accuracy_only), key=age)
+    candidates = (record for record in records if not record.accuracy_only and record.budget != "smoke")
+    attacked = sorted(candidates, key=age)
     for key, again in sorted(group(attacked, one_seed).items(), key=lambda item: age(item[1][0])):
         try:
             content = model_info(again[-1])

@@ -97,6 +97,9 @@ def test_a_run_of_before_a_key_came_is_read_with_its_default(tmp_path: Path) -> 
     del content["trainer"]["accumulate"]  # type: ignore[index,union-attr]
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(content))
     assert load_config(tmp_path) == cfg
+    (tmp_path / "config.yaml").write_text("trainer: {epochs\n")
+    with pytest.raises(UserError, match=r"config\.yaml is not of this version"):
+        load_config(tmp_path)
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(content) + "gone: 1\n")
     with pytest.raises(UserError, match=r"config\.yaml is not of this version of dkl: Key 'gone' not in 'TrainConfig'"):
         load_config(tmp_path)

@@ -26,7 +26,7 @@ def test_a_dry_run_prints_commands_that_stand_for_the_row(
         cfg = compose_config("train", overrides)
         assert cfg.seed == seed
         assert evaluation[0].endswith(f"-s{seed}-{config_hash(cfg)}")
-        assert evaluation[1:] == ["attacks=standard"]
+        assert evaluation[1:] == ["attacks=standard", f"paths.results={tmp_path}"]
     assert not list(tmp_path.iterdir())
 
 

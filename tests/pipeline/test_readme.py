@@ -19,6 +19,7 @@ BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.S)
 LINES = [line.split("#")[0].strip() for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
 DKL = [line for line in LINES if line.startswith("dkl ")]
 SMALL = ["trainer.epochs=1", "trainer.threads=1", "budget=smoke"]
+OWN_FILES = [*SMALL[:2], "model=small_cnn", "data.train_size=20", "data.test_size=10"]  # smoke makes images itself
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def small(line: str, folder: Path) -> list[str]:
     """The words of a README command, with sizes that a test can afford and names that exist here."""
     words = [word for word in shlex.split(line)[1:] if word != "budget=paper"]
     if words[0] == "train":
-        words += [*SMALL, "trainer.workers=0"]
+        words += [*(OWN_FILES if "data=npz" in words else SMALL), "trainer.workers=0"]
     if words[0] == "reproduce":
         words += ["trainer.threads=1", "budget=smoke"]
     if words[0] == "evaluate":

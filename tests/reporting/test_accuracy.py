@@ -155,9 +155,7 @@ def test_tables_hold_both_kinds_and_robustbench_one(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "tables").iterdir()}
     stems = ("cifar100-accuracy-own", "cifar100-Linf-eps8_255-own")
     assert names == {f"{stem}.{ending}" for stem in stems for ending in ("md", "csv", "tex", "html")}
-    assert [path.name for path in tmp_path.glob("model_info/**/*.json")] == [
-        "Cui2023Decoupled_WRN-34-10_IKL-AT_s0.json"
-    ]
+    assert [path.name for path in tmp_path.glob("model_info/**/*.json")] == ["Unpublished_WRN-34-10_IKL-AT_s0_own.json"]
     assert report.skipped == []
     assert [problem.split(": ")[-1] for problem in report.problems] == ["c"]
     assert "cifar100, accuracy (budget own)" in report.markdown

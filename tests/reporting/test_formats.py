@@ -75,8 +75,9 @@ def test_latex_rows_have_three_columns_and_nothing_unescaped(made: Table) -> Non
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-def test_latex_compiles(tmp_path: Path) -> None:
-    rows = [("[1]", HOSTILE, "*"), ("*", "[2]", HOSTILE), ("", "", "")]
+@pytest.mark.parametrize("count", [1, 30], ids=["short", "long"])
+def test_latex_compiles_onto_pages(count: int, tmp_path: Path) -> None:
+    rows = [("[1]", HOSTILE, "*"), ("*", "[2]", HOSTILE), ("", "", "")] * count
     (tmp_path / "table.tex").write_text(to_latex(table(*rows), "cifar100-Linf-eps8_255-own"), encoding="utf-8")
     main = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{table}\end{document}"
     (tmp_path / "main.tex").write_text(main, encoding="utf-8")
@@ -84,6 +85,7 @@ def test_latex_compiles(tmp_path: Path) -> None:
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     assert run.returncode == 0, run.stdout.decode(errors="replace")[-2000:]
     assert (tmp_path / "main.pdf").is_file()
+    assert b"too large" not in run.stdout
 
 
 class Page(HTMLParser):

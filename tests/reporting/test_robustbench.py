@@ -12,7 +12,13 @@ from dkl.records import Record
 from dkl.reporting import model_info, write_model_info
 from dkl.reporting.names import display_architecture
 from dkl.reporting.robustbench import model_name
-from tests.reporting.factories import make_record, make_seeds
+from tests.reporting import factories
+
+
+def make_record(**overrides: Any) -> Record:
+    """Of the paper's budget, unless told otherwise."""
+    return factories.make_record(**{"budget": "paper", **overrides})
+
 
 ACCURACY = {"type": "string", "pattern": r"^(100|[1-9]?\d)\.\d\d$"}
 TEXT = {"type": "string", "pattern": r"^[^\n]+$"}
@@ -126,6 +132,7 @@ def test_an_entry_says_of_its_method_what_robustbench_says() -> None:
         ("DKL", "https://arxiv.org/abs/2305.13948", "NeurIPS 2024"),
         ("gkl-at+awp", "https://arxiv.org/abs/2503.08038", "arXiv 2025"),
         ("TRADES", "https://arxiv.org/abs/1901.08573", "ICML 2019"),
+        ("TRADES-AWP", "https://arxiv.org/abs/2004.05884", "NeurIPS 2020"),
         ("PGD-AT", "https://arxiv.org/abs/1706.06083", "ICLR 2018"),
         ("IKLESS", "", "Unpublished"),
     ],
@@ -135,6 +142,26 @@ def test_methods_are_cited(method: str, link: str, venue: str) -> None:
     assert (info["link"], info["venue"]) == (link, venue)
     if not link:
         assert (info["name"], info["authors"]) == (method, "")
+
+
+@pytest.mark.parametrize("change", [{"budget": "mini"}, {"budget": "own"}, {"partial": True, "n": 500}], ids=str)
+def test_what_is_not_the_papers_own_size_is_under_no_papers_name(change: dict[str, Any]) -> None:
+    record = make_record(**change)
+    info = model_info(record)
+    assert (info["name"], info["venue"]) == (f"IKL-AT (budget {record.budget})", "Unpublished")
+    assert info["link"] == info["authors"] == ""
+    assert model_name(record).startswith("Unpublished_WRN-34-10_IKL-AT_s0")
+
+
+def test_the_customary_radius_has_the_plain_name() -> None:
+    def name(**radius: Any) -> str:
+        return model_name(make_record(**radius))
+
+    plain = "Cui2023Decoupled_WRN-34-10_IKL-AT_s0"
+    assert name() == name(eps=0.03137, eps_text="0.03137") == name(norm="L2", eps=0.5, eps_text="0.5") == plain
+    assert name(eps=2 / 255, eps_text="2/255") == f"{plain}_eps2_255"
+    assert name(dataset="imagenet", eps=4 / 255, eps_text="4/255") == plain
+    assert name(dataset="imagenet") == f"{plain}_eps8_255"
 
 
 def test_footnote_tells_how_it_was_made() -> None:
@@ -162,12 +189,16 @@ def test_what_is_no_autoattack_result_is_never_exported(wrong: dict[str, object]
     written, skipped = write_model_info([record], tmp_path)
     assert not written
     assert not list(tmp_path.iterdir())
-    assert len(skipped) == 1
-    assert "told" in skipped[0]
+    assert len(skipped) == ("budget" not in wrong)
+    assert all("told" in message for message in skipped)
 
 
 def test_files_are_named_as_robustbench_does(tmp_path: Path) -> None:
-    records = [make_record(), make_record(method="a/b ü", seed=2, norm="L2"), make_record(seed=None, dataset="digits")]
+    records = [
+        make_record(),
+        make_record(method="a/b ü", seed=2, norm="L2", eps=0.5),
+        make_record(seed=None, dataset="digits"),
+    ]
     written, _ = write_model_info(records, tmp_path)
     names = {path.relative_to(tmp_path).as_posix() for path in written}
     assert "cifar100/Linf/Cui2023Decoupled_WRN-34-10_IKL-AT_s0.json" in names
@@ -192,7 +223,7 @@ def test_namesakes_are_all_kept_and_never_renamed(tmp_path: Path) -> None:
 
 
 def test_every_seed_is_a_model(tmp_path: Path) -> None:
-    written, _ = write_model_info(make_seeds([0.1, 0.2, 0.3]), tmp_path)
+    written, _ = write_model_info(factories.make_seeds([0.1, 0.2, 0.3], budget="paper"), tmp_path)
     assert [path.stem.rpartition("_")[2] for path in written] == ["s0", "s1", "s2"]
 
 
