@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dkl.records import SHOTS, Record
 from dkl.reporting import notes
 from dkl.reporting.boards import NONE, Fold, budget_title, fold, interval_cell, marked, numbers, plain, seeds_cell
-from dkl.reporting.estimates import Estimate, wilson
+from dkl.reporting.estimates import Estimate, Interval, around
 from dkl.reporting.formats import Spec, Table, tabulated
 from dkl.reporting.grouping import age, place, weights
 from dkl.reporting.names import display_architecture, slug, teacher
@@ -20,8 +20,8 @@ from dkl.reporting.names import display_architecture, slug, teacher
 class AccuracyRow:
     """One configuration: ``seeds`` in order, one evaluation each, whose ids are ``records``; accuracies are fractions.
 
-    Rank None: unranked. ``best`` is the best epoch's accuracy, chosen on the test set, and ``best_epochs`` are those
-    epochs, seed by seed.
+    Rank None: unranked. ``interval`` is the 95 % one of ``top1``. ``best`` is the best epoch's accuracy, chosen on the
+    test set, and ``best_epochs`` are those epochs, seed by seed.
     """
 
     rank: int | None
@@ -35,15 +35,11 @@ class AccuracyRow:
     seeds: tuple[int | None, ...]
     records: tuple[str, ...]
     top1: Estimate
+    interval: Interval
     top5: Estimate | None
     best: Estimate | None
     best_epochs: tuple[int, ...]
     shots: dict[str, Estimate]
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Wilson's 95 % interval of the top-1 accuracy of a single seed; None for several."""
-        return wilson(self.top1.mean, self.n) if len(self.seeds) == 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +98,7 @@ class AccuracyBoard:
                 *("" if r.rank is None else str(r.rank), r.method),
                 *(str(r.additional_data).lower(), str(r.synthetic).lower(), self.dataset, self.budget),
                 *numbers(r.top1, r.top5, r.best, *(r.shots.get(name) for name in SHOTS)),
-                *map(plain, r.interval or (None, None)),
+                *map(plain, r.interval),
                 *(" ".join(map(str, r.best_epochs)), r.architecture, r.teacher or "", r.weights, str(r.n)),
                 *(str(len(r.seeds)), " ".join(str(seed) for seed in r.seeds if seed is not None)),
             )
@@ -133,6 +129,7 @@ def _row(records: Sequence[Record], rank: int | None) -> AccuracyRow:
         seeds=tuple(record.seed for record in records),
         records=tuple(record.id for record in records),
         top1=Estimate.over([record.clean for record in records]),
+        interval=around([record.clean for record in records], latest.n),
         top5=_over([record.top5 for record in records]),
         best=_over([record.best for record in records]),
         best_epochs=tuple(record.best_epoch for record in records if record.best_epoch is not None),

@@ -44,3 +44,11 @@ def student(values: Sequence[float]) -> Interval:
     assert found.std is not None
     half = float(stats.t.ppf(0.975, len(values) - 1)) * found.std / math.sqrt(len(values))
     return found.mean - half, found.mean + half
+
+
+def around(accuracies: Sequence[float], n: int) -> Interval:
+    """95 % interval of ``accuracies``, one a seed: Student's over seeds, in [0, 1]; of one, Wilson's over n images."""
+    if len(accuracies) == 1:
+        return wilson(accuracies[0], n)
+    low, high = student(accuracies)
+    return max(0.0, low), min(1.0, high)

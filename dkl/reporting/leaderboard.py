@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from dkl.records import Record
 from dkl.reporting import notes
 from dkl.reporting.boards import NONE, Fold, budget_title, fold, interval_cell, marked, numbers, plain, seeds_cell
-from dkl.reporting.estimates import Estimate, wilson
+from dkl.reporting.estimates import Estimate, Interval, around
 from dkl.reporting.formats import Spec, Table, tabulated
 from dkl.reporting.grouping import Threat, age, threat, weights
 from dkl.reporting.names import attacks_label, display_architecture, slug
@@ -20,7 +20,8 @@ from dkl.reporting.names import attacks_label, display_architecture, slug
 class Row:
     """One configuration: ``seeds`` in order, one evaluation each, whose ids are ``records``; accuracies are fractions.
 
-    Rank None: unranked. A published row has a ``source``, and neither seeds nor records.
+    Rank None: unranked. ``interval`` is the 95 % one of ``robust``. A published row has a ``source``, and neither
+    seeds, records nor an interval.
     """
 
     rank: int | None
@@ -36,12 +37,8 @@ class Row:
     records: tuple[str, ...]
     clean: Estimate
     robust: Estimate
+    interval: Interval | None = None
     source: str | None = None
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Wilson's 95 % interval of the robust accuracy of a single seed; None for several."""
-        return wilson(self.robust.mean, self.n) if self.n and len(self.seeds) == 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +111,7 @@ class Leaderboard:
 def _row(records: Sequence[Record]) -> Row:
     """The fold of one row, still unranked; ``records`` has one evaluation a seed."""
     latest = max(records, key=age)
+    robust = [record.robust for record in records if record.robust is not None]
     return Row(
         rank=None,
         method=latest.method,
@@ -126,7 +124,8 @@ def _row(records: Sequence[Record]) -> Row:
         n=latest.n,
         seeds=tuple(record.seed for record in records),
         clean=Estimate.over([record.clean for record in records]),
-        robust=Estimate.over([record.robust for record in records if record.robust is not None]),
+        robust=Estimate.over(robust),
+        interval=around(robust, latest.n),
         records=tuple(record.id for record in records),
     )
 

@@ -12,7 +12,7 @@ from dkl.records import Record
 from dkl.reporting import footnotes
 from dkl.reporting.boards import NONE, budget_title, interval_cell, plain, seeds_cell
 from dkl.reporting.compare import Comparison
-from dkl.reporting.estimates import Estimate, Interval, student, wilson
+from dkl.reporting.estimates import Estimate, Interval, around, student
 from dkl.reporting.formats import Spec, Table, tabulated
 from dkl.reporting.grouping import group
 from dkl.reporting.measured import SHARES, Measured
@@ -48,11 +48,11 @@ class PaperRow:
     def interval(self, key: str, column: Column) -> Interval | None:
         """The 95 % interval of a column: over seeds where there are several, else over images where it is a share."""
         measured = list(self.cells.get(key, {}).values())
-        if len(measured) > 1:
-            low, high = student([one.value for one in measured])
-            return (max(0.0, low), min(1.0, high)) if column.unit == "%" else (low, high)
-        if len(measured) == 1 and column.metric in SHARES:
-            return wilson(measured[0].value, measured[0].records[0].n)
+        values = [one.value for one in measured]
+        if len(values) > 1 and column.unit != "%":
+            return student(values)
+        if len(values) > 1 or (values and column.metric in SHARES):
+            return around(values, measured[0].records[0].n)
         return None
 
 

@@ -30,7 +30,8 @@ def test_seeds_fold_to_mean_and_sample_std() -> None:
     mean, std = 100 * statistics.fmean(robust), 100 * statistics.stdev(robust)
     assert cells(found, "Robust (%)") == [f"{mean:.2f} ± {std:.2f}"]
     assert cells(found, "Seeds") == ["3 (0, 1, 2)"]
-    assert cells(found, "95 % interval") == ["–"]
+    half = 4.302652730 * std / 3**0.5  # Student's quantile with 2 degrees of freedom, from a printed table
+    assert cells(found, "95 % interval") == [f"[{mean - half:.1f}, {mean + half:.1f}]"]
 
 
 def test_one_seed_shows_an_interval_around_it() -> None:
@@ -157,7 +158,7 @@ def test_data_are_plain_numbers() -> None:
     several, single = (dict(zip(data.header, row, strict=True)) for row in data.rows)
     assert float(several["robust_mean"]) == pytest.approx(100 * statistics.fmean(robust), abs=0.005)
     assert float(several["robust_std"]) == pytest.approx(100 * statistics.stdev(robust), abs=0.005)
-    assert (several["seeds"], several["seed_list"], several["robust_low"]) == ("2", "0 1", "")
+    assert (several["seeds"], several["seed_list"], several["robust_low"]) == ("2", "0 1", "0.00")
     assert (single["robust_std"], single["seed_list"]) == ("", "7")
     assert float(single["robust_low"]) < 20 < float(single["robust_high"])
 
