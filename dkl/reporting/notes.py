@@ -38,7 +38,7 @@ def _numbers(shown: Sequence[Record], which: str) -> list[str]:
     budget = shown[0].budget
     return [
         "Accuracies in percent of n test images; ± is the sample standard deviation over training seeds; "
-        f"the 95 % interval is the {which} accuracy's, Student's over seeds or, where there is one, Wilson's over images.",
+        f"the 95 % interval is the {which} accuracy's, Student's over seeds or, of one seed, Wilson's over n images.",
         f"Budget {budget}: {BUDGET_NOTES[budget]}.",
     ]
 

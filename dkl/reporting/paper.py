@@ -21,6 +21,7 @@ from dkl.reporting import footnotes, notes
 from dkl.reporting.compare import Comparison, LoadFlags, compare
 from dkl.reporting.grouping import group
 from dkl.reporting.measured import measure
+from dkl.reporting.names import display_architecture
 from dkl.reporting.paper_board import Cells, PaperBoard, PaperRow
 
 BUDGETS = ("paper", "mini", "smoke")
@@ -89,7 +90,7 @@ def _board(manifest: Manifest, budget: str, own: Mapping[str, Sequence[Record]],
         "Ours are means over training seeds, ± their sample standard deviation, with a 95 % interval in brackets: "
         "Student's over seeds, or Wilson's over n images for the accuracy of one seed.",
         *([BEST] if any(column.metric == "best" for column in columns.values()) else []),
-        f"Budget {budget}: {notes.BUDGET_NOTES[budget]}.",
+        f"Budget {budget}: {notes.BUDGET_NOTES[budget]}.{_networks(budget, shown)}",
         *footnotes.of_comparisons(manifest, comparisons),
         *footnotes.of_the_paper(manifest),
         *footnotes.of_teachers(manifest, [(row.row, row.records) for row in rows]),
@@ -111,6 +112,13 @@ def _compare(manifest: Manifest, cells: Mapping[str, Cells], load: LoadFlags) ->
             except UserError as error:
                 found[number] = str(error)
     return found
+
+
+def _networks(budget: str, shown: Sequence[Record]) -> str:
+    """Which networks ours are, where they are not the paper's."""
+    if budget == "paper" or not shown:
+        return ""
+    return f" Networks of ours: {notes.distinct(display_architecture(record.architecture) for record in shown)}."
 
 
 def _left_out(own: Sequence[Record], shown: Sequence[Record]) -> list[str]:
