@@ -15,10 +15,10 @@ cd "$work/elsewhere"
 dkl="$work/venv/bin/dkl"
 "$dkl" --help
 "$dkl" train loss=ikl trainer.epochs=1 budget=smoke
-"$work/venv/bin/python" -m dkl evaluate run="$(ls -d results/runs/digits-*)" attacks=pgd n=16
-"$dkl" tables smoke=true
+"$work/venv/bin/python" -m dkl evaluate run="$(ls -d results/runs/generated-*)" attacks=pgd n=16
+"$dkl" tables --html smoke=true
 "$dkl" reproduce experiment=quickstart dry_run=true
-test -f results/records/*.json
+test -f results/records/*.json -a -f results/index.html
 "$work/venv/bin/python" -c "
 import dkl, pathlib
 assert pathlib.Path(dkl.__file__).is_relative_to('$work'), dkl.__file__
