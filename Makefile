@@ -33,10 +33,10 @@ reproduce-figure-%: $(SETUP)  ## figure N of the paper, 2 or 3; BUDGET as above
 	$(BIN)/dkl reproduce figure=$* budget=$(BUDGET) $(ARGS)
 
 test: $(SETUP)  ## every test, one process a core
-	$(BIN)/python -m pytest -n logical --maxprocesses 4
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 test-fast: $(SETUP)  ## the tests under a minute each
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 -m 'not slow'
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m 'not slow'
 
 test-gpu: $(SETUP)  ## the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu

@@ -16,6 +16,11 @@ hypothesis.settings.register_profile("dkl", deadline=None, derandomize=True, dat
 hypothesis.settings.load_profile("dkl")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first: the others fill what time is left on each core."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(autouse=True)
 def seed() -> int:
     """Every test starts from seed 0, whichever tests ran before it."""

@@ -13,12 +13,12 @@ def tabulate(results: Path, *, include_smoke: bool = False) -> TablesReport:
     return write_tables(results / "records", results / "tables", results / "model_info", include_smoke=include_smoke)
 
 
-def draw(results: Path, *, include_smoke: bool = False) -> list[Path]:
-    """Draw every figure that can be drawn; returns the files."""
+def draw(results: Path, *, include_smoke: bool = False, begins: str = "") -> list[Path]:
+    """Draw every figure that can be drawn and whose name ``begins`` so; returns the files."""
     from dkl.reporting.figures import draw_all
 
     records, _ = load_all(results / "records")
-    return draw_all(records, results, [load(name) for name in names()], include_smoke=include_smoke)
+    return draw_all(records, results, [load(name) for name in names()], include_smoke=include_smoke, begins=begins)
 
 
 def write_page(results: Path, report: TablesReport, figures: Sequence[Path]) -> Path:

@@ -3,9 +3,11 @@
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from os import chdir
 from pathlib import Path
 
 import hydra
+from hydra.utils import get_original_cwd
 from omegaconf import DictConfig
 
 from dkl.cli.options import Options
@@ -50,6 +52,7 @@ def _launch(options: Options, commands: Sequence[str]) -> None:
     def application(cfg: DictConfig) -> None:
         from dkl.cli.working import one
 
+        chdir(get_original_cwd())  # a process that launched jobs before may be elsewhere
         one(shlex.split(cfg.command))
 
     try:

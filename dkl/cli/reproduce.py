@@ -41,9 +41,8 @@ def _report(manifest: Manifest, tasks: Sequence[Task]) -> None:
     if manifest.figure:
         if manifest.figure["draw"] == "features":
             _collect(tasks)
-        for path in draw(results, include_smoke=budget == "smoke"):
-            if path.name.startswith(manifest.name):
-                say(f"drawn: {path}")
+        for path in draw(results, include_smoke=budget == "smoke", begins=manifest.name):
+            say(f"drawn: {path}")
     entries = f"   RobustBench entries: {results}/model_info" if (results / "model_info").is_dir() else ""
     say(f"Tables (md, csv, tex, html): {results}/tables{entries}")
     say(f"Records: {results}/records   Runs with curves and checkpoints: {results}/runs")

@@ -5,12 +5,14 @@ Tables share a folder of results, and with it the runs and teachers that they ha
 
 import csv
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from dkl import records
 from dkl.manifests import load, names
+from dkl.manifests.plan import Composer
 from tests.cli.common import call
 
 MANIFESTS = [load(name) for name in names()]
@@ -28,6 +30,14 @@ GROUPS = {
     "adversarial training": [found.name for found in (*TABLES, *FIGURES) if found in FIGURES or attacked(found.name)],
     "distillation": [found.name for found in TABLES if not attacked(found.name)],
 }
+
+
+@pytest.fixture
+def _compose_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands of one process share what they compose."""
+    composer = Composer()
+    for name in ("dkl.cli.planning", "dkl.manifests.plan", "dkl.reporting.paper"):
+        monkeypatch.setattr(import_module(name), "Composer", lambda: composer)
 
 
 def reproduce(name: str, results: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -51,6 +61,7 @@ def check_table(name: str, results: Path, printed: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_compose_once")
 @pytest.mark.parametrize("tables", GROUPS.values(), ids=GROUPS)
 def test_every_table_and_figure_at_smoke(
     tables: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,6 +1,7 @@
 """Two views of an image in one step, and shares of a batch whose noise is that of the whole."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -115,10 +116,11 @@ def test_processes_start_from_their_part_of_the_whole_batchs_noise(
     alone = make_task(model, attack=attack, seed=5)
     processes = [make_task(model, attack=attack, seed=5) for _ in cuts[1:]]
     earlier = None
-    for _ in range(2):  # the second batch shows that every process has drawn the whole batch's noise before
-        starts = alone.perturb(whole, FIRST)
+    for step in range(2):  # the second batch shows that every process has drawn the whole batch's noise before
+        progress = replace(FIRST, step=step)
+        starts = alone.perturb(whole, progress)
         for task, first, end in zip(processes, cuts, cuts[1:], strict=False):
-            got = task.perturb(share(whole, first, end - first), FIRST)
+            got = task.perturb(share(whole, first, end - first), progress)
             expected = torch.cat([view[first:end] for view in starts.chunk(views)])
             assert torch.equal(got, expected)
         assert starts.unique(dim=0).shape == starts.shape  # no two images share their noise

@@ -38,9 +38,13 @@ TITLE = 46
 
 
 def draw_all(
-    records: Sequence[Record], results: Path, manifests: Sequence[Manifest], include_smoke: bool = False
+    records: Sequence[Record],
+    results: Path,
+    manifests: Sequence[Manifest],
+    include_smoke: bool = False,
+    begins: str = "",
 ) -> list[Path]:
-    """Write every figure as ``<results>/figures/<name>.png`` and ``.svg``; returns the files.
+    """Write every figure whose name ``begins`` so as ``<results>/figures/<name>.png`` and ``.svg``; returns the files.
 
     Broken files of pictures and curves are named and left out.
     """
@@ -60,7 +64,8 @@ def draw_all(
     ]
     for problem in problems:
         say(f"left out: {problem}")
-    return [path for name, draw in drawings for path in save(draw, results / "figures" / name)]
+    chosen = [(name, draw) for name, draw in drawings if name.startswith(begins)]
+    return [path for name, draw in chosen for path in save(draw, results / "figures" / name)]
 
 
 def _title(*parts: str) -> str:
