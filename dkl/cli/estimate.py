@@ -29,6 +29,9 @@ PASSES = {"apgd-ce": 300, "apgd-t": 2700, "fab-t": 5400, "square": 5000}
 WITHSTAND = 0.4
 """Share of test images that attacks have to go on with; an assumption."""
 
+MEASURED = 0.3
+"""Seconds of forward passes that tell a device's speed."""
+
 SIZES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)} | {
     "imagenet": (1_281_167, 50_000),
     "imagenet_lt": (115_846, 50_000),
@@ -89,13 +92,14 @@ def speed(cfg: DictConfig) -> float:
     with torch.device("meta"):
         forward = forward_operations(build_model(cfg), cfg.data.shape)
     model = build_model(cfg).to(device).eval()
-    images = torch.rand(16, *cfg.data.shape, device=device)
+    images, rounds = torch.rand(32, *cfg.data.shape, device=device), 0
     with torch.inference_mode():
-        model(images)
-        started = time.perf_counter()
-        for _ in range(3):
+        model(images).sum().item()
+        started, took = time.perf_counter(), 0.0
+        while took < MEASURED:
             model(images).sum().item()
-    return 3 * len(images) * forward / (time.perf_counter() - started)
+            took, rounds = time.perf_counter() - started, rounds + 1
+    return rounds * len(images) * forward / took
 
 
 def duration(seconds: float) -> str:
