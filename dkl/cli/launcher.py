@@ -7,7 +7,6 @@ from os import chdir
 from pathlib import Path
 
 import hydra
-from hydra.utils import get_original_cwd
 from omegaconf import DictConfig
 
 from dkl.cli.options import Options
@@ -46,13 +45,14 @@ def _launch(options: Options, commands: Sequence[str]) -> None:
     """One Hydra sweep over ``commands``."""
     say(f"{len(commands)} jobs through {options.launcher[0]}")
     choices = ",".join("'" + command.replace("\\", r"\\").replace("'", r"\'") + "'" for command in commands)
+    here = Path.cwd()
     sys.argv = ["dkl reproduce", "-m", *options.launcher, f"command={choices}"]
 
     @hydra.main(config_path=str(Path(shipped("configs"))), config_name="reproduce", version_base="1.3")
     def application(cfg: DictConfig) -> None:
         from dkl.cli.working import one
 
-        chdir(get_original_cwd())  # a process that launched jobs before may be elsewhere
+        chdir(here)  # a process that ran jobs before may be elsewhere
         one(shlex.split(cfg.command))
 
     try:
