@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from dkl.config import config_hash, hashed, identity_of, run_folder
 from dkl.manifests import Job
 from dkl.records import Record
+from dkl.reporting.paper import identity
 from dkl.threat import parse_attacks, parse_eps
 
 
@@ -65,8 +66,8 @@ def _is_by(record: Record, cfg: DictConfig) -> bool:
     if record.config_hash == config_hash(cfg):
         return True
     taught = OmegaConf.select(cfg, "task.teacher") is not None
-    alike = not taught and record.training and record.seed == cfg.seed and record.budget == cfg.budget.name
-    return bool(alike and identity_of(record.training) == identity_of(hashed(cfg)))
+    alike = not taught and record.seed == cfg.seed and record.budget == cfg.budget.name
+    return alike and identity(record) == identity_of(hashed(cfg))
 
 
 def standing(job: Job, cfg: DictConfig, records: Sequence[Record]) -> Standing:

@@ -67,16 +67,21 @@ COMPUTING = ("devices", "accumulate", "sync_batchnorm", "precision", "compile", 
 """Values of ``trainer`` that say where and in which arithmetic a run computes, not what."""
 
 
+UNNAMED = ("npz", "imagefiles", "imagefolder")
+"""Names of ``data`` that say nothing of the images: there the files are what tells sets apart."""
+
+
 def identity_of(training: Mapping[str, Any]) -> str:
     """What a table's row and a record must share: the hash of ``hashed`` content, or of the copy that a record keeps.
 
-    Left out are the seed, ``COMPUTING``, the training images' fingerprint, place and form (``data`` has their name),
+    Left out are the seed, ``COMPUTING``, the training images' fingerprint, place and form where ``data`` names them,
     where a teacher lay, and normalisation, which the networks have; and typed values that are the defaults, so that a
     record is known by rows that came to have more keys.
     """
     content = _without(training, "seed", "data_sha256")
     content["trainer"] = _without(content["trainer"], *COMPUTING)
-    content["data"] = _without(content["data"], "source", "mean", "std")
+    named = content["data"]["name"] not in UNNAMED
+    content["data"] = _without(content["data"], "mean", "std", *(["source"] if named else []))
     if not content.get("selection", {}).get("every"):
         content.pop("selection", None)  # its radius is resolved, the default is not
     task = _without(content["task"], "seed")

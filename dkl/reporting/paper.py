@@ -134,8 +134,8 @@ def paper_boards(
     """One board a manifest with columns and budget that has records of any of its rows; of budget ``smoke`` only with
     ``include_smoke``. ``load`` gives the flags beside a record.
     """
-    trained = [record for record in records if record.seed is not None and {"trainer", "task"} <= set(record.training)]
-    known = {budget: group(members, _identity) for budget, members in group(trained, lambda r: r.budget).items()}
+    trained = [record for record in records if identity(record)]
+    known = {budget: group(members, identity) for budget, members in group(trained, lambda r: r.budget).items()}
     boards: list[PaperBoard] = []
     compose = Composer()
     for manifest in manifests:
@@ -146,13 +146,16 @@ def paper_boards(
             if not here or (budget == "smoke" and not include_smoke):
                 continue
             possible = _possible(manifest, budget, [members[0].training for members in here.values()])
-            own = {name: here.get(identity, []) for name, identity in identities(possible, budget, compose).items()}
+            own = {name: here.get(found, []) for name, found in identities(possible, budget, compose).items()}
             if any(own.values()):
                 boards.append(_board(manifest, budget, own, load))
     return boards
 
 
-def _identity(record: Record) -> str:
+def identity(record: Record) -> str | None:
+    """What ``record`` shares with a row; None of weights trained elsewhere, and where it does not say how."""
+    if record.seed is None or not {"data", "trainer", "task"} <= set(record.training):
+        return None
     return identity_of(record.training)
 
 

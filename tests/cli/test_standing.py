@@ -48,6 +48,8 @@ def test_a_jobs_standing_follows_its_files(tmp_path: Path) -> None:
     assert now() == ("done", True)
     elsewhere = compose_config("train", [*overrides, "trainer.precision=bf16"])  # a table takes the one for the other
     assert standing(JOB, elsewhere, records.load_all(tmp_path / "records")[0]).done
+    silent = [replace(found, training={}, config_hash="0") for found in records.load_all(tmp_path / "records")[0]]
+    assert str(standing(JOB, elsewhere, silent)) == "to do"
     other = compose_config("train", [*overrides, "seed=1"])
     assert str(standing(replace(JOB, seed=1), other, records.load_all(tmp_path / "records")[0])) == "to do"
 

@@ -43,6 +43,12 @@ def test_the_same_images_in_another_form_are_the_same() -> None:
     assert config_hash(one) != config_hash(other)
 
 
+def test_ones_own_images_are_told_apart_by_their_files() -> None:
+    own = ["data=npz", "data.num_classes=10", "loss=kl"]
+    one, other = (compose_config("train", [*own, f"data.source.train={name}.npz"]) for name in "ab")
+    assert identity_of(hashed(one)) != identity_of(hashed(other))
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -53,6 +59,7 @@ def test_the_same_images_in_another_form_are_the_same() -> None:
         "task.ce_weight=0.5",
         "data.train_size=5000",
         "data.augment.flip=false",
+        "data.mean=[0.5,0.5,0.5]",
         "task.teacher.name=cifar_resnet56",
         "model=cifar_resnet14",
         "budget=mini",
