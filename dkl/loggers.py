@@ -37,7 +37,7 @@ class About:
     id_file: Path
 
 
-class Table(NamedTuple):
+class LoggerTable(NamedTuple):
     """Rows of values under the names of their columns."""
 
     columns: list[str]
@@ -54,7 +54,10 @@ class Logger:
         """Report one epoch."""
 
     def report(
-        self, figures: Mapping[str, float], tables: Mapping[str, Table], pictures: Mapping[str, NDArray[np.floating]]
+        self,
+        figures: Mapping[str, float],
+        tables: Mapping[str, LoggerTable],
+        pictures: Mapping[str, NDArray[np.floating]],
     ) -> None:
         """Report what was found in the end; ``pictures`` are [H, W, C] in [0, 1]."""
 
@@ -112,7 +115,10 @@ class WandbLogger(Logger):
             self.run.log(dict(row), step=row["epoch"], commit=True)
 
     def report(
-        self, figures: Mapping[str, float], tables: Mapping[str, Table], pictures: Mapping[str, NDArray[np.floating]]
+        self,
+        figures: Mapping[str, float],
+        tables: Mapping[str, LoggerTable],
+        pictures: Mapping[str, NDArray[np.floating]],
     ) -> None:
         """Figures as the run's summary, tables and pictures as panels."""
         import wandb

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import dkl.build
+import dkl.assembly
 import dkl.training.run
-from dkl.build import build_logger
+from dkl.assembly import build_logger
 from dkl.config import compose_config, row_hash
 from dkl.errors import UserError
-from dkl.loggers import About, Logger, Table, WandbLogger, opened, reported
+from dkl.loggers import About, Logger, LoggerTable, WandbLogger, opened, reported
 from dkl.training import train
 from tests.training.common import TINY, finish, make_config, start
 from tests.wandb_log import OFFLINE, apart, config, history, inspect, runs, surroundings
@@ -130,7 +130,7 @@ def test_of_several_processes_the_first_reports(tmp_path: Path, monkeypatch: pyt
     assert [row["_step"] for row in history(run)] == [1]
     cfg = compose_config("train", list(OFFLINE))
     assert type(build_logger(cfg.logger)) is WandbLogger
-    monkeypatch.setattr(dkl.build, "rank", lambda: 1)
+    monkeypatch.setattr(dkl.assembly, "rank", lambda: 1)
     assert type(build_logger(cfg.logger)) is Logger
 
 
@@ -209,7 +209,9 @@ def test_figures_tables_and_pictures_arrive_as_they_are(tmp_path: Path) -> None:
     grey = np.linspace(0, 1 + 1e-6, 48).reshape(6, 8, 1).astype(np.float32)  # as rounding may leave it
     colour = np.linspace(0.2, 0.7, 144).reshape(6, 8, 3)
     with opened(WandbLogger(mode="offline"), about(tmp_path, job_type="evaluate")) as logger:
-        logger.report({"clean": 0.5}, {"t": Table(["a", "b"], [["x", None], ["y", 1.5]])}, {"g": grey, "c": colour})
+        logger.report(
+            {"clean": 0.5}, {"t": LoggerTable(["a", "b"], [["x", None], ["y", 1.5]])}, {"g": grey, "c": colour}
+        )
     (run,) = runs(tmp_path)
     (row,) = history(run)
     assert row["clean"] == 0.5

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dkl.cli.fold import tabulate
+from dkl.reproduction.results import tabulate
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 

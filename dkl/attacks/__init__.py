@@ -1,23 +1,23 @@
 """Attacks used in training and as quick checks: projected gradient descent, and when to use how much of it."""
 
-from dkl.attacks.margin import Perturb, margin, quick_attack
-from dkl.attacks.mode import attack_mode, batch_norm_momentum, batch_statistics
+from dkl.attacks.contexts import batch_norm_momentum, batch_statistics, frozen_eval
+from dkl.attacks.named import Perturb, margin, named_attack
 from dkl.attacks.pgd import gaussian_noise, gaussian_start, pgd, project, uniform_noise, uniform_start
-from dkl.attacks.training import Budget, TrainingAttack
+from dkl.attacks.training_attack import AttackBudget, TrainingAttack
 
 __all__ = [
-    "Budget",
+    "AttackBudget",
     "Perturb",
     "TrainingAttack",
-    "attack_mode",
     "batch_norm_momentum",
     "batch_statistics",
+    "frozen_eval",
     "gaussian_noise",
     "gaussian_start",
     "margin",
+    "named_attack",
     "pgd",
     "project",
-    "quick_attack",
     "uniform_noise",
     "uniform_start",
 ]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from dkl.attacks.mode import BatchNorm, attack_mode
+from dkl.attacks.contexts import BatchNorm, frozen_eval
 from dkl.threat import NORMS, Norm
 
 Objective = Callable[[Tensor], Tensor]
@@ -104,7 +104,7 @@ def pgd(
     _check(x, eps, step_size, steps, norm)
     natural = x.detach()
     adversarial = uniform_start(natural, eps, norm, generator) if start is None else start.detach()
-    with attack_mode(model, batch_norm), torch.enable_grad():
+    with frozen_eval(model, batch_norm), torch.enable_grad():
         for _ in range(steps):
             adversarial = adversarial.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(objective(model(adversarial)), adversarial)

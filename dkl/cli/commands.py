@@ -6,14 +6,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dkl.cli import hydra_app
-from dkl.cli.options import yes_or_no
 from dkl.console import say
 from dkl.errors import UserError
+from dkl.reproduction.options import yes_or_no
 
 
 def train(arguments: list[str]) -> None:
     """``dkl train``: one run, or a sweep with ``-m``."""
-    from dkl.build import preflight
+    from dkl.assembly import preflight
     from dkl.training import objective
     from dkl.training import train as run
 
@@ -36,7 +36,7 @@ def evaluate(arguments: list[str]) -> None:
 
 def reproduce(arguments: list[str]) -> None:
     """``dkl reproduce``: train, evaluate and tabulate what a manifest of ``experiments`` lists."""
-    from dkl.cli.reproduce import reproduce as run
+    from dkl.reproduction.reproduce import reproduce as run
 
     run(arguments)
 
@@ -53,8 +53,8 @@ def _options(arguments: list[str], defaults: dict[str, Any]) -> DictConfig:
 
 def tables(arguments: list[str]) -> None:
     """``dkl tables``: fold the records under ``results`` into tables; with ``--html`` figures and the page too."""
-    from dkl.cli import fold
     from dkl.config import compose_config
+    from dkl.reproduction import results as fold
 
     default = compose_config("evaluate", []).paths.results
     html = "--html" in arguments

@@ -104,7 +104,7 @@ def _check_selection(cfg: DictConfig) -> None:
     if weights not in (None, "last", "average", "best"):
         raise UserError(f"evaluation.weights={weights} must be last, average or best")
     if (weights == "average" and not cfg.averaging) or (weights == "best" and not selection.every):
-        kept = "averaging=swa" if weights == "average" else "selection.holdout and selection.every"
+        kept = "averaging=epoch_ema" if weights == "average" else "selection.holdout and selection.every"
         raise UserError(f"evaluation.weights={weights}, but this run keeps none: set {kept}")
 
 
@@ -173,8 +173,8 @@ def _check_synthetic(cfg: DictConfig) -> None:
 def _check_norms(cfg: DictConfig) -> None:
     """Training, selection and evaluation under one norm; ``dkl evaluate norm=…`` asks for another afterwards."""
     norm = cfg.attack.get("norm") if cfg.attack else None
-    judged = {"evaluation": cfg.evaluation.norm} | ({"selection": cfg.selection.norm} if cfg.selection.every else {})
-    for part, other in judged.items():
+    evaluated = {"evaluation": cfg.evaluation.norm} | ({"selection": cfg.selection.norm} if cfg.selection.every else {})
+    for part, other in evaluated.items():
         if norm in NORMS and other != norm:
             raise UserError(
                 f"attack.norm={norm}, but {part}.norm={other}: add {part}.norm={norm} and {part}.eps=…, the radius"

@@ -19,7 +19,7 @@ def loss_name(cfg: DictConfig) -> str:
 
 def label(cfg: DictConfig) -> str:
     """The method's name in tables: ``cfg.label``, or the loss and how it is used."""
-    adversarial = cfg.attack and "Adversarial" in cfg.task._target_
+    adversarial = cfg.attack and "TradesTraining" in cfg.task._target_
     return cfg.label or (f"{loss_name(cfg)}-AT" if adversarial else loss_name(cfg))
 
 

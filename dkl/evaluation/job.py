@@ -7,18 +7,18 @@ from pathlib import Path
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from dkl.build import build_model, load_data
+from dkl.assembly import build_model, load_data
 from dkl.data import ImageSet
 from dkl.errors import UserError
-from dkl.evaluation.provenance import weights_sha256
+from dkl.evaluation.attacking.suites import check_classes
+from dkl.evaluation.recording.provenance import weights_sha256
 from dkl.evaluation.subject import Protocol, Subject, foreign, own_run, protocol_of
-from dkl.evaluation.suites import check_classes
 from dkl.files import digest
 from dkl.models import load_checkpoint
 
 
 @dataclass(frozen=True)
-class Job:
+class EvaluationJob:
     """A model and test images on the CPU, who it is and how it is evaluated; ``layout`` says what its file was like.
 
     ``train_counts[C]`` are the data set's training images of every class.
@@ -56,7 +56,7 @@ class Job:
         return self.results / "runs" / "evaluations" / self.key
 
 
-def prepare(cfg: DictConfig) -> Job:
+def prepare(cfg: DictConfig) -> EvaluationJob:
     """Load what ``cfg`` names. Raises UserError on any mistake that is found without attacking."""
     if bool(cfg.run) == bool(cfg.checkpoint):
         raise UserError("name what to evaluate: run=FOLDER, or checkpoint=FILE with model=… and data=…")
@@ -71,4 +71,4 @@ def prepare(cfg: DictConfig) -> Job:
     if protocol.n is not None:
         test = test.balanced(protocol.n)
     sha256 = weights_sha256(model.state_dict())
-    return Job(subject, protocol, model, layout, test, counts, sha256, Path(cfg.paths.results))
+    return EvaluationJob(subject, protocol, model, layout, test, counts, sha256, Path(cfg.paths.results))

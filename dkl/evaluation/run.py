@@ -9,18 +9,18 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from dkl import records
-from dkl.attacks import attack_mode
-from dkl.build import pick_device
+from dkl.assembly import pick_device
+from dkl.attacks import frozen_eval
 from dkl.console import say
 from dkl.distributed import gather, group, launch, launched, local_device, rank, world
 from dkl.errors import UserError
-from dkl.evaluation import checks
-from dkl.evaluation.attacked import run_attacks, scaled
-from dkl.evaluation.job import Job, prepare
-from dkl.evaluation.logged import logged
-from dkl.evaluation.outcome import make_record, summary
-from dkl.evaluation.standing import State
-from dkl.evaluation.suites import make_attacks
+from dkl.evaluation.attacking import checks
+from dkl.evaluation.attacking.attack_loop import run_attacks, scaled
+from dkl.evaluation.attacking.progress import State
+from dkl.evaluation.attacking.suites import make_attacks
+from dkl.evaluation.job import EvaluationJob, prepare
+from dkl.evaluation.recording.logger_report import logged
+from dkl.evaluation.recording.make_record import make_record, summary
 from dkl.files import locked
 
 
@@ -64,7 +64,7 @@ def _one_of_several(cfg: DictConfig) -> None:
     _run(prepare(cfg), cfg)
 
 
-def _run(job: Job, cfg: DictConfig) -> None:
+def _run(job: EvaluationJob, cfg: DictConfig) -> None:
     """Evaluate the model with every process there is; the first writes the record."""
     device = local_device(pick_device(cfg.device))
     if device.type == "cuda" and device.index is not None:
@@ -93,15 +93,15 @@ def _warned(texts: list[str]) -> list[str]:
     return texts
 
 
-def _suspicious(job: Job, images: Tensor, device: torch.device) -> list[str]:
+def _suspicious(job: EvaluationJob, images: Tensor, device: torch.device) -> list[str]:
     """What AutoAttack's checks say of the model on the first batch."""
     first = slice(0, job.protocol.batch_size)
-    with attack_mode(job.model):
+    with frozen_eval(job.model):
         found = checks.suspicious(job.model, scaled(images[first]).to(device), job.test.labels[first].to(device))
     return _warned(found)
 
 
-def _attack(job: Job, images: Tensor, device: torch.device) -> State:
+def _attack(job: EvaluationJob, images: Tensor, device: torch.device) -> State:
     """What stands as it is and after every attack, where there are any."""
     protocol, classes = job.protocol, job.subject.cfg.data.num_classes
     attacks = {}

@@ -35,7 +35,7 @@ class KD:
     """``weight · T² · KL(softmax(teacher/T) ‖ softmax(student/T))``; mdistiller's CIFAR-100 weight is 0.9."""
 
     weight: float = 1.0
-    temperature: float = 4.0
+    logit_temperature: float = 4.0
     weighting: ClassVar[Weighting] = "none"
 
     def __post_init__(self) -> None:
@@ -43,9 +43,9 @@ class KD:
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor, weights: Tensor | None = None) -> Tensor:
         dtype = check_pair(teacher_logits, student_logits)
-        log_p = softened(teacher_logits.detach().to(dtype), self.temperature).log_softmax(-1)
-        log_q = softened(student_logits.to(dtype), self.temperature).log_softmax(-1)
-        return self.weight * self.temperature**2 * _mean_kl(log_p, log_q)
+        log_p = softened(teacher_logits.detach().to(dtype), self.logit_temperature).log_softmax(-1)
+        log_q = softened(student_logits.to(dtype), self.logit_temperature).log_softmax(-1)
+        return self.weight * self.logit_temperature**2 * _mean_kl(log_p, log_q)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class JSD:
     """``weight`` times the Jensen–Shannon divergence of the softened predictions, gradient through both."""
 
     weight: float = 1.0
-    temperature: float = 1.0
+    logit_temperature: float = 1.0
     weighting: ClassVar[Weighting] = "none"
 
     def __post_init__(self) -> None:
@@ -61,8 +61,8 @@ class JSD:
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor, weights: Tensor | None = None) -> Tensor:
         dtype = check_pair(teacher_logits, student_logits)
-        log_p = softened(teacher_logits.to(dtype), self.temperature).log_softmax(-1)
-        log_q = softened(student_logits.to(dtype), self.temperature).log_softmax(-1)
+        log_p = softened(teacher_logits.to(dtype), self.logit_temperature).log_softmax(-1)
+        log_q = softened(student_logits.to(dtype), self.logit_temperature).log_softmax(-1)
         log_middle = torch.logaddexp(log_p, log_q) - math.log(2)
         return self.weight * 0.5 * (_mean_kl(log_p, log_middle) + _mean_kl(log_q, log_middle))
 
@@ -78,12 +78,12 @@ def _one_minus_pearson(a: Tensor, b: Tensor, dim: int) -> Tensor:
 class DIST:
     """Pearson correlations within each sample (``beta``, inter-class) and each class of the batch (``gamma``, intra).
 
-    ``temperature`` is the official tau. The intra-class term sees the batch that it is given: a process's share of it.
+    ``logit_temperature`` is the official tau. The intra-class term sees the batch that it is given: a process's share of it.
     """
 
     beta: float = 1.0
     gamma: float = 1.0
-    temperature: float = 1.0
+    logit_temperature: float = 1.0
     weighting: ClassVar[Weighting] = "none"
 
     def __post_init__(self) -> None:
@@ -91,10 +91,10 @@ class DIST:
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor, weights: Tensor | None = None) -> Tensor:
         dtype = check_pair(teacher_logits, student_logits)
-        p = softened(teacher_logits.detach().to(dtype), self.temperature).softmax(-1)
-        q = softened(student_logits.to(dtype), self.temperature).softmax(-1)
+        p = softened(teacher_logits.detach().to(dtype), self.logit_temperature).softmax(-1)
+        q = softened(student_logits.to(dtype), self.logit_temperature).softmax(-1)
         inter, intra = _one_minus_pearson(p, q, dim=1), _one_minus_pearson(p, q, dim=0)
-        return self.temperature**2 * (self.beta * inter + self.gamma * intra)
+        return self.logit_temperature**2 * (self.beta * inter + self.gamma * intra)
 
 
 def _label_mask(labels: Tensor | None, logits: Tensor) -> Tensor:
@@ -108,13 +108,13 @@ def _label_mask(labels: Tensor | None, logits: Tensor) -> Tensor:
     return torch.zeros_like(logits, dtype=torch.bool).scatter_(1, labels.unsqueeze(1), True)
 
 
-def _decoupled(logits: Tensor, target: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def _decoupled(logits: Tensor, target: Tensor, logit_temperature: float) -> tuple[Tensor, Tensor]:
     """The log-odds ``[B]`` of the target and the log-probabilities ``[B, C]`` among the others, 0 at the target."""
     others = logits.masked_fill(target, -math.inf)
     highest = others.detach().amax(-1, keepdim=True)
-    others = (others - highest) / temperature
+    others = (others - highest) / logit_temperature
     total = others.logsumexp(-1, keepdim=True)
-    of_target = (logits - highest).masked_fill(~target, 0).sum(-1) / temperature
+    of_target = (logits - highest).masked_fill(~target, 0).sum(-1) / logit_temperature
     return of_target - total.squeeze(-1), (others - total).masked_fill(target, 0)
 
 
@@ -131,7 +131,7 @@ class DKD:
 
     alpha: float = 1.0
     beta: float = 8.0
-    temperature: float = 4.0
+    logit_temperature: float = 4.0
     weighting: ClassVar[Weighting] = "label"
 
     def __post_init__(self) -> None:
@@ -142,8 +142,8 @@ class DKD:
         if teacher_logits.shape[-1] < 2:
             raise ValueError("DKD sets the target against the other classes: it needs 2 classes or more")
         target = _label_mask(labels, student_logits)
-        odds_p, others_p = _decoupled(teacher_logits.detach().to(dtype), target, self.temperature)
-        odds_q, others_q = _decoupled(student_logits.to(dtype), target, self.temperature)
+        odds_p, others_p = _decoupled(teacher_logits.detach().to(dtype), target, self.logit_temperature)
+        odds_q, others_q = _decoupled(student_logits.to(dtype), target, self.logit_temperature)
         pairs = (torch.stack((F.logsigmoid(odds), F.logsigmoid(-odds)), -1) for odds in (odds_p, odds_q))
         tckd, nckd = _mean_kl(*pairs), _mean_kl(others_p, others_q)
-        return self.temperature**2 * (self.alpha * tckd + self.beta * nckd)
+        return self.logit_temperature**2 * (self.alpha * tckd + self.beta * nckd)

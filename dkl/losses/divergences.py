@@ -15,7 +15,7 @@ and returns the mean over the batch. ``weighting`` says which weights it wants: 
 (``prior[target]``, passed by the caller), ``"sample"`` the softmax of the natural logits (made here), ``"none"`` no
 weights at all, ``"label"`` the labels themselves, int64 ``[B]``, in their place (DKD).
 
-In distillation the teacher comes first; ``temperature`` and ``sample_temperature`` serve it, and are 1 elsewhere.
+In distillation the teacher comes first; ``ce_temperature`` and ``sample_temperature`` serve it, and are 1 elsewhere.
 """
 
 import dataclasses
@@ -114,13 +114,13 @@ class IKL:
     Defaults are the CIFAR-100 recipe (official ``--beta 20 --alpha 5``).
     ``weighting="sample"`` leaves out the class-wise means.
 
-    ``temperature`` T softens both sides of the cross-entropy, without a factor T²; the wMSE takes the logits as they
+    ``ce_temperature`` T softens both sides of the cross-entropy, without a factor T²; the wMSE takes the logits as they
     are. ``sample_temperature`` softens sample-wise weights. Official distillation: T 4 and ``--T2`` 100.
     """
 
     wmse_weight: float = 20.0
     ce_weight: float = 5.0
-    temperature: float = 1.0
+    ce_temperature: float = 1.0
     sample_temperature: float = 1.0
     weighting: Weighting = "class"
 
@@ -135,7 +135,7 @@ class IKL:
             weights,
             wmse_weight=self.wmse_weight,
             ce_weight=self.ce_weight,
-            temperature=self.temperature,
+            ce_temperature=self.ce_temperature,
         )
 
 
@@ -150,7 +150,7 @@ class GKL:
     wmse_weight: float = 20.0
     ce_weight: float = 4.0
     gamma: float = 0.4
-    temperature: float = 1.0
+    ce_temperature: float = 1.0
     sample_temperature: float = 1.0
     weighting: Weighting = "class"
 
@@ -164,6 +164,6 @@ class GKL:
         pairs = torch.where(pairs > 0, pairs, 1)  # weights that are all zero have zero loss
         wmse = gap_mse(natural_logits, adversarial_logits, v, reduction="none").sum() / pairs
         dtype = check_pair(natural_logits, adversarial_logits)
-        soft_m = softened(natural_logits.to(dtype), self.temperature)
-        soft_n = softened(adversarial_logits.to(dtype), self.temperature)
+        soft_m = softened(natural_logits.to(dtype), self.ce_temperature)
+        soft_n = softened(adversarial_logits.to(dtype), self.ce_temperature)
         return self.wmse_weight * wmse + self.ce_weight * soft_cross_entropy(soft_m, soft_n)

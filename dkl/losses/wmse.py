@@ -41,7 +41,7 @@ class _GapMSE(torch.autograd.Function):
         weights: Tensor,
         wmse_weight: float,
         ce_weight: float,
-        temperature: float,
+        ce_temperature: float,
         mean: bool,
     ) -> Tensor:
         total = weights.sum(-1, keepdim=True)
@@ -54,13 +54,13 @@ class _GapMSE(torch.autograd.Function):
         d = m - offset
         d.sub_(n - offset.sub_(apart))
         d.sub_((weights * d).sum(-1, keepdim=True).div_(divisor))
-        unit = ce_weight / temperature or 1.0  # what is kept is in units of it, and scaled once at the end
+        unit = ce_weight / ce_temperature or 1.0  # what is kept is in units of it, and scaled once at the end
         g = (weights * total.mul_(wmse_weight / unit)).mul_(d)
         rows = _dot(g, d)
         grad_n = None
         if ce_weight:
-            p, log_q = softened(m, temperature).softmax(-1), softened(n, temperature).log_softmax(-1)
-            rows.sub_(_dot(p, log_q), alpha=2 * temperature)
+            p, log_q = softened(m, ce_temperature).softmax(-1), softened(n, ce_temperature).log_softmax(-1)
+            rows.sub_(_dot(p, log_q), alpha=2 * ce_temperature)
             grad_n = log_q.exp_().sub_(p).sub_(g)
         ctx.unit = unit / len(rows) if mean else unit
         ctx.save_for_backward(g if ctx.needs_input_grad[0] or grad_n is None else None, grad_n)
@@ -94,12 +94,12 @@ def gap_mse_and_cross_entropy(
     *,
     wmse_weight: float,
     ce_weight: float,
-    temperature: float = 1.0,
+    ce_temperature: float = 1.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """``wmse_weight · gap_mse(m, n, weights) + ce_weight · soft_cross_entropy(m / T, n / T)`` in one pass.
 
-    T is ``temperature``; the wMSE takes the logits as they are. Same arguments, errors and gradients as the two
+    T is ``ce_temperature``; the wMSE takes the logits as they are. Same arguments, errors and gradients as the two
     functions; faster, and less memory, than calling both.
     """
     dtype = check_pair(m, n)
@@ -115,8 +115,8 @@ def gap_mse_and_cross_entropy(
     mean = reduction == "mean"
     if torch.is_autocast_enabled(m.device.type):
         with torch.autocast(m.device.type, enabled=False):
-            return _GapMSE.apply(m, n, weights, wmse_weight, ce_weight, temperature, mean)
-    return _GapMSE.apply(m, n, weights, wmse_weight, ce_weight, temperature, mean)
+            return _GapMSE.apply(m, n, weights, wmse_weight, ce_weight, ce_temperature, mean)
+    return _GapMSE.apply(m, n, weights, wmse_weight, ce_weight, ce_temperature, mean)
 
 
 def gap_mse(m: Tensor, n: Tensor, weights: Tensor, reduction: Reduction = "mean") -> Tensor:

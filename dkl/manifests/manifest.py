@@ -45,7 +45,7 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ManifestRow:
     """A run, or figures ``quoted`` from elsewhere (why); ``show`` are cells that describe it, ``label`` its method.
 
     ``paper``, ``paper_std`` and each of ``published`` hold figures by column. A teacher's ``weights`` are overrides of
@@ -89,8 +89,8 @@ class Manifest:
     evaluations: tuple[tuple[str, ...], ...] = ()
     seeds: tuple[int, ...] = (0,)
     columns: dict[str, Column] = field(default_factory=dict)
-    teachers: dict[str, Row] = field(default_factory=dict)
-    rows: tuple[Row, ...] = ()
+    teachers: dict[str, ManifestRow] = field(default_factory=dict)
+    rows: tuple[ManifestRow, ...] = ()
     claims: tuple[Claim, ...] = ()
     notes: tuple[str, ...] = ()
     next: str | None = None
@@ -116,7 +116,7 @@ class Manifest:
         return f"{self.kind}={self.number}" if self.kind else f"experiment={self.name}"
 
     @property
-    def runnable(self) -> tuple[Row, ...]:
+    def runnable(self) -> tuple[ManifestRow, ...]:
         """The rows that are run, not quoted."""
         return tuple(row for row in self.rows if row.quoted is None)
 
@@ -165,14 +165,14 @@ def _evaluations(entry: list[Any]) -> tuple[tuple[str, ...], ...]:
     return tuple(map(tuple, entry)) if nested else (tuple(entry),)
 
 
-def _row(content: dict[str, Any], where: str) -> Row:
+def _row(content: dict[str, Any], where: str) -> ManifestRow:
     entry = dict(content)
     entry.setdefault("name", entry.get("label"))
     if "evaluate" in entry:
         entry["evaluations"] = _evaluations(entry.pop("evaluate"))
     if entry.get("quoted") is True:
         entry["quoted"] = "quoted from its paper, not trained here"
-    row: Row = _made(Row, entry, f"{where} {entry['name']}")
+    row: ManifestRow = _made(ManifestRow, entry, f"{where} {entry['name']}")
     return row
 
 

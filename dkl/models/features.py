@@ -12,13 +12,13 @@ from timm.models import resnet
 from torch import Tensor, nn
 
 from dkl.errors import UserError
-from dkl.models import cifar_resnet, cifar_resnet18
-from dkl.models.cifar_mobilenetv2 import CifarMobileNetV2
-from dkl.models.cifar_shufflev1 import CifarShuffleV1
-from dkl.models.cifar_shufflev2 import CifarShuffleV2
-from dkl.models.cifar_vgg import CifarVGG
-from dkl.models.mobilenetv1 import MobileNetV1
-from dkl.models.wide_resnet import WideResNet
+from dkl.models.distillation import cifar_resnet, cifar_resnet18
+from dkl.models.distillation.cifar_mobilenetv2 import CifarMobileNetV2
+from dkl.models.distillation.cifar_shufflev1 import CifarShuffleV1
+from dkl.models.distillation.cifar_shufflev2 import CifarShuffleV2
+from dkl.models.distillation.cifar_vgg import CifarVGG
+from dkl.models.distillation.mobilenetv1 import MobileNetV1
+from dkl.models.robust.wide_resnet import WideResNet
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 

@@ -1,7 +1,7 @@
 """Records in; boards (Markdown, CSV, LaTeX, HTML) and RobustBench's model_info files out. Never needs torch."""
 
-from dkl.reporting.accuracy import AccuracyBoard, accuracy_boards
-from dkl.reporting.leaderboard import Leaderboard, leaderboards
+from dkl.reporting.boards.accuracy import AccuracyBoard, accuracy_boards
+from dkl.reporting.boards.leaderboard import Leaderboard, leaderboards
 from dkl.reporting.robustbench import model_info, write_model_info
 from dkl.reporting.tables import TablesReport, write_tables
 

@@ -10,9 +10,9 @@ from typing import Any
 from dkl.errors import UserError
 from dkl.files import digest, write_text
 from dkl.records import Record
-from dkl.reporting.estimates import percent
 from dkl.reporting.grouping import age, group, one_seed, weights
 from dkl.reporting.names import display_architecture, slug
+from dkl.reporting.statistics.estimates import percent
 
 
 @dataclass(frozen=True)

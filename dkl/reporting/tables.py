@@ -8,14 +8,14 @@ from dkl.errors import UserError
 from dkl.files import write_text
 from dkl.manifests import load, names
 from dkl.records import load_all, load_flags
-from dkl.reporting.accuracy import accuracy_boards
-from dkl.reporting.boards import Board
-from dkl.reporting.formats import to_csv, to_html, to_latex, to_markdown
+from dkl.reporting.boards.accuracy import accuracy_boards
+from dkl.reporting.boards.base import Board
+from dkl.reporting.boards.leaderboard import leaderboards
+from dkl.reporting.boards.paper import paper_boards
+from dkl.reporting.boards.paper_board import PaperBoard
+from dkl.reporting.boards.published import published
+from dkl.reporting.formats.table import to_csv, to_html, to_latex, to_markdown
 from dkl.reporting.grouping import place
-from dkl.reporting.leaderboard import leaderboards
-from dkl.reporting.paper import paper_boards
-from dkl.reporting.paper_board import PaperBoard
-from dkl.reporting.published import published
 from dkl.reporting.robustbench import write_model_info
 
 FORMATS: dict[str, Callable[[Board], str]] = {

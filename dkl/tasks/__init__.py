@@ -1,20 +1,19 @@
 """What one training step computes. The loop knows only ``Task``; state that training changes lives here."""
 
-from dkl.tasks.adversarial import AdversarialTraining
-from dkl.tasks.awp import AWP
+from dkl.tasks.adversarial.awp import AWP
+from dkl.tasks.adversarial.lbgat import LBGAT
+from dkl.tasks.adversarial.mart import MART
+from dkl.tasks.adversarial.pgd_at import PGDTraining
+from dkl.tasks.adversarial.trades import TradesTraining
 from dkl.tasks.base import Output, Progress, Task
 from dkl.tasks.classification import Classification
-from dkl.tasks.distillation import Distillation
-from dkl.tasks.features import FeatureDistillation
-from dkl.tasks.lbgat import LBGAT
-from dkl.tasks.mart import MART
-from dkl.tasks.pgd_at import PGDTraining
+from dkl.tasks.distillation.features import FeatureDistillation
+from dkl.tasks.distillation.logits import Distillation
 
 __all__ = [
     "AWP",
     "LBGAT",
     "MART",
-    "AdversarialTraining",
     "Classification",
     "Distillation",
     "FeatureDistillation",
@@ -22,4 +21,5 @@ __all__ = [
     "PGDTraining",
     "Progress",
     "Task",
+    "TradesTraining",
 ]

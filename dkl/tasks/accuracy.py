@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from dkl.attacks import attack_mode
+from dkl.attacks import frozen_eval
 from dkl.data import Batch
 
 
@@ -25,5 +25,5 @@ def top5(logits: Tensor, labels: Tensor) -> Tensor:
 @torch.no_grad()
 def correct(model: nn.Module, batches: Iterable[Batch]) -> Tensor:
     """Bool ``[N]`` on the CPU: whether ``model``, in eval mode, gets each image of ``batches`` right."""
-    with attack_mode(model):
+    with frozen_eval(model):
         return torch.cat([top1(model(batch.images), batch.labels).cpu() for batch in batches])

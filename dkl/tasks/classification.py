@@ -8,7 +8,7 @@ from torch import nn
 
 from dkl.data import Batch
 from dkl.tasks.base import Output, Progress, Task, count_correct
-from dkl.tasks.mixing import Mixing, label_loss, likeliest
+from dkl.tasks.mixing import ImageMixing, label_loss, likeliest
 
 
 class Classification(Task):
@@ -30,7 +30,7 @@ class Classification(Task):
     ) -> None:
         self.model = model
         self.label_smoothing, self.bce = label_smoothing, bce
-        self.mixing = Mixing(mixup=mixup, cutmix=cutmix, num_classes=num_classes, seed=seed)
+        self.mixing = ImageMixing(mixup=mixup, cutmix=cutmix, num_classes=num_classes, seed=seed)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What the optimiser trains."""

@@ -15,13 +15,13 @@ from timm.data.mixup import Mixup, one_hot
 from torch import Tensor
 
 from dkl.data import Batch
-from dkl.data.chance import lent, seed_global, seed_of
+from dkl.data.seeding import preserved_global_rng, seed_global, seed_of
 from dkl.errors import UserError
 from dkl.tasks.base import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixing:
+class ImageMixing:
     """Mixes batches of ``num_classes`` classes; ``mixup`` and ``cutmix`` are each one's α, 0 is off.
 
     What is drawn follows from ``seed``, epoch, step and the images' place in the batch.
@@ -49,7 +49,7 @@ class Mixing:
         even = len(batch.labels) // 2 * 2
         mix = Mixup(self.mixup, self.cutmix, label_smoothing=0.0, num_classes=self.num_classes)
         images, targets = batch.images.clone(), one_hot(batch.labels, self.num_classes)
-        with lent():
+        with preserved_global_rng():
             seed_global(seed_of(self.seed, progress.epoch, progress.step, batch.first))
             images[:even], targets[:even] = mix(images[:even], batch.labels[:even])
         return images, targets.to(images.dtype)

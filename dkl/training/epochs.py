@@ -15,7 +15,7 @@ from dkl.distributed import rank, share_buffers
 from dkl.errors import UserError
 from dkl.tasks.accuracy import correct
 from dkl.training.loop import NonFiniteLossError, train_epoch
-from dkl.training.metrics import Row
+from dkl.training.metrics import MetricsRow
 from dkl.training.optimizer import set_schedule
 from dkl.training.selection import Selection, mean_over_ranks
 from dkl.training.state import RunState
@@ -36,10 +36,10 @@ class Epochs:
     folder: Path
     progress: Bar
 
-    def train(self, epoch: int) -> Row:
+    def train(self, epoch: int) -> MetricsRow:
         """Train epoch ``epoch``, counted from 1; its row of metrics, with test accuracy where it is due."""
         epochs, every = self.cfg.trainer.epochs, self.cfg.trainer.validate_every
-        row: Row = {"epoch": epoch, "lr": set_schedule(self.cfg.optimizer, self.run.optimizer, epoch, epochs)}
+        row: MetricsRow = {"epoch": epoch, "lr": set_schedule(self.cfg.optimizer, self.run.optimizer, epoch, epochs)}
         row |= self._steps(epoch)
         last = epoch == epochs
         self._follow("epoch", epoch, epochs)
@@ -56,7 +56,7 @@ class Epochs:
     def _test(self, model: nn.Module) -> float:
         return mean_over_ranks(correct(model, self.validation.epoch()))
 
-    def _steps(self, epoch: int) -> Row:
+    def _steps(self, epoch: int) -> MetricsRow:
         """All steps of ``epoch``. Raises UserError where the loss is not finite, and keeps what made it so."""
         epochs, steps = self.cfg.trainer.epochs, len(self.batches)
         try:

@@ -12,7 +12,7 @@ from dkl.console import Bar
 from dkl.data import Batch, Loader
 from dkl.distributed import share_buffers, sum_gradients, sum_over_ranks, world
 from dkl.tasks import Output, Progress, Task
-from dkl.training.metrics import Row
+from dkl.training.metrics import MetricsRow
 
 
 class NonFiniteLossError(Exception):
@@ -37,7 +37,7 @@ def _step(optimizer: Optimizer) -> None:
     optimizer.step()
 
 
-def _mean(sums: dict[str, Tensor], seen: int) -> Row:
+def _mean(sums: dict[str, Tensor], seen: int) -> MetricsRow:
     """Sums over this process's images -> means over all processes' images."""
     counted = torch.tensor(float(seen), dtype=torch.float64, device=sums["loss"].device)
     sum_over_ranks([*sums.values(), counted])
@@ -55,7 +55,7 @@ def train_epoch(
     accumulate: int = 1,
     autocast: bool = False,
     after_step: Callable[[int], None] = lambda step: None,
-) -> Row:
+) -> MetricsRow:
     """One epoch; returns its mean loss, accuracies in [0, 1] and speed. ``after_step(step)`` follows every update.
 
     One batch is one update. Its gradient is the sum of those of ``accumulate`` parts, each weighted by its share of the

@@ -7,10 +7,10 @@ from typing import Any
 
 from dkl.files import write_rows, write_text
 
-Row = dict[str, Any]
+MetricsRow = dict[str, Any]
 
 
-def write_metrics(rows: Sequence[Row], folder: Path) -> None:
+def write_metrics(rows: Sequence[MetricsRow], folder: Path) -> None:
     """Write one line an epoch to ``metrics.jsonl`` and ``metrics.csv``, whole and atomically."""
     write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     write_rows(folder / "metrics.csv", rows)

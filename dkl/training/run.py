@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from dkl import distributed
-from dkl.build import (
+from dkl.assembly import (
     build_averaging,
     build_logger,
     build_model,

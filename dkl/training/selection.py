@@ -11,11 +11,11 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from dkl import checkpoint
-from dkl.attacks import attack_mode, quick_attack, uniform_noise
+from dkl.attacks import frozen_eval, named_attack, uniform_noise
 from dkl.data import Loader
 from dkl.distributed import rank, sum_over_ranks
 from dkl.threat import parse_eps
-from dkl.training.metrics import Row
+from dkl.training.metrics import MetricsRow
 from dkl.training.state import RunState
 
 BEST = "best.pt"
@@ -41,7 +41,7 @@ class Selection:
         if self.path.exists():  # it may be one epoch ahead of a checkpoint that a kill kept from being written
             run.best = max(run.best, checkpoint.read(self.path)["accuracy"])
 
-    def after(self, epoch: int, epochs: int) -> Row:
+    def after(self, epoch: int, epochs: int) -> MetricsRow:
         """Robust accuracy after ``epoch``, where it is due: on the averaged weights where an average is kept."""
         if epoch % self.cfg.every and epoch != epochs:
             return {}
@@ -52,11 +52,11 @@ class Selection:
         return {"robust_accuracy": accuracy, "best_robust_accuracy": self.run.best}
 
     def _robust_accuracy(self) -> float:
-        cfg, model, eps = self.cfg, self.run.judged, parse_eps(self.cfg.eps)
-        perturb = quick_attack(model, cfg.attack, norm=cfg.norm, eps=eps, seed=cfg.seed)
+        cfg, model, eps = self.cfg, self.run.evaluated, parse_eps(self.cfg.eps)
+        perturb = named_attack(model, cfg.attack, norm=cfg.norm, eps=eps, seed=cfg.seed)
         noise = torch.Generator(self.batches.labels.device).manual_seed(cfg.seed)
         flags = []
-        with attack_mode(model), torch.no_grad():
+        with frozen_eval(model), torch.no_grad():
             for batch in self.batches.epoch():
                 images, labels, first = batch.images, batch.labels, batch.first
                 shape = (batch.total, *images.shape[1:])  # the whole batch's noise; each process takes its share
@@ -69,7 +69,7 @@ class Selection:
         if rank() > 0:
             return
         content = {
-            "model": self.run.judged.state_dict(),
+            "model": self.run.evaluated.state_dict(),
             "epoch": epoch,
             "weights": "last" if self.run.average is None else "average",
             "accuracy": accuracy,

@@ -14,7 +14,7 @@ from dkl import checkpoint
 from dkl.errors import UserError
 from dkl.tasks import Task
 from dkl.training.averaging import Average
-from dkl.training.metrics import Row
+from dkl.training.metrics import MetricsRow
 
 VERSION = 2
 
@@ -64,11 +64,11 @@ class RunState:
     data_sha256: str
     average: Average | None = None
     epoch: int = 0
-    rows: list[Row] = field(default_factory=list)
+    rows: list[MetricsRow] = field(default_factory=list)
     best: float = -1.0
 
     @property
-    def judged(self) -> nn.Module:
+    def evaluated(self) -> nn.Module:
         """The network that is evaluated: with averaged weights where an average is kept."""
         return self.model if self.average is None else self.average.model
 

@@ -21,13 +21,13 @@ from dkl.tasks import Distillation
 from dkl.training.loop import train_epoch
 from scripts.bench.report import Result, Row, Table, Target
 from scripts.bench.timing import alternate
-from tests.reference_distillation import ikl
+from tests.official.distillation import ikl
 
 TEACHER, STUDENT, CLASSES, BATCH, CHECKED_BATCH = "cifar_resnet32x4", "cifar_resnet8x4", 100, 64, 4
 OPTIMIZER = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
 SILENT = Console(file=io.StringIO())
 
-IKL_KD = IKL(wmse_weight=8.0, ce_weight=1.0, temperature=4.0, sample_temperature=100.0, weighting="sample")
+IKL_KD = IKL(wmse_weight=8.0, ce_weight=1.0, ce_temperature=4.0, sample_temperature=100.0, weighting="sample")
 
 
 class Pairwise(PairLoss):
@@ -39,7 +39,7 @@ class Pairwise(PairLoss):
 
 
 METHODS: dict[str, tuple[PairLoss, float]] = {
-    "KD": (KD(weight=0.9, temperature=4.0), 0.1),
+    "KD": (KD(weight=0.9, logit_temperature=4.0), 0.1),
     "IKL-KD": (IKL_KD, 1.0),
     "IKL-KD, pairwise form": (Pairwise(), 1.0),
 }

@@ -15,7 +15,7 @@ from torch import Tensor
 from dkl.losses import IKL, KD
 from scripts.bench.report import Result, Row, Table, Target
 from scripts.bench.timing import Call, Timing, alternate, peak_bytes
-from tests.oracles import pairwise_ikl
+from tests.official.oracles import pairwise_ikl
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -23,8 +23,8 @@ SHAPES = ((128, 10), (128, 100), (512, 1000), (32, 21841))
 MOST_PAIRS = 512 * 1000**2  # 12 GB in the pairwise form; at 32×21841 it would need 30 times that
 
 ikl: Loss = IKL(wmse_weight=20.0, ce_weight=5.0)
-kd = KD(weight=0.9, temperature=4.0)
-ikl_kd = IKL(wmse_weight=8.0, ce_weight=1.0, temperature=4.0, sample_temperature=100.0, weighting="sample")
+kd = KD(weight=0.9, logit_temperature=4.0)
+ikl_kd = IKL(wmse_weight=8.0, ce_weight=1.0, ce_temperature=4.0, sample_temperature=100.0, weighting="sample")
 pairwise: Loss = partial(pairwise_ikl, wmse_weight=20.0, ce_weight=5.0)
 
 VARIANTS = ("pairwise", "ikl", "kl_div", "ikl, student only", "kl_div, student only", "ikl-kd", "kd")

@@ -20,11 +20,11 @@ from dkl.console import Bar
 from dkl.data import Batches, Images
 from dkl.losses import IKL
 from dkl.models import create_model
-from dkl.tasks import AWP, AdversarialTraining
+from dkl.tasks import AWP, TradesTraining
 from dkl.training.loop import train_epoch
 from scripts.bench.report import Result, Row, Table, Target
 from scripts.bench.timing import Timing, alternate, peak_bytes
-from tests.reference import IKL_CIFAR100, OfficialTraining, Training, counted_forwards, differences
+from tests.official.adversarial import IKL_CIFAR100, OfficialTraining, Training, counted_forwards, differences
 
 MODEL, CLASSES, BATCH, EPS, RATE, GAMMA, SEED = "wrn16_2", 100, 32, 8 / 255, 0.01, 0.005, 0
 CHECKED_BATCH, CHECKED_SIZE = 4, 16  # float64 convolutions are slow on a CPU
@@ -53,7 +53,7 @@ def make_data(count: int, size: int = 32) -> Images:
 
 
 class Ours:
-    """``AdversarialTraining`` on a copy of ``model``, in the loop that ``dkl train`` runs, one epoch over ``data``."""
+    """``TradesTraining`` on a copy of ``model``, in the loop that ``dkl train`` runs, one epoch over ``data``."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Ours:
             objective=IKL(wmse_weight=1.0, ce_weight=1.0),
         )
         awp = AWP(gamma=gamma, start=1)
-        self.task = AdversarialTraining(self.model, IKL(), training_attack, num_classes=CLASSES, awp=awp, seed=SEED)
+        self.task = TradesTraining(self.model, IKL(), training_attack, num_classes=CLASSES, awp=awp, seed=SEED)
         self.optimizer = SGD(self.model.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
         self.autocast = autocast
         self.batches = Batches(data, batch_size, dtype=dtype, memory_format=memory_format)

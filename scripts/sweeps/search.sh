@@ -7,7 +7,7 @@ set -euo pipefail
 folder=${FOLDER:-results/sweeps/search}
 if [ $# -eq 0 ]; then
   set -- data=cifar100 recipe=official trainer.epochs=50 selection.holdout=1000 selection.every=5 loss=ikl \
-    'loss.wmse_weight=tag(log, interval(4.0, 40.0))' 'loss.ce_weight=interval(1.0, 10.0)' task.temperature=1,2,4,8
+    'loss.wmse_weight=tag(log, interval(4.0, 40.0))' 'loss.ce_weight=interval(1.0, 10.0)' task.prior_temperature=1,2,4,8
 fi
 best=$folder/optimization_results.yaml status=0
 rm -f "$best"

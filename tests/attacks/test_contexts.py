@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dkl.attacks import attack_mode, batch_norm_momentum, batch_statistics, pgd
+from dkl.attacks import batch_norm_momentum, batch_statistics, frozen_eval, pgd
 from tests.attacks.common import assert_same, assert_unchanged, batchnorm_net, snapshot, summed_ce
 
 WIDTH = 4
@@ -26,8 +26,8 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 }
 CONTEXTS: dict[str, Callable[[nn.Module], AbstractContextManager]] = {
     "batch statistics": batch_statistics,
-    "attack, running": attack_mode,
-    "attack, batch": lambda model: attack_mode(model, batch_norm="batch"),
+    "attack, running": frozen_eval,
+    "attack, batch": lambda model: frozen_eval(model, batch_norm="batch"),
     "momentum": lambda model: batch_norm_momentum(model, 0.3),
 }
 CONTEXT = pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS)
@@ -83,7 +83,7 @@ def test_modes_and_flags_inside(model: nn.Sequential) -> None:
         assert all(module.training for module in model.modules())
         assert [parameter.requires_grad for parameter in model.parameters()] == flags
     for kind, training in (("running", False), ("batch", True)):
-        with attack_mode(model, batch_norm=kind):
+        with frozen_eval(model, batch_norm=kind):
             assert all(module.training is training for module in model.modules())
             assert not any(parameter.requires_grad for parameter in model.parameters())
 
@@ -148,9 +148,9 @@ def test_contexts_nest() -> None:
     model = trained_net()
     model[1].eval()
     before = snapshot(model)
-    with batch_norm_momentum(model, 1.0), attack_mode(model, batch_norm="batch"):
+    with batch_norm_momentum(model, 1.0), frozen_eval(model, batch_norm="batch"):
         inside = snapshot(model)
-        with batch_statistics(model), attack_mode(model), batch_norm_momentum(model, 0.5):
+        with batch_statistics(model), frozen_eval(model), batch_norm_momentum(model, 0.5):
             model(torch.rand(6, 3, 8, 8))
         assert_same(snapshot(model), inside)
     assert_unchanged(model, before)

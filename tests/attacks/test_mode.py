@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dkl.attacks import attack_mode, pgd
+from dkl.attacks import frozen_eval, pgd
 from dkl.attacks.pgd import Norm
 from tests.attacks.common import assert_unchanged, batchnorm_net, snapshot, summed_ce
 
@@ -37,7 +37,7 @@ def test_attack_mode_is_eval_and_frozen_inside_and_as_before_outside(prepare: Ca
     model = batchnorm_net()
     prepare(model)
     before = snapshot(model)
-    with attack_mode(model) as inside:
+    with frozen_eval(model) as inside:
         assert inside is model
         assert not any(module.training for module in model.modules())
         assert not any(parameter.requires_grad for parameter in model.parameters())
@@ -49,7 +49,7 @@ def test_attack_mode_restores_when_the_body_raises(prepare: Callable[..., None])
     model = batchnorm_net()
     prepare(model)
     before = snapshot(model)
-    with pytest.raises(KeyError, match="from the body"), attack_mode(model):
+    with pytest.raises(KeyError, match="from the body"), frozen_eval(model):
         raise KeyError("from the body")
     assert_unchanged(model, before)
 
@@ -58,8 +58,8 @@ def test_attack_modes_nest() -> None:
     model = batchnorm_net()
     mixed(model)
     before = snapshot(model)
-    with attack_mode(model):
-        with attack_mode(model):
+    with frozen_eval(model):
+        with frozen_eval(model):
             pass
         assert not any(module.training for module in model.modules())
         assert not any(parameter.requires_grad for parameter in model.parameters())
@@ -71,7 +71,7 @@ def test_shared_parameters_and_modules_are_restored() -> None:
     shared.weight.requires_grad_(False)
     model = nn.Sequential(shared, nn.BatchNorm1d(4).eval(), shared)
     before = snapshot(model)
-    with attack_mode(model):
+    with frozen_eval(model):
         pass
     assert_unchanged(model, before)
 

@@ -33,7 +33,7 @@ MISTAKES = {
     "train loss.weighting=none": ["weighting='none'", "class", "sample"],
     "train optimizer.lr=nan": ["optimizer.lr"],
     "train optimizer.lr=-1": ["optimizer.lr=-1", "at least 0"],
-    "train task.temperature=0": ["temperature", "above 0"],
+    "train task.prior_temperature=0": ["temperature", "above 0"],
     "train model=timm": ["model.name"],
     "train model=timm model.name=resnet1888": ["resnet1888", "resnet18"],
     "train model=timm model.name=resnet18 model.mean=[0.5]": ["model.mean", "model.std"],

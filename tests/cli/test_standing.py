@@ -10,16 +10,16 @@ from torch import nn
 
 from dkl import records
 from dkl.cli import main
-from dkl.cli.estimate import duration, forward_operations, passes
-from dkl.cli.options import SMOKE_RESULTS, parse
-from dkl.cli.planning import find_impossible, find_tasks
-from dkl.cli.standing import standing
 from dkl.config import compose_config, run_folder
 from dkl.errors import UserError
-from dkl.manifests import Job
+from dkl.manifests import ManifestJob
+from dkl.reproduction.estimate import duration, forward_operations, passes
+from dkl.reproduction.options import SMOKE_RESULTS, parse
+from dkl.reproduction.planning import find_impossible, find_tasks
+from dkl.reproduction.progress import standing
 
 TRAIN = ("data=digits", "trainer.epochs=2", "trainer.threads=1", "data.train_size=64", "data.test_size=8")
-JOB = Job("row", "IKL-AT", 0, TRAIN, (("attacks=pgd-2", "batch_size=8"), ("attacks=none",)))
+JOB = ManifestJob("row", "IKL-AT", 0, TRAIN, (("attacks=pgd-2", "batch_size=8"), ("attacks=none",)))
 
 
 def test_a_jobs_standing_follows_its_files(tmp_path: Path) -> None:

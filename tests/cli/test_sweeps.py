@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from dkl.build import preflight
+from dkl.assembly import preflight
 from dkl.cli.hydra_app import jobs
 from dkl.config import compose_config
 from dkl.models import create_model
@@ -97,9 +97,14 @@ def test_what_a_script_does_by_itself_can_run(script: Path, tmp_path: Path) -> N
 
 
 def test_an_interval_stands_for_its_ends() -> None:
-    line = ["loss.wmse_weight=tag(log, interval(4.5, 40.5))", "seed=1", "task.temperature=choice(1,2)", "hydra.x=1"]
+    line = [
+        "loss.wmse_weight=tag(log, interval(4.5, 40.5))",
+        "seed=1",
+        "task.prior_temperature=choice(1,2)",
+        "hydra.x=1",
+    ]
     assert jobs(line) == [
-        [f"loss.wmse_weight={weight}", "seed=1", f"task.temperature={temperature}"]
+        [f"loss.wmse_weight={weight}", "seed=1", f"task.prior_temperature={temperature}"]
         for weight in (4.5, 40.5)
         for temperature in (1, 2)
     ]

@@ -9,11 +9,11 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from dkl.build import build_model, build_task, preflight
+from dkl.assembly import build_model, build_task, preflight
 from dkl.config import compose_config
 from dkl.losses import DIST, DKD, DKL, GKL, IKL, JSD, KD, KL
 from dkl.models import create_model
-from dkl.tasks import AdversarialTraining, Classification
+from dkl.tasks import Classification, TradesTraining
 from tests.configs.common import CHOICES, CONFIGS, GROUPS, names, overrides, reason
 
 
@@ -94,7 +94,7 @@ def test_losses_and_tasks_are_the_classes_their_names_say() -> None:
     assert sorted([*expected, "none"]) == names("loss")
     for name, loss in expected.items():
         task = build_task(compose_config("train", [f"loss={name}"]), torch.nn.Linear(1, 1))
-        assert isinstance(task, AdversarialTraining)
+        assert isinstance(task, TradesTraining)
         assert type(task.loss) is loss
     task = build_task(compose_config("train", ["task=classification"]), torch.nn.Linear(1, 1))
     assert isinstance(task, Classification)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from dkl.build import preflight
+from dkl.assembly import preflight
 from dkl.config import check, compose_config, config_hash, hashed, identity_of, load_config, row_hash
 from dkl.config.schema import DataConfig, TrainConfig
 from dkl.errors import UserError

@@ -6,17 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from dkl.build import build_averaging, build_task, preflight
+from dkl.assembly import build_averaging, build_task, preflight
 from dkl.config import compose_config
 from dkl.errors import UserError
 from dkl.losses import IKL, KL
-from dkl.tasks import AWP, AdversarialTraining
+from dkl.tasks import AWP, TradesTraining
 from dkl.training.optimizer import make_optimizer, set_schedule
 
 
-def make_task(*overrides: str) -> AdversarialTraining:
+def make_task(*overrides: str) -> TradesTraining:
     task = build_task(compose_config("train", list(overrides)), nn.Linear(1, 1))
-    assert isinstance(task, AdversarialTraining)
+    assert isinstance(task, TradesTraining)
     return task
 
 
@@ -108,7 +108,7 @@ def test_the_loss_and_the_prior() -> None:
     # the CIFAR-100 row: --alpha 5 --beta 20 --T 4, where --alpha is ce_weight and --beta is wmse_weight; m = 1
     task = make_task("recipe=official", "data=cifar100")
     assert task.loss == IKL(wmse_weight=20.0, ce_weight=5.0, weighting="class")
-    assert (task.temperature, task.prior.momentum) == (4.0, 1.0)
+    assert (task.prior_temperature, task.prior.momentum) == (4.0, 1.0)
     assert task.prior.table.shape == (100, 100)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms import AutoAugmentPolicy, v2
 
 from dkl.data import Augment, Batch, Batches, Images
-from dkl.data.augment import rotate
+from dkl.data.transforms.augment import rotate
 from dkl.errors import UserError
 from tests.data.common import make_images
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from dkl.build import load_data, make_batches, preflight
+from dkl.assembly import load_data, make_batches, preflight
 from dkl.config import compose_config
 from dkl.data import Files, image_files, imagenet
 from dkl.errors import UserError

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from dkl.data import Files, imagenet_lt, longtail, shots
+from dkl.data import Files, imagenet_lt, shots
 from dkl.errors import UserError
 from tests.data.pictures import folder
 
@@ -83,7 +83,7 @@ def test_missing_empty_and_binary_lists_are_refused(root: Path, tmp_path: Path) 
 def test_the_first_file_is_always_looked_for_and_of_others_a_sample(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(longtail, "SAMPLE", 2)
+    monkeypatch.setattr("dkl.data.sources.imagenet_lt.SAMPLE", 2)
     with pytest.raises(UserError, match="are missing"):
         load(root, tmp_path, train=["train/n01/gone.JPEG 0", *TRAIN])
     many = [f"train/n01/gone{number}.JPEG 0" for number in range(40)]
@@ -104,6 +104,6 @@ def test_counts_are_said_and_a_warning_where_they_are_not_the_published(
     said = capsys.readouterr().err
     assert "4 + 3 images, classes with many/medium/few: 0/0/3" in said
     assert "warning: many/medium/few are 385/479/136 classes in the published list" in said
-    monkeypatch.setattr(longtail, "PUBLISHED", {"many": 0, "medium": 0, "few": 3})
+    monkeypatch.setattr("dkl.data.sources.imagenet_lt.PUBLISHED", {"many": 0, "medium": 0, "few": 3})
     load(root, tmp_path)
     assert "warning" not in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from dkl.build import load_synthetic, make_batches
+from dkl.assembly import load_synthetic, make_batches
 from dkl.config import compose_config
 from dkl.data import Augment, Batch, Batches, Images, Synthetic
 from dkl.errors import UserError

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dkl.data import Augment, Batches
-from dkl.data.prefetch import prefetch
+from dkl.data.loading.prefetch import prefetch
 from tests.data.common import make_images
 
 

@@ -63,7 +63,7 @@ def test_a_resnet_learns_from_a_resnet_on_real_imagenet_files(sample: str, tmp_p
     ]
     places = [f"paths.results={tmp_path}", f"data.source.root={sample}"]
     teacher = ["task.teacher.name=resnet18", f"task.teacher.checkpoint={tmp_path / 'teacher.pth'}"]
-    chosen = ["data=imagenet", "recipe=kd_imagenet", "model=resnet18", "loss=gkl_kd", "loss.temperature=1"]
+    chosen = ["data=imagenet", "recipe=kd_imagenet", "model=resnet18", "loss=gkl_kd", "loss.ce_temperature=1"]
     folder = train(compose_config("train", [*chosen, *small, *places, *teacher]))
     (line,) = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     assert 1 < line["loss"] < 20

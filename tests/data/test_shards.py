@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dkl.build import load_data, preflight
+from dkl.assembly import load_data, preflight
 from dkl.config import compose_config
 from dkl.data import Augment, FileBatches, Files, Shards, shards
 from dkl.errors import UserError

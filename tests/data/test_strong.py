@@ -14,7 +14,7 @@ from timm.data.auto_augment import RandAugment
 from torchvision.transforms import RandomResizedCrop
 
 from dkl.data import Augment, Batches, FileBatches
-from dkl.data.chance import lent, seed_global
+from dkl.data.seeding import preserved_global_rng, seed_global
 from dkl.errors import UserError
 from tests.data.common import make_images
 from tests.data.pictures import make_files
@@ -108,7 +108,7 @@ def test_generators_on_loan_come_back_also_after_a_mistake() -> None:
         return [random.random(), random.gauss(0, 1), float(np.random.standard_normal()), torch.rand(()).item()]
 
     def lend() -> list[float]:
-        with lent():
+        with preserved_global_rng():
             seed_global(5)
             return draw()
 
@@ -119,7 +119,7 @@ def test_generators_on_loan_come_back_also_after_a_mistake() -> None:
     np.random.set_state(state[1])
     random.setstate(state[2])
     first = lend()
-    with contextlib.suppress(UserError), lent():
+    with contextlib.suppress(UserError), preserved_global_rng():
         seed_global(6)
         raise UserError
     assert draw() == plain

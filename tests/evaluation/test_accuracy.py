@@ -12,13 +12,13 @@ from sklearn.metrics import top_k_accuracy_score
 from torch import Tensor, nn
 
 from dkl import checkpoint
-from dkl.build import load_data
+from dkl.assembly import load_data
 from dkl.cli import main
 from dkl.config import compose_config
-from dkl.evaluation import checks
-from dkl.evaluation.attacked import run_attacks
-from dkl.evaluation.shots import per_shot
-from dkl.evaluation.standing import State, save
+from dkl.evaluation.attacking import checks
+from dkl.evaluation.attacking.attack_loop import run_attacks
+from dkl.evaluation.attacking.progress import State, save
+from dkl.evaluation.recording.long_tail import per_shot
 from dkl.evaluation.weights import best_epoch
 from dkl.records import Record, load_all
 from dkl.tasks.accuracy import top1, top5

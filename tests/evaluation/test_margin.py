@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from dkl.attacks import margin, quick_attack
+from dkl.attacks import margin, named_attack
 from dkl.threat import Norm
 
 
@@ -25,7 +25,7 @@ def test_two_classes_end_at_the_exact_worst_case() -> None:
     with torch.no_grad():
         natural = margin(model(x), y)
         for norm, order, tolerance in (("linf", 1, 1e-12), ("l2", 2, 1e-4)):
-            adversarial = quick_attack(model, "cw-60", norm=norm, eps=0.1, seed=0)(x, y)
+            adversarial = named_attack(model, "cw-60", norm=norm, eps=0.1, seed=0)(x, y)
             exact = natural + 0.1 * torch.linalg.vector_norm(towards, ord=order, dim=1)
             assert torch.allclose(margin(model(adversarial), y), exact, rtol=0, atol=tolerance)
 
@@ -54,7 +54,7 @@ def test_a_network_differentiated_by_hand(steps: int) -> None:
     noise = torch.rand(30, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     start = (x + 0.2 * (2 * noise - 1)).clamp(0, 1).numpy()
     layers = [model[0].weight.detach().numpy(), model[2].weight.detach().numpy()]
-    found = quick_attack(model, f"cw-{steps}", norm="linf", eps=0.2, seed=4)(x, y).numpy()
+    found = named_attack(model, f"cw-{steps}", norm="linf", eps=0.2, seed=4)(x, y).numpy()
     expected = by_hand(x.numpy(), y.numpy(), start, layers, 0.2, steps)
     assert np.abs(expected - start).max() > 0.01
     assert np.allclose(found, expected, rtol=0, atol=1e-12)
@@ -66,11 +66,11 @@ def test_every_call_starts_from_the_same_noise_and_leaves_no_trace(name: str, no
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.BatchNorm1d(4)).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     x, y = torch.rand(6, 12), torch.randint(4, (6,))
-    perturb = quick_attack(model, name, norm=norm, eps=0.1, seed=1)
+    perturb = named_attack(model, name, norm=norm, eps=0.1, seed=1)
     first = perturb(x, y)
     torch.rand(3)
     assert torch.equal(perturb(x, y), first)
-    assert not torch.equal(quick_attack(model, name, norm=norm, eps=0.1, seed=2)(x, y), first)
+    assert not torch.equal(named_attack(model, name, norm=norm, eps=0.1, seed=2)(x, y), first)
     reach = (first - x).abs().amax() if norm == "linf" else (first - x).norm(dim=1).amax()
     assert 0.05 < reach <= 0.1 + 1e-6
     assert model.training
@@ -81,4 +81,4 @@ def test_every_call_starts_from_the_same_noise_and_leaves_no_trace(name: str, no
 @pytest.mark.parametrize("name", ["square", "cw", "pgd-0"])
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="pgd-K"):
-        quick_attack(nn.Identity(), name, norm="linf", eps=0.1, seed=0)
+        named_attack(nn.Identity(), name, norm="linf", eps=0.1, seed=0)

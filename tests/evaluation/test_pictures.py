@@ -8,11 +8,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from dkl import checkpoint
-from dkl.build import build_model, load_data
+from dkl.assembly import build_model, load_data
 from dkl.config import compose_config
 from dkl.errors import UserError
 from dkl.evaluation import collect_pictures
-from dkl.evaluation.pictures import choose
+from dkl.evaluation.recording.pictures import choose
 from dkl.reporting.figures.pictures import ABOUT, ARRAYS, read
 from tests.evaluation.common import tiny_run
 

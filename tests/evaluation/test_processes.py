@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from dkl.cli import main
 from dkl.distributed import gather, launch, rank
 from dkl.errors import UserError
-from dkl.evaluation.attacked import run_attacks
-from dkl.evaluation.standing import Standing, State, load, merge, save
-from dkl.evaluation.suites import make_attacks
+from dkl.evaluation.attacking.attack_loop import run_attacks
+from dkl.evaluation.attacking.progress import AttackProgress, State, load, merge, save
+from dkl.evaluation.attacking.suites import make_attacks
 from dkl.records import load_all
 from tests.evaluation.common import CPU, attack, only_record, some_digits, tiny_run, trained
 
@@ -131,10 +131,10 @@ def test_torchrun_sweeps_as_one_process_does(tmp_path: Path) -> None:
 
 def test_what_files_know_together(tmp_path: Path) -> None:
     nan = np.nan
-    ours = {"a": Standing(np.array([True, False, True]), np.array([1.0, nan, nan]))}
+    ours = {"a": AttackProgress(np.array([True, False, True]), np.array([1.0, nan, nan]))}
     theirs = {
-        "a": Standing(np.array([False, True, True]), np.array([nan, 2.0, nan])),
-        "b": Standing(np.array([True, False, False]), np.array([nan])),
+        "a": AttackProgress(np.array([False, True, True]), np.array([nan, 2.0, nan])),
+        "b": AttackProgress(np.array([True, False, False]), np.array([nan])),
     }
     for name, state in (("0", ours), ("7", theirs)):
         save(state, tmp_path / f"{name}.npz")

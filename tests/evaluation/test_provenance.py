@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dkl.evaluation import provenance
+from dkl.evaluation.recording import provenance
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dkl import records
-from dkl.attacks import quick_attack
+from dkl.attacks import named_attack
 from dkl.cli import main
 from dkl.data import digits
 from dkl.models import create_model, load_checkpoint
@@ -49,7 +49,7 @@ def test_one_attack_alone_sees_every_image_that_is_right(run: Path, tmp_path: Pa
     load_checkpoint(model, run / "checkpoint.pt")
     test = digits()[1].balanced(40)
     images, labels = test.images.float() / 255, test.labels
-    perturb = quick_attack(model.eval(), "cw-20", norm="linf", eps=0.04, seed=5)
+    perturb = named_attack(model.eval(), "cw-20", norm="linf", eps=0.04, seed=5)
     with torch.no_grad():
         right = (model(images).argmax(1) == labels).nonzero().squeeze(1)
         standing = torch.zeros(40, dtype=torch.bool)

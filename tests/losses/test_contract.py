@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dkl.losses import DKL, GKL, IKL, KL, gap_mse, soft_cross_entropy
 from tests.losses.common import Loss, logits, prior_weights, value_and_gradients
-from tests.oracles import pairwise_dkl, pairwise_gkl, pairwise_ikl
+from tests.official.oracles import pairwise_dkl, pairwise_gkl, pairwise_ikl
 
 PAIR_LOSSES = [KL(), DKL(), IKL(), GKL()]
 BY_NAME = pytest.mark.parametrize("loss", PAIR_LOSSES, ids=lambda loss: type(loss).__name__)

@@ -13,8 +13,8 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
 from dkl.losses import DIST, DKD, DKL, IKL, JSD, KD
-from tests.losses import distillation_oracles as oracles
 from tests.losses.common import logits, value_and_gradients
+from tests.official import distillation_losses as oracles
 
 B, C = 6, 5
 LABELS = [0, 3, 4, 1, 1, 2]
@@ -27,16 +27,16 @@ FINITE = st.floats(-20, 20, allow_nan=False, width=64)
 def cases(temperature: float) -> dict[str, Case]:
     """Each loss at ``temperature`` and its oracle."""
     return {
-        "kd": (KD(weight=0.9, temperature=temperature), lambda t, s: 0.9 * oracles.kd(t, s, temperature)),
+        "kd": (KD(weight=0.9, logit_temperature=temperature), lambda t, s: 0.9 * oracles.kd(t, s, temperature)),
         "dkd": (
-            DKD(alpha=1.5, beta=8, temperature=temperature),
+            DKD(alpha=1.5, beta=8, logit_temperature=temperature),
             partial(oracles.dkd, labels=LABELS, temperature=temperature, alpha=1.5, beta=8),
         ),
         "dist": (
-            DIST(beta=2, gamma=0.7, temperature=temperature),
+            DIST(beta=2, gamma=0.7, logit_temperature=temperature),
             partial(oracles.dist, temperature=temperature, beta=2, gamma=0.7),
         ),
-        "jsd": (JSD(weight=3, temperature=temperature), lambda t, s: 3 * oracles.jsd(t, s, temperature)),
+        "jsd": (JSD(weight=3, logit_temperature=temperature), lambda t, s: 3 * oracles.jsd(t, s, temperature)),
     }
 
 
@@ -188,9 +188,9 @@ def test_kd_is_tckd_and_what_is_left_of_the_target_times_nckd(case: tuple[Tensor
     kd, tckd, nckd = (
         value_and_gradients(loss, t, s, y)
         for loss in (
-            lambda t, s, y: KD(temperature=temperature)(t, s),
-            DKD(alpha=1, beta=0, temperature=temperature),
-            DKD(alpha=0, beta=1, temperature=temperature),
+            lambda t, s, y: KD(logit_temperature=temperature)(t, s),
+            DKD(alpha=1, beta=0, logit_temperature=temperature),
+            DKD(alpha=0, beta=1, logit_temperature=temperature),
         )
     )
     left = 1 - oracles.softmax(t[0].numpy() / temperature)[label]
@@ -203,7 +203,7 @@ def test_kd_is_tckd_and_what_is_left_of_the_target_times_nckd(case: tuple[Tensor
 def test_dkd_is_mdistillers_masked_form(scale: float, temperature: float) -> None:
     t, s = logits(B, C, scale=scale)
     expected = oracles.masked_dkd(t.numpy(), s.numpy(), LABELS, temperature, 1.0, 8.0)
-    assert DKD(temperature=temperature)(t, s, torch.tensor(LABELS)).item() == pytest.approx(expected, rel=1e-9)
+    assert DKD(logit_temperature=temperature)(t, s, torch.tensor(LABELS)).item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_dkd_sees_the_labels() -> None:
@@ -215,19 +215,19 @@ def test_dkd_sees_the_labels() -> None:
 @given(labelled_pairs())
 def test_jsd_is_symmetric_and_lies_between_0_and_log_2(case: tuple[Tensor, Tensor, int, float]) -> None:
     t, s, _, temperature = case
-    value = JSD(temperature=temperature)(t, s)
-    torch.testing.assert_close(value, JSD(temperature=temperature)(s, t), rtol=1e-9, atol=1e-12)
+    value = JSD(logit_temperature=temperature)(t, s)
+    torch.testing.assert_close(value, JSD(logit_temperature=temperature)(s, t), rtol=1e-9, atol=1e-12)
     assert -1e-12 <= value.item() <= math.log(2) + 1e-12
 
 
 @given(labelled_pairs())
 def test_dkl_teaches_the_student_what_kd_does(case: tuple[Tensor, Tensor, int, float]) -> None:
     t, s, _, temperature = case
-    kd = value_and_gradients(lambda t, s, w: KD(temperature=1)(t, s), t, s, t)
+    kd = value_and_gradients(lambda t, s, w: KD(logit_temperature=1)(t, s), t, s, t)
     dkl = value_and_gradients(lambda t, s, w: DKL(wmse_weight=1, ce_weight=1, weighting="sample")(t, s), t, s, t)
     torch.testing.assert_close(dkl[2], kd[2], rtol=1e-9, atol=1e-13)
-    kd = value_and_gradients(lambda t, s, w: KD(temperature=temperature)(t, s), t, s, t)
-    soft = value_and_gradients(IKL(wmse_weight=0, ce_weight=1, temperature=temperature), t, s, t)
+    kd = value_and_gradients(lambda t, s, w: KD(logit_temperature=temperature)(t, s), t, s, t)
+    soft = value_and_gradients(IKL(wmse_weight=0, ce_weight=1, ce_temperature=temperature), t, s, t)
     torch.testing.assert_close(
         temperature**2 * soft[2], kd[2], rtol=1e-9, atol=1e-13
     )  # the official cross-entropy has no T²

@@ -18,9 +18,11 @@ BY_NAME = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__
 LABELS = torch.tensor([0, 4, 2, 2])
 
 NUMBERS = [(KD, "weight"), (JSD, "weight"), (DKD, "alpha"), (DKD, "beta"), (DIST, "beta"), (DIST, "gamma")]
-TEMPERATURES = [(kind, "temperature") for kind in (KD, DKD, DIST, JSD, IKL, GKL)] + [
-    (kind, "sample_temperature") for kind in (IKL, GKL)
-]
+TEMPERATURES = (
+    [(kind, "logit_temperature") for kind in (KD, DKD, DIST, JSD)]
+    + [(kind, "ce_temperature") for kind in (IKL, GKL)]
+    + [(kind, "sample_temperature") for kind in (IKL, GKL)]
+)
 
 
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, True, "5", None])
@@ -76,7 +78,7 @@ def test_losses_are_frozen_values(loss: KD | DKD | DIST | JSD) -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(loss, field.name, 1.0)
     assert hash(loss) == hash(type(loss)())
-    assert dataclasses.replace(loss, temperature=7.0) != loss
+    assert dataclasses.replace(loss, logit_temperature=7.0) != loss
     with pytest.raises(TypeError, match="positional"):
         type(loss)(1.0)
 
@@ -101,12 +103,12 @@ def test_losses_trace_into_one_graph(loss: PairLoss) -> None:
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
-        ("kd", KD(weight=0.9, temperature=4)),
-        ("dkd", DKD(alpha=1, beta=8, temperature=4)),
-        ("dist", DIST(beta=1, gamma=1, temperature=1)),
-        ("jsd", JSD(weight=1, temperature=1)),
-        ("ikl_kd", IKL(wmse_weight=8, ce_weight=1, temperature=4, sample_temperature=100, weighting="sample")),
-        ("gkl_kd", GKL(wmse_weight=16, ce_weight=1, gamma=0.05, temperature=4, sample_temperature=4)),
+        ("kd", KD(weight=0.9, logit_temperature=4)),
+        ("dkd", DKD(alpha=1, beta=8, logit_temperature=4)),
+        ("dist", DIST(beta=1, gamma=1, logit_temperature=1)),
+        ("jsd", JSD(weight=1, logit_temperature=1)),
+        ("ikl_kd", IKL(wmse_weight=8, ce_weight=1, ce_temperature=4, sample_temperature=100, weighting="sample")),
+        ("gkl_kd", GKL(wmse_weight=16, ce_weight=1, gamma=0.05, ce_temperature=4, sample_temperature=4)),
     ],
 )
 def test_the_choices_are_the_official_cifar_100_settings(choice: str, expected: PairLoss) -> None:

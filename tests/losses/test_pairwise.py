@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from dkl.losses import DKL, GKL, IKL, gap_mse, soft_cross_entropy
-from tests import oracles
 from tests.losses.common import Loss, logits, prior_weights, value_and_gradients
+from tests.official import oracles
 
 CLASSES = [1, 2, 3, 10, 100]
 

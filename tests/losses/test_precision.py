@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dkl.losses import DKL, GKL, IKL, KL, gap_mse, soft_cross_entropy
 from tests.losses.common import Loss, logits, prior_weights, value_and_gradients
-from tests.oracles import pairwise_gap_mse, pairwise_ikl, soft_label_ce
+from tests.official.oracles import pairwise_gap_mse, pairwise_ikl, soft_label_ce
 
 LOSSES: dict[str, Loss] = {
     "kl": lambda m, n, w: KL()(m, n),

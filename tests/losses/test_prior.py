@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dkl.losses import ClassPrior, GKLLoss, IKLLoss
-from tests.oracles import pairwise_gkl, pairwise_ikl
+from tests.official.oracles import pairwise_gkl, pairwise_ikl
 
 CLASSES = 5
 Batch = tuple[Tensor, Tensor]
@@ -166,7 +166,7 @@ def logit_batches(batches: int = 3) -> list[tuple[Tensor, Tensor, Tensor]]:
 def test_drop_in_over_epochs(
     kind: type[IKLLoss | GKLLoss], oracle: partial[Tensor], extra: dict[str, float], temperature: float
 ) -> None:
-    loss = kind(CLASSES, wmse_weight=12.0, ce_weight=4.0, temperature=temperature, momentum=0.8, **extra)
+    loss = kind(CLASSES, wmse_weight=12.0, ce_weight=4.0, prior_temperature=temperature, prior_momentum=0.8, **extra)
     table = UNIFORM
     for _ in range(3):
         epoch = []
@@ -211,4 +211,4 @@ def test_drop_in_saves_its_prior_and_checks_its_temperature(kind: type[IKLLoss |
     assert not torch.allclose(loss.prior.table, torch.full((CLASSES, CLASSES), 1 / CLASSES), atol=0.01)
     for temperature in (0.0, -1.0):
         with pytest.raises(ValueError, match="temperature"):
-            kind(CLASSES, temperature=temperature)
+            kind(CLASSES, prior_temperature=temperature)

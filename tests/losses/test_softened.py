@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dkl.losses import GKL, IKL, GKLLoss, IKLLoss
 from tests.losses.common import Loss, logits, prior_weights, value_and_gradients
-from tests.oracles import pair_weights, pairwise_gap_mse, pairwise_gaps, soft_label_ce
+from tests.official.oracles import pair_weights, pairwise_gap_mse, pairwise_gaps, soft_label_ce
 
 SCALES = {"wmse_weight": 8.0, "ce_weight": 3.0}
 
@@ -36,8 +36,8 @@ def assert_same(ours: Loss, oracle: Loss, t: Tensor, s: Tensor, weights: Tensor)
 def test_class_weights(temperature: float, classes: int) -> None:
     t, s = logits(7, classes)
     prior = prior_weights(7, classes)
-    assert_same(IKL(temperature=temperature, **SCALES), partial(official_ikl, temperature=temperature), t, s, prior)
-    gkl = GKL(gamma=0.05, temperature=temperature, **SCALES)
+    assert_same(IKL(ce_temperature=temperature, **SCALES), partial(official_ikl, temperature=temperature), t, s, prior)
+    gkl = GKL(gamma=0.05, ce_temperature=temperature, **SCALES)
     assert_same(gkl, partial(official_gkl, temperature=temperature, gamma=0.05), t, s, prior)
 
 
@@ -45,7 +45,7 @@ def test_class_weights(temperature: float, classes: int) -> None:
 def test_sample_weights_are_the_teachers_softened_predictions(temperature: float, sample_temperature: float) -> None:
     t, s = logits(7, 10)
     weights = (t / sample_temperature).softmax(-1)
-    fields = {"temperature": temperature, "sample_temperature": sample_temperature, "weighting": "sample", **SCALES}
+    fields = {"ce_temperature": temperature, "sample_temperature": sample_temperature, "weighting": "sample", **SCALES}
     assert_same(lambda t, s, w: IKL(**fields)(t, s), partial(official_ikl, temperature=temperature), t, s, weights)
     gkl = GKL(gamma=0.3, **fields)
     assert_same(lambda t, s, w: gkl(t, s), partial(official_gkl, temperature=temperature, gamma=0.3), t, s, weights)
@@ -61,7 +61,7 @@ def test_sample_temperature_leaves_class_weights_alone() -> None:
 def test_weights_of_zero_for_the_cross_entropy_leave_the_wmse() -> None:
     t, s = logits(7, 10)
     prior = prior_weights(7, 10)
-    ours = IKL(wmse_weight=8.0, ce_weight=0, temperature=4)
+    ours = IKL(wmse_weight=8.0, ce_weight=0, ce_temperature=4)
     assert_same(ours, lambda t, s, w: 8.0 * pairwise_gap_mse(t, s, w).mean(), t, s, prior)
 
 
@@ -74,7 +74,7 @@ def test_float32_against_the_float64_oracle(
     t, s = logits(16, 10, torch.float32)
     t, s = scale * t + offset_t, scale * s + offset_s
     weights = (t.double() / 100).softmax(-1)
-    fields = {"temperature": temperature, "sample_temperature": 100, "weighting": "sample", **SCALES}
+    fields = {"ce_temperature": temperature, "sample_temperature": 100, "weighting": "sample", **SCALES}
     ours = IKL(**fields) if kind == "ikl" else GKL(gamma=0.3, **fields)
     oracle = (
         partial(official_ikl, temperature=temperature)
@@ -88,7 +88,7 @@ def test_float32_against_the_float64_oracle(
         assert (mine.double() - exact).norm() <= 2e-6 * exact.norm()
 
 
-@pytest.mark.parametrize("loss", [IKL(temperature=3), GKL(temperature=3)], ids=["ikl", "gkl"])
+@pytest.mark.parametrize("loss", [IKL(ce_temperature=3), GKL(ce_temperature=3)], ids=["ikl", "gkl"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_half_inputs_and_autocast_are_computed_in_float32(loss: IKL | GKL, dtype: torch.dtype) -> None:
     t, s = (x.to(dtype) for x in logits(8, 10))
@@ -106,7 +106,7 @@ def test_a_teacher_under_no_grad_leaves_the_students_gradient() -> None:
     t, s = logits(7, 10)
     weights = prior_weights(7, 10)
     student = s.clone().requires_grad_()
-    IKL(temperature=4, **SCALES)(t, student, weights).backward()
+    IKL(ce_temperature=4, **SCALES)(t, student, weights).backward()
     expected = value_and_gradients(partial(official_ikl, temperature=4.0), t, s, weights)
     torch.testing.assert_close(student.grad, expected[2], rtol=1e-10, atol=1e-12)
     assert t.grad is None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dkl.losses import DKL, IKL, KL
 from tests.losses.common import logits, prior_weights, value_and_gradients
-from tests.oracles import textbook_kl
+from tests.official.oracles import textbook_kl
 
 FINITE = st.floats(-20, 20, allow_nan=False, width=64)
 

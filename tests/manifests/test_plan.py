@@ -5,7 +5,7 @@ import pytest
 from dkl.config import compose_config, config_hash, hashed, identity_of, run_folder
 from dkl.errors import UserError
 from dkl.manifests import Request, identities, load, plan
-from dkl.manifests.plan import Composer
+from dkl.manifests.jobs import Composer
 
 
 def test_each_row_runs_once_a_seed_in_the_manifests_order() -> None:

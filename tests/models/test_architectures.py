@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from dkl.errors import UserError
 from dkl.models import create_model
-from dkl.models.swish_wide_resnet import SwishWideResNet
-from dkl.models.wide_resnet import WideResNet
+from dkl.models.robust.swish_wide_resnet import SwishWideResNet
+from dkl.models.robust.wide_resnet import WideResNet
 from tests.models.common import count, with_statistics
 
 Count = Callable[[int, int], int]

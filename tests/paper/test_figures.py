@@ -14,7 +14,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from dkl.config import compose_config
-from dkl.manifests import Request, Row, identities, load, names, plan
+from dkl.manifests import ManifestRow, Request, identities, load, names, plan
 
 FIGURES: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).parent / "figures.yaml"))
 EXTRA = "official-extra"
@@ -249,7 +249,7 @@ def in_manifests() -> Iterator[Figure]:
 
 
 @cache
-def row_of(manifest: str, name: str) -> Row:
+def row_of(manifest: str, name: str) -> ManifestRow:
     found = loaded(manifest)
     (row,) = [row for row in (*found.rows, *found.teachers.values()) if row.name == name]
     return row
@@ -319,7 +319,7 @@ def test_a_row_trains_with_the_stated_weights(place: tuple[str, str], told: dict
         "alpha_over_4": cfg.loss.wmse_weight / 4,
         **dict.fromkeys(("alpha", "code_beta"), cfg.loss.wmse_weight),
         **dict.fromkeys(("beta", "code_alpha"), cfg.loss.ce_weight),
-        **dict.fromkeys(("tau", "T"), cfg.task.temperature),
+        **dict.fromkeys(("tau", "T"), cfg.task.prior_temperature),
         "second_view_weight": cfg.task.aug_weight,
     }
     assert {key: ours[key] for key in told} == told
@@ -337,7 +337,7 @@ def test_rows_that_are_one_run_share_its_identity() -> None:
     assert of["table-11"]["ikl"] == of["table-09"]["tau-2"]
 
 
-def printed(row: Row, column: str) -> float:
+def printed(row: ManifestRow, column: str) -> float:
     """The figure of ``row`` in ``column``: the paper's, else a README's; the best epoch's where the last's is not."""
     figures = row.published.get("README", {}) | row.paper
     return figures.get(column, figures.get("best"))

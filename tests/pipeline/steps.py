@@ -7,7 +7,7 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
-from dkl.build import build_model, build_task, make_batches
+from dkl.assembly import build_model, build_task, make_batches
 from dkl.console import Bar
 from dkl.data import Images
 from dkl.training.loop import train_epoch

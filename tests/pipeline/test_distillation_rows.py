@@ -10,12 +10,12 @@ from omegaconf import OmegaConf
 
 from dkl import records
 from dkl.cli import main
-from dkl.cli.options import parse
-from dkl.cli.planning import find_tasks
 from dkl.config import compose_config, config_hash, run_folder
 from dkl.errors import UserError
-from dkl.manifests import Job, Request, plan
+from dkl.manifests import ManifestJob, Request, plan
 from dkl.models import create_model
+from dkl.reproduction.options import parse
+from dkl.reproduction.planning import find_tasks
 from tests.pipeline.steps import share_moved
 
 MANIFESTS = ("table-13", "table-14", "cifar100-mini-kd")
@@ -57,7 +57,7 @@ def test_a_pair_has_the_papers_weights(pair: tuple) -> None:
     kd, dkd, ikl, gkl = (cfg.loss for cfg in cfgs.values())
     tasks = {method: (cfg.task.ce_weight, cfg.task.warmup_epochs) for method, cfg in cfgs.items()}
     assert tasks == {"kd": (0.1, 0), "dkd": (1, 20), "ikl": (1, 20), "gkl": (1, 20)}
-    assert (kd.weight, kd.temperature, dkd.alpha, dkd.beta, dkd.temperature) == (0.9, 4, 1, beta, 4)
+    assert (kd.weight, kd.logit_temperature, dkd.alpha, dkd.beta, dkd.logit_temperature) == (0.9, 4, 1, beta, 4)
     assert (ikl.ce_weight, ikl.wmse_weight) == v1
     assert (ikl.temperature, ikl.sample_temperature, ikl.weighting) == (4, 100, "sample")
     assert (gkl.ce_weight, gkl.wmse_weight, gkl.gamma, gkl.weighting == "class") == v2
@@ -104,7 +104,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
-def test_a_row_is_whole_and_trains_two_batches(job: Job, weights: Callable[[str], Path]) -> None:
+def test_a_row_is_whole_and_trains_two_batches(job: ManifestJob, weights: Callable[[str], Path]) -> None:
     cfg = compose_config("train", job.train)
     assert (cfg.label, cfg.seed) == (job.label, 0)
     for evaluation in job.evaluations:

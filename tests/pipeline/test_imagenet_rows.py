@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dkl.config import compose_config, hashed, identity_of
 from dkl.errors import UserError
-from dkl.manifests import Job, Request, load, plan
+from dkl.manifests import ManifestJob, Request, load, plan
 from tests.pipeline.steps import share_moved
 
 MANIFESTS = [f"table-{number:02d}" for number in (1, 4, 5, 15, 18)]
@@ -53,7 +53,7 @@ def test_a_pair_has_the_official_weights(pair: tuple) -> None:
     assert (cfg.task.teacher.name, cfg.model.name) == (teacher, student)
     loss = cfg.loss
     assert (loss.ce_weight, loss.wmse_weight, loss.get("gamma"), cfg.task.warmup_epochs) == weights
-    assert (loss.temperature, cfg.task.prior_temperature, cfg.task.ce_weight) == (1, 1, 1)
+    assert (loss.ce_temperature, cfg.task.prior_temperature, cfg.task.ce_weight) == (1, 1, 1)
     by_class = sizes is IMAGENET or "gamma" in loss  # v1 leaves the class means out on ImageNet-LT
     assert (loss.weighting, loss.sample_temperature) == (("class" if by_class else "sample"), loss.sample_temperature)
     assert by_class or loss.sample_temperature == 100
@@ -76,10 +76,14 @@ def test_kl_is_the_kd_of_its_tables() -> None:
     for place, weights in expected.items():
         cfg = composed(place)
         assert cfg.loss._target_ == "dkl.losses.KD"
-        assert (cfg.task.ce_weight, cfg.loss.weight, cfg.loss.temperature, cfg.task.warmup_epochs) == (*weights, 1, 0)
+        assert (cfg.task.ce_weight, cfg.loss.weight, cfg.loss.logit_temperature, cfg.task.warmup_epochs) == (
+            *weights,
+            1,
+            0,
+        )
     for pair, beta in (("resnet34-resnet18", 0.5), ("resnet50-mobilenetv1", 2)):
         cfg = composed(f"table-04/{pair}-dkd")
-        assert (cfg.loss.alpha, cfg.loss.beta, cfg.loss.temperature, cfg.task.warmup_epochs) == (1, beta, 1, 1)
+        assert (cfg.loss.alpha, cfg.loss.beta, cfg.loss.logit_temperature, cfg.task.warmup_epochs) == (1, beta, 1, 1)
 
 
 def test_one_run_in_two_tables_is_one() -> None:
@@ -112,7 +116,7 @@ def without_weights(cfg: DictConfig) -> DictConfig:
 
 @pytest.mark.parametrize("place", JOBS)
 def test_a_row_is_whole_and_trains_two_batches(place: str) -> None:
-    job: Job = JOBS[place]
+    job: ManifestJob = JOBS[place]
     cfg = composed(place)
     assert (cfg.label, cfg.seed, cfg.budget.name) == (job.label, 0, "paper")
     for evaluation in job.evaluations:

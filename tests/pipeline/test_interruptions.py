@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from dkl import records
-from dkl.cli import main, working
-from dkl.cli.options import parse
-from dkl.cli.planning import find_tasks
+from dkl.cli import main
 from dkl.config import compose_config, run_folder
 from dkl.errors import BusyError, UserError
 from dkl.files import is_locked, locked
-from dkl.manifests import Job
+from dkl.manifests import ManifestJob
+from dkl.reproduction import worker
+from dkl.reproduction.options import parse
+from dkl.reproduction.planning import find_tasks
 from dkl.training import train
 from tests.cli.common import call
 
@@ -82,14 +83,14 @@ def test_two_at_once_share_the_jobs_and_do_none_twice(tmp_path: Path) -> None:
 def test_a_failing_row_is_told_at_the_end_and_stops_no_other(
     expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = working._run
+    real = worker._run
 
-    def run(job: Job, cfg: object) -> None:
+    def run(job: ManifestJob, cfg: object) -> None:
         if job.label == "TRADES":
             raise UserError("the disk is full") if expected else ZeroDivisionError("a mistake of ours")
         real(job, cfg)
 
-    monkeypatch.setattr(working, "_run", run)
+    monkeypatch.setattr(worker, "_run", run)
     ended = call(capsys, *PROGRAM[3:], f"paths.results={tmp_path}")
     assert ended.status == 1
     assert [record.method for record in records.load_all(tmp_path / "records")[0]] == ["IKL-AT"]

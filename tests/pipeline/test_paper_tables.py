@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from dkl import records
-from dkl.cli import main, working
-from dkl.cli import reproduce as command
+from dkl.cli import main
 from dkl.config import compose_config, config_hash
+from dkl.reproduction import reproduce as command
+from dkl.reproduction import worker
 
 
 @pytest.mark.parametrize(("table", "row"), [("2", "ikl-basic"), ("02", "ikl-autoaug"), ("3", "lbgat-basic")])
@@ -47,7 +48,7 @@ def test_a_row_without_its_images_is_said_first_and_stops_no_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []
-    monkeypatch.setattr(working, "_run", lambda job, cfg: ran.append(job.name))
+    monkeypatch.setattr(worker, "_run", lambda job, cfg: ran.append(job.name))
     monkeypatch.setattr(command, "_report", lambda manifest, tasks: None)
     for split in ("train", "test"):
         images = np.random.default_rng(0).integers(256, size=(200, 32, 32, 3), dtype=np.uint8)

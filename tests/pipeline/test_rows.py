@@ -9,11 +9,11 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from dkl.build import build_averaging, build_model, build_task, load_synthetic, make_batches, preflight
+from dkl.assembly import build_averaging, build_model, build_task, load_synthetic, make_batches, preflight
 from dkl.config import compose_config, config_hash
 from dkl.console import Bar
 from dkl.data import Images
-from dkl.manifests import Job, Request, plan
+from dkl.manifests import ManifestJob, Request, plan
 from dkl.training.averaging import Average
 from dkl.training.loop import train_epoch
 from dkl.training.optimizer import make_optimizer, set_schedule
@@ -33,7 +33,7 @@ rows = pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
 
 
 @rows
-def test_a_row_is_whole_and_can_run(job: Job) -> None:
+def test_a_row_is_whole_and_can_run(job: ManifestJob) -> None:
     cfg = compose_config("train", job.train)
     preflight(cfg)
     assert (cfg.label, cfg.seed, cfg.budget.name) == (job.label, 0, "paper")
@@ -49,7 +49,7 @@ def synthetic_file(folder: Path, classes: int) -> Path:
 
 
 @rows
-def test_a_row_trains_two_batches(job: Job, tmp_path: Path) -> None:
+def test_a_row_trains_two_batches(job: ManifestJob, tmp_path: Path) -> None:
     small = ["trainer.batch_size=4", "trainer.epochs=40", "trainer.device=cpu", "trainer.workers=0"]
     whole = compose_config("train", job.train)
     if whole.data.synthetic.files:

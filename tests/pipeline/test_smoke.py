@@ -12,7 +12,7 @@ import pytest
 
 from dkl import records
 from dkl.manifests import load, names
-from dkl.manifests.plan import Composer
+from dkl.manifests.jobs import Composer
 from tests.cli.common import call
 
 MANIFESTS = [load(name) for name in names()]
@@ -36,7 +36,7 @@ GROUPS = {
 def _compose_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands of one process share what they compose."""
     composer = Composer()
-    for name in ("dkl.cli.planning", "dkl.manifests.plan", "dkl.reporting.paper"):
+    for name in ("dkl.reproduction.planning", "dkl.manifests.jobs", "dkl.reporting.boards.paper"):
         monkeypatch.setattr(import_module(name), "Composer", lambda: composer)
 
 

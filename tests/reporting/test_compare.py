@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dkl.errors import UserError
-from dkl.reporting.compare import Comparison, compare
-from dkl.reporting.measured import Measured
+from dkl.reporting.statistics.compare import Comparison, compare
+from dkl.reporting.statistics.measured import Measured
 from tests.reporting.factories import flags_of, make_record
 
 T_2, T_3 = 4.302652730, 3.182446305

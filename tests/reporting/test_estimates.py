@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkl.reporting.estimates import Estimate, percent, student, wilson
+from dkl.reporting.statistics.estimates import Estimate, percent, student, wilson
 
 
 def score_bound(fraction: float, n: int, outer: float) -> float:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkl.reporting.formats import Table, html_table, to_csv, to_html, to_latex, to_markdown
+from dkl.reporting.formats.table import TextTable, html_table, to_csv, to_html, to_latex, to_markdown
 
 HOSTILE = string.printable + "±–—†‡×éßαμω中😀--- <script>alert(1)</script> https://a.b/c_d?e=f&g"
 cell = st.text(max_size=12) | st.sampled_from(
@@ -22,9 +22,9 @@ cell = st.text(max_size=12) | st.sampled_from(
 tables = st.lists(st.tuples(cell, cell, cell), max_size=4).map(lambda rows: table(*rows))
 
 
-def table(*rows: tuple[str, ...]) -> Table:
+def table(*rows: tuple[str, ...]) -> TextTable:
     """Three columns of ``rows``, with hostile text everywhere."""
-    return Table(title=HOSTILE, header=("A", "B|", "C %"), rows=rows, alignments="lrl", notes=(HOSTILE, "plain"))
+    return TextTable(title=HOSTILE, header=("A", "B|", "C %"), rows=rows, alignments="lrl", notes=(HOSTILE, "plain"))
 
 
 def markdown_cells(line: str) -> list[str]:
@@ -40,7 +40,7 @@ def markdown_cells(line: str) -> list[str]:
 
 
 @given(tables)
-def test_markdown_gives_its_cells_back_on_one_line(made: Table) -> None:
+def test_markdown_gives_its_cells_back_on_one_line(made: TextTable) -> None:
     lines = [line for line in to_markdown(made).split("\n") if line.startswith("|")]
     assert len(lines) == len(made.rows) + 2
     assert len({len(line) for line in lines}) == 1
@@ -54,13 +54,13 @@ def test_markdown_gives_its_cells_back_on_one_line(made: Table) -> None:
 
 
 @given(tables)
-def test_csv_reads_back(made: Table) -> None:
+def test_csv_reads_back(made: TextTable) -> None:
     expected = [[" ".join(text.split()) for text in row] for row in (made.header, *made.rows)]
     assert list(csv.reader(io.StringIO(to_csv(made), newline=""))) == expected
 
 
 @given(tables)
-def test_latex_rows_have_three_columns_and_nothing_unescaped(made: Table) -> None:
+def test_latex_rows_have_three_columns_and_nothing_unescaped(made: TextTable) -> None:
     text = to_latex(made, "x")
     inside = text[text.index(r"\toprule") : text.index(r"\bottomrule")].split("\n")
     rows = [line for line in inside if line.endswith(r"\\")]
@@ -118,7 +118,7 @@ class Page(HTMLParser):
 
 
 @given(tables)
-def test_html_is_balanced_escaped_and_asks_for_nothing(made: Table) -> None:
+def test_html_is_balanced_escaped_and_asks_for_nothing(made: TextTable) -> None:
     text = to_html(made)
     page = Page(text)
     assert page.cells == [content for row in made.rows for content in row]
@@ -140,12 +140,12 @@ def test_html_follows_dark_and_light() -> None:
 def test_a_ragged_table_is_refused(wrong: dict[str, object]) -> None:
     fields = {"title": "t", "header": ("A", "B", "C"), "rows": (("a", "b", "c"),), "alignments": "lll"}
     with pytest.raises(ValueError, match="alignments"):
-        Table(**{**fields, **wrong})
+        TextTable(**{**fields, **wrong})
 
 
 def test_a_methods_cell_is_made_of_it_and_the_records_of_its_row() -> None:
     rows = (("1", "<A>"), ("2", "B"))
-    made = Table(title="t", header=("Rank", "Method"), rows=rows, alignments="rl", records=(("a", "b"), ()))
+    made = TextTable(title="t", header=("Rank", "Method"), rows=rows, alignments="rl", records=(("a", "b"), ()))
     text = html_table(made, lambda method, records: f"<i>{len(method)} {' '.join(records)}</i>")
     assert re.findall("<td class=.l.>(.*?)</td>", text) == ["<i>3 a b</i>", "<i>1 </i>"]
     assert re.findall("<td class=.l.>(.*?)</td>", html_table(made)) == ["&lt;A&gt;", "B"]
@@ -153,4 +153,4 @@ def test_a_methods_cell_is_made_of_it_and_the_records_of_its_row() -> None:
 
 def test_records_are_those_of_every_row_or_of_none() -> None:
     with pytest.raises(ValueError, match="records of 1"):
-        Table(title="t", header=("A",), rows=(("1",), ("2",)), alignments="l", records=(("a",),))
+        TextTable(title="t", header=("A",), rows=(("1",), ("2",)), alignments="l", records=(("a",),))

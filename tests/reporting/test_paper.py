@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from dkl.manifests import identities, load, names
+from dkl.manifests.jobs import Composer
 from dkl.manifests.manifest import Claim
-from dkl.manifests.plan import Composer
 from dkl.records import Record
-from dkl.reporting import paper
-from dkl.reporting.formats import to_csv, to_html, to_latex, to_markdown
-from dkl.reporting.paper import blank, paper_boards
-from dkl.reporting.paper_board import PaperBoard
+from dkl.reporting.boards import paper
+from dkl.reporting.boards.paper import blank, paper_boards
+from dkl.reporting.boards.paper_board import PaperBoard
+from dkl.reporting.formats.table import to_csv, to_html, to_latex, to_markdown
 from tests.reporting.factories import flags_of, make_record, make_run, no_flags, trained
 
 TABLE, ROW, OTHER = "table-02", "ikl-basic", "awp-basic"

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from dkl.manifests import Column, Manifest, Row
+from dkl.manifests import Column, Manifest, ManifestRow
 from dkl.records import Record, save
 from dkl.reporting import accuracy_boards, leaderboards
-from dkl.reporting.estimates import wilson
-from dkl.reporting.measured import Measured
-from dkl.reporting.paper import blank
+from dkl.reporting.boards.paper import blank
 from dkl.reporting.site import write_site
+from dkl.reporting.statistics.estimates import wilson
+from dkl.reporting.statistics.measured import Measured
 from tests.factories import make_flags
 from tests.reporting.factories import make_record, make_seeds
 
@@ -30,7 +30,7 @@ TABLE = Manifest(
     title="Table 2: <b>robustness</b>",
     caption="What the paper prints.",
     columns={"clean": Column(title="Clean", metric="clean")},
-    rows=(Row(name="a", label="A", paper={"clean": 65.76}), Row(name="b", label="B", quoted="quoted")),
+    rows=(ManifestRow(name="a", label="A", paper={"clean": 65.76}), ManifestRow(name="b", label="B", quoted="quoted")),
 )
 FIGURE = Manifest(name="figure-02", title="Figure 2: trade-off", caption="Points.", figure={"draw": "tradeoff"})
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'

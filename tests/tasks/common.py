@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dkl.attacks import TrainingAttack
 from dkl.data import Batch
 from dkl.losses import IKL, PairLoss
-from dkl.tasks import AdversarialTraining, Output, Progress, Task
+from dkl.tasks import Output, Progress, Task, TradesTraining
 
 CLASSES = 4
 EPS = 0.05
@@ -38,10 +38,10 @@ def make_attack(**changes: Any) -> TrainingAttack:
 
 def make_task(
     model: nn.Module, loss: PairLoss | None = None, attack: TrainingAttack | None = None, **settings: Any
-) -> AdversarialTraining:
+) -> TradesTraining:
     """Adversarial training with small weights."""
     loss = loss or IKL(wmse_weight=3.0, ce_weight=2.0)
-    return AdversarialTraining(model, loss, attack or make_attack(), num_classes=CLASSES, **settings)
+    return TradesTraining(model, loss, attack or make_attack(), num_classes=CLASSES, **settings)
 
 
 @dataclass

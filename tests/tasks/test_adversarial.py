@@ -14,14 +14,14 @@ from dkl.attacks import TrainingAttack
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import DKL, IKL, KL
-from dkl.tasks import AdversarialTraining, Progress
-from tests.oracles import pairwise_ikl
+from dkl.tasks import Progress, TradesTraining
+from tests.official.oracles import pairwise_ikl
 from tests.tasks.common import CLASSES, EPS, Spy, SpyLoss, make_attack, make_batch, make_net, make_task
 
 FIRST = Progress(1, 4)
 
 
-def take_step(task: AdversarialTraining, batch: Batch, progress: Progress = FIRST) -> tuple[Tensor, list[Tensor]]:
+def take_step(task: TradesTraining, batch: Batch, progress: Progress = FIRST) -> tuple[Tensor, list[Tensor]]:
     """Loss and gradients of one step."""
     task.model.train()
     task.model.zero_grad(set_to_none=True)
@@ -103,7 +103,7 @@ def test_correct_predictions_are_counted() -> None:
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_the_prior_is_the_class_mean_of_train_mode_natural_predictions(temperature: float) -> None:
     model = make_net()
-    spy, task = Spy(model), make_task(model, temperature=temperature)
+    spy, task = Spy(model), make_task(model, prior_temperature=temperature)
     batches = [make_batch(7, classes=3), make_batch(5, classes=3)]  # class 3 is never seen
     sums, counts = [[0.0] * CLASSES for _ in range(CLASSES)], [0] * CLASSES
     for batch in batches:
@@ -133,7 +133,7 @@ def test_temperature_and_momentum_reach_the_prior_and_nothing_else() -> None:
         return loss, task.prior.table
 
     loss, table = run()
-    for settings in ({"temperature": 1.0}, {"prior_momentum": 0.5}):
+    for settings in ({"prior_temperature": 1.0}, {"prior_momentum": 0.5}):
         other_loss, other_table = run(**settings)
         assert torch.equal(loss, other_loss)
         assert not torch.allclose(table, other_table)
@@ -174,7 +174,7 @@ def test_the_attack_follows_the_epoch(epoch: int, radius: float) -> None:
     # a linear model's cross-entropy between two classes rises fastest along one sign, so each pixel ends at ±eps
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
     attack = TrainingAttack(eps="0.05", objective=None)
-    task = AdversarialTraining(model, KL(), attack, num_classes=2)
+    task = TradesTraining(model, KL(), attack, num_classes=2)
     spy, batch = Spy(model), make_batch(6, classes=2)
     adversarial = task.perturb(batch, Progress(epoch, 8))
     assert len(spy.calls) == 5
@@ -262,7 +262,7 @@ def test_a_task_that_is_saved_and_loaded_takes_the_same_next_step(tmp_path: Path
     checkpoint.save(tmp_path / "task.pt", {"task": task.state_dict(), "model": model.state_dict()})
     content = checkpoint.read(tmp_path / "task.pt")
 
-    def go_on(task: AdversarialTraining) -> list[Tensor]:
+    def go_on(task: TradesTraining) -> list[Tensor]:
         loss, gradients = take_step(task, batches[2])
         task.end_epoch()
         return [loss, *gradients, task.prior.table, take_step(task, batches[3])[0]]
@@ -279,10 +279,10 @@ def test_a_task_that_is_saved_and_loaded_takes_the_same_next_step(tmp_path: Path
 @pytest.mark.parametrize(("loss", "attack"), [(None, make_attack()), (IKL(), None), (None, None)])
 def test_a_missing_loss_or_attack_names_the_mend(loss: Any, attack: Any) -> None:
     with pytest.raises(UserError, match=r"loss=ikl and attack=pgd"):
-        AdversarialTraining(make_net(), loss, attack, num_classes=CLASSES)
+        TradesTraining(make_net(), loss, attack, num_classes=CLASSES)
 
 
-@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": -1.0}, {"prior_momentum": 0.0}])
+@pytest.mark.parametrize("settings", [{"prior_temperature": 0.0}, {"prior_temperature": -1.0}, {"prior_momentum": 0.0}])
 def test_impossible_numbers_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises((UserError, ValueError), match=r"temperature|momentum"):
         make_task(make_net(), **settings)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dkl.errors import UserError
 from dkl.tasks import AWP
 from tests.attacks.common import assert_same, assert_unchanged, snapshot
-from tests.reference import ProxyAWP
+from tests.official.adversarial import ProxyAWP
 from tests.tasks.common import CLASSES, make_net
 
 IMAGES = torch.rand(9, 1, 4, 4, generator=torch.Generator().manual_seed(0))

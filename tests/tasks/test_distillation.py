@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor, nn
 
-from dkl.build import build_model, build_task, make_batches
+from dkl.assembly import build_model, build_task, make_batches
 from dkl.config import compose_config
 from dkl.console import Bar
 from dkl.data import Batch, Batches, Images
@@ -27,7 +27,7 @@ from dkl.training.averaging import Average, Averaging
 from dkl.training.loop import train_epoch
 from dkl.training.optimizer import make_optimizer, set_schedule
 from tests.models.common import with_statistics
-from tests.reference_distillation import Trainer, dkd, ikl, kd
+from tests.official.distillation import Trainer, dkd, ikl, kd
 from tests.tasks.common import CLASSES, make_batch, make_net
 
 EPOCHS = (1, 2, 19, 20, 151)

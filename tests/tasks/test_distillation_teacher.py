@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dkl import checkpoint
-from dkl.build import preflight
+from dkl.assembly import preflight
 from dkl.config import compose_config, config_hash, row_hash, run_folder
 from dkl.errors import UserError
 from dkl.models import create_model, create_teacher, fingerprint

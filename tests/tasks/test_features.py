@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from dkl.build import build_task, preflight
+from dkl.assembly import build_task, preflight
 from dkl.config import compose_config, run_folder
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.models import create_model, create_teacher
 from dkl.models.features import Features, forward_with_features
 from dkl.tasks import FeatureDistillation, Progress
-from dkl.tasks.features import AT, RKD, FeatureLoss, FitNet, ReviewKD
+from dkl.tasks.distillation.features import AT, RKD, FeatureLoss, FitNet, ReviewKD
 from dkl.training import train
 from tests.tasks.common import interrupted
 from tests.training.common import assert_equal, comparable
@@ -262,7 +262,7 @@ def test_without_torchdistill_the_mend_is_named_before_any_work(
     def missing(name: str) -> None:
         raise ModuleNotFoundError("No module named 'torchdistill'")
 
-    monkeypatch.setattr("dkl.tasks.features.import_module", missing)
+    monkeypatch.setattr("dkl.tasks.distillation.features.import_module", missing)
     cfg = make(method, weights("cifar_resnet14"), f"paths.results={tmp_path}")
     with pytest.raises(UserError, match=r"No module named 'torchdistill'\): pip install 'dkl\[features\]'"):
         train(cfg)

@@ -12,7 +12,7 @@ from dkl import checkpoint
 from dkl.errors import UserError
 from dkl.losses import KL
 from dkl.tasks import AWP, LBGAT
-from tests.tasks.baselines import (
+from tests.official.baselines import (
     FIRST,
     ascended,
     assert_close,

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from dkl.errors import UserError
 from dkl.tasks import AWP, MART
-from dkl.tasks.mart import boosted_cross_entropy, mart_loss
-from tests.tasks.baselines import (
+from dkl.tasks.adversarial.mart import boosted_cross_entropy, mart_loss
+from tests.official.baselines import (
     ascended,
     assert_close,
     attacked,

@@ -14,7 +14,7 @@ from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import DIST, DKD, GKL, IKL, KD
 from dkl.tasks import Classification, Distillation, Progress
-from dkl.tasks.mixing import Mixing, label_loss, likeliest
+from dkl.tasks.mixing import ImageMixing, label_loss, likeliest
 from tests.tasks.common import CLASSES, Spy, SpyLoss, make_batch, make_net
 
 SAMPLE = IKL(weighting="sample")
@@ -26,8 +26,8 @@ def levels(count: int, size: int = 8) -> Batch:
     return Batch(values[:, None, None, None].expand(-1, 1, size, size).clone(), torch.arange(count) % CLASSES)
 
 
-def mixing(**settings: Any) -> Mixing:
-    return Mixing(**{"num_classes": CLASSES, **settings})
+def mixing(**settings: Any) -> ImageMixing:
+    return ImageMixing(**{"num_classes": CLASSES, **settings})
 
 
 def shares(images: Tensor) -> Tensor:

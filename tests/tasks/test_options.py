@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import IKL, KL
-from dkl.tasks import AWP, AdversarialTraining, Progress
-from tests.oracles import pairwise_ikl
+from dkl.tasks import AWP, Progress, TradesTraining
+from tests.official.oracles import pairwise_ikl
 from tests.tasks.common import CLASSES, Spy, make_attack, make_batch, make_net, make_task
 
 
-def take_step(task: AdversarialTraining, batch: Batch, epoch: int = 1, step: int = 0) -> Tensor:
+def take_step(task: TradesTraining, batch: Batch, epoch: int = 1, step: int = 0) -> Tensor:
     """A step of SGD at rate 0.1; returns its loss."""
     optimizer = torch.optim.SGD(task.model.parameters(), lr=0.1)
     with task.step(batch, Progress(epoch, 4, step, 4)) as out:

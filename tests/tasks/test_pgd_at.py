@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dkl.errors import UserError
 from dkl.losses import IKL, KL
 from dkl.tasks import AWP, PGDTraining
-from tests.tasks.baselines import (
+from tests.official.baselines import (
     FIRST,
     ascended,
     assert_close,

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from dkl.build import build_task, preflight
+from dkl.assembly import build_task, preflight
 from dkl.config import compose_config
 from dkl.losses import KL
-from dkl.tasks import LBGAT, MART, AdversarialTraining, PGDTraining
-from dkl.tasks.attacked import AttackedTraining
+from dkl.tasks import LBGAT, MART, PGDTraining, TradesTraining
+from dkl.tasks.adversarial.base import AdversarialTraining
 from dkl.training.optimizer import make_optimizer, set_schedule
 
 RATES = {  # the epochs, from 1, around each change of the rate
@@ -21,8 +21,8 @@ RATES = {  # the epochs, from 1, around each change of the rate
 DECAY = {"pgd_at": 5e-4, "trades": 2e-4, "awp": 5e-4, "mart": 2e-4, "lbgat": 2e-4}
 TASKS = {
     "pgd_at": PGDTraining,
-    "trades": AdversarialTraining,
-    "awp": AdversarialTraining,
+    "trades": TradesTraining,
+    "awp": TradesTraining,
     "mart": MART,
     "lbgat": LBGAT,
 }
@@ -46,7 +46,7 @@ def test_the_attack_is_ten_steps_at_a_fixed_eps(recipe: str) -> None:
     preflight(cfg)
     task = build_task(cfg, nn.Linear(1, 1))
     assert type(task) is TASKS[recipe]
-    assert isinstance(task, AttackedTraining)
+    assert isinstance(task, AdversarialTraining)
     eps, step = (8 / 255, 2 / 255) if recipe in ("pgd_at", "awp") else (0.031, 0.007)
     for epoch in (1, cfg.trainer.epochs):
         budget = task.attack.at(epoch, cfg.trainer.epochs)
@@ -61,7 +61,7 @@ def test_the_attack_is_ten_steps_at_a_fixed_eps(recipe: str) -> None:
 def test_the_pair_losses_are_kl_at_six() -> None:
     for recipe in ("trades", "awp"):
         task = build_task(compose_config("train", [f"recipe={recipe}"]), nn.Linear(1, 1))
-        assert isinstance(task, AdversarialTraining)
+        assert isinstance(task, TradesTraining)
         assert task.loss == KL(weight=6.0)
 
 
@@ -81,7 +81,7 @@ def test_recipe_and_task_go_in_any_order_and_with_other_recipes(task: str) -> No
     preflight(other)
     assert other.task._target_ == one.task._target_
     built = build_task(other, nn.Linear(1, 1))
-    assert isinstance(built, AttackedTraining)
+    assert isinstance(built, AdversarialTraining)
     assert built.awp.gamma == 0.005
     assert built.attack.schedule == "official"
     assert built.attack.objective == (KL() if task == "lbgat" else None)

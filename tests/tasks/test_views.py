@@ -13,8 +13,8 @@ from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import GKL, IKL, PairLoss
 from dkl.tasks import AWP, Progress
-from tests.oracles import pairwise_gkl, pairwise_ikl
-from tests.reference import ProxyAWP
+from tests.official.adversarial import ProxyAWP
+from tests.official.oracles import pairwise_gkl, pairwise_ikl
 from tests.tasks.common import CLASSES, EPS, Spy, make_attack, make_batch, make_net, make_task
 
 FIRST = Progress(1, 4)
@@ -76,7 +76,7 @@ def test_weight_perturbation_weights_the_views_alike(loss: PairLoss) -> None:
 
 def test_only_the_first_view_enters_the_prior() -> None:
     model, batch = make_net().double().train(), two_views()
-    spy, task = Spy(model), make_task(model, temperature=2.0)
+    spy, task = Spy(model), make_task(model, prior_temperature=2.0)
     with task.step(batch, FIRST):
         pass
     natural = spy.calls[-1].logits[:SIZE]

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from dkl import checkpoint
-from dkl.build import preflight
+from dkl.assembly import preflight
 from dkl.config import compose_config
 from dkl.console import Bar
 from dkl.data import Batch
@@ -20,7 +20,7 @@ from dkl.losses import IKL
 from dkl.tasks import Classification, Distillation, Task
 from dkl.training import train
 from dkl.training.loop import NonFiniteLossError, train_epoch
-from tests.reference_distillation import ikl
+from tests.official.distillation import ikl
 from tests.tasks.common import CLASSES, Spy, make_attack, make_batch, make_task
 from tests.training.common import make_config
 
@@ -101,7 +101,7 @@ def test_views_of_an_image_stay_in_one_part() -> None:
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_distillation_with_a_prior_is_that_of_whole_batches(accumulate: int) -> None:
     model, teacher, batches = make_net(), make_net(), Given(doubles(9), doubles(5))
-    loss = IKL(wmse_weight=3.0, ce_weight=2.0, temperature=4.0)
+    loss = IKL(wmse_weight=3.0, ce_weight=2.0, ce_temperature=4.0)
     task = Distillation(model, teacher, loss, num_classes=CLASSES, warmup_epochs=2, prior_temperature=2.0)
     prior = torch.full((CLASSES, CLASSES), 1 / CLASSES, dtype=torch.float64)
     oracle = make_net()

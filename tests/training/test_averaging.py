@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl import checkpoint
-from dkl.build import load_data
+from dkl.assembly import load_data
 from dkl.config import compose_config
 from dkl.errors import UserError
 from dkl.training import train
@@ -99,7 +99,7 @@ def test_impossible_rules_are_refused(settings: dict[str, Any]) -> None:
 
 
 def test_a_run_keeps_its_average_and_goes_on_with_it(tmp_path: Path) -> None:
-    overrides = ("model=wrn10_2", "data.train_size=24", "trainer.batch_size=8", "averaging=swa")
+    overrides = ("model=wrn10_2", "data.train_size=24", "trainer.batch_size=8", "averaging=epoch_ema")
     folder = train(make_config(tmp_path, *overrides, epochs=1))
     first = checkpoint.read(folder / "checkpoint.pt")
     assert all(torch.equal(value, first["model"][name]) for name, value in first["average"].items())
@@ -110,7 +110,7 @@ def test_a_run_keeps_its_average_and_goes_on_with_it(tmp_path: Path) -> None:
 
 
 def test_buffers_can_be_estimated_on_training_images(tmp_path: Path) -> None:
-    overrides = ("model=wrn10_2", "data.train_size=24", "trainer.batch_size=24", "averaging=swa")
+    overrides = ("model=wrn10_2", "data.train_size=24", "trainer.batch_size=24", "averaging=epoch_ema")
     averaged = checkpoint.read(train(make_config(tmp_path, *overrides, epochs=2)) / "checkpoint.pt")
     overrides = (*overrides, "averaging.buffers=estimate")
     estimated = checkpoint.read(train(make_config(tmp_path, *overrides, epochs=2)) / "checkpoint.pt")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dkl.build import load_data
+from dkl.assembly import load_data
 from dkl.config import compose_config, config_hash, row_hash, run_folder
 from dkl.evaluation.subject import own_run
 from dkl.training import train
@@ -35,9 +35,9 @@ OTHER = [
     ["attack.steps=11"],
     ["attack.eps=9/255"],
     ["attack=official_ikl"],
-    ["task.temperature=1"],
+    ["task.prior_temperature=1"],
     ["task.awp.gamma=0.005"],
-    ["averaging=swa"],
+    ["averaging=epoch_ema"],
     ["trainer.devices=2"],
     ["selection.holdout=8", "selection.every=1"],
     ["selection.holdout=8", "selection.every=1", "selection.eps=0.2"],

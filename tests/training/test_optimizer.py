@@ -10,7 +10,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from dkl.build import preflight
+from dkl.assembly import preflight
 from dkl.config import compose_config
 from dkl.errors import UserError
 from dkl.training.optimizer import make_optimizer, set_schedule

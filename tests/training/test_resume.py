@@ -14,7 +14,7 @@ import torch
 from dkl import checkpoint
 from dkl.config import run_folder
 from dkl.data import Batch
-from dkl.tasks import AdversarialTraining, Output, Progress
+from dkl.tasks import Output, Progress, TradesTraining
 from dkl.training import run as run_module
 from dkl.training import train
 from dkl.training.state import rng_state, seed_everything, set_rng_state
@@ -57,17 +57,17 @@ def test_generators_come_back_through_a_checkpoint(tmp_path: Path) -> None:
 def test_a_run_that_fails_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
-    original, draws, fail_at = AdversarialTraining.step, [], {"place": (3, 1)}
+    original, draws, fail_at = TradesTraining.step, [], {"place": (3, 1)}
 
     @contextmanager
-    def step(self: AdversarialTraining, batch: Batch, progress: Progress) -> Iterator[Output]:
+    def step(self: TradesTraining, batch: Batch, progress: Progress) -> Iterator[Output]:
         with original(self, batch, progress) as out:
             if (progress.epoch, progress.step) == fail_at["place"]:
                 raise Interrupted
             draws.append(((progress.epoch, progress.step), draw()))
             yield out
 
-    monkeypatch.setattr(AdversarialTraining, "step", step)
+    monkeypatch.setattr(TradesTraining, "step", step)
     options = tuple(option for option in options if option[0] != "~")
     broken = make_config(tmp_path / "broken", *options, epochs=4)
     with pytest.raises(Interrupted):

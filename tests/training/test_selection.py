@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from dkl import checkpoint
-from dkl.build import build_model, load_data
+from dkl.assembly import build_model, load_data
 from dkl.config import compose_config
 from dkl.errors import UserError
 from dkl.training import train
@@ -62,7 +62,7 @@ def test_held_out_images_are_not_trained_on_and_change_the_run(tmp_path: Path) -
 
 
 def test_the_average_is_what_is_selected_where_there_is_one(tmp_path: Path) -> None:
-    folder = train(make_config(tmp_path, *SELECTED, "averaging=swa", epochs=2))
+    folder = train(make_config(tmp_path, *SELECTED, "averaging=epoch_ema", epochs=2))
     best = checkpoint.read(folder / "best.pt")
     assert best["weights"] == "average"
     average = checkpoint.read(folder / "checkpoint.pt")["average"]
@@ -86,13 +86,13 @@ def test_a_resumed_run_remembers_its_best(tmp_path: Path) -> None:
         (["selection.holdout=10"], "go together"),
         (["selection.holdout=10", "selection.every=1", "selection.attack=square"], "pgd-K or cw-K"),
         (["evaluation.weights=best"], "selection.holdout"),
-        (["evaluation.weights=average"], "averaging=swa"),
+        (["evaluation.weights=average"], "averaging=epoch_ema"),
         (["evaluation.weights=first"], "last, average or best"),
         (["selection.holdout=10", "selection.every=1", "selection.eps=8"], "8/255"),
         (["selection.holdout=10", "selection.every=1", "selection.norm=l2"], r"selection\.norm=linf"),
         (["evaluation.norm=l2", "evaluation.eps=1"], r"evaluation\.norm=linf"),
         (
-            ["selection.holdout=10", "selection.every=1", "averaging=swa", "averaging.buffers=estimate"],
+            ["selection.holdout=10", "selection.every=1", "averaging=epoch_ema", "averaging.buffers=estimate"],
             "copy or average",
         ),
     ],

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dkl import checkpoint
-from dkl.build import build_model, preflight
+from dkl.assembly import build_model, preflight
 from dkl.config import compose_config
 from dkl.data import Batch
 from dkl.models import create_model

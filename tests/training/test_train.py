@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.nn.functional import cross_entropy
 
 from dkl import checkpoint
-from dkl.build import build_model, load_data
+from dkl.assembly import build_model, load_data
 from dkl.config import compose_config, run_folder
 from dkl.errors import UserError
 from dkl.losses import IKL

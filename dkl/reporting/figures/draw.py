@@ -17,7 +17,9 @@ from dkl.console import say
 from dkl.errors import UserError
 from dkl.manifests import Manifest, identities
 from dkl.records import Record, load_curves, load_flags
-from dkl.reporting.boards import budget_title
+from dkl.reporting.boards.base import budget_title
+from dkl.reporting.boards.paper import paper_boards
+from dkl.reporting.boards.paper_board import PaperBoard
 from dkl.reporting.figures import rows
 from dkl.reporting.figures.curves import robustness, training
 from dkl.reporting.figures.features import embedding, margin_differences
@@ -27,8 +29,6 @@ from dkl.reporting.figures.style import save
 from dkl.reporting.figures.tradeoff import tradeoff
 from dkl.reporting.grouping import age, group
 from dkl.reporting.names import attacks_label, display_architecture, slug
-from dkl.reporting.paper import paper_boards
-from dkl.reporting.paper_board import PaperBoard
 
 Drawing = tuple[str, Callable[[], Figure]]
 """A file's name without its ending, and what draws it."""

@@ -1,4 +1,4 @@
-"""What ``dkl.evaluation.pictures`` collected of one model, read back from ``<results>/figures/data/<id>.npz``."""
+"""Pictures collected of one model, read back from ``<results>/figures/data/<id>.npz``."""
 
 import json
 import zipfile

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from dkl.manifests import Column, Manifest, Row
+from dkl.manifests import Column, Manifest, ManifestRow
 from dkl.records import Record
-from dkl.reporting.estimates import Estimate
+from dkl.reporting.boards.paper_board import PaperBoard, PaperRow
 from dkl.reporting.figures.curves import Line
 from dkl.reporting.figures.tradeoff import Point
 from dkl.reporting.grouping import age, group, weights
-from dkl.reporting.paper_board import PaperBoard, PaperRow
+from dkl.reporting.statistics.estimates import Estimate
 from dkl.threat import parse_eps
 
 
@@ -57,7 +57,7 @@ def published_lines(manifest: Manifest) -> list[Line]:
     """A line for every row of which the paper prints three radii or more."""
     columns = radii(manifest)
 
-    def line(row: Row) -> Line:
+    def line(row: ManifestRow) -> Line:
         there = [key for key in columns if key in row.paper]
         return Line(row.label, [_radius(columns[key].eps) for key in there], [row.paper[key] for key in there], True)
 

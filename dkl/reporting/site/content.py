@@ -12,11 +12,11 @@ from typing import Any
 from dkl.errors import UserError
 from dkl.files import digest
 from dkl.records import SHOTS, Curves, Record, load_curves
-from dkl.reporting.boards import interval_cell
-from dkl.reporting.estimates import wilson
+from dkl.reporting.boards.base import interval_cell
+from dkl.reporting.boards.notes import BUDGET_NOTES
 from dkl.reporting.figures.curves import ACCURACIES
 from dkl.reporting.names import attacks_label, display_architecture, teacher
-from dkl.reporting.notes import BUDGET_NOTES
+from dkl.reporting.statistics.estimates import wilson
 
 _SHOWN = ("clean", "robust", "per_attack", "top5", "shots", "best", "best_epoch", "training", "warnings")
 """Fields that have a place of their own; all others are provenance."""

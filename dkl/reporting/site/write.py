@@ -13,16 +13,16 @@ from urllib.parse import quote
 from dkl.files import write_text
 from dkl.manifests import Manifest
 from dkl.records import BUDGETS, Record
-from dkl.reporting.boards import NONE, Board, marked
-from dkl.reporting.estimates import percent
-from dkl.reporting.formats import Table, html_table
+from dkl.reporting.boards.base import NONE, Board, marked
+from dkl.reporting.boards.notes import BUDGET_NOTES
+from dkl.reporting.boards.paper import blank
+from dkl.reporting.boards.paper_board import PaperBoard
+from dkl.reporting.formats.page import page
+from dkl.reporting.formats.table import TextTable, html_table
 from dkl.reporting.grouping import age, group, weights
 from dkl.reporting.names import attacks_label, display_architecture
-from dkl.reporting.notes import BUDGET_NOTES
-from dkl.reporting.page import page
-from dkl.reporting.paper import blank
-from dkl.reporting.paper_board import PaperBoard
 from dkl.reporting.site.content import content, to_json
+from dkl.reporting.statistics.estimates import percent
 
 Link = Callable[[str, Sequence[str]], str]
 
@@ -147,7 +147,7 @@ def _percent(record: Record, fraction: float | None) -> str:
     return NONE if fraction is None or record.budget == "smoke" else percent(fraction)
 
 
-def _runs(records: Sequence[Record]) -> Table:
+def _runs(records: Sequence[Record]) -> TextTable:
     """One row an evaluation."""
     columns: dict[str, Callable[[Record], str]] = {
         "Method": lambda r: marked(r.method, r.additional_data, bool(r.synthetic)),
@@ -163,7 +163,7 @@ def _runs(records: Sequence[Record]) -> Table:
         "Evaluated": lambda r: r.created[:10],
         "Attacks": lambda r: NONE if r.accuracy_only else attacks_label(r),
     }
-    return Table(
+    return TextTable(
         title="Runs",
         header=tuple(columns),
         rows=tuple(tuple(cell(record) for cell in columns.values()) for record in records),

@@ -15,13 +15,13 @@ from omegaconf import OmegaConf
 from dkl.config import compose_config, hashed, shipped
 from dkl.manifests import load
 from dkl.records import Record
+from dkl.reporting.boards.paper import paper_boards
 from dkl.reporting.figures import rows
 from dkl.reporting.figures.curves import robustness, training
 from dkl.reporting.figures.features import embedding, margin_differences
 from dkl.reporting.figures.model import class_accuracies, strip
 from dkl.reporting.figures.style import STYLE, WIDTH
 from dkl.reporting.figures.tradeoff import Point, tradeoff
-from dkl.reporting.paper import paper_boards
 from tests.reporting.factories import make_record
 from tests.reporting.figures.common import make_pictures, styled
 

@@ -1,0 +1,93 @@
+"""How strong the attack of each training epoch is: schedules as pure functions of progress, and the objective.
+
+The official code ramps eps linearly, eps_e = eps · e / E with epochs e from 1 to E. Its ``high`` budget was meant to
+take 2, 3, 4 and 5 steps in the four quarters of training, but overwritten ``if`` branches always leave 5 steps of
+eps_e / 2. ``official`` keeps that, ``as_intended`` does what was meant, ``low`` is the parser's default (2 steps of
+eps_e), ``fixed`` is PGD with the steps and relative step given.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from dkl.attacks.contexts import BatchNorm
+from dkl.errors import UserError
+from dkl.threat import Norm, parse_eps, parse_threat
+
+Rule = Callable[[float], tuple[int, float]]
+"""Share of training done in (0, 1] -> attack steps, and step size as a multiple of the epoch's eps."""
+
+
+def _as_intended(done: float) -> tuple[int, float]:
+    for share, steps, relative in ((0.25, 2, 1.0), (0.5, 3, 2 / 3), (0.75, 4, 0.5)):
+        if done <= share:
+            return steps, relative
+    return 5, 0.5
+
+
+RULES: dict[str, Rule] = {
+    "official": lambda done: (5, 0.5),
+    "as_intended": _as_intended,
+    "low": lambda done: (2, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class AttackBudget:
+    """One epoch's attack: radius and step size in [0, 1] pixel units, and the number of steps."""
+
+    eps: float
+    step_size: float
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingAttack:
+    """The attack of training: ``at(epoch, epochs)`` is its budget, ``objective`` the loss it raises.
+
+    ``objective`` is a pair loss of the natural and adversarial logits, or None for the cross-entropy with the labels
+    (Madry). ``sigma`` is the Gaussian start; None starts uniformly in the ball. ``schedule`` is a key of ``RULES``, or
+    ``"fixed"``, which wants ``steps`` and ``relative_step`` (a multiple of the epoch's eps). In L2 the schedules keep
+    their number of steps and take steps of 2·eps/steps, as TRADES does. ``ramp`` grows eps linearly over training.
+    ``batch_norm="batch"`` attacks with the batch's statistics, as DM-Improves-AT does. Raises UserError on values that
+    no attack could use.
+    """
+
+    eps: str | float
+    norm: Norm = "linf"
+    schedule: str = "official"
+    ramp: bool = True
+    sigma: float | None = 0.001
+    objective: Any = None
+    steps: int | None = None
+    relative_step: float | None = None
+    batch_norm: BatchNorm = "running"
+
+    def __post_init__(self) -> None:
+        parse_threat(self.norm, self.eps, "attack.")
+        if self.batch_norm not in get_args(BatchNorm):
+            raise UserError(
+                f"attack.batch_norm must be one of {', '.join(get_args(BatchNorm))}, not {self.batch_norm!r}"
+            )
+        if self.schedule == "fixed":
+            if self.steps is None or self.steps < 0 or self.relative_step is None or self.relative_step < 0:
+                raise UserError("attack.schedule=fixed needs attack.steps and attack.relative_step, both at least 0")
+        elif self.schedule not in RULES:
+            raise UserError(f"attack.schedule must be one of {', '.join(RULES)}, fixed; not {self.schedule!r}")
+        elif self.steps is not None or self.relative_step is not None:
+            raise UserError(f"attack.schedule={self.schedule} sets its own steps; use attack.schedule=fixed for yours")
+
+    def at(self, epoch: int, epochs: int) -> AttackBudget:
+        """The budget of ``epoch``, counted from 1, of ``epochs``."""
+        if not 1 <= epoch <= epochs:
+            raise ValueError(f"epoch {epoch} is not among 1 to {epochs}")
+        done = epoch / epochs
+        eps = parse_eps(self.eps) * (done if self.ramp else 1.0)
+        if self.schedule == "fixed":
+            assert self.steps is not None
+            assert self.relative_step is not None
+            return AttackBudget(eps, self.relative_step * eps, self.steps)
+        steps, relative = RULES[self.schedule](done)
+        if self.norm == "l2":
+            relative = 2 / steps
+        return AttackBudget(eps, relative * eps, steps)

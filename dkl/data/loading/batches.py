@@ -1,0 +1,136 @@
+"""Batches of images on a device, augmented, mixed with synthetic ones and shared among processes.
+
+CIFAR-sized sets live whole on the device as uint8. A batch with random crops is one gather from an unfolded view of
+the padded images, with no loop over samples, and costs as much as the bytes it moves.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from dkl.data.images.memory import Images
+from dkl.data.images.synthetic import Synthetic
+from dkl.data.loading.batch import Batch
+from dkl.data.loading.plan import Plan, Planner, SyntheticMixing
+from dkl.data.loading.prefetch import prefetch
+from dkl.data.loading.second_view import second_views
+from dkl.data.transforms.augment import Augment
+from dkl.errors import UserError
+
+
+class Batches:
+    """Batches of ``data`` on ``device``: in order, or shuffled and augmented by a draw that ``seed`` and epoch fix.
+
+    Process ``rank`` of ``world`` gets its share of each batch: together they are bit for bit the batches of one
+    process. ``workers`` processes prepare AutoAugment's second views. With ``synthetic``, ``fraction`` of each batch
+    is drawn from there, and an epoch is as many batches of full size as ``epoch_size`` images need (by default those
+    of ``data``).
+    """
+
+    def __init__(
+        self,
+        data: Images,
+        batch_size: int,
+        *,
+        device: torch.device | str = "cpu",
+        augment: Augment | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+        dtype: torch.dtype = torch.float32,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        synthetic: Synthetic | None = None,
+        fraction: float = 0.0,
+        epoch_size: int | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        self.augment = augment or Augment()
+        self.second = self.augment.second
+        self.augment.check(tuple(data.images.shape[1:]))
+        if self.augment.randaugment:
+            raise UserError(
+                "data.augment.randaugment changes images read from files (data=imagenet, imagefiles): set it to null; "
+                "data.augment.second_view=autoaugment changes images in memory"
+            )
+        self.plans = Planner(
+            count=len(data),
+            size=(data.images.shape[-2], data.images.shape[-1]),
+            batch_size=batch_size,
+            augment=self.augment,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            seed=seed,
+            rank=rank,
+            world=world,
+            mixing=_mix(synthetic, fraction, batch_size, epoch_size or len(data), self.augment)
+            if synthetic is not None
+            else None,
+            seeded=self.augment.second_view == "autoaugment",
+        )
+        self.dtype, self.memory_format = dtype, memory_format
+        self.data, self.synthetic, self.workers = data, synthetic, workers
+        self.labels = data.labels.to(device)
+        self.windows = self.augment.windows(data.images.to(device))
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    def epoch(self, epoch: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, on a GPU each prepared while the one before is used."""
+        if self.augment.second_view == "autoaugment":
+            return self._with_policy(epoch)
+        batches = (self._make(plan) for plan in self.plans.epoch(epoch))
+        return prefetch(batches) if self.labels.is_cuda else batches
+
+    def _with_policy(self, epoch: int) -> Iterator[Batch]:
+        plans, ahead = itertools.tee(self.plans.epoch(epoch))
+        for plan, view in zip(plans, second_views(self.data.images, self.augment, ahead, self.workers), strict=False):
+            yield self._make(plan, view.to(self.labels.device, non_blocking=True))
+
+    def _make(self, plan: Plan, second: Tensor | None = None) -> Batch:
+        """The batch of ``plan``; ``second`` is its second view where that is made elsewhere."""
+        if self.synthetic is not None:
+            windows, labels = self._gather(plan.chosen, self.synthetic)
+            index = torch.arange(len(labels), device=labels.device)
+        else:
+            index = plan.chosen.to(self.labels.device, non_blocking=True)
+            windows, labels = self.windows, self.labels[index]
+        images, views = self.augment.apply(windows, index, plan.draw), 1
+        if self.second and plan.second:
+            if second is None:
+                second = self.second.apply(windows, index, plan.second)
+            images, labels, views = torch.cat([images, second]), labels.repeat(2), 2
+        scaled = images.to(self.dtype, memory_format=self.memory_format).div_(255)
+        return Batch(scaled, labels, views, plan.first, plan.total, None if self.synthetic else index)
+
+    def _gather(self, index: Tensor, synthetic: Synthetic) -> tuple[Tensor, Tensor]:
+        """Windows and labels of the images at ``index``, the synthetic ones counted on from the real."""
+        device, pad, real = self.labels.device, self.augment.crop_padding, len(self.labels)
+        images = self.windows.new_empty((len(index), *self.windows.shape[1:2], *self.windows.shape[-2:]))
+        labels = self.labels.new_empty(len(index))
+        here, there = (index < real).nonzero().squeeze(1), (index >= real).nonzero().squeeze(1)
+        own = index[here].to(device)
+        images[here.to(device)], labels[here.to(device)] = self.windows[own, :, pad, pad], self.labels[own]
+        pixels, generated = synthetic.take(index[there] - real)
+        images[there.to(device)], labels[there.to(device)] = pixels.to(device), generated.to(device)
+        return self.augment.windows(images), labels
+
+
+def _mix(synthetic: Synthetic, fraction: float, batch_size: int, epoch_size: int, augment: Augment) -> SyntheticMixing:
+    """Raises UserError where a batch would be all real or all synthetic, or is to have second views or copies."""
+    generated = int(batch_size * fraction)
+    if not 0 < generated < batch_size:
+        raise UserError(
+            f"data.synthetic.fraction={fraction} makes {generated} of a batch of {batch_size} synthetic: choose a "
+            "fraction between 0 and 1 that leaves some of both, or a larger trainer.batch_size"
+        )
+    for key, value in (("second_view", augment.second_view), ("repeats", augment.repeats > 1 and augment.repeats)):
+        if value:
+            raise UserError(f"data.augment.{key}={value} does not go with data.synthetic.files: drop one of them")
+    return SyntheticMixing(synthetic=len(synthetic), generated=generated, batches=-(-epoch_size // batch_size))

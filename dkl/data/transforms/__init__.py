@@ -1,0 +1,1 @@
+"""Random changes of images: crops, flips, rotations and policies."""

@@ -1,0 +1,1 @@
+"""Runs attacks batch by batch and saves the progress after every batch."""

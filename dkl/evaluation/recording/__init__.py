@@ -1,0 +1,1 @@
+"""Turns a finished evaluation into a record with its provenance."""

@@ -1,0 +1,1 @@
+"""Records to boards: accuracy tables, leaderboards and the tables of the paper."""

@@ -1,0 +1,1 @@
+"""Tables of text as Markdown, CSV, LaTeX and HTML."""

@@ -1,0 +1,78 @@
+"""LBGAT (Cui et al. 2021): the boundary of a natural network, trained along, guides the robust one.
+
+    loss = MSE(adversarial logits, guide's natural logits) + CE(guide's natural logits, y)
+         + beta · KL(softmax(natural logits) ‖ softmax(adversarial logits))
+
+The MSE is the mean over all entries, and its gradient reaches both networks. The attack sees the robust network only.
+"""
+
+import math
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dkl.attacks import TrainingAttack, batch_statistics
+from dkl.data import Batch
+from dkl.errors import UserError
+from dkl.losses import KL
+from dkl.tasks.adversarial.awp import AWP
+from dkl.tasks.adversarial.base import AdversarialTraining, report
+from dkl.tasks.base import Output
+
+
+class LBGAT(AdversarialTraining):
+    """LBGAT of ``model`` beside the natural network ``guide``; ``beta``, officially 0 or 6, weights the KL.
+
+    ``guide`` takes the device and dtype of ``model``, stays in train mode and is trained by the same optimiser; its
+    parameters' names start with ``guide.``, its weights and buffers belong to the task's state. Natural images are
+    forwarded through ``model`` at ``beta=0`` too, for BatchNorm sees them in the official code. All views of an
+    image count alike. ``awp`` perturbs ``model`` alone.
+
+    On several processes the guide's BatchNorm keeps each process's own running statistics, unsynchronised, and the
+    first's are saved. Training never reads them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        attack: TrainingAttack | None,
+        *,
+        beta: float = 6.0,
+        awp: AWP | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not 0 <= beta < math.inf:
+            raise UserError(f"task.beta={beta} must be a number of at least 0")
+        super().__init__(model, attack, awp=awp, seed=seed)
+        parameter = next(model.parameters())
+        self.guide = guide.to(parameter.device, parameter.dtype).train()
+        self.kl = KL(weight=beta)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What the optimiser trains: both networks."""
+        return chain(self.model.named_parameters(), self.guide.named_parameters(prefix="guide"))
+
+    def _output(self, batch: Batch, adversarial_images: Tensor) -> Output:
+        adversarial = self.model(adversarial_images)
+        natural = self.model(batch.images)
+        guide = self.guide(batch.images)
+        loss = F.mse_loss(adversarial, guide) + F.cross_entropy(guide, batch.labels) + self.kl(natural, adversarial)
+        return report(loss, batch, adversarial_images, natural=natural, adversarial=adversarial, guide=guide)
+
+    def _ascent(self, batch: Batch, adversarial_images: Tensor) -> Tensor:
+        """The loss that AWP raises, with the guide's BatchNorm left alone."""
+        with batch_statistics(self.guide):
+            return super()._ascent(batch, adversarial_images)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The guide, and the state of the attack's noise."""
+        return super().state_dict() | {"guide": self.guide.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back the guide, and the state of the attack's noise."""
+        super().load_state_dict(state)
+        self.guide.load_state_dict(state["guide"])

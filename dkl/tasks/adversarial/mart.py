@@ -1,0 +1,74 @@
+"""MART (Wang et al. 2020): a boosted cross-entropy, and KL that counts by how unsure the natural prediction is.
+
+With p = softmax(natural logits), q = softmax(adversarial logits) and k the most probable class of q other than y:
+
+    loss = mean_i [ −log q_y − log(1.0001 − q_k + 1e-12) ]
+         + beta · mean_i [ KL(p ‖ q + 1e-12) · (1.0000001 − p_y) ]
+
+Constants are the official code's. 1 − q_k and 1 − p_y are sums of the other probabilities, without cancellation. The
+gradient passes through both logits and through the weight 1 − p_y.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dkl.attacks import TrainingAttack
+from dkl.data import Batch
+from dkl.errors import UserError
+from dkl.tasks.adversarial.awp import AWP
+from dkl.tasks.adversarial.base import AdversarialTraining, report
+from dkl.tasks.base import Output
+
+TINY = 1e-12
+
+
+def _rest(probabilities: Tensor, index: Tensor) -> Tensor:
+    """1 − p at ``index[B]`` of ``probabilities[B, C]``, as the sum of all others."""
+    return probabilities.scatter(-1, index.unsqueeze(-1), 0.0).sum(-1)
+
+
+def boosted_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean of −log q_y − log(1.0001 − q_k + 1e-12) over ``logits[B, C]``, q_k the largest but ``labels[B]``'s."""
+    rival = logits.detach().scatter(-1, labels.unsqueeze(-1), -math.inf).argmax(-1)
+    return F.cross_entropy(logits, labels) - (_rest(logits.softmax(-1), rival) + 1e-4 + TINY).log().mean()
+
+
+def mart_loss(natural: Tensor, adversarial: Tensor, labels: Tensor, *, beta: float = 6.0) -> Tensor:
+    """The loss of MART of both logits ``[B, C]``, a scalar in at least float32; see the module for the equation."""
+    dtype = torch.promote_types(torch.promote_types(natural.dtype, adversarial.dtype), torch.float32)
+    natural, adversarial = natural.to(dtype), adversarial.to(dtype)
+    p, log_p, log_q = natural.softmax(-1), natural.log_softmax(-1), (adversarial.softmax(-1) + TINY).log()
+    divergence = (p * (log_p - log_q)).sum(-1)
+    robust = (divergence * (_rest(p, labels) + 1e-7)).mean()
+    return boosted_cross_entropy(adversarial, labels) + beta * robust
+
+
+class MART(AdversarialTraining):
+    """MART of ``model`` on images that ``attack`` makes; ``beta`` weights the KL (lambda in the paper).
+
+    Natural images are forwarded before the adversarial ones. All views of an image count alike. ``seed`` fixes the
+    attack's noise, whose state is the task's.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        attack: TrainingAttack | None,
+        *,
+        beta: float = 6.0,
+        awp: AWP | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not 0 <= beta < math.inf:
+            raise UserError(f"task.beta={beta} must be a number of at least 0")
+        super().__init__(model, attack, awp=awp, seed=seed)
+        self.beta = beta
+
+    def _output(self, batch: Batch, adversarial_images: Tensor) -> Output:
+        natural = self.model(batch.images)
+        adversarial = self.model(adversarial_images)
+        loss = mart_loss(natural, adversarial, batch.labels, beta=self.beta)
+        return report(loss, batch, adversarial_images, natural=natural, adversarial=adversarial)

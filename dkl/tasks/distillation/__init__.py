@@ -1,0 +1,1 @@
+"""Training a student on the predictions or features of a teacher."""

@@ -1,0 +1,1 @@
+"""Independent oracles: the official code written down again, without using dkl."""
