@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from dkl.assembly import build_model, load_data
 from dkl.data import ImageSet
 from dkl.errors import UserError
-from dkl.evaluation.attacking.suites import check_classes
-from dkl.evaluation.recording.provenance import weights_sha256
+from dkl.evaluation.robustness.suites import check_classes
 from dkl.evaluation.subject import Protocol, Subject, foreign, own_run, protocol_of
+from dkl.evaluation.weights import weights_sha256
 from dkl.files import digest
 from dkl.models import load_checkpoint
 

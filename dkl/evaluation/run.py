@@ -14,13 +14,13 @@ from dkl.attacks import frozen_eval
 from dkl.console import say
 from dkl.distributed import gather, group, launch, launched, local_device, rank, world
 from dkl.errors import UserError
-from dkl.evaluation.attacking import checks
-from dkl.evaluation.attacking.attack_loop import run_attacks, scaled
-from dkl.evaluation.attacking.progress import State
-from dkl.evaluation.attacking.suites import make_attacks
 from dkl.evaluation.job import EvaluationJob, prepare
-from dkl.evaluation.recording.logger_report import logged
-from dkl.evaluation.recording.make_record import make_record, summary
+from dkl.evaluation.outputs.logger_report import logged
+from dkl.evaluation.outputs.make_record import make_record, summary
+from dkl.evaluation.robustness import checks
+from dkl.evaluation.robustness.attack_loop import run_attacks, scaled
+from dkl.evaluation.robustness.progress import State
+from dkl.evaluation.robustness.suites import make_attacks
 from dkl.files import locked
 
 

@@ -3,9 +3,14 @@
 Beside them stands what the field reports: the highest test accuracy of any epoch.
 """
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 from dkl import checkpoint
 from dkl.errors import UserError
@@ -63,3 +68,13 @@ def choose_weights(folder: Path, content: dict[str, Any], asked: str | None) -> 
     if asked == "average" or (asked is None and has["average"]):
         return Weights(last, "average", f"average at epoch {epoch}", averaged=True)
     return Weights(last, "model", f"last epoch {epoch}")
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """Hash of names, shapes and values, in hex: the same weights have the same, whatever file holds them."""
+    content = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        content.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        content.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from dkl.config import compose_config
 from dkl.data import Augment, Batches, digits
-from dkl.evaluation.attacking.attack_loop import run_attacks
-from dkl.evaluation.attacking.progress import State
-from dkl.evaluation.attacking.suites import make_attacks
+from dkl.evaluation.robustness.attack_loop import run_attacks
+from dkl.evaluation.robustness.progress import State
+from dkl.evaluation.robustness.suites import make_attacks
 from dkl.models import create_model
 from dkl.records import Flags, Record, load, load_flags
 from dkl.training import train

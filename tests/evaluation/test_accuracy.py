@@ -15,10 +15,10 @@ from dkl import checkpoint
 from dkl.assembly import load_data
 from dkl.cli import main
 from dkl.config import compose_config
-from dkl.evaluation.attacking import checks
-from dkl.evaluation.attacking.attack_loop import run_attacks
-from dkl.evaluation.attacking.progress import State, save
-from dkl.evaluation.recording.long_tail import per_shot
+from dkl.evaluation.outputs.long_tail import per_shot
+from dkl.evaluation.robustness import checks
+from dkl.evaluation.robustness.attack_loop import run_attacks
+from dkl.evaluation.robustness.progress import State, save
 from dkl.evaluation.weights import best_epoch
 from dkl.records import Record, load_all
 from dkl.tasks.accuracy import top1, top5

@@ -12,7 +12,7 @@ from dkl.assembly import build_model, load_data
 from dkl.config import compose_config
 from dkl.errors import UserError
 from dkl.evaluation import collect_pictures
-from dkl.evaluation.recording.pictures import choose
+from dkl.evaluation.outputs.pictures import choose
 from dkl.reporting.figures.pictures import ABOUT, ARRAYS, read
 from tests.evaluation.common import tiny_run
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from dkl.cli import main
 from dkl.distributed import gather, launch, rank
 from dkl.errors import UserError
-from dkl.evaluation.attacking.attack_loop import run_attacks
-from dkl.evaluation.attacking.progress import AttackProgress, State, load, merge, save
-from dkl.evaluation.attacking.suites import make_attacks
+from dkl.evaluation.robustness.attack_loop import run_attacks
+from dkl.evaluation.robustness.progress import AttackProgress, State, load, merge, save
+from dkl.evaluation.robustness.suites import make_attacks
 from dkl.records import load_all
 from tests.evaluation.common import CPU, attack, only_record, some_digits, tiny_run, trained
 

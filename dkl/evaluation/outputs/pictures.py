@@ -29,7 +29,7 @@ from dkl.assembly import pick_device
 from dkl.attacks import frozen_eval, margin, named_attack
 from dkl.console import bar, say
 from dkl.errors import UserError
-from dkl.evaluation.attacking.attack_loop import scaled
+from dkl.evaluation.robustness.attack_loop import scaled
 from dkl.evaluation.job import EvaluationJob, prepare
 from dkl.files import write_atomically
 from dkl.models.features import forward_with_features

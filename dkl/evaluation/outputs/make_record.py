@@ -5,11 +5,11 @@ from statistics import median
 
 import torch
 
-from dkl.evaluation.attacking.progress import AttackProgress, State
-from dkl.evaluation.attacking.suites import PACKAGE_NORMS
+from dkl.evaluation.robustness.progress import AttackProgress, State
+from dkl.evaluation.robustness.suites import PACKAGE_NORMS
 from dkl.evaluation.job import EvaluationJob
-from dkl.evaluation.recording import provenance
-from dkl.evaluation.recording.long_tail import per_shot
+from dkl.evaluation.outputs import provenance
+from dkl.evaluation.outputs.long_tail import per_shot
 from dkl.evaluation.subject import Subject
 from dkl.records import AttackResult, Record
 

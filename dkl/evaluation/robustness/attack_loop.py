@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from dkl.attacks import Perturb, frozen_eval
 from dkl.console import Bar, bar
 from dkl.distributed import gather, rank, world
-from dkl.evaluation.attacking.progress import AttackProgress, Bools, State, load, merge, save
-from dkl.evaluation.attacking.suites import passes
+from dkl.evaluation.robustness.progress import AttackProgress, Bools, State, load, merge, save
+from dkl.evaluation.robustness.suites import passes
 from dkl.tasks.accuracy import top1, top5
 
 Judge = Callable[[Tensor, Tensor], Tensor]

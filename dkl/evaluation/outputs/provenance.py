@@ -1,30 +1,17 @@
 """What a record says of where its figures come from: weights, software, hardware, commit."""
 
-import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dkl.distributed import world
 
 PACKAGES = ("dkl", "torch", "torchvision", "timm", "numpy", "pyautoattack")
-
-
-def weights_sha256(state: Mapping[str, Tensor]) -> str:
-    """Hash of names, shapes and values, in hex: the same weights have the same, whatever file holds them."""
-    content = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        content.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        content.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return content.hexdigest()
 
 
 def versions() -> dict[str, str]:

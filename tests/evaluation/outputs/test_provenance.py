@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dkl.evaluation.recording import provenance
+from dkl.evaluation.outputs import provenance
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -14,7 +14,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_the_commit_and_whether_the_code_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "dkl" / "evaluation" / "provenance.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "dkl" / "evaluation" / "outputs" / "provenance.py"))
     assert provenance.git_commit() is None
     git(tmp_path, "init", "-q")
     for name in ("code.py", "results/table.md"):

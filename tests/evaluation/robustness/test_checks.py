@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from dkl.errors import UserError
-from dkl.evaluation.attacking.attack_loop import run_attacks
-from dkl.evaluation.attacking.checks import square_found_more, suspicious
-from dkl.evaluation.attacking.suites import check_classes, make_attacks
+from dkl.evaluation.robustness.attack_loop import run_attacks
+from dkl.evaluation.robustness.checks import square_found_more, suspicious
+from dkl.evaluation.robustness.suites import check_classes, make_attacks
 from dkl.threat import AUTOATTACK, SUITES, parse_attacks, parse_steps
 from tests.evaluation.common import CPU, attack, some_digits, trained
 

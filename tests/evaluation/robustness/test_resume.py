@@ -14,9 +14,9 @@ import pytest
 from torch import Tensor
 
 from dkl.config import compose_config
-from dkl.evaluation.attacking.attack_loop import run_attacks
-from dkl.evaluation.attacking.progress import State, load
-from dkl.evaluation.attacking.suites import make_attacks
+from dkl.evaluation.robustness.attack_loop import run_attacks
+from dkl.evaluation.robustness.progress import State, load
+from dkl.evaluation.robustness.suites import make_attacks
 from dkl.records import load_all, load_flags
 from dkl.training import train
 from tests.evaluation.common import CPU, attack, some_digits, trained

@@ -10,7 +10,7 @@ import pytest
 
 from dkl.config import compose_config
 from dkl.evaluation import evaluate
-from dkl.evaluation.recording.pictures import collect
+from dkl.evaluation.outputs.pictures import collect
 from tests.evaluation.common import only_record, tiny_run
 from tests.wandb_log import OFFLINE, apart, config, history, inspect, runs
 
@@ -89,7 +89,7 @@ def test_one_that_fails_is_told_as_failed_and_later_whole(
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dkl.evaluation.recording.logger_report._figures", fails)  # the record is written by then
+        patch.setattr("dkl.evaluation.outputs.logger_report._figures", fails)  # the record is written by then
         with pytest.raises(OSError, match="disk full"):
             evaluate(asked(run, tmp_path, "n=15"))
     failed = newest(run)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dkl.evaluation.attacking.attack_loop import run_attacks
-from dkl.evaluation.attacking.suites import make_attacks
+from dkl.evaluation.robustness.attack_loop import run_attacks
+from dkl.evaluation.robustness.suites import make_attacks
 from dkl.threat import Norm
 from tests.evaluation.common import CPU
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pyautoattack import AutoAttack
 
-from dkl.evaluation.attacking.attack_loop import run_attacks
-from dkl.evaluation.attacking.suites import make_attacks
+from dkl.evaluation.robustness.attack_loop import run_attacks
+from dkl.evaluation.robustness.suites import make_attacks
 from dkl.threat import AUTOATTACK, Norm
 from tests.evaluation.common import CPU, some_digits, trained
 
