@@ -119,4 +119,4 @@ def test_drop_ins_soften_their_cross_entropy() -> None:
     gkl = GKLLoss(10, gamma=0.3, ce_temperature=4, **SCALES)
     torch.testing.assert_close(ikl(t, s, target), official_ikl(t, s, uniform, temperature=4.0))
     torch.testing.assert_close(gkl(t, s, target), official_gkl(t, s, uniform, temperature=4.0, gamma=0.3))
-    assert (ikl.temperature, gkl.temperature) == (4.0, 1.0)
+    assert (ikl.prior_temperature, gkl.prior_temperature) == (4.0, 1.0)

@@ -59,9 +59,9 @@ def test_a_pair_has_the_papers_weights(pair: tuple) -> None:
     assert tasks == {"kd": (0.1, 0), "dkd": (1, 20), "ikl": (1, 20), "gkl": (1, 20)}
     assert (kd.weight, kd.logit_temperature, dkd.alpha, dkd.beta, dkd.logit_temperature) == (0.9, 4, 1, beta, 4)
     assert (ikl.ce_weight, ikl.wmse_weight) == v1
-    assert (ikl.temperature, ikl.sample_temperature, ikl.weighting) == (4, 100, "sample")
+    assert (ikl.ce_temperature, ikl.sample_temperature, ikl.weighting) == (4, 100, "sample")
     assert (gkl.ce_weight, gkl.wmse_weight, gkl.gamma, gkl.weighting == "class") == v2
-    assert (gkl.temperature, gkl.sample_temperature, cfgs["gkl"].task.prior_temperature) == (4, 4, 4)
+    assert (gkl.ce_temperature, gkl.sample_temperature, cfgs["gkl"].task.prior_temperature) == (4, 4, 4)
     alone = compose_config("train", STUDENTS[f"{table}/{student}-alone"].train)
     assert (alone.model.name, alone.optimizer.lr, alone.loss) == (f"cifar_{student}", lr, {})
 
