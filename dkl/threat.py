@@ -1,9 +1,10 @@
-"""Names of threat models and attacks: radii, norms, and the suites an evaluation is made of. No torch here."""
+"""Names of threat models and attacks: norms, radii and attack suites. Does not import torch."""
 
 import math
 import re
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Literal
 
 from dkl.errors import UserError
 
@@ -20,16 +21,19 @@ SUITES: dict[str, tuple[str, ...]] = {
     "pgd": ("pgd-20",),
     "none": (),
 }
-"""``standard`` is AutoAttack. ``fast`` is its first two attacks, and is not called AutoAttack anywhere.
+"""Suite name -> attacks. ``standard`` is AutoAttack. ``fast`` is its first two attacks and is never called AutoAttack.
 
-``none`` measures accuracy on the images as they are, and nothing else.
+``none`` measures clean accuracy only.
 """
 
 _STEPPED = re.compile(r"(pgd|cw)-([1-9]\d*)")
 
 
 def parse_eps(eps: str | float) -> float:
-    """A perturbation radius in pixel units: a number, or a fraction written ``8/255``. Raises UserError."""
+    """Parse a perturbation radius in pixel units: a number, or a fraction such as ``8/255``.
+
+    Raises UserError if it is neither, or not finite.
+    """
     try:
         value = float(Fraction(eps.replace(" ", ""))) if isinstance(eps, str) else float(eps)
     except (TypeError, ValueError, OverflowError, ZeroDivisionError):
@@ -40,27 +44,30 @@ def parse_eps(eps: str | float) -> float:
 
 
 def parse_threat(norm: str, eps: str | float, key: str = "") -> float:
-    """The radius of a threat model; ``key`` is the configuration's path to it. Raises UserError on one of no sense."""
+    """Check a threat model and return its radius. ``key`` prefixes the configuration keys in error messages.
+
+    Raises UserError if the norm is unknown, or the radius is negative or exceeds 1 for Linf.
+    """
     if norm not in NORMS:
         raise UserError(f"{key}norm must be one of {', '.join(NORMS)}, not {norm!r}")
     value = parse_eps(eps)
     if value < 0:
-        raise UserError(f"{key}eps={eps} is negative: it is a radius in pixel units, such as 8/255")
+        raise UserError(f"{key}eps={eps} is negative: give a radius in pixel units, such as 8/255")
     if norm == "linf" and value > 1:
-        raise UserError(f"{key}eps={eps} is outside [0, 1]: images are in [0, 1], write 8/255 for 8 grey levels")
+        raise UserError(f"{key}eps={eps} is outside [0, 1]: images are in [0, 1], write 8/255 for 8 gray levels")
     return value
 
 
 def parse_steps(name: str) -> tuple[str, int] | None:
-    """Objective and K of an attack named ``pgd-K`` or ``cw-K``; None for any other name."""
+    """Split an attack name ``pgd-K`` or ``cw-K`` into objective and K; return None for any other name."""
     found = _STEPPED.fullmatch(name)
     return (found[1], int(found[2])) if found else None
 
 
-def parse_attacks(attacks: Any) -> list[str]:
-    """Attack names of a suite's name, one attack's name, or a list of names. Raises UserError, with the choices.
+def parse_attacks(attacks: str | Sequence[object]) -> list[str]:
+    """Resolve a suite name, an attack name or a list of attack names to a list of attack names.
 
-    Only the suite ``none`` has no attacks: an empty list is a mistake.
+    Raises UserError if a name is unknown or repeated, or the list is empty. Only the suite ``none`` has no attacks.
     """
     if isinstance(attacks, str) and attacks in SUITES:
         return list(SUITES[attacks])

@@ -77,7 +77,7 @@ def _run(job: EvaluationJob, cfg: DictConfig) -> None:
     warnings = _suspicious(job, images, device) if protocol.attacks and rank() == 0 else []
     state = _attack(job, images, device)
     if protocol.attacks:
-        more = checks.square_found_more({name: float(state[name].flags.mean()) for name in protocol.attacks})
+        more = checks.square_warnings({name: float(state[name].flags.mean()) for name in protocol.attacks})
         warnings += _warned(more)
     if rank() == 0:
         record = make_record(job, state, additional_data=cfg.additional_data, device=device, warnings=warnings)
@@ -97,7 +97,7 @@ def _suspicious(job: EvaluationJob, images: Tensor, device: torch.device) -> lis
     """What AutoAttack's checks say of the model on the first batch."""
     first = slice(0, job.protocol.batch_size)
     with frozen_eval(job.model):
-        found = checks.suspicious(job.model, scaled(images[first]).to(device), job.test.labels[first].to(device))
+        found = checks.model_warnings(job.model, scaled(images[first]).to(device), job.test.labels[first].to(device))
     return _warned(found)
 
 

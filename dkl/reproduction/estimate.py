@@ -15,16 +15,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dkl.assembly import build_model, load_data, pick_device
+from dkl.evaluation.robustness.suites import attack_cost
 from dkl.manifests import ManifestJob
 from dkl.models import create_model
 from dkl.reproduction.progress import JobProgress
-from dkl.threat import parse_attacks, parse_steps
+from dkl.threat import parse_attacks
 
 H100 = 180e12
 """Operations a second of one NVIDIA H100: 36 % of its dense peak in TF32, an assumption for budgets that need one."""
-
-PASSES = {"apgd-ce": 300, "apgd-t": 2700, "fab-t": 5400, "square": 5000}
-"""Forward passes of AutoAttack's attacks for an image that withstands them."""
 
 WITHSTAND = 0.4
 """Share of test images that attacks have to go on with; an assumption."""
@@ -81,7 +79,7 @@ def operations(job: ManifestJob, cfg: DictConfig, standing: JobProgress) -> floa
     evaluations = 0.0
     for overrides in job.evaluations[standing.records :]:
         attacks = parse_attacks(OmegaConf.from_dotlist(list(overrides)).get("attacks", cfg.evaluation.attacks))
-        each = sum(PASSES.get(name) or 3 * (parse_steps(name) or ("", 20))[1] for name in attacks)
+        each = sum(attack_cost(name, cfg.data.num_classes).passes for name in attacks)
         evaluations += (1 + WITHSTAND * each) * (cfg.evaluation.n or testing) * forward
     return epochs * (training * image + testing * forward) + evaluations
 

@@ -97,8 +97,8 @@ def test_a_run_is_evaluated_without_attacks(run: Path, tmp_path: Path, monkeypat
     def never(*args: object) -> list[str]:
         raise AssertionError("AutoAttack's checks ran")
 
-    monkeypatch.setattr(checks, "suspicious", never)
-    monkeypatch.setattr(checks, "square_found_more", never)
+    monkeypatch.setattr(checks, "model_warnings", never)
+    monkeypatch.setattr(checks, "square_warnings", never)
     record, flags = evaluate(run, tmp_path)  # as the run's evaluation.attacks says
     assert (record.attacks, record.robust, record.per_attack) == ([], None, {})
     assert (record.eps, record.eps_text, record.n, record.weights) == (0, "0", 40, "last epoch 2")

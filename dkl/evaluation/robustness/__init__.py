@@ -1,1 +1,1 @@
-"""Runs attacks batch by batch and saves the progress after every batch."""
+"""Which images a model classifies correctly, clean and under attack: the attacks by name, and a resumable loop."""

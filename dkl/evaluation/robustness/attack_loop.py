@@ -1,11 +1,12 @@
-"""First as they are, then attack after attack on the points still standing, batch by batch, saved after every batch.
+"""The evaluation loop: clean accuracy first, then each attack on the images still classified correctly.
 
-The order is AutoAttack's: an attack sees only images that every attack before it left correctly classified, cut into
-batches anew at its start, each batch attacked from a freshly seeded generator. A killed evaluation goes on with the
-batches that are left and ends with the flags of one never killed, which are those of the package called directly.
+The order is AutoAttack's. An attack sees only the images that all earlier attacks left correctly classified. They are
+cut into batches when the attack starts, and every batch is attacked from a freshly seeded generator. The flags equal
+those of the package called directly.
 
-Several processes share the batches of an attack and tell each other what fell before the next one is cut, so their
-number changes neither batches nor seeds nor flags.
+The progress is saved after every batch. A killed evaluation continues with the next batch and ends with the same flags
+as an uninterrupted one. Several processes share the batches of an attack and exchange their results before the next
+attack starts, so the number of processes changes neither batches nor seeds nor flags.
 """
 
 import time
@@ -22,16 +23,16 @@ from dkl.attacks import Perturb, frozen_eval
 from dkl.console import Bar, bar
 from dkl.distributed import gather, rank, world
 from dkl.evaluation.robustness.progress import AttackProgress, Bools, State, load, merge, save
-from dkl.evaluation.robustness.suites import passes
+from dkl.evaluation.robustness.suites import attack_cost
 from dkl.tasks.accuracy import top1, top5
 
-Judge = Callable[[Tensor, Tensor], Tensor]
-"""From ``logits[B, C]`` and ``labels[B]`` to bool ``[B]``: which images stand."""
+IsCorrect = Callable[[Tensor, Tensor], Tensor]
+"""Maps ``logits[B, C]`` and ``labels[B]`` to bool ``[B]``: which images count as correctly classified."""
 
 
 @contextmanager
-def _counted(model: nn.Module, progress: Bar) -> Iterator[None]:
-    """Every forward pass of ``model`` inside is a step of ``progress``."""
+def _count_forward_passes(model: nn.Module, progress: Bar) -> Iterator[None]:
+    """Advance ``progress`` by one step for every forward pass of ``model``."""
     handle = model.register_forward_hook(lambda module, inputs, output: progress.advance())
     try:
         yield
@@ -40,13 +41,13 @@ def _counted(model: nn.Module, progress: Bar) -> Iterator[None]:
 
 
 def scaled(images: Tensor) -> Tensor:
-    """``images`` in [0, 1]: uint8 ones divided by 255, on the device they are on; others are so already."""
+    """Convert uint8 ``images`` to floats in [0, 1]; return float images unchanged."""
     return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
 @dataclass
 class _Evaluation:
-    """The images under attack, in [0, 1] or bytes, and where this process is with them."""
+    """The images, uint8 or in [0, 1], and the progress of this process."""
 
     model: nn.Module
     images: Tensor
@@ -56,37 +57,42 @@ class _Evaluation:
     folder: Path
     state: State
 
-    def attack(self, judges: Mapping[str, Judge], perturb: Perturb, start: Bools, cost: int) -> Bools:
-        """Flags of the first of ``judges`` on the points of ``start`` after ``perturb``, as each judge sees the logits.
+    def attack(self, criteria: Mapping[str, IsCorrect], perturb: Perturb, correct: Bools, passes: int) -> Bools:
+        """Attack the images that are still ``correct[N]``; return which are correct afterwards by the first criterion.
 
-        This process does its share of the batches that are left; ``cost`` is about how many passes a batch takes.
+        Each of ``criteria`` judges the same logits and has its own entry in the state. This process attacks its share
+        of the unfinished batches. ``passes`` is the approximate number of forward passes per batch.
         """
-        batches = torch.from_numpy(start).nonzero().squeeze(1).split(self.batch_size) if start.any() else ()
-        for judge in judges:
-            self.state.setdefault(judge, AttackProgress(start.copy(), np.full(len(batches), np.nan)))
-        name = next(iter(judges))
-        standing = self.state[name]
-        done = np.logical_and.reduce([self.state[judge].done for judge in judges])
-        mine = np.flatnonzero(~done)[rank() :: world()]
+        # The batches depend only on the finished attacks before this one, so a resumed run cuts the same batches.
+        batches = torch.from_numpy(correct).nonzero().squeeze(1).split(self.batch_size) if correct.any() else ()
+        for name in criteria:
+            self.state.setdefault(name, AttackProgress(correct.copy(), np.full(len(batches), np.nan)))
+        # A batch is done only if every criterion has judged it: older states have "clean" without "top5".
+        done = np.logical_and.reduce([self.state[name].done for name in criteria])
+        own_batches = np.flatnonzero(~done)[rank() :: world()]
+        first = next(iter(criteria))
         finished = int(done.sum())
-        total, reached = cost * (finished + len(mine)), cost * finished
-        with bar(name, total, reached) as progress, _counted(self.model, progress):
-            for count, number in enumerate(mine, finished + 1):
-                self._batch(judges, perturb, batches[number], number)
-                share = f"process 1 of {world()}" if world() > 1 else f"{standing.flags.mean():.2%} standing"
-                progress.reach(cost * count, share)
-        self.state |= merge(gather({judge: self.state[judge] for judge in judges}))
-        return self.state[name].flags
+        total, reached = passes * (finished + len(own_batches)), passes * finished
+        with bar(first, total, reached) as progress, _count_forward_passes(self.model, progress):
+            for count, number in enumerate(own_batches, finished + 1):
+                self._attack_batch(criteria, perturb, batches[number], number)
+                # One of several processes knows only its own share, so its percentage would mislead.
+                share = f"{self.state[first].flags.mean():.2%} still correct"
+                progress.reach(passes * count, f"process 1 of {world()}" if world() > 1 else share)
+        # The next attack's batches are cut from the flags of all processes.
+        self.state |= merge(gather({name: self.state[name] for name in criteria}))
+        return self.state[first].flags
 
-    def _batch(self, judges: Mapping[str, Judge], perturb: Perturb, chosen: Tensor, number: int) -> None:
-        """Attack the images ``chosen``, and keep what became of them on disk."""
+    def _attack_batch(self, criteria: Mapping[str, IsCorrect], perturb: Perturb, chosen: Tensor, number: int) -> None:
+        """Attack the images with indices ``chosen`` and save the result."""
         started = time.perf_counter()
         x, y = scaled(self.images[chosen]).to(self.device), self.labels[chosen].to(self.device)
         logits = self.model(perturb(x, y))
-        found = {name: judge(logits, y).cpu().numpy() for name, judge in judges.items()}
+        found = {name: is_correct(logits, y).cpu().numpy() for name, is_correct in criteria.items()}
         for name, flags in found.items():
             self.state[name].flags[chosen.numpy()] = flags
             self.state[name].seconds[number] = time.perf_counter() - started
+        # Every process writes only its own file, so no batch is lost to a concurrent write and no lock is needed.
         save(self.state, self.folder / f"{rank()}.npz")
 
 
@@ -103,17 +109,20 @@ def run_attacks(
     num_classes: int = 10,
     top_five: bool = False,
 ) -> State:
-    """Where ``clean`` and all ``attacks`` left ``images[N, C, H, W]``, uint8 or in [0, 1], resumed from ``folder``.
+    """Evaluate ``images[N, C, H, W]`` (uint8 or in [0, 1]) clean and under each attack; resume from ``folder``.
 
-    With ``top_five``, ``top5`` says for which of them, as they are, the label is among the five likeliest classes.
-    Every process of the group, where there is one, calls this alike and gets the same. Seconds of a batch are those of
-    the process that did it; their sum is what one process would have taken, not the time that passed.
+    Returns one entry for ``clean``, one per attack and, with ``top_five``, ``top5``: whether the label is among the
+    five most likely classes of the clean image. All processes of a group call this with the same arguments and get the
+    same result. A batch's seconds are those of the process that computed it, so their sum is the time that one process
+    would need, not the elapsed time.
     """
-    state = merge(gather(load(folder)))  # all have read before any writes
+    # No process writes before all have read: gather waits for every process.
+    state = merge(gather(load(folder)))
     evaluation = _Evaluation(model, images, labels, batch_size, device, folder, state)
-    natural: dict[str, Judge] = {"clean": top1, "top5": top5} if top_five else {"clean": top1}
+    clean: dict[str, IsCorrect] = {"clean": top1, "top5": top5} if top_five else {"clean": top1}
     with frozen_eval(model):
-        flags = evaluation.attack(natural, lambda x, y: x, np.ones(len(labels), dtype=np.bool_), 1)
+        correct = evaluation.attack(clean, lambda x, y: x, np.ones(len(labels), dtype=np.bool_), 1)
         for name, perturb in attacks.items():
-            flags = evaluation.attack({name: top1}, perturb, flags, passes(name, num_classes))
-    return {name: state[name] for name in (*natural, *attacks)}
+            passes = attack_cost(name, num_classes).forward + 1  # one more to classify the adversarial images
+            correct = evaluation.attack({name: top1}, perturb, correct, passes)
+    return {name: state[name] for name in (*clean, *attacks)}

@@ -1,4 +1,4 @@
-"""AutoAttack's own checks for models that it cannot judge, as plain warnings."""
+"""AutoAttack's own checks for models whose robustness it overestimates, returned as warnings."""
 
 import warnings
 
@@ -8,10 +8,11 @@ from pyautoattack import checks
 from torch import Tensor, nn
 
 
-def suspicious(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
-    """What AutoAttack's checks say of ``model`` on one batch: randomised, not logits, zero gradients.
+def model_warnings(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
+    """Check ``model`` on one batch ``x[B, ...]``, ``y[B]`` and return one warning per problem.
 
-    An empty list is a clean bill. The checks are the package's, thresholds included.
+    The problems are random outputs, probabilities instead of logits, and zero gradients. Checks and thresholds are the
+    package's.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -24,8 +25,11 @@ def suspicious(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
     return [str(item.message) for item in caught]
 
 
-def square_found_more(accuracies: dict[str, float]) -> list[str]:
-    """The package's warning where Square, a black-box attack, fooled points that gradients did not."""
+def square_warnings(accuracies: dict[str, float]) -> list[str]:
+    """Return the package's warning if Square, a black-box attack, lowers the accuracy below the gradient attacks'.
+
+    This is a sign of masked gradients. ``accuracies`` maps each attack to the accuracy after it.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         checks.check_square_sr(accuracies)

@@ -1,8 +1,8 @@
-"""Where an evaluation is, on disk: which images still stand, and which batches of which attack are done.
+"""The saved progress of an evaluation: which images are still correct, and which batches of which attack are done.
 
-Every process writes a file of its own. All of them together, of however many processes, are the state: an image stands
-where no file says it fell, and a batch is done where one says so. Each is true for good, so files of an evaluation that
-was stopped stay right beside those of the one that goes on, whatever its number of processes.
+Every process writes its own file. The state is the union of all files, however many processes wrote them: an image is
+correct if no file has it as misclassified, and a batch is done if any file has it as done. Both facts are final. Files
+of a stopped evaluation therefore stay valid beside those of its continuation, even with another number of processes.
 """
 
 import io
@@ -22,7 +22,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class AttackProgress:
-    """One attack: ``flags[n]`` of what stands, and the ``seconds[batches]`` it took, NaN where a batch is to do."""
+    """The progress of one attack: ``flags[N]`` of correct images and ``seconds[batches]``, NaN if not done yet."""
 
     flags: Bools
     seconds: NDArray[np.float64]
@@ -33,27 +33,28 @@ class AttackProgress:
         return ~np.isnan(self.seconds)
 
     def __and__(self, other: "AttackProgress") -> "AttackProgress":
-        """What two processes, or an earlier and this one, know together."""
+        """Combine the progress of two processes, or of an earlier and a later one."""
+        # fmax ignores NaN, so a batch that one of the two finished is done.
         return AttackProgress(self.flags & other.flags, np.fmax(self.seconds, other.seconds))
 
 
 State = dict[str, AttackProgress]
-"""Attack -> where it is, in the order of the attacks; ``clean`` is the first."""
+"""Maps each attack to its progress, in the order of the attacks; ``clean`` is the first."""
 
 
 def merge(states: Iterable[State]) -> State:
-    """What all ``states`` know together."""
+    """Combine the states of several processes or files."""
 
-    def both(one: State, other: State) -> State:
+    def combine(one: State, other: State) -> State:
         return one | {name: one[name] & new if name in one else new for name, new in other.items()}
 
-    return reduce(both, states, {})
+    return reduce(combine, states, {})
 
 
 def save(state: State, path: Path) -> None:
-    """Write ``state`` atomically, flags as they are."""
-    arrays: dict[str, Any] = {f"flags/{name}": standing.flags for name, standing in state.items()}
-    arrays |= {f"seconds/{name}": standing.seconds for name, standing in state.items()}
+    """Write ``state`` to ``path`` atomically."""
+    arrays: dict[str, Any] = {f"flags/{name}": progress.flags for name, progress in state.items()}
+    arrays |= {f"seconds/{name}": progress.seconds for name, progress in state.items()}
     content = io.BytesIO()
     np.savez(content, **arrays)
     write_atomically(path, lambda file: file.write(content.getvalue()))
@@ -66,5 +67,5 @@ def _load_file(path: Path) -> State:
 
 
 def load(folder: Path) -> State:
-    """What the files in ``folder`` know together; nothing where there are none."""
+    """Combine all files in ``folder``; the state is empty if there are none."""
     return merge(_load_file(path) for path in sorted(folder.glob("*.npz")))

@@ -1,4 +1,6 @@
-"""The attacks an evaluation can be made of, by name, and the suites that have names of their own."""
+"""The attacks of an evaluation by name, and what each costs. Suites of several attacks are named in ``dkl.threat``."""
+
+from typing import NamedTuple
 
 import torch
 from pyautoattack import AutoAttack
@@ -9,26 +11,49 @@ from dkl.errors import UserError
 from dkl.threat import AUTOATTACK, Norm, parse_steps
 
 PACKAGE_NORMS: dict[Norm, str] = {"linf": "Linf", "l2": "L2"}
+"""Maps our names of norms to AutoAttack's."""
 
 
-def targets(num_classes: int) -> int:
-    """How many other classes apgd-t and fab-t aim at: AutoAttack's nine, or all there are."""
+class AttackCost(NamedTuple):
+    """Forward passes and input gradients that an attack computes for an image it does not fool."""
+
+    forward: int
+    gradients: int
+
+    @property
+    def passes(self) -> int:
+        """The cost in forward passes: an input gradient with frozen parameters costs about as much as one."""
+        return self.forward + self.gradients
+
+
+AUTOATTACK_COSTS = {
+    "apgd-ce": AttackCost(102, 101),
+    "apgd-t": AttackCost(102, 101),
+    "fab-t": AttackCost(203, 100),
+    "square": AttackCost(5003, 0),
+}
+"""Counted on the package; those of the targeted attacks are per target class."""
+
+
+def target_classes(num_classes: int) -> int:
+    """The number of target classes of apgd-t and fab-t: AutoAttack's nine, or all other classes if there are fewer."""
     return min(9, num_classes - 1)
 
 
-def passes(name: str, num_classes: int) -> int:
-    """About how many forward passes ``name`` takes for a batch that it does not fool: for progress bars."""
+def attack_cost(name: str, num_classes: int) -> AttackCost:
+    """The approximate cost of the attack ``name`` per image; for progress bars and estimates."""
     if stepped := parse_steps(name):
-        return stepped[1] + 1
-    aims = targets(num_classes)
-    return {"apgd-ce": 102, "apgd-t": 102 * aims, "fab-t": 206 * aims, "square": 5001}[name]
+        return AttackCost(stepped[1], stepped[1])
+    forward, gradients = AUTOATTACK_COSTS[name]
+    targets = target_classes(num_classes) if name.endswith("-t") else 1
+    return AttackCost(forward * targets, gradients * targets)
 
 
 def check_classes(names: list[str], num_classes: int) -> None:
-    """Raise UserError where apgd-t cannot run: its loss compares four logits."""
+    """Raise UserError if apgd-t is named but cannot run: its loss compares four logits."""
     if "apgd-t" in names and num_classes < 4:
         others = ",".join(name for name in AUTOATTACK if name != "apgd-t")
-        raise UserError(f"apgd-t needs 4 classes, this model has {num_classes}; choose attacks=[{others}]")
+        raise UserError(f"apgd-t needs at least 4 classes, this model has {num_classes}; use attacks=[{others}]")
 
 
 def make_attacks(
@@ -41,18 +66,23 @@ def make_attacks(
     device: torch.device,
     num_classes: int = 10,
 ) -> dict[str, Perturb]:
-    """Each named attack on ``model``, reseeded with ``seed`` at every call as AutoAttack does at every batch."""
+    """Create the named attacks on ``model``. Raises UserError if one cannot run with so few classes.
+
+    Every call of an attack, and so every batch, starts from ``seed`` again, as in AutoAttack. A batch's result
+    therefore does not depend on the batches before it, and an evaluation can be resumed at any batch.
+    """
     check_classes(names, num_classes)
     package = AutoAttack(model, norm=PACKAGE_NORMS[norm], eps=eps, seed=seed, device=device, version="standard")
+    # The package sets these in its own loop, which ours replaces.
     package.apgd.loss = "ce"
     package.fab.targeted = True
-    package.apgd_targeted.n_target_classes = package.fab.n_target_classes = targets(num_classes)
+    package.apgd_targeted.n_target_classes = package.fab.n_target_classes = target_classes(num_classes)
     known: dict[str, Perturb] = {
         "apgd-ce": package.apgd.perturb,
         "apgd-t": package.apgd_targeted.perturb,
         "fab-t": package.fab.perturb,
         "square": package.square.perturb,
     }
-    quick = [name for name in names if parse_steps(name)]
-    known |= {name: named_attack(model, name, norm=norm, eps=eps, seed=seed) for name in quick}
+    stepped = [name for name in names if parse_steps(name)]
+    known |= {name: named_attack(model, name, norm=norm, eps=eps, seed=seed) for name in stepped}
     return {name: known[name] for name in names}

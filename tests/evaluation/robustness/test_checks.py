@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dkl.errors import UserError
 from dkl.evaluation.robustness.attack_loop import run_attacks
-from dkl.evaluation.robustness.checks import square_found_more, suspicious
+from dkl.evaluation.robustness.checks import model_warnings, square_warnings
 from dkl.evaluation.robustness.suites import check_classes, make_attacks
 from dkl.threat import AUTOATTACK, SUITES, parse_attacks, parse_steps
 from tests.evaluation.common import CPU, attack, some_digits, trained
@@ -25,7 +25,7 @@ class Stepped(nn.Module):
 
 
 def findings(model: nn.Module) -> str:
-    return " ".join(suspicious(model, *some_digits(20)))
+    return " ".join(model_warnings(model, *some_digits(20)))
 
 
 def test_a_sound_model_passes() -> None:
@@ -67,8 +67,8 @@ def test_too_few_classes_are_refused_with_the_way_out() -> None:
 
 
 def test_square_that_finds_more() -> None:
-    assert square_found_more({"apgd-ce": 0.5, "apgd-t": 0.45, "square": 0.40})
-    assert not square_found_more({"apgd-ce": 0.5, "apgd-t": 0.45, "square": 0.45})
+    assert square_warnings({"apgd-ce": 0.5, "apgd-t": 0.45, "square": 0.40})
+    assert not square_warnings({"apgd-ce": 0.5, "apgd-t": 0.45, "square": 0.45})
 
 
 def test_attacks_are_parsed() -> None:
