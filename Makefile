@@ -1,63 +1,72 @@
-# Two commands need nothing but Python 3.11 to 3.13: `make quickstart` and `make test`. `make help` lists the rest.
+# Two commands need nothing but Python 3.11 to 3.13: `make quickstart` and `make test`. `make help` lists the others.
 
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
+EXTRAS := dev,digits,figures,features,sweep
 
-.DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast test-gpu check format bench tables wheel-test clean
-
+# The versions to install; `make setup LOCK=` takes the newest that pyproject.toml allows instead.
+LOCK ?= requirements.lock
 BUDGET ?= paper
 ARGS ?=
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
-help:  ## this page
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart tables test test-fast test-gpu check format bench lock wheel-test clean
+
+help:  ## print this page
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(SETUP): pyproject.toml
+# hatchling is among the locked packages, so the editable install needs no isolated build and downloads nothing.
+$(SETUP): pyproject.toml $(LOCK)
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
-	  || { echo "dkl needs Python 3.11 to 3.13; name one: make setup PYTHON=python3.12"; exit 1; }
+	  || { echo "dkl needs Python 3.11 to 3.13; choose one: make setup PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev,features,sweep]'
+	$(BIN)/python -m pip install --quiet $(if $(LOCK),--requirement $(LOCK),'.[$(EXTRAS)]')
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-setup: $(SETUP)  ## make .venv and install the project in it
+setup: $(SETUP)  ## create .venv and install the project there, with the locked versions
 
-quickstart: $(SETUP)  ## the main job on scikit-learn's digits: train, AutoAttack, table; minutes on a CPU
+quickstart: $(SETUP)  ## train TRADES and IKL on digits, run AutoAttack, write the table: two minutes on a CPU
 	$(BIN)/dkl reproduce experiment=quickstart paths.results=results/quickstart
 
-reproduce-table-%: $(SETUP)  ## table N of the paper; BUDGET=smoke (seconds), mini (CPU, hours) or paper (GPUs, days; the default)
+reproduce-table-%: $(SETUP)  ## table N of the paper: BUDGET=smoke (seconds), mini (hours, CPU) or paper (days, GPUs; default)
 	$(BIN)/dkl reproduce table=$* budget=$(BUDGET) $(ARGS)
 
-reproduce-figure-%: $(SETUP)  ## figure N of the paper, 2 or 3; BUDGET as above
+reproduce-figure-%: $(SETUP)  ## figure N of the paper, 2 or 3; BUDGET as for tables
 	$(BIN)/dkl reproduce figure=$* budget=$(BUDGET) $(ARGS)
 
-test: $(SETUP)  ## every test, one process a core
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+tables: $(SETUP)  ## rebuild results/tables, model_info, figures and index.html from results/records
+	$(BIN)/dkl tables --html
 
-test-fast: $(SETUP)  ## the tests under a minute each
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m 'not slow'
+test: $(SETUP)  ## run every test, one process per core
+	$(PYTEST)
 
-test-gpu: $(SETUP)  ## the tests that need a GPU
+test-fast: $(SETUP)  ## run the tests that take less than a minute each
+	$(PYTEST) -m 'not slow'
+
+test-gpu: $(SETUP)  ## run the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu
 
-check: $(SETUP)  ## lint, format, types, import contract
+check: $(SETUP)  ## lint, check formatting, types and the import contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(SETUP)  ## format and mend what ruff can
+format: $(SETUP)  ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(SETUP)  ## speed and memory against the official way, into results/benchmarks
+bench: $(SETUP)  ## measure speed and memory against the official implementation, into results/benchmarks
 	$(BIN)/python -m scripts.bench
 
-tables: $(SETUP)  ## fold results/records into results/tables, model_info, figures and the page results/index.html
-	$(BIN)/dkl tables --html
+lock: $(SETUP)  ## update requirements.lock after a change of pyproject.toml; ARGS=--upgrade renews every version
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-emit-index-url \
+	  --no-annotate --custom-compile-command 'make lock' --quiet --output-file requirements.lock $(ARGS)
 
-wheel-test: $(SETUP)  ## build the wheel and use it in an empty virtual environment, from another folder
+wheel-test: $(SETUP)  ## build the wheel, install it in an empty environment, and use it from another folder
 	PYTHON=$(PYTHON) bash scripts/wheel_test.sh
 
 clean:  ## remove build products and caches; results stay

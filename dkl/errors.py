@@ -1,13 +1,25 @@
-"""The exceptions that are messages to the user, shown without a traceback."""
+"""Exceptions whose message is for the user; the command line prints them without a traceback."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """Bad input, missing data or a wrong option; the message names the mend."""
+    """Wrong input, missing data or a wrong option. The message says how to fix it."""
 
 
 class BusyError(UserError):
-    """Another process is at it; the message says at what."""
+    """Another process holds the lock. The message names what is locked."""
 
 
 class NotInstalledError(UserError):
-    """An optional library is not there; the message says how to install it."""
+    """An optional library is missing. The message says how to install it."""
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Import optional libraries inside. Raises NotInstalledError, which names ``extra``, if one is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise NotInstalledError(f"{error.name or error} is not installed: pip install 'dkl[{extra}]'") from None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from dkl.errors import needs_extra
 from dkl.manifests import load, names
 from dkl.records import load_all
 from dkl.reporting import TablesReport, write_tables
@@ -15,7 +16,8 @@ def tabulate(results: Path, *, include_smoke: bool = False) -> TablesReport:
 
 def draw(results: Path, *, include_smoke: bool = False, begins: str = "") -> list[Path]:
     """Draw every figure that can be drawn and whose name ``begins`` so; returns the files."""
-    from dkl.reporting.figures import draw_all
+    with needs_extra("figures"):
+        from dkl.reporting.figures import draw_all
 
     records, _ = load_all(results / "records")
     return draw_all(records, results, [load(name) for name in names()], include_smoke=include_smoke, begins=begins)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dkl.data.images.memory import Images
 from dkl.data.sources.download import fetch
-from dkl.errors import UserError
+from dkl.errors import UserError, needs_extra
 from dkl.files import locked
 
 Splits = tuple[Images, Images]
@@ -21,7 +21,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 def digits() -> Splits:
     """scikit-learn's digits: 1,797 images 1×8×8 in 10 classes, from its wheel; every fifth of a class is for tests."""
-    from sklearn.datasets import load_digits
+    with needs_extra("digits"):
+        from sklearn.datasets import load_digits
 
     content = load_digits()
     grey = np.rint(content.images * (255 / 16)).astype(np.uint8)  # 17 levels, 0 to 16

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from dkl.assembly import pick_device
 from dkl.attacks import frozen_eval, margin, named_attack
 from dkl.console import bar, say
-from dkl.errors import UserError
+from dkl.errors import UserError, needs_extra
 from dkl.evaluation.robustness.attack_loop import scaled
 from dkl.evaluation.job import EvaluationJob, prepare
 from dkl.files import write_atomically
@@ -160,8 +160,9 @@ def tsne(features: NDArray[np.floating]) -> NDArray[np.float32]:
 
     In one thread: its sums, and so its points, depend on how many there are.
     """
-    from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits  # scikit-learn's own requirement
+    with needs_extra("figures"):
+        from sklearn.manifold import TSNE
+        from threadpoolctl import threadpool_limits  # scikit-learn's own requirement
 
     perplexity = min(30.0, (len(features) - 1) / 3)
     with threadpool_limits(1):

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from dkl.attacks import frozen_eval
 from dkl.data import Batch
-from dkl.errors import NotInstalledError, UserError
+from dkl.errors import UserError, needs_extra
 from dkl.losses.divergences import Weighting
 from dkl.models.features import Features, forward_with_features
 from dkl.tasks.base import Output, Progress, count_correct
@@ -35,11 +35,9 @@ from dkl.tasks.mixing import label_loss, likeliest
 
 
 def _library(part: str) -> Any:
-    """A module of torchdistill. Raises NotInstalledError where there is none."""
-    try:
+    """Import a module of torchdistill. Raises NotInstalledError if the library is missing."""
+    with needs_extra("features"):
         return import_module(f"torchdistill.{part}")
-    except ImportError as error:
-        raise NotInstalledError(f"this method is torchdistill's ({error}): pip install 'dkl[features]'") from None
 
 
 def _pairs(student: Features, teacher: Features) -> list[tuple[Tensor, Tensor]]:
