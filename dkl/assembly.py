@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from dkl.config import Precision, check
+from dkl.config import Precision, check, model_name
 from dkl.data import Augment, Images, ImageSet, Loader, Synthetic, make_loader
 from dkl.distributed import launched, rank, world
 from dkl.errors import UserError
@@ -142,9 +142,13 @@ def _check_model(cfg: DictConfig) -> nn.Module:
         except NotImplementedError:  # an operation without a meta kernel says nothing of the model
             return model
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise UserError(f"{cfg.model.name} does not take images {shape[1:]} of {cfg.data.name}: {error}") from None
+            raise UserError(
+                f"{model_name(cfg.model)} does not take images {shape[1:]} of {cfg.data.name}: {error}"
+            ) from None
     if tuple(logits.shape) != (2, cfg.data.num_classes):
-        raise UserError(f"{cfg.model.name} gives {tuple(logits.shape)} for 2 images, not (2, {cfg.data.num_classes})")
+        raise UserError(
+            f"{model_name(cfg.model)} gives {tuple(logits.shape)} for 2 images, not (2, {cfg.data.num_classes})"
+        )
     return model
 
 

@@ -13,17 +13,19 @@ import types
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dkl.config import row_identity
 from dkl.errors import UserError
 from dkl.files import write_atomically, write_rows, write_text
 from dkl.threat import AUTOATTACK
 
-SCHEMA = 1
+SCHEMA = 2
 
 BUDGETS = ("own", "paper", "mini", "smoke")
 
@@ -76,7 +78,6 @@ class Record:
     evaluation_seed: int
     batch_size: int
     additional_data: bool
-    row_hash: str
     config_hash: str
     checkpoint: str
     checkpoint_sha256: str
@@ -122,6 +123,11 @@ class Record:
             raise ValueError("accuracies must lie in [0, 1]")
         if (self.robust is not None and self.robust > self.clean) or (self.top5 is not None and self.top5 < self.clean):
             raise ValueError("accuracies must rise from robust to clean to top5: robust must not exceed clean")
+
+    @cached_property
+    def row(self) -> str:
+        """What all evaluations of one table row share: of weights trained elsewhere, the checkpoint's hash."""
+        return row_identity(self.training) if self.training else self.checkpoint_sha256
 
     @property
     def accuracy_only(self) -> bool:

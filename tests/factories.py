@@ -13,8 +13,7 @@ def make_record(**overrides: Any) -> Record:
     """A valid record; ``overrides`` replace fields, and what follows from them (id, attacks' accuracies) is adapted.
 
     ``per_attack`` falls in equal steps from ``clean`` to ``robust`` over ``attacks`` unless given; without attacks
-    neither is there, and the radius is 0. Fields that make
-    the record invalid raise, as in the real thing.
+    neither is there, and the radius is 0. Records with equal ``row`` are seeds of one row. Invalid fields raise.
     """
     fields: dict[str, Any] = {
         "method": "ikl",
@@ -39,18 +38,17 @@ def make_record(**overrides: Any) -> Record:
         "versions": {"torch": "2.9.0", "dkl": "0.1.0"},
         "hardware": {"device": "cpu", "cores": 2},
         "git_commit": None,
-        "training": {},
         "warnings": [],
     }
     if overrides.get("attacks") == []:
         fields |= {"robust": None, "per_attack": {}, "eps": 0.0, "eps_text": "0"}
     fields |= overrides
     identity = "-".join(str(fields[key]) for key in ("method", "dataset", "architecture", "budget"))
-    row = hashlib.sha256(identity.encode()).hexdigest()
     run = hashlib.sha256(f"{identity}-{fields['seed']}".encode()).hexdigest()
     names, clean, robust = fields["attacks"], fields["clean"], fields["robust"]
     fields.setdefault("id", f"{identity}-seed{fields['seed']}-{fields['norm'].lower()}")
-    fields.setdefault("row_hash", row[:8])
+    if fields["seed"] is not None:  # only the row's identity matters; no recipe of the paper has this name
+        fields.setdefault("training", {"recipe_name": fields.pop("row", identity)})
     fields.setdefault("config_hash", run[:8])
     fields.setdefault("checkpoint_sha256", run)
     if "per_attack" not in fields:

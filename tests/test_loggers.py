@@ -16,7 +16,7 @@ from PIL import Image
 import dkl.assembly
 import dkl.training.run
 from dkl.assembly import build_logger
-from dkl.config import compose_config, row_hash
+from dkl.config import compose_config, hashed, row_identity
 from dkl.errors import UserError
 from dkl.loggers import About, Logger, LoggerTable, WandbLogger, opened, reported
 from dkl.training import train
@@ -66,7 +66,7 @@ def test_a_run_tells_who_it_is_each_epoch_and_its_weights(tmp_path: Path) -> Non
     assert run.name.endswith((folder / "wandb_id.txt").read_text().split()[0])
     (said,) = inspect(run, "run")
     assert (said["project"], said["display_name"], said["job_type"]) == ("dkl", folder.name, "train")
-    assert said["run_group"] == f"IKL, mine-{row_hash(make_config(tmp_path, 'seed=4', epochs=2))}"
+    assert said["run_group"] == f"IKL, mine-{row_identity(hashed(make_config(tmp_path, 'seed=4', epochs=2)))}"
     assert said["tags"] == ["IKL, mine", "IKL", "digits", "own"]
     assert (config(run)["seed"], config(run)["loss"]["wmse_weight"]) == (3, 20)
     assert history(run) == [row | {"_step": row["epoch"]} for row in measured(folder)]

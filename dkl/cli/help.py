@@ -1,8 +1,6 @@
 """The choices of every configuration group, each with the first line of its file."""
 
-from pathlib import Path
-
-from dkl.config import shipped
+from dkl.config.choices import choices
 
 USAGE = {
     "train": "dkl train [-m] [GROUP=CHOICE …] [KEY=VALUE …]   train one run, or a sweep with -m and comma lists",
@@ -15,20 +13,6 @@ GROUPS = {
     "train": ("data", "model", "task", "loss", "attack", "averaging", "recipe", "budget", "logger"),
     "evaluate": ("data", "model", "logger"),
 }
-
-
-def first_line(path: Path) -> str:
-    """Why a YAML file exists: its first comment that is not a directive to Hydra."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#") and not line.startswith("# @"):
-            return line.lstrip("# ")
-    return ""
-
-
-def choices(group: str) -> dict[str, str]:
-    """Choice -> its one line, for a group of ``configs``, or for ``experiments``."""
-    folder = shipped("experiments") if group == "experiments" else shipped("configs") / group
-    return {path.stem: first_line(path) for path in sorted(folder.glob("*.yaml"))}
 
 
 def _listing(title: str, lines: dict[str, str]) -> str:

@@ -1,10 +1,8 @@
 """Run a function of a configuration as a Hydra application, with every job's configuration checked before the first."""
 
-import difflib
 import itertools
-import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra
@@ -15,44 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dkl.config import compose_config, register, shipped
+from dkl.config.overrides import HYDRA_OWN, explain
 from dkl.errors import UserError
-
-HYDRA_OWN = re.compile(r"\+*hydra(?!\.searchpath)")
-"""Overrides of Hydra itself; those of the search path matter to composing, and stay."""
 
 TAKE_A_VALUE = (
     *("-c", "--cfg", "-i", "--info", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"),
     *("-cd", "--config-dir", "--experimental-rerun"),
 )
 """Hydra's own flags that a word follows."""
-
-
-def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in map(str, cfg):
-        yield f"{prefix}{key}"
-        child = cfg._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
-            yield from _keys(child, f"{prefix}{key}.")
-
-
-def _suggest(root: str, override: str) -> str:
-    """Names like the one that an override gets wrong."""
-    name = override.lstrip("+~").partition("=")[0].partition("@")[0]
-    close = difflib.get_close_matches(name, list(_keys(compose_config(root, []))), n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"dkl {root} --help lists the keys"
-
-
-def explain(root: str, error: Exception) -> UserError:
-    """Hydra's or OmegaConf's error as one message that names the mend."""
-    chain = [error]
-    while chain[-1].__cause__ is not None:
-        chain.append(chain[-1].__cause__)  # type: ignore[arg-type]  # causes here are Exceptions
-    text = "\n".join(dict.fromkeys(str(item).partition("Config search path")[0].strip() for item in chain))
-    text = text.replace("\n\n", "\n").replace("\n\t", " ")
-    unknown = re.search(r"Could not override '([^']+)'", text)
-    if unknown and "not in" in text:
-        return UserError(f"there is no key {unknown[1]!r}: {_suggest(root, unknown[1])}")
-    return UserError(text)
 
 
 def _choices(override: Override) -> list[str]:

@@ -2,7 +2,7 @@
 
 from dkl.config.check import check
 from dkl.config.compose import compose_config, load_config, register, shipped
-from dkl.config.identity import config_hash, hashed, identity_of, label, loss_name, row_hash, run_folder
+from dkl.config.identity import config_hash, hashed, label, loss_name, model_name, row_identity, run_folder
 from dkl.config.schema import EvaluateConfig, EvaluationConfig, OptimizerName, Precision, TrainConfig
 
 __all__ = [
@@ -15,12 +15,12 @@ __all__ = [
     "compose_config",
     "config_hash",
     "hashed",
-    "identity_of",
     "label",
     "load_config",
     "loss_name",
+    "model_name",
     "register",
-    "row_hash",
+    "row_identity",
     "run_folder",
     "shipped",
 ]

@@ -1,4 +1,9 @@
-"""What names a run: its method, its hash and its folder."""
+"""What identifies a run and a table's row.
+
+``config_hash`` names the folder of one run: its exact configuration, seed included. ``row_identity`` is what runs of one
+table row share, whatever their seed and the machine they ran on. Leaderboards, paper tables, ``dkl reproduce`` and loggers
+all use this one function.
+"""
 
 from collections.abc import Mapping
 from functools import cache
@@ -10,21 +15,32 @@ from omegaconf import DictConfig, OmegaConf
 from dkl.config.schema import DataConfig, TrainConfig
 from dkl.files import digest
 
+COMPUTING = ("devices", "accumulate", "sync_batchnorm", "precision", "compile", "channels_last")
+"""Values of ``trainer`` that say how a run computes, not what it trains. They change weights only by rounding and by
+the order of random numbers, so a row may hold seeds trained on different machines."""
+
+FILES_ONLY = ("npz", "imagefiles", "imagefolder")
+"""Values of ``data.name`` that do not identify the images: only the files in ``data.source`` tell such datasets apart."""
+
+
+def model_name(model: Mapping[str, Any]) -> str:
+    """The network's name in folders and records: ``model.name``, or the last part of ``model._target_``."""
+    return str(model.get("name") or str(model["_target_"]).rpartition(".")[2])
+
 
 def loss_name(cfg: DictConfig) -> str:
-    """Class name of the loss, such as IKL, or of the task's own, such as FitNet; ``CE`` where there is none."""
+    """Class name of the loss, such as IKL, or of the task's own loss, such as FitNet; ``CE`` if there is neither."""
     loss = cfg.loss or OmegaConf.select(cfg, "task.loss")
     return str(loss._target_).rpartition(".")[2] if loss else "CE"
 
 
 def label(cfg: DictConfig) -> str:
-    """The method's name in tables: ``cfg.label``, or the loss and how it is used."""
-    adversarial = cfg.attack and "TradesTraining" in cfg.task._target_
-    return cfg.label or (f"{loss_name(cfg)}-AT" if adversarial else loss_name(cfg))
+    """The method's name in tables: ``cfg.label``, or the loss, with ``-AT`` if it compares adversarial images."""
+    return cfg.label or (f"{loss_name(cfg)}-AT" if cfg.loss and cfg.attack else loss_name(cfg))
 
 
 def hashed(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved configuration less what does not change the trained weights: paths, logger, device, names."""
+    """The resolved configuration without what cannot change the trained weights: paths, logger, device and names."""
     cfg = cfg.copy()
     OmegaConf.set_struct(cfg, False)
     cfg.paths.data = cfg.paths.results = ""
@@ -34,9 +50,10 @@ def hashed(cfg: DictConfig) -> dict[str, Any]:
         content.pop(key)
     for key in ("device", "threads", "validate_every", "workers"):
         content["trainer"].pop(key)
+    content["model"].pop("title", None)  # a display name
     content["data"]["source"].pop("download", None)
     teacher = content["task"].get("teacher") or {}
-    for key in ("checkpoint", "run"):  # where a teacher lies; a run's folder is named by its own hash
+    for key in ("checkpoint", "run"):  # a moved teacher is the same one: a run's folder is named by its own hash
         if teacher.get(key):
             teacher[key] = Path(teacher[key]).name
     return {str(key): _plain(value) for key, value in content.items()}
@@ -52,39 +69,31 @@ def _plain(value: Any) -> Any:
 
 
 def config_hash(cfg: DictConfig) -> str:
-    """Eight hex digits that name the run; typed defaults do not count, so that keys to come rename no run of before."""
+    """Eight hex digits that name the run.
+
+    Only values that differ from the typed defaults count, so adding a key to the schema renames no existing run.
+    """
     return digest(_changed(hashed(cfg), _defaults()))
 
 
-def row_hash(cfg: DictConfig) -> str:
-    """As ``config_hash``, the seed left out: runs that share it are seeds of one row of a table."""
-    content = hashed(cfg)
-    task = _without(content["task"], "seed")  # follows the run's
-    return digest(_changed(_without(content, "seed") | {"task": task}, _defaults()))
+def row_identity(training: Mapping[str, Any]) -> str:
+    """Eight hex digits that all runs of one table row share.
 
+    ``training`` is the result of ``hashed``, or the copy of it in a record. These do not count:
 
-COMPUTING = ("devices", "accumulate", "sync_batchnorm", "precision", "compile", "channels_last")
-"""Values of ``trainer`` that say where and in which arithmetic a run computes, not what."""
-
-
-UNNAMED = ("npz", "imagefiles", "imagefolder")
-"""Names of ``data`` that say nothing of the images: there the files are what tells sets apart."""
-
-
-def identity_of(training: Mapping[str, Any]) -> str:
-    """What a table's row and a record must share: the hash of ``hashed`` content, or of the copy that a record keeps.
-
-    Left out are the seed, ``COMPUTING``, the training images' fingerprint, place and form where ``data`` names them,
-    where a teacher lay, and normalisation, which the networks have; and typed values that are the defaults, so that a
-    record is known by rows that came to have more keys.
+    - the seed, and ``COMPUTING``: a row averages over seeds, which may be trained on different machines;
+    - the fingerprint and the storage format of the images if ``data.name`` identifies them (folder or shards);
+    - ``data.mean`` and ``data.std``: networks that normalize have them in their own configuration;
+    - where a teacher's weights are stored: its name and the row's other settings identify it;
+    - values equal to the typed defaults, so that records made before a key was added still match.
     """
     content = _without(training, "seed", "data_sha256")
-    content["trainer"] = _without(content["trainer"], *COMPUTING)
-    named = content["data"]["name"] not in UNNAMED
-    content["data"] = _without(content["data"], "mean", "std", *(["source"] if named else []))
+    content["trainer"] = _without(content.get("trainer", {}), *COMPUTING)
+    data = content.get("data", {})
+    content["data"] = _without(data, "mean", "std", *([] if data.get("name") in FILES_ONLY else ["source"]))
     if not content.get("selection", {}).get("every"):
-        content.pop("selection", None)  # its radius is resolved, the default is not
-    task = _without(content["task"], "seed")
+        content.pop("selection", None)  # unused, and its eps is resolved here but not in the defaults
+    task = _without(content.get("task", {}), "seed")
     if isinstance(task.get("teacher"), dict):
         task["teacher"] = _without(task["teacher"], "checkpoint", "run")
     return digest(_changed(content | {"task": task}, _defaults()))
@@ -96,7 +105,7 @@ def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 @cache
 def _defaults() -> dict[str, Any]:
-    """What the typed root holds before any choice is made."""
+    """The typed root before any choice is made."""
     root = OmegaConf.structured(TrainConfig(data=DataConfig()))
     content = OmegaConf.to_container(root, enum_to_str=True)
     assert isinstance(content, dict)
@@ -104,7 +113,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def _changed(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of ``content`` that ``defaults`` does not have."""
+    """The values of ``content`` that differ from ``defaults``."""
     found = {}
     for key, value in content.items():
         default = defaults.get(key)
@@ -117,5 +126,5 @@ def _changed(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
 
 def run_folder(cfg: DictConfig) -> Path:
     """``<results>/runs/<data>-<model>-<loss>-s<seed>-<hash8>``."""
-    name = f"{cfg.data.name}-{cfg.model.name}-{loss_name(cfg).lower()}-s{cfg.seed}-{config_hash(cfg)}"
+    name = f"{cfg.data.name}-{model_name(cfg.model)}-{loss_name(cfg).lower()}-s{cfg.seed}-{config_hash(cfg)}"
     return Path(cfg.paths.results) / "runs" / name

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from dkl.assembly import build_model, load_data
+from dkl.config import model_name
 from dkl.data import ImageSet
 from dkl.errors import UserError
 from dkl.evaluation.robustness.suites import check_classes
@@ -43,7 +44,7 @@ class EvaluationJob:
     def id(self) -> str:
         """The record's name."""
         cfg = self.subject.cfg
-        return f"{cfg.data.name}-{cfg.model.name}-{self.subject.title}-{self.key}"
+        return f"{cfg.data.name}-{model_name(cfg.model)}-{self.subject.title}-{self.key}"
 
     @property
     def record(self) -> Path:

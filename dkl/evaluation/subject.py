@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dkl import checkpoint
-from dkl.config import EvaluationConfig, config_hash, hashed, label, load_config, row_hash
+from dkl.config import EvaluationConfig, config_hash, hashed, label, load_config
 from dkl.errors import UserError
 from dkl.evaluation.weights import BestEpoch, Weights, best_epoch, choose_weights
 from dkl.threat import NORMS, Norm, parse_attacks, parse_threat
@@ -25,7 +25,6 @@ class Subject:
     method: str
     budget: str
     seed: int | None
-    row_hash: str | None = None
     config_hash: str = ""
     training: dict[str, Any] | None = None
     synthetic: str | None = None
@@ -70,7 +69,6 @@ def own_run(cfg: DictConfig) -> Subject:
         method=cfg.label or label(trained),
         budget=trained.budget.name,
         seed=trained.seed,
-        row_hash=row_hash(trained),
         config_hash=config_hash(trained),
         training={**hashed(trained), "data_sha256": content["data_sha256"]},
         synthetic=_synthetic(trained),

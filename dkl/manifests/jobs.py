@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import DictConfig
 
-from dkl.config import compose_config, hashed, identity_of, run_folder
+from dkl.config import compose_config, hashed, model_name, row_identity, run_folder
 from dkl.errors import UserError
 from dkl.manifests.manifest import Manifest, ManifestRow, load
 
@@ -119,7 +119,7 @@ def identities(found: Manifest, budget: str, compose: Composer | None = None) ->
     for row in found.runnable:
         _, given = teachers[row.teacher] if row.teacher else (None, [])
         overrides[row.name] = _later_wins([*common, *_own(found, row, budget), *given])
-    return {name: identity_of(hashed(compose(own))) for name, own in overrides.items()}
+    return {name: row_identity(hashed(compose(own))) for name, own in overrides.items()}
 
 
 def _chosen(found: Manifest, name: str | None) -> list[ManifestRow]:
@@ -169,7 +169,7 @@ def _teachers(
         cfg = compose(train)
         job = None if given else ManifestJob(row.name, "Teacher", 0, train, _evaluations(found, row))
         run = [] if given else [f"{TEACHER}run={_quoted(str(run_folder(cfg)))}"]
-        jobs[name] = (job, [f"{TEACHER}name={cfg.model.name}", *run, *told])
+        jobs[name] = (job, [f"{TEACHER}name={model_name(cfg.model)}", *run, *told])
     return jobs
 
 

@@ -42,10 +42,15 @@ def row(record: Record) -> tuple[Hashable, ...]:
     Last, averaged and best weights are rows of their own. Weights trained elsewhere have no configuration: each
     checkpoint is a row.
     """
-    trained: tuple[str, ...] = ("config", record.row_hash, weights(record))
-    if record.seed is None:
-        trained = ("file", record.checkpoint_sha256)
-    return *threat(record), record.budget, *trained, tuple(record.attacks), record.n, record.data_sha256
+    return (
+        *threat(record),
+        record.budget,
+        record.row,
+        weights(record),
+        tuple(record.attacks),
+        record.n,
+        record.data_sha256,
+    )
 
 
 def one_seed(record: Record) -> tuple[Hashable, ...]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dkl.cli.hydra_app import HYDRA_OWN
+from dkl.config.overrides import HYDRA_OWN
 from dkl.errors import UserError
 from dkl.manifests import Request
 

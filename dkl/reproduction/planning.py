@@ -9,9 +9,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dkl.cli.help import choices
-from dkl.cli.hydra_app import explain
 from dkl.config import run_folder
+from dkl.config.choices import choices
+from dkl.config.overrides import explain
 from dkl.console import say
 from dkl.errors import NotInstalledError, UserError
 from dkl.manifests import Manifest, ManifestJob, load, plan

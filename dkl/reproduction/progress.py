@@ -6,10 +6,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dkl.config import config_hash, hashed, identity_of, run_folder
+from dkl.config import config_hash, hashed, row_identity, run_folder
 from dkl.manifests import ManifestJob
 from dkl.records import Record
-from dkl.reporting.boards.paper import identity
 from dkl.threat import parse_attacks, parse_eps
 
 
@@ -67,7 +66,7 @@ def _is_by(record: Record, cfg: DictConfig) -> bool:
         return True
     taught = OmegaConf.select(cfg, "task.teacher") is not None
     alike = not taught and record.seed == cfg.seed and record.budget == cfg.budget.name
-    return alike and identity(record) == identity_of(hashed(cfg))
+    return alike and record.row == row_identity(hashed(cfg))
 
 
 def standing(job: ManifestJob, cfg: DictConfig, records: Sequence[Record]) -> JobProgress:

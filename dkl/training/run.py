@@ -21,7 +21,7 @@ from dkl.assembly import (
     pick_device,
     preflight,
 )
-from dkl.config import Precision, label, loss_name, row_hash, run_folder
+from dkl.config import Precision, hashed, label, loss_name, row_identity, run_folder
 from dkl.console import bar, say
 from dkl.data import Batch, Images, ImageSet, Synthetic
 from dkl.errors import UserError
@@ -152,7 +152,7 @@ def _logged(cfg: DictConfig, run: RunState, folder: Path) -> Iterator[Logger]:
     about = About(
         name=folder.name,
         job_type="train",
-        group=f"{label(cfg)}-{row_hash(cfg)}",
+        group=f"{label(cfg)}-{row_identity(hashed(cfg))}",
         tags=list(dict.fromkeys([label(cfg), loss_name(cfg), cfg.data.name, cfg.budget.name])),
         config=run.config,
         id_file=folder / WANDB_ID,

@@ -6,7 +6,17 @@ import pytest
 from omegaconf import OmegaConf
 
 from dkl.assembly import preflight
-from dkl.config import check, compose_config, config_hash, hashed, identity_of, load_config, row_hash
+from dkl.config import (
+    check,
+    compose_config,
+    config_hash,
+    hashed,
+    label,
+    load_config,
+    model_name,
+    row_identity,
+    run_folder,
+)
 from dkl.config.schema import DataConfig, TrainConfig
 from dkl.errors import UserError
 
@@ -15,7 +25,7 @@ TAUGHT = [*ROW, "task.teacher.run=results/runs/a"]
 
 
 def identity(*overrides: str) -> str:
-    return identity_of(hashed(compose_config("train", [*TAUGHT, *overrides])))
+    return row_identity(hashed(compose_config("train", [*TAUGHT, *overrides])))
 
 
 @pytest.mark.parametrize(
@@ -39,14 +49,14 @@ def test_where_and_how_is_not_what(other: str) -> None:
 def test_the_same_images_in_another_form_are_the_same() -> None:
     files, shards = ([f"data={name}", *TAUGHT[1:]] for name in ("imagenet", "imagenet_shards"))
     one, other = (compose_config("train", overrides) for overrides in (files, shards))
-    assert identity_of(hashed(one)) == identity_of(hashed(other)) != identity()
+    assert row_identity(hashed(one)) == row_identity(hashed(other)) != identity()
     assert config_hash(one) != config_hash(other)
 
 
 def test_ones_own_images_are_told_apart_by_their_files() -> None:
     own = ["data=npz", "data.num_classes=10", "loss=kl"]
     one, other = (compose_config("train", [*own, f"data.source.train={name}.npz"]) for name in "ab")
-    assert identity_of(hashed(one)) != identity_of(hashed(other))
+    assert row_identity(hashed(one)) != row_identity(hashed(other))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +86,7 @@ def test_a_record_of_before_a_key_came_is_known_by_the_rows_after() -> None:
         training[group].pop(key)
     training["data"]["augment"].pop("repeats")
     training["budget"].pop("source")
-    assert identity_of(training) == identity()
+    assert row_identity(training) == identity()
 
 
 def test_a_key_that_comes_renames_no_run() -> None:
@@ -85,7 +95,7 @@ def test_a_key_that_comes_renames_no_run() -> None:
     for group, key in (("trainer", "accumulate"), ("data.augment", "repeats"), ("budget", "source")):
         OmegaConf.select(younger, group).pop(key)
     assert config_hash(younger) == config_hash(cfg)
-    assert row_hash(younger) == row_hash(cfg)
+    assert row_identity(hashed(younger)) == row_identity(hashed(cfg))
     other = compose_config("train", [*TAUGHT, "trainer.accumulate=2"])
     assert config_hash(other) != config_hash(cfg)
 
@@ -135,3 +145,29 @@ def test_a_long_tail_is_not_cut() -> None:
     overrides = ["data=imagenet_lt", "recipe=kd_imagenet_lt_teacher", "model=resnet18", "data.train_size=100"]
     with pytest.raises(UserError, match=r"data\.train_size=100.*long tail"):
         preflight(compose_config("train", overrides))
+
+
+def test_a_model_without_a_name_is_called_as_its_function() -> None:
+    cfg = compose_config("train", ["model._target_=my_package.nets.my_net"])
+    cfg.model = {key: value for key, value in cfg.model.items() if key != "name"}
+    assert model_name(cfg.model) == "my_net"
+    assert "-my_net-" in run_folder(cfg).name
+
+
+def test_a_display_name_is_not_part_of_the_hash() -> None:
+    assert config_hash(compose_config("train", ["+model.title=Small"])) == config_hash(compose_config("train", []))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["loss=ikl"], "IKL-AT"),
+        (["loss=ikl", "label=Mine"], "Mine"),
+        (["task=distillation", "loss=ikl_kd", "task.teacher.name=small_cnn"], "IKL"),
+        (["task=classification"], "CE"),
+        (["task=pgd_at"], "PGD-AT"),
+    ],
+    ids=" ".join,
+)
+def test_a_method_is_called_by_its_loss_and_whether_it_attacks(overrides: list[str], expected: str) -> None:
+    assert label(compose_config("train", overrides)) == expected

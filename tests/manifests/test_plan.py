@@ -2,7 +2,7 @@
 
 import pytest
 
-from dkl.config import compose_config, config_hash, hashed, identity_of, run_folder
+from dkl.config import compose_config, config_hash, hashed, row_identity, run_folder
 from dkl.errors import UserError
 from dkl.manifests import Request, identities, load, plan
 from dkl.manifests.jobs import Composer
@@ -68,6 +68,6 @@ def test_a_record_of_a_row_is_known_by_what_it_trained(name: str, budget: str) -
     for job in plan(name, Request(budget=budget)):
         elsewhere = [*job.train, "trainer.devices=4", "trainer.precision=bf16", "paths.results=elsewhere"]
         for overrides in (job.train, elsewhere):
-            assert identity_of(hashed(compose_config("train", overrides))) == found[job.name]
+            assert row_identity(hashed(compose_config("train", overrides))) == found[job.name]
     other = compose_config("train", [*job.train, "optimizer.lr=0.5"])
-    assert identity_of(hashed(other)) not in found.values()
+    assert row_identity(hashed(other)) not in found.values()

@@ -7,7 +7,7 @@ import timm
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from dkl.config import compose_config, hashed, identity_of
+from dkl.config import compose_config, hashed, row_identity
 from dkl.errors import UserError
 from dkl.manifests import ManifestJob, Request, load, plan
 from tests.pipeline.steps import share_moved
@@ -96,12 +96,12 @@ def test_one_run_in_two_tables_is_one() -> None:
         ("table-05/teacher resnext101", "table-18/teacher resnext101"),
     ]
     for one, other in pairs:
-        assert identity_of(hashed(composed(one))) == identity_of(hashed(composed(other))), one
+        assert row_identity(hashed(composed(one))) == row_identity(hashed(composed(other))), one
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_rows_of_a_manifest_are_told_apart(name: str) -> None:
-    found = [identity_of(hashed(composed(place))) for place in JOBS if place.startswith(name)]
+    found = [row_identity(hashed(composed(place))) for place in JOBS if place.startswith(name)]
     assert len(set(found)) == len(found) > 1
 
 

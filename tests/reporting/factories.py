@@ -40,7 +40,6 @@ def make_run(manifest: str, row: str, *, budget: str = "mini", seed: int = 0, **
         "weights": "best epoch 1" if content["selection"]["every"] else f"{kept} epoch 2",
         "architecture": content["model"]["name"],
         "dataset": content["data"]["name"],
-        "row_hash": f"{manifest} {row}",
     }
     fields = {**defaults, "budget": budget, "seed": seed, "training": content, "n": 10_000}
     return make_record(**{**fields, **overrides})

@@ -69,16 +69,16 @@ def test_one_seed_shows_an_interval_around_its_accuracy() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"n": 500}, {"row_hash": "another"}, {"data_sha256": "e" * 64}, {"weights": "best epoch 3"}], ids=str
+    "other", [{"n": 500}, {"row": "another"}, {"data_sha256": "e" * 64}, {"weights": "best epoch 3"}], ids=str
 )
 def test_what_differs_is_another_row(other: dict[str, Any]) -> None:
-    found = board([make_record(seed=0, row_hash="a"), make_record(**{"seed": 1, "row_hash": "a", **other})])
+    found = board([make_record(seed=0, row="a"), make_record(**{"seed": 1, "row": "a", **other})])
     assert sorted(row.seeds for row in found.rows) == [(0,), (1,)]
 
 
 @pytest.mark.parametrize("other", [{"dataset": "imagenet"}, {"budget": "mini"}], ids=str)
 def test_data_sets_and_budgets_get_their_own_boards(other: dict[str, Any]) -> None:
-    boards = accuracy_boards([make_record(row_hash="a"), make_record(seed=1, row_hash="a", **other)])
+    boards = accuracy_boards([make_record(row="a"), make_record(seed=1, row="a", **other)])
     assert [len(found.rows) for found in boards] == [1, 1]
     assert len({found.name for found in boards}) == len({found.title for found in boards}) == 2
 

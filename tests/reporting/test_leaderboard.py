@@ -42,7 +42,7 @@ def test_one_seed_shows_an_interval_around_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"attacks": FEWER}, {"n": 500}, {"row_hash": "another"}, {"data_sha256": "e" * 64}], ids=str
+    "other", [{"attacks": FEWER}, {"n": 500}, {"row": "another"}, {"data_sha256": "e" * 64}], ids=str
 )
 def test_what_differs_is_another_row(other: dict[str, object]) -> None:
     found = board([make_record(seed=0), make_record(seed=1, **other)])
@@ -53,7 +53,7 @@ def test_what_differs_is_another_row(other: dict[str, object]) -> None:
     "other", [{"dataset": "cifar10"}, {"norm": "L2"}, {"eps": 0.1, "eps_text": "0.1"}, {"budget": "mini"}], ids=str
 )
 def test_threat_models_and_budgets_get_their_own_boards(other: dict[str, object]) -> None:
-    boards = leaderboards([make_record(row_hash="a"), make_record(seed=1, row_hash="a", **other)])
+    boards = leaderboards([make_record(row="a"), make_record(seed=1, row="a", **other)])
     assert [len(found.rows) for found in boards] == [1, 1]
     assert len({found.name for found in boards}) == len({found.title for found in boards}) == 2
 
@@ -111,8 +111,8 @@ def test_the_newest_evaluation_of_the_same_weights_counts() -> None:
 
 
 def test_foreign_weights_are_rows_by_checkpoint() -> None:
-    first, second = (make_record(seed=None, checkpoint_sha256=letter * 64, id=letter, row_hash="") for letter in "ab")
-    again = make_record(seed=None, checkpoint_sha256="a" * 64, id="c", row_hash="", created="2030-01-01T00:00:00Z")
+    first, second = (make_record(seed=None, checkpoint_sha256=letter * 64, id=letter) for letter in "ab")
+    again = make_record(seed=None, checkpoint_sha256="a" * 64, id="c", created="2030-01-01T00:00:00Z")
     assert [row.seeds for row in board([first, second, again]).rows] == [(None,), (None,)]
 
 

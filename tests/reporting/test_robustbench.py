@@ -208,9 +208,9 @@ def test_files_are_named_as_robustbench_does(tmp_path: Path) -> None:
 
 
 def test_namesakes_are_all_kept_and_never_renamed(tmp_path: Path) -> None:
-    first = make_record(row_hash="a", id="a", robust=0.3)
-    second = make_record(row_hash="b", id="b", robust=0.2, created="2026-01-01T00:00:00Z")
-    again = make_record(row_hash="a", id="c", robust=0.1, created="2027-01-01T00:00:00Z")
+    first = make_record(row="a", id="a", robust=0.3)
+    second = make_record(row="b", id="b", robust=0.2, created="2026-01-01T00:00:00Z")
+    again = make_record(row="a", id="c", robust=0.1, created="2027-01-01T00:00:00Z")
     (alone,), _ = write_model_info([first], tmp_path)
     both, _ = write_model_info([second, first], tmp_path)
     assert both[0] == alone

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from dkl.assembly import build_logger
-from dkl.config import label, loss_name
+from dkl.config import label, loss_name, row_identity
 from dkl.distributed import rank
 from dkl.evaluation.job import EvaluationJob
 from dkl.loggers import About, LoggerTable, opened, reported
@@ -54,7 +54,7 @@ def _about(job: EvaluationJob, cfg: DictConfig) -> About:
     return About(
         name=job.id,
         job_type="evaluate",
-        group=f"{method}-{subject.row_hash or job.weights_sha256[:8]}",
+        group=f"{method}-{row_identity(subject.training) if subject.training else job.weights_sha256[:8]}",
         tags=list(dict.fromkeys(tags)),
         config=(subject.training or {}) | {"method": subject.method, "evaluation": evaluation},
         id_file=folder / f"wandb_id_{job.key}.txt",

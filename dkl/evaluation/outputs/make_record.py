@@ -5,6 +5,7 @@ from statistics import median
 
 import torch
 
+from dkl.config import model_name
 from dkl.evaluation.robustness.progress import AttackProgress, State
 from dkl.evaluation.robustness.suites import PACKAGE_NORMS
 from dkl.evaluation.job import EvaluationJob
@@ -38,7 +39,7 @@ def make_record(
         id=job.id,
         method=subject.method,
         dataset=subject.cfg.data.name,
-        architecture=subject.cfg.model.name,
+        architecture=model_name(subject.cfg.model),
         budget=subject.budget,
         seed=subject.seed,
         norm=PACKAGE_NORMS[protocol.norm],
@@ -52,7 +53,6 @@ def make_record(
         evaluation_seed=protocol.seed,
         batch_size=protocol.batch_size,
         additional_data=additional_data,
-        row_hash=subject.row_hash or job.weights_sha256[:8],
         config_hash=subject.config_hash,
         checkpoint=f"{weights.path.parent.name}/{weights.path.name}",
         checkpoint_sha256=job.weights_sha256,

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from dkl.assembly import pick_device
 from dkl.attacks import frozen_eval, margin, named_attack
+from dkl.config import model_name
 from dkl.console import bar, say
 from dkl.errors import UserError, needs_extra
 from dkl.evaluation.robustness.attack_loop import scaled
@@ -75,7 +76,7 @@ def _about(job: EvaluationJob) -> dict[str, Any]:
         "id": job.id,
         "method": subject.method,
         "dataset": subject.cfg.data.name,
-        "architecture": subject.cfg.model.name,
+        "architecture": model_name(subject.cfg.model),
         "budget": subject.budget,
         "seed": subject.seed,
         "weights": subject.weights.text,

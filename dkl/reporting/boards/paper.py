@@ -11,7 +11,6 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from dkl.config import identity_of
 from dkl.errors import UserError
 from dkl.manifests import Manifest, ManifestRow, identities
 from dkl.manifests.jobs import Composer
@@ -134,8 +133,8 @@ def paper_boards(
     """One board a manifest with columns and budget that has records of any of its rows; of budget ``smoke`` only with
     ``include_smoke``. ``load`` gives the flags beside a record.
     """
-    trained = [record for record in records if identity(record)]
-    known = {budget: group(members, identity) for budget, members in group(trained, lambda r: r.budget).items()}
+    trained = [record for record in records if record.training]
+    known = {budget: group(members, lambda r: r.row) for budget, members in group(trained, lambda r: r.budget).items()}
     boards: list[PaperBoard] = []
     compose = Composer()
     for manifest in manifests:
@@ -150,13 +149,6 @@ def paper_boards(
             if any(own.values()):
                 boards.append(_board(manifest, budget, own, load))
     return boards
-
-
-def identity(record: Record) -> str | None:
-    """What ``record`` shares with a row; None of weights trained elsewhere, and where it does not say how."""
-    if record.seed is None or not {"data", "trainer", "task"} <= set(record.training):
-        return None
-    return identity_of(record.training)
 
 
 def blank(manifest: Manifest) -> PaperBoard:

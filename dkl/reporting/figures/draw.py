@@ -12,7 +12,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from dkl.config import identity_of
+from dkl.config import row_identity
 from dkl.console import say
 from dkl.errors import UserError
 from dkl.manifests import Manifest, identities
@@ -110,7 +110,7 @@ def _features(manifests: Sequence[Manifest], pictures: Sequence[Pictures]) -> It
             hashes = identities(manifest, budget)
             pairs = []
             for alike in group(here, lambda found: found.compared).values():
-                known = {identity_of(found.about["training"]): found for found in alike}
+                known = {row_identity(found.about["training"]): found for found in alike}
                 pair = [known.get(hashes[settings[key]]) for key in ("first", "second")]
                 pairs += [(first, second) for first, second in [pair] if first and second]
             if pairs:  # of the most images, and of these the first seed
@@ -145,7 +145,7 @@ def _radii(tables: Sequence[Manifest], boards: Sequence[PaperBoard], records: Se
 
 def _curves(records: Sequence[Record], folder: Path, problems: list[str]) -> Iterator[Drawing]:
     """Training curves, one figure a trained row with a line a seed."""
-    for own in group((r for r in records if r.training), lambda r: (r.budget, r.row_hash)).values():
+    for own in group((r for r in records if r.training), lambda r: (r.budget, r.row)).values():
         runs = []
         for same in group(own, lambda record: record.seed).values():
             try:
@@ -157,7 +157,7 @@ def _curves(records: Sequence[Record], folder: Path, problems: list[str]) -> Ite
             title = _title(
                 one.method, one.dataset, display_architecture(one.architecture), seeds, budget_title(one.budget)
             )
-            name = slug(f"curves-{one.budget}-{one.dataset}-{one.architecture}-{one.method}-{one.row_hash}")
+            name = slug(f"curves-{one.budget}-{one.dataset}-{one.architecture}-{one.method}-{one.row}")
             yield name, partial(training, runs, title=title)
 
 

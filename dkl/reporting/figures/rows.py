@@ -95,7 +95,7 @@ def lines_of(records: Sequence[Record]) -> list[Line]:
 
 def _trained(record: Record) -> str:
     """What seeds of a row share, or a file's hash where weights were trained elsewhere."""
-    return record.row_hash or record.checkpoint_sha256
+    return record.row
 
 
 def _lines(found: Sequence[tuple[str, dict[float, list[float]]]]) -> list[Line]:

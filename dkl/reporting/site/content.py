@@ -72,7 +72,7 @@ def _record(record: Record) -> dict[str, Any]:
         "method": record.method,
         "budget": f"Budget {record.budget}: {BUDGET_NOTES[record.budget]}.",
         "result": record.budget != "smoke",
-        "row": record.checkpoint_sha256 if record.seed is None else f"{record.budget} {record.row_hash}",
+        "row": f"{record.budget} {record.row}",
         "label": f"{seed}: {attacked}weights {record.weights}, n = {record.n}",
         "facts": {name: value for name, value in facts.items() if value},
         "accuracies": list(_accuracies(record)),
