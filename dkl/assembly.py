@@ -134,7 +134,7 @@ def _cores() -> int:
 
 def _check_model(cfg: DictConfig) -> nn.Module:
     """The model without values. Raises UserError where it does not turn the data's images into a logit a class."""
-    shape = [2, *cfg.data.shape]
+    shape, name = [2, *cfg.data.shape], model_name(cfg.model)
     with torch.device("meta"), torch.no_grad():
         model = build_model(cfg).eval()
         try:
@@ -142,13 +142,9 @@ def _check_model(cfg: DictConfig) -> nn.Module:
         except NotImplementedError:  # an operation without a meta kernel says nothing of the model
             return model
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"{model_name(cfg.model)} does not take images {shape[1:]} of {cfg.data.name}: {error}"
-            ) from None
+            raise UserError(f"{name} does not take images {shape[1:]} of {cfg.data.name}: {error}") from None
     if tuple(logits.shape) != (2, cfg.data.num_classes):
-        raise UserError(
-            f"{model_name(cfg.model)} gives {tuple(logits.shape)} for 2 images, not (2, {cfg.data.num_classes})"
-        )
+        raise UserError(f"{name} gives {tuple(logits.shape)} for 2 images, not (2, {cfg.data.num_classes})")
     return model
 
 

@@ -126,8 +126,9 @@ class Record:
 
     @cached_property
     def row(self) -> str:
-        """What all evaluations of one table row share: of weights trained elsewhere, the checkpoint's hash."""
-        return row_identity(self.training) if self.training else self.checkpoint_sha256
+        """What all records of one table row share; for weights trained elsewhere, the checkpoint's hash."""
+        known = self.seed is not None and self.training
+        return row_identity(self.training) if known else self.checkpoint_sha256
 
     @property
     def accuracy_only(self) -> bool:

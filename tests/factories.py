@@ -47,8 +47,9 @@ def make_record(**overrides: Any) -> Record:
     run = hashlib.sha256(f"{identity}-{fields['seed']}".encode()).hexdigest()
     names, clean, robust = fields["attacks"], fields["clean"], fields["robust"]
     fields.setdefault("id", f"{identity}-seed{fields['seed']}-{fields['norm'].lower()}")
-    if fields["seed"] is not None:  # only the row's identity matters; no recipe of the paper has this name
-        fields.setdefault("training", {"recipe_name": fields.pop("row", identity)})
+    row = fields.pop("row", identity)
+    if fields["seed"] is not None and fields.get("training") != {}:
+        fields["training"] = {"recipe_name": row, **fields.get("training", {})}  # no recipe of the paper has this name
     fields.setdefault("config_hash", run[:8])
     fields.setdefault("checkpoint_sha256", run)
     if "per_attack" not in fields:

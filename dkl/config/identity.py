@@ -1,8 +1,8 @@
 """What identifies a run and a table's row.
 
-``config_hash`` names the folder of one run: its exact configuration, seed included. ``row_identity`` is what runs of one
-table row share, whatever their seed and the machine they ran on. Leaderboards, paper tables, ``dkl reproduce`` and loggers
-all use this one function.
+``config_hash`` names the folder of one run: its exact configuration, seed included. ``row_identity`` is what all runs
+of one table row share, whatever their seed and machine. Leaderboards, paper tables, ``dkl reproduce`` and loggers all
+use this one function.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ COMPUTING = ("devices", "accumulate", "sync_batchnorm", "precision", "compile", 
 the order of random numbers, so a row may hold seeds trained on different machines."""
 
 FILES_ONLY = ("npz", "imagefiles", "imagefolder")
-"""Values of ``data.name`` that do not identify the images: only the files in ``data.source`` tell such datasets apart."""
+"""Values of ``data.name`` that do not identify the images: only ``data.source`` tells such datasets apart."""
 
 
 def model_name(model: Mapping[str, Any]) -> str:

@@ -133,7 +133,7 @@ def paper_boards(
     """One board a manifest with columns and budget that has records of any of its rows; of budget ``smoke`` only with
     ``include_smoke``. ``load`` gives the flags beside a record.
     """
-    trained = [record for record in records if record.training]
+    trained = [record for record in records if record.training and record.seed is not None]
     known = {budget: group(members, lambda r: r.row) for budget, members in group(trained, lambda r: r.budget).items()}
     boards: list[PaperBoard] = []
     compose = Composer()
