@@ -14,12 +14,17 @@ import pytest
 from PIL import Image
 
 import dkl.assembly
+<<<<<<< HEAD
 import dkl.training.run
 from dkl.assembly import build_logger
 from dkl.config import compose_config, hashed, row_identity
+=======
+import dkl.training.fit
+from dkl.assembly import build_logger, train
+from dkl.config import compose_config, row_hash
+>>>>>>> 5b271c4 (One composition root: configurations become dataclasses and objects in dkl.assembly; schedules are dataclasses chosen by schedule=)
 from dkl.errors import UserError
 from dkl.loggers import About, Logger, LoggerTable, WandbLogger, opened, reported
-from dkl.training import train
 from tests.training.common import TINY, finish, make_config, start
 from tests.wandb_log import OFFLINE, apart, config, history, inspect, runs, surroundings
 
@@ -32,7 +37,7 @@ main(sys.argv[1:])
 
 KILLED = """
 import os, sys
-import dkl.training.run as run
+import dkl.training.fit as run
 from dkl.cli import main
 write = run.write_metrics
 def write_and_die(rows, folder):
@@ -106,7 +111,7 @@ def test_a_failing_run_is_told_as_failed_and_then_mended(tmp_path: Path, monkeyp
 
     cfg = make_config(tmp_path, *OFFLINE, epochs=2)
     with monkeypatch.context() as patch:
-        patch.setattr(dkl.training.run, "write_metrics", fails)
+        patch.setattr(dkl.training.fit, "write_metrics", fails)
         with pytest.raises(OSError, match="disk full"):
             train(cfg)
     folder = train(cfg)

@@ -14,8 +14,8 @@ from dkl.reproduction.options import yes_or_no
 def train(arguments: list[str]) -> None:
     """``dkl train``: one run, or a sweep with ``-m``."""
     from dkl.assembly import preflight
+    from dkl.assembly import train as run
     from dkl.training import objective
-    from dkl.training import train as run
 
     hydra_app.run("train", arguments, preflight, lambda cfg: objective(run(cfg)))
 

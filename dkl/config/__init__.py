@@ -1,16 +1,32 @@
 """Configurations: their typed root, their composition from YAML, their checks, and the hash that names a run."""
 
 from dkl.config.check import check
-from dkl.config.compose import compose_config, load_config, register, shipped
+from dkl.config.compose import compose_config, load_config, register, shipped, typed
 from dkl.config.identity import config_hash, hashed, label, loss_name, model_name, row_identity, run_folder
-from dkl.config.schema import EvaluateConfig, EvaluationConfig, OptimizerName, Precision, TrainConfig
+from dkl.config.schema import (
+    DataConfig,
+    EvaluateConfig,
+    EvaluationConfig,
+    Node,
+    OptimizerConfig,
+    OptimizerName,
+    Precision,
+    SelectionConfig,
+    TrainConfig,
+    TrainerConfig,
+)
 
 __all__ = [
+    "DataConfig",
     "EvaluateConfig",
     "EvaluationConfig",
+    "Node",
+    "OptimizerConfig",
     "OptimizerName",
     "Precision",
+    "SelectionConfig",
     "TrainConfig",
+    "TrainerConfig",
     "check",
     "compose_config",
     "config_hash",
@@ -23,4 +39,5 @@ __all__ = [
     "row_identity",
     "run_folder",
     "shipped",
+    "typed",
 ]

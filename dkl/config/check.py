@@ -35,7 +35,7 @@ def _missing(cfg: DictConfig, prefix: str = "") -> list[str]:
     return found
 
 
-FIXED_GROUPS = ("model", "attack", "averaging")
+FIXED_GROUPS = ("model", "attack", "averaging", "schedule")
 """Groups whose choice a recipe or budget holds a run to; losses and data are a row's own."""
 
 FREE = re.compile(r"attack\.objective\b.*|model\.(?!name$).*|task\.warmup_epochs|trainer\.workers")
@@ -109,16 +109,12 @@ def _check_selection(cfg: DictConfig) -> None:
 
 
 def _check_optimizer(cfg: DictConfig) -> None:
-    name, lr, start = cfg.optimizer.name, cfg.optimizer.lr, cfg.optimizer.warmup_lr
+    name = cfg.optimizer.name
     if cfg.optimizer.nesterov and name is not OptimizerName.sgd:
         raise UserError(f"optimizer.nesterov=true is SGD's, not {name.value}'s: set optimizer.nesterov=false")
     if cfg.optimizer.nesterov and not cfg.optimizer.momentum:
         raise UserError(
             "optimizer.nesterov=true needs momentum: set optimizer.momentum=0.9, or optimizer.nesterov=false"
-        )
-    if start is not None and not 0 < start <= lr:
-        raise UserError(
-            f"optimizer.warmup_lr={start} must lie above 0 and not above optimizer.lr={lr}; null rises from lr/w"
         )
 
 
@@ -194,8 +190,8 @@ def check(cfg: DictConfig) -> None:
     _at_least(cfg, 1, "data.num_classes", "data.train_size", "data.test_size", "trainer.threads", "trainer.devices")
     _at_least(cfg, 1, "evaluation.n")
     _at_least(cfg, 0, "seed", "evaluation.seed", "optimizer.lr", "optimizer.momentum", "optimizer.weight_decay")
-    _at_least(cfg, 0, "data.augment.crop_padding", "optimizer.warmup_epochs", "trainer.validate_every")
-    _at_least(cfg, 0, "trainer.workers", "selection.holdout", "selection.every", "optimizer.decay")
+    _at_least(cfg, 0, "data.augment.crop_padding", "trainer.validate_every")
+    _at_least(cfg, 0, "trainer.workers", "selection.holdout", "selection.every")
     _check_optimizer(cfg)
     _check_accumulation(cfg)
     _check_cache(cfg)

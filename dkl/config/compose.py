@@ -1,6 +1,7 @@
 """Where the YAML choices lie, and how they become one configuration."""
 
 from pathlib import Path
+from typing import TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -12,6 +13,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's, which
 from dkl.config.schema import DataConfig, EvaluateConfig, TrainConfig
 from dkl.errors import UserError
 
+T = TypeVar("T")
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -61,3 +63,12 @@ def load_config(folder: Path) -> DictConfig:
         raise UserError(f"{path} is not of this version of dkl: {said}; use the version that trained it") from None
     assert isinstance(cfg, DictConfig)
     return cfg
+
+
+def typed(cfg: DictConfig, root: type[T]) -> T:
+    """Convert ``cfg`` to its dataclass ``root``, with all interpolations resolved; other nodes become dictionaries."""
+    config = OmegaConf.to_object(cfg)
+    if not isinstance(config, root):  # read from a file, which keeps no types
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(root), cfg))
+    assert isinstance(config, root)
+    return config

@@ -4,11 +4,15 @@ What Python reads as ``cfg.x`` is declared here, so that a typo in a key or a va
 configuration is composed. What goes to a constructor is YAML with ``_target_`` and is checked by that constructor.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from omegaconf import MISSING
+
+Node = Mapping[str, Any]
+"""A configuration with ``_target_``: which class or function to call, and its arguments."""
 
 
 class Precision(Enum):
@@ -25,16 +29,6 @@ class OptimizerName(Enum):
     sgd = "sgd"
     lamb = "lamb"
     adamw = "adamw"
-
-
-class Schedule(Enum):
-    """Learning rate over epochs; see ``dkl.training.schedules``."""
-
-    cosine = "cosine"
-    cosine_annealing = "cosine_annealing"
-    step = "step"
-    one_cycle = "one_cycle"
-    constant = "constant"
 
 
 @dataclass
@@ -85,13 +79,7 @@ class DataConfig:
 
 @dataclass
 class OptimizerConfig:
-    """An optimiser and its schedule; ``momentum`` and ``nesterov`` are SGD's.
-
-    Not decayed are names with a part in ``no_decay``, and without ``decay_vectors`` biases and normalisation.
-    ``warmup_epochs`` rise linearly, from ``warmup_lr`` where it is given, as timm's do. ``milestones`` are shares of
-    training after which ``step`` multiplies the rate by ``decay``; ``pct_start`` is the share of training in which
-    ``one_cycle`` rises.
-    """
+    """The optimizer; ``momentum`` and ``nesterov`` are for SGD only. Its rate over epochs is ``schedule``."""
 
     name: OptimizerName = OptimizerName.sgd
     lr: float = 0.1
@@ -100,12 +88,6 @@ class OptimizerConfig:
     weight_decay: float = 5e-4
     no_decay: list[str] = field(default_factory=list)
     decay_vectors: bool = True
-    schedule: Schedule = Schedule.cosine
-    warmup_epochs: int = 0
-    warmup_lr: float | None = None
-    milestones: list[float] = field(default_factory=list)
-    decay: float = 0.1
-    pct_start: float = 0.025
 
 
 @dataclass
@@ -201,6 +183,7 @@ class TrainConfig:
     averaging: Any = None
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: Any = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     logger: Any = None

@@ -64,7 +64,7 @@ def prepare(cfg: DictConfig) -> EvaluationJob:
     subject = own_run(cfg) if cfg.run else foreign(cfg)
     protocol = protocol_of(cfg, subject)
     check_classes(protocol.attacks, subject.cfg.data.num_classes)
-    model = build_model(subject.cfg)
+    model = build_model(subject.cfg.model)
     layout = load_checkpoint(model, subject.weights.path, subject.weights.key)
     model = model.float().eval()
     training, test = load_data(subject.cfg.data)

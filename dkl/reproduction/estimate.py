@@ -72,7 +72,7 @@ def _sizes(cfg: DictConfig) -> tuple[int, int]:
 def operations(job: ManifestJob, cfg: DictConfig, standing: JobProgress) -> float:
     """Floating-point operations that are left of ``job``."""
     with torch.device("meta"):
-        model = build_model(cfg)
+        model = build_model(cfg.model)
     forward, (training, testing) = forward_operations(model, cfg.data.shape), _sizes(cfg)
     epochs = 0 if standing.done else standing.of_epochs - standing.epochs
     image = passes(cfg) * forward + _teacher_operations(cfg)
@@ -88,8 +88,8 @@ def speed(cfg: DictConfig) -> float:
     """Operations a second of the network of ``cfg`` on its device, measured on a few forward passes."""
     device = pick_device(cfg.trainer.device)
     with torch.device("meta"):
-        forward = forward_operations(build_model(cfg), cfg.data.shape)
-    model = build_model(cfg).to(device).eval()
+        forward = forward_operations(build_model(cfg.model), cfg.data.shape)
+    model = build_model(cfg.model).to(device).eval()
     images, rounds = torch.rand(32, *cfg.data.shape, device=device), 0
     with torch.inference_mode():
         model(images).sum().item()

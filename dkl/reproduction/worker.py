@@ -28,8 +28,8 @@ def evaluation_of(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 def _run(job: ManifestJob, cfg: DictConfig) -> None:
     """Train one job and make its evaluations."""
+    from dkl.assembly import train
     from dkl.evaluation import evaluate
-    from dkl.training import train
 
     train(cfg)
     for overrides in job.evaluations:

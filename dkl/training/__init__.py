@@ -1,6 +1,6 @@
-"""The one training loop, and what surrounds it: optimiser, schedule, checkpoints, metrics."""
+"""The one training loop, and what surrounds it: optimizer, schedules, averages, selection, checkpoints, metrics."""
 
 from dkl.training.metrics import objective
-from dkl.training.run import train
+from dkl.training.run import Run
 
-__all__ = ["objective", "train"]
+__all__ = ["Run", "objective"]

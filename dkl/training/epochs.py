@@ -1,106 +1,98 @@
-"""One epoch of a run: rate, steps, average, and what is measured after it."""
+"""One epoch of a run: learning rate, steps, average, and the measurements after it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from omegaconf import DictConfig
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from dkl import checkpoint
 from dkl.config import Precision
 from dkl.console import Bar
-from dkl.data import Loader
 from dkl.distributed import rank, share_buffers
 from dkl.errors import UserError
 from dkl.tasks.accuracy import correct
 from dkl.training.loop import NonFiniteLossError, train_epoch
 from dkl.training.metrics import MetricsRow
-from dkl.training.optimizer import set_schedule
+from dkl.training.optimizer import apply_schedule
+from dkl.training.run import Run
 from dkl.training.selection import Selection, mean_over_ranks
-from dkl.training.state import RunState
 
 
 @dataclass
 class Epochs:
-    """The epochs of ``run`` over ``batches``; ``folder`` takes the file that a loss which is not finite leaves.
+    """Trains the epochs of ``run``, with robust accuracy on held-out images if there is a ``selection``."""
 
-    ``selection`` measures robust accuracy on held-out images, where it is asked for.
-    """
-
-    cfg: DictConfig
-    run: RunState
-    batches: Loader
-    validation: Loader
+    run: Run
     selection: Selection | None
-    folder: Path
     progress: Bar
 
     def train(self, epoch: int) -> MetricsRow:
-        """Train epoch ``epoch``, counted from 1; its row of metrics, with test accuracy where it is due."""
-        epochs, every = self.cfg.trainer.epochs, self.cfg.trainer.validate_every
-        row: MetricsRow = {"epoch": epoch, "lr": set_schedule(self.cfg.optimizer, self.run.optimizer, epoch, epochs)}
+        """Train epoch ``epoch``, counted from 1; returns its metrics, with test accuracy if that is due."""
+        run, state = self.run, self.run.state
+        epochs, every = run.trainer.epochs, run.trainer.validate_every
+        lr = apply_schedule(run.schedule, state.optimizer, lr=run.peak_lr, epoch=epoch, epochs=epochs)
+        row: MetricsRow = {"epoch": epoch, "lr": lr}
         row |= self._steps(epoch)
         last = epoch == epochs
-        self._follow("epoch", epoch, epochs)
+        self._update_average("epoch", epoch, epochs)
         if last:
             self._estimate_buffers()
         if last or (every and epoch % every == 0):
-            row["test_accuracy"] = self._test(self.run.model)
-            if self.run.average is not None:
-                row["average_test_accuracy"] = self._test(self.run.average.model)
+            row["test_accuracy"] = self._test(state.model)
+            if state.average is not None:
+                row["average_test_accuracy"] = self._test(state.average.model)
         if self.selection:
             row |= self.selection.after(epoch, epochs)
         return row
 
     def _test(self, model: nn.Module) -> float:
-        return mean_over_ranks(correct(model, self.validation.epoch()))
+        return mean_over_ranks(correct(model, self.run.validation.epoch()))
 
     def _steps(self, epoch: int) -> MetricsRow:
-        """All steps of ``epoch``. Raises UserError where the loss is not finite, and keeps what made it so."""
-        epochs, steps = self.cfg.trainer.epochs, len(self.batches)
+        """Take all steps of ``epoch``. Raises UserError if a loss is not finite, and writes what gave it to a file."""
+        run, epochs, steps = self.run, self.run.trainer.epochs, len(self.run.batches)
         try:
             return train_epoch(
-                self.run.task,
-                self.batches,
-                self.run.optimizer,
+                run.state.task,
+                run.batches,
+                run.state.optimizer,
                 epoch=epoch,
                 epochs=epochs,
                 bar=self.progress,
-                accumulate=self.cfg.trainer.accumulate,
-                autocast=self.cfg.trainer.precision is Precision.bf16,
-                after_step=lambda step: self._follow("step", (epoch - 1) * steps + step + 1, epochs * steps),
+                accumulate=run.trainer.accumulate,
+                autocast=run.trainer.precision is Precision.bf16,
+                after_step=lambda step: self._update_average("step", (epoch - 1) * steps + step + 1, epochs * steps),
             )
         except NonFiniteLossError as error:
             raise self._report(error) from None
 
-    def _follow(self, per: str, done: int, total: int) -> None:
-        """Have the average, where it is kept per ``per``, follow the weights."""
-        average = self.run.average
+    def _update_average(self, per: str, done: int, total: int) -> None:
+        """Update the average after update ``done`` of ``total`` if the run averages per ``per``."""
+        average = self.run.state.average
         if average is not None and average.rule.per == per:
-            average.update(self.run.model, done, total)
+            average.update(self.run.state.model, done, total)
 
     def _estimate_buffers(self) -> None:
-        """BatchNorm's statistics of the averaged weights on natural training images, where they are asked for."""
-        average = self.run.average
+        """Estimate BatchNorm's statistics of the averaged weights on natural training images, if the rule says so."""
+        average = self.run.state.average
         if average is not None and average.rule.buffers == "estimate":
-            update_bn(self.batches.epoch(0), average.model)
+            update_bn(self.run.batches.epoch(0), average.model)
             share_buffers(average.model)
 
     def _report(self, error: NonFiniteLossError) -> UserError:
-        """Write what gave a loss that is not finite; returns the message with the file's name and the mend."""
-        progress = error.progress
-        path = self.folder / f"nonfinite-epoch{progress.epoch}-batch{progress.step}-rank{rank()}.pt"
+        """Write the batch and weights of a loss that is not finite; returns an error with the file's name and a fix."""
+        progress, state = error.progress, self.run.state
+        path = self.run.folder / f"nonfinite-epoch{progress.epoch}-batch{progress.step}-rank{rank()}.pt"
         content = {
-            "model": self.run.model.state_dict(),
-            "task": self.run.task.state_dict(),
+            "model": state.model.state_dict(),
+            "task": state.task.state_dict(),
             "images": error.batch.images,
             "labels": error.batch.labels,
             "adversarial_images": error.out.adversarial_images,
             "loss": error.out.loss.item(),
             "epoch": progress.epoch,
             "batch": progress.step,
-            "config": self.run.config,
+            "config": state.config,
         }
         checkpoint.save(path, content)
         return UserError(

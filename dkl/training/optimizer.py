@@ -1,44 +1,48 @@
-"""The optimiser of a run, and what its schedule makes of it each epoch."""
+"""The optimizer of a run, and its learning rate and momentum in each epoch."""
 
 from collections.abc import Iterable
 from typing import Any
 
-from omegaconf import DictConfig
 from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from dkl.config import OptimizerName
-from dkl.training.schedules import SCHEDULES, Shape, one_cycle_momentum
+from dkl.config import OptimizerConfig, OptimizerName
+from dkl.training.schedules import Schedule
 
 
-def make_optimizer(cfg: DictConfig, named: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
-    """The optimiser of an ``optimizer`` configuration. Not decayed are parameters whose names have a part in
-    ``no_decay``, and without ``decay_vectors`` those of one dimension: biases, and the scales of normalisations."""
+def make_optimizer(config: OptimizerConfig, named: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
+    """Make the optimizer of ``config`` for the ``named`` parameters.
+
+    Weight decay spares parameters whose name contains an entry of ``no_decay``, and without ``decay_vectors`` all
+    one-dimensional parameters: biases and the scales of normalization layers.
+    """
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in named:
-        spared = any(part in name for part in cfg.no_decay) or not (cfg.decay_vectors or parameter.ndim > 1)
+        spared = any(part in name for part in config.no_decay) or not (config.decay_vectors or parameter.ndim > 1)
         (plain if spared else decayed).append(parameter)
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
-    if cfg.name is OptimizerName.sgd:
-        return SGD(groups, lr=cfg.lr, momentum=cfg.momentum, nesterov=cfg.nesterov, weight_decay=cfg.weight_decay)
-    return create_optimizer_v2(groups, opt=cfg.name.value, lr=cfg.lr, weight_decay=cfg.weight_decay)
+    if config.name is OptimizerName.sgd:
+        return SGD(
+            groups,
+            lr=config.lr,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
+        )
+    return create_optimizer_v2(groups, opt=config.name.value, lr=config.lr, weight_decay=config.weight_decay)
 
 
-def set_schedule(cfg: DictConfig, optimizer: Optimizer, epoch: int, epochs: int) -> float:
-    """Set the learning rate of ``epoch``, counted from 1, and the momentum where it cycles; returns the rate."""
-    shape = Shape(
-        warmup=cfg.warmup_epochs,
-        start=None if cfg.warmup_lr is None else cfg.warmup_lr / cfg.lr,
-        milestones=tuple(cfg.milestones),
-        decay=cfg.decay,
-        pct_start=cfg.pct_start,
-    )
-    lr = cfg.lr * SCHEDULES[cfg.schedule.value](epoch, epochs, shape)
+def apply_schedule(schedule: Schedule, optimizer: Optimizer, *, lr: float, epoch: int, epochs: int) -> float:
+    """Set the rate of ``epoch``, counted from 1, to its share of the peak ``lr``; returns it.
+
+    The momentum is set too if the schedule changes it.
+    """
+    rate, momentum = lr * schedule.lr_factor(epoch, epochs), schedule.momentum(epoch, epochs)
     for group in optimizer.param_groups:
-        group["lr"] = lr
-        if cfg.schedule.value == "one_cycle":
-            group["momentum"] = one_cycle_momentum(epoch, epochs, shape)
-    return lr
+        group["lr"] = rate
+        if momentum is not None:
+            group["momentum"] = momentum
+    return rate

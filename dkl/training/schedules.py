@@ -1,78 +1,136 @@
-"""Learning rates as pure functions of the epoch, counted from 1, as a share of the peak."""
+"""Learning rates as pure functions of the epoch.
+
+A schedule returns ``lr_factor(epoch, epochs)``, the share of the peak ``optimizer.lr`` in an epoch. Epochs are counted
+from 1. In the equations e is the epoch, E the number of epochs and w ``warmup_epochs``. A configuration chooses a
+schedule by ``schedule=<name>``, which sets ``_target_`` to one of these classes.
+"""
 
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from dkl.errors import UserError
+
+
+class Schedule(ABC):
+    """Learning rate, and possibly momentum, over the epochs."""
+
+    @abstractmethod
+    def lr_factor(self, epoch: int, epochs: int) -> float:
+        """Return the share of the peak rate in ``epoch`` of ``epochs``, in (0, 1]."""
+
+    def momentum(self, epoch: int, epochs: int) -> float | None:
+        """Return the momentum of ``epoch``, or None if it stays as the optimizer has it."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """What schedules may depend on: epochs of linear rise and the share it starts from, shares of training to decay
-    after, one-cycle's rise."""
+class WarmupSchedule(Schedule):
+    """Rises linearly for ``warmup_epochs``, then follows ``after_warmup``.
 
-    warmup: int = 0
-    start: float | None = None
-    milestones: tuple[float, ...] = ()
+    Without ``warmup_lr`` the factor is e/w before epoch w, as in the official code. With it the rate starts at
+    ``warmup_lr`` and the factor is s + (1 − s)(e − 1)/w up to epoch w, where s = warmup_lr / peak_lr, as in timm.
+    Raises UserError if a value is out of range.
+    """
+
+    warmup_epochs: int = 0
+    warmup_lr: float | None = None
+    peak_lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.warmup_epochs < 0:
+            raise UserError(f"schedule.warmup_epochs={self.warmup_epochs} must be at least 0, which is no warm-up")
+        if self.warmup_lr is not None and not 0 < self.warmup_lr <= self.peak_lr:
+            raise UserError(
+                f"schedule.warmup_lr={self.warmup_lr} must be above 0 and at most optimizer.lr={self.peak_lr}; null "
+                "starts at optimizer.lr / schedule.warmup_epochs"
+            )
+
+    @abstractmethod
+    def after_warmup(self, epoch: int, epochs: int) -> float:
+        """Return the factor of an epoch after the warm-up."""
+
+    def lr_factor(self, epoch: int, epochs: int) -> float:
+        """Return the factor of the warm-up, or of ``after_warmup`` if that is over."""
+        w = self.warmup_epochs
+        if self.warmup_lr is None:
+            return epoch / w if epoch < w else self.after_warmup(epoch, epochs)
+        start = self.warmup_lr / self.peak_lr
+        return start + (1 - start) * (epoch - 1) / w if epoch <= w else self.after_warmup(epoch, epochs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine(WarmupSchedule):
+    """½(1 + cos(π(e − w)/(E − w + 1))) from epoch w on: the schedule of the official IKL code.
+
+    Without warm-up the first epoch is already below the peak; the last is above zero. With w = 10 of 90 epochs it is
+    the schedule of ImageNet-LT.
+    """
+
+    def after_warmup(self, epoch: int, epochs: int) -> float:
+        """Return the cosine."""
+        w = self.warmup_epochs
+        return 0.5 * (1 + math.cos(math.pi * (epoch - w) / max(epochs - w + 1, 1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineAnnealing(WarmupSchedule):
+    """½(1 + cos(π(e − 1)/E)): the official TRADES code, torch's CosineAnnealingLR and timm's cosine."""
+
+    def after_warmup(self, epoch: int, epochs: int) -> float:
+        """Return the cosine. It does not restart after the warm-up."""
+        return 0.5 * (1 + math.cos(math.pi * (epoch - 1) / epochs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(WarmupSchedule):
+    """``decay`` to the power of the number of ``milestones`` passed; milestones are shares of training."""
+
+    milestones: Sequence[float] = ()
     decay: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.decay < math.inf:
+            raise UserError(f"schedule.decay={self.decay} must be a number of at least 0")
+
+    def after_warmup(self, epoch: int, epochs: int) -> float:
+        """Return the factor after the milestones passed so far."""
+        passed = sum(epoch > share * epochs for share in self.milestones)
+        return self.decay**passed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant(WarmupSchedule):
+    """The peak rate."""
+
+    def after_warmup(self, epoch: int, epochs: int) -> float:
+        """Return 1."""
+        return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneCycle(Schedule):
+    """torch's OneCycleLR with one step per epoch, as in DM-Improves-AT: 1/25 of the peak, the peak, 1/250,000.
+
+    The rate rises for the share ``pct_start`` of training (Smith & Topin 2017).
+    """
+
     pct_start: float = 0.025
 
+    def lr_factor(self, epoch: int, epochs: int) -> float:
+        """Return the factor: from 1/25 up to 1, then down to 1/250,000."""
+        return self._cycle(epoch, epochs, low=1 / 25, high=1.0, last=1 / 250_000)
 
-def _warm(epoch: int, shape: Shape, share: float) -> float:
-    """``share``, or e/w before epoch w; with a start s, s + (1 − s)(e − 1)/w up to epoch w, as timm warms up."""
-    w, start = shape.warmup, shape.start
-    if start is None:
-        return epoch / w if epoch < w else share
-    return start + (1 - start) * (epoch - 1) / w if epoch <= w else share
+    def momentum(self, epoch: int, epochs: int) -> float:
+        """Return the momentum, which OneCycleLR moves against the rate: 0.95 to 0.85 to 0.95."""
+        return self._cycle(epoch, epochs, low=0.95, high=0.85, last=0.95)
 
-
-def cosine(epoch: int, epochs: int, shape: Shape) -> float:
-    """½(1 + cos(π(e − w)/(E − w + 1))) from epoch w on, and e/w before: the official IKL code's schedule.
-
-    The first epoch without warm-up is already below the peak, and the last is above zero. With w = 10 of 90 epochs it
-    is ImageNet-LT's.
-    """
-    w = shape.warmup
-    return _warm(epoch, shape, 0.5 * (1 + math.cos(math.pi * (epoch - w) / max(epochs - w + 1, 1))))
-
-
-def cosine_annealing(epoch: int, epochs: int, shape: Shape) -> float:
-    """½(1 + cos(π(e − 1)/E)), and e/w before epoch w: the official TRADES code's, torch's CosineAnnealingLR, timm's."""
-    return _warm(epoch, shape, 0.5 * (1 + math.cos(math.pi * (epoch - 1) / epochs)))
-
-
-def step(epoch: int, epochs: int, shape: Shape) -> float:
-    """The peak times ``decay`` for every milestone passed, a share of training; e/w before epoch w."""
-    passed = sum(epoch > share * epochs for share in shape.milestones)
-    return _warm(epoch, shape, shape.decay**passed)
-
-
-def constant(epoch: int, epochs: int, shape: Shape) -> float:
-    """The peak; e/w before epoch w."""
-    return _warm(epoch, shape, 1.0)
-
-
-def _one_cycle(epoch: int, epochs: int, pct_start: float, low: float, high: float, last: float) -> float:
-    """Cosine from ``low`` to ``high`` at epoch pct_start·E, then to ``last`` at epoch E (Smith & Topin 2017)."""
-    peak = max(pct_start * epochs, 1.0)  # shorter rises than one epoch start at the peak
-    done = (epoch - 1) / (peak - 1) if epoch <= peak and peak > 1 else (epoch - peak) / max(epochs - peak, 1)
-    begin, end = (low, high) if epoch <= peak and peak > 1 else (high, last)
-    return end + (begin - end) * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def one_cycle(epoch: int, epochs: int, shape: Shape) -> float:
-    """torch's OneCycleLR stepped once an epoch, as DM-Improves-AT does: from 1/25 to 1 to 1/250,000 of the peak."""
-    return _one_cycle(epoch, epochs, shape.pct_start, 1 / 25, 1.0, 1 / 250_000)
-
-
-def one_cycle_momentum(epoch: int, epochs: int, shape: Shape) -> float:
-    """The momentum that OneCycleLR cycles against the rate, whatever the optimiser was given: 0.95 to 0.85 to 0.95."""
-    return _one_cycle(epoch, epochs, shape.pct_start, 0.95, 0.85, 0.95)
-
-
-SCHEDULES: dict[str, Callable[[int, int, Shape], float]] = {
-    "cosine": cosine,
-    "cosine_annealing": cosine_annealing,
-    "step": step,
-    "one_cycle": one_cycle,
-    "constant": constant,
-}
+    def _cycle(self, epoch: int, epochs: int, *, low: float, high: float, last: float) -> float:
+        """Interpolate by a cosine from ``low`` to ``high`` at epoch pct_start·E, then to ``last`` at epoch E."""
+        peak = max(self.pct_start * epochs, 1.0)  # a rise shorter than one epoch starts at the peak
+        rising = epoch <= peak and peak > 1
+        done = (epoch - 1) / (peak - 1) if rising else (epoch - peak) / max(epochs - peak, 1)
+        begin, end = (low, high) if rising else (high, last)
+        return end + (begin - end) * 0.5 * (1 + math.cos(math.pi * done))

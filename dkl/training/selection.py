@@ -1,67 +1,75 @@
-"""Robust accuracy on held-out training images while training goes on, and the weights of the best epoch.
+"""Robust accuracy on held-out training images during training, and the weights of the best epoch.
 
-Robust overfitting shows in it: the robust accuracy of adversarially trained networks often falls long before training
-ends (Rice et al. 2020). ``best.pt`` says which epoch it holds, of which weights, and by which attack it was chosen.
+Robust overfitting: the robust accuracy of adversarially trained networks often falls long before training ends (Rice et
+al. 2020). ``best.pt`` records its epoch, which weights it holds (last or average) and the attack that chose them.
 """
 
 from pathlib import Path
+from typing import cast
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
 from dkl import checkpoint
 from dkl.attacks import frozen_eval, named_attack, uniform_noise
+from dkl.config import SelectionConfig
 from dkl.data import Loader
 from dkl.distributed import rank, sum_over_ranks
-from dkl.threat import parse_eps
+from dkl.threat import Norm, parse_eps
 from dkl.training.metrics import MetricsRow
 from dkl.training.state import RunState
 
 BEST = "best.pt"
 
 
-def held_out(cfg: DictConfig, count: int) -> int:
-    """How many of ``count`` training images selection takes: as asked for, but at most a quarter of a small set."""
-    return min(cfg.selection.holdout, count // 4) if cfg.selection.every else 0
+def held_out(config: SelectionConfig, count: int) -> int:
+    """Return how many of ``count`` training images are held out: ``holdout``, but at most a quarter of them."""
+    return min(config.holdout, count // 4) if config.every else 0
 
 
 def mean_over_ranks(flags: Tensor) -> float:
-    """The accuracy of bool ``flags[n]``, of which every process holds a part."""
+    """Return the mean of bool ``flags[n]`` over all processes; each holds its share of the images."""
     counts = torch.stack([flags.sum(), torch.tensor(len(flags))])
     sum_over_ranks([counts])
     return (counts[0] / counts[1]).item()
 
 
 class Selection:
-    """Attacks ``batches`` of held-out images every so many epochs and keeps the best weights in ``folder``."""
+    """Attacks ``batches`` of held-out images after every ``config.every`` epochs; keeps the best weights in ``folder``.
 
-    def __init__(self, cfg: DictConfig, run: RunState, batches: Loader, folder: Path) -> None:
-        self.cfg, self.run, self.batches, self.path = cfg.selection, run, batches, folder / BEST
-        if self.path.exists():  # it may be one epoch ahead of a checkpoint that a kill kept from being written
+    ``run`` must be loaded first if it resumes.
+    """
+
+    def __init__(self, config: SelectionConfig, run: RunState, batches: Loader, folder: Path) -> None:
+        self.config, self.run, self.batches, self.path = config, run, batches, folder / BEST
+        # best.pt is written before checkpoint.pt. If the process was killed in between, best.pt is one epoch ahead.
+        if self.path.exists():
             run.best = max(run.best, checkpoint.read(self.path)["accuracy"])
 
     def after(self, epoch: int, epochs: int) -> MetricsRow:
-        """Robust accuracy after ``epoch``, where it is due: on the averaged weights where an average is kept."""
-        if epoch % self.cfg.every and epoch != epochs:
+        """Measure robust accuracy if it is due after ``epoch``, on the averaged weights if the run has an average."""
+        if epoch % self.config.every and epoch != epochs:
             return {}
         accuracy = self._robust_accuracy()
-        if accuracy >= self.run.best:  # of equals the later one, as DM-Improves-AT keeps
+        if accuracy >= self.run.best:  # on a tie the later epoch is kept, as in DM-Improves-AT
             self.run.best = accuracy
             self._keep(epoch, accuracy)
         return {"robust_accuracy": accuracy, "best_robust_accuracy": self.run.best}
 
     def _robust_accuracy(self) -> float:
-        cfg, model, eps = self.cfg, self.run.evaluated, parse_eps(self.cfg.eps)
-        perturb = named_attack(model, cfg.attack, norm=cfg.norm, eps=eps, seed=cfg.seed)
-        noise = torch.Generator(self.batches.labels.device).manual_seed(cfg.seed)
+        config, model, eps = self.config, self.run.evaluated, parse_eps(self.config.eps)
+        norm = cast(Norm, config.norm)  # dkl.config.check has refused any other
+        perturb = named_attack(model, config.attack, norm=norm, eps=eps, seed=config.seed)
+        noise = torch.Generator(self.batches.labels.device).manual_seed(config.seed)
         flags = []
         with frozen_eval(model), torch.no_grad():
             for batch in self.batches.epoch():
                 images, labels, first = batch.images, batch.labels, batch.first
-                shape = (batch.total, *images.shape[1:])  # the whole batch's noise; each process takes its share
-                drawn = uniform_noise(shape, eps, cfg.norm, like=images, generator=noise)[first : first + len(images)]
-                adversarial = perturb(images, labels, (images + drawn).clamp_(0, 1))
+                # Every process draws the noise of the whole batch and takes its share: any number of them agrees.
+                shape = (batch.total, *images.shape[1:])
+                drawn = uniform_noise(shape, eps, norm, like=images, generator=noise)
+                start = (images + drawn[first : first + len(images)]).clamp_(0, 1)
+                adversarial = perturb(images, labels, start)
                 flags.append((model(adversarial).argmax(-1) == labels).cpu())
         return mean_over_ranks(torch.cat(flags))
 
@@ -73,6 +81,6 @@ class Selection:
             "epoch": epoch,
             "weights": "last" if self.run.average is None else "average",
             "accuracy": accuracy,
-            "attack": f"{self.cfg.attack}, {self.cfg.norm} {self.cfg.eps}",
+            "attack": f"{self.config.attack}, {self.config.norm} {self.config.eps}",
         }
         checkpoint.save(self.path, content)

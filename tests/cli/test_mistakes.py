@@ -37,7 +37,7 @@ MISTAKES = {
     "train model=timm": ["model.name"],
     "train model=timm model.name=resnet1888": ["resnet1888", "resnet18"],
     "train model=timm model.name=resnet18 model.mean=[0.5]": ["model.mean", "model.std"],
-    "train optimizer.schedule=cos": ["optimizer.schedule", "cosine", "constant"],
+    "train schedule=cos": ["schedule/cos", "cosine", "constant"],
     "train attack.norm=l3": ["attack.norm", "l3", "linf", "l2"],
     "train attack.schedule=nope": ["attack.schedule", "official", "as_intended", "fixed"],
     "train attack=official_kl +attack.steps=3": ["attack.schedule=fixed"],
@@ -141,5 +141,5 @@ def test_a_run_that_is_not_finished_is_not_evaluated(tmp_path: Path, capsys: pyt
 
 
 def test_a_message_is_a_few_lines_long(capsys: pytest.CaptureFixture[str]) -> None:
-    for line in ("train loss=nope", "train seed=abc", "train trainer.epoch=3", "train optimizer.schedule=cos"):
+    for line in ("train loss=nope", "train seed=abc", "train trainer.epoch=3", "train schedule=cos"):
         assert len(call(capsys, *line.split()).err.splitlines()) <= 5

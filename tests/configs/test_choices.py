@@ -38,7 +38,7 @@ def changed(base: list[str], other: list[str]) -> dict[str, Any]:
 
 
 def test_the_groups_are_those_of_the_design() -> None:
-    assert GROUPS == ["attack", "averaging", "budget", "data", "logger", "loss", "model", "recipe", "task"]
+    assert GROUPS == ["attack", "averaging", "budget", "data", "logger", "loss", "model", "recipe", "schedule", "task"]
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=map("=".join, CHOICES))
@@ -69,7 +69,7 @@ def test_every_model_takes_every_data_set(model: str, data: str) -> None:
     cfg = compose_config("train", [*overrides("model", model), f"data={data}"])
     preflight(cfg)
     with torch.device("meta"):
-        logits = build_model(cfg).eval()(torch.empty(2, *cfg.data.shape))
+        logits = build_model(cfg.model).eval()(torch.empty(2, *cfg.data.shape))
     assert logits.shape == (2, cfg.data.num_classes)
     assert logits.device.type == "meta"
 
@@ -93,10 +93,10 @@ def test_losses_and_tasks_are_the_classes_their_names_say() -> None:
     expected |= {"kd": KD, "dkd": DKD, "dist": DIST, "jsd": JSD, "ikl_kd": IKL, "gkl_kd": GKL}
     assert sorted([*expected, "none"]) == names("loss")
     for name, loss in expected.items():
-        task = build_task(compose_config("train", [f"loss={name}"]), torch.nn.Linear(1, 1))
+        task = build_task(compose_config("train", [f"loss={name}"]).task, torch.nn.Linear(1, 1))
         assert isinstance(task, TradesTraining)
         assert type(task.loss) is loss
-    task = build_task(compose_config("train", ["task=classification"]), torch.nn.Linear(1, 1))
+    task = build_task(compose_config("train", ["task=classification"]).task, torch.nn.Linear(1, 1))
     assert isinstance(task, Classification)
 
 

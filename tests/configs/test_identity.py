@@ -82,7 +82,7 @@ def test_what_is_trained_is(other: str) -> None:
 
 def test_a_record_of_before_a_key_came_is_known_by_the_rows_after() -> None:
     training = hashed(compose_config("train", TAUGHT))
-    for group, key in (("trainer", "accumulate"), ("optimizer", "warmup_lr"), ("optimizer", "name")):
+    for group, key in (("trainer", "accumulate"), ("optimizer", "no_decay"), ("optimizer", "name")):
         training[group].pop(key)
     training["data"]["augment"].pop("repeats")
     training["budget"].pop("source")

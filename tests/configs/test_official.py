@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from dkl.assembly import build_averaging, build_task, preflight
+from dkl.assembly import build_averaging, build_schedule, build_task, preflight
 from dkl.config import compose_config
 from dkl.errors import UserError
 from dkl.losses import IKL, KL
 from dkl.tasks import AWP, TradesTraining
-from dkl.training.optimizer import make_optimizer, set_schedule
+from dkl.training.optimizer import make_optimizer
 
 
 def make_task(*overrides: str) -> TradesTraining:
-    task = build_task(compose_config("train", list(overrides)), nn.Linear(1, 1))
+    task = build_task(compose_config("train", list(overrides)).task, nn.Linear(1, 1))
     assert isinstance(task, TradesTraining)
     return task
 
@@ -32,8 +32,7 @@ def test_the_optimiser_and_the_length() -> None:
 @pytest.mark.parametrize("epoch", [1, 2, 50, 100, 199, 200])
 def test_the_rates(epoch: int) -> None:
     cfg = compose_config("train", ["recipe=official", "data=cifar100"])
-    o = cfg.optimizer
-    lr = set_schedule(o, torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), epoch, cfg.trainer.epochs)
+    lr = cfg.optimizer.lr * build_schedule(cfg.schedule).lr_factor(epoch, cfg.trainer.epochs)
     assert lr == pytest.approx(0.1 * (1 + math.cos(math.pi * epoch / 201)), rel=1e-12)
 
 
@@ -63,7 +62,7 @@ def test_the_objectives() -> None:
 def test_weights_are_perturbed_and_averaged() -> None:
     for recipe in ("official", "trades_awp"):
         assert make_task(f"recipe={recipe}", "data=cifar100").awp == AWP(gamma=0.005, start=10)
-        rule = build_averaging(compose_config("train", [f"recipe={recipe}"]))
+        rule = build_averaging(compose_config("train", [f"recipe={recipe}"]).averaging)
         assert (rule.per, rule.decay, rule.start, rule.buffers) == ("epoch", 0.9, 0.0, "average")
     assert make_task().awp.gamma == 0
 
@@ -74,8 +73,8 @@ def test_the_trades_baseline() -> None:
     task = make_task("recipe=trades_awp", "data=cifar100")
     assert (task.loss, task.attack.objective) == (KL(weight=9.0), KL(weight=1.0))
     assert cfg.trainer.drop_last
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    rates = [set_schedule(cfg.optimizer, optimizer, epoch, 200) for epoch in (1, 101)]
+    schedule = build_schedule(cfg.schedule)
+    rates = [cfg.optimizer.lr * schedule.lr_factor(epoch, 200) for epoch in (1, 101)]
     assert rates == pytest.approx([0.2, 0.1])
 
 
@@ -87,7 +86,7 @@ def test_the_recipe_with_synthetic_images() -> None:
     budget = task.attack.at(1, 1600)
     assert (budget.steps, task.attack.sigma, task.attack.batch_norm) == (10, None, "batch")
     assert (budget.eps, budget.step_size) == pytest.approx((8 / 255, 2 / 255))
-    rule = build_averaging(cfg)
+    rule = build_averaging(cfg.averaging)
     assert (rule.per, rule.decay, rule.start, rule.ramp, rule.buffers) == ("step", 0.995, 0.025, True, "copy")
     assert (cfg.selection.holdout, cfg.selection.every, cfg.selection.attack) == (1024, 1, "cw-40")
     assert (cfg.evaluation.weights, cfg.evaluation.batch_size, cfg.evaluation.seed) == ("best", 128, 1)
@@ -108,7 +107,7 @@ def test_the_loss_and_the_prior() -> None:
     # the CIFAR-100 row: --alpha 5 --beta 20 --T 4, where --alpha is ce_weight and --beta is wmse_weight; m = 1
     task = make_task("recipe=official", "data=cifar100")
     assert task.loss == IKL(wmse_weight=20.0, ce_weight=5.0, weighting="class")
-    assert (task.prior_temperature, task.prior.momentum) == (4.0, 1.0)
+    assert (task.prior_temperature, task.prior.prior_momentum) == (4.0, 1.0)
     assert task.prior.table.shape == (100, 100)
 
 

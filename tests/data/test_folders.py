@@ -7,11 +7,10 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from dkl.assembly import load_data, make_batches, preflight
-from dkl.config import compose_config
+from dkl.assembly import load_data, make_batches, preflight, train
+from dkl.config import TrainConfig, compose_config, typed
 from dkl.data import Files, image_files, imagenet
 from dkl.errors import UserError
-from dkl.training import train
 from tests.data.pictures import CLASSES, folder, picture
 
 
@@ -89,10 +88,13 @@ def test_a_configuration_gives_files_and_their_batches(tmp_path: Path) -> None:
     cfg = configuration(tmp_path, "data.train_size=6", "trainer.precision=float64")
     training, testing = load_data(cfg.data)
     assert training.per_class(3).tolist() == [2, 2, 2]
-    batch = next(iter(make_batches(cfg, training, torch.device("cpu"), training=True).epoch(1)))
+    batch = next(iter(make_batches(typed(cfg, TrainConfig), training, torch.device("cpu"), training=True).epoch(1)))
     assert (batch.images.shape, batch.images.dtype) == ((4, 3, 16, 16), torch.float64)
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
-    whole = [batch.labels for batch in make_batches(cfg, testing, torch.device("cpu"), training=False).epoch()]
+    whole = [
+        batch.labels
+        for batch in make_batches(typed(cfg, TrainConfig), testing, torch.device("cpu"), training=False).epoch()
+    ]
     assert torch.cat(whole).tolist() == [0, 0, 1, 1, 2, 2]
 
 

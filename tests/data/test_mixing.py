@@ -10,7 +10,7 @@ import torch
 from scipy.stats import chisquare
 
 from dkl.assembly import load_synthetic, make_batches
-from dkl.config import compose_config
+from dkl.config import TrainConfig, compose_config, typed
 from dkl.data import Augment, Batch, Batches, Images, Synthetic
 from dkl.errors import UserError
 
@@ -134,7 +134,9 @@ def test_a_configuration_makes_mixed_batches(tmp_path: Path) -> None:
     write_cifar10_1m(tmp_path)
     cfg = compose(tmp_path, "seed=3")
     synthetic, rest = load_synthetic(cfg.data), make_real(32)
-    batches = make_batches(cfg, rest, torch.device("cpu"), training=True, synthetic=synthetic, epoch_size=37)
+    batches = make_batches(
+        typed(cfg, TrainConfig), rest, torch.device("cpu"), training=True, synthetic=synthetic, epoch_size=37
+    )
     assert len(batches) == 4
     by_hand = Batches(
         rest,
@@ -150,7 +152,7 @@ def test_a_configuration_makes_mixed_batches(tmp_path: Path) -> None:
     for got, expected in zip(batches.epoch(1), by_hand.epoch(1), strict=True):
         assert torch.equal(got.images, expected.images)
         assert torch.equal(got.labels, expected.labels)
-    validation = make_batches(cfg, rest, torch.device("cpu"), training=False)
+    validation = make_batches(typed(cfg, TrainConfig), rest, torch.device("cpu"), training=False)
     assert torch.equal(torch.cat([batch.labels for batch in validation.epoch()]), rest.labels)
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from dkl.assembly import train
 from dkl.config import compose_config
 from dkl.data import cifar, imagenet
 from dkl.evaluation import evaluate
 from dkl.models import create_model
 from dkl.records import Flags, Record, load, load_flags
-from dkl.training import train
 
 pytestmark = [
     pytest.mark.real_data,

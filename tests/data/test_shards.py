@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dkl.assembly import load_data, preflight
+from dkl.assembly import load_data, preflight, train
 from dkl.config import compose_config
 from dkl.data import Augment, FileBatches, Files, Shards, shards
 from dkl.errors import UserError
-from dkl.training import train
 from tests.data.pictures import CLASSES, folder, make_files
 
 

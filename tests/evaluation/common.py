@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dkl.assembly import train
 from dkl.config import compose_config
 from dkl.data import Augment, Batches, digits
 from dkl.evaluation.robustness.attack_loop import run_attacks
@@ -14,7 +15,6 @@ from dkl.evaluation.robustness.progress import State
 from dkl.evaluation.robustness.suites import make_attacks
 from dkl.models import create_model
 from dkl.records import Flags, Record, load, load_flags
-from dkl.training import train
 
 CPU = torch.device("cpu")
 

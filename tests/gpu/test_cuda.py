@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from dkl.assembly import train
 from dkl.config import compose_config
 from dkl.losses import GKL, IKL, KL
-from dkl.training import train
 from dkl.training.state import RunState
 
 pytestmark = [

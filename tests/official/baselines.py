@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.assembly import build_model, build_task, load_data, make_batches, preflight
-from dkl.config import compose_config
+from dkl.config import TrainConfig, compose_config, typed
 from dkl.data import Batch
 from dkl.tasks import Progress, Task
 from dkl.training.optimizer import make_optimizer
@@ -89,10 +89,10 @@ def composed_steps(overrides: list[str], count: int = 2) -> Iterator[tuple[Task,
     cfg = compose_config("train", [*TINY, *overrides])
     preflight(cfg)
     training, _ = load_data(cfg.data)
-    model = build_model(cfg)
-    task = build_task(cfg, model)
+    model = build_model(cfg.model)
+    task = build_task(cfg.task, model)
     optimizer = make_optimizer(cfg.optimizer, task.named_parameters())
-    batches = make_batches(cfg, training, torch.device("cpu"), training=True)
+    batches = make_batches(typed(cfg, TrainConfig), training, torch.device("cpu"), training=True)
     model.train()
     for step, batch in enumerate(islice(batches.epoch(1), count)):
         with task.step(batch, Progress(1, cfg.trainer.epochs, step, len(batches))) as out:

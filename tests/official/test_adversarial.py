@@ -16,12 +16,12 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from dkl.assembly import build_model, build_task, make_batches
-from dkl.config import compose_config
+from dkl.assembly import build_model, build_schedule, build_task, make_batches
+from dkl.config import TrainConfig, compose_config, typed
 from dkl.console import Bar
 from dkl.data import Batch, Images
 from dkl.training.loop import train_epoch
-from dkl.training.optimizer import make_optimizer, set_schedule
+from dkl.training.optimizer import apply_schedule, make_optimizer
 from tests.official.adversarial import (
     GKL_CIFAR100,
     IKL_AUTOAUG,
@@ -73,12 +73,12 @@ class Pair:
 
     def __init__(self, overrides: list[str], recipe: Recipe, *, views: int) -> None:
         self.cfg = cfg = compose_config("train", [*overrides, *SIZES])
-        self.model = build_model(cfg).double().to(memory_format=torch.channels_last)
-        self.task = build_task(cfg, self.model)
+        self.model = build_model(cfg.model).double().to(memory_format=torch.channels_last)
+        self.task = build_task(cfg.task, self.model)
         self.optimizer = make_optimizer(cfg.optimizer, self.task.named_parameters())
         classes = cfg.data.num_classes
         images = Images(torch.randint(256, (12, 3, 16, 16), dtype=torch.uint8), torch.arange(12) % classes)
-        batches = make_batches(cfg, images, torch.device("cpu"), training=True)
+        batches = make_batches(typed(cfg, TrainConfig), images, torch.device("cpu"), training=True)
         self.batches = batches if views == 1 else TwoViews(batches)
         twin = copy.deepcopy(self.model)
         self.official = OfficialTraining(
@@ -86,7 +86,9 @@ class Pair:
         )
 
     def ours(self, epoch: int) -> float:
-        set_schedule(self.cfg.optimizer, self.optimizer, epoch, 2)
+        apply_schedule(
+            build_schedule(self.cfg.schedule), self.optimizer, lr=self.cfg.optimizer.lr, epoch=epoch, epochs=2
+        )
         progress = Bar("", len(self.batches), 0, Console(file=io.StringIO()))
         return train_epoch(self.task, self.batches, self.optimizer, epoch=epoch, epochs=2, bar=progress)["loss"]
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from dkl import records
+from dkl.assembly import train
 from dkl.cli import main
 from dkl.config import compose_config, run_folder
 from dkl.errors import BusyError, UserError
@@ -20,7 +21,6 @@ from dkl.manifests import ManifestJob
 from dkl.reproduction import worker
 from dkl.reproduction.options import parse
 from dkl.reproduction.planning import find_tasks
-from dkl.training import train
 from tests.cli.common import call
 
 PROGRAM = [sys.executable, "-m", "dkl", "reproduce", "experiment=quickstart", "budget=smoke"]

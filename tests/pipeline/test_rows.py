@@ -9,14 +9,22 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from dkl.assembly import build_averaging, build_model, build_task, load_synthetic, make_batches, preflight
-from dkl.config import compose_config, config_hash
+from dkl.assembly import (
+    build_averaging,
+    build_model,
+    build_schedule,
+    build_task,
+    load_synthetic,
+    make_batches,
+    preflight,
+)
+from dkl.config import TrainConfig, compose_config, config_hash, typed
 from dkl.console import Bar
 from dkl.data import Images
 from dkl.manifests import ManifestJob, Request, plan
 from dkl.training.averaging import Average
 from dkl.training.loop import train_epoch
-from dkl.training.optimizer import make_optimizer, set_schedule
+from dkl.training.optimizer import apply_schedule, make_optimizer
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments"
 MANIFESTS = [f"table-{number:02d}" for number in (1, 2, 3, 7, 8, 9, 10, 11, 12)] + ["official-extra"]
@@ -58,14 +66,16 @@ def test_a_row_trains_two_batches(job: ManifestJob, tmp_path: Path) -> None:
         small.append("task.guide.name=preact_resnet18_w16")
     network = f"model={SMALL[whole.model.name]}"
     cfg = compose_config("train", [*(text for text in job.train if not text.startswith("model=")), network, *small])
-    model = build_model(cfg)
-    task, rule = build_task(cfg, model), build_averaging(cfg)
+    model = build_model(cfg.model)
+    task, rule = build_task(cfg.task, model), build_averaging(cfg.averaging)
     optimizer = make_optimizer(cfg.optimizer, task.named_parameters())
     images = Images(torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8), torch.arange(8) % cfg.data.num_classes)
-    batches = make_batches(cfg, images, torch.device("cpu"), training=True, synthetic=load_synthetic(cfg.data))
+    batches = make_batches(
+        typed(cfg, TrainConfig), images, torch.device("cpu"), training=True, synthetic=load_synthetic(cfg.data)
+    )
     before = [parameter.detach().clone() for _, parameter in task.named_parameters()]
     average = Average(rule, model) if rule else None
-    set_schedule(cfg.optimizer, optimizer, 10, 40)
+    apply_schedule(build_schedule(cfg.schedule), optimizer, lr=cfg.optimizer.lr, epoch=10, epochs=40)
     row = train_epoch(task, batches, optimizer, epoch=10, epochs=40, bar=Bar("", 2, 0, SILENT))
     if average:
         average.update(model, 1, 1)

@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor, nn
 
-from dkl.assembly import build_model, build_task, make_batches
-from dkl.config import compose_config
+from dkl.assembly import build_model, build_schedule, build_task, make_batches
+from dkl.config import TrainConfig, compose_config, typed
 from dkl.console import Bar
 from dkl.data import Batch, Batches, Images
 from dkl.errors import UserError
@@ -25,7 +25,7 @@ from dkl.models import create_model
 from dkl.tasks import Distillation, Progress
 from dkl.training.averaging import Average, Averaging
 from dkl.training.loop import train_epoch
-from dkl.training.optimizer import make_optimizer, set_schedule
+from dkl.training.optimizer import apply_schedule, make_optimizer
 from tests.models.common import with_statistics
 from tests.official.distillation import Trainer, dkd, ikl, kd
 from tests.tasks.common import CLASSES, make_batch, make_net
@@ -87,18 +87,24 @@ class Pair:
         teacher = save_teacher(folder, "cifar_resnet14", 5)
         given = f"task.teacher.checkpoint={folder}/ckpt_epoch_240.pth"
         self.cfg = cfg = compose_config("train", [*SIZES, *overrides, given, *changes])
-        self.model = build_model(cfg).double()
+        self.model = build_model(cfg.model).double()
         self.official = Trainer(copy.deepcopy(self.model), teacher, divergence, classes=5, **settings)
-        task = build_task(cfg, self.model)
+        task = build_task(cfg.task, self.model)
         assert isinstance(task, Distillation)
         self.task = task
         self.optimizer = make_optimizer(cfg.optimizer, task.named_parameters())
         images = Images(torch.randint(256, (10, 3, 16, 16), dtype=torch.uint8), torch.arange(10) % 5)
-        self.batches = make_batches(cfg, images, torch.device("cpu"), training=True)
+        self.batches = make_batches(typed(cfg, TrainConfig), images, torch.device("cpu"), training=True)
 
     def epoch(self, number: int) -> tuple[float, float]:
         """Trains both; how far losses and weights are apart."""
-        set_schedule(self.cfg.optimizer, self.optimizer, number, self.cfg.trainer.epochs)
+        apply_schedule(
+            build_schedule(self.cfg.schedule),
+            self.optimizer,
+            lr=self.cfg.optimizer.lr,
+            epoch=number,
+            epochs=self.cfg.trainer.epochs,
+        )
         row = train_epoch(
             self.task, self.batches, self.optimizer, epoch=number, epochs=240, bar=silent(len(self.batches))
         )
@@ -246,8 +252,13 @@ def test_the_recipes_are_the_official_ones() -> None:
     for recipe, lr in (("kd_cifar", 0.05), ("kd_cifar_mobile", 0.01), ("kd_teacher", 0.05)):
         cfg = chosen(f"recipe={recipe}", "model=cifar_resnet8")
         assert cfg.recipe_name == recipe
-        optimizer = make_optimizer(cfg.optimizer, build_model(cfg).named_parameters())
-        rates = {epoch: set_schedule(cfg.optimizer, optimizer, epoch, cfg.trainer.epochs) for epoch in range(1, 241)}
+        optimizer = make_optimizer(cfg.optimizer, build_model(cfg.model).named_parameters())
+        rates = {
+            epoch: apply_schedule(
+                build_schedule(cfg.schedule), optimizer, lr=cfg.optimizer.lr, epoch=epoch, epochs=cfg.trainer.epochs
+            )
+            for epoch in range(1, 241)
+        }
         expected = {e: lr * 0.1 ** ((e > 150) + (e > 180) + (e > 210)) for e in rates}
         assert rates == pytest.approx(expected, rel=1e-12)
         (group,) = optimizer.param_groups

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from dkl.assembly import build_task, preflight
+from dkl.assembly import build_task, preflight, train
 from dkl.config import compose_config, run_folder
 from dkl.data import Batch
 from dkl.errors import UserError
@@ -23,7 +23,6 @@ from dkl.models import create_model, create_teacher
 from dkl.models.features import Features, forward_with_features
 from dkl.tasks import FeatureDistillation, Progress
 from dkl.tasks.distillation.features import AT, RKD, FeatureLoss, FitNet, ReviewKD
-from dkl.training import train
 from tests.tasks.common import interrupted
 from tests.training.common import assert_equal, comparable
 
@@ -239,7 +238,7 @@ def test_what_is_trained_along_is_kept_and_a_run_goes_on_as_if_it_had_not_stoppe
 def test_the_optimiser_has_student_and_loss_and_the_teacher_stays(method: str, weights: Callable[[str], Path]) -> None:
     cfg = make(method, weights("cifar_resnet14"))
     model = create_model("cifar_resnet8", 100)
-    task = build_task(cfg, model)
+    task = build_task(cfg.task, model)
     assert isinstance(task, FeatureDistillation)
     names = [name for name, _ in task.named_parameters()]
     assert {name for name in names if not name.startswith("loss.")} == {name for name, _ in model.named_parameters()}

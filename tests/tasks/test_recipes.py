@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from dkl.assembly import build_task, preflight
+from dkl.assembly import build_schedule, build_task, preflight
 from dkl.config import compose_config
 from dkl.losses import KL
 from dkl.tasks import LBGAT, MART, PGDTraining, TradesTraining
 from dkl.tasks.adversarial.base import AdversarialTraining
-from dkl.training.optimizer import make_optimizer, set_schedule
+from dkl.training.optimizer import apply_schedule, make_optimizer
 
 RATES = {  # the epochs, from 1, around each change of the rate
     "pgd_at": {1: 0.1, 100: 0.1, 101: 0.01, 150: 0.01, 151: 0.001, 200: 0.001},
@@ -37,14 +37,16 @@ def test_the_optimiser_and_the_rate_of_every_epoch(recipe: str) -> None:
     network = "wrn34_20" if recipe == "pgd_at" else "wrn34_10"
     assert (cfg.model.name, cfg.trainer.epochs, cfg.trainer.batch_size) == (network, max(RATES[recipe]), 128)
     for epoch, rate in RATES[recipe].items():
-        assert set_schedule(cfg.optimizer, optimizer, epoch, cfg.trainer.epochs) == pytest.approx(rate, rel=1e-12)
+        assert apply_schedule(
+            build_schedule(cfg.schedule), optimizer, lr=cfg.optimizer.lr, epoch=epoch, epochs=cfg.trainer.epochs
+        ) == pytest.approx(rate, rel=1e-12)
 
 
 @pytest.mark.parametrize("recipe", RATES)
 def test_the_attack_is_ten_steps_at_a_fixed_eps(recipe: str) -> None:
     cfg = compose_config("train", [f"recipe={recipe}", "data=cifar10", "budget=paper"])
     preflight(cfg)
-    task = build_task(cfg, nn.Linear(1, 1))
+    task = build_task(cfg.task, nn.Linear(1, 1))
     assert type(task) is TASKS[recipe]
     assert isinstance(task, AdversarialTraining)
     eps, step = (8 / 255, 2 / 255) if recipe in ("pgd_at", "awp") else (0.031, 0.007)
@@ -60,7 +62,7 @@ def test_the_attack_is_ten_steps_at_a_fixed_eps(recipe: str) -> None:
 
 def test_the_pair_losses_are_kl_at_six() -> None:
     for recipe in ("trades", "awp"):
-        task = build_task(compose_config("train", [f"recipe={recipe}"]), nn.Linear(1, 1))
+        task = build_task(compose_config("train", [f"recipe={recipe}"]).task, nn.Linear(1, 1))
         assert isinstance(task, TradesTraining)
         assert task.loss == KL(weight=6.0)
 
@@ -80,7 +82,7 @@ def test_recipe_and_task_go_in_any_order_and_with_other_recipes(task: str) -> No
     other = compose_config("train", [f"task={task}", "recipe=official", "attack=official_kl"])
     preflight(other)
     assert other.task._target_ == one.task._target_
-    built = build_task(other, nn.Linear(1, 1))
+    built = build_task(other.task, nn.Linear(1, 1))
     assert isinstance(built, AdversarialTraining)
     assert built.awp.gamma == 0.005
     assert built.attack.schedule == "official"

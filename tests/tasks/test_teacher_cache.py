@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from dkl import checkpoint
-from dkl.assembly import preflight
+from dkl.assembly import preflight, train
 from dkl.errors import UserError
 from dkl.models import create_model
 from dkl.tasks import Distillation
-from dkl.training import train
 from tests.data.pictures import folder
 from tests.tasks.common import Spy, interrupted
 from tests.training.common import assert_equal, comparable, make_config

@@ -11,14 +11,13 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from dkl import checkpoint
-from dkl.assembly import preflight
+from dkl.assembly import preflight, train
 from dkl.config import compose_config
 from dkl.console import Bar
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import IKL
 from dkl.tasks import Classification, Distillation, Task
-from dkl.training import train
 from dkl.training.loop import NonFiniteLossError, train_epoch
 from tests.official.distillation import ikl
 from tests.tasks.common import CLASSES, Spy, make_attack, make_batch, make_task

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dkl import checkpoint
+from dkl.assembly import train
 from dkl.errors import UserError
-from dkl.training import train
 from tests.training.common import TINY, finish, make_config, start
 
 SELECTED = ("selection.holdout=9", "selection.every=1", "selection.attack=pgd-3")

@@ -5,10 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+<<<<<<< HEAD
 from dkl.assembly import load_data
 from dkl.config import compose_config, config_hash, hashed, row_identity, run_folder
+=======
+from dkl.assembly import load_data, train
+from dkl.config import compose_config, config_hash, row_hash, run_folder
+>>>>>>> 5b271c4 (One composition root: configurations become dataclasses and objects in dkl.assembly; schedules are dataclasses chosen by schedule=)
 from dkl.evaluation.subject import own_run
-from dkl.training import train
 
 SAME = [
     ["paths.data=/elsewhere"],
@@ -44,8 +48,8 @@ OTHER = [
     ["model=wrn10_2"],
     ["optimizer.lr=0.051"],
     ["optimizer.weight_decay=0"],
-    ["optimizer.warmup_epochs=1"],
-    ["optimizer.schedule=constant"],
+    ["schedule.warmup_epochs=1"],
+    ["schedule=constant"],
     ["trainer.epochs=31"],
     ["trainer.batch_size=64"],
     ["trainer.precision=float64"],

@@ -10,10 +10,10 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from dkl.assembly import preflight
+from dkl.assembly import build_schedule, preflight
 from dkl.config import compose_config
 from dkl.errors import UserError
-from dkl.training.optimizer import make_optimizer, set_schedule
+from dkl.training.optimizer import apply_schedule, make_optimizer
 
 
 def make_net() -> nn.Module:
@@ -86,14 +86,14 @@ def test_what_is_not_decayed(name: str, overrides: list[str], spared: set[str]) 
 
 def test_the_strong_recipes_rates_are_timms_over_its_300_epochs() -> None:
     cfg = compose_config("train", ["data=imagenet", "recipe=kd_strong", "task.teacher.name=small_cnn"])
-    assert (cfg.optimizer.lr, cfg.optimizer.warmup_epochs, cfg.optimizer.warmup_lr) == (5e-3, 5, 1e-6)
+    assert (cfg.optimizer.lr, cfg.schedule.warmup_epochs, cfg.schedule.warmup_lr) == (5e-3, 5, 1e-6)
     assert cfg.trainer.epochs == 300
     ours, theirs = (make_optimizer(cfg.optimizer, make_net().named_parameters()) for _ in range(2))
     schedule = CosineLRScheduler(theirs, t_initial=300, lr_min=0, warmup_t=5, warmup_lr_init=1e-6, t_in_epochs=True)
     rates = []
     for epoch in range(1, 301):
         schedule.step(epoch - 1)  # timm counts from 0
-        rates.append(set_schedule(cfg.optimizer, ours, epoch, 300))
+        rates.append(apply_schedule(build_schedule(cfg.schedule), ours, lr=cfg.optimizer.lr, epoch=epoch, epochs=300))
         expected = [group["lr"] for group in theirs.param_groups]
         assert [group["lr"] for group in ours.param_groups] == pytest.approx(expected, rel=1e-12)
         assert rates[-1] == ours.param_groups[0]["lr"]
@@ -105,9 +105,9 @@ def test_the_strong_recipes_rates_are_timms_over_its_300_epochs() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["optimizer.warmup_lr=0"], r"warmup_lr=0\.0 must lie above 0"),
-        (["optimizer.warmup_lr=0.2"], r"not above optimizer\.lr=0\.1; null rises from"),
-        (["optimizer.warmup_lr=nan"], r"warmup_lr=nan"),
+        (["schedule.warmup_lr=0"], r"schedule\.warmup_lr=0 must be above 0"),
+        (["schedule.warmup_lr=0.2"], r"at most optimizer\.lr=0\.1; null starts at"),
+        (["schedule.warmup_lr=nan"], r"warmup_lr=nan"),
         (["optimizer.name=lamb", "optimizer.nesterov=true"], r"is SGD's, not lamb's: set optimizer\.nesterov=false"),
         (["optimizer.nesterov=true", "optimizer.momentum=0"], r"needs momentum"),
     ],

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from dkl import checkpoint
+from dkl.assembly import train
 from dkl.config import run_folder
 from dkl.data import Batch
 from dkl.tasks import Output, Progress, TradesTraining
-from dkl.training import run as run_module
-from dkl.training import train
+from dkl.training import fit
 from dkl.training.state import rng_state, seed_everything, set_rng_state
 from tests.training.common import TINY, assert_equal, comparable, finish, make_config, start
 
@@ -89,7 +89,7 @@ def test_a_run_that_fails_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not(
 def test_a_run_that_stops_between_checkpoint_and_metrics_misses_no_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
 ) -> None:
-    write, cfg = run_module.write_metrics, make_config(tmp_path)
+    write, cfg = fit.write_metrics, make_config(tmp_path)
 
     def fail(rows: list[dict[str, float]], folder: Path) -> None:
         if len(rows) == epoch:
@@ -97,7 +97,7 @@ def test_a_run_that_stops_between_checkpoint_and_metrics_misses_no_row(
         write(rows, folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "write_metrics", fail)
+        patch.setattr(fit, "write_metrics", fail)
         with pytest.raises(Interrupted):
             train(cfg)
     folder = train(cfg)

@@ -7,19 +7,15 @@ from itertools import pairwise
 import pytest
 import torch
 
+from dkl.assembly import build_schedule
 from dkl.config import compose_config
-from dkl.training.schedules import (
-    SCHEDULES,
-    Shape,
-    constant,
-    cosine,
-    cosine_annealing,
-    one_cycle,
-    one_cycle_momentum,
-    step,
-)
+from dkl.training.schedules import Constant, Cosine, CosineAnnealing, OneCycle, Schedule, Step, WarmupSchedule
 
-PLAIN = Shape()
+WITH_WARMUP: list[type[WarmupSchedule]] = [Cosine, CosineAnnealing, Step, Constant]
+
+
+def factors(schedule: Schedule, epochs: int) -> list[float]:
+    return [schedule.lr_factor(epoch, epochs) for epoch in range(1, epochs + 1)]
 
 
 def official(epoch: int, epochs: int, warmup: int) -> float:
@@ -32,16 +28,16 @@ def official(epoch: int, epochs: int, warmup: int) -> float:
 @pytest.mark.parametrize(("epochs", "warmup"), [(200, 0), (200, 10), (1, 0), (3, 3), (7, 2), (30, 1)])
 def test_cosine_is_the_official_formula(epochs: int, warmup: int) -> None:
     for epoch in range(1, epochs + 1):
-        ours = 0.2 * cosine(epoch, epochs, Shape(warmup=warmup))
+        ours = 0.2 * Cosine(warmup_epochs=warmup).lr_factor(epoch, epochs)
         assert ours == pytest.approx(official(epoch, epochs, warmup), rel=1e-9)
 
 
 def test_cosine_at_points_known_without_the_formula() -> None:
-    assert cosine(10, 200, Shape(warmup=10)) == 1.0  # the peak, where warm-up ends
-    assert cosine(100, 199, PLAIN) == pytest.approx(0.5)  # half way
-    assert cosine(1, 1, PLAIN) == pytest.approx(0.5)
-    assert cosine(2, 2, PLAIN) == pytest.approx(0.25)  # cos 2π/3 = −½
-    assert cosine(5, 200, Shape(warmup=10)) == 0.5
+    assert Cosine(warmup_epochs=10).lr_factor(10, 200) == 1.0  # the peak, where warm-up ends
+    assert Cosine().lr_factor(100, 199) == pytest.approx(0.5)  # half way
+    assert Cosine().lr_factor(1, 1) == pytest.approx(0.5)
+    assert Cosine().lr_factor(2, 2) == pytest.approx(0.25)  # cos 2π/3 = −½
+    assert Cosine(warmup_epochs=10).lr_factor(5, 200) == 0.5
 
 
 def stepped(make: type, epochs: int, **settings: float) -> list[tuple[float, float]]:
@@ -62,7 +58,7 @@ def stepped(make: type, epochs: int, **settings: float) -> list[tuple[float, flo
 @pytest.mark.parametrize("epochs", [1, 2, 7, 200])
 def test_cosine_annealing_is_torchs(epochs: int) -> None:
     expected = stepped(torch.optim.lr_scheduler.CosineAnnealingLR, epochs, T_max=epochs)
-    ours = [cosine_annealing(epoch, epochs, PLAIN) for epoch in range(1, epochs + 1)]
+    ours = factors(CosineAnnealing(), epochs)
     assert ours == pytest.approx([rate for rate, _ in expected], abs=1e-12)
 
 
@@ -70,25 +66,26 @@ def test_cosine_annealing_is_torchs(epochs: int) -> None:
 def test_one_cycle_is_torchs_in_rate_and_momentum(epochs: int, pct_start: float) -> None:
     settings = {"max_lr": 1.0, "pct_start": pct_start, "total_steps": epochs}
     expected = stepped(torch.optim.lr_scheduler.OneCycleLR, epochs, **settings)
-    shape = Shape(pct_start=pct_start)
-    ours = [(one_cycle(e, epochs, shape), one_cycle_momentum(e, epochs, shape)) for e in range(1, epochs + 1)]
+    schedule = OneCycle(pct_start=pct_start)
+    ours = [(schedule.lr_factor(e, epochs), schedule.momentum(e, epochs)) for e in range(1, epochs + 1)]
     assert ours == [pytest.approx(pair, abs=1e-12) for pair in expected]
 
 
 def test_step_falls_after_its_milestones() -> None:
-    shape = Shape(milestones=(0.5, 0.75), decay=0.1)
-    rates = [step(epoch, 200, shape) for epoch in (1, 100, 101, 150, 151, 200)]
+    schedule = Step(milestones=(0.5, 0.75), decay=0.1)
+    rates = [schedule.lr_factor(epoch, 200) for epoch in (1, 100, 101, 150, 151, 200)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
-    assert [step(epoch, 3, Shape()) for epoch in (1, 2, 3)] == [1, 1, 1]
+    assert factors(Step(), 3) == [1, 1, 1]
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_no_length_of_training_breaks_a_schedule(name: str) -> None:
-    shape = Shape(milestones=(0.5, 0.75))
+@pytest.mark.parametrize(
+    "schedule", [Cosine(), CosineAnnealing(), Step(milestones=(0.5, 0.75)), Constant(), OneCycle()], ids=repr
+)
+def test_no_length_of_training_breaks_a_schedule(schedule: Schedule) -> None:
     for epochs in range(1, 401):
-        rates = [SCHEDULES[name](epoch, epochs, shape) for epoch in range(1, epochs + 1)]
+        rates = factors(schedule, epochs)
         assert all(0 < rate <= 1 for rate in rates)
-        if name != "one_cycle":
+        if not isinstance(schedule, OneCycle):
             assert all(one >= other for one, other in pairwise(rates))
         else:
             top = rates.index(max(rates))
@@ -98,32 +95,32 @@ def test_no_length_of_training_breaks_a_schedule(name: str) -> None:
 
 @pytest.mark.parametrize("epochs", [1, 2, 17, 200])
 @pytest.mark.parametrize("warmup", [0, 1, 5])
-@pytest.mark.parametrize("name", sorted(set(SCHEDULES) - {"one_cycle"}))
-def test_rates_rise_through_warmup_and_then_only_fall(name: str, warmup: int, epochs: int) -> None:
-    rates = [SCHEDULES[name](epoch, epochs, Shape(warmup=warmup)) for epoch in range(1, epochs + 1)]
+@pytest.mark.parametrize("kind", WITH_WARMUP)
+def test_rates_rise_through_warmup_and_then_only_fall(kind: type[WarmupSchedule], warmup: int, epochs: int) -> None:
+    rates = factors(kind(warmup_epochs=warmup), epochs)
     assert rates[: max(warmup - 1, 0)] == [epoch / warmup for epoch in range(1, min(warmup, epochs + 1))]
     assert all(one >= other for one, other in pairwise(rates[max(warmup - 1, 0) :]))
 
 
 def test_constant_is_the_peak_after_a_linear_rise() -> None:
-    assert [constant(epoch, 6, Shape(warmup=4)) for epoch in range(1, 7)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert factors(Constant(warmup_epochs=4), 6) == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("epochs", [1, 3, 6, 300])
-@pytest.mark.parametrize("name", sorted(set(SCHEDULES) - {"one_cycle"}))
-def test_a_rise_from_a_given_share_reaches_the_schedule_after_the_warm_up(name: str, epochs: int) -> None:
-    shape = Shape(warmup=4, start=0.2)
-    rates = [SCHEDULES[name](epoch, epochs, shape) for epoch in range(1, epochs + 1)]
+@pytest.mark.parametrize("kind", WITH_WARMUP)
+def test_a_rise_from_a_given_share_reaches_the_schedule_after_the_warm_up(
+    kind: type[WarmupSchedule], epochs: int
+) -> None:
+    rates = factors(kind(warmup_epochs=4, warmup_lr=0.2), epochs)
     assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8][:epochs])  # the fifth would be 1
-    assert rates[4:] == [SCHEDULES[name](epoch, epochs, Shape(warmup=4)) for epoch in range(5, epochs + 1)]
+    assert rates[4:] == factors(kind(warmup_epochs=4), epochs)[4:]
 
 
 def test_imagenet_lts_rates_are_those_of_the_recipe() -> None:
     """recipes.md, section 6, epochs from 0: lr·(e + 1)/10 before 10; then ½(1 + cos(π(e − 9)/81))."""
     given = ["data=imagenet_lt", "recipe=kd_imagenet_lt", "task.teacher.name=small_cnn"]
-    optimizer = compose_config("train", given).optimizer
-    schedule, shape = SCHEDULES[optimizer.schedule.value], Shape(warmup=optimizer.warmup_epochs)
-    assert optimizer.warmup_lr is None
+    cfg = compose_config("train", given)
+    schedule = build_schedule(cfg.schedule)
     for e in range(90):
         expected = 0.05 * (e + 1) / 10 if e < 10 else 0.05 * math.cos(math.pi * (e - 9) / 162) ** 2
-        assert optimizer.lr * schedule(e + 1, 90, shape) == pytest.approx(expected, rel=1e-9)
+        assert cfg.optimizer.lr * schedule.lr_factor(e + 1, 90) == pytest.approx(expected, rel=1e-9)

@@ -9,10 +9,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from dkl import checkpoint
-from dkl.assembly import build_model, load_data
+from dkl.assembly import build_model, load_data, train
 from dkl.config import compose_config
 from dkl.errors import UserError
-from dkl.training import train
 from tests.training.common import TINY, comparable, make_config
 
 SELECTED = ("selection.holdout=20", "selection.every=2", "selection.attack=pgd-2", "optimizer.lr=0.2")
@@ -27,7 +26,7 @@ def robust_accuracy(state: dict[str, torch.Tensor], seed: int = 0) -> float:
     cfg = compose_config("train", list(TINY))
     images, _ = load_data(cfg.data)
     _, held = images.holdout(20)
-    model, x, eps = build_model(cfg).eval(), held.images.float() / 255, 0.1
+    model, x, eps = build_model(cfg.model).eval(), held.images.float() / 255, 0.1
     model.load_state_dict(state)
     noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed))
     adversarial = (x + eps * (2 * noise - 1)).clamp(0, 1)

@@ -13,12 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch.nn.functional import cross_entropy
 
 from dkl import checkpoint
-from dkl.assembly import build_model, load_data
+from dkl.assembly import build_model, load_data, train
 from dkl.config import compose_config, run_folder
 from dkl.errors import UserError
 from dkl.losses import IKL
-from dkl.training import train
-from dkl.training.schedules import SCHEDULES, Shape
+from dkl.training.schedules import Constant
 from tests.training.common import assert_equal, make_config
 
 
@@ -58,7 +57,7 @@ def test_it_learns(learnt: Path) -> None:
 
 def test_the_checkpoint_holds_the_weights_that_the_last_row_tells_of(learnt: Path) -> None:
     cfg = OmegaConf.load(learnt / "config.yaml")
-    model, (_, test) = build_model(cfg), load_data(cfg.data)
+    model, (_, test) = build_model(cfg.model), load_data(cfg.data)
     model.load_state_dict(checkpoint.read(learnt / "checkpoint.pt")["model"])
     right = sum(
         int(model(image[None] / 255).argmax()) == label
@@ -128,7 +127,7 @@ def test_another_process_on_the_same_run_is_refused(tmp_path: Path) -> None:
 
 def assert_it_repeats(cfg: DictConfig, content: dict[str, Any]) -> None:
     """The file holds weights and images that give a loss which is not finite, as it says."""
-    model = build_model(cfg)
+    model = build_model(cfg.model)
     model.load_state_dict(content["model"])
     natural, adversarial = model(content["images"]), model(content["adversarial_images"])
     weights = content["task"]["prior"]["table"][content["labels"]]
@@ -142,13 +141,13 @@ def assert_it_repeats(cfg: DictConfig, content: dict[str, Any]) -> None:
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = train(make_config(tmp_path / "good", "optimizer.schedule=constant", epochs=4))
+    good = train(make_config(tmp_path / "good", "schedule=constant", epochs=4))
 
-    def explode(epoch: int, epochs: int, shape: Shape) -> float:
+    def explode(self: Constant, epoch: int, epochs: int) -> float:
         return 1.0 if epoch < 3 else 1e30
 
-    monkeypatch.setitem(SCHEDULES, "constant", explode)
-    cfg = make_config(tmp_path / "bad", "optimizer.schedule=constant", epochs=4)
+    monkeypatch.setattr(Constant, "lr_factor", explode)
+    cfg = make_config(tmp_path / "bad", "schedule=constant", epochs=4)
     with pytest.raises(UserError, match=r"epoch 3, batch 1;.*optimizer\.lr"):
         train(cfg)
     (path,) = run_folder(cfg).glob("nonfinite-epoch3-batch1-*.pt")

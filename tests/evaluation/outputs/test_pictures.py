@@ -35,7 +35,7 @@ def _model(run: Path) -> tuple[torch.nn.Module, torch.Tensor, np.ndarray]:
     """The run's network in evaluation, its test images in [0, 1] and their labels."""
     cfg = OmegaConf.load(run / "config.yaml")
     assert isinstance(cfg, DictConfig)
-    model = build_model(cfg)
+    model = build_model(cfg.model)
     model.load_state_dict(checkpoint.read(run / "checkpoint.pt")["model"])
     test = load_data(cfg.data)[1]
     return model.eval(), test.tensor().float() / 255, test.labels.numpy()

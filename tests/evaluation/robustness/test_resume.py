@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+from dkl.assembly import train
 from dkl.config import compose_config
 from dkl.evaluation.robustness.attack_loop import run_attacks
 from dkl.evaluation.robustness.progress import State, load
 from dkl.evaluation.robustness.suites import make_attacks
 from dkl.records import load_all, load_flags
-from dkl.training import train
 from tests.evaluation.common import CPU, attack, some_digits, trained
 
 NAMES = ["pgd-3", "apgd-ce", "pgd-40"]

@@ -1,0 +1,51 @@
+"""The composition root: the only place where a configuration becomes objects.
+
+At the border ``dkl.config.typed(cfg, TrainConfig)`` converts the composed ``DictConfig`` to dataclasses, so that mypy
+checks every field. Nodes with a ``_target_`` (model, task, loss, attack, averaging, schedule, logger,
+data.source) stay plain mappings and are instantiated here, never elsewhere.
+
+Pieces, for evaluation, estimates and tests:
+
+    build_model(config.model)                       network in float32 on the default device
+    build_task(config.task, model)                  task around a network, with its loss and attack
+    build_averaging(config.averaging)               rule of the weights' average, or None
+    build_schedule(config.schedule)                 learning rate over epochs
+    build_logger(config.logger)                     logger of the first process; a silent one elsewhere
+    load_data(config.data)                          training and test images, cut to size
+    load_synthetic(config.data)                     generated images, or None
+    make_batches(config, images, device, ...)       loader of this process's share
+    pick_device(config.trainer.device)              torch.device, checked
+
+Whole runs:
+
+    preflight(cfg)      raises UserError on any mistake found without data, a device or time
+    assemble(cfg)       the objects of a training run, built once, as a ``dkl.training.Run``
+    train(cfg)          preflight, processes, assemble and fit; returns the run's folder
+"""
+
+from dkl.assembly.data import load_data, load_synthetic, make_batches
+from dkl.assembly.parts import (
+    build_averaging,
+    build_logger,
+    build_model,
+    build_schedule,
+    build_task,
+    pick_device,
+)
+from dkl.assembly.preflight import preflight
+from dkl.assembly.train import assemble, train
+
+__all__ = [
+    "assemble",
+    "build_averaging",
+    "build_logger",
+    "build_model",
+    "build_schedule",
+    "build_task",
+    "load_data",
+    "load_synthetic",
+    "make_batches",
+    "pick_device",
+    "preflight",
+    "train",
+]

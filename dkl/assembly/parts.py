@@ -1,0 +1,76 @@
+"""Single objects of a run, each made from its own part of a configuration."""
+
+from typing import Any, TypeVar
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from torch import nn
+
+from dkl.config import Node
+from dkl.distributed import rank
+from dkl.errors import UserError
+from dkl.loggers import Logger
+from dkl.tasks import Task
+from dkl.training.averaging import Averaging
+from dkl.training.schedules import Schedule
+
+T = TypeVar("T")
+
+
+def make(node: Node, key: str, kind: type[T], **arguments: Any) -> T:
+    """Instantiate ``node``, the value of ``key``, as a ``kind``. Raises UserError with the cause if that fails."""
+    try:
+        made = instantiate(node, **arguments)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        # A constructor that refuses its arguments is a mistake in the configuration; anything else is a defect.
+        if cause is None or isinstance(cause, ValueError | TypeError):
+            raise UserError(f"{key}: {cause or error}") from None
+        raise
+    if not isinstance(made, kind):
+        raise UserError(f"{key}: {node['_target_']} makes a {type(made).__name__}, which is no {kind.__name__}")
+    return made
+
+
+def build_model(model: Node) -> nn.Module:
+    """Build a network in float32 on the current default device."""
+    return make(model, "model", nn.Module)
+
+
+def build_task(task: Node, model: nn.Module) -> Task:
+    """Build a task around ``model``, with the loss and the attack in its configuration."""
+    made: Task = make(task, "task", object, model=model)  # type: ignore[assignment]
+    return made
+
+
+def build_averaging(averaging: Node | None) -> Averaging | None:
+    """Build the rule by which weights are averaged, or None without one."""
+    return make(averaging, "averaging", Averaging) if averaging else None
+
+
+def build_schedule(schedule: Node) -> Schedule:
+    """Build the learning-rate schedule."""
+    return make(schedule, "schedule", Schedule)  # type: ignore[type-abstract]  # isinstance takes it
+
+
+def build_logger(logger: Node | None) -> Logger:
+    """Build the logger of the first process. Without one, and in the other processes, it reports nowhere."""
+    return make(logger, "logger", Logger) if logger and rank() == 0 else Logger()
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device ``name``; ``auto`` is CUDA if there is a GPU, else the CPU.
+
+    Raises UserError if the device is not usable.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise UserError(f"device={name} is not usable here ({why}); use auto, cpu or cuda") from None
+    return torch.device(name)

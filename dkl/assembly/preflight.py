@@ -1,0 +1,74 @@
+"""Checks of a training configuration that need no data, no device and no time."""
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from dkl.assembly.data import make_augment
+from dkl.assembly.parts import build_averaging, build_logger, build_model, build_schedule, build_task, pick_device
+from dkl.config import TrainConfig, TrainerConfig, check, model_name, typed
+from dkl.distributed import launched
+from dkl.errors import UserError
+
+
+def preflight(cfg: DictConfig) -> None:
+    """Build every part once without values. Raises UserError on any mistake found that way."""
+    check(cfg)
+    config = typed(cfg, TrainConfig)
+    pick_device(config.trainer.device)
+    _check_teacher(config)
+    for key, given in (("loss", config.loss), ("attack", config.attack)):
+        if given and key not in config.task:
+            raise UserError(f"{config.task['_target_']} takes no {key}: add {key}=none, or choose another task")
+    make_augment(config.data).check(tuple(config.data.shape))
+    model = _check_model(config)
+    # The attack's random generator needs a real device, which the model on the meta device is not.
+    build_task(config.task, nn.Linear(1, 1) if config.attack else model)
+    build_averaging(config.averaging)
+    build_schedule(config.schedule)
+    _check_devices(config.trainer)
+    build_logger(config.logger)
+
+
+def _check_model(config: TrainConfig) -> nn.Module:
+    """Build the model on the meta device. Raises UserError if it does not map images to one logit per class."""
+    data, name = config.data, model_name(config.model)
+    with torch.device("meta"), torch.no_grad():
+        model = build_model(config.model).eval()
+        try:
+            logits = model(torch.empty([2, *data.shape]))
+        except NotImplementedError:  # an operation without a meta kernel: the shapes cannot be checked here
+            return model
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise UserError(f"{name} does not take images {list(data.shape)} of {data.name}: {error}") from None
+    if tuple(logits.shape) != (2, data.num_classes):
+        raise UserError(f"{name} gives {tuple(logits.shape)} for 2 images, not (2, {data.num_classes})")
+    return model
+
+
+def _check_teacher(config: TrainConfig) -> None:
+    """Raise UserError if a run of the paper's budgets has a teacher that was trained at another budget."""
+    teacher, budget = config.task.get("teacher") or {}, config.budget.name
+    run, checkpoint = teacher.get("run"), teacher.get("checkpoint")
+    run = run or (Path(checkpoint).parent if checkpoint else None)
+    if not run or budget == "own" or not (Path(run) / "config.yaml").is_file():
+        return
+    trained = OmegaConf.select(OmegaConf.load(Path(run) / "config.yaml"), "budget.name")
+    if trained != budget:
+        raise UserError(
+            f"the teacher {run} was trained at budget={trained}, this run is of budget={budget}: train one with "
+            f"budget={budget}, or use budget=own"
+        )
+
+
+def _check_devices(trainer: TrainerConfig) -> None:
+    """Raise UserError if there are fewer devices than ``trainer`` needs."""
+    devices, device, started = trainer.devices, pick_device(trainer.device), launched()
+    if started > 1 and devices not in (1, started):
+        raise UserError(f"trainer.devices={devices}, but torchrun has started {started} processes; make them equal")
+    if device.type == "cuda" and not started and devices > torch.cuda.device_count():
+        raise UserError(f"trainer.devices={devices}, but there are {torch.cuda.device_count()} GPUs here")
+    if trainer.sync_batchnorm and device.type != "cuda":
+        raise UserError("torch's SyncBatchNorm works on GPUs only: leave trainer.sync_batchnorm=false on a CPU")

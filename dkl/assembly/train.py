@@ -1,0 +1,165 @@
+"""``train(cfg)``: one run from its configuration to the finished checkpoint."""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from dkl import distributed
+from dkl.assembly.data import load_data, load_synthetic, make_batches
+from dkl.assembly.parts import (
+    build_averaging,
+    build_logger,
+    build_model,
+    build_schedule,
+    build_task,
+    pick_device,
+)
+from dkl.assembly.preflight import preflight
+from dkl.config import Precision, TrainConfig, TrainerConfig, hashed, label, loss_name, row_identity, run_folder, typed
+from dkl.data import Images, ImageSet, Synthetic
+from dkl.errors import UserError
+from dkl.files import digest
+from dkl.loggers import About
+from dkl.training.averaging import Average
+from dkl.training.fit import fit
+from dkl.training.optimizer import make_optimizer
+from dkl.training.run import Run
+from dkl.training.selection import held_out
+from dkl.training.state import RunState, seed_everything
+
+WANDB_ID = "wandb_id.txt"
+
+
+class Data(NamedTuple):
+    """Images to train on, to test on and held out for selection, and generated ones.
+
+    ``sha256`` fingerprints all of them but the test images.
+    """
+
+    training: ImageSet
+    testing: ImageSet
+    held_out: ImageSet | None
+    synthetic: Synthetic | None
+    sha256: str
+
+
+def train(cfg: DictConfig) -> Path:
+    """Train the run of ``cfg``, continue it if it was interrupted, or do nothing if it is done.
+
+    Returns the run's folder, which holds ``config.yaml``, ``checkpoint.pt``, ``metrics.jsonl`` and ``metrics.csv``,
+    and ``best.pt`` if epochs are selected. Killed at any moment and called again with the same configuration, it ends
+    with the same weights (bit for bit on a CPU). ``trainer.devices`` processes share the work; they are started here
+    unless torchrun has started them. Raises UserError before any work if the configuration cannot run.
+    """
+    started = distributed.launched()
+    if started > 1 and cfg.trainer.devices == 1:
+        cfg = cfg.copy()
+        cfg.trainer.devices = started
+    preflight(cfg)
+    device = pick_device(cfg.trainer.device)
+    if started > 1:
+        with distributed.group(device.type):
+            _train_one(cfg)
+    elif cfg.trainer.devices > 1:
+        distributed.launch(_train_one, (cfg,), processes=cfg.trainer.devices, device=device.type)
+    else:
+        _train_one(cfg)
+    return run_folder(cfg)
+
+
+def _train_one(cfg: DictConfig) -> None:
+    """Train in one process of however many."""
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
+    fit(assemble(cfg))
+
+
+def assemble(cfg: DictConfig) -> Run:
+    """Build the objects of one process of a training run. ``cfg`` has passed ``preflight``.
+
+    Raises UserError if the images do not fit the configuration.
+    """
+    config = typed(cfg, TrainConfig)
+    device = distributed.local_device(pick_device(config.trainer.device))
+    data = _load_in_turn(config)
+    if config.task.get("cache_teacher") and not isinstance(data.training, Images):
+        raise UserError("images read from files are cropped at random, each time anew: set task.cache_teacher=false")
+    size = len(data.training) + (len(data.held_out) if data.held_out else 0)
+    in_order = partial(make_batches, config, device=device, training=False)
+    folder, plain = run_folder(cfg), OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    assert isinstance(plain, dict)
+    content = {str(key): value for key, value in plain.items()}
+    return Run(
+        label=label(cfg),
+        seed=config.seed,
+        folder=folder,
+        device=device,
+        state=_new_state(config, device, content, data.sha256),
+        schedule=build_schedule(config.schedule),
+        peak_lr=config.optimizer.lr,
+        trainer=config.trainer,
+        batches=make_batches(config, data.training, device, training=True, synthetic=data.synthetic, epoch_size=size),
+        validation=in_order(data.testing),
+        plain_batches=partial(in_order, data.training),
+        selection=config.selection,
+        held_out=in_order(data.held_out) if data.held_out else None,
+        logger=build_logger(config.logger),
+        about=About(
+            name=folder.name,
+            job_type="train",
+            group=f"{label(cfg)}-{row_identity(hashed(cfg))}",
+            tags=list(dict.fromkeys([label(cfg), loss_name(cfg), config.data.name, config.budget.name])),
+            config=content,
+            id_file=folder / WANDB_ID,
+        ),
+        config_yaml=OmegaConf.to_yaml(cfg),
+    )
+
+
+def _load_in_turn(config: TrainConfig) -> Data:
+    """Load the images, in the first process before the others: it downloads what is missing."""
+    first = distributed.rank() == 0
+    if first:
+        data = _load(config)
+    distributed.barrier()
+    return data if first else _load(config)
+
+
+def _load(config: TrainConfig) -> Data:
+    training, testing = load_data(config.data)
+    synthetic, sha = load_synthetic(config.data), training.sha256
+    if synthetic:
+        sha = digest([sha, synthetic.sha256], length=64)
+    count = held_out(config.selection, len(training))
+    rest, held = training.holdout(count) if count else (training, None)
+    return Data(rest, testing, held, synthetic, sha)
+
+
+def _prepare_model(model: nn.Module, trainer: TrainerConfig, device: torch.device) -> nn.Module:
+    """Move ``model`` to ``device``, in the precision and memory format of ``trainer``."""
+    if trainer.precision is Precision.float64:
+        model = model.double()
+    if trainer.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    if trainer.sync_batchnorm and distributed.world() > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model = model.to(device)
+    if trainer.compile:
+        # Train mode, eval mode and a smaller last batch each need their own graph; the default limit is 8.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 32)
+        model.compile()  # in place, so that the names of parameters stay
+    return model
+
+
+def _new_state(config: TrainConfig, device: torch.device, content: dict[str, object], sha256: str) -> RunState:
+    """Build model, task and optimizer as they are before the first epoch. The seed fixes the initial weights."""
+    seed_everything(config.seed)
+    model = _prepare_model(build_model(config.model), config.trainer, device)
+    task = build_task(config.task, model)
+    optimizer = make_optimizer(config.optimizer, task.named_parameters())
+    averaging = build_averaging(config.averaging)
+    return RunState(task, model, optimizer, content, sha256, Average(averaging, model) if averaging else None)
