@@ -102,14 +102,14 @@ _CLASSIFICATION: dict[str, tuple[str, ...]] = {
         "optimizer.nesterov=false",
         "optimizer.lr=0.001",
     ),
-    "classification-smoothing": ("task=classification", "task.label_smoothing=0.1", "optimizer.schedule=constant"),
-    "classification-step": ("task=classification", "optimizer.schedule=step", "optimizer.milestones=[0.5]"),
-    "classification-one_cycle": ("task=classification", "optimizer.schedule=one_cycle", "optimizer.no_decay=[bias]"),
+    "classification-smoothing": ("task=classification", "task.label_smoothing=0.1", "schedule=constant"),
+    "classification-step": ("task=classification", "schedule=step", "schedule.milestones=[0.5]"),
+    "classification-one_cycle": ("task=classification", "schedule=one_cycle", "optimizer.no_decay=[bias]"),
     "classification-cosine_annealing": (
         "task=classification",
-        "optimizer.schedule=cosine_annealing",
-        "optimizer.warmup_epochs=1",
-        "optimizer.warmup_lr=0.001",
+        "schedule=cosine_annealing",
+        "schedule.warmup_epochs=1",
+        "schedule.warmup_lr=0.001",
     ),
 }
 _DISTILLATION: dict[str, tuple[str, ...]] = {

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from dkl import checkpoint
+from dkl.assembly import train
 from dkl.config import compose_config
 from dkl.evaluation import evaluate
 from dkl.manifests import load as load_manifest
@@ -20,7 +21,6 @@ from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.leaderboard import leaderboards
 from dkl.reporting.boards.paper import paper_boards
 from dkl.reporting.boards.published import published
-from dkl.training import train
 from tests.reporting.factories import make_record, make_run
 from tests.traces import cases
 
