@@ -14,15 +14,9 @@ import pytest
 from PIL import Image
 
 import dkl.assembly
-<<<<<<< HEAD
-import dkl.training.run
-from dkl.assembly import build_logger
-from dkl.config import compose_config, hashed, row_identity
-=======
 import dkl.training.fit
 from dkl.assembly import build_logger, train
-from dkl.config import compose_config, row_hash
->>>>>>> 5b271c4 (One composition root: configurations become dataclasses and objects in dkl.assembly; schedules are dataclasses chosen by schedule=)
+from dkl.config import compose_config, hashed, row_identity
 from dkl.errors import UserError
 from dkl.loggers import About, Logger, LoggerTable, WandbLogger, opened, reported
 from tests.training.common import TINY, finish, make_config, start

@@ -103,7 +103,7 @@ def test_a_configuration_gives_files_and_their_batches(tmp_path: Path) -> None:
     [
         ("data.shape=[3,16,24]", r"training images are \[3, 16, 16\].*set data\.shape=\[3, 16, 16\]"),
         ("data.num_classes=4", r"3 folders of classes, but data\.num_classes=4"),
-        ("data.synthetic.files=[a.npz]", r"data\.synthetic\.files go with images in memory only"),
+        ("data.synthetic.files=[a.npz]", r"data\.synthetic\.files need training images in memory"),
     ],
 )
 def test_a_configuration_that_does_not_fit_the_files_is_refused(tmp_path: Path, override: str, said: str) -> None:

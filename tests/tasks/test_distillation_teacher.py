@@ -7,13 +7,8 @@ import pytest
 import torch
 
 from dkl import checkpoint
-<<<<<<< HEAD
-from dkl.assembly import preflight
-from dkl.config import compose_config, config_hash, run_folder
-=======
 from dkl.assembly import preflight, train
-from dkl.config import compose_config, config_hash, row_hash, run_folder
->>>>>>> 5b271c4 (One composition root: configurations become dataclasses and objects in dkl.assembly; schedules are dataclasses chosen by schedule=)
+from dkl.config import compose_config, config_hash, run_folder
 from dkl.errors import UserError
 from dkl.models import create_model, create_teacher, fingerprint
 from dkl.tasks import Distillation

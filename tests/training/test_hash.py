@@ -5,13 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-<<<<<<< HEAD
-from dkl.assembly import load_data
-from dkl.config import compose_config, config_hash, hashed, row_identity, run_folder
-=======
 from dkl.assembly import load_data, train
-from dkl.config import compose_config, config_hash, row_hash, run_folder
->>>>>>> 5b271c4 (One composition root: configurations become dataclasses and objects in dkl.assembly; schedules are dataclasses chosen by schedule=)
+from dkl.config import compose_config, config_hash, hashed, row_identity, run_folder
 from dkl.evaluation.subject import own_run
 
 SAME = [
