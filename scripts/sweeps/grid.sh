@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A grid on this machine, JOBS runs at a time, by Hydra's joblib launcher. Arguments take the place of the grid below.
+# Runs a grid on this machine, JOBS runs at a time, with Hydra's joblib launcher. Arguments replace the grid below.
 set -euo pipefail
 if [ $# -eq 0 ]; then
   set -- data=cifar10 recipe=official budget=mini loss=ikl loss.wmse_weight=12,16,20,24 seed=0,1,2

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A search by optuna (TRIALS runs) for the highest held-out robust accuracy, or test accuracy where nothing is held out.
-# Arguments take the place of the search below. Stopped, it goes on: its seeded sampler asks for the same runs again, and
-# those are trained. A run that fails is passed over, and the script then ends with 2. The best point is written to
-# FOLDER/optimization_results.yaml.
+# Searches with optuna (TRIALS runs) for the highest robust accuracy on held-out images, or the highest test accuracy if no
+# images are held out. Arguments replace the search below. An interrupted search continues: its seeded sampler proposes the
+# same runs again, and finished ones are not repeated. Failed runs are skipped, and the script then exits with status 2.
+# The best point is written to FOLDER/optimization_results.yaml.
 set -euo pipefail
 folder=${FOLDER:-results/sweeps/search}
 if [ $# -eq 0 ]; then

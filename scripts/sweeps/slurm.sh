@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A grid on a SLURM cluster, a job a run, by Hydra's submitit launcher. Arguments take the place of the grid below.
-# PARTITION and GPUS, CPUS, MINUTES a job are the cluster's; a job that runs out of time is requeued and goes on.
+# Runs a grid on a SLURM cluster, one job per run, with Hydra's submitit launcher. Arguments replace the grid below.
+# PARTITION is the cluster's; GPUS, CPUS and MINUTES are per job. A job that runs out of time is requeued and continues.
 # LAUNCHER=submitit_local runs the same jobs on this machine.
 set -euo pipefail
 launcher=${LAUNCHER:-submitit_slurm}

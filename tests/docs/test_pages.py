@@ -1,0 +1,125 @@
+"""Every command in the documentation is valid, every Python block runs, and every relative link has a target."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from dkl.cli.hydra_app import compose_checked
+from dkl.config import check
+from dkl.manifests import load
+from dkl.reproduction.options import parse
+from dkl.threat import parse_attacks, parse_threat
+from tests.docs.pages import PAGES, ROOT, anchors, blocks, commands, links, page_name
+
+EXAMPLES = ROOT / "docs" / "extending.md"  # test_extending.py runs its commands and files
+WITH_COMMANDS = [page for page in PAGES if commands(page) and page != EXAMPLES]
+WITH_PYTHON = [page for page in PAGES if any(block.kind == "python" for block in blocks(page)) and page != EXAMPLES]
+
+
+def check_evaluation(cfg: DictConfig) -> None:
+    parse_attacks(cfg.attacks or "standard")
+    if cfg.eps:
+        parse_threat(cfg.norm or "linf", cfg.eps)
+
+
+def check_dkl(words: list[str]) -> None:
+    """Compose what ``dkl`` with ``words`` would run, without running it."""
+    command, *arguments = words
+    if "--help" in arguments:
+        return
+    overrides = [word for word in arguments if not word.startswith("-")]
+    if command == "reproduce":
+        options = parse(overrides)
+        rows = {row.name for row in load(options.name).rows}
+        assert options.request.row is None or options.request.row in rows, f"no row {options.request.row}"
+    elif command == "tables":
+        assert set(arguments) <= {"--html"}
+    else:
+        compose_checked(command, overrides, {"train": check, "evaluate": check_evaluation}[command])
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=page_name)
+def test_commands_are_valid(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+%?):", (ROOT / "Makefile").read_text(), re.M))
+    for line in commands(page):
+        words = shlex.split(line)
+        if words[0] == "dkl":
+            check_dkl(words[1:])
+        elif words[0] == "torchrun":
+            check_dkl(words[words.index("dkl") + 1 :])
+        elif words[0] == "make":
+            assert re.sub(r"-\d+$", "-%", words[1]) in targets, line
+        else:
+            assert words[0] == "bash", line
+            assert (ROOT / words[1]).is_file(), line
+            if "sweeps" in words[1]:
+                compose_checked("train", ["hydra/sweeper=optuna", *words[2:]], check)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_relative_links_have_targets(page: Path) -> None:
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=page_name)
+def test_python_blocks_run(page: Path) -> None:
+    model = nn.Linear(5, 100)
+    before = model.weight.detach().clone()
+    scope = {
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "loader": [(torch.rand(4, 5), torch.randint(100, (4,))) for _ in range(2)],
+        "attack": lambda model, x, y: x + 0.1,
+    }
+    for block in blocks(page):
+        if block.kind == "python":
+            exec(block.text, dict(scope))
+    assert (page.name == "README.md") != torch.equal(before, model.weight), "only the README trains the model"
+
+
+def test_readme_is_short_and_shows_the_loss_first() -> None:
+    readme = ROOT / "README.md"
+    assert len(readme.read_text().splitlines()) <= 160
+    kinds = [block.kind for block in blocks(readme)]
+    assert kinds[0] == "python"
+    assert {"make quickstart", "make test"} <= set(commands(readme))
+
+
+def test_every_page_of_docs_is_in_the_readme() -> None:
+    linked = {link.partition("#")[0] for link in links(ROOT / "README.md")}
+    assert {page_name(page) for page in (ROOT / "docs").glob("*.md")} <= linked
+
+
+def test_differences_name_tests_that_exist() -> None:
+    named = set(re.findall(r"`(tests/[\w/.]+)`", (ROOT / "docs" / "differences.md").read_text()))
+    assert named
+    assert not {name for name in named if not (ROOT / name).exists()}
+
+
+def test_ci_runs_the_checks_and_the_two_commands() -> None:
+    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert {"make check", "make quickstart", "make wheel-test", "make test"} <= set(script)
+    assert "bash .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+
+
+def test_the_lock_covers_the_dependencies_and_names_no_index() -> None:
+    lock = (ROOT / "requirements.lock").read_text().lower()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(name for extra in project["optional-dependencies"].values() for name in extra),
+    ]
+    locked = set(re.findall(r"^([\w.-]+)==", lock, re.M))
+    assert {re.match(r"[\w.-]+", text)[0].lower().replace("_", "-") for text in wanted} <= locked
+    assert "://" not in lock
+    assert "--" not in re.sub(r"#.*", "", lock)
