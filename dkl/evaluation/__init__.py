@@ -1,6 +1,11 @@
-"""Clean, PGD and AutoAttack accuracy of any weights; resumable; a record out. And what pictures show of a model."""
+"""Evaluates the weights of a run or a foreign checkpoint and writes a record; can be resumed.
 
-from dkl.evaluation.outputs.pictures import collect as collect_pictures
+``run`` is the entry. ``job`` prepares an evaluation from its configuration: the ``subject`` (what is evaluated), its
+``weights`` and the ``protocol`` (how it is evaluated). ``robustness`` finds the images that are classified correctly,
+clean and under attack, and ``outputs`` writes the record, the logger report and the data of figures.
+"""
+
+from dkl.evaluation.outputs.pictures import collect_pictures
 from dkl.evaluation.run import evaluate
 
 __all__ = ["collect_pictures", "evaluate"]

@@ -1,28 +1,30 @@
-"""One evaluation, ready to run: whom, how, and where its record and what is done so far are kept."""
+"""Prepares an evaluation: loads the model and the images, and names the record and the state."""
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from dkl.assembly import build_model, load_data
-from dkl.config import model_name
+from dkl.assembly import build_logger, build_model, load_data
+from dkl.config import EvaluateConfig, EvaluationConfig
 from dkl.data import ImageSet
 from dkl.errors import UserError
+from dkl.evaluation.protocol import Protocol, choose_protocol
 from dkl.evaluation.robustness.suites import check_classes
-from dkl.evaluation.subject import Protocol, Subject, foreign, own_run, protocol_of
+from dkl.evaluation.subject import Subject, foreign_subject, run_subject
 from dkl.evaluation.weights import weights_sha256
 from dkl.files import digest
+from dkl.loggers import Logger
 from dkl.models import load_checkpoint
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationJob:
-    """A model and test images on the CPU, who it is and how it is evaluated; ``layout`` says what its file was like.
+    """An evaluation that is ready to run, with the model and the test images on the CPU.
 
-    ``train_counts[C]`` are the data set's training images of every class.
+    ``layout`` describes the checkpoint file, ``train_counts[C]`` are the training images per class, and ``logger`` is
+    None if nothing is reported or this is not the first process.
     """
 
     subject: Subject
@@ -33,43 +35,64 @@ class EvaluationJob:
     train_counts: Tensor
     weights_sha256: str
     results: Path
+    additional_data: bool = False
+    logger: Logger | None = None
+
+    @property
+    def config_hash(self) -> str:
+        """The hash of the run's configuration; empty for a foreign checkpoint."""
+        return self.subject.run.config_hash if self.subject.run else ""
+
+    @property
+    def row_hash(self) -> str:
+        """The hash that the seeds of a row share; for a foreign checkpoint, of its weights."""
+        return self.subject.run.row_hash if self.subject.run else self.weights_sha256[:8]
 
     @property
     def key(self) -> str:
-        """Hash of weights, the run they are of (settings without effect make the same ones), images and protocol."""
+        """The hash of weights, run, images and protocol."""
+        # The run is part of it because different runs can have equal weights: averaging does not change the last ones.
         protocol = dataclasses.asdict(self.protocol)
-        return digest([self.weights_sha256, self.subject.config_hash, self.test.sha256, protocol])
+        return digest([self.weights_sha256, self.config_hash, self.test.sha256, protocol])
 
     @property
     def id(self) -> str:
         """The record's name."""
-        cfg = self.subject.cfg
-        return f"{cfg.data.name}-{model_name(cfg.model)}-{self.subject.title}-{self.key}"
+        return f"{self.subject.data.name}-{self.subject.model_name}-{self.subject.title}-{self.key}"
 
     @property
     def record(self) -> Path:
-        """Where the record is written."""
+        """The record's file."""
         return self.results / "records" / f"{self.id}.json"
 
     @property
     def state(self) -> Path:
-        """The folder of what is done so far."""
+        """The folder of the saved progress."""
         return self.results / "runs" / "evaluations" / self.key
 
 
-def prepare(cfg: DictConfig) -> EvaluationJob:
-    """Load what ``cfg`` names. Raises UserError on any mistake that is found without attacking."""
-    if bool(cfg.run) == bool(cfg.checkpoint):
+def prepare(config: EvaluateConfig) -> EvaluationJob:
+    """Load everything that ``config`` names. Raises UserError on any mistake that can be found without attacking."""
+    if bool(config.run) == bool(config.checkpoint):
         raise UserError("name what to evaluate: run=FOLDER, or checkpoint=FILE with model=… and data=…")
-    subject = own_run(cfg) if cfg.run else foreign(cfg)
-    protocol = protocol_of(cfg, subject)
-    check_classes(protocol.attacks, subject.cfg.data.num_classes)
-    model = build_model(subject.cfg.model)
+    subject = run_subject(config) if config.run else foreign_subject(config)
+    run, data = subject.run, subject.data
+    protocol = choose_protocol(config, run.config.evaluation if run else EvaluationConfig(eps=data.eps))
+    check_classes(protocol.attacks, data.num_classes)
+    logger = config.logger if config.logger is not None or run is None else run.config.logger
+    model = build_model(subject.model)
     layout = load_checkpoint(model, subject.weights.path, subject.weights.key)
     model = model.float().eval()
-    training, test = load_data(subject.cfg.data)
-    counts = training.per_class(subject.cfg.data.num_classes)
-    if protocol.n is not None:
-        test = test.balanced(protocol.n)
-    sha256 = weights_sha256(model.state_dict())
-    return EvaluationJob(subject, protocol, model, layout, test, counts, sha256, Path(cfg.paths.results))
+    training, test = load_data(data)
+    return EvaluationJob(
+        subject=subject,
+        protocol=protocol,
+        model=model,
+        layout=layout,
+        test=test if protocol.n is None else test.balanced(protocol.n),
+        train_counts=training.per_class(data.num_classes),
+        weights_sha256=weights_sha256(model.state_dict()),
+        results=Path(config.paths.results),
+        additional_data=config.additional_data,
+        logger=build_logger(logger) if logger else None,
+    )

@@ -1,4 +1,4 @@
-"""``evaluate(cfg)``: from a run or anyone's weights to a record, by one process or several."""
+"""``evaluate(cfg)``: from a run or a foreign checkpoint to a record, in one process or several."""
 
 import shutil
 from contextlib import nullcontext
@@ -11,11 +11,12 @@ from torch import Tensor
 from dkl import records
 from dkl.assembly import pick_device
 from dkl.attacks import frozen_eval
+from dkl.config import EvaluateConfig, typed
 from dkl.console import say
 from dkl.distributed import gather, group, launch, launched, local_device, rank, world
 from dkl.errors import UserError
 from dkl.evaluation.job import EvaluationJob, prepare
-from dkl.evaluation.outputs.logger_report import logged
+from dkl.evaluation.outputs.logger_report import report_evaluation
 from dkl.evaluation.outputs.make_record import make_record, summary
 from dkl.evaluation.robustness import checks
 from dkl.evaluation.robustness.attack_loop import run_attacks, scaled
@@ -24,86 +25,93 @@ from dkl.evaluation.robustness.suites import make_attacks
 from dkl.files import locked
 
 
-def _check_devices(cfg: DictConfig) -> None:
-    """Raise UserError where there are not as many devices as ``cfg`` asks for."""
-    device = pick_device(cfg.device)
-    if cfg.devices < 1:
-        raise UserError(f"devices={cfg.devices} must be at least 1")
-    if device.type == "cuda" and cfg.devices > torch.cuda.device_count():
-        raise UserError(f"devices={cfg.devices}, but there are {torch.cuda.device_count()} GPUs here")
-
-
 def evaluate(cfg: DictConfig) -> Path:
-    """Evaluate what ``cfg`` names and write its record; returns the record's path, at once where it is there already.
+    """Evaluate what ``cfg``, a configuration of ``dkl evaluate``, names; return the path of its record.
 
-    Killed at any moment and called again, it goes on with the batches that are left and ends with the same flags, on
-    however many processes: ``devices`` of them are started, or torchrun's are used, whatever ``devices`` says.
+    Returns immediately if the record exists. An evaluation that was killed continues with the next batch and ends with
+    the same flags, also with another number of processes. ``devices`` processes are started, unless torchrun has
+    started some. Raises UserError on a mistake in ``cfg``.
     """
-    _check_devices(cfg)
-    if cfg.threads:
-        torch.set_num_threads(cfg.threads)
-    with group("cpu") if launched() else nullcontext():  # flags travel by the CPU, whatever the attacks run on
-        job = prepare(cfg)
+    config = typed(cfg, EvaluateConfig)
+    _check_devices(config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    # The processes exchange numpy flags only, so a CPU group serves GPUs as well.
+    with group("cpu") if launched() else nullcontext():
+        job = prepare(config)
         busy = f"another process is evaluating {job.subject.title}"
         with locked(job.state.with_suffix(".lock"), busy) if rank() == 0 else nullcontext():
-            with logged(job, cfg):
+            with report_evaluation(job):
+                # All processes follow the first: by the time the others look, it may have written the record.
                 if gather(job.record.exists())[0]:
                     say(f"{job.record}: already evaluated")
-                elif launched() or cfg.devices == 1:
-                    _run(job, cfg)
+                elif launched() or config.devices == 1:
+                    _run(job, config)
                 else:
-                    launch(_one_of_several, (cfg,), processes=cfg.devices, device="cpu")
+                    launch(_run_in_group, (config,), processes=config.devices, device="cpu")
             if rank() == 0:
                 shutil.rmtree(job.state, ignore_errors=True)
     return job.record
 
 
-def _one_of_several(cfg: DictConfig) -> None:
-    """The work of one of the processes that ``evaluate`` starts; they share the threads of one."""
-    torch.set_num_threads(cfg.threads or max(1, torch.get_num_threads() // world()))
-    _run(prepare(cfg), cfg)
+def _check_devices(config: EvaluateConfig) -> None:
+    """Raise UserError if there are fewer devices than ``config`` needs."""
+    device = pick_device(config.device)
+    if config.devices < 1:
+        raise UserError(f"devices={config.devices} must be at least 1")
+    if device.type == "cuda" and config.devices > torch.cuda.device_count():
+        raise UserError(
+            f"devices={config.devices} exceeds the {torch.cuda.device_count()} GPUs of this machine: lower it"
+        )
 
 
-def _run(job: EvaluationJob, cfg: DictConfig) -> None:
-    """Evaluate the model with every process there is; the first writes the record."""
-    device = local_device(pick_device(cfg.device))
+def _run_in_group(config: EvaluateConfig) -> None:
+    """Run the evaluation as one of the processes that ``evaluate`` starts; they divide the threads of one process."""
+    torch.set_num_threads(config.threads or max(1, torch.get_num_threads() // world()))
+    _run(prepare(config), config)
+
+
+def _run(job: EvaluationJob, config: EvaluateConfig) -> None:
+    """Evaluate in all processes of the group; the first writes the record."""
+    device = local_device(pick_device(config.device))
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     job.model.to(device)
-    protocol = job.protocol
     say(job.layout)
-    say(f"{job.subject.title}: {protocol.text} on {len(job.test)} images")
+    say(f"{job.subject.title}: {job.protocol.text} on {len(job.test)} images")
     images = job.test.tensor()
-    warnings = _suspicious(job, images, device) if protocol.attacks and rank() == 0 else []
+    attacks = job.protocol.attacks
+    # Printed before the attacks, which may take hours and tell little about such a model.
+    warnings = _printed(_model_warnings(job, images, device)) if attacks and rank() == 0 else []
     state = _attack(job, images, device)
-    if protocol.attacks:
-        more = checks.square_warnings({name: float(state[name].flags.mean()) for name in protocol.attacks})
-        warnings += _warned(more)
-    if rank() == 0:
-        record = make_record(job, state, additional_data=cfg.additional_data, device=device, warnings=warnings)
-        flags = {name: standing.flags for name, standing in state.items()}
-        records.save(record, flags, job.record.parent, job.subject.rows)
-        say(f"{job.record}: {summary(record)}")
+    if rank() > 0:
+        return
+    if attacks:
+        warnings += _printed(checks.square_warnings({name: float(state[name].flags.mean()) for name in attacks}))
+    record = make_record(job, state, device=device, warnings=warnings)
+    metrics = job.subject.run.metrics if job.subject.run else []
+    flags = {name: progress.flags for name, progress in state.items()}
+    records.save(record, flags, job.record.parent, metrics)
+    say(f"{job.record}: {summary(record)}")
 
 
-def _warned(texts: list[str]) -> list[str]:
-    """``texts``, each said."""
-    for text in texts:
-        say(f"warning: {text}")
-    return texts
+def _printed(warnings: list[str]) -> list[str]:
+    """Print the warnings and return them."""
+    for warning in warnings:
+        say(f"warning: {warning}")
+    return warnings
 
 
-def _suspicious(job: EvaluationJob, images: Tensor, device: torch.device) -> list[str]:
-    """What AutoAttack's checks say of the model on the first batch."""
+def _model_warnings(job: EvaluationJob, images: Tensor, device: torch.device) -> list[str]:
+    """Run AutoAttack's checks of the model on the first batch."""
     first = slice(0, job.protocol.batch_size)
     with frozen_eval(job.model):
-        found = checks.model_warnings(job.model, scaled(images[first]).to(device), job.test.labels[first].to(device))
-    return _warned(found)
+        return checks.model_warnings(job.model, scaled(images[first]).to(device), job.test.labels[first].to(device))
 
 
 def _attack(job: EvaluationJob, images: Tensor, device: torch.device) -> State:
-    """What stands as it is and after every attack, where there are any."""
-    protocol, classes = job.protocol, job.subject.cfg.data.num_classes
+    """Find the images that are classified correctly, clean and after each attack."""
+    protocol, classes = job.protocol, job.subject.data.num_classes
     attacks = {}
     if protocol.attacks:
         attacks = make_attacks(

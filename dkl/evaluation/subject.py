@@ -1,133 +1,143 @@
-"""Who is evaluated and how: settings asked for, completed from the run, the data set and the defaults."""
+"""What is evaluated: the weights of a finished run, or of a foreign checkpoint."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from dkl import checkpoint
-from dkl.config import EvaluationConfig, config_hash, hashed, label, load_config
+from dkl.config import (
+    DataConfig,
+    EvaluateConfig,
+    Node,
+    TrainConfig,
+    config_hash,
+    hashed,
+    label,
+    load_config,
+    loss_name,
+    row_hash,
+    typed,
+)
 from dkl.errors import UserError
 from dkl.evaluation.weights import BestEpoch, Weights, best_epoch, choose_weights
-from dkl.threat import NORMS, Norm, parse_attacks, parse_threat
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is evaluated: its configuration (``data`` and ``model`` at least), its weights' file and its names.
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A finished run of ``dkl train``.
 
-    ``rows`` are what its run measured, epoch by epoch.
+    ``label`` is the method's name and ``loss`` the loss's. ``settings`` are the hashed part of the configuration and
+    the fingerprint of the training images, ``metrics`` one row per epoch, and ``teacher`` the teacher's fingerprint.
     """
 
-    cfg: DictConfig
-    weights: Weights
+    folder: Path
+    config: TrainConfig
+    label: str
+    loss: str
+    row_hash: str
+    config_hash: str
+    settings: dict[str, Any]
+    metrics: Sequence[Mapping[str, Any]]
+    teacher: str | None
+
+    @property
+    def synthetic(self) -> str | None:
+        """The generated training images, if any: file names with their last folder, and their share of each batch."""
+        synthetic = self.config.data.synthetic
+        if not synthetic.files:
+            return None
+        names = ", ".join("/".join(Path(file).parts[-2:]).lstrip("/") for file in synthetic.files)
+        return f"{names}, {100 * synthetic.fraction:g} % of every batch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The evaluated weights, the network and data they belong to, and their ``run``; None for a foreign checkpoint.
+
+    ``method`` is the name shown in tables.
+    """
+
     method: str
-    budget: str
-    seed: int | None
-    config_hash: str = ""
-    training: dict[str, Any] | None = None
-    synthetic: str | None = None
-    best: BestEpoch | None = None
-    teacher: str | None = None
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    data: DataConfig
+    model: Node
+    weights: Weights
+    run: TrainedRun | None = None
+
+    @property
+    def seed(self) -> int | None:
+        """The training seed; None for a foreign checkpoint."""
+        return self.run.config.seed if self.run else None
+
+    @property
+    def budget(self) -> str:
+        """The run's budget; ``own`` for a foreign checkpoint."""
+        return self.run.config.budget.name if self.run else "own"
 
     @property
     def title(self) -> str:
-        """Method and seed, fit for a file name."""
+        """Method and seed, usable in a file name."""
         seed = "foreign" if self.seed is None else f"s{self.seed}"
         return f"{self.method.replace('/', '_').replace(' ', '_')}-{seed}"
 
+    @property
+    def model_name(self) -> str:
+        """The model's name in file names: ``model.name``, or the last part of ``_target_`` without one."""
+        return str(self.model.get("name") or str(self.model["_target_"]).rpartition(".")[2])
 
-def _synthetic(trained: DictConfig) -> str | None:
-    """The generated images that a run trained on: files, without the way to them, and their share of every batch."""
-    files = OmegaConf.select(trained, "data.synthetic.files")
-    if not files:
-        return None
-    names = ", ".join("/".join(Path(file).parts[-2:]).lstrip("/") for file in files)
-    return f"{names}, {100 * trained.data.synthetic.fraction:g} % of every batch"
+    @property
+    def architecture(self) -> str:
+        """The model's name in tables: ``model.title``, or ``model_name`` without one."""
+        return str(self.model.get("title") or self.model_name)
+
+    @property
+    def best(self) -> BestEpoch | None:
+        """The epoch with the best test accuracy of these weights' kind (last or average); None if not known."""
+        return best_epoch(self.run.metrics, self.weights.averaged) if self.run else None
 
 
-def own_run(cfg: DictConfig) -> Subject:
-    """A finished run of ``dkl train``."""
-    folder = Path(cfg.run)
+def run_subject(asked: EvaluateConfig) -> Subject:
+    """Read the finished run that ``asked.run`` names. Raises UserError if there is none, or it is not finished."""
+    folder = Path(str(asked.run))
     trained = load_config(folder)
-    trained.paths = cfg.paths
+    trained.paths = OmegaConf.structured(asked.paths)  # the data may lie elsewhere now
+    config = typed(trained, TrainConfig)
     path = folder / "checkpoint.pt"
     content = checkpoint.read(path)
     if "epoch" not in content:
-        raise UserError(f"{path} is not from dkl train; evaluate it by checkpoint={path} model=… data=…")
-    done = content["epoch"]
-    if done < trained.trainer.epochs:
-        raise UserError(f"{folder} has trained {done} of {trained.trainer.epochs} epochs: finish it, then evaluate")
-    asked = cfg.weights or OmegaConf.select(trained, "evaluation.weights")
-    weights = choose_weights(folder, content, asked)
-    rows = content.get("rows", [])
-    return Subject(
-        cfg=trained,
-        weights=weights,
-        method=cfg.label or label(trained),
-        budget=trained.budget.name,
-        seed=trained.seed,
+        raise UserError(f"{path} is not a checkpoint of dkl train: evaluate it by checkpoint={path} model=… data=…")
+    if content["epoch"] < config.trainer.epochs:
+        done = f"{content['epoch']} of {config.trainer.epochs} epochs"
+        raise UserError(f"{folder} has trained only {done}: finish training by the same dkl train, then evaluate")
+    run = TrainedRun(
+        folder=folder,
+        config=config,
+        label=label(trained),
+        loss=loss_name(trained),
+        row_hash=row_hash(trained),
         config_hash=config_hash(trained),
-        training={**hashed(trained), "data_sha256": content["data_sha256"]},
-        synthetic=_synthetic(trained),
-        best=best_epoch(rows, weights.averaged),
+        settings={**hashed(trained), "data_sha256": content["data_sha256"]},
+        metrics=content.get("rows", []),
         teacher=content.get("task", {}).get("teacher"),
-        rows=rows,
+    )
+    return Subject(
+        method=asked.label or run.label,
+        data=config.data,
+        model=config.model,
+        weights=choose_weights(folder, content, asked.weights or config.evaluation.weights),
+        run=run,
     )
 
 
-def foreign(cfg: DictConfig) -> Subject:
-    """Weights trained elsewhere, for a named model and data set."""
-    if not cfg.data or not cfg.model:
-        raise UserError(f"checkpoint={cfg.checkpoint} needs the network and the data: add model=… data=…")
-    if cfg.weights:
-        raise UserError(f"weights={cfg.weights} is for run=FOLDER; of checkpoint={cfg.checkpoint} there is one set")
-    path = Path(cfg.checkpoint)
-    return Subject(cfg=cfg, weights=Weights(path), method=cfg.label or path.stem, budget="own", seed=None)
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How it is evaluated. Without attacks the threat model is the one that moves nothing: Linf of radius 0."""
-
-    attacks: list[str]
-    norm: Norm
-    eps: float
-    eps_text: str
-    n: int | None
-    batch_size: int
-    seed: int
-
-    @property
-    def text(self) -> str:
-        """What is measured, for people."""
-        return f"{', '.join(self.attacks)}, {self.norm} eps {self.eps_text}," if self.attacks else "accuracy"
-
-
-def _threat_model(cfg: DictConfig, pick: dict[str, Any], default_norm: str) -> tuple[Norm, str]:
-    """Norm and radius among the settings ``pick``. Raises UserError where they do not go with what was asked for."""
-    if not pick["attacks"]:
-        if asked := [f"{key}={cfg[key]}" for key in ("norm", "eps") if cfg[key] is not None]:
-            raise UserError(f"attacks=none looks at images as they are: leave out {' '.join(asked)}, or name attacks")
-        return "linf", "0"
-    if pick["norm"] in NORMS and pick["norm"] != default_norm and cfg.eps is None:
-        raise UserError(f"norm={pick['norm']} needs its own radius: add eps=…, such as eps=0.5 for L2 on CIFAR")
-    return pick["norm"], str(pick["eps"])
-
-
-def protocol_of(cfg: DictConfig, subject: Subject) -> Protocol:
-    """The settings of ``cfg``; what it leaves open comes from the run's ``evaluation``, or from the defaults."""
-    if subject.cfg is cfg:
-        defaults = OmegaConf.merge({"data": cfg.data, "evaluation": OmegaConf.structured(EvaluationConfig)}).evaluation
-    else:
-        defaults = subject.cfg.evaluation
-    keys = ("attacks", "norm", "eps", "n", "batch_size", "seed")
-    pick: dict[str, Any] = {key: defaults[key] if cfg[key] is None else cfg[key] for key in keys}
-    pick["attacks"] = parse_attacks(pick["attacks"])
-    norm, eps_text = _threat_model(cfg, pick, defaults.norm)
-    eps = parse_threat(norm, eps_text)
-    if pick["batch_size"] < 1 or (pick["n"] is not None and pick["n"] < 1):
-        raise UserError("batch_size and n must be at least 1")
-    return Protocol(**{**pick, "norm": norm, "eps": eps, "eps_text": eps_text})
+def foreign_subject(asked: EvaluateConfig) -> Subject:
+    """Return the subject of a checkpoint trained elsewhere. Raises UserError if its model or data are not named."""
+    if not asked.data or not asked.model:
+        raise UserError(f"checkpoint={asked.checkpoint} does not say its network and data: add model=… data=…")
+    if asked.weights:
+        raise UserError(
+            f"weights={asked.weights} chooses among the weights of a run: leave it out with checkpoint=FILE"
+        )
+    path = Path(str(asked.checkpoint))
+    return Subject(method=asked.label or path.stem, data=asked.data, model=asked.model, weights=Weights(path))

@@ -1,10 +1,10 @@
-"""Which weights of a run are evaluated: its last epoch's, their average, or the best that selection kept.
+"""Which weights of a run are evaluated: those of the last epoch, their average, or the best that selection kept.
 
-Beside them stands what the field reports: the highest test accuracy of any epoch.
+Also the best test accuracy of any epoch, which the field often reports.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +20,9 @@ CHOICES = ("last", "average", "best")
 
 @dataclass(frozen=True)
 class Weights:
-    """The entry ``key`` of the checkpoint at ``path`` (None finds it), and the ``text`` that a record has for it.
+    """The weights under ``key`` of the checkpoint at ``path``; a None key is found on loading.
 
-    ``averaged`` says whether they are an average's.
+    ``text`` describes them in the record, and ``averaged`` is true for a weight average.
     """
 
     path: Path
@@ -32,46 +32,47 @@ class Weights:
 
 
 class BestEpoch(NamedTuple):
-    """The highest accuracy on test images after any epoch, and the first epoch that reached it."""
+    """The highest test accuracy after any epoch, and the first epoch that reached it."""
 
     accuracy: float
     epoch: int
 
 
-def best_epoch(rows: list[dict[str, Any]], averaged: bool) -> BestEpoch | None:
-    """The best of a run's ``rows``, of its last weights or of their average; None where any epoch was not tested."""
+def best_epoch(rows: Sequence[Mapping[str, Any]], averaged: bool) -> BestEpoch | None:
+    """Find the best epoch in a run's metrics, of the last weights or of their average; None if an epoch has no test."""
     key = "average_test_accuracy" if averaged else "test_accuracy"
+    # An epoch without a test accuracy may have been the best.
     if any("test_accuracy" not in row for row in rows):
         return None
     tested = [BestEpoch(row[key], row["epoch"]) for row in rows if key in row]
-    return max(tested, key=lambda best: best.accuracy, default=None)  # of equals the first
+    return max(tested, key=lambda best: best.accuracy, default=None)  # the first of equals
 
 
-def _best(path: Path) -> Weights:
+def _best_weights(path: Path) -> Weights:
     content = checkpoint.read(path)
     kind = f"{content['weights']}, {content['attack']}"
     return Weights(path, "model", f"best epoch {content['epoch']} ({kind})", content["weights"] == "average")
 
 
-def choose_weights(folder: Path, content: dict[str, Any], asked: str | None) -> Weights:
-    """The weights ``asked`` for of the run in ``folder``, whose checkpoint holds ``content``.
+def choose_weights(folder: Path, content: Mapping[str, Any], asked: str | None) -> Weights:
+    """Return the weights ``asked`` for of the run in ``folder``, whose checkpoint holds ``content``.
 
-    None is the average where the run keeps one, else the last. Raises UserError where the run has no such weights.
+    None means the average if the run keeps one, else the last weights. Raises UserError if the run has no such weights.
     """
     last, best, epoch = folder / "checkpoint.pt", folder / "best.pt", content["epoch"]
-    has = {"last": True, "average": bool(content.get("average")), "best": best.is_file()}
-    there = ", ".join(name for name in CHOICES if has[name])
-    if asked is not None and not has.get(asked):
-        raise UserError(f"weights={asked}: {folder} has {there}; weights is one of {', '.join(CHOICES)}")
+    exists = {"last": True, "average": bool(content.get("average")), "best": best.is_file()}
+    if asked is not None and not exists.get(asked):
+        available = ", ".join(name for name in CHOICES if exists[name])
+        raise UserError(f"weights={asked} is not one of the weights in {folder}; choose one of: {available}")
     if asked == "best":
-        return _best(best)
-    if asked == "average" or (asked is None and has["average"]):
+        return _best_weights(best)
+    if asked == "average" or (asked is None and exists["average"]):
         return Weights(last, "average", f"average at epoch {epoch}", averaged=True)
     return Weights(last, "model", f"last epoch {epoch}")
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
-    """Hash of names, shapes and values, in hex: the same weights have the same, whatever file holds them."""
+    """Hash the names, shapes and values of a state dict, in hex; independent of the file that held it."""
     content = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()

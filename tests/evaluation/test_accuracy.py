@@ -15,7 +15,7 @@ from dkl import checkpoint
 from dkl.assembly import load_data
 from dkl.cli import main
 from dkl.config import compose_config
-from dkl.evaluation.outputs.long_tail import per_shot
+from dkl.evaluation.outputs.long_tail import accuracy_per_shot
 from dkl.evaluation.robustness import checks
 from dkl.evaluation.robustness.attack_loop import run_attacks
 from dkl.evaluation.robustness.progress import State, save
@@ -68,7 +68,7 @@ def test_shots_are_means_over_classes(counts: list[int]) -> None:
     labels = torch.randint(8, (300,))
     labels[labels == 3] = 4  # a class that is never tested, one that is tested twice as often
     correct = np.random.default_rng(0).random(300) < 0.3 + 0.08 * labels.numpy()
-    found = per_shot(correct, labels, torch.tensor(counts))
+    found = accuracy_per_shot(correct, labels, torch.tensor(counts))
     expected = looped(correct, labels, counts)
     assert found == pytest.approx(expected)
     assert list(expected) == list(found or {})
@@ -76,7 +76,7 @@ def test_shots_are_means_over_classes(counts: list[int]) -> None:
 
 @pytest.mark.parametrize("counts", [[5] * 4, [600] * 4, [101, 101, 100, 100], [400, 300, 200, 101]])
 def test_no_shots_without_a_long_tail(counts: list[int]) -> None:
-    assert per_shot(np.ones(8, dtype=np.bool_), torch.arange(8) % 4, torch.tensor(counts)) is None
+    assert accuracy_per_shot(np.ones(8, dtype=np.bool_), torch.arange(8) % 4, torch.tensor(counts)) is None
 
 
 def test_the_best_epoch_is_the_first_of_the_highest_and_of_the_weights_evaluated() -> None:

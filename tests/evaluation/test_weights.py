@@ -116,7 +116,7 @@ def test_what_a_run_lacks_is_refused_with_what_it_has(
         main(["evaluate", f"run={plain}", f"paths.results={tmp_path}", f"weights={asked}"])
     said = capsys.readouterr().err
     assert f"weights={asked}" in said
-    assert "has last;" in said
+    assert "choose one of: last" in said
 
 
 def test_foreign_weights_have_no_choice(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,1 +1,1 @@
-"""Turns a finished evaluation into a record with its provenance."""
+"""What an evaluation writes: the record with its provenance, the logger report, and the data of figures."""

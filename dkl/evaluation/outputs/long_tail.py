@@ -1,7 +1,7 @@
-"""Accuracy of classes with many, a medium number of, and few training images (Liu et al. 2019, ImageNet-LT).
+"""Accuracy on classes with many, medium and few training images (Liu et al. 2019, ImageNet-LT).
 
-A group's figure is the mean of its classes' accuracies, as in the field's code. Training images are those of the data
-set as the run's configuration reads it, counted by label: over 100 are many, under 20 few.
+The accuracy of a group is the mean over its classes, as in the field's code. Groups are formed by the number of
+training images per label: more than 100 is many, fewer than 20 is few.
 """
 
 import numpy as np
@@ -11,20 +11,20 @@ from torch import Tensor
 from dkl.data import shots
 
 TAIL = 2
-"""How many times the images of its smallest class the largest must have: less is a split that is not quite even."""
+"""The least ratio of the largest to the smallest class of a long tail; below it the split is just not quite even."""
 
 
-def per_shot(correct: NDArray[np.bool_], labels: Tensor, per_class: Tensor) -> dict[str, float] | None:
-    """Mean accuracy of each group's classes; ``correct[n]`` and ``labels[n]`` of tests, ``per_class[C]`` of training.
+def accuracy_per_shot(correct: NDArray[np.bool_], labels: Tensor, train_counts: Tensor) -> dict[str, float] | None:
+    """Return the accuracy of each group from ``correct[N]``, ``labels[N]`` and ``train_counts[C]``.
 
-    A class without test images counts in no group, and a group without classes is left out. None where training has no
-    long tail, or one group alone has classes.
+    Classes without test images are ignored, and groups without classes are left out. None if the training images have
+    no long tail, or if only one group has classes.
     """
-    if per_class.max() < TAIL * per_class.min():
+    if train_counts.max() < TAIL * train_counts.min():
         return None
-    classes, truth = len(per_class), labels.numpy()
+    classes, truth = len(train_counts), labels.numpy()
     tests = np.bincount(truth, minlength=classes)
     right = np.bincount(truth[correct], minlength=classes)
-    groups = {name: mask.numpy() & (tests > 0) for name, mask in shots(per_class).items()}
+    groups = {name: mask.numpy() & (tests > 0) for name, mask in shots(train_counts).items()}
     found = {name: float((right[mask] / tests[mask]).mean()) for name, mask in groups.items() if mask.any()}
     return found if len(found) > 1 else None

@@ -1,36 +1,33 @@
-"""What an evaluation found, as a record and as a line."""
+"""Makes the record of a finished evaluation, and its summary in one line."""
 
 from datetime import UTC, datetime
 from statistics import median
 
 import torch
 
-from dkl.config import model_name
-from dkl.evaluation.robustness.progress import AttackProgress, State
-from dkl.evaluation.robustness.suites import PACKAGE_NORMS
 from dkl.evaluation.job import EvaluationJob
 from dkl.evaluation.outputs import provenance
-from dkl.evaluation.outputs.long_tail import per_shot
-from dkl.evaluation.subject import Subject
+from dkl.evaluation.outputs.long_tail import accuracy_per_shot
+from dkl.evaluation.robustness.progress import AttackProgress, State
+from dkl.evaluation.robustness.suites import PACKAGE_NORMS
+from dkl.evaluation.subject import TrainedRun
 from dkl.records import AttackResult, Record
 
 
-def _accuracy(standing: AttackProgress) -> float:
-    return float(standing.flags.mean())
+def _accuracy(progress: AttackProgress) -> float:
+    return float(progress.flags.mean())
 
 
-def _step_seconds(subject: Subject) -> float | None:
-    """What a step took in the run's median epoch: batch size over images a second; None where that is not known."""
-    speeds = [row["images_per_second"] for row in subject.rows if "images_per_second" in row]
-    return median(subject.cfg.trainer.batch_size / speed for speed in speeds) if speeds else None
+def _step_seconds(run: TrainedRun) -> float | None:
+    """The duration of a training step in the median epoch; None for runs that did not record their speed."""
+    speeds = [row["images_per_second"] for row in run.metrics if "images_per_second" in row]
+    return median(run.config.trainer.batch_size / speed for speed in speeds) if speeds else None
 
 
-def make_record(
-    job: EvaluationJob, state: State, *, additional_data: bool, device: torch.device, warnings: list[str]
-) -> Record:
-    """The record of ``job``, which ended in ``state``; its seconds are those of all batches of all processes."""
-    subject, protocol = job.subject, job.protocol
-    weights = subject.weights
+def make_record(job: EvaluationJob, state: State, *, device: torch.device, warnings: list[str]) -> Record:
+    """Make the record of ``job``, which ended in ``state``. Seconds are summed over the batches of all processes."""
+    subject, run, protocol = job.subject, job.subject.run, job.protocol
+    best = subject.best
     results = {
         name: AttackResult(robust=_accuracy(state[name]), seconds=float(state[name].seconds.sum()))
         for name in protocol.attacks
@@ -38,8 +35,8 @@ def make_record(
     return Record(
         id=job.id,
         method=subject.method,
-        dataset=subject.cfg.data.name,
-        architecture=model_name(subject.cfg.model),
+        dataset=subject.data.name,
+        architecture=subject.architecture,
         budget=subject.budget,
         seed=subject.seed,
         norm=PACKAGE_NORMS[protocol.norm],
@@ -52,9 +49,10 @@ def make_record(
         per_attack=results,
         evaluation_seed=protocol.seed,
         batch_size=protocol.batch_size,
-        additional_data=additional_data,
-        config_hash=subject.config_hash,
-        checkpoint=f"{weights.path.parent.name}/{weights.path.name}",
+        additional_data=job.additional_data,
+        row_hash=job.row_hash,
+        config_hash=job.config_hash,
+        checkpoint=f"{subject.weights.path.parent.name}/{subject.weights.path.name}",
         checkpoint_sha256=job.weights_sha256,
         data_sha256=job.test.sha256,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -62,24 +60,25 @@ def make_record(
         versions=provenance.versions(),
         hardware=provenance.hardware(device),
         git_commit=provenance.git_commit(),
-        training=subject.training or {},
+        training=run.settings if run else {},
         warnings=warnings,
-        weights=weights.text,
-        synthetic=subject.synthetic,
+        weights=subject.weights.text,
+        synthetic=run.synthetic if run else None,
         top5=_accuracy(state["top5"]) if "top5" in state else None,
-        shots=per_shot(state["clean"].flags, job.test.labels, job.train_counts),
-        best=subject.best.accuracy if subject.best else None,
-        best_epoch=subject.best.epoch if subject.best else None,
+        shots=accuracy_per_shot(state["clean"].flags, job.test.labels, job.train_counts),
+        best=best.accuracy if best else None,
+        best_epoch=best.epoch if best else None,
         partial=protocol.n is not None,
-        teacher=subject.teacher,
-        step_seconds=_step_seconds(subject),
+        teacher=run.teacher if run else None,
+        step_seconds=_step_seconds(run) if run else None,
     )
 
 
 def summary(record: Record) -> str:
-    """The figures of ``record`` in a line."""
-    figures = {"clean": record.clean, "top-5": record.top5, **(record.shots or {})} if record.accuracy_only else {}
-    figures = figures or {"clean": record.clean, "robust": record.robust}
+    """Return the accuracies of ``record`` in one line."""
+    figures = {"clean": record.clean, "robust": record.robust}
+    if record.accuracy_only:
+        figures = {"clean": record.clean, "top-5": record.top5, **(record.shots or {})}
     line = ", ".join(f"{name} {value:.2%}" for name, value in figures.items() if value is not None)
     if record.accuracy_only and record.best is not None:
         line += f"; best epoch, chosen on the test set: {record.best:.2%} (epoch {record.best_epoch})"

@@ -1,4 +1,4 @@
-"""What a record says of where its figures come from: weights, software, hardware, commit."""
+"""Where a record's figures come from: software versions, hardware and git commit."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ PACKAGES = ("dkl", "torch", "torchvision", "timm", "numpy", "pyautoattack")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that figures depend on."""
+    """Return the versions of Python and of the packages that affect the figures."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
@@ -27,7 +27,7 @@ def _cpu_name() -> str:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """The device that ran, with its cores and torch threads, how many such, and whether convolutions used TF32."""
+    """Describe ``device``: type, name, CPU cores, torch threads, number of processes if several, TF32 on GPUs."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     found = {"device": device.type, "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if world() > 1:
@@ -36,7 +36,10 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The checkout's commit, with ``-dirty`` where tracked files but results differ from it; None outside one."""
+    """Return the commit of the checkout, with ``-dirty`` if tracked files differ from it; None outside a checkout.
+
+    ``results`` is ignored: records and tables written since the commit do not change the code.
+    """
     folder = Path(__file__).resolve().parents[3]
     if not (folder / ".git").exists():
         return None

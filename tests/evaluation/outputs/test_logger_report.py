@@ -10,7 +10,7 @@ import pytest
 
 from dkl.config import compose_config
 from dkl.evaluation import evaluate
-from dkl.evaluation.outputs.pictures import collect
+from dkl.evaluation.outputs.pictures import collect_pictures
 from tests.evaluation.common import only_record, tiny_run
 from tests.wandb_log import OFFLINE, apart, config, history, inspect, runs
 
@@ -36,7 +36,7 @@ def newest(run: Path) -> Path:
 
 
 def test_it_tells_what_its_record_says(run: Path, tmp_path: Path) -> None:
-    collect(asked(run, tmp_path, "attacks=pgd-2"))
+    collect_pictures(asked(run, tmp_path, "attacks=pgd-2"))
     evaluate(asked(run, tmp_path, "label=named for this"))
     record, flags = only_record(tmp_path)
     training, told = runs(run)[0], newest(run)

@@ -12,7 +12,7 @@ from dkl.assembly import build_model, load_data
 from dkl.config import compose_config
 from dkl.errors import UserError
 from dkl.evaluation import collect_pictures
-from dkl.evaluation.outputs.pictures import choose
+from dkl.evaluation.outputs.pictures import choose_images
 from dkl.reporting.figures.pictures import ABOUT, ARRAYS, read
 from tests.evaluation.common import tiny_run
 
@@ -93,16 +93,16 @@ def test_collected_again_it_is_the_same_file_and_at_once_where_it_is_there(run: 
 
 @pytest.mark.parametrize("attacks", ["standard", "[pgd-20,cw-20]"])
 def test_pictures_are_of_one_attack_by_steps(run: Path, attacks: str) -> None:
-    with pytest.raises(UserError, match="pictures are of one attack: attacks=pgd-20"):
+    with pytest.raises(UserError, match="pictures show one attack pgd-K or cw-K"):
         collect_pictures(_asked(run, f"attacks={attacks}"))
 
 
 def test_twenty_classes_and_fifty_images_of_each_are_chosen_by_seed_alone() -> None:
     labels = torch.arange(100).repeat(60)
-    chosen = choose(labels, 0)
+    chosen = choose_images(labels, 0)
     counts = labels[chosen.points].bincount(minlength=100)
     assert sorted(counts.unique().tolist()) == [0, 50]
     assert int((counts > 0).sum()) == 20
     assert len(labels[chosen.images].unique()) == len(chosen.images) == 5
-    assert torch.equal(chosen.points, choose(labels, 0).points)
-    assert not torch.equal(chosen.points, choose(labels, 1).points)
+    assert torch.equal(chosen.points, choose_images(labels, 0).points)
+    assert not torch.equal(chosen.points, choose_images(labels, 1).points)

@@ -1,0 +1,70 @@
+"""How a model is evaluated: attacks, threat model, number of images, batch size and seed."""
+
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+from dkl.config import EvaluateConfig, EvaluationConfig
+from dkl.errors import UserError
+from dkl.threat import NORMS, Norm, parse_attacks, parse_threat
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The settings that decide the flags of an evaluation.
+
+    ``n`` images are taken, balanced over classes, or all if it is None. Without attacks the threat model is Linf with
+    radius 0, which contains only the clean image.
+    """
+
+    attacks: list[str]
+    norm: Norm
+    eps: float
+    eps_text: str
+    n: int | None
+    batch_size: int
+    seed: int
+
+    @property
+    def text(self) -> str:
+        """The attacks and the threat model in words."""
+        return f"{', '.join(self.attacks)}, {self.norm} eps {self.eps_text}" if self.attacks else "accuracy"
+
+
+def _asked_or(asked: T | None, default: T) -> T:
+    return default if asked is None else asked
+
+
+def _threat_model(asked: EvaluateConfig, defaults: EvaluationConfig, attacks: list[str]) -> tuple[str, str]:
+    """Return the norm and the radius as text. Raises UserError if they contradict the attacks or each other."""
+    if not attacks:
+        given = [f"{key}={value}" for key, value in (("norm", asked.norm), ("eps", asked.eps)) if value is not None]
+        if given:
+            raise UserError(f"attacks=none attacks nothing: leave out {' '.join(given)}, or name attacks")
+        return "linf", "0"
+    norm = _asked_or(asked.norm, defaults.norm)
+    # The default radius belongs to the default norm: 8/255 is customary for Linf and far too small for L2.
+    if norm in NORMS and norm != defaults.norm and asked.eps is None:
+        raise UserError(f"norm={norm} needs its own radius: add eps=…, such as eps=0.5 for L2 on CIFAR")
+    return norm, str(_asked_or(asked.eps, defaults.eps))
+
+
+def choose_protocol(asked: EvaluateConfig, defaults: EvaluationConfig) -> Protocol:
+    """Take each setting from ``asked``, or from ``defaults`` if it is None. Raises UserError on an invalid value."""
+    attacks = parse_attacks(_asked_or(asked.attacks, defaults.attacks))
+    norm, eps_text = _threat_model(asked, defaults, attacks)
+    eps = parse_threat(norm, eps_text)
+    n, batch_size = _asked_or(asked.n, defaults.n), _asked_or(asked.batch_size, defaults.batch_size)
+    for key, value in (("batch_size", batch_size), ("n", n)):
+        if value is not None and value < 1:
+            raise UserError(f"{key}={value} must be at least 1")
+    return Protocol(
+        attacks=attacks,
+        norm=cast(Norm, norm),  # parse_threat has checked it
+        eps=eps,
+        eps_text=eps_text,
+        n=n,
+        batch_size=batch_size,
+        seed=_asked_or(asked.seed, defaults.seed),
+    )
