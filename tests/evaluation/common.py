@@ -1,5 +1,6 @@
-"""A small network that digits can train in a second, and the images to attack it with."""
+"""A small network that is trained on digits in a second, images to attack it with, and small runs."""
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.assembly import train
+from dkl.cli import main
 from dkl.config import compose_config
 from dkl.data import Augment, Batches, digits
 from dkl.evaluation.robustness.attack_loop import run_attacks
@@ -18,10 +20,12 @@ from dkl.records import Flags, Record, load, load_flags
 
 CPU = torch.device("cpu")
 
+Attack = Callable[[Tensor, Tensor], Tensor]
+
 
 @cache
 def trained() -> nn.Module:
-    """A small CNN after a few epochs of plain training: accurate, and not robust to everything."""
+    """A small CNN after a few epochs of plain training: accurate but not robust."""
     torch.manual_seed(0)
     model = create_model("small_cnn", 10, in_chans=1, width=8)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -42,22 +46,34 @@ def some_digits(count: int) -> tuple[Tensor, Tensor]:
 
 
 def attack(
-    model: nn.Module, names: list[str], folder: Path, count: int = 24, batch_size: int = 10, eps: float = 0.06
+    names: list[str],
+    folder: Path,
+    *,
+    batch_size: int = 10,
+    eps: float = 0.06,
+    wrap: Callable[[Attack], Attack] = lambda perturb: perturb,
 ) -> State:
-    """Our evaluation of ``model`` on ``count`` digits, with Linf attacks at seed 3."""
-    images, labels = some_digits(count)
-    attacks = make_attacks(names, model, norm="linf", eps=eps, seed=3, device=CPU)
-    return run_attacks(model, images, labels, attacks, batch_size=batch_size, device=CPU, folder=folder)
+    """Attack the trained network on 24 digits: Linf, seed 3. ``wrap`` is applied to every attack."""
+    images, labels = some_digits(24)
+    attacks = make_attacks(names, trained(), norm="linf", eps=eps, seed=3, device=CPU)
+    wrapped = {name: wrap(perturb) for name, perturb in attacks.items()}
+    return run_attacks(trained(), images, labels, wrapped, batch_size=batch_size, device=CPU, folder=folder)
 
 
 def tiny_run(results: Path, *overrides: str) -> Path:
-    """The folder of a run of seconds: a plain classifier of digits, right more often than not."""
+    """The folder of a run that takes seconds: a plain classifier of digits, right more often than not."""
     plain = ["task=classification", "loss=none", "attack=none", "optimizer.lr=0.1"]
     sizes = ["data.train_size=600", "data.test_size=40", "trainer.epochs=4", "trainer.threads=1"]
     return train(compose_config("train", [f"paths.results={results}", *plain, *sizes, *overrides]))
 
 
 def only_record(results: Path) -> tuple[Record, Flags]:
-    """The one record under ``results``, and its flags."""
+    """The only record under ``results``, and its flags."""
     (path,) = (results / "records").glob("*.json")
     return load(path), load_flags(path)
+
+
+def evaluate_run(run: Path, results: Path, *overrides: str) -> tuple[Record, Flags]:
+    """Evaluate ``run`` by ``dkl evaluate`` into the empty folder ``results``; returns the record and its flags."""
+    main(["evaluate", f"run={run}", f"paths.results={results}", "threads=1", *overrides])
+    return only_record(results)

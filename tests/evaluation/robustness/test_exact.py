@@ -1,4 +1,4 @@
-"""On a linear model, where robust accuracy has a closed form, the attacks leave exactly the points that stand."""
+"""On linear models robust accuracy has a closed form, and the attacks fool exactly the images that can be fooled."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from dkl.evaluation.robustness.attack_loop import run_attacks
-from dkl.evaluation.robustness.suites import make_attacks
-from dkl.threat import Norm
+from dkl.evaluation.robustness.suites import AUTOATTACK_COSTS, attack_cost, make_attacks
+from dkl.threat import AUTOATTACK, Norm
 from tests.evaluation.common import CPU
 
 
@@ -23,7 +23,7 @@ def exactly_robust(model: nn.Module, x: Tensor, y: Tensor, eps: float, norm: Nor
     """Whether no point of the ball is misclassified, for x at least eps away from 0 and 1 everywhere."""
     layer = model[1]
     logits = model(x)
-    order = {"linf": 1, "l2": 2}[norm]
+    order = {"linf": 1, "l2": 2}[norm]  # the dual norm
     robust = torch.ones(len(x), dtype=torch.bool)
     for j in range(logits.shape[1]):
         other = y != j
@@ -39,11 +39,52 @@ def test_attacks_find_what_exists_and_nothing_else(name: str, norm: Norm, eps: f
     model = linear(10, 36)
     x = 0.2 + 0.6 * torch.rand(120, 1, 6, 6)
     y = model(x).argmax(1)
-    y[::10] = (y[::10] + 1) % 10  # some are wrong from the start
+    y[::10] = (y[::10] + 1) % 10  # misclassified from the start
     attacks = make_attacks([name], model, norm=norm, eps=eps, seed=0, device=CPU)
-    state = run_attacks(model, x, y, attacks, batch_size=50, device=CPU, folder=tmp_path)
+    state = run_attacks(model, x, y, attacks, batch_size=120, device=CPU, folder=tmp_path)
     exact = exactly_robust(model, x, y, eps, norm).numpy()
-    found = state[name].flags
+    correct = state[name].flags
     assert 10 < exact.sum() < 100
-    assert not np.any(exact & ~found), "a point that nothing can move was counted as fooled"
-    assert np.mean(found & ~exact) <= (0.02 if name in ("apgd-t", "fab-t") else 0.06)
+    assert not np.any(exact & ~correct), "an image that cannot be fooled was counted as fooled"
+    assert np.mean(correct & ~exact) <= (0.02 if name in ("apgd-t", "fab-t") else 0.06)
+
+
+@pytest.mark.parametrize("classes", [4, 6])
+def test_few_classes_are_all_targets(classes: int, tmp_path: Path) -> None:
+    model = linear(classes, 64)
+    x = 0.2 + 0.6 * torch.rand(40, 1, 8, 8)
+    y = model(x).argmax(1)
+    attacks = make_attacks(["apgd-t", "fab-t"], model, norm="linf", eps=0.02, seed=0, device=CPU, num_classes=classes)
+    state = run_attacks(model, x, y, attacks, batch_size=40, device=CPU, folder=tmp_path)
+    exact = exactly_robust(model, x, y, 0.02, "linf").numpy()
+    correct = state["fab-t"].flags
+    assert 0 < exact.sum() < 40
+    assert not np.any(exact & ~correct)
+    assert np.sum(correct & ~exact) <= 1
+
+
+def test_costs_are_counted_passes() -> None:
+    """An attack that fools nothing makes about as many passes as the table says."""
+    model = linear(5, 16).requires_grad_(False)
+    x = 0.2 + 0.6 * torch.rand(2, 1, 4, 4)
+    y = model(x).argmax(1)
+    counts = {"forward": 0, "gradients": 0}
+
+    def count_backward(gradient: Tensor) -> None:
+        counts["gradients"] += 1
+
+    def count(module: nn.Module, inputs: object, logits: Tensor) -> None:
+        counts["forward"] += 1
+        if logits.requires_grad:
+            logits.register_hook(count_backward)
+
+    assert tuple(AUTOATTACK_COSTS) == AUTOATTACK
+    model.register_forward_hook(count)
+    for name in (*AUTOATTACK, "pgd-7", "cw-7"):
+        counts.update(forward=0, gradients=0)
+        with torch.no_grad():
+            make_attacks([name], model, norm="linf", eps=1e-5, seed=0, device=CPU, num_classes=5)[name](x, y)
+        cost = attack_cost(name, 5)
+        assert counts["forward"] == pytest.approx(cost.forward, abs=3)
+        assert counts["gradients"] == cost.gradients
+        assert cost.passes == cost.forward + cost.gradients

@@ -1,40 +1,59 @@
-"""The flags of an evaluation are those that the AutoAttack package gives when called directly."""
+"""The flags of an evaluation equal those of the AutoAttack package called directly."""
 
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import pytest
 from pyautoattack import AutoAttack
 
 from dkl.evaluation.robustness.attack_loop import run_attacks
-from dkl.evaluation.robustness.suites import make_attacks
+from dkl.evaluation.robustness.suites import PACKAGE_NORMS, make_attacks
 from dkl.threat import AUTOATTACK, Norm
 from tests.evaluation.common import CPU, some_digits, trained
 
-COUNT, BATCH, SEED = 16, 10, 3
+SEED = 3
 
 
-@pytest.mark.parametrize(("norm", "name", "eps"), [("linf", "Linf", 0.06), ("l2", "L2", 0.3)])
-def test_standard_flags_equal_the_packages_own(norm: Norm, name: Any, eps: float, tmp_path: Path) -> None:
+def assert_flags_equal_the_packages(
+    names: list[str], folder: Path, *, norm: Norm, eps: float, count: int, batch_size: int
+) -> None:
     model = trained()
-    images, labels = some_digits(COUNT)
-    package = AutoAttack(model, norm=name, eps=eps, seed=SEED, device="cpu", version="standard")
-    _, predicted = package.run_standard_evaluation(images, labels, batch_size=BATCH)
-    attacks = make_attacks(list(AUTOATTACK), model, norm=norm, eps=eps, seed=SEED, device=CPU)
-    state = run_attacks(model, images, labels, attacks, batch_size=BATCH, device=CPU, folder=tmp_path)
-    flags = state["square"].flags
+    images, labels = some_digits(count)
+    package = AutoAttack(model, norm=PACKAGE_NORMS[norm], eps=eps, seed=SEED, device="cpu", version="standard")
+    package.attacks_to_run = names
+    _, predicted = package.run_standard_evaluation(images, labels, batch_size=batch_size)
+    attacks = make_attacks(names, model, norm=norm, eps=eps, seed=SEED, device=CPU)
+    state = run_attacks(model, images, labels, attacks, batch_size=batch_size, device=CPU, folder=folder)
+    flags = state[names[-1]].flags
     assert np.array_equal(flags, (predicted == labels).numpy())
-    assert 0 < flags.sum() < COUNT  # some stand, some fall: the comparison says something
+    assert 0 < flags.sum() < count  # otherwise equal flags would prove little
 
 
-@pytest.mark.parametrize("name", ["apgd-ce", "fab-t"])
-def test_one_attack_equals_the_packages_own(name: Literal["apgd-ce", "fab-t"], tmp_path: Path) -> None:
-    model = trained()
-    images, labels = some_digits(COUNT)
-    package = AutoAttack(model, norm="Linf", eps=0.06, seed=SEED, device="cpu", version="standard")
-    package.attacks_to_run = [name]
-    _, predicted = package.run_standard_evaluation(images, labels, batch_size=BATCH)
-    attacks = make_attacks([name], model, norm="linf", eps=0.06, seed=SEED, device=CPU)
-    state = run_attacks(model, images, labels, attacks, batch_size=BATCH, device=CPU, folder=tmp_path)
-    assert np.array_equal(state[name].flags, (predicted == labels).numpy())
+def test_standard_autoattack(tmp_path: Path) -> None:
+    assert_flags_equal_the_packages(list(AUTOATTACK), tmp_path, norm="linf", eps=0.06, count=12, batch_size=12)
+
+
+@pytest.mark.parametrize(
+    ("names", "norm", "eps"),
+    [
+        (list(AUTOATTACK), "linf", 0.06),
+        (list(AUTOATTACK), "l2", 0.3),
+        (["apgd-ce"], "linf", 0.06),
+        (["fab-t"], "linf", 0.06),
+        (["square"], "linf", 0.06),
+    ],
+)
+def test_shortened_attacks_in_several_batches(
+    names: list[str], norm: Norm, eps: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both sides use attacks with fewer iterations, so that order, batches and seeds are compared in little time."""
+    set_version = AutoAttack._set_version
+
+    def shorten(self: AutoAttack, version: str = "standard") -> None:
+        set_version(self, version)
+        for attack in (self.apgd, self.apgd_targeted, self.fab):
+            attack.n_iter = 5
+        self.square.n_queries = 50
+
+    monkeypatch.setattr(AutoAttack, "_set_version", shorten)
+    assert_flags_equal_the_packages(names, tmp_path, norm=norm, eps=eps, count=20, batch_size=8)

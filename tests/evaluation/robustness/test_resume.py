@@ -1,93 +1,130 @@
-"""An evaluation stopped anywhere goes on at the next batch and ends with the flags of one never stopped."""
+"""A stopped evaluation continues with the next batch and ends with the flags of an uninterrupted one."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from sklearn.metrics import top_k_accuracy_score
 from torch import Tensor
 
-from dkl.assembly import train
-from dkl.config import compose_config
 from dkl.evaluation.robustness.attack_loop import run_attacks
-from dkl.evaluation.robustness.progress import State, load
-from dkl.evaluation.robustness.suites import make_attacks
-from dkl.records import load_all, load_flags
-from tests.evaluation.common import CPU, attack, some_digits, trained
+from dkl.evaluation.robustness.progress import State, load, save
+from dkl.records import load_all
+from tests.evaluation.common import CPU, Attack, attack, evaluate_run, some_digits, tiny_run, trained
 
-NAMES = ["pgd-3", "apgd-ce", "pgd-40"]
+NAMES = ["pgd-3", "apgd-ce", "pgd-5"]
 
 
 class PowerCutError(Exception):
-    """Stands for whatever stops an evaluation."""
+    """Stands for anything that stops an evaluation."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> State:
+    """The uninterrupted evaluation."""
+    return attack(NAMES, tmp_path_factory.mktemp("whole"))
 
 
 @pytest.mark.parametrize("stop_at", range(6))
-def test_stopped_at_any_batch(stop_at: int, tmp_path: Path) -> None:
-    whole = attack(trained(), NAMES, tmp_path / "whole")
-    images, labels = some_digits(24)
-    calls: list[int] = []
+def test_stopped_at_any_batch(stop_at: int, whole: State, tmp_path: Path) -> None:
+    sizes: list[int] = []
 
-    def counted(perturb: Callable[[Tensor, Tensor], Tensor], limit: int) -> Callable[[Tensor, Tensor], Tensor]:
-        def inner(x: Tensor, y: Tensor) -> Tensor:
-            if len(calls) == limit:
-                raise PowerCutError
-            calls.append(len(x))
-            return perturb(x, y)
+    def evaluate(limit: int) -> State:
+        def stopping(perturb: Attack) -> Attack:
+            def inner(x: Tensor, y: Tensor) -> Tensor:
+                if len(sizes) == limit:
+                    raise PowerCutError
+                sizes.append(len(x))
+                return perturb(x, y)
 
-        return inner
+            return inner
 
-    def run(limit: int) -> State:
-        attacks = make_attacks(NAMES, trained(), norm="linf", eps=0.06, seed=3, device=CPU)
-        wrapped = {name: counted(perturb, limit) for name, perturb in attacks.items()}
-        return run_attacks(trained(), images, labels, wrapped, batch_size=10, device=CPU, folder=tmp_path / "stopped")
+        return attack(NAMES, tmp_path, wrap=stopping)
 
     with pytest.raises(PowerCutError):
-        run(stop_at)
-    resumed = run(10**6)
+        evaluate(stop_at)
+    resumed = evaluate(10**6)
     assert list(resumed) == ["clean", *NAMES]
     for name in NAMES:
         assert np.array_equal(resumed[name].flags, whole[name].flags)
-    standing = [int(whole[name].flags.sum()) for name in ("clean", *NAMES[:-1])]
-    assert sum(calls) == sum(standing), "a batch was attacked twice, or not at all"
+    attacked = [int(whole[name].flags.sum()) for name in ("clean", *NAMES[:-1])]
+    assert sum(sizes) == sum(attacked), "a batch was attacked twice, or not at all"
 
 
-def run_cli(results: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "dkl", "evaluate", f"paths.results={results}", *arguments]
+def clean(folder: Path, forward_limit: int = 10**6) -> tuple[State, int]:
+    """Top-1 and top-5 of 24 digits in batches of 5, stopped after some batches; also the number of batches done."""
+    images, labels = some_digits(24)
+    done = 0
+
+    def count(*_: Any) -> None:
+        nonlocal done
+        if done == forward_limit:
+            raise PowerCutError
+        done += 1
+
+    hook = trained().register_forward_pre_hook(count)
+    try:
+        options = {"batch_size": 5, "device": CPU, "folder": folder, "top_five": True}
+        return run_attacks(trained(), (images * 255).round().to(torch.uint8), labels, {}, **options), done
+    finally:
+        hook.remove()
+
+
+def test_clean_accuracy_is_resumed_too(tmp_path: Path) -> None:
+    whole, batches = clean(tmp_path / "whole")
+    with pytest.raises(PowerCutError):
+        clean(tmp_path / "stopped", 2)
+    resumed, remaining = clean(tmp_path / "stopped")
+    assert (batches, remaining) == (5, 3)
+    assert list(whole) == list(resumed) == ["clean", "top5"]
+    logits, labels = trained()(some_digits(24)[0]).detach(), some_digits(24)[1]
+    for name, k in (("clean", 1), ("top5", 5)):
+        assert np.array_equal(resumed[name].flags, whole[name].flags)
+        expected = top_k_accuracy_score(labels.numpy(), logits.numpy(), k=k, labels=range(10))
+        assert whole[name].flags.mean() == pytest.approx(expected)
+
+
+def test_a_state_without_top5_is_completed(tmp_path: Path) -> None:
+    """States of older versions have clean flags only."""
+    whole, _ = clean(tmp_path / "whole")
+    (tmp_path / "old").mkdir()
+    save({"clean": whole["clean"]}, tmp_path / "old" / "0.npz")
+    assert np.array_equal(clean(tmp_path / "old")[0]["top5"].flags, whole["top5"].flags)
+
+
+def test_a_killed_process(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, "trainer.epochs=2")
+    arguments = ["attacks=[pgd-5,square]", "eps=0.1", "batch_size=20"]
+    results = tmp_path / "killed"
+    command = [sys.executable, "-m", "dkl", "evaluate", f"run={run}", f"paths.results={results}", "threads=1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, text=True, env=environment, stderr=subprocess.PIPE)
+    victim = subprocess.Popen([*command, *arguments], text=True, env=environment, stderr=subprocess.PIPE)
 
+    def pgd_is_done() -> bool:
+        states = [load(path.parent) for path in results.glob("runs/evaluations/*/0.npz")]
+        return any("pgd-5" in state and state["pgd-5"].done.all() for state in states)
 
-def test_killed_process(tmp_path: Path) -> None:
-    sizes = ["data.train_size=300", "trainer.epochs=2", "trainer.threads=1", "data.test_size=60"]
-    folder = train(compose_config("train", [f"paths.results={tmp_path}", *sizes]))
-    arguments = [f"run={folder}", "attacks=[apgd-ce,square]", "batch_size=20", "threads=1"]
-    victim = run_cli(tmp_path / "killed", *arguments)
     deadline = time.monotonic() + 120
-    states = (tmp_path / "killed" / "runs" / "evaluations").glob
-    while not any("apgd-ce" in (state := load(p.parent)) and state["apgd-ce"].done.all() for p in states("*/0.npz")):
+    while not pgd_is_done():
         assert time.monotonic() < deadline
         assert victim.poll() is None, victim.communicate()
         time.sleep(0.02)
     victim.send_signal(signal.SIGKILL)
     victim.communicate()
-    assert not list((tmp_path / "killed").glob("records/*"))
-    again, whole = run_cli(tmp_path / "killed", *arguments), run_cli(tmp_path / "whole", *arguments)
-    for process in (again, whole):
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
-    flags = [load_flags(next((tmp_path / name / "records").glob("*.json"))) for name in ("killed", "whole")]
-    assert flags[0].keys() == flags[1].keys() == {"clean", "top5", "apgd-ce", "square"}
-    assert all(np.array_equal(flags[0][name], flags[1][name]) for name in flags[0])
-    record = load_all(tmp_path / "killed" / "records")[0][0]
-    assert not list((tmp_path / "killed").glob("runs/evaluations/*/*"))
-    assert record.robust == flags[0]["square"].mean()
-    assert record.n == 60
+    assert not list(results.glob("records/*"))
+    (record, flags), (_, whole) = (evaluate_run(run, tmp_path / name, *arguments) for name in ("killed", "whole"))
+    assert flags.keys() == whole.keys() == {"clean", "top5", "pgd-5", "square"}
+    assert all(np.array_equal(flags[name], whole[name]) for name in flags)
+    assert not list(results.glob("runs/evaluations/*/*")), "the state is removed after the record is written"
+    assert record.robust == flags["square"].mean() > 0
+    assert record.n == 40
     assert not record.is_autoattack
-    assert json.loads(json.dumps(record.training))["trainer"]["epochs"] == 2
+    assert record.training["trainer"]["epochs"] == 2
+    assert load_all(results / "records")[1] == []
