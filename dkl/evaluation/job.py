@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from dkl.assembly import build_logger, build_model, load_data
-from dkl.config import EvaluateConfig, EvaluationConfig
+from dkl.config import EvaluateConfig, EvaluationConfig, model_name
 from dkl.data import ImageSet
 from dkl.errors import UserError
 from dkl.evaluation.protocol import Protocol, choose_protocol
@@ -44,11 +44,6 @@ class EvaluationJob:
         return self.subject.run.config_hash if self.subject.run else ""
 
     @property
-    def row_hash(self) -> str:
-        """The hash that the seeds of a row share; for a foreign checkpoint, of its weights."""
-        return self.subject.run.row_hash if self.subject.run else self.weights_sha256[:8]
-
-    @property
     def key(self) -> str:
         """The hash of weights, run, images and protocol."""
         # The run is part of it because different runs can have equal weights: averaging does not change the last ones.
@@ -58,7 +53,7 @@ class EvaluationJob:
     @property
     def id(self) -> str:
         """The record's name."""
-        return f"{self.subject.data.name}-{self.subject.model_name}-{self.subject.title}-{self.key}"
+        return f"{self.subject.data.name}-{model_name(self.subject.model)}-{self.subject.title}-{self.key}"
 
     @property
     def record(self) -> Path:

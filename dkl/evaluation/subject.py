@@ -18,7 +18,7 @@ from dkl.config import (
     label,
     load_config,
     loss_name,
-    row_hash,
+    model_name,
     typed,
 )
 from dkl.errors import UserError
@@ -37,7 +37,6 @@ class TrainedRun:
     config: TrainConfig
     label: str
     loss: str
-    row_hash: str
     config_hash: str
     settings: dict[str, Any]
     metrics: Sequence[Mapping[str, Any]]
@@ -83,14 +82,9 @@ class Subject:
         return f"{self.method.replace('/', '_').replace(' ', '_')}-{seed}"
 
     @property
-    def model_name(self) -> str:
-        """The model's name in file names: ``model.name``, or the last part of ``_target_`` without one."""
-        return str(self.model.get("name") or str(self.model["_target_"]).rpartition(".")[2])
-
-    @property
     def architecture(self) -> str:
-        """The model's name in tables: ``model.title``, or ``model_name`` without one."""
-        return str(self.model.get("title") or self.model_name)
+        """The model's name in tables: ``model.title``, or its name without one."""
+        return str(self.model.get("title") or model_name(self.model))
 
     @property
     def best(self) -> BestEpoch | None:
@@ -116,7 +110,6 @@ def run_subject(asked: EvaluateConfig) -> Subject:
         config=config,
         label=label(trained),
         loss=loss_name(trained),
-        row_hash=row_hash(trained),
         config_hash=config_hash(trained),
         settings={**hashed(trained), "data_sha256": content["data_sha256"]},
         metrics=content.get("rows", []),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dkl.assembly import load_data, train
-from dkl.config import compose_config, config_hash, hashed, row_identity, run_folder
-from dkl.evaluation.subject import own_run
+from dkl.config import EvaluateConfig, compose_config, config_hash, hashed, row_identity, run_folder, typed
+from dkl.evaluation.subject import run_subject
 
 SAME = [
     ["paths.data=/elsewhere"],
@@ -102,11 +102,12 @@ def test_evaluation_finds_the_hashes_that_training_had_wherever_the_data_lie(
     run = train(cfg)
     if elsewhere:
         data = data.rename(tmp_path / "moved")
-    subject = own_run(compose_config("evaluate", [f"run={run}", f"paths.data={data}"]))
-    assert subject.config_hash == config_hash(cfg) == run.name.rpartition("-")[2]
-    assert subject.training is not None
-    assert row_identity(subject.training) == row_identity(hashed(compose_config("train", overrides)))
-    assert len(load_data(subject.cfg.data)[1]) == 8
+    asked = typed(compose_config("evaluate", [f"run={run}", f"paths.data={data}"]), EvaluateConfig)
+    subject = run_subject(asked)
+    assert subject.run is not None
+    assert subject.run.config_hash == config_hash(cfg) == run.name.rpartition("-")[2]
+    assert row_identity(subject.run.settings) == row_identity(hashed(compose_config("train", overrides)))
+    assert len(load_data(subject.data)[1]) == 8
 
 
 def test_the_folder_names_what_it_holds(tmp_path: Path) -> None:

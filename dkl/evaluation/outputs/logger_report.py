@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from dkl.config import row_identity
 from dkl.distributed import rank
 from dkl.evaluation.job import EvaluationJob
 from dkl.loggers import About, LoggerTable, opened, reported
@@ -40,6 +41,7 @@ def _about(job: EvaluationJob) -> About:
     subject, run = job.subject, job.subject.run
     # The group is the training run's, also if the evaluation was given another label.
     method, folder = (run.label, run.folder) if run else (subject.method, job.state.parent)
+    row = row_identity(run.settings) if run else job.weights_sha256[:8]
     tags = [subject.method, *([run.loss] if run else []), subject.data.name, subject.budget]
     evaluation = dataclasses.asdict(job.protocol) | {
         "attacks": ", ".join(job.protocol.attacks) or "none",
@@ -49,7 +51,7 @@ def _about(job: EvaluationJob) -> About:
     return About(
         name=job.id,
         job_type="evaluate",
-        group=f"{method}-{job.row_hash}",
+        group=f"{method}-{row}",
         tags=list(dict.fromkeys(tags)),
         config=(run.settings if run else {}) | {"method": subject.method, "evaluation": evaluation},
         id_file=folder / f"wandb_id_{job.key}.txt",

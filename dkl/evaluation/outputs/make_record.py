@@ -50,7 +50,6 @@ def make_record(job: EvaluationJob, state: State, *, device: torch.device, warni
         evaluation_seed=protocol.seed,
         batch_size=protocol.batch_size,
         additional_data=job.additional_data,
-        row_hash=job.row_hash,
         config_hash=job.config_hash,
         checkpoint=f"{subject.weights.path.parent.name}/{subject.weights.path.name}",
         checkpoint_sha256=job.weights_sha256,
