@@ -63,8 +63,9 @@ bench: $(SETUP)  ## measure speed and memory against the official implementation
 	$(BIN)/python -m scripts.bench
 
 lock: $(SETUP)  ## update requirements.lock after a change of pyproject.toml; ARGS=--upgrade renews every version
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-emit-index-url \
-	  --no-annotate --custom-compile-command 'make lock' --quiet --output-file requirements.lock $(ARGS)
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	  --fork-strategy fewest --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet \
+	  --output-file requirements.lock $(ARGS)
 
 wheel-test: $(SETUP)  ## build the wheel, install it in an empty environment, and use it from another folder
 	PYTHON=$(PYTHON) bash scripts/wheel_test.sh

@@ -106,6 +106,11 @@ def test_differences_name_tests_that_exist() -> None:
     assert not {name for name in named if not (ROOT / name).exists()}
 
 
+def test_the_page_on_configuration_names_every_group() -> None:
+    named = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "configuration.md").read_text(), re.M))
+    assert {folder.name for folder in (ROOT / "configs").iterdir() if folder.is_dir()} - {"sweep"} <= named
+
+
 def test_ci_runs_the_checks_and_the_two_commands() -> None:
     script = (ROOT / ".ci" / "run").read_text().splitlines()
     assert {"make check", "make quickstart", "make wheel-test", "make test"} <= set(script)
