@@ -100,12 +100,6 @@ def test_every_page_of_docs_is_in_the_readme() -> None:
     assert {page_name(page) for page in (ROOT / "docs").glob("*.md")} <= linked
 
 
-def test_differences_name_tests_that_exist() -> None:
-    named = set(re.findall(r"`(tests/[\w/.]+)`", (ROOT / "docs" / "differences.md").read_text()))
-    assert named
-    assert not {name for name in named if not (ROOT / name).exists()}
-
-
 def test_the_page_on_configuration_names_every_group() -> None:
     named = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "configuration.md").read_text(), re.M))
     assert {folder.name for folder in (ROOT / "configs").iterdir() if folder.is_dir()} - {"sweep"} <= named

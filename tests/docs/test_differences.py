@@ -1,0 +1,30 @@
+"""docs/differences.md names tests that exist and switches that compose."""
+
+import re
+
+from dkl.config import compose_config
+from dkl.manifests import load
+from tests.docs.pages import ROOT
+
+PAGE = (ROOT / "docs" / "differences.md").read_text()
+ROWS = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in PAGE.splitlines() if line.startswith("| ")]
+SWITCH = re.compile(r"`([a-z_.]+=[a-z0-9_.]+)`")
+
+
+def test_named_tests_exist() -> None:
+    named = set(re.findall(r"`(tests/[\w/.]+)`", PAGE))
+    assert len(named) > 15
+    assert not {name for name in named if not (ROOT / name).exists()}
+
+
+def test_named_switches_compose() -> None:
+    found = {switch for row in ROWS for cell in row for switch in SWITCH.findall(cell)}
+    assert {"attack.schedule=as_intended", "averaging=ema", "trainer.devices=4"} <= found
+    for switch in found:
+        base = ["recipe=kd_strong", "data=imagenet"] if switch.startswith("task.teacher") else ["recipe=official"]
+        compose_config("train", [*base, switch])
+
+
+def test_gkl_on_cifar10_has_the_temperature_that_its_script_meant() -> None:
+    row = next(row for row in load("official-extra").rows if row.name == "cifar10-gkl")
+    assert "task.prior_temperature=1" in row.overrides
