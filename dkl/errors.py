@@ -22,4 +22,4 @@ def needs_extra(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise NotInstalledError(f"{error.name or error} is not installed: pip install 'dkl[{extra}]'") from None
+        raise NotInstalledError(f"{(error.name or str(error)).partition(".")[0]} is not installed: pip install 'dkl[{extra}]'") from None
