@@ -22,4 +22,5 @@ def needs_extra(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise NotInstalledError(f"{(error.name or str(error)).partition(".")[0]} is not installed: pip install 'dkl[{extra}]'") from None
+        library = (error.name or str(error)).partition(".")[0]
+        raise NotInstalledError(f"{library} is not installed: pip install 'dkl[{extra}]'") from None
