@@ -8,15 +8,14 @@ from torch import nn
 
 from dkl.assembly.data import make_augment
 from dkl.assembly.parts import build_averaging, build_logger, build_model, build_schedule, build_task, pick_device
-from dkl.config import TrainConfig, TrainerConfig, check, model_name, typed
+from dkl.config import TrainConfig, TrainerConfig, check, model_name
 from dkl.distributed import launched
 from dkl.errors import UserError
 
 
 def preflight(cfg: DictConfig) -> None:
     """Build every part once without values. Raises UserError on any mistake found that way."""
-    check(cfg)
-    config = typed(cfg, TrainConfig)
+    config = check(cfg)
     pick_device(config.trainer.device)
     _check_teacher(config)
     for key, given in (("loss", config.loss), ("attack", config.attack)):

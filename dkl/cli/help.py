@@ -1,4 +1,8 @@
-"""The choices of every configuration group, each with the first line of its file."""
+"""The pages of ``--help``: the choices of every configuration group, and every value with its default and its line."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 from dkl.config.choices import choices
 
@@ -10,9 +14,32 @@ USAGE = {
 }
 
 GROUPS = {
-    "train": ("data", "model", "task", "loss", "attack", "averaging", "recipe", "budget", "logger"),
+    "train": ("data", "model", "task", "loss", "attack", "averaging", "schedule", "recipe", "budget", "logger"),
     "evaluate": ("data", "model", "logger"),
 }
+
+COLUMN = 40
+"""Where the lines beside the values begin."""
+
+
+def overview() -> str:
+    """Return the page of ``dkl --help``."""
+    page = "Decoupled KL losses: adversarial training, AutoAttack, tables.\n\n"
+    page += "".join(f"  {usage}\n" for usage in USAGE.values())
+    return page + "\nEach has --help. Values are Hydra overrides; the README shows the common ones.\n"
+
+
+def page(command: str) -> str:
+    """Return the page of ``dkl <command> --help``."""
+    text = f"{USAGE[command]}\n\n"
+    if command == "reproduce":
+        return text + _listing("experiments", choices("experiments"))
+    for group in GROUPS.get(command, ()):
+        text += _listing(group, choices(group)) + "\n"
+    if command in GROUPS:
+        text += f"values, with their defaults\n{_values(command)}"
+        text += f"\nHydra's own options: dkl {command} --hydra-help\n"
+    return text
 
 
 def _listing(title: str, lines: dict[str, str]) -> str:
@@ -20,25 +47,43 @@ def _listing(title: str, lines: dict[str, str]) -> str:
     return f"{title}\n" + "".join(f"  {name:{width}}  {line}\n" for name, line in lines.items())
 
 
-def overview() -> str:
-    """The page of ``dkl --help``."""
-    page = "Decoupled KL losses: adversarial training, AutoAttack, tables.\n\n"
-    page += "".join(f"  {usage}\n" for usage in USAGE.values())
-    return page + "\nEach has --help. Values are Hydra overrides; the README shows the common ones.\n"
+def _values(command: str) -> str:
+    """Return the default configuration as YAML, with each field's line beside it."""
+    from omegaconf import OmegaConf  # slow to import, and only this page needs it
+
+    from dkl.config import EvaluateConfig, TrainConfig, compose_config
+
+    content = OmegaConf.to_container(compose_config(command, []), enum_to_str=True)
+    assert isinstance(content, dict)
+    lines = _documented(content, TrainConfig if command == "train" else EvaluateConfig)
+    return "".join(f"{value:{COLUMN}}{'  # ' + line if line else ''}".rstrip() + "\n" for value, line in lines)
 
 
-def page(command: str) -> str:
-    """The page of ``dkl <command> --help``."""
-    from dkl.config import compose_config  # composing is slow to import; only help with values needs it
+def _documented(content: Mapping[Any, Any], root: type, indent: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the lines of ``content`` as YAML, each with its line of ``root``; arguments of constructors have none."""
+    from dkl.config.docs import field_lines
 
-    text = f"{USAGE[command]}\n\n"
-    if command == "reproduce":
-        return text + _listing("experiments", choices("experiments"))
-    for group in GROUPS.get(command, ()):
-        text += _listing(group, choices(group)) + "\n"
-    if command in GROUPS:
-        from omegaconf import OmegaConf
+    about, kinds = field_lines(root), {field.name: field.type for field in fields(root)}
+    for name, line in about.items():
+        value, kind = content[name], kinds[name]
+        if isinstance(kind, type) and is_dataclass(kind):
+            yield f"{indent}{name}:", line
+            yield from _documented(value, kind, indent + "  ")
+        else:
+            first, *rest = _yaml(name, value, indent)
+            yield first, line
+            yield from ((text, "") for text in rest)
 
-        text += f"values, with their defaults\n{OmegaConf.to_yaml(compose_config(command, []))}"
-        text += f"\nHydra's own options: dkl {command} --hydra-help\n"
-    return text
+
+def _yaml(name: str, value: object, indent: str) -> Iterator[str]:
+    """Yield the lines of ``name: value``; interpolations and strings are as in an override."""
+    if isinstance(value, Mapping) and value:
+        yield f"{indent}{name}:"
+        for key, item in value.items():
+            yield from _yaml(key, item, indent + "  ")
+    elif isinstance(value, list):
+        yield f"{indent}{name}: [{', '.join(map(str, value))}]"
+    elif value is None or isinstance(value, bool):
+        yield f"{indent}{name}: {'null' if value is None else str(value).lower()}"
+    else:
+        yield f"{indent}{name}: {value}"

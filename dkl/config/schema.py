@@ -1,7 +1,8 @@
 """The typed root of every configuration.
 
-What Python reads as ``cfg.x`` is declared here, so that a typo in a key or a value of the wrong type fails when the
-configuration is composed. What goes to a constructor is YAML with ``_target_`` and is checked by that constructor.
+Every value that Python reads as ``config.x`` is declared here, so that a wrong key or type fails when the configuration
+is composed. The arguments of a constructor are YAML with ``_target_``; that constructor checks them. The line under
+each field is printed by ``dkl train --help`` and ``dkl evaluate --help``.
 """
 
 from collections.abc import Mapping
@@ -33,190 +34,254 @@ class OptimizerName(Enum):
 
 @dataclass
 class AugmentConfig:
-    """Crop after zero-padding, mirroring, rotation by up to so many degrees, a square hole of ``cutout`` pixels.
-
-    ``second_view`` (``autoaugment`` or ``cutout``) adds another draw of every image, changed that way. ``randaugment``,
-    for images read from files, is a policy of timm's such as ``rand-m7-mstd0.5``. ``repeats`` shows an image so many
-    times an epoch, and fewer of them.
-    """
+    """Random changes of training images; ``dkl.data.Augment`` says in which order."""
 
     crop_padding: int = 0
+    """Zero-pad by this many pixels on each side and crop back at random, at least 0."""
     flip: bool = False
+    """Mirror left to right with probability 1/2."""
     rotation: float = 0.0
+    """Rotate by a random angle of at most this many degrees, in [0, 180]."""
     cutout: int = 0
+    """Side in pixels of a square hole at a random place; 0 is none."""
     second_view: str | None = None
+    """Add a second draw of every image: autoaugment, cutout, or null for none."""
     randaugment: str | None = None
+    """A RandAugment policy in timm's notation, such as rand-m7-mstd0.5, for images read from files; null for none."""
     repeats: int = 1
+    """Show each image this many times per epoch, and fewer images, at least 1."""
 
 
 @dataclass
 class SyntheticConfig:
-    """Generated images beside the real ones: the parts of an ``.npz`` set, and their share of every batch."""
+    """Generated images that are mixed with the real ones."""
 
     files: list[str] = field(default_factory=list)
+    """The .npz files of generated images, in order; empty for none."""
     fraction: float = 0.0
+    """Share of generated images in every batch, in [0, 1); 0 without files."""
 
 
 @dataclass
 class DataConfig:
-    """A data set: ``shape`` is (C, H, W), ``eps`` its customary Linf radius; sizes of None take every image.
-
-    ``mean`` and ``std``, one value a channel, are for models that normalise their input.
-    """
+    """A dataset and how its images are changed in training."""
 
     name: str = MISSING
+    """Name in folders and records."""
     num_classes: int = MISSING
+    """Number of classes, at least 1."""
     shape: list[int] = MISSING
+    """Image shape: channels, height, width."""
     eps: str = MISSING
+    """Usual Linf radius of attacks, in pixel units of [0, 1], such as 8/255."""
     mean: list[float] | None = None
+    """Channel means for models that normalize their input; null if there are none."""
     std: list[float] | None = None
+    """Channel standard deviations for models that normalize their input; null if there are none."""
     train_size: int | None = None
+    """Use this many training images, balanced over classes; null for all."""
     test_size: int | None = None
+    """Use this many test images, balanced over classes; null for all."""
+    long_tail: bool = False
+    """Classes have different numbers of training images on purpose, so train_size must be null."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Random changes of training images."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    """Generated images that are mixed with the real ones."""
     source: Any = MISSING
+    """Function that returns training and test images, and its arguments."""
 
 
 @dataclass
 class OptimizerConfig:
-    """The optimizer; ``momentum`` and ``nesterov`` are for SGD only. Its rate over epochs is ``schedule``."""
+    """The optimizer. Its rate over the epochs is the group ``schedule``."""
 
     name: OptimizerName = OptimizerName.sgd
+    """sgd, lamb or adamw."""
     lr: float = 0.1
+    """Peak learning rate, at least 0."""
     momentum: float = 0.9
+    """Momentum of sgd, at least 0."""
     nesterov: bool = False
+    """Use Nesterov momentum; sgd only."""
     weight_decay: float = 5e-4
+    """L2 penalty of sgd, decoupled decay of lamb and adamw, at least 0."""
     no_decay: list[str] = field(default_factory=list)
+    """Spare parameters whose name contains one of these from weight decay."""
     decay_vectors: bool = True
+    """Decay biases and normalization scales too."""
 
 
 @dataclass
 class SelectionConfig:
-    """Robust accuracy during training: every so many epochs, on so many training images held out of training.
-
-    The epoch with the highest is kept as ``best.pt``; ``attack`` is ``pgd-K`` or ``cw-K``, K steps of eps/4. At most a
-    quarter of the training images is held out.
-    """
+    """Robust accuracy during training, on held-out training images; the best epoch is kept as ``best.pt``."""
 
     holdout: int = 0
+    """Hold out this many training images, but at most a quarter; 0 switches selection off."""
     every: int = 0
+    """Measure after every so many epochs; 0 switches selection off."""
     attack: str = "pgd-20"
+    """pgd-K or cw-K: K steps of eps/4."""
     norm: str = "linf"
+    """linf or l2."""
     eps: str = "${data.eps}"
+    """Radius, in pixel units of [0, 1]."""
     seed: int = 0
+    """Seed of the attack's start."""
 
 
 @dataclass
 class TrainerConfig:
-    """How long, in what batches, on what and in which arithmetic training runs.
-
-    ``batch_size`` is that of all ``devices`` together, and of one step; each device computes its share of it in
-    ``accumulate`` parts, one after another, where memory is short. BatchNorm sees one part of one device's share, as in
-    the official code, unless ``sync_batchnorm``. ``workers`` prepare AutoAugment's views, or decode files.
-    """
+    """Epochs, batch size, devices and precision."""
 
     epochs: int = 20
+    """Number of epochs, at least 1."""
     batch_size: int = 128
+    """Images per step on all devices together, at least 1."""
     accumulate: int = 1
+    """Compute each device's share of a batch in this many parts, one after another, to save memory."""
     device: str = "auto"
+    """auto (CUDA if there is a GPU), cpu or cuda."""
     devices: int = 1
+    """Number of processes that share a batch, one per GPU."""
     sync_batchnorm: bool = False
+    """Share BatchNorm's statistics over devices; by default each sees its own part, as in the official code."""
     workers: int = 0
+    """Processes that prepare AutoAugment's views or decode files, at least 0."""
     precision: Precision = Precision.float32
+    """float32, float64, or bf16 (float32 weights under bfloat16 autocast)."""
     channels_last: bool = True
+    """Store images and weights with channels last, which is faster on GPUs."""
     compile: bool = False
+    """Compile the network by torch.compile."""
     threads: int | None = None
+    """Threads of torch on a CPU; null for torch's default."""
     validate_every: int = 1
+    """Measure test accuracy after every so many epochs; 0 is only after the last."""
     drop_last: bool = False
+    """Leave out the last batch of an epoch if it is smaller."""
 
 
 @dataclass
 class EvaluationConfig:
-    """What ``dkl evaluate`` does to this run by default; ``n`` images balanced over classes, None for all.
-
-    ``attacks=none`` measures accuracy alone.
-
-    ``weights`` are the ``last`` epoch's, their ``average``, or the ``best`` of selection; None takes the average where
-    the run keeps one.
-    """
+    """What ``dkl evaluate`` does with this run unless its own options say otherwise."""
 
     attacks: Any = "standard"
+    """standard (AutoAttack), fast, pgd, none (accuracy only), or a list of attacks."""
     weights: str | None = None
+    """last, average or best; null takes the average if the run keeps one, else the last."""
     norm: str = "linf"
+    """linf or l2."""
     eps: str = "${data.eps}"
+    """Radius, in pixel units of [0, 1]."""
     n: int | None = None
+    """Attack this many test images, balanced over classes; null for all."""
     batch_size: int = 200
+    """Images per batch, at least 1; also for test accuracy during training."""
     seed: int = 0
+    """Seed of the attacks."""
 
 
 @dataclass
 class PathsConfig:
-    """Where data are read and results written; not part of a run's hash."""
+    """Folders. They are not part of a run's hash."""
 
     data: str = "data"
+    """Folder of the datasets; DKL_DATA_DIR sets the default."""
     results: str = "results"
+    """Folder of runs, records and tables; DKL_RESULTS_DIR sets the default."""
 
 
 @dataclass
 class BudgetConfig:
-    """Which of the three sizes of the paper's experiments this is, or ``own``.
-
-    ``source`` is where images come from instead, at a budget that brings its own.
-    """
+    """The size of an experiment."""
 
     name: str = "own"
+    """paper, mini or smoke; own makes no promise about sizes."""
     source: Any = None
+    """Where images come from at a budget with its own images; null for the dataset's."""
 
 
 @dataclass
 class TrainConfig:
-    """The root of ``dkl train``. ``label`` is the method's name in tables; None derives it from the loss.
-
-    ``recipe_name`` is set by the recipe's file.
-    """
+    """The root of ``dkl train``."""
 
     data: DataConfig = MISSING
+    """Dataset, its size and augmentation."""
     model: Any = MISSING
+    """Network."""
     task: Any = MISSING
+    """What one training step computes."""
     loss: Any = None
+    """Loss between two sets of logits; null if the task takes none."""
     attack: Any = None
+    """Attack that makes adversarial training images; null if the task takes none."""
     averaging: Any = None
+    """Average of the weights over training; null for none."""
     selection: SelectionConfig = field(default_factory=SelectionConfig)
+    """Robust accuracy during training, and which epoch is kept."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer and weight decay."""
     schedule: Any = MISSING
+    """Learning rate over the epochs."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    """Epochs, batch size, devices and precision."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Defaults of dkl evaluate for this run."""
     logger: Any = None
+    """Where metrics are reported besides the run's files; null for nowhere."""
     paths: PathsConfig = field(default_factory=PathsConfig)
+    """Folders of data and results."""
     budget: BudgetConfig = field(default_factory=BudgetConfig)
+    """Size of the experiment: paper, mini, smoke or own."""
     recipe_name: str = MISSING
+    """Name of the recipe; set by its file."""
     seed: int = 0
+    """Seed of weights, batches and attacks, at least 0."""
     label: str | None = None
+    """Name of the method in tables; null derives it from the loss."""
 
 
 @dataclass
 class EvaluateConfig:
-    """The root of ``dkl evaluate``: one of ``run`` (its folder) or ``checkpoint`` (with ``model=`` and ``data=``).
+    """The root of ``dkl evaluate``: a ``run``, or a ``checkpoint`` with ``model`` and ``data``.
 
-    What is None is taken from the run, or for foreign weights from the data set and ``EvaluationConfig``; so is the
-    logger, which ``logger=none`` switches off.
+    Null values are taken from the run, or for a foreign checkpoint from the dataset and ``EvaluationConfig``.
     """
 
     run: str | None = None
+    """Folder of a finished run of dkl train."""
     checkpoint: str | None = None
+    """File with anyone's weights; needs model= and data=."""
     data: DataConfig | None = None
+    """Dataset of a checkpoint."""
     model: Any = None
+    """Network of a checkpoint."""
     label: str | None = None
+    """Name of the method in tables; null takes the run's, or the file's name."""
     logger: Any = None
+    """Where results are reported besides the record; null takes the run's logger, none switches it off."""
     additional_data: bool = False
+    """The checkpoint was trained with additional data; the record says so."""
     attacks: Any = None
+    """standard (AutoAttack), fast, pgd, none (accuracy only), or a list of attacks."""
     weights: str | None = None
+    """Which weights of a run: last, average or best."""
     norm: str | None = None
+    """linf or l2."""
     eps: str | None = None
+    """Radius, in pixel units of [0, 1], such as 8/255."""
     n: int | None = None
+    """Attack this many test images, balanced over classes."""
     batch_size: int | None = None
+    """Images per batch, at least 1."""
     seed: int | None = None
+    """Seed of the attacks."""
     device: str = "auto"
+    """auto (CUDA if there is a GPU), cpu or cuda."""
     devices: int = 1
+    """Number of processes that share a batch, one per GPU."""
     threads: int | None = None
+    """Threads of torch on a CPU; null for torch's default."""
     paths: PathsConfig = field(default_factory=PathsConfig)
+    """Folders of data and results."""

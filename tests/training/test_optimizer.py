@@ -108,7 +108,10 @@ def test_the_strong_recipes_rates_are_timms_over_its_300_epochs() -> None:
         (["schedule.warmup_lr=0"], r"schedule\.warmup_lr=0 must be above 0"),
         (["schedule.warmup_lr=0.2"], r"at most optimizer\.lr=0\.1; null starts at"),
         (["schedule.warmup_lr=nan"], r"warmup_lr=nan"),
-        (["optimizer.name=lamb", "optimizer.nesterov=true"], r"is SGD's, not lamb's: set optimizer\.nesterov=false"),
+        (
+            ["optimizer.name=lamb", "optimizer.nesterov=true"],
+            r"is only for sgd, not lamb: set optimizer\.nesterov=false",
+        ),
         (["optimizer.nesterov=true", "optimizer.momentum=0"], r"needs momentum"),
     ],
 )

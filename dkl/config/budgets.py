@@ -1,0 +1,69 @@
+"""What a budget fixes: its name may only be used with its sizes, and ``paper`` only with an unchanged recipe."""
+
+import re
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dkl.config.compose import shipped
+from dkl.errors import UserError
+
+FIXED_GROUPS = ("model", "attack", "averaging", "schedule")
+"""Groups whose choice in a recipe or budget is fixed too. Loss and data belong to the row of a table."""
+
+FREE = re.compile(r"attack\.objective\b.*|model\.(?!name$).*|task\.warmup_epochs|trainer\.workers")
+"""Keys of those groups that a row may set, and the number of workers, which changes no batch."""
+
+
+def check_budget(cfg: DictConfig) -> None:
+    """Raise UserError if ``cfg`` changes a value that its budget, or at ``paper`` its recipe, fixes."""
+    name = cfg.budget.name
+    if name in ("own", "smoke"):  # own fixes nothing; the figures of smoke are never shown
+        return
+    fixed = _leaves(shipped("configs") / "budget" / f"{name}.yaml")
+    if name == "paper":
+        if cfg.recipe_name == "quick":
+            raise UserError("budget=paper needs a recipe of the paper: add recipe=official, or use budget=own")
+        fixed |= _leaves(shipped("configs") / "recipe" / f"{cfg.recipe_name}.yaml")
+    for key, value in fixed.items():
+        now = OmegaConf.select(cfg, key)
+        if FREE.fullmatch(key) or (name == "mini" and key == "model.name"):  # distillation has its own small networks
+            continue
+        if (now.value if isinstance(now, Enum) else now) != value:
+            raise UserError(f"budget={name} fixes {key}={value}, here it is {now}; use budget=own for your own sizes")
+
+
+def _leaves(path: Path, prefix: str = "") -> dict[str, Any]:
+    """Return dotted key -> value of a YAML file, and of the files and choices in its defaults list.
+
+    The files are read directly, not composed: a composed configuration no longer says which file set a value.
+    """
+    content = OmegaConf.load(path)
+    assert isinstance(content, DictConfig)
+    found: dict[str, Any] = {}
+    from_task: dict[str, Any] = {}
+    for entry in content.get("defaults", []):
+        if isinstance(entry, str):
+            found |= {} if entry == "_self_" else _leaves(path.with_name(f"{entry}.yaml"), prefix)
+            continue
+        for group, choice in ((str(key).removeprefix("override /"), choice) for key, choice in entry.items()):
+            other = path.parents[1] / group / f"{choice}.yaml"
+            if group in FIXED_GROUPS:
+                found |= _leaves(other, f"{group}.")
+            if group == "task":  # Hydra composes it after the attack, so what it sets there wins
+                from_task |= {key: value for key, value in _leaves(other).items() if key.startswith("attack.")}
+    plain = OmegaConf.to_container(content, resolve=False)
+    assert isinstance(plain, dict)
+    return found | from_task | {f"{prefix}{key}": value for key, value in _flat(plain) if key != "defaults"}
+
+
+def _flat(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves by dotted key, except interpolations: their values follow other keys."""
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        elif not (isinstance(value, str) and "${" in value):
+            yield f"{prefix}{key}", value
