@@ -1,42 +1,49 @@
-"""Images and batches: digits, CIFAR-10/100, ``.npz`` files, image folders, ImageNet; augmentation; synthetic images."""
+"""Images and batches.
 
-from dkl.data.images.base import ImageSet
-from dkl.data.images.files import Files
-from dkl.data.images.memory import Images
-from dkl.data.images.synthetic import Synthetic
-from dkl.data.loading.batch import Batch
-from dkl.data.loading.batches import Batches
-from dkl.data.loading.file_batches import FileBatches
-from dkl.data.loading.loader import Loader, make_loader
-from dkl.data.sources.download import fetch
-from dkl.data.sources.folders import image_files, imagenet
-from dkl.data.sources.generated import generated
-from dkl.data.sources.imagenet_lt import imagenet_lt, shots
-from dkl.data.sources.memory import cifar, digits, image_folder, npz
-from dkl.data.sources.shards import Shards, shards
-from dkl.data.transforms.augment import Augment
+``sources`` load datasets (digits, CIFAR, ``.npz`` files, image folders, ImageNet); ``images`` hold them;
+``transforms`` change them at random; ``loading`` makes batches. ``seeding`` derives every random choice from a seed,
+and ``shot_groups`` sorts the classes of long-tailed datasets.
+"""
+
+from dkl.data.images import EncodedImages, ImageFiles, Images, ImageSet, ShardedImages, Synthetic
+from dkl.data.loading import Batch, Batches, FileBatches, Loader, make_loader
+from dkl.data.shot_groups import shot_groups
+from dkl.data.sources import (
+    cifar,
+    digits,
+    fetch,
+    image_files,
+    image_folder,
+    imagenet,
+    imagenet_lt,
+    noisy_patterns,
+    npz,
+    tar_shards,
+)
+from dkl.data.transforms import Augment
 
 __all__ = [
     "Augment",
     "Batch",
     "Batches",
+    "EncodedImages",
     "FileBatches",
-    "Files",
+    "ImageFiles",
     "ImageSet",
     "Images",
     "Loader",
-    "Shards",
+    "ShardedImages",
     "Synthetic",
     "cifar",
     "digits",
     "fetch",
-    "generated",
     "image_files",
     "image_folder",
     "imagenet",
     "imagenet_lt",
     "make_loader",
+    "noisy_patterns",
     "npz",
-    "shards",
-    "shots",
+    "shot_groups",
+    "tar_shards",
 ]

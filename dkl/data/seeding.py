@@ -1,7 +1,7 @@
-"""Chance that is fixed by what it is for: seeds from keys, and the global generators on loan.
+"""Deterministic seeding: seeds derived from integer keys, and a guard for the global generators.
 
-torchvision and timm draw from the global generators of torch, NumPy and Python. On loan these are seeded for what is
-to be drawn and put back as they were, so that neither the number of workers nor the rest of a program matters.
+Some transforms of torchvision and timm draw from the global generators of torch, NumPy and Python. Seeding these for
+each image, and restoring them afterwards, makes the result independent of the number of workers and of other code.
 """
 
 import random
@@ -13,25 +13,25 @@ import torch
 
 
 def seed_of(*key: int) -> int:
-    """32 bits of their own for each key of non-negative integers."""
+    """Return a 32-bit seed derived from a key of non-negative integers."""
     return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
 def generator_of(*key: int) -> torch.Generator:
-    """A generator of its own for each key of non-negative integers."""
+    """Return a CPU generator seeded from a key of non-negative integers."""
     return torch.Generator().manual_seed(seed_of(*key))
 
 
 def seed_global(seed: int) -> None:
-    """Start the global generators of a CPU from ``seed``, below 2³²: torch's, NumPy's and Python's."""
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
+    """Seed the global CPU generators of torch, NumPy and Python; ``seed`` must be below 2³²."""
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU
     np.random.seed(seed)
     random.seed(seed)
 
 
 @contextmanager
 def preserved_global_rng() -> Iterator[None]:
-    """The global generators of a CPU are put back after the body as they were before."""
+    """Restore the global CPU generators after the body, also if it raises."""
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
         yield

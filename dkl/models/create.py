@@ -1,4 +1,4 @@
-"""Build any model by its timm name, with the input normalisation inside it."""
+"""Build a model by its timm name, with input normalization inside the model."""
 
 import difflib
 from collections.abc import Sequence
@@ -11,26 +11,28 @@ from torch import Tensor, nn
 from dkl.errors import UserError
 
 
-def _normalise(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _normalize(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     mean, std = module.get_buffer("input_mean"), module.get_buffer("input_std")
     return ((args[0] - mean) / std, *args[1:])
 
 
-def normalise_input(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """Make ``model`` take images in [0, 1] and normalise them itself, with unchanged state_dict keys."""
+def normalize_input(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """Make ``model`` take images in [0, 1] and normalize them itself; its state_dict keys do not change."""
+    # Buffers, so that the constants follow the model's device and dtype; non-persistent, so that checkpoints of the
+    # bare network still load.
     model.register_buffer("input_mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
     model.register_buffer("input_std", torch.tensor(std).view(-1, 1, 1), persistent=False)
-    model.register_forward_pre_hook(_normalise)
+    model.register_forward_pre_hook(_normalize)
     return model
 
 
 def check_name(name: str) -> None:
-    """Raise UserError where timm knows no model ``name``, or publishes no weights under the tag in it."""
+    """Raise UserError if timm knows no model ``name``, or publishes no weights under the tag in it."""
     tagged = timm.list_pretrained(f"{name.partition('.')[0]}.*") if "." in name else []
     if not timm.is_model(name) or ("." in name and name not in tagged):
         close = difflib.get_close_matches(name, [*timm.list_models(), *tagged], n=5)
-        hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists them"
-        raise UserError(f"no model is named {name!r}: {hint}")
+        hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists all names"
+        raise UserError(f"there is no model {name!r}: {hint}")
 
 
 def create_model(
@@ -39,15 +41,18 @@ def create_model(
     in_chans: int = 3,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    *,
+    title: str | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """The model that timm knows as ``name`` (this project's models are registered there), for images in [0, 1].
+    """Build the model that timm knows as ``name``, for images in [0, 1]. This project's models are registered there.
 
-    ``mean`` and ``std``, one value a channel, are subtracted and divided inside the model; without them nothing is.
-    ``kwargs`` go to the model. Raises UserError on an unknown name, or one of ``mean`` and ``std`` without the other.
+    ``mean`` and ``std``, one value per channel, normalize the input inside the model; without them it is not
+    normalized. ``title`` is the name printed in tables and has no effect here. ``kwargs`` go to the model. Raises
+    UserError on an unknown name, or if only one of ``mean`` and ``std`` is given.
     """
     check_name(name)
     if (mean is None) != (std is None):
-        raise UserError("give both model.mean and model.std, or neither")
+        raise UserError("model.mean and model.std go together: set both, or neither")
     model = timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **kwargs)
-    return model if mean is None or std is None else normalise_input(model, mean, std)
+    return model if mean is None or std is None else normalize_input(model, mean, std)

@@ -1,4 +1,4 @@
-"""Pieces that several convolutional networks share, so that each of their files shows only its own structure."""
+"""Building blocks that several networks share, so that the file of each network shows only its own structure."""
 
 from collections.abc import Callable
 
@@ -14,12 +14,12 @@ def conv(in_planes: int, out_planes: int, kernel: int, stride: int = 1, groups: 
 def conv_bn_relu(
     in_planes: int, out_planes: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
-    """A convolution without bias, its BatchNorm and ReLU, to be put into one flat ``nn.Sequential``."""
+    """A convolution without bias, its BatchNorm and ReLU, to be unpacked into one flat ``nn.Sequential``."""
     return conv(in_planes, out_planes, kernel, stride, groups), nn.BatchNorm2d(out_planes), nn.ReLU(inplace=True)
 
 
 def projection(in_planes: int, out_planes: int, stride: int) -> nn.Sequential:
-    """The shortcut of a post-activation block: 1×1 convolution and BatchNorm where shape changes, else the identity."""
+    """The shortcut of a post-activation block: 1×1 convolution and BatchNorm if the shape changes, or the identity."""
     if stride == 1 and in_planes == out_planes:
         return nn.Sequential()
     return nn.Sequential(conv(in_planes, out_planes, 1, stride), nn.BatchNorm2d(out_planes))
@@ -28,13 +28,13 @@ def projection(in_planes: int, out_planes: int, stride: int) -> nn.Sequential:
 def group(
     block: Callable[[int, int, int], nn.Module], blocks: int, in_planes: int, out_planes: int, stride: int
 ) -> nn.Sequential:
-    """``blocks`` of ``block(in_planes, out_planes, stride)``, the first one with the group's stride."""
+    """A sequence of ``blocks`` modules ``block(in_planes, out_planes, stride)``; only the first has the stride."""
     rest = (block(out_planes, out_planes, 1) for _ in range(blocks - 1))
     return nn.Sequential(block(in_planes, out_planes, stride), *rest)
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
-    """Interleave the channels of ``groups`` groups: of 0 1 2 | 3 4 5 it makes 0 3 1 4 2 5."""
+    """Interleave the channels of ``groups`` groups: 0 1 2 | 3 4 5 becomes 0 3 1 4 2 5."""
     return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
@@ -43,8 +43,8 @@ def pool(x: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(x, 1).flatten(1)
 
 
-def initialise_convolutions(network: nn.Module) -> None:
-    """Weights from N(0, 2 / (kernel area · output channels)), biases 0."""
+def initialize_convolutions(network: nn.Module) -> None:
+    """Draw convolution weights from N(0, 2 / (kernel area · output channels)); set biases to 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -52,7 +52,7 @@ def initialise_convolutions(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def initialise_head(head: nn.Linear) -> None:
-    """Weights from N(0, 0.01²), biases 0."""
+def initialize_head(head: nn.Linear) -> None:
+    """Draw weights from N(0, 0.01²); set biases to 0."""
     nn.init.normal_(head.weight, 0, 0.01)
     nn.init.zeros_(head.bias)

@@ -43,7 +43,7 @@ def _md5(content: bytes) -> str:
 
 
 def make_torchvision_files(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, bytes], Any, Any]:
-    """Files as in the published archive but with few images; torchvision is made to expect their hashes.
+    """ImageFiles as in the published archive but with few images; torchvision is made to expect their hashes.
 
     Returns their content by path, and the arrays of training and test images.
     """

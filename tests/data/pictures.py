@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dkl.data import Files
+from dkl.data import ImageFiles
 
 SIZES = [(40, 30), (33, 50), (32, 32), (64, 41)]  # width, height
 CLASSES = ["n01", "n02", "n03"]
@@ -30,10 +30,10 @@ def folder(root: Path, per_class: int, first: int = 0) -> list[Path]:
     return paths
 
 
-def make_files(root: Path, per_class: int = 4, size: int = 32) -> Files:
+def make_files(root: Path, per_class: int = 4, size: int = 32) -> ImageFiles:
     """The images of ``folder``, labelled."""
     names = [str(path.relative_to(root)) for path in folder(root, per_class)]
-    return Files.of(root, names, [CLASSES.index(name[:3]) for name in names], size=size)
+    return ImageFiles.from_names(root, names, [CLASSES.index(name[:3]) for name in names], size=size)
 
 
 def middle(path: Path, size: int) -> NDArray[np.uint8]:

@@ -1,14 +1,16 @@
-"""What the tests of architectures share."""
+"""Helpers for the tests of networks."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def count(model: nn.Module) -> int:
+    """Number of parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
-    """Random BatchNorm statistics and scales, so that none of them can be left out unseen; float64, eval mode."""
+    """``model`` in float64 and eval mode with random BatchNorm parameters, so that each of them shows in the output."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.running_mean, module.bias):
@@ -16,3 +18,18 @@ def with_statistics(model: nn.Module) -> nn.Module:
             for tensor in (module.running_var, module.weight):
                 nn.init.uniform_(tensor, 0.5, 1.5)
     return model.double().eval()
+
+
+def with_fitted_statistics(model: nn.Module, images: Tensor) -> nn.Module:
+    """As ``with_statistics``, but with the BatchNorm statistics of ``images``.
+
+    Activations then neither vanish nor explode with depth, and each layer shows in the logits.
+    """
+    with_statistics(model).train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+    with torch.no_grad():
+        model(images)
+    return model.eval()

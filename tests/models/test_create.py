@@ -7,7 +7,7 @@ import timm
 import torch
 
 from dkl.errors import UserError
-from dkl.models import create_model, normalise_input
+from dkl.models import create_model, normalize_input
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
@@ -50,7 +50,7 @@ def test_normalised_inside_equals_normalised_by_hand() -> None:
 
 
 def test_normalisation_follows_copies_and_dtypes_and_passes_gradients() -> None:
-    inside = normalise_input(create_model("small_cnn", 10, 3), MEAN, STD)
+    inside = normalize_input(create_model("small_cnn", 10, 3), MEAN, STD)
     copied = copy.deepcopy(inside).double()
     x = torch.rand(4, 3, 8, 8, requires_grad=True)
     torch.testing.assert_close(copied(x.double()).float(), inside(x), rtol=1e-4, atol=1e-5)

@@ -85,16 +85,16 @@ def test_a_fingerprint_tells_every_weight() -> None:
     [
         ({"run": None}, r"needs weights from one place: set task\.teacher\.checkpoint=FILE"),
         ({"checkpoint": "weights.pt"}, "needs weights from one place"),
-        ({"run": "nowhere"}, r"task\.teacher\.run=nowhere is no run's folder"),
+        ({"run": "nowhere"}, r"task\.teacher\.run=nowhere has no checkpoint\.pt"),
         ({"run": None, "checkpoint": "nowhere.pt"}, r"there is no checkpoint at nowhere\.pt"),
-        ({"name": "cifar_resnet14"}, r"name is to be cifar_resnet14, but the run .* has cifar_resnet8: set task\.t"),
-        ({"num_classes": 6}, "num_classes is to be 6, but the run .* has 7"),
-        ({"in_chans": 1, "mean": None, "std": None}, "in_chans is to be 1, but the run .* has 3"),
-        ({"size": [32, 16]}, r"size is to be \[32, 16\], but the run .* has \[16, 16\]: train the teacher on"),
-        ({"mean": [0.4, 0.5, 0.61]}, r"mean is to be \[0\.4, 0\.5, 0\.61\], but the run .*0\.6\]: set task\.teacher"),
-        ({"std": [0.2, 0.2, 0.2]}, r"std is to be \[0\.2, 0\.2, 0\.2\], but the run .* has \[0\.2, 0\.2, 0\.3\]"),
-        ({"mean": None, "std": None}, "mean is to be None, but the run"),
-        ({"name": "cifar_resnet9"}, "no model is named 'cifar_resnet9'"),
+        ({"name": "cifar_resnet14"}, r"name=cifar_resnet14, but the run .* has cifar_resnet8: set task\.t"),
+        ({"num_classes": 6}, "num_classes=6, but the run .* has 7"),
+        ({"in_chans": 1, "mean": None, "std": None}, "in_chans=1, but the run .* has 3"),
+        ({"size": [32, 16]}, r"size=\[32, 16\], but the run .* has \[16, 16\]: train the teacher on"),
+        ({"mean": [0.4, 0.5, 0.61]}, r"mean=\[0\.4, 0\.5, 0\.61\], but the run .*0\.6\]: set task\.teacher"),
+        ({"std": [0.2, 0.2, 0.2]}, r"std=\[0\.2, 0\.2, 0\.2\], but the run .* has \[0\.2, 0\.2, 0\.3\]"),
+        ({"mean": None, "std": None}, "mean=null, but the run"),
+        ({"name": "cifar_resnet9"}, "there is no model 'cifar_resnet9'"),
     ],
 )
 def test_mistakes_are_found_before_any_work(asked: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_unfinished_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     torch.save({"model": create_model("cifar_resnet8", 7).state_dict()}, foreign / "checkpoint.pt")
-    with pytest.raises(UserError, match=r"is not from dkl train; give it as task\.teacher\.checkpoint="):
+    with pytest.raises(UserError, match=r"is not from dkl train: use task\.teacher\.checkpoint="):
         make(run=str(foreign))
 
 
@@ -163,7 +163,7 @@ def test_another_teacher_in_the_same_place_does_not_go_on(tmp_path: Path) -> Non
 
 def test_a_missing_teacher_leaves_no_folder(tmp_path: Path) -> None:
     cfg = student(tmp_path, "task.teacher.run=nowhere")
-    with pytest.raises(UserError, match="is no run's folder"):
+    with pytest.raises(UserError, match="has no checkpoint"):
         train(cfg)
     assert not run_folder(cfg).exists()
     with pytest.raises(UserError, match=r"no value yet: task\.teacher\.name"):

@@ -275,7 +275,7 @@ def test_without_torchdistill_the_mend_is_named_before_any_work(
         ("at", "small_cnn", [], r"student has 0 stages whose features are known and the teacher 3: .* task=rkd"),
         ("fitnet", "cifar_vgg8", [], "student has 4 stages whose features are known and the teacher 3"),
         ("reviewkd", "cifar_mobilenetv2", [], "student has 4 stages"),
-        ("reviewkd", "cifar_shufflev1", ["task.loss.student_before=true"], "ends in no activation"),
+        ("reviewkd", "cifar_shufflev1", ["task.loss.student_before=true"], "before activation of .* are not known"),
         ("fitnet", "cifar_resnet8", ["task.loss.stage=4"], r"task\.loss\.stage=4 must be one of the 3 stages"),
         ("fitnet", "cifar_resnet8", ["task.loss.weight=-1"], r"task\.loss\.weight=-1 must be a number of at least 0"),
         ("rkd", "cifar_resnet8", ["task.loss.angle_weight=inf"], r"task\.loss\.angle_weight=inf must be a number"),

@@ -1,4 +1,4 @@
-"""Labelled images of a set that does not fit in memory, as encoded files that are decoded when they are used."""
+"""Labeled images of a dataset that does not fit in memory: encoded bytes (JPEG, PNG …) that are decoded when used."""
 
 import hashlib
 import struct
@@ -13,16 +13,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dkl.data.images.base import ImageSet
+from dkl.data.images.image_set import ImageSet
 from dkl.data.seeding import seed_global
-from dkl.data.transforms.crops import Transform, middle_crop
+from dkl.data.transforms.pil_image import Transform, center_crop
 from dkl.errors import UserError
 
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+# What Pillow raises on damaged files of the formats above.
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 class EncodedImages(ImageSet):
-    """Images of any sizes, of which a model sees ``size``² pixels."""
+    """Images of any sizes; a model sees ``size``² pixels of each."""
 
     names: NDArray[np.bytes_]
     size: int
@@ -34,55 +37,58 @@ class EncodedImages(ImageSet):
 
     @abstractmethod
     def open(self, index: int) -> IO[bytes]:
-        """Image ``index``, encoded. Raises OSError where it cannot be read."""
+        """Open the encoded image ``index``. Raises OSError if it cannot be read."""
 
     @abstractmethod
-    def where(self, index: int) -> str:
-        """Where image ``index`` lies, for people."""
+    def location(self, index: int) -> str:
+        """The place of image ``index``, for error messages."""
 
     @abstractmethod
-    def _bytes(self) -> NDArray[np.int64]:
-        """How long each encoded image is."""
+    def _lengths(self) -> NDArray[np.int64]:
+        """Length of each encoded image in bytes."""
 
     @cached_property
     def sha256(self) -> str:
         """Hash of shape, names, labels and the lengths of the encoded images, in hex.
 
-        It finds images that were added, taken out, relabelled, cut or exchanged for others; pixels changed where the
-        length stayed are not seen: reading all would take longer than it is worth.
+        It detects images that were added, removed, relabeled, truncated or replaced. It does not detect changed pixels
+        if the length stayed the same, because reading every image would take too long.
         """
         content = hashlib.sha256(str((len(self), *self.shape)).encode())
         content.update(b"\0".join(self.names.tolist()))
         content.update(self.labels.numpy().tobytes())
-        content.update(self._bytes().tobytes())
+        content.update(self._lengths().tobytes())
         return content.hexdigest()
 
     def crop(self, index: int, transform: Transform, seed: int | None = None) -> NDArray[np.uint8]:
-        """RGB pixels [size, size, 3] of one image; ``seed`` decides what ``transform`` draws, and starts the global
-        generators, which are the caller's to lend. Raises UserError where there is no image."""
+        """Decode image ``index`` and apply ``transform``: RGB pixels [size, size, 3].
+
+        A ``seed`` seeds the global generators, from which ``transform`` draws; the caller must preserve them. Raises
+        UserError if the image cannot be decoded.
+        """
         try:
             with self.open(index) as file, Image.open(file) as image:
                 rgb = image.convert("RGB")
-        except DAMAGED as error:
+        except DECODING_ERRORS as error:
             raise UserError(
-                f"{self.where(index)} cannot be read as an image: {error}; fetch it anew, or take it out"
+                f"{self.location(index)} cannot be read as an image: {error}; download it again, or remove it"
             ) from None
         if seed is not None:
             seed_global(seed)
         return np.asarray(transform(rgb))
 
     def tensor(self) -> Tensor:
-        """The middle of every image as validation sees it, uint8 [N, 3, size, size], decoded at every call.
+        """The center crop of every image, uint8 [N, 3, size, size], decoded at every call.
 
-        For subsets that are attacked: 1,000 images of size 224 take 150 MB, ImageNet's 50,000 take 7.5 GB.
+        Meant for subsets that are attacked: 1,000 images of size 224 take 150 MB, ImageNet's 50,000 take 7.5 GB.
         """
         images = torch.empty(len(self), *self.shape, dtype=torch.uint8)
-        pixels, transform = images.numpy(), middle_crop(self.size)
+        pixels, transform = images.numpy(), center_crop(self.size)
 
         def fill(index: int) -> None:
             pixels[index] = self.crop(index, transform).transpose(2, 0, 1)
 
         with ThreadPoolExecutor() as threads:
             for done in [threads.submit(fill, index) for index in range(len(self))]:
-                done.result()
+                done.result()  # raises the error of the thread
         return images

@@ -1,6 +1,7 @@
-"""Generated images beside the real ones: ``.npz`` files far larger than memory, read where they lie.
+"""Synthetic images that join the real ones: ``.npz`` files far larger than memory, read in place.
 
-The sets of Wang et al. 2023 (DM-Improves-AT): ``image`` uint8 (N, H, W, C) and ``label`` (N,), in one or several parts.
+The published sets are those of Wang et al. 2023 (DM-Improves-AT): ``image`` uint8 (N, H, W, C) and ``label`` (N,), in
+one or several files.
 """
 
 import hashlib
@@ -13,49 +14,49 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dkl.data.images.stored import Stored, find_arrays
+from dkl.data.images.npz_arrays import ArrayInFile, locate_arrays
 from dkl.errors import UserError
 
 CHUNK = 1 << 20  # labels read at a time
-SAMPLE = 1024  # images that the fingerprint looks at
+SAMPLE = 1024  # images that the hash covers
 
 PUBLISHED = "https://huggingface.co/datasets/P2333/DM-Improves-AT"
 
 
 class Synthetic:
-    """The images of ``files``, one after another, mapped; their labels are in memory, a byte each up to 256 classes.
+    """The images of ``files``, concatenated. Pixels are mapped; labels are in memory, one byte each up to 256 classes.
 
-    Raises UserError where a file is missing, compressed or holds anything but images of ``shape`` (C, H, W) and labels
-    below ``num_classes``.
+    Raises UserError if a file is missing, compressed, or does not hold images of ``shape`` (C, H, W) and labels below
+    ``num_classes``.
     """
 
     def __init__(self, files: Sequence[str | Path], *, shape: Sequence[int], num_classes: int) -> None:
         paths = [Path(file) for file in files]
         if missing := [str(path) for path in paths if not path.is_file()]:
             raise UserError(
-                f"synthetic images are missing: {', '.join(missing)}. Expected there: .npz files with image uint8 "
+                f"synthetic images are missing: {', '.join(missing)}. Expected are .npz files with image uint8 "
                 f"(N, H, W, C) and label (N,); the published ones are at {PUBLISHED} (folders cifar10 and cifar100). "
-                "Put them there, or set DKL_DATA_DIR or data.synthetic.files to where they are"
+                "Put them there, or set DKL_DATA_DIR or data.synthetic.files"
             )
         self.shape = tuple(shape)
-        parts = [self._part(path) for path in paths]
+        parts = [self._locate(path) for path in paths]
         self.images = [images.map() for images, _ in parts]
         self.starts = np.cumsum([0, *(len(part) for part in self.images)])
         self.labels = np.concatenate([_read_labels(labels, num_classes) for _, labels in parts])
         self.sha256 = self._fingerprint()
 
-    def _part(self, path: Path) -> tuple[Stored, Stored]:
-        images, labels = find_arrays(path, ["image", "label"])
+    def _locate(self, path: Path) -> tuple[ArrayInFile, ArrayInFile]:
+        """Find image and label in one file, and check their dtypes and shapes."""
+        images, labels = locate_arrays(path, ["image", "label"])
         channels, height, width = self.shape
         if images.dtype != np.uint8 or images.shape[1:] != (height, width, channels):
             raise UserError(
-                f"{path}: image must be uint8 (N, {height}, {width}, {channels}) as data.shape={list(self.shape)} "
-                f"says, not {images.dtype} {images.shape}"
+                f"{path}: image must be uint8 (N, {height}, {width}, {channels}) for data.shape={list(self.shape)}, "
+                f"not {images.dtype} {images.shape}"
             )
         if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or not images.shape[0]:
             raise UserError(
-                f"{path}: label must be {images.shape[0]} integers and more than none, not {labels.dtype} "
-                f"{labels.shape}"
+                f"{path}: label must be {images.shape[0]} integers, at least one, not {labels.dtype} {labels.shape}"
             )
         return images, labels
 
@@ -63,9 +64,9 @@ class Synthetic:
         return len(self.labels)
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Images uint8 [n, C, H, W] and labels int64 [n] at ``index[n]``, read in the order in which they lie."""
+        """Images uint8 [n, C, H, W] and labels int64 [n] at ``index[n]``."""
         places = index.numpy()
-        order = places.argsort()
+        order = places.argsort()  # read in file order, for the disk's sake
         cuts = np.searchsorted(places[order], self.starts)
         pixels = np.empty((len(places), *self.images[0].shape[1:]), np.uint8)
         for part, start, low, high in zip(self.images, self.starts, cuts, cuts[1:], strict=False):
@@ -73,10 +74,10 @@ class Synthetic:
         return torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(self.labels[places].astype(np.int64))
 
     def _fingerprint(self) -> str:
-        """Hash of shape, sizes of the parts, all labels, and 1,024 images evenly spread over the whole, in hex.
+        """Hash of shape, file lengths, all labels and 1,024 evenly spaced images, in hex.
 
-        It tells one set from another and finds exchanged, cut or reordered parts in seconds. It does not see a pixel
-        that changed in one of the other images: reading 154 GB would take longer than it is worth.
+        It identifies the set, and detects exchanged, truncated or reordered files within seconds. It does not detect
+        a changed pixel in the other images, because reading 154 GB would take too long.
         """
         content = hashlib.sha256(str((self.shape, np.diff(self.starts).tolist())).encode())
         content.update(self.labels.tobytes())
@@ -86,16 +87,16 @@ class Synthetic:
         return content.hexdigest()
 
 
-def _read_labels(stored: Stored, num_classes: int) -> NDArray[Any]:
-    """The labels as the smallest unsigned integers that hold ``num_classes``."""
-    labels = np.empty(stored.shape, np.min_scalar_type(num_classes - 1))
+def _read_labels(array: ArrayInFile, num_classes: int) -> NDArray[Any]:
+    """Read the labels into the smallest unsigned integer type for ``num_classes``."""
+    labels = np.empty(array.shape, np.min_scalar_type(num_classes - 1))
     done = 0
-    for chunk in stored.chunks(CHUNK):
+    for chunk in array.chunks(CHUNK):
         low, high = chunk.min(), chunk.max()
         if low < 0 or high >= num_classes:
             raise UserError(
-                f"{stored.path}: labels run from {low} to {high}, but data.num_classes={num_classes}; name the files "
-                "of this data set in data.synthetic.files, or number the labels from 0"
+                f"{array.path}: labels run from {low} to {high}, but data.num_classes={num_classes}; set "
+                "data.synthetic.files to files of this dataset, or number the labels from 0"
             )
         labels[done : done + len(chunk)] = chunk
         done += len(chunk)

@@ -1,4 +1,4 @@
-"""One batch, as training sees it."""
+"""One batch, and how it is divided."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,15 +6,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dkl.data.loading.plan import share
+
+def share_of(total: int, rank: int, world: int) -> slice:
+    """The slice of ``total`` images that process ``rank`` of ``world`` gets, as ``torch.tensor_split`` divides them."""
+    size, larger = divmod(total, world)
+    start = rank * size + min(rank, larger)
+    return slice(start, start + size + (rank < larger))
 
 
 class Batch(NamedTuple):
-    """``images[V·B, C, H, W]`` in [0, 1] and ``labels[V·B]``, int64: V views of the same B images, one after another.
+    """``images[V·B, C, H, W]`` in [0, 1] and ``labels[V·B]``, int64: V views of the same B images, view after view.
 
-    On several processes these are one process's share: ``first`` is the place of its first image in the whole batch
-    of ``total`` (0: this is the whole batch). Places and ``total`` count one view. ``indices[B]`` say which images of
-    the set these are; None where they are of no one set.
+    With several processes this is the share of one process: ``first`` is the position of its first image in the whole
+    batch, which has ``total`` images. ``total`` is 0 if this is the whole batch. Both count one view only.
+    ``indices[B]`` are the positions of the images in the dataset; None if the images come from several sets.
     """
 
     images: Tensor
@@ -26,13 +31,13 @@ class Batch(NamedTuple):
 
     @property
     def share(self) -> float:
-        """How much of the whole batch this is, in (0, 1]."""
+        """Fraction of the whole batch that this is, in (0, 1]."""
         return len(self.labels) / (self.views * self.total) if self.total else 1.0
 
     def parts(self, count: int) -> "Iterator[Batch]":
-        """This, cut into ``count`` parts as processes would share it; all views of an image are in one part."""
+        """Cut the batch into ``count`` parts as processes would share it; all views of an image stay together."""
         size = len(self.labels) // self.views
-        for place in (share(size, number, count) for number in range(count)):
+        for place in (share_of(size, number, count) for number in range(count)):
             images, labels = (
                 torch.cat([view[place] for view in values.chunk(self.views)]) for values in (self.images, self.labels)
             )

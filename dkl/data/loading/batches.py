@@ -1,7 +1,7 @@
-"""Batches of images on a device, augmented, mixed with synthetic ones and shared among processes.
+"""Batches of images in memory, on a device: augmented, mixed with synthetic images and shared among processes.
 
-CIFAR-sized sets live whole on the device as uint8. A batch with random crops is one gather from an unfolded view of
-the padded images, with no loop over samples, and costs as much as the bytes it moves.
+CIFAR-sized sets live on the device as uint8. A batch with random crops is one gather from an unfolded view of the
+padded images, without a loop over images, and costs only the bytes it moves.
 """
 
 import itertools
@@ -10,23 +10,25 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from dkl.data.images.memory import Images
+from dkl.data.images.in_memory import Images
 from dkl.data.images.synthetic import Synthetic
+from dkl.data.loading.autoaugment_views import autoaugment_views
 from dkl.data.loading.batch import Batch
-from dkl.data.loading.plan import Plan, Planner, SyntheticMixing
+from dkl.data.loading.batch_plan import BatchPlan, BatchPlanner
+from dkl.data.loading.index_batches import SyntheticMixing
 from dkl.data.loading.prefetch import prefetch
-from dkl.data.loading.second_view import second_views
 from dkl.data.transforms.augment import Augment
 from dkl.errors import UserError
 
 
 class Batches:
-    """Batches of ``data`` on ``device``: in order, or shuffled and augmented by a draw that ``seed`` and epoch fix.
+    """Batches of ``data`` on ``device``: in order, or shuffled and augmented as ``seed`` and epoch determine.
 
-    Process ``rank`` of ``world`` gets its share of each batch: together they are bit for bit the batches of one
+    Process ``rank`` of ``world`` gets its share of each batch; together the shares are bit for bit the batches of one
     process. ``workers`` processes prepare AutoAugment's second views. With ``synthetic``, ``fraction`` of each batch
-    is drawn from there, and an epoch is as many batches of full size as ``epoch_size`` images need (by default those
-    of ``data``).
+    is synthetic, and an epoch has as many full batches as ``epoch_size`` images need (by default ``len(data)``).
+
+    Raises ValueError if ``batch_size`` is below 1, and UserError if the options do not fit each other or the images.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class Batches:
                 "data.augment.randaugment changes images read from files (data=imagenet, imagefiles): set it to null; "
                 "data.augment.second_view=autoaugment changes images in memory"
             )
-        self.plans = Planner(
+        self.planner = BatchPlanner(
             count=len(data),
             size=(data.images.shape[-2], data.images.shape[-1]),
             batch_size=batch_size,
@@ -68,10 +70,10 @@ class Batches:
             seed=seed,
             rank=rank,
             world=world,
-            mixing=_mix(synthetic, fraction, batch_size, epoch_size or len(data), self.augment)
+            mixing=_make_mixing(synthetic, fraction, batch_size, epoch_size or len(data), self.augment)
             if synthetic is not None
             else None,
-            seeded=self.augment.second_view == "autoaugment",
+            per_image_seeds=self.augment.second_view == "autoaugment",
         )
         self.dtype, self.memory_format = dtype, memory_format
         self.data, self.synthetic, self.workers = data, synthetic, workers
@@ -79,22 +81,23 @@ class Batches:
         self.windows = self.augment.windows(data.images.to(device))
 
     def __len__(self) -> int:
-        return len(self.plans)
+        return len(self.planner)
 
     def epoch(self, epoch: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch, on a GPU each prepared while the one before is used."""
+        """Yield the batches of one epoch; on a GPU each is prepared while the one before is in use."""
         if self.augment.second_view == "autoaugment":
-            return self._with_policy(epoch)
-        batches = (self._make(plan) for plan in self.plans.epoch(epoch))
+            return self._with_autoaugment(epoch)
+        batches = (self._make(plan) for plan in self.planner.epoch(epoch))
         return prefetch(batches) if self.labels.is_cuda else batches
 
-    def _with_policy(self, epoch: int) -> Iterator[Batch]:
-        plans, ahead = itertools.tee(self.plans.epoch(epoch))
-        for plan, view in zip(plans, second_views(self.data.images, self.augment, ahead, self.workers), strict=False):
+    def _with_autoaugment(self, epoch: int) -> Iterator[Batch]:
+        plans, ahead = itertools.tee(self.planner.epoch(epoch))
+        views = autoaugment_views(self.data.images, self.augment, ahead, self.workers)
+        for plan, view in zip(plans, views, strict=False):
             yield self._make(plan, view.to(self.labels.device, non_blocking=True))
 
-    def _make(self, plan: Plan, second: Tensor | None = None) -> Batch:
-        """The batch of ``plan``; ``second`` is its second view where that is made elsewhere."""
+    def _make(self, plan: BatchPlan, second: Tensor | None = None) -> Batch:
+        """Make the batch of ``plan``; ``second`` is its second view if that is made elsewhere."""
         if self.synthetic is not None:
             windows, labels = self._gather(plan.chosen, self.synthetic)
             index = torch.arange(len(labels), device=labels.device)
@@ -110,20 +113,25 @@ class Batches:
         return Batch(scaled, labels, views, plan.first, plan.total, None if self.synthetic else index)
 
     def _gather(self, index: Tensor, synthetic: Synthetic) -> tuple[Tensor, Tensor]:
-        """Windows and labels of the images at ``index``, the synthetic ones counted on from the real."""
+        """Windows and labels of the images at ``index``; indices from ``len(data)`` on are synthetic images."""
         device, pad, real = self.labels.device, self.augment.crop_padding, len(self.labels)
         images = self.windows.new_empty((len(index), *self.windows.shape[1:2], *self.windows.shape[-2:]))
         labels = self.labels.new_empty(len(index))
-        here, there = (index < real).nonzero().squeeze(1), (index >= real).nonzero().squeeze(1)
-        own = index[here].to(device)
-        images[here.to(device)], labels[here.to(device)] = self.windows[own, :, pad, pad], self.labels[own]
-        pixels, generated = synthetic.take(index[there] - real)
-        images[there.to(device)], labels[there.to(device)] = pixels.to(device), generated.to(device)
+        real_places, synthetic_places = (index < real).nonzero().squeeze(1), (index >= real).nonzero().squeeze(1)
+        chosen = index[real_places].to(device)
+        # The window at offset (pad, pad) is the image without its padding.
+        images[real_places.to(device)] = self.windows[chosen, :, pad, pad]
+        labels[real_places.to(device)] = self.labels[chosen]
+        pixels, synthetic_labels = synthetic.take(index[synthetic_places] - real)
+        images[synthetic_places.to(device)] = pixels.to(device)
+        labels[synthetic_places.to(device)] = synthetic_labels.to(device)
         return self.augment.windows(images), labels
 
 
-def _mix(synthetic: Synthetic, fraction: float, batch_size: int, epoch_size: int, augment: Augment) -> SyntheticMixing:
-    """Raises UserError where a batch would be all real or all synthetic, or is to have second views or copies."""
+def _make_mixing(
+    synthetic: Synthetic, fraction: float, batch_size: int, epoch_size: int, augment: Augment
+) -> SyntheticMixing:
+    """Raises UserError if a batch would be all real or all synthetic, or if ``augment`` does not allow mixing."""
     generated = int(batch_size * fraction)
     if not 0 < generated < batch_size:
         raise UserError(
@@ -132,5 +140,5 @@ def _mix(synthetic: Synthetic, fraction: float, batch_size: int, epoch_size: int
         )
     for key, value in (("second_view", augment.second_view), ("repeats", augment.repeats > 1 and augment.repeats)):
         if value:
-            raise UserError(f"data.augment.{key}={value} does not go with data.synthetic.files: drop one of them")
+            raise UserError(f"data.augment.{key}={value} does not work with data.synthetic.files: remove one of them")
     return SyntheticMixing(synthetic=len(synthetic), generated=generated, batches=-(-epoch_size // batch_size))

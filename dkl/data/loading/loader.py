@@ -1,4 +1,4 @@
-"""What training and validation know of batches, and which batches go with which images."""
+"""The interface of batches for training and validation, and which class serves which images."""
 
 from collections.abc import Iterator
 from functools import singledispatch
@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from dkl.data.images.base import ImageSet
 from dkl.data.images.encoded import EncodedImages
-from dkl.data.images.memory import Images
+from dkl.data.images.image_set import ImageSet
+from dkl.data.images.in_memory import Images
 from dkl.data.loading.batch import Batch
 from dkl.data.loading.batches import Batches
 from dkl.data.loading.file_batches import FileBatches
@@ -20,16 +20,19 @@ class Loader(Protocol):
     labels: Tensor
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Number of batches per epoch."""
 
     def epoch(self, epoch: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch."""
+        """Yield the batches of one epoch."""
 
 
 @singledispatch
 def make_loader(images: ImageSet, batch_size: int, **options: Any) -> Loader:
-    """Batches of ``images``; ``options`` are those of ``Batches`` (in memory) or ``FileBatches``."""
-    raise TypeError(f"there are no batches of {type(images).__name__}")
+    """Make batches of ``images``; ``options`` are those of ``Batches`` or ``FileBatches``.
+
+    Other kinds of images take part by ``make_loader.register``. Raises TypeError on a kind that did not.
+    """
+    raise TypeError(f"no loader is registered for {type(images).__name__}: call make_loader.register for it")
 
 
 make_loader.register(Images, Batches)

@@ -1,4 +1,4 @@
-"""Work ahead by one item in a thread."""
+"""Prepare the next item in a thread."""
 
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,9 +8,10 @@ T = TypeVar("T")
 
 
 def prefetch(source: Generator[T, None, None]) -> Iterator[T]:
-    """The items of ``source``, none of them None, each made while the one before is used; its errors are raised here.
+    """Yield the items of ``source`` (none may be None), each made while the one before is in use.
 
-    Closed early, it waits for the item in the making and closes ``source``.
+    Errors of ``source`` are raised here. If the iterator is closed early, it waits for the item in preparation and
+    closes ``source``.
     """
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:

@@ -1,1 +1,28 @@
-"""Where images come from: each source returns a training and a test split."""
+"""Where images come from. A source is a function that returns a training and a test ``ImageSet``.
+
+A config in ``configs/data`` names its source by ``source._target_``. A source of your own needs no entry here: write a
+function with this return type in any importable module, and a YAML file that names it.
+"""
+
+from dkl.data.sources.cifar import cifar
+from dkl.data.sources.digits import digits
+from dkl.data.sources.download import fetch
+from dkl.data.sources.folders import image_files, image_folder
+from dkl.data.sources.imagenet import imagenet
+from dkl.data.sources.imagenet_lt import imagenet_lt
+from dkl.data.sources.noisy_patterns import noisy_patterns
+from dkl.data.sources.npz import npz
+from dkl.data.sources.tar_shards import tar_shards
+
+__all__ = [
+    "cifar",
+    "digits",
+    "fetch",
+    "image_files",
+    "image_folder",
+    "imagenet",
+    "imagenet_lt",
+    "noisy_patterns",
+    "npz",
+    "tar_shards",
+]

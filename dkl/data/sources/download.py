@@ -1,4 +1,4 @@
-"""Fetch a file over HTTP once, going on where a broken transfer stopped, and believe it only by its hash."""
+"""Download a file over HTTP once, resume a broken transfer, and verify its hash."""
 
 import hashlib
 import http.client
@@ -16,10 +16,10 @@ def _hash(path: Path, algorithm: str) -> str:
 
 
 def fetch(url: str, path: Path, digest: str, algorithm: str = "sha256", timeout: float = 30) -> Path:
-    """Download ``url`` to ``path`` unless a file with that ``digest`` is there; returns ``path``.
+    """Download ``url`` to ``path`` unless a file with that ``digest`` is already there. Returns ``path``.
 
-    A partial file ``<path>.part`` is continued with a range request. Raises UserError where the server cannot be
-    reached or the bytes do not have the digest (the partial file is then deleted).
+    A partial file ``<path>.part`` is resumed with a range request. ``timeout`` is in seconds. Raises UserError if the
+    server cannot be reached, or if the bytes do not have the digest; the partial file is then deleted.
     """
     if path.is_file() and _hash(path, algorithm) == digest:
         return path
@@ -30,18 +30,21 @@ def fetch(url: str, path: Path, digest: str, algorithm: str = "sha256", timeout:
     try:
         with (
             urllib.request.urlopen(request, timeout=timeout) as response,
+            # 206 means that the server sends the rest only; any other answer starts over
             part.open("ab" if response.status == 206 else "wb") as file,
         ):
             shutil.copyfileobj(response, file)
-            if response.length:  # urllib takes a connection closed early for the end
-                raise OSError(f"the connection broke off {response.length} bytes early")
+            if response.length:  # urllib reads a connection that closed early as the end of the file
+                raise OSError(f"the connection closed {response.length} bytes early")
     except (OSError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
-        if getattr(error, "code", None) != 416:  # range not satisfiable: the partial file is already whole
-            raise UserError(f"could not download {url}: {error}; fetch it by hand to {path} and try again") from None
+        if getattr(error, "code", None) != 416:  # 416, range not satisfiable: the partial file is already complete
+            raise UserError(
+                f"could not download {url}: {error}; try again, or download it yourself to {path}"
+            ) from None
     if _hash(part, algorithm) != digest:
         part.unlink()
-        raise UserError(f"{url} arrived with another {algorithm} than {digest}; it was deleted, try again")
+        raise UserError(f"{url} does not have the {algorithm} hash {digest}; it was deleted, try again")
     part.replace(path)
     return path

@@ -1,28 +1,69 @@
-"""Image files in a folder a class, listed and not read: anyone's own, and ImageNet."""
+"""Folders of images with one subfolder per class; classes are numbered by sorted folder name."""
 
 import os
 from pathlib import Path
 
-from dkl.data.images.files import Files
-from dkl.data.sources.memory import IMAGE_SUFFIXES
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dkl.data.images.encoded import IMAGE_SUFFIXES
+from dkl.data.images.image_files import ImageFiles
+from dkl.data.images.in_memory import Images
 from dkl.errors import UserError
 
-FileSplits = tuple[Files, Files]
 
-HOW_TO_GET_IMAGENET = (
-    "It is free for research at https://image-net.org/download after registration (ILSVRC2012, Task 1 and 2, training "
-    "and validation images): unpack one folder a class, the validation images too. Put it there, or set DKL_DATA_DIR "
-    "or data.source.root to where it is"
-)
+def _check_folders(*folders: Path, expected: str) -> None:
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"there is no folder {folder}; expected {folder}/<class>/{expected}")
 
 
-def _classes(folder: Path) -> list[str]:
+def class_names(folder: Path) -> list[str]:
+    """Sorted names of the subfolders of ``folder``."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir())
 
 
-def _list(folder: Path, classes: list[str], size: int) -> Files:
-    """Images ``<folder>/<class>/*``, sorted, labelled by the place of the class in ``classes``; none may be empty."""
+def _read_folder(folder: Path, classes: list[str]) -> Images:
+    """Read the images ``<folder>/<class>/*``, all of one size; a label is the position of the class in ``classes``."""
+    pixels: list[Tensor] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        paths = sorted(p for p in (folder / name).glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        for path in paths:
+            try:
+                with Image.open(path) as image:
+                    pixels.append(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1))
+            except OSError as error:
+                raise UserError(f"{path} cannot be decoded: {error}; replace or remove it") from None
+            if pixels[-1].shape != pixels[0].shape:
+                raise UserError(
+                    f"{path} is {tuple(pixels[-1].shape)}, other images are {tuple(pixels[0].shape)}: resize them to "
+                    "one size, or use data=imagefiles"
+                )
+        labels += [label] * len(paths)
+    if not pixels:
+        raise UserError(f"{folder} holds no images; expected {folder}/<class>/*.png")
+    return Images(torch.stack(pixels), torch.tensor(labels))
+
+
+def image_folder(train: str, test: str) -> tuple[Images, Images]:
+    """Read two folders ``<class>/*.png`` of images of one size into memory, as RGB.
+
+    Raises UserError if a folder is missing or empty, if the test folder has classes that the training folder lacks, or
+    if an image is damaged or of another size.
+    """
+    _check_folders(Path(train), Path(test), expected="*.png")
+    classes = class_names(Path(train))
+    if unknown := [name for name in class_names(Path(test)) if name not in classes]:
+        raise UserError(f"{test} has classes that {train} lacks: {', '.join(unknown[:5])}")
+    return _read_folder(Path(train), classes), _read_folder(Path(test), classes)
+
+
+def _list_files(folder: Path, classes: list[str], size: int) -> ImageFiles:
+    """List the files ``<folder>/<class>/*``, sorted; labels as in ``_read_folder``. No class may be empty."""
     names: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -33,41 +74,22 @@ def _list(folder: Path, classes: list[str], size: int) -> Files:
             raise UserError(f"{folder / name} holds no images; expected {', '.join(IMAGE_SUFFIXES)} files there")
         names += [f"{name}/{file}" for file in found]
         labels += [label] * len(found)
-    return Files.of(folder, names, labels, size=size)
+    return ImageFiles.from_names(folder, names, labels, size=size)
 
 
-def image_files(train: str, test: str, num_classes: int, size: int) -> FileSplits:
-    """Two folders ``<class>/*.jpg`` of images of any sizes, read while training; classes are numbered by sorted name.
+def image_files(train: str, test: str, num_classes: int, size: int) -> tuple[ImageFiles, ImageFiles]:
+    """List two folders ``<class>/*.jpg`` of images of any sizes, which are read while training.
 
-    Raises UserError where the two do not have the same ``num_classes`` classes.
+    Raises UserError if a folder is missing, or if the two do not have the same ``num_classes`` classes.
     """
-    for folder in (Path(train), Path(test)):
-        if not folder.is_dir():
-            raise UserError(f"there is no folder {folder}; expected {folder}/<class>/*.jpg")
-    classes, others = _classes(Path(train)), _classes(Path(test))
+    _check_folders(Path(train), Path(test), expected="*.jpg")
+    classes, others = class_names(Path(train)), class_names(Path(test))
     if len(classes) != num_classes:
         raise UserError(
-            f"{train} has {len(classes)} folders of classes, but data.num_classes={num_classes}: set "
-            f"data.num_classes={len(classes)}, or complete the data set"
+            f"{train} has {len(classes)} class folders, but data.num_classes={num_classes}: set "
+            f"data.num_classes={len(classes)}, or complete the dataset"
         )
     if classes != others:
         odd = sorted(set(classes) ^ set(others))
         raise UserError(f"{train} and {test} must have the same classes; only one of them has {', '.join(odd[:5])}")
-    return _list(Path(train), classes, size), _list(Path(test), classes, size)
-
-
-def imagenet(root: str, num_classes: int, size: int, train: str = "train", val: str = "val") -> FileSplits:
-    """ImageNet from ``<root>/<train>/<wnid>/*.JPEG`` and ``<root>/<val>/<wnid>/*.JPEG``; wnids in order are classes."""
-    folders = [Path(root) / train, Path(root) / val]
-    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
-        raise UserError(
-            f"ImageNet is not under {root}: there is no {' and no '.join(missing)}. Expected: "
-            f"{folders[0]}/<wnid>/*.JPEG (1,281,167 images in 1,000 folders such as n01440764) and "
-            f"{folders[1]}/<wnid>/*.JPEG (50,000). {HOW_TO_GET_IMAGENET}"
-        )
-    if not _classes(folders[1]):
-        raise UserError(
-            f"{folders[1]} has no folders of classes: move its images into one a class, as in {folders[0]} (the class "
-            "of each is in the development kit, ILSVRC2012_devkit_t12.tar.gz)"
-        )
-    return image_files(str(folders[0]), str(folders[1]), num_classes, size)
+    return _list_files(Path(train), classes, size), _list_files(Path(test), classes, size)

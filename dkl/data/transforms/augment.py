@@ -1,7 +1,7 @@
-"""Random changes of image batches: crop, mirroring, rotation and a square hole, without a loop over samples.
+"""Augmentation of image batches without a loop over images: random crop, flip, rotation and cutout.
 
-What chance decides (``Draw``) is apart from what is done to pixels, so that several processes can draw alike and each
-change its own share only.
+Random choices (``Draw``) are made apart from the pixels, so that every process can draw the same choices for the whole
+batch and change only its own share.
 """
 
 import math
@@ -12,35 +12,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dkl.data.transforms.crops import randaugment
+from dkl.data.transforms.pil_image import randaugment
 from dkl.errors import UserError
 
-SECOND_VIEWS = {"autoaugment": 0, "cutout": 16}  # pixels of the hole that each cuts
+SECOND_VIEW_CUTOUT = {"autoaugment": 0, "cutout": 16}  # hole size in pixels, by the kind of second view
 
 
 class Draw(NamedTuple):
-    """What chance decided for B images; None where the augmentation has no such part."""
+    """Random choices for B images; a field is None if the augmentation does not have that step."""
 
-    offsets: Tensor | None  # [2, B], down and right
+    offsets: Tensor | None  # [2, B], crop offsets down and right
     mirrored: Tensor | None  # [B], bool
-    degrees: Tensor | None  # [B], counter-clockwise
-    hole: Tensor | None  # [2, B], first row and first column, negative where the border clips it
+    degrees: Tensor | None  # [B], counterclockwise
+    hole: Tensor | None  # [2, B], first row and column of the hole; negative if the border clips it
 
     def share(self, part: slice) -> "Draw":
-        """That of some of the images."""
+        """The choices for the images in ``part``."""
         return Draw(*(None if values is None else values[..., part] for values in self))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """In this order: zero-pad by ``crop_padding`` and crop back at a uniform offset; mirror with probability ½ where
-    ``flip``; rotate by up to ±``rotation`` degrees, nearest pixel, zeros outside; cut a hole of ``cutout`` pixels
-    around a uniform pixel, clipped at the border (DeVries and Taylor 2017).
+    """Augmentation settings, applied in the order of the first four. Raises UserError if a value is out of range.
 
-    ``second_view`` adds another draw of crop, mirroring and rotation, changed by CIFAR-10's AutoAugment
-    (``autoaugment``) or with a hole of 16 pixels (``cutout``). ``randaugment`` is a policy of timm's, for images read
-    from files. With ``repeats`` an epoch shows fewer images, each so many times, drawn anew. Raises UserError where a
-    value makes no sense.
+    ``crop_padding``: zero-pad by this many pixels and crop back to the original size at a uniform offset.
+    ``flip``: mirror with probability ½.
+    ``rotation``: rotate by a uniform angle up to ± this many degrees; nearest pixel, zeros outside the image.
+    ``cutout``: set a square of this side to zero, around a uniform pixel and clipped at the border (DeVries and
+    Taylor 2017).
+
+    ``second_view``: add a second view of each image, with its own crop, flip and rotation, then changed by CIFAR-10's
+    AutoAugment policy (``autoaugment``) or by a hole of 16 pixels (``cutout``).
+    ``randaugment``: a RandAugment policy of timm, for images read from files.
+    ``repeats``: show each image this many times, augmented differently, and fewer images per epoch.
     """
 
     crop_padding: int = 0
@@ -54,37 +58,40 @@ class Augment:
     def __post_init__(self) -> None:
         for key in ("crop_padding", "cutout"):
             if getattr(self, key) < 0:
-                raise UserError(f"data.augment.{key}={getattr(self, key)}: it must be at least 0, which is none")
+                raise UserError(f"data.augment.{key}={getattr(self, key)} must be at least 0; 0 switches it off")
         if not 0 <= self.rotation <= 180:
-            raise UserError(f"data.augment.rotation={self.rotation}: it must be between 0 and 180 degrees")
-        if self.second_view is not None and self.second_view not in SECOND_VIEWS:
-            known = ", ".join(SECOND_VIEWS)
-            raise UserError(f"data.augment.second_view={self.second_view}: choose {known} or null")
+            raise UserError(f"data.augment.rotation={self.rotation} must be between 0 and 180 degrees")
+        if self.second_view is not None and self.second_view not in SECOND_VIEW_CUTOUT:
+            known = ", ".join(SECOND_VIEW_CUTOUT)
+            raise UserError(f"data.augment.second_view={self.second_view} is unknown: use {known} or null")
         if self.randaugment is not None:
-            randaugment(self.randaugment, 224)
+            randaugment(self.randaugment, 224)  # raises on an unknown policy
         if self.repeats < 1:
-            raise UserError(f"data.augment.repeats={self.repeats}: it must be at least 1, which shows every image once")
+            raise UserError(f"data.augment.repeats={self.repeats} must be at least 1; 1 shows every image once")
 
     @property
     def second(self) -> "Augment | None":
-        """What is drawn for the second view, AutoAugment apart."""
+        """The settings of the second view without its AutoAugment policy; None without a second view."""
         if self.second_view is None:
             return None
-        return replace(self, cutout=SECOND_VIEWS[self.second_view], second_view=None)
+        return replace(self, cutout=SECOND_VIEW_CUTOUT[self.second_view], second_view=None)
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Raise UserError where images of ``shape`` (C, H, W) cannot be changed so."""
-        hole = max(self.cutout, SECOND_VIEWS.get(self.second_view or "", 0))
+        """Raise UserError if images of ``shape`` (C, H, W) do not allow these settings."""
+        hole = max(self.cutout, SECOND_VIEW_CUTOUT.get(self.second_view or "", 0))
         if hole >= min(shape[1:]):
             key = f"cutout={hole}" if self.cutout == hole else f"second_view={self.second_view}"
-            raise UserError(f"data.augment.{key}: a hole of {hole} pixels is all of images {list(shape[1:])}; leave it")
+            raise UserError(
+                f"data.augment.{key} cuts a hole of {hole} pixels, which covers images of {list(shape[1:])}: remove it"
+            )
         if self.second_view == "autoaugment" and shape[0] != 3:
             raise UserError(
                 f"data.augment.second_view=autoaugment needs 3 channels, not {shape[0]}: use cutout or null"
             )
 
     def draw(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Draw:
-        """For ``count`` images of ``size`` (H, W), from ``generator`` on the CPU."""
+        """Draw the random choices for ``count`` images of ``size`` (H, W) from a CPU ``generator``."""
+        # The order of the draws is part of the reproducible result: do not change it.
         offsets = mirrored = degrees = hole = None
         if self.crop_padding:
             offsets = torch.randint(2 * self.crop_padding + 1, (2, count), generator=generator)
@@ -98,12 +105,15 @@ class Augment:
         return Draw(offsets, mirrored, degrees, hole)
 
     def windows(self, images: Tensor) -> Tensor:
-        """All crops of ``images[N, C, H, W]``: a view [N, C, 2·pad + 1, 2·pad + 1, H, W] of the padded ones."""
+        """Return all crops of ``images[N, C, H, W]`` as a view [N, C, 2·pad + 1, 2·pad + 1, H, W] of the padded images.
+
+        Indexing this view with one offset per image crops a whole batch in a single gather.
+        """
         pad, (height, width) = self.crop_padding, images.shape[-2:]
         return F.pad(images, (pad, pad, pad, pad)).unfold(2, height, 1).unfold(3, width, 1)
 
     def apply(self, windows: Tensor, index: Tensor, draw: Draw) -> Tensor:
-        """uint8 images [len(index), C, H, W]: those at ``index`` on the device of ``windows``, changed by ``draw``."""
+        """Change the images at ``index`` by ``draw``: uint8 [len(index), C, H, W] on the device of ``windows``."""
         device, pad = windows.device, self.crop_padding
         if draw.offsets is None:
             images = windows[index, :, pad, pad]
@@ -116,24 +126,25 @@ class Augment:
         if draw.degrees is not None:
             images = rotate(images, draw.degrees.to(device, non_blocking=True))
         if draw.hole is not None:
-            images.masked_fill_(_inside(draw.hole.to(device, non_blocking=True), self.cutout, images), 0)
+            images.masked_fill_(_hole_mask(draw.hole.to(device, non_blocking=True), self.cutout, images), 0)
         return images
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """``images[B, C, H, W]`` each turned counter-clockwise about its centre by its ``degrees[B]``."""
+    """Rotate each of ``images[B, C, H, W]`` counterclockwise about its center by its ``degrees[B]``."""
     height, width = images.shape[-2:]
     angle = (degrees * (math.pi / 180)).view(-1, 1, 1)
-    right = torch.arange(width, device=images.device) - (width - 1) / 2  # from the centre
+    right = torch.arange(width, device=images.device) - (width - 1) / 2  # distance from the center
     down = (torch.arange(height, device=images.device) - (height - 1) / 2).unsqueeze(1)
+    # For each target pixel, the source pixel is found by the inverse rotation; grid_sample wants it in [-1, 1].
     source = [angle.cos() * right - angle.sin() * down, angle.sin() * right + angle.cos() * down]
     grid = torch.stack([source[0] * (2 / width), source[1] * (2 / height)], -1)
     turned = F.grid_sample(images.to(grid.dtype), grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return turned.to(images.dtype)
 
 
-def _inside(start: Tensor, length: int, images: Tensor) -> Tensor:
-    """Mask [B, 1, H, W] of squares of ``length`` pixels whose first row and column are ``start[2, B]``."""
+def _hole_mask(start: Tensor, length: int, images: Tensor) -> Tensor:
+    """Mask [B, 1, H, W] of squares of side ``length`` whose first row and column are ``start[2, B]``."""
     spans = []
     for first, side in zip(start, images.shape[-2:], strict=True):
         place = torch.arange(side, device=start.device) - first[:, None]

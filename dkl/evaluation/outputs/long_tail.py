@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dkl.data import shots
+from dkl.data import shot_groups
 
 TAIL = 2
 """The least ratio of the largest to the smallest class of a long tail; below it the split is just not quite even."""
@@ -25,6 +25,6 @@ def accuracy_per_shot(correct: NDArray[np.bool_], labels: Tensor, train_counts: 
     classes, truth = len(train_counts), labels.numpy()
     tests = np.bincount(truth, minlength=classes)
     right = np.bincount(truth[correct], minlength=classes)
-    groups = {name: mask.numpy() & (tests > 0) for name, mask in shots(train_counts).items()}
+    groups = {name: mask.numpy() & (tests > 0) for name, mask in shot_groups(train_counts).items()}
     found = {name: float((right[mask] / tests[mask]).mean()) for name, mask in groups.items() if mask.any()}
     return found if len(found) > 1 else None

@@ -1,4 +1,4 @@
-"""Students and teachers of the distillation tables. A new file here is registered with timm without further edits."""
+"""Students and teachers of the distillation tables. Each new file here registers its networks with timm by itself."""
 
 import importlib
 import pkgutil

@@ -1,18 +1,18 @@
 """MobileNetV2 (Sandler et al. 2018) at half the width for 32×32 images, a student of distillation.
 
-Its activation is ReLU, not ReLU6, widths are not rounded to multiples of 8, and the second group (24 channels at full
-width) keeps the size where the paper halves it: 32 pixels become 2. Parameter names are those of the RepDistiller and
-mdistiller checkpoints (``blocks.1.0.conv.3.weight`` …).
+The activation is ReLU, not ReLU6, and widths are not rounded to multiples of 8. The second group (24 channels at full
+width) keeps the image size, which the paper halves: 32 pixels become 2. Parameter names are those of the RepDistiller
+and mdistiller checkpoints (``blocks.1.0.conv.3.weight`` …).
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from timm.models import register_model
 from torch import Tensor, nn
 
-from dkl.models.entry import build
-from dkl.models.layers import conv, conv_bn_relu, group, initialise_convolutions, initialise_head, pool
+from dkl.models.layers import conv, conv_bn_relu, group, initialize_convolutions, initialize_head, pool
+from dkl.models.timm_entry import build
 
 STEM, LAST = 32, 1280
 GROUPS = (  # expansion, width, blocks, stride of the first block
@@ -27,7 +27,7 @@ GROUPS = (  # expansion, width, blocks, stride of the first block
 
 
 class InvertedResidual(nn.Module):
-    """1×1 expansion, 3×3 depthwise convolution, linear 1×1 projection; plus its input where the shape stays."""
+    """1×1 expansion, 3×3 depthwise convolution, linear 1×1 projection; the input is added if the shape stays."""
 
     def __init__(self, in_planes: int, planes: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -45,7 +45,9 @@ class InvertedResidual(nn.Module):
 
 
 class CifarMobileNetV2(nn.Module):
-    """``width`` times the published widths but the last: ``logits[B, num_classes]`` of ``[B, in_chans, H, W]``."""
+    """All published widths except the last times ``width``: ``logits[B, num_classes]`` of ``[B, in_chans, H, W]``."""
+
+    feature_stages: ClassVar[tuple[str, ...]] = ("blocks.1", "blocks.2", "blocks.4", "blocks.6")
 
     def __init__(self, width: float = 0.5, num_classes: int = 10, in_chans: int = 3) -> None:
         super().__init__()
@@ -59,8 +61,8 @@ class CifarMobileNetV2(nn.Module):
         self.conv2 = nn.Sequential(*conv_bn_relu(planes, LAST, 1))
         head = nn.Linear(LAST, num_classes)
         self.classifier = nn.Sequential(head)
-        initialise_convolutions(self)
-        initialise_head(head)
+        initialize_convolutions(self)
+        initialize_head(head)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(pool(self.conv2(self.blocks(self.conv1(x)))))

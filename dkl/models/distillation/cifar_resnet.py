@@ -1,25 +1,25 @@
 """Post-activation ResNets for 32×32 images (He et al. 2016a, section 4.2), students and teachers of distillation.
 
-ResNet-d has (d − 2)/6 basic blocks in each of its three groups. Unlike the paper's, shortcuts that change shape are
-projections with BatchNorm. Parameter names are those of the RepDistiller and mdistiller checkpoints
+ResNet-d has (d − 2)/6 basic blocks in each of its three groups. Unlike in the paper, shortcuts that change the shape
+are projections with BatchNorm. Parameter names are those of the RepDistiller and mdistiller checkpoints
 (``layer2.0.downsample.0.weight`` …).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
 
-from dkl.models.entry import build
-from dkl.models.layers import conv, group, initialise_convolutions, pool, projection
+from dkl.models.layers import conv, group, initialize_convolutions, pool, projection
+from dkl.models.timm_entry import build
 
 THIN = (16, 16, 32, 64)
 TIMES_4 = (32, 64, 128, 256)
 
 
 class BasicBranch(nn.Module):
-    """Conv-BN-ReLU-conv-BN, what a basic block adds to its shortcut."""
+    """The residual branch of a basic block: conv-BN-ReLU-conv-BN."""
 
     def __init__(self, in_planes: int, planes: int, stride: int) -> None:
         super().__init__()
@@ -33,7 +33,9 @@ class BasicBranch(nn.Module):
 
 
 class BasicBlock(BasicBranch):
-    """ReLU of branch and shortcut added."""
+    """Basic block: the ReLU of branch plus shortcut."""
+
+    summed_before_activation: ClassVar[tuple[str, ...]] = ("bn2", "downsample")
 
     def __init__(self, in_planes: int, planes: int, stride: int) -> None:
         super().__init__(in_planes, planes, stride)
@@ -46,16 +48,18 @@ class BasicBlock(BasicBranch):
 class CifarResNet(nn.Module):
     """ResNet-``depth``: ``logits[B, num_classes]`` of images ``[B, in_chans, H, W]``.
 
-    ``widths`` are those of the first convolution and the three groups. Raises ValueError where (depth − 2) is not a
+    ``widths`` are those of the first convolution and the three groups. Raises ValueError if (depth − 2) is not a
     multiple of 6.
     """
+
+    feature_stages: ClassVar[tuple[str, ...]] = ("layer1", "layer2", "layer3")
 
     def __init__(
         self, depth: int, widths: tuple[int, int, int, int] = THIN, num_classes: int = 10, in_chans: int = 3
     ) -> None:
         super().__init__()
         if (depth - 2) % 6:
-            raise ValueError(f"the depth of a ResNet of basic blocks in three groups is 6n + 2, not {depth}")
+            raise ValueError(f"the depth of a ResNet of basic blocks in three groups must be 6n + 2, not {depth}")
         blocks = (depth - 2) // 6
         self.num_classes = num_classes
         self.conv1 = conv(in_chans, widths[0], 3)
@@ -64,7 +68,7 @@ class CifarResNet(nn.Module):
         self.layer2 = group(BasicBlock, blocks, widths[1], widths[2], 2)
         self.layer3 = group(BasicBlock, blocks, widths[2], widths[3], 2)
         self.fc = nn.Linear(widths[3], num_classes)
-        initialise_convolutions(self)
+        initialize_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)

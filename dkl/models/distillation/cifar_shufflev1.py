@@ -4,22 +4,22 @@ The stem is a 1×1 convolution without pooling, and ReLU also follows the depthw
 those of the RepDistiller and mdistiller checkpoints (``layer1.0.conv1.weight`` …).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
 
-from dkl.models.entry import build
 from dkl.models.layers import channel_shuffle, conv, group, pool
+from dkl.models.timm_entry import build
 
 STEM, GROUPS = 24, 3
-STAGES = ((4, 240), (8, 480), (4, 960))  # blocks and width of each
+STAGES = ((4, 240), (8, 480), (4, 960))  # blocks and width of each stage
 
 
 class ShuffleUnit(nn.Module):
-    """Grouped 1×1, shuffle, depthwise 3×3, grouped 1×1; its input is added, or at stride 2 pooled and concatenated."""
+    """Grouped 1×1, shuffle, depthwise 3×3, grouped 1×1; the input is added, or pooled and concatenated at stride 2."""
 
     def __init__(self, in_planes: int, planes: int, stride: int) -> None:
         super().__init__()
@@ -46,6 +46,8 @@ class ShuffleUnit(nn.Module):
 
 class CifarShuffleV1(nn.Module):
     """Three stages of units: ``logits[B, num_classes]`` of images ``[B, in_chans, H, W]``."""
+
+    feature_stages: ClassVar[tuple[str, ...]] = ("layer1", "layer2", "layer3")
 
     def __init__(self, num_classes: int = 10, in_chans: int = 3) -> None:
         super().__init__()

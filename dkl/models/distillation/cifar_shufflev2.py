@@ -4,22 +4,22 @@ The stem is a 1×1 convolution without pooling. Parameter names are those of the
 (``layer1.0.conv4.weight`` …).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
 
-from dkl.models.entry import build
 from dkl.models.layers import channel_shuffle, conv, pool
+from dkl.models.timm_entry import build
 
 STEM, LAST = 24, 1024
-STAGES = ((3, 116), (7, 232), (3, 464))  # units after the one that halves the size, and width, of each
+STAGES = ((3, 116), (7, 232), (3, 464))  # of each stage: units after the one that halves the size, and width
 
 
 class BasicUnit(nn.Module):
-    """The first half of the channels passes, the second goes through 1×1, depthwise 3×3 and 1×1; then both shuffle."""
+    """Keeps half of the channels and sends the others through 1×1, depthwise 3×3 and 1×1; then shuffles them all."""
 
     def __init__(self, planes: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class BasicUnit(nn.Module):
 
 
 class DownUnit(nn.Module):
-    """Both branches see all channels and halve the size: depthwise 3×3 and 1×1, and 1×1, depthwise 3×3 and 1×1."""
+    """Halves the size. Both branches see all channels: depthwise 3×3, 1×1; and 1×1, depthwise 3×3, 1×1."""
 
     def __init__(self, in_planes: int, planes: int) -> None:
         super().__init__()
@@ -67,6 +67,8 @@ class DownUnit(nn.Module):
 
 class CifarShuffleV2(nn.Module):
     """Three stages of units: ``logits[B, num_classes]`` of images ``[B, in_chans, H, W]``."""
+
+    feature_stages: ClassVar[tuple[str, ...]] = ("layer1", "layer2", "layer3")
 
     def __init__(self, num_classes: int = 10, in_chans: int = 3) -> None:
         super().__init__()

@@ -1,18 +1,18 @@
 """VGG (Simonyan & Zisserman 2015) with BatchNorm for 32×32 images: one linear layer, three max-poolings.
 
-The depth counts the eight to nineteen weight layers of the original, three of them linear, of which one is left.
-Parameter names are those of the RepDistiller and mdistiller checkpoints (``block0.0.weight`` …), which pool a fourth
-time, after ``block3``, where images are 64 pixels high; that is not done here.
+The depth counts the weight layers of the original, of which three are linear; here only one of these is left.
+Parameter names are those of the RepDistiller and mdistiller checkpoints (``block0.0.weight`` …). These codes pool a
+fourth time, after ``block3``, if images are 64 pixels high; this network does not.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
 
-from dkl.models.entry import build
-from dkl.models.layers import initialise_convolutions, initialise_head, pool
+from dkl.models.layers import initialize_convolutions, initialize_head, pool
+from dkl.models.timm_entry import build
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -27,10 +27,9 @@ def _block(convolutions: int, in_planes: int, planes: int) -> nn.Sequential:
 
 
 class CifarVGG(nn.Module):
-    """``convolutions`` in each of five blocks: ``logits[B, num_classes]`` of images ``[B, in_chans, H, W]``.
+    """Five blocks of ``convolutions``: ``logits[B, num_classes]`` of ``[B, in_chans, H, W]``, H and W at least 8."""
 
-    Height and width are 8 or more.
-    """
+    feature_stages: ClassVar[tuple[str, ...]] = ("block1", "block2", "block3", "block4")
 
     def __init__(self, convolutions: tuple[int, int, int, int, int], num_classes: int = 10, in_chans: int = 3) -> None:
         super().__init__()
@@ -41,8 +40,8 @@ class CifarVGG(nn.Module):
         self.block3 = _block(convolutions[3], WIDTHS[2], WIDTHS[3])
         self.block4 = _block(convolutions[4], WIDTHS[3], WIDTHS[4])
         self.classifier = nn.Linear(WIDTHS[4], num_classes)
-        initialise_convolutions(self)
-        initialise_head(self.classifier)
+        initialize_convolutions(self)
+        initialize_head(self.classifier)
 
     def forward(self, x: Tensor) -> Tensor:
         for block in (self.block0, self.block1, self.block2):

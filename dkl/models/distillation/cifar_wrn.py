@@ -1,16 +1,16 @@
-"""The wide residual networks of distillation on CIFAR-100: ``wide_resnet`` at the depths and widths of its tables.
+"""The wide residual networks of distillation on CIFAR-100: ``WideResNet`` at the depths and widths of the tables.
 
-RepDistiller and mdistiller name the parameters alike. Their forward pass also returns features before activation, for
-which it applies three BatchNorms a second time: in training the running statistics of these (the first of groups 2 and
-3, and the last) move twice a step. Here they move once.
+RepDistiller and mdistiller use the same parameter names. Their forward pass also returns features before activation,
+for which it applies three BatchNorms a second time. In training, the running statistics of these (the first of groups
+2 and 3, and the last) are therefore updated twice per step there; here they are updated once.
 """
 
 from typing import Any
 
 from timm.models import register_model
 
-from dkl.models.entry import build
 from dkl.models.robust.wide_resnet import WideResNet
+from dkl.models.timm_entry import build
 
 
 @register_model
@@ -21,7 +21,7 @@ def cifar_wrn_16_1(pretrained: bool = False, **kwargs: Any) -> WideResNet:
 
 @register_model
 def cifar_wrn_16_2(pretrained: bool = False, **kwargs: Any) -> WideResNet:
-    """WRN-16-2, the network that is also ``wrn16_2``: 0.69 M parameters."""
+    """WRN-16-2, the same network as ``wrn16_2``: 0.69 M parameters."""
     return build(WideResNet, pretrained, kwargs, depth=16, widen_factor=2)
 
 

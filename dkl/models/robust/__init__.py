@@ -1,4 +1,4 @@
-"""Networks of the adversarial training tables. A new file here is registered with timm without further edits."""
+"""Networks of the adversarial training tables. Each new file here registers its networks with timm by itself."""
 
 import importlib
 import pkgutil

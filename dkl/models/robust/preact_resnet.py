@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
 
-from dkl.models.entry import build
+from dkl.models.timm_entry import build
 
 
 class PreActBlock(nn.Module):
-    """BN-ReLU-conv twice, with a 1×1 shortcut from the first activation where shape changes."""
+    """BN-ReLU-conv twice, with a 1×1 shortcut from the first activation if the shape changes."""
 
     def __init__(self, in_planes: int, planes: int, stride: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class PreActBlock(nn.Module):
 class PreActResNet(nn.Module):
     """Two pre-activation blocks in each of four groups: ``logits[B, num_classes]`` of images ``[B, in_chans, H, W]``.
 
-    ``width`` is that of the first group (64 in the published network).
+    ``width`` is the width of the first group, 64 in the published network.
     """
 
     def __init__(self, width: int = 64, num_classes: int = 10, in_chans: int = 3) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from timm.models import register_model
 from torch import Tensor, nn
 
-from dkl.models.entry import build
+from dkl.models.timm_entry import build
 
 
 class SmallCNN(nn.Module):

@@ -1,9 +1,10 @@
-"""Wide residual networks with SiLU (Gowal et al. 2020), as adversarial training with synthetic data uses them.
+"""Wide residual networks with SiLU (Gowal et al. 2020), used for adversarial training with synthetic data.
 
-They differ from ``wide_resnet`` in the activation, in BatchNorm's momentum of 0.01, and in the padding of 3×3
-convolutions at stride 2: that of "SAME", for even sizes one row and column of zeros at bottom and right. Parameter
-names are those of the DM-Improves-AT and RobustBench checkpoints (``layer.0.block.0.batchnorm_0.weight`` …).
-Input normalisation is inside those networks; here ``create_model(mean=…, std=…)`` adds it.
+They differ from ``WideResNet`` in the activation, in BatchNorm's momentum of 0.01, and in the padding of 3×3
+convolutions at stride 2. This padding is TensorFlow's "SAME": for even sizes, one row and column of zeros at the
+bottom and right. Parameter names are those of the DM-Improves-AT and RobustBench checkpoints
+(``layer.0.block.0.batchnorm_0.weight`` …). Those networks normalize their input; here
+``create_model(mean=…, std=…)`` does.
 """
 
 from typing import Any
@@ -13,14 +14,14 @@ from timm.layers import create_conv2d
 from timm.models import register_model
 from torch import Tensor, nn
 
-from dkl.models.entry import build
-from dkl.models.robust.wide_resnet import initialise, plan
+from dkl.models.robust.wide_resnet import blocks_and_widths, initialize
+from dkl.models.timm_entry import build
 
 MOMENTUM = 0.01
 
 
 class SwishBlock(nn.Module):
-    """BN-SiLU-conv twice, with a 1×1 shortcut from the first activation where the width changes."""
+    """BN-SiLU-conv twice, with a 1×1 shortcut from the first activation if the width changes."""
 
     def __init__(self, in_planes: int, out_planes: int, stride: int) -> None:
         super().__init__()
@@ -40,7 +41,7 @@ class SwishBlock(nn.Module):
 
 
 class _Group(nn.Module):
-    """``blocks`` residual blocks, the first one with the group's stride."""
+    """``blocks`` residual blocks; the first one has the group's stride."""
 
     def __init__(self, blocks: int, in_planes: int, out_planes: int, stride: int) -> None:
         super().__init__()
@@ -54,12 +55,12 @@ class _Group(nn.Module):
 class SwishWideResNet(nn.Module):
     """WRN-``depth``-``widen_factor`` with SiLU: ``logits[B, num_classes]`` of images ``[B, in_chans, H, W]``.
 
-    Raises ValueError where (depth − 4) is not a multiple of 6.
+    Raises ValueError if (depth − 4) is not a multiple of 6.
     """
 
     def __init__(self, depth: int, widen_factor: int, num_classes: int = 10, in_chans: int = 3) -> None:
         super().__init__()
-        blocks, widths = plan(depth, widen_factor)
+        blocks, widths = blocks_and_widths(depth, widen_factor)
         self.num_classes = num_classes
         self.init_conv = nn.Conv2d(in_chans, widths[0], 3, padding=1, bias=False)
         self.layer = nn.Sequential(
@@ -69,7 +70,7 @@ class SwishWideResNet(nn.Module):
         )
         self.batchnorm = nn.BatchNorm2d(widths[3], momentum=MOMENTUM)
         self.logits = nn.Linear(widths[3], num_classes)
-        initialise(self, self.logits)
+        initialize(self, self.logits)
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.silu(self.batchnorm(self.layer(self.init_conv(x))))
@@ -78,7 +79,7 @@ class SwishWideResNet(nn.Module):
 
 @register_model
 def wrn28_10_swish(pretrained: bool = False, **kwargs: Any) -> SwishWideResNet:
-    """WRN-28-10 with SiLU, the network of the rows with synthetic data of Tables 2 and 3: 36.5 M parameters."""
+    """WRN-28-10 with SiLU, the network of the synthetic-data rows of Tables 2 and 3: 36.5 M parameters."""
     return build(SwishWideResNet, pretrained, kwargs, depth=28, widen_factor=10)
 
 

@@ -5,27 +5,27 @@ WRN-d-k has (d − 4)/6 blocks in each of its three groups and widths 16, 16k, 3
 """
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
 
-from dkl.models.entry import build
+from dkl.models.timm_entry import build
 
 
-def plan(depth: int, widen_factor: int) -> tuple[int, list[int]]:
-    """Blocks in a group, and the widths of the first convolution and the three groups.
+def blocks_and_widths(depth: int, widen_factor: int) -> tuple[int, list[int]]:
+    """Blocks per group, and the widths of the first convolution and the three groups.
 
-    Raises ValueError where (depth − 4) is not a multiple of 6.
+    Raises ValueError if (depth − 4) is not a multiple of 6.
     """
     if (depth - 4) % 6:
-        raise ValueError(f"the depth of a wide residual network is 6n + 4, not {depth}")
+        raise ValueError(f"the depth of a wide residual network must be 6n + 4, not {depth}")
     return (depth - 4) // 6, [16, 16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
 
 
-def initialise(network: nn.Module, head: nn.Linear) -> None:
-    """Convolutions from N(0, 2 / (kernel area · output channels)), the bias of the linear ``head`` 0."""
+def initialize(network: nn.Module, head: nn.Linear) -> None:
+    """Draw convolution weights from N(0, 2 / (kernel area · output channels)); set the bias of ``head`` to 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
@@ -34,7 +34,7 @@ def initialise(network: nn.Module, head: nn.Linear) -> None:
 
 
 class BasicBlock(nn.Module):
-    """BN-ReLU-conv twice, with a 1×1 shortcut from the first activation where the width changes."""
+    """BN-ReLU-conv twice, with a 1×1 shortcut from the first activation if the width changes."""
 
     def __init__(self, in_planes: int, out_planes: int, stride: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class BasicBlock(nn.Module):
 
 
 class _Group(nn.Module):
-    """``blocks`` residual blocks, the first one with the group's stride."""
+    """``blocks`` residual blocks; the first one has the group's stride."""
 
     def __init__(self, blocks: int, in_planes: int, out_planes: int, stride: int) -> None:
         super().__init__()
@@ -68,12 +68,16 @@ class _Group(nn.Module):
 class WideResNet(nn.Module):
     """WRN-``depth``-``widen_factor``: ``logits[B, num_classes]`` of images ``[B, in_chans, H, W]`` in [0, 1].
 
-    Raises ValueError where (depth − 4) is not a multiple of 6.
+    Raises ValueError if (depth − 4) is not a multiple of 6.
     """
+
+    feature_stages: ClassVar[tuple[str, ...]] = ("block1", "block2", "block3")
+    # The sum at the end of a group is normalized and activated by the next group, or before pooling.
+    stages_before_activation: ClassVar[tuple[str, ...]] = ("block2.layer.0.bn1", "block3.layer.0.bn1", "bn1")
 
     def __init__(self, depth: int, widen_factor: int, num_classes: int = 10, in_chans: int = 3) -> None:
         super().__init__()
-        blocks, widths = plan(depth, widen_factor)
+        blocks, widths = blocks_and_widths(depth, widen_factor)
         self.num_classes = num_classes
         self.conv1 = nn.Conv2d(in_chans, widths[0], 3, padding=1, bias=False)
         self.block1 = _Group(blocks, widths[0], widths[1], 1)
@@ -81,7 +85,7 @@ class WideResNet(nn.Module):
         self.block3 = _Group(blocks, widths[2], widths[3], 2)
         self.bn1 = nn.BatchNorm2d(widths[3])
         self.fc = nn.Linear(widths[3], num_classes)
-        initialise(self, self.fc)
+        initialize(self, self.fc)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.block3(self.block2(self.block1(self.conv1(x))))
@@ -91,7 +95,7 @@ class WideResNet(nn.Module):
 
 @register_model
 def wrn34_10(pretrained: bool = False, **kwargs: Any) -> WideResNet:
-    """WRN-34-10, the network of Tables 1-3 and 8-12: 46.2 M parameters, no input normalisation."""
+    """WRN-34-10, the network of Tables 1-3 and 8-12: 46.2 M parameters, no input normalization."""
     return build(WideResNet, pretrained, kwargs, depth=34, widen_factor=10)
 
 

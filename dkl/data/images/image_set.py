@@ -1,0 +1,80 @@
+"""The interface of labeled images, in memory or in files: class-balanced subsets and images per class."""
+
+from abc import ABC, abstractmethod
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from dkl.errors import UserError
+
+Set = TypeVar("Set", bound="ImageSet")
+
+
+class ImageSet(ABC):
+    """Images with ``labels[N]``, int64."""
+
+    labels: Tensor
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the images that a model sees."""
+
+    @property
+    @abstractmethod
+    def sha256(self) -> str:
+        """Hash that identifies the content of the set, in hex."""
+
+    @abstractmethod
+    def tensor(self) -> Tensor:
+        """All images as validation sees them, uint8 [N, C, H, W]."""
+
+    @abstractmethod
+    def _select(self: Set, mask: Tensor) -> Set:
+        """The images whose ``mask[N]`` is true."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def per_class(self, num_classes: int) -> Tensor:
+        """Number of images per class, int64 [num_classes]."""
+        return self.labels.bincount(minlength=num_classes)
+
+    def balanced(self: Set, size: int | None) -> Set:
+        """A subset of ``size`` images with the classes balanced; the whole set if ``size`` is None.
+
+        Raises UserError if the set does not have that many images.
+        """
+        if size is None or size == len(self):
+            return self
+        if not 1 <= size <= len(self):
+            raise UserError(
+                f"a subset of {size} images cannot be taken from {len(self)}: lower data.train_size or data.test_size"
+            )
+        return self._select(self._balanced_mask(size))
+
+    def holdout(self: Set, count: int) -> tuple[Set, Set]:
+        """Split off ``count`` images with the classes balanced. Returns the rest, then the held-out images.
+
+        Raises UserError if either part would be empty.
+        """
+        if not 1 <= count < len(self):
+            raise UserError(
+                f"selection.holdout={count} images cannot be held out of {len(self)}: choose between 1 and "
+                f"{len(self) - 1}"
+            )
+        held = self._balanced_mask(count)
+        return self._select(~held), self._select(held)
+
+    def _balanced_mask(self, size: int) -> Tensor:
+        """Mask of ``size`` images: the first image of every class, then the second of every class, and so on."""
+        by_class = self.labels.argsort(stable=True)
+        _, counts = self.labels[by_class].unique_consecutive(return_counts=True)
+        starts = counts.cumsum(0) - counts
+        # rank[i] counts the images of the same class before image i
+        rank = torch.empty_like(self.labels)
+        rank[by_class] = torch.arange(len(self)) - starts.repeat_interleave(counts)
+        mask = torch.zeros(len(self), dtype=torch.bool)
+        mask[rank.argsort(stable=True)[:size]] = True
+        return mask

@@ -1,0 +1,53 @@
+"""Sampling: the image indices of each batch of an epoch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticMixing:
+    """How synthetic images join the real ones.
+
+    ``synthetic`` is the number of synthetic images, ``generated`` the smallest number of them in a batch, and
+    ``batches`` the number of batches per epoch.
+    """
+
+    synthetic: int
+    generated: int
+    batches: int
+
+
+def index_batches(count: int, batch_size: int, *, shuffle: bool, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield each of ``count`` indices once; the last batch may be smaller."""
+    order = torch.randperm(count, generator=generator) if shuffle else torch.arange(count)
+    yield from order.split(batch_size)
+
+
+def repeated_index_batches(count: int, batch_size: int, repeats: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield ``repeats`` copies of each chosen image (Hoffer et al. 2020, as in timm), ``count`` indices in all.
+
+    Copy k of image i has the index i + k · ``count``. The copies of an image follow each other. Each batch is shuffled,
+    so that the processes share the copies.
+    """
+    copies = count * torch.arange(repeats)
+    order = (torch.randperm(count, generator=generator)[:, None] + copies).flatten()[:count]
+    for chosen in order.split(batch_size):
+        yield chosen[torch.randperm(len(chosen), generator=generator)]
+
+
+def mixed_index_batches(
+    real: int, batch_size: int, mixing: SyntheticMixing, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Yield batches of real images (indices below ``real``) and synthetic ones (from ``real`` on), without end.
+
+    Real images come in shuffled order and start over when used up. Synthetic images are uniform with replacement and
+    fill up each batch, whose order is then shuffled. As in DM-Improves-AT, the last batch of a pass over the real
+    images may hold fewer than ``batch_size - generated`` of them.
+    """
+    while True:
+        for chosen in index_batches(real, batch_size - mixing.generated, shuffle=True, generator=generator):
+            filling = torch.randint(mixing.synthetic, (batch_size - len(chosen),), generator=generator)
+            yield torch.cat([chosen, real + filling])[torch.randperm(batch_size, generator=generator)]

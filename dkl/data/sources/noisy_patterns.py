@@ -1,0 +1,28 @@
+"""Artificial images for runs that only show that everything works: each class is a random pattern plus noise."""
+
+from collections.abc import Sequence
+
+import torch
+
+from dkl.data.images.in_memory import Images
+
+CLASSES_SHOWN = 4
+
+
+def noisy_patterns(
+    shape: Sequence[int], num_classes: int, train_size: int = 32, test_size: int = 16
+) -> tuple[Images, Images]:
+    """Make uint8 images of ``shape`` (C, H, W), identical at every call.
+
+    Labels cycle through the first ``CLASSES_SHOWN`` classes only, so that a model soon classifies some images
+    correctly and attacks have something to attack.
+    """
+    noise, shown = torch.Generator().manual_seed(0), min(num_classes, CLASSES_SHOWN)
+    patterns = torch.randint(64, 192, (shown, *shape), generator=noise)
+
+    def split(size: int) -> Images:
+        labels = torch.arange(size) % shown
+        images = patterns[labels] + torch.randint(-64, 64, (size, *shape), generator=noise)
+        return Images(images.to(torch.uint8), labels)
+
+    return split(train_size), split(test_size)

@@ -1,0 +1,151 @@
+"""Load weights that other projects saved: unwrap them, strip prefixes, and check every key before loading anything."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dkl.checkpoint import read
+from dkl.errors import UserError
+
+State = dict[str, Tensor]
+
+WRAPPERS = ("ema", "model_state_dict", "state_dict", "model", "net", "average")  # in order of preference
+AVERAGED = ("ema", "average")
+UNAVERAGED = "unaveraged_model_state_dict"  # in files of DM-Improves-AT, whose 'model_state_dict' is the average
+PREFIXES = ("module.", "_orig_mod.", "model.", "0.", "1.")
+NORMALIZATION = {
+    **dict.fromkeys(("mu", "mean", "input_mean"), "input_mean"),
+    **dict.fromkeys(("sigma", "std", "input_std"), "input_std"),
+}
+"""Last part of the keys of saved normalization constants, and the buffer of ``normalize_input`` that corresponds."""
+
+
+def _is_state_dict(value: object) -> bool:
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items())
+
+
+def _find(content: object, *keys: str) -> tuple[tuple[str, ...], State] | None:
+    """Find the first state_dict at the top of ``content`` or under nested WRAPPERS; return the keys to it, and it."""
+    if not isinstance(content, Mapping):
+        return None
+    if _is_state_dict(content):
+        return keys, dict(content)
+    return next((found for key in WRAPPERS if (found := _find(content.get(key), *keys, key))), None)
+
+
+def _strip(state: State, expected: set[str]) -> tuple[list[str], State]:
+    """Strip known prefixes until some keys are the model's own. Returns the prefixes and the new state."""
+    stripped = []
+    while not expected & set(state):
+        prefix = next((p for p in PREFIXES if any(key.startswith(p) for key in state)), None)
+        if prefix is None:
+            break  # keys that still do not fit are reported by the caller
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+        stripped.append(prefix)
+    return stripped, state
+
+
+def _entries(content: Mapping[str, Any], expected: set[str]) -> list[str]:
+    """The top-level keys of a checkpoint under which there are weights for this model."""
+    found = {key: _find(value) for key, value in content.items()}
+    return [key for key, entry in found.items() if entry and expected & set(_strip(entry[1], expected)[1])]
+
+
+def _unwrap(content: Any, expected: set[str], path: Path, key: str | None) -> tuple[str, State]:
+    """Return a description of the layout, and the state_dict, found under ``key`` if given."""
+    content = content if isinstance(content, Mapping) else {}
+    entries = _entries(content, expected)
+    found = _find(content) if key is None else _find(content.get(key), key)
+    if found is None and key is not None:
+        there = f"try {', '.join(map(repr, entries))}" if entries else "give no key to load a plain state_dict"
+        raise UserError(f"{path} holds no weights under {key!r}; {there}")
+    if found is None:
+        raise UserError(
+            f"{path} holds no state_dict: expected tensors at the top or under one of {', '.join(WRAPPERS)}"
+        )
+    keys, state = found
+    if not keys:
+        return "a plain state_dict", state
+    averaged = keys[-1] in AVERAGED or (keys[-1] == "model_state_dict" and UNAVERAGED in content)
+    others = ", ".join(repr(entry) for entry in entries if entry != keys[0])
+    layout = f"the {'averaged weights' if averaged else 'state_dict'} under {'.'.join(keys)!r}"
+    return layout + (f" (also there: {others})" if others else ""), state
+
+
+def _list(keys: list[str], most: int = 8) -> str:
+    return ", ".join(keys[:most]) + (" …" if len(keys) > most else "")
+
+
+def _ignorable(key: str) -> bool:
+    """Whether a key that the model lacks may be ignored: TRADES' unused block, a counter of averages, constants."""
+    return key.startswith("sub_block1.") or key == "n_averaged" or key.rpartition(".")[2] in NORMALIZATION
+
+
+def _describe_ignored(model: nn.Module, ignored: State) -> str:
+    """Describe the ignored keys, with a warning if ``model`` does not apply their normalization."""
+    words = f"{len(ignored)} keys ignored ({_list(list(ignored), 2)})"
+    buffers = {"input_mean": torch.zeros(1), "input_std": torch.ones(1), **dict(model.named_buffers())}
+    for key, value in ignored.items():
+        if name := NORMALIZATION.get(key.rpartition(".")[2]):
+            saved, applied = value.flatten().float(), buffers[name].flatten().float().cpu()
+            comparable = 1 in (saved.numel(), applied.numel()) or saved.numel() == applied.numel()
+            if not (comparable and torch.allclose(saved, applied, rtol=0, atol=1e-3)):
+                values = _list([f"{item:.4g}" for item in saved.tolist()])
+                return f"{words}; warning: this model does not apply their {key}, {values}: set model.mean, model.std"
+    return words
+
+
+def match_state_dict(model: nn.Module, content: Any, path: Path, key: str | None = None) -> tuple[str, State]:
+    """Return one line that describes the checkpoint's layout, and the weights for ``model``.
+
+    Raises UserError if keys or shapes do not match.
+    """
+    expected = model.state_dict()
+    layout, state = _unwrap(content, set(expected), path, key)
+    prefixes, state = _strip(state, set(expected))
+    ignored = {k: v for k, v in state.items() if k not in expected and _ignorable(k)}
+    state = {k: v for k, v in state.items() if k not in ignored}
+    # Files of torch 0.3 and before have no num_batches_tracked, which nothing but an averaging BatchNorm reads.
+    counters = {k: v for k, v in expected.items() if k.endswith("num_batches_tracked")}
+    problems = {
+        "missing": sorted(set(expected) - set(state) - set(counters)),
+        "unexpected": sorted(set(state) - set(expected)),
+        "of another shape": sorted(
+            f"{k} {tuple(state[k].shape)} for {tuple(expected[k].shape)}"
+            for k in set(expected) & set(state)
+            if state[k].shape != expected[k].shape
+        ),
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{len(keys)} {what}: {_list(keys)}" for what, keys in problems.items() if keys)
+        raise UserError(
+            f"{path} does not fit this {type(model).__name__} and was not loaded; {listed}; choose the model and the "
+            "number of classes that it was trained with"
+        )
+    if prefixes:
+        layout += f", prefix {''.join(prefixes)!r} stripped"
+    if ignored:
+        layout += f", {_describe_ignored(model, ignored)}"
+    return layout, {**counters, **state}
+
+
+def load_checkpoint(model: nn.Module, path: str | Path, key: str | None = None) -> str:
+    """Load the weights in ``path`` into ``model``. Returns one line that describes the layout of the file.
+
+    Accepts plain state_dicts, the usual wrappers (``state_dict``, ``model``, ``ema`` …) and prefixes (``module.`` …),
+    TRADES' unused ``sub_block1``, normalization constants (ignored: pass them to ``create_model``), DM-Improves-AT's
+    files (their average is loaded) and this project's own checkpoints. ``key`` names the entry to load, such as
+    ``average``. Raises UserError if the file is missing, is not a safe checkpoint, has no such entry, or does not fit
+    the model; nothing is loaded then.
+    """
+    path = Path(path)
+    content = read(path, map_location="cpu")
+    layout, state = match_state_dict(model, content, path, key)
+    with torch.no_grad():
+        model.load_state_dict(state)
+    return f"{path}: {layout}"

@@ -1,0 +1,193 @@
+"""Mapped files give the pixels of their arrays and little else enters memory; mistakes in them are named."""
+
+import re
+import subprocess
+import sys
+import tracemalloc
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dkl.data import Synthetic
+from dkl.errors import UserError
+from tests.data.common import Array, make_arrays
+
+SHAPE = (3, 32, 32)
+
+
+def write_parts(folder: Path, sizes: list[int], dtype: Any = np.int64) -> tuple[list[Path], Array, Array]:
+    """ImageFiles of so many images, and all of them in order."""
+    parts = [make_arrays(size, number) for number, size in enumerate(sizes)]
+    paths = [folder / f"part{number}.npz" for number in range(len(sizes))]
+    for path, (pixels, labels) in zip(paths, parts, strict=True):
+        np.savez(path, image=pixels, label=labels.astype(dtype))
+    return paths, np.concatenate([pixels for pixels, _ in parts]), np.concatenate([labels for _, labels in parts])
+
+
+def read(paths: list[Path], num_classes: int = 10) -> Synthetic:
+    return Synthetic(paths, shape=SHAPE, num_classes=num_classes)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8, ">i4"])
+def test_images_of_all_parts_are_taken_in_any_order(tmp_path: Path, dtype: Any) -> None:
+    paths, pixels, labels = write_parts(tmp_path, [7, 1, 12], dtype)
+    synthetic = read(paths)
+    assert len(synthetic) == 20
+    for index in (
+        torch.arange(20),
+        torch.tensor([19, 0, 7, 7, 8, 3, 19]),
+        torch.tensor([7]),
+        torch.tensor([], dtype=int),
+    ):
+        images, got = synthetic.take(index)
+        assert images.dtype == torch.uint8
+        assert images.tolist() == pixels[index.numpy()].transpose(0, 3, 1, 2).tolist()
+        assert got.dtype == torch.int64
+        assert got.tolist() == labels[index.numpy()].tolist()
+
+
+def test_labels_stay_small(tmp_path: Path) -> None:
+    paths, _, _ = write_parts(tmp_path, [30])
+    assert read(paths).labels.nbytes == 30
+    assert read(paths, num_classes=1000).labels.nbytes == 60
+
+
+def test_members_behind_others_and_of_long_headers_are_found(tmp_path: Path) -> None:
+    """As other programs write them: other members first, extra fields, the newer .npy header."""
+    pixels, labels = make_arrays(6, 3)
+    with zipfile.ZipFile(tmp_path / "odd.npz", "w") as archive:
+        archive.writestr("notes.txt", "not an array" * 99)
+        for name, array in (("label", labels), ("image", pixels)):
+            info = zipfile.ZipInfo(f"{name}.npy")
+            info.extra = b"\x99\x99\x04\x00abcd"
+            with archive.open(info, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, version=(2, 0))
+    images, got = read([tmp_path / "odd.npz"]).take(torch.arange(6))
+    assert images.tolist() == pixels.transpose(0, 3, 1, 2).tolist()
+    assert got.tolist() == labels.tolist()
+
+
+def write_zeros(path: Path, count: int) -> None:
+    """``count`` black images of class 3, without holding them."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, shape, dtype in (("image", (count, 32, 32, 3), "|u1"), ("label", (count,), "<i8")):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                header = {"descr": dtype, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(member, header)
+                block = bytes(3072) * 1000 if name == "image" else np.full(1000, 3).tobytes()
+                for _ in range(count // 1000):
+                    member.write(block)
+
+
+def test_only_what_is_taken_enters_memory(tmp_path: Path) -> None:
+    path = tmp_path / "zeros.npz"
+    write_zeros(path, 40_000)
+    tracemalloc.start()
+    try:
+        images, labels = read([path]).take(torch.randint(40_000, (64,)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert images.shape == (64, *SHAPE)
+    assert not images.any()
+    assert labels.tolist() == [3] * 64
+    assert path.stat().st_size > 120_000_000
+    assert peak < 15_000_000  # of which the fingerprint's 1,024 images are 3 MB, a few times over
+
+
+PIXELS, LABELS = make_arrays(6, 6)
+BAD_ARRAYS = {
+    "no label": ({"image": PIXELS, "labels": LABELS}, "no array named label"),
+    "nothing": ({"x": PIXELS}, "no array named image and label"),
+    "float images": ({"image": PIXELS / 255, "label": LABELS}, r"uint8 \(N, 32, 32, 3\).*float64"),
+    "planes first": ({"image": PIXELS.transpose(0, 3, 1, 2).copy(), "label": LABELS}, r"\(6, 3, 32, 32\)"),
+    "other size": ({"image": PIXELS[:, :8, :8].copy(), "label": LABELS}, r"data\.shape=\[3, 32, 32\].*8, 8, 3"),
+    "too few labels": ({"image": PIXELS, "label": LABELS[:-1]}, "6 integers"),
+    "float labels": ({"image": PIXELS, "label": LABELS.astype(float)}, "6 integers.*float64"),
+    "no images": ({"image": PIXELS[:0], "label": LABELS[:0]}, "integers, at least one"),
+    "high label": ({"image": PIXELS, "label": np.array([0, 1, 10, 3, 4, 5])}, r"from 0 to 10.*data\.num_classes=10"),
+    "low label": ({"image": PIXELS, "label": np.array([0, -1, 1, 3, 4, 5])}, "from -1 to 5"),
+    "object labels": ({"image": PIXELS, "label": LABELS.astype(object)}, "plain arrays"),
+    "columns first": ({"image": np.asfortranarray(PIXELS), "label": LABELS}, "column-major"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARRAYS)
+def test_a_bad_file_is_named_with_what_is_wrong(tmp_path: Path, case: str) -> None:
+    arrays, wrong = BAD_ARRAYS[case]
+    good, _, _ = write_parts(tmp_path, [4])
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(UserError, match=wrong) as caught:
+        read([*good, tmp_path / "bad.npz"])
+    assert str(tmp_path / "bad.npz") in str(caught.value)
+
+
+@pytest.mark.parametrize("case", ["empty", "text", "truncated", "one array", "folder"])
+def test_a_file_that_is_no_npz_is_named(tmp_path: Path, case: str) -> None:
+    (path,), _, _ = write_parts(tmp_path, [5])
+    contents = {"empty": b"", "text": b"<html>404</html>", "truncated": path.read_bytes()[:9000]}
+    if case == "one array":
+        np.save(tmp_path / "array.npy", PIXELS)
+        path = tmp_path / "array.npy"
+    elif case == "folder":
+        path = tmp_path
+    else:
+        path.write_bytes(contents[case])
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        read([path])
+
+
+def test_missing_parts_are_named_with_where_to_find_them(tmp_path: Path) -> None:
+    paths, _, _ = write_parts(tmp_path, [2, 2, 2])
+    for path in paths[1:]:
+        path.unlink()
+    with pytest.raises(UserError, match=r"part1\.npz, .*part2\.npz.*huggingface\.co/datasets/P2333") as caught:
+        read(paths)
+    assert "part0" not in str(caught.value)
+
+
+def test_a_compressed_file_says_how_to_rewrite_it_and_that_works(tmp_path: Path) -> None:
+    pixels, labels = make_arrays(50, 8)
+    path = tmp_path / "small.npz"
+    np.savez_compressed(path, image=np.zeros_like(pixels), label=labels)
+    with pytest.raises(UserError, match="compressed") as caught:
+        read([path])
+    command = re.search(r"python (-m scripts\.store_npz \S+ \S+)", str(caught.value))
+    assert command
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, *command[1].split()], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    target = Path(command[1].split()[-1])
+    images, got = read([target]).take(torch.arange(50))
+    assert not images.any()
+    assert got.tolist() == labels.tolist()
+    assert sorted(tmp_path.iterdir()) == sorted([path, target])
+
+
+def fingerprint(folder: Path, pixels: Array, labels: Array, cuts: list[int], dtype: Any = np.int64) -> str:
+    parts = zip(np.split(pixels, cuts), np.split(labels, cuts), strict=True)
+    paths = [folder / f"{number}.npz" for number in range(len(cuts) + 1)]
+    for path, (images, classes) in zip(paths, parts, strict=True):
+        np.savez(path, image=images, label=classes.astype(dtype))
+    return read(paths).sha256
+
+
+def test_the_fingerprint_is_that_of_the_content(tmp_path: Path) -> None:
+    pixels, labels = make_arrays(30, 4)
+    first = fingerprint(tmp_path, pixels, labels, [10])
+    assert fingerprint(tmp_path, pixels, labels, [10], np.uint8) == first
+    changed, relabelled = pixels.copy(), labels.copy()
+    changed[17, 3, 3, 1] ^= 1
+    relabelled[29] = (relabelled[29] + 1) % 10
+    others = [
+        fingerprint(tmp_path, changed, labels, [10]),
+        fingerprint(tmp_path, pixels, relabelled, [10]),
+        fingerprint(tmp_path, pixels, labels, [11]),
+        fingerprint(tmp_path, pixels[:29], labels[:29], [10]),
+        fingerprint(tmp_path, pixels[::-1], labels, [10]),
+    ]
+    assert len({first, *others}) == 6

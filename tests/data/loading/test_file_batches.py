@@ -1,0 +1,197 @@
+"""Batches of files: pixels as Pillow gives them, whatever the workers, the processes and where training resumed."""
+
+import multiprocessing
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.transforms import RandomResizedCrop
+
+from dkl.data import Augment, Batch, FileBatches, ImageFiles, Images, make_loader
+from dkl.errors import UserError
+from tests.data.common import make_images
+from tests.data.pictures import make_files, middle
+
+TRAIN: dict[str, Any] = {"augment": Augment(flip=True), "shuffle": True, "seed": 5}
+STRONG = {**TRAIN, "augment": Augment(flip=True, randaugment="rand-m7-mstd0.5", repeats=3)}
+
+
+def assert_same(got: list[Batch], expected: list[Batch]) -> None:
+    assert len(got) == len(expected)
+    for one, other in zip(got, expected, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+        assert (one.views, one.first, one.total) == (other.views, other.first, other.total)
+        assert one.indices is not None
+        assert other.indices is not None
+        assert torch.equal(one.indices, other.indices)
+
+
+def generator(*key: int) -> torch.Generator:
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+
+def cropped(path: Path, seed: int, size: int, flip: bool) -> NDArray[np.uint8]:
+    """What ``seed`` makes of a file: the box drawn by torchvision's first transforms, cut and resized by Pillow."""
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    torch.manual_seed(seed)
+    top, left, height, width = RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3])
+    image = image.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BILINEAR)
+    if flip and torch.rand(1).item() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_training_batches_are_random_crops_in_shuffled_order(tmp_path: Path, flip: bool) -> None:
+    files = make_files(tmp_path, size=24)
+    batches = FileBatches(files, 5, augment=Augment(flip=flip), shuffle=True, seed=7)
+    got = list(batches.epoch(3))
+    assert len(batches) == len(got) == 3
+    order = torch.randperm(12, generator=generator(7, 3)).tolist()
+    seeds = torch.randint(2**32, (12,), generator=generator(7, 3, 1)).tolist()
+    pixels = np.concatenate([(batch.images * 255).round().byte().permute(0, 2, 3, 1).numpy() for batch in got])
+    for place, index in enumerate(order):
+        assert np.array_equal(pixels[place], cropped(files.path(index), seeds[index], 24, flip))
+    assert torch.cat([batch.labels for batch in got]).tolist() == [files.labels[index].item() for index in order]
+    assert [index for batch in got for index in batch.indices.tolist()] == order
+    assert [(batch.first, batch.total, batch.views) for batch in got] == [(0, 5, 1), (0, 5, 1), (0, 2, 1)]
+
+
+def test_validation_batches_are_the_middles_in_order(tmp_path: Path) -> None:
+    files = make_files(tmp_path, 3)
+    got = list(FileBatches(files, 4).epoch())
+    expected = np.stack([middle(files.path(index), 32) for index in range(9)]).transpose(0, 3, 1, 2)
+    assert torch.equal(torch.cat([batch.images for batch in got]), torch.from_numpy(expected).float() / 255)
+    assert torch.cat([batch.labels for batch in got]).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert torch.equal(torch.cat([batch.images for batch in got]), files.tensor().float() / 255)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_format_and_dtype_are_as_asked_for(
+    tmp_path: Path, dtype: torch.dtype, memory_format: torch.memory_format
+) -> None:
+    batch = next(iter(FileBatches(make_files(tmp_path), 4, dtype=dtype, memory_format=memory_format).epoch()))
+    assert batch.images.dtype == dtype
+    assert batch.images.is_contiguous(memory_format=memory_format)
+    assert 0 <= batch.images.min() < batch.images.max() <= 1
+
+
+@pytest.mark.parametrize("options", [TRAIN, STRONG, {}], ids=["training", "strong", "validation"])
+def test_workers_do_not_matter(tmp_path: Path, options: dict[str, Any]) -> None:
+    files = make_files(tmp_path)
+    alone = list(FileBatches(files, 5, **options).epoch(1))
+    assert_same(list(FileBatches(files, 5, workers=2, **options).epoch(1)), alone)
+
+
+def test_an_epoch_is_the_same_alone_and_after_others_and_unlike_others(tmp_path: Path) -> None:
+    files = make_files(tmp_path)
+    batches = FileBatches(files, 5, **TRAIN)
+    epochs = [list(batches.epoch(epoch)) for epoch in range(3)]
+    next(iter(batches.epoch(0)))  # left after one batch
+    assert_same(list(FileBatches(files, 5, **TRAIN).epoch(2)), epochs[2])
+    assert not torch.equal(epochs[1][0].images, epochs[2][0].images)
+    other = next(iter(FileBatches(files, 5, **{**TRAIN, "seed": 6}).epoch(2)))
+    assert not torch.equal(other.images, epochs[2][0].images)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_global_generators_are_left_alone(tmp_path: Path, workers: int) -> None:
+    batches = FileBatches(make_files(tmp_path), 5, workers=workers, **STRONG)
+    before, numbers, plain = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    for _ in batches.epoch():
+        assert torch.equal(torch.get_rng_state(), before)
+    assert np.random.get_state()[1].tolist() == numbers
+    assert random.getstate() == plain
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("options", [TRAIN, STRONG, {}], ids=["training", "strong", "validation"])
+def test_shares_are_the_whole(tmp_path: Path, world: int, options: dict[str, Any]) -> None:
+    files = make_files(tmp_path, 3)
+    whole = list(FileBatches(files, 5, **options).epoch(1))
+    parts = [list(FileBatches(files, 5, rank=rank, world=world, **options).epoch(1)) for rank in range(world)]
+    for number, batch in enumerate(whole):
+        shares, total = [part[number] for part in parts], [5, 4][number]
+        assert torch.equal(torch.cat([share.images for share in shares]), batch.images)
+        assert torch.equal(torch.cat([share.labels for share in shares]), batch.labels)
+        places = [part.tolist() for part in torch.arange(total).tensor_split(world)]
+        assert [share.first for share in shares] == [part[0] for part in places]
+        assert [len(share.labels) for share in shares] == [len(part) for part in places]
+        assert [share.total for share in shares] == [total] * world
+
+
+def test_a_process_does_not_touch_the_files_of_others(tmp_path: Path) -> None:
+    files = make_files(tmp_path, 3)
+    for index in (2, 3, 7, 8):  # those of the second process
+        files.path(index).write_bytes(b"no image")
+    batches = list(FileBatches(files, 4, drop_last=True, rank=0, world=2).epoch())
+    assert torch.cat([batch.labels for batch in batches]).tolist() == [0, 0, 1, 1]
+    with pytest.raises(UserError, match=r"n01.002\.JPEG"):
+        list(FileBatches(files, 4, drop_last=True, rank=1, world=2).epoch())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("damage", ["cut", "text", "empty", "missing", "folder"])
+def test_a_damaged_file_is_named(tmp_path: Path, damage: str, workers: int) -> None:
+    files = make_files(tmp_path)
+    path = files.path(6)
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage != "missing":
+        path.write_bytes({"cut": content[: len(content) // 2], "text": b"<html>", "empty": b""}[damage])
+    batches = FileBatches(files, 4, workers=workers).epoch()
+    next(iter(batches))
+    with pytest.raises(UserError, match=r"^\S+n02.002\.JPEG cannot be read as an image: [^\n]*download[^\n]*$"):
+        next(iter(batches))
+
+
+@pytest.mark.parametrize(
+    "augment", [{"crop_padding": 4}, {"rotation": 15.0}, {"cutout": 8}, {"second_view": "autoaugment"}]
+)
+def test_another_augmentation_is_refused(tmp_path: Path, augment: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(augment))):
+        FileBatches(make_files(tmp_path), 4, augment=Augment(flip=True, **augment))
+
+
+def test_batch_sizes_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    files = make_files(tmp_path)
+    with pytest.raises(ValueError, match="at least 1"):
+        FileBatches(files, 0)
+    with pytest.raises(UserError, match=r"2 images.*3 processes"):
+        FileBatches(files, 5, world=3)
+    assert [len(FileBatches(files, 5, drop_last=drop)) for drop in (True, False)] == [2, 3]
+
+
+def test_images_and_files_get_their_batches(tmp_path: Path) -> None:
+    memory, files = make_loader(make_images(6), 4), make_loader(make_files(tmp_path), 4)
+    assert [batch.images.shape[0] for batch in memory.epoch()] == [4, 2]
+    assert [batch.images.shape for batch in files.epoch()] == [(4, 3, 32, 32)] * 3
+    assert (memory.labels.shape, files.labels.shape) == ((6,), (12,))
+
+
+def test_middles_in_memory_are_what_validation_of_files_sees(tmp_path: Path) -> None:
+    files: ImageFiles = make_files(tmp_path)
+    memory = make_loader(Images(files.tensor(), files.labels), 5)
+    assert_same(list(make_loader(files, 5).epoch()), list(memory.epoch()))
+
+
+def test_workers_end_with_an_epoch_left_early(tmp_path: Path) -> None:
+    epoch = FileBatches(make_files(tmp_path), 2, workers=2).epoch()
+    next(iter(epoch))
+    assert len(multiprocessing.active_children()) == 2
+    del epoch
+    deadline = time.monotonic() + 5
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not multiprocessing.active_children()

@@ -1,0 +1,118 @@
+"""A file arrives whole, goes on where a broken transfer stopped, and is believed only by its hash."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dkl.data import fetch
+from dkl.errors import UserError
+from tests.data.server import Site, serve
+
+CONTENT = bytes(range(256)) * 300
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serve() as running:
+        running.content = CONTENT
+        yield running
+
+
+def part_of(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def test_a_file_is_fetched_once(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    assert fetch(site.url, path, SHA256) == path
+    assert path.read_bytes() == CONTENT
+    assert not part_of(path).exists()
+    fetch(site.url, path, SHA256)
+    assert site.ranges == [None]
+
+
+def test_another_hash_algorithm(site: Site, tmp_path: Path) -> None:
+    fetch(site.url, tmp_path / "file", hashlib.md5(CONTENT).hexdigest(), "md5")
+    with pytest.raises(UserError, match="does not have the md5 hash"):
+        fetch(site.url, tmp_path / "other", SHA256, "md5")
+
+
+def test_a_file_with_another_content_is_replaced(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"of an older version")
+    fetch(site.url, tmp_path / "file", SHA256)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("have", [1, 1000, len(CONTENT) - 1])
+def test_a_partial_file_is_continued_with_the_rest_only(site: Site, tmp_path: Path, have: int) -> None:
+    path = tmp_path / "file"
+    part_of(path).write_bytes(CONTENT[:have])
+    fetch(site.url, path, SHA256)
+    assert path.read_bytes() == CONTENT
+    assert site.ranges == [f"bytes={have}-"]
+    assert site.sent == [len(CONTENT) - have]
+
+
+def test_a_server_without_ranges_starts_over(site: Site, tmp_path: Path) -> None:
+    site.ignore_ranges = True
+    part_of(tmp_path / "file").write_bytes(CONTENT[:1000])
+    fetch(site.url, tmp_path / "file", SHA256)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_whole_partial_file_is_taken(site: Site, tmp_path: Path) -> None:
+    part_of(tmp_path / "file").write_bytes(CONTENT)
+    fetch(site.url, tmp_path / "file", SHA256)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert site.sent == []
+
+
+@pytest.mark.parametrize("have", [b"", b"wrong start"])
+def test_corrupted_bytes_are_refused_and_deleted(site: Site, tmp_path: Path, have: bytes) -> None:
+    path = tmp_path / "file"
+    if have:
+        part_of(path).write_bytes(have)
+    else:
+        site.content = CONTENT[:-1] + b"x"
+    with pytest.raises(UserError, match=site.url):
+        fetch(site.url, path, SHA256)
+    assert list(tmp_path.iterdir()) == []
+    site.content = CONTENT
+    fetch(site.url, path, SHA256)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_transfer_that_the_server_breaks_off_goes_on_next_time(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    site.stop_after = 5000
+    with pytest.raises(UserError, match=site.url):
+        fetch(site.url, path, SHA256)
+    assert not path.exists()
+    assert part_of(path).read_bytes() == CONTENT[:5000]
+    site.stop_after = None
+    fetch(site.url, path, SHA256)
+    assert path.read_bytes() == CONTENT
+    assert site.ranges == [None, "bytes=5000-"]
+
+
+def test_an_unreachable_server_names_the_file_to_fetch_by_hand(tmp_path: Path) -> None:
+    with serve() as closed:
+        pass
+    part_of(tmp_path / "file").write_bytes(b"what is there")
+    with pytest.raises(UserError) as caught:
+        fetch(closed.url, tmp_path / "file", SHA256)
+    assert closed.url in str(caught.value)
+    assert str(tmp_path / "file") in str(caught.value)
+    assert part_of(tmp_path / "file").read_bytes() == b"what is there"
+
+
+@pytest.mark.parametrize("status", [404, 403, 503])
+def test_a_refusal_by_the_server_names_the_file_to_fetch_by_hand(site: Site, tmp_path: Path, status: int) -> None:
+    site.status = status
+    with pytest.raises(UserError, match=str(status)) as caught:
+        fetch(site.url, tmp_path / "file", SHA256)
+    assert str(tmp_path / "file") in str(caught.value)
+    assert not (tmp_path / "file").exists()

@@ -1,0 +1,105 @@
+"""The networks of distillation start as the original codes start them, and a training step does what it should."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dkl.models import create_model
+from dkl.models.distillation.cifar_resnet import CifarResNet
+from tests.models.common import with_fitted_statistics
+
+SMALL = ["cifar_resnet8", "cifar_wrn_16_1", "cifar_mobilenetv2", "cifar_shufflev1", "cifar_shufflev2"]
+EACH_FAMILY = [*SMALL, "cifar_resnet18", "cifar_resnet50", "cifar_vgg8", "mobilenetv1"]
+
+
+def convolutions(model: nn.Module) -> list[nn.Conv2d]:
+    return [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+
+
+def head_of(model: nn.Module) -> nn.Linear:
+    (head,) = (module for module in model.modules() if isinstance(module, nn.Linear))
+    return head
+
+
+def assert_uniform(values: Tensor, bound: float) -> None:
+    """Of a uniform distribution on (−bound, bound), to five standard errors of its spread."""
+    assert values.abs().max() <= bound
+    error = 5 * 0.45 / math.sqrt(values.numel())  # √((9/5 − 1) / 4n), with the kurtosis 9/5
+    assert values.std().item() == pytest.approx(bound / math.sqrt(3), rel=error)
+
+
+@pytest.mark.parametrize(
+    "name", ["cifar_resnet8x4", "cifar_resnet18", "cifar_wrn_16_2", "cifar_vgg8", "cifar_mobilenetv2"]
+)
+def test_convolutions_are_normal_by_their_fan_out(name: str, seed: int) -> None:
+    for module in convolutions(create_model(name, 10)):
+        expected = math.sqrt(2 / (module.kernel_size[0] ** 2 * module.out_channels))
+        error = 5 / math.sqrt(2 * module.weight.numel())
+        assert module.weight.std().item() == pytest.approx(expected, rel=error)
+        assert module.bias is None or not module.bias.any()
+
+
+@pytest.mark.parametrize("name", ["cifar_shufflev1", "cifar_shufflev2", "mobilenetv1"])
+def test_convolutions_are_as_torch_makes_them(name: str, seed: int) -> None:
+    for module in convolutions(create_model(name, 10)):
+        assert_uniform(module.weight, 1 / math.sqrt(module.weight[0].numel()))
+
+
+@pytest.mark.parametrize("name", ["cifar_vgg8", "cifar_mobilenetv2"])
+def test_heads_of_vgg_and_mobilenetv2_are_small_and_normal(name: str, seed: int) -> None:
+    head = head_of(create_model(name, 100))
+    assert head.weight.std().item() == pytest.approx(0.01, rel=5 / math.sqrt(2 * head.weight.numel()))
+    assert head.weight.abs().max() > 0.03
+    assert not head.bias.any()
+
+
+@pytest.mark.parametrize(
+    "name", ["cifar_resnet8", "cifar_resnet18", "cifar_shufflev1", "cifar_shufflev2", "mobilenetv1"]
+)
+def test_other_heads_are_as_torch_makes_them(name: str, seed: int) -> None:
+    head = head_of(create_model(name, 1000))
+    assert_uniform(head.weight, 1 / math.sqrt(head.in_features))
+    assert_uniform(head.bias, 1 / math.sqrt(head.in_features))
+
+
+def test_the_bias_of_a_wide_resnet_is_zero() -> None:
+    assert not head_of(create_model("cifar_wrn_16_1", 100)).bias.any()
+
+
+@pytest.mark.parametrize("name", EACH_FAMILY)
+def test_batchnorms_start_as_the_identity_and_their_statistics_move_once_a_step(name: str) -> None:
+    model = create_model(name, 10, 1).train()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        assert (norm.momentum, norm.eps) == (0.1, 1e-5)
+        assert (norm.weight == 1).all()
+        assert not norm.bias.any()
+    logits = model(torch.rand(8, 1, 8, 8))
+    F.cross_entropy(logits, torch.arange(8)).backward()
+    assert [norm.num_batches_tracked.item() for norm in norms] == [1] * len(norms)
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [*SMALL, "cifar_vgg8"])
+def test_in_place_activations_leave_input_and_gradients_right(name: str, seed: int) -> None:
+    model = with_fitted_statistics(create_model(name, 4), torch.rand(4, 3, 16, 16, dtype=torch.float64))
+    x = torch.rand(2, 3, 16, 16, dtype=torch.float64, requires_grad=True)
+    kept = x.detach().clone()
+    (gradient,) = torch.autograd.grad(model(x).square().sum(), x)
+    assert torch.equal(x.detach(), kept)
+    assert gradient.abs().max() > 0
+    step = 1e-6 * gradient / gradient.norm()
+    with torch.no_grad():
+        change = model(kept + step).square().sum() - model(kept - step).square().sum()
+    torch.testing.assert_close(change, 2 * (gradient * step).sum(), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("depth", [9, 18, 28])
+def test_an_impossible_depth_raises(depth: int) -> None:
+    with pytest.raises(ValueError, match=r"6n \+ 2"):
+        CifarResNet(depth)
