@@ -155,7 +155,7 @@ def test_a_model_without_a_name_is_called_as_its_function() -> None:
 
 
 def test_a_display_name_is_not_part_of_the_hash() -> None:
-    assert config_hash(compose_config("train", ["+model.title=Small"])) == config_hash(compose_config("train", []))
+    assert config_hash(compose_config("train", ["model.title=Small"])) == config_hash(compose_config("train", []))
 
 
 @pytest.mark.parametrize(
