@@ -1,4 +1,7 @@
-"""Records in; boards (Markdown, CSV, LaTeX, HTML) and RobustBench's model_info files out. Never needs torch."""
+"""Turns records into tables (Markdown, CSV, LaTeX, HTML), RobustBench's model_info files, figures and a results page.
+
+Nothing here needs torch.
+"""
 
 from dkl.reporting.boards.accuracy import AccuracyBoard, accuracy_boards
 from dkl.reporting.boards.leaderboard import Leaderboard, leaderboards

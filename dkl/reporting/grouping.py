@@ -1,4 +1,4 @@
-"""Which records belong together: on one board, in one row, as evaluations of one seed of a row."""
+"""Which records belong together: on one board, in one row, and as evaluations of one seed of a row."""
 
 from collections.abc import Callable, Hashable, Iterable
 from datetime import UTC, datetime
@@ -9,57 +9,55 @@ from dkl.records import Record
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
-Threat = tuple[str, str, float]
-"""Data set, norm and radius. The radius is compared as a number: 8/255 may be spelt in several ways."""
+ThreatModel = tuple[str, str, float]
+"""Dataset, norm and radius in [0, 1] pixel units."""
 
 
 def group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
-    """Records, or other items, by ``key``, in the order they come."""
+    """Group ``items`` by ``key``. Groups and their members keep the order of ``items``."""
     groups: dict[K, list[T]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return groups
 
 
-def threat(record: Record) -> Threat:
-    """The threat model of the record's evaluation."""
+def threat_model(record: Record) -> ThreatModel:
+    """Return the threat model of an evaluation.
+
+    The radius is a rounded number, not the text: 8/255 can also be written as 0.03137254902.
+    """
     return record.dataset, record.norm, round(record.eps, 9)
 
 
-def place(record: Record) -> tuple[Hashable, ...]:
-    """Which board a record is for, but for the budget: accuracy's of its data set, or its threat model's."""
-    return (record.dataset, "accuracy") if record.accuracy_only else threat(record)
+def board_key(record: Record) -> tuple[Hashable, ...]:
+    """Return which board shows a record, apart from its budget: the accuracies of a dataset, or a threat model."""
+    return (record.dataset, "accuracy") if record.accuracy_only else threat_model(record)
 
 
-def weights(record: Record) -> str:
-    """Which weights of a run were evaluated, without the epoch: ``last``, ``average`` or ``best``."""
+def weights_kind(record: Record) -> str:
+    """Return which weights of a run were evaluated, without the epoch: ``last``, ``average`` or ``best``."""
     return record.weights.partition(" ")[0]
 
 
-def row(record: Record) -> tuple[Hashable, ...]:
-    """What all records of one row share: the configuration but for its seed, the budget and the way of evaluating.
+def row_key(record: Record) -> tuple[Hashable, ...]:
+    """Return what all records of one row of a board share: the row's identity, and the way of evaluating.
 
-    Last, averaged and best weights are rows of their own. Weights trained elsewhere have no configuration: each
-    checkpoint is a row.
+    The last, averaged and best weights of a run are different rows.
     """
-    return (
-        *threat(record),
-        record.budget,
-        record.row,
-        weights(record),
-        tuple(record.attacks),
-        record.n,
-        record.data_sha256,
-    )
+    evaluation = weights_kind(record), tuple(record.attacks), record.n, record.data_sha256
+    return *threat_model(record), record.budget, record.row, *evaluation
 
 
-def one_seed(record: Record) -> tuple[Hashable, ...]:
-    """The row and the training seed: of records that share it, the newest counts."""
-    return *row(record), record.seed
+def seed_key(record: Record) -> tuple[Hashable, ...]:
+    """Return the row and the training seed. Of several records that share them, only the newest counts."""
+    return *row_key(record), record.seed
 
 
-def age(record: Record) -> tuple[datetime, str]:
-    """Sorts records from old to new; a time without a zone is UTC, an unreadable one is the oldest."""
+def created_at(record: Record) -> tuple[datetime, str]:
+    """Return a key that sorts records from old to new.
+
+    A time without a zone is read as UTC. An unreadable time counts as the oldest.
+    """
     try:
         created = datetime.fromisoformat(record.created)
     except ValueError:
@@ -67,7 +65,7 @@ def age(record: Record) -> tuple[datetime, str]:
     return created if created.tzinfo else created.replace(tzinfo=UTC), record.id
 
 
-def newest(records: Iterable[Record]) -> list[Record]:
-    """The newest evaluation of every row and seed, seeds in order and weights trained elsewhere last."""
-    latest = [max(again, key=age) for again in group(records, one_seed).values()]
-    return sorted(latest, key=lambda record: (record.seed is None, record.seed, record.id))
+def newest_per_seed(records: Iterable[Record]) -> list[Record]:
+    """Return the newest evaluation of every row and seed, sorted by seed. Weights trained elsewhere come last."""
+    newest = [max(same, key=created_at) for same in group(records, seed_key).values()]
+    return sorted(newest, key=lambda record: (record.seed is None, record.seed, record.id))

@@ -1,4 +1,4 @@
-"""How architectures, attacks and files are called in tables."""
+"""How tables name teachers, attacks and files."""
 
 import re
 
@@ -30,20 +30,20 @@ def display_architecture(name: str) -> str:
 
 
 def teacher(record: Record) -> str | None:
-    """The architecture of the network that a run was distilled from, as papers write it; None without one."""
+    """Return the architecture of the teacher, or None if the run had none."""
     task = record.training.get("task")
-    taught_by = task.get("teacher") if isinstance(task, dict) else None
-    name = taught_by.get("name") if isinstance(taught_by, dict) else None
+    teacher_config = task.get("teacher") if isinstance(task, dict) else None
+    name = teacher_config.get("name") if isinstance(teacher_config, dict) else None
     return display_architecture(name) if isinstance(name, str) else None
 
 
 def attacks_label(record: Record) -> str:
-    """``AutoAttack`` only for all four attacks of the standard suite; otherwise the attacks, and that it is not."""
+    """Return ``AutoAttack`` for all four attacks of the standard suite; otherwise the attacks, marked as not that."""
     if record.is_autoattack:
         return " + ".join(["AutoAttack", *(attack for attack in record.attacks if attack not in AUTOATTACK)])
     return " + ".join(record.attacks) + " (not AutoAttack)"
 
 
 def slug(text: str) -> str:
-    """``text`` as part of a file name: letters, digits, ``.``, ``_`` and ``-`` stay, runs of others become ``_``."""
+    """Return ``text`` as part of a file name: only letters, digits, ``.``, ``_`` and ``-`` stay."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_")

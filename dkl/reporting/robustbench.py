@@ -1,4 +1,4 @@
-"""RobustBench's model_info: one JSON file an AutoAttack evaluation, in ``<data set>/<norm>/<model>.json``."""
+"""RobustBench's model_info: one JSON file per AutoAttack evaluation, ``<dataset>/<norm>/<model>.json``."""
 
 import json
 import re
@@ -10,14 +10,14 @@ from typing import Any
 from dkl.errors import UserError
 from dkl.files import digest, write_text
 from dkl.records import Record
-from dkl.reporting.grouping import age, group, one_seed, weights
+from dkl.reporting.grouping import created_at, group, seed_key, weights_kind
 from dkl.reporting.names import display_architecture, slug
-from dkl.reporting.statistics.estimates import percent
+from dkl.reporting.statistics.seeds import percent
 
 
 @dataclass(frozen=True)
 class Paper:
-    """A method's source; ``key`` begins its file names: first author, year on arXiv, first word of the title."""
+    """The paper of a method. ``key`` starts its file names: first author, year on arXiv, first word of the title."""
 
     key: str
     link: str
@@ -88,14 +88,14 @@ PAPERS = {
         "ICLR 2018",
     ),
 }
-"""Papers by the word of a method's name that tells it: IKL-AT is by IKL, PGD-AT by PGD, TRADES-AWP by AWP."""
+"""Papers by the word of a method's name that identifies them: IKL for IKL-AT, PGD for PGD-AT, AWP for TRADES-AWP."""
 
 RADII = {
     **{("Linf", name): 8 / 255 for name in ("cifar10", "cifar100")},
     **{("L2", name): 0.5 for name in ("cifar10", "cifar100")},
     ("Linf", "imagenet"): 4 / 255,
 }
-"""The radius that RobustBench means by a norm on a data set."""
+"""RobustBench's radius per norm and dataset, in [0, 1] pixel units."""
 
 
 def _unpublished(name: str) -> Paper:
@@ -103,14 +103,15 @@ def _unpublished(name: str) -> Paper:
 
 
 def paper(method: str) -> Paper:
-    """The paper a method is from; one not known here is unpublished and goes by its own name."""
+    """Return the paper of a method. An unknown method is unpublished and keeps its own name."""
     words = re.split(r"[^A-Z0-9]+", method.upper())
     known = [PAPERS[word] for word in words if word in PAPERS]
+    # TRADES-AWP has words of two papers: what is added to TRADES names the method.
     return min(known, key=lambda found: found is _TRADES, default=_unpublished(method))
 
 
 def source(record: Record) -> Paper:
-    """The paper whose entry ``record`` may be: only what is of the paper's budget, on every test image, is of one."""
+    """Return the paper that an entry may be attributed to: only for budget ``paper`` on all test images."""
     if record.budget == "paper" and not record.partial:
         return paper(record.method)
     return _unpublished(f"{record.method} (budget {record.budget})")
@@ -128,15 +129,15 @@ def _footnote(record: Record) -> str:
 
 
 def model_info(record: Record) -> dict[str, Any]:
-    """RobustBench's entry for ``record``.
+    """Return RobustBench's entry for ``record``.
 
-    Raises UserError where the record is of budget ``smoke`` or not of standard AutoAttack.
+    Raises UserError if the record has budget ``smoke`` or lacks an attack of standard AutoAttack.
     """
     if record.budget == "smoke":
-        raise UserError(f"{record.id} is of budget smoke, which is no result: train it at another budget")
+        raise UserError(f"{record.id} has budget smoke, which is no result: train it at another budget")
     if record.robust is None or not record.is_autoattack:
         attacks = ", ".join(record.attacks) or "nothing"
-        raise UserError(f"{record.id} was attacked with {attacks} only: evaluate it with the standard AutoAttack")
+        raise UserError(f"{record.id} was attacked with {attacks} only: evaluate it with attacks=standard")
     origin = source(record)
     return {
         "link": origin.link,
@@ -157,12 +158,15 @@ def model_info(record: Record) -> dict[str, Any]:
 
 
 def model_name(record: Record) -> str:
-    """RobustBench's model id, such as ``Cui2023Decoupled_WRN-34-10_IKL-AT_s0``; the file's hash for foreign weights."""
+    """Return RobustBench's model id, such as ``Cui2023Decoupled_WRN-34-10_IKL-AT_s0``.
+
+    Weights trained elsewhere have the start of the checkpoint's hash in place of the seed.
+    """
     which = record.checkpoint_sha256[:8] if record.seed is None else f"s{record.seed}"
     architecture = display_architecture(record.architecture).replace("WideResNet", "WRN")
     parts = [source(record).key, architecture, record.method, which]
-    if record.seed is not None and weights(record) != "last":
-        parts.append(weights(record))
+    if record.seed is not None and weights_kind(record) != "last":
+        parts.append(weights_kind(record))
     if abs(RADII.get((record.norm, record.dataset), record.eps) - record.eps) > 1e-5:
         parts.append(f"eps{record.eps_text}")
     if record.budget != "paper":
@@ -171,16 +175,16 @@ def model_name(record: Record) -> str:
 
 
 def write_model_info(records: Sequence[Record], folder: Path) -> tuple[list[Path], list[str]]:
-    """Write the newest evaluation of every row and seed; returns the files, and a message for each not exported.
+    """Write the newest evaluation of every row and seed. Returns the files, and a message per record not exported.
 
-    Records of accuracy alone and of budget ``smoke`` are no candidates, and there is no message for them.
-    Where two would share a name, the later one's ends in a hash of what tells them apart, so that names never change.
+    Records without attacks and records of budget ``smoke`` are skipped without a message. If two models would have the
+    same name, that of the later one ends in a hash of its row, so that names never change.
     """
     written: list[Path] = []
     skipped: list[str] = []
     candidates = (record for record in records if not record.accuracy_only and record.budget != "smoke")
-    attacked = sorted(candidates, key=age)
-    for key, again in sorted(group(attacked, one_seed).items(), key=lambda item: age(item[1][0])):
+    attacked = sorted(candidates, key=created_at)
+    for key, again in sorted(group(attacked, seed_key).items(), key=lambda item: created_at(item[1][0])):
         try:
             content = model_info(again[-1])
         except UserError as error:

@@ -1,37 +1,43 @@
-"""All tables from a folder of records: read, fold, write."""
+"""Builds all tables from a folder of records and writes them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dkl.errors import UserError
 from dkl.files import write_text
 from dkl.manifests import load, names
 from dkl.records import load_all, load_flags
 from dkl.reporting.boards.accuracy import accuracy_boards
-from dkl.reporting.boards.base import Board
+from dkl.reporting.boards.board import Board
 from dkl.reporting.boards.leaderboard import leaderboards
-from dkl.reporting.boards.paper import paper_boards
-from dkl.reporting.boards.paper_board import PaperBoard
+from dkl.reporting.boards.paper import PaperBoard, paper_boards
 from dkl.reporting.boards.published import published
-from dkl.reporting.formats.table import to_csv, to_html, to_latex, to_markdown
-from dkl.reporting.grouping import place
+from dkl.reporting.formats.csv import to_csv
+from dkl.reporting.formats.html import to_html
+from dkl.reporting.formats.latex import to_latex
+from dkl.reporting.formats.markdown import to_markdown
+from dkl.reporting.grouping import board_key
 from dkl.reporting.robustbench import write_model_info
 
-FORMATS: dict[str, Callable[[Board], str]] = {
+AnyBoard = Board[Any]
+
+FORMATS: dict[str, Callable[[AnyBoard], str]] = {
     "md": lambda board: to_markdown(board.table()),
     "csv": lambda board: to_csv(board.data()),
     "tex": lambda board: to_latex(board.table(), board.name),
     "html": lambda board: to_html(board.table()),
 }
+"""What writes a board, by file extension."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TablesReport:
-    """Files written, the boards in them, what went wrong, and which records RobustBench's format leaves out."""
+    """Files written, their boards, problems to report, and the records that RobustBench's format leaves out."""
 
     written: list[Path]
-    boards: list[Board]
+    boards: list[AnyBoard]
     problems: list[str]
     skipped: list[str]
 
@@ -41,41 +47,41 @@ class TablesReport:
         return _markdown(self.boards)
 
     def markdown_of(self, manifest: str, budget: str | None = None) -> str:
-        """The boards of the manifest of this name, at ``budget`` or at each; where it has none, all boards."""
+        """Return the boards of one manifest as Markdown, at ``budget`` or at all; every board if it has none."""
         own = [board for board in self.boards if isinstance(board, PaperBoard) and board.manifest.name == manifest]
         return _markdown([board for board in own if budget in (None, board.budget)] or self.boards)
 
 
-def _markdown(boards: Sequence[Board]) -> str:
+def _markdown(boards: Sequence[AnyBoard]) -> str:
     return "\n".join(map(FORMATS["md"], boards))
 
 
 def write_tables(
     records_folder: Path, tables_folder: Path, model_info_folder: Path, include_smoke: bool = False
 ) -> TablesReport:
-    """Fold all records to boards of ``{md,csv,tex,html}``, and to RobustBench's model_info.
+    """Write every board as ``{md,csv,tex,html}``, and RobustBench's model_info files.
 
-    Leaderboards are ``<data set>-<norm>-eps<eps>-<budget>``, those of accuracy alone ``<data set>-accuracy-<budget>``,
-    and the paper's tables ``<manifest>-<budget>``, where any record is of their rows. A broken record is named in
-    ``problems`` and not counted. Raises UserError where there is no record at all.
+    Leaderboards are named ``<dataset>-<norm>-eps<eps>-<budget>``, accuracy boards ``<dataset>-accuracy-<budget>``, and
+    the paper's tables ``<manifest>-<budget>``; the latter need a record of one of their rows. Broken records are named
+    in ``problems`` and not counted. Raises UserError if there is no usable record.
     """
     records, problems = load_all(records_folder)
     if not records:
         broken = "".join(f"\n  {problem}" for problem in problems)
-        raise UserError(f"{records_folder} holds no usable records: dkl train, then dkl evaluate, first{broken}")
+        raise UserError(f"{records_folder} has no usable record: run dkl train, then dkl evaluate, first{broken}")
     manifests = [load(name) for name in names()]
-    boards: list[Board] = [
+    boards: list[AnyBoard] = [
         *leaderboards(records, include_smoke, published(manifests)),
         *accuracy_boards(records, include_smoke),
         *paper_boards(manifests, records, lambda r: load_flags(records_folder / f"{r.id}.json"), include_smoke),
     ]
-    told = {place(record) for record in records if include_smoke or record.budget != "smoke"}
-    if untold := [record.id for record in records if place(record) not in told]:
-        problems.append(f"of budget smoke, which is no result, and on no board: {', '.join(untold)}")
+    shown = {board_key(record) for record in records if include_smoke or record.budget != "smoke"}
+    if hidden := [record.id for record in records if board_key(record) not in shown]:
+        problems.append(f"budget smoke is no result, so these are on no board: {', '.join(hidden)}")
     written: list[Path] = []
     for board in boards:
-        for ending, text in FORMATS.items():
-            path = tables_folder / f"{board.name}.{ending}"
+        for extension, text in FORMATS.items():
+            path = tables_folder / f"{board.name}.{extension}"
             write_text(path, text(board))
             written.append(path)
     models, skipped = write_model_info(records, model_info_folder)

@@ -20,7 +20,7 @@ def draw(results: Path, *, include_smoke: bool = False, begins: str = "") -> lis
         from dkl.reporting.figures import draw_all
 
     records, _ = load_all(results / "records")
-    return draw_all(records, results, [load(name) for name in names()], include_smoke=include_smoke, begins=begins)
+    return draw_all(records, results, [load(name) for name in names()], include_smoke=include_smoke, prefix=begins)
 
 
 def write_page(results: Path, report: TablesReport, figures: Sequence[Path]) -> Path:

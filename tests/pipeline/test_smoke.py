@@ -36,7 +36,7 @@ GROUPS = {
 def _compose_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands of one process share what they compose."""
     composer = Composer()
-    for name in ("dkl.reproduction.planning", "dkl.manifests.jobs", "dkl.reporting.boards.paper"):
+    for name in ("dkl.reproduction.planning", "dkl.manifests.jobs", "dkl.reporting.boards.paper.build"):
         monkeypatch.setattr(import_module(name), "Composer", lambda: composer)
 
 

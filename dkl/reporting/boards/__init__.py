@@ -1,1 +1,1 @@
-"""Records to boards: accuracy tables, leaderboards and the tables of the paper."""
+"""Boards: leaderboards, accuracy tables and the paper's tables, built from records."""

@@ -1,106 +1,94 @@
-"""What stands under a board: what its numbers are, where they come from, and what was left out."""
+"""Notes below a board: what its numbers are, where they come from, and what was left out."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dkl.records import Record
-from dkl.reporting.grouping import age, group, one_seed
+from dkl.reporting.grouping import created_at, group, seed_key
 from dkl.threat import AUTOATTACK
 
 BUDGET_NOTES = {
-    "own": "settings of one's own, not a row of the paper",
-    "paper": "the recipe as published",
-    "mini": "the paper's recipe cut to what a CPU can do; not comparable with published figures",
+    "own": "your own settings, which are no row of the paper",
+    "paper": "the published recipe at full size",
+    "mini": "the paper's recipe reduced to what a CPU can train; not comparable with published values",
     "smoke": "no result; it only shows that the code runs",
 }
 
 PUBLISHED = (
-    "Rows with a source other than ours are published figures, not run here: of the paper's table and of RobustBench's "
-    "entry, in one row where they agree; ‡ there is for training with generated images."
+    "Rows with a source other than ours are published values that were not run here: those of the paper's table and of "
+    "RobustBench, in one row if they agree. There ‡ marks training with generated images."
 )
 
 
-def distinct(values: Iterable[Any]) -> str:
-    """Each value once, sorted, with commas; numbers by size."""
-    unique = {str(value): value for value in values}
-    numeric = all(isinstance(value, int | float) for value in unique.values())
-    return ", ".join(sorted(unique, key=unique.__getitem__ if numeric else None))
-
-
-def _merged(parts: Sequence[Mapping[str, Any]]) -> str:
-    """Every key with its distinct values, such as ``device cpu, cuda; cores 2``."""
-    keys = dict.fromkeys(key for part in parts for key in part)
-    return "; ".join(f"{key} {distinct(part[key] for part in parts if key in part)}" for key in keys)
-
-
-def _numbers(shown: Sequence[Record], which: str) -> list[str]:
-    """What the numbers are, and of which budget; the interval is that of the accuracy ``which``."""
-    budget = shown[0].budget
-    return [
-        "Accuracies in percent of n test images; ± is the sample standard deviation over training seeds; "
-        f"the 95 % interval is the {which} accuracy's, Student's over seeds or, of one seed, Wilson's over n images.",
-        f"Budget {budget}: {BUDGET_NOTES[budget]}.",
-    ]
-
-
-def of_attacks(shown: Sequence[Record]) -> list[str]:
-    """Notes on the records a leaderboard shows."""
-    lines = _numbers(shown, "robust")
+def attack_notes(shown: Sequence[Record]) -> list[str]:
+    """Return the notes of a leaderboard of the records ``shown``."""
+    lines = _number_notes(shown, "robust")
     if any(record.is_autoattack for record in shown):
         lines.append(f"AutoAttack is the standard suite: {', '.join(AUTOATTACK)}.")
     if not all(record.is_autoattack for record in shown):
         lines.append(
-            "Rows under fewer attacks than AutoAttack come last, unranked: their robust accuracy is optimistic."
+            "Rows with fewer attacks than AutoAttack come last and are unranked: their robust accuracy is optimistic."
         )
-    return [*lines, *sources(shown)]
+    return [*lines, *provenance_notes(shown)]
 
 
-def of_accuracy(shown: Sequence[Record]) -> list[str]:
-    """Notes on the records a board of accuracies shows."""
-    lines = _numbers(shown, "top-1")
+def accuracy_notes(shown: Sequence[Record]) -> list[str]:
+    """Return the notes of an accuracy board of the records ``shown``."""
+    lines = _number_notes(shown, "top-1")
     if any(record.best is not None for record in shown):
         lines.append(
-            "* Highest top-1 accuracy after any epoch, chosen on the test set as the field does, and so optimistic; "
-            "all other figures are of the weights named."
+            "* Highest top-1 accuracy after any epoch, chosen on the test set as is common, so it is optimistic. All "
+            "other values belong to the weights given in the table."
         )
     if any(record.shots for record in shown):
         lines.append(
             "Many, medium, few: mean accuracy of the classes with more than 100, 20 to 100 and fewer than 20 training "
             "images."
         )
-    return [*lines, *sources(shown)]
+    return [*lines, *provenance_notes(shown)]
 
 
-def sources(shown: Sequence[Record]) -> list[str]:
-    """What was trained on, which weights these are, and what evaluated them."""
+def _number_notes(shown: Sequence[Record], accuracy: str) -> list[str]:
+    """Explain the numbers and their budget; ``accuracy`` names the one that has an interval."""
+    budget = shown[0].budget
+    return [
+        "Accuracies in percent of n test images. ± is the sample standard deviation over training seeds. The 95 % "
+        f"interval is that of the {accuracy} accuracy: Student's interval over seeds, or Wilson's interval over n "
+        "images if there is only one seed.",
+        f"Budget {budget}: {BUDGET_NOTES[budget]}.",
+    ]
+
+
+def provenance_notes(shown: Sequence[Record]) -> list[str]:
+    """Say what was trained on, which weights were evaluated, and by what."""
     lines = []
     if any(record.additional_data for record in shown):
         lines.append("† Trained with additional data.")
     if synthetic := distinct(record.synthetic for record in shown if record.synthetic):
-        lines.append(f"‡ Trained with synthetic images as well: {synthetic}.")
+        lines.append(f"‡ Also trained with synthetic images: {synthetic}.")
     lines.append(f"Weights: {distinct(record.weights for record in shown)}.")
     if any(len({record.data_sha256 for record in same}) > 1 for same in group(shown, lambda r: r.n).values()):
-        lines.append("The test images differ between rows of equal n: their fingerprints disagree.")
+        lines.append("Some rows with equal n use different test images: their fingerprints differ.")
     seeds, sizes = distinct(r.evaluation_seed for r in shown), distinct(r.batch_size for r in shown)
     lines.append(f"Evaluation seed: {seeds}; batch size: {sizes}.")
-    if hardware := _merged([record.hardware for record in shown]):
+    if hardware := _merge([record.hardware for record in shown]):
         lines.append(f"Hardware: {hardware}.")
-    commits = [{"commit": _short(record.git_commit)} if record.git_commit else {} for record in shown]
-    if versions := "; ".join(filter(None, (_merged([record.versions for record in shown]), _merged(commits)))):
+    commits = [{"commit": _short_commit(record.git_commit)} if record.git_commit else {} for record in shown]
+    if versions := "; ".join(filter(None, (_merge([record.versions for record in shown]), _merge(commits)))):
         lines.append(f"Versions: {versions}.")
-    warnings = (f"Warning, {_weights(record)}: {text}" for record in shown for text in record.warnings)
+    warnings = (f"Warning, {_run_title(record)}: {text}" for record in shown for text in record.warnings)
     return [*lines, *dict.fromkeys(warnings)]
 
 
 def left_out(records: Iterable[Record], smoke: int) -> list[str]:
-    """Notes on older evaluations of the same row and seed among ``records``, and on ``smoke`` records elsewhere."""
+    """Name older evaluations of the same row and seed among ``records``, and count ``smoke`` records elsewhere."""
     lines = []
-    for again in group(records, one_seed).values():
-        if len(again) > 1:
-            newest = max(again, key=age)
-            differ = " of different weights" if len({record.checkpoint_sha256 for record in again}) > 1 else ""
+    for same in group(records, seed_key).values():
+        if len(same) > 1:
+            newest = max(same, key=created_at)
+            differ = " of different weights" if len({record.checkpoint_sha256 for record in same}) > 1 else ""
             lines.append(
-                f"{_weights(newest)}: {len(again)} evaluations{differ}; the newest, of {newest.created}, counts."
+                f"{_run_title(newest)}: {len(same)} evaluations{differ}; the newest counts ({newest.created})."
             )
     if smoke:
         count = "1 record is" if smoke == 1 else f"{smoke} records are"
@@ -108,12 +96,25 @@ def left_out(records: Iterable[Record], smoke: int) -> list[str]:
     return lines
 
 
-def _short(commit: str) -> str:
-    """Ten digits of a commit's hash, and ``-dirty`` where it ends so."""
+def distinct(values: Iterable[Any]) -> str:
+    """List each value once, sorted; numbers by size."""
+    unique = {str(value): value for value in values}
+    numeric = all(isinstance(value, int | float) for value in unique.values())
+    return ", ".join(sorted(unique, key=unique.__getitem__ if numeric else None))
+
+
+def _merge(parts: Sequence[Mapping[str, Any]]) -> str:
+    """List every key with its distinct values, such as ``device cpu, cuda; cores 2``."""
+    keys = dict.fromkeys(key for part in parts for key in part)
+    return "; ".join(f"{key} {distinct(part[key] for part in parts if key in part)}" for key in keys)
+
+
+def _short_commit(commit: str) -> str:
+    """Return ten digits of a commit's hash, and ``-dirty`` if it ends so."""
     digits, dash, state = commit.partition("-")
     return digits[:10] + dash + state
 
 
-def _weights(record: Record) -> str:
+def _run_title(record: Record) -> str:
     which = f"checkpoint {record.checkpoint_sha256[:8]}" if record.seed is None else f"seed {record.seed}"
     return f"{record.method} ({record.architecture}, {which})"

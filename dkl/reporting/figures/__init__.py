@@ -1,4 +1,4 @@
-"""Figures 2 and 3 of the paper, and pictures of runs: from manifests, records and arrays to PNG and SVG."""
+"""Draws Figures 2 and 3 of the paper and figures of runs, from manifests, records and arrays, as PNG and SVG."""
 
 from dkl.reporting.figures.draw import draw_all
 

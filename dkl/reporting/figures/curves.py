@@ -1,4 +1,4 @@
-"""Curves: training epoch by epoch, and robustness against the radius of the attack."""
+"""Curves: metrics by training epoch, and robustness by radius of the attack."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ ACCURACIES = {
     "average_test_accuracy": ("test, average of weights", GREEN, "-"),
     "robust_accuracy": ("held out, attacked", VERMILLION, "-"),
 }
-"""The metrics that are drawn: what they are called, their colour and line."""
+"""Label, color and line style of each accuracy that is drawn."""
 
 
-def training(runs: Sequence[Curves], *, title: str) -> Figure:
-    """Accuracies in percent, and the loss below, against epochs; several runs are seeds of one row."""
+def training_curves(runs: Sequence[Curves], *, title: str) -> Figure:
+    """Plot accuracies in percent, and the loss below, by epoch. Several runs are seeds of one row."""
     figure, (top, bottom) = canvas(3.4, 2, 1, sharex=True, height_ratios=(2, 1))
-    for metric, (name, colour, line) in ACCURACIES.items():
-        _draw(top, runs, metric, scale=100, label=name, color=colour, ls=line)
+    for metric, (name, color, line) in ACCURACIES.items():
+        _draw(top, runs, metric, scale=100, label=name, color=color, ls=line)
     _draw(bottom, runs, "loss", color=PURPLE)
     top.set(title=title, ylabel="accuracy (%)")
     bottom.set(xlabel="epoch", ylabel="loss")
@@ -36,19 +36,19 @@ def training(runs: Sequence[Curves], *, title: str) -> Figure:
 
 
 def _draw(axes: Axes, runs: Sequence[Curves], metric: str, *, scale: float = 1, label: str = "", **style: Any) -> None:
-    """A line a run through the epochs that measured ``metric``, or a dot where one did; the first has the label."""
+    """Draw one line per run through the epochs that measured ``metric``, or a dot for a single epoch."""
     several: dict[str, Any] = {"alpha": 0.6, "lw": 0.8} if len(runs) > 1 else {}
     for run in runs:
         points = [(epoch["epoch"], scale * epoch[metric]) for epoch in run if metric in epoch]
         if points:
             marker = "o" if len(points) == 1 else ""
             axes.plot(*zip(*points, strict=True), marker=marker, ms=3, label=label or None, **style, **several)
-            label = ""
+            label = ""  # one legend entry for all runs
 
 
 @dataclass(frozen=True)
 class Line:
-    """Accuracies in percent at radii in pixel units, published or ours; ``spread`` is over seeds, if several."""
+    """Accuracies in percent at radii in [0, 1] pixel units. ``spread`` is the standard deviation over seeds."""
 
     label: str
     eps: Sequence[float]
@@ -57,25 +57,25 @@ class Line:
     spread: Sequence[float] | None = None
 
 
-def robustness(lines: Sequence[Line], *, title: str, norm: str = "Linf") -> Figure:
-    """Accuracy under an attack against its radius: published figures dashed, runs here solid, one colour a method.
+def robustness_curves(lines: Sequence[Line], *, title: str, norm: str = "Linf") -> Figure:
+    """Plot accuracy under an attack by its radius: published values dashed, ours solid, one color per method.
 
-    Radii of Linf are shown in grey levels, of which white has 255.
+    Linf radii are shown in units of 1/255.
     """
     figure, (axes,) = canvas(2.6)
     scale, unit = (255, "1/255") if norm == "Linf" else (1, norm)
-    colours = dict(zip(dict.fromkeys(line.label for line in lines), CYCLE * len(lines), strict=False))
+    colors = dict(zip(dict.fromkeys(line.label for line in lines), CYCLE * len(lines), strict=False))
     for line in lines:
         axes.errorbar(
             [scale * eps for eps in line.eps],
             line.accuracy,
             line.spread,
-            color=colours[line.label],
+            color=colors[line.label],
             ls="--" if line.published else "-",
             marker="o" if line.published else "D",
             ms=3,
             capsize=2,
-            label=f"{line.label} ({'published' if line.published else 'here'})",
+            label=f"{line.label} ({'published' if line.published else 'ours'})",
         )
     axes.set(title=title, xlabel=f"radius of the attack ({unit})", ylabel="accuracy (%)")
     axes.set_ylim(bottom=0)

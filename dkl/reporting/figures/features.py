@@ -1,4 +1,4 @@
-"""Figure 3: features of natural and adversarial images of two models as t-SNE points, and how their margins differ."""
+"""Figure 3: t-SNE of the features of natural and adversarial images, and the difference of two models' margins."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from dkl.reporting.figures.labels import AROUND, MIDDLE, place
+from dkl.reporting.figures.label_placement import CENTER, SIDES, place_labels
 from dkl.reporting.figures.pictures import Pictures
 from dkl.reporting.figures.style import BLUE, CYCLE, ORANGE, canvas
 
@@ -15,7 +15,7 @@ Values = NDArray[np.floating]
 
 
 def embedding(pictures: Pictures, *, title: str) -> Figure:
-    """Points of natural images (dots) and adversarial ones (crosses), coloured by class, its number at their middle."""
+    """Plot natural images as dots and adversarial ones as crosses, colored by class, with its number at the median."""
     figure, (axes,) = canvas(3.1)
     labels = pictures["point_labels"]
     natural, adversarial = pictures["natural_points"], pictures["adversarial_points"]
@@ -34,19 +34,19 @@ def embedding(pictures: Pictures, *, title: str) -> Figure:
     axes.scatter([], [], s=14, c="0.35", marker="x", linewidths=0.8, label=f"adversarial ({pictures.attack})")
     figure.legend(loc="outside lower center", ncols=2, handletextpad=0.2)
     outline = [withStroke(linewidth=2, foreground="white")]
-    place(figure, axes, names, sides=(MIDDLE, *AROUND), fontsize=7, fontweight="bold", path_effects=outline)
+    place_labels(figure, axes, names, sides=(CENTER, *SIDES), fontsize=7, fontweight="bold", path_effects=outline)
     return figure
 
 
 def class_means(values: Values, labels: NDArray[np.integer]) -> Values:
-    """The mean of ``values[N]`` over each class that occurs in ``labels[N]``, in the order of their numbers."""
+    """Return the mean of ``values[N]`` per class in ``labels[N]``, in the order of class numbers."""
     return np.array([values[labels == label].mean() for label in np.unique(labels)])
 
 
 def margin_differences(first: Pictures, second: Pictures, *, title: str) -> Figure:
-    """Mean margin of every class, ``first`` minus ``second``: natural images as bars, adversarial ones as dots.
+    """Plot the mean margin per class, ``first`` minus ``second``: natural images as bars, adversarial ones as dots.
 
-    Classes are sorted by the natural difference. Above zero ``first`` is farther from its decision boundary.
+    Classes are sorted by the natural difference. Above zero, ``first`` is farther from its decision boundary.
     """
     figure, (axes,) = canvas(2.4)
     natural, adversarial = (

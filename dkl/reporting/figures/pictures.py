@@ -1,4 +1,4 @@
-"""Pictures collected of one model, read back from ``<results>/figures/data/<id>.npz``."""
+"""The arrays that figures of one model need, read from ``<results>/figures/data/<id>.npz``."""
 
 import json
 import zipfile
@@ -19,7 +19,7 @@ ARRAYS = frozenset(
         *("image_labels", "image_natural", "image_adversarial", "natural_images", "adversarial_images"),
     )
 )
-"""What a file holds beside ``about``."""
+"""Arrays in a file, beside ``about``."""
 
 ABOUT = frozenset(
     (
@@ -27,12 +27,12 @@ ABOUT = frozenset(
         *("attacks", "norm", "eps", "eps_text", "n"),
     )
 )
-"""What drawing asks of ``about``."""
+"""Keys that ``about`` must have."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The arrays of one model, by name as in the file, and ``about``: whose they are, as a record says it."""
+    """The arrays of one model by name, and ``about``: the fields of its record."""
 
     about: dict[str, Any]
     arrays: dict[str, NDArray[Any]]
@@ -42,7 +42,7 @@ class Pictures:
 
     @property
     def budget(self) -> str:
-        """That of the run."""
+        """The budget of the run."""
         return str(self.about["budget"])
 
     @property
@@ -51,15 +51,15 @@ class Pictures:
         return f"{self.about['attacks'][0].upper()}, {self.about['eps_text']}"
 
     @property
-    def compared(self) -> tuple[Any, ...]:
-        """What two models share where their pictures are compared: seed, images, attack and kind of weights."""
+    def conditions(self) -> tuple[Any, ...]:
+        """What two models must share to be compared: seed, images, attack and kind of weights."""
         about = self.about
         keys = ("budget", "seed", "n", "data_sha256", "norm", "eps", "attacks")
         return *(str(about[key]) for key in keys), about["weights"].partition(" ")[0]
 
 
 def read(path: Path) -> Pictures:
-    """The pictures in ``path``. Raises UserError that names the file where it is broken."""
+    """Read the pictures in ``path``. Raises UserError with the file's name if it is broken."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
@@ -68,11 +68,11 @@ def read(path: Path) -> Pictures:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         return Pictures(about, arrays)
     except (EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} holds no pictures ({error}): delete it, and collect them again") from None
+        raise UserError(f"{path} is not a file of pictures ({error}): delete it and collect them again") from None
 
 
 def read_all(folder: Path) -> tuple[list[Pictures], list[str]]:
-    """All pictures in ``folder``, sorted by name, and one message for each file that is broken."""
+    """Read all pictures in ``folder``, sorted by name. Returns them and one message per broken file."""
     found: list[Pictures] = []
     problems: list[str] = []
     for path in sorted(folder.glob("*.npz")):

@@ -1,7 +1,7 @@
-"""How every figure looks: column width, fonts of at least seven points, colours that the colour-blind tell apart.
+"""The look of all figures: column width, fonts of at least seven points, and colors safe for color-blind readers.
 
-Figures are matplotlib ``Figure`` objects, made and written without pyplot and inside a style of their own, so that no
-global setting changes. The same drawing gives the same bytes.
+Figures are matplotlib ``Figure`` objects without pyplot, drawn inside a local style, so that global settings stay as
+they are. The same drawing gives the same bytes.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from dkl.files import write_atomically
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
     *("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
 )
-"""Okabe and Ito's colours."""
+"""The palette of Okabe and Ito."""
 
 CYCLE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
-"""In the order they are used; yellow is too pale on white."""
+"""Colors in the order of their use. Yellow is left out: it is too pale on white."""
 
 WIDTH = 3.3
-"""A column of a two-column paper, in inches."""
+"""Width of a column of a two-column paper, in inches."""
 
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -44,22 +44,22 @@ STYLE: dict[str, Any] = {
 }
 
 FORMATS: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
-"""Endings, and the metadata that would differ from one day or version to the next."""
+"""File extensions, and the metadata to remove because it changes from day to day or version to version."""
 
 
 def canvas(height: float, rows: int = 1, columns: int = 1, **kwargs: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of column width and ``height`` inches, and its axes row by row."""
+    """Create a figure of column width and ``height`` inches. Returns it and its axes row by row."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False, **kwargs).flat)
 
 
 def save(draw: Callable[[], Figure], stem: Path) -> list[Path]:
-    """Write what ``draw`` draws as ``<stem>.png`` and ``<stem>.svg``, atomically; returns both paths."""
+    """Write the figure that ``draw`` returns as ``<stem>.png`` and ``<stem>.svg``, atomically. Returns both paths."""
     written = []
     with rc_context(STYLE):
         figure = draw()
-        for ending, metadata in FORMATS.items():
-            path = stem.with_name(f"{stem.name}.{ending}")
-            write_atomically(path, lambda file: figure.savefig(file, format=ending, dpi=300, metadata=metadata))  # noqa: B023
+        for extension, metadata in FORMATS.items():
+            path = stem.with_name(f"{stem.name}.{extension}")
+            write_atomically(path, lambda file: figure.savefig(file, format=extension, dpi=300, metadata=metadata))  # noqa: B023
             written.append(path)
     return written

@@ -1,1 +1,1 @@
-"""Tables of text as Markdown, CSV, LaTeX and HTML."""
+"""A table of text, written as Markdown, CSV, LaTeX or HTML."""

@@ -1,4 +1,4 @@
-"""The results page: one self-contained ``index.html`` of boards, the paper's tables, figures and every run."""
+"""Writes the results page: one self-contained ``index.html`` of boards, paper tables, figures and runs."""
 
 from dkl.reporting.site.write import write_site
 

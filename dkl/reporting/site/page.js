@@ -1,5 +1,5 @@
-// The address says what is shown: #PLACE?sort=COLUMN&order=descending&filter=WORDS&budget=NAME. A place is a page, a
-// board or figure in one, or run/ID. Everything else follows from it, so that links, back and forward work from a file.
+// The address holds the whole state: #PLACE?sort=COLUMN&order=descending&filter=WORDS&budget=NAME. A place is the id of
+// a page, board or figure, or run/ID. Links, back and forward therefore also work when the page is opened from a file.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = id => document.getElementById(id), records = new Map(data.records.map(record => [record.id, record]));
@@ -11,7 +11,7 @@ const sorts = new Map([...document.querySelectorAll(".page table")].map(table =>
     query.set("order", direction);
     go(table.closest("article").id || table.closest(".page").id, query);
   })]));
-let follow = true;  // whether to scroll to the next address: a link leads there, not a sort or a step back
+let follow = true;  // scroll to the next address: after a click on a link, not after sorting or going back
 
 const maker = space => (tag, attributes, ...children) => {
   const node = document.createElementNS(space, tag);
@@ -79,7 +79,7 @@ function choose(page, query) {
 // The view of one record.
 function run(id) {
   const record = records.get(id);
-  if (!record) return [h("h2", { tabindex: -1 }, "No such run"), h("p", {}, `There is no record ${id} here.`)];
+  if (!record) return [h("h2", { tabindex: -1 }, "Run not found"), h("p", {}, `This page has no record ${id}.`)];
   const { training, curves } = data.runs[record.run];
   const others = data.records.filter(other => other.row === record.row && other !== record);
   const links = others.map(other => h("li", {}, h("a", { href: `#run/${encodeURIComponent(other.id)}` }, other.label)));
@@ -100,7 +100,7 @@ function run(id) {
 const list = pairs => h("dl", {}, ...pairs.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
 
 const fold = (title, pairs, open = {}) => h("details", { class: "plain", ...open }, h("summary", {}, title),
-  pairs.length ? list(pairs) : h("p", {}, "None is kept: these weights were trained elsewhere."));
+  pairs.length ? list(pairs) : h("p", {}, "Not available: these weights were trained elsewhere."));
 
 function* leaves(value, path = "") {
   const inner = value !== null && typeof value === "object" && !Array.isArray(value);
@@ -124,12 +124,12 @@ const bar = (percent, [low, high]) => s("svg", { class: "bar", viewBox: "0 0 100
   s("rect", { width: 100, height: 10, class: "track" }), s("rect", { width: percent, height: 10, class: "value" }),
   s("path", { d: `M${low} 5H${high}M${low} 2.5V7.5M${high} 2.5V7.5`, class: "whisker" }));
 
-// One chart of all accuracies, and one of each other metric.
+// One chart of all accuracies, and one per other metric.
 function charts(curves) {
   const { epoch, ...metrics } = curves;
   const names = Object.keys(metrics).filter(name => metrics[name].some(value => value !== null));
-  if (!names.length) return [h("p", {}, "None are kept beside this record.")];
-  const series = (name, scale = 1) => ({ name, colour: "#CC79A7", ...data.metrics[name],
+  if (!names.length) return [h("p", {}, "No curves were saved with this record.")];
+  const series = (name, scale = 1) => ({ name, color: "#CC79A7", ...data.metrics[name],
     points: metrics[name].flatMap((value, i) => value === null ? [] : [[epoch[i], scale * value]]) });
   const drawn = names.filter(name => name in data.metrics), others = names.filter(name => !(name in data.metrics));
   const rest = others.sort((a, b) => (b === "loss") - (a === "loss"));
@@ -154,14 +154,14 @@ function chart(title, series) {
   const x = value => 48 + 420 * (value - across[0]) / (across.at(-1) - across[0]);
   const y = value => 190 - 180 * (value - up[0]) / (up.at(-1) - up[0]);
   const text = (value, attributes) => s("text", attributes, String(value));
-  const lines = series.map(({ name, colour, dashed, points }) => s("g", { stroke: colour, fill: colour },
+  const lines = series.map(({ name, color, dashed, points }) => s("g", { stroke: color, fill: color },
     s("polyline", { points: points.map(p => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join(" "), fill: "none",
       ...dash(dashed) }),
     ...points.map(([epoch, value]) => s("circle", { cx: x(epoch), cy: y(value), r: 3 },
       s("title", {}, `${name}, epoch ${epoch}: ${Number(value.toPrecision(5))}`)))));
-  const key = series.map(({ name, colour, dashed }) => h("li", {},
+  const key = series.map(({ name, color, dashed }) => h("li", {},
     s("svg", { viewBox: "0 0 24 8", "aria-hidden": true },
-      s("path", { d: "M0 4H24", stroke: colour, ...dash(dashed) })), name));
+      s("path", { d: "M0 4H24", stroke: color, ...dash(dashed) })), name));
   return h("figure", {}, h("figcaption", {}, title),
     s("svg", { viewBox: "0 0 480 226", role: "img", "aria-label": `${title} by epoch` },
       ...up.map(value => s("path", { class: "grid", d: `M48 ${y(value)}H468` })),

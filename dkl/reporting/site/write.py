@@ -1,132 +1,115 @@
-"""Writes the page: boards and lists as HTML that reads without a script, runs as values for ``page.js`` to lay out."""
+"""Writes the results page: prepares its values and fills in ``index.html.j2``.
+
+Boards and lists are HTML and can be read without a script. Runs are JSON, which ``page.js`` turns into views.
+"""
 
 import base64
-import html
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
-from importlib.resources import files
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from string import Template
+from typing import Any
 from urllib.parse import quote
 
 from dkl.files import write_text
 from dkl.manifests import Manifest
 from dkl.records import BUDGETS, Record
-from dkl.reporting.boards.base import NONE, Board, marked
+from dkl.reporting.boards.board import Board
 from dkl.reporting.boards.notes import BUDGET_NOTES
-from dkl.reporting.boards.paper import blank
-from dkl.reporting.boards.paper_board import PaperBoard
-from dkl.reporting.formats.page import page
-from dkl.reporting.formats.table import TextTable, html_table
-from dkl.reporting.grouping import age, group, weights
-from dkl.reporting.names import attacks_label, display_architecture
-from dkl.reporting.site.content import content, to_json
-from dkl.reporting.statistics.estimates import percent
+from dkl.reporting.boards.paper import PaperBoard, published_board
+from dkl.reporting.formats.html import render
+from dkl.reporting.formats.text_table import TextTable
+from dkl.reporting.grouping import created_at, group
+from dkl.reporting.site.runs import runs_data, runs_table
 
-Link = Callable[[str, Sequence[str]], str]
-
-TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
+MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 KINDS = {
-    "radii": "Accuracy against the radius of the attack",
-    "classes": "Accuracy of every class",
-    "images": "Images, and what the attack makes of them",
+    "radii": "Accuracy by radius of the attack",
+    "classes": "Accuracy per class",
+    "images": "Images, and their adversarial versions",
 }
-"""Figures of runs by the first word of their names. ``curves`` are drawn in the view of each run instead."""
+"""Captions of figures of runs, by the first word of their file names. ``curves`` are drawn by the script instead."""
+
+
+@dataclass(frozen=True)
+class Article:
+    """A table with an anchor: its id, budget (empty if it has none), and per row the address of its run, or None."""
+
+    name: str
+    budget: str
+    table: TextTable
+    links: list[str | None]
 
 
 def write_site(
     results: Path,
     records: Sequence[Record],
-    boards: Sequence[Board],
+    boards: Sequence[Board[Any]],
     figures: Sequence[Path],
     problems: Sequence[str],
     manifests: Sequence[Manifest],
 ) -> Path:
     """Write ``<results>/index.html`` and return its path.
 
-    Of ``manifests``, tables without a board among ``boards`` show the paper's figures alone. ``figures`` are
-    ``.png`` and ``.svg``; of two with the same name the smaller file is embedded. ``problems`` are named at the top,
-    and so are broken curves beside the records in ``<results>/records``.
+    Tables among ``manifests`` without a board among ``boards`` show the published values only. ``figures`` are
+    ``.png`` and ``.svg`` files; of two with the same name the smaller one is embedded. ``problems`` are listed at the
+    top, together with broken curves next to the records in ``<results>/records``.
     """
-    values, broken = content(records, results / "records")
-    link = partial(_link, {record.id for record in records})
-    parts = {
-        "budgets": "".join(_budgets(records)),
-        "choices": "".join(f"<option>{budget}</option>" for budget in BUDGETS),
-        "problems": _problems([problem.replace(f"{results}/", "") for problem in (*problems, *broken)]),
-        "leaderboards": "".join(_article(board, link) for board in boards if not isinstance(board, PaperBoard)),
-        "tables": _tables(manifests, [board for board in boards if isinstance(board, PaperBoard)], link),
-        "figures": "".join(_figures(figures, manifests)) or "<p>There are none yet.</p>",
-        "runs": html_table(_runs(sorted(records, key=age, reverse=True)), link),
-        "data": to_json(values),
-    }
-    body, script, style = (
-        files(__package__).joinpath(name).read_text("utf-8") for name in ("body.html", "page.js", "page.css")
+    data, broken = runs_data(records, results / "records")
+    ids = {record.id for record in records}
+    by_budget = group(records, lambda record: record.budget)
+    paper_boards = [board for board in boards if isinstance(board, PaperBoard)]
+    page = render(
+        "site/index.html.j2",
+        budgets=[
+            {"name": name, "meaning": BUDGET_NOTES[name], "count": len(by_budget.get(name, []))} for name in BUDGETS
+        ],
+        problems=[problem.replace(f"{results}/", "") for problem in (*problems, *broken)],
+        leaderboards=[_article(board, ids) for board in boards if not isinstance(board, PaperBoard)],
+        tables=list(_paper_tables(manifests, paper_boards, ids)),
+        figures=list(_figures(figures, manifests)),
+        runs=Article("", "", *_linked(runs_table(sorted(records, key=created_at, reverse=True)), ids)),
+        data=data,
     )
     path = results / "index.html"
-    write_text(path, page(title="dkl: results", body=Template(body).substitute(parts), script=script, style=style))
+    write_text(path, page)
     return path
 
 
-def _link(known: Collection[str], method: str, records: Sequence[str]) -> str:
-    """The cell of a method, a link to the first of its records that is among the ``known``."""
-    name = html.escape(method)
-    first = next((record for record in records if record in known), None)
-    return name if first is None else f'<a href="#run/{quote(first, safe="")}">{name}</a>'
+def _article(board: Board[Any], ids: set[str]) -> Article:
+    return Article(board.name, board.budget or "", *_linked(board.table(), ids))
 
 
-def _budgets(records: Sequence[Record]) -> Iterator[str]:
-    """What each budget is worth, and how many evaluations are of it."""
-    counts = group(records, lambda record: record.budget)
-    for budget in BUDGETS:
-        count = len(counts.get(budget, []))
-        yield f"<dt>{budget}</dt><dd>{BUDGET_NOTES[budget]} ({count} evaluation{'' if count == 1 else 's'})</dd>\n"
+def _linked(table: TextTable, ids: set[str]) -> tuple[TextTable, list[str | None]]:
+    """Return the table and the address of each row's run: that of its first record among ``ids``."""
+    records = (next((record for record in row if record in ids), None) for row in table.records)
+    return table, [None if record is None else f"#run/{quote(record, safe='')}" for record in records]
 
 
-def _problems(problems: Sequence[str]) -> str:
-    """What is left out of the page, in a list; nothing where nothing is."""
-    items = "".join(f"<li>{html.escape(problem)}</li>\n" for problem in problems)
-    return items and f'<section class="problems">\n<h3>Left out</h3>\n<ul>\n{items}</ul>\n</section>\n'
-
-
-def _article(board: Board, link: Link) -> str:
-    table, name = board.table(), html.escape(board.name)
-    return (
-        f'<article id="{name}" data-budget="{board.budget or ""}">\n'
-        f'<h3><a href="#{name}">{html.escape(table.title)}</a></h3>\n{html_table(table, link)}\n</article>\n'
-    )
-
-
-def _tables(manifests: Sequence[Manifest], boards: Sequence[PaperBoard], link: Link) -> str:
-    """A list of the paper's tables, and then each at every budget there is, or the paper's figures alone."""
+def _paper_tables(
+    manifests: Sequence[Manifest], boards: Sequence[PaperBoard], ids: set[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield the paper's tables in order, each with its boards or, if it has none, with its published values."""
     own = group(boards, lambda board: board.manifest.name)
-    items, articles = [], []
     tables = [manifest for manifest in manifests if manifest.kind == "table"]
-    for manifest in sorted(tables, key=lambda found: found.number or 0):
-        here = own.get(manifest.name, [])
-        budgets = ", ".join(str(board.budget) for board in here)
-        which = f"runs of budget {budgets}" if here else "figures of the paper alone"
-        items.append(f'<li><a href="#{manifest.name}">{html.escape(manifest.title)}</a> <small>{which}</small></li>\n')
-        shown = "".join(_article(board, link) for board in here or [blank(manifest)])
-        articles.append(f'<div id="{manifest.name}">\n{shown}</div>\n' if here else shown)
-    return f'<ul class="index">\n{"".join(items)}</ul>\n{"".join(articles)}'
+    for manifest in sorted(tables, key=lambda table: table.number or 0):
+        articles = [_article(board, ids) for board in own.get(manifest.name, [])]
+        published = None if articles else _article(published_board(manifest), ids)
+        yield {"name": manifest.name, "title": manifest.title, "boards": articles, "published": published}
 
 
-def _figures(paths: Sequence[Path], manifests: Sequence[Manifest]) -> Iterator[str]:
+def _figures(paths: Sequence[Path], manifests: Sequence[Manifest]) -> Iterator[dict[str, str]]:
     for stem, same in group(paths, lambda path: path.stem).items():
-        if stem.startswith("curves-"):
-            continue
-        smallest = min(same, key=lambda path: path.stat().st_size)
-        image = f"data:{TYPES[smallest.suffix]};base64,{base64.b64encode(smallest.read_bytes()).decode()}"
-        name, caption = html.escape(stem), html.escape(_caption(stem, manifests))
-        inside = f'<img src="{image}" alt="{caption}">\n<figcaption>{caption}</figcaption>'
-        yield f'<figure id="{name}">\n{inside}\n</figure>\n'
+        if not stem.startswith("curves-"):
+            smallest = min(same, key=lambda path: path.stat().st_size)
+            content = base64.b64encode(smallest.read_bytes()).decode()
+            source = f"data:{MEDIA_TYPES[smallest.suffix]};base64,{content}"
+            yield {"name": stem, "source": source, "caption": _caption(stem, manifests)}
 
 
 def _caption(stem: str, manifests: Sequence[Manifest]) -> str:
-    """What the figure ``stem`` shows, and of which budget: one of the paper's that names none is of budget paper."""
+    """Say what the figure ``stem`` shows, and at which budget. A figure of the paper without one has budget paper."""
     kind, _, rest = stem.partition("-")
     of_paper = re.match(r"(?:figure|table)-\d+", stem)
     manifest = next((found for found in manifests if of_paper and found.name == of_paper[0]), None)
@@ -134,39 +117,9 @@ def _caption(stem: str, manifests: Sequence[Manifest]) -> str:
         return f"{KINDS.get(kind, kind)}: {rest}."
     ours = next((budget for budget in BUDGETS if stem.endswith(f"-{budget}")), None)
     if ours is not None:
-        worth = f"Budget {ours}: {BUDGET_NOTES[ours]}."
+        source = f"Budget {ours}: {BUDGET_NOTES[ours]}."
     elif manifest.figure.get("draw") == "features":
-        worth = f"Budget paper: {BUDGET_NOTES['paper']}."
+        source = f"Budget paper: {BUDGET_NOTES['paper']}."
     else:
-        worth = "Published figures, and runs here of budget paper where there are any."
-    return f"{manifest.title}. {manifest.caption} {worth}"
-
-
-def _percent(record: Record, fraction: float | None) -> str:
-    """An accuracy in a list of runs, where one of budget smoke is no result."""
-    return NONE if fraction is None or record.budget == "smoke" else percent(fraction)
-
-
-def _runs(records: Sequence[Record]) -> TextTable:
-    """One row an evaluation."""
-    columns: dict[str, Callable[[Record], str]] = {
-        "Method": lambda r: marked(r.method, r.additional_data, bool(r.synthetic)),
-        "Data set": lambda r: r.dataset,
-        "Architecture": lambda r: display_architecture(r.architecture),
-        "Budget": lambda r: r.budget,
-        "Seed": lambda r: NONE if r.seed is None else str(r.seed),
-        "Clean (%)": lambda r: _percent(r, r.clean),
-        "Robust (%)": lambda r: _percent(r, r.robust),
-        "Radius": lambda r: NONE if r.accuracy_only else f"{r.norm} {r.eps_text}",
-        "n": lambda r: str(r.n),
-        "Weights": weights,
-        "Evaluated": lambda r: r.created[:10],
-        "Attacks": lambda r: NONE if r.accuracy_only else attacks_label(r),
-    }
-    return TextTable(
-        title="Runs",
-        header=tuple(columns),
-        rows=tuple(tuple(cell(record) for cell in columns.values()) for record in records),
-        alignments="llllrrrlrlll",
-        records=tuple((record.id,) for record in records),
-    )
+        source = "Published values, and our runs of budget paper if there are any."
+    return f"{manifest.title}. {manifest.caption} {source}"

@@ -1,1 +1,1 @@
-"""Means over seeds, intervals and paired comparisons."""
+"""Means over seeds, confidence intervals, and paired comparisons of two rows."""

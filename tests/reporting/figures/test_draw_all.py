@@ -122,5 +122,5 @@ def test_a_file_that_holds_no_pictures_is_named(tmp_path: Path, spoil: Any) -> N
     path = store(make_pictures(), tmp_path)
     assert set(read(path).arrays) == set(make_pictures().arrays)
     spoil(path)
-    with pytest.raises(UserError, match=f"{path.name} holds no pictures"):
+    with pytest.raises(UserError, match=f"{path.name} is not a file of pictures"):
         read(path)

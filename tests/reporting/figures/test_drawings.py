@@ -16,10 +16,10 @@ from dkl.config import compose_config, hashed, shipped
 from dkl.manifests import load
 from dkl.records import Record
 from dkl.reporting.boards.paper import paper_boards
-from dkl.reporting.figures import rows
-from dkl.reporting.figures.curves import robustness, training
+from dkl.reporting.figures import series
+from dkl.reporting.figures.curves import robustness_curves, training_curves
 from dkl.reporting.figures.features import embedding, margin_differences
-from dkl.reporting.figures.model import class_accuracies, strip
+from dkl.reporting.figures.model import class_accuracies, image_strip
 from dkl.reporting.figures.style import STYLE, WIDTH
 from dkl.reporting.figures.tradeoff import Point, tradeoff
 from tests.reporting.factories import make_record
@@ -34,24 +34,24 @@ EPOCHS = [{"epoch": e, "loss": 3 / e, "natural_accuracy": e / 9, "test_accuracy"
 
 
 def _figure_2(own: list[Point] | None = None) -> Figure:
-    points = rows.published_points(load("table-02"), "clean", "autoattack", "Augmentation")
+    points = series.published_points(load("table-02"), "clean", "autoattack", "Augmentation")
     return styled(tradeoff, [*points, *(own or [])], title="Figure 2", x="Clean accuracy", y="AutoAttack")
 
 
 def _radii() -> Figure:
-    return styled(robustness, rows.published_lines(load("table-10")), title="Table 10")
+    return styled(robustness_curves, series.published_lines(load("table-10")), title="Table 10")
 
 
 KINDS = {
     "tradeoff": _figure_2,
     "radii": _radii,
-    "curves": lambda: styled(training, [EPOCHS, EPOCHS[:5]], title="Curves"),
+    "curves": lambda: styled(training_curves, [EPOCHS, EPOCHS[:5]], title="Curves"),
     "features": lambda: styled(embedding, FIRST, title="Features"),
     "margins": lambda: styled(margin_differences, FIRST, SECOND, title="Margins"),
     "classes": lambda: styled(class_accuracies, FIRST, title="Classes"),
     "few classes": lambda: styled(class_accuracies, make_pictures(2), title="Classes"),
-    "images": lambda: styled(strip, FIRST, title="Images"),
-    "grey images": lambda: styled(strip, make_pictures(3, channels=1), title="Images"),
+    "images": lambda: styled(image_strip, FIRST, title="Images"),
+    "grey images": lambda: styled(image_strip, make_pictures(3, channels=1), title="Images"),
 }
 
 
@@ -68,16 +68,16 @@ def test_text_is_at_least_seven_points_and_nothing_is_cut_off(kind: str) -> None
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "images" not in kind])
-def test_colours_are_okabe_and_itos(kind: str) -> None:
+def test_colors_are_okabe_and_itos(kind: str) -> None:
     drawn = set()
     for axes in KINDS[kind]().axes:
         drawn |= {to_rgb(line.get_color()) for line in axes.lines}
         drawn |= {to_rgb(patch.get_facecolor()) for patch in axes.patches}
         for points in axes.collections:
-            drawn |= {to_rgb(colour) for colour in (*points.get_facecolor(), *points.get_edgecolor()) if colour[3]}
-    coloured = {tuple(round(255 * part) for part in colour) for colour in drawn if len(set(colour)) > 1}
-    assert coloured
-    assert coloured <= OKABE_ITO
+            drawn |= {to_rgb(color) for color in (*points.get_facecolor(), *points.get_edgecolor()) if color[3]}
+    colored = {tuple(round(255 * part) for part in color) for color in drawn if len(set(color)) > 1}
+    assert colored
+    assert colored <= OKABE_ITO
 
 
 def test_figure_2_shows_the_figures_of_its_table() -> None:
@@ -109,7 +109,7 @@ def test_own_points_of_figure_2_are_means_over_seeds() -> None:
     table = replace(table, rows=tuple(row for row in table.rows if row.name == "ikl-basic"))
     own = [_trained(seed, clean=clean, robust=robust) for seed, clean, robust in ((0, 0.6, 0.3), (1, 0.64, 0.31))]
     (board,) = paper_boards([table], own, lambda record: {})
-    (point,) = rows.measured_points(board, "clean", "autoattack", "Augmentation")
+    (point,) = series.measured_points(board, "clean", "autoattack", "Augmentation")
     assert (point.label, point.group, point.origin) == ("IKL-AT", "basic", "here")
     assert (point.x, point.y) == pytest.approx((62, 30.5))
     assert point.spread == pytest.approx((np.std([60, 64], ddof=1), np.std([30, 31], ddof=1)))
@@ -118,7 +118,7 @@ def test_own_points_of_figure_2_are_means_over_seeds() -> None:
 def test_lines_of_table_10_are_its_figures() -> None:
     table = OmegaConf.load(shipped("experiments") / "table-10.yaml")
     radii = (2, 4, 6, 8, 10, 12)
-    lines = rows.published_lines(load("table-10"))
+    lines = series.published_lines(load("table-10"))
     for line, row in zip(lines, table.rows, strict=True):
         assert line.label == row.label
         assert np.multiply(line.eps, 255) == pytest.approx(radii)
@@ -136,7 +136,7 @@ def test_own_lines_are_means_over_seeds_of_the_newest_evaluations_at_three_radii
     old = _at(2, 0.1, created="2024-01-01T00:00:00+00:00")
     records = [old, *(_at(eps, value, seed) for eps in (2, 4, 8) for seed, value in ((0, 0.5 / eps), (1, 0.7 / eps)))]
     records += [_at(eps, 0.3, method="at two radii") for eps in (2, 4)]
-    (line,) = rows.lines_of(records)
+    (line,) = series.record_lines(records)
     assert not line.published
     assert line.accuracy == pytest.approx([30, 15, 7.5])
     assert line.spread == pytest.approx([np.std([50 / eps, 70 / eps], ddof=1) for eps in (2, 4, 8)])
@@ -145,14 +145,14 @@ def test_own_lines_are_means_over_seeds_of_the_newest_evaluations_at_three_radii
 def test_rows_of_one_name_are_told_apart() -> None:
     weights = ("last epoch 30", "average at epoch 30")
     records = [_at(eps, 0.4, weights=kind) for kind in weights for eps in (2, 4, 8)]
-    labels = [line.label for line in rows.lines_of(records)]
+    labels = [line.label for line in series.record_lines(records)]
     assert len(set(labels)) == 2
     assert all(label.startswith("IKL-AT (") for label in labels)
 
 
 def test_curves_are_percent_by_epoch_and_a_run_need_not_measure_everything() -> None:
     run = [{"epoch": 1.0, "loss": 2.0}, {"epoch": 2.0, "loss": 1.5, "test_accuracy": 0.25}]
-    top, bottom = styled(training, [run], title="").axes
+    top, bottom = styled(training_curves, [run], title="").axes
     assert [line.get_xydata().tolist() for line in top.lines] == [[[2, 25]]]
     assert [line.get_xydata().tolist() for line in bottom.lines] == [[[1, 2], [2, 1.5]]]
     assert top.lines[0].get_marker() == "o", "one epoch is a dot, not an invisible line"
@@ -185,7 +185,7 @@ def test_a_class_is_accurate_under_attack_where_both_its_images_are_right() -> N
 def test_a_strip_shows_the_images_and_grey_where_they_agree() -> None:
     pictures = make_pictures(5)
     pictures["adversarial_images"][:, :, 0, 0] = pictures["natural_images"][:, :, 0, 0]
-    images = [np.asarray(axes.images[0].get_array()) for axes in styled(strip, pictures, title="").axes]
+    images = [np.asarray(axes.images[0].get_array()) for axes in styled(image_strip, pictures, title="").axes]
     assert np.array_equal(images[0], pictures["natural_images"][0].transpose(1, 2, 0))
     assert np.array_equal(images[3], pictures["adversarial_images"][0].transpose(1, 2, 0))
     assert np.array_equal(images[6][0, 0], [0.5, 0.5, 0.5])

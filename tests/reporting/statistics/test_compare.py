@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dkl.errors import UserError
 from dkl.reporting.statistics.compare import Comparison, compare
-from dkl.reporting.statistics.measured import Measured
+from dkl.reporting.statistics.measurements import Measurement
 from tests.reporting.factories import flags_of, make_record
 
 T_2, T_3 = 4.302652730, 3.182446305
@@ -21,12 +21,12 @@ T_2, T_3 = 4.302652730, 3.182446305
 Flags = NDArray[np.bool_]
 
 
-def run(name: str, images: Sequence[Flags], **about: Any) -> tuple[dict[int, Measured], dict[str, Flags]]:
+def run(name: str, images: Sequence[Flags], **about: Any) -> tuple[dict[int, Measurement], dict[str, Flags]]:
     """A row measured at seeds 0, 1, … on ``images``, one array of flags a seed, and those by record."""
     cells, right = {}, {}
     for seed, flags in enumerate(images):
         record = make_record(id=f"{name}{seed}", seed=seed, n=len(flags), **about)
-        cells[seed] = Measured(float(flags.mean()), (record,), (("clean", *record.attacks),))
+        cells[seed] = Measurement(float(flags.mean()), (record,), (("clean", *record.attacks),))
         right[record.id] = flags
     return cells, right
 
@@ -101,7 +101,7 @@ def test_without_flags_it_is_the_paired_t_test(quantile: float) -> None:
     differences = [0.01, 0.03, 0.02, 0.05][: 3 if quantile == T_2 else 4]
     one, other = (
         {
-            seed: Measured(0.3 + add * difference, (make_record(seed=seed),))
+            seed: Measurement(0.3 + add * difference, (make_record(seed=seed),))
             for seed, difference in enumerate(differences)
         }
         for add in (1, 0)
@@ -143,11 +143,11 @@ def test_only_seeds_on_the_same_images_are_paired() -> None:
     elsewhere, _ = run("other", [np.array([False, False])], data_sha256="e" * 64)
     with pytest.raises(UserError, match="same test images"):
         compare(one, elsewhere, flags_of(right | more))
-    with pytest.raises(UserError, match="no flags"):
+    with pytest.raises(UserError, match="no per-image flags"):
         compare(one, other, lambda record: {})
 
 
 def test_equal_differences_leave_nothing_to_judge_by() -> None:
-    one, other = ({seed: Measured(value, (make_record(seed=seed),)) for seed in (0, 1)} for value in (0.4, 0.3))
+    one, other = ({seed: Measurement(value, (make_record(seed=seed),)) for seed in (0, 1)} for value in (0.4, 0.3))
     with pytest.raises(UserError, match="no spread"):
         compare(one, other, lambda record: {})

@@ -6,7 +6,7 @@ import pytest
 
 from dkl.manifests import Column
 from dkl.records import Record
-from dkl.reporting.statistics.measured import measure
+from dkl.reporting.statistics.measurements import measure
 from tests.reporting.factories import make_record
 
 COLUMNS = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkl.reporting.statistics.estimates import Estimate, percent, student, wilson
+from dkl.reporting.statistics.seeds import SeedMean, percent, student, wilson
 
 
 def score_bound(fraction: float, n: int, outer: float) -> float:
@@ -53,15 +53,15 @@ def test_student_has_the_quantiles_of_printed_tables(seeds: int, quantile: float
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=9))
 def test_std_is_the_sample_one(values: list[float]) -> None:
-    estimate = Estimate.over(values)
+    estimate = SeedMean.over(values)
     assert estimate.mean == pytest.approx(statistics.fmean(values), abs=1e-12)
     assert estimate.std == pytest.approx(statistics.stdev(values), abs=1e-12)
 
 
 def test_one_seed_has_no_std() -> None:
-    assert Estimate.over([0.5]) == Estimate(0.5, None)
-    assert str(Estimate(0.5, None)) == "50.00"
-    assert str(Estimate(0.5, 0.0)) == "50.00 ± 0.00"
+    assert SeedMean.over([0.5]) == SeedMean(0.5, None)
+    assert str(SeedMean(0.5, None)) == "50.00"
+    assert str(SeedMean(0.5, 0.0)) == "50.00 ± 0.00"
 
 
 @given(st.integers(0, 10_000))

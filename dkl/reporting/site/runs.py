@@ -1,32 +1,63 @@
-"""What the page's script shows of every record: plain values, written once, that ``page.js`` lays out.
-
-Configuration and curves are those of a run; records of one run share them.
-"""
+"""The runs on the results page: a table of all evaluations, and the values that ``page.js`` shows of each."""
 
 import dataclasses
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from dkl.errors import UserError
 from dkl.files import digest
 from dkl.records import SHOTS, Curves, Record, load_curves
-from dkl.reporting.boards.base import interval_cell
+from dkl.reporting.boards.cells import NONE, interval_cell, method_cell
 from dkl.reporting.boards.notes import BUDGET_NOTES
 from dkl.reporting.figures.curves import ACCURACIES
+from dkl.reporting.formats.text_table import TextTable
+from dkl.reporting.grouping import weights_kind
 from dkl.reporting.names import attacks_label, display_architecture, teacher
-from dkl.reporting.statistics.estimates import wilson
+from dkl.reporting.statistics.seeds import percent, wilson
 
 _SHOWN = ("clean", "robust", "per_attack", "top5", "shots", "best", "best_epoch", "training", "warnings")
-"""Fields that have a place of their own; all others are provenance."""
+"""Record fields that are shown elsewhere. All others are listed as provenance."""
 
 Accuracy = dict[str, Any]
-"""``name``, ``percent``; where they are known ``interval`` (two numbers, percent), ``text`` of it, and ``seconds``."""
+"""``name`` and ``percent``; if known, ``interval`` (two numbers, percent), its ``text``, and ``seconds``."""
 
 
-def content(records: Sequence[Record], folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """The records, and the curves beside them in ``folder``, as JSON values; and one message for each broken file."""
+def runs_table(records: Sequence[Record]) -> TextTable:
+    """Return a table with one row per evaluation."""
+    columns: dict[str, Callable[[Record], str]] = {
+        "Method": lambda r: method_cell(r.method, additional_data=r.additional_data, synthetic=bool(r.synthetic)),
+        "Dataset": lambda r: r.dataset,
+        "Architecture": lambda r: display_architecture(r.architecture),
+        "Budget": lambda r: r.budget,
+        "Seed": lambda r: NONE if r.seed is None else str(r.seed),
+        "Clean (%)": lambda r: _percent(r, r.clean),
+        "Robust (%)": lambda r: _percent(r, r.robust),
+        "Radius": lambda r: NONE if r.accuracy_only else f"{r.norm} {r.eps_text}",
+        "n": lambda r: str(r.n),
+        "Weights": weights_kind,
+        "Evaluated": lambda r: r.created[:10],
+        "Attacks": lambda r: NONE if r.accuracy_only else attacks_label(r),
+    }
+    return TextTable(
+        title="Runs",
+        header=tuple(columns),
+        rows=tuple(tuple(cell(record) for cell in columns.values()) for record in records),
+        alignments="llllrrrlrlll",
+        records=tuple((record.id,) for record in records),
+    )
+
+
+def _percent(record: Record, fraction: float | None) -> str:
+    """Return an accuracy in percent. Budget smoke has none: it is no result."""
+    return NONE if fraction is None or record.budget == "smoke" else percent(fraction)
+
+
+def runs_data(records: Sequence[Record], folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the records, and the curves next to them in ``folder``, as JSON values; and one message per broken file.
+
+    Records of one run share its configuration and curves.
+    """
     runs: dict[str, Any] = {}
     shown: list[dict[str, Any]] = []
     problems: list[str] = []
@@ -41,29 +72,23 @@ def content(records: Sequence[Record], folder: Path) -> tuple[dict[str, Any], li
         runs[key] = run
         shown.append({**_record(record), "run": key})
     metrics = {
-        key: {"name": name, "colour": colour, "dashed": line == "--"}
-        for key, (name, colour, line) in ACCURACIES.items()
+        key: {"name": name, "color": color, "dashed": line == "--"} for key, (name, color, line) in ACCURACIES.items()
     }
     return {"records": shown, "runs": runs, "metrics": metrics}, problems
-
-
-def to_json(value: Any) -> str:
-    """JSON that stands inside a script element, whatever its text says."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _record(record: Record) -> dict[str, Any]:
     attacked = "" if record.accuracy_only else f"{attacks_label(record)} at {record.norm} {record.eps_text}, "
     seed = "trained elsewhere" if record.seed is None else f"seed {record.seed}"
     facts = {
-        "Data set": record.dataset,
+        "Dataset": record.dataset,
         "Architecture": display_architecture(record.architecture),
         "Teacher": teacher(record),
         "Seed": "unknown, trained elsewhere" if record.seed is None else str(record.seed),
         "Weights": record.weights,
         "Attacks": None if record.accuracy_only else attacks_label(record),
         "Radius": None if record.accuracy_only else f"{record.norm}, {record.eps_text}",
-        "Test images": f"{record.n}{', a part of those of the run' if record.partial else ''}",
+        "Test images": f"{record.n}{', a part of the test set' if record.partial else ''}",
         "Synthetic images": record.synthetic,
         "Additional data": "yes" if record.additional_data else None,
     }
@@ -82,15 +107,16 @@ def _record(record: Record) -> dict[str, Any]:
 
 
 def _accuracies(record: Record) -> Iterator[Accuracy]:
-    """Every accuracy in percent; Wilson's 95 % interval where it is a share of the n images."""
-    yield _share("Clean", record.clean, record.n)
+    """Yield every accuracy, with Wilson's 95 % interval if it is a fraction of the n images."""
+    yield _image_fraction("Clean", record.clean, record.n)
     if record.top5 is not None:
-        yield _share("Clean, top-5", record.top5, record.n)
+        yield _image_fraction("Clean, top-5", record.top5, record.n)
     for attack in record.attacks:
-        found = record.per_attack[attack]
-        yield {**_share(f"Left after {attack}", found.robust, record.n), "seconds": round(found.seconds, 1)}
+        result = record.per_attack[attack]
+        accuracy = _image_fraction(f"Robust after {attack}", result.robust, record.n)
+        yield {**accuracy, "seconds": round(result.seconds, 1)}
     if record.robust is not None:
-        yield _share("Robust: left after all", record.robust, record.n)
+        yield _image_fraction("Robust after all attacks", record.robust, record.n)
     for name in SHOTS:
         if name in (record.shots or {}):
             yield {"name": f"Mean of classes with {name} training images", "percent": 100 * (record.shots or {})[name]}
@@ -98,17 +124,18 @@ def _accuracies(record: Record) -> Iterator[Accuracy]:
         yield {"name": f"Best epoch ({record.best_epoch}), chosen on the test set", "percent": 100 * record.best}
 
 
-def _share(name: str, fraction: float, n: int) -> Accuracy:
+def _image_fraction(name: str, fraction: float, n: int) -> Accuracy:
     interval = wilson(fraction, n)
     bounds = [round(100 * bound, 2) for bound in interval]
     return {"name": name, "percent": 100 * fraction, "interval": bounds, "text": interval_cell(interval)}
 
 
 def _columns(curves: Curves) -> dict[str, list[float | None]]:
-    """The curves by metric, five significant digits; None where an epoch did not measure it, or it is not finite."""
+    """Return the curves by metric. A value that an epoch did not measure, or that is not finite, is None."""
     names = dict.fromkeys(key for row in curves for key in row)
     return {name: [_rounded(row.get(name)) for row in curves] for name in names}
 
 
 def _rounded(value: float | None) -> float | None:
+    """Round to five significant digits, which keeps the page small."""
     return None if value is None or not abs(value) < float("inf") else float(f"{value:.5g}")

@@ -32,12 +32,19 @@ def test_every_pair_of_accuracies_of_a_table_is_there_with_its_sources() -> None
             }
         rows = PUBLISHED[dataset, "Linf", round(RADIUS, 9)]
         found = {
-            (round(100 * row.clean.mean, 9), round(100 * row.robust.mean, 9), row.method.partition(" (")[0], source)
+            (
+                round(100 * row.means["clean"].mean, 9),
+                round(100 * row.means["robust"].mean, 9),
+                row.method.partition(" (")[0],
+                source,
+            )
             for row in rows
             for source in str(row.source).split(", ")
         }
         assert found == expected
-        assert len({(row.method, row.architecture, row.clean, row.robust) for row in rows}) == len(rows)
+        assert len({(row.method, row.architecture, row.means["clean"], row.means["robust"]) for row in rows}) == len(
+            rows
+        )
     assert len(PUBLISHED) == 2
 
 
@@ -55,7 +62,7 @@ def test_ours_stand_among_them_by_accuracy_under_autoattack() -> None:
     headline = next(row for row in table.rows if row[-1] == "Table 2, RobustBench Cui2023Decoupled_WRN-34-10")
     assert headline[1:5] == ("IKL-AT (basic)", "65.76", "31.91", "–")
     assert headline[5] == "WideResNet-34-10"
-    assert any("published figures, not run here" in note for note in found.notes)
+    assert any("published values that were not run here" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(

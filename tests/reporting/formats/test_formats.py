@@ -13,7 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkl.reporting.formats.table import TextTable, html_table, to_csv, to_html, to_latex, to_markdown
+from dkl.reporting.formats import html
+from dkl.reporting.formats.csv import to_csv
+from dkl.reporting.formats.html import to_html
+from dkl.reporting.formats.latex import to_latex
+from dkl.reporting.formats.markdown import to_markdown
+from dkl.reporting.formats.text_table import TextTable
 
 HOSTILE = string.printable + "±–—†‡×éßαμω中😀--- <script>alert(1)</script> https://a.b/c_d?e=f&g"
 cell = st.text(max_size=12) | st.sampled_from(
@@ -143,12 +148,12 @@ def test_a_ragged_table_is_refused(wrong: dict[str, object]) -> None:
         TextTable(**{**fields, **wrong})
 
 
-def test_a_methods_cell_is_made_of_it_and_the_records_of_its_row() -> None:
+def test_the_method_links_to_the_run_of_its_row() -> None:
     rows = (("1", "<A>"), ("2", "B"))
-    made = TextTable(title="t", header=("Rank", "Method"), rows=rows, alignments="rl", records=(("a", "b"), ()))
-    text = html_table(made, lambda method, records: f"<i>{len(method)} {' '.join(records)}</i>")
-    assert re.findall("<td class=.l.>(.*?)</td>", text) == ["<i>3 a b</i>", "<i>1 </i>"]
-    assert re.findall("<td class=.l.>(.*?)</td>", html_table(made)) == ["&lt;A&gt;", "B"]
+    made = TextTable(title="t", header=("Rank", "Method"), rows=rows, alignments="rl")
+    template = '{% from "formats/table.html.j2" import html_table %}{{ html_table(table, links) }}'
+    text = html.environment().from_string(template).render(table=made, links=['#a"', None])
+    assert re.findall('<td class="l">(.*?)</td>', text) == ['<a href="#a&#34;">&lt;A&gt;</a>', "B"]
 
 
 def test_records_are_those_of_every_row_or_of_none() -> None:

@@ -13,7 +13,7 @@ import pytest
 from dkl.reporting import leaderboards
 from dkl.reporting.site import write_site
 from tests.reporting.factories import make_record, make_seeds
-from tests.reporting.test_site import CURVES, HOSTILE, make_site
+from tests.reporting.site.test_site import CURVES, HOSTILE, make_site
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
@@ -131,7 +131,7 @@ def test_a_method_opens_its_run_with_accuracies_curves_configuration_and_its_oth
     assert first["shown"] == ["run"]
     assert first["focus"] == "IKL-AT"
     assert first["lines"] == len(CURVES[0]) - 1
-    assert ["Robust: left after all", "21.00"] in [row[:2] for row in first["rows"]]
+    assert ["Robust after all attacks", "21.00"] in [row[:2] for row in first["rows"]]
     assert "checkpoint_sha256" in first["text"]
     assert re.search(r"Seed\s+0", first["text"])
     assert re.search(r"Seed\s+1", found["other"])
@@ -170,5 +170,5 @@ def test_a_run_without_curves_or_configuration_opens(tmp_path: Path) -> None:
     foreign = [make_record(id="foreign", seed=None)]
     path = write_site(tmp_path, foreign, leaderboards(foreign), [], [], [])
     text = drive(path, 'return document.getElementById("run").innerText;', "#run/foreign")
-    assert "None are kept" in text
+    assert "No curves were saved" in text
     assert "trained elsewhere" in text

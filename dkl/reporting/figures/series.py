@@ -1,19 +1,19 @@
-"""What is drawn of a table's rows and of other records: the paper's figures, and means over seeds of those measured."""
+"""Points and lines of figures, from the published values of a table, its measured rows, or other records."""
 
 from collections.abc import Sequence
 
 from dkl.manifests import Column, Manifest, ManifestRow
 from dkl.records import Record
-from dkl.reporting.boards.paper_board import PaperBoard, PaperRow
+from dkl.reporting.boards.paper import PaperBoard, PaperRow
 from dkl.reporting.figures.curves import Line
 from dkl.reporting.figures.tradeoff import Point
-from dkl.reporting.grouping import age, group, weights
-from dkl.reporting.statistics.estimates import Estimate
+from dkl.reporting.grouping import created_at, group, weights_kind
+from dkl.reporting.statistics.seeds import SeedMean
 from dkl.threat import parse_eps
 
 
 def published_points(manifest: Manifest, x: str, y: str, by: str) -> list[Point]:
-    """A point for every row whose columns ``x`` and ``y`` are published: as the paper prints them, if it does.
+    """Return a point per row whose columns ``x`` and ``y`` are published, preferably by the paper.
 
     The cell ``by`` of a row gives its group.
     """
@@ -25,10 +25,10 @@ def published_points(manifest: Manifest, x: str, y: str, by: str) -> list[Point]
 
 
 def measured_points(board: PaperBoard, x: str, y: str, by: str) -> list[Point]:
-    """A point for every row that was run here, over the seeds that have both columns."""
+    """Return a point per row that we ran: the mean over the seeds that have both columns."""
     points = []
     for found in board.rows:
-        across, up = found.cells[x], found.cells[y]
+        across, up = found.measurements[x], found.measurements[y]
         if seeds := sorted(across.keys() & up.keys()):
             (mean_x, std_x), (mean_y, std_y) = (_percent([cell[seed].value for seed in seeds]) for cell in (across, up))
             spread = None if std_x is None or std_y is None else (std_x, std_y)
@@ -37,25 +37,25 @@ def measured_points(board: PaperBoard, x: str, y: str, by: str) -> list[Point]:
 
 
 def _percent(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and standard deviation of one fraction a seed, in percent."""
-    found = Estimate.over(values)
-    return 100 * found.mean, None if found.std is None else 100 * found.std
+    """Return mean and standard deviation in percent, from one fraction per seed."""
+    seeds = SeedMean.over(values)
+    return 100 * seeds.mean, None if seeds.std is None else 100 * seeds.std
 
 
-def radii(manifest: Manifest) -> dict[str, Column]:
-    """The columns of a table that differ in the radius of the attack; none where there are fewer than three."""
+def radius_columns(manifest: Manifest) -> dict[str, Column]:
+    """Return the columns of a table that differ in the radius of the attack; none if there are fewer than three."""
     found = {key: column for key, column in manifest.columns.items() if column.metric == "robust" and column.eps}
     return found if len({column.eps for column in found.values()}) > 2 else {}
 
 
 def _radius(eps: str | float | None) -> float:
-    """A radius in pixel units, the same however it is spelt."""
+    """Return a radius in [0, 1] pixel units, rounded so that every spelling gives the same number."""
     return round(parse_eps(eps or 0.0), 9)
 
 
 def published_lines(manifest: Manifest) -> list[Line]:
-    """A line for every row of which the paper prints three radii or more."""
-    columns = radii(manifest)
+    """Return a line per row for which the paper prints at least three radii."""
+    columns = radius_columns(manifest)
 
     def line(row: ManifestRow) -> Line:
         there = [key for key in columns if key in row.paper]
@@ -65,41 +65,36 @@ def published_lines(manifest: Manifest) -> list[Line]:
 
 
 def measured_lines(board: PaperBoard) -> list[Line]:
-    """A line for every row that was run here and attacked at three radii or more."""
-    columns = radii(board.manifest)
+    """Return a line per row that we ran and attacked at three or more radii."""
+    columns = radius_columns(board.manifest)
 
     def values(row: PaperRow) -> dict[float, list[float]]:
-        cells = {_radius(column.eps): row.cells[key] for key, column in columns.items()}
+        cells = {_radius(column.eps): row.measurements[key] for key, column in columns.items()}
         return {eps: [found.value for found in cell.values()] for eps, cell in cells.items() if cell}
 
     return _lines([(found.row.label, values(found)) for found in board.rows])
 
 
-def lines_of(records: Sequence[Record]) -> list[Line]:
-    """A line for every row among ``records`` of one data set, norm, attack and budget: three radii or more.
+def record_lines(records: Sequence[Record]) -> list[Line]:
+    """Return a line per row attacked at three or more radii. All records share dataset, norm, attack and budget.
 
-    Where several rows have one name, each is told by what it was trained with and which weights it is.
+    If several rows have the same method, their labels also have the start of their hash and the kind of weights.
     """
     found: dict[tuple[str, str], dict[float, list[float]]] = {}
-    for own in group(records, lambda r: (r.method, _trained(r), weights(r), r.n, r.data_sha256)).values():
-        latest = [max(again, key=age) for again in group(own, lambda r: (_radius(r.eps), r.seed)).values()]
+    for own in group(records, lambda r: (r.method, r.row, weights_kind(r), r.n, r.data_sha256)).values():
+        latest = [max(again, key=created_at) for again in group(own, lambda r: (_radius(r.eps), r.seed)).values()]
         at = group(latest, lambda record: _radius(record.eps))
         values = {eps: [r.robust for r in at[eps] if r.robust is not None] for eps in sorted(at)}
         if len(values) > 2:
-            found[own[0].method, f" ({_trained(own[0])[:4]}, {weights(own[0])})"] = values
+            found[own[0].method, f" ({own[0].row[:4]}, {weights_kind(own[0])})"] = values
     methods = [method for method, _ in found]
     return _lines(
         [(method + (which if methods.count(method) > 1 else ""), values) for (method, which), values in found.items()]
     )
 
 
-def _trained(record: Record) -> str:
-    """What seeds of a row share, or a file's hash where weights were trained elsewhere."""
-    return record.row
-
-
 def _lines(found: Sequence[tuple[str, dict[float, list[float]]]]) -> list[Line]:
-    """From a label and one value a seed at each radius, where there are three radii or more."""
+    """Make lines of at least three radii from a label and the values of all seeds per radius."""
     lines = []
     for label, values in found:
         if len(values) > 2:

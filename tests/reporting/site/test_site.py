@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ import pytest
 from dkl.manifests import Column, Manifest, ManifestRow
 from dkl.records import Record, save
 from dkl.reporting import accuracy_boards, leaderboards
-from dkl.reporting.boards.paper import blank
+from dkl.reporting.boards.paper import PaperRow
+from dkl.reporting.boards.paper.build import make_board
 from dkl.reporting.site import write_site
-from dkl.reporting.statistics.estimates import wilson
-from dkl.reporting.statistics.measured import Measured
+from dkl.reporting.statistics.measurements import Measurement
+from dkl.reporting.statistics.seeds import wilson
 from tests.factories import make_flags
 from tests.reporting.factories import make_record, make_seeds
 
@@ -131,9 +131,12 @@ def test_every_record_has_its_accuracies_intervals_curves_configuration_and_prov
     assert run["training"] == {"trainer": {"epochs": 3}}
     assert run["curves"]["loss"] == pytest.approx([2, 1, 2 / 3], rel=1e-4)
     found = {accuracy["name"]: accuracy for accuracy in shown["accuracies"]}
-    assert [name for name in found if name.startswith("Left after")] == [f"Left after {a}" for a in record.attacks]
-    assert found["Robust: left after all"]["percent"] == pytest.approx(30)
-    assert found["Robust: left after all"]["interval"] == pytest.approx([100 * b for b in wilson(0.3, 500)], abs=0.01)
+    assert [name for name in found if name.startswith("Robust after")] == [
+        *(f"Robust after {a}" for a in record.attacks),
+        "Robust after all attacks",
+    ]
+    assert found["Robust after all attacks"]["percent"] == pytest.approx(30)
+    assert found["Robust after all attacks"]["interval"] == pytest.approx([100 * b for b in wilson(0.3, 500)], abs=0.01)
     shared = {"versions", "hardware", "git_commit", "checkpoint_sha256", "data_sha256", "config_hash", "seed"}
     assert shared | {"evaluation_seed", "created", "seconds"} <= set(shown["provenance"])
     assert shown["provenance"]["git_commit"] == "abc123"
@@ -176,7 +179,7 @@ def test_budgets_and_broken_files_are_named_without_the_folders_path(tmp_path: P
     assert "records/kd.csv holds no curves" in top
     assert str(tmp_path) not in page.source
     assert "no result" in top
-    assert "not comparable with published figures" in top
+    assert "not comparable with published values" in top
 
 
 def test_smoke_is_listed_without_accuracies_and_its_view_says_that_it_is_no_result(tmp_path: Path) -> None:
@@ -190,16 +193,15 @@ def test_smoke_is_listed_without_accuracies_and_its_view_says_that_it_is_no_resu
 def test_a_table_without_runs_shows_the_papers_figures_and_says_so(tmp_path: Path) -> None:
     page = Page(make_site(tmp_path, [make_record()]))
     assert "65.76" in page.text("table-02")
-    assert "figures of the paper" in page.text("table-02")
+    assert "values of the paper" in page.text("table-02")
     assert "ours" not in page.text("table-02")
 
 
 def test_a_table_with_runs_shows_ours_beside_the_papers_and_leads_to_them(tmp_path: Path) -> None:
     record = make_record(budget="mini", clean=0.4242)
-    alone = blank(TABLE)
-    rows = tuple(replace(row, cells={"clean": {}}) for row in alone.rows)
-    measured = replace(rows[0], cells={"clean": {0: Measured(record.clean, (record,))}})
-    board = replace(alone, budget="mini", rows=(measured, *rows[1:]))
+    measured = [{"clean": {0: Measurement(record.clean, (record,))}}, {"clean": {}}]
+    rows = [PaperRow(row, row.paper, cells) for row, cells in zip(TABLE.rows, measured, strict=True)]
+    board = make_board(TABLE, "mini", rows, {}, [])
     page = Page(write_site(tmp_path, [record], [board], [], [], [TABLE]))
     assert "runs of budget mini" in page.text("tables")
     assert "65.76" in page.text("table-02-mini")
@@ -222,7 +224,7 @@ def test_figures_are_embedded_the_smaller_file_of_each_with_its_caption(tmp_path
     kinds = [address.partition(";base64,")[::2] for address in embedded.values()]
     found = {base64.b64decode(encoded): kind for kind, encoded in kinds}
     assert found == {SVG: "data:image/svg+xml", b"mini": "data:image/png", b"radii": "data:image/png"}
-    assert "Figure 2: trade-off. Points. Published figures" in page.text("figure-02")
+    assert "Figure 2: trade-off. Points. Published values" in page.text("figure-02")
     assert "Budget mini" in page.text("figure-02-mini")
 
 

@@ -1,4 +1,4 @@
-"""Labels of points, each where it covers other labels, markers and what is outside the axes least."""
+"""Places labels beside their points with the least overlap of other labels, markers and the axes' border."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,34 +9,34 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8), (-0.8, -0.8))
-"""Where a label may stand beside its point, by preference: right, left, above, below, and between."""
+SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8), (-0.8, -0.8))
+"""Directions from a point to its label, in order of preference: right, left, above, below, diagonals."""
 
-MIDDLE = (0, 0)
+CENTER = (0, 0)
 """On the point itself."""
 
 
-def place(
+def place_labels(
     figure: Figure,
     axes: Axes,
     labels: Sequence[tuple[str, float, float]],
     *,
-    sides: Sequence[tuple[float, float]] = AROUND,
+    sides: Sequence[tuple[float, float]] = SIDES,
     reach: float = 0.0,
     gap: float = 5.0,
     **style: Any,
 ) -> None:
-    """Write ``labels``, each a text at x and y, on one of ``sides``, ``gap`` points away.
+    """Write ``labels``, each a text at x and y, to one of ``sides``, at a distance of ``gap`` points.
 
-    Markers on the points reach ``reach`` points. The axes stay where they are from here on: call it last.
+    ``reach`` is the radius of the markers in points. The layout is fixed from here on, so call this last.
     """
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     frame, size = axes.get_window_extent(renderer), reach * figure.dpi / 72
-    centres = [axes.transData.transform((x, y)) for _, x, y in labels]
-    taken = [Bbox.from_extents(x - size, y - size, x + size, y + size) for x, y in centres if size]
-    for text, x, y in labels:
+    centers = [axes.transData.transform((x, y)) for _, x, y in labels]
+    taken = [Bbox.from_extents(x - size, y - size, x + size, y + size) for x, y in centers if size]
+    for text, x, y in labels:  # greedy: each label avoids the labels before it
         tried: list[tuple[float, Annotation, Bbox]] = []
         for dx, dy in sides:
             label = axes.annotate(
@@ -59,6 +59,6 @@ def place(
 
 
 def _shared(one: Bbox, other: Bbox) -> float:
-    """The area that two boxes share."""
+    """Return the area of the intersection of two boxes."""
     both = Bbox.intersection(one, other)
     return both.width * both.height if both else 0.0

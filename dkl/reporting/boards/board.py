@@ -1,0 +1,78 @@
+"""A board: rows and column specifications, from which both of its tables follow.
+
+One table is for people, with mean and spread in one cell; the other is for machines, with one plain value per cell.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from dkl.reporting.formats.text_table import TextTable
+
+
+class BoardRow(Protocol):
+    """A row of any board."""
+
+    @property
+    def record_ids(self) -> tuple[str, ...]:
+        """The records that the row is computed from."""
+
+
+R = TypeVar("R", bound=BoardRow)
+Cell = Callable[[R], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnSpec(Generic[R]):
+    """A column of the table for people, columns of the table for machines, or both.
+
+    ``header``, ``align`` (``l`` or ``r``) and ``cell`` are for people, and are ignored without a header. ``data`` holds
+    the machines' cells by header. If ``only_if`` is given, people see the column only if it is true for some row.
+    """
+
+    header: str | None = None
+    align: str = "l"
+    cell: Cell[R] = field(default=lambda row: "")
+    data: Mapping[str, Cell[R]] = field(default_factory=dict)
+    only_if: Callable[[R], bool] | None = None
+
+    def is_shown(self, rows: Sequence[R]) -> bool:
+        """Whether people see the column in a board of ``rows``."""
+        return self.header is not None and (self.only_if is None or any(map(self.only_if, rows)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board(Generic[R]):
+    """A table of results.
+
+    ``name`` is its file name without an extension. ``budget`` is that of its records, None for published values only.
+    ``notes`` are printed below the table.
+    """
+
+    name: str
+    title: str
+    budget: str | None
+    columns: tuple[ColumnSpec[R], ...] = field(repr=False, compare=False)
+    rows: tuple[R, ...]
+    notes: tuple[str, ...]
+
+    def table(self) -> TextTable:
+        """Return the table for people."""
+        shown = [column for column in self.columns if column.is_shown(self.rows)]
+        cells = [(str(column.header), column.cell) for column in shown]
+        return self._table(cells, "".join(column.align for column in shown))
+
+    def data(self) -> TextTable:
+        """Return the table for machines: one plain value per cell, empty if there is none."""
+        cells = [item for column in self.columns for item in column.data.items()]
+        return self._table(cells, "l" * len(cells))
+
+    def _table(self, cells: Sequence[tuple[str, Cell[R]]], alignments: str) -> TextTable:
+        return TextTable(
+            title=self.title,
+            header=tuple(header for header, _ in cells),
+            rows=tuple(tuple(cell(row) for _, cell in cells) for row in self.rows),
+            alignments=alignments,
+            notes=self.notes,
+            records=tuple(row.record_ids for row in self.rows),
+        )

@@ -1,0 +1,105 @@
+"""Rows of leaderboards and accuracy boards: one trained configuration, averaged over its seeds.
+
+Also how the records of a board become rows.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dkl.records import BUDGETS, SHOTS, Record
+from dkl.reporting.boards.cells import NONE
+from dkl.reporting.boards.notes import left_out
+from dkl.reporting.grouping import board_key, created_at, group, newest_per_seed, row_key, weights_kind
+from dkl.reporting.names import attacks_label, display_architecture, teacher
+from dkl.reporting.statistics.seeds import Interval, SeedMean, accuracy_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigurationRow:
+    """One configuration with one evaluation per seed. Accuracies are fractions.
+
+    ``means`` holds the metrics that every seed has: clean, robust, top5, best, many, medium, few. ``interval`` is the
+    95 % interval of robust accuracy if anything attacked, else of clean accuracy. ``best`` is the accuracy of the best
+    epoch, chosen on the test set; ``best_epochs`` are these epochs, seed by seed. ``rank`` is None for unranked rows.
+    A published row has a ``source``, and neither seeds, records nor an interval.
+    """
+
+    rank: int | None = None
+    method: str
+    architecture: str
+    teacher: str | None = None
+    additional_data: bool = False
+    synthetic: bool
+    weights: str = NONE
+    attacks: str = ""
+    autoattack: bool = False
+    n: int | None = None
+    seeds: tuple[int | None, ...] = ()
+    record_ids: tuple[str, ...] = ()
+    means: Mapping[str, SeedMean]
+    interval: Interval | None = None
+    best_epochs: tuple[int, ...] = ()
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class BoardRecords:
+    """The records of one board: the newest evaluation per seed, the rows made of them, and notes on the others."""
+
+    budget: str
+    newest: list[Record]
+    rows: list[ConfigurationRow]
+    left_out: list[str]
+
+
+def boards_of(
+    records: Sequence[Record], order: Callable[[ConfigurationRow], tuple[Any, ...]], *, include_smoke: bool
+) -> Iterator[BoardRecords]:
+    """Yield the records of each board and budget; rows are sorted by ``order``, ties by method.
+
+    Budget ``smoke`` has boards only with ``include_smoke``. Without them, the other boards count the records left out.
+    """
+    for _, here in sorted(group(records, board_key).items()):
+        budgets = group(here, lambda record: record.budget)
+        smoke = [] if include_smoke else budgets.pop("smoke", [])
+        for budget in sorted(budgets, key=BUDGETS.index):
+            newest = newest_per_seed(budgets[budget])
+            rows = [_row(same) for same in group(newest, row_key).values()]
+            rows.sort(key=lambda row: (*order(row), row.method, row.record_ids))
+            yield BoardRecords(budget, newest, rows, left_out(budgets[budget], len(smoke)))
+
+
+def descending(mean: SeedMean) -> float:
+    """Return a sort key for the highest mean first, rounded so that equal means compare equal."""
+    return -round(mean.mean, 10)
+
+
+def _row(records: Sequence[Record]) -> ConfigurationRow:
+    """Average the records of one row, one evaluation per seed."""
+    newest = max(records, key=created_at)
+    headline = [record.clean if record.robust is None else record.robust for record in records]
+    values: dict[str, list[float | None]] = {
+        "clean": [record.clean for record in records],
+        "robust": [record.robust for record in records],
+        "top5": [record.top5 for record in records],
+        "best": [record.best for record in records],
+        **{name: [(record.shots or {}).get(name) for record in records] for name in SHOTS},
+    }
+    complete = {key: [value for value in found if value is not None] for key, found in values.items()}
+    return ConfigurationRow(
+        method=newest.method,
+        architecture=display_architecture(newest.architecture),
+        teacher=teacher(newest),
+        additional_data=any(record.additional_data for record in records),
+        synthetic=any(record.synthetic for record in records),
+        weights=NONE if newest.seed is None else weights_kind(newest),
+        attacks="" if newest.accuracy_only else attacks_label(newest),
+        autoattack=newest.is_autoattack,
+        n=newest.n,
+        seeds=tuple(record.seed for record in records),
+        record_ids=tuple(record.id for record in records),
+        means={key: SeedMean.over(found) for key, found in complete.items() if len(found) == len(records)},
+        interval=accuracy_interval(headline, newest.n),
+        best_epochs=tuple(record.best_epoch for record in records if record.best_epoch is not None),
+    )

@@ -1,0 +1,183 @@
+"""Builds the paper's tables: one board per manifest and budget that has records of its rows.
+
+A record belongs to a row if both train the same, whatever the record's method is called. Budgets are never mixed.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from dkl.errors import UserError
+from dkl.manifests import Manifest, ManifestRow, identities
+from dkl.manifests.jobs import Composer
+from dkl.manifests.manifest import Figures
+from dkl.records import Record
+from dkl.reporting.boards.cells import budget_title
+from dkl.reporting.boards.notes import BUDGET_NOTES, distinct, provenance_notes
+from dkl.reporting.boards.paper import notes
+from dkl.reporting.boards.paper.board import PaperBoard, PaperRow
+from dkl.reporting.boards.paper.columns import paper_columns
+from dkl.reporting.grouping import group
+from dkl.reporting.names import display_architecture
+from dkl.reporting.statistics.compare import Comparison, LoadFlags, compare
+from dkl.reporting.statistics.measurements import measure
+
+BUDGETS = ("paper", "mini", "smoke")
+"""Sizes of the paper's experiments. Budget ``own`` has no row in the paper."""
+
+
+def paper_boards(
+    manifests: Sequence[Manifest], records: Sequence[Record], load: LoadFlags, include_smoke: bool = False
+) -> list[PaperBoard]:
+    """Build one board per manifest with columns and budget, if there are records of any of its rows.
+
+    Budget ``smoke`` has boards only with ``include_smoke``. ``load`` returns the per-image flags of a record.
+    """
+    trained = [record for record in records if record.training and record.seed is not None]
+    by_budget = {
+        budget: group(same, lambda record: record.row)
+        for budget, same in group(trained, lambda record: record.budget).items()
+    }
+    boards: list[PaperBoard] = []
+    compose = Composer()
+    for manifest in manifests:
+        if not manifest.columns:
+            continue
+        for budget in BUDGETS:
+            known = by_budget.get(budget, {})
+            if not known or (budget == "smoke" and not include_smoke):
+                continue
+            candidates = _candidates(manifest, budget, [same[0].training for same in known.values()])
+            rows = identities(candidates, budget, compose)
+            own = {name: known.get(row_identity, []) for name, row_identity in rows.items()}
+            if any(own.values()):
+                boards.append(_board(manifest, budget, own, load))
+    return boards
+
+
+def published_board(manifest: Manifest) -> PaperBoard:
+    """Build a board of the published values only."""
+    rows = tuple(PaperRow(row, _published(manifest, row), {}) for row in _ordered(manifest))
+    lines = [*([manifest.caption] if manifest.caption else []), *notes.publication_notes(manifest)]
+    return make_board(manifest, None, rows, {}, lines)
+
+
+def make_board(
+    manifest: Manifest,
+    budget: str | None,
+    rows: Sequence[PaperRow],
+    comparisons: Mapping[int, Comparison | str],
+    lines: Sequence[str],
+) -> PaperBoard:
+    """Build a board from its rows and notes; a ``budget`` of None has the published values only."""
+    return PaperBoard(
+        name=f"{manifest.name}-{budget}" if budget else manifest.name,
+        title=f"{manifest.title} ({budget_title(budget) if budget else 'values of the paper'})",
+        budget=budget,
+        columns=paper_columns(manifest, budget, rows, comparisons),
+        rows=tuple(rows),
+        notes=tuple(lines),
+        manifest=manifest,
+        comparisons=comparisons,
+    )
+
+
+def _board(manifest: Manifest, budget: str, own: Mapping[str, Sequence[Record]], load: LoadFlags) -> PaperBoard:
+    """Build the board of ``own``, the records of each row by its name."""
+    columns = manifest.columns
+    rows = [
+        PaperRow(row, _published(manifest, row), {key: measure(own.get(row.name, []), key, columns) for key in columns})
+        for row in _ordered(manifest)
+    ]
+    comparisons = {} if budget == "smoke" else _compare(manifest, rows, load)
+    shown = [record for row in rows for record in row.records]
+    lines = [
+        *([manifest.caption] if manifest.caption else []),
+        notes.OURS,
+        *([notes.BEST] if any(column.metric == "best" for column in columns.values()) else []),
+        f"Budget {budget}: {BUDGET_NOTES[budget]}.{_networks(budget, shown)}",
+        *notes.comparison_notes(manifest, comparisons),
+        *notes.publication_notes(manifest),
+        *notes.teacher_notes(manifest, rows),
+        *notes.computing_notes(manifest, rows),
+        *provenance_notes(shown),
+        *_unused([record for records in own.values() for record in records], shown),
+    ]
+    return make_board(manifest, budget, rows, comparisons, lines)
+
+
+def _ordered(manifest: Manifest) -> list[ManifestRow]:
+    """Return the rows in the manifest's order, each teacher before the first row that names it."""
+    rows: dict[str, ManifestRow] = {}
+    for row in manifest.rows:
+        if row.teacher:
+            teacher = manifest.teachers[row.teacher]
+            rows.setdefault(teacher.name, teacher)
+        rows[row.name] = row
+    return list(rows.values())
+
+
+def _published(manifest: Manifest, row: ManifestRow) -> Figures:
+    """Return the paper's values. A manifest without any uses the first of each row's other sources."""
+    if any(other.paper for other in manifest.rows):
+        return row.paper
+    return next(iter(row.published.values()), {})
+
+
+def _compare(manifest: Manifest, rows: Sequence[PaperRow], load: LoadFlags) -> dict[int, Comparison | str]:
+    """Compare the rows of each claim whose rows are both measured, by the claim's position."""
+    measured = {row.row.name: row.measurements for row in rows}
+    found: dict[int, Comparison | str] = {}
+    for position, claim in enumerate(manifest.claims):
+        better, than = measured[claim.better][claim.column], measured[claim.than][claim.column]
+        if better and than:
+            try:
+                found[position] = compare(better, than, load)
+            except UserError as error:
+                found[position] = str(error)
+    return found
+
+
+def _networks(budget: str, shown: Sequence[Record]) -> str:
+    """Name the networks of our runs, if they are not the paper's."""
+    if budget == "paper" or not shown:
+        return ""
+    return f" Our networks: {distinct(display_architecture(record.architecture) for record in shown)}."
+
+
+def _unused(own: Sequence[Record], shown: Sequence[Record]) -> list[str]:
+    """Name the evaluations of these runs that no column uses."""
+    used = {record.id for record in shown}
+    others = [record.id for record in own if record.id not in used]
+    return [f"Other evaluations of these runs, not used in this table: {', '.join(others)}."] if others else []
+
+
+_VALUE = re.compile(r"(?!trainer\.)\w+(\.\w+)+")
+"""Keys of values rather than groups. ``trainer`` is left out: it may say where a run computes, which is no identity."""
+
+
+def _candidates(manifest: Manifest, budget: str, trained: Sequence[Mapping[str, Any]]) -> Manifest:
+    """Return the manifest without the rows that certainly train none of the ``trained`` configurations.
+
+    Composing the configuration of a row takes about 0.1 s, and comparing its overrides with the records almost none.
+    """
+
+    def is_candidate(row: ManifestRow) -> bool:
+        overrides = ("recipe=quick", *manifest.overrides, *row.overrides, *manifest.at.get(budget, ()))
+        given = dict(text.split("=", 1) for text in overrides)
+        values = [("recipe_name", given["recipe"]), *(item for item in given.items() if _VALUE.fullmatch(item[0]))]
+        return any(all(_agrees(training, *item) for item in values) for training in trained)
+
+    return replace(manifest, rows=tuple(filter(is_candidate, manifest.runnable)))
+
+
+def _agrees(training: Mapping[str, Any], key: str, value: str) -> bool:
+    """Whether ``training`` has the ``value`` of an override, or has nothing at all of its group."""
+    first, *rest = key.split(".")
+    found: Any = training.get(first)
+    for part in rest:
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return first not in training or bool(OmegaConf.from_dotlist([f"value={value}"]).value == found)

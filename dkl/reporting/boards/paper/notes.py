@@ -1,0 +1,132 @@
+"""Notes below a table of the paper: whose values it prints, where else they are published, how ours were computed."""
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+
+from dkl.config.identity import COMPUTING
+from dkl.config.schema import TrainerConfig
+from dkl.manifests import Manifest, ManifestRow
+from dkl.reporting.boards.cells import NONE
+from dkl.reporting.boards.paper.board import PaperRow
+from dkl.reporting.grouping import group
+from dkl.reporting.statistics.compare import Comparison
+
+OURS = (
+    "Our values are means over training seeds, ± their sample standard deviation, with the 95 % interval in brackets: "
+    "Student's interval over seeds, or Wilson's interval over n images if there is only one seed."
+)
+BEST = (
+    "The accuracy of the best epoch is chosen on the test set, as is common, so it is optimistic; with one seed it has "
+    "no interval."
+)
+
+
+def row_title(manifest: Manifest, row: ManifestRow) -> str:
+    """Return the row's method, with what else describes the row if other rows have the same method."""
+    rows = (*manifest.rows, *manifest.teachers.values())
+    is_unique = sum(other.label == row.label for other in rows) == 1
+    shown = [cell for cell in row.show.values() if cell not in ("", NONE)]
+    return row.label if is_unique or not shown else f"{row.label} ({', '.join(shown)})"
+
+
+def published_value(value: float | None, unit: str) -> str:
+    """Return a published value: accuracies and points with two decimals, others with the digits they have."""
+    if value is None:
+        return NONE
+    return f"{value:.2f}" if unit in ("%", "points") else f"{value:g}"
+
+
+def publication_notes(manifest: Manifest) -> list[str]:
+    """Say whose values the paper prints, and where else values of the same rows are published."""
+    lines = []
+    for reason, rows in group((row for row in manifest.rows if row.quoted), lambda row: row.quoted).items():
+        lines.append(f"{_labels(rows)}: {reason}.")
+    trained = [row for row in manifest.rows if not row.quoted]
+    if others := [row for row in trained if row.origin == "quoted" and row.paper]:
+        lines.append(f"The paper quotes its values of {_labels(others)} from other papers.")
+    if unknown := [row for row in manifest.rows if row.origin == "unknown"]:
+        lines.append(f"The paper does not say where its values of {_labels(unknown)} come from.")
+    for row in (*manifest.teachers.values(), *manifest.rows):
+        if row.published:
+            lines.append(f"{row_title(manifest, row)} is also published with {_other_sources(manifest, row)}.")
+        if row.note:
+            lines.append(f"{row_title(manifest, row)}: {row.note.rstrip('.')}.")
+    return [*lines, *manifest.notes]
+
+
+def _labels(rows: Sequence[ManifestRow]) -> str:
+    """List each method once."""
+    return ", ".join(dict.fromkeys(row.label for row in rows))
+
+
+def _other_sources(manifest: Manifest, row: ManifestRow) -> str:
+    """List the row's other published values; equal ones together: ``Clean 65.76, AutoAttack 31.91 (README)``."""
+    by_values = group(row.published, lambda source: tuple(row.published[source].items()))
+    columns = manifest.columns
+    texts = []
+    for values, sources in by_values.items():
+        text = ", ".join(f"{columns[key].title} {published_value(value, columns[key].unit)}" for key, value in values)
+        texts.append(f"{text} ({', '.join(sources)})")
+    return "; ".join(texts)
+
+
+def comparison_notes(manifest: Manifest, comparisons: Mapping[int, Comparison | str]) -> list[str]:
+    """Say for each claim of the paper that our runs can test what they show."""
+    if not comparisons:
+        return []
+    rows = {row.name: row for row in manifest.rows}
+    lines = [
+        "Paired comparisons, on the same seeds and test images: our difference with its 95 % interval. One seed says "
+        "nothing about other seeds, and p is not corrected for the number of comparisons."
+    ]
+    for position, outcome in comparisons.items():
+        claim = manifest.claims[position]
+        better, than = (row_title(manifest, rows[name]) for name in (claim.better, claim.than))
+        column = manifest.columns[claim.column]
+        lines.append(f"{column.title}, {better} minus {than}: {_outcome(outcome, column.unit)}.")
+    return lines
+
+
+def _outcome(outcome: Comparison | str, unit: str) -> str:
+    if isinstance(outcome, str):
+        return f"not compared: {outcome}"
+    scale, points = (100, "points") if unit == "%" else (1, unit)
+    difference, low, high = (f"{scale * value:+.2f}" for value in (outcome.difference, outcome.low, outcome.high))
+    contradicts = (outcome.difference > 0) != (unit == "%")  # less is better unless it is an accuracy
+    if not outcome.separates:
+        verdict = "no significant difference"
+    else:
+        verdict = "significant, against the paper's claim" if contradicts else "significant"
+    seeds = f"seed{'s' if len(outcome.seeds) > 1 else ''} {', '.join(map(str, outcome.seeds))}"
+    how = f"{outcome.test}, {seeds}, n = {outcome.n}"
+    return f"{difference} {points} [{low}, {high}], p = {outcome.p:.2g} ({how}): {verdict}"
+
+
+def teacher_notes(manifest: Manifest, rows: Sequence[PaperRow]) -> list[str]:
+    """Name the rows whose seeds had different teachers, as far as the records say."""
+    lines = []
+    for row in rows:
+        known = [record for record in row.records if record.teacher]
+        teachers = group(known, lambda record: str(record.teacher)[:8])
+        if len(teachers) > 1:
+            texts = (f"{name} (seed {', '.join(str(r.seed) for r in own)})" for name, own in teachers.items())
+            lines.append(f"{row_title(manifest, row.row)} had different teachers: {', '.join(texts)}.")
+    return lines
+
+
+def computing_notes(manifest: Manifest, rows: Sequence[PaperRow]) -> list[str]:
+    """Name the runs on several devices or in another precision than float32, which do not make another row."""
+    default_trainer, lines = TrainerConfig(), []
+    for row in rows:
+        changed: dict[str, set[int]] = {}
+        for record in row.records:
+            for key in COMPUTING:
+                default = getattr(default_trainer, key)
+                default = default.value if isinstance(default, Enum) else default
+                value = record.training["trainer"].get(key, default)
+                if value != default and record.seed is not None:
+                    changed.setdefault(f"trainer.{key}={value}", set()).add(record.seed)
+        if changed:
+            texts = (f"{text} (seed {', '.join(map(str, sorted(seeds)))})" for text, seeds in changed.items())
+            lines.append(f"{row_title(manifest, row.row)} was trained with {', '.join(texts)}.")
+    return lines
