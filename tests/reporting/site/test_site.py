@@ -128,7 +128,7 @@ def test_every_record_has_its_accuracies_intervals_curves_configuration_and_prov
     record = make_record(clean=0.6, robust=0.3, training={"trainer": {"epochs": 3}}, git_commit="abc123", n=500)
     (shown,) = Page(path := make_site(tmp_path, [record])).data["records"]
     run = Page(path).data["runs"][shown["run"]]
-    assert run["training"] == {"trainer": {"epochs": 3}}
+    assert run["training"]["trainer"] == {"epochs": 3}
     assert run["curves"]["loss"] == pytest.approx([2, 1, 2 / 3], rel=1e-4)
     found = {accuracy["name"]: accuracy for accuracy in shown["accuracies"]}
     assert [name for name in found if name.startswith("Robust after")] == [
