@@ -37,7 +37,8 @@ def make(node: Node, key: str, kind: type[T], **arguments: Any) -> T:
 
 def build_model(model: Node) -> nn.Module:
     """Build a network in float32 on the current default device."""
-    return make(model, "model", nn.Module)
+    node = {key: value for key, value in model.items() if key != "title"}  # for tables; a plain module takes none
+    return make(node, "model", nn.Module)
 
 
 def build_task(task: Node, model: nn.Module) -> Task:

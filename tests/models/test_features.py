@@ -1,6 +1,6 @@
-"""Features are what the network computes, called here layer by layer; nothing is left on it afterwards.
+"""Features equal those of calling the network layer by layer, and no hook is left on the network afterwards.
 
-Widths and sizes are those that ReviewKD's authors wrote down for 32×32 images (CIFAR-100/model/reviewkd.py).
+Widths and sizes are those in ReviewKD's code for 32×32 images (CIFAR-100/model/reviewkd.py).
 """
 
 from collections import OrderedDict
@@ -30,13 +30,13 @@ ENDING_IN_RELU += ("resnet50",)
 
 
 def network_and_images(name: str) -> tuple[nn.Module, Tensor]:
-    """A network with lively BatchNorm in float64, and two images."""
+    """A network with fitted BatchNorm statistics in float64, and two images."""
     images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
     return with_fitted_statistics(create_model(name, 7), images), images
 
 
 def called_by_hand(name: str, network: nn.Module, x: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Stages and what the classes see, from the network's own layers."""
+    """Stages and pooled features, computed with the network's own layers."""
     layers = dict(network.named_children())
     if "vgg" in name:
         stages, x = [], layers["block0"](x)
@@ -65,7 +65,7 @@ def called_by_hand(name: str, network: nn.Module, x: Tensor) -> tuple[list[Tenso
 
 
 @pytest.mark.parametrize("name", WIDTHS_AND_SIZES)
-def test_stages_are_what_the_layers_give(name: str) -> None:
+def test_stages_are_the_outputs_of_the_layers(name: str) -> None:
     network, images = network_and_images(name)
     logits, found = forward_with_features(network, images)
     (*widths, pooled), sizes = WIDTHS_AND_SIZES[name]
@@ -79,7 +79,7 @@ def test_stages_are_what_the_layers_give(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENDING_IN_RELU)
-def test_before_the_activation_is_what_relu_takes(name: str) -> None:
+def test_features_before_activation_are_the_input_of_relu(name: str) -> None:
     network, images = network_and_images(name)
     _, before = forward_with_features(network, images, before_activation=True)
     logits, after = forward_with_features(network, images)
@@ -90,7 +90,7 @@ def test_before_the_activation_is_what_relu_takes(name: str) -> None:
     assert torch.equal(logits, network(images))
 
 
-def test_negative_sums_are_those_of_branch_and_shortcut() -> None:
+def test_features_before_activation_are_branch_plus_shortcut() -> None:
     network, images = network_and_images("cifar_resnet20")
     _, after = forward_with_features(network, images)
     _, before = forward_with_features(network, images, before_activation=True)
@@ -102,7 +102,7 @@ def test_negative_sums_are_those_of_branch_and_shortcut() -> None:
     torch.testing.assert_close(before.stages[1], branch + x, rtol=1e-12, atol=1e-12)
 
 
-def test_a_wide_networks_stages_before_activation_are_normalised_by_what_follows() -> None:
+def test_stages_of_a_wide_resnet_before_activation_are_normalized_by_the_next_group() -> None:
     network, images = network_and_images("cifar_wrn_16_2")
     _, after = forward_with_features(network, images)
     _, before = forward_with_features(network, images, before_activation=True)
@@ -117,17 +117,17 @@ def hooks(network: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_nothing_is_left_on_the_network_also_when_it_fails(before: bool) -> None:
+def test_no_hook_is_left_on_the_network_even_if_it_fails(before: bool) -> None:
     network = create_model("cifar_resnet8", 7, mean=[0.5] * 3, std=[0.2] * 3).eval()
     state = {key: value.clone() for key, value in network.state_dict().items()}
     forward_with_features(network, torch.rand(2, 3, 16, 16), before_activation=before)
     with pytest.raises(RuntimeError):
         forward_with_features(network, torch.rand(2, 4, 16, 16), before_activation=before)
-    assert hooks(network) == 1  # its own, which normalises
+    assert hooks(network) == 1  # its own, which normalizes
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
 
 
-def test_features_have_their_graph_and_batchnorm_moves_once() -> None:
+def test_features_have_a_graph_and_batchnorm_is_updated_once() -> None:
     network = create_model("cifar_wrn_16_1", 7)
     for before in (False, True):
         _, found = forward_with_features(network, torch.rand(2, 3, 16, 16), before_activation=before)
@@ -136,7 +136,7 @@ def test_features_have_their_graph_and_batchnorm_moves_once() -> None:
     assert {int(value) for key, value in network.state_dict().items() if key.endswith("num_batches_tracked")} == {2}
 
 
-def test_networks_that_are_not_known_have_no_stages_whatever_their_layers_are_called() -> None:
+def test_networks_that_declare_no_stages_have_none_whatever_their_layers_are_called() -> None:
     flat = nn.Sequential(OrderedDict(layer1=nn.Flatten(), blocks=nn.Linear(48, 8), layer2=nn.Linear(8, 3)))
     images = torch.rand(2, 3, 4, 4)
     for network in (flat, create_model("small_cnn", 3, in_chans=3)):
@@ -148,7 +148,7 @@ def test_networks_that_are_not_known_have_no_stages_whatever_their_layers_are_ca
 
 
 @pytest.mark.parametrize("name", ["cifar_mobilenetv2", "cifar_shufflev1", "cifar_shufflev2"])
-def test_stages_that_end_in_no_known_activation_are_refused(name: str) -> None:
+def test_stages_without_a_known_last_activation_are_refused(name: str) -> None:
     with pytest.raises(UserError, match=r"before activation of .* are not known: choose another network"):
         forward_with_features(create_model(name, 7), torch.rand(2, 3, 32, 32), before_activation=True)
 
@@ -156,3 +156,37 @@ def test_stages_that_end_in_no_known_activation_are_refused(name: str) -> None:
 def test_a_network_without_a_linear_layer_is_refused() -> None:
     with pytest.raises(UserError, match="Flatten has no linear layer"):
         forward_with_features(nn.Flatten(), torch.rand(2, 3, 4, 4))
+
+
+class Block(nn.Module):
+    """A block that ends in the ReLU of a sum."""
+
+    summed_before_activation = ("branch", "shortcut")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch, self.shortcut = nn.Conv2d(3, 3, 1), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.branch(x) + self.shortcut(x))
+
+
+class Own(nn.Module):
+    """A network from outside this package that declares its stages."""
+
+    feature_stages = ("first", "second")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Sequential(Block()), nn.Sequential(Block(), Block()), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.second(self.first(x)).mean((2, 3)))
+
+
+def test_any_network_takes_part_by_class_attributes() -> None:
+    network, images = Own(), torch.rand(2, 3, 4, 4)
+    after, before = (forward_with_features(network, images, before_activation=flag)[1].stages for flag in (False, True))
+    assert torch.equal(after[0], network.first(images))
+    assert torch.equal(after[1], network.second(after[0]))
+    assert [torch.equal(one.relu(), other) for one, other in zip(before, after, strict=True)] == [True, True]

@@ -1,4 +1,4 @@
-"""Weights that others saved load whatever their wrapping; what does not fit is listed key by key and loads nothing."""
+"""Weights saved by others load in every known wrapping; if they do not fit, the keys are listed and none is loaded."""
 
 import argparse
 import re
@@ -17,13 +17,13 @@ State = dict[str, Tensor]
 
 
 def make_model() -> nn.Module:
-    """A network with every kind of key: convolutions, BatchNorm buffers, a linear layer."""
+    """A network with every kind of key: convolutions, BatchNorm buffers and a linear layer."""
     return create_model("wrn10_2", 5)
 
 
 @pytest.fixture
 def source(seed: int) -> nn.Module:
-    """The model whose weights are saved: BatchNorm has seen data, so that buffers differ from a fresh model's."""
+    """The model whose weights are saved; its BatchNorm buffers differ from those of a new model."""
     model = make_model()
     model(torch.rand(8, 3, 8, 8))
     return model.eval()
@@ -34,13 +34,13 @@ def write(path: Path, content: Any) -> Path:
     return path
 
 
-def assert_loads(source: nn.Module, path: Path, *said: str, key: str | None = None) -> None:
+def assert_loads(source: nn.Module, path: Path, *expected: str, key: str | None = None) -> None:
     model = make_model().eval()
     x = torch.rand(3, 3, 8, 8)
     assert not torch.allclose(model(x), source(x))
     line = load_checkpoint(model, path, key)
     assert torch.equal(model(x), source(x))
-    for words in (str(path), *said):
+    for words in (str(path), *expected):
         assert words in line
     assert "\n" not in line
 
@@ -74,7 +74,7 @@ def test_under_two_wrappers(source: nn.Module, tmp_path: Path, outer: str, inner
     assert_loads(source, write(tmp_path / "nested.pt", content), repr(f"{outer}.{inner}"))
 
 
-def test_the_average_is_taken_where_both_are_saved(source: nn.Module, tmp_path: Path) -> None:
+def test_the_average_is_taken_if_both_are_saved(source: nn.Module, tmp_path: Path) -> None:
     content = {"model": make_model().state_dict(), "ema": source.state_dict()}
     assert_loads(source, write(tmp_path / "both.pt", content), "averaged weights under 'ema'", "also there: 'model'")
 
@@ -99,12 +99,12 @@ def test_an_averaged_model_of_torch(source: nn.Module, tmp_path: Path) -> None:
 
 
 def own_checkpoint(last: nn.Module, average: nn.Module | None) -> dict[str, Any]:
-    """What this project's training saves, shortened."""
+    """A shortened checkpoint of this project's training."""
     content: dict[str, Any] = {"version": 1, "model": last.state_dict(), "task": {"prior.prior": torch.ones(5, 5)}}
     return content | ({"average": average.state_dict()} if average else {}) | {"epoch": 3, "rows": [{"loss": 0.1}]}
 
 
-def test_of_an_own_checkpoint_the_last_weights_are_taken_unless_another_key_is_named(
+def test_the_last_weights_of_an_own_checkpoint_are_taken_unless_another_key_is_given(
     source: nn.Module, tmp_path: Path
 ) -> None:
     average = make_model().eval()
@@ -114,13 +114,13 @@ def test_of_an_own_checkpoint_the_last_weights_are_taken_unless_another_key_is_n
     assert_loads(average, path, "averaged weights under 'average'", "also there: 'model')", key="average")
 
 
-def test_a_key_may_name_what_no_wrapper_does(source: nn.Module, tmp_path: Path) -> None:
+def test_a_key_may_be_any_entry(source: nn.Module, tmp_path: Path) -> None:
     content = {"state_dict": make_model().state_dict(), "swa": {"state_dict": source.state_dict()}}
     assert_loads(source, write(tmp_path / "swa.pt", content), "'swa.state_dict'", key="swa")
 
 
 @pytest.mark.parametrize("key", ["average", "epoch", "rows"])
-def test_a_key_without_weights_is_refused_with_those_that_have_some(
+def test_a_key_without_weights_is_refused_with_those_that_have_weights(
     source: nn.Module, tmp_path: Path, key: str
 ) -> None:
     path = write(tmp_path / "last.pt", own_checkpoint(source, None) | {"counts": {3: torch.ones(1)}})
@@ -145,7 +145,7 @@ def test_under_each_prefix(source: nn.Module, tmp_path: Path, prefix: str) -> No
     assert_loads(source, path, repr(prefix), "state_dict")
 
 
-def test_behind_a_normalisation_layer(source: nn.Module, tmp_path: Path) -> None:
+def test_behind_a_normalization_layer(source: nn.Module, tmp_path: Path) -> None:
     state = prefixed(source.state_dict(), "module.1.")
     state |= {"module.0.mean": torch.rand(3), "module.0.std": torch.rand(3)}
     assert_loads(source, write(tmp_path / "sequential.pt", state), "2 keys ignored")
@@ -158,7 +158,7 @@ CONSTANTS = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2471, 0.2435, 0.2616)}
 
 @pytest.mark.parametrize("names", [("mean", "std"), ("mu", "sigma"), ("normalize.mean", "normalize.std")])
 @pytest.mark.parametrize("shape", [(3,), (3, 1, 1), (1, 3, 1, 1)])
-def test_constants_the_model_applies_itself_are_left_aside(
+def test_constants_that_the_model_applies_itself_are_ignored(
     source: nn.Module, tmp_path: Path, names: tuple[str, str], shape: tuple[int, ...]
 ) -> None:
     saved = {name: torch.tensor(value).view(shape) for name, value in zip(names, CONSTANTS.values(), strict=True)}
@@ -179,7 +179,7 @@ def test_constants_the_model_applies_itself_are_left_aside(
         ({"mean": CONSTANTS["mean"], "std": (0.2023, 0.1994, 0.2010)}, "std, 0.2471, 0.2435, 0.2616"),
     ],
 )
-def test_constants_the_model_does_not_apply_are_told(
+def test_constants_that_the_model_does_not_apply_are_reported(
     source: nn.Module, tmp_path: Path, applied: dict[str, tuple[float, ...]], differing: str
 ) -> None:
     saved = {name: torch.tensor(value) for name, value in CONSTANTS.items()}
@@ -187,7 +187,7 @@ def test_constants_the_model_does_not_apply_are_told(
     assert f"warning: this model does not apply their {differing}" in line
 
 
-def test_a_normalisation_that_does_nothing_is_not_told(source: nn.Module, tmp_path: Path) -> None:
+def test_a_normalization_without_effect_is_not_reported(source: nn.Module, tmp_path: Path) -> None:
     saved = {"mean": torch.zeros(3), "std": torch.ones(())}
     assert "warning" not in load_checkpoint(make_model(), write(tmp_path / "w.pt", source.state_dict() | saved))
 
@@ -209,14 +209,14 @@ def test_a_model_whose_own_keys_carry_a_prefix_keeps_them(tmp_path: Path) -> Non
         assert torch.equal(model[1].weight, saved[1].weight)
 
 
-def test_the_surplus_block_of_trades(source: nn.Module, tmp_path: Path) -> None:
+def test_the_unused_block_of_trades(source: nn.Module, tmp_path: Path) -> None:
     state = source.state_dict()
-    surplus = {key.replace("block1.", "sub_block1."): torch.rand_like(value) for key, value in state.items()
+    unused = {key.replace("block1.", "sub_block1."): torch.rand_like(value) for key, value in state.items()
                if key.startswith("block1.") and value.is_floating_point()}  # fmt: skip
-    assert surplus
-    said = f"{len(surplus)} keys ignored"
-    assert_loads(source, write(tmp_path / "trades.pt", state | surplus), said, "sub_block1")
-    assert_loads(source, write(tmp_path / "parallel.pt", prefixed(state | surplus, "module.")), said)
+    assert unused
+    ignored = f"{len(unused)} keys ignored"
+    assert_loads(source, write(tmp_path / "trades.pt", state | unused), ignored, "sub_block1")
+    assert_loads(source, write(tmp_path / "parallel.pt", prefixed(state | unused, "module.")), ignored)
 
 
 def test_counters_of_batches_may_be_missing(source: nn.Module, tmp_path: Path) -> None:
@@ -237,6 +237,7 @@ def test_what_does_not_fit_is_listed_and_nothing_is_loaded(source: nn.Module, tm
         load_checkpoint(model, path)
     message = str(caught.value)
     assert str(path) in message
+    assert "\n" not in message
     assert "was not loaded" in message
     assert re.search(r"1 missing: conv1\.weight", message)
     assert re.search(r"1 unexpected: head\.scale", message)
@@ -244,7 +245,7 @@ def test_what_does_not_fit_is_listed_and_nothing_is_loaded(source: nn.Module, tm
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_weights_of_another_network_are_refused_shortly(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_refused_briefly(tmp_path: Path) -> None:
     path = write(tmp_path / "other.pt", create_model("wrn16_2", 5).state_dict())
     with pytest.raises(UserError, match="unexpected") as caught:
         load_checkpoint(make_model(), path)
@@ -262,7 +263,7 @@ def test_a_file_without_weights_is_refused(tmp_path: Path, content: Any) -> None
 
 
 class Trap:
-    """Unpickled without care, this touches a file."""
+    """Touches a file if it is unpickled unsafely."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -278,7 +279,7 @@ def test_code_in_a_checkpoint_is_never_run(source: nn.Module, tmp_path: Path) ->
     assert not (tmp_path / "touched").exists()
 
 
-def test_an_unsafe_checkpoint_is_refused_with_the_way_out_that_works(source: nn.Module, tmp_path: Path) -> None:
+def test_an_unsafe_checkpoint_is_refused_with_a_fix_that_works(source: nn.Module, tmp_path: Path) -> None:
     path = write(tmp_path / "args.pt", {"state_dict": source.state_dict(), "args": argparse.Namespace(lr=0.1)})
     with pytest.raises(UserError, match=r"torch\.load\(path, weights_only=False\)\['state_dict'\]"):
         load_checkpoint(make_model(), path)

@@ -1,14 +1,14 @@
-"""Published teachers: a local copy is loaded as it is, what does not fit is refused with the mend, so is no network."""
+"""Published teachers: a local copy is loaded unchanged; wrong settings, damaged files and no network are refused."""
 
 import os
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import nn
 
@@ -21,7 +21,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    """The network of ``NAME``, untrained, BatchNorm's statistics changed."""
+    """The network of ``NAME``, untrained, with random BatchNorm statistics."""
     torch.manual_seed(3)
     model = timm.create_model("resnet18", num_classes=1000)
     for module in model.modules():
@@ -32,7 +32,7 @@ def network() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def copies(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Its weights as hubs have them, and files that are no such copies."""
+    """Its weights in the formats of hubs, and files that do not hold them."""
     folder = tmp_path_factory.mktemp("copies")
     state = network.state_dict()
     torch.save(state, folder / "plain.pth")
@@ -46,7 +46,7 @@ def copies(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 
 def make(**changes: Any) -> nn.Module:
-    """``NAME`` for ImageNet, but for ``changes``."""
+    """The teacher ``NAME`` for ImageNet, with ``changes``."""
     asked: dict[str, Any] = {"name": NAME, "num_classes": 1000, "mean": MEAN, "std": STD, "size": [224, 224]}
     return create_teacher(**(asked | {"pretrained": True} | changes))
 
@@ -90,34 +90,32 @@ def test_a_local_copy_is_the_teacher(copy: str, copies: dict[str, Path], network
         ({"pretrained": False}, r"needs weights from one place: .*task\.teacher\.pretrained=true"),
     ],
 )
-def test_mistakes_are_found_before_anything_is_fetched(asked: dict[str, Any], message: str) -> None:
+def test_mistakes_are_found_before_anything_is_downloaded(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make(**asked)
 
 
 @pytest.mark.parametrize("copy", ["other.pth", "empty.pth", "broken.safetensors", "text.pth"])
-def test_a_file_that_is_no_copy_is_refused(copy: str, copies: dict[str, Path]) -> None:
+def test_a_file_without_these_weights_is_refused(copy: str, copies: dict[str, Path]) -> None:
     with pytest.raises(UserError, match=rf"{copy} does not hold the published weights of resnet18\.tv_in1k: \S"):
         make(checkpoint=str(copies[copy]))
 
 
-CLOSED = f"""
-from dkl.errors import UserError
-from dkl.models import create_teacher
-try:
-    create_teacher({NAME!r}, 1000, mean={MEAN}, std={STD}, size=[224, 224], pretrained=True)
-except UserError as error:
-    print(error)
-"""
-
-
-@pytest.mark.parametrize("offline", ["0", "1"])
-def test_without_a_network_the_file_to_bring_is_named(offline: str, tmp_path: Path) -> None:
-    closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "TORCH_HOME": str(tmp_path)}
-    proxies = {key: "" for key in os.environ if key.lower().endswith("_proxy")}
-    environment = os.environ | proxies | closed | {"HF_HUB_OFFLINE": offline}
-    done = subprocess.run([sys.executable, "-c", CLOSED], env=environment, capture_output=True, text=True, check=True)
-    (line,) = done.stdout.splitlines()
-    assert line.startswith(f"the weights of {NAME} could not be downloaded (")
-    assert "bring https://download.pytorch.org/models/resnet18-f37072fd.pth here" in line
-    assert line.endswith("add task.teacher.checkpoint=FILE, where it lies")
+@pytest.mark.parametrize("offline", [False, True])
+def test_without_a_network_the_error_names_the_file_to_copy(
+    offline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in [key for key in os.environ if key.lower().endswith("_proxy")]:
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # of the hub, between its attempts
+    with pytest.raises(UserError) as caught:
+        make()
+    message = str(caught.value)
+    assert message.startswith(f"the weights of {NAME} could not be downloaded (")
+    assert "copy https://download.pytorch.org/models/resnet18-f37072fd.pth to this machine" in message
+    assert message.endswith("add task.teacher.checkpoint=FILE")
+    assert "\n" not in message

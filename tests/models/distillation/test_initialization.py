@@ -1,4 +1,4 @@
-"""The networks of distillation start as the original codes start them, and a training step does what it should."""
+"""Networks of distillation are initialized as in the original codes, and take a training step correctly."""
 
 import math
 
@@ -25,7 +25,7 @@ def head_of(model: nn.Module) -> nn.Linear:
 
 
 def assert_uniform(values: Tensor, bound: float) -> None:
-    """Of a uniform distribution on (−bound, bound), to five standard errors of its spread."""
+    """``values`` are uniform on (−bound, bound), judged by their standard deviation to five standard errors."""
     assert values.abs().max() <= bound
     error = 5 * 0.45 / math.sqrt(values.numel())  # √((9/5 − 1) / 4n), with the kurtosis 9/5
     assert values.std().item() == pytest.approx(bound / math.sqrt(3), rel=error)
@@ -34,7 +34,7 @@ def assert_uniform(values: Tensor, bound: float) -> None:
 @pytest.mark.parametrize(
     "name", ["cifar_resnet8x4", "cifar_resnet18", "cifar_wrn_16_2", "cifar_vgg8", "cifar_mobilenetv2"]
 )
-def test_convolutions_are_normal_by_their_fan_out(name: str, seed: int) -> None:
+def test_convolutions_are_normal_with_the_variance_of_their_fan_out(name: str, seed: int) -> None:
     for module in convolutions(create_model(name, 10)):
         expected = math.sqrt(2 / (module.kernel_size[0] ** 2 * module.out_channels))
         error = 5 / math.sqrt(2 * module.weight.numel())
@@ -43,7 +43,7 @@ def test_convolutions_are_normal_by_their_fan_out(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar_shufflev1", "cifar_shufflev2", "mobilenetv1"])
-def test_convolutions_are_as_torch_makes_them(name: str, seed: int) -> None:
+def test_other_convolutions_have_the_default_of_torch(name: str, seed: int) -> None:
     for module in convolutions(create_model(name, 10)):
         assert_uniform(module.weight, 1 / math.sqrt(module.weight[0].numel()))
 
@@ -59,7 +59,7 @@ def test_heads_of_vgg_and_mobilenetv2_are_small_and_normal(name: str, seed: int)
 @pytest.mark.parametrize(
     "name", ["cifar_resnet8", "cifar_resnet18", "cifar_shufflev1", "cifar_shufflev2", "mobilenetv1"]
 )
-def test_other_heads_are_as_torch_makes_them(name: str, seed: int) -> None:
+def test_other_heads_have_the_default_of_torch(name: str, seed: int) -> None:
     head = head_of(create_model(name, 1000))
     assert_uniform(head.weight, 1 / math.sqrt(head.in_features))
     assert_uniform(head.bias, 1 / math.sqrt(head.in_features))
@@ -70,7 +70,7 @@ def test_the_bias_of_a_wide_resnet_is_zero() -> None:
 
 
 @pytest.mark.parametrize("name", EACH_FAMILY)
-def test_batchnorms_start_as_the_identity_and_their_statistics_move_once_a_step(name: str) -> None:
+def test_batchnorms_start_as_the_identity_and_update_their_statistics_once_per_step(name: str) -> None:
     model = create_model(name, 10, 1).train()
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
@@ -86,7 +86,7 @@ def test_batchnorms_start_as_the_identity_and_their_statistics_move_once_a_step(
 
 
 @pytest.mark.parametrize("name", [*SMALL, "cifar_vgg8"])
-def test_in_place_activations_leave_input_and_gradients_right(name: str, seed: int) -> None:
+def test_in_place_activations_do_not_change_the_input_or_break_gradients(name: str, seed: int) -> None:
     model = with_fitted_statistics(create_model(name, 4), torch.rand(4, 3, 16, 16, dtype=torch.float64))
     x = torch.rand(2, 3, 16, 16, dtype=torch.float64, requires_grad=True)
     kept = x.detach().clone()

@@ -1,4 +1,4 @@
-"""The wide residual network with SiLU: its equations, its padding, its BatchNorm, its normalisation."""
+"""The wide residual network with SiLU: its equations, padding, BatchNorm and normalization."""
 
 from collections.abc import Callable
 
@@ -41,7 +41,7 @@ def forward(
     pads: tuple[Pad, Pad] = (bottom_right, bottom_right),
     subsample: Subsample = even,
 ) -> Tensor:
-    """The network written over its state_dict; ``pads`` are those of groups 1 and 2, ``subsample`` the shortcut's."""
+    """The network as a function of its state_dict; ``pads`` of groups 1 and 2, ``subsample`` of the shortcut."""
 
     def bn_silu(x: Tensor, name: str) -> Tensor:
         mean, var, weight, bias = (state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
@@ -78,7 +78,7 @@ def test_it_computes_its_equations(network: nn.Module, images: Tensor) -> None:
     torch.testing.assert_close(network(images), forward(network.state_dict(), images), rtol=1e-10, atol=1e-10)
 
 
-def test_it_computes_its_equations_with_two_blocks_a_group(images: Tensor) -> None:
+def test_it_computes_its_equations_with_two_blocks_per_group(images: Tensor) -> None:
     network = with_statistics(SwishWideResNet(16, 2, num_classes=7))
     torch.testing.assert_close(network(images), forward(network.state_dict(), images, 2), rtol=1e-10, atol=1e-10)
 
@@ -100,7 +100,7 @@ def test_odd_sizes_are_padded_all_around(network: nn.Module) -> None:
     torch.testing.assert_close(network(images), reference, rtol=1e-10, atol=1e-10)
 
 
-def test_statistics_move_by_a_hundredth(images: Tensor) -> None:
+def test_statistics_have_a_momentum_of_one_hundredth(images: Tensor) -> None:
     network = create_model("wrn10_2_swish", 7).double().train()
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert [(norm.momentum, norm.eps) for norm in norms] == [(0.01, 1e-5)] * 7
@@ -111,7 +111,7 @@ def test_statistics_move_by_a_hundredth(images: Tensor) -> None:
     torch.testing.assert_close(first.running_var, 0.99 + 0.01 * stem.transpose(0, 1).flatten(1).var(1))
 
 
-def test_normalising_inside_equals_normalising_outside(images: Tensor) -> None:
+def test_normalizing_inside_equals_normalizing_outside(images: Tensor) -> None:
     network = with_statistics(create_model("wrn10_2_swish", 7, mean=MEAN, std=STD))
     outside = torch.stack([(images[:, c] - MEAN[c]) / STD[c] for c in range(3)], dim=1)
     state = network.state_dict()
@@ -119,7 +119,7 @@ def test_normalising_inside_equals_normalising_outside(images: Tensor) -> None:
     assert not torch.allclose(network(images), forward(state, images), atol=1e-2)
 
 
-def test_the_configuration_hands_the_constants_of_the_data_to_the_model() -> None:
+def test_the_configuration_passes_the_constants_of_the_data_to_the_model() -> None:
     words = ["model=wrn10_2_swish", "data=cifar10", f"data.mean={list(MEAN)}", f"data.std={list(STD)}"]
     network = instantiate(compose_config("train", words).model)
     torch.testing.assert_close(network.get_buffer("input_mean").flatten(), torch.tensor(MEAN))

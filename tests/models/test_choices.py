@@ -1,0 +1,79 @@
+"""Every model of configs/model and every network registered by this project builds, runs and has a title.
+
+The lists come from the YAML files and from timm's registry, so that a new model is covered without an edit here. Sizes,
+keys and equations of single networks are tested beside their oracles, in ``robust`` and ``distillation``.
+"""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+from dkl.assembly import build_model
+from dkl.errors import UserError
+
+CHOICES = sorted(Path(__file__).parents[2].glob("configs/model/*.yaml"))
+REGISTERED = [name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith("dkl.")]
+
+
+def test_this_projects_networks_are_registered_with_timm() -> None:
+    assert {"wrn34_10", "wrn28_10_swish", "preact_resnet18", "small_cnn", "cifar_resnet20", "mobilenetv1"} <= set(
+        REGISTERED
+    )
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=lambda path: path.stem)
+def test_every_choice_builds_for_its_data_and_has_a_title(path: Path) -> None:
+    cfg = OmegaConf.create({"data": {"num_classes": 7, "shape": [3, 32, 32], "mean": [0.5] * 3, "std": [0.2] * 3}})
+    cfg.model = OmegaConf.load(path)
+    if OmegaConf.is_missing(cfg.model, "name"):  # timm.yaml, any model by its name
+        cfg.model.name, cfg.model.title = "resnet18", "a title"
+    assert cfg.model.title
+    with torch.device("meta"):
+        model = instantiate(cfg.model).eval()
+        assert model(torch.empty(2, 3, 32, 32)).shape == (2, 7)
+    normalized = "input_mean" in dict(model.named_buffers())
+    assert normalized == bool(cfg.model.get("mean"))
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_every_network_takes_cifar_digits_and_larger_images_and_promises_no_weights(name: str) -> None:
+    with torch.device("meta"):
+        for num_classes, channels, sizes in ((10, 1, [8]), (7, 3, [32, 64])):
+            model = timm.create_model(name, num_classes=num_classes, in_chans=channels)
+            for size in sizes:
+                for mode in (True, False):
+                    logits = model.train(mode)(torch.empty(2, channels, size, size))
+                    assert (logits.shape, logits.device.type) == ((2, num_classes), "meta")
+    with pytest.raises(UserError, match="load_checkpoint"):
+        timm.create_model(name, pretrained=True)
+
+
+class Plain(nn.Module):
+    """A network that knows nothing of this project, not even titles."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(12, num_classes)
+
+
+def test_any_module_is_a_model_whatever_its_title() -> None:
+    model = build_model({"_target_": f"{__name__}.Plain", "title": "Plain net", "num_classes": 7})
+    assert model.get_submodule("head").out_features == 7
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"_target_": "dkl.models.create_model", "num_classes": 7}, r"model: .*missing .*'name'"),
+        ({"_target_": f"{__name__}.Plain", "num_classes": 7, "width": 3}, r"model: .*unexpected .*'width'"),
+        ({"_target_": "builtins.dict"}, r"model: builtins\.dict makes a dict"),
+    ],
+)
+def test_a_choice_that_makes_no_model_is_refused_in_one_line(node: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=rf"^{message}[^\n]*$"):
+        build_model(node)
