@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and plain values, written whole or not at all, read without running code."""
+"""Checkpoints of tensors and plain values: written atomically, and read without running code."""
 
 import pickle
 import struct
@@ -17,18 +17,20 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
-    """The content of a checkpoint, read with ``weights_only=True``. Raises UserError where that cannot be done."""
+    """Read a checkpoint with ``weights_only=True``. Raises UserError if that is not possible."""
     if not path.is_file():
-        raise UserError(f"there is no checkpoint at {path}")
+        raise UserError(f"there is no checkpoint at {path}; check the path, or train the run first")
     with path.open("rb") as file:
-        if file.read(1) not in (b"P", b"\x80"):  # a zip, or a pickle of torch before 1.6
-            raise UserError(f"{path} is not a checkpoint of torch; was a web page or a pointer saved in its place?")
+        if file.read(1) not in (b"P", b"\x80"):  # the first bytes of a zip, and of a pickle by torch before 1.6
+            raise UserError(f"{path} is not a checkpoint of torch, perhaps a saved web page; fetch it again")
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} holds more than tensors and plain values, and loading it could run code. If you trust it, convert "
-            f"it once: torch.save(torch.load(path, weights_only=False)['state_dict'], 'weights.pt'). ({error})"
+            f"{path} holds more than tensors and plain values, so loading it could run code. If you trust it, convert "
+            f"it: torch.save(torch.load(path, weights_only=False)['state_dict'], 'weights.pt'). ({error})"
         ) from None
     except (EOFError, LookupError, OSError, RuntimeError, ValueError, struct.error) as error:
-        raise UserError(f"{path} is not a readable checkpoint, perhaps cut short: {error}") from None
+        raise UserError(
+            f"{path} is not a readable checkpoint, perhaps an incomplete copy; fetch it again ({error})"
+        ) from None

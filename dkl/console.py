@@ -1,4 +1,4 @@
-"""What people see while something long runs: a bar with ETA in a terminal, a line now and then in a log file."""
+"""Progress of long work: a bar with the remaining time in a terminal, or a line every 15 seconds in a log file."""
 
 import os
 import time
@@ -13,7 +13,7 @@ LOG_EVERY_SECONDS = 15.0
 
 
 class Bar:
-    """Progress of one long part: ``advance`` it, or say how far it is; ``note`` appears behind its name."""
+    """Progress of one part of the work; a ``note`` appears behind its name."""
 
     def __init__(self, name: str, total: int, done: int, console: Console) -> None:
         self.name, self.total, self.done, self.first = name, total, done, done
@@ -34,11 +34,11 @@ class Bar:
             self.live.start()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """Count ``steps`` more as done."""
+        """Add ``steps`` to the steps done."""
         self.reach(self.done + steps, note)
 
     def reach(self, done: int, note: str = "") -> None:
-        """Set what is done, ``total`` at most; a ``note`` stays until the next one."""
+        """Set the number of steps done, at most ``total``; a ``note`` stays until the next one."""
         self.done = min(done, self.total)
         self.note = note or self.note
         text = f"{self.name}  {self.note}".rstrip()
@@ -47,6 +47,7 @@ class Bar:
             return
         now = time.monotonic()
         if now - self.printed >= LOG_EVERY_SECONDS and self.done > self.first:
+            # Steps of an earlier process took no time in this one, so they do not count for the speed.
             remaining = (now - self.started) / (self.done - self.first) * (self.total - self.done)
             eta = timedelta(seconds=round(remaining))
             self.console.print(f"{text}  {self.done}/{self.total}  eta {eta}", highlight=False)
@@ -55,7 +56,7 @@ class Bar:
 
 @contextmanager
 def bar(name: str, total: int, done: int = 0, console: Console | None = None) -> Iterator[Bar]:
-    """A ``Bar`` of ``total`` steps, ``done`` of them already, closed on exit."""
+    """Show a ``Bar`` of ``total`` steps, of which ``done`` are already done, until the context ends."""
     progress = Bar(name, total, done, console or Console(stderr=True, quiet=not _first()))
     try:
         yield progress
@@ -65,12 +66,12 @@ def bar(name: str, total: int, done: int = 0, console: Console | None = None) ->
 
 
 def _first() -> bool:
-    """Whether this is the one process that speaks, where several share the work."""
+    """Return whether this is the one process that prints, if several share the work."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def say(text: str) -> None:
-    """Print a line for people, as it is; of several processes only the first does."""
+    """Print a line to stderr without markup; of several processes only the first prints."""
     if not _first():
         return
     Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False, emoji=False)

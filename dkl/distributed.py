@@ -1,8 +1,8 @@
-"""Several processes as one: who and how many they are, and what they sum. Without a group they do nothing.
+"""Several processes that train or evaluate as one. Without a process group all functions here do nothing.
 
-Gradients, class sums and averages are reduced by hand and not by DistributedDataParallel: a step of adversarial
-training differentiates up to a dozen times and reduces once or twice, so there is nothing to overlap, and adversarial
-weight perturbation needs the same reduction in the middle of a step.
+Gradients are summed explicitly, without DistributedDataParallel. A step of adversarial training differentiates up to a
+dozen times but needs only one or two sums, so there is little communication to overlap with computation. Adversarial
+weight perturbation also needs a sum in the middle of a step.
 """
 
 import os
@@ -23,22 +23,22 @@ from dkl.errors import BusyError, UserError
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Return the number of this process, counted from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes work together."""
+    """Return the number of processes that work together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def launched() -> int:
-    """How many processes torchrun (or whatever sets its variables) has started; 0 where it has not."""
+    """Return how many processes torchrun, or another launcher with its variables, has started; 0 if none has."""
     return int(os.environ.get("WORLD_SIZE", 0)) if "RANK" in os.environ else 0
 
 
 def local_device(device: torch.device) -> torch.device:
-    """This process's own device: ``cuda`` becomes one GPU a process on a machine."""
+    """Return the device of this process: with several processes ``cuda`` becomes one GPU per process of a machine."""
     if device.type != "cuda" or world() == 1:
         return device
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank())))
@@ -46,7 +46,8 @@ def local_device(device: torch.device) -> torch.device:
 
 @torch.no_grad()
 def _in_one(tensors: Sequence[Tensor], exchange: Callable[[Tensor], object]) -> None:
-    """``exchange`` all of ``tensors`` in place, in one message a dtype."""
+    """Apply ``exchange`` to all ``tensors`` in place, with one message per dtype."""
+    # Hundreds of small messages would cost more in latency than the copies into one.
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
         same = [tensor for tensor in tensors if tensor.dtype is dtype]
         flat = torch.cat([tensor.reshape(-1) for tensor in same])
@@ -56,15 +57,20 @@ def _in_one(tensors: Sequence[Tensor], exchange: Callable[[Tensor], object]) -> 
 
 
 def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
-    """Replace each of ``tensors`` by its sum over all processes."""
+    """Replace each tensor by its sum over all processes."""
     if world() > 1:
         _in_one(tensors, dist.all_reduce)
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Sum the gradients of ``parameters`` over all processes; one that has none counts as zero."""
+    """Sum the gradients of ``parameters`` over all processes; a missing gradient counts as zero.
+
+    Each process differentiates its images' part of the mean loss over the whole batch. The sum, not the mean, is
+    therefore the gradient that one process would compute, also if the shares have different sizes.
+    """
     if world() == 1:
         return
+    # Every process must send the same tensors, or the others wait forever: a missing gradient is sent as zeros.
     gradients = []
     for parameter in parameters:
         if parameter.requires_grad:
@@ -75,13 +81,14 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Give every process the buffers of process 0: of BatchNorm's running statistics only the first's survive."""
+    """Copy the buffers of process 0, such as BatchNorm's running statistics, to every process."""
+    # As in DataParallel of the official code, only the first device's statistics are kept.
     if world() > 1:
         _in_one(list(model.buffers()), lambda flat: dist.broadcast(flat, 0))
 
 
 def gather(value: Any) -> list[Any]:
-    """``value`` of every process, in order of rank."""
+    """Return the ``value`` of every process, in order of rank."""
     if world() == 1:
         return [value]
     values: list[Any] = [None] * world()
@@ -97,17 +104,20 @@ def barrier() -> None:
 
 @contextmanager
 def group(device: str, init_method: str = "env://", number: int = -1, size: int = -1) -> Iterator[None]:
-    """A process group around the body: NCCL with GPUs (gloo for what lies on the CPU), gloo without.
+    """Form a process group around the body: NCCL for tensors on GPUs, gloo for those on the CPU.
 
-    With gloo alone they wait a day for one another: a batch of an evaluation may take hours, and one that dies is
-    noticed at once.
+    ``device`` is cpu or cuda. ``number`` and ``size`` are rank and number of processes; by default torchrun's.
     """
+    # With gloo the processes wait up to a day for each other: one batch of an evaluation may take hours, and a process
+    # that dies closes its connections, which the others notice at once.
     patience = None if device.startswith("cuda") else timedelta(days=1)
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     if device.startswith("cuda"):
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", max(number, 0))))
     store, number, size = next(dist.rendezvous(init_method, number, size))
-    earlier = (store.add("groups", 1) - 1) // size  # torchrun's store outlives a group: keys of its own for each
+    # torchrun's store lives longer than a group. A second group would find the keys of the first one, so each group
+    # gets a prefix: how many groups there were before.
+    earlier = (store.add("groups", 1) - 1) // size
     store = dist.PrefixStore(f"group{earlier}", store)
     dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=patience)
     try:
@@ -117,15 +127,18 @@ def group(device: str, init_method: str = "env://", number: int = -1, size: int 
 
 
 MISTAKES: dict[str, type[UserError]] = {"busy": BusyError, "mistake": UserError}
-"""What a process may end with that is told as it is, the special before the general."""
+"""Exceptions re-raised unchanged by ``launch``: name in the file -> class; subclasses first."""
 
 
 def _entry(number: int, folder: str, size: int, device: str, function: Callable[..., object], args: tuple) -> None:
+    """Run ``function`` in process ``number``; if it fails, write why to a file in ``folder`` and exit with 2."""
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number))
     with group(device, f"file://{folder}/store", number, size):
         try:
             function(*args)
-        except Exception as error:  # noted before the group ends, by which the others fail as well
+        except Exception as error:
+            # Written before this process leaves the group: its end makes the others fail too, with a message about
+            # their connection. The earliest file is the cause.
             kind = next((kind for kind, known in MISTAKES.items() if isinstance(error, known)), "fault")
             text = traceback.format_exc() if kind == "fault" else str(error)
             (Path(folder) / f"{time.time_ns()}.{kind}").write_text(text, encoding="utf-8")
@@ -133,10 +146,10 @@ def _entry(number: int, folder: str, size: int, device: str, function: Callable[
 
 
 def launch(function: Callable[..., object], args: tuple, *, processes: int, device: str) -> None:
-    """Run ``function(*args)`` in ``processes`` processes that form a group, and wait for all.
+    """Run ``function(*args)`` in ``processes`` new processes that form a group, and wait for all.
 
-    ``device`` is ``cpu`` or ``cuda``. Where one fails, the others are stopped, and what the first said is raised:
-    UserError for a mistake of the user's, RuntimeError with the traceback for anything else.
+    ``device`` is cpu or cuda. If a process fails, the others are stopped. Raises the first failure: a UserError as it
+    is, anything else as a RuntimeError with the traceback.
     """
     from torch.multiprocessing.spawn import ProcessException, start_processes
 
@@ -144,11 +157,12 @@ def launch(function: Callable[..., object], args: tuple, *, processes: int, devi
         try:
             arguments = (folder, processes, device, function, args)
             context = start_processes(_entry, arguments, processes, join=False, start_method="spawn")
-            while not context.join(grace_period=5):  # where one fails the others notice, and end by themselves
+            # If one process fails, the others notice and end by themselves, within this grace period in seconds.
+            while not context.join(grace_period=5):
                 pass
         except ProcessException:
-            said = sorted(path for kind in (*MISTAKES, "fault") for path in Path(folder).glob(f"*.{kind}"))
-            if not said:
+            failures = sorted(path for kind in (*MISTAKES, "fault") for path in Path(folder).glob(f"*.{kind}"))
+            if not failures:  # killed from outside
                 raise
-            text = said[0].read_text(encoding="utf-8")
-            raise MISTAKES.get(said[0].suffix[1:], RuntimeError)(text) from None
+            text = failures[0].read_text(encoding="utf-8")
+            raise MISTAKES.get(failures[0].suffix[1:], RuntimeError)(text) from None

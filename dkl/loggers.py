@@ -1,7 +1,7 @@
-"""Where runs are reported beside their files: nowhere, or to Weights & Biases.
+"""Loggers report runs besides their own files: to Weights & Biases, or nowhere.
 
-Training and evaluation tell a logger who they are (``About``), then what they measured. Only the first of several
-processes does; wandb is imported where it is switched on, and nowhere else.
+Training and evaluation describe themselves to a logger (``About``), then report what they measured. Of several
+processes only the first reports. wandb is imported only if it is switched on.
 """
 
 import os
@@ -19,14 +19,14 @@ from dkl.errors import UserError
 from dkl.files import write_text
 
 FINISHED = "finished"
-"""Behind the id in ``About.id_file``, once the logger has been told all of the run."""
+"""Follows the id in ``About.id_file`` once the whole run has been reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """Who reports. ``group`` is what runs that differ in nothing but the seed share: a row of a table.
+    """Which run reports. Runs that differ only in the seed share a ``group``, as in a row of a table.
 
-    ``id_file`` lies in the run's folder and keeps the id under which the logger knows the run, and whether it has all.
+    ``id_file``, in the run's folder, holds the run's id at the logger and whether the whole run has been reported.
     """
 
     name: str
@@ -38,20 +38,20 @@ class About:
 
 
 class LoggerTable(NamedTuple):
-    """Rows of values under the names of their columns."""
+    """A table with named columns."""
 
     columns: list[str]
     rows: list[list[Any]]
 
 
 class Logger:
-    """Reports nowhere: what there is without ``logger=``, and in every process but the first."""
+    """Reports nowhere: the default, and the logger of every process but the first."""
 
     def start(self, about: About) -> None:
-        """Open the run, or go on with the one that ``about.id_file`` names."""
+        """Open the run, or continue the one whose id is in ``about.id_file``."""
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Report one epoch."""
+        """Report the metrics of one epoch."""
 
     def report(
         self,
@@ -59,22 +59,22 @@ class Logger:
         tables: Mapping[str, LoggerTable],
         pictures: Mapping[str, NDArray[np.floating]],
     ) -> None:
-        """Report what was found in the end; ``pictures`` are [H, W, C] in [0, 1]."""
+        """Report final results; ``pictures`` have shape [H, W, C] and values in [0, 1]."""
 
     def keep(self, files: Sequence[Path]) -> None:
-        """Keep ``files``, the run's weights, where the logger is to have them."""
+        """Store ``files``, the run's weights, if the logger is set to do so."""
 
     def finish(self, *, failed: bool = False) -> None:
         """Close the run."""
 
 
 class WandbLogger(Logger):
-    """Weights & Biases: a run folder is one run there, and so is each evaluation, in one group.
+    """Weights & Biases. A run's folder is one run there, and so is each evaluation of it, all in one group.
 
-    A resumed run goes on under the id that its folder keeps. Online it is told the epochs that the site has not got.
-    Offline wandb cannot append, and a killed process loses the last seconds of its log: every resumption writes another
-    ``offline-run-*`` folder of the same id with all epochs from the first; the newest is whole, and the one to sync. An
-    agent of a wandb sweep chooses the id itself. With ``artifact`` the finished weights are uploaded as well.
+    A resumed run continues under the id in its folder. ``mode`` online: only the epochs that the site lacks are
+    reported. ``mode`` offline: wandb cannot append to a log, and a killed process loses the last seconds of it. Each
+    resumption therefore writes another ``offline-run-*`` folder with the same id and all epochs; sync the newest. The
+    agent of a wandb sweep chooses the id itself. With ``artifact`` the finished weights are uploaded too.
     """
 
     def __init__(self, project: str = "dkl", mode: str = "online", artifact: bool = False) -> None:
@@ -85,7 +85,7 @@ class WandbLogger(Logger):
         self.about: About | None = None
 
     def start(self, about: About) -> None:
-        """Open the run. Raises UserError where wandb does not let it."""
+        """Open the run. Raises UserError if wandb refuses, such as without a login."""
         import wandb
 
         kept, _ = _read(about.id_file)
@@ -99,18 +99,18 @@ class WandbLogger(Logger):
                 name=about.name,
                 dir=str(about.id_file.parent),
                 config=about.config,
-                group=about.group[-128:],  # wandb takes no more; the hash is at its end
+                group=about.group[-128:],  # wandb's limit; the end holds the hash, which must stay
                 job_type=about.job_type,
                 tags=[tag[:64] for tag in about.tags],
             )
         except wandb.errors.Error as error:
-            mend = "log in with `wandb login`, or add logger.mode=offline and `wandb sync` later"
-            raise UserError(f"wandb: {str(error).rstrip('.')}; {mend}") from None
+            fix = "log in with `wandb login`, or add logger.mode=offline and `wandb sync` later"
+            raise UserError(f"wandb: {str(error).rstrip('.')}; {fix}") from None
         self.about = about
         write_text(about.id_file, identity)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Report one epoch, at once; one that a resumed run has already is left out."""
+        """Report one epoch at once, unless a resumed run has it already."""
         if row["epoch"] >= self.run.step:
             self.run.log(dict(row), step=row["epoch"], commit=True)
 
@@ -120,7 +120,7 @@ class WandbLogger(Logger):
         tables: Mapping[str, LoggerTable],
         pictures: Mapping[str, NDArray[np.floating]],
     ) -> None:
-        """Figures as the run's summary, tables and pictures as panels."""
+        """Report figures as the run's summary, and tables and pictures as panels."""
         import wandb
 
         shown: dict[str, Any] = {name: wandb.Table(*table) for name, table in tables.items()}
@@ -128,7 +128,7 @@ class WandbLogger(Logger):
         self.run.log(dict(figures) | shown)
 
     def keep(self, files: Sequence[Path]) -> None:
-        """The files as an artifact named like the run, where that is asked for."""
+        """Upload the files as an artifact named like the run, if ``artifact`` is set."""
         import wandb
 
         if self.artifact and self.about:
@@ -138,32 +138,32 @@ class WandbLogger(Logger):
             self.run.log_artifact(artifact)
 
     def finish(self, *, failed: bool = False) -> None:
-        """Close the run, as failed where it is; else its folder says that all of it has been reported."""
+        """Close the run. Unless it ``failed``, its folder records that the whole run has been reported."""
         self.run.finish(exit_code=int(failed))
         if self.about and not failed:
             write_text(self.about.id_file, f"{self.run.id} {FINISHED}")
 
 
 def _read(id_file: Path) -> tuple[str, bool]:
-    """The id that ``id_file`` keeps, empty where there is none, and whether that run has been reported whole."""
+    """Return the id in ``id_file``, empty if there is none, and whether the whole run has been reported."""
     identity, _, state = (id_file.read_text(encoding="utf-8") if id_file.exists() else "").strip().partition(" ")
     return identity, state == FINISHED
 
 
 def _sweeps_id() -> str | None:
-    """The id that an agent of a wandb sweep wants this run to have; None where there is no agent."""
+    """Return the id that the agent of a wandb sweep has chosen for this run, or None without an agent."""
     return os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
 
 
 def reported(id_file: Path) -> bool:
-    """Whether the run that keeps its id in ``id_file`` has been reported whole, and to the sweep there is."""
+    """Return whether the whole run has been reported under the id in ``id_file``, and to the current sweep if any."""
     identity, finished = _read(id_file)
     return finished and _sweeps_id() in (None, identity)
 
 
 @contextmanager
 def opened(logger: Logger, about: About, past: Sequence[Mapping[str, Any]] = ()) -> Iterator[Logger]:
-    """``logger`` while a run lasts, closed however that ends; it is told ``past`` epochs first."""
+    """Open ``logger`` for a run, report its ``past`` epochs first, and close it whatever happens."""
     logger.start(about)
     try:
         for row in past:

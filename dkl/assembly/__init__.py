@@ -23,6 +23,7 @@ Whole runs:
     train(cfg)          preflight, processes, assemble and fit; returns the run's folder
 """
 
+from dkl.assembly.checks import preflight
 from dkl.assembly.data import load_data, load_synthetic, make_batches
 from dkl.assembly.parts import (
     build_averaging,
@@ -32,8 +33,7 @@ from dkl.assembly.parts import (
     build_task,
     pick_device,
 )
-from dkl.assembly.preflight import preflight
-from dkl.assembly.train import assemble, train
+from dkl.assembly.training import assemble, train
 
 __all__ = [
     "assemble",

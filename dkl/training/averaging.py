@@ -1,9 +1,9 @@
-"""Averages of the weights over training, kept while it runs, in ``torch.optim.swa_utils.AveragedModel``.
+"""Averages of the weights over training, in ``torch.optim.swa_utils.AveragedModel``.
 
     average ← decay · average + (1 − decay) · weights
 
-after every step or every epoch. The official code writes 200 checkpoints and folds them into such an average (decay
-0.9, buffers included, ``swa.py``); kept running, it is the same without the files.
+after every step or every epoch. The official ``swa.py`` computes such an average (decay 0.9, buffers included) from 200
+checkpoints on disk. Updated during training, it has the same value and needs no files.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,11 @@ from dkl.errors import UserError
 class Averaging:
     """When and how fast the average follows the weights.
 
-    ``per`` step or epoch. Until the share ``start`` of training is over the average is a copy of the weights. With
-    ``ramp`` the decay is min(decay, (1 + d)/(10 + d)), d updates after the start (Gowal et al. 2020). BatchNorm's
-    buffers are averaged (``average``), the weights' own (``copy``), or estimated anew at the end of training on natural
-    training images (``estimate``).
+    ``per``: update after every ``step`` or ``epoch``. Before the share ``start`` of training, in [0, 1), the average
+    is a copy of the weights. ``decay`` is in [0, 1). With ``ramp`` it is min(decay, (1 + d)/(10 + d)), where d counts
+    the updates since the start (Gowal et al. 2020). ``buffers``: ``average`` averages BatchNorm's buffers too, ``copy``
+    takes those of the weights, ``estimate`` computes them on natural training images at the end of training. Raises
+    UserError if a value is out of range.
     """
 
     per: Literal["step", "epoch"] = "epoch"
@@ -34,45 +35,50 @@ class Averaging:
 
     def __post_init__(self) -> None:
         if self.per not in ("step", "epoch") or self.buffers not in ("average", "copy", "estimate"):
-            raise UserError(f"averaging.per={self.per} is step or epoch, averaging.buffers average, copy or estimate")
+            raise UserError(
+                f"averaging.per={self.per} must be step or epoch, and averaging.buffers={self.buffers} must be "
+                "average, copy or estimate"
+            )
         if not 0 <= self.decay < 1 or not 0 <= self.start < 1:
             raise UserError(f"averaging.decay={self.decay} and averaging.start={self.start} must lie in [0, 1)")
 
     def decay_at(self, done: int, total: int) -> float:
-        """The decay of update ``done``, counted from 1, of ``total``; 0 copies the weights."""
+        """Return the decay of update ``done`` of ``total``, counted from 1; 0 copies the weights."""
         since = done - self.start * total
+        # The official code starts averaging one update after ``start``, DM-Improves-AT (with its ramp) at ``start``.
         if since < 0 or (since == 0 and not self.ramp):
             return 0.0
         return min(self.decay, (1 + since) / (10 + since)) if self.ramp else self.decay
 
 
 class Average:
-    """The running average of ``model`` under ``rule``; the first update copies it."""
+    """The running average of ``model`` by ``rule``; the first update copies the weights."""
 
     def __init__(self, rule: Averaging, model: nn.Module) -> None:
         self.rule, self._decay = rule, 0.0
         self._average = AveragedModel(model, multi_avg_fn=self._blend, use_buffers=rule.buffers == "average")
         self._average.requires_grad_(False)
 
+    # torch takes one averaging function for all updates; the decay of ours changes, so it is read at each call.
     def _blend(self, averaged: Any, current: Any, count: Tensor | int) -> None:
         get_ema_multi_avg_fn(self._decay)(averaged, current, count)
 
     @property
     def model(self) -> nn.Module:
-        """The network with averaged weights."""
+        """The network with the averaged weights."""
         return self._average.module
 
     @torch.no_grad()
     def update(self, model: nn.Module, done: int, total: int) -> None:
-        """Follow ``model`` after update ``done`` of ``total``."""
+        """Add the weights of ``model`` after update ``done`` of ``total``, counted from 1."""
         self._decay = self.rule.decay_at(done, total)
         self._average.update_parameters(model)
 
     def state_dict(self) -> dict[str, Any]:
-        """Averaged weights and buffers, with the model's own names."""
+        """Return averaged weights and buffers, under the names that they have in the model."""
         return self.model.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what ``state_dict`` gave, after at least one update."""
+        """Restore what ``state_dict`` returned after at least one update."""
         self.model.load_state_dict(state)
-        self._average.n_averaged.fill_(1)
+        self._average.n_averaged.fill_(1)  # with 0 the next update would copy the weights and lose the average

@@ -1,4 +1,4 @@
-"""The one training loop. It knows batches, an optimiser and a task, and nothing of losses or attacks."""
+"""The one training loop. It handles batches, an optimizer and a task, and knows nothing of losses or attacks."""
 
 import time
 from collections import defaultdict
@@ -16,7 +16,7 @@ from dkl.training.metrics import MetricsRow
 
 
 class NonFiniteLossError(Exception):
-    """The loss of ``batch`` at ``progress`` was NaN or infinite; the optimiser has not stepped."""
+    """The loss of ``batch`` at ``progress`` is NaN or infinite. Raised before the optimizer steps."""
 
     def __init__(self, batch: Batch, progress: Progress, out: Output) -> None:
         super().__init__(f"the loss is {out.loss.item()} in epoch {progress.epoch}, batch {progress.step}")
@@ -24,21 +24,23 @@ class NonFiniteLossError(Exception):
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:
-    """``batch`` in ``count`` parts, or as many as every process has images for: in their forwards they may wait."""
+    """Cut ``batch`` into ``count`` parts, or fewer if a process has fewer images."""
     if count == 1:
         return [batch]
+    # All processes need the same number of parts: their forwards may wait for each other (SyncBatchNorm).
     smallest = (batch.total or len(batch.labels) // batch.views) // world()
     return list(batch.parts(min(count, smallest)))
 
 
 def _step(optimizer: Optimizer) -> None:
-    """Update by the gradients of all processes together."""
+    """Update the weights by the gradient that all processes together computed."""
+    # Each process scales its loss by its share of the batch, so the sum is the gradient of the batch's mean loss.
     sum_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
     optimizer.step()
 
 
 def _mean(sums: dict[str, Tensor], seen: int) -> MetricsRow:
-    """Sums over this process's images -> means over all processes' images."""
+    """Turn sums over this process's ``seen`` images into means over the images of all processes."""
     counted = torch.tensor(float(seen), dtype=torch.float64, device=sums["loss"].device)
     sum_over_ranks([*sums.values(), counted])
     return {name.replace("_correct", "_accuracy"): (value / counted).item() for name, value in sums.items()}
@@ -56,13 +58,11 @@ def train_epoch(
     autocast: bool = False,
     after_step: Callable[[int], None] = lambda step: None,
 ) -> MetricsRow:
-    """One epoch; returns its mean loss, accuracies in [0, 1] and speed. ``after_step(step)`` follows every update.
+    """Train one epoch; returns its mean loss, accuracies in [0, 1] and images per second.
 
-    One batch is one update. Its gradient is the sum of those of ``accumulate`` parts, each weighted by its share of the
-    batch: that of the mean loss of all, with the memory of a part.
-
-    Raises NonFiniteLossError before a step whose loss is not finite: that one figure is waited for at every step, all
-    others stay on the device until the epoch is over.
+    One batch is one update. Its gradient is the sum over ``accumulate`` parts, each weighted by its share of the batch.
+    That is the gradient of the mean loss, with the memory of one part. ``after_step(step)`` is called after each
+    update. Raises NonFiniteLossError before a step whose loss is not finite.
     """
     device = batches.labels.device
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device, dtype=torch.float64))
@@ -75,11 +75,13 @@ def train_epoch(
         parts = _parts(batch, accumulate)
         for number, part in enumerate(parts, 1):
             forward = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
-            backward = torch.autocast(device.type, enabled=False)
+            backward = torch.autocast(device.type, enabled=False)  # torch advises against autocast in backward
             with forward, task.step(part, progress) as out, backward:
+                # The only value that the CPU waits for at each step; the others stay on the device for the epoch.
                 if not torch.isfinite(out.loss):
                     raise NonFiniteLossError(part, progress, out)
                 (out.loss if part.share == 1 else out.loss * part.share).backward()
+                # Inside the context: the task takes back its changes of the weights (AWP) only after the update.
                 if number == len(parts):
                     _step(optimizer)
             size = len(part.labels)

@@ -1,4 +1,4 @@
-"""The numbers of training: two files in the run's folder, and the one number that a search goes by."""
+"""Metrics of training: two files in the run's folder, and the one number that a search maximizes."""
 
 import json
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ MetricsRow = dict[str, Any]
 
 
 def write_metrics(rows: Sequence[MetricsRow], folder: Path) -> None:
-    """Write one line an epoch to ``metrics.jsonl`` and ``metrics.csv``, whole and atomically."""
+    """Write one line per epoch to ``metrics.jsonl`` and ``metrics.csv``, atomically."""
     write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     write_rows(folder / "metrics.csv", rows)
 
 
 def objective(folder: Path) -> float | None:
-    """What a search maximises: robust accuracy on held-out images after the best epoch, else test accuracy at the end.
+    """Return what a search maximizes: robust accuracy on held-out images after the best epoch, or test accuracy.
 
-    The first needs ``selection``; by the second, hyper-parameters are chosen on the test set. None where the process
-    that wrote the run's files is on another machine.
+    Without ``selection`` it is the test accuracy at the end, so that hyperparameters are chosen on the test set. None
+    if the run's files are on another machine.
     """
     path = folder / "metrics.jsonl"
-    if not path.exists():
+    if not path.exists():  # of several machines, only the one with process 0 writes files
         return None
     last = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
     return last.get("best_robust_accuracy", last.get("test_accuracy"))

@@ -1,4 +1,7 @@
-"""All that a run needs to go on as if it had never stopped: one checkpoint a run, replaced whole after every epoch."""
+"""The state of a run, with which it continues as if it had never stopped.
+
+There is one checkpoint per run. It is replaced as a whole after every epoch.
+"""
 
 import random
 from dataclasses import dataclass, field
@@ -27,10 +30,12 @@ def seed_everything(seed: int) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """The state of every global generator, as tensors and plain values."""
+    """Return the state of every global random generator, as tensors and plain values."""
     state = np.random.get_state(legacy=False)
     assert isinstance(state, dict)
     keys, position = state["state"]["key"], state["state"]["pos"]
+    # Checkpoints hold tensors and plain values only, because they are read with weights_only=True. NumPy's words become
+    # int64, since torch supports uint32 only in part.
     return {
         "python": random.getstate(),
         "numpy": (torch.from_numpy(keys.astype(np.int64)), position, state["has_gauss"], state["gauss"]),
@@ -40,7 +45,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back what ``rng_state`` gave; CUDA's only where as many devices are here as then."""
+    """Restore what ``rng_state`` returned; CUDA's generators only if there are as many devices as before."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     keys, position, has_gauss, cached = state["numpy"]
@@ -52,9 +57,10 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 @dataclass
 class RunState:
-    """A run in memory: what trains, how many epochs it has done, and a metrics row for each.
+    """What training changes: task, model, optimizer and average, and the metrics ``rows`` of the epochs done.
 
-    ``best`` is the highest robust accuracy that selection has seen.
+    ``config`` is the resolved configuration. ``data_sha256`` is a fingerprint of the training images. ``best`` is the
+    highest robust accuracy that selection has measured, -1 before the first.
     """
 
     task: Task
@@ -69,7 +75,7 @@ class RunState:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network that is evaluated: with averaged weights where an average is kept."""
+        """The network to evaluate: with the averaged weights if the run keeps an average."""
         return self.model if self.average is None else self.average.model
 
     def save(self, path: Path) -> None:
@@ -91,18 +97,22 @@ class RunState:
         checkpoint.save(path, content)
 
     def load(self, path: Path) -> None:
-        """Take up the run saved at ``path``. Raises UserError where it is not one of this version's."""
+        """Restore the run saved at ``path``.
+
+        Raises UserError if this version of dkl did not write it, or if the training images have changed since.
+        """
         content = checkpoint.read(path)
         if not isinstance(content, dict) or content.get("version") != VERSION:
             raise UserError(
-                f"{path} is not a checkpoint of this version of dkl; move the run's folder away to start over"
+                f"{path} is not a checkpoint of this version of dkl; move the run's folder away to start again"
             )
         if content["data_sha256"] != self.data_sha256:
-            raise UserError(f"{path.parent} was trained on other images than are there now; move it away to start over")
+            raise UserError(f"{path.parent} was trained on other images; restore them, or move it away to start again")
+        # In place: the optimizer and the task hold references to these parameters.
         self.model.load_state_dict(content["model"])
         self.task.load_state_dict(content["task"])
         self.optimizer.load_state_dict(content["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(content["average"])
         self.epoch, self.rows, self.best = content["epoch"], content["rows"], content["best"]
-        set_rng_state(content["rng"])
+        set_rng_state(content["rng"])  # last, because nothing after it may draw random numbers

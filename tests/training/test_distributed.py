@@ -76,7 +76,7 @@ def test_a_mistake_in_a_process_is_one_message(tmp_path: Path) -> None:
 def test_devices_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr("dkl.assembly.pick_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr("dkl.assembly.checks.pick_device", lambda name: torch.device("cuda"))
     with pytest.raises(UserError, match=r"trainer\.devices=4, but there are 1 GPUs"):
         train(make_config(tmp_path, "trainer.devices=4"))
 

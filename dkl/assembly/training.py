@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from dkl import distributed
+from dkl.assembly.checks import preflight
 from dkl.assembly.data import load_data, load_synthetic, make_batches
 from dkl.assembly.parts import (
     build_averaging,
@@ -18,7 +19,6 @@ from dkl.assembly.parts import (
     build_task,
     pick_device,
 )
-from dkl.assembly.preflight import preflight
 from dkl.config import Precision, TrainConfig, TrainerConfig, hashed, label, loss_name, row_identity, run_folder, typed
 from dkl.data import Images, ImageSet, Synthetic
 from dkl.errors import UserError
