@@ -1,4 +1,4 @@
-"""Configurations: their typed root, their composition from YAML, their checks, and the hash that names a run."""
+"""Configurations: typed root, composition from YAML, checks, and the hash that names a run."""
 
 from dkl.config.check import check
 from dkl.config.compose import compose_config, load_config, register, shipped, typed

@@ -1,4 +1,4 @@
-"""Where the YAML choices lie, and how they become one configuration."""
+"""Composition: from the YAML files in ``configs`` to one configuration."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def shipped(folder: str) -> Path:
-    """``configs`` or ``experiments``: beside the package in a checkout, inside it in an installed wheel."""
+    """Return the path of ``configs`` or ``experiments``: beside the package in a checkout, inside it in a wheel."""
     for base in (PACKAGE.parent, PACKAGE):
         if (base / folder / ("train.yaml" if folder == "configs" else "quickstart.yaml")).is_file():
             return base / folder
@@ -26,22 +26,23 @@ def shipped(folder: str) -> Path:
 
 
 def register() -> None:
-    """Make the typed roots known to Hydra's defaults lists."""
+    """Register the typed roots, so that the defaults lists of ``configs`` can name them."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="evaluate_schema", node=EvaluateConfig)
 
 
 def share_of(epochs: int, whole: int, trained: int) -> int:
-    """``epochs`` of ``whole``, cut to the same share of ``trained`` epochs where these are fewer, but at least one."""
+    """Return the same share of ``trained`` epochs as ``epochs`` is of ``whole``, at most ``epochs`` and at least 1."""
     return min(epochs, max(1, round(epochs * trained / whole)))
 
 
-OmegaConf.register_new_resolver("share_of", share_of, replace=True)  # on import: workers of a run do not compose
+# On import, because the processes of a run resolve a configuration without composing one.
+OmegaConf.register_new_resolver("share_of", share_of, replace=True)
 
 
 def compose_config(root: str, overrides: list[str]) -> DictConfig:
-    """The configuration ``root`` (``train`` or ``evaluate``) with Hydra overrides, without starting a Hydra job."""
+    """Compose the configuration ``root`` (train or evaluate) with Hydra overrides, without starting a Hydra job."""
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(shipped("configs")), version_base="1.3"):
@@ -49,18 +50,20 @@ def compose_config(root: str, overrides: list[str]) -> DictConfig:
 
 
 def load_config(folder: Path) -> DictConfig:
-    """The configuration of the run in ``folder``; keys that came since it was trained have their defaults.
+    """Load the configuration of the run in ``folder``; keys added since it was trained get their defaults.
 
-    Raises UserError where there is none, or where it has keys that are no more.
+    Raises UserError if there is none, or if it has keys that no longer exist.
     """
     path = folder / "config.yaml"
     if not path.is_file():
-        raise UserError(f"run={folder} is no run's folder (it has no config.yaml); dkl train prints its name")
+        raise UserError(
+            f"run={folder} is not the folder of a run (it has no config.yaml); dkl train prints the folder's name"
+        )
     try:
         cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig(data=DataConfig())), OmegaConf.load(path))
     except (OmegaConfBaseException, YAMLError) as error:
-        said = str(error).partition("\n")[0]
-        raise UserError(f"{path} is not of this version of dkl: {said}; use the version that trained it") from None
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path} is not of this version of dkl: {reason}; use the version that trained it") from None
     assert isinstance(cfg, DictConfig)
     return cfg
 
