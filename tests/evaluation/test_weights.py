@@ -1,5 +1,6 @@
-"""Which weights of a run are evaluated: a run whose last, average and best weights each always answer another class."""
+"""Which weights are evaluated. The run's last, average and best weights each always predict another class."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from torch import Tensor
 
 from dkl import checkpoint
 from dkl.cli import main
+from dkl.config import EvaluateConfig, compose_config, typed
 from dkl.data import digits
+from dkl.evaluation.job import prepare
+from dkl.evaluation.weights import best_epoch
 from dkl.records import Record, load_all
-from tests.evaluation.common import only_record, tiny_run
+from tests.evaluation.common import evaluate_run, only_record, tiny_run, trained
 
 
 def always(state: dict[str, Tensor], label: int) -> dict[str, Tensor]:
@@ -27,6 +31,7 @@ def always(state: dict[str, Tensor], label: int) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with last weights only."""
     return tiny_run(tmp_path_factory.mktemp("plain"))
 
 
@@ -43,14 +48,21 @@ def run(plain: Path, tmp_path: Path) -> Path:
 
 
 def evaluate(run: Path, *overrides: str) -> tuple[Record, int]:
-    """The record of an evaluation of ``run``, and the one class whose images it got right."""
+    """The record of an evaluation of ``run``, and the one class whose images were classified correctly."""
     results = run.parent / f"results{len(list(run.parent.iterdir()))}"
-    main(["evaluate", f"run={run}", f"paths.results={results}", "attacks=[pgd-1]", *overrides])
-    record, flags = only_record(results)
+    record, flags = evaluate_run(run, results, "attacks=[pgd-1]", *overrides)
     labels = digits()[1].balanced(40).labels
     (label,) = set(labels[torch.from_numpy(flags["clean"])].tolist())
     assert flags["clean"].sum() == (labels == label).sum()
     return record, label
+
+
+def configure(run: Path, **values: Any) -> None:
+    """Change keys of the run's configuration; ``__`` stands for a dot."""
+    cfg = OmegaConf.load(run / "config.yaml")
+    for key, value in values.items():
+        OmegaConf.update(cfg, key.replace("__", "."), value)
+    OmegaConf.save(cfg, run / "config.yaml")
 
 
 @pytest.mark.parametrize(
@@ -68,30 +80,18 @@ def test_the_weights_asked_for_are_evaluated(name: str, label: int, text: str, f
     assert record.synthetic is None
 
 
-def test_unasked_it_is_the_average_where_there_is_one_else_the_last(run: Path) -> None:
+def test_the_default_is_the_runs_choice_then_the_average_then_the_last(run: Path) -> None:
+    configure(run, evaluation__weights="best")
+    assert evaluate(run)[1] == 2
+    configure(run, evaluation__weights=None)
     assert evaluate(run)[1] == 1
     content = checkpoint.read(run / "checkpoint.pt")
     del content["average"]
     checkpoint.save(run / "checkpoint.pt", content)
-    record, found = evaluate(run, "seed=1")
-    assert (found, record.weights) == (0, "last epoch 4")
+    assert evaluate(run)[1] == 0
 
 
-def configure(run: Path, **values: Any) -> None:
-    """Change dotted keys of the run's configuration."""
-    cfg = OmegaConf.load(run / "config.yaml")
-    for key, value in values.items():
-        OmegaConf.update(cfg, key.replace("__", "."), value)
-    OmegaConf.save(cfg, run / "config.yaml")
-
-
-def test_the_runs_own_choice_comes_before_the_average(run: Path) -> None:
-    configure(run, evaluation__weights="best")
-    assert evaluate(run)[1] == 2
-    assert evaluate(run, "weights=last")[1] == 0
-
-
-def test_a_run_of_before_there_was_a_choice(run: Path) -> None:
+def test_the_configuration_of_an_older_run_lacks_newer_keys(run: Path) -> None:
     cfg = OmegaConf.load(run / "config.yaml")
     del cfg.evaluation.weights, cfg.data.synthetic
     OmegaConf.save(cfg, run / "config.yaml")
@@ -99,33 +99,49 @@ def test_a_run_of_before_there_was_a_choice(run: Path) -> None:
     assert (found, record.synthetic) == (1, None)
 
 
-def test_records_of_other_weights_lie_beside_each_other(run: Path) -> None:
+def test_each_weights_have_one_record(run: Path) -> None:
     results = f"paths.results={run.parent / 'together'}"
-    for name in ("last", "average", "best", "last"):
-        main(["evaluate", f"run={run}", results, "attacks=[pgd-1]", f"weights={name}"])
+    for name in ("last", "average", "last"):
+        main(["evaluate", f"run={run}", results, "attacks=none", f"weights={name}"])
     found = load_all(run.parent / "together" / "records")[0]
-    assert len({record.checkpoint_sha256 for record in found}) == len(found) == 3
+    assert len({record.checkpoint_sha256 for record in found}) == len(found) == 2
 
 
 @pytest.mark.parametrize("asked", ["best", "average", "newest"])
-def test_what_a_run_lacks_is_refused_with_what_it_has(
+def test_weights_that_a_run_lacks_are_refused(
     asked: str, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
     with pytest.raises(SystemExit):
         main(["evaluate", f"run={plain}", f"paths.results={tmp_path}", f"weights={asked}"])
-    said = capsys.readouterr().err
-    assert f"weights={asked}" in said
-    assert "choose one of: last" in said
+    error = capsys.readouterr().err
+    assert f"weights={asked}" in error
+    assert error.endswith("choose one of: last\n")
 
 
-def test_foreign_weights_have_no_choice(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_foreign_checkpoint_has_one_set_of_weights(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = [f"checkpoint={run / 'best.pt'}", "model=small_cnn", "data=digits", "data.test_size=40"]
     with pytest.raises(SystemExit):
         main(["evaluate", *file, f"paths.results={tmp_path / 'no'}", "weights=best"])
     assert "weights=best" in capsys.readouterr().err
     main(["evaluate", *file, f"paths.results={tmp_path / 'yes'}", "attacks=[pgd-1]"])
-    assert only_record(tmp_path / "yes")[0].weights == "as in the file"
+    record, _ = only_record(tmp_path / "yes")
+    assert (record.weights, record.seed, record.step_seconds) == ("as in the file", None, None)
+    assert not list((tmp_path / "yes" / "records").glob("*.csv"))
+
+
+def test_a_model_is_named_by_its_title_its_name_or_its_target(tmp_path: Path) -> None:
+    torch.save(trained().state_dict(), tmp_path / "weights.pt")
+    overrides = [f"checkpoint={tmp_path / 'weights.pt'}", "model=small_cnn", "data=digits", f"paths.results={tmp_path}"]
+    asked = typed(compose_config("evaluate", overrides), EvaluateConfig)
+    without_name = {"_target_": "tests.evaluation.common.trained"}
+    job = prepare(dataclasses.replace(asked, model=without_name))
+    assert job.subject.architecture == "trained"
+    assert job.id == f"digits-trained-weights-foreign-{job.key}"
+    titled = dataclasses.replace(job.subject, model={**without_name, "name": "net", "title": "Net-1"})
+    assert titled.architecture == "Net-1"
 
 
 def test_generated_images_are_named_without_their_folders(run: Path) -> None:
@@ -134,3 +150,17 @@ def test_generated_images_are_named_without_their_folders(run: Path) -> None:
     record, _ = evaluate(run)
     assert record.synthetic == "cifar10/20m_part1.npz, cifar10/20m_part2.npz, 70 % of every batch"
     assert not record.additional_data
+
+
+def test_the_best_epoch_is_the_first_of_the_highest() -> None:
+    rows: list[dict[str, Any]] = [
+        {"epoch": 1, "test_accuracy": 0.5},
+        {"epoch": 2, "test_accuracy": 0.75, "average_test_accuracy": 0.25},
+        {"epoch": 3, "test_accuracy": 0.25, "average_test_accuracy": 0.25},
+        {"epoch": 4, "test_accuracy": 0.75, "average_test_accuracy": 0.5},
+        {"epoch": 5, "test_accuracy": 0.625, "average_test_accuracy": 0.375},
+    ]
+    assert best_epoch(rows, averaged=False) == (0.75, 2)
+    assert best_epoch(rows, averaged=True) == (0.5, 4)
+    assert best_epoch(rows[:1], averaged=True) is best_epoch([], averaged=False) is None
+    assert best_epoch([*rows, {"epoch": 6}], averaged=False) is None  # the untested epoch may have been the best

@@ -1,0 +1,157 @@
+"""``dkl evaluate`` of a run: accuracy without attacks, one record per threat model, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dkl import checkpoint, records
+from dkl.attacks import named_attack
+from dkl.cli import main
+from dkl.data import digits
+from dkl.evaluation.robustness import checks
+from dkl.models import create_model, load_checkpoint
+from tests.evaluation.common import evaluate_run, tiny_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_run(tmp_path_factory.mktemp("run"), "trainer.epochs=2", "evaluation.attacks=none")
+
+
+def test_a_run_is_evaluated_without_attacks(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*args: object) -> list[str]:
+        raise AssertionError("AutoAttack's checks ran")
+
+    monkeypatch.setattr(checks, "model_warnings", never)
+    monkeypatch.setattr(checks, "square_warnings", never)
+    record, flags = evaluate_run(run, tmp_path)  # the run's configuration has evaluation.attacks=none
+    assert (record.attacks, record.robust, record.per_attack) == ([], None, {})
+    assert (record.eps, record.eps_text, record.n, record.weights) == (0, "0", 40, "last epoch 2")
+    assert flags.keys() == {"clean", "top5"}
+    assert record.clean == flags["clean"].mean()
+    assert record.top5 == flags["top5"].mean()
+    assert record.clean < record.top5
+    assert record.seconds > 0
+    assert record.shots is None
+    rows = checkpoint.read(run / "checkpoint.pt")["rows"]
+    assert record.clean == pytest.approx(rows[-1]["test_accuracy"])
+    assert record.best == max(row["test_accuracy"] for row in rows)
+    assert record.best_epoch is not None
+    assert rows[record.best_epoch - 1]["test_accuracy"] == record.best
+    main(["tables", f"results={tmp_path}"])
+    tables = tmp_path / "tables"
+    formats = ("md", "csv", "tex", "html")
+    assert {path.name for path in tables.iterdir()} == {f"digits-accuracy-own.{suffix}" for suffix in formats}
+    shown = (tables / "digits-accuracy-own.md").read_text()
+    assert all(f"{100 * value:.2f}" in shown for value in (record.clean, record.top5, record.best))
+
+
+def test_attacks_do_not_change_the_clean_figures(run: Path, tmp_path: Path) -> None:
+    alone, _ = evaluate_run(run, tmp_path / "none", "attacks=none")
+    attacked, flags = evaluate_run(run, tmp_path / "pgd", "attacks=[pgd-1]", "eps=0.1")
+    assert (attacked.clean, attacked.top5, attacked.best) == (alone.clean, alone.top5, alone.best)
+    assert set(flags) == {"clean", "top5", "pgd-1"}
+    assert attacked.id != alone.id
+
+
+def test_a_record_for_every_radius_and_none_twice(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = [f"run={run}", f"paths.results={tmp_path}", "attacks=[cw-3]", "threads=1"]
+    main(["evaluate", *common, "eps=2/255"])
+    (first,) = (tmp_path / "records").glob("*.json")
+    before = first.stat().st_mtime_ns
+    capsys.readouterr()
+    main(["evaluate", "-m", *common, "eps=2/255,8/255,0.2"])
+    assert capsys.readouterr().err.count("already evaluated") == 1
+    assert first.stat().st_mtime_ns == before
+    found, problems = records.load_all(tmp_path / "records")
+    assert not problems
+    by_radius = {record.eps_text: record for record in found}
+    assert {text: record.eps for text, record in by_radius.items()} == {"2/255": 2 / 255, "8/255": 8 / 255, "0.2": 0.2}
+    assert len({record.clean for record in found}) == len({record.checkpoint_sha256 for record in found}) == 1
+    assert by_radius["2/255"].robust > by_radius["0.2"].robust
+
+
+def test_one_attack_alone_sees_all_correct_images(run: Path, tmp_path: Path) -> None:
+    common = ["eps=0.04", "batch_size=15", "seed=5"]
+    both, together = evaluate_run(run, tmp_path / "both", *common, "attacks=[pgd-10,cw-20]")
+    _, pgd = evaluate_run(run, tmp_path / "pgd", *common, "attacks=[pgd-10]")
+    record, flags = evaluate_run(run, tmp_path / "cw", *common, "attacks=[cw-20]")
+    assert record.attacks == ["cw-20"]
+    assert record.per_attack.keys() == {"cw-20"}
+    assert not record.is_autoattack
+
+    model = create_model("small_cnn", 10, in_chans=1)
+    load_checkpoint(model, run / "checkpoint.pt")
+    test = digits()[1].balanced(40)
+    images, labels = test.images.float() / 255, test.labels
+    perturb = named_attack(model.eval(), "cw-20", norm="linf", eps=0.04, seed=5)
+    with torch.no_grad():
+        clean = (model(images).argmax(1) == labels).nonzero().squeeze(1)
+        robust = torch.zeros(40, dtype=torch.bool)
+        for batch in clean.split(15):
+            robust[batch] = model(perturb(images[batch], labels[batch])).argmax(1) == labels[batch]
+    assert np.array_equal(flags["cw-20"], robust.numpy())
+    assert record.robust == record.per_attack["cw-20"].robust == robust.double().mean()
+    assert record.clean == len(clean) / 40
+    assert both.robust == min(result.robust for result in both.per_attack.values()) == together["cw-20"].mean()
+    assert both.robust <= min(record.robust, pgd["pgd-10"].mean())
+
+
+def test_five_classes_have_no_top5(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"{split}.npz", image=images, label=np.arange(40) % 5)
+    files = [f"data.source.{split}={tmp_path / split}.npz" for split in ("train", "test")]
+    sizes = ["data.train_size=40", "data.test_size=40", "trainer.epochs=1", "model=small_cnn", "data.eps=0.1"]
+    run = tiny_run(tmp_path, "data=npz", "data.num_classes=5", "data.shape=[1,8,8]", *files, *sizes)
+    record, flags = evaluate_run(run, tmp_path / "results", "attacks=none")
+    assert record.top5 is None
+    assert flags.keys() == {"clean"}
+
+
+def test_runs_with_equal_weights_have_a_record_each(tmp_path: Path) -> None:
+    for averaging in ("none", "ema"):  # the last weights are the same
+        run = tiny_run(tmp_path, "trainer.epochs=1", f"averaging={averaging}")
+        main(["evaluate", f"run={run}", f"paths.results={tmp_path}", "threads=1", "attacks=none", "weights=last"])
+    found, _ = records.load_all(tmp_path / "records")
+    assert len({record.checkpoint_sha256 for record in found}) == 1
+    assert len({record.config_hash for record in found}) == len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["attacks=none", "eps=0.1"], "leave out eps=0.1"),
+        (["attacks=none", "norm=l2"], "leave out norm=l2"),
+        (["attacks=[pgd-1]", "norm=l2"], "norm=l2 needs its own radius: add eps="),
+        (["n=0"], "n=0 must be at least 1"),
+        (["batch_size=0"], "batch_size=0 must be at least 1"),
+        (["devices=0"], "devices=0 must be at least 1"),
+    ],
+    ids=str,
+)
+def test_settings_without_meaning_are_refused(
+    asked: list[str], message: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", f"run={run}", f"paths.results={tmp_path}", *asked])
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    content = checkpoint.read(run / "checkpoint.pt")
+    for change, message in (({"epoch": 1}, "has trained only 1 of 2 epochs"), ({}, "not a checkpoint of dkl train")):
+        rest = {key: value for key, value in content.items() if key != "epoch"}
+        checkpoint.save(folder / "checkpoint.pt", {**rest, **change})
+        with pytest.raises(SystemExit):
+            main(["evaluate", f"run={folder}", f"paths.results={tmp_path}"])
+        assert message in capsys.readouterr().err
