@@ -1,5 +1,6 @@
-"""What every test gets: few threads, the same seeds, hypothesis without deadlines or a database; ``make_record``."""
+"""Setup of every test: one thread, no GPU, seed 0, deterministic hypothesis; and the fixture ``make_record``."""
 
+import os
 import random
 from collections.abc import Callable
 
@@ -16,14 +17,20 @@ hypothesis.settings.register_profile("dkl", deadline=None, derandomize=True, dat
 hypothesis.settings.load_profile("dkl")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the GPUs unless ``-m gpu`` asks for them, so that results do not depend on the machine."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests first: the others fill what time is left on each core."""
+    """Run slow tests first, so that short tests fill the remaining time of each core."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)
 def seed() -> int:
-    """Every test starts from seed 0, whichever tests ran before it."""
+    """Start every test from seed 0, whichever tests ran before it."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
@@ -32,5 +39,5 @@ def seed() -> int:
 
 @pytest.fixture
 def make_record() -> Callable[..., Record]:
-    """``tests.factories.make_record`` as a fixture."""
+    """Return ``tests.factories.make_record``."""
     return factories.make_record

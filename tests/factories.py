@@ -1,4 +1,4 @@
-"""Made-up evaluation records and their flags, consistent unless told otherwise. For tests of records and tables."""
+"""Made-up evaluation records and their flags, for tests of records and tables."""
 
 import hashlib
 from typing import Any
@@ -10,10 +10,11 @@ from dkl.threat import AUTOATTACK
 
 
 def make_record(**overrides: Any) -> Record:
-    """A valid record; ``overrides`` replace fields, and what follows from them (id, attacks' accuracies) is adapted.
+    """Make a valid record; ``overrides`` replace fields, and dependent fields such as ``id`` follow them.
 
-    ``per_attack`` falls in equal steps from ``clean`` to ``robust`` over ``attacks`` unless given; without attacks
-    neither is there, and the radius is 0. Records with equal ``row`` are seeds of one row. Invalid fields raise.
+    Unless given, ``per_attack`` falls in equal steps from ``clean`` to ``robust``. With ``attacks=[]`` the record has
+    neither ``robust`` nor ``per_attack``, and the radius is 0. Records with equal ``row`` are seeds of one row. Raises
+    the errors of ``Record`` if fields are invalid.
     """
     fields: dict[str, Any] = {
         "method": "ikl",
@@ -60,7 +61,7 @@ def make_record(**overrides: Any) -> Record:
 
 
 def make_flags(record: Record) -> Flags:
-    """Per-example flags whose means are the record's accuracies, up to 1/n: ``clean``, ``top5``, and each attack."""
+    """Make per-example flags whose means are the record's accuracies up to 1/n."""
     accuracies = {"clean": record.clean, **{name: result.robust for name, result in record.per_attack.items()}}
     if record.top5 is not None:
         accuracies["top5"] = record.top5

@@ -49,15 +49,17 @@ def attack(
     names: list[str],
     folder: Path,
     *,
+    model: nn.Module | None = None,
     batch_size: int = 10,
     eps: float = 0.06,
     wrap: Callable[[Attack], Attack] = lambda perturb: perturb,
 ) -> State:
-    """Attack the trained network on 24 digits: Linf, seed 3. ``wrap`` is applied to every attack."""
+    """Attack ``model``, or the trained network, on 24 digits: Linf, seed 3. ``wrap`` is applied to every attack."""
+    model = model or trained()
     images, labels = some_digits(24)
-    attacks = make_attacks(names, trained(), norm="linf", eps=eps, seed=3, device=CPU)
+    attacks = make_attacks(names, model, norm="linf", eps=eps, seed=3, device=CPU)
     wrapped = {name: wrap(perturb) for name, perturb in attacks.items()}
-    return run_attacks(trained(), images, labels, wrapped, batch_size=batch_size, device=CPU, folder=folder)
+    return run_attacks(model, images, labels, wrapped, batch_size=batch_size, device=CPU, folder=folder)
 
 
 def tiny_run(results: Path, *overrides: str) -> Path:

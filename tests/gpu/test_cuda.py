@@ -1,4 +1,4 @@
-"""On a CUDA device the same comes out as on the CPU, and the faster arithmetics run: `make test-gpu`."""
+"""A CUDA device gives the results of the CPU, and bf16 and compiled training run: `make test-gpu`."""
 
 from pathlib import Path
 
@@ -12,17 +12,17 @@ from dkl.training.state import RunState
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device and -m gpu"),
 ]
 
 
 @pytest.mark.parametrize("loss", [KL(), IKL(), GKL()], ids=lambda loss: type(loss).__name__)
-def test_losses_equal_the_cpu(loss: IKL) -> None:
+def test_losses_equal_those_on_the_cpu(loss: IKL) -> None:
     m, n = torch.randn(2, 64, 100, dtype=torch.float64, requires_grad=True)
     weights = torch.rand(64, 100, dtype=torch.float64).softmax(-1)
-    here = torch.autograd.grad(loss(m, n, weights), (m, n))
-    there = torch.autograd.grad(loss(m.cuda(), n.cuda(), weights.cuda()), (m, n))
-    for a, b in zip(here, there, strict=True):
+    on_cpu = torch.autograd.grad(loss(m, n, weights), (m, n))
+    on_gpu = torch.autograd.grad(loss(m.cuda(), n.cuda(), weights.cuda()), (m, n))
+    for a, b in zip(on_cpu, on_gpu, strict=True):
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
@@ -35,7 +35,7 @@ def test_training_runs_and_learns(options: list[str], tmp_path: Path) -> None:
     assert rows[-1]["test_accuracy"] > 0.5
 
 
-def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["data=digits", "trainer.device=cuda", "trainer.epochs=3", f"paths.results={tmp_path}"]
     save = RunState.save
 

@@ -1,4 +1,4 @@
-"""An evaluation is a wandb run beside its training's: in its group, with the record's figures, tables and pictures."""
+"""An evaluation is a wandb run in the group of its training run, with the record's figures, tables and pictures."""
 
 import json
 from collections.abc import Iterator
@@ -35,26 +35,26 @@ def newest(run: Path) -> Path:
     return runs(run)[-1]
 
 
-def test_it_tells_what_its_record_says(run: Path, tmp_path: Path) -> None:
+def test_the_report_holds_the_records_figures(run: Path, tmp_path: Path) -> None:
     collect_pictures(asked(run, tmp_path, "attacks=pgd-2"))
     evaluate(asked(run, tmp_path, "label=named for this"))
     record, flags = only_record(tmp_path)
-    training, told = runs(run)[0], newest(run)
-    (one,), (other) = inspect(training, "run"), inspect(told, "run")[0]
+    training, reported = runs(run)[0], newest(run)
+    (one,), (other) = inspect(training, "run"), inspect(reported, "run")[0]
     assert (one["job_type"], other["job_type"]) == ("train", "evaluate")
     assert one["run_group"] == other["run_group"]
     assert other["run_id"] != one["run_id"]
     assert other["tags"] == ["named for this", "CE", "digits", "own"]
-    assert config(told)["evaluation"] == {
+    assert config(reported)["evaluation"] == {
         "attacks": "pgd-2, cw-2", "norm": "linf", "eps": 0.06, "eps_text": "0.06", "n": 20, "batch_size": 200,
         "seed": 0, "weights": "last epoch 4",
     }  # fmt: skip
-    assert config(told)["seed"] == 2
-    (row,) = history(told)
+    assert config(reported)["seed"] == 2
+    (row,) = history(reported)
     assert (row["clean"], row["robust"]) == (record.clean, record.robust)
 
     def table(name: str) -> list[list[Any]]:
-        return json.loads((told / "files" / row[f"{name}.path"]).read_text())["data"]
+        return json.loads((reported / "files" / row[f"{name}.path"]).read_text())["data"]
 
     assert [line[:2] for line in table("attacks")] == [
         ["none", record.clean],
@@ -67,47 +67,43 @@ def test_it_tells_what_its_record_says(run: Path, tmp_path: Path) -> None:
         assert np.dot([line[column] for line in classes], images) / 20 == pytest.approx(expected)
     size = [row[f"images/pgd-2.{side}"] for side in ("width", "height")]
     assert size == [5 * 8, 3 * 8]  # five images; natural, adversarial, change
-    assert inspect(told, "exit")[0]["exit_code"] == 0
+    assert inspect(reported, "exit")[0]["exit_code"] == 0
 
 
-def test_it_is_told_once_and_also_when_its_record_was_there_before(run: Path, tmp_path: Path) -> None:
-    before = runs(run)
+def test_an_evaluation_is_reported_once_and_again_only_if_that_failed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(runs(run))
     cfg = asked(run, tmp_path, "n=10")
     cfg.logger = {}
     evaluate(cfg)
-    assert runs(run) == before
-    for _ in range(2):
-        evaluate(asked(run, tmp_path, "n=10"))
-    (new,) = set(runs(run)) - set(before)
-    assert history(new)[0]["clean"] == only_record(tmp_path)[0].clean
+    assert set(runs(run)) == before, "the logger is switched off"
 
-
-def test_one_that_fails_is_told_as_failed_and_later_whole(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     def fails(*args: object) -> None:
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dkl.evaluation.outputs.logger_report._figures", fails)  # the record is written by then
+        patch.setattr("dkl.evaluation.outputs.logger_report._figures", fails)
         with pytest.raises(OSError, match="disk full"):
-            evaluate(asked(run, tmp_path, "n=15"))
+            evaluate(asked(run, tmp_path, "n=10"))  # the record exists, its report fails
     failed = newest(run)
-    evaluate(asked(run, tmp_path, "n=15"))
+    for _ in range(2):
+        evaluate(asked(run, tmp_path, "n=10"))
     again = newest(run)
+    assert set(runs(run)) - before == {failed, again}
     assert [inspect(part, "exit")[0]["exit_code"] for part in (failed, again)] == [1, 0]
     assert len({inspect(part, "run")[0]["run_id"] for part in (failed, again)}) == 1
     assert history(again)[0]["robust"] == only_record(tmp_path)[0].robust
 
 
-def test_anyones_weights_report_where_they_are_asked_to(run: Path, tmp_path: Path) -> None:
+def test_a_foreign_checkpoint_is_reported_to_the_logger_asked_for(run: Path, tmp_path: Path) -> None:
     given = [f"checkpoint={run / 'checkpoint.pt'}", "model=small_cnn", "data=digits", "label=theirs", *OFFLINE]
     cfg = compose_config("evaluate", [*given, f"paths.results={tmp_path}", "attacks=none", "n=20", "threads=1"])
     evaluate(cfg)
-    (told,) = runs(tmp_path / "runs" / "evaluations")
-    (said,) = inspect(told, "run")
-    assert (said["job_type"], said["tags"]) == ("evaluate", ["theirs", "digits", "own"])
-    assert said["run_group"].startswith("theirs-")
-    (row,) = history(told)
+    (reported,) = runs(tmp_path / "runs" / "evaluations")
+    (about,) = inspect(reported, "run")
+    assert (about["job_type"], about["tags"]) == ("evaluate", ["theirs", "digits", "own"])
+    assert about["run_group"].startswith("theirs-")
+    (row,) = history(reported)
     assert row["clean"] == only_record(tmp_path)[0].clean
     assert "robust" not in row

@@ -1,4 +1,4 @@
-"""What pictures show is what the model says: predictions, margins, and images within the attack's radius."""
+"""Picture data are what the model computes: predictions, margins, and images within the attack's radius."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def _asked(run: Path, *overrides: str) -> DictConfig:
 
 
 def _model(run: Path) -> tuple[torch.nn.Module, torch.Tensor, np.ndarray]:
-    """The run's network in evaluation, its test images in [0, 1] and their labels."""
+    """The run's network in eval mode, its test images in [0, 1] and their labels."""
     cfg = OmegaConf.load(run / "config.yaml")
     assert isinstance(cfg, DictConfig)
     model = build_model(cfg.model)
@@ -41,7 +41,7 @@ def _model(run: Path) -> tuple[torch.nn.Module, torch.Tensor, np.ndarray]:
     return model.eval(), test.tensor().float() / 255, test.labels.numpy()
 
 
-def test_arrays_are_those_of_plain_forward_passes(run: Path) -> None:
+def test_predictions_and_margins_are_those_of_plain_forward_passes(run: Path) -> None:
     path = collect_pictures(_asked(run))
     pictures = read(path)
     assert pictures.arrays.keys() == ARRAYS
@@ -61,7 +61,7 @@ def test_arrays_are_those_of_plain_forward_passes(run: Path) -> None:
     assert (pictures["adversarial_margin"] > 0).tolist() == (pictures["adversarial"] == labels).tolist()
 
 
-def test_points_and_images_are_of_some_of_the_test_images(run: Path) -> None:
+def test_points_and_images_are_test_images(run: Path) -> None:
     pictures = read(collect_pictures(_asked(run)))
     model, images, labels = _model(run)
     count = len(pictures["point_labels"])
@@ -77,11 +77,11 @@ def test_points_and_images_are_of_some_of_the_test_images(run: Path) -> None:
     assert adversarial.max() <= 1
     assert 0.5 * EPS < np.abs(adversarial - natural).max() <= EPS + 1e-6
     with torch.no_grad():
-        said = [model(torch.from_numpy(shown)).argmax(1).tolist() for shown in (natural, adversarial)]
-    assert said == [pictures["image_natural"].tolist(), pictures["image_adversarial"].tolist()]
+        predictions = [model(torch.from_numpy(shown)).argmax(1).tolist() for shown in (natural, adversarial)]
+    assert predictions == [pictures["image_natural"].tolist(), pictures["image_adversarial"].tolist()]
 
 
-def test_collected_again_it_is_the_same_file_and_at_once_where_it_is_there(run: Path) -> None:
+def test_the_file_is_kept_and_can_be_made_again_bit_for_bit(run: Path) -> None:
     path = collect_pictures(_asked(run))
     content, written = path.read_bytes(), path.stat().st_mtime_ns
     assert collect_pictures(_asked(run, "attacks=pgd-20")) == path
@@ -92,12 +92,12 @@ def test_collected_again_it_is_the_same_file_and_at_once_where_it_is_there(run: 
 
 
 @pytest.mark.parametrize("attacks", ["standard", "[pgd-20,cw-20]"])
-def test_pictures_are_of_one_attack_by_steps(run: Path, attacks: str) -> None:
+def test_other_attacks_than_one_by_steps_are_refused(run: Path, attacks: str) -> None:
     with pytest.raises(UserError, match="pictures show one attack pgd-K or cw-K"):
         collect_pictures(_asked(run, f"attacks={attacks}"))
 
 
-def test_twenty_classes_and_fifty_images_of_each_are_chosen_by_seed_alone() -> None:
+def test_the_seed_alone_chooses_twenty_classes_and_fifty_images_of_each() -> None:
     labels = torch.arange(100).repeat(60)
     chosen = choose_images(labels, 0)
     counts = labels[chosen.points].bincount(minlength=100)

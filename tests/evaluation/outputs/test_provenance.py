@@ -1,4 +1,4 @@
-"""A record's commit is git's own, and results that were just written do not make it dirty."""
+"""The commit in a record is git's, and changed files under results do not make it dirty."""
 
 import subprocess
 from pathlib import Path

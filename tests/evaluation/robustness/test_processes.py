@@ -1,9 +1,8 @@
-"""Two processes find what one finds; stopped, either goes on where the other was; one that fails stops all."""
+"""Several processes find what one process finds; a stopped evaluation continues with another number of processes."""
 
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,25 @@ from torch import Tensor, nn
 from dkl.cli import main
 from dkl.distributed import gather, launch, rank
 from dkl.errors import UserError
-from dkl.evaluation.robustness.attack_loop import run_attacks
 from dkl.evaluation.robustness.progress import AttackProgress, State, load, merge, save
-from dkl.evaluation.robustness.suites import make_attacks
-from dkl.records import load_all
-from tests.evaluation.common import CPU, attack, only_record, some_digits, tiny_run, trained
+from dkl.records import Record, load_all
+from tests.evaluation.common import Attack, attack, evaluate_run, tiny_run, trained
 
 NAMES = ["pgd-3", "apgd-ce", "cw-10"]
 
 
-def attack_until(model: nn.Module, folder: Path, failing: int, limit: int) -> list[int]:
-    """As ``attack`` in batches of 4, but process ``failing`` stops before its batch ``limit``; sizes of batches."""
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> State:
+    """The uninterrupted evaluation by one process."""
+    return attack(NAMES, tmp_path_factory.mktemp("whole"), batch_size=4)
+
+
+def attack_until(model: nn.Module, folder: Path, failing: int = -1, limit: int = 0) -> list[int]:
+    """Attack in batches of 4; returns their sizes. Process ``failing`` stops before its batch ``limit``."""
     torch.set_num_threads(1)
-    images, labels = some_digits(24)
     sizes: list[int] = []
 
-    def counted(perturb: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    def stopping(perturb: Attack) -> Attack:
         def inner(x: Tensor, y: Tensor) -> Tensor:
             if rank() == failing and len(sizes) == limit:
                 raise UserError("the disk of this process is full")
@@ -39,17 +41,13 @@ def attack_until(model: nn.Module, folder: Path, failing: int, limit: int) -> li
 
         return inner
 
-    attacks = make_attacks(NAMES, model, norm="linf", eps=0.06, seed=3, device=CPU)
-    wrapped = {name: counted(perturb) for name, perturb in attacks.items()}
-    run_attacks(model, images, labels, wrapped, batch_size=4, device=CPU, folder=folder)
+    attack(NAMES, folder, model=model, batch_size=4, wrap=stopping)
     return sizes
 
 
-def write_result(model: nn.Module, folder: Path, results: Path) -> None:
-    """``attack_until`` the end in several processes; every batch's size to a file of ``results``."""
-    sizes = attack_until(model, folder, -1, 0)
-    if rank() == 0:
-        save(load(folder), results / "state.npz")
+def attack_in_group(model: nn.Module, folder: Path, results: Path) -> None:
+    """Attack in several processes; each writes its batch sizes and the number of all batches to ``results``."""
+    sizes = attack_until(model, folder)
     np.savez(results / f"sizes{rank()}", sizes=np.array(sizes), all=np.array(sum(map(len, gather(sizes)))))
 
 
@@ -61,38 +59,41 @@ def assert_same(found: State, expected: State) -> None:
         assert len(found[name].seconds) == len(expected[name].seconds)
 
 
-def left(whole: State, folder: Path) -> int:
-    """How many batches of attacks are still to do, going by the files in ``folder``."""
-    done = load(folder)
-    return sum(len(whole[name].seconds) - (int(done[name].done.sum()) if name in done else 0) for name in NAMES)
+def remaining_batches(whole: State, folder: Path) -> int:
+    """The number of attack batches that are not done according to the files in ``folder``."""
+    found = load(folder)
+    return sum(len(whole[name].seconds) - (int(found[name].done.sum()) if name in found else 0) for name in NAMES)
 
 
-def test_two_processes_are_stopped_and_one_goes_on(tmp_path: Path) -> None:
-    whole = attack(trained(), NAMES, tmp_path / "whole", batch_size=4)
+def test_two_processes_are_stopped_and_one_continues(whole: State, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^the disk of this process is full$"):
-        launch(attack_until, (trained(), tmp_path / "two", 1, 4), processes=2, device="cpu")
-    assert {path.name for path in (tmp_path / "two").iterdir()} == {"0.npz", "1.npz"}
-    rest = left(whole, tmp_path / "two")
-    assert 0 < rest < sum(len(whole[name].seconds) for name in NAMES)
-    sizes = attack_until(trained(), tmp_path / "two", -1, 0)
-    assert len(sizes) == rest, "a finished batch was lost, or done twice"
-    assert_same(load(tmp_path / "two"), whole)
+        launch(attack_until, (trained(), tmp_path, 1, 4), processes=2, device="cpu")
+    assert {path.name for path in tmp_path.iterdir()} == {"0.npz", "1.npz"}
+    remaining = remaining_batches(whole, tmp_path)
+    assert 0 < remaining < sum(len(whole[name].seconds) for name in NAMES)
+    assert len(attack_until(trained(), tmp_path)) == remaining, "a finished batch was lost, or done twice"
+    assert_same(load(tmp_path), whole)
 
 
-def test_one_process_is_stopped_and_two_go_on(tmp_path: Path) -> None:
-    whole = attack(trained(), NAMES, tmp_path / "whole", batch_size=4)
+def test_one_process_is_stopped_and_two_continue(whole: State, tmp_path: Path) -> None:
+    folder = tmp_path / "state"
     with pytest.raises(UserError):
-        attack_until(trained(), tmp_path / "one", 0, 7)
-    rest = left(whole, tmp_path / "one")
-    launch(write_result, (trained(), tmp_path / "one", tmp_path), processes=2, device="cpu")
+        attack_until(trained(), folder, 0, 7)
+    remaining = remaining_batches(whole, folder)
+    launch(attack_in_group, (trained(), folder, tmp_path), processes=2, device="cpu")
     sizes = [np.load(tmp_path / f"sizes{number}.npz") for number in (0, 1)]
     assert all(len(content["sizes"]) > 0 for content in sizes)
-    assert [int(content["all"]) for content in sizes] == [rest, rest]
-    assert_same(load(tmp_path / "one"), whole)
+    assert [int(content["all"]) for content in sizes] == [remaining, remaining]
+    assert_same(load(folder), whole)
 
 
-def comparable(record: Any) -> dict[str, Any]:
-    """What of a record does not depend on time and machine."""
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_run(tmp_path_factory.mktemp("run"))
+
+
+def comparable(record: Record) -> dict[str, Any]:
+    """The part of a record that does not depend on time and machine."""
     content = dataclasses.asdict(record)
     for key in ("created", "seconds", "hardware", "git_commit"):
         del content[key]
@@ -100,25 +101,22 @@ def comparable(record: Any) -> dict[str, Any]:
     return content
 
 
-def test_the_record_of_two_devices_is_that_of_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run = tiny_run(tmp_path)
-    common = [f"run={run}", "attacks=[cw-10,apgd-ce]", "batch_size=4", "eps=0.03", "threads=1"]
-    main(["evaluate", *common, f"paths.results={tmp_path / 'one'}"])
+def test_two_devices_give_the_record_of_one(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    common = ["attacks=[cw-10,apgd-ce]", "batch_size=4", "eps=0.03"]
+    one, flags = evaluate_run(run, tmp_path / "one", *common)
     capfd.readouterr()
-    main(["evaluate", *common, f"paths.results={tmp_path / 'two'}", "devices=2"])
-    assert capfd.readouterr().err.count("robust") == 1  # one process speaks
-    (one, flags), (two, other_flags) = only_record(tmp_path / "one"), only_record(tmp_path / "two")
+    two, flags_of_two = evaluate_run(run, tmp_path / "two", *common, "devices=2")
+    assert capfd.readouterr().err.count("robust") == 1, "only one process prints"
     assert comparable(one) == comparable(two)
-    assert 0 < one.robust < one.clean < 1
+    assert 0 < one.robust < one.clean < one.top5 <= 1
     assert two.hardware["processes"] == 2
-    assert flags.keys() == other_flags.keys()
-    assert all(np.array_equal(flags[name], other_flags[name]) for name in flags)
+    assert flags.keys() == flags_of_two.keys()
+    assert all(np.array_equal(flags[name], flags_of_two[name]) for name in flags)
     assert not [path for path in tmp_path.glob("two/runs/evaluations/*") if path.suffix != ".lock"]
 
 
-def test_torchrun_sweeps_as_one_process_does(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path)
-    sweep = ["evaluate", "-m", f"run={run}", "attacks=[cw-10]", "batch_size=4", "eps=0.02,0.04", "threads=1"]
+def test_a_sweep_under_torchrun_gives_the_records_of_one_process(run: Path, tmp_path: Path) -> None:
+    sweep = ["evaluate", "-m", f"run={run}", "attacks=[cw-3]", "batch_size=4", "eps=0.02,0.04", "threads=1"]
     main([*sweep, f"paths.results={tmp_path / 'one'}"])
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dkl"]
     ended = subprocess.run([*launcher, *sweep, f"paths.results={tmp_path / 'two'}"], capture_output=True, text=True)
@@ -129,7 +127,7 @@ def test_torchrun_sweeps_as_one_process_does(tmp_path: Path) -> None:
     assert {record.hardware["processes"] for record in two} == {2}
 
 
-def test_what_files_know_together(tmp_path: Path) -> None:
+def test_files_of_several_processes_are_combined(tmp_path: Path) -> None:
     nan = np.nan
     ours = {"a": AttackProgress(np.array([True, False, True]), np.array([1.0, nan, nan]))}
     theirs = {
@@ -144,10 +142,3 @@ def test_what_files_know_together(tmp_path: Path) -> None:
         assert np.nansum(merged["a"].seconds) == 3.0
         assert merged["b"].flags.tolist() == [True, False, False]
     assert load(tmp_path / "absent") == {}
-
-
-@pytest.mark.parametrize("devices", [0, -2])
-def test_devices_that_cannot_be(devices: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["evaluate", "checkpoint=x.pt", "model=small_cnn", "data=digits", f"devices={devices}"])
-    assert "devices" in capsys.readouterr().err
