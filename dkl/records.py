@@ -1,79 +1,91 @@
-"""Evaluation records: a JSON file an evaluation, with its provenance; beside it per-example flags and the run's curves.
+"""Evaluation records: one JSON file per evaluation, with its provenance.
 
-A record is written once, whole, and read back strictly: a file that is broken, of another schema or not a record is
-rejected by name and never half-used. Accuracies are fractions in [0, 1]; eps is in [0, 1] pixel units, 0 where nothing
-attacks.
+Beside ``<id>.json`` lie the per-example flags (``.npz``) and the training curves of the run (``.csv``). Records are
+written atomically and read strictly: a file that is broken, of another schema or not a record is an error that names
+the file. Accuracies are fractions in [0, 1]; eps is in [0, 1] pixel units, and 0 without attacks.
 """
 
 import csv
 import dataclasses
 import json
-import math
-import types
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from dkl.config import row_identity
 from dkl.errors import UserError
 from dkl.files import write_atomically, write_rows, write_text
 from dkl.threat import AUTOATTACK
+from dkl.validation import one_line
 
-SCHEMA = 2
+Budget = Literal["own", "paper", "mini", "smoke"]
 
-BUDGETS = ("own", "paper", "mini", "smoke")
+BUDGETS: tuple[Budget, ...] = get_args(Budget)
 
-SHOTS = ("many", "medium", "few")
-"""Groups of classes by their training images: more than 100, fewer than 20, and between."""
+Shot = Literal["many", "medium", "few"]
+"""Groups of classes by their training images: more than 100, 20 to 100, and fewer than 20."""
+
+SHOTS: tuple[Shot, ...] = get_args(Shot)
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 Flags = dict[str, NDArray[np.bool_]]
+"""Per attack, whether the network still classifies each test image correctly, [n]."""
 
 Curves = list[dict[str, float]]
-"""What a run measured, one row an epoch: ``epoch``, ``lr``, ``loss``, accuracies, ``images_per_second``."""
+"""One row per epoch: ``epoch``, ``lr``, ``loss``, accuracies, ``images_per_second``."""
+
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class AttackResult:
-    """Accuracy left after one attack and all before it, and its seconds, summed where several processes worked."""
+    """Accuracy after this attack and all before it, and its seconds summed over processes."""
 
-    robust: float
+    robust: Fraction
     seconds: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Record:
-    """One evaluation of one set of weights. ``seed`` is training's; None for weights trained elsewhere.
+    """One evaluation of one set of weights.
 
-    ``weights`` says which of a run's these are, and ``synthetic`` which generated images it trained on beside the real
-    ones; ``additional_data`` is RobustBench's word for real images from elsewhere.
+    - ``seed``: the training seed; None for weights trained elsewhere.
+    - ``weights``: which weights of the run, such as ``average epoch 200``.
+    - ``synthetic``: the generated images that were added in training; None without any.
+    - ``additional_data``: RobustBench's flag for real images from other datasets.
+    - ``clean``, ``top5``: accuracies on unchanged images; ``top5`` is None with at most five classes.
+    - ``robust``: accuracy after all attacks; None without attacks.
+    - ``shots``: mean accuracy per group of classes in a long-tailed dataset.
+    - ``best``, ``best_epoch``: the highest accuracy on the run's test images after any epoch, and the first epoch that
+      reached it. It is chosen on the test set and belongs to other weights than ``clean``.
+    - ``step_seconds``: seconds per training step in the median epoch; None if unknown.
+    - ``partial``: only some of the test images were evaluated.
+    - ``teacher``: the fingerprint of the teacher's weights.
 
-    ``clean`` and ``top5`` (None with at most five classes) are these weights' accuracies on the images as they are;
-    ``robust`` is None where nothing attacked them. ``shots`` is the mean accuracy of the classes of each of ``SHOTS``,
-    None where training images have no long tail. ``best`` is the highest accuracy on the run's test images after any
-    epoch, first reached after ``best_epoch``: it is chosen on the test set, and is not these weights'. ``step_seconds``
-    is what a training step took in the median epoch, None where that is not known. ``partial`` says that only some of
-    the run's test images were asked for. ``teacher`` is the fingerprint of the network that taught this one.
+    Raises pydantic.ValidationError if a value is missing, of the wrong type or impossible.
     """
 
     id: str
     method: str
     dataset: str
     architecture: str
-    budget: str
+    budget: Budget
     seed: int | None
-    norm: str
+    norm: Literal["Linf", "L2"]
     eps: float
     eps_text: str
     attacks: list[str]
-    n: int
-    clean: float
-    robust: float | None
+    n: Annotated[int, Field(ge=1)]
+    clean: Fraction
+    robust: Fraction | None
     per_attack: dict[str, AttackResult]
     evaluation_seed: int
     batch_size: int
@@ -87,42 +99,30 @@ class Record:
     versions: dict[str, str]
     hardware: dict[str, Any]
     git_commit: str | None = None
-    training: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    training: dict[str, Any] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
     weights: str = "last"
     synthetic: str | None = None
-    top5: float | None = None
-    shots: dict[str, float] | None = None
-    best: float | None = None
+    top5: Fraction | None = None
+    shots: dict[Shot, Fraction] | None = None
+    best: Fraction | None = None
     best_epoch: int | None = None
-    step_seconds: float | None = None
+    step_seconds: Annotated[float, Field(gt=0)] | None = None
     partial: bool = False
     teacher: str | None = None
-    schema: int = SCHEMA
+    schema: Literal[2] = 2
 
-    def __post_init__(self) -> None:
-        if self.schema != SCHEMA:
-            raise ValueError(f"schema is {self.schema}, this version reads {SCHEMA}")
-        if self.norm not in ("Linf", "L2"):
-            raise ValueError(f"norm is {self.norm!r}, not Linf or L2")
-        if self.budget not in BUDGETS:
-            raise ValueError(f"budget is {self.budget!r}, not one of {', '.join(BUDGETS)}")
-        if self.n < 1 or set(self.attacks) != set(self.per_attack) or bool(self.attacks) == (self.robust is None):
-            raise ValueError("n is below 1, or attacks, per_attack and robust disagree")
-        if (self.best is None) != (self.best_epoch is None) or not set(self.shots or ()) <= set(SHOTS):
-            raise ValueError(f"best and best_epoch go together, and shots are of {', '.join(SHOTS)}")
-        if self.step_seconds is not None and not 0 < self.step_seconds < math.inf:
-            raise ValueError(f"step_seconds is {self.step_seconds}, not a time")
-        self._check_accuracies()
-
-    def _check_accuracies(self) -> None:
-        results = (result.robust for result in self.per_attack.values())
-        maybe = (self.robust, self.top5, self.best, *results, *(self.shots or {}).values())
-        accuracies = [self.clean, *(accuracy for accuracy in maybe if accuracy is not None)]
-        if not all(0 <= accuracy <= 1 for accuracy in accuracies):
-            raise ValueError("accuracies must lie in [0, 1]")
-        if (self.robust is not None and self.robust > self.clean) or (self.top5 is not None and self.top5 < self.clean):
-            raise ValueError("accuracies must rise from robust to clean to top5: robust must not exceed clean")
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if set(self.attacks) != set(self.per_attack) or bool(self.attacks) == (self.robust is None):
+            raise ValueError("attacks, per_attack and robust disagree: give all three for the same attacks, or none")
+        if (self.best is None) != (self.best_epoch is None):
+            raise ValueError("best and best_epoch go together: give both, or neither")
+        if self.robust is not None and self.robust > self.clean:
+            raise ValueError(f"robust is {self.robust}, it must not exceed clean, which is {self.clean}")
+        if self.top5 is not None and self.top5 < self.clean:
+            raise ValueError(f"top5 is {self.top5}, it must not be below clean, which is {self.clean}")
+        return self
 
     @cached_property
     def row(self) -> str:
@@ -132,13 +132,16 @@ class Record:
 
     @property
     def accuracy_only(self) -> bool:
-        """True where nothing was attacked: the record is of clean accuracy."""
+        """Whether the record holds clean accuracy only."""
         return not self.attacks
 
     @property
     def is_autoattack(self) -> bool:
-        """True where the robust accuracy is that of standard AutoAttack: all four attacks."""
+        """Whether all four attacks of standard AutoAttack ran."""
         return set(AUTOATTACK) <= set(self.attacks)
+
+
+_READER = TypeAdapter(Record)
 
 
 def save(
@@ -147,10 +150,10 @@ def save(
     folder: Path,
     curves: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
-    """Write ``record`` as ``<folder>/<id>.json``, and before it, beside it, the flags ``[n]`` of each attack (``.npz``)
-    and the ``curves`` of its run, where there are any (``.csv``); returns the record's path."""
+    """Write ``record``, the ``flags`` [n] of each attack and the ``curves`` of its run; return the record's path."""
     path = folder / f"{record.id}.json"
     arrays: dict[str, Any] = dict(flags)
+    # The record is written last: if it exists, so do its flags and curves.
     text = json.dumps(dataclasses.asdict(record), indent=2, allow_nan=False) + "\n"
     write_atomically(path.with_suffix(".npz"), lambda file: np.savez_compressed(file, **arrays))
     if curves:
@@ -159,66 +162,34 @@ def save(
     return path
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a JSON value has the type of a record field."""
-    origin, args = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
-    if origin is types.UnionType:
-        return any(_fits(value, option) for option in args)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(item, args[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(item, args[1]) for item in value.values())
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def _build(cls: type, content: Any) -> Any:
-    if not isinstance(content, dict):
-        raise ValueError("it is not a JSON object")
-    if cls is Record and content.get("schema", SCHEMA) != SCHEMA:
-        raise ValueError(f"its schema is {content.get('schema')!r}, this version reads {SCHEMA}")
-    hints = get_type_hints(cls)
-    required = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
-    if missing := sorted(required - set(content)):
-        raise ValueError(f"it lacks {', '.join(missing)}")
-    if unknown := sorted(set(content) - set(hints)):
-        raise ValueError(f"it has unknown fields {', '.join(unknown)}")
-    for name, value in content.items():
-        if not _fits(value, hints[name]):
-            raise ValueError(f"{name} has the wrong type: {value!r}")
-    return cls(**content)
-
-
 def load(path: Path) -> Record:
-    """The record in ``path``. Raises UserError that names the file where it is broken, foreign or of another schema."""
+    """Read the record in ``path``. Raises UserError, which names the file, if it is broken or of another schema."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and isinstance(content.get("per_attack"), dict):
-            attacks = {name: _build(AttackResult, result) for name, result in content["per_attack"].items()}
-            content = {**content, "per_attack": attacks}
-        return _build(Record, content)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a usable record: {error}") from None
+        record: Record = _READER.validate_json(path.read_bytes())
+        return record
+    except ValidationError as error:
+        why = one_line(error, {"": Record, "per_attack": AttackResult})
+    except OSError as error:
+        why = str(error)
+    raise UserError(f"{path} is not a usable record: {why}; evaluate again, or delete the file") from None
 
 
 def load_flags(path: Path) -> Flags:
-    """The flags beside the record at ``path``, bool ``[n]`` each: ``clean``, ``top5`` where known, and every attack."""
+    """Read the flags of the record at ``path``: ``clean``, ``top5`` if known, and every attack, bool [n] each.
+
+    Raises UserError if there is no usable file.
+    """
     try:
         with path.with_suffix(".npz").open("rb") as file, np.load(file, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
     except (EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path.with_suffix('.npz')} holds no flags: {error}") from None
+        raise UserError(f"{path.with_suffix('.npz')} is not a usable file of flags: {error}; evaluate again") from None
 
 
 def load_curves(path: Path) -> Curves:
-    """The curves beside the record at ``path``; none where its run's are not kept. Raises UserError on a broken file.
+    """Read the curves of the record at ``path``; empty if it has none.
 
-    What an epoch did not measure is not in its row.
+    A row holds only what was measured after that epoch. Raises UserError if the file is broken.
     """
     source = path.with_suffix(".csv")
     try:
@@ -232,11 +203,11 @@ def load_curves(path: Path) -> Curves:
     except FileNotFoundError:
         return []
     except (OSError, TypeError, ValueError, csv.Error) as error:
-        raise UserError(f"{source} holds no curves: {error}") from None
+        raise UserError(f"{source} is not a usable file of curves: {error}; evaluate again") from None
 
 
 def load_all(folder: Path) -> tuple[list[Record], list[str]]:
-    """Every record in ``folder``, sorted by id, and one message for each file that is not a usable record."""
+    """Read every record in ``folder``, sorted by id; also return one message per file that is not a usable record."""
     found: list[Record] = []
     problems: list[str] = []
     for path in sorted(folder.glob("*.json")):

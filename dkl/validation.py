@@ -1,0 +1,29 @@
+"""Errors of pydantic as one line that names the field and what is allowed."""
+
+import reprlib
+from collections.abc import Mapping
+from dataclasses import fields
+
+from pydantic import ValidationError
+
+
+def one_line(error: ValidationError, models: Mapping[str, type]) -> str:
+    """The first mistake in ``error``.
+
+    ``models`` has the validated dataclass under ``""`` and its nested dataclasses under the field that holds them; it
+    serves to list the known fields if one is unknown.
+    """
+    # A file of another schema may break every other rule too: its schema number is the mistake to report.
+    first = min(error.errors(), key=lambda mistake: mistake["loc"] != ("schema",))
+    location, kind = [str(part) for part in first["loc"]], first["type"]
+    path = ".".join(location)
+    if kind == "value_error":
+        return ": ".join(filter(None, [path, str(first["ctx"]["error"])]))
+    if kind.startswith("missing"):
+        return f"{path} is missing"
+    if kind == "unexpected_keyword_argument":
+        known = fields(models[location[0] if len(location) > 1 else ""])
+        return f"there is no field {path}; there are {', '.join(sorted(item.name for item in known))}"
+    if not path:  # such as text that is no JSON
+        return first["msg"]
+    return f"{path} is {reprlib.repr(first['input'])}, {first['msg'].replace('Input should', 'it should')}"
