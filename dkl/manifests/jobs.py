@@ -1,14 +1,14 @@
-"""The runs a manifest stands for: one job a row and seed, each row's teacher before it.
+"""The jobs of a manifest: one per row and seed, and each row's teacher before the row.
 
-A row's ``teacher`` is trained once, at seed 0; the row then gets ``task.teacher.name`` and the folder of that run.
-Where the command says ``task.teacher.checkpoint=FILE`` or ``task.teacher.run=FOLDER``, that is the teacher and none is
-trained. At budget smoke the first seed is enough.
+A teacher is trained once, at seed 0. Its students get ``task.teacher.name`` and ``task.teacher.run``, the folder of that
+run. If the command gives ``task.teacher.checkpoint=FILE`` or ``task.teacher.run=FOLDER``, that teacher is used and none
+is trained.
 """
 
 import re
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
@@ -17,18 +17,19 @@ from dkl.errors import UserError
 from dkl.manifests.manifest import Manifest, ManifestRow, load
 
 TEACHER = "task.teacher."
-SHARED = ("data", "trainer", "paths", "logger", "budget")
-"""Groups of a command's own overrides that hold for teachers too: sizes and places, not what a student is."""
 
-WHERE = re.compile(r"paths\.|trainer\.devices?=")
-"""Overrides of training that its evaluations have too, under ``trainer`` or without it."""
+SHARED = ("data", "trainer", "paths", "logger", "budget")
+"""Groups whose overrides in the command hold for teachers too: they set sizes and places. Others describe students."""
+
+SHARED_WITH_EVALUATION = re.compile(r"paths\.|trainer\.devices?=")
+"""Overrides of training that its evaluations need too, where ``trainer.device`` is called ``device``."""
 
 
 @dataclass(frozen=True)
 class ManifestJob:
-    """One row at one seed: its overrides of ``dkl train``, and those of each ``dkl evaluate``.
+    """One row at one seed: the overrides of ``dkl train``, and those of each ``dkl evaluate``.
 
-    ``teacher`` is the title of the job that must be done before.
+    ``teacher`` is the title of the job that must be done first.
     """
 
     name: str
@@ -44,31 +45,34 @@ class ManifestJob:
         return f"{self.name} seed {self.seed}"
 
     def commands(self, run: str) -> str:
-        """The plain commands this job stands for; ``run`` is the folder that training fills."""
+        """The commands that do this job by hand; ``run`` is the folder that training fills."""
         train = ["dkl", "train", *self.train]
-        where = [text.removeprefix("trainer.") for text in self.train if WHERE.match(text)]
-        evaluate = [["dkl", "evaluate", f"run={run}", *overrides, *where] for overrides in self.evaluations]
+        shared = [text.removeprefix("trainer.") for text in self.train if SHARED_WITH_EVALUATION.match(text)]
+        evaluate = [["dkl", "evaluate", f"run={run}", *overrides, *shared] for overrides in self.evaluations]
         return "\n".join(shlex.join(command) for command in [train, *evaluate])
 
 
 @dataclass(frozen=True)
 class Request:
-    """What of a manifest is asked for; None is all, its own seeds, or its own sizes. ``extra`` go to ``dkl train``."""
+    """Which part of a manifest to run: ``row`` and ``seeds`` (None for all of them), at ``budget`` (None for the
+    manifest's sizes), with further ``overrides`` of ``dkl train``.
+    """
 
     seeds: tuple[int, ...] | None = None
     budget: str | None = None
     row: str | None = None
-    extra: tuple[str, ...] = field(default=())
+    overrides: tuple[str, ...] = ()
 
 
-class Composer:
-    """Composes training configurations, one a row: those of its seeds are copies."""
+class CachedCompose:
+    """Composes training configurations once per row; those of its seeds are copies. Composing takes a tenth of a second
+    or more, and a table has up to a hundred jobs."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, ...], DictConfig] = {}
 
     def __call__(self, overrides: Iterable[str]) -> DictConfig:
-        """The configuration of ``overrides``, the seed among them."""
+        """Compose the configuration of ``overrides``, which may include the seed."""
         seeds = [text for text in overrides if text.startswith("seed=")]
         rest = tuple(text for text in overrides if not text.startswith("seed="))
         if rest not in self._known:
@@ -79,105 +83,96 @@ class Composer:
         return cfg
 
 
-def plan(name: str, request: Request, compose: Composer | None = None) -> list[ManifestJob]:
-    """The jobs of the manifest ``name``, in order, each row's teacher before it.
+def plan(name: str, request: Request, compose: CachedCompose | None = None) -> list[ManifestJob]:
+    """List the jobs of the manifest ``name`` in order, each row's teacher before the row.
 
-    Raises UserError on an unknown experiment or row, on a table of quoted rows alone, and on one teacher given for rows
-    with several.
+    At budget smoke only the first seed is run, unless the request names seeds. Raises UserError if the experiment or
+    the row is unknown, if all rows are quoted, or if one teacher is given for rows with different teachers.
     """
-    found, compose = load(name), compose or Composer()
-    rows = _chosen(found, request.row)
-    common = _common(found, request.budget)
-    students = [text for text in request.extra if not text.startswith(TEACHER)]
-    seeds = request.seeds or (found.seeds[:1] if request.budget == "smoke" else found.seeds)
-    teachers = _teachers(found, rows, common, request, compose)
+    manifest, compose = load(name), compose or CachedCompose()
+    rows = _chosen(manifest, request.row)
+    common = _common(manifest, request.budget)
+    for_students = [text for text in request.overrides if not text.startswith(TEACHER)]
+    seeds = request.seeds or (manifest.seeds[:1] if request.budget == "smoke" else manifest.seeds)
+    teachers = _teachers(manifest, rows, common, request, compose)
     jobs: list[ManifestJob] = []
     for row in rows:
-        job, given = teachers[row.teacher] if row.teacher else (None, [])
-        if job is not None and job not in jobs:
-            jobs.append(job)
+        teacher, teacher_overrides = teachers[row.teacher] if row.teacher else (None, [])
+        if teacher is not None and teacher not in jobs:
+            jobs.append(teacher)
+        needs = teacher.title if teacher else None
+        shared = [*common, *_overrides(manifest, row, request.budget), *teacher_overrides]
         for seed in seeds:
-            own = [
-                *common,
-                *_own(found, row, request.budget),
-                *given,
-                f"label={_quoted(row.label)}",
-                f"seed={seed}",
-                *students,
-            ]
-            needs = job.title if job else None
-            jobs.append(ManifestJob(row.name, row.label, seed, _later_wins(own), _evaluations(found, row), needs))
+            train = _last_wins([*shared, f"label={_quoted(row.label)}", f"seed={seed}", *for_students])
+            jobs.append(ManifestJob(row.name, row.label, seed, train, manifest.evaluations(row), needs))
     return jobs
 
 
-def identities(found: Manifest, budget: str, compose: Composer | None = None) -> dict[str, str]:
-    """Of every row that is run, and every teacher: the hash by which a record at ``budget`` is known to be of it."""
-    compose, request = compose or Composer(), Request(budget=budget)
-    common = _common(found, budget)
-    teachers = _teachers(found, list(found.runnable), common, request, compose)
+def identities(manifest: Manifest, budget: str, compose: CachedCompose | None = None) -> dict[str, str]:
+    """Per row that is run, and per teacher: the ``row_identity`` of its records at ``budget``."""
+    compose, request = compose or CachedCompose(), Request(budget=budget)
+    common = _common(manifest, budget)
+    teachers = _teachers(manifest, list(manifest.runnable), common, request, compose)
     overrides = {job.name: job.train for job, _ in teachers.values() if job is not None}
-    for row in found.runnable:
-        _, given = teachers[row.teacher] if row.teacher else (None, [])
-        overrides[row.name] = _later_wins([*common, *_own(found, row, budget), *given])
-    return {name: row_identity(hashed(compose(own))) for name, own in overrides.items()}
+    for row in manifest.runnable:
+        _, teacher_overrides = teachers[row.teacher] if row.teacher else (None, [])
+        overrides[row.name] = _last_wins([*common, *_overrides(manifest, row, budget), *teacher_overrides])
+    return {name: row_identity(hashed(compose(train))) for name, train in overrides.items()}
 
 
-def _chosen(found: Manifest, name: str | None) -> list[ManifestRow]:
-    """The rows to run. Raises UserError where there are none."""
-    rows = [row for row in found.rows if name in (None, row.name)]
+def _chosen(manifest: Manifest, name: str | None) -> list[ManifestRow]:
+    """The rows to run. Raises UserError if there are none."""
+    rows = [row for row in manifest.rows if name in (None, row.name)]
     if not rows:
-        raise UserError(f"{found.name} has no row {name!r}; it has {', '.join(row.name for row in found.rows)}")
+        known = ", ".join(row.name for row in manifest.rows)
+        raise UserError(f"{manifest.name} has no row {name!r}; its rows are {known}")
     runnable = [row for row in rows if row.quoted is None]
     if not runnable:
-        raise UserError(
-            f"{found.name} {name or ''}: {rows[0].quoted}; its figures stand in the tables".replace(" :", ":")
-        )
+        what = f"{manifest.name} {name}" if name else manifest.name
+        raise UserError(f"{what} is not run here: {rows[0].quoted}; the tables show its published figures")
     return runnable
 
 
-def _common(found: Manifest, budget: str | None) -> list[str]:
+def _common(manifest: Manifest, budget: str | None) -> list[str]:
     """Overrides that all rows share at ``budget``."""
-    return [*found.overrides, *([f"budget={budget}"] if budget else found.sizes)]
+    return [*manifest.overrides, *([f"budget={budget}"] if budget else manifest.sizes)]
 
 
-def _own(found: Manifest, row: ManifestRow, budget: str | None) -> list[str]:
-    """A row's own overrides, and over them what the manifest adds at ``budget``."""
-    return [*row.overrides, *found.at.get(budget or "", ())]
-
-
-def _evaluations(found: Manifest, row: ManifestRow) -> tuple[tuple[str, ...], ...]:
-    return found.evaluations if row.evaluations is None else row.evaluations
+def _overrides(manifest: Manifest, row: ManifestRow, budget: str | None) -> list[str]:
+    """Overrides of one row, and after them those that the manifest adds at ``budget``."""
+    return [*row.overrides, *manifest.at.get(budget or "", ())]
 
 
 def _teachers(
-    found: Manifest, rows: list[ManifestRow], common: list[str], request: Request, compose: Composer
+    manifest: Manifest, rows: list[ManifestRow], common: list[str], request: Request, compose: CachedCompose
 ) -> dict[str, tuple[ManifestJob | None, list[str]]]:
-    """Of each teacher that ``rows`` name: the job that trains it, and what its students are given."""
+    """Per teacher of ``rows``: the job that trains it (None if its weights exist), and its students' overrides."""
     needed = list(dict.fromkeys(row.teacher for row in rows if row.teacher))
-    told = [text for text in request.extra if text.startswith(TEACHER)]
-    given = [text for text in told if text.partition("=")[0] in (f"{TEACHER}checkpoint", f"{TEACHER}run")]
-    if given and len(needed) > 1:
-        raise UserError(f"{given[0]} is one teacher, and these rows have {', '.join(needed)}: choose one with row=NAME")
-    shared = [text for text in request.extra if re.split(r"[.=]", text.lstrip("+~"))[0] in SHARED]
-    jobs: dict[str, tuple[ManifestJob | None, list[str]]] = {}
+    requested = [text for text in request.overrides if text.startswith(TEACHER)]
+    weights = [text for text in requested if text.partition("=")[0] in (f"{TEACHER}checkpoint", f"{TEACHER}run")]
+    if weights and len(needed) > 1:
+        raise UserError(f"{weights[0]} is one teacher, but these rows have {', '.join(needed)}: add row=NAME")
+    shared = [text for text in request.overrides if re.split(r"[.=]", text.lstrip("+~"))[0] in SHARED]
+    teachers: dict[str, tuple[ManifestJob | None, list[str]]] = {}
     for name in needed:
-        row = found.teachers[name]
+        row = manifest.teachers[name]
         if row.weights and request.budget != "smoke":
-            jobs[name] = (None, [*row.weights, *told])
+            teachers[name] = (None, [*row.weights, *requested])
             continue
-        train = _later_wins([*common, *_own(found, row, request.budget), "label=Teacher", "seed=0", *shared])
+        overrides = [*common, *_overrides(manifest, row, request.budget), "label=Teacher", "seed=0", *shared]
+        train = _last_wins(overrides)
         cfg = compose(train)
-        job = None if given else ManifestJob(row.name, "Teacher", 0, train, _evaluations(found, row))
-        run = [] if given else [f"{TEACHER}run={_quoted(str(run_folder(cfg)))}"]
-        jobs[name] = (job, [f"{TEACHER}name={model_name(cfg.model)}", *run, *told])
-    return jobs
+        job = None if weights else ManifestJob(row.name, "Teacher", 0, train, manifest.evaluations(row))
+        run = [] if weights else [f"{TEACHER}run={_quoted(str(run_folder(cfg)))}"]
+        teachers[name] = (job, [f"{TEACHER}name={model_name(cfg.model)}", *run, *requested])
+    return teachers
 
 
 def _quoted(text: str) -> str:
-    """``text`` as Hydra reads it back."""
+    """``text`` with the quotes that Hydra needs around special characters."""
     return text if re.fullmatch(r"[\w./ -]+", text) else "'" + text.replace("'", r"\'") + "'"
 
 
-def _later_wins(overrides: Iterable[str]) -> tuple[str, ...]:
-    """``overrides`` with one value a key, the last one given: Hydra takes no choice of a group twice."""
+def _last_wins(overrides: Iterable[str]) -> tuple[str, ...]:
+    """The last override of each key: Hydra refuses two choices for one group."""
     return tuple({override.partition("=")[0]: override for override in overrides}.values())

@@ -1,1 +1,1 @@
-"""Runs the rows of a manifest: plan, estimate, train, evaluate, tabulate."""
+"""``dkl reproduce``: plan the jobs of a manifest, run them here or through a launcher, and show their tables."""

@@ -1,8 +1,8 @@
-"""Jobs of ``dkl reproduce`` through a launcher of Hydra's: joblib on one machine, submitit on a SLURM cluster."""
+"""Run jobs through a Hydra launcher: joblib on one machine, submitit on a SLURM cluster."""
 
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from os import chdir
 from pathlib import Path
 
@@ -14,48 +14,58 @@ from dkl.console import say
 from dkl.manifests import ManifestJob
 from dkl.reporting.grouping import group
 from dkl.reproduction.options import Options
-from dkl.reproduction.planning import find_tasks
+from dkl.reproduction.planning import PlannedJob, plan_jobs
 
 
-def _commands(options: Options, jobs: Iterable[ManifestJob]) -> list[str]:
-    """The arguments of ``dkl reproduce`` for each job."""
-    request = options.request
-    common = [f"experiment={options.name}", *([f"budget={request.budget}"] if request.budget else []), *request.extra]
-    return [shlex.join([*common, f"row={job.name}", f"seed={job.seed}"]) for job in jobs]
+def launch(options: Options, jobs: Sequence[PlannedJob], failed: Sequence[str]) -> None:
+    """Run the ``jobs`` that are neither done nor ``failed`` (titles) with the launcher, and wait for them.
 
-
-def run(options: Options, to_do: Sequence[ManifestJob], planned: Sequence[ManifestJob]) -> None:
-    """Have the launcher named by ``options`` run the jobs ``to_do`` of those ``planned``, and wait for them.
-
-    A row's command trains its teacher too: one student of each teacher goes first, the others then find it trained.
-    What fails says so in its own log, and stops no other.
+    Every command runs alone and trains the teacher of its row if that is missing. If all students started at once,
+    each would wait for the one that trains the teacher and occupy a node meanwhile. So there are two sweeps: first one
+    student per untrained teacher, then the other jobs, without students of teachers that failed. Failed jobs report the
+    reason in their own log; the others continue.
     """
-    students = group((job for job in planned if job.teacher), lambda job: job.teacher)
-    taught = [students[job.title] for job in to_do if job.title in students]
-    first = [next((job for job in own if job in to_do), own[0]) for own in taught]
+    to_do = [planned.job for planned in jobs if not planned.done and planned.title not in failed]
+    students = group((planned.job for planned in jobs if planned.job.teacher), lambda job: job.teacher)
+    first = []
+    for teacher in (job for job in to_do if job.title in students):
+        own = students[teacher.title]
+        first.append(next((job for job in own if job in to_do), own[0]))
     if first:
-        _launch(options, _commands(options, first))
-    left = {task.job.title for task in find_tasks(options) if not task.standing.done} if first else set()
-    rest = [job for job in to_do if job.title not in students and job not in first and job.teacher not in left]
+        _sweep(options, first)
+    untrained = {planned.title for planned in plan_jobs(options) if not planned.done} if first else set()
+    rest = [job for job in to_do if job.title not in students and job not in first and job.teacher not in untrained]
     if rest:
-        _launch(options, _commands(options, rest))
+        _sweep(options, rest)
 
 
-def _launch(options: Options, commands: Sequence[str]) -> None:
-    """One Hydra sweep over ``commands``."""
-    say(f"{len(commands)} jobs through {options.launcher[0]}")
-    choices = ",".join("'" + command.replace("\\", r"\\").replace("'", r"\'") + "'" for command in commands)
+def _arguments(options: Options, job: ManifestJob) -> str:
+    """The arguments of ``dkl reproduce`` that select ``job`` alone."""
+    request = options.request
+    budget = [f"budget={request.budget}"] if request.budget else []
+    return shlex.join(
+        [f"experiment={options.name}", *budget, *request.overrides, f"row={job.name}", f"seed={job.seed}"]
+    )
+
+
+def _sweep(options: Options, jobs: Sequence[ManifestJob]) -> None:
+    """One Hydra sweep over the arguments of ``jobs``."""
+    say(f"{len(jobs)} jobs through {options.launcher[0]}")
+    # Each command is one quoted value of a single key: Hydra would otherwise split it at commas and equals signs.
+    commands = [_arguments(options, job).replace("\\", r"\\").replace("'", r"\'") for job in jobs]
+    choices = ",".join(f"'{command}'" for command in commands)
     here = Path.cwd()
     sys.argv = ["dkl reproduce", "-m", *options.launcher, f"command={choices}"]
 
     @hydra.main(config_path=str(Path(shipped("configs"))), config_name="reproduce", version_base="1.3")
     def application(cfg: DictConfig) -> None:
-        from dkl.reproduction.worker import one
+        # Launchers pickle this function and run it in processes that have not imported the package.
+        from dkl.reproduction.worker import run_arguments
 
-        chdir(here)  # a process that ran jobs before may be elsewhere
-        one(shlex.split(cfg.command))
+        chdir(here)  # paths are relative to the command's folder; a reused process may be in another
+        run_arguments(shlex.split(cfg.command))
 
     try:
         application()
-    except (Exception, SystemExit) as error:  # Hydra ends at the first job that failed, after all have run
+    except (Exception, SystemExit) as error:  # Hydra runs all jobs, then raises the error of the first that failed
         say(f"a job failed: {error}")

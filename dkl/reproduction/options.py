@@ -1,4 +1,4 @@
-"""Options of ``dkl reproduce``: its own, and what goes on to every ``dkl train`` or to Hydra's launcher."""
+"""Arguments of ``dkl reproduce``: its own options, overrides of ``dkl train``, and overrides of Hydra's launcher."""
 
 from dataclasses import dataclass
 
@@ -6,15 +6,15 @@ from dkl.config.overrides import HYDRA_OWN
 from dkl.errors import UserError
 from dkl.manifests import Request
 
-OWN = ("experiment", "table", "figure", "seed", "budget", "row", "dry_run")
+KEYS = ("experiment", "table", "figure", "seed", "budget", "row", "dry_run")
 
 SMOKE_RESULTS = "results/smoke"
-"""Where budget smoke writes unless told otherwise, so that its figures are never among results."""
+"""The default results folder of budget smoke, which keeps its figures apart from real results."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """The manifest's ``name``, what of it is asked for, and overrides of Hydra itself (a launcher and its values)."""
+    """The manifest's ``name``, the part of it to run, and overrides of Hydra itself (``launcher``)."""
 
     name: str
     request: Request
@@ -22,21 +22,42 @@ class Options:
     dry_run: bool = False
 
 
-def _name(given: dict[str, str]) -> str:
-    """The manifest's name; ``table=2`` is table-02."""
-    named = [f"{key}={given[key]}" for key in ("experiment", "table", "figure") if key in given]
+def parse(arguments: list[str]) -> Options:
+    """Parse ``KEY=VALUE`` arguments. Raises UserError if one has another form, or a value is wrong."""
+    options: dict[str, str] = {}
+    overrides: list[str] = []
+    launcher: list[str] = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            raise UserError(f"{argument!r} is not KEY=VALUE; dkl reproduce --help lists the options")
+        if key in KEYS:
+            options[key] = value
+        else:
+            (launcher if HYDRA_OWN.match(key) else overrides).append(argument)
+    budget = options.get("budget") or None
+    if budget == "smoke" and not any(text.startswith("paths.results=") for text in overrides):
+        overrides.append(f"paths.results={SMOKE_RESULTS}")
+    request = Request(_seeds(options.get("seed")), budget, options.get("row") or None, tuple(overrides))
+    dry_run = parse_bool("dry_run", options.get("dry_run", "false"))
+    return Options(_manifest_name(options), request, tuple(launcher), dry_run)
+
+
+def _manifest_name(options: dict[str, str]) -> str:
+    """The manifest's name: ``table=2`` is table-02."""
+    named = [f"{key}={options[key]}" for key in ("experiment", "table", "figure") if key in options]
     if len(named) > 1:
-        raise UserError(f"{' and '.join(named)} name {len(named)} manifests: give one")
+        raise UserError(f"{' and '.join(named)} name {len(named)} manifests: give one of them")
     kind, _, number = named[0].partition("=") if named else ("experiment", "", "quickstart")
     if kind == "experiment":
         return number
     if not number.isdecimal():
-        raise UserError(f"{kind}={number} must be the number of a {kind} of the paper, such as {kind}=2")
+        raise UserError(f"{kind}={number} must be the number of a {kind} in the paper, such as {kind}=2")
     return f"{kind}-{int(number):02d}"
 
 
-def yes_or_no(key: str, text: str) -> bool:
-    """``text`` as a choice. Raises UserError where it is neither."""
+def parse_bool(key: str, text: str) -> bool:
+    """Parse the value of ``key``. Raises UserError if it is neither true nor false."""
     if text.lower() not in ("true", "false"):
         raise UserError(f"{key}={text} must be true or false")
     return text.lower() == "true"
@@ -46,24 +67,4 @@ def _seeds(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(seed) for seed in text.split(",")) if text else None
     except ValueError:
-        raise UserError(f"seed={text} must be whole numbers such as 0,1,2") from None
-
-
-def parse(arguments: list[str]) -> Options:
-    """The options among ``arguments``. Raises UserError on what is no ``KEY=VALUE``."""
-    own: dict[str, str] = {}
-    extra: list[str] = []
-    launcher: list[str] = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals:
-            raise UserError(f"{argument!r} is no KEY=VALUE; dkl reproduce --help shows them")
-        if key in OWN:
-            own[key] = value
-        else:
-            (launcher if HYDRA_OWN.match(key) else extra).append(argument)
-    budget = own.get("budget") or None
-    if budget == "smoke" and not any(text.startswith("paths.results=") for text in extra):
-        extra.append(f"paths.results={SMOKE_RESULTS}")
-    request = Request(_seeds(own.get("seed")), budget, own.get("row") or None, tuple(extra))
-    return Options(_name(own), request, tuple(launcher), yes_or_no("dry_run", own.get("dry_run", "false")))
+        raise UserError(f"seed={text} must be whole numbers, such as 0,1,2") from None

@@ -1,4 +1,4 @@
-"""How far a job is, from the files it leaves: a line of metrics an epoch, a record an evaluation."""
+"""The progress of a job, read from its files: one line of metrics per epoch, one record per evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,32 +14,55 @@ from dkl.threat import parse_attacks, parse_eps
 
 @dataclass(frozen=True)
 class JobProgress:
-    """``epochs`` of ``of_epochs`` trained, and ``records`` of ``of_records`` there.
+    """Trained ``epochs`` and finished ``evaluations``, each with its total.
 
-    ``wanted`` says that others need the run itself, which its records alone do not replace.
+    ``run_needed``: other jobs load this run's weights, so its records alone do not make it done.
     """
 
     epochs: int
-    of_epochs: int
-    records: int
-    of_records: int
-    wanted: bool = False
+    total_epochs: int
+    evaluations: int
+    total_evaluations: int
+    run_needed: bool = False
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left; a run whose records are kept need not be kept itself, unless it is wanted."""
-        return self.records == self.of_records and (not self.wanted or self.epochs == self.of_epochs)
+        """Whether nothing is left to do. A run whose records exist may have been deleted, unless it is needed."""
+        evaluated = self.evaluations == self.total_evaluations
+        return evaluated and (not self.run_needed or self.epochs == self.total_epochs)
 
     def __str__(self) -> str:
         if self.done:
             return "done"
-        if self.epochs == self.of_epochs:
-            return f"trained, {self.records} of {self.of_records} evaluations"
-        return f"to resume, epoch {self.epochs} of {self.of_epochs}" if self.epochs else "to do"
+        if self.epochs == self.total_epochs:
+            return f"trained, {self.evaluations} of {self.total_evaluations} evaluations"
+        return f"to resume, epoch {self.epochs} of {self.total_epochs}" if self.epochs else "to do"
 
 
-def _asked(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """What an evaluation of the run ``cfg`` measures."""
+def progress_of(job: ManifestJob, cfg: DictConfig, records: Sequence[Record]) -> JobProgress:
+    """The progress of ``job``, whose configuration is ``cfg``, given the ``records`` of the results folder."""
+    own = [record for record in records if _is_of_run(record, cfg)]
+    found = sum(any(_is_evaluation(record, _settings(cfg, entry)) for record in own) for entry in job.evaluations)
+    metrics = run_folder(cfg) / "metrics.jsonl"
+    epochs = len(metrics.read_text().splitlines()) if metrics.is_file() else 0
+    return JobProgress(epochs, cfg.trainer.epochs, found, len(job.evaluations))
+
+
+def _is_of_run(record: Record, cfg: DictConfig) -> bool:
+    """Whether ``record`` is of the run ``cfg``, or of one that tables show in the same place.
+
+    A student's row does not identify its teacher's weights, so a student needs the exact run.
+    """
+    if record.config_hash == config_hash(cfg):
+        return True
+    if OmegaConf.select(cfg, "task.teacher") is not None:
+        return False
+    same_place = record.seed == cfg.seed and record.budget == cfg.budget.name
+    return same_place and record.row == row_identity(hashed(cfg))
+
+
+def _settings(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """What an evaluation of the run ``cfg`` with ``overrides`` measures."""
     settings = dict(cfg.evaluation) | dict(OmegaConf.from_dotlist(list(overrides)))
     weights = settings["weights"] or ("average" if cfg.averaging else "last")
     attacks = parse_attacks(settings["attacks"])
@@ -48,31 +71,13 @@ def _asked(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     return {"attacks": attacks, "eps": eps, "weights": weights} | {key: settings[key] for key in keys}
 
 
-def _is_of(record: Record, asked: dict[str, Any]) -> bool:
-    """Whether ``record``, of the same run, is the evaluation asked for."""
+def _is_evaluation(record: Record, settings: dict[str, Any]) -> bool:
+    """Whether ``record``, of the right run, was made with ``settings``."""
     same = (
-        record.attacks == asked["attacks"]
-        and record.weights.split(" ")[0] == asked["weights"]
-        and abs(record.eps - asked["eps"]) < 1e-9
-        and (not asked["attacks"] or record.norm.lower() == asked["norm"].lower())
-        and (record.batch_size, record.evaluation_seed) == (asked["batch_size"], asked["seed"])
+        record.attacks == settings["attacks"]
+        and record.weights.split(" ")[0] == settings["weights"]
+        and abs(record.eps - settings["eps"]) < 1e-9
+        and (not settings["attacks"] or record.norm.lower() == settings["norm"].lower())
+        and (record.batch_size, record.evaluation_seed) == (settings["batch_size"], settings["seed"])
     )
-    return same and (record.n == asked["n"] if record.partial else asked["n"] is None)
-
-
-def _is_by(record: Record, cfg: DictConfig) -> bool:
-    """Whether ``record`` is of the run ``cfg``, or of one that a table takes for it; which teacher matters."""
-    if record.config_hash == config_hash(cfg):
-        return True
-    taught = OmegaConf.select(cfg, "task.teacher") is not None
-    alike = not taught and record.seed == cfg.seed and record.budget == cfg.budget.name
-    return alike and record.row == row_identity(hashed(cfg))
-
-
-def standing(job: ManifestJob, cfg: DictConfig, records: Sequence[Record]) -> JobProgress:
-    """How far ``job`` of configuration ``cfg`` is, where there are ``records``."""
-    mine = [record for record in records if _is_by(record, cfg)]
-    found = sum(any(_is_of(record, _asked(cfg, entry)) for record in mine) for entry in job.evaluations)
-    metrics = run_folder(cfg) / "metrics.jsonl"
-    epochs = len(metrics.read_text().splitlines()) if metrics.is_file() else 0
-    return JobProgress(epochs, cfg.trainer.epochs, found, len(job.evaluations))
+    return same and (record.n == settings["n"] if record.partial else settings["n"] is None)

@@ -1,37 +1,55 @@
-"""``dkl reproduce table=N | figure=N | experiment=NAME``: all of a manifest trained, evaluated and tabulated.
+"""``dkl reproduce table=N | figure=N | experiment=NAME``: train, evaluate and tabulate everything in a manifest.
 
-First comes the plan: what is done, to resume and to do, and about how long that takes. What is done is not done again,
-so the same command goes on after any interruption; two such commands, here or on machines that share ``results``, never
-take the same job at the same time. A row that fails does not stop the others.
+First it prints the plan: which jobs are done, which continue, which start, and how long that takes. Finished work is
+never repeated, so after an interruption the same command continues. Two such commands on one results folder never take
+the same job at the same time. Failed rows are reported at the end; the others continue.
 """
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dkl.config import run_folder
 from dkl.console import say
 from dkl.manifests import Manifest, load
 from dkl.reporting.grouping import group
-from dkl.reproduction import launcher
+from dkl.reproduction.launcher import launch
 from dkl.reproduction.options import parse
-from dkl.reproduction.planning import PlannedJob, find_impossible, find_tasks, refuse_paper_on_cpu, say_plan
+from dkl.reproduction.planning import PlannedJob, find_blocked, plan_jobs, print_plan, refuse_paper_on_cpu
 from dkl.reproduction.results import draw, tabulate
-from dkl.reproduction.worker import evaluation_of, work
+from dkl.reproduction.worker import evaluation_config, run_jobs
 
 
-def _collect(tasks: Sequence[PlannedJob]) -> None:
-    """Collect what pictures need of every run that is trained."""
-    from dkl.evaluation import collect_pictures
+def reproduce(arguments: list[str]) -> None:
+    """Run the command. Exits with 1 if a row failed, after all others are done."""
+    options = parse(arguments)
+    manifest, jobs = load(options.name), plan_jobs(options)
+    print_plan(manifest, jobs)
+    if options.dry_run:
+        for planned in jobs:
+            print(planned.job.commands(str(planned.folder)))
+        return
+    refuse_paper_on_cpu(options, jobs)
+    started, failures = time.monotonic(), find_blocked(jobs)
+    if options.launcher:
+        launch(options, jobs, list(failures))
+        left = [planned for planned in plan_jobs(options) if not planned.done]
+        failures = {planned.title: f"{planned.progress}: see its log" for planned in left} | failures
+    else:
+        run_jobs(jobs, failures)
+    minutes = (time.monotonic() - started) / 60
+    say(f"{len(jobs) - len(failures)} of {len(jobs)} runs done in {minutes:.1f} min")
+    if len(failures) < len(jobs):
+        _show_results(manifest, jobs)
+    for reason, titles in group(failures, failures.__getitem__).items():
+        say(f"failed: {', '.join(titles)}: {reason}")
+    if failures:
+        raise SystemExit(1)
+    say(manifest.next or "Next: dkl train --help lists all options")
 
-    for job, cfg, *_ in tasks:
-        if (run_folder(cfg) / "checkpoint.pt").is_file():
-            collect_pictures(evaluation_of(cfg, job.evaluations[0]))
 
-
-def _report(manifest: Manifest, tasks: Sequence[PlannedJob]) -> None:
-    """Fold all records there, print this manifest's table, draw its figure, and say where everything is."""
-    cfg = tasks[0].cfg
+def _show_results(manifest: Manifest, jobs: Sequence[PlannedJob]) -> None:
+    """Write all tables, print the manifest's own, draw its figure, and print the paths."""
+    cfg = jobs[0].cfg
     results, budget = Path(cfg.paths.results), cfg.budget.name
     report = tabulate(results, include_smoke=budget == "smoke")
     if table := manifest.figure.get("table") if manifest.figure else manifest.name:
@@ -40,40 +58,19 @@ def _report(manifest: Manifest, tasks: Sequence[PlannedJob]) -> None:
         say(f"left out: {problem}")
     if manifest.figure:
         if manifest.figure["draw"] == "features":
-            _collect(tasks)
+            _collect_pictures(jobs)
         for path in draw(results, include_smoke=budget == "smoke", begins=manifest.name):
             say(f"drawn: {path}")
     entries = f"   RobustBench entries: {results}/model_info" if (results / "model_info").is_dir() else ""
     say(f"Tables (md, csv, tex, html): {results}/tables{entries}")
     say(f"Records: {results}/records   Runs with curves and checkpoints: {results}/runs")
-    say(f"A page of all this: dkl tables --html results={results}{' smoke=true' if budget == 'smoke' else ''}")
+    say(f"One page with everything: dkl tables --html results={results}{' smoke=true' if budget == 'smoke' else ''}")
 
 
-def reproduce(arguments: list[str]) -> None:
-    """Run the command. Exits with 1 where a row failed, after all others are done."""
-    options = parse(arguments)
-    manifest, tasks = load(options.name), find_tasks(options)
-    if options.dry_run:
-        say_plan(manifest, tasks)
-        for job, cfg, *_ in tasks:
-            print(job.commands(str(run_folder(cfg))))
-        return
-    say_plan(manifest, tasks)
-    refuse_paper_on_cpu(options, tasks)
-    started, failures = time.monotonic(), find_impossible(tasks)
-    if options.launcher:
-        to_do = [task.job for task in tasks if not task.standing.done and task.job.title not in failures]
-        launcher.run(options, to_do, [task.job for task in tasks])
-        left = [task for task in find_tasks(options) if not task.standing.done]
-        failures = {task.job.title: f"{task.standing}: its log says why" for task in left} | failures
-    else:
-        work(tasks, failures)
-    minutes = (time.monotonic() - started) / 60
-    say(f"{len(tasks) - len(failures)} of {len(tasks)} runs done in {minutes:.1f} min")
-    if len(failures) < len(tasks):
-        _report(manifest, tasks)
-    for why, titles in group(failures, failures.__getitem__).items():
-        say(f"failed: {', '.join(titles)}: {why}")
-    if failures:
-        raise SystemExit(1)
-    say(manifest.next or "Next: dkl train --help lists what else there is")
+def _collect_pictures(jobs: Sequence[PlannedJob]) -> None:
+    """Collect the features and images that figures need, from every trained run."""
+    from dkl.evaluation import collect_pictures
+
+    for planned in jobs:
+        if (planned.folder / "checkpoint.pt").is_file():
+            collect_pictures(evaluation_config(planned.cfg, planned.job.evaluations[0]))

@@ -1,4 +1,4 @@
-"""Jobs of a manifest run one after the other, beside other processes that run them too."""
+"""Run jobs one after the other, next to other processes that run jobs of the same results folder."""
 
 import time
 import traceback
@@ -13,82 +13,93 @@ from dkl.errors import BusyError, UserError
 from dkl.files import is_locked, write_text
 from dkl.manifests import ManifestJob
 from dkl.reproduction.options import parse
-from dkl.reproduction.planning import PlannedJob, find_tasks
+from dkl.reproduction.planning import PlannedJob, plan_jobs
 
-PATIENCE, LONGEST = 2.0, 60.0
-"""Seconds between looks at jobs that other processes have taken, the first time and in the end."""
+FIRST_WAIT, LONGEST_WAIT = 2.0, 60.0
+"""Seconds to wait if other processes hold the locks of all remaining jobs. The wait doubles each time."""
 
 
-def evaluation_of(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def evaluation_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The configuration of ``dkl evaluate`` for the run of ``cfg``."""
     paths = [f"paths.{key}={value}" for key, value in cfg.paths.items()]
     device = [f"device={cfg.trainer.device}", f"devices={cfg.trainer.devices}"]
     return compose_config("evaluate", [f"run='{run_folder(cfg)}'", *paths, *device, *overrides])
 
 
-def _run(job: ManifestJob, cfg: DictConfig) -> None:
-    """Train one job and make its evaluations."""
-    from dkl.assembly import train
-    from dkl.evaluation import evaluate
+def run_jobs(jobs: Sequence[PlannedJob], failures: dict[str, str]) -> None:
+    """Run the jobs that are not done and add those that fail to ``failures`` (title -> reason).
 
-    train(cfg)
-    for overrides in job.evaluations:
-        evaluate(evaluation_of(cfg, overrides))
+    Several commands may work on one results folder, on machines that share it. No command keeps a list of who runs
+    what: each run's lock file is the only agreement. A job whose lock is held is put back and tried again later, so a
+    command ends only when all its jobs are done or failed, whoever ran them.
+    """
+    left = [planned for planned in jobs if not planned.done and planned.title not in failures]
+    reported: set[str] = set()
+    wait = FIRST_WAIT
+    while left:
+        postponed: list[PlannedJob] = []
+        for planned in left:
+            teacher = planned.job.teacher
+            if teacher in {other.title for other in postponed}:  # a student needs its teacher's weights first
+                postponed.append(planned)
+                continue
+            try:
+                reason = f"its {teacher} failed" if teacher in failures else _attempt(planned)
+            except BusyError as busy:
+                if planned.title not in reported:
+                    say(f"{planned.title}: {busy}")
+                reported.add(planned.title)
+                postponed.append(planned)
+                continue
+            if reason:
+                failures[planned.title] = reason
+                say(f"failed: {planned.title}: {reason}")
+        blocked = len(postponed) == len(left)
+        if blocked:
+            time.sleep(wait)
+        wait = min(2 * wait, LONGEST_WAIT) if blocked else FIRST_WAIT
+        left = postponed
 
 
-def _attempt(job: ManifestJob, cfg: DictConfig) -> str | None:
-    """Run a job; why it failed, or None. What is not the user's to mend is kept as ``error.log``."""
-    folder = run_folder(cfg)
+def _attempt(planned: PlannedJob) -> str | None:
+    """Run one job; return the reason if it fails. Raises BusyError if another process holds its lock.
+
+    Errors that are not the user's keep their traceback in ``error.log`` in the run's folder.
+    """
+    folder = planned.folder
     log = folder / "error.log"
+    # Training takes the lock itself, but only after it has loaded its images. Looking first is cheaper.
     if is_locked(folder / ".lock"):
         raise BusyError(f"another process is training {folder}")
     try:
-        _run(job, cfg)
+        _train_and_evaluate(planned.job, planned.cfg)
     except BusyError:
         raise
     except UserError as error:
         return str(error)
-    except Exception as error:
-        with suppress(OSError):  # such as a full disk, which may be why
+    except Exception as error:  # one broken row must not end the others
+        with suppress(OSError):  # a full disk may be the very reason
             write_text(log, traceback.format_exc())
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0]} (see {log})"
     log.unlink(missing_ok=True)
     return None
 
 
-def work(tasks: Sequence[PlannedJob], failures: dict[str, str]) -> None:
-    """Run what is to do; jobs that other processes have taken, and their students, are waited for."""
-    left = [task for task in tasks if not task.standing.done and task.job.title not in failures]
-    said: set[str] = set()
-    patience = PATIENCE
-    while left:
-        later: list[PlannedJob] = []
-        for task in left:
-            job, taken = task.job, {other.job.title for other in later}
-            if job.teacher in taken:
-                later.append(task)
-                continue
-            try:
-                why = f"its {job.teacher} failed" if job.teacher in failures else _attempt(job, task.cfg)
-            except BusyError as busy:
-                if job.title not in said:
-                    say(f"{job.title}: {busy}")
-                said.add(job.title)
-                later.append(task)
-                continue
-            if why:
-                failures[job.title] = why
-                say(f"failed: {job.title}: {why}")
-        stuck = len(later) == len(left)
-        if stuck:
-            time.sleep(patience)
-        patience = min(2 * patience, LONGEST) if stuck else PATIENCE
-        left = later
+def _train_and_evaluate(job: ManifestJob, cfg: DictConfig) -> None:
+    from dkl.assembly import train
+    from dkl.evaluation import evaluate
+
+    train(cfg)
+    for overrides in job.evaluations:
+        evaluate(evaluation_config(cfg, overrides))
 
 
-def one(arguments: list[str]) -> None:
-    """What ``arguments`` name, in a process of a launcher: no plan, no tables. Raises UserError where a job failed."""
+def run_arguments(arguments: list[str]) -> None:
+    """Run the jobs that ``arguments`` of ``dkl reproduce`` select, without plan and tables.
+
+    This is what a process of a launcher does. Raises UserError if a job fails.
+    """
     failures: dict[str, str] = {}
-    work(find_tasks(parse(arguments)), failures)
+    run_jobs(plan_jobs(parse(arguments)), failures)
     if failures:
-        raise UserError("; ".join(f"{title}: {why}" for title, why in failures.items()))
+        raise UserError("; ".join(f"{title}: {reason}" for title, reason in failures.items()))

@@ -81,9 +81,9 @@ def test_options_are_told_from_overrides_and_hydras_own() -> None:
     found = parse(["table=2", "budget=smoke", "seed=1,2", "loss.gamma=1", "hydra/launcher=joblib", "dry_run=true"])
     assert (found.name, found.dry_run, found.launcher) == ("table-02", True, ("hydra/launcher=joblib",))
     assert found.request.seeds == (1, 2)
-    assert found.request.extra == ("loss.gamma=1", f"paths.results={SMOKE_RESULTS}")
+    assert found.request.overrides == ("loss.gamma=1", f"paths.results={SMOKE_RESULTS}")
     assert parse(["figure=3"]).name == "figure-03"
-    assert parse(["budget=smoke", "paths.results=here"]).request.extra == ("paths.results=here",)
+    assert parse(["budget=smoke", "paths.results=here"]).request.overrides == ("paths.results=here",)
     with pytest.raises(UserError, match="give one"):
         parse(["table=2", "figure=3"])
 

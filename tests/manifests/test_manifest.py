@@ -42,9 +42,9 @@ def test_a_manifest_is_what_its_file_says(tmp_path: Path) -> None:
     assert theirs.quoted is not None
     assert "not trained here" in theirs.quoted
     assert kd.name == kd.label == "KD"
-    assert kd.evaluations == (("attacks=none",), ("attacks=pgd",))
-    assert ours.evaluations is None
-    assert found.evaluations == (("attacks=pgd",),)
+    assert kd.evaluate == (("attacks=none",), ("attacks=pgd",))
+    assert ours.evaluate is None
+    assert found.evaluate == (("attacks=pgd",),)
     assert found.columns["both"].of == ("clean", "robust")
     assert [row.name for row in found.runnable] == ["ours", "KD"]
     assert found.teachers["big"].name == "teacher big"

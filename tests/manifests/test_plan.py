@@ -5,7 +5,7 @@ import pytest
 from dkl.config import compose_config, config_hash, hashed, row_identity, run_folder
 from dkl.errors import UserError
 from dkl.manifests import Request, identities, load, plan
-from dkl.manifests.jobs import Composer
+from dkl.manifests import CachedCompose
 
 
 def test_each_row_runs_once_a_seed_in_the_manifests_order() -> None:
@@ -34,15 +34,15 @@ def test_a_teacher_comes_once_before_its_students_which_get_its_folder() -> None
 
 def test_a_teacher_of_ones_own_is_not_trained() -> None:
     given = "task.teacher.checkpoint=mine.pth"
-    jobs = plan("cifar100-mini-kd", Request(extra=(given,)))
+    jobs = plan("cifar100-mini-kd", Request(overrides=(given,)))
     assert all(job.label != "Teacher" for job in jobs)
     assert all(given in job.train for job in jobs if job.name != "alone")
     with pytest.raises(UserError, match="row=NAME"):
-        plan("table-13", Request(extra=(given,)))
+        plan("table-13", Request(overrides=(given,)))
 
 
 def test_later_overrides_win_over_the_manifests() -> None:
-    (job,) = plan("table-02", Request(seeds=(0,), row="ikl-basic", extra=("loss.wmse_weight=3", "budget=own")))
+    (job,) = plan("table-02", Request(seeds=(0,), row="ikl-basic", overrides=("loss.wmse_weight=3", "budget=own")))
     cfg = compose_config("train", job.train)
     assert (cfg.loss.wmse_weight, cfg.budget.name) == (3, "own")
 
@@ -55,7 +55,7 @@ def test_a_table_of_quoted_figures_says_why_it_does_not_run() -> None:
 
 
 def test_a_composer_copies_one_composition_for_all_seeds() -> None:
-    compose = Composer()
+    compose = CachedCompose()
     for seed in (0, 3):
         overrides = ["data=digits", f"seed={seed}", "loss=gkl"]
         assert config_hash(compose(overrides)) == config_hash(compose_config("train", overrides))

@@ -147,7 +147,7 @@ def test_a_teacher_is_one_job_before_its_students() -> None:
 def test_sizes_and_places_reach_the_teacher_and_a_students_own_settings_do_not() -> None:
     extra = ["trainer.epochs=3", "paths.results=/a b/c=d", "loss.wmse_weight=7", "task.warmup_epochs=1"]
     quoted = [text if "paths" not in text else "paths.results='/a b/c=d'" for text in extra]
-    teacher, student = plan("cifar100-mini-kd", Request(seeds=(0,), budget="smoke", row="ikl", extra=tuple(quoted)))
+    teacher, student = plan("cifar100-mini-kd", Request(seeds=(0,), budget="smoke", row="ikl", overrides=tuple(quoted)))
     assert {"trainer.epochs=3", "paths.results='/a b/c=d'"} < set(teacher.train)
     assert not {"loss.wmse_weight=7", "task.warmup_epochs=1"} & set(teacher.train)
     cfg = compose_config("train", student.train)
@@ -158,7 +158,7 @@ def test_sizes_and_places_reach_the_teacher_and_a_students_own_settings_do_not()
 
 def test_a_teacher_of_ones_own_is_taken_and_none_trained() -> None:
     given = ("task.teacher.checkpoint=public/ckpt_epoch_240.pth",)
-    jobs = plan("cifar100-mini-kd", Request(seeds=(0,), extra=given))
+    jobs = plan("cifar100-mini-kd", Request(seeds=(0,), overrides=given))
     assert [job.name for job in jobs] == ["alone", "kd", "dkd", "ikl", "gkl"]
     for job in jobs:
         cfg = compose_config("train", job.train)
@@ -167,7 +167,7 @@ def test_a_teacher_of_ones_own_is_taken_and_none_trained() -> None:
             teacher = cfg.task.teacher
             assert (teacher.name, teacher.checkpoint, teacher.run) == ("cifar_resnet20", given[0].split("=")[1], None)
     with pytest.raises(UserError, match="is one teacher, and these rows have resnet56, resnet110"):
-        plan("table-13", Request(seeds=(0,), extra=given))
+        plan("table-13", Request(seeds=(0,), overrides=given))
 
 
 def test_teachers_and_students_end_to_end_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

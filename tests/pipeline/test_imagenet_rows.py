@@ -156,9 +156,9 @@ def test_at_budget_smoke_teachers_are_trained_and_nothing_is_fetched(name: str) 
 
 def test_a_published_teacher_in_a_file_is_taken_from_there() -> None:
     given = ("task.teacher.checkpoint=/elsewhere/resnet34.pth",)
-    (job,) = plan("table-04", Request(seeds=(0,), row="resnet34-resnet18-ikl", extra=given))
+    (job,) = plan("table-04", Request(seeds=(0,), row="resnet34-resnet18-ikl", overrides=given))
     teacher = compose_config("train", job.train).task.teacher
     assert (teacher.name, teacher.pretrained) == ("resnet34.tv_in1k", True)
     assert teacher.checkpoint == "/elsewhere/resnet34.pth"
     with pytest.raises(UserError, match="is one teacher, and these rows have resnet34, resnet50"):
-        plan("table-04", Request(seeds=(0,), extra=given))
+        plan("table-04", Request(seeds=(0,), overrides=given))

@@ -12,7 +12,7 @@ import pytest
 
 from dkl import records
 from dkl.manifests import load, names
-from dkl.manifests.jobs import Composer
+from dkl.manifests.jobs import CachedCompose
 from tests.cli.common import call
 
 MANIFESTS = [load(name) for name in names()]
@@ -35,9 +35,9 @@ GROUPS = {
 @pytest.fixture
 def _compose_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands of one process share what they compose."""
-    composer = Composer()
+    composer = CachedCompose()
     for name in ("dkl.reproduction.planning", "dkl.manifests.jobs", "dkl.reporting.boards.paper.build"):
-        monkeypatch.setattr(import_module(name), "Composer", lambda: composer)
+        monkeypatch.setattr(import_module(name), "CachedCompose", lambda: composer)
 
 
 def reproduce(name: str, results: Path, capsys: pytest.CaptureFixture[str]) -> str:

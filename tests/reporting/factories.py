@@ -26,7 +26,7 @@ def make_seeds(robust: list[float], **overrides: Any) -> list[Record]:
 @cache
 def trained(manifest: str, row: str, budget: str, *extra: str) -> dict[str, Any]:
     """What a record keeps of the configuration of a row's run at seed 0, with ``extra`` overrides of ``dkl train``."""
-    job = plan(manifest, Request(seeds=(0,), budget=budget, row=row, extra=extra))[-1]
+    job = plan(manifest, Request(seeds=(0,), budget=budget, row=row, overrides=extra))[-1]
     return {**hashed(compose_config("train", list(job.train))), "data_sha256": "a" * 64}
 
 

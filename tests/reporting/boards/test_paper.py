@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dkl.manifests import identities, load, names
-from dkl.manifests.jobs import Composer
+from dkl.manifests.jobs import CachedCompose
 from dkl.manifests.manifest import Claim
 from dkl.records import Record
 from dkl.reporting.boards.paper import PaperBoard, build, paper_boards, published_board
@@ -22,7 +22,7 @@ from dkl.reporting.formats.markdown import to_markdown
 from tests.reporting.factories import flags_of, make_record, make_run, no_flags, trained
 
 TABLE, ROW, OTHER = "table-02", "ikl-basic", "awp-basic"
-COMPOSER = Composer()
+COMPOSER = CachedCompose()
 T_2 = 4.302652730
 """Student's 97.5 % quantile with 2 degrees of freedom, from a printed table."""
 
@@ -30,7 +30,7 @@ T_2 = 4.302652730
 @pytest.fixture(autouse=True)
 def _compose_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a row trains is composed once for all tests here, not once a call."""
-    monkeypatch.setattr(build, "Composer", lambda: COMPOSER)
+    monkeypatch.setattr(build, "CachedCompose", lambda: COMPOSER)
 
 
 def boards(records: list[Record], *manifests: str, load_flags: Any = no_flags, smoke: bool = False) -> list[PaperBoard]:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from dkl.errors import UserError
 from dkl.manifests import Manifest, ManifestRow, identities
-from dkl.manifests.jobs import Composer
+from dkl.manifests.jobs import CachedCompose
 from dkl.manifests.manifest import Figures
 from dkl.records import Record
 from dkl.reporting.boards.cells import budget_title
@@ -42,7 +42,7 @@ def paper_boards(
         for budget, same in group(trained, lambda record: record.budget).items()
     }
     boards: list[PaperBoard] = []
-    compose = Composer()
+    compose = CachedCompose()
     for manifest in manifests:
         if not manifest.columns:
             continue
