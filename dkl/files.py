@@ -1,7 +1,6 @@
-"""Files that are whole or absent: written beside, synced to disk, renamed into place."""
+"""Atomic files, which are complete or absent at any moment, and locks between processes."""
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
@@ -12,13 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filelock import FileLock, Timeout
+
 from dkl.errors import BusyError
+
+LOCK_TIMEOUT = 1.0
+"""Seconds before a lock counts as busy: long enough for another process's ``is_locked``, which takes it briefly."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Have ``write`` fill a temporary file beside ``path``, sync it and rename it over ``path``."""
+    """Call ``write`` on a temporary file beside ``path``, sync that file to disk and rename it to ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")  # process numbers are a machine's
+    # A process number alone may repeat on another machine that writes to the same folder.
+    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         with part.open("wb") as file:
             write(file)
@@ -29,19 +34,27 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         part.unlink(missing_ok=True)
 
 
+# FileLock uses the operating system's locks (flock on Unix, msvcrt on Windows), which end with a killed process. Since
+# Linux 2.6.12 they also hold between the clients of an NFS server. SoftFileLock, a file that merely exists, would
+# survive a kill and block the resumed run; filelock falls back to it only on file systems without locks.
+
+
 @contextmanager
 def locked(path: Path, busy: str = "", *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock file ``path``; it goes with the process, however that ends.
+    """Hold the lock file ``path``. A process that ends in any way releases it.
 
-    Where another process holds it, waits for that if ``wait``, else raises BusyError ``busy``.
+    If another process holds it, wait for that process if ``wait``; else raise BusyError with the message ``busy``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise BusyError(f"{busy}; wait for it, or stop it first") from None
+    lock = FileLock(path, timeout=-1 if wait else LOCK_TIMEOUT)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BusyError(f"{busy}; wait for it, or stop it first") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def is_locked(path: Path) -> bool:
@@ -49,14 +62,14 @@ def is_locked(path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        with locked(path):
+        with FileLock(path, timeout=0):  # there is no portable way to ask; locked() outwaits this moment
             return False
-    except BusyError:
+    except Timeout:
         return True
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what ``write_atomically`` left in ``folder`` when its process was killed; call it under the lock."""
+    """Delete the temporary files in ``folder`` of a process killed while writing. Call it with the lock held."""
     for part in folder.glob(".*.part"):
         part.unlink(missing_ok=True)
 
@@ -67,7 +80,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write ``rows`` as CSV, atomically: a column a key, in the order they appear; empty where a row lacks it."""
+    """Write ``rows`` as CSV, atomically: one column per key, in order of appearance; missing values are empty."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     content = io.StringIO()
     writer = csv.DictWriter(content, columns, lineterminator="\n")
@@ -77,11 +90,11 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file's bytes, in hex."""
+    """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(value: Any, length: int = 8) -> str:
-    """Short hash of plain values, the same whatever the order of their keys."""
+    """Hash of plain values, ``length`` hex digits; the order of dictionary keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:length]

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +23,12 @@ from dkl.config import row_identity
 from dkl.errors import UserError
 from dkl.files import write_atomically, write_rows, write_text
 from dkl.threat import AUTOATTACK
-from dkl.validation import one_line
+from dkl.validation import one_line, one_of
 
-Budget = Literal["own", "paper", "mini", "smoke"]
+BUDGETS = ("own", "paper", "mini", "smoke")
 
-BUDGETS: tuple[Budget, ...] = get_args(Budget)
-
-Shot = Literal["many", "medium", "few"]
+SHOTS = ("many", "medium", "few")
 """Groups of classes by their training images: more than 100, 20 to 100, and fewer than 20."""
-
-SHOTS: tuple[Shot, ...] = get_args(Shot)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -77,9 +73,9 @@ class Record:
     method: str
     dataset: str
     architecture: str
-    budget: Budget
+    budget: Annotated[str, one_of(*BUDGETS)]
     seed: int | None
-    norm: Literal["Linf", "L2"]
+    norm: Annotated[str, one_of("Linf", "L2")]
     eps: float
     eps_text: str
     attacks: list[str]
@@ -104,7 +100,7 @@ class Record:
     weights: str = "last"
     synthetic: str | None = None
     top5: Fraction | None = None
-    shots: dict[Shot, Fraction] | None = None
+    shots: dict[Annotated[str, one_of(*SHOTS)], Fraction] | None = None
     best: Fraction | None = None
     best_epoch: int | None = None
     step_seconds: Annotated[float, Field(gt=0)] | None = None

@@ -1,10 +1,21 @@
-"""Errors of pydantic as one line that names the field and what is allowed."""
+"""Helpers for pydantic: fields with few allowed texts, and errors as one line that names field and fix."""
 
 import reprlib
 from collections.abc import Mapping
 from dataclasses import fields
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
+
+
+def one_of(*allowed: str) -> AfterValidator:
+    """Accept only the ``allowed`` texts. Unlike a Literal, the field stays a plain ``str`` for type checkers."""
+
+    def check(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"{text!r} is not one of {', '.join(allowed)}")
+        return text
+
+    return AfterValidator(check)
 
 
 def one_line(error: ValidationError, models: Mapping[str, type]) -> str:

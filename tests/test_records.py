@@ -229,12 +229,12 @@ IMPOSSIBLE = [
     ({"best": 0.5}, "best and best_epoch go together"),
     ({"best_epoch": 5}, "best and best_epoch go together"),
     ({"shots": {"many": -0.5}}, FRACTION),
-    ({"shots": {"lots": 0.5}}, "'many', 'medium' or 'few'"),
+    ({"shots": {"lots": 0.5}}, "'lots' is not one of many, medium, few"),
     ({"step_seconds": 0.0}, "step_seconds is 0.0, it should be greater than 0"),
     ({"step_seconds": math.inf}, "step_seconds is inf"),
     ({"n": 0}, "n is 0"),
-    ({"norm": "linf"}, "'Linf' or 'L2'"),
-    ({"budget": "huge"}, "'own', 'paper', 'mini' or 'smoke'"),
+    ({"norm": "linf"}, "norm: 'linf' is not one of Linf, L2"),
+    ({"budget": "huge"}, "budget: 'huge' is not one of own, paper, mini, smoke"),
 ]
 
 

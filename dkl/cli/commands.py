@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from dkl.cli import hydra_app
 from dkl.console import say
 from dkl.errors import UserError
-from dkl.reproduction.options import yes_or_no
+from dkl.reproduction.options import parse_bool
 
 
 def train(arguments: list[str]) -> None:
@@ -59,7 +59,7 @@ def tables(arguments: list[str]) -> None:
     default = compose_config("evaluate", []).paths.results
     html = "--html" in arguments
     options = _options([text for text in arguments if text != "--html"], {"results": default, "smoke": False})
-    results, smoke = Path(options.results), yes_or_no("smoke", str(options.smoke))
+    results, smoke = Path(options.results), parse_bool("smoke", str(options.smoke))
     report = fold.tabulate(results, include_smoke=smoke)
     print(report.markdown)
     figures = fold.draw(results, include_smoke=smoke) if html else []

@@ -1,8 +1,8 @@
 """The jobs of a manifest: one per row and seed, and each row's teacher before the row.
 
-A teacher is trained once, at seed 0. Its students get ``task.teacher.name`` and ``task.teacher.run``, the folder of that
-run. If the command gives ``task.teacher.checkpoint=FILE`` or ``task.teacher.run=FOLDER``, that teacher is used and none
-is trained.
+A teacher is trained once, at seed 0. Its students get ``task.teacher.name`` and ``task.teacher.run``, the folder of
+that run. If the command gives ``task.teacher.checkpoint=FILE`` or ``task.teacher.run=FOLDER``, that teacher is used and
+none is trained.
 """
 
 import re

@@ -4,7 +4,7 @@ import re
 from dataclasses import field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
@@ -12,16 +12,15 @@ from pydantic.dataclasses import dataclass
 
 from dkl.config import shipped
 from dkl.errors import UserError
-from dkl.validation import one_line
+from dkl.validation import one_line, one_of
 
-# fmt: off
-Metric = Literal[
-    "clean", "robust", "top1", "top5", "best", "many", "medium", "few", "step_seconds", "mean", "min", "paper",
-]
-# fmt: on
+METRICS = (
+    *("clean", "robust", "top1", "top5", "best", "many", "medium", "few", "step_seconds"),
+    *("mean", "min", "paper"),
+)
 """``mean`` and ``min`` combine other columns. ``paper`` columns show only the paper's figure: nothing is measured."""
 
-Origin = Literal["own", "own_baseline", "quoted", "unknown"]
+ORIGINS = ("own", "own_baseline", "quoted", "unknown")
 """Where the paper's figure comes from: its own method, a baseline it ran, or another paper."""
 
 Figures = dict[str, float]
@@ -53,7 +52,7 @@ class Column:
     """
 
     title: str
-    metric: Metric
+    metric: Annotated[str, one_of(*METRICS)]
     attacks: str | list[str] = "standard"
     eps: str | None = None
     of: tuple[str, ...] = ()
@@ -82,7 +81,7 @@ class ManifestRow:
     weights: Overrides = ()
     evaluate: Evaluations | None = None
     show: dict[str, str] = field(default_factory=dict)
-    origin: Origin | None = None
+    origin: Annotated[str, one_of(*ORIGINS)] | None = None
     paper: Figures = field(default_factory=dict)
     paper_std: Figures = field(default_factory=dict)
     published: dict[str, Figures] = field(default_factory=dict)

@@ -1,20 +1,21 @@
-"""How long jobs will take, before they start: operations counted from configurations, over a device's speed.
+"""Estimates of how long jobs take: their floating-point operations over the speed of the device.
 
-An image costs training so many forward passes of the network: one to look, twice that to differentiate by inputs, three
-times to differentiate by weights. An attack of K steps adds 1 + 2K, its second image and AWP three passes each. An
-evaluation costs what its attacks need for an image that withstands them, and a part of the images does. The result is
-right to a factor of two or so, and is said to be about so much.
+Training costs this many forward passes per image: 1 for a forward pass, 2 more for a gradient by the inputs, 3 in all
+for a gradient by the weights. An attack of K steps adds 1 + 2K; the adversarial image and AWP add 3 each. An evaluation
+costs what its attacks need for an image that resists all of them, times the share of such images. The result may be
+wrong by a factor of two.
 """
 
 import time
 from collections.abc import Sequence
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dkl.assembly import build_model, load_data, pick_device
+from dkl.config import DataConfig, TrainConfig
 from dkl.evaluation.robustness.suites import attack_cost
 from dkl.manifests import ManifestJob
 from dkl.models import create_model
@@ -22,86 +23,89 @@ from dkl.reproduction.progress import JobProgress
 from dkl.threat import parse_attacks
 
 H100 = 180e12
-"""Operations a second of one NVIDIA H100: 36 % of its dense peak in TF32, an assumption for budgets that need one."""
+"""Assumed operations per second of one NVIDIA H100: 36 % of its dense peak in TF32."""
 
-WITHSTAND = 0.4
-"""Share of test images that attacks have to go on with; an assumption."""
+RESISTING_SHARE = 0.4
+"""Assumed share of the test images on which attacks run all their steps."""
 
-MEASURED = 0.3
-"""Seconds of forward passes that tell a device's speed."""
+SECONDS_TO_MEASURE = 0.3
+"""Seconds of forward passes that measure a device's speed."""
 
-SIZES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000)} | {
+DATASET_SIZES = {
+    "cifar10": (50_000, 10_000),
+    "cifar100": (50_000, 10_000),
     "imagenet": (1_281_167, 50_000),
     "imagenet_lt": (115_846, 50_000),
 }
-"""Images of the paper's data sets, so that an estimate needs none of them."""
+"""Training and test images of the paper's datasets, so that an estimate needs no download."""
+
+
+def operations(job: ManifestJob, config: TrainConfig, progress: JobProgress) -> float:
+    """Floating-point operations that are left of ``job``."""
+    with torch.device("meta"):
+        model = build_model(config.model)
+    forward, (training, testing) = forward_operations(model, config.data.shape), _sizes(config.data)
+    epochs = 0 if progress.done else progress.total_epochs - progress.epochs
+    per_image = passes(config) * forward + _teacher_operations(config)
+    evaluations = 0.0
+    for overrides in job.evaluations[progress.evaluations :]:
+        settings = OmegaConf.from_dotlist(list(overrides))
+        attacks = parse_attacks(settings.get("attacks", config.evaluation.attacks))
+        full_attack = sum(attack_cost(name, config.data.num_classes).passes for name in attacks)
+        evaluations += (1 + RESISTING_SHARE * full_attack) * (config.evaluation.n or testing) * forward
+    return epochs * (training * per_image + testing * forward) + evaluations
+
+
+def passes(config: TrainConfig) -> float:
+    """Forward passes that training spends per image."""
+    if not config.attack:
+        return 3.0
+    attack = 1 + 2 * (config.attack.get("steps") or 5)
+    awp = 6 if (config.task.get("awp") or {}).get("gamma") else 0
+    views = 2 if config.data.augment.second_view else 1
+    return float(views * (attack + 6 + awp))
 
 
 def forward_operations(model: nn.Module, shape: Sequence[int]) -> float:
     """Floating-point operations of one forward pass of ``model``, on the meta device, over one image (C, H, W)."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(torch.empty(2, *shape, device="meta"))
-    return counter.get_total_flops() / 2
+    return counter.get_total_flops() / 2  # two images, because batch normalization may refuse a single one
 
 
-def _teacher_operations(cfg: DictConfig) -> float:
-    teacher = OmegaConf.select(cfg, "task.teacher")
+def _teacher_operations(config: TrainConfig) -> float:
+    teacher = config.task.get("teacher")
     if not teacher:
         return 0.0
     with torch.device("meta"):
-        network = create_model(teacher.name, cfg.data.num_classes, cfg.data.shape[0])
-    return forward_operations(network, cfg.data.shape)
+        network = create_model(teacher["name"], config.data.num_classes, config.data.shape[0])
+    return forward_operations(network, config.data.shape)
 
 
-def passes(cfg: DictConfig) -> float:
-    """Forward passes that training spends on an image."""
-    if not cfg.attack:
-        return 3.0
-    attack = 1 + 2 * (cfg.attack.get("steps") or 5)
-    awp = 6 if OmegaConf.select(cfg, "task.awp.gamma") else 0
-    views = 2 if cfg.data.augment.second_view else 1
-    return float(views * (attack + 6 + awp))
+def _sizes(data: DataConfig) -> tuple[int, int]:
+    """Training and test images; the paper's datasets are not read."""
+    training, testing = DATASET_SIZES.get(data.name) or (len(split) for split in load_data(data))
+    return data.train_size or training, data.test_size or testing
 
 
-def _sizes(cfg: DictConfig) -> tuple[int, int]:
-    """Training and test images, without reading those of the paper's data sets."""
-    training, testing = SIZES.get(cfg.data.name) or (len(split) for split in load_data(cfg.data))
-    return cfg.data.train_size or training, cfg.data.test_size or testing
-
-
-def operations(job: ManifestJob, cfg: DictConfig, standing: JobProgress) -> float:
-    """Floating-point operations that are left of ``job``."""
+def speed(config: TrainConfig) -> float:
+    """Operations per second of the network of ``config`` on its device, measured on a few forward passes."""
+    device = pick_device(config.trainer.device)
     with torch.device("meta"):
-        model = build_model(cfg.model)
-    forward, (training, testing) = forward_operations(model, cfg.data.shape), _sizes(cfg)
-    epochs = 0 if standing.done else standing.of_epochs - standing.epochs
-    image = passes(cfg) * forward + _teacher_operations(cfg)
-    evaluations = 0.0
-    for overrides in job.evaluations[standing.records :]:
-        attacks = parse_attacks(OmegaConf.from_dotlist(list(overrides)).get("attacks", cfg.evaluation.attacks))
-        each = sum(attack_cost(name, cfg.data.num_classes).passes for name in attacks)
-        evaluations += (1 + WITHSTAND * each) * (cfg.evaluation.n or testing) * forward
-    return epochs * (training * image + testing * forward) + evaluations
-
-
-def speed(cfg: DictConfig) -> float:
-    """Operations a second of the network of ``cfg`` on its device, measured on a few forward passes."""
-    device = pick_device(cfg.trainer.device)
-    with torch.device("meta"):
-        forward = forward_operations(build_model(cfg.model), cfg.data.shape)
-    model = build_model(cfg.model).to(device).eval()
-    images, rounds = torch.rand(32, *cfg.data.shape, device=device), 0
+        forward = forward_operations(build_model(config.model), config.data.shape)
+    model = build_model(config.model).to(device).eval()
+    images, rounds = torch.rand(32, *config.data.shape, device=device), 0
     with torch.inference_mode():
-        model(images).sum().item()
+        model(images).sum().item()  # the first pass allocates memory and compiles kernels
         started, took = time.perf_counter(), 0.0
-        while took < MEASURED:
-            model(images).sum().item()
+        while took < SECONDS_TO_MEASURE:
+            model(images).sum().item()  # .item() waits for the device
             took, rounds = time.perf_counter() - started, rounds + 1
     return rounds * len(images) * forward / took
 
 
 def duration(seconds: float) -> str:
-    """``seconds`` in the unit in which people would say it."""
+    """``seconds`` as text, in the largest unit of which there are at least two."""
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

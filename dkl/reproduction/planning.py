@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dkl.config import run_folder
+from dkl.config import TrainConfig, run_folder, typed
 from dkl.config.choices import choices
 from dkl.config.overrides import explain
 from dkl.console import say
@@ -38,6 +38,11 @@ class PlannedJob:
     def done(self) -> bool:
         """Whether nothing is left to do."""
         return self.progress.done
+
+    @property
+    def config(self) -> TrainConfig:
+        """The typed configuration."""
+        return typed(self.cfg, TrainConfig)
 
     @property
     def folder(self) -> Path:
@@ -98,10 +103,10 @@ def print_plan(manifest: Manifest, jobs: Sequence[PlannedJob]) -> None:
     budget = cfg.budget.name
     say(f"{manifest.title}: {len(jobs)} runs at budget {budget}, into {cfg.paths.results}")
     say(f"  {choices('budget')[budget]}")
-    left = [0.0 if planned.done else operations(planned.job, planned.cfg, planned.progress) for planned in jobs]
+    left = [0.0 if planned.done else operations(planned.job, planned.config, planned.progress) for planned in jobs]
     rate, device = (H100, "one H100 (assumed speed)") if budget == "paper" else (0.0, "this machine")
     if any(left) and not rate:
-        rate = speed(max(zip(left, jobs, strict=True), key=lambda pair: pair[0])[1].cfg)
+        rate = speed(max(zip(left, jobs, strict=True), key=lambda pair: pair[0])[1].config)
     for number, (planned, cost) in enumerate(zip(jobs, left, strict=True), 1):
         about = f", about {duration(cost / rate)}" if cost else ""
         say(f"  {number}/{len(jobs)}  {planned.title}: {planned.progress}{about}  {planned.folder}")
@@ -119,7 +124,7 @@ def refuse_paper_on_cpu(options: Options, jobs: Sequence[PlannedJob]) -> None:
         return
     if cfg.trainer.device != "auto" or pick_device("auto").type != "cpu" or options.launcher:
         return
-    left = sum(operations(planned.job, planned.cfg, planned.progress) for planned in jobs if not planned.done)
+    left = sum(operations(planned.job, planned.config, planned.progress) for planned in jobs if not planned.done)
     request, option = options.request, load(options.name).option
     row = f" row={request.row}" if request.row else ""
     seeds = f" seed={','.join(map(str, request.seeds))}" if request.seeds else ""

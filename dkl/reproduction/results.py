@@ -1,4 +1,4 @@
-"""What there is under a results folder, folded: tables and RobustBench entries, figures, and the page of it all."""
+"""Tables, figures and the page of a results folder, made from its records."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,15 @@ from dkl.reporting import TablesReport, write_tables
 
 
 def tabulate(results: Path, *, include_smoke: bool = False) -> TablesReport:
-    """Write all tables and RobustBench entries. Raises UserError where there is no usable record."""
+    """Write all tables and RobustBench entries. Raises UserError if there is no usable record."""
     return write_tables(results / "records", results / "tables", results / "model_info", include_smoke=include_smoke)
 
 
 def draw(results: Path, *, include_smoke: bool = False, begins: str = "") -> list[Path]:
-    """Draw every figure that can be drawn and whose name ``begins`` so; returns the files."""
+    """Draw every figure that has records and whose name starts with ``begins``; return the files.
+
+    Raises NotInstalledError if matplotlib is missing.
+    """
     with needs_extra("figures"):
         from dkl.reporting.figures import draw_all
 
@@ -24,7 +27,7 @@ def draw(results: Path, *, include_smoke: bool = False, begins: str = "") -> lis
 
 
 def write_page(results: Path, report: TablesReport, figures: Sequence[Path]) -> Path:
-    """Write ``<results>/index.html``, which holds all of it."""
+    """Write ``<results>/index.html``, one page with all tables, figures and records; return its path."""
     from dkl.reporting.site import write_site
 
     records, _ = load_all(results / "records")

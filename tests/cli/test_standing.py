@@ -10,13 +10,13 @@ from torch import nn
 
 from dkl import records
 from dkl.cli import main
-from dkl.config import compose_config, run_folder
+from dkl.config import TrainConfig, compose_config, run_folder, typed
 from dkl.errors import UserError
 from dkl.manifests import ManifestJob
 from dkl.reproduction.estimate import duration, forward_operations, passes
 from dkl.reproduction.options import SMOKE_RESULTS, parse
-from dkl.reproduction.planning import find_impossible, find_tasks
-from dkl.reproduction.progress import standing
+from dkl.reproduction.planning import find_blocked, plan_jobs
+from dkl.reproduction.progress import progress_of
 
 TRAIN = ("data=digits", "trainer.epochs=2", "trainer.threads=1", "data.train_size=64", "data.test_size=8")
 JOB = ManifestJob("row", "IKL-AT", 0, TRAIN, (("attacks=pgd-2", "batch_size=8"), ("attacks=none",)))
@@ -27,7 +27,7 @@ def test_a_jobs_standing_follows_its_files(tmp_path: Path) -> None:
     cfg = compose_config("train", overrides)
 
     def now() -> tuple[str, bool]:
-        found = standing(JOB, cfg, records.load_all(tmp_path / "records")[0])
+        found = progress_of(JOB, cfg, records.load_all(tmp_path / "records")[0])
         return str(found), found.done
 
     assert now() == ("to do", False)
@@ -47,11 +47,11 @@ def test_a_jobs_standing_follows_its_files(tmp_path: Path) -> None:
     main([*evaluate, *JOB.evaluations[0]])
     assert now() == ("done", True)
     elsewhere = compose_config("train", [*overrides, "trainer.precision=bf16"])  # a table takes the one for the other
-    assert standing(JOB, elsewhere, records.load_all(tmp_path / "records")[0]).done
+    assert progress_of(JOB, elsewhere, records.load_all(tmp_path / "records")[0]).done
     silent = [replace(found, training={}, config_hash="0") for found in records.load_all(tmp_path / "records")[0]]
-    assert str(standing(JOB, elsewhere, silent)) == "to do"
+    assert str(progress_of(JOB, elsewhere, silent)) == "to do"
     other = compose_config("train", [*overrides, "seed=1"])
-    assert str(standing(replace(JOB, seed=1), other, records.load_all(tmp_path / "records")[0])) == "to do"
+    assert str(progress_of(replace(JOB, seed=1), other, records.load_all(tmp_path / "records")[0])) == "to do"
 
 
 def test_operations_are_those_of_the_layers() -> None:
@@ -69,7 +69,7 @@ def test_operations_are_those_of_the_layers() -> None:
     ],
 )
 def test_forward_passes_of_a_recipe(overrides: list[str], expected: int) -> None:
-    assert passes(compose_config("train", overrides)) == expected
+    assert passes(typed(compose_config("train", overrides), TrainConfig)) == expected
 
 
 def test_durations_are_said_in_the_unit_people_would_choose() -> None:
@@ -95,8 +95,8 @@ def test_rows_of_a_library_that_is_not_installed_are_said_and_stop_no_other(
     for name in [name for name in sys.modules if name.startswith("torchdistill.")]:
         monkeypatch.setitem(sys.modules, name, None)
     options = ["table=13", "budget=smoke", "row=resnet56-resnet20-rkd", f"paths.results={tmp_path}"]
-    tasks = find_tasks(parse(options))
-    lacking = find_impossible(tasks)
+    tasks = plan_jobs(parse(options))
+    lacking = find_blocked(tasks)
     assert list(lacking) == ["resnet56-resnet20-rkd seed 0"]
     assert "pip install 'dkl[features]'" in lacking["resnet56-resnet20-rkd seed 0"]
-    assert [task.job.label for task in tasks if task.lacks is None] == ["Teacher"]
+    assert [task.job.label for task in tasks if task.missing_library is None] == ["Teacher"]

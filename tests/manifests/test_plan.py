@@ -4,8 +4,7 @@ import pytest
 
 from dkl.config import compose_config, config_hash, hashed, row_identity, run_folder
 from dkl.errors import UserError
-from dkl.manifests import Request, identities, load, plan
-from dkl.manifests import CachedCompose
+from dkl.manifests import CachedCompose, Request, identities, load, plan
 
 
 def test_each_row_runs_once_a_seed_in_the_manifests_order() -> None:

@@ -15,7 +15,7 @@ from dkl.errors import UserError
 from dkl.manifests import ManifestJob, Request, plan
 from dkl.models import create_model
 from dkl.reproduction.options import parse
-from dkl.reproduction.planning import find_tasks
+from dkl.reproduction.planning import plan_jobs
 from tests.pipeline.steps import share_moved
 
 MANIFESTS = ("table-13", "table-14", "cifar100-mini-kd")
@@ -82,7 +82,7 @@ def test_a_teacher_and_a_student_can_run_at_every_budget(name: str, budget: str 
     """The student with an untrained network in its teacher's place."""
     row = {"table-13": "vgg13-vgg8-gkl", "table-14": "vgg13-mobilenetv2-ikl", "cifar100-mini-kd": "dkd"}[name]
     asked = [f"experiment={name}", "seed=0", f"row={row}", *([f"budget={budget}"] if budget else [])]
-    teacher, student = (task.cfg for task in find_tasks(parse(asked)))
+    teacher, student = (task.cfg for task in plan_jobs(parse(asked)))
     assert student.task.teacher.run == str(run_folder(teacher))
     assert student.task.teacher.name == teacher.model.name
     tables_smoke = budget == "smoke"  # where one small network with stages stands for all

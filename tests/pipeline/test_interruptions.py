@@ -20,7 +20,7 @@ from dkl.files import is_locked, locked
 from dkl.manifests import ManifestJob
 from dkl.reproduction import worker
 from dkl.reproduction.options import parse
-from dkl.reproduction.planning import find_tasks
+from dkl.reproduction.planning import plan_jobs
 from tests.cli.common import call
 
 PROGRAM = [sys.executable, "-m", "dkl", "reproduce", "experiment=quickstart", "budget=smoke"]
@@ -83,14 +83,14 @@ def test_two_at_once_share_the_jobs_and_do_none_twice(tmp_path: Path) -> None:
 def test_a_failing_row_is_told_at_the_end_and_stops_no_other(
     expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = worker._run
+    real = worker._train_and_evaluate
 
     def run(job: ManifestJob, cfg: object) -> None:
         if job.label == "TRADES":
             raise UserError("the disk is full") if expected else ZeroDivisionError("a mistake of ours")
         real(job, cfg)
 
-    monkeypatch.setattr(worker, "_run", run)
+    monkeypatch.setattr(worker, "_train_and_evaluate", run)
     ended = call(capsys, *PROGRAM[3:], f"paths.results={tmp_path}")
     assert ended.status == 1
     assert [record.method for record in records.load_all(tmp_path / "records")[0]] == ["IKL-AT"]
@@ -127,7 +127,7 @@ def test_jobs_run_through_a_launcher(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_a_row_that_fails_under_a_launcher_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = f"paths.results={tmp_path}"
-    (task,) = find_tasks(parse([*PROGRAM[4:], "row=TRADES", results]))
+    (task,) = plan_jobs(parse([*PROGRAM[4:], "row=TRADES", results]))
     broken = run_folder(task.cfg) / "checkpoint.pt"
     broken.parent.mkdir(parents=True)
     broken.write_bytes(b"no checkpoint")
