@@ -219,7 +219,7 @@ IMPOSSIBLE = [
     ({"clean": 1.01}, FRACTION),
     ({"robust": -0.01}, FRACTION),
     ({"clean": math.nan}, "clean is nan, it should be a finite number"),
-    ({"per_attack": dict.fromkeys(AUTOATTACK, {"robust": 1.5, "seconds": 1.0})}, FRACTION),
+    ({"per_attack": {name: {"robust": 1.5, "seconds": 1.0} for name in AUTOATTACK}}, FRACTION),
     ({"per_attack": {"apgd-ce": {"robust": 0.5, "seconds": 1.0}}}, "disagree"),
     ({"attacks": [], "per_attack": {}}, "disagree"),
     ({"robust": None}, "disagree"),
