@@ -13,10 +13,11 @@ import pytest
 from dkl.manifests import CachedCompose, identities, load, names
 from dkl.manifests.manifest import Claim
 from dkl.records import Record
-from dkl.reporting.boards import paper
-from dkl.reporting.boards.paper import blank, paper_boards
-from dkl.reporting.boards.paper_board import PaperBoard
-from dkl.reporting.formats.table import to_csv, to_html, to_latex, to_markdown
+from dkl.reporting.boards.paper import PaperBoard, build, paper_boards, published_board
+from dkl.reporting.formats.csv import to_csv
+from dkl.reporting.formats.html import to_html
+from dkl.reporting.formats.latex import to_latex
+from dkl.reporting.formats.markdown import to_markdown
 from tests.reporting.factories import flags_of, make_record, make_run, no_flags, trained
 
 TABLE, ROW, OTHER = "table-02", "ikl-basic", "awp-basic"
@@ -28,7 +29,7 @@ T_2 = 4.302652730
 @pytest.fixture(autouse=True)
 def _compose_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a row trains is composed once for all tests here, not once a call."""
-    monkeypatch.setattr(paper, "CachedCompose", lambda: COMPOSER)
+    monkeypatch.setattr(build, "CachedCompose", lambda: COMPOSER)
 
 
 def boards(records: list[Record], *manifests: str, load_flags: Any = no_flags, smoke: bool = False) -> list[PaperBoard]:
@@ -194,18 +195,20 @@ def test_claims_are_compared_in_pairs_where_both_rows_are_there() -> None:
     assert [outcome.p for outcome in told.values()] == pytest.approx([p, p])
     line = next(note for note in found.notes if note.startswith("AutoAttack, IKL-AT"))
     assert "+10.00 points [" in line
-    assert f"p = {p:.2g} (McNemar's exact test, seed 0, n = 100): separates them" in line
+    assert f"p = {p:.2g} (McNemar's exact test, seed 0, n = 100): significant" in line
     numbers = plain(found)
     assert (numbers[ROW]["claim_2_than"], numbers[ROW]["claim_2_column"]) == (OTHER, "autoattack")
     assert float(numbers[ROW]["claim_2_difference"]) == pytest.approx(10)
     assert numbers[OTHER]["claim_2_than"] == ""
     assert board([ikl]).comparisons == {}
-    assert any("not compared: one seed in common, and no flags" in note for note in board([ikl, awp]).notes)
+    assert any(
+        "not compared: only one seed in common, and no per-image flags" in note for note in board([ikl, awp]).notes
+    )
 
 
 def test_evaluations_that_no_column_takes_are_named() -> None:
     found = board([make_run(TABLE, ROW), make_run(TABLE, ROW, attacks=["pgd-20"], id="a PGD of mine")])
-    assert any("not in this table: a PGD of mine" in note for note in found.notes)
+    assert any("not used in this table: a PGD of mine" in note for note in found.notes)
 
 
 def test_where_the_paper_has_nothing_the_published_figures_stand() -> None:
@@ -218,7 +221,7 @@ def test_where_the_paper_has_nothing_the_published_figures_stand() -> None:
 
 @pytest.mark.parametrize("name", [name for name in names() if load(name).columns])
 def test_every_table_without_records_shows_the_papers_figures_in_every_format(name: str) -> None:
-    found = blank(load(name))
+    found = published_board(load(name))
     assert found.name == name
     table, printed = found.table(), plain(found)
     text = "".join(to_markdown(table).split())
