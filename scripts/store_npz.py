@@ -1,6 +1,6 @@
 """Rewrite an ``.npz`` file with its arrays uncompressed, so that training can read them in place.
 
-``python -m scripts.store_npz IN OUT``; it needs the room of all arrays on disk but no memory, and checks their sums.
+``python -m scripts.store_npz IN OUT`` needs disk space for all arrays but no memory, and verifies their checksums.
 """
 
 import argparse
@@ -17,7 +17,7 @@ CHUNK = 1 << 24
 
 
 def store(source: Path, target: Path) -> None:
-    """Copy every member of ``source`` to ``target``, which appears when it is whole."""
+    """Copy every member of ``source`` to ``target``, which appears only when it is complete."""
 
     def write(file: BinaryIO) -> None:
         with zipfile.ZipFile(source) as packed, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as stored:
@@ -29,7 +29,7 @@ def store(source: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """Rewrite the file named."""
+    """Rewrite the named file."""
     parser = argparse.ArgumentParser(prog="python -m scripts.store_npz", description="Store an .npz uncompressed.")
     parser.add_argument("source", type=Path, metavar="IN", help="the compressed .npz")
     parser.add_argument("target", type=Path, metavar="OUT", help="where the uncompressed one goes")

@@ -1,1 +1,1 @@
-"""Speed, memory and accuracy against the official way of doing it: ``python -m scripts.bench``, or ``make bench``."""
+"""Speed, memory and rounding errors against the official implementation: ``make bench``."""

@@ -1,7 +1,7 @@
 """Run the benchmarks: ``python -m scripts.bench [losses|step|distillation|data ...] [--rounds N] [--threads N]``.
 
-Each prints a table, writes ``results/benchmarks/<name>.json`` and renews the README beside it. All take about ten
-minutes on 2 CPU cores and 13 GB of memory; what else the machine does shows in the figures.
+Each prints a table, writes ``results/benchmarks/<name>.json`` and updates the README beside it. Together they take
+about ten minutes on 2 CPU cores, and 13 GB of memory. Other load on the machine changes the figures.
 """
 
 import argparse
@@ -23,9 +23,9 @@ BENCHMARKS: dict[str, tuple[Callable[[int], Result], int]] = {
 
 
 def main() -> None:
-    """Run the benchmarks named, or all."""
+    """Run the named benchmarks, or all of them."""
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.bench", description="Measure dkl against the official way."
+        prog="python -m scripts.bench", description="Compare dkl with the official implementation."
     )
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"which to run, of {', '.join(BENCHMARKS)}; all if none"
@@ -39,7 +39,7 @@ def main() -> None:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     if options.threads < 1 or (options.rounds is not None and options.rounds < 1):
         parser.error("--rounds and --threads must be at least 1")
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or torch's profiler tells of the GPU it did not find
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise torch's profiler warns that it found no GPU
     torch.set_num_threads(options.threads)
     for name in options.names or BENCHMARKS:
         benchmark, rounds = BENCHMARKS[name]

@@ -22,7 +22,7 @@ IMAGES, BATCH, PASS = 50_000, 128, 10_000
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """``pixels[N, H, W, 3]`` as the official code reads CIFAR: a PIL image at a time, cropped, mirrored, to [0, 1]."""
+    """``pixels[N, H, W, 3]`` as the official code reads CIFAR: one PIL image at a time, cropped and mirrored."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         self.pixels = pixels
@@ -38,18 +38,18 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
 
 def loader(pictures: Pictures, workers: int) -> DataLoader[tuple[Tensor, int]]:
-    """Shuffled batches of one pass; workers stay between passes, so that their start is not timed."""
+    """Shuffled batches of one pass. Workers stay alive between passes, so that their start is not timed."""
     sampler = RandomSampler(pictures, num_samples=PASS)
     return DataLoader(pictures, BATCH, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
 
 
 def exhaust(batches: Iterable[object]) -> None:
-    """Take all batches and keep none."""
+    """Read all batches and discard them."""
     collections.deque(batches, maxlen=0)
 
 
 def run(rounds: int) -> Result:
-    """Measure."""
+    """Time dkl and the loaders."""
     warnings.filterwarnings("ignore", message=".*This DataLoader will create.*")
     images = torch.randint(256, (IMAGES, 3, 32, 32), dtype=torch.uint8)
     data = Images(images, torch.zeros(IMAGES, dtype=torch.int64))

@@ -1,7 +1,7 @@
 """One step of distillation on CIFAR-100, ResNet-32x4 to ResNet-8x4: IKL-KD against KD and against the pairwise form.
 
-What is timed is the loop that ``dkl train`` runs; the pairwise form is the official distiller's, transcribed. Before
-that the weights of IKL-KD in both forms are compared after two steps in float64.
+Times the loop that ``dkl train`` runs. The pairwise form is a transcription of the official distiller. Before that, the
+weights of IKL-KD in both forms are compared after two steps in float64.
 """
 
 import copy
@@ -31,7 +31,7 @@ IKL_KD = IKL(wmse_weight=8.0, ce_weight=1.0, ce_temperature=4.0, sample_temperat
 
 
 class Pairwise(PairLoss):
-    """``IKL_KD`` over B×C×C pairs of gaps."""
+    """``IKL_KD`` computed from B×C×C pairwise gaps."""
 
     def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor | None = None) -> Tensor:
         settings = {"alpha": 1.0, "beta": 8.0, "temperature": 4.0, "t2": 100.0, "gi": False}
@@ -43,7 +43,7 @@ METHODS: dict[str, tuple[PairLoss, float]] = {
     "IKL-KD": (IKL_KD, 1.0),
     "IKL-KD, pairwise form": (Pairwise(), 1.0),
 }
-"""Losses with the weight of the labels' cross-entropy beside them."""
+"""Name -> loss, and the weight of the labels' cross-entropy."""
 
 
 def make_data(count: int) -> Images:
@@ -52,7 +52,7 @@ def make_data(count: int) -> Images:
 
 
 def training(student: nn.Module, teacher: nn.Module, method: str, batches: Batches) -> Callable[[], nn.Module]:
-    """What trains a copy of ``student`` for an epoch of ``batches``, and returns it."""
+    """A function that trains a copy of ``student`` for one epoch of ``batches`` and returns it."""
     model, (loss, ce_weight) = copy.deepcopy(student), METHODS[method]
     task = Distillation(model, copy.deepcopy(teacher), loss, num_classes=CLASSES, ce_weight=ce_weight, warmup_epochs=0)
     optimizer = SGD(model.parameters(), **OPTIMIZER)
@@ -65,7 +65,7 @@ def training(student: nn.Module, teacher: nn.Module, method: str, batches: Batch
 
 
 def verify(student: nn.Module, teacher: nn.Module) -> float:
-    """Largest difference of weights after two steps in float64. Raises RuntimeError where it is more than rounding."""
+    """Largest difference of weights after two steps in float64. Raises RuntimeError if it exceeds rounding."""
     batches = Batches(make_data(2 * CHECKED_BATCH), CHECKED_BATCH, dtype=torch.float64)
     student, teacher = copy.deepcopy(student).double(), copy.deepcopy(teacher).double()
     one, other = (training(student, teacher, name, batches)() for name in ("IKL-KD", "IKL-KD, pairwise form"))
@@ -77,7 +77,7 @@ def verify(student: nn.Module, teacher: nn.Module) -> float:
 
 
 def run(rounds: int) -> Result:
-    """Measure."""
+    """Compare, then time the three steps."""
     teacher, student = (create_model(name, num_classes=CLASSES) for name in (TEACHER, STUDENT))
     found = verify(student, teacher)
     batches = Batches(make_data(BATCH), BATCH)

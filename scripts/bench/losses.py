@@ -1,8 +1,8 @@
 """IKL forward and backward, against the pairwise form of the official code and against torch's KL divergence.
 
-Timed with the gradients to both logits, as IKL and TRADES train, and to the adversarial (student) logits alone, as
-distillation does; IKL-KD with the official CIFAR-100 settings is timed against Hinton's KD. The accuracy of float32 is
-measured against the pairwise form in float64.
+Timed with gradients to both logits, as in IKL-AT and TRADES, and to the adversarial (student) logits only, as in
+distillation. IKL-KD with the official CIFAR-100 settings is compared with Hinton's KD. Errors of float32 are measured
+against the pairwise form in float64.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ RATIOS = ["pairwise / ikl", "ikl / kl_div", "student only", "ikl-kd / kd"]
 COLUMNS = ["B×C", *(f"{name} ms" for name in VARIANTS), *RATIOS]
 PARTS = ("value", "natural gradient", "adversarial gradient")
 
-# offset of the natural logits, of the adversarial, scale of both, and how far apart they are if not at random
+# Name -> offsets of the natural and the adversarial logits, scale of both, and their distance (None: random).
 CASES = {
     "plain": (0.0, 0.0, 1.0, None),
     "both + 1e4": (1e4, 1e4, 1.0, None),
@@ -44,7 +44,7 @@ CASES = {
 
 
 def kl(natural: Tensor, adversarial: Tensor, weights: Tensor) -> Tensor:
-    """torch's KL divergence as TRADES differentiates it; it has no weights."""
+    """torch's KL divergence with gradients to both sides, as in TRADES. It ignores the weights."""
     log_p, log_q = F.log_softmax(natural, 1), F.log_softmax(adversarial, 1)
     return F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
 
@@ -55,14 +55,14 @@ def inputs(rows: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def call(loss: Loss, natural: Tensor, adversarial: Tensor, weights: Tensor, *, both: bool) -> Call:
-    """A call that computes ``loss`` and its gradients: to both logits, or to the adversarial ones alone."""
+    """A function that computes ``loss`` and its gradients: to both logits, or only to the adversarial ones."""
     natural, adversarial = natural.clone().requires_grad_(both), adversarial.clone().requires_grad_()
     wanted = (natural, adversarial) if both else (adversarial,)
     return lambda: torch.autograd.grad(loss(natural, adversarial, weights), wanted)
 
 
 def time_shape(shape: tuple[int, int], rounds: int) -> dict[str, Timing]:
-    """Timings by variant of one shape."""
+    """Timings of every variant at one shape."""
     B, C = shape
     data = inputs(B, C)
     variants = {
@@ -132,7 +132,7 @@ def memory(shape: tuple[int, int] = (512, 1000)) -> Table:
 
 
 def run(rounds: int) -> Result:
-    """Measure."""
+    """Time all shapes, and measure memory and errors."""
     timings = {f"{B}×{C}": time_shape((B, C), rounds) for B, C in SHAPES}
     peaks = memory()
     rows = [_row(shape, times, what) for shape, times in timings.items() for what in ("median", "minimum")]

@@ -1,7 +1,7 @@
 """One step of adversarial training with IKL and AWP: the official code, transcribed, against this project's loop.
 
-Before anything is timed, five float64 steps of both are compared (images, loss, weights and BatchNorm buffers) and
-their forward passes counted. Memory is that of a network and two steps of its training, with and without AWP.
+First five float64 steps of both are compared (images, loss, weights and BatchNorm buffers) and their forward passes
+counted. Memory is that of a network and two training steps, with and without AWP.
 """
 
 import copy
@@ -34,7 +34,7 @@ CONTIGUOUS, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
 
 @dataclass(frozen=True)
 class Attack:
-    """``steps`` of ``relative`` eps."""
+    """``steps`` steps of ``relative`` times eps."""
 
     steps: int
     relative: float
@@ -44,11 +44,11 @@ class Attack:
         return f"{self.steps} × eps/{divisor}" if divisor > 1 else f"{self.steps} × eps"
 
 
-ATTACKS = (Attack(5, 0.5), Attack(10, 0.25))  # the official code's, and TRADES'
+ATTACKS = (Attack(5, 0.5), Attack(10, 0.25))  # the official code's, and that of TRADES
 
 
 def make_data(count: int, size: int = 32) -> Images:
-    """``count`` random images, labelled 0, 1, 2 … in turn."""
+    """``count`` random images, labeled 0, 1, 2 … in turn."""
     return Images(torch.randint(256, (count, 3, size, size), dtype=torch.uint8), torch.arange(count) % CLASSES)
 
 
@@ -120,13 +120,13 @@ class Official:
         return self.training.epoch(self.batches.epoch(), 1)
 
     def step(self) -> float:
-        """The first batch, with the uniform prior: classes that one batch does not show would turn it into NaN."""
+        """The first batch, with the uniform prior. Classes without samples would make it NaN."""
         images, labels, views, *_ = next(self.batches.epoch())
         return self.training.step(images, labels, views, 1)
 
 
 def verify(model: nn.Module, attack: Attack, memory_format: torch.memory_format) -> dict[str, float]:
-    """Largest differences over five steps in float64; raises RuntimeError where they are more than rounding."""
+    """Largest differences over five steps in float64; raises RuntimeError if they exceed rounding."""
     print(f"   comparing five steps in float64, attack {attack}, {memory_format}", flush=True)
     data = make_data(5 * CHECKED_BATCH, CHECKED_SIZE)
     ours = Ours(model, data, attack, memory_format, batch_size=CHECKED_BATCH, dtype=torch.float64)
@@ -138,7 +138,7 @@ def verify(model: nn.Module, attack: Attack, memory_format: torch.memory_format)
 
 
 def count_forwards(ours: Ours, theirs: Official, attack: Attack) -> tuple[int, int]:
-    """Forward passes of one step, ours and the official; raises RuntimeError where they are not those of the design."""
+    """Forward passes of one step, of dkl and the official code. Raises RuntimeError if they are not as expected."""
     with counted_forwards(ours.model) as our_sizes:
         ours.epoch()
     with counted_forwards(*theirs.models) as their_sizes:
@@ -150,7 +150,7 @@ def count_forwards(ours: Ours, theirs: Official, attack: Attack) -> tuple[int, i
 
 
 def bf16_change(model: nn.Module, data: Images) -> float:
-    """Relative change that bfloat16 makes in the loss of one step: same weights, batch and noise."""
+    """Relative change of one step's loss under bfloat16, with the same weights, batch and noise."""
     plain, half = (
         Ours(model, data, ATTACKS[0], CHANNELS_LAST, autocast=autocast).epoch() for autocast in (False, True)
     )
@@ -158,7 +158,7 @@ def bf16_change(model: nn.Module, data: Images) -> float:
 
 
 def memory(model: nn.Module, data: Images) -> Table:
-    """Peaks of a training made from nothing and two of its steps, so that what AWP keeps between steps counts.
+    """Peaks of setting up training and taking two steps, so that what AWP keeps between steps is counted.
 
     With one attack step the peak is in weight perturbation or training. With more the official attack, which keeps the
     graph of the natural logits until the next step has made its own, is the peak, and hides some of what AWP holds.
@@ -196,11 +196,11 @@ class Measured:
     forwards: tuple[int, int]
 
     def speed_up(self, name: str, what: str = "median") -> float:
-        """How many times faster than the official step ``name`` is."""
+        """How many times faster ``name`` is than the official step."""
         return getattr(self.timings["official"], what) / getattr(self.timings[name], what)
 
     def rows(self) -> list[Row]:
-        """One a variant, its settings named."""
+        """One row per variant, with its settings."""
         ours, theirs = self.forwards
         return [
             [
@@ -215,7 +215,7 @@ class Measured:
         ]
 
     def targets(self) -> list[Target]:
-        """What was set before."""
+        """The bounds that were set before measuring."""
         return [
             Target(f"speed-up, attack {self.attack}, {what}", self.speed_up(f"dkl, {what}"), bound)
             for what, bound in (("channels_last float32", 1.4), ("channels_last bf16", 2.2))
@@ -223,7 +223,7 @@ class Measured:
 
 
 def measure(model: nn.Module, data: Images, attack: Attack, rounds: int) -> Measured:
-    """Count, then time the official step and three of ours."""
+    """Count forward passes, then time the official step and three of dkl."""
     official = Official(model, data, attack)
     ours = {
         "dkl, contiguous float32": Ours(model, data, attack),
@@ -238,7 +238,7 @@ def measure(model: nn.Module, data: Images, attack: Attack, rounds: int) -> Meas
 
 
 def run(rounds: int) -> Result:
-    """Measure."""
+    """Compare, count, time, and measure memory."""
     model, data = create_model(MODEL, num_classes=CLASSES), make_data(BATCH)
     formats = {"contiguous": CONTIGUOUS, "channels_last": CHANNELS_LAST}
     found = {

@@ -1,7 +1,7 @@
 """Time variants of one computation side by side, and count the memory that a call allocates.
 
-Variants take turns within each round, each round in another order, so that what else the machine does meets all of
-them alike. Medians say what to expect, minima what the code can do.
+Variants take turns within each round, in another order each round, so that other load on the machine affects all of
+them alike. Medians show what to expect, minima what the code can reach.
 """
 
 import statistics
@@ -16,14 +16,14 @@ from dkl.console import bar
 
 Call = Callable[[], object]
 
-SAMPLE_SECONDS = 0.05  # a sample repeats a quick call until it takes about this long
-FEWEST_CALLS = 5  # large tensors are fresh pages in every call: one call a sample would be noise
-SLOW_SECONDS = 5.0  # a call slower than this is timed once a sample and in two rounds only
+SAMPLE_SECONDS = 0.05  # a sample repeats a quick call for about this long
+FEWEST_CALLS = 5  # large tensors get fresh pages in every call, so one call per sample would be noise
+SLOW_SECONDS = 5.0  # a slower call is timed once per sample, in two rounds only
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call: a sample a round, each the mean of ``calls`` calls in a row."""
+    """Seconds of one call: one sample per round, each the mean of ``calls`` consecutive calls."""
 
     samples: list[float]
     calls: int
@@ -45,14 +45,14 @@ def _sample(call: Call, calls: int) -> float:
 
 
 def _calls(seconds: float) -> int:
-    """How many calls of ``seconds`` make a sample."""
+    """Number of calls of ``seconds`` each in one sample."""
     if seconds > SAMPLE_SECONDS * 4:
         return 1
     return max(FEWEST_CALLS, round(SAMPLE_SECONDS / seconds))
 
 
 def alternate(variants: Mapping[str, Call], rounds: int) -> dict[str, Timing]:
-    """Time every variant in ``rounds`` rounds, after a call to warm up and one to see how long it takes."""
+    """Time every variant in ``rounds`` rounds, after one call to warm up and one to estimate its duration."""
     first: dict[str, float] = {}
     for name, call in variants.items():
         first[name] = _sample(call, 1)
@@ -72,7 +72,7 @@ def alternate(variants: Mapping[str, Call], rounds: int) -> dict[str, Timing]:
 
 
 def peak_bytes(call: Call) -> int:
-    """Most bytes that ``call`` holds at once beyond what was there before, by the profiler's record of allocations."""
+    """Peak number of bytes that ``call`` allocates beyond what existed before, from the profiler's allocations."""
     call()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         call()
