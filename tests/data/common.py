@@ -1,4 +1,4 @@
-"""Small image sets, and the files and archives that sources read."""
+"""Small image sets, and files and archives for sources to read."""
 
 import hashlib
 import io
@@ -21,18 +21,18 @@ FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 
 
 def make_images(count: int, shape: tuple[int, int, int] = (3, 8, 8), classes: int = 4) -> Images:
-    """Random pixels, labels in turn."""
+    """Random pixels; labels cycle through the classes."""
     return Images(torch.randint(256, (count, *shape), dtype=torch.uint8), torch.arange(count) % classes)
 
 
 def make_arrays(count: int, seed: int, classes: int = 10, size: int = 32) -> tuple[Array, Array]:
-    """``image[count, size, size, 3]``, uint8, and ``label[count]``."""
+    """Random ``image[count, size, size, 3]``, uint8, and ``label[count]``."""
     draw = np.random.default_rng(seed)
     return draw.integers(256, size=(count, size, size, 3), dtype=np.uint8), draw.integers(classes, size=count)
 
 
 def assert_holds(images: Images, arrays: tuple[Array, Array]) -> None:
-    """``images`` are those of ``arrays``, (N, H, W, C), pixel by pixel and in order."""
+    """Assert that ``images`` equal ``arrays``, pixels (N, H, W, C) and labels, in order."""
     pixels, labels = arrays
     assert images.images.permute(0, 2, 3, 1).tolist() == pixels.tolist()
     assert images.labels.tolist() == labels.tolist()
@@ -43,9 +43,9 @@ def _md5(content: bytes) -> str:
 
 
 def make_torchvision_files(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, bytes], Any, Any]:
-    """ImageFiles as in the published archive but with few images; torchvision is made to expect their hashes.
+    """Make the files of the published archive with few images, and patch torchvision to expect their hashes.
 
-    Returns their content by path, and the arrays of training and test images.
+    Returns the content of the files by path, and the arrays of training and test images.
     """
     dataset = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
     key = {"cifar10": "labels", "cifar100": "fine_labels"}[name]
@@ -81,7 +81,7 @@ def write_files(files: dict[str, bytes], root: Path) -> None:
 
 
 def make_archive(files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, url: str) -> bytes:
-    """The ``.tar.gz`` of ``files``, which torchvision's CIFAR10 is made to expect at ``url``."""
+    """Pack ``files`` into a ``.tar.gz``, and patch torchvision's CIFAR10 to expect it at ``url``."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for path, content in files.items():

@@ -1,4 +1,4 @@
-"""Rewriting an ``.npz`` keeps every array, needs little memory and leaves nothing behind where it fails."""
+"""Rewriting an ``.npz`` keeps every array, needs little memory, and leaves no file behind if it fails."""
 
 import sys
 import tracemalloc
@@ -11,7 +11,7 @@ import pytest
 from scripts import store_npz
 
 
-def test_every_array_is_kept_and_stored(tmp_path: Path) -> None:
+def test_every_array_is_kept_uncompressed(tmp_path: Path) -> None:
     arrays = {"image": np.arange(60, dtype=np.uint8).reshape(5, 2, 2, 3), "label": np.arange(5), "odd": np.eye(3)}
     np.savez_compressed(tmp_path / "in.npz", **arrays)
     store_npz.store(tmp_path / "in.npz", tmp_path / "out.npz")
@@ -24,7 +24,7 @@ def test_every_array_is_kept_and_stored(tmp_path: Path) -> None:
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
 
 
-def test_it_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_needs_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_npz, "CHUNK", 1 << 16)
     np.savez_compressed(tmp_path / "in.npz", image=np.zeros((8000, 32, 32, 1), np.uint8))
     tracemalloc.start()
@@ -38,7 +38,7 @@ def test_it_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("case", ["absent", "text", "damaged"])
-def test_what_cannot_be_read_ends_in_a_line_and_no_file(
+def test_an_unreadable_file_ends_in_one_line_and_no_file(
     tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, target = tmp_path / "in.npz", tmp_path / "out.npz"

@@ -1,4 +1,4 @@
-"""Working ahead changes nothing but the time: same items and errors, and the source is closed whatever happens."""
+"""Prefetching gives the same items and errors, and always closes the source."""
 
 import threading
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.data.common import make_images
 
 
 class Source:
-    """Yields 0, 1, … and keeps a record; fails at ``bad``."""
+    """Yields 0, 1, …, records its use, and fails at ``bad``."""
 
     def __init__(self, count: int, bad: int | None = None) -> None:
         self.count, self.bad, self.made, self.closed = count, bad, 0, False
@@ -46,7 +46,7 @@ def test_items_come_in_order_from_one_thread(count: int) -> None:
     assert alive() == []
 
 
-def test_the_next_item_is_made_before_it_is_asked_for_and_only_that() -> None:
+def test_exactly_one_item_is_made_ahead() -> None:
     source = Source(5)
     items = prefetch(source.items())
     assert next(items) == 0
@@ -55,7 +55,7 @@ def test_the_next_item_is_made_before_it_is_asked_for_and_only_that() -> None:
 
 
 @pytest.mark.parametrize("bad", [0, 2])
-def test_an_error_of_the_thread_is_raised_after_the_items_before(bad: int) -> None:
+def test_an_error_is_raised_after_the_items_before_it(bad: int) -> None:
     source = Source(5, bad)
     items = prefetch(source.items())
     assert [next(items) for _ in range(bad)] == list(range(bad))
@@ -68,7 +68,7 @@ def test_an_error_of_the_thread_is_raised_after_the_items_before(bad: int) -> No
 @pytest.mark.parametrize("how", ["close", "drop", "never started"])
 def test_stopping_early_ends_the_thread_and_closes_the_source(how: str) -> None:
     source = Source(5)
-    made = source.items()  # held here, so that only closing closes it
+    made = source.items()  # referenced here, so that it is not closed by garbage collection
     items = prefetch(made)
     if how != "never started":
         next(items)

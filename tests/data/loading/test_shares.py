@@ -1,4 +1,4 @@
-"""The shares of all processes, one after another, are the batches of one process bit for bit; holding out splits."""
+"""The concatenated shares of all processes equal the batches of one process bit for bit."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dkl.data import Augment, Batch, Batches, Images, Synthetic
+from dkl.data import Augment, Batch, Batches, Synthetic
 from dkl.errors import UserError
 from tests.data.common import make_images
 
@@ -21,17 +21,16 @@ AUGMENTS = {
 
 
 def joined(shares: list[Batch]) -> tuple[Any, Any]:
-    """Whole images and labels, view by view."""
+    """Concatenate images and labels of the shares, view by view."""
     views = shares[0].views
     images = [torch.cat(parts) for parts in zip(*(share.images.chunk(views) for share in shares), strict=True)]
     labels = [torch.cat(parts) for parts in zip(*(share.labels.chunk(views) for share in shares), strict=True)]
     return torch.cat(images), torch.cat(labels)
 
 
-@pytest.mark.parametrize("world", [2, 3, 4])
+@pytest.mark.parametrize(("world", "shuffle"), [(2, True), (3, False), (4, True)])
 @pytest.mark.parametrize("name", AUGMENTS)
-@pytest.mark.parametrize("shuffle", [True, False])
-def test_shares_are_the_whole(name: str, world: int, shuffle: bool) -> None:
+def test_shares_make_up_the_batch(name: str, world: int, shuffle: bool) -> None:
     data = make_images(24, (3, 20, 20), classes=24)
     options: dict[str, Any] = {"augment": AUGMENTS[name], "shuffle": shuffle, "seed": 3}
     whole = list(Batches(data, 10, **options).epoch(2))
@@ -50,7 +49,7 @@ def test_shares_are_the_whole(name: str, world: int, shuffle: bool) -> None:
         assert sum(share.share for share in shares) == pytest.approx(1)
 
 
-def test_shares_of_mixed_batches_are_the_whole(tmp_path: Path) -> None:
+def test_shares_of_mixed_batches_make_up_the_batch(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     np.savez(tmp_path / "s.npz", image=draw.integers(256, size=(50, 8, 8, 3), dtype=np.uint8), label=np.arange(50) % 9)
     synthetic = Synthetic([tmp_path / "s.npz"], shape=(3, 8, 8), num_classes=9)
@@ -65,32 +64,33 @@ def test_shares_of_mixed_batches_are_the_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "mend"),
+    ("options", "message"),
     [
         ({"shuffle": True}, r"2 images.*3 processes.*trainer\.batch_size.*trainer\.drop_last=true"),
         ({"shuffle": False}, r"2 images.*3 processes.*evaluation\.batch_size$"),
         ({"shuffle": True, "drop_last": True, "batch_size": 2}, r"2 images.*3 processes.*trainer\.batch_size$"),
     ],
 )
-def test_a_batch_smaller_than_the_world_is_refused(options: dict[str, Any], mend: str) -> None:
-    with pytest.raises(UserError, match=mend):
+def test_a_batch_smaller_than_the_world_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         Batches(make_images(12), **{"batch_size": 5, "world": 3, **options})
     Batches(make_images(12), 5, world=3, shuffle=True, drop_last=True)
     Batches(make_images(13), 5, world=3)
 
 
-def test_held_out_images_are_the_first_of_each_class() -> None:
-    labels = torch.tensor([0, 0, 0, 1, 0, 1, 2, 1, 2, 0])
-    data = Images(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), labels)
-    rest, held = data.holdout(5)
-    assert held.images.flatten().tolist() == [0, 1, 3, 5, 6]  # two of class 0, two of class 1, one of class 2
-    assert rest.images.flatten().tolist() == [2, 4, 7, 8, 9]
-    assert held.labels.tolist() == [0, 0, 1, 1, 2]
-    assert rest.labels.tolist() == [0, 0, 1, 2, 0]
-    assert data.balanced(5).sha256 == held.sha256
-
-
-@pytest.mark.parametrize("count", [0, -1, 10, 11])
-def test_as_many_held_out_as_there_are_are_refused(count: int) -> None:
-    with pytest.raises(UserError, match=rf"selection\.holdout={count} .*between 1 and 9"):
-        make_images(10).holdout(count)
+@pytest.mark.parametrize(("count", "first", "views"), [(1, 0, 1), (2, 4, 2), (3, 0, 2), (7, 4, 1)])
+def test_the_parts_of_a_batch_make_up_the_batch(count: int, first: int, views: int) -> None:
+    total = 20 if first else 0
+    batch = Batch(torch.rand(7 * views, 1, 2, 2), torch.arange(7 * views), views, first, total, torch.arange(7) + 30)
+    parts = list(batch.parts(count))
+    for view in range(views):
+        for values, whole in ((0, batch.images), (1, batch.labels)):
+            joined = torch.cat([part[values].chunk(views)[view] for part in parts])
+            assert torch.equal(joined, whole.chunk(views)[view])
+    assert torch.equal(torch.cat([part.indices for part in parts]), batch.indices)
+    sizes = [len(part.indices) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+    assert [part.first for part in parts] == [first + sum(sizes[:number]) for number in range(count)]
+    assert {(part.views, part.total) for part in parts} == {(views, total or 7)}
+    assert sum(part.share for part in parts) == pytest.approx(7 / 20 if first else 1.0)
+    assert all(part.indices is None for part in batch._replace(indices=None).parts(count))

@@ -1,4 +1,4 @@
-"""CIFAR is found in each of its forms, in order, or downloaded; where it is not, the message says what was expected."""
+"""CIFAR is found in each of its forms, in order, or downloaded; otherwise the error lists the expected files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.data.common import (
     make_torchvision_files,
     write_files,
 )
-from tests.data.server import Site, serve
+from tests.data.download_server import Site, serve
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_it_is_downloaded_once(site: Site, tmp_path: Path, monkeypatch: pytest.M
     assert site.ranges == [None]
 
 
-def test_a_broken_download_goes_on(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_download_is_resumed(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, train, _ = make_torchvision_files("cifar10", monkeypatch)
     site.content = make_archive(files, monkeypatch, site.url)
     have = len(site.content) // 3
@@ -120,15 +120,13 @@ def test_an_unreachable_server_names_the_archive(tmp_path: Path, monkeypatch: py
     assert str(tmp_path / "cifar-10-python.tar.gz") in str(caught.value)
 
 
-def test_an_archive_that_lies_there_is_unpacked_without_a_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_archive_on_disk_is_unpacked_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, train, _ = make_torchvision_files("cifar10", monkeypatch)
     (tmp_path / "tiny.tar.gz").write_bytes(make_archive(files, monkeypatch, "http://127.0.0.1:9/nowhere"))
     assert_holds(cifar("cifar10", str(tmp_path))[0], train)
 
 
-def test_an_unpacking_that_was_killed_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_extraction_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, train, _ = make_torchvision_files("cifar10", monkeypatch)
     (tmp_path / "tiny.tar.gz").write_bytes(make_archive(files, monkeypatch, "http://127.0.0.1:9/nowhere"))
     write_files(dict(list(files.items())[:2]), tmp_path)
@@ -145,7 +143,7 @@ def test_a_damaged_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_nothing_there_lists_what_is_expected(name: str, tmp_path: Path) -> None:
+def test_the_error_lists_the_expected_files(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         cifar(name, str(tmp_path), download=False)
     message = str(caught.value)

@@ -1,4 +1,4 @@
-"""Folders of image files are listed by class and name; what is missing is said with where and how to get it."""
+"""Folders of image files are listed by class and name; errors say what is missing and how to get it."""
 
 import os
 from pathlib import Path
@@ -7,16 +7,16 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from dkl.assembly import load_data, make_batches, preflight, train
+from dkl.assembly import load_data, make_batches, train
 from dkl.config import TrainConfig, compose_config, typed
 from dkl.data import ImageFiles, image_files, imagenet
 from dkl.errors import UserError
-from tests.data.pictures import CLASSES, folder, picture
+from tests.data.image_files import CLASSES, write_folder, write_image
 
 
 def make_splits(root: Path, val: str = "val") -> None:
-    folder(root / "train", 3)
-    folder(root / val, 2, first=100)
+    write_folder(root / "train", 3)
+    write_folder(root / val, 2, first=100)
 
 
 def names(files: ImageFiles) -> list[str]:
@@ -28,7 +28,7 @@ def test_imagenet_is_listed_by_class_and_name(tmp_path: Path) -> None:
     (tmp_path / "train" / "n01" / "notes.txt").write_text("no image")
     (tmp_path / "train" / "LICENSE").write_text("no class")
     (tmp_path / "train" / "n01" / "._000.JPEG").write_bytes(b"left by another system")
-    picture(tmp_path / "train" / "n01" / "0000.jpg", 1)
+    write_image(tmp_path / "train" / "n01" / "0000.jpg", 1)
     training, testing = imagenet(str(tmp_path), 3, 16)
     assert names(training)[:4] == ["n01/000.JPEG", "n01/0000.jpg", "n01/001.JPEG", "n01/002.JPEG"]
     assert names(training)[4:] == [f"{name}/{number:03}.JPEG" for name in CLASSES[1:] for number in range(3)]
@@ -39,17 +39,17 @@ def test_imagenet_is_listed_by_class_and_name(tmp_path: Path) -> None:
     assert training.shape == testing.shape == (3, 16, 16)
 
 
-def test_a_missing_imagenet_says_what_where_and_how(tmp_path: Path) -> None:
+def test_a_missing_imagenet_says_where_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train and no .*val.*1,281,167.*image-net\.org.*DKL_DATA_DIR"):
         imagenet(str(tmp_path), 1000, 224)
-    folder(tmp_path / "train", 1)
+    write_folder(tmp_path / "train", 1)
     with pytest.raises(UserError, match=r"there is no \S+val\. "):
         imagenet(str(tmp_path), 3, 224)
 
 
 def test_validation_images_without_folders_are_explained(tmp_path: Path) -> None:
-    folder(tmp_path / "train", 1)
-    picture(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG", 0)
+    write_folder(tmp_path / "train", 1)
+    write_image(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG", 0)
     with pytest.raises(UserError, match=r"val has no class folders.*development kit"):
         imagenet(str(tmp_path), 3, 224)
 
@@ -58,7 +58,7 @@ def test_other_class_counts_are_refused(tmp_path: Path) -> None:
     make_splits(tmp_path)
     with pytest.raises(UserError, match=r"3 class folders, but data\.num_classes=1000: set data\.num_classes=3"):
         imagenet(str(tmp_path), 1000, 224)
-    picture(tmp_path / "val" / "n04" / "a.JPEG", 0)
+    write_image(tmp_path / "val" / "n04" / "a.JPEG", 0)
     with pytest.raises(UserError, match="only one of them has n04"):
         imagenet(str(tmp_path), 3, 224)
 
@@ -71,7 +71,7 @@ def test_an_empty_class_is_refused(tmp_path: Path) -> None:
         imagenet(str(tmp_path), 3, 224)
 
 
-def test_missing_folders_of_own_images_are_named(tmp_path: Path) -> None:
+def test_missing_folders_of_your_own_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no folder \S+a; expected \S+a/<class>"):
         image_files(str(tmp_path / "a"), str(tmp_path / "b"), 3, 8)
 
@@ -99,16 +99,16 @@ def test_a_configuration_gives_files_and_their_batches(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("data.shape=[3,16,24]", r"training images are \[3, 16, 16\].*set data\.shape=\[3, 16, 16\]"),
         ("data.num_classes=4", r"3 class folders, but data\.num_classes=4"),
         ("data.synthetic.files=[a.npz]", r"data\.synthetic\.files need training images in memory"),
     ],
 )
-def test_a_configuration_that_does_not_fit_the_files_is_refused(tmp_path: Path, override: str, said: str) -> None:
+def test_a_configuration_that_does_not_fit_the_files_is_refused(tmp_path: Path, override: str, message: str) -> None:
     make_splits(tmp_path, "test")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         load_data(configuration(tmp_path, override).data)
 
 
@@ -124,10 +124,9 @@ def test_training_on_files_is_the_same_with_workers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", ["imagenet", "imagenet_lt", "imagefiles"])
-def test_choices_compose_and_their_crops_follow_the_shape(data: str) -> None:
+def test_the_crop_size_of_each_choice_follows_the_shape(data: str) -> None:
     given = ["data.num_classes=1000"] if data == "imagefiles" else []
     cfg = compose_config("train", [f"data={data}", *given, "data.shape=[3,64,64]", "paths.data=/images"])
-    preflight(cfg)
     assert (cfg.data.name, cfg.data.num_classes, cfg.data.eps) == (data, 1000, "4/255")
     assert (cfg.data.source.size, cfg.data.source.num_classes) == (64, 1000)
     assert cfg.data.augment.flip

@@ -1,4 +1,4 @@
-"""Real images load: CIFAR with the published sizes, balance and means; ResNets train on files of ImageNet."""
+"""Real images: CIFAR has the published sizes, balance and means; ResNets train on files of ImageNet."""
 
 import json
 import os
@@ -46,14 +46,14 @@ def test_real_imagenet_files(sample: str) -> None:
     train, test = imagenet(sample, 10, 64)
     assert train.per_class(10).tolist() == [40] * 10
     assert test.per_class(10).tolist() == [20] * 10
-    colours = test.balanced(100).tensor().double().div(255).mean((0, 2, 3))
-    assert colours.tolist() == pytest.approx([0.485, 0.456, 0.406], abs=0.06)  # ten classes are not a thousand
+    colors = test.balanced(100).tensor().double().div(255).mean((0, 2, 3))
+    assert colors.tolist() == pytest.approx([0.485, 0.456, 0.406], abs=0.06)  # ImageNet's mean, but of ten classes only
 
 
 def test_a_resnet_learns_from_a_resnet_on_real_imagenet_files(sample: str, tmp_path: Path) -> None:
-    """As a row of Table 4 does, cut down: two batches, then the record's top-1, top-5 and best epoch."""
+    """A row of Table 4 in small: two batches, then top-1, top-5 and best epoch in the record."""
     torch.save(create_model("resnet18", 10).state_dict(), tmp_path / "teacher.pth")
-    small = ["data.num_classes=10", "data.shape=[3,64,64]", "data.train_size=20", "data.test_size=20"]
+    small = ["data.num_classes=10", "data.shape=[3,32,32]", "data.train_size=20", "data.test_size=20"]
     small += [
         "trainer.epochs=1",
         "trainer.batch_size=10",
@@ -68,15 +68,15 @@ def test_a_resnet_learns_from_a_resnet_on_real_imagenet_files(sample: str, tmp_p
     (line,) = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     assert 1 < line["loss"] < 20
     record, flags = evaluated(folder, tmp_path)
-    assert (record.n, record.attacks, record.architecture) == (20, [], "resnet18")
+    assert (record.n, record.attacks, record.architecture) == (20, [], "ResNet-18")
     assert record.clean == flags["clean"].mean()
     assert record.top5 == flags["top5"].mean() >= record.clean
     assert record.best is not None
-    assert record.shots is None  # as many images of each class
+    assert record.shots is None  # all classes have the same number of images
 
 
 def test_a_long_tail_of_real_imagenet_files(sample: str, tmp_path: Path) -> None:
-    """Lists with 40 images of some classes and 4 of others: the tail is counted, and accuracy is by shots."""
+    """Lists with 40 images of some classes and 4 of others: the record has accuracy per shot group."""
     per_class = [40, 40, 40, 40, 40, 4, 4, 4, 4, 4]
     for split, counts in (("train", per_class), ("val", [2] * 10)):
         classes = sorted(path for path in (Path(sample) / split).iterdir())
@@ -87,7 +87,7 @@ def test_a_long_tail_of_real_imagenet_files(sample: str, tmp_path: Path) -> None
         (tmp_path / f"{split}.txt").write_text("\n".join(lines) + "\n")
     chosen = ["data=imagenet_lt", "recipe=kd_imagenet_lt_teacher", "model=resnet18", "data.num_classes=10"]
     lists = [f"data.source.{part}_list={tmp_path / file}.txt" for part, file in (("train", "train"), ("test", "val"))]
-    small = ["data.shape=[3,64,64]", "trainer.epochs=1", "trainer.batch_size=110", "trainer.workers=2"]
+    small = ["data.shape=[3,32,32]", "trainer.epochs=1", "trainer.batch_size=110", "trainer.workers=2"]
     places = [f"paths.results={tmp_path}", f"data.source.root={sample}", "trainer.device=cpu", "trainer.threads=1"]
     folder = train(compose_config("train", [*chosen, *lists, *small, *places]))
     record, flags = evaluated(folder, tmp_path)
@@ -97,7 +97,7 @@ def test_a_long_tail_of_real_imagenet_files(sample: str, tmp_path: Path) -> None
 
 
 def evaluated(folder: Path, results: Path) -> tuple[Record, Flags]:
-    """The record of the run in ``folder``, accuracy alone, and its flags."""
+    """Evaluate the clean accuracy of the run in ``folder``. Returns its record and flags."""
     places = [f"paths.results={results}", "device=cpu", "threads=1"]
     path = evaluate(compose_config("evaluate", [f"run='{folder}'", "attacks=none", *places]))
     return load(path), load_flags(path)

@@ -1,4 +1,4 @@
-"""Images in tar shards give what the same images in folders give; damaged shards are named."""
+"""Images in tar shards equal the same images in folders; damaged shards are named."""
 
 import io
 import os
@@ -12,7 +12,7 @@ from dkl.assembly import load_data, preflight, train
 from dkl.config import compose_config
 from dkl.data import Augment, FileBatches, ImageFiles, ShardedImages, tar_shards
 from dkl.errors import UserError
-from tests.data.pictures import CLASSES, folder, make_files
+from tests.data.image_files import CLASSES, make_files, write_folder
 
 
 def pack(path: Path, members: dict[str, bytes]) -> None:
@@ -25,7 +25,7 @@ def pack(path: Path, members: dict[str, bytes]) -> None:
 
 
 def members(paths: list[Path]) -> dict[str, bytes]:
-    """As WebDataset lays them out: of each key the image, its class, and what else there is to say."""
+    """Members as in WebDataset: for each key the image, its class, and other data."""
     found = {}
     for number, path in enumerate(paths):
         key = f"{path.parent.name}_{number:04}"
@@ -36,15 +36,15 @@ def members(paths: list[Path]) -> dict[str, bytes]:
 
 
 def make_shards(root: Path, per_class: int = 4) -> list[Path]:
-    """Three shards of training images and one of validation images; the paths of the former's images, in order."""
-    paths = folder(root / "images", per_class)
+    """Write three training shards and one validation shard. Returns the paths of the training images, in order."""
+    paths = write_folder(root / "images", per_class)
     for number in range(3):
         pack(root / f"some-train-{number:04}.tar", members(paths[number::3]))
-    pack(root / "some-validation-00.tar", members(folder(root / "val", 2, first=50)))
+    pack(root / "some-validation-00.tar", members(write_folder(root / "val", 2, first=50)))
     return [path for number in range(3) for path in paths[number::3]]
 
 
-def test_batches_are_those_of_the_images_in_folders(tmp_path: Path) -> None:
+def test_batches_equal_those_of_the_images_in_folders(tmp_path: Path) -> None:
     paths = make_shards(tmp_path)
     training, testing = tar_shards(str(tmp_path), 3, 24)
     names = [str(path.relative_to(tmp_path)) for path in paths]
@@ -62,7 +62,7 @@ def test_batches_are_those_of_the_images_in_folders(tmp_path: Path) -> None:
         assert torch.equal(ours.labels, theirs.labels)
 
 
-def test_subsets_take_their_places_along(tmp_path: Path) -> None:
+def test_subsets_keep_their_images(tmp_path: Path) -> None:
     make_shards(tmp_path)
     training, _ = tar_shards(str(tmp_path), 3, 24)
     rest, held = training.holdout(4)
@@ -71,7 +71,7 @@ def test_subsets_take_their_places_along(tmp_path: Path) -> None:
     assert training.balanced(4).sha256 == held.sha256 != training.sha256
 
 
-def test_the_hash_is_of_names_labels_lengths_and_shape_and_not_of_how_they_are_packed(tmp_path: Path) -> None:
+def test_the_hash_covers_names_labels_lengths_and_shape_but_not_the_packing(tmp_path: Path) -> None:
     def hashed(where: str, content: dict[str, bytes], size: int = 24, parts: int = 1) -> str:
         keys = sorted({name.partition(".")[0] for name in content})
         for part in range(parts):
@@ -81,7 +81,7 @@ def test_the_hash_is_of_names_labels_lengths_and_shape_and_not_of_how_they_are_p
         pack(tmp_path / where / "val.tar", content)
         return tar_shards(str(tmp_path / where), 3, size)[0].sha256
 
-    content = members(folder(tmp_path / "images", 2))
+    content = members(write_folder(tmp_path / "images", 2))
     first = next(iter(content))
     assert hashed("a", content) == hashed("b", content, parts=2)
     others = [
@@ -94,7 +94,7 @@ def test_the_hash_is_of_names_labels_lengths_and_shape_and_not_of_how_they_are_p
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"a.jpg": b"x"}, r"must hold an image and a \.cls file for each key; a has only one of them"),
         ({"a.cls": b"0"}, r"a has only one of them"),
@@ -102,9 +102,9 @@ def test_the_hash_is_of_names_labels_lengths_and_shape_and_not_of_how_they_are_p
         ({"a.jpg": b"x", "a.cls": b"3"}, r"class number below data\.num_classes=3, not '3'"),
     ],
 )
-def test_images_without_a_class_are_refused(tmp_path: Path, change: dict[str, bytes], said: str) -> None:
-    pack(tmp_path / "train-0.tar", {**members(folder(tmp_path / "images", 1)), **change})
-    with pytest.raises(UserError, match=said):
+def test_images_without_a_class_are_refused(tmp_path: Path, change: dict[str, bytes], message: str) -> None:
+    pack(tmp_path / "train-0.tar", {**members(write_folder(tmp_path / "images", 1)), **change})
+    with pytest.raises(UserError, match=message):
         tar_shards(str(tmp_path), 3, 24)
 
 
@@ -131,7 +131,7 @@ def test_missing_and_damaged_shards_and_images_are_named(tmp_path: Path) -> None
         training.tensor()
 
 
-def test_training_goes_by_name_alone(tmp_path: Path) -> None:
+def test_training_on_shards_needs_only_the_choice_of_data(tmp_path: Path) -> None:
     make_shards(tmp_path / "imagenet-1k-wds")
     sizes = ["data.num_classes=3", "data.shape=[3,16,16]", "trainer.epochs=1", "trainer.batch_size=4"]
     chosen = ["data=imagenet_shards", "task=classification", "loss=none", "attack=none", "trainer.threads=1"]
@@ -142,6 +142,6 @@ def test_training_goes_by_name_alone(tmp_path: Path) -> None:
     assert (train(cfg) / "checkpoint.pt").is_file()
 
 
-def test_files_and_shards_are_told_apart_by_their_names(tmp_path: Path) -> None:
+def test_files_and_shards_have_different_hashes(tmp_path: Path) -> None:
     make_shards(tmp_path)
     assert tar_shards(str(tmp_path), 3, 32)[0].sha256 != make_files(tmp_path / "files").sha256

@@ -1,4 +1,4 @@
-"""ImageNet-LT's lists: read in order, every mistake found before training, shots counted as the field does."""
+"""ImageNet-LT's lists are read in order, mistakes in them are found before training, and shots are counted."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 
 from dkl.data import ImageFiles, imagenet_lt, shot_groups
 from dkl.errors import UserError
-from tests.data.pictures import folder
+from tests.data.image_files import write_folder
 
 TRAIN = ["train/n03/000.JPEG 2", "train/n01/000.JPEG 0", "train/n01/001.JPEG 0", "train/n02/001.JPEG 1"]
 TEST = ["val/n01/000.JPEG 0", "val/n02/000.JPEG 1", "val/n03/000.JPEG 2"]
@@ -18,8 +18,8 @@ TEST = ["val/n01/000.JPEG 0", "val/n02/000.JPEG 1", "val/n03/000.JPEG 2"]
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("imagenet")
-    folder(base / "train", 2)
-    folder(base / "val", 1, first=50)
+    write_folder(base / "train", 2)
+    write_folder(base / "val", 1, first=50)
     return base
 
 
@@ -39,13 +39,13 @@ def test_lists_are_read_in_order(root: Path, tmp_path: Path) -> None:
     assert training.tensor().shape == (4, 3, 16, 16)
 
 
-def test_empty_lines_and_windows_line_ends_are_passed_over(root: Path, tmp_path: Path) -> None:
+def test_empty_lines_and_windows_line_ends_are_ignored(root: Path, tmp_path: Path) -> None:
     training, _ = load(root, tmp_path, train=["", *(f"{line}\r" for line in TRAIN), "  "])
     assert training.labels.tolist() == [2, 0, 0, 1]
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("train/n01/000.JPEG", r"train\.txt, line 5: expected a relative path, a space and a label, not 'train/n01"),
         ("train/n01/000.JPEG -1", r"line 5: expected a relative path, a space and a label"),
@@ -59,8 +59,8 @@ def test_empty_lines_and_windows_line_ends_are_passed_over(root: Path, tmp_path:
         ("train/n09/000.JPEG 1", r"1 of 5 checked files of \S+train\.txt are missing under \S+, such as \S+n09"),
     ],
 )
-def test_a_wrong_line_is_named(root: Path, tmp_path: Path, line: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_a_wrong_line_is_named(root: Path, tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         load(root, tmp_path, train=[*TRAIN, line])
 
 
@@ -72,16 +72,16 @@ def test_a_class_without_training_images_is_refused(root: Path, tmp_path: Path) 
 def test_missing_empty_and_binary_lists_are_refused(root: Path, tmp_path: Path) -> None:
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "empty.txt").write_text("\n")
-    for name, said in [
+    for name, message in [
         ("none.txt", r"there is no list \S+none\.txt: .*OpenLongTailRecognition.*data\.source\.train_list"),
         ("empty.txt", r"empty\.txt is empty"),
         ("binary.txt", r"binary\.txt cannot be read as a list"),
     ]:
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             imagenet_lt(str(root), str(tmp_path / name), str(tmp_path / name), 3, 16)
 
 
-def test_the_first_file_is_always_looked_for_and_of_others_a_sample(
+def test_the_first_file_and_a_sample_of_the_others_are_checked(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules["dkl.data.sources.imagenet_lt"], "SAMPLE", 2)
@@ -98,13 +98,13 @@ def test_shots_are_over_100_and_under_20() -> None:
     assert groups == {"many": [0, 4], "medium": [1, 2], "few": [3, 5]}
 
 
-def test_counts_are_said_and_a_warning_where_they_are_not_the_published(
+def test_counts_are_printed_with_a_warning_if_they_differ_from_the_published_list(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(root, tmp_path)
-    said = capsys.readouterr().err
-    assert "4 + 3 images, classes with many/medium/few: 0/0/3" in said
-    assert "warning: the published list has 385/479/136 many/medium/few classes" in said
+    printed = capsys.readouterr().err
+    assert "4 + 3 images, classes with many/medium/few: 0/0/3" in printed
+    assert "warning: the published list has 385/479/136 many/medium/few classes" in printed
     monkeypatch.setattr(sys.modules["dkl.data.sources.imagenet_lt"], "PUBLISHED", {"many": 0, "medium": 0, "few": 3})
     load(root, tmp_path)
     assert "warning" not in capsys.readouterr().err

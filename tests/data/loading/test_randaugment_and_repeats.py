@@ -1,6 +1,5 @@
-"""RandAugment is timm's, drawn for every copy of an image; repeats show fewer images, each so many times."""
+"""RandAugment is timm's, drawn for every copy of an image; repeats show fewer images, each several times."""
 
-import contextlib
 import random
 from pathlib import Path
 from typing import Any
@@ -14,23 +13,22 @@ from timm.data.auto_augment import RandAugment
 from torchvision.transforms import RandomResizedCrop
 
 from dkl.data import Augment, Batches, FileBatches
-from dkl.data.seeding import preserved_global_rng, seed_global
 from dkl.errors import UserError
 from tests.data.common import make_images
-from tests.data.pictures import make_files
+from tests.data.image_files import make_files
 
 POLICY, SIZE = "rand-m7-mstd0.5", 24
 
 
 def timms() -> RandAugment:
-    """As timm's own training pipeline makes it, with its default interpolation."""
+    """RandAugment from timm's own training pipeline, with its default interpolation."""
     settings = {"is_training": True, "auto_augment": POLICY, "interpolation": "random"}
     (found,) = (step for step in create_transform(SIZE, **settings).transforms if isinstance(step, RandAugment))
     return found
 
 
 def expected(path: Path, seed: int, policy: RandAugment) -> Any:
-    """What ``seed`` makes of a file: torchvision's box, cut by Pillow, then timm's policy."""
+    """The pixels of a file for ``seed``: torchvision's box, cropped by Pillow, then timm's policy."""
     with Image.open(path) as opened:
         image = opened.convert("RGB")
     torch.manual_seed(seed)
@@ -46,7 +44,7 @@ def derived(*key: int) -> torch.Generator:
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
-def test_every_copy_of_an_image_is_cropped_and_changed_by_a_draw_of_its_own(tmp_path: Path, repeats: int) -> None:
+def test_every_copy_of_an_image_has_its_own_crop_and_policy(tmp_path: Path, repeats: int) -> None:
     files = make_files(tmp_path, size=SIZE)
     batches = FileBatches(files, 12, augment=Augment(randaugment=POLICY, repeats=repeats), shuffle=True, seed=7)
     (batch,) = batches.epoch(3)
@@ -57,12 +55,12 @@ def test_every_copy_of_an_image_is_cropped_and_changed_by_a_draw_of_its_own(tmp_
         same = [np.array_equal(pixels.permute(1, 2, 0).numpy(), copy) for copy in copies]
         assert sum(same) == 1
         shown.add((index, same.index(True)))
-    assert len(shown) == 12  # no copy twice
+    assert len(shown) == 12  # no copy appears twice
 
 
 @pytest.mark.parametrize(("count", "repeats"), [(12, 3), (13, 3), (20, 4), (5, 9)])
 @pytest.mark.parametrize("batch_size", [4, 7, 12])
-def test_an_epoch_is_as_long_as_before_and_shows_each_chosen_image_so_often(
+def test_repeats_keep_the_length_of_an_epoch_and_show_each_chosen_image_that_often(
     count: int, repeats: int, batch_size: int
 ) -> None:
     data = make_images(count)
@@ -78,12 +76,12 @@ def test_an_epoch_is_as_long_as_before_and_shows_each_chosen_image_so_often(
         whole, rest = divmod(count, repeats)
         assert times == [repeats] * whole + [rest] * (rest > 0)
         in_batches = [set(batch.indices.tolist()) for batch in got]
-        assert sum(map(len, in_batches)) <= len(times) + len(got) - 1  # copies stay together, but at a batch's end
+        assert sum(map(len, in_batches)) <= len(times) + len(got) - 1  # copies stay together
         chosen.append(indices.tolist())
     assert len(set(map(tuple, chosen))) > 1
 
 
-def test_copies_in_memory_are_drawn_anew() -> None:
+def test_copies_in_memory_are_augmented_differently() -> None:
     data = make_images(32, (3, 12, 12))
     (batch,) = Batches(data, 32, augment=Augment(crop_padding=4, flip=True, repeats=32), shuffle=True).epoch(1)
     assert len(batch.indices.unique()) == 1
@@ -96,31 +94,8 @@ def test_an_unknown_policy_is_refused(policy: str) -> None:
         Augment(randaugment=policy)
 
 
-def test_what_does_not_go_together_is_refused() -> None:
+def test_incompatible_settings_are_refused() -> None:
     with pytest.raises(UserError, match=r"data\.augment\.repeats=0 must be at least 1"):
         Augment(repeats=0)
     with pytest.raises(UserError, match=r"randaugment changes images read from files.*set it to null"):
         Batches(make_images(4), 2, augment=Augment(randaugment=POLICY))
-
-
-def test_generators_on_loan_come_back_also_after_a_mistake() -> None:
-    def draw() -> list[float]:
-        return [random.random(), random.gauss(0, 1), float(np.random.standard_normal()), torch.rand(()).item()]
-
-    def lend() -> list[float]:
-        with preserved_global_rng():
-            seed_global(5)
-            return draw()
-
-    random.gauss(0, 1)  # half a pair of normal draws is state as well
-    state = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    plain = draw()
-    torch.set_rng_state(state[0])
-    np.random.set_state(state[1])
-    random.setstate(state[2])
-    first = lend()
-    with contextlib.suppress(UserError), preserved_global_rng():
-        seed_global(6)
-        raise UserError
-    assert draw() == plain
-    assert lend() == first != plain

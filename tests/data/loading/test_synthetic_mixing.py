@@ -1,5 +1,6 @@
-"""Batches of real and synthetic images are made up as in DM-Improves-AT, and configurations make them."""
+"""Batches mix real and synthetic images as DM-Improves-AT does."""
 
+import copy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ REAL, GENERATED = 23, 40
 
 
 def make_real(size: int = 6) -> Images:
-    """Images labelled by their place."""
+    """Real images, labeled with their positions."""
     return Images(torch.randint(1, 256, (REAL, 3, size, size), dtype=torch.uint8), torch.arange(REAL))
 
 
 def make_synthetic(folder: Path, size: int = 6, count: int = GENERATED) -> Synthetic:
-    """Two parts, labelled on from the real ones."""
+    """Synthetic images in two files; their labels continue those of the real images."""
     draw = np.random.default_rng(1)
     pixels, labels = draw.integers(1, 256, size=(count, size, size, 3), dtype=np.uint8), np.arange(count) + REAL
     for name, part in (("a", slice(0, 15)), ("b", slice(15, count))):
@@ -41,9 +42,9 @@ def real_of(batch: Batch) -> list[int]:
 
 
 @pytest.mark.parametrize(("batch_size", "fraction"), [(10, 0.7), (5, 0.6), (8, 0.8), (64, 0.5)])
-def test_passes_over_the_real_images_follow_one_another(tmp_path: Path, batch_size: int, fraction: float) -> None:
+def test_every_pass_shows_each_real_image_once(tmp_path: Path, batch_size: int, fraction: float) -> None:
     batches, share = mix(tmp_path, batch_size, fraction, epoch_size=31 * batch_size - 1), batch_size
-    while share > batch_size * (1 - fraction) + 1e-9:  # real images a batch
+    while share > batch_size * (1 - fraction) + 1e-9:  # real images per batch
         share -= 1
     share = max(share, batch_size - int(batch_size * fraction))
     drawn = [real_of(batch) for batch in batches.epoch(4)]
@@ -51,7 +52,7 @@ def test_passes_over_the_real_images_follow_one_another(tmp_path: Path, batch_si
     assert all(len(batch.labels) == batch_size for batch in batches.epoch(4))
     passes: list[list[int]] = [[]]
     for own in drawn:
-        assert len(own) == min(share, REAL - len(passes[-1]))  # the last of a pass may be fewer
+        assert len(own) == min(share, REAL - len(passes[-1]))  # the last batch of a pass may hold fewer
         passes[-1] += own
         if len(passes[-1]) == REAL:
             passes.append([])
@@ -60,7 +61,7 @@ def test_passes_over_the_real_images_follow_one_another(tmp_path: Path, batch_si
     assert len(set(passes[-1])) == len(passes[-1])
 
 
-def test_synthetic_images_are_uniform_with_replacement_and_places_are_shuffled(tmp_path: Path) -> None:
+def test_synthetic_images_are_uniform_with_replacement_and_positions_are_shuffled(tmp_path: Path) -> None:
     batches = mix(tmp_path, 10, 0.7, epoch_size=20_000)
     labels = torch.stack([batch.labels for batch in batches.epoch()])
     synthetic = labels[labels >= REAL]
@@ -70,7 +71,7 @@ def test_synthetic_images_are_uniform_with_replacement_and_places_are_shuffled(t
     assert chisquare(places).pvalue > 0.001
 
 
-def test_pixels_and_labels_belong_together_and_both_kinds_are_augmented(tmp_path: Path) -> None:
+def test_pixels_match_labels_and_both_kinds_are_augmented(tmp_path: Path) -> None:
     real, synthetic = make_real(), make_synthetic(tmp_path)
     pixels = torch.cat([real.images, synthetic.take(torch.arange(GENERATED))[0]])
     plain = Batches(real, 16, shuffle=True, synthetic=synthetic, fraction=0.5, epoch_size=160)
@@ -88,7 +89,7 @@ def test_pixels_and_labels_belong_together_and_both_kinds_are_augmented(tmp_path
     assert min(changed.values()) >= 8
 
 
-def test_seed_and_epoch_fix_mixed_batches(tmp_path: Path) -> None:
+def test_seed_and_epoch_determine_mixed_batches(tmp_path: Path) -> None:
     drawn = {}
     for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0)):
         batches = mix(tmp_path, 10, 0.7, seed=seed)
@@ -97,9 +98,9 @@ def test_seed_and_epoch_fix_mixed_batches(tmp_path: Path) -> None:
     assert len(drawn[0, 0]) == 2
 
 
-def test_an_epoch_is_by_default_that_of_the_real_images(tmp_path: Path) -> None:
+def test_an_epoch_is_by_default_as_long_as_the_real_images(tmp_path: Path) -> None:
     assert len(mix(tmp_path, 10, 0.7)) == 3
-    assert len(mix(tmp_path, 10, 0.7, drop_last=True)) == 3  # all batches are full
+    assert len(mix(tmp_path, 10, 0.7, drop_last=True)) == 3  # every batch is full
     assert len(mix(tmp_path, 10, 0.7, epoch_size=50_000)) == 5000
 
 
@@ -159,7 +160,6 @@ def test_a_configuration_makes_mixed_batches(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "files", "fraction", "rotation"),
     [
-        ("cifar10", [], 0, 0),
         ("cifar10_1m", ["cifar10/1m.npz"], 0.7, 0),
         ("cifar10_20m", ["cifar10/20m_part1.npz", "cifar10/20m_part2.npz"], 0.8, 0),
         ("cifar100_1m", ["cifar100/1m.npz"], 0.7, 15),
@@ -183,19 +183,17 @@ def test_choices_are_those_of_dm_improves_at(data: str, files: list[str], fracti
     assert cfg.mean[0] == {"cifar10": 0.4914, "cifar100": 0.5071}[cfg.name]
 
 
-def test_no_files_are_no_synthetic_images(tmp_path: Path) -> None:
+def test_without_files_there_are_no_synthetic_images(tmp_path: Path) -> None:
     assert load_synthetic(compose(tmp_path, data="cifar10").data) is None
 
 
-@pytest.mark.parametrize(
-    "options", [["data.synthetic.fraction=0"], ["data.synthetic.fraction=1"], ["data.synthetic.files=[]"]], ids=str
-)
-def test_files_and_fraction_go_together(tmp_path: Path, options: list[str]) -> None:
-    write_cifar10_1m(tmp_path)
-    with pytest.raises(UserError, match=r"data\.synthetic\.files .*data\.synthetic\.fraction"):
-        load_synthetic(compose(tmp_path, *options).data)
-
-
-def test_a_missing_file_is_named_before_training(tmp_path: Path) -> None:
+def test_missing_files_are_named_and_files_need_a_fraction(tmp_path: Path) -> None:
+    data = compose(tmp_path).data
     with pytest.raises(UserError, match=r"cifar10/1m\.npz.*huggingface"):
-        load_synthetic(compose(tmp_path).data)
+        load_synthetic(data)
+    write_cifar10_1m(tmp_path)
+    for key, value in (("fraction", 0), ("fraction", 1), ("files", [])):
+        changed = copy.deepcopy(data)
+        changed.synthetic[key] = value
+        with pytest.raises(UserError, match=r"data\.synthetic\.files .*data\.synthetic\.fraction"):
+            load_synthetic(changed)

@@ -1,4 +1,4 @@
-"""A web server on 127.0.0.1 with range requests, that writes down what it was asked for and can misbehave."""
+"""A web server on 127.0.0.1 with range requests; it records the requests and can misbehave."""
 
 import contextlib
 import threading
@@ -9,9 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Site:
-    """What is served at every path. ``ranges`` are the Range headers seen, ``sent`` the bytes of each answer.
+    """``content`` is served at every path. ``ranges`` are the Range headers seen, ``sent`` the bytes of each answer.
 
-    ``ignore_ranges`` answers 200 with everything; ``stop_after`` closes the connection after so many bytes.
+    With ``ignore_ranges`` every answer is 200 with the whole content; ``stop_after`` closes the connection after that
+    many bytes. ``status`` is an error to answer with.
     """
 
     url: str = ""
@@ -38,18 +39,18 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(site.content) - 1}/{len(site.content)}")
             self.end_headers()
-            site.sent.append(len(body[: site.stop_after]))  # before the client can see the end of them
+            site.sent.append(len(body[: site.stop_after]))  # before the client sees the end of the answer
             self.wfile.write(body[: site.stop_after])
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nothing to the terminal."""
+            """Print nothing."""
 
     return Handler
 
 
 @contextlib.contextmanager
 def serve() -> Iterator[Site]:
-    """A site on a free port, for as long as the context lasts."""
+    """Serve a site on a free port while the context lasts."""
     site = Site()
     with ThreadingHTTPServer(("127.0.0.1", 0), _handler(site)) as server:
         site.url = f"http://127.0.0.1:{server.server_port}/tiny.tar.gz"
