@@ -11,7 +11,7 @@ from dkl.config import Node
 from dkl.distributed import rank
 from dkl.errors import UserError
 from dkl.loggers import Logger
-from dkl.tasks import Task
+from dkl.tasks import Task, check_task
 from dkl.training.averaging import Averaging
 from dkl.training.schedules import Schedule
 
@@ -43,8 +43,7 @@ def build_model(model: Node) -> nn.Module:
 
 def build_task(task: Node, model: nn.Module) -> Task:
     """Build a task around ``model``, with the loss and the attack in its configuration."""
-    made: Task = make(task, "task", object, model=model)  # type: ignore[assignment]
-    return made
+    return check_task(make(task, "task", object, model=model))
 
 
 def build_averaging(averaging: Node | None) -> Averaging | None:

@@ -1,6 +1,6 @@
 """Attacks used in training and as quick checks: projected gradient descent, and when to use how much of it."""
 
-from dkl.attacks.contexts import batch_norm_momentum, batch_statistics, frozen_eval
+from dkl.attacks.contexts import batch_norm_momentum, batch_statistics, frozen_eval, untracked_batch_norm
 from dkl.attacks.named import Perturb, margin, named_attack
 from dkl.attacks.pgd import gaussian_noise, gaussian_start, pgd, project, uniform_noise, uniform_start
 from dkl.attacks.training_attack import AttackBudget, TrainingAttack
@@ -20,4 +20,5 @@ __all__ = [
     "project",
     "uniform_noise",
     "uniform_start",
+    "untracked_batch_norm",
 ]

@@ -1,4 +1,4 @@
-"""The ways to change a model's mode, each of which leaves it as it was."""
+"""Contexts that change a model's mode; each restores it on exit, also if the body raises."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,35 +8,41 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 BatchNorm = Literal["running", "batch"]
-"""Statistics BatchNorm uses during an attack: the running ones (eval mode) or the batch's."""
+"""Statistics that BatchNorm uses during an attack: the running ones (eval mode) or the batch's."""
+
+
+@contextmanager
+def untracked_batch_norm(model: nn.Module) -> Iterator[nn.Module]:
+    """BatchNorm's buffers stay unchanged inside; modes do not change."""
+    tracked = [(module, module.track_running_stats) for module in model.modules() if isinstance(module, _BatchNorm)]
+    for module, _ in tracked:
+        module.track_running_stats = False
+    try:
+        yield model
+    finally:
+        for module, value in tracked:
+            module.track_running_stats = value
 
 
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[nn.Module]:
-    """Train mode inside, in which BatchNorm uses the batch's statistics and its buffers stay as they are.
-
-    Modes and flags are put back afterwards, also when the body raises.
-    """
+    """Train mode inside, in which BatchNorm uses the batch's statistics and its buffers stay unchanged."""
     modes = [(module, module.training) for module in model.modules()]
-    norms = [(module, module.track_running_stats) for module in model.modules() if isinstance(module, _BatchNorm)]
     model.train()
-    for norm, _ in norms:
-        norm.track_running_stats = False
     try:
-        yield model
+        with untracked_batch_norm(model):
+            yield model
     finally:
-        for norm, tracked in norms:
-            norm.track_running_stats = tracked
         for module, training in modes:
             module.training = training
 
 
 @contextmanager
 def frozen_eval(model: nn.Module, batch_norm: BatchNorm = "running") -> Iterator[nn.Module]:
-    """Eval mode and frozen parameters inside; every module's mode and parameter's flag as before afterwards.
+    """Eval mode and frozen parameters inside.
 
-    With ``batch_norm="batch"`` it is train mode without tracking, as DM-Improves-AT attacks. Frozen parameters spare
-    the backward pass their gradients. What was set is put back also when the body raises.
+    ``batch_norm="batch"`` uses the batch's statistics instead, without tracking, as DM-Improves-AT attacks. Parameters
+    are frozen so that the backward pass to the images computes no gradients for them.
     """
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -57,7 +63,7 @@ def frozen_eval(model: nn.Module, batch_norm: BatchNorm = "running") -> Iterator
 
 @contextmanager
 def batch_norm_momentum(model: nn.Module, momentum: float) -> Iterator[None]:
-    """BatchNorm's running statistics move by ``momentum`` inside; 1 makes them the batch's."""
+    """BatchNorm's running statistics move by ``momentum`` inside; 1 replaces them by the batch's."""
     before = [(module, module.momentum) for module in model.modules() if isinstance(module, _BatchNorm)]
     for module, _ in before:
         module.momentum = momentum

@@ -1,7 +1,11 @@
-"""Losses on pairs of logits: pure maths, no device, no config. ``ClassPrior`` is the one thing with state."""
+"""Losses on pairs of logits: pure math without devices or configuration. Only ``ClassPrior`` has state.
 
+Needs torch and numpy only. ``dkl.losses.base`` says what a loss must provide, and shows a complete one of your own.
+"""
+
+from dkl.losses.base import BaseLoss, BatchNormalized, PairLoss, Weighting, check_pair_loss, wanted_arguments
 from dkl.losses.distillation import DIST, DKD, JSD, KD
-from dkl.losses.divergences import DKL, GKL, IKL, KL, PairLoss
+from dkl.losses.divergences import DKL, GKL, IKL, KL
 from dkl.losses.modules import GKLLoss, IKLLoss
 from dkl.losses.prior import ClassPrior
 from dkl.losses.wmse import gap_mse, soft_cross_entropy
@@ -15,10 +19,15 @@ __all__ = [
     "JSD",
     "KD",
     "KL",
+    "BaseLoss",
+    "BatchNormalized",
     "ClassPrior",
     "GKLLoss",
     "IKLLoss",
     "PairLoss",
+    "Weighting",
+    "check_pair_loss",
     "gap_mse",
     "soft_cross_entropy",
+    "wanted_arguments",
 ]

@@ -7,8 +7,9 @@ With p = softmax(t/T) of the teacher's logits t and q = softmax(s/T) of the stud
     DIST = T² · (beta · mean_i(1 − ρ(p_i·, q_i·)) + gamma · mean_c(1 − ρ(p_·c, q_·c)))    Huang et al. 2022
     JSD  = weight · ½ (KL(p ‖ (p + q)/2) + KL(q ‖ (p + q)/2))             in nats; no T²
 
-Each is a frozen, stateless dataclass called with ``(teacher_logits[B, C], student_logits[B, C])``, DKD with the labels
-``[B]`` third. Arithmetic is float32 at least. The teacher gets no gradient, except of JSD, which is symmetric.
+Each is a frozen, stateless dataclass called with ``(teacher_logits[B, C], student_logits[B, C])``; DKD also takes
+``labels=[B]``. All arithmetic is in float32 or float64. The teacher gets no gradient, except from JSD, which is
+symmetric.
 """
 
 import math
@@ -19,29 +20,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dkl.losses.divergences import Weighting, check_fields
+from dkl.losses.base import BaseLoss, Weighting
 from dkl.losses.wmse import check_pair, softened
 
-PEARSON_EPS = 1e-8  # of the official DIST; columns of rare classes are so small that it shrinks their correlation
+# From the official DIST. Predictions of a rare class can be smaller than this: it then shrinks their correlation.
+PEARSON_EPS = 1e-8
 
 
 def _mean_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p ‖ q), mean over the rows."""
+    """KL(p ‖ q), the mean over rows."""
     return F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
 
 
 @dataclass(frozen=True, kw_only=True)
-class KD:
+class KD(BaseLoss):
     """``weight · T² · KL(softmax(teacher/T) ‖ softmax(student/T))``; mdistiller's CIFAR-100 weight is 0.9."""
 
     weight: float = 1.0
     logit_temperature: float = 4.0
     weighting: ClassVar[Weighting] = "none"
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    def __call__(self, teacher_logits: Tensor, student_logits: Tensor, weights: Tensor | None = None) -> Tensor:
+    def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         dtype = check_pair(teacher_logits, student_logits)
         log_p = softened(teacher_logits.detach().to(dtype), self.logit_temperature).log_softmax(-1)
         log_q = softened(student_logits.to(dtype), self.logit_temperature).log_softmax(-1)
@@ -49,17 +48,14 @@ class KD:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JSD:
-    """``weight`` times the Jensen–Shannon divergence of the softened predictions, gradient through both."""
+class JSD(BaseLoss):
+    """``weight`` times the Jensen–Shannon divergence of the softened predictions; the gradient reaches both."""
 
     weight: float = 1.0
     logit_temperature: float = 1.0
     weighting: ClassVar[Weighting] = "none"
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    def __call__(self, teacher_logits: Tensor, student_logits: Tensor, weights: Tensor | None = None) -> Tensor:
+    def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         dtype = check_pair(teacher_logits, student_logits)
         log_p = softened(teacher_logits.to(dtype), self.logit_temperature).log_softmax(-1)
         log_q = softened(student_logits.to(dtype), self.logit_temperature).log_softmax(-1)
@@ -68,17 +64,18 @@ class JSD:
 
 
 def _one_minus_pearson(a: Tensor, b: Tensor, dim: int) -> Tensor:
-    """Mean of 1 − ρ(a, b), ρ along ``dim``."""
+    """Mean of 1 − ρ(a, b), with the Pearson correlation ρ taken along ``dim``."""
     a, b = a - a.mean(dim, keepdim=True), b - b.mean(dim, keepdim=True)
     norms = torch.linalg.vector_norm(a, dim=dim) * torch.linalg.vector_norm(b, dim=dim)
     return 1 - ((a * b).sum(dim) / (norms + PEARSON_EPS)).mean()
 
 
 @dataclass(frozen=True, kw_only=True)
-class DIST:
-    """Pearson correlations within each sample (``beta``, inter-class) and each class of the batch (``gamma``, intra).
+class DIST(BaseLoss):
+    """Pearson correlations within each sample (``beta``, inter-class) and within each class (``gamma``, intra-class).
 
-    ``logit_temperature`` is the official tau. The intra-class term sees the batch that it is given: a process's share of it.
+    ``logit_temperature`` is the official tau. The intra-class term correlates over the logits it gets: on several
+    devices that is one device's share of the batch.
     """
 
     beta: float = 1.0
@@ -86,10 +83,7 @@ class DIST:
     logit_temperature: float = 1.0
     weighting: ClassVar[Weighting] = "none"
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    def __call__(self, teacher_logits: Tensor, student_logits: Tensor, weights: Tensor | None = None) -> Tensor:
+    def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         dtype = check_pair(teacher_logits, student_logits)
         p = softened(teacher_logits.detach().to(dtype), self.logit_temperature).softmax(-1)
         q = softened(student_logits.to(dtype), self.logit_temperature).softmax(-1)
@@ -97,10 +91,8 @@ class DIST:
         return self.logit_temperature**2 * (self.beta * inter + self.gamma * intra)
 
 
-def _label_mask(labels: Tensor | None, logits: Tensor) -> Tensor:
+def _label_mask(labels: Tensor, logits: Tensor) -> Tensor:
     """True at each sample's label: ``[B, C]``."""
-    if labels is None:
-        raise ValueError("this loss needs the labels: pass them third, int64 of shape (B,)")
     if labels.dtype != torch.int64 or labels.shape != logits.shape[:1]:
         raise ValueError(
             f"labels must be int64 of shape (B,) = ({len(logits)},), got {labels.dtype} of {tuple(labels.shape)}"
@@ -109,7 +101,8 @@ def _label_mask(labels: Tensor | None, logits: Tensor) -> Tensor:
 
 
 def _decoupled(logits: Tensor, target: Tensor, logit_temperature: float) -> tuple[Tensor, Tensor]:
-    """The log-odds ``[B]`` of the target and the log-probabilities ``[B, C]`` among the others, 0 at the target."""
+    """The log-odds ``[B]`` of the target, and the log-probabilities ``[B, C]`` among the other classes (target: 0)."""
+    # Subtract the largest other logit before dividing: a common offset or a certain target then costs no precision.
     others = logits.masked_fill(target, -math.inf)
     highest = others.detach().amax(-1, keepdim=True)
     others = (others - highest) / logit_temperature
@@ -119,14 +112,15 @@ def _decoupled(logits: Tensor, target: Tensor, logit_temperature: float) -> tupl
 
 
 @dataclass(frozen=True, kw_only=True)
-class DKD:
-    """Decoupled KD: ``alpha`` · TCKD, target against the rest, plus ``beta`` · NCKD, the rest among itself.
+class DKD(BaseLoss):
+    """Decoupled KD: ``alpha`` · TCKD (target against the other classes) plus ``beta`` · NCKD (among the others).
 
-    With p_y the target's probability and p̂ the others' renormalised, TCKD is the KL of (p_y, 1 − p_y) and NCKD that
-    of p̂, both times T²; KD is TCKD + (1 − p_y) · NCKD with the teacher's p_y. Called with the labels third.
+    With p_y the target's probability and p̂ the renormalized probabilities of the others, TCKD is the KL of
+    (p_y, 1 − p_y) and NCKD the KL of p̂, both times T². KD is TCKD + (1 − p_y) · NCKD with the teacher's p_y.
 
-    Equals mdistiller to rounding: it masks the target by logits/T − 1000, which softmax turns into 0 as well unless the
-    target leads by some 900·T. Here probabilities stay logarithms, so a certain student has no log 0.
+    Equal to mdistiller up to rounding. mdistiller masks the target by logits/T − 1000, which a softmax turns into 0
+    unless the target leads by about 900·T. Here probabilities stay logarithms, so a certain student gives no log 0.
+    Raises ValueError if ``labels`` are not int64 ``[B]`` or if there is only one class.
     """
 
     alpha: float = 1.0
@@ -134,13 +128,10 @@ class DKD:
     logit_temperature: float = 4.0
     weighting: ClassVar[Weighting] = "label"
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    def __call__(self, teacher_logits: Tensor, student_logits: Tensor, labels: Tensor | None = None) -> Tensor:
+    def __call__(self, teacher_logits: Tensor, student_logits: Tensor, *, labels: Tensor) -> Tensor:
         dtype = check_pair(teacher_logits, student_logits)
         if teacher_logits.shape[-1] < 2:
-            raise ValueError("DKD sets the target against the other classes: it needs 2 classes or more")
+            raise ValueError(f"DKD needs at least 2 classes, got logits of shape {tuple(teacher_logits.shape)}")
         target = _label_mask(labels, student_logits)
         odds_p, others_p = _decoupled(teacher_logits.detach().to(dtype), target, self.logit_temperature)
         odds_q, others_q = _decoupled(student_logits.to(dtype), target, self.logit_temperature)

@@ -1,6 +1,5 @@
-"""Drop-in modules that keep their own class prior, for training loops that are not this project's."""
+"""Drop-in modules that keep their own class prior, for your own training loop."""
 
-import torch
 from torch import Tensor, nn
 
 from dkl.losses.divergences import GKL, IKL
@@ -8,29 +7,27 @@ from dkl.losses.prior import ClassPrior
 
 
 class _PriorLoss(nn.Module):
-    """A class-weighted loss with its prior: call it with targets each step, ``end_epoch()`` after each epoch."""
+    """A class-weighted loss and its prior: call it with targets each step, and ``end_epoch()`` after each epoch."""
 
     def __init__(self, loss: IKL | GKL, num_classes: int, prior_temperature: float, prior_momentum: float) -> None:
         super().__init__()
         if prior_temperature <= 0:
-            raise ValueError(f"prior_temperature must be above 0, not {prior_temperature}")
+            raise ValueError(f"prior_temperature={prior_temperature} must be above 0")
         self.loss = loss
         self.prior_temperature = prior_temperature
         self.prior = ClassPrior(num_classes, prior_momentum)
 
     def forward(self, natural_logits: Tensor, adversarial_logits: Tensor, target: Tensor) -> Tensor:
-        """Mean loss of ``natural_logits[B, C]`` against ``adversarial_logits[B, C]`` with labels ``target[B]``.
+        """Mean loss of ``natural_logits[B, C]`` and ``adversarial_logits[B, C]`` with labels ``target[B]``.
 
         In training mode the natural predictions, softened by ``prior_temperature``, enter the prior of the next epoch.
         """
-        weights = self.prior[target]
         if self.training:
-            with torch.no_grad():
-                self.prior.accumulate((natural_logits.detach().float() / self.prior_temperature).softmax(-1), target)
-        return self.loss(natural_logits, adversarial_logits, weights)
+            self.prior.observe(natural_logits, target, self.prior_temperature)
+        return self.loss(natural_logits, adversarial_logits, weights=self.prior[target])
 
     def end_epoch(self) -> None:
-        """Put the epoch's class means into use; without it every epoch is weighted as the first, uniformly."""
+        """Use this epoch's class means from now on. Without this call the weights stay uniform, as in epoch 1."""
         self.prior.end_epoch()
 
     def extra_repr(self) -> str:
@@ -38,10 +35,13 @@ class _PriorLoss(nn.Module):
 
 
 class IKLLoss(_PriorLoss):
-    """``IKLLoss(num_classes=100)(natural_logits, adversarial_logits, target)``; call ``end_epoch()`` once an epoch.
+    """IKL with its class prior; call ``end_epoch()`` once per epoch.
 
-    For distillation pass the teacher's logits first and the student's second; ``ce_temperature`` softens both sides of
-    its cross-entropy (official ``--T`` 4 on CIFAR-100), ``prior_temperature`` what enters the prior.
+        criterion = IKLLoss(num_classes=100)
+        loss = criterion(natural_logits, adversarial_logits, target)
+
+    For distillation pass the teacher's logits first and the student's second. ``ce_temperature`` softens both sides of
+    the cross-entropy (official ``--T`` 4 on CIFAR-100), ``prior_temperature`` the predictions that enter the prior.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class IKLLoss(_PriorLoss):
 
 
 class GKLLoss(_PriorLoss):
-    """As ``IKLLoss``, with GKL's smoother weights: ``GKLLoss(num_classes=100, gamma=0.4)``."""
+    """GKL with its class prior, used as ``IKLLoss``; ``gamma`` smooths the class-wise weights."""
 
     def __init__(
         self,

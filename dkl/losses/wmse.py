@@ -4,12 +4,12 @@ For logits m, n and weights w over the classes of one sample, the paper's wMSE w
 
     gap_mse = ¼ Σ_j Σ_k w_j w_k ((m_j − m_k) − (n_j − n_k))²
 
-is a weighted variance: with d = m − n, S = Σ w and μ = Σ w d / S it equals ½ S Σ w (d − μ)², and its gradient in m
-is S w (d − μ), in n the negative. The B×C×C tensor of the textbook form is never built.
+is a weighted variance: with d = m − n, S = Σ w and μ = Σ w d / S it equals ½ S Σ w (d − μ)². Its gradient is
+S w (d − μ) in m and the negative of that in n. The B×C×C tensor of the pairwise form is never built.
 
-One autograd function computes it alone or together with the soft-label cross-entropy −Σ softmax(m/T) log softmax(n/T),
-whose buffers it shares; the wMSE takes the logits as they are. Arithmetic is float32 at least, under autocast and for
-half inputs too.
+One autograd function computes the wMSE alone, or together with the soft-label cross-entropy
+−Σ softmax(m/T) log softmax(n/T); the two share buffers. T softens the cross-entropy only, not the wMSE. All arithmetic
+is in float32 or float64, also under autocast and for half-precision inputs.
 """
 
 from typing import Any, Literal
@@ -23,15 +23,16 @@ Reduction = Literal["mean", "none"]
 _dot = torch.linalg.vecdot
 
 
-def softened(logits: Tensor, temperature: float) -> Tensor:
-    """``logits[..., C] / temperature`` for a softmax; a row's maximum goes first, lest an offset cost low bits."""
-    if temperature == 1:
+def softened(logits: Tensor, by: float) -> Tensor:
+    """``logits[..., C]`` divided by the temperature ``by``, as the input of a softmax."""
+    if by == 1:
         return logits
-    return (logits - logits.detach().amax(-1, keepdim=True)).div_(temperature)
+    # Subtract the maximum first: dividing logits with a large common offset would round away their differences.
+    return (logits - logits.detach().amax(-1, keepdim=True)).div_(by)
 
 
 class _GapMSE(torch.autograd.Function):
-    """``wmse_weight · gap_mse(m, n) + ce_weight · soft_cross_entropy(m/T, n/T)``, a row or the mean of the rows."""
+    """``wmse_weight · gap_mse(m, n) + ce_weight · soft_cross_entropy(m/T, n/T)``, per row or the mean over rows."""
 
     @staticmethod
     def forward(
@@ -46,15 +47,20 @@ class _GapMSE(torch.autograd.Function):
     ) -> Tensor:
         total = weights.sum(-1, keepdim=True)
         divisor = total.clamp(min=1e-37)  # a row of zero weights has zero loss, not 0/0
-        # Only gaps matter, so a side that alone is offset drops a constant first: it would cost d its low bits.
-        # Hundreds are taken off, exactly; elsewhere m − n is as good as its inputs.
+        # The offset trick. The loss does not change if a constant is added to all logits of a row, but float32 does:
+        # if m lies near 10,000 and n near 0, then d = m − n has lost the low bits of n. So the constant that separates
+        # m from n, rounded to hundreds, is subtracted from both sides first. Hundreds are exact in float32. Rows whose
+        # sides are less than 50 apart have offset 0 and are computed as m − n, unchanged.
         first = m.narrow(-1, 0, 1)
         apart = (first - n.narrow(-1, 0, 1)).round_(decimals=-2)
         offset = (first * apart.sign().abs_()).round_(decimals=-2)
         d = m - offset
         d.sub_(n - offset.sub_(apart))
+        # From here on d is d − μ, and g = S w (d − μ) is the wMSE's gradient in m; its dot product with d is the value.
         d.sub_((weights * d).sum(-1, keepdim=True).div_(divisor))
-        unit = ce_weight / ce_temperature or 1.0  # what is kept is in units of it, and scaled once at the end
+        # Both gradients are stored in units of the cross-entropy's factor, so that softmax(n/T) − softmax(m/T) needs
+        # no multiplication of its own: everything is scaled once, at the end and in backward.
+        unit = ce_weight / ce_temperature or 1.0
         g = (weights * total.mul_(wmse_weight / unit)).mul_(d)
         rows = _dot(g, d)
         grad_n = None
@@ -62,13 +68,15 @@ class _GapMSE(torch.autograd.Function):
             p, log_q = softened(m, ce_temperature).softmax(-1), softened(n, ce_temperature).log_softmax(-1)
             rows.sub_(_dot(p, log_q), alpha=2 * ce_temperature)
             grad_n = log_q.exp_().sub_(p).sub_(g)
+        # Save no more than backward needs: g is not needed if only n gets a gradient and grad_n already contains it.
         ctx.unit = unit / len(rows) if mean else unit
         ctx.save_for_backward(g if ctx.needs_input_grad[0] or grad_n is None else None, grad_n)
         return (rows.sum() if mean else rows).mul_(0.5 * ctx.unit)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # create_graph=True would be silently wrong
+        # With create_graph=True the saved tensors would count as constants, and second derivatives would be wrong.
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             raise RuntimeError("gap_mse has no second derivative: differentiate it without create_graph=True")
         g, grad_n = ctx.saved_tensors
         grad = (grad * ctx.unit).view(-1, 1)
@@ -79,9 +87,9 @@ class _GapMSE(torch.autograd.Function):
 
 
 def check_pair(m: Tensor, n: Tensor) -> torch.dtype:
-    """The dtype two logits ``(B, C)`` are compared in, float32 at least. Raises ValueError where shapes differ."""
+    """The dtype in which two logits ``(B, C)`` are compared, at least float32. Raises ValueError if shapes differ."""
     if m.ndim != 2 or m.shape != n.shape:
-        raise ValueError(f"both logits must be (B, C) and of one shape, got {tuple(m.shape)} and {tuple(n.shape)}")
+        raise ValueError(f"both logits must have the same shape (B, C), got {tuple(m.shape)} and {tuple(n.shape)}")
     if m.dtype is n.dtype and m.dtype in (torch.float32, torch.float64):
         return m.dtype
     return torch.promote_types(torch.promote_types(m.dtype, n.dtype), torch.float32)
@@ -99,13 +107,13 @@ def gap_mse_and_cross_entropy(
 ) -> Tensor:
     """``wmse_weight · gap_mse(m, n, weights) + ce_weight · soft_cross_entropy(m / T, n / T)`` in one pass.
 
-    T is ``ce_temperature``; the wMSE takes the logits as they are. Same arguments, errors and gradients as the two
-    functions; faster, and less memory, than calling both.
+    T is ``ce_temperature``; the wMSE takes the unsoftened logits. Arguments, errors and gradients are those of the two
+    functions, but one pass is faster and needs less memory than calling both.
     """
     dtype = check_pair(m, n)
     if weights.shape != m.shape:
         raise ValueError(
-            f"weights must be (B, C) = {tuple(m.shape)}, one row a sample (such as prior[target]), "
+            f"weights must be (B, C) = {tuple(m.shape)}, one row per sample (such as prior[target]), "
             f"got {tuple(weights.shape)}"
         )
     if reduction not in ("mean", "none"):
@@ -120,20 +128,20 @@ def gap_mse_and_cross_entropy(
 
 
 def gap_mse(m: Tensor, n: Tensor, weights: Tensor, reduction: Reduction = "mean") -> Tensor:
-    """Weighted MSE between the pairwise gaps of ``m[B, C]`` and ``n[B, C]``: ½ S Σ w (d − μ)² a row.
+    """Weighted MSE between the pairwise gaps of ``m[B, C]`` and ``n[B, C]``: ½ S Σ w (d − μ)² per row.
 
-    ``weights[B, C]`` are non-negative and get no gradient; the gradient reaches ``m`` and ``n`` unless detached.
-    Returns a scalar (``"mean"`` over the batch) or ``[B]`` (``"none"``), float32 or float64.
+    ``weights[B, C]`` are non-negative and get no gradient. Detach ``m`` or ``n`` to stop the
+    gradient there. Returns a scalar (``"mean"`` over the batch) or ``[B]`` (``"none"``), float32 or float64.
 
-    Raises ValueError where shapes differ. Source: the wMSE term of Cui et al. 2024, scaled by ¼ as in their code.
+    Raises ValueError if shapes differ. Source: the wMSE term of Cui et al. 2024, scaled by ¼ as in their code.
     """
     return gap_mse_and_cross_entropy(m, n, weights, wmse_weight=1.0, ce_weight=0.0, reduction=reduction)
 
 
 def soft_cross_entropy(m: Tensor, n: Tensor, reduction: Reduction = "mean") -> Tensor:
-    """−Σ softmax(m) log softmax(n) a row of ``m[B, C]``, ``n[B, C]``; ``m`` is the target and gets no gradient.
+    """−Σ softmax(m) log softmax(n) per row of ``m[B, C]``, ``n[B, C]``; ``m`` is the target and gets no gradient.
 
-    Returns a scalar (``"mean"``) or ``[B]`` (``"none"``), float32 or float64. Raises ValueError where shapes differ.
+    Returns a scalar (``"mean"``) or ``[B]`` (``"none"``), float32 or float64. Raises ValueError if shapes differ.
     """
     dtype = check_pair(m, n)
     target = m.detach().to(dtype).softmax(-1)

@@ -1,4 +1,4 @@
-"""What one training step computes. The loop knows only ``Task``; state that training changes lives here."""
+"""What one training step computes. The loop knows only ``Task``, which owns all state that training changes."""
 
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.adversarial.lbgat import LBGAT
@@ -6,8 +6,9 @@ from dkl.tasks.adversarial.mart import MART
 from dkl.tasks.adversarial.pgd_at import PGDTraining
 from dkl.tasks.adversarial.trades import TradesTraining
 from dkl.tasks.base import Output, Progress, Task
+from dkl.tasks.checks import check_task
 from dkl.tasks.classification import Classification
-from dkl.tasks.distillation.features import FeatureDistillation
+from dkl.tasks.distillation.feature_distillation import FeatureDistillation
 from dkl.tasks.distillation.logits import Distillation
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "Progress",
     "Task",
     "TradesTraining",
+    "check_task",
 ]

@@ -1,18 +1,32 @@
-"""What the training loop asks of a task."""
+"""What the training loop asks of a task.
 
+A task of your own derives from ``Task``, sets ``model`` and writes ``step``; everything else has a default:
+
+    class Supervised(Task):
+        def __init__(self, model: nn.Module) -> None:
+            self.model = model
+
+        @contextmanager
+        def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
+            yield Output(F.cross_entropy(self.model(batch.images), batch.labels))
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
 from dkl.data import Batch
+from dkl.distributed import sum_over_ranks
+from dkl.losses import ClassPrior
 
 
 @dataclass(frozen=True)
 class Progress:
-    """``epoch`` of ``epochs``, counted from 1 as in the official code, and ``step`` of ``steps``, from 0."""
+    """``epoch`` of ``epochs``, counted from 1 as in the official code, and ``step`` of ``steps``, counted from 0."""
 
     epoch: int
     epochs: int
@@ -22,10 +36,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Output:
-    """The loss to differentiate, the mean over this process's share of the batch, and what to report beside it.
+    """The loss to differentiate (the mean over this process's share of the batch), and what to report besides.
 
-    ``sums`` are over that share (``…_correct``: how many were classified right); ``adversarial_images`` are those the
-    loss saw, for the file that is kept where the loss is not finite.
+    ``sums`` are sums over that share, such as ``natural_correct``, the number of correct predictions; the log shows
+    them as ``natural_accuracy``. ``adversarial_images`` are those of the loss, kept in a file if it is not finite.
     """
 
     loss: Tensor
@@ -33,34 +47,48 @@ class Output:
     adversarial_images: Tensor | None = None
 
 
-class Task(Protocol):
-    """One step as a context: what is set on entry is taken back on exit, also when the body raises."""
+class Task(ABC):
+    """What one training step computes, with all state that training changes.
+
+    A task with a ``prior`` fills it in ``step``; here it is summed over all processes after each epoch, and saved.
+    """
 
     model: nn.Module
+    prior: ClassPrior | None = None
+
+    @abstractmethod
+    def step(self, batch: Batch, progress: Progress) -> AbstractContextManager[Output]:
+        """A context that yields the loss of ``batch``.
+
+        The loop differentiates the loss and takes the optimizer's step inside it. Whatever the context changes on entry
+        it restores on exit, also if the body raises.
+        """
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What the optimiser trains."""
-        ...
+        """The parameters that the optimizer trains."""
+        return self.model.named_parameters()
 
     def before_training(self, testing: Iterable[Batch], training: Iterable[Batch] = ()) -> None:
-        """Called once before the first epoch, or the first after an interruption, with all test and training images:
-        in order and unchanged, this process's share of them."""
+        """Prepare for training; called once before the first epoch, and again after an interruption.
 
-    def step(self, batch: Batch, progress: Progress) -> AbstractContextManager[Output]:
-        """The loss of a batch; the loop differentiates it and takes the optimiser step inside the context."""
-        ...
+        ``testing`` and ``training`` are this process's share of all images, unaugmented and in order.
+        """
+        return
 
     def end_epoch(self) -> None:
-        """Called after the last step of every epoch."""
-        ...
+        """Finish an epoch; called after its last step. The class prior takes the epoch's means over all processes."""
+        if self.prior is not None:
+            sum_over_ranks([self.prior.sums])
+            self.prior.end_epoch()
 
     def state_dict(self) -> dict[str, Any]:
-        """All state of the task but the model's, as tensors and plain values."""
-        ...
+        """All state of the task except the model's, as tensors and plain values."""
+        return {} if self.prior is None else {"prior": self.prior.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what ``state_dict`` gave."""
-        ...
+        """Restore what ``state_dict`` returned."""
+        if self.prior is not None:
+            self.prior.load_state_dict(state["prior"])
 
 
 def count_correct(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,20 +1,20 @@
-"""Plain supervised training: cross-entropy on natural images, or mixed ones. It trains teachers and baselines."""
+"""Plain supervised training: cross-entropy on natural or mixed images. It trains teachers and baselines."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import nn
 
 from dkl.data import Batch
 from dkl.tasks.base import Output, Progress, Task, count_correct
+from dkl.tasks.checks import check_fraction
 from dkl.tasks.mixing import ImageMixing, label_loss, likeliest
 
 
 class Classification(Task):
-    """Cross-entropy of ``model`` on natural images, with ``label_smoothing`` in [0, 1); with ``bce`` the binary one.
+    """Cross-entropy of ``model`` on natural images, with ``label_smoothing`` in [0, 1); ``bce`` is the binary one.
 
-    ``mixup`` and ``cutmix`` are the α by which images are mixed, and ``seed`` fixes what is drawn for it.
+    ``mixup`` and ``cutmix`` are the α of the two ways to mix images (0: off); ``seed`` fixes the random choices.
     """
 
     def __init__(
@@ -28,13 +28,10 @@ class Classification(Task):
         cutmix: float = 0.0,
         seed: int = 0,
     ) -> None:
+        check_fraction("task", label_smoothing=label_smoothing)
         self.model = model
         self.label_smoothing, self.bce = label_smoothing, bce
         self.mixing = ImageMixing(mixup=mixup, cutmix=cutmix, num_classes=num_classes, seed=seed)
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What the optimiser trains."""
-        return self.model.named_parameters()
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
@@ -43,13 +40,3 @@ class Classification(Task):
         logits = self.model(images)
         loss = label_loss(logits, labels, binary=self.bce, smoothing=self.label_smoothing)
         yield Output(loss, {"natural_correct": count_correct(logits, likeliest(labels))})
-
-    def end_epoch(self) -> None:
-        """Nothing to do."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing to keep."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to put back."""

@@ -1,13 +1,12 @@
-"""Images mixed in pairs, with labels mixed alike, and the cross-entropies of such labels.
+"""Images mixed in pairs, their labels mixed in the same ratio, and cross-entropies for such labels.
 
-    mixup    x = λ x_i + (1 − λ) x_j            y = λ y_i + (1 − λ) y_j            (Zhang et al. 2018)
-    cutmix   x = x_i, and x_j in a box of the area 1 − λ; y as above               (Yun et al. 2019)
+    mixup    x = λ x_i + (1 − λ) x_j                          y = λ y_i + (1 − λ) y_j      (Zhang et al. 2018)
+    cutmix   x = x_i, with a box of area 1 − λ from x_j       y as above                   (Yun et al. 2019)
 
-λ ~ Beta(α, α) is drawn once for what a process forwards at a time, as timm's ``Mixup`` does, which mixes: image i with
-the i-th from the end. Where both are on, chance decides between them.
+λ ~ Beta(α, α) is drawn once for all images that a process forwards together. timm's ``Mixup`` does the mixing: image i
+with the i-th from the end. If both are on, each batch is mixed one way or the other, at random.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -16,15 +15,15 @@ from torch import Tensor
 
 from dkl.data import Batch
 from dkl.data.seeding import preserved_global_rng, seed_global, seed_of
-from dkl.errors import UserError
 from dkl.tasks.base import Progress
+from dkl.tasks.checks import check_non_negative
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMixing:
-    """Mixes batches of ``num_classes`` classes; ``mixup`` and ``cutmix`` are each one's α, 0 is off.
+    """Mixes batches with labels of ``num_classes`` classes; ``mixup`` and ``cutmix`` are their α, 0 is off.
 
-    What is drawn follows from ``seed``, epoch, step and the images' place in the batch.
+    Random choices depend on ``seed``, epoch, step and the images' place in the batch only.
     """
 
     mixup: float = 0.0
@@ -33,22 +32,22 @@ class ImageMixing:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.mixup < math.inf and 0 <= self.cutmix < math.inf):
-            raise UserError(f"task.mixup={self.mixup}, task.cutmix={self.cutmix}: neither may be below 0, which is off")
+        check_non_negative("task", mixup=self.mixup, cutmix=self.cutmix)
 
     def __bool__(self) -> bool:
         return bool(self.mixup or self.cutmix)
 
     def __call__(self, batch: Batch, progress: Progress) -> tuple[Tensor, Tensor]:
-        """Images and labels [B] as they were; or mixed images, and the share of each class in the label, [B, classes].
+        """Unmixed images and labels ``[B]`` if mixing is off, else mixed images and class shares ``[B, C]``.
 
-        Of an odd number the last image stays as it was.
+        If the number of images is odd, the last one stays unmixed.
         """
         if not self:
             return batch.images, batch.labels
         even = len(batch.labels) // 2 * 2
         mix = Mixup(self.mixup, self.cutmix, label_smoothing=0.0, num_classes=self.num_classes)
         images, targets = batch.images.clone(), one_hot(batch.labels, self.num_classes)
+        # timm draws from numpy's global generator. Seeding it by position makes an interrupted run repeat its choices.
         with preserved_global_rng():
             seed_global(seed_of(self.seed, progress.epoch, progress.step, batch.first))
             images[:even], targets[:even] = mix(images[:even], batch.labels[:even])
@@ -56,9 +55,9 @@ class ImageMixing:
 
 
 def label_loss(logits: Tensor, labels: Tensor, *, binary: bool = False, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of ``logits[B, C]`` with ``labels``: int64 [B], or shares of classes [B, C].
+    """Cross-entropy of ``logits[B, C]`` with ``labels``: int64 ``[B]``, or class shares ``[B, C]``.
 
-    With ``binary`` it is that of every class against the rest, the mean over classes as well as images (timm's BCE).
+    ``binary`` computes it for each class against the others, averaged over classes and images (timm's BCE).
     """
     if labels.is_floating_point():
         logits = logits.to(labels.dtype)
@@ -70,5 +69,5 @@ def label_loss(logits: Tensor, labels: Tensor, *, binary: bool = False, smoothin
 
 
 def likeliest(labels: Tensor) -> Tensor:
-    """The label of each image, int64 [B]: of shares of classes that with the largest."""
+    """The label of each image, int64 ``[B]``; for class shares, the class with the largest share."""
     return labels if labels.ndim == 1 else labels.argmax(-1)

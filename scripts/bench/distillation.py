@@ -15,7 +15,7 @@ from torch.optim import SGD
 
 from dkl.console import Bar
 from dkl.data import Batches, Images
-from dkl.losses import IKL, KD, PairLoss
+from dkl.losses import IKL, KD, PairLoss, Weighting
 from dkl.models import create_model
 from dkl.tasks import Distillation
 from dkl.training.loop import train_epoch
@@ -30,10 +30,12 @@ SILENT = Console(file=io.StringIO())
 IKL_KD = IKL(wmse_weight=8.0, ce_weight=1.0, ce_temperature=4.0, sample_temperature=100.0, weighting="sample")
 
 
-class Pairwise(PairLoss):
+class Pairwise:
     """``IKL_KD`` computed from B×C×C pairwise gaps."""
 
-    def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor | None = None) -> Tensor:
+    weighting: Weighting = "sample"
+
+    def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor) -> Tensor:
         settings = {"alpha": 1.0, "beta": 8.0, "temperature": 4.0, "t2": 100.0, "gi": False}
         return ikl(adversarial_logits, natural_logits, torch.empty(0), **settings)
 

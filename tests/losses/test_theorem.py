@@ -1,4 +1,4 @@
-"""DKL at weights (1, 1) has the gradients of KL in both arguments, as the paper proves; where it does not, it fails."""
+"""DKL at weights (1, 1) has the gradients of KL in both arguments, as the paper proves, and only for those weights."""
 
 import pytest
 import torch

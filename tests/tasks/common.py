@@ -1,4 +1,4 @@
-"""A tiny network with BatchNorm that writes down its forwards, and tasks around it."""
+"""A tiny network with BatchNorm whose forwards are recorded, and tasks around it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,12 +26,12 @@ def make_net() -> nn.Sequential:
 
 
 def make_batch(size: int = 9, classes: int = CLASSES) -> Batch:
-    """Images away from 0 and 1, so that no attack of radius EPS is cut off."""
+    """Images away from 0 and 1, so that no attack of radius EPS is clipped."""
     return Batch(0.2 + 0.6 * torch.rand(size, 1, 4, 4), torch.arange(size) % classes)
 
 
 def make_attack(**changes: Any) -> TrainingAttack:
-    """Three steps at a fixed eps that raise the cross-entropy, unless told otherwise."""
+    """Three steps at a fixed eps that raise the cross-entropy; ``changes`` replace settings."""
     settings: dict[str, Any] = {"eps": EPS, "schedule": "fixed", "steps": 3, "relative_step": 0.5, "ramp": False}
     return TrainingAttack(**(settings | changes))
 
@@ -71,23 +71,23 @@ class Spy:
 
 @dataclass(frozen=True)
 class SpyLoss:
-    """A pair loss that keeps the weights it is given."""
+    """A pair loss that keeps the keyword arguments it is given."""
 
     weighting: str
-    seen: list[Tensor | None] = field(default_factory=list)
+    seen: list[dict[str, Tensor]] = field(default_factory=list)
 
-    def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, weights: Tensor | None = None) -> Tensor:
-        self.seen.append(None if weights is None else weights.clone())
+    def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, **given: Tensor) -> Tensor:
+        self.seen.append({name: value.clone() for name, value in given.items()})
         return (natural_logits - adversarial_logits).square().sum()
 
 
 class _Interrupted(BaseException):
-    """As a KeyboardInterrupt."""
+    """Like a KeyboardInterrupt, caught by nothing."""
 
 
 @contextmanager
 def interrupted(task: type[Task]) -> Iterator[None]:
-    """Training with ``task`` in here is cut off within the second step of the second epoch."""
+    """Training with ``task`` inside is interrupted within the second step of the second epoch."""
     original = task.step
 
     @contextmanager

@@ -142,19 +142,20 @@ def test_temperature_and_momentum_reach_the_prior_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("where", ["loss", "objective"])
-@pytest.mark.parametrize("weighting", ["class", "sample", "none"])
-def test_only_class_weighted_losses_get_rows_of_the_prior(where: str, weighting: str) -> None:
+@pytest.mark.parametrize("weighting", ["class", "sample", "label", "none"])
+def test_a_loss_gets_rows_of_the_prior_or_labels_as_its_weighting_says(where: str, weighting: str) -> None:
     spy, batch = SpyLoss(weighting), make_batch()
     loss = spy if where == "loss" else DKL()
     attack = make_attack(objective=spy if where == "objective" else KL())
     task = make_task(make_net(), loss, attack)
     task.prior.table.copy_(torch.rand(CLASSES, CLASSES))
-    expected = torch.stack([task.prior.table[label] for label in batch.labels.tolist()])
+    rows = torch.stack([task.prior.table[label] for label in batch.labels.tolist()])
+    expected = {"class": {"weights": rows}, "label": {"labels": batch.labels}}.get(weighting, {})
     take_step(task, batch)
     assert len(spy.seen) == (1 if where == "loss" else 3)
-    for weights in spy.seen:
-        assert (weights is not None) == (weighting == "class")
-        assert weights is None or torch.equal(weights, expected)
+    for given in spy.seen:
+        assert given.keys() == expected.keys()
+        assert all(torch.equal(value, expected[name]) for name, value in given.items())
 
 
 def test_a_sample_weighted_loss_does_not_depend_on_the_prior() -> None:
@@ -237,7 +238,7 @@ def test_modes_and_flags_are_as_they_were(raises: bool) -> None:
 
 
 def test_an_attack_that_fails_leaves_modes_and_flags() -> None:
-    def fail(natural: Tensor, adversarial: Tensor, weights: Tensor | None) -> Tensor:
+    def fail(natural: Tensor, adversarial: Tensor) -> Tensor:
         raise KeyError("in the attack")
 
     fail.weighting = "none"

@@ -209,5 +209,5 @@ def test_under_autocast_forwards_see_the_weights_as_they_are() -> None:
 
 @pytest.mark.parametrize("settings", [{"gamma": -0.1}, {"start": -1}])
 def test_negative_settings_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(UserError, match=r"task\.awp\.gamma.*must not be negative"):
+    with pytest.raises(UserError, match=r"task\.awp\.(gamma|start)=-.* at least 0"):
         AWP(**settings)

@@ -220,7 +220,7 @@ def test_the_teachers_accuracy_is_said_and_chance_refused(capsys: pytest.Capture
     task.before_training(told(80, 46).epoch())
     assert f"teacher Fixed {task.fingerprint[:8]}: 57.50% on 80 test images" in capsys.readouterr().err
     task.before_training(told(80, 40).epoch())  # twice as often right as chance
-    with pytest.raises(UserError, match=r"right on 48\.75% of 80 test images, and chance on 25\.00%"):
+    with pytest.raises(UserError, match=r"accuracy is 48\.75% on 80 test images, and chance is 25\.00%"):
         task.before_training(told(80, 39).epoch())
     task.before_training(told(20, 0).epoch())  # too few to tell
     assert "0.00% on 20 test images" in capsys.readouterr().err
@@ -229,10 +229,10 @@ def test_the_teachers_accuracy_is_said_and_chance_refused(capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ce_weight": -1.0}, r"task\.ce_weight=-1\.0.*below 0"),
+        ({"ce_weight": -1.0}, r"task\.ce_weight=-1\.0 must be a finite number of at least 0"),
         ({"ce_weight": float("nan")}, r"task\.ce_weight=nan"),
         ({"warmup_epochs": -1}, r"task\.warmup_epochs=-1"),
-        ({"prior_temperature": 0.0}, r"task\.prior_temperature must be above 0"),
+        ({"prior_temperature": 0.0}, r"task\.prior_temperature=0\.0 must be a finite number above 0"),
     ],
 )
 def test_mistakes_in_settings(settings: dict[str, float], message: str) -> None:

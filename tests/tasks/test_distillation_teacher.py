@@ -157,7 +157,7 @@ def test_another_teacher_in_the_same_place_does_not_go_on(tmp_path: Path) -> Non
     train(cfg)
     train(cfg)
     torch.save(create_model("small_cnn", 10, in_chans=1).state_dict(), path)
-    with pytest.raises(UserError, match=r"this run began with the teacher \w{8}, and task\.teacher now names"):
+    with pytest.raises(UserError, match=r"this run began with the teacher \w{8}, but task\.teacher is now"):
         train(cfg)
 
 

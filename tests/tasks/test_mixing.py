@@ -202,13 +202,13 @@ def test_a_loss_that_takes_labels_gets_the_likeliest_of_each_mix() -> None:
     for step in range(8):  # in some of which the partner counts more
         _, targets = mixing(mixup=1.0)(batch, Progress(1, 1, step))
         with task.step(batch, Progress(1, 1, step)):
-            assert torch.equal(loss.seen[-1], targets.argmax(1))
-    assert any(torch.equal(seen, batch.labels.flip(0)) for seen in loss.seen)
-    assert any(torch.equal(seen, batch.labels) for seen in loss.seen)
+            assert torch.equal(loss.seen[-1]["labels"], targets.argmax(1))
+    assert any(torch.equal(seen["labels"], batch.labels.flip(0)) for seen in loss.seen)
+    assert any(torch.equal(seen["labels"], batch.labels) for seen in loss.seen)
 
 
 @pytest.mark.parametrize("value", [-0.1, math.inf, math.nan])
 @pytest.mark.parametrize("setting", ["mixup", "cutmix"])
 def test_impossible_settings_are_refused(setting: str, value: float) -> None:
-    with pytest.raises(UserError, match=rf"task\.{setting}={value}.*neither may be below 0"):
+    with pytest.raises(UserError, match=rf"task\.{setting}={value}.*at least 0"):
         Classification(make_net(), num_classes=CLASSES, **{setting: value})

@@ -50,7 +50,7 @@ def test_label_smoothing_leaves_the_label_one_minus_s_and_shares_s_among_the_oth
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0, 2.0])
 def test_impossible_smoothing_is_refused(smoothing: float) -> None:
-    with pytest.raises(UserError, match=r"task\.label_smoothing=.* must lie in \[0, 1\)"):
+    with pytest.raises(UserError, match=r"task\.label_smoothing=.* must be in \[0, 1\)"):
         make_task(make_net(), label_smoothing=smoothing)
 
 

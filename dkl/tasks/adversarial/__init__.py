@@ -1,1 +1,1 @@
-"""Training on adversarial images."""
+"""Tasks that train on adversarial images."""

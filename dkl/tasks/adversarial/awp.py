@@ -1,10 +1,14 @@
 """Adversarial weight perturbation (Wu et al. 2020), on the model itself.
 
-    v = γ · ‖w‖ · g / ‖g‖        for every weight tensor w with more than one dimension, norms over the whole tensor
+    v = γ · ‖w‖ · g / ‖g‖        for each weight tensor w with more than one dimension; norms over the whole tensor
 
-g is the gradient of the training loss. Training differentiates at w + v, and takes the same v off again after the
-optimiser's step. The official code finds v by a step of SGD on a copy of the model; its learning rate cancels, so the
-gradient on the model itself, with BatchNorm's buffers left alone, gives the same v without the copy.
+g is the gradient of the training loss. Training differentiates at w + v, and subtracts the same v after the optimizer's
+step.
+
+The official code computes v from a copy of the model ("proxy"): one step of SGD with rate r on the negative loss moves
+the copy by r·g, and v = γ · ‖w‖ · (r·g) / ‖r·g‖. The rate r cancels, so neither the copy nor its optimizer is needed:
+the gradient at the model itself gives the same v. The one thing the copy protected are BatchNorm's buffers, which the
+extra forward pass must not move; ``batch_statistics`` does that here.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,29 +20,28 @@ from torch import Tensor, nn
 
 from dkl.attacks import batch_statistics
 from dkl.distributed import sum_over_ranks
-from dkl.errors import UserError
+from dkl.tasks.checks import check_non_negative
 
 
 @dataclass(frozen=True, kw_only=True)
 class AWP:
-    """Perturbs weights by ``gamma`` times their norm from epoch ``start``, counted from 1; ``gamma=0`` is off."""
+    """Perturbs weights by ``gamma`` times their norm from epoch ``start`` on, counted from 1; ``gamma=0`` is off."""
 
     gamma: float = 0.005
     start: int = 10
 
     def __post_init__(self) -> None:
-        if self.gamma < 0 or self.start < 0:
-            raise UserError(f"task.awp.gamma={self.gamma} and task.awp.start={self.start} must not be negative")
+        check_non_negative("task.awp", gamma=self.gamma, start=self.start)
 
     @contextmanager
     def perturbed(
         self, model: nn.Module, loss: Callable[[], Tensor], *, epoch: int, share: float = 1.0
     ) -> Iterator[Tensor | None]:
-        """Weights of ``model`` that raise ``loss()`` inside, and what the body made of them without v afterwards.
+        """Weights of ``model`` that raise ``loss()`` inside; on exit v is subtracted, so the optimizer's step remains.
 
-        ``loss`` is called once, in train mode with BatchNorm's buffers left alone. It is the mean over this process's
-        ``share`` of the batch; gradients are summed over processes. Yields None; where the loss or v is not finite it
-        leaves the weights alone and yields a loss that is not.
+        ``loss`` is called once, in train mode with BatchNorm's buffers unchanged. It is the mean over this process's
+        ``share`` of the batch; gradients are summed over processes. Yields None. If the loss or v is not finite, the
+        weights stay as they are and a non-finite loss is yielded.
         """
         if not self.gamma or epoch < self.start:
             yield None
@@ -52,7 +55,8 @@ class AWP:
             return
         with torch.no_grad():
             torch._foreach_add_(weights, change)
-        torch.clear_autocast_cache()  # it holds the weights as they were
+        # Autocast caches bfloat16 copies of weights, and does not notice that the weights have changed in place.
+        torch.clear_autocast_cache()
         try:
             yield None
         finally:
@@ -63,7 +67,7 @@ class AWP:
     def _change(
         self, model: nn.Module, weights: list[Tensor], loss: Callable[[], Tensor], share: float
     ) -> list[Tensor]:
-        """v, one tensor a weight."""
+        """v, one tensor per weight tensor."""
         with batch_statistics(model):
             value = loss() * share
         with torch.autocast(value.device.type, enabled=False):
@@ -72,6 +76,7 @@ class AWP:
         with torch.no_grad():
             for place, weight in enumerate(weights):
                 gradient = gradients[place]
+                # A weight without gradient is not perturbed: 0 / tiny is 0, where 0 / 0 would be NaN.
                 tiny = torch.finfo(gradient.dtype).tiny
                 gradients[place] = gradient * (self.gamma * weight.norm() / gradient.norm().clamp(min=tiny))
         return gradients

@@ -1,18 +1,18 @@
-"""What tasks that train on adversarial images share: attack, perturbed weights, order of a step. The loss is theirs.
+"""What all tasks on adversarial images share: the attack, perturbed weights, and the order of a step.
 
-One step: attack; in train mode perturb the weights (AWP) and forward; differentiate and step (the loop does); take the
-weights' perturbation off.
+One step: attack; in train mode, perturb the weights (AWP), forward and compute the loss; differentiate and update (done
+by the loop); remove the perturbation. Subclasses write the loss.
 
-Unlike the official codes, the natural logits that an attack's objective may need are computed once an attack and
-without a graph, not once a step with one, and parameters are frozen during the attack. Both leave every number as it
-was.
+Two differences from the official code leave every number unchanged: the natural logits that an attack's objective needs
+are computed once per attack and without a graph, not in each of its steps with one; and parameters are frozen during
+the attack.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,38 +28,44 @@ from dkl.attacks import (
     uniform_noise,
 )
 from dkl.data import Batch
+from dkl.distributed import sum_over_ranks, world
 from dkl.errors import UserError
-from dkl.losses import PairLoss
+from dkl.losses import BatchNormalized, PairLoss, check_pair_loss, wanted_arguments
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.base import Output, Progress, Task, count_correct
 
 
 def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy with the label at 1 − ``smoothing`` and the other C − 1 classes sharing ``smoothing`` alike.
+    """Cross-entropy with 1 − ``smoothing`` at the label and ``smoothing`` spread evenly over the other C − 1 classes.
 
-    Raises UserError above (C − 1)/C, where the label would count less than the others.
+    Raises UserError if ``smoothing`` is above (C − 1)/C: the label would then count less than the other classes.
     """
     classes = logits.shape[-1]
-    spread = smoothing * classes / max(classes - 1, 1)  # torch spreads over all classes, the label's included
+    # torch spreads its smoothing over all C classes, the label included, so it needs a slightly larger value.
+    spread = smoothing * classes / max(classes - 1, 1)
     if spread > 1:
-        raise UserError(f"task.label_smoothing={smoothing} is above {(classes - 1) / classes:g}, for {classes} classes")
+        raise UserError(
+            f"task.label_smoothing={smoothing} must be at most {(classes - 1) / classes:g} with {classes} classes"
+        )
     return F.cross_entropy(logits, labels, label_smoothing=spread)
 
 
 def report(loss: Tensor, batch: Batch, adversarial_images: Tensor, **logits: Tensor) -> Output:
-    """``loss``, and beside it how many of each kind of ``logits`` are right, as ``<kind>_correct``."""
+    """``loss``, and for each kind of ``logits`` the number of correct predictions, as ``<kind>_correct``."""
     right = {f"{kind}_correct": count_correct(values, batch.labels) for kind, values in logits.items()}
     return Output(loss, right, adversarial_images)
 
 
-class AdversarialTraining(Task, ABC):
+class AdversarialTraining(Task):
     """Trains ``model`` on adversarial images that ``attack`` makes, at weights that ``awp`` perturbs.
 
-    ``bn_warm_start`` sets BatchNorm's running statistics to the first batch's. ``seed`` fixes the attack's noise, whose
-    state is the task's. Raises UserError without an attack, or with one that wants a class prior no one keeps.
+    ``bn_warm_start`` sets BatchNorm's running statistics to those of the first batch. ``seed`` fixes the attack's
+    noise, whose generator belongs to the task's state. Raises UserError if there is no attack, or if its objective is
+    weighted by a class prior that the task does not keep.
     """
 
-    keeps_prior: ClassVar[bool] = False
+    keeps_prior = False
+    """Whether the task fills ``prior``."""
 
     def __init__(
         self,
@@ -73,10 +79,11 @@ class AdversarialTraining(Task, ABC):
         name = type(self).__name__
         if not isinstance(attack, TrainingAttack):
             raise UserError(f"{name} trains on adversarial images and needs an attack: choose attack=pgd, or another")
-        if attack.objective is not None and attack.objective.weighting == "class" and not self.keeps_prior:
+        self.objective = None if attack.objective is None else check_pair_loss(attack.objective)
+        if self.objective is not None and self.objective.weighting == "class" and not self.keeps_prior:
             raise UserError(
-                f"{name} keeps no class prior, which this attack's objective is weighted by: choose attack=pgd, or set "
-                "attack.objective.weighting=sample"
+                f"{name} keeps no class prior, but the attack's objective is weighted by one: choose attack=pgd, or "
+                "set attack.objective.weighting=sample"
             )
         self.model, self.attack, self.awp = model, attack, awp or AWP(gamma=0)
         self.bn_warm_start = bn_warm_start
@@ -88,29 +95,43 @@ class AdversarialTraining(Task, ABC):
         """Forward in train mode, and the loss."""
 
     def _ascent(self, batch: Batch, adversarial_images: Tensor) -> Tensor:
-        """The loss that AWP raises; it moves no state."""
+        """The loss that AWP raises; it changes no state."""
         return self._output(batch, adversarial_images).loss
 
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What the optimiser trains."""
-        return self.model.named_parameters()
+    def _arguments(self, loss: PairLoss, natural: Tensor, labels: Tensor, share: float) -> dict[str, Tensor]:
+        """The keyword arguments that ``loss`` wants for natural logits ``[B, C]``, this process's ``share`` of a batch.
 
-    def _weights(self, loss: PairLoss, labels: Tensor) -> Tensor | None:
-        """What ``loss`` takes third: rows of a class prior where it wants them and there is one, or the labels."""
-        return labels if loss.weighting == "label" else None
+        A loss that divides by a sum over the batch (GKL) gets the sum over all processes, as in the official code,
+        whose loss sees the logits of all GPUs.
+        """
+        wanted = wanted_arguments(loss, labels, self.prior)
+        if world() > 1 and isinstance(loss, BatchNormalized):
+            total = loss.normalizer(natural.detach(), weights=wanted.get("weights"))
+            total_and_shares = torch.stack([total, total.new_tensor(share)])
+            sum_over_ranks([total_and_shares])
+            total, shares = total_and_shares
+            # The loop multiplies each process's loss by its share and sums. So that Σ share · (sum / normalizer) is
+            # Σ sum / total, each normalizer is total · share. (Shares sum to less than 1 if batches are accumulated.)
+            wanted["normalizer"] = total * (share / shares)
+        return wanted
 
     def _objective(self, batch: Batch) -> Callable[[Tensor], Tensor]:
-        """What the attack raises, as a function of the adversarial logits; natural logits are computed here, once."""
-        pair_loss = self.attack.objective
+        """What the attack raises, as a function of the adversarial logits; computes the natural logits once."""
+        pair_loss = self.objective
         if pair_loss is None:
             return lambda logits: F.cross_entropy(logits, batch.labels)
         with torch.no_grad():
             natural = self.model(batch.images)
-        weights = self._weights(pair_loss, batch.labels)
-        return lambda logits: pair_loss(natural, logits, weights)
+        wanted = self._arguments(pair_loss, natural, batch.labels, batch.share)
+        return lambda logits: pair_loss(natural, logits, **wanted)
 
     def _rewind(self, batch: Batch, progress: Progress) -> None:
-        """Put the noise's generator back to where the step began, for all parts of a batch but the first."""
+        """Reset the noise's generator for each further part of a batch.
+
+        With trainer.accumulate a batch arrives in parts, one call each. Every part draws the noise of the whole batch
+        and takes its piece, so all parts of one step must start from the same generator state: the first part stores
+        it, the others restore it. After the last part the generator has moved by one batch, as without parts.
+        """
         if batch.share == 1:
             return
         place = (progress.epoch, progress.step)
@@ -120,7 +141,7 @@ class AdversarialTraining(Task, ABC):
             self._drawn = place, self.noise.get_state()
 
     def _start(self, batch: Batch, budget: AttackBudget, progress: Progress) -> Tensor:
-        """Where the attack begins: noise is drawn for the whole batch on every process, and each takes its share."""
+        """Where the attack begins: every process draws the whole batch's noise and takes its share."""
         self._rewind(batch, progress)
         attack, images = self.attack, batch.images
         count = len(images) // batch.views
@@ -151,7 +172,7 @@ class AdversarialTraining(Task, ABC):
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
-        """The loss of one batch, attack included; weights are perturbed inside where AWP is on."""
+        """The loss of one batch, attack included; weights are perturbed inside if AWP is on."""
         images = self.perturb(batch, progress)
         first = self.bn_warm_start and progress.epoch == 1 and progress.step == 0
         warm = batch_norm_momentum(self.model, 1.0) if first else nullcontext()
@@ -159,14 +180,13 @@ class AdversarialTraining(Task, ABC):
         with warm, self.awp.perturbed(self.model, ascent, epoch=progress.epoch, share=batch.share) as broken:
             yield self._output(batch, images) if broken is None else Output(broken, {}, images)
 
-    def end_epoch(self) -> None:
-        """Nothing to do."""
-
     def state_dict(self) -> dict[str, Any]:
-        """The state of the attack's noise."""
-        return {"noise": self.noise.get_state(), "device": self.noise.device.type}
+        """The task's state with that of the attack's noise."""
+        return super().state_dict() | {"noise": self.noise.get_state(), "device": self.noise.device.type}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back the state of the attack's noise."""
-        if state["device"] == self.noise.device.type:  # generators differ: on another device noise starts anew
+        """Restore what ``state_dict`` returned."""
+        super().load_state_dict(state)
+        # Generators of CPU and GPU have different states: a run continued on the other device draws fresh noise.
+        if state["device"] == self.noise.device.type:
             self.noise.set_state(state["noise"].cpu())

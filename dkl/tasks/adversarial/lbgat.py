@@ -1,12 +1,11 @@
-"""LBGAT (Cui et al. 2021): the boundary of a natural network, trained along, guides the robust one.
+"""LBGAT (Cui et al. 2021): a natural network, trained at the same time, guides the robust one.
 
     loss = MSE(adversarial logits, guide's natural logits) + CE(guide's natural logits, y)
          + beta · KL(softmax(natural logits) ‖ softmax(adversarial logits))
 
-The MSE is the mean over all entries, and its gradient reaches both networks. The attack sees the robust network only.
+The MSE is the mean over all entries, and its gradient reaches both networks. Only the robust network is attacked.
 """
 
-import math
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -16,23 +15,23 @@ from torch import Tensor, nn
 
 from dkl.attacks import TrainingAttack, batch_statistics
 from dkl.data import Batch
-from dkl.errors import UserError
 from dkl.losses import KL
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.adversarial.base import AdversarialTraining, report
 from dkl.tasks.base import Output
+from dkl.tasks.checks import check_non_negative
 
 
 class LBGAT(AdversarialTraining):
-    """LBGAT of ``model`` beside the natural network ``guide``; ``beta``, officially 0 or 6, weights the KL.
+    """LBGAT of ``model`` with the natural network ``guide``; ``beta`` (officially 0 or 6) weights the KL.
 
-    ``guide`` takes the device and dtype of ``model``, stays in train mode and is trained by the same optimiser; its
-    parameters' names start with ``guide.``, its weights and buffers belong to the task's state. Natural images are
-    forwarded through ``model`` at ``beta=0`` too, for BatchNorm sees them in the official code. All views of an
-    image count alike. ``awp`` perturbs ``model`` alone.
+    ``guide`` takes the device and dtype of ``model``, stays in train mode and is trained by the same optimizer. Its
+    parameters' names start with ``guide.``; its weights and buffers belong to the task's state. Natural images are
+    forwarded through ``model`` at ``beta=0`` too, because BatchNorm sees them in the official code. All views of an
+    image have the same weight. ``awp`` perturbs only ``model``.
 
-    On several processes the guide's BatchNorm keeps each process's own running statistics, unsynchronised, and the
-    first's are saved. Training never reads them.
+    On several processes the guide's running statistics of BatchNorm are not synchronized, and the first process's are
+    saved. Training never reads them.
     """
 
     def __init__(
@@ -45,15 +44,14 @@ class LBGAT(AdversarialTraining):
         awp: AWP | None = None,
         seed: int = 0,
     ) -> None:
-        if not 0 <= beta < math.inf:
-            raise UserError(f"task.beta={beta} must be a number of at least 0")
+        check_non_negative("task", beta=beta)
         super().__init__(model, attack, awp=awp, seed=seed)
         parameter = next(model.parameters())
         self.guide = guide.to(parameter.device, parameter.dtype).train()
         self.kl = KL(weight=beta)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What the optimiser trains: both networks."""
+        """The parameters of both networks."""
         return chain(self.model.named_parameters(), self.guide.named_parameters(prefix="guide"))
 
     def _output(self, batch: Batch, adversarial_images: Tensor) -> Output:
@@ -64,15 +62,15 @@ class LBGAT(AdversarialTraining):
         return report(loss, batch, adversarial_images, natural=natural, adversarial=adversarial, guide=guide)
 
     def _ascent(self, batch: Batch, adversarial_images: Tensor) -> Tensor:
-        """The loss that AWP raises, with the guide's BatchNorm left alone."""
+        """The loss that AWP raises, with the guide's BatchNorm buffers unchanged."""
         with batch_statistics(self.guide):
             return super()._ascent(batch, adversarial_images)
 
     def state_dict(self) -> dict[str, Any]:
-        """The guide, and the state of the attack's noise."""
+        """The task's state with the guide."""
         return super().state_dict() | {"guide": self.guide.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back the guide, and the state of the attack's noise."""
+        """Restore what ``state_dict`` returned."""
         super().load_state_dict(state)
         self.guide.load_state_dict(state["guide"])

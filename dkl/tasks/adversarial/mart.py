@@ -1,12 +1,12 @@
-"""MART (Wang et al. 2020): a boosted cross-entropy, and KL that counts by how unsure the natural prediction is.
+"""MART (Wang et al. 2020): a boosted cross-entropy, and a KL weighted by the uncertainty of the natural prediction.
 
 With p = softmax(natural logits), q = softmax(adversarial logits) and k the most probable class of q other than y:
 
     loss = mean_i [ −log q_y − log(1.0001 − q_k + 1e-12) ]
          + beta · mean_i [ KL(p ‖ q + 1e-12) · (1.0000001 − p_y) ]
 
-Constants are the official code's. 1 − q_k and 1 − p_y are sums of the other probabilities, without cancellation. The
-gradient passes through both logits and through the weight 1 − p_y.
+The constants are those of the official code. 1 − q_k and 1 − p_y are computed as sums of the other probabilities, which
+avoids cancellation. The gradient passes through both logits and through the weight 1 − p_y.
 """
 
 import math
@@ -17,27 +17,27 @@ from torch import Tensor, nn
 
 from dkl.attacks import TrainingAttack
 from dkl.data import Batch
-from dkl.errors import UserError
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.adversarial.base import AdversarialTraining, report
 from dkl.tasks.base import Output
+from dkl.tasks.checks import check_non_negative
 
 TINY = 1e-12
 
 
 def _rest(probabilities: Tensor, index: Tensor) -> Tensor:
-    """1 − p at ``index[B]`` of ``probabilities[B, C]``, as the sum of all others."""
+    """1 − p at ``index[B]`` of ``probabilities[B, C]``, computed as the sum of all other classes."""
     return probabilities.scatter(-1, index.unsqueeze(-1), 0.0).sum(-1)
 
 
 def boosted_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean of −log q_y − log(1.0001 − q_k + 1e-12) over ``logits[B, C]``, q_k the largest but ``labels[B]``'s."""
+    """Mean of −log q_y − log(1.0001 − q_k + 1e-12) over ``logits[B, C]``; k is the most probable wrong class."""
     rival = logits.detach().scatter(-1, labels.unsqueeze(-1), -math.inf).argmax(-1)
     return F.cross_entropy(logits, labels) - (_rest(logits.softmax(-1), rival) + 1e-4 + TINY).log().mean()
 
 
 def mart_loss(natural: Tensor, adversarial: Tensor, labels: Tensor, *, beta: float = 6.0) -> Tensor:
-    """The loss of MART of both logits ``[B, C]``, a scalar in at least float32; see the module for the equation."""
+    """MART's loss of both logits ``[B, C]`` (equation: see the module), a scalar in at least float32."""
     dtype = torch.promote_types(torch.promote_types(natural.dtype, adversarial.dtype), torch.float32)
     natural, adversarial = natural.to(dtype), adversarial.to(dtype)
     p, log_p, log_q = natural.softmax(-1), natural.log_softmax(-1), (adversarial.softmax(-1) + TINY).log()
@@ -49,8 +49,8 @@ def mart_loss(natural: Tensor, adversarial: Tensor, labels: Tensor, *, beta: flo
 class MART(AdversarialTraining):
     """MART of ``model`` on images that ``attack`` makes; ``beta`` weights the KL (lambda in the paper).
 
-    Natural images are forwarded before the adversarial ones. All views of an image count alike. ``seed`` fixes the
-    attack's noise, whose state is the task's.
+    Natural images are forwarded before the adversarial ones. All views of an image have the same weight. ``seed`` fixes
+    the attack's noise.
     """
 
     def __init__(
@@ -62,8 +62,7 @@ class MART(AdversarialTraining):
         awp: AWP | None = None,
         seed: int = 0,
     ) -> None:
-        if not 0 <= beta < math.inf:
-            raise UserError(f"task.beta={beta} must be a number of at least 0")
+        check_non_negative("task", beta=beta)
         super().__init__(model, attack, awp=awp, seed=seed)
         self.beta = beta
 

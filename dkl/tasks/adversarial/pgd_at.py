@@ -1,26 +1,26 @@
-"""Adversarial training as Madry et al. (2018) do it: cross-entropy on adversarial images, and nothing else.
+"""PGD adversarial training (Madry et al. 2018): cross-entropy on adversarial images only.
 
     loss = CE(adversarial logits, y)
 
-One forward in train mode, so that BatchNorm sees adversarial images only. The attack raises the cross-entropy with
-``attack.objective=null``, from a uniform start with ``attack.sigma=null``, as ``task=pgd_at`` sets both. With
-``awp`` it is AT-AWP (Wu et al. 2020).
+There is one forward in train mode, so BatchNorm sees adversarial images only. ``task=pgd_at`` sets
+``attack.objective=null`` (the attack raises the cross-entropy) and ``attack.sigma=null`` (it starts uniformly in the
+ball). With ``awp`` this is AT-AWP (Wu et al. 2020).
 """
 
 from torch import Tensor, nn
 
 from dkl.attacks import TrainingAttack
 from dkl.data import Batch
-from dkl.errors import UserError
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.adversarial.base import AdversarialTraining, report, smoothed_cross_entropy
 from dkl.tasks.base import Output
+from dkl.tasks.checks import check_fraction
 
 
 class PGDTraining(AdversarialTraining):
     """Cross-entropy of ``model``, smoothed by ``label_smoothing`` in [0, 1), on images that ``attack`` makes.
 
-    All views of an image count alike. ``seed`` fixes the attack's noise, whose state is the task's.
+    All views of an image have the same weight. ``seed`` fixes the attack's noise.
     """
 
     def __init__(
@@ -32,8 +32,7 @@ class PGDTraining(AdversarialTraining):
         label_smoothing: float = 0.0,
         seed: int = 0,
     ) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise UserError(f"task.label_smoothing={label_smoothing} must lie in [0, 1)")
+        check_fraction("task", label_smoothing=label_smoothing)
         super().__init__(model, attack, awp=awp, seed=seed)
         self.label_smoothing = label_smoothing
 

@@ -1,16 +1,15 @@
-"""Knowledge distillation: a trained teacher's predictions beside the labels.
+"""Knowledge distillation: a trained teacher's predictions besides the labels.
 
-    loss = ce_weight · CE(student logits, y) + min(e/w, 1) · loss(teacher logits, student logits, third)
+    loss = ce_weight · CE(student logits, y) + min(e/w, 1) · loss(teacher logits, student logits)
 
-e is the epoch, counted from 1, w ``warmup_epochs``. ``loss`` is any pair loss, teacher first: IKL and GKL as the
-official distillers have them, KD (0.1 · CE beside KD at weight 0.9), DKD, DIST. Third are rows of a class prior, the
-labels, or nothing, as the loss weights. The prior is that of the teacher's predictions, softened by T2, over the epoch
-before (trainer.py of the official code, v1 and v2).
+e is the epoch, counted from 1, and w ``warmup_epochs``. ``loss`` is any pair loss, teacher first: IKL and GKL as in the
+official distillers, KD (weight 0.9, with 0.1 · CE), DKD, DIST. It gets rows of the class prior or the labels if it asks
+for them. The prior holds the teacher's predictions, softened by T2, of the epoch before (trainer.py of the official
+code, v1 and v2).
 
-The strong recipe of Table 15 mixes images, which teacher and student see alike, and CE is then the binary one.
+The strong recipe of Table 15 mixes images. Teacher and student see the same mixed images, and CE is the binary one.
 """
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,35 +21,39 @@ from dkl.console import say
 from dkl.data import Batch
 from dkl.distributed import sum_over_ranks
 from dkl.errors import UserError
-from dkl.losses import ClassPrior, PairLoss
+from dkl.losses import ClassPrior, PairLoss, check_pair_loss, wanted_arguments
 from dkl.models import fingerprint
 from dkl.tasks.accuracy import correct
 from dkl.tasks.base import Output, Progress, Task, count_correct
+from dkl.tasks.checks import check_non_negative, check_positive
 from dkl.tasks.mixing import ImageMixing, label_loss, likeliest
 
-TELLING = 10  # test images a class, below which a teacher's accuracy cannot be told from chance
+TELLING = 10  # With fewer test images per class, a teacher's accuracy cannot be distinguished from chance.
 
 
 def _channels_last(model: nn.Module) -> bool:
-    """Whether ``model`` keeps its convolutions so; those of 1×1 do not show it."""
+    """Is ``model`` in the channels-last memory format? (1×1 convolutions are contiguous in both formats.)"""
     return any(parameter.ndim == 4 and not parameter.is_contiguous() for parameter in model.parameters())
 
 
 class Distillation(Task):
-    """Distillation of ``teacher`` into ``model`` with ``loss``.
+    """Distills ``teacher`` into ``model`` with ``loss``.
 
-    ``ce_weight`` weights the labels' cross-entropy, ``warmup_epochs`` w ramps ``loss`` (0: none). ``prior_temperature``
-    is the official T2 where the loss weights by class, ``prior_momentum`` blends the prior of the last epoch with the
-    one before. All views of an image count alike. With ``bce`` the labels' cross-entropy is the binary one.
+    ``ce_weight`` weights the labels' cross-entropy; ``warmup_epochs`` w ramps ``loss`` up (0: no ramp).
+    ``prior_temperature`` (the official T2) softens the predictions that enter the class prior, if the loss is weighted
+    by class; ``prior_momentum`` blends the new prior with the old one. All views of an image have the same weight. With
+    ``bce`` the labels' cross-entropy is the binary one.
 
-    ``mixup`` and ``cutmix`` are the α by which images are mixed, for losses without a prior; DKD then takes the
-    likeliest label, as VanillaKD does. ``seed`` fixes what is drawn. ``cache_teacher`` asks the teacher once an image
-    before training, in the weights' precision, and keeps the logits, C floats each on the student's device: for sets
-    that every epoch shows alike.
+    ``mixup`` and ``cutmix`` are the α of the two ways to mix images, for losses without a prior; DKD then takes the
+    label with the largest share, as VanillaKD does. ``seed`` fixes the random choices. ``cache_teacher`` computes the
+    teacher's logits once per image before training, in the weights' precision, and keeps them on the student's device
+    (C floats per image); it needs data that is the same in every epoch.
 
-    The teacher takes device, dtype and memory format of ``model``. It stays frozen and in eval mode, is neither trained
-    nor averaged, and its weights are not saved, but the task's state holds their fingerprint.
+    The teacher takes the device, dtype and memory format of ``model``. It stays frozen and in eval mode, is neither
+    trained nor averaged, and its weights are not saved, but the task's state holds their fingerprint.
     """
+
+    prior: ClassPrior
 
     def __init__(
         self,
@@ -71,15 +74,14 @@ class Distillation(Task):
     ) -> None:
         if not loss:
             raise UserError("distillation needs a loss between teacher and student: choose loss=ikl_kd, or another")
-        if not 0 <= ce_weight < math.inf or warmup_epochs < 0:
-            raise UserError(f"task.ce_weight={ce_weight}, task.warmup_epochs={warmup_epochs}: neither may be below 0")
-        if not 0 < prior_temperature < math.inf:
-            raise UserError(f"task.prior_temperature must be above 0, not {prior_temperature}")
+        check_non_negative("task", ce_weight=ce_weight, warmup_epochs=warmup_epochs)
+        check_positive("task", prior_temperature=prior_temperature)
+        loss = check_pair_loss(loss)
         self.mixing = ImageMixing(mixup=mixup, cutmix=cutmix, num_classes=num_classes, seed=seed)
         if self.mixing and loss.weighting == "class":
             raise UserError(
-                f"task.mixup={mixup} and task.cutmix={cutmix} mix classes, but {type(loss).__name__} weights by each "
-                "image's own: choose loss.weighting=sample, or another loss, or set both to 0"
+                f"task.mixup={mixup} and task.cutmix={cutmix} mix classes, but {type(loss).__name__} is weighted by "
+                "the class of each image: choose loss.weighting=sample, or another loss, or set both to 0"
             )
         parameter = next(model.parameters())
         self.bce, self.cache_teacher, self.cached = bce, cache_teacher, torch.empty(0)
@@ -91,13 +93,15 @@ class Distillation(Task):
             self.teacher.to(memory_format=torch.channels_last)
         self.prior = ClassPrior(num_classes, prior_momentum, parameter.dtype).to(parameter.device)
 
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What the optimiser trains: the student."""
-        return self.model.named_parameters()
+    def warmup(self, progress: Progress) -> float:
+        """The factor in [0, 1] of ``loss`` in this epoch."""
+        return min(progress.epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
 
     def before_training(self, testing: Iterable[Batch], training: Iterable[Batch] = ()) -> None:
-        """Say how good the teacher is on ``testing``, and keep what it says of ``training`` where that is asked for.
-        Raises UserError where it is no better than chance."""
+        """Print the teacher's accuracy on ``testing``, and cache its logits of ``training`` if ``cache_teacher``.
+
+        Raises UserError if the teacher is no better than chance.
+        """
         right = correct(self.teacher, testing)
         counts = torch.stack([right.sum(), torch.tensor(len(right))])
         sum_over_ranks([counts])
@@ -105,15 +109,16 @@ class Distillation(Task):
         say(f"teacher {type(self.teacher).__name__} {self.fingerprint[:8]}: {accuracy:.2%} on {count} test images")
         if count >= TELLING * self.num_classes and accuracy < 2 / self.num_classes:
             raise UserError(
-                f"the teacher is right on {accuracy:.2%} of {count} test images, and chance on "
-                f"{1 / self.num_classes:.2%}: give weights trained on these classes, in this order, and normalised so"
+                f"the teacher's accuracy is {accuracy:.2%} on {count} test images, and chance is "
+                f"{1 / self.num_classes:.2%}: give weights trained on these classes, in this order, with this "
+                "normalization"
             )
         if self.cache_teacher:
             self.cached = self._ask(training)
 
     @torch.no_grad()
     def _ask(self, training: Iterable[Batch]) -> Tensor:
-        """The teacher's logits [N, C] of all N images, by their indices; each process asks it about its share."""
+        """The teacher's logits ``[N, C]`` of all N images, by index; each process computes those of its share."""
         shares = [(batch.indices, self.teacher(batch.images)) for batch in training]
         indices, logits = (torch.cat(values) for values in zip(*shares, strict=True))
         count = torch.tensor(len(indices))
@@ -123,25 +128,15 @@ class Distillation(Task):
         sum_over_ranks([table])
         return table
 
-    def _third(self, labels: Tensor) -> Tensor | None:
-        """What the loss takes beside the logits."""
-        if self.loss.weighting == "label":
-            return labels
-        return self.prior[labels] if self.loss.weighting == "class" else None
-
-    def _accumulate(self, teacher: Tensor, labels: Tensor) -> None:
-        """Add the teacher's softened predictions to the class prior, where the loss uses it."""
-        if self.loss.weighting == "class":
-            softened = teacher.to(self.prior.table.dtype) / self.prior_temperature
-            self.prior.accumulate(softened.softmax(-1), labels)
-
     @torch.no_grad()
     def _teach(self, images: Tensor, batch: Batch) -> Tensor:
-        """The teacher's logits of ``images``, those of ``batch`` as the student sees them."""
+        """The teacher's logits of ``images``, which are those of ``batch`` after mixing."""
         if not self.cache_teacher:
             return self.teacher(images)
         if batch.indices is None or batch.views > 1:
-            raise UserError("task.cache_teacher=true needs one view of images of one set: set task.cache_teacher=false")
+            raise UserError(
+                "task.cache_teacher=true needs one view per image, of one dataset: set task.cache_teacher=false"
+            )
         return self.cached[batch.indices]
 
     @contextmanager
@@ -149,26 +144,21 @@ class Distillation(Task):
         """The loss of one batch."""
         images, labels = self.mixing(batch, progress)
         student, teacher = self.model(images), self._teach(images, batch)
-        warm = min(progress.epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
-        divergence = self.loss(teacher, student, self._third(likeliest(labels)))
-        self._accumulate(teacher, batch.labels)
-        loss = self.ce_weight * label_loss(student, labels, binary=self.bce) + warm * divergence
+        divergence = self.loss(teacher, student, **wanted_arguments(self.loss, likeliest(labels), self.prior))
+        if self.loss.weighting == "class":
+            self.prior.observe(teacher, batch.labels, self.prior_temperature)
+        loss = self.ce_weight * label_loss(student, labels, binary=self.bce) + self.warmup(progress) * divergence
         yield Output(loss, {"natural_correct": count_correct(student, likeliest(labels))})
 
-    def end_epoch(self) -> None:
-        """Put this epoch's class means, over all processes, into use."""
-        sum_over_ranks([self.prior.sums])
-        self.prior.end_epoch()
-
     def state_dict(self) -> dict[str, Any]:
-        """The class prior, and which teacher it is."""
-        return {"teacher": self.fingerprint, "prior": self.prior.state_dict()}
+        """The class prior and the teacher's fingerprint."""
+        return super().state_dict() | {"teacher": self.fingerprint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back the class prior. Raises UserError where the run began with another teacher."""
+        """Restore what ``state_dict`` returned. Raises UserError if the run began with another teacher."""
         if state["teacher"] != self.fingerprint:
             raise UserError(
-                f"this run began with the teacher {state['teacher'][:8]}, and task.teacher now names "
+                f"this run began with the teacher {state['teacher'][:8]}, but task.teacher is now "
                 f"{self.fingerprint[:8]}: give the same weights, or move the run's folder away to start over"
             )
-        self.prior.load_state_dict(state["prior"])
+        super().load_state_dict(state)

@@ -1,0 +1,105 @@
+"""The contract between losses and tasks, and what the losses of this package share.
+
+A loss is any callable with an attribute ``weighting``. It is called with two logits ``[B, C]`` and returns the mean
+over the batch, a scalar. ``weighting`` names the keyword argument that it wants besides:
+
+    "none", "sample"   none: loss(natural_logits, adversarial_logits)
+    "class"            weights=prior[labels], float ``[B, C]``: rows of the class prior (see ``ClassPrior``)
+    "label"            labels=labels, int64 ``[B]``
+
+In distillation the teacher's logits come first, the student's second. A complete loss of your own is
+
+    class LogitMSE:
+        weighting = "none"
+
+        def __call__(self, natural_logits, adversarial_logits):
+            return (natural_logits - adversarial_logits).square().mean()
+
+in any importable file, chosen by ``loss._target_``. A loss that divides by a sum over the batch may also have
+``normalizer`` (see ``BatchNormalized``), so that several devices divide by the sum over all of them.
+"""
+
+import dataclasses
+import inspect
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, cast, get_args, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from dkl.losses.prior import ClassPrior
+
+Weighting = Literal["class", "sample", "label", "none"]
+
+
+class PairLoss(Protocol):
+    """A loss on two logits ``[B, C]``; see the module's docstring."""
+
+    @property
+    def weighting(self) -> Weighting: ...
+
+    def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, /, *args: Any, **kwargs: Any) -> Tensor: ...
+
+
+@runtime_checkable
+class BatchNormalized(Protocol):
+    """A loss that divides by a sum over the batch, and takes that sum as the keyword ``normalizer`` too."""
+
+    def normalizer(self, natural_logits: Tensor, *, weights: Tensor | None = None) -> Tensor:
+        """The sum over these samples, a scalar without gradient."""
+        ...
+
+
+def wanted_arguments(loss: PairLoss, labels: Tensor, prior: ClassPrior | None = None) -> dict[str, Tensor]:
+    """The keyword arguments that ``loss`` wants for samples of ``labels[B]``; ``prior`` gives class-wise weights."""
+    if loss.weighting == "label":
+        return {"labels": labels}
+    if loss.weighting == "class" and prior is not None:
+        return {"weights": prior[labels]}
+    return {}
+
+
+def check_pair_loss(loss: object) -> PairLoss:
+    """Return ``loss`` if it keeps the contract. Raises TypeError that names what is missing."""
+    name = getattr(loss, "__name__", type(loss).__name__)
+    if not callable(loss):
+        raise TypeError(f"{name} is not callable: give it __call__(natural_logits, adversarial_logits)")
+    weighting, known = getattr(loss, "weighting", None), get_args(Weighting)
+    if weighting not in known:
+        what = "has no attribute weighting" if weighting is None else f"has weighting={weighting!r}"
+        raise TypeError(f"{name} {what}, which must be one of {', '.join(known)}: set weighting = 'none' on the class")
+    nothing = torch.empty(0)
+    wanted = {key: nothing for key, of in (("weights", "class"), ("labels", "label")) if weighting == of}
+    try:
+        inspect.signature(loss).bind(nothing, nothing, **wanted)
+    except TypeError as error:
+        call = ", ".join(["natural_logits", "adversarial_logits", *(f"{key}=..." for key in wanted)])
+        raise TypeError(f"{name} has weighting={weighting!r} and must take ({call}): {error}") from None
+    return cast(PairLoss, loss)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseLoss:
+    """Settings of a loss, checked when it is made.
+
+    Raises ValueError unless every number is finite and at least 0, every temperature above 0, and ``weighting`` one of
+    the class's ``weightings``.
+    """
+
+    weightings: ClassVar[tuple[Weighting, ...]] = ("class", "sample")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            problem = self._problem(field.name, value)
+            if problem:
+                raise ValueError(f"{type(self).__name__}: {field.name}={value!r}, must be {problem}")
+
+    def _problem(self, name: str, value: object) -> str | None:
+        """What the setting ``name`` must be, if ``value`` is not that."""
+        if name == "weighting":
+            return None if value in self.weightings else " or ".join(self.weightings)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            return "a finite number of at least 0"
+        return "above 0" if name.endswith("temperature") and value == 0 else None
