@@ -164,9 +164,7 @@ def logit_batches(batches: int = 3) -> list[tuple[Tensor, Tensor, Tensor]]:
 
 
 @DROP_INS
-def test_drop_in_over_epochs(
-    kind: type[IKLLoss | GKLLoss], oracle: partial[Tensor], extra: dict[str, float]
-) -> None:
+def test_drop_in_over_epochs(kind: type[IKLLoss | GKLLoss], oracle: partial[Tensor], extra: dict[str, float]) -> None:
     loss = kind(CLASSES, wmse_weight=12.0, ce_weight=4.0, prior_temperature=4.0, prior_momentum=0.8, **extra)
     table = UNIFORM
     for _ in range(3):

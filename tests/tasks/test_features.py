@@ -278,7 +278,12 @@ def test_without_torchdistill_the_mend_is_named_before_any_work(
         ("reviewkd", "cifar_shufflev1", ["task.loss.student_before=true"], "before activation of .* are not known"),
         ("fitnet", "cifar_resnet8", ["task.loss.stage=4"], r"task\.loss\.stage=4 must be one of the 3 stages"),
         ("fitnet", "cifar_resnet8", ["task.loss.weight=-1"], r"task\.loss\.weight=-1 must be a finite number"),
-        ("rkd", "cifar_resnet8", ["task.loss.angle_weight=inf"], r"task\.loss\.angle_weight=inf must be a finite number"),
+        (
+            "rkd",
+            "cifar_resnet8",
+            ["task.loss.angle_weight=inf"],
+            r"task\.loss\.angle_weight=inf must be a finite",
+        ),
         ("at", "cifar_resnet8", CACHED, r"too large to cache: set task\.cache_teacher=false"),
     ],
 )
