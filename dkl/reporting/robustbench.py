@@ -11,7 +11,7 @@ from dkl.errors import UserError
 from dkl.files import digest, write_text
 from dkl.records import Record
 from dkl.reporting.grouping import created_at, group, seed_key, weights_kind
-from dkl.reporting.names import display_architecture, slug
+from dkl.reporting.names import slug
 from dkl.reporting.statistics.seeds import percent
 
 
@@ -147,7 +147,7 @@ def model_info(record: Record) -> dict[str, Any]:
         "number_forward_passes": 1,
         "dataset": record.dataset,
         "venue": origin.venue,
-        "architecture": display_architecture(record.architecture),
+        "architecture": record.architecture,
         "eps": record.eps_text,
         "clean_acc": percent(record.clean),
         "reported": percent(record.robust),
@@ -163,7 +163,7 @@ def model_name(record: Record) -> str:
     Weights trained elsewhere have the start of the checkpoint's hash in place of the seed.
     """
     which = record.checkpoint_sha256[:8] if record.seed is None else f"s{record.seed}"
-    architecture = display_architecture(record.architecture).replace("WideResNet", "WRN")
+    architecture = record.architecture.replace("WideResNet", "WRN")
     parts = [source(record).key, architecture, record.method, which]
     if record.seed is not None and weights_kind(record) != "last":
         parts.append(weights_kind(record))

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from dkl.config import compose_config, hashed
 from dkl.manifests import Request, plan
 from dkl.records import Flags, Record
+from dkl.reporting.names import model_title
 from tests import factories
 
 
 def make_record(**overrides: Any) -> Record:
     """A valid IKL-AT record of CIFAR-100; ``overrides`` replace fields."""
-    defaults = {"method": "IKL-AT", "dataset": "cifar100", "architecture": "wrn34_10", "budget": "own"}
+    defaults = {"method": "IKL-AT", "dataset": "cifar100", "architecture": "WideResNet-34-10", "budget": "own"}
     return factories.make_record(**{**defaults, **overrides})
 
 
@@ -38,7 +39,7 @@ def make_run(manifest: str, row: str, *, budget: str = "mini", seed: int = 0, **
     defaults = {
         "id": "-".join([manifest, row, budget, str(seed), *map(str, overrides.values())]),
         "weights": "best epoch 1" if content["selection"]["every"] else f"{kept} epoch 2",
-        "architecture": content["model"]["name"],
+        "architecture": model_title(content["model"]["name"]),
         "dataset": content["data"]["name"],
     }
     fields = {**defaults, "budget": budget, "seed": seed, "training": content, "n": 10_000}

@@ -10,7 +10,6 @@ import pytest
 from dkl.errors import UserError
 from dkl.records import Record
 from dkl.reporting import model_info, write_model_info
-from dkl.reporting.names import display_architecture
 from dkl.reporting.robustbench import model_name
 from tests.reporting import factories
 
@@ -225,21 +224,6 @@ def test_namesakes_are_all_kept_and_never_renamed(tmp_path: Path) -> None:
 def test_every_seed_is_a_model(tmp_path: Path) -> None:
     written, _ = write_model_info(factories.make_seeds([0.1, 0.2, 0.3], budget="paper"), tmp_path)
     assert [path.stem.rpartition("_")[2] for path in written] == ["s0", "s1", "s2"]
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("wrn34_10", "WideResNet-34-10"),
-        ("wrn28_10", "WideResNet-28-10"),
-        ("preact_resnet18", "PreActResNet-18"),
-        ("small_cnn", "SmallCNN"),
-        ("wide_resnet50_2", "wide_resnet50_2"),
-        ("my_wrn34_10", "my_wrn34_10"),
-    ],
-)
-def test_architectures_as_papers_write_them(name: str, shown: str) -> None:
-    assert display_architecture(name) == shown
 
 
 def test_synthetic_images_are_a_footnote_and_not_additional_data() -> None:

@@ -11,7 +11,7 @@ from dkl.records import BUDGETS, SHOTS, Record
 from dkl.reporting.boards.cells import NONE
 from dkl.reporting.boards.notes import left_out
 from dkl.reporting.grouping import board_key, created_at, group, newest_per_seed, row_key, weights_kind
-from dkl.reporting.names import attacks_label, display_architecture, teacher
+from dkl.reporting.names import attacks_label, teacher_title
 from dkl.reporting.statistics.seeds import Interval, SeedMean, accuracy_interval
 
 
@@ -89,8 +89,8 @@ def _row(records: Sequence[Record]) -> ConfigurationRow:
     complete = {key: [value for value in found if value is not None] for key, found in values.items()}
     return ConfigurationRow(
         method=newest.method,
-        architecture=display_architecture(newest.architecture),
-        teacher=teacher(newest),
+        architecture=newest.architecture,
+        teacher=teacher_title(newest),
         additional_data=any(record.additional_data for record in records),
         synthetic=any(record.synthetic for record in records),
         weights=NONE if newest.seed is None else weights_kind(newest),

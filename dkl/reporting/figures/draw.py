@@ -27,7 +27,7 @@ from dkl.reporting.figures.pictures import Pictures, read_all
 from dkl.reporting.figures.style import save
 from dkl.reporting.figures.tradeoff import tradeoff
 from dkl.reporting.grouping import created_at, group
-from dkl.reporting.names import attacks_label, display_architecture, slug
+from dkl.reporting.names import attacks_label, slug
 
 Drawing = tuple[str, Callable[[], Figure]]
 """A file name without extension, and the function that draws the figure."""
@@ -154,9 +154,7 @@ def _curves(records: Sequence[Record], folder: Path, problems: list[str]) -> Ite
                 problems.append(str(error))
         if runs := [run for run in runs if run]:
             one, seeds = own[0], f"{len(runs)} seeds" if len(runs) > 1 else f"seed {own[0].seed}"
-            title = _title(
-                one.method, one.dataset, display_architecture(one.architecture), seeds, budget_title(one.budget)
-            )
+            title = _title(one.method, one.dataset, one.architecture, seeds, budget_title(one.budget))
             name = slug(f"curves-{one.budget}-{one.dataset}-{one.architecture}-{one.method}-{one.row}")
             yield name, partial(training_curves, runs, title=title)
 

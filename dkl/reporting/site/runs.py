@@ -13,7 +13,7 @@ from dkl.reporting.boards.notes import BUDGET_NOTES
 from dkl.reporting.figures.curves import ACCURACIES
 from dkl.reporting.formats.text_table import TextTable
 from dkl.reporting.grouping import weights_kind
-from dkl.reporting.names import attacks_label, display_architecture, teacher
+from dkl.reporting.names import attacks_label, teacher_title
 from dkl.reporting.statistics.seeds import percent, wilson
 
 _SHOWN = ("clean", "robust", "per_attack", "top5", "shots", "best", "best_epoch", "training", "warnings")
@@ -28,7 +28,7 @@ def runs_table(records: Sequence[Record]) -> TextTable:
     columns: dict[str, Callable[[Record], str]] = {
         "Method": lambda r: method_cell(r.method, additional_data=r.additional_data, synthetic=bool(r.synthetic)),
         "Dataset": lambda r: r.dataset,
-        "Architecture": lambda r: display_architecture(r.architecture),
+        "Architecture": lambda r: r.architecture,
         "Budget": lambda r: r.budget,
         "Seed": lambda r: NONE if r.seed is None else str(r.seed),
         "Clean (%)": lambda r: _percent(r, r.clean),
@@ -82,8 +82,8 @@ def _record(record: Record) -> dict[str, Any]:
     seed = "trained elsewhere" if record.seed is None else f"seed {record.seed}"
     facts = {
         "Dataset": record.dataset,
-        "Architecture": display_architecture(record.architecture),
-        "Teacher": teacher(record),
+        "Architecture": record.architecture,
+        "Teacher": teacher_title(record),
         "Seed": "unknown, trained elsewhere" if record.seed is None else str(record.seed),
         "Weights": record.weights,
         "Attacks": None if record.accuracy_only else attacks_label(record),

@@ -14,7 +14,7 @@ from dkl.reporting.formats.csv import to_csv
 from dkl.reporting.formats.html import to_html
 from dkl.reporting.formats.latex import to_latex
 from dkl.reporting.formats.markdown import to_markdown
-from dkl.reporting.names import display_architecture
+from dkl.reporting.names import model_title
 from tests.factories import make_flags
 from tests.reporting import factories
 
@@ -25,7 +25,7 @@ def make_record(**overrides: Any) -> Record:
     """A record of a distilled ResNet-20 on CIFAR-100."""
     defaults: dict[str, Any] = {
         "method": "IKL-KD",
-        "architecture": "cifar_resnet20",
+        "architecture": "ResNet-20",
         "attacks": [],
         "clean": 0.7,
         "top5": 0.92,
@@ -165,23 +165,10 @@ def test_tables_hold_both_kinds_and_robustbench_one(tmp_path: Path) -> None:
     assert "cifar100, accuracy (budget own)" in report.markdown
 
 
-@pytest.mark.parametrize(
-    ("name", "display"),
-    [
-        ("cifar_resnet20", "ResNet-20"),
-        ("cifar_resnet32x4", "ResNet-32x4"),
-        ("cifar_wrn_40_2", "WRN-40-2"),
-        ("cifar_vgg13", "VGG-13"),
-        ("cifar_mobilenetv2", "MobileNetV2"),
-        ("cifar_shufflev1", "ShuffleNetV1"),
-        ("cifar_shufflev2", "ShuffleNetV2"),
-        ("mobilenetv1", "MobileNetV1"),
-        ("cifar_resnet50", "ResNet-50"),
-        ("resnet34", "ResNet-34"),
-        ("resnext101_32x4d", "ResNeXt-101 32x4d"),
-        ("beit_large_patch16_224", "BEiT-L/16"),
-        ("cifar_something", "cifar_something"),
-    ],
-)
-def test_architectures_go_by_their_papers_names(name: str, display: str) -> None:
-    assert display_architecture(name) == display
+def test_titles_come_from_the_model_choices() -> None:
+    titles = {name: model_title(name) for name in ("cifar_resnet32x4", "wrn28_10_swish", "resnet34.a1_in1k")}
+    assert titles == {
+        "cifar_resnet32x4": "ResNet-32x4",
+        "wrn28_10_swish": "WideResNet-28-10 (SiLU)",
+        "resnet34.a1_in1k": "resnet34.a1_in1k",
+    }

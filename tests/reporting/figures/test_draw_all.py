@@ -77,7 +77,7 @@ def test_seeds_of_a_row_share_a_figure_of_curves(tmp_path: Path) -> None:
             tmp_path / "records" / f"{record.id}.csv", [{"epoch": e, "loss": 1.0, "test_accuracy": 0.5} for e in (1, 2)]
         )
     (name,) = _names(draw_all(records, tmp_path, []))
-    assert name == f"curves-mini-cifar100-wrn34_10-IKL-AT-{records[0].row}"
+    assert name == f"curves-mini-cifar100-WideResNet-34-10-IKL-AT-{records[0].row}"
 
 
 def test_weights_from_elsewhere_have_pictures_without_a_seed(tmp_path: Path) -> None:

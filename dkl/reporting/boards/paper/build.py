@@ -21,7 +21,6 @@ from dkl.reporting.boards.paper import notes
 from dkl.reporting.boards.paper.board import PaperBoard, PaperRow
 from dkl.reporting.boards.paper.columns import paper_columns
 from dkl.reporting.grouping import group
-from dkl.reporting.names import display_architecture
 from dkl.reporting.statistics.compare import Comparison, LoadFlags, compare
 from dkl.reporting.statistics.measurements import measure
 
@@ -145,7 +144,7 @@ def _networks(budget: str, shown: Sequence[Record]) -> str:
     """Name the networks of our runs, if they are not the paper's."""
     if budget == "paper" or not shown:
         return ""
-    return f" Our networks: {distinct(display_architecture(record.architecture) for record in shown)}."
+    return f" Our networks: {distinct(record.architecture for record in shown)}."
 
 
 def _unused(own: Sequence[Record], shown: Sequence[Record]) -> list[str]:
