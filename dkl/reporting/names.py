@@ -22,7 +22,7 @@ def teacher_title(record: Record) -> str | None:
 def model_title(name: str) -> str:
     """Return the title in ``configs/model/<name>.yaml``, or the name itself if there is no such file."""
     path = shipped("configs") / "model" / f"{name}.yaml"
-    return str(OmegaConf.load(path).get("title") or name) if path.is_file() else name
+    return str(OmegaConf.select(OmegaConf.load(path), "title") or name) if path.is_file() else name
 
 
 def attacks_label(record: Record) -> str:

@@ -1,4 +1,4 @@
-"""model_info against RobustBench's format, written down here from its own files."""
+"""model_info files against RobustBench's format, which is written down here from its own files."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from tests.reporting import factories
 
 
 def make_record(**overrides: Any) -> Record:
-    """Of the paper's budget, unless told otherwise."""
+    """Return a record of budget paper unless ``overrides`` say otherwise."""
     return factories.make_record(**{"budget": "paper", **overrides})
 
 
@@ -43,15 +43,15 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 SCHEMA["required"] = [key for key in SCHEMA["properties"] if key != "footnote"]
-"""RobustBench's files as a JSON schema, in the part of the language that they need."""
+"""RobustBench's files as a JSON schema."""
 
 TYPES = {"object": dict, "string": str, "boolean": bool, "integer": int}
 
 
 def violations(value: Any, schema: dict[str, Any], where: str = "it") -> list[str]:
-    """What of ``schema`` the JSON ``value`` does not keep."""
+    """List the violations of ``schema`` in the JSON ``value``."""
     if type(value) is not TYPES[schema["type"]]:
-        return [f"{where} is no {schema['type']}"]
+        return [f"{where} is not of type {schema['type']}"]
     if schema["type"] == "string":
         return [] if re.search(schema.get("pattern", ""), value) else [f"{where} is {value!r}"]
     if schema["type"] != "object":
@@ -73,7 +73,7 @@ RECORDS = [
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.method)
-def test_files_keep_robustbenchs_schema(record: Record, tmp_path: Path) -> None:
+def test_files_follow_robustbenchs_schema(record: Record, tmp_path: Path) -> None:
     (path,), _ = write_model_info([record], tmp_path)
     info = json.loads(path.read_text(encoding="utf-8"))
     assert violations(info, SCHEMA) == []
@@ -98,13 +98,13 @@ def test_files_keep_robustbenchs_schema(record: Record, tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_the_schema_refuses_what_robustbench_does_not_have(wrong: dict[str, object]) -> None:
+def test_the_schema_rejects_other_entries(wrong: dict[str, object]) -> None:
     info = model_info(make_record())
     assert len(violations(info | wrong, SCHEMA)) == 1
     assert violations({key: value for key, value in info.items() if key != "eps"}, SCHEMA) == ["it lacks eps"]
 
 
-def test_an_entry_says_of_its_method_what_robustbench_says() -> None:
+def test_the_headline_entry_equals_robustbenchs() -> None:
     info = model_info(make_record(clean=0.6576, robust=0.3191))
     assert info | {"footnote": ""} == {
         "link": "https://arxiv.org/abs/2305.13948",
@@ -144,7 +144,7 @@ def test_methods_are_cited(method: str, link: str, venue: str) -> None:
 
 
 @pytest.mark.parametrize("change", [{"budget": "mini"}, {"budget": "own"}, {"partial": True, "n": 500}], ids=str)
-def test_what_is_not_the_papers_own_size_is_under_no_papers_name(change: dict[str, Any]) -> None:
+def test_other_sizes_are_not_attributed_to_the_paper(change: dict[str, Any]) -> None:
     record = make_record(**change)
     info = model_info(record)
     assert (info["name"], info["venue"]) == (f"IKL-AT (budget {record.budget})", "Unpublished")
@@ -152,7 +152,7 @@ def test_what_is_not_the_papers_own_size_is_under_no_papers_name(change: dict[st
     assert model_name(record).startswith("Unpublished_WRN-34-10_IKL-AT_s0")
 
 
-def test_the_customary_radius_has_the_plain_name() -> None:
+def test_robustbenchs_radius_is_not_part_of_the_name() -> None:
     def name(**radius: Any) -> str:
         return model_name(make_record(**radius))
 
@@ -163,7 +163,7 @@ def test_the_customary_radius_has_the_plain_name() -> None:
     assert name(dataset="imagenet") == f"{plain}_eps8_255"
 
 
-def test_footnote_tells_how_it_was_made() -> None:
+def test_the_footnote_says_how_it_was_made() -> None:
     record = make_record(seed=3, n=512, budget="mini", evaluation_seed=9)
     expected = (
         "Trained and evaluated with the dkl code: IKL-AT, seed 3, weights last, budget mini, 512 test images, "
@@ -181,15 +181,15 @@ def test_additional_data_is_the_records(additional: bool) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"attacks": ["apgd-ce", "apgd-t"]}, {"budget": "smoke"}], ids=str)
-def test_what_is_no_autoattack_result_is_never_exported(wrong: dict[str, object], tmp_path: Path) -> None:
-    record = make_record(id="told", **wrong)
-    with pytest.raises(UserError, match="told"):
+def test_only_autoattack_results_are_exported(wrong: dict[str, object], tmp_path: Path) -> None:
+    record = make_record(id="named", **wrong)
+    with pytest.raises(UserError, match="named"):
         model_info(record)
     written, skipped = write_model_info([record], tmp_path)
     assert not written
     assert not list(tmp_path.iterdir())
     assert len(skipped) == ("budget" not in wrong)
-    assert all("told" in message for message in skipped)
+    assert all("named" in message for message in skipped)
 
 
 def test_files_are_named_as_robustbench_does(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_files_are_named_as_robustbench_does(tmp_path: Path) -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", path.name) for path in written)
 
 
-def test_namesakes_are_all_kept_and_never_renamed(tmp_path: Path) -> None:
+def test_models_of_one_name_are_all_kept_and_never_renamed(tmp_path: Path) -> None:
     first = make_record(row="a", id="a", robust=0.3)
     second = make_record(row="b", id="b", robust=0.2, created="2026-01-01T00:00:00Z")
     again = make_record(row="a", id="c", robust=0.1, created="2027-01-01T00:00:00Z")

@@ -1,4 +1,4 @@
-"""Boards of accuracy: what is folded together, what is not, which columns there are; nothing attacked is there."""
+"""Accuracy boards: which records share a row and a board, and the columns."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ TEACHER = {"task": {"teacher": {"name": "cifar_resnet56", "checkpoint": "resnet5
 
 
 def make_record(**overrides: Any) -> Record:
-    """A record of a distilled ResNet-20 on CIFAR-100."""
+    """Return a record of a distilled ResNet-20 on CIFAR-100."""
     defaults: dict[str, Any] = {
         "method": "IKL-KD",
         "architecture": "ResNet-20",
@@ -51,7 +51,7 @@ def cells(found: AccuracyBoard, column: str) -> list[str]:
     return [row[table.header.index(column)] for row in table.rows]
 
 
-def test_seeds_fold_to_means() -> None:
+def test_seeds_give_means() -> None:
     clean, best = [0.701, 0.712, 0.709], [0.703, 0.715, 0.71]
     records = [make_record(seed=i, clean=clean[i], best=best[i], best_epoch=200 + i) for i in range(3)]
     found = board(records)
@@ -74,19 +74,19 @@ def test_one_seed_shows_an_interval_around_its_accuracy() -> None:
 @pytest.mark.parametrize(
     "other", [{"n": 500}, {"row": "another"}, {"data_sha256": "e" * 64}, {"weights": "best epoch 3"}], ids=str
 )
-def test_what_differs_is_another_row(other: dict[str, Any]) -> None:
+def test_other_evaluations_are_other_rows(other: dict[str, Any]) -> None:
     found = board([make_record(seed=0, row="a"), make_record(**{"seed": 1, "row": "a", **other})])
     assert sorted(row.seeds for row in found.rows) == [(0,), (1,)]
 
 
 @pytest.mark.parametrize("other", [{"dataset": "imagenet"}, {"budget": "mini"}], ids=str)
-def test_data_sets_and_budgets_get_their_own_boards(other: dict[str, Any]) -> None:
+def test_datasets_and_budgets_get_their_own_boards(other: dict[str, Any]) -> None:
     boards = accuracy_boards([make_record(row="a"), make_record(seed=1, row="a", **other)])
     assert [len(found.rows) for found in boards] == [1, 1]
     assert len({found.name for found in boards}) == len({found.title for found in boards}) == 2
 
 
-def test_rows_stand_by_accuracy() -> None:
+def test_rows_are_ordered_by_accuracy() -> None:
     found = board([make_record(method=method, clean=clean) for method, clean in (("B", 0.5), ("A", 0.6), ("C", 0.1))])
     assert (cells(found, "Method"), cells(found, "Rank")) == (["A", "B", "C"], ["1", "2", "3"])
 
@@ -99,7 +99,7 @@ def test_attacked_records_and_others_are_never_mixed() -> None:
     assert leaderboards([own]) == accuracy_boards([attacked]) == []
 
 
-def test_columns_that_no_row_has_are_left_out() -> None:
+def test_optional_columns_need_a_row_that_has_them() -> None:
     plain = board([make_record(training={}, best=None, best_epoch=None)])
     assert not {"Teacher", "Best epoch (%)*", "Many (%)", "Medium (%)", "Few (%)"} & set(plain.table().header)
     assert not any(note.startswith(("*", "Many")) for note in plain.notes)
@@ -107,7 +107,7 @@ def test_columns_that_no_row_has_are_left_out() -> None:
     assert cells(both, "Teacher") == ["ResNet-56", "–"]
 
 
-def test_shots_are_shown_where_there_are_any() -> None:
+def test_shots_are_shown_if_there_are_any() -> None:
     few = [0.1, 0.3]
     records = [make_record(seed=i, shots={"many": 0.8, "few": value}) for i, value in enumerate(few)]
     found = board([*records, make_record(method="other", clean=0.5)])
@@ -117,7 +117,7 @@ def test_shots_are_shown_where_there_are_any() -> None:
     assert any("fewer than 20" in note for note in found.notes)
 
 
-def test_data_are_plain_numbers() -> None:
+def test_machines_read_plain_numbers() -> None:
     records = make_seeds([0.5, 0.6], shots={"many": 0.75}, top5=0.9)
     other = make_record(method="foreign", clean=0.4, seed=None, top5=None, best=None, best_epoch=None, training={})
     text = to_csv(board([*records, other]).data())
@@ -140,14 +140,14 @@ def test_smoke_is_left_out_with_a_count_and_shown_unranked_on_request() -> None:
     assert "smoke: no result" in shown.title
 
 
-def test_every_format_holds_the_figures() -> None:
+def test_every_format_holds_the_numbers() -> None:
     found = board([make_record(shots={"many": 0.81, "few": 0.12})])
     table = found.table()
     for text in (to_markdown(table), to_latex(table, found.name), to_html(table)):
-        assert all(figure in text for figure in ("70.00", "92.00", "71.00", "81.00", "12.00", "ResNet-56"))
+        assert all(number in text for number in ("70.00", "92.00", "71.00", "81.00", "12.00", "ResNet-56"))
 
 
-def test_tables_hold_both_kinds_and_robustbench_one(tmp_path: Path) -> None:
+def test_tables_have_both_kinds_and_robustbench_one(tmp_path: Path) -> None:
     folder = tmp_path / "records"
     for record in (
         make_record(id="a"),

@@ -1,4 +1,4 @@
-"""What is folded together, what is not, in which order, and what the notes own up to."""
+"""Leaderboards: which records share a row and a board, the order of rows, and the notes."""
 
 import random
 import statistics
@@ -13,18 +13,18 @@ FEWER = ["apgd-ce", "apgd-t"]
 
 
 def board(records: list[Record], include_smoke: bool = False) -> Leaderboard:
-    """The only board of ``records``."""
+    """Return the only board of ``records``."""
     (found,) = leaderboards(records, include_smoke)
     return found
 
 
 def cells(found: Leaderboard, column: str) -> list[str]:
-    """One column of the table for people."""
+    """Return one column of the table for people."""
     table = found.table()
     return [row[table.header.index(column)] for row in table.rows]
 
 
-def test_seeds_fold_to_mean_and_sample_std() -> None:
+def test_seeds_give_mean_and_sample_std() -> None:
     robust = [0.301, 0.312, 0.327]
     found = board(make_seeds(robust))
     mean, std = 100 * statistics.fmean(robust), 100 * statistics.stdev(robust)
@@ -44,7 +44,7 @@ def test_one_seed_shows_an_interval_around_it() -> None:
 @pytest.mark.parametrize(
     "other", [{"attacks": FEWER}, {"n": 500}, {"row": "another"}, {"data_sha256": "e" * 64}], ids=str
 )
-def test_what_differs_is_another_row(other: dict[str, object]) -> None:
+def test_other_evaluations_are_other_rows(other: dict[str, object]) -> None:
     found = board([make_record(seed=0), make_record(seed=1, **other)])
     assert [row.seeds for row in found.rows] in ([(0,), (1,)], [(1,), (0,)])
 
@@ -58,7 +58,7 @@ def test_threat_models_and_budgets_get_their_own_boards(other: dict[str, object]
     assert len({found.name for found in boards}) == len({found.title for found in boards}) == 2
 
 
-def test_rows_stand_by_robust_then_clean_accuracy() -> None:
+def test_rows_are_ordered_by_robust_then_clean_accuracy() -> None:
     order = [("A", 0.4, 0.7), ("B", 0.3, 0.9), ("C", 0.3, 0.8), ("D", 0.2, 0.95)]
     records = [make_record(method=method, robust=robust, clean=clean) for method, robust, clean in order]
     random.shuffle(records)
@@ -68,13 +68,13 @@ def test_rows_stand_by_robust_then_clean_accuracy() -> None:
 
 
 def test_equal_means_of_seeds_are_ordered_by_clean() -> None:
-    """0.1 + 0.2 is not 0.3 in floating point; such means still tie."""
+    """0.1 + 0.2 is not 0.3 in floating point, but such means must still tie."""
     low = make_seeds([0.1, 0.2, 0.3], method="low", clean=0.7)
     high = make_seeds([0.3, 0.1, 0.2], method="high", clean=0.8)
     assert cells(board(low + high), "Method") == ["high", "low"]
 
 
-def test_less_than_autoattack_comes_last_unranked_and_says_so() -> None:
+def test_fewer_attacks_than_autoattack_come_last_and_unranked() -> None:
     found = board([make_record(method="weak", robust=0.6, attacks=FEWER), make_record(method="strong", robust=0.2)])
     assert cells(found, "Method") == ["strong", "weak"]
     assert cells(found, "Rank") == ["1", "–"]
@@ -97,7 +97,7 @@ def test_smoke_on_request_has_its_own_board_without_ranks() -> None:
 
 
 def test_the_newest_evaluation_of_the_same_weights_counts() -> None:
-    """Times are compared as times: the older one is later by its text, and by the clock of its own zone."""
+    """Times are compared as times: the text of the older one, in another time zone, sorts later."""
     old = make_record(id="old", created="2025-01-01T09:30:00+09:00", robust=0.5)
     new = make_record(id="new", created="2025-01-01T01:00:00+00:00", robust=0.3)
     other = make_record(seed=1, robust=0.3)
@@ -116,7 +116,7 @@ def test_foreign_weights_are_rows_by_checkpoint() -> None:
     assert [row.seeds for row in board([first, second, again]).rows] == [(None,), (None,)]
 
 
-def test_radius_spelt_twice_is_one_board() -> None:
+def test_a_radius_in_two_spellings_is_one_board() -> None:
     found = board([make_record(), make_record(seed=1, eps=0.03137254902, eps_text="0.03137254902")])
     assert found.table().rows[0][7] == "8/255"
 
@@ -128,7 +128,7 @@ def test_additional_data_is_marked_and_explained() -> None:
     assert not any(note.startswith("†") for note in board([make_record()]).notes)
 
 
-def test_notes_sum_up_where_the_numbers_come_from() -> None:
+def test_notes_list_the_provenance() -> None:
     records = [
         make_record(hardware={"device": "cpu"}, versions={"torch": "2.9.0"}, warnings=["odd gradient"]),
         make_record(
@@ -152,7 +152,7 @@ def test_notes_sum_up_where_the_numbers_come_from() -> None:
         assert expected in notes
 
 
-def test_data_are_plain_numbers() -> None:
+def test_machines_read_plain_numbers() -> None:
     robust = [0.25, 0.35]
     data = board([*make_seeds(robust), make_record(method="single", robust=0.2, seed=7)]).data()
     several, single = (dict(zip(data.header, row, strict=True)) for row in data.rows)
@@ -173,7 +173,7 @@ def test_last_and_averaged_weights_of_a_run_are_two_rows() -> None:
     assert any("average at epoch 20, last epoch 20" in note for note in board.notes)
 
 
-def test_synthetic_images_are_marked_and_told_of() -> None:
+def test_synthetic_images_are_marked_and_named() -> None:
     record = make_record(synthetic="cifar10/1m.npz, 70 % of every batch")
     (board,) = leaderboards([record])
     assert board.table().rows[0][1].endswith("‡")

@@ -1,4 +1,4 @@
-"""Published rows beside ours: of the manifests, in RobustBench's order, on boards of budget paper alone."""
+"""Published rows of leaderboards: complete, ranked together with ours, and only at budget paper."""
 
 import re
 
@@ -15,12 +15,12 @@ PUBLISHED = published([load(name) for name in ("table-02", "table-03", "table-07
 
 
 def board(**about: object) -> Leaderboard:
-    """The only board of three seeds of 31.9 % at budget paper."""
+    """Return the only board of three seeds with a mean of 31.9 % at budget paper."""
     (found,) = leaderboards(make_seeds([0.318, 0.319, 0.32], **{"budget": "paper", **about}), True, PUBLISHED)
     return found
 
 
-def test_every_pair_of_accuracies_of_a_table_is_there_with_its_sources() -> None:
+def test_every_pair_of_accuracies_of_a_table_is_a_row_with_its_sources() -> None:
     for name, dataset in (("table-02", "cifar100"), ("table-03", "cifar10")):
         expected = set()
         for row in load(name).rows:
@@ -48,7 +48,7 @@ def test_every_pair_of_accuracies_of_a_table_is_there_with_its_sources() -> None
     assert len(PUBLISHED) == 2
 
 
-def test_ours_stand_among_them_by_accuracy_under_autoattack() -> None:
+def test_ours_are_ranked_with_them_by_robust_accuracy() -> None:
     found = board()
     table, data = found.table(), found.data()
     robust = [float(row[data.header.index("robust_mean")]) for row in data.rows]
@@ -70,7 +70,7 @@ def test_ours_stand_among_them_by_accuracy_under_autoattack() -> None:
     [{"budget": "mini"}, {"budget": "own"}, {"budget": "smoke"}, {"eps": 4 / 255, "eps_text": "4/255"}, {"norm": "L2"}],
     ids=str,
 )
-def test_no_other_board_has_them(other: dict[str, object]) -> None:
+def test_other_boards_do_not_have_them(other: dict[str, object]) -> None:
     found = board(**other)
     assert [row.source for row in found.rows] == [None]
     assert "Source" not in found.table().header
@@ -84,13 +84,13 @@ def test_weaker_attacks_stay_below_published_rows() -> None:
     assert {row.rank is None for row in found.rows[:-1]} == {False}
 
 
-def test_their_radius_is_the_data_sets_own() -> None:
+def test_their_radius_is_that_of_the_data_choices() -> None:
     for name in ("cifar10", "cifar100"):
         assert parse_eps(compose_config("train", [f"data={name}"]).data.eps) == RADIUS
 
 
-def test_robustbench_entries_of_the_manifests_are_in_its_format() -> None:
-    """Names that can be files, and pairs of accuracies with at most two decimals, the robust one below the clean."""
+def test_robustbench_entries_of_the_manifests_have_its_format() -> None:
+    """Names are valid file names; accuracies have at most two decimals, and the robust one is below the clean one."""
     entries = {
         (manifest.overrides[0], source.removeprefix("RobustBench ")): figures
         for manifest in map(load, names())

@@ -1,4 +1,4 @@
-"""Made-up pictures of one model, and figures drawn in the style they are saved in."""
+"""Random pictures of one model, and figures drawn in the style of saved ones."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from dkl.reporting.figures.style import STYLE
 
 
 def make_pictures(number: int = 0, classes: int = 12, images: int = 60, channels: int = 3, **about: Any) -> Pictures:
-    """Random arrays of the documented shapes, others by ``number``; ``about`` replaces what is said of them."""
+    """Return random arrays of the documented shapes, seeded by ``number``; ``about`` replaces fields of the record."""
     rng = np.random.default_rng(number)
     labels = np.arange(images) % classes
     natural, adversarial = (np.where(rng.random(images) < p, labels, (labels + 1) % classes) for p in (0.7, 0.4))
@@ -34,7 +34,7 @@ def make_pictures(number: int = 0, classes: int = 12, images: int = 60, channels
         "natural_images": shown,
         "adversarial_images": (shown + rng.uniform(-0.1, 0.1, shown.shape)).clip(0, 1),
     }
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "id": f"cifar100-wrn34_10-IKL-AT-s0-{number:08x}",
         "method": "IKL-AT",
         "dataset": "cifar100",
@@ -51,11 +51,11 @@ def make_pictures(number: int = 0, classes: int = 12, images: int = 60, channels
         "eps_text": "8/255",
         "n": images,
     }
-    return Pictures(said | about, arrays)
+    return Pictures(fields | about, arrays)
 
 
 def store(pictures: Pictures, results: Path) -> Path:
-    """Write ``pictures`` where they are collected."""
+    """Write ``pictures`` to the folder of collected pictures."""
     path = results / "figures" / "data" / f"{pictures.about['id']}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, about=np.array(json.dumps(pictures.about)), **pictures.arrays)
@@ -63,7 +63,7 @@ def store(pictures: Pictures, results: Path) -> Path:
 
 
 def styled(draw: Callable[..., Figure], *args: Any, **kwargs: Any) -> Figure:
-    """What ``draw`` draws, laid out as it is saved."""
+    """Return the figure that ``draw`` makes, laid out as when saved."""
     with rc_context(STYLE):
         figure = draw(*args, **kwargs)
         figure.draw_without_rendering()

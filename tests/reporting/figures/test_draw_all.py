@@ -1,4 +1,4 @@
-"""From manifests, records and pictures to files: which figures there are, and what is left out."""
+"""From manifests, records and pictures to files: which figures are drawn, and what is left out."""
 
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dkl.config import compose_config, hashed
+from dkl.config import hashed
 from dkl.errors import UserError
 from dkl.files import write_rows
 from dkl.manifests import load
 from dkl.reporting.figures import draw_all
 from dkl.reporting.figures.pictures import read
-from tests.reporting.factories import make_record
+from tests.reporting.factories import COMPOSER, make_record
 from tests.reporting.figures.common import make_pictures, store
 
 
@@ -24,9 +24,9 @@ def _names(paths: list[Path]) -> set[str]:
 
 
 def _trained(row: str, seed: int = 0) -> dict[str, Any]:
-    """What a row of Figure 3 trains at budget mini."""
+    """Return the training configuration of a row of Figure 3 at budget mini."""
     (overrides,) = (found.overrides for found in load("figure-03").rows if found.name == row)
-    return hashed(compose_config("train", ["data=cifar100", "budget=mini", *overrides, f"seed={seed}"]))
+    return hashed(COMPOSER(["data=cifar100", "budget=mini", *overrides, f"seed={seed}"]))
 
 
 def test_tables_alone_give_figure_2_and_the_radii_of_table_10(tmp_path: Path) -> None:
@@ -42,14 +42,13 @@ def test_tables_alone_give_figure_2_and_the_radii_of_table_10(tmp_path: Path) ->
 def test_the_same_drawing_gives_the_same_bytes(tmp_path: Path) -> None:
     written = []
     for folder in (tmp_path / "one", tmp_path / "two"):
-        store(make_pictures(), folder)
         paths = draw_all([], folder, [load("figure-02"), load("table-02")])
         written.append({path.name: path.read_bytes() for path in paths})
-    assert len(written[0]) == 6
+    assert len(written[0]) == 2
     assert written[0] == written[1]
 
 
-def test_smoke_is_drawn_only_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_smoke_is_drawn_only_on_request(tmp_path: Path) -> None:
     store(make_pictures(budget="smoke"), tmp_path)
     record = make_record(budget="smoke", training={"task": {}})
     write_rows(tmp_path / "records" / f"{record.id}.csv", [{"epoch": 1, "loss": 2.0, "test_accuracy": 0.5}])
@@ -59,15 +58,15 @@ def test_smoke_is_drawn_only_where_it_is_asked_for(tmp_path: Path) -> None:
     assert {name.split("-")[0] for name in names} == {"curves", "classes", "images"}
 
 
-def test_figure_3_is_of_its_two_rows_at_one_seed_on_the_same_images(tmp_path: Path) -> None:
+def test_figure_3_compares_its_two_rows_at_one_seed_on_the_same_images(tmp_path: Path) -> None:
     store(make_pictures(1, training=_trained("ikl", 1), seed=1), tmp_path)
     store(make_pictures(2, training=_trained("kl"), method="TRADES-AWP"), tmp_path)
     store(make_pictures(3, training=_trained("ikl"), n=59), tmp_path)
     manifests = [load("figure-03")]
-    assert not any(name.startswith("figure-03") for name in _names(draw_all([], tmp_path, manifests)))
+    assert not draw_all([], tmp_path, manifests, prefix="figure-03")
     store(make_pictures(4, training=_trained("ikl")), tmp_path)
-    names = _names(draw_all([], tmp_path, manifests))
-    assert {name for name in names if name.startswith("figure")} == {f"figure-03{part}-mini" for part in "abc"}
+    names = _names(draw_all([], tmp_path, manifests, prefix="figure-03"))
+    assert names == {f"figure-03{part}-mini" for part in "abc"}
 
 
 def test_seeds_of_a_row_share_a_figure_of_curves(tmp_path: Path) -> None:
@@ -80,7 +79,7 @@ def test_seeds_of_a_row_share_a_figure_of_curves(tmp_path: Path) -> None:
     assert name == f"curves-mini-cifar100-WideResNet-34-10-IKL-AT-{records[0].row}"
 
 
-def test_weights_from_elsewhere_have_pictures_without_a_seed(tmp_path: Path) -> None:
+def test_foreign_weights_have_pictures_without_a_seed(tmp_path: Path) -> None:
     store(make_pictures(seed=None, budget="own"), tmp_path)
     paths = draw_all([], tmp_path, [])
     assert len(paths) == 4
@@ -113,12 +112,12 @@ def _without_arrays(path: Path) -> None:
     np.savez(path, about=np.array('{"id": "x"}'))
 
 
-def _says_nothing(path: Path) -> None:
+def _without_description(path: Path) -> None:
     np.savez(path, about=np.array("3"))
 
 
-@pytest.mark.parametrize("spoil", [_cut, _not_zip, _without_arrays, _says_nothing])
-def test_a_file_that_holds_no_pictures_is_named(tmp_path: Path, spoil: Any) -> None:
+@pytest.mark.parametrize("spoil", [_cut, _not_zip, _without_arrays, _without_description])
+def test_a_file_without_pictures_is_named(tmp_path: Path, spoil: Any) -> None:
     path = store(make_pictures(), tmp_path)
     assert set(read(path).arrays) == set(make_pictures().arrays)
     spoil(path)

@@ -1,6 +1,7 @@
-"""Every kind of figure: it shows the numbers it is given, and can be read."""
+"""Every kind of figure shows the numbers it is given, in readable text."""
 
 from dataclasses import replace
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -51,13 +52,18 @@ KINDS = {
     "classes": lambda: styled(class_accuracies, FIRST, title="Classes"),
     "few classes": lambda: styled(class_accuracies, make_pictures(2), title="Classes"),
     "images": lambda: styled(image_strip, FIRST, title="Images"),
-    "grey images": lambda: styled(image_strip, make_pictures(3, channels=1), title="Images"),
+    "gray images": lambda: styled(image_strip, make_pictures(3, channels=1), title="Images"),
 }
+
+
+@cache
+def figure_of(kind: str) -> Figure:
+    return KINDS[kind]()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_text_is_at_least_seven_points_and_nothing_is_cut_off(kind: str) -> None:
-    figure = KINDS[kind]()
+    figure = figure_of(kind)
     assert figure.get_figwidth() == WIDTH < 3.5
     assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 7
     with rc_context(STYLE):
@@ -68,9 +74,9 @@ def test_text_is_at_least_seven_points_and_nothing_is_cut_off(kind: str) -> None
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "images" not in kind])
-def test_colors_are_okabe_and_itos(kind: str) -> None:
+def test_colors_are_those_of_okabe_and_ito(kind: str) -> None:
     drawn = set()
-    for axes in KINDS[kind]().axes:
+    for axes in figure_of(kind).axes:
         drawn |= {to_rgb(line.get_color()) for line in axes.lines}
         drawn |= {to_rgb(patch.get_facecolor()) for patch in axes.patches}
         for points in axes.collections:
@@ -80,7 +86,7 @@ def test_colors_are_okabe_and_itos(kind: str) -> None:
     assert colored <= OKABE_ITO
 
 
-def test_figure_2_shows_the_figures_of_its_table() -> None:
+def test_figure_2_shows_the_values_of_its_table() -> None:
     table = OmegaConf.load(shipped("experiments") / "table-02.yaml")
     shown = [
         (points.get_label(), *points.get_offsets()[0])
@@ -104,7 +110,7 @@ def _trained(seed: int, **fields: object) -> Record:
     )
 
 
-def test_own_points_of_figure_2_are_means_over_seeds() -> None:
+def test_our_points_of_figure_2_are_means_over_seeds() -> None:
     table = replace(load("table-02"), claims=())
     table = replace(table, rows=tuple(row for row in table.rows if row.name == "ikl-basic"))
     own = [_trained(seed, clean=clean, robust=robust) for seed, clean, robust in ((0, 0.6, 0.3), (1, 0.64, 0.31))]
@@ -115,7 +121,7 @@ def test_own_points_of_figure_2_are_means_over_seeds() -> None:
     assert point.spread == pytest.approx((np.std([60, 64], ddof=1), np.std([30, 31], ddof=1)))
 
 
-def test_lines_of_table_10_are_its_figures() -> None:
+def test_lines_of_table_10_are_its_values() -> None:
     table = OmegaConf.load(shipped("experiments") / "table-10.yaml")
     radii = (2, 4, 6, 8, 10, 12)
     lines = series.published_lines(load("table-10"))
@@ -132,7 +138,7 @@ def _at(eps: int, robust: float, seed: int = 0, **fields: object) -> Record:
     )
 
 
-def test_own_lines_are_means_over_seeds_of_the_newest_evaluations_at_three_radii_or_more() -> None:
+def test_our_lines_are_means_over_seeds_of_the_newest_evaluations_at_three_radii_or_more() -> None:
     old = _at(2, 0.1, created="2024-01-01T00:00:00+00:00")
     records = [old, *(_at(eps, value, seed) for eps in (2, 4, 8) for seed, value in ((0, 0.5 / eps), (1, 0.7 / eps)))]
     records += [_at(eps, 0.3, method="at two radii") for eps in (2, 4)]
@@ -142,7 +148,7 @@ def test_own_lines_are_means_over_seeds_of_the_newest_evaluations_at_three_radii
     assert line.spread == pytest.approx([np.std([50 / eps, 70 / eps], ddof=1) for eps in (2, 4, 8)])
 
 
-def test_rows_of_one_name_are_told_apart() -> None:
+def test_rows_of_one_name_get_different_labels() -> None:
     weights = ("last epoch 30", "average at epoch 30")
     records = [_at(eps, 0.4, weights=kind) for kind in weights for eps in (2, 4, 8)]
     labels = [line.label for line in series.record_lines(records)]
@@ -172,17 +178,17 @@ def test_margin_differences_are_those_of_class_means_sorted() -> None:
     assert axes.lines[0].get_ydata() == pytest.approx(adversarial[np.argsort(-natural)])
 
 
-def test_a_class_is_accurate_under_attack_where_both_its_images_are_right() -> None:
+def test_robust_class_accuracy_needs_both_images_right() -> None:
     pictures = make_pictures(4, classes=10)
     right = pictures["natural"] == pictures["labels"]
-    standing = right & (pictures["adversarial"] == pictures["labels"])
+    robust = right & (pictures["adversarial"] == pictures["labels"])
     (axes,) = styled(class_accuracies, pictures, title="").axes
     heights = np.reshape([bar.get_height() for bar in axes.patches], (2, 10))
     assert heights[0] == pytest.approx(100 * _means(right, pictures["labels"]))
-    assert heights[1] == pytest.approx(100 * _means(standing, pictures["labels"]))
+    assert heights[1] == pytest.approx(100 * _means(robust, pictures["labels"]))
 
 
-def test_a_strip_shows_the_images_and_grey_where_they_agree() -> None:
+def test_a_strip_shows_the_images_and_gray_pixels_if_they_agree() -> None:
     pictures = make_pictures(5)
     pictures["adversarial_images"][:, :, 0, 0] = pictures["natural_images"][:, :, 0, 0]
     images = [np.asarray(axes.images[0].get_array()) for axes in styled(image_strip, pictures, title="").axes]

@@ -1,4 +1,4 @@
-"""Every format gives its cells back, whatever they hold; LaTeX compiles where LaTeX is installed."""
+"""Every format gives its cells back unchanged. LaTeX compiles if pdflatex is installed."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dkl.reporting.formats import html
@@ -28,12 +28,12 @@ tables = st.lists(st.tuples(cell, cell, cell), max_size=4).map(lambda rows: tabl
 
 
 def table(*rows: tuple[str, ...]) -> TextTable:
-    """Three columns of ``rows``, with hostile text everywhere."""
+    """Return a table of three columns, with hostile text in the title, header and notes."""
     return TextTable(title=HOSTILE, header=("A", "B|", "C %"), rows=rows, alignments="lrl", notes=(HOSTILE, "plain"))
 
 
 def markdown_cells(line: str) -> list[str]:
-    """The cells of one table line as GitHub reads it: backslash escapes, pipes separate."""
+    """Split a table line as GitHub does: a backslash escapes, a pipe separates."""
     parts = [""]
     for escaped, plain in re.findall(r"\\(.)|(.)", line, flags=re.DOTALL):
         if plain == "|":
@@ -44,6 +44,7 @@ def markdown_cells(line: str) -> list[str]:
     return [part.strip() for part in parts[1:-1]]
 
 
+@settings(max_examples=40)
 @given(tables)
 def test_markdown_gives_its_cells_back_on_one_line(made: TextTable) -> None:
     lines = [line for line in to_markdown(made).split("\n") if line.startswith("|")]
@@ -58,12 +59,14 @@ def test_markdown_gives_its_cells_back_on_one_line(made: TextTable) -> None:
             assert found == [" ".join(text.split()) for text in row]
 
 
+@settings(max_examples=40)
 @given(tables)
 def test_csv_reads_back(made: TextTable) -> None:
     expected = [[" ".join(text.split()) for text in row] for row in (made.header, *made.rows)]
     assert list(csv.reader(io.StringIO(to_csv(made), newline=""))) == expected
 
 
+@settings(max_examples=40)
 @given(tables)
 def test_latex_rows_have_three_columns_and_nothing_unescaped(made: TextTable) -> None:
     text = to_latex(made, "x")
@@ -94,7 +97,7 @@ def test_latex_compiles_onto_pages(count: int, tmp_path: Path) -> None:
 
 
 class Page(HTMLParser):
-    """Reads a page, fails on tags that do not close in order, and keeps the cells and all attributes."""
+    """Reads a page, fails if tags do not close in order, and keeps the cells and all attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -122,6 +125,7 @@ class Page(HTMLParser):
             self.cells[-1] += data
 
 
+@settings(max_examples=40)
 @given(tables)
 def test_html_is_balanced_escaped_and_asks_for_nothing(made: TextTable) -> None:
     text = to_html(made)
@@ -156,6 +160,6 @@ def test_the_method_links_to_the_run_of_its_row() -> None:
     assert re.findall('<td class="l">(.*?)</td>', text) == ['<a href="#a&#34;">&lt;A&gt;</a>', "B"]
 
 
-def test_records_are_those_of_every_row_or_of_none() -> None:
+def test_records_are_given_for_every_row_or_none() -> None:
     with pytest.raises(ValueError, match="records of 1"):
         TextTable(title="t", header=("A",), rows=(("1",), ("2",)), alignments="l", records=(("a",),))

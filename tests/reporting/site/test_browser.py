@@ -1,4 +1,4 @@
-"""The results page in headless Chromium, from a file: sort, filter, open a run, go back, and links that do the same."""
+"""The results page in headless Chromium, opened from a file: sorting, filters, runs, the back button and links."""
 
 import json
 import re
@@ -28,7 +28,7 @@ const head = (place, text) => [...document.querySelectorAll(`#${CSS.escape(place
   .find(button => button.textContent === text);
 const look = place => ({ shown: shown(), rows: rows(place), hash: location.hash, count: document.getElementById("count")
   .textContent, sorted: [...document.querySelectorAll(`#${CSS.escape(place)} [aria-sort]`)].map(h => h.ariaSort) });
-// Before a page is loaded, a new address replaces the old one in its history.
+// Until a page is loaded, a new address replaces the old one in the history.
 const loaded = new Promise(done => addEventListener("load", () => setTimeout(done)));
 const errors = [];
 addEventListener("error", event => errors.push(event.message));
@@ -38,7 +38,7 @@ const report = found => { document.body.dataset.found = JSON.stringify({ found, 
 
 
 def drive(page: Path, script: str, address: str = "") -> Any:
-    """What ``script``, the body of an async function, returns in the page at ``address``; no error may happen in it."""
+    """Run ``script``, the body of an async function, in the page at ``address``. Returns its result; errors fail."""
     copy = page.with_name("driven.html")
     before, after = page.read_text(encoding="utf-8").split("<body>", 1)
     watch = f"<script>{PROBE}</script>"
@@ -62,7 +62,7 @@ def drive(page: Path, script: str, address: str = "") -> Any:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two leaderboards: on CIFAR-100 three rows, one of two seeds; on CIFAR-10 one."""
+    """Write a page of two leaderboards: three rows on CIFAR-100, one of them with two seeds, and one on CIFAR-10."""
     records = [
         *make_seeds([0.21, 0.23], clean=0.5),
         make_record(id="trades", method="TRADES", robust=0.2, clean=0.6),
@@ -138,7 +138,7 @@ def test_a_method_opens_its_run_with_accuracies_curves_configuration_and_its_oth
     assert found["back"] == ["leaderboards"]
 
 
-def test_addresses_open_what_they_say(page: Path) -> None:
+def test_addresses_restore_the_view(page: Path) -> None:
     here = drive(page, f'return look("{BOARD}");', f"#{BOARD}?sort=2&order=ascending&filter=cifar100")
     assert [row[2] for row in here["rows"]] == ["40.00", "50.00 ± 0.00", "60.00"]
     runs = drive(page, 'return look("runs");', "#runs?sort=6&filter=cifar100&budget=own")

@@ -1,4 +1,4 @@
-"""The results page as a file: whole, escaped, without requests, with every record and every table of the paper."""
+"""The results page as a file: complete, escaped, without requests, with every record and paper table."""
 
 import base64
 import json
@@ -28,7 +28,7 @@ CURVES = [
 TABLE = Manifest(
     name="table-02",
     title="Table 2: <b>robustness</b>",
-    caption="What the paper prints.",
+    caption="The caption of the paper.",
     columns={"clean": Column(title="Clean", metric="clean")},
     rows=(ManifestRow(name="a", label="A", paper={"clean": 65.76}), ManifestRow(name="b", label="B", quoted="quoted")),
 )
@@ -39,7 +39,7 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
 def make_site(
     folder: Path, records: list[Record], problems: list[str] | None = None, figures: list[Path] | None = None
 ) -> Path:
-    """The page of ``records``, written below ``folder`` with curves beside those of trained weights."""
+    """Write the page of ``records`` to ``folder``; records of trained weights have curves."""
     for record in records:
         save(record, make_flags(record), folder / "records", () if record.seed is None else CURVES)
     boards = [*leaderboards(records), *accuracy_boards(records)]
@@ -47,7 +47,7 @@ def make_site(
 
 
 class Page(HTMLParser):
-    """Reads a page; fails on tags that do not close in order."""
+    """Reads a page; fails if tags do not close in order."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Page(HTMLParser):
         self.texts.append((places, data))
 
     def text(self, place: str) -> str:
-        """All text inside the element with the id ``place``."""
+        """Return all text inside the element with the id ``place``."""
         return "".join(data for places, data in self.texts if place in places)
 
     def attributes(self, name: str) -> list[str]:
@@ -80,21 +80,21 @@ class Page(HTMLParser):
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the script lays out."""
+        """Return the values that the script shows."""
         found: dict[str, Any] = json.loads(self.text("data"))
         return found
 
 
 @pytest.fixture
 def everything(tmp_path: Path) -> list[Record]:
-    """Records of every kind."""
+    """Return records of every kind."""
     hostile = make_record(id="hostile", method=HOSTILE, warnings=[HOSTILE], training={"note": HOSTILE})
     accuracy = make_record(id="kd", attacks=[], top5=0.9, shots={"few": 0.3}, best=0.8, best_epoch=7, budget="mini")
     foreign = make_record(id="foreign", seed=None, method="Cui2023")
     return [*make_seeds([0.21, 0.24]), hostile, accuracy, foreign, make_record(id="tiny", budget="smoke")]
 
 
-def test_nothing_outside_the_file_is_asked_for(tmp_path: Path, everything: list[Record]) -> None:
+def test_the_page_requests_nothing(tmp_path: Path, everything: list[Record]) -> None:
     picture = tmp_path / "figures" / "figure-02.svg"
     picture.parent.mkdir()
     picture.write_bytes(SVG)
@@ -149,7 +149,7 @@ def test_evaluations_of_one_run_share_its_configuration_and_curves(tmp_path: Pat
     assert len(data["runs"]) == 1
 
 
-def test_a_figure_that_is_not_finite_does_not_break_the_page(tmp_path: Path) -> None:
+def test_a_value_that_is_not_finite_does_not_break_the_page(tmp_path: Path) -> None:
     record = make_record()
     save(
         record,
@@ -169,7 +169,7 @@ def test_hostile_text_stays_text(tmp_path: Path, everything: list[Record]) -> No
     assert shown["method"] == HOSTILE
 
 
-def test_budgets_and_broken_files_are_named_without_the_folders_path(tmp_path: Path, everything: list[Record]) -> None:
+def test_budgets_and_broken_files_are_listed_without_the_folders_path(tmp_path: Path, everything: list[Record]) -> None:
     path = make_site(tmp_path, everything)
     (tmp_path / "records" / "kd.csv").write_text("loss\n1\n")
     write_site(tmp_path, everything, [], [], [f"{tmp_path}/records/torn.json is not a usable record"], [])
@@ -182,7 +182,7 @@ def test_budgets_and_broken_files_are_named_without_the_folders_path(tmp_path: P
     assert "not comparable with published values" in top
 
 
-def test_smoke_is_listed_without_accuracies_and_its_view_says_that_it_is_no_result(tmp_path: Path) -> None:
+def test_smoke_is_listed_without_accuracies_and_marked_as_no_result(tmp_path: Path) -> None:
     page = Page(make_site(tmp_path, [make_record(budget="smoke", clean=0.7777)]))
     assert "77.77" not in page.text("runs")
     (shown,) = page.data["records"]
@@ -190,14 +190,14 @@ def test_smoke_is_listed_without_accuracies_and_its_view_says_that_it_is_no_resu
     assert "no result" in shown["budget"]
 
 
-def test_a_table_without_runs_shows_the_papers_figures_and_says_so(tmp_path: Path) -> None:
+def test_a_table_without_runs_shows_the_papers_values_only(tmp_path: Path) -> None:
     page = Page(make_site(tmp_path, [make_record()]))
     assert "65.76" in page.text("table-02")
     assert "values of the paper" in page.text("table-02")
     assert "ours" not in page.text("table-02")
 
 
-def test_a_table_with_runs_shows_ours_beside_the_papers_and_leads_to_them(tmp_path: Path) -> None:
+def test_a_table_with_runs_shows_and_links_ours(tmp_path: Path) -> None:
     record = make_record(budget="mini", clean=0.4242)
     measured = [{"clean": {0: Measurement(record.clean, (record,))}}, {"clean": {}}]
     rows = [PaperRow(row, row.paper, cells) for row, cells in zip(TABLE.rows, measured, strict=True)]
@@ -209,7 +209,7 @@ def test_a_table_with_runs_shows_ours_beside_the_papers_and_leads_to_them(tmp_pa
     assert page.attributes("href").count(f"#run/{record.id}") == 2  # in the table, and in the list of runs
 
 
-def test_figures_are_embedded_the_smaller_file_of_each_with_its_caption(tmp_path: Path) -> None:
+def test_figures_are_embedded_from_the_smaller_file_with_a_caption(tmp_path: Path) -> None:
     files = {
         "figure-02.png": b"p" * 100,
         "figure-02.svg": SVG,

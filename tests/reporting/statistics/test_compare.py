@@ -1,4 +1,4 @@
-"""Comparisons in pairs against binomial sums, formulas written out, and simulated seeds and images."""
+"""Paired comparisons against binomial sums, written-out formulas and simulations."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ Flags = NDArray[np.bool_]
 
 
 def run(name: str, images: Sequence[Flags], **about: Any) -> tuple[dict[int, Measurement], dict[str, Flags]]:
-    """A row measured at seeds 0, 1, … on ``images``, one array of flags a seed, and those by record."""
+    """Return a row measured at seeds 0, 1, … from one array of flags per seed, and the flags by record."""
     cells, right = {}, {}
     for seed, flags in enumerate(images):
         record = make_record(id=f"{name}{seed}", seed=seed, n=len(flags), **about)
@@ -38,7 +38,7 @@ def compared(ones: Sequence[Flags], others: Sequence[Flags]) -> Comparison:
 
 
 def images(both: int, won: int, lost: int, neither: int) -> tuple[Flags, Flags]:
-    """Flags of two rows on as many images as are told."""
+    """Return the flags of two rows from the number of images that both, one or neither gets right."""
     kinds = np.repeat([0, 1, 2, 3], [both, won, lost, neither])
     return kinds <= 1, (kinds == 0) | (kinds == 2)
 
@@ -49,7 +49,7 @@ def tail(won: int, total: int, share: float) -> float:
 
 
 @given(won=st.integers(0, 40), lost=st.integers(0, 40), both=st.integers(0, 30), neither=st.integers(0, 30))
-def test_one_seed_is_mcnemars_exact_test(won: int, lost: int, both: int, neither: int) -> None:
+def test_one_seed_gives_mcnemars_exact_test(won: int, lost: int, both: int, neither: int) -> None:
     assume(won + lost)
     total, n = won + lost, won + lost + both + neither
     one, other = images(both, won, lost, neither)
@@ -66,13 +66,13 @@ def test_one_seed_is_mcnemars_exact_test(won: int, lost: int, both: int, neither
     assert found.separates == (found.p < 0.05)
 
 
-def test_the_same_images_right_tell_no_difference() -> None:
+def test_the_same_right_images_give_no_difference() -> None:
     one, _ = images(5, 3, 0, 2)
     found = compared([one], [one])
     assert (found.difference, found.low, found.high, found.p, found.separates) == (0, 0, 0, 1, False)
 
 
-def test_several_seeds_sum_the_errors_of_seeds_and_images() -> None:
+def test_several_seeds_add_the_errors_of_seeds_and_images() -> None:
     rng = np.random.default_rng(1)
     ones, others = rng.random((2, 3, 50)) < np.array([0.8, 0.5])[:, None, None]
     found = compared(list(ones), list(others))
@@ -114,8 +114,8 @@ def test_without_flags_it_is_the_paired_t_test(quantile: float) -> None:
 
 
 @pytest.mark.parametrize("truth", [0.0, 0.04])
-def test_the_interval_covers_what_is_true_of_all_seeds_and_images(truth: float) -> None:
-    """Seeds and images both move accuracy here; an interval over the one alone would miss far more often than 5 %."""
+def test_the_interval_covers_the_true_difference(truth: float) -> None:
+    """Seeds and images both vary here; an interval over one of them alone would miss far more often than 5 %."""
     rng = np.random.default_rng(3)
     covered, trials = 0, 400
     for _ in range(trials):
@@ -127,7 +127,7 @@ def test_the_interval_covers_what_is_true_of_all_seeds_and_images(truth: float) 
     assert 0.935 <= covered / trials <= 0.995
 
 
-def test_the_other_way_round_is_the_opposite() -> None:
+def test_swapped_rows_give_the_opposite() -> None:
     rng = np.random.default_rng(0)
     for seeds in (1, 3):
         ones, others = (list(rng.random((seeds, 60)) < share) for share in (0.7, 0.4))
@@ -147,7 +147,7 @@ def test_only_seeds_on_the_same_images_are_paired() -> None:
         compare(one, other, lambda record: {})
 
 
-def test_equal_differences_leave_nothing_to_judge_by() -> None:
+def test_equal_differences_have_no_spread() -> None:
     one, other = ({seed: Measurement(value, (make_record(seed=seed),)) for seed in (0, 1)} for value in (0.4, 0.3))
     with pytest.raises(UserError, match="no spread"):
         compare(one, other, lambda record: {})

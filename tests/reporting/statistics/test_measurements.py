@@ -1,4 +1,4 @@
-"""Which evaluation of a run a column of the paper's tables takes, and what it makes of several columns."""
+"""Which evaluation of a run a column of the paper's tables uses, and how columns are combined."""
 
 from typing import Any
 
@@ -29,12 +29,12 @@ SELECTED = {**AVERAGED, "selection": {"every": 5}}
 
 
 def evaluated(**overrides: Any) -> Record:
-    """An evaluation of a run on data whose customary radius is 8/255."""
+    """Return an evaluation of a run on data whose default radius is 8/255."""
     return make_record(**{"training": DATA, **overrides})
 
 
 def values(records: list[Record], key: str) -> dict[int, float]:
-    """The column by seed."""
+    """Return the column by seed."""
     return {seed: found.value for seed, found in measure(records, key, COLUMNS).items()}
 
 
@@ -42,7 +42,7 @@ def at(eps: int, **overrides: Any) -> Record:
     return evaluated(**{"id": f"at{eps}", "eps": eps / 255, "eps_text": f"{eps}/255", **overrides})
 
 
-def test_a_column_takes_its_own_radius_attacks_and_norm() -> None:
+def test_a_column_uses_its_own_radius_attacks_and_norm() -> None:
     pgd = evaluated(id="pgd", attacks=["pgd-20"], robust=0.4)
     other = evaluated(id="l2", norm="L2", robust=0.6)
     records = [at(8, robust=0.3), at(4, robust=0.5), pgd, other]
@@ -52,7 +52,7 @@ def test_a_column_takes_its_own_radius_attacks_and_norm() -> None:
     assert values([pgd, other], "aa") == {}
 
 
-def test_mean_and_worst_are_of_seeds_that_have_every_part() -> None:
+def test_mean_and_worst_need_every_part_of_a_seed() -> None:
     records = [at(8, robust=0.3), at(4, robust=0.5), at(8, id="one more", seed=1, robust=0.2)]
     assert values(records, "mean") == {0: pytest.approx(0.4)}
     assert [record.id for record in measure(records, "mean", COLUMNS)[0].records] == ["at8", "at4"]
@@ -73,7 +73,7 @@ def test_the_weights_are_those_the_recipe_keeps(training: dict[str, Any], kept: 
     assert values([record for record in records if record.id != kept], "aa") == {}
 
 
-def test_the_most_images_count_and_of_equals_the_newest() -> None:
+def test_the_most_images_count_then_the_newest() -> None:
     few = evaluated(id="few", n=500, robust=0.5, created="2030-01-01T00:00:00Z")
     old, new = (
         evaluated(id=year, robust=robust, created=f"{year}-01-01T00:00:00Z")
@@ -83,12 +83,12 @@ def test_the_most_images_count_and_of_equals_the_newest() -> None:
 
 
 def test_seeds_of_one_column_are_all_on_the_same_images() -> None:
-    """Of two sets of images as large, the one with more seeds; the other's seeds are left out, not averaged in."""
+    """Of two equally large sets of images the one with more seeds counts. The other seeds are left out."""
     records = [evaluated(id=str(seed), seed=seed, data_sha256=("e" if seed == 2 else "d") * 64) for seed in (2, 1, 0)]
     assert list(values(records, "aa")) == [0, 1]
 
 
-def test_accuracy_alone_and_accuracy_under_attack_are_told_apart() -> None:
+def test_top1_needs_a_record_without_attacks_and_clean_one_with_attacks() -> None:
     shots = {"many": 0.8, "few": 0.2}
     alone = evaluated(
         id="alone", attacks=[], clean=0.7, top5=0.9, best=0.72, best_epoch=3, shots=shots, step_seconds=0.5
@@ -101,7 +101,7 @@ def test_accuracy_alone_and_accuracy_under_attack_are_told_apart() -> None:
     assert values(records, "gain") == {}
 
 
-def test_what_an_image_must_withstand_is_told() -> None:
+def test_flags_name_the_attacks_an_image_must_withstand() -> None:
     cells = measure([at(8), at(4)], "aa", COLUMNS)
     assert cells[0].flags == (("clean", "apgd-ce", "apgd-t", "fab-t", "square"),)
     assert measure([at(8)], "clean", COLUMNS)[0].flags == (("clean",),)

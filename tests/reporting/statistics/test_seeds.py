@@ -1,4 +1,4 @@
-"""Means and intervals against oracles written another way."""
+"""Means and intervals against independent formulas."""
 
 import math
 import statistics
@@ -12,7 +12,7 @@ from dkl.reporting.statistics.seeds import SeedMean, percent, student, wilson
 
 
 def score_bound(fraction: float, n: int, outer: float) -> float:
-    """The p between ``fraction`` and ``outer`` (0 or 1) where the score test at 5 % stops accepting, by bisection."""
+    """Return by bisection the p between ``fraction`` and ``outer`` (0 or 1) that the 5 % score test just rejects."""
     z = statistics.NormalDist().inv_cdf(0.975)
     accepted = fraction
     for _ in range(200):

@@ -1,0 +1,19 @@
+"""Parses every manifest and composes every configuration once for all tests of this folder."""
+
+from functools import cache
+
+import pytest
+
+from dkl.manifests import jobs, load
+from dkl.reporting import tables
+from dkl.reporting.boards.paper import build
+from tests.reporting.factories import COMPOSER
+
+cached_load = cache(load)
+
+
+@pytest.fixture(autouse=True)
+def _share_manifests_and_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "load", cached_load)
+    monkeypatch.setattr(jobs, "CachedCompose", lambda: COMPOSER)
+    monkeypatch.setattr(build, "CachedCompose", lambda: COMPOSER)
