@@ -176,7 +176,7 @@ def test_budgets_and_broken_files_are_listed_without_the_folders_path(tmp_path: 
     page = Page(path)
     top = page.text("leaderboards")
     assert "records/torn.json is not a usable record" in top
-    assert "records/kd.csv holds no curves" in top
+    assert "records/kd.csv is not a usable file of curves" in top
     assert str(tmp_path) not in page.source
     assert "no result" in top
     assert "not comparable with published values" in top
