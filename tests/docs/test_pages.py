@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from omegaconf import DictConfig
 from torch import nn
 
+import dkl
 from dkl.cli.hydra_app import compose_checked
 from dkl.config import check
 from dkl.manifests import load
@@ -103,6 +105,12 @@ def test_every_page_of_docs_is_in_the_readme() -> None:
 def test_the_page_on_configuration_names_every_group() -> None:
     named = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "configuration.md").read_text(), re.M))
     assert {folder.name for folder in (ROOT / "configs").iterdir() if folder.is_dir()} - {"sweep"} <= named
+
+
+def test_the_citation_has_the_version_of_the_package() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == dkl.__version__
+    assert citation["preferred-citation"]["title"] in (ROOT / "README.md").read_text()
 
 
 def test_ci_runs_the_checks_and_the_two_commands() -> None:
