@@ -1,0 +1,80 @@
+"""The examples of docs/extending.md, copied to a folder outside the package, go from training to a table."""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dkl.cli import main
+from tests.docs.pages import ROOT, blocks
+
+PAGE = ROOT / "docs" / "extending.md"
+COMMANDS = [line for block in blocks(PAGE) if block.kind == "bash" for line in block.text.splitlines()]
+SINGLE = [line for line in COMMANDS if line.startswith("dkl train")][:-1]
+TOGETHER = [line for line in COMMANDS if line.startswith("dkl ")][-3:]
+TINY = ["trainer.epochs=1", "data.train_size=80", "data.test_size=40", "trainer.threads=1", "trainer.device=cpu"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that the page shows."""
+    folder = tmp_path_factory.mktemp("project")
+    for block in blocks(PAGE):
+        if block.title.endswith("`:"):
+            file = folder / block.title.strip("`:")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block.text)
+    return folder
+
+
+@pytest.fixture
+def inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder as working directory and on the import path; its modules are forgotten afterwards."""
+    monkeypatch.chdir(project)
+    monkeypatch.syspath_prepend(str(project))
+    monkeypatch.delenv("DKL_RESULTS_DIR", raising=False)
+    yield project
+    for module in project.glob("*.py"):
+        sys.modules.pop(module.stem, None)
+
+
+def words(line: str, project: Path) -> list[str]:
+    """The arguments of a command of the page, with its variables replaced."""
+    line = line.replace("$CONFIGS", f"hydra.searchpath=[file://{project}/configs]")
+    return shlex.split(line.split("#")[0])[1:]
+
+
+def test_the_page_has_a_python_file_and_a_yaml_file_for_each(project: Path) -> None:
+    assert {path.name for path in project.glob("*.py")} == {"my_loss.py", "my_model.py", "my_data.py", "my_task.py"}
+    assert {path.parent.name for path in project.glob("configs/*/*.yaml")} == {"loss", "model", "data", "task"}
+    assert len(SINGLE) == 4
+
+
+@pytest.mark.parametrize("line", SINGLE, ids=lambda line: line.split()[3])
+def test_each_trains_with_shipped_choices(line: str, inside: Path) -> None:
+    before = set(inside.glob("results/runs/*/checkpoint.pt"))
+    main([*words(line, inside), *TINY])
+    assert len(set(inside.glob("results/runs/*/checkpoint.pt")) - before) == 1
+
+
+def test_all_four_go_from_training_to_a_table_on_the_command_line(project: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": f"{project}{os.pathsep}{ROOT}", "DKL_RESULTS_DIR": "results/together"}
+
+    def dkl(*arguments: str) -> str:
+        command = [sys.executable, "-m", "dkl", *arguments]
+        done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    train, evaluate, tables = (words(line, project) for line in TOGETHER)
+    dkl(*train, *TINY)
+    (run,) = (project / "results/together/runs").iterdir()
+    dkl("evaluate", f"run={run}", *evaluate[2:], "attacks=pgd-2", "threads=1")
+    board = dkl(*tables)
+    assert "Noise" in board
+    assert "Perceptron" in board
+    assert "bars" in board
