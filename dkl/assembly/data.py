@@ -7,7 +7,7 @@ import torch
 
 from dkl.assembly.parts import make
 from dkl.config import DataConfig, Precision, TrainConfig
-from dkl.data import Augment, Images, ImageSet, Loader, Synthetic, make_loader
+from dkl.data import Augment, Images, ImageSet, Loader, SyntheticImages, make_loader
 from dkl.distributed import rank, world
 from dkl.errors import UserError
 
@@ -34,7 +34,7 @@ def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
     return train.balanced(data.train_size), test.balanced(data.test_size)
 
 
-def load_synthetic(data: DataConfig) -> Synthetic | None:
+def load_synthetic(data: DataConfig) -> SyntheticImages | None:
     """Map the generated images of ``data`` into memory, or return None without any.
 
     Raises UserError if they do not fit ``data``.
@@ -45,7 +45,7 @@ def load_synthetic(data: DataConfig) -> Synthetic | None:
             f"data.synthetic.files names {len(files)} files and data.synthetic.fraction is {fraction}: give files and "
             "a fraction between 0 and 1, or neither and 0"
         )
-    return Synthetic(files, shape=list(data.shape), num_classes=data.num_classes) if files else None
+    return SyntheticImages(files, shape=list(data.shape), num_classes=data.num_classes) if files else None
 
 
 def make_augment(data: DataConfig) -> Augment:
@@ -59,7 +59,7 @@ def make_batches(
     device: torch.device,
     *,
     training: bool,
-    synthetic: Synthetic | None = None,
+    synthetic: SyntheticImages | None = None,
     epoch_size: int | None = None,
 ) -> Loader:
     """Make the loader of this process's share of ``images``: shuffled and augmented for training, else in order.

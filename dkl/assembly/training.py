@@ -20,7 +20,7 @@ from dkl.assembly.parts import (
     pick_device,
 )
 from dkl.config import Precision, TrainConfig, TrainerConfig, hashed, label, loss_name, row_identity, run_folder, typed
-from dkl.data import Images, ImageSet, Synthetic
+from dkl.data import Images, ImageSet, SyntheticImages
 from dkl.errors import UserError
 from dkl.files import digest
 from dkl.loggers import About
@@ -43,7 +43,7 @@ class Data(NamedTuple):
     training: ImageSet
     testing: ImageSet
     held_out: ImageSet | None
-    synthetic: Synthetic | None
+    synthetic: SyntheticImages | None
     sha256: str
 
 

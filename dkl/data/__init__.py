@@ -5,7 +5,7 @@
 and ``shot_groups`` sorts the classes of long-tailed datasets.
 """
 
-from dkl.data.images import EncodedImages, ImageFiles, Images, ImageSet, ShardedImages, Synthetic
+from dkl.data.images import EncodedImages, ImageFiles, Images, ImageSet, ShardedImages, SyntheticImages
 from dkl.data.loading import Batch, Batches, FileBatches, Loader, make_loader
 from dkl.data.shot_groups import shot_groups
 from dkl.data.sources import (
@@ -33,7 +33,7 @@ __all__ = [
     "Images",
     "Loader",
     "ShardedImages",
-    "Synthetic",
+    "SyntheticImages",
     "cifar",
     "digits",
     "fetch",

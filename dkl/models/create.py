@@ -28,6 +28,7 @@ def normalize_input(model: nn.Module, mean: Sequence[float], std: Sequence[float
 
 def check_name(name: str) -> None:
     """Raise UserError if timm knows no model ``name``, or publishes no weights under the tag in it."""
+    # timm.is_model ignores the tag after the dot, so the tag is checked against the published names.
     tagged = timm.list_pretrained(f"{name.partition('.')[0]}.*") if "." in name else []
     if not timm.is_model(name) or ("." in name and name not in tagged):
         close = difflib.get_close_matches(name, [*timm.list_models(), *tagged], n=5)

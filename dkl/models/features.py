@@ -92,6 +92,7 @@ def forward_with_features(
     pooled: list[Tensor] = []
     stages: list[list[Tensor]] = []
     with ExitStack() as hooks:
+        # The last linear layer in the order of registration is the classifier.
         hooks.callback(heads[-1].register_forward_pre_hook(_keep(pooled, True)).remove)
         for modules, of_input in _taps(network, before_activation):
             stages.append([])

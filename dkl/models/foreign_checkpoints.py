@@ -59,6 +59,7 @@ def _entries(content: Mapping[str, Any], expected: set[str]) -> list[str]:
 def _unwrap(content: Any, expected: set[str], path: Path, key: str | None) -> tuple[str, State]:
     """Return a description of the layout, and the state_dict, found under ``key`` if given."""
     content = content if isinstance(content, Mapping) else {}
+    # Only entries with keys of this model: others, such as the class prior, are no weights of it.
     entries = _entries(content, expected)
     found = _find(content) if key is None else _find(content.get(key), key)
     if found is None and key is not None:

@@ -142,6 +142,7 @@ def create_teacher(
     run or published weights were trained on images of another size or with another normalization. A file does not
     store its normalization, so it is not checked.
     """
+    # pretrained and checkpoint may go together: the file is then a copy of the published weights.
     if (run is None) != bool(pretrained or checkpoint):
         raise UserError(
             "a teacher needs weights from one place: set task.teacher.checkpoint=FILE, task.teacher.pretrained=true "

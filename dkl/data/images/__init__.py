@@ -1,7 +1,7 @@
-"""Labeled images, however they are stored; every class here has the interface of ``ImageSet`` except ``Synthetic``.
+"""Labeled images, however they are stored. All except ``SyntheticImages`` have the interface of ``ImageSet``.
 
 ``Images`` holds pixels in memory. ``EncodedImages`` are decoded when used: ``ImageFiles`` are separate files,
-``ShardedImages`` lie in tar shards. ``Synthetic`` reads the images of huge ``.npz`` files in place (``npz_arrays``).
+``ShardedImages`` lie in tar shards. ``SyntheticImages`` reads huge ``.npz`` files in place, by ``npz_arrays``.
 """
 
 from dkl.data.images.encoded import EncodedImages
@@ -9,6 +9,6 @@ from dkl.data.images.image_files import ImageFiles
 from dkl.data.images.image_set import ImageSet
 from dkl.data.images.in_memory import Images
 from dkl.data.images.sharded import ShardedImages
-from dkl.data.images.synthetic import Synthetic
+from dkl.data.images.synthetic import SyntheticImages
 
-__all__ = ["EncodedImages", "ImageFiles", "ImageSet", "Images", "ShardedImages", "Synthetic"]
+__all__ = ["EncodedImages", "ImageFiles", "ImageSet", "Images", "ShardedImages", "SyntheticImages"]

@@ -23,7 +23,7 @@ SAMPLE = 1024  # images that the hash covers
 PUBLISHED = "https://huggingface.co/datasets/P2333/DM-Improves-AT"
 
 
-class Synthetic:
+class SyntheticImages:
     """The images of ``files``, concatenated. Pixels are mapped; labels are in memory, one byte each up to 256 classes.
 
     Raises UserError if a file is missing, compressed, or does not hold images of ``shape`` (C, H, W) and labels below
@@ -68,6 +68,7 @@ class Synthetic:
         places = index.numpy()
         order = places.argsort()  # read in file order, for the disk's sake
         cuts = np.searchsorted(places[order], self.starts)
+        # places[order[cuts[p] : cuts[p + 1]]] are those in file p.
         pixels = np.empty((len(places), *self.images[0].shape[1:]), np.uint8)
         for part, start, low, high in zip(self.images, self.starts, cuts, cuts[1:], strict=False):
             pixels[order[low:high]] = part[places[order[low:high]] - start]

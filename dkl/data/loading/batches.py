@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dkl.data.images.in_memory import Images
-from dkl.data.images.synthetic import Synthetic
+from dkl.data.images.synthetic import SyntheticImages
 from dkl.data.loading.autoaugment_views import autoaugment_views
 from dkl.data.loading.batch import Batch
 from dkl.data.loading.batch_plan import BatchPlan, BatchPlanner
@@ -46,7 +46,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         workers: int = 0,
-        synthetic: Synthetic | None = None,
+        synthetic: SyntheticImages | None = None,
         fraction: float = 0.0,
         epoch_size: int | None = None,
     ) -> None:
@@ -112,7 +112,7 @@ class Batches:
         scaled = images.to(self.dtype, memory_format=self.memory_format).div_(255)
         return Batch(scaled, labels, views, plan.first, plan.total, None if self.synthetic else index)
 
-    def _gather(self, index: Tensor, synthetic: Synthetic) -> tuple[Tensor, Tensor]:
+    def _gather(self, index: Tensor, synthetic: SyntheticImages) -> tuple[Tensor, Tensor]:
         """Windows and labels of the images at ``index``; indices from ``len(data)`` on are synthetic images."""
         device, pad, real = self.labels.device, self.augment.crop_padding, len(self.labels)
         images = self.windows.new_empty((len(index), *self.windows.shape[1:2], *self.windows.shape[-2:]))
@@ -129,7 +129,7 @@ class Batches:
 
 
 def _make_mixing(
-    synthetic: Synthetic, fraction: float, batch_size: int, epoch_size: int, augment: Augment
+    synthetic: SyntheticImages, fraction: float, batch_size: int, epoch_size: int, augment: Augment
 ) -> SyntheticMixing:
     """Raises UserError if a batch would be all real or all synthetic, or if ``augment`` does not allow mixing."""
     generated = int(batch_size * fraction)

@@ -96,6 +96,7 @@ class FileBatches:
 
     def epoch(self, epoch: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch; the workers end with it."""
+        # The loader takes plans ahead of the loop below, which needs the same plans for labels and indices.
         plans, ahead = itertools.tee(self.planner.epoch(epoch))
         for plan, pixels in zip(plans, self._read(ahead), strict=True):
             if isinstance(pixels, UserError):

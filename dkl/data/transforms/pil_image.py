@@ -5,14 +5,14 @@ Pillow does the resizing, as for the published ImageNet accuracies. The random c
 """
 
 from collections.abc import Callable
-from typing import Any
 
+from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, rand_augment_transform
 from torchvision.transforms import v2
 
 from dkl.errors import UserError
 
-Transform = Callable[[Any], Any]
+Transform = Callable[[Image.Image], Image.Image]
 
 
 def randaugment(policy: str, size: int) -> Transform:

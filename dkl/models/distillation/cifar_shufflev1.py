@@ -24,7 +24,7 @@ class ShuffleUnit(nn.Module):
     def __init__(self, in_planes: int, planes: int, stride: int) -> None:
         super().__init__()
         self.down = stride == 2
-        branch = planes - in_planes if self.down else planes
+        branch = planes - in_planes if self.down else planes  # the pooled input makes up the other channels
         middle = branch // 4
         self.first_groups = 1 if in_planes == STEM else GROUPS  # the stem has too few channels to divide
         self.conv1 = conv(in_planes, middle, 1, groups=self.first_groups)

@@ -42,11 +42,12 @@ class BasicBlock(nn.Module):
         self.conv1 = nn.Conv2d(in_planes, out_planes, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_planes)
         self.conv2 = nn.Conv2d(out_planes, out_planes, 3, padding=1, bias=False)
-        self.convShortcut = None
+        self.convShortcut = None  # named as in the checkpoints
         if in_planes != out_planes:
             self.convShortcut = nn.Conv2d(in_planes, out_planes, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        # In place is safe: nothing else uses the output of a BatchNorm.
         activation = F.relu(self.bn1(x), inplace=True)
         out = F.relu(self.bn2(self.conv1(activation)), inplace=True)
         shortcut = x if self.convShortcut is None else self.convShortcut(activation)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from dkl.data import Synthetic
+from dkl.data import SyntheticImages
 from dkl.errors import UserError
 from scripts import store_npz
 from tests.data.common import Array, make_arrays
@@ -28,8 +28,8 @@ def write_parts(folder: Path, sizes: list[int], dtype: Any = np.int64) -> tuple[
     return paths, np.concatenate([pixels for pixels, _ in parts]), np.concatenate([labels for _, labels in parts])
 
 
-def read(paths: list[Path], num_classes: int = 10) -> Synthetic:
-    return Synthetic(paths, shape=SHAPE, num_classes=num_classes)
+def read(paths: list[Path], num_classes: int = 10) -> SyntheticImages:
+    return SyntheticImages(paths, shape=SHAPE, num_classes=num_classes)
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, ">i4"])

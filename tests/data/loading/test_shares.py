@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dkl.data import Augment, Batch, Batches, Synthetic
+from dkl.data import Augment, Batch, Batches, SyntheticImages
 from dkl.errors import UserError
 from tests.data.common import make_images
 
@@ -52,7 +52,7 @@ def test_shares_make_up_the_batch(name: str, world: int, shuffle: bool) -> None:
 def test_shares_of_mixed_batches_make_up_the_batch(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     np.savez(tmp_path / "s.npz", image=draw.integers(256, size=(50, 8, 8, 3), dtype=np.uint8), label=np.arange(50) % 9)
-    synthetic = Synthetic([tmp_path / "s.npz"], shape=(3, 8, 8), num_classes=9)
+    synthetic = SyntheticImages([tmp_path / "s.npz"], shape=(3, 8, 8), num_classes=9)
     options: dict[str, Any] = {"augment": AUGMENTS["all"], "shuffle": True, "synthetic": synthetic, "fraction": 0.6}
     data = make_images(13)
     whole = list(Batches(data, 5, **options).epoch())

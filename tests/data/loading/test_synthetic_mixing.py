@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 
 from dkl.assembly import load_synthetic, make_batches
 from dkl.config import TrainConfig, compose_config, typed
-from dkl.data import Augment, Batch, Batches, Images, Synthetic
+from dkl.data import Augment, Batch, Batches, Images, SyntheticImages
 from dkl.errors import UserError
 
 REAL, GENERATED = 23, 40
@@ -23,13 +23,13 @@ def make_real(size: int = 6) -> Images:
     return Images(torch.randint(1, 256, (REAL, 3, size, size), dtype=torch.uint8), torch.arange(REAL))
 
 
-def make_synthetic(folder: Path, size: int = 6, count: int = GENERATED) -> Synthetic:
+def make_synthetic(folder: Path, size: int = 6, count: int = GENERATED) -> SyntheticImages:
     """Synthetic images in two files; their labels continue those of the real images."""
     draw = np.random.default_rng(1)
     pixels, labels = draw.integers(1, 256, size=(count, size, size, 3), dtype=np.uint8), np.arange(count) + REAL
     for name, part in (("a", slice(0, 15)), ("b", slice(15, count))):
         np.savez(folder / f"{name}.npz", image=pixels[part], label=labels[part])
-    return Synthetic([folder / "a.npz", folder / "b.npz"], shape=(3, size, size), num_classes=REAL + count)
+    return SyntheticImages([folder / "a.npz", folder / "b.npz"], shape=(3, size, size), num_classes=REAL + count)
 
 
 def mix(folder: Path, batch_size: int, fraction: float, **options: Any) -> Batches:
