@@ -35,6 +35,7 @@ def parse_eps(eps: str | float) -> float:
     Raises UserError if it is neither, or not finite.
     """
     try:
+        # Fraction gives the float nearest to 8/255, as Python's 8 / 255 does.
         value = float(Fraction(eps.replace(" ", ""))) if isinstance(eps, str) else float(eps)
     except (TypeError, ValueError, OverflowError, ZeroDivisionError):
         value = math.nan

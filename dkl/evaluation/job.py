@@ -77,7 +77,7 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
     logger = config.logger if config.logger is not None or run is None else run.config.logger
     model = build_model(subject.model)
     layout = load_checkpoint(model, subject.weights.path, subject.weights.key)
-    model = model.float().eval()
+    model = model.float().eval()  # checkpoints may hold half or double precision; attacks run in float32
     training, test = load_data(data)
     return EvaluationJob(
         subject=subject,

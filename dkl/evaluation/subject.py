@@ -48,6 +48,7 @@ class TrainedRun:
         synthetic = self.config.data.synthetic
         if not synthetic.files:
             return None
+        # Only the last folder is kept: records are published, and the path before it is private.
         names = ", ".join("/".join(Path(file).parts[-2:]).lstrip("/") for file in synthetic.files)
         return f"{names}, {100 * synthetic.fraction:g} % of every batch"
 
@@ -79,6 +80,7 @@ class Subject:
     def title(self) -> str:
         """Method and seed, usable in a file name."""
         seed = "foreign" if self.seed is None else f"s{self.seed}"
+        # Spaces and slashes would split the file name or the command that gives it.
         return f"{self.method.replace('/', '_').replace(' ', '_')}-{seed}"
 
     @property

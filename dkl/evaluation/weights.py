@@ -74,6 +74,7 @@ def choose_weights(folder: Path, content: Mapping[str, Any], asked: str | None) 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
     """Hash the names, shapes and values of a state dict, in hex; independent of the file that held it."""
     content = hashlib.sha256()
+    # Sorted, because a checkpoint may list the same weights in another order.
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         content.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

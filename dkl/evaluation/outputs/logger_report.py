@@ -42,6 +42,7 @@ def _about(job: EvaluationJob) -> About:
     # The group is the training run's, also if the evaluation was given another label.
     method, folder = (run.label, run.folder) if run else (subject.method, job.state.parent)
     row = row_identity(run.settings) if run else job.weights_sha256[:8]
+    # Tags let a user filter by method, loss, data and budget; equal ones are merged below.
     tags = [subject.method, *([run.loss] if run else []), subject.data.name, subject.budget]
     evaluation = dataclasses.asdict(job.protocol) | {
         "attacks": ", ".join(job.protocol.attacks) or "none",

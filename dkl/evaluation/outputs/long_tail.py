@@ -25,6 +25,7 @@ def accuracy_per_shot(correct: NDArray[np.bool_], labels: Tensor, train_counts: 
     classes, truth = len(train_counts), labels.numpy()
     tests = np.bincount(truth, minlength=classes)
     right = np.bincount(truth[correct], minlength=classes)
+    # The mean is over classes, so a class without test images has no accuracy to add.
     groups = {name: mask.numpy() & (tests > 0) for name, mask in shot_groups(train_counts).items()}
     found = {name: float((right[mask] / tests[mask]).mean()) for name, mask in groups.items() if mask.any()}
     return found if len(found) > 1 else None

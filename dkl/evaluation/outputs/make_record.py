@@ -45,6 +45,7 @@ def make_record(job: EvaluationJob, state: State, *, device: torch.device, warni
         attacks=protocol.attacks,
         n=len(job.test),
         clean=_accuracy(state["clean"]),
+        # Attacks are cumulative, so the last one has the lowest accuracy.
         robust=min((result.robust for result in results.values()), default=None),
         per_attack=results,
         evaluation_seed=protocol.seed,

@@ -32,6 +32,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
     found = {"device": device.type, "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if world() > 1:
         found["processes"] = world()
+    # TF32 rounds the inputs of convolutions to 10 bits, which changes a few flags.
     return found | ({"tf32": torch.backends.cudnn.allow_tf32} if device.type == "cuda" else {})
 
 

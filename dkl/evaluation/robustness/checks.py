@@ -14,6 +14,7 @@ def model_warnings(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
     The problems are random outputs, probabilities instead of logits, and zero gradients. Checks and thresholds are the
     package's.
     """
+    # The package reports through Python's warnings and returns nothing.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         checks.check_randomized(model, x, y, bs=len(x))

@@ -55,7 +55,7 @@ def save(state: State, path: Path) -> None:
     """Write ``state`` to ``path`` atomically."""
     arrays: dict[str, Any] = {f"flags/{name}": progress.flags for name, progress in state.items()}
     arrays |= {f"seconds/{name}": progress.seconds for name, progress in state.items()}
-    content = io.BytesIO()
+    content = io.BytesIO()  # numpy seeks in what it writes, so the archive is built in memory first
     np.savez(content, **arrays)
     write_atomically(path, lambda file: file.write(content.getvalue()))
 
