@@ -24,6 +24,7 @@ Attack = Callable[[Tensor, Tensor], Tensor]
 
 
 @cache
+@torch.enable_grad()  # the first call may be inside no_grad
 def trained() -> nn.Module:
     """A small CNN after a few epochs of plain training: accurate but not robust."""
     torch.manual_seed(0)
