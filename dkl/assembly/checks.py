@@ -33,9 +33,10 @@ def preflight(cfg: DictConfig) -> None:
 
 def _check_model(config: TrainConfig) -> nn.Module:
     """Build the model on the meta device. Raises UserError if it does not map images to one logit per class."""
-    data, name = config.data, model_name(config.model)
+    data = config.data
     with torch.device("meta"), torch.no_grad():
         model = build_model(config.model).eval()
+        name = model_name(config.model)
         try:
             logits = model(torch.empty([2, *data.shape]))
         except NotImplementedError:  # an operation without a meta kernel: the shapes cannot be checked here

@@ -20,12 +20,16 @@ T = TypeVar("T")
 
 def make(node: Node, key: str, kind: type[T], **arguments: Any) -> T:
     """Instantiate ``node``, the value of ``key``, as a ``kind``. Raises UserError with the cause if that fails."""
+    if "_target_" not in node:
+        raise UserError(f"{key} has no _target_: set it to the import path of a class, such as my_module.MyClass")
     try:
         made = instantiate(node, **arguments)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None
+        if isinstance(cause, ImportError):
+            raise UserError(f"{key}: {' '.join(str(cause).splitlines())} Check _target_ and PYTHONPATH") from None
         # A constructor that refuses its arguments is a mistake in the configuration; anything else is a defect.
         if cause is None or isinstance(cause, ValueError | TypeError):
             raise UserError(f"{key}: {cause or error}") from None

@@ -1,6 +1,7 @@
 """The examples of docs/extending.md, copied to a folder outside the package, go from training to a table."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -59,6 +60,29 @@ def test_each_trains_with_shipped_choices(line: str, inside: Path) -> None:
     before = set(inside.glob("results/runs/*/checkpoint.pt"))
     main([*words(line, inside), *TINY])
     assert len(set(inside.glob("results/runs/*/checkpoint.pt")) - before) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("num_classes: 10", r"model has no _target_"),
+        ("_target_: my_model.Missing", r"model: Error loading 'my_model.Missing'.*PYTHONPATH"),
+        (
+            "_target_: my_model.Perceptron",
+            r"model: .*missing 2 required positional arguments: 'num_classes' and 'shape'",
+        ),
+        ("_target_: my_loss.CosineGap", r"model: my_loss.CosineGap makes a CosineGap"),
+    ],
+)
+def test_mistakes_in_a_yaml_are_one_line(
+    text: str, says: str, inside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (inside / "configs/model/wrong.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        main(["train", f"hydra.searchpath=[file://{inside}/configs]", "model=wrong", *TINY])
+    message = capsys.readouterr().err
+    assert re.search(says, message)
+    assert message.count("\n") == 1
 
 
 def test_all_four_go_from_training_to_a_table_on_the_command_line(project: Path) -> None:
