@@ -12,6 +12,7 @@ from dkl.threat import AUTOATTACK
 
 def teacher_title(record: Record) -> str | None:
     """Return the architecture of the run's teacher, or None if it had none."""
+    # Records of foreign weights have no configuration.
     task = record.training.get("task")
     teacher = task.get("teacher") if isinstance(task, dict) else None
     name = teacher.get("name") if isinstance(teacher, dict) else None

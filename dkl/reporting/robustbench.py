@@ -150,6 +150,7 @@ def model_info(record: Record) -> dict[str, Any]:
         "architecture": record.architecture,
         "eps": record.eps_text,
         "clean_acc": percent(record.clean),
+        # "reported" is meant for a paper's own number; a reproduction reports what it measured.
         "reported": percent(record.robust),
         "autoattack_acc": percent(record.robust),
         "unreliable": bool(record.warnings),
@@ -163,10 +164,12 @@ def model_name(record: Record) -> str:
     Weights trained elsewhere have the start of the checkpoint's hash in place of the seed.
     """
     which = record.checkpoint_sha256[:8] if record.seed is None else f"s{record.seed}"
+    # RobustBench abbreviates WideResNet in ids, but not in the architecture field.
     architecture = record.architecture.replace("WideResNet", "WRN")
     parts = [source(record).key, architecture, record.method, which]
     if record.seed is not None and weights_kind(record) != "last":
         parts.append(weights_kind(record))
+    # Only what differs from RobustBench's defaults is part of the name.
     if abs(RADII.get((record.norm, record.dataset), record.eps) - record.eps) > 1e-5:
         parts.append(f"eps{record.eps_text}")
     if record.budget != "paper":
@@ -184,6 +187,7 @@ def write_model_info(records: Sequence[Record], folder: Path) -> tuple[list[Path
     skipped: list[str] = []
     candidates = (record for record in records if not record.accuracy_only and record.budget != "smoke")
     attacked = sorted(candidates, key=created_at)
+    # Oldest first: a model that came earlier keeps its name when a namesake is added.
     for key, again in sorted(group(attacked, seed_key).items(), key=lambda item: created_at(item[1][0])):
         try:
             content = model_info(again[-1])

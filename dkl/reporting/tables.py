@@ -75,6 +75,7 @@ def write_tables(
         *accuracy_boards(records, include_smoke),
         *paper_boards(manifests, records, lambda r: load_flags(records_folder / f"{r.id}.json"), include_smoke),
     ]
+    # A smoke record whose board has other records is counted in that board's notes instead.
     shown = {board_key(record) for record in records if include_smoke or record.budget != "smoke"}
     if hidden := [record.id for record in records if board_key(record) not in shown]:
         problems.append(f"budget smoke is no result, so these are on no board: {', '.join(hidden)}")

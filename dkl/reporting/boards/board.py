@@ -52,6 +52,7 @@ class Board(Generic[R]):
     name: str
     title: str
     budget: str | None
+    # Functions have no useful equality: boards are equal if their rows and notes are.
     columns: tuple[ColumnSpec[R], ...] = field(repr=False, compare=False)
     rows: tuple[R, ...]
     notes: tuple[str, ...]
@@ -64,6 +65,7 @@ class Board(Generic[R]):
 
     def data(self) -> TextTable:
         """Return the table for machines: one plain value per cell, empty if there is none."""
+        # Columns keep this order for machines too, because programs may read a CSV file by position.
         cells = [item for column in self.columns for item in column.data.items()]
         return self._table(cells, "l" * len(cells))
 

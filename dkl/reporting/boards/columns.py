@@ -46,6 +46,7 @@ def interval_data(name: str) -> Spec:
     )
 
 
+# Columns that look the same on every board.
 RANK = Spec(
     header="Rank",
     align="r",

@@ -62,6 +62,7 @@ def boards_of(
     """
     for _, here in sorted(group(records, board_key).items()):
         budgets = group(here, lambda record: record.budget)
+        # Smoke records are removed here, so that they can never become a row of another board.
         smoke = [] if include_smoke else budgets.pop("smoke", [])
         for budget in sorted(budgets, key=BUDGETS.index):
             newest = newest_per_seed(budgets[budget])
@@ -78,6 +79,7 @@ def descending(mean: SeedMean) -> float:
 def _row(records: Sequence[Record]) -> ConfigurationRow:
     """Average the records of one row, one evaluation per seed."""
     newest = max(records, key=created_at)
+    # The headline accuracy has the interval: robust accuracy if anything attacked.
     headline = [record.clean if record.robust is None else record.robust for record in records]
     values: dict[str, list[float | None]] = {
         "clean": [record.clean for record in records],
@@ -86,6 +88,7 @@ def _row(records: Sequence[Record]) -> ConfigurationRow:
         "best": [record.best for record in records],
         **{name: [(record.shots or {}).get(name) for record in records] for name in SHOTS},
     }
+    # A mean over only some of the seeds would look like one over all of them, so it is left out.
     complete = {key: [value for value in found if value is not None] for key, found in values.items()}
     return ConfigurationRow(
         method=newest.method,

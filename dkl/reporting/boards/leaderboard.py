@@ -40,6 +40,7 @@ def _order(row: ConfigurationRow) -> tuple[bool, float, float]:
 
 def _board(found: BoardRecords, published: Mapping[ThreatModel, Sequence[ConfigurationRow]]) -> Leaderboard:
     record, budget = found.newest[0], found.budget
+    # Published values come from full-size recipes, so only budget paper is comparable.
     beside = published.get(threat_model(record), ()) if budget == "paper" else ()
     rows = sorted([*found.rows, *beside], key=_order)
     # The radius may be written in several ways: the shortest is easiest to read.
@@ -74,6 +75,7 @@ def _columns(dataset: str, norm: str, eps: str, budget: str) -> tuple[Spec, ...]
         columns.SEEDS,
         Spec(header="Attack", cell=lambda row: row.attacks, data={"attacks": lambda row: row.attacks}),
         Spec(data={"autoattack": lambda row: plain_flag(row.autoattack)}),
+        # Machines read these columns last, people further to the left.
         columns.WEIGHTS_DATA,
         columns.SYNTHETIC,
         Spec(

@@ -67,6 +67,7 @@ def provenance_notes(shown: Sequence[Record]) -> list[str]:
     if synthetic := distinct(record.synthetic for record in shown if record.synthetic):
         lines.append(f"‡ Also trained with synthetic images: {synthetic}.")
     lines.append(f"Weights: {distinct(record.weights for record in shown)}.")
+    # Equal n suggests equal images, so say if that is wrong.
     if any(len({record.data_sha256 for record in same}) > 1 for same in group(shown, lambda r: r.n).values()):
         lines.append("Some rows with equal n use different test images: their fingerprints differ.")
     seeds, sizes = distinct(r.evaluation_seed for r in shown), distinct(r.batch_size for r in shown)
@@ -99,6 +100,7 @@ def left_out(records: Iterable[Record], smoke: int) -> list[str]:
 def distinct(values: Iterable[Any]) -> str:
     """List each value once, sorted; numbers by size."""
     unique = {str(value): value for value in values}
+    # As text, 10 would sort before 2.
     numeric = all(isinstance(value, int | float) for value in unique.values())
     return ", ".join(sorted(unique, key=unique.__getitem__ if numeric else None))
 

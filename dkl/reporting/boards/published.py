@@ -45,6 +45,7 @@ def _rows(manifest: Manifest) -> Iterator[ConfigurationRow]:
     for row in manifest.rows:
         pairs: dict[tuple[float, float], list[str]] = {}
         for source, values in ({f"Table {manifest.number}": row.paper} | row.published).items():
+            # READMEs and logs are left out: RobustBench evaluated the same checkpoints independently.
             if clean in values and robust in values and source.startswith(("Table", ROBUSTBENCH)):
                 pairs.setdefault((values[clean], values[robust]), []).append(source)
         yield from (_published_row(row, *pair, ", ".join(sources)) for pair, sources in pairs.items())
@@ -55,6 +56,7 @@ def _published_row(row: ManifestRow, clean: float, robust: float, source: str) -
     described = ", ".join(cell for key, cell in row.show.items() if key != "Architecture")
     return ConfigurationRow(
         method=f"{row.label} ({described})" if described else row.label,
+        # The paper abbreviates WideResNet; leaderboards spell it out as RobustBench does.
         architecture=row.show.get("Architecture", NONE).replace("WRN", "WideResNet"),
         synthetic="generated" in described,
         attacks="AutoAttack",

@@ -37,6 +37,7 @@ def training_curves(runs: Sequence[Curves], *, title: str) -> Figure:
 
 def _draw(axes: Axes, runs: Sequence[Curves], metric: str, *, scale: float = 1, label: str = "", **style: Any) -> None:
     """Draw one line per run through the epochs that measured ``metric``, or a dot for a single epoch."""
+    # Thin, transparent lines keep several seeds apart.
     several: dict[str, Any] = {"alpha": 0.6, "lw": 0.8} if len(runs) > 1 else {}
     for run in runs:
         points = [(epoch["epoch"], scale * epoch[metric]) for epoch in run if metric in epoch]

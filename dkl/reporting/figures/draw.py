@@ -51,6 +51,7 @@ def draw_all(
     records = [record for record in records if include_smoke or record.budget != "smoke"]
     pictures = [found for found in pictures if include_smoke or found.budget != "smoke"]
     folder = results / "records"
+    # Only tables with a figure are needed; the others would cost time.
     drawn = {manifest.figure.get("table") for manifest in manifests}
     tables = [manifest for manifest in manifests if manifest.name in drawn or series.radius_columns(manifest)]
     boards = paper_boards(tables, records, lambda record: load_flags(folder / f"{record.id}.json"), include_smoke)
@@ -94,6 +95,7 @@ def _tradeoffs(manifests: Sequence[Manifest], boards: Sequence[PaperBoard]) -> I
         of_it = [board for board in boards if board.manifest.name == name]
         own = {board.budget or "": series.measured_points(board, x, y, by) for board in of_it}
         points = {**own, "paper": [*series.published_points(table, x, y, by), *own.get("paper", [])]}
+        # Budget paper has the published points and ours; other budgets have only ours.
         titles = {"x": f"{table.columns[x].title} accuracy", "y": table.columns[y].title}
         for budget, shown in points.items():
             title = _title(manifest.title, "" if budget == "paper" else budget_title(budget))
@@ -109,6 +111,7 @@ def _features(manifests: Sequence[Manifest], pictures: Sequence[Pictures]) -> It
         for budget, here in group(trained, lambda found: found.budget).items():
             hashes = identities(manifest, budget)
             pairs = []
+            # Margins and features are comparable only under the same conditions.
             for alike in group(here, lambda found: found.conditions).values():
                 known = {row_identity(found.about["training"]): found for found in alike}
                 pair = [known.get(hashes[settings[key]]) for key in ("first", "second")]
@@ -134,6 +137,7 @@ def _radii(tables: Sequence[Manifest], boards: Sequence[PaperBoard], records: Se
                 shown |= {record.id for row in board.rows for record in row.records}
         if lines:
             yield f"{table.name}-radii", partial(robustness_curves, lines, title=_title(table.title))
+    # Records in a table's figure are not drawn a second time.
     attacked = [record for record in records if record.attacks and record.id not in shown]
     for alike in group(attacked, lambda r: (r.budget, r.dataset, r.norm, attacks_label(r))).values():
         if lines := series.record_lines(alike):

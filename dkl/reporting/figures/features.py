@@ -30,6 +30,7 @@ def embedding(pictures: Pictures, *, title: str) -> Figure:
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
     axes.set_aspect("equal", adjustable="datalim")
+    # Empty scatters give the legend gray markers instead of those of one class.
     axes.scatter([], [], s=12, c="0.35", marker="o", linewidths=0, label="natural")
     axes.scatter([], [], s=14, c="0.35", marker="x", linewidths=0.8, label=f"adversarial ({pictures.attack})")
     figure.legend(loc="outside lower center", ncols=2, handletextpad=0.2)

@@ -30,6 +30,7 @@ def place_labels(
 
     ``reach`` is the radius of the markers in points. The layout is fixed from here on, so call this last.
     """
+    # Sizes of text are known only after layout; a later layout would move the points again.
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -49,6 +50,7 @@ def place_labels(
                 **style,
             )
             box = label.get_window_extent(renderer)
+            # Area outside the axes counts as overlap with their border.
             outside = box.width * box.height - _shared(box, frame)
             tried.append((outside + sum(_shared(box, other) for other in taken), label, box))
         best = min(tried, key=lambda found: found[0])

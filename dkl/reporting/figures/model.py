@@ -45,6 +45,7 @@ def image_strip(pictures: Pictures, *, title: str) -> Figure:
     """Show natural images, adversarial images and their differences (gray is zero), with the model's predictions."""
     natural, adversarial = pictures["natural_images"], pictures["adversarial_images"]
     delta = adversarial - natural
+    # Perturbations are too small to see: the largest gets full contrast, and zero is middle gray.
     largest = np.abs(delta).max() or 1.0
     columns = len(natural)
     figure, axes = canvas(2.6, 3, columns)

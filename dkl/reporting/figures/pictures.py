@@ -61,6 +61,7 @@ class Pictures:
 def read(path: Path) -> Pictures:
     """Read the pictures in ``path``. Raises UserError with the file's name if it is broken."""
     try:
+        # Pickles can run code, so they are rejected.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
         about = json.loads(str(arrays.pop("about")))

@@ -30,6 +30,7 @@ def measured_points(board: PaperBoard, x: str, y: str, by: str) -> list[Point]:
     for found in board.rows:
         across, up = found.measurements[x], found.measurements[y]
         if seeds := sorted(across.keys() & up.keys()):
+            # Both coordinates average over the same seeds, else the point would mix different runs.
             (mean_x, std_x), (mean_y, std_y) = (_percent([cell[seed].value for seed in seeds]) for cell in (across, up))
             spread = None if std_x is None or std_y is None else (std_x, std_y)
             points.append(Point(found.row.label, mean_x, mean_y, found.row.show.get(by, ""), "here", spread))
@@ -82,6 +83,7 @@ def record_lines(records: Sequence[Record]) -> list[Line]:
     """
     found: dict[tuple[str, str], dict[float, list[float]]] = {}
     for own in group(records, lambda r: (r.method, r.row, weights_kind(r), r.n, r.data_sha256)).values():
+        # A radius evaluated twice counts once per seed.
         latest = [max(again, key=created_at) for again in group(own, lambda r: (_radius(r.eps), r.seed)).values()]
         at = group(latest, lambda record: _radius(record.eps))
         values = {eps: [r.robust for r in at[eps] if r.robust is not None] for eps in sorted(at)}

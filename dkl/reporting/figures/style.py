@@ -49,6 +49,7 @@ FORMATS: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date":
 
 def canvas(height: float, rows: int = 1, columns: int = 1, **kwargs: Any) -> tuple[Figure, list[Axes]]:
     """Create a figure of column width and ``height`` inches. Returns it and its axes row by row."""
+    # pyplot would keep every figure alive and depend on the display backend.
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False, **kwargs).flat)
 

@@ -51,6 +51,7 @@ def tradeoff(points: Sequence[Point], *, title: str, x: str, y: str) -> Figure:
         face, edge, width = ("none", color, 1.0) if marker in HOLLOW else (color, "white", 0.6)
         style: dict[str, Any] = {"facecolors": face, "edgecolors": edge, "linewidths": width, "zorder": 3}
         axes.scatter(point.x, point.y, s=SIZES[marker], marker=marker, label=point.label, **style)
+    # Room for labels at the border.
     axes.margins(0.14)
     axes.set(title=title, xlabel=f"{x} (%)", ylabel=f"{y} (%)")
     handles = [Line2D([], [], color=colors[group], marker="s", ls="", ms=4, label=group) for group in groups]

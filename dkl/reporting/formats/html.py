@@ -32,6 +32,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    # NaN is not JSON: a page with one could not be read at all.
     made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     # Styles and scripts are inserted as they are: their braces are not template syntax.
     made.globals["source"] = lambda path: loader.get_source(made, path)[0]

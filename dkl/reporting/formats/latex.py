@@ -54,6 +54,7 @@ def to_latex(table: TextTable, label: str) -> str:
 
 def _latex_character(character: str) -> str:
     """Return one character as pdflatex source: accents are dropped, and other unknown characters become ``?``."""
+    # NFKD splits accents from their letters, so that dropping non-ASCII characters keeps the letters.
     if character in _LATEX or character.isascii():
         return _LATEX.get(character, character)
     plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
@@ -75,6 +76,7 @@ def _latex_float(table: TextTable, rows: Sequence[Sequence[str]], title: str, la
         r"  \centering",
         rf"  \caption{{{_latex(title)}}}",
         rf"  \label{{tab:{label}}}",
+        # \resizebox would also enlarge a narrow table, hence the comparison of widths.
         r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"  \begin{{tabular}}{{{table.alignments}}}",
         r"    \toprule",

@@ -8,6 +8,7 @@ from dkl.reporting.formats.text_table import TextTable, one_line
 def to_markdown(table: TextTable) -> str:
     """Return a heading, the table with columns of equal width, and the notes as a list."""
     cells = [[_escape(cell) for cell in row] for row in (table.header, *table.rows)]
+    # Markdown needs at least three hyphens in the rule.
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(table.header))]
     columns = list(zip(table.alignments, widths, strict=True))
     rule = ["-" * width if side == "l" else "-" * (width - 1) + ":" for side, width in columns]
@@ -22,4 +23,5 @@ def to_markdown(table: TextTable) -> str:
 
 
 def _escape(text: str) -> str:
+    # Only characters that can start markup inside a cell are escaped, to keep the source readable.
     return re.sub(r"([\\|*`<])", r"\\\1", one_line(text))

@@ -68,6 +68,7 @@ def runs_data(records: Sequence[Record], folder: Path) -> tuple[dict[str, Any], 
         except UserError as error:
             problems.append(str(error))
         run = {"training": record.training, "curves": _columns(curves)}
+        # Configurations are the largest part of the page: store each once.
         key = digest(run)
         runs[key] = run
         shown.append({**_record(record), "run": key})

@@ -65,6 +65,7 @@ def write_site(
         budgets=[
             {"name": name, "meaning": BUDGET_NOTES[name], "count": len(by_budget.get(name, []))} for name in BUDGETS
         ],
+        # The page may be published, so it must not show local paths.
         problems=[problem.replace(f"{results}/", "") for problem in (*problems, *broken)],
         leaderboards=[_article(board, ids) for board in boards if not isinstance(board, PaperBoard)],
         tables=list(_paper_tables(manifests, paper_boards, ids)),
@@ -102,6 +103,7 @@ def _paper_tables(
 def _figures(paths: Sequence[Path], manifests: Sequence[Manifest]) -> Iterator[dict[str, str]]:
     for stem, same in group(paths, lambda path: path.stem).items():
         if not stem.startswith("curves-"):
+            # PNG is smaller for images, SVG for lines.
             smallest = min(same, key=lambda path: path.stat().st_size)
             content = base64.b64encode(smallest.read_bytes()).decode()
             source = f"data:{MEDIA_TYPES[smallest.suffix]};base64,{content}"

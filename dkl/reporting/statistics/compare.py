@@ -58,11 +58,13 @@ def compare(better: Mapping[int, Measurement], than: Mapping[int, Measurement], 
     if not seeds:
         raise UserError("no seed in common on the same test images")
     ones, others = [better[seed] for seed in seeds], [than[seed] for seed in seeds]
+    # Per seed, then per seed and image: the second is None for records without flags.
     differences = np.array([one.value - other.value for one, other in zip(ones, others, strict=True)])
     per_seed = [_image_differences(one, other, load) for one, other in zip(ones, others, strict=True)]
     images = [found for found in per_seed if found is not None]
     has_images = len(images) == len(per_seed) and len({len(found) for found in images}) == 1
     if len(seeds) > 1:
+        # The images' part of the error comes from differences averaged over seeds.
         samples = [differences, np.mean(images, axis=0)] if has_images else [differences]
         found, test = _welch(samples), "t test over seeds and images" if has_images else "paired t test over seeds"
     elif not has_images:
@@ -104,10 +106,12 @@ def _score(measured: Measurement, load: LoadFlags) -> NDArray[np.float64]:
 def _mcnemar(differences: NDArray[np.float64]) -> _Test:
     """Run McNemar's exact test on per-image differences of -1, 0 and 1."""
     won, lost, n = int((differences > 0).sum()), int((differences < 0).sum()), len(differences)
+    # Without any disagreement the test is undefined; the rows are then equal.
     if not won + lost:
         return 0.0, 0.0, 0.0, 1.0
     test = stats.binomtest(won, won + lost)
     interval = test.proportion_ci(0.95, method="exact")
+    # From the share of wins among the disagreements to a difference of accuracies: (won - lost)/n.
     low, high = ((2 * share - 1) * (won + lost) / n for share in interval)
     return (won - lost) / n, float(low), float(high), float(test.pvalue)
 
@@ -119,6 +123,7 @@ def _welch(samples: list[NDArray[np.float64]]) -> _Test:
     squared = sum(part for part, _ in parts)
     if squared < _NO_SPREAD:
         raise UserError("all differences are equal, so they have no spread to test against")
+    # Welch and Satterthwaite: the degrees of freedom of a sum of independent variance estimates.
     degrees = squared**2 / sum(part**2 / freedom for part, freedom in parts)
     half = float(stats.t.ppf(0.975, degrees)) * math.sqrt(squared)
     p = 2 * float(stats.t.sf(abs(mean) / math.sqrt(squared), degrees))

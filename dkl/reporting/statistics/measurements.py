@@ -57,6 +57,7 @@ class Measurement:
 def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) -> dict[int, Measurement]:
     """Return the column ``key`` by seed, in the order of seeds. Seeds that lack a part of the column are left out."""
     column = columns[key]
+    # A column over other columns is combined from their values at the same seed.
     if column.of:
         return _combine(column, [measure(records, part, columns) for part in column.of])
     value_of = _VALUES.get(column.metric)
@@ -83,6 +84,7 @@ def _has_threat_model(record: Record, column: Column) -> bool:
     """Whether the record has the column's attacks and radius. Only robust accuracy asks for them."""
     if column.metric != "robust":
         return True
+    # A column without a radius uses the dataset's default, which the run's configuration has.
     eps = parse_eps(record.training["data"]["eps"] if column.eps is None else column.eps)
     same_attacks = set(record.attacks) == set(parse_attacks(column.attacks))
     return same_attacks and record.norm == "Linf" and round(record.eps, 9) == round(eps, 9)
@@ -94,6 +96,7 @@ def _comparable(candidates: Sequence[Record]) -> list[Record]:
     Of several sets of images the largest counts, then the one with the most seeds, then the newest.
     """
     kept = (record for record in candidates if weights_kind(record) == kept_weights(record))
+    # Values on different images must not be averaged together.
     by_images = group(kept, lambda record: (record.n, record.data_sha256)).values()
     by_seed = (group(same, lambda record: record.seed) for same in by_images)
     newest = [[max(again, key=created_at) for again in seeds.values()] for seeds in by_seed]

@@ -38,6 +38,7 @@ def wilson(fraction: float, n: int) -> Interval:
 
     It holds every p with |fraction - p| <= z·sqrt(p(1 - p)/n), where z is the 97.5 % quantile of the normal.
     """
+    # The record has the fraction, not the count: rounding recovers it exactly.
     low, high = stats.binomtest(round(fraction * n), n).proportion_ci(0.95, method="wilson")
     return float(low), float(high)
 

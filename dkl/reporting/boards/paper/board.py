@@ -48,6 +48,7 @@ class PaperRow:
         """Return the 95 % interval of a column: over seeds, or over images for one seed of an image fraction."""
         measured = list(self.measurements.get(key, {}).values())
         values = [one.value for one in measured]
+        # Only percentages are bounded: seconds must not be cut to [0, 1].
         if len(values) > 1 and column.unit != "%":
             return student(values)
         if len(values) > 1 or (values and column.metric in IMAGE_FRACTIONS):

@@ -41,6 +41,7 @@ def paper_boards(
         for budget, same in group(trained, lambda record: record.budget).items()
     }
     boards: list[PaperBoard] = []
+    # Several tables have the same rows: one cache for all of them composes each row once.
     compose = CachedCompose()
     for manifest in manifests:
         if not manifest.columns:
@@ -49,6 +50,7 @@ def paper_boards(
             known = by_budget.get(budget, {})
             if not known or (budget == "smoke" and not include_smoke):
                 continue
+            # Composing every row of every table would take a minute.
             candidates = _candidates(manifest, budget, [same[0].training for same in known.values()])
             rows = identities(candidates, budget, compose)
             own = {name: known.get(row_identity, []) for name, row_identity in rows.items()}
@@ -91,6 +93,7 @@ def _board(manifest: Manifest, budget: str, own: Mapping[str, Sequence[Record]],
         PaperRow(row, _published(manifest, row), {key: measure(own.get(row.name, []), key, columns) for key in columns})
         for row in _ordered(manifest)
     ]
+    # Smoke runs must not produce a significant difference by accident.
     comparisons = {} if budget == "smoke" else _compare(manifest, rows, load)
     shown = [record for row in rows for record in row.records]
     lines = [
@@ -166,6 +169,7 @@ def _candidates(manifest: Manifest, budget: str, trained: Sequence[Mapping[str, 
 
     def is_candidate(row: ManifestRow) -> bool:
         overrides = ("recipe=quick", *manifest.overrides, *row.overrides, *manifest.at.get(budget, ()))
+        # Later overrides replace earlier ones, as in Hydra.
         given = dict(text.split("=", 1) for text in overrides)
         values = [("recipe_name", given["recipe"]), *(item for item in given.items() if _VALUE.fullmatch(item[0]))]
         return any(all(_agrees(training, *item) for item in values) for training in trained)
@@ -179,4 +183,5 @@ def _agrees(training: Mapping[str, Any], key: str, value: str) -> bool:
     found: Any = training.get(first)
     for part in rest:
         found = found.get(part) if isinstance(found, Mapping) else None
+    # Older records lack groups that were added since: they may still belong to the row.
     return first not in training or bool(OmegaConf.from_dotlist([f"value={value}"]).value == found)

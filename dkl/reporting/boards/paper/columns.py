@@ -49,6 +49,7 @@ def _described(key: str) -> Spec:
 
 def _quantity(key: str, column: Column, budget: str | None, publisher: str) -> Iterator[Spec]:
     """Yield the published value; and ours and the difference, if the column is measured at this budget."""
+    # A column with metric "paper" is printed by the paper and never measured here.
     unit, ours = f" ({column.unit})", budget is not None and column.metric != "paper"
     yield Spec(
         header=f"{column.title}, {publisher}{unit}" if ours else f"{column.title}{unit}",
@@ -104,6 +105,7 @@ def _ours(key: str, column: Column) -> Cell[PaperRow]:
             text = f"{mean.mean:.4g}" if mean.std is None else f"{mean.mean:.4g} ± {mean.std:.2g}"
             bounds = NONE if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
         seeds = row.measurements[key]
+        # A column evaluated for some of the row's seeds only must say so.
         fewer = "" if len(seeds) == len(row.seeds) else f" (of seed {', '.join(map(str, seeds))})"
         return text + ("" if interval is None else f" {bounds}") + fewer
 
@@ -167,6 +169,7 @@ def _claims(manifest: Manifest, comparisons: Mapping[int, Comparison | str]) -> 
         **{name: number(name) for name in ("difference", "low", "high")},
         "p": p_value,
     }
+    # A row can be claimed better than several others: each claim has its own columns.
     own = group(comparisons, lambda claim: manifest.claims[claim].better)
 
     def of_row(position: int, cell: ClaimCell) -> Cell[PaperRow]:

@@ -81,6 +81,7 @@ def comparison_notes(manifest: Manifest, comparisons: Mapping[int, Comparison | 
     ]
     for position, outcome in comparisons.items():
         claim = manifest.claims[position]
+        # Rows may share a method: their titles then also have what describes them.
         better, than = (row_title(manifest, rows[name]) for name in (claim.better, claim.than))
         column = manifest.columns[claim.column]
         lines.append(f"{column.title}, {better} minus {than}: {_outcome(outcome, column.unit)}.")
@@ -122,6 +123,7 @@ def computing_notes(manifest: Manifest, rows: Sequence[PaperRow]) -> list[str]:
         for record in row.records:
             for key in COMPUTING:
                 default = getattr(default_trainer, key)
+                # Records hold plain values, the schema enumerations.
                 default = default.value if isinstance(default, Enum) else default
                 value = record.training["trainer"].get(key, default)
                 if value != default and record.seed is not None:
