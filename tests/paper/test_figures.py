@@ -1,11 +1,12 @@
-"""Every figure of the paper stands in the manifest row it belongs to, and no manifest has a figure of its own.
+"""Every published number is in the manifest row it belongs to, and manifests have no other numbers.
 
-``figures.yaml`` was written apart from the manifests. Here each of its entries is told the manifest and the row where
-it must stand; the two collections of figures must then be one, and the settings beside them those of the run.
+``figures.yaml`` was written independently of the manifests. Here each of its entries is assigned to a manifest and a
+row. The two collections of numbers must then be equal, and the stated settings must be those of the run.
 """
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from dkl.config import compose_config
-from dkl.manifests import ManifestRow, Request, identities, load, names, plan
+from dkl.manifests import CachedCompose, ManifestRow, Request, identities, load, names, plan
 
 FIGURES: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).parent / "figures.yaml"))
 EXTRA = "official-extra"
@@ -32,7 +32,7 @@ ROWS = {
     16: "fixmatch-hard fixmatch-soft fixmatch-ikl mean-teacher-mse mean-teacher-ikl",
     17: "baseline apd-kl apd-ikl",
 }
-"""Of tables with one entry a row: the manifest's rows in the paper's order."""
+"""The manifest's rows in the paper's order, of tables with one entry per row."""
 
 BESIDE = {
     "readme_v1_only": [
@@ -65,17 +65,17 @@ BESIDE = {
         (EXTRA, "cifar100-ikl-elsewhere", "README of Robust Expert Fusion"),
     ],
 }
-"""Where figures that no table has must stand, and under which name, in order."""
+"""Manifest, row and source of the numbers that no table has, in order."""
 
 LOGS = {
     "cifar10_dkl_a3_b20_T4.log": "cifar10-ikl-a3",
     "cifar10_dkl_a3_b10_T4_20m.log": "cifar10-ikl-20m",
     "cifar100_a3_b20_t4": "cifar100-ikl-a3",
 }
-"""Rows of official-extra for the logs that entries of tables have with them."""
+"""Rows of official-extra, by the name of the AutoAttack log in an entry."""
 
 LAST_EPOCH = {"FitNet", "RKD", "CRD", "KD"}
-"""Methods of Tables 13 and 14 whose figures are CRD's, of the last epoch."""
+"""Methods of Tables 13 and 14 whose numbers come from CRD, which reports the last epoch."""
 
 METHODS = {
     "Rice et al.": "PGD-AT",
@@ -87,17 +87,18 @@ METHODS = {
     "KL (improved TRADES / plain KD)": "TRADES-AWP",
     "DKL+BA": "DKL-BA",
 }
-"""Names of methods that are others here."""
+"""Names of methods in figures.yaml that differ from those in the manifests."""
 
 SETTINGS = ("architecture", "augmentation", "alpha_over_4", "beta", "tau", "pseudo_label", "consistency")
 WEIGHTS = {"alpha_over_4", "alpha", "beta", "tau", "code_alpha", "code_beta", "second_view_weight", "T"}
-"""Numbers that are settings, not figures."""
+"""Numbers that are settings, not results."""
 
 loaded = cache(load)
+COMPOSE = CachedCompose()
 
 
 class Figure(NamedTuple):
-    """One number and where it stands; ``source`` is ``paper``, ``std``, or who else published it."""
+    """One number and its place. ``source`` is ``paper``, ``std``, or who else published it."""
 
     manifest: str
     row: str
@@ -107,7 +108,7 @@ class Figure(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One row of figures.yaml, and the manifest's row where its figures must stand."""
+    """One row of figures.yaml, and the manifest's row that must have its numbers."""
 
     manifest: str
     row: str
@@ -116,7 +117,7 @@ class Entry(NamedTuple):
 
 
 def entries() -> Iterator[Entry]:
-    """Every row of figures.yaml; those with a figure a pair of networks become one entry a pair."""
+    """Yield every row of figures.yaml; a row with one number per pair of networks becomes one entry per pair."""
     for number in TABLES:
         table, manifest = FIGURES[f"T{number}"], f"table-{number:02d}"
         if number in ROWS:
@@ -132,7 +133,7 @@ def entries() -> Iterator[Entry]:
 
 
 def pairs(table: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Row, source and content of every pair and method of Tables 13 and 14, of teachers and of students alone."""
+    """Yield row, source and content of Tables 13 and 14: every pair and method, teachers, and students alone."""
     for pair, accuracy in table["teacher_top1"].items():
         teacher, student = pair.split("->")
         yield f"teacher {teacher.lower()}", "paper", {"top1": accuracy, "teacher": teacher}
@@ -148,11 +149,11 @@ def pairs(table: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 Rows = Iterator[tuple[str, str, dict[str, Any]]]
-"""Row, source and content of entries of one manifest."""
+"""Row, source and content of the entries of one manifest."""
 
 
 def on_imagenet(content: dict[str, Any]) -> dict[str, Any]:
-    """``content`` with accuracy in the column of the best epoch, and the manifests' names of a README's networks."""
+    """Return ``content`` with accuracies in the best epoch's column and networks under the manifests' names."""
     known = {"top1": "best", "all": "best", "student_acc": "best", "sec_per_iter": "step_seconds"}
     named = {known.get(key, key): value for key, value in content.items()}
     return named | {key: "ResNeXt-101" for key in ("teacher", "model") if named.get(key) == "ResNeXt101-32x4d"}
@@ -163,7 +164,7 @@ def slug(*networks: str) -> str:
 
 
 def table_1(table: dict[str, Any]) -> Rows:
-    """Each row's training and its distillation are two runs."""
+    """Adversarial training and distillation of a row are two runs."""
     for name, row in zip(("kl", "dkl", "dkl-ba", "ikl"), table["rows"], strict=True):
         shared = {"origin": row["origin"], "method": row["method"]}
         yield name, "paper", {"clean": row["at_clean"], "autoattack": row["at_autoattack"], **shared}
@@ -172,7 +173,7 @@ def table_1(table: dict[str, Any]) -> Rows:
 
 
 def table_4(table: dict[str, Any]) -> Rows:
-    """Every pair and method, teachers and students alone."""
+    """Yield every pair and method, teachers, and students alone."""
     for row in table["rows"]:
         for pair in row["top1"]:
             of_pair = {key: row[key][pair] for key in ("top1", "sec_per_iter") if key in row}
@@ -187,7 +188,7 @@ def table_4(table: dict[str, Any]) -> Rows:
 
 
 def table_5(table: dict[str, Any]) -> Rows:
-    """What the paper calls ResNet-101 is the teacher of the others."""
+    """The row that the paper calls ResNet-101 is the teacher of the others."""
     for row in table["rows"]:
         method = f"-{row['method'].removesuffix('-KD').lower()}" if row["teacher"] else ""
         name = "teacher resnext101" if row["student"] == "ResNet-101" else f"{slug(row['student'])}{method}"
@@ -203,28 +204,28 @@ def table_15(table: dict[str, Any]) -> Rows:
 
 
 def table_18(table: dict[str, Any]) -> Rows:
-    """A teacher's accuracy, which the paper prints in each of its rows, stands at the teacher."""
+    """The paper prints a teacher's accuracy in each row; the manifest has it once, at the teacher."""
     for row in table["rows"]:
         teacher, student, method = row["teacher"], row["student"], row["method"]
         yield f"teacher {slug(teacher)}", "paper", {"best": row["teacher_acc"], "teacher": teacher}
         name, shown = f"{slug(teacher, student)}-{method.lower()}", {"teacher": teacher, "student": student}
-        told = {"method": f"{method}-KD", "origin": row["origin"]}
-        yield name, "paper", {"best": row["student_acc"], **shown, **told}
+        rest = {"method": f"{method}-KD", "origin": row["origin"]}
+        yield name, "paper", {"best": row["student_acc"], **shown, **rest}
         if "readme" in row:
             yield name, "README", {"best": row["readme"], **shown}
 
 
 IMAGENET = {1: table_1, 4: table_4, 5: table_5, 15: table_15, 18: table_18}
-"""Of tables on ImageNet: what of their entries belongs to which row."""
+"""Assigns entries to rows, for the tables on ImageNet."""
 
 
 def figures(entry: Entry) -> Iterator[Figure]:
-    """The figures of an entry, each with its place in a manifest."""
+    """Yield the numbers of an entry, each with its place in a manifest."""
     manifest, row, source, content = entry
     for key, value in content.items():
         if key in WEIGHTS or isinstance(value, bool):
             continue
-        if key == "readme" and isinstance(value, float):  # of the one accuracy there is
+        if key == "readme" and isinstance(value, float):  # the entry has one accuracy
             (column,) = (other for other in content if other != key and isinstance(content[other], float))
             yield Figure(manifest, row, "README", column, value)
         elif isinstance(value, int | float):
@@ -241,7 +242,7 @@ def figures(entry: Entry) -> Iterator[Figure]:
 
 
 def in_manifests() -> Iterator[Figure]:
-    """Every figure of every manifest."""
+    """Yield every number of every manifest."""
     for manifest in map(loaded, names()):
         for row in (*manifest.rows, *manifest.teachers.values()):
             for source, values in ({"paper": row.paper, "std": row.paper_std} | row.published).items():
@@ -257,12 +258,11 @@ def row_of(manifest: str, name: str) -> ManifestRow:
 
 @cache
 def composed(manifest: str, name: str) -> DictConfig:
-    """The configuration of a row's run at its manifest's own sizes."""
-    job = plan(manifest, Request(seeds=(0,), row=name))[-1]
-    return compose_config("train", list(job.train))
+    """Compose the configuration of a row's run at the manifest's own sizes."""
+    return COMPOSE(plan(manifest, Request(seeds=(0,), row=name), COMPOSE)[-1].train)
 
 
-def test_manifests_have_every_figure_in_its_row_and_no_other() -> None:
+def test_manifests_have_every_number_in_its_row_and_no_other() -> None:
     expected = {figure for entry in entries() for figure in figures(entry)}
     found = set(in_manifests())
     assert expected - found == set()
@@ -274,7 +274,7 @@ def test_every_table_has_its_manifest() -> None:
     assert sorted(tables) == sorted(TABLES) == [number for number in range(1, 19) if number != 6]
 
 
-def test_rows_say_whose_figures_they_are_and_of_what() -> None:
+def test_rows_have_the_stated_origin_method_and_settings() -> None:
     for manifest, name, _, content in entries():
         row, where = row_of(manifest, name), f"{manifest} {name}"
         if "origin" in content:
@@ -293,7 +293,7 @@ def test_rows_say_whose_figures_they_are_and_of_what() -> None:
 
 
 def weights(content: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """The weights that an entry states: in so many words, or in a checkpoint's name."""
+    """Yield the loss weights of an entry: as keys, or from the name of a checkpoint."""
     hyper = content.get("hyper", {})
     for key, value in (content | hyper | hyper.get("released_checkpoint", {})).items():
         if key in WEIGHTS:
@@ -303,17 +303,17 @@ def weights(content: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def stated() -> dict[tuple[str, str], dict[str, float]]:
-    """Of every row that is run: the weights that the paper, the official scripts or checkpoints state."""
+    """Return, per row that is run, the weights that the paper, official scripts or checkpoints state."""
     found: dict[tuple[str, str], dict[str, float]] = {}
     logs = [Entry(EXTRA, row, "", {"checkpoint": name}) for name, row in LOGS.items()]
     for manifest, name, _, content in (*entries(), *logs):
-        if not row_of(manifest, name).quoted and (told := dict(weights(content))):
-            found[manifest, name] = told
+        if not row_of(manifest, name).quoted and (values := dict(weights(content))):
+            found[manifest, name] = values
     return found
 
 
-@pytest.mark.parametrize(("place", "told"), stated().items(), ids=lambda value: "-".join(value))
-def test_a_row_trains_with_the_stated_weights(place: tuple[str, str], told: dict[str, float]) -> None:
+@pytest.mark.parametrize(("place", "stated_weights"), stated().items(), ids=lambda value: "-".join(value))
+def test_a_row_trains_with_the_stated_weights(place: tuple[str, str], stated_weights: dict[str, float]) -> None:
     cfg = composed(*place)
     ours = {
         "alpha_over_4": cfg.loss.wmse_weight / 4,
@@ -322,12 +322,24 @@ def test_a_row_trains_with_the_stated_weights(place: tuple[str, str], told: dict
         **dict.fromkeys(("tau", "T"), cfg.task.prior_temperature),
         "second_view_weight": cfg.task.aug_weight,
     }
-    assert {key: ours[key] for key in told} == told
+    assert {key: ours[key] for key in stated_weights} == stated_weights
     assert cfg.budget.name == "paper"
 
 
 def test_rows_that_are_one_run_share_its_identity() -> None:
-    of = {name: identities(load(name), "paper") for name in (*(f"table-{n:02d}" for n in (2, 3, 7, 8, 9, 11)), EXTRA)}
+    rows = {
+        "table-02": ("ikl-basic", "ikl-50m"),
+        "table-03": ("ikl-basic", "ikl-20m"),
+        "table-07": ("alpha-5",),
+        "table-08": ("beta-3", "beta-5"),
+        "table-09": ("tau-2", "tau-4"),
+        "table-11": ("ikl", "ikl-50m"),
+        EXTRA: ("cifar100-ikl-a3", "cifar100-ikl-50m", "cifar10-ikl-a3", "cifar10-ikl-20m"),
+    }
+    of = {
+        name: identities(replace(loaded(name), rows=tuple(row_of(name, row) for row in chosen)), "paper", COMPOSE)
+        for name, chosen in rows.items()
+    }
     headline = of["table-02"]["ikl-basic"]
     assert headline == of["table-07"]["alpha-5"] == of["table-08"]["beta-5"] == of["table-09"]["tau-4"]
     assert of[EXTRA]["cifar100-ikl-a3"] == of["table-08"]["beta-3"] != headline
@@ -338,12 +350,12 @@ def test_rows_that_are_one_run_share_its_identity() -> None:
 
 
 def printed(row: ManifestRow, column: str) -> float:
-    """The figure of ``row`` in ``column``: the paper's, else a README's; the best epoch's where the last's is not."""
+    """Return a row's number in ``column``, from the paper or a README; the best epoch's if the last's is missing."""
     figures = row.published.get("README", {}) | row.paper
     return figures.get(column, figures.get("best"))
 
 
-def test_claims_are_what_the_figures_say() -> None:
+def test_claims_agree_with_the_numbers() -> None:
     claims = {name: loaded(name).claims for name in names()}
     for manifest, found in claims.items():
         for better, than, column in ((claim.better, claim.than, claim.column) for claim in found):
