@@ -1,4 +1,4 @@
-"""A run folder is one wandb run, whole however often it breaks off, told by the first process only, or not at all."""
+"""Reports to Weights & Biases: one wandb run per folder, complete after interruptions, from the first process only."""
 
 import base64
 import hashlib
@@ -13,21 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import dkl.assembly
+import dkl.assembly.parts
 import dkl.training.fit
 from dkl.assembly import build_logger, train
 from dkl.config import compose_config, hashed, row_identity
 from dkl.errors import UserError
 from dkl.loggers import About, Logger, LoggerTable, WandbLogger, opened, reported
-from tests.training.common import TINY, finish, make_config, start
+from tests.training.common import TINY, make_config, start
 from tests.wandb_log import OFFLINE, apart, config, history, inspect, runs, surroundings
-
-WITHOUT_WANDB = """
-import sys
-sys.modules["wandb"] = None  # as if it were not installed; timm imports it where it can
-from dkl.cli import main
-main(sys.argv[1:])
-"""
 
 KILLED = """
 import os, sys
@@ -50,23 +43,23 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def about(folder: Path, **changed: Any) -> About:
-    said: dict[str, Any] = {"name": "name", "job_type": "train", "group": "IKL-0", "tags": ["IKL"], "config": {}}
-    return About(**said | changed, id_file=folder / "wandb_id.txt")
+    fields: dict[str, Any] = {"name": "name", "job_type": "train", "group": "IKL-0", "tags": ["IKL"], "config": {}}
+    return About(**fields | changed, id_file=folder / "wandb_id.txt")
 
 
 def measured(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_tells_who_it_is_each_epoch_and_its_weights(tmp_path: Path) -> None:
+def test_a_run_reports_its_name_each_epoch_and_its_weights(tmp_path: Path) -> None:
     cfg = make_config(tmp_path, *OFFLINE, "logger.artifact=true", "label='IKL, mine'", "seed=3", epochs=2)
     folder = train(cfg)
     (run,) = runs(folder)
     assert run.name.endswith((folder / "wandb_id.txt").read_text().split()[0])
-    (said,) = inspect(run, "run")
-    assert (said["project"], said["display_name"], said["job_type"]) == ("dkl", folder.name, "train")
-    assert said["run_group"] == f"IKL, mine-{row_identity(hashed(make_config(tmp_path, 'seed=4', epochs=2)))}"
-    assert said["tags"] == ["IKL, mine", "IKL", "digits", "own"]
+    (header,) = inspect(run, "run")
+    assert (header["project"], header["display_name"], header["job_type"]) == ("dkl", folder.name, "train")
+    assert header["run_group"] == f"IKL, mine-{row_identity(hashed(make_config(tmp_path, 'seed=4', epochs=2)))}"
+    assert header["tags"] == ["IKL, mine", "IKL", "digits", "own"]
     assert (config(run)["seed"], config(run)["loss"]["wmse_weight"]) == (3, 20)
     assert history(run) == [row | {"_step": row["epoch"]} for row in measured(folder)]
     (weights,) = inspect(run, "artifact")
@@ -82,7 +75,7 @@ def test_a_run_tells_who_it_is_each_epoch_and_its_weights(tmp_path: Path) -> Non
     assert runs(folder) == [run]
 
 
-def test_a_killed_run_goes_on_under_its_id_and_no_epoch_is_lost(tmp_path: Path) -> None:
+def test_a_killed_run_continues_under_its_id_and_loses_no_epoch(tmp_path: Path) -> None:
     asked = ["train", *TINY, *OFFLINE, "paths.results=results", "trainer.epochs=3"]
     killed = start(["-c", KILLED, *asked], tmp_path, **surroundings(tmp_path / "wandb"))
     killed.communicate(timeout=600)
@@ -99,7 +92,7 @@ def test_a_killed_run_goes_on_under_its_id_and_no_epoch_is_lost(tmp_path: Path) 
     assert not inspect(second, "artifact")
 
 
-def test_a_failing_run_is_told_as_failed_and_then_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_run_is_marked_as_failed_and_then_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*args: object) -> None:
         raise OSError("disk full")
 
@@ -114,30 +107,30 @@ def test_a_failing_run_is_told_as_failed_and_then_mended(tmp_path: Path, monkeyp
     assert [row["_step"] for row in history(second)] == [1, 2]
 
 
-def test_a_run_trained_without_wandb_is_told_when_asked_and_training_needs_none(tmp_path: Path) -> None:
-    finish(start(["-c", WITHOUT_WANDB, "train", *TINY, "trainer.epochs=2", "paths.results=."], tmp_path))
-    (folder,) = (tmp_path / "runs").iterdir()
+def test_training_needs_no_wandb_and_the_run_can_be_reported_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "wandb", None)  # importing it fails, as if it were not installed
+        folder = train(make_config(tmp_path, epochs=2))
     assert not [path for path in folder.iterdir() if "wandb" in path.name]
     train(make_config(tmp_path, *OFFLINE, epochs=2))
     (run,) = runs(folder)
     assert [row["loss"] for row in history(run)] == [row["loss"] for row in measured(folder)]
 
 
-def test_of_several_processes_the_first_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = train(make_config(tmp_path, *OFFLINE, "trainer.devices=2", "data.train_size=64", epochs=1))
-    (run,) = runs(folder)
-    assert [row["_step"] for row in history(run)] == [1]
+def test_only_the_first_of_several_processes_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = compose_config("train", list(OFFLINE))
-    assert type(build_logger(cfg.logger)) is WandbLogger
-    monkeypatch.setattr(dkl.assembly, "rank", lambda: 1)
-    assert type(build_logger(cfg.logger)) is Logger
+    for rank, kind in ((0, WandbLogger), (1, Logger)):
+        monkeypatch.setattr(dkl.assembly.parts, "rank", lambda rank=rank: rank)
+        assert type(build_logger(cfg.logger)) is kind
 
 
 @pytest.mark.parametrize("key", ["", "0123456789" * 4], ids=["no login", "no network"])
-def test_online_without_a_login_or_a_network_names_the_mend(
+def test_online_without_login_or_network_the_error_says_how_to_fix_it(
     key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # no server listens there
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")
     if key:
         monkeypatch.setenv("WANDB_API_KEY", key)
@@ -147,7 +140,7 @@ def test_online_without_a_login_or_a_network_names_the_mend(
 
 
 class FakeRun(SimpleNamespace):
-    """A run of the site's that has the steps below ``step``."""
+    """A run that the site has up to ``step``."""
 
     def log(self, row: dict[str, Any], step: int, commit: bool) -> None:
         assert commit
@@ -159,7 +152,7 @@ class FakeRun(SimpleNamespace):
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """wandb online without a network: ``asked`` opened it; ``step`` and ``logged`` are the run's."""
+    """Replace the site: ``asked`` are the arguments of ``wandb.init``; ``step`` and ``logged`` belong to the run."""
     seen = SimpleNamespace(asked={}, step=0, logged=[])
 
     def init(**asked: Any) -> FakeRun:
@@ -173,7 +166,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 PAST = [{"epoch": epoch} for epoch in (1, 2, 3, 4)]
 
 
-def test_online_a_resumed_run_is_told_what_the_site_has_not_got(tmp_path: Path, site: SimpleNamespace) -> None:
+def test_online_a_resumed_run_reports_only_the_missing_epochs(tmp_path: Path, site: SimpleNamespace) -> None:
     (tmp_path / "wandb_id.txt").write_text("abcd")
     site.step = 3
     with opened(WandbLogger(), about(tmp_path), PAST) as logger:
@@ -182,7 +175,7 @@ def test_online_a_resumed_run_is_told_what_the_site_has_not_got(tmp_path: Path, 
     assert site.logged == [3, 4, 5]
 
 
-def test_an_agents_run_has_the_agents_id(
+def test_the_agent_of_a_sweep_chooses_the_id(
     tmp_path: Path, site: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "wandb_id.txt").write_text("mine finished")
@@ -204,26 +197,25 @@ def test_names_that_are_too_long_for_wandb_are_cut(tmp_path: Path, site: SimpleN
     assert site.asked["group"].endswith("y-12345678")
 
 
-def test_figures_tables_and_pictures_arrive_as_they_are(tmp_path: Path) -> None:
-    grey = np.linspace(0, 1 + 1e-6, 48).reshape(6, 8, 1).astype(np.float32)  # as rounding may leave it
-    colour = np.linspace(0.2, 0.7, 144).reshape(6, 8, 3)
+def test_figures_tables_and_pictures_arrive_unchanged(tmp_path: Path) -> None:
+    gray = np.linspace(0, 1 + 1e-6, 48).reshape(6, 8, 1).astype(np.float32)  # rounding may exceed 1
+    color = np.linspace(0.2, 0.7, 144).reshape(6, 8, 3)
     with opened(WandbLogger(mode="offline"), about(tmp_path, job_type="evaluate")) as logger:
         logger.report(
-            {"clean": 0.5}, {"t": LoggerTable(["a", "b"], [["x", None], ["y", 1.5]])}, {"g": grey, "c": colour}
+            {"clean": 0.5}, {"t": LoggerTable(["a", "b"], [["x", None], ["y", 1.5]])}, {"g": gray, "c": color}
         )
     (run,) = runs(tmp_path)
     (row,) = history(run)
     assert row["clean"] == 0.5
     table = json.loads((run / "files" / row["t.path"]).read_text())
     assert (table["columns"], table["data"]) == (["a", "b"], [["x", None], ["y", 1.5]])
-    for name, expected in (("g", grey.squeeze(-1)), ("c", colour)):
+    for name, expected in (("g", gray.squeeze(-1)), ("c", color)):
         with Image.open(run / "files" / row[f"{name}.path"]) as picture:
             np.testing.assert_allclose(np.asarray(picture) / 255, expected, atol=0.51 / 255)
 
 
-def test_nothing_is_reported_where_nothing_is_asked_for(tmp_path: Path) -> None:
+def test_without_a_logger_nothing_is_reported(tmp_path: Path) -> None:
     with opened(build_logger(compose_config("train", []).logger), about(tmp_path), PAST) as logger:
         logger.log({"epoch": 5})
         logger.keep([tmp_path])
     assert list(tmp_path.iterdir()) == []
-    assert "wandb" in sys.modules  # by these tests; that nothing else needs it is tested above

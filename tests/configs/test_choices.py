@@ -1,4 +1,4 @@
-"""Every choice composes with the defaults and says why it exists; every model fits digits and CIFAR-10."""
+"""Every choice composes with the defaults and says why it exists; every model takes digits and CIFAR-100."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from dkl.assembly import build_model, build_task, preflight
+from dkl.assembly import build_task, preflight
 from dkl.config import compose_config
 from dkl.losses import DIST, DKD, DKL, GKL, IKL, JSD, KD, KL
 from dkl.models import create_model
@@ -63,15 +63,10 @@ def test_every_file_opens_with_the_reason_why_it_exists(path: Path) -> None:
     assert len(path.read_text().splitlines()[0]) <= 120
 
 
-@pytest.mark.parametrize("data", ["digits", "cifar10", "cifar100"])
 @pytest.mark.parametrize("model", names("model"))
-def test_every_model_takes_every_data_set(model: str, data: str) -> None:
-    cfg = compose_config("train", [*overrides("model", model), f"data={data}"])
-    preflight(cfg)
-    with torch.device("meta"):
-        logits = build_model(cfg.model).eval()(torch.empty(2, *cfg.data.shape))
-    assert logits.shape == (2, cfg.data.num_classes)
-    assert logits.device.type == "meta"
+def test_every_model_takes_color_images(model: str) -> None:
+    """preflight checks the shape of the logits. The test above has gray images of digits."""
+    preflight(compose_config("train", [*overrides("model", model), "data=cifar100"]))
 
 
 @pytest.mark.parametrize("model", sorted(set(names("model")) - {"timm"}))

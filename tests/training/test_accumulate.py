@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +9,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
-from dkl import checkpoint
-from dkl.assembly import preflight, train
+from dkl.assembly import preflight
 from dkl.config import compose_config
 from dkl.console import Bar
 from dkl.data import Batch
@@ -21,7 +19,6 @@ from dkl.tasks import Classification, Distillation, Task
 from dkl.training.loop import NonFiniteLossError, train_epoch
 from tests.official.distillation import ikl
 from tests.tasks.common import CLASSES, Spy, make_attack, make_batch, make_task
-from tests.training.common import make_config
 
 LR = 0.5
 
@@ -147,17 +144,6 @@ def test_no_step_is_taken_where_a_later_part_is_not_finite() -> None:
         one_epoch(Classification(model, num_classes=CLASSES), Given(batch), 4)
     assert torch.equal(caught.value.batch.labels, batch.labels[6:])
     assert all(torch.equal(weight, old) for weight, old in zip(model.parameters(), before, strict=True))
-
-
-def test_two_processes_in_parts_equal_one_process_in_one(tmp_path: Path) -> None:
-    exact = ("task=classification", "trainer.precision=float64", "trainer.channels_last=false", "trainer.device=cpu")
-
-    def state(*overrides: str) -> dict[str, Tensor]:
-        cfg = make_config(tmp_path, *exact, "data.train_size=91", *overrides, epochs=2)  # the last batch is of 27
-        return checkpoint.read(train(cfg) / "checkpoint.pt")["model"]
-
-    one, two = state(), state("trainer.devices=2", "trainer.accumulate=14")
-    assert max(float((value - two[name]).abs().max()) for name, value in one.items()) < 1e-13
 
 
 @pytest.mark.parametrize(
