@@ -7,6 +7,7 @@ data.source) stay plain mappings and are instantiated here, never elsewhere.
 Pieces, for evaluation, estimates and tests:
 
     build_model(config.model)                       network in float32 on the default device
+    build_loss(config.loss)                         loss between two sets of logits
     build_task(config.task, model)                  task around a network, with its loss and attack
     build_averaging(config.averaging)               rule of the weights' average, or None
     build_schedule(config.schedule)                 learning rate over epochs
@@ -28,6 +29,7 @@ from dkl.assembly.data import load_data, load_synthetic, make_batches
 from dkl.assembly.parts import (
     build_averaging,
     build_logger,
+    build_loss,
     build_model,
     build_schedule,
     build_task,
@@ -39,6 +41,7 @@ __all__ = [
     "assemble",
     "build_averaging",
     "build_logger",
+    "build_loss",
     "build_model",
     "build_schedule",
     "build_task",

@@ -7,7 +7,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from dkl.assembly.data import make_augment
-from dkl.assembly.parts import build_averaging, build_logger, build_model, build_schedule, build_task, pick_device
+from dkl.assembly.parts import (
+    build_averaging,
+    build_logger,
+    build_loss,
+    build_model,
+    build_schedule,
+    build_task,
+    pick_device,
+)
 from dkl.config import TrainConfig, TrainerConfig, check, model_name
 from dkl.distributed import launched
 from dkl.errors import UserError
@@ -22,6 +30,8 @@ def preflight(cfg: DictConfig) -> None:
         if given and key not in config.task:
             raise UserError(f"{config.task['_target_']} takes no {key}: add {key}=none, or choose another task")
     make_augment(config.data).check(tuple(config.data.shape))
+    if config.loss:  # the task builds it too, but here a mistake is reported as the loss's
+        build_loss(config.loss)
     model = _check_model(config)
     # The attack's random generator needs a real device, which the model on the meta device is not.
     build_task(config.task, nn.Linear(1, 1) if config.attack else model)

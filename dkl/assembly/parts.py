@@ -11,6 +11,7 @@ from dkl.config import Node
 from dkl.distributed import rank
 from dkl.errors import UserError
 from dkl.loggers import Logger
+from dkl.losses import PairLoss, check_pair_loss
 from dkl.tasks import Task, check_task
 from dkl.training.averaging import Averaging
 from dkl.training.schedules import Schedule
@@ -19,7 +20,10 @@ T = TypeVar("T")
 
 
 def make(node: Node, key: str, kind: type[T], **arguments: Any) -> T:
-    """Instantiate ``node``, the value of ``key``, as a ``kind``. Raises UserError with the cause if that fails."""
+    """Instantiate ``node``, the value of ``key``, as a ``kind``.
+
+    Raises UserError in one line if the class cannot be imported, refuses its arguments, or is of another kind.
+    """
     if "_target_" not in node:
         raise UserError(f"{key} has no _target_: set it to the import path of a class, such as my_module.MyClass")
     try:
@@ -32,17 +36,30 @@ def make(node: Node, key: str, kind: type[T], **arguments: Any) -> T:
             raise UserError(f"{key}: {' '.join(str(cause).splitlines())} Check _target_ and PYTHONPATH") from None
         # A constructor that refuses its arguments is a mistake in the configuration; anything else is a defect.
         if cause is None or isinstance(cause, ValueError | TypeError):
-            raise UserError(f"{key}: {cause or error}") from None
+            raise UserError(f"{key}: {_first_line(cause or error)}") from None
         raise
     if not isinstance(made, kind):
-        raise UserError(f"{key}: {node['_target_']} makes a {type(made).__name__}, which is no {kind.__name__}")
+        wanted = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+        raise UserError(f"{key}: {node['_target_']} must return a {wanted}, not a {type(made).__name__}")
     return made
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def build_model(model: Node) -> nn.Module:
     """Build a network in float32 on the current default device."""
     node = {key: value for key, value in model.items() if key != "title"}  # for tables; a plain module takes none
     return make(node, "model", nn.Module)
+
+
+def build_loss(loss: Node) -> PairLoss:
+    """Build a loss between two sets of logits. Raises UserError if it does not keep the contract of ``dkl.losses``."""
+    try:
+        return check_pair_loss(make(loss, "loss", object))
+    except TypeError as error:
+        raise UserError(f"loss: {_first_line(error)}") from None
 
 
 def build_task(task: Node, model: nn.Module) -> Task:

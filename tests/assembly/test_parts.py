@@ -1,0 +1,79 @@
+"""A part of your own that lacks something is refused in one line before the run starts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from dkl.assembly import assemble, load_data, preflight
+from dkl.config import compose_config, run_folder
+from dkl.errors import UserError
+from tests.training.common import make_config
+
+
+class Flat(nn.Module):
+    """A network whose constructor takes neither ``name`` nor ``num_classes``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(images.flatten(1))
+
+
+class Plain:
+    """Not a network, not a loss, not a task."""
+
+    def __init__(self, **arguments: object) -> None:
+        self.arguments = arguments
+
+
+def one_image() -> Tensor:
+    return torch.zeros(1, 1, 8, 8)
+
+
+def with_target(key: str, name: str, **arguments: object) -> DictConfig:
+    """The default run with ``key`` replaced by the class ``name`` of this file."""
+    cfg = compose_config("train", [])
+    OmegaConf.update(cfg, key, {"_target_": f"{__name__}.{name}", **arguments}, merge=False)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "message"),
+    [
+        ("model", "Plain", r"^model: \S+Plain must return a torch\S+Module, not a Plain$"),
+        ("loss", "Plain", r"^loss: Plain is not callable"),
+        ("task", "Plain", r"^task: Plain is not a task"),
+        ("schedule", "Plain", r"^schedule: \S+Plain must return a \S+Schedule, not a Plain$"),
+        ("model", "Nowhere", r"^model: .*Nowhere.* Check _target_ and PYTHONPATH$"),
+    ],
+)
+def test_a_part_without_its_interface_is_refused_in_one_line(key: str, name: str, message: str) -> None:
+    cfg = with_target(key, name, **({"loss": None, "attack": None} if key == "task" else {}))
+    with pytest.raises(UserError, match=message) as caught:
+        preflight(cfg)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_source_must_return_two_sets_of_images() -> None:
+    with pytest.raises(UserError, match=r"^data\.source: \S+one_image must return a tuple, not a Tensor$"):
+        load_data(with_target("data.source", "one_image").data)
+
+
+def test_a_model_without_a_name_is_named_after_its_class(tmp_path: Path) -> None:
+    cfg = with_target("model", "Flat")
+    cfg.paths.results = str(tmp_path)
+    preflight(cfg)
+    assert run_folder(cfg).name.startswith("digits-Flat-ikl-s0-")
+
+
+def test_assemble_builds_a_run_without_touching_its_folder(tmp_path: Path) -> None:
+    run = assemble(make_config(tmp_path, "selection.holdout=8", "selection.every=1"))
+    assert (len(run.batches), run.label, run.peak_lr) == (-(-88 // 32), "IKL-AT", 0.05)
+    assert run.held_out is not None
+    assert run.about.name == run.folder.name
+    assert not run.folder.exists()
