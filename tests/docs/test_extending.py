@@ -71,7 +71,7 @@ def test_each_trains_with_shipped_choices(line: str, inside: Path) -> None:
             "_target_: my_model.Perceptron",
             r"model: .*missing 2 required positional arguments: 'num_classes' and 'shape'",
         ),
-        ("_target_: my_loss.CosineGap", r"model: my_loss.CosineGap makes a CosineGap"),
+        ("_target_: my_loss.CosineGap", r"model: my_loss.CosineGap must return a torch"),
     ],
 )
 def test_mistakes_in_a_yaml_are_one_line(
