@@ -13,7 +13,7 @@ from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.board import Board
 from dkl.reporting.boards.leaderboard import leaderboards
 from dkl.reporting.boards.paper import PaperBoard, paper_boards
-from dkl.reporting.boards.published import published
+from dkl.reporting.boards.published import published_rows
 from dkl.reporting.formats.csv import to_csv
 from dkl.reporting.formats.html import to_html
 from dkl.reporting.formats.latex import to_latex
@@ -71,7 +71,7 @@ def write_tables(
         raise UserError(f"{records_folder} has no usable record: run dkl train, then dkl evaluate, first{broken}")
     manifests = [load(name) for name in names()]
     boards: list[AnyBoard] = [
-        *leaderboards(records, include_smoke, published(manifests)),
+        *leaderboards(records, include_smoke, published_rows(manifests)),
         *accuracy_boards(records, include_smoke),
         *paper_boards(manifests, records, lambda r: load_flags(records_folder / f"{r.id}.json"), include_smoke),
     ]

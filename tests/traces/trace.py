@@ -20,7 +20,7 @@ from dkl.records import Record, load_flags
 from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.leaderboard import leaderboards
 from dkl.reporting.boards.paper import paper_boards
-from dkl.reporting.boards.published import published
+from dkl.reporting.boards.published import published_rows
 from tests.reporting.factories import make_record, make_run
 from tests.traces import cases
 
@@ -168,7 +168,7 @@ def tables() -> Trace:
     """Return header and cells of every board made from the records, for people and for machines."""
     manifests, records = [load_manifest(TABLE)], _records()
     boards = [
-        *leaderboards(records, True, published(manifests)),
+        *leaderboards(records, True, published_rows(manifests)),
         *accuracy_boards(records, True),
         *paper_boards(manifests, records, _made_flags, True),
     ]

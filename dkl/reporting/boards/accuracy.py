@@ -1,6 +1,6 @@
 """Accuracy boards: records without attacks (classification and distillation), one board per dataset and budget.
 
-One row is one columns. Budgets, numbers of images and test sets are never averaged together.
+One row is one configuration. Budgets, numbers of images and test sets are never averaged together.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from dkl.records import SHOTS, Record
 from dkl.reporting.boards import columns, notes
 from dkl.reporting.boards.board import Board
 from dkl.reporting.boards.cells import NONE, budget_title
-from dkl.reporting.boards.columns import Spec
-from dkl.reporting.boards.configuration import BoardRecords, ConfigurationRow, boards_of, descending
+from dkl.reporting.boards.columns import ConfigurationColumn
+from dkl.reporting.boards.configuration import BoardRecords, ConfigurationRow, descending, group_by_board
 from dkl.reporting.names import slug
 
 AccuracyBoard = Board[ConfigurationRow]
@@ -20,7 +20,7 @@ AccuracyBoard = Board[ConfigurationRow]
 def accuracy_boards(records: Sequence[Record], include_smoke: bool = False) -> list[AccuracyBoard]:
     """Build one board per dataset and budget; those of budget ``smoke`` only with ``include_smoke``."""
     accuracies = [record for record in records if record.accuracy_only]
-    return [_board(found) for found in boards_of(accuracies, _order, include_smoke=include_smoke)]
+    return [_board(found) for found in group_by_board(accuracies, _order, include_smoke=include_smoke)]
 
 
 def _order(row: ConfigurationRow) -> tuple[float]:
@@ -39,7 +39,7 @@ def _board(found: BoardRecords) -> AccuracyBoard:
     )
 
 
-def _columns(dataset: str, budget: str) -> tuple[Spec, ...]:
+def _columns(dataset: str, budget: str) -> tuple[ConfigurationColumn, ...]:
     return (
         columns.RANK,
         columns.METHOD,
@@ -51,9 +51,9 @@ def _columns(dataset: str, budget: str) -> tuple[Spec, ...]:
         columns.mean_column("Best epoch (%)*", "best", "best_epoch", optional=True),
         *(columns.mean_column(f"{name.capitalize()} (%)", name, name, optional=True) for name in SHOTS),
         columns.interval_data("top1"),
-        Spec(data={"best_epochs": lambda row: " ".join(map(str, row.best_epochs))}),
+        ConfigurationColumn(data={"best_epochs": lambda row: " ".join(map(str, row.best_epochs))}),
         columns.ARCHITECTURE,
-        Spec(
+        ConfigurationColumn(
             header="Teacher",
             cell=lambda row: row.teacher or NONE,
             data={"teacher": lambda row: row.teacher or ""},

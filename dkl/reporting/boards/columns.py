@@ -6,19 +6,19 @@ from dkl.reporting.boards.board import ColumnSpec
 from dkl.reporting.boards.cells import NONE, interval_cell, method_cell, plain_flag, plain_percent, seeds_cell
 from dkl.reporting.boards.configuration import ConfigurationRow
 
-Spec = ColumnSpec[ConfigurationRow]
+ConfigurationColumn = ColumnSpec[ConfigurationRow]
 
 
-def constants(**values: str) -> Spec:
+def constants(**values: str) -> ConfigurationColumn:
     """Return columns for machines that say the same in every row."""
 
     def cell(value: str) -> Callable[[ConfigurationRow], str]:
         return lambda row: value
 
-    return Spec(data={header: cell(value) for header, value in values.items()})
+    return ConfigurationColumn(data={header: cell(value) for header, value in values.items()})
 
 
-def mean_column(header: str, metric: str, name: str, *, optional: bool = False) -> Spec:
+def mean_column(header: str, metric: str, name: str, *, optional: bool = False) -> ConfigurationColumn:
     """Return a metric's mean ± std in percent. Machines read ``<name>_mean`` and ``<name>_std``.
 
     People do not see an ``optional`` column that no row has.
@@ -27,7 +27,7 @@ def mean_column(header: str, metric: str, name: str, *, optional: bool = False) 
     def value(part: str) -> Callable[[ConfigurationRow], str]:
         return lambda row: plain_percent(getattr(row.means.get(metric), part, None))
 
-    return Spec(
+    return ConfigurationColumn(
         header=header,
         align="r",
         cell=lambda row: str(row.means.get(metric, NONE)),
@@ -36,9 +36,9 @@ def mean_column(header: str, metric: str, name: str, *, optional: bool = False) 
     )
 
 
-def interval_data(name: str) -> Spec:
+def interval_data(name: str) -> ConfigurationColumn:
     """Return the ends of the interval for machines, ``<name>_low`` and ``<name>_high``."""
-    return Spec(
+    return ConfigurationColumn(
         data={
             f"{name}_low": lambda row: plain_percent(row.interval and row.interval[0]),
             f"{name}_high": lambda row: plain_percent(row.interval and row.interval[1]),
@@ -47,33 +47,33 @@ def interval_data(name: str) -> Spec:
 
 
 # Columns that look the same on every board.
-RANK = Spec(
+RANK = ConfigurationColumn(
     header="Rank",
     align="r",
     cell=lambda row: NONE if row.rank is None else str(row.rank),
     data={"rank": lambda row: "" if row.rank is None else str(row.rank)},
 )
-METHOD = Spec(
+METHOD = ConfigurationColumn(
     header="Method",
     cell=lambda row: method_cell(row.method, additional_data=row.additional_data, synthetic=row.synthetic),
     data={"method": lambda row: row.method, "additional_data": lambda row: plain_flag(row.additional_data)},
 )
-SYNTHETIC = Spec(data={"synthetic_data": lambda row: plain_flag(row.synthetic)})
-INTERVAL = Spec(header="95 % interval", align="r", cell=lambda row: interval_cell(row.interval))
-ARCHITECTURE = Spec(
+SYNTHETIC = ConfigurationColumn(data={"synthetic_data": lambda row: plain_flag(row.synthetic)})
+INTERVAL = ConfigurationColumn(header="95 % interval", align="r", cell=lambda row: interval_cell(row.interval))
+ARCHITECTURE = ConfigurationColumn(
     header="Architecture",
     cell=lambda row: row.architecture,
     data={"architecture": lambda row: row.architecture},
 )
-WEIGHTS = Spec(header="Weights", cell=lambda row: row.weights)
-WEIGHTS_DATA = Spec(data={"weights": lambda row: row.weights})
-IMAGES = Spec(
+WEIGHTS = ConfigurationColumn(header="Weights", cell=lambda row: row.weights)
+WEIGHTS_DATA = ConfigurationColumn(data={"weights": lambda row: row.weights})
+IMAGES = ConfigurationColumn(
     header="n",
     align="r",
     cell=lambda row: NONE if row.n is None else str(row.n),
     data={"n": lambda row: str(row.n or "")},
 )
-SEEDS = Spec(
+SEEDS = ConfigurationColumn(
     header="Seeds",
     cell=lambda row: seeds_cell(row.seeds),
     data={

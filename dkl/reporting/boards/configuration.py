@@ -53,7 +53,7 @@ class BoardRecords:
     left_out: list[str]
 
 
-def boards_of(
+def group_by_board(
     records: Sequence[Record], order: Callable[[ConfigurationRow], tuple[Any, ...]], *, include_smoke: bool
 ) -> Iterator[BoardRecords]:
     """Yield the records of each board and budget; rows are sorted by ``order``, ties by method.
@@ -66,7 +66,7 @@ def boards_of(
         smoke = [] if include_smoke else budgets.pop("smoke", [])
         for budget in sorted(budgets, key=BUDGETS.index):
             newest = newest_per_seed(budgets[budget])
-            rows = [_row(same) for same in group(newest, row_key).values()]
+            rows = [_average(same) for same in group(newest, row_key).values()]
             rows.sort(key=lambda row: (*order(row), row.method, row.record_ids))
             yield BoardRecords(budget, newest, rows, left_out(budgets[budget], len(smoke)))
 
@@ -76,7 +76,7 @@ def descending(mean: SeedMean) -> float:
     return -round(mean.mean, 10)
 
 
-def _row(records: Sequence[Record]) -> ConfigurationRow:
+def _average(records: Sequence[Record]) -> ConfigurationRow:
     """Average the records of one row, one evaluation per seed."""
     newest = max(records, key=created_at)
     # The headline accuracy has the interval: robust accuracy if anything attacked.

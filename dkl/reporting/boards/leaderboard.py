@@ -1,4 +1,4 @@
-"""Leaderboards: records of attacks, one board per threat model and budget, one row per columns.
+"""Leaderboards: records of attacks, one board per threat model and budget, one row per configuration.
 
 Budgets, attack suites, numbers of images and test sets are never averaged together, and budgets never ranked together.
 Published rows are shown only on boards of budget ``paper``.
@@ -11,8 +11,8 @@ from dkl.records import Record
 from dkl.reporting.boards import columns, notes
 from dkl.reporting.boards.board import Board
 from dkl.reporting.boards.cells import budget_title, plain_flag
-from dkl.reporting.boards.columns import Spec
-from dkl.reporting.boards.configuration import BoardRecords, ConfigurationRow, boards_of, descending
+from dkl.reporting.boards.columns import ConfigurationColumn
+from dkl.reporting.boards.configuration import BoardRecords, ConfigurationRow, descending, group_by_board
 from dkl.reporting.grouping import ThreatModel, threat_model
 from dkl.reporting.names import slug
 
@@ -29,7 +29,7 @@ def leaderboards(
     Boards of budget ``paper`` also have the ``published`` rows of their threat model.
     """
     attacked = [record for record in records if not record.accuracy_only]
-    found = boards_of(attacked, _order, include_smoke=include_smoke)
+    found = group_by_board(attacked, _order, include_smoke=include_smoke)
     return [_board(found, published or {}) for found in found]
 
 
@@ -59,7 +59,7 @@ def _board(found: BoardRecords, published: Mapping[ThreatModel, Sequence[Configu
     )
 
 
-def _columns(dataset: str, norm: str, eps: str, budget: str) -> tuple[Spec, ...]:
+def _columns(dataset: str, norm: str, eps: str, budget: str) -> tuple[ConfigurationColumn, ...]:
     return (
         columns.RANK,
         columns.METHOD,
@@ -70,15 +70,15 @@ def _columns(dataset: str, norm: str, eps: str, budget: str) -> tuple[Spec, ...]
         columns.interval_data("robust"),
         columns.ARCHITECTURE,
         columns.WEIGHTS,
-        Spec(header="eps", align="r", cell=lambda row: eps),
+        ConfigurationColumn(header="eps", align="r", cell=lambda row: eps),
         columns.IMAGES,
         columns.SEEDS,
-        Spec(header="Attack", cell=lambda row: row.attacks, data={"attacks": lambda row: row.attacks}),
-        Spec(data={"autoattack": lambda row: plain_flag(row.autoattack)}),
+        ConfigurationColumn(header="Attack", cell=lambda row: row.attacks, data={"attacks": lambda row: row.attacks}),
+        ConfigurationColumn(data={"autoattack": lambda row: plain_flag(row.autoattack)}),
         # Machines read these columns last, people further to the left.
         columns.WEIGHTS_DATA,
         columns.SYNTHETIC,
-        Spec(
+        ConfigurationColumn(
             header="Source",
             cell=lambda row: row.source or "ours",
             data={"source": lambda row: row.source or ""},

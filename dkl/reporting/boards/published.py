@@ -19,7 +19,7 @@ RADIUS = 8 / 255
 """The Linf radius of RobustBench's CIFAR leaderboards, in [0, 1] pixel units."""
 
 
-def published(manifests: Sequence[Manifest]) -> dict[ThreatModel, list[ConfigurationRow]]:
+def published_rows(manifests: Sequence[Manifest]) -> dict[ThreatModel, list[ConfigurationRow]]:
     """Return unranked rows by threat model, in the manifests' order."""
     found: dict[ThreatModel, list[ConfigurationRow]] = {}
     for manifest in manifests:

@@ -7,11 +7,11 @@ import pytest
 from dkl.config import compose_config
 from dkl.manifests import load, names
 from dkl.reporting import Leaderboard, leaderboards
-from dkl.reporting.boards.published import RADIUS, published
+from dkl.reporting.boards.published import RADIUS, published_rows
 from dkl.threat import parse_eps
 from tests.reporting.factories import make_record, make_seeds
 
-PUBLISHED = published([load(name) for name in ("table-02", "table-03", "table-07")])
+PUBLISHED = published_rows([load(name) for name in ("table-02", "table-03", "table-07")])
 
 
 def board(**about: object) -> Leaderboard:

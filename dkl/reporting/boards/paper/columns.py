@@ -13,19 +13,19 @@ from dkl.reporting.boards.paper.notes import published_value
 from dkl.reporting.grouping import group
 from dkl.reporting.statistics.compare import Comparison
 
-Spec = ColumnSpec[PaperRow]
+PaperColumn = ColumnSpec[PaperRow]
 
 
 def paper_columns(
     manifest: Manifest, budget: str | None, rows: Sequence[PaperRow], comparisons: Mapping[int, Comparison | str]
-) -> tuple[Spec, ...]:
+) -> tuple[PaperColumn, ...]:
     """Return the columns of a paper table at one budget. A ``budget`` of None leaves out ours."""
     publisher = "paper" if any(row.row.paper for row in rows) else "published"
     return (
-        Spec(data={"row": lambda row: row.row.name, "method": lambda row: row.row.label}),
+        PaperColumn(data={"row": lambda row: row.row.name, "method": lambda row: row.row.label}),
         *map(_described, dict.fromkeys(key for row in rows for key in row.row.show)),
-        Spec(header="Method", cell=lambda row: row.row.label),
-        Spec(
+        PaperColumn(header="Method", cell=lambda row: row.row.label),
+        PaperColumn(
             data={
                 "origin": lambda row: row.row.origin or "",
                 "quoted": lambda row: plain_flag(row.row.quoted is not None),
@@ -38,31 +38,31 @@ def paper_columns(
     )
 
 
-def _described(key: str) -> Spec:
+def _described(key: str) -> PaperColumn:
     """Return a column that describes the rows, such as their architecture."""
-    return Spec(
+    return PaperColumn(
         header=key,
         cell=lambda row: row.row.show.get(key, NONE),
         data={key.lower().replace(" ", "_"): lambda row: row.row.show.get(key, "")},
     )
 
 
-def _quantity(key: str, column: Column, budget: str | None, publisher: str) -> Iterator[Spec]:
+def _quantity(key: str, column: Column, budget: str | None, publisher: str) -> Iterator[PaperColumn]:
     """Yield the published value; and ours and the difference, if the column is measured at this budget."""
     # A column with metric "paper" is printed by the paper and never measured here.
     unit, ours = f" ({column.unit})", budget is not None and column.metric != "paper"
-    yield Spec(
+    yield PaperColumn(
         header=f"{column.title}, {publisher}{unit}" if ours else f"{column.title}{unit}",
         align="r",
         cell=_published(key, column),
         data={f"{key}_{publisher}": lambda row: f"{row.published[key]:g}" if key in row.published else ""},
     )
     if ours:
-        yield Spec(
+        yield PaperColumn(
             header=f"{column.title}, ours{unit}", align="r", cell=_ours(key, column), data=_ours_data(key, column)
         )
     if ours and budget == "paper":
-        yield Spec(
+        yield PaperColumn(
             header=f"{column.title}, difference",
             align="r",
             cell=_difference(key, column, none=NONE),
@@ -70,13 +70,13 @@ def _quantity(key: str, column: Column, budget: str | None, publisher: str) -> I
         )
 
 
-_IMAGES = Spec(
+_IMAGES = PaperColumn(
     header="n",
     align="r",
     cell=lambda row: ", ".join(map(str, sorted({r.n for r in row.records}))) or NONE,
     data={"n": lambda row: " ".join(map(str, sorted({r.n for r in row.records})))},
 )
-_SEEDS = Spec(
+_SEEDS = PaperColumn(
     header="Seeds",
     cell=lambda row: "quoted" if row.row.quoted else seeds_cell(row.seeds),
     data={"seed_list": lambda row: " ".join(map(str, row.seeds))},
@@ -149,7 +149,7 @@ ClaimCell = Callable[[int], str]
 """A machine's cell from the position of a claim in the manifest."""
 
 
-def _claims(manifest: Manifest, comparisons: Mapping[int, Comparison | str]) -> Iterator[Spec]:
+def _claims(manifest: Manifest, comparisons: Mapping[int, Comparison | str]) -> Iterator[PaperColumn]:
     """Yield, for machines, the comparisons in which a row is claimed to be better: ``claim_1_than``, …"""
 
     def number(name: str) -> ClaimCell:
@@ -182,4 +182,4 @@ def _claims(manifest: Manifest, comparisons: Mapping[int, Comparison | str]) -> 
         return found
 
     for position in range(max(map(len, own.values()), default=0)):
-        yield Spec(data={f"claim_{position + 1}_{name}": of_row(position, cell) for name, cell in cells.items()})
+        yield PaperColumn(data={f"claim_{position + 1}_{name}": of_row(position, cell) for name, cell in cells.items()})
