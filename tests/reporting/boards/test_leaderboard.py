@@ -7,7 +7,7 @@ import pytest
 
 from dkl.records import Record
 from dkl.reporting import Leaderboard, leaderboards
-from tests.reporting.factories import make_record, make_seeds
+from tests.reporting.factories import make_record, make_run, make_seeds, trained
 
 FEWER = ["apgd-ce", "apgd-t"]
 
@@ -180,3 +180,11 @@ def test_synthetic_images_are_marked_and_named() -> None:
     assert any("‡" in note and "cifar10/1m.npz" in note for note in board.notes)
     (plain,) = leaderboards([make_record()])
     assert "‡" not in "".join((*plain.notes, *plain.table().rows[0]))
+
+
+def test_devices_and_precision_do_not_split_a_row() -> None:
+    """As on the paper's tables: they change weights only by rounding and the order of random numbers."""
+    content = trained("table-02", "ikl-basic", "mini")
+    other = content | {"trainer": content["trainer"] | {"devices": 4, "precision": "amp"}}
+    records = [make_run("table-02", "ikl-basic"), make_run("table-02", "ikl-basic", seed=1, training=other)]
+    assert [row.seeds for row in board(records).rows] == [(0, 1)]
