@@ -13,9 +13,9 @@ from dkl.attacks import TrainingAttack
 from dkl.data import Batch
 from dkl.losses import IKL, PairLoss
 from dkl.tasks import Output, Progress, Task, TradesTraining
+from tests.official.baselines import EPS
 
 CLASSES = 4
-EPS = 0.05
 
 
 def make_net() -> nn.Sequential:
@@ -42,6 +42,20 @@ def make_task(
     """Adversarial training with small weights."""
     loss = loss or IKL(wmse_weight=3.0, ce_weight=2.0)
     return TradesTraining(model, loss, attack or make_attack(), num_classes=CLASSES, **settings)
+
+
+def two_views(size: int = 9) -> Batch:
+    """Images and, after them, another view of each, in float64."""
+    one, other = make_batch(size), make_batch(size)
+    return Batch(torch.cat([one.images, other.images]).double(), one.labels.repeat(2), 2)
+
+
+def share_of(batch: Batch, first: int, count: int) -> Batch:
+    """Images ``first`` to ``first + count`` of each view of a whole batch, as one process gets them."""
+    total = len(batch.labels) // batch.views
+    places = torch.cat([view * total + torch.arange(first, first + count) for view in range(batch.views)])
+    indices = None if batch.indices is None else batch.indices[first : first + count]
+    return Batch(batch.images[places], batch.labels[places], batch.views, first, total, indices)
 
 
 @dataclass

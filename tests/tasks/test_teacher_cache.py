@@ -74,15 +74,6 @@ def test_images_that_an_epoch_leaves_out_are_known_in_the_next(tmp_path: Path, t
     assert sum(len(call.images) for call in asked[-1].calls) == 20 + 40
 
 
-def test_two_processes_ask_about_their_shares(tmp_path: Path, teacher: str) -> None:
-    options = (*EXACT, "loss=kd", "data.train_size=91", teacher, "task.cache_teacher=true")
-    one, two = (
-        checkpoint.read(train(student(tmp_path, *options, f"trainer.devices={devices}")) / "checkpoint.pt")["model"]
-        for devices in (1, 2)
-    )
-    assert max(float((value - two[name]).abs().max()) for name, value in one.items()) < 1e-12
-
-
 @pytest.mark.parametrize(
     ("change", "named"),
     [
