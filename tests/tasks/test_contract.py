@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import DictConfig
 from torch import nn
 
 from dkl.assembly import build_model, build_task, preflight
@@ -68,20 +69,28 @@ class NoModel(Supervised):
 """
 
 SMALL = ["model=small_cnn", "attack.steps=1"]
-OWN_TASK = ["loss=none", "attack=none", "model=small_cnn"]
+OWN_TASK = ["hydra.searchpath=[file://FOLDER]", "loss=none", "attack=none", "model=small_cnn"]
 
 
 @pytest.fixture
-def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two modules outside the package."""
+def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two modules outside the package, and a YAML file for each task in them."""
     (tmp_path / "own_losses.py").write_text(LOSS_FILE)
     (tmp_path / "own_tasks.py").write_text(TASK_FILE)
+    (tmp_path / "task").mkdir()
+    for name in ("own_tasks.Supervised", "own_tasks.NoStep", "own_tasks.NoModel", "own_losses.NotATask"):
+        (tmp_path / "task" / f"{name.partition('.')[2]}.yaml").write_text(f"_target_: {name}\n")
     monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
 
 
-def step(overrides: list[str]) -> Task:
+def compose(overrides: list[str], folder: Path) -> DictConfig:
+    return compose_config("train", [override.replace("FOLDER", str(folder)) for override in overrides])
+
+
+def step(overrides: list[str], folder: Path) -> Task:
     """A composed task after one step on digits."""
-    cfg = compose_config("train", overrides)
+    cfg = compose(overrides, folder)
     preflight(cfg)
     task = build_task(cfg.task, build_model(cfg.model))
     with task.step(Batch(torch.rand(4, 1, 8, 8), torch.arange(4)), Progress(1, 2)) as out:
@@ -95,23 +104,20 @@ def own_loss(name: str) -> list[str]:
     return [*SMALL, f"loss._target_=own_losses.{name}", "~loss.wmse_weight", "~loss.ce_weight", "~loss.weighting"]
 
 
-@pytest.mark.usefixtures("own_files")
-def test_a_loss_of_your_own_is_one_class() -> None:
+def test_a_loss_of_your_own_is_one_class(own_files: Path) -> None:
     for name in ("LogitMSE", "Weighted"):
-        task = step(own_loss(name))
+        task = step(own_loss(name), own_files)
         assert all(parameter.grad is not None for parameter in task.model.parameters())
 
 
-@pytest.mark.usefixtures("own_files")
-def test_a_task_of_your_own_is_one_class_with_defaults() -> None:
-    task = step([*OWN_TASK, "task={_target_: own_tasks.Supervised}"])
+def test_a_task_of_your_own_is_one_class_with_defaults(own_files: Path) -> None:
+    task = step([*OWN_TASK, "task=Supervised"], own_files)
     assert dict(task.named_parameters()).keys() == dict(task.model.named_parameters()).keys()
     assert task.state_dict() == {}
     task.load_state_dict({})
     task.before_training([])
 
 
-@pytest.mark.usefixtures("own_files")
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -121,15 +127,15 @@ def test_a_task_of_your_own_is_one_class_with_defaults() -> None:
             ["model=small_cnn", "attack.steps=1", "attack.objective._target_=own_losses.NoWeighting"],
             "NoWeighting has no attribute weighting",
         ),
-        ([*OWN_TASK, "task={_target_: own_losses.NotATask}"], "NotATask is not a task: derive it from dkl.tasks.Task"),
-        ([*OWN_TASK, "task={_target_: own_tasks.NoStep}"], "abstract method '?step"),
-        ([*OWN_TASK, "task={_target_: own_tasks.NoModel}"], "NoModel has no model: set self.model"),
+        ([*OWN_TASK, "task=NotATask"], "NotATask is not a task: derive it from dkl.tasks.Task"),
+        ([*OWN_TASK, "task=NoStep"], "abstract method '?step"),
+        ([*OWN_TASK, "task=NoModel"], "NoModel has no model: set self.model"),
     ],
     ids=["loss", "no loss", "objective", "no task", "no step", "no model"],
 )
-def test_what_is_missing_is_reported_in_one_line(overrides: list[str], message: str) -> None:
+def test_what_is_missing_is_reported_in_one_line(own_files: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message) as found:
-        preflight(compose_config("train", overrides))
+        preflight(compose(overrides, own_files))
     assert "\n" not in str(found.value)
 
 
