@@ -11,7 +11,7 @@ from dkl.assembly import preflight, train
 from dkl.errors import UserError
 from dkl.models import create_model
 from dkl.tasks import Distillation
-from tests.data.pictures import folder
+from tests.data.image_files import write_folder
 from tests.tasks.common import Spy, interrupted
 from tests.training.common import assert_equal, comparable, make_config
 
@@ -95,7 +95,7 @@ def test_images_that_change_are_refused_before_any_work(tmp_path: Path, teacher:
 
 def test_images_read_from_files_are_refused(tmp_path: Path) -> None:
     for split in ("train", "test"):
-        folder(tmp_path / split, 2)
+        write_folder(tmp_path / split, 2)
     torch.save(create_model("small_cnn", 3, in_chans=3).state_dict(), tmp_path / "teacher.pt")
     files = ["data=imagefiles", "data.num_classes=3", "data.shape=[3,16,16]", f"paths.data={tmp_path}"]
     files += ["data.train_size=null", "data.test_size=null", "data.augment.flip=false"]

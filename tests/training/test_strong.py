@@ -14,7 +14,7 @@ from dkl.config import compose_config
 from dkl.data import Batch
 from dkl.models import create_model
 from dkl.tasks import Distillation, Output, Progress
-from tests.data.pictures import folder
+from tests.data.image_files import write_folder
 from tests.training.common import assert_equal, comparable
 
 COMMAND = (  # Hao840/vanillaKD, readme.md, strategy A2
@@ -40,8 +40,8 @@ def strong(root: Path, results: str, *overrides: str) -> Any:
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     """ImageNet's folders with twelve images to train on, and a teacher's weights."""
-    folder(tmp_path / "train", 4)
-    folder(tmp_path / "val", 2, first=50)
+    write_folder(tmp_path / "train", 4)
+    write_folder(tmp_path / "val", 2, first=50)
     torch.save(create_model("small_cnn", 3, in_chans=3).state_dict(), tmp_path / "teacher.pt")
     return tmp_path
 
