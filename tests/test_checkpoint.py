@@ -1,4 +1,4 @@
-"""Checkpoints and files are written whole or not at all, come back as they were, and are refused where broken."""
+"""Files are written atomically; checkpoints come back unchanged, and broken ones are refused."""
 
 import io
 import os
@@ -14,11 +14,11 @@ from dkl.files import digest, sha256, write_atomically, write_text
 
 
 class Interrupted(BaseException):
-    """As a KeyboardInterrupt, which ``except Exception`` lets pass."""
+    """Not an Exception, like KeyboardInterrupt."""
 
 
 def make_content() -> dict[str, Any]:
-    """All that a training checkpoint holds: tensors of several kinds, nested plain values, generator states."""
+    """The content of a training checkpoint: tensors of several kinds, nested plain values, generator states."""
     return {
         "model": {"weight": torch.randn(4, 3), "half": torch.randn(3).bfloat16(), "steps": torch.tensor(7)},
         "optimizer": {"state": {0: {"momentum": torch.randn(4, 3)}}, "groups": [{"lr": 0.1, "nesterov": False}]},
@@ -121,7 +121,7 @@ def refused(path: Path) -> str:
     return str(caught.value)
 
 
-def serialised(zipped: bool) -> bytes:
+def serialized(zipped: bool) -> bytes:
     buffer = io.BytesIO()
     torch.save({"a": torch.arange(3000.0), "b": [1, 2]}, buffer, _use_new_zipfile_serialization=zipped)
     return buffer.getvalue()
@@ -134,21 +134,21 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("length", [0, 1, 100, 2000, 4000])
 def test_a_short_file_is_refused(tmp_path: Path, length: int) -> None:
     path = tmp_path / "cut.pt"
-    path.write_bytes(serialised(zipped=True)[:length])
+    path.write_bytes(serialized(zipped=True)[:length])
     refused(path)
 
 
 @pytest.mark.parametrize("missing", [1, 500, 5000])
 def test_a_truncated_file_is_refused(tmp_path: Path, missing: int) -> None:
     path = tmp_path / "cut.pt"
-    path.write_bytes(serialised(zipped=True)[:-missing])
+    path.write_bytes(serialized(zipped=True)[:-missing])
     refused(path)
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 18, 30, 500, 5000])
 def test_a_truncated_file_of_the_old_format_is_refused(tmp_path: Path, length: int) -> None:
     path = tmp_path / "cut.pt"
-    path.write_bytes(serialised(zipped=False)[:length])
+    path.write_bytes(serialized(zipped=False)[:length])
     refused(path)
 
 

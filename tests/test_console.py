@@ -1,4 +1,4 @@
-"""People see a bar in a terminal, a line now and then in a log file, and text exactly as it is."""
+"""A terminal shows a bar, a log file a line every 15 seconds, and text is printed unchanged."""
 
 import io
 
@@ -10,7 +10,7 @@ from dkl.console import bar, say
 
 
 class Clock:
-    """Time that passes when told."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -27,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def run(clock: Clock, steps: int, seconds: float, done: int = 0) -> list[str]:
-    """Lines in a log file from ``steps`` steps of so many seconds each."""
+    """Return the lines in a log file after ``steps`` steps of ``seconds`` each."""
     file = io.StringIO()
     with bar("train", 100, done, Console(file=file, width=120)) as progress:
         for step in range(steps):
@@ -42,7 +42,7 @@ def test_a_log_file_gets_a_line_every_fifteen_seconds(clock: Clock) -> None:
     assert len(run(clock, 4, 20.0)) == 4
 
 
-def test_the_line_tells_name_note_count_and_the_time_left(clock: Clock) -> None:
+def test_the_line_shows_name_note_count_and_the_time_left(clock: Clock) -> None:
     (line,) = run(clock, 1, 20.0)
     assert line == "train  step 0  1/100  eta 0:33:00"  # 99 steps of 20 s
 
@@ -66,7 +66,7 @@ def test_a_terminal_gets_a_bar_which_ends_also_when_the_body_raises() -> None:
     def fail() -> None:
         with bar("attack", 4, 1, Console(file=file, force_terminal=True, width=100)) as progress:
             bars.append(progress.live)
-            progress.advance(2, "half standing")
+            progress.advance(2, "half done")
             assert progress.live is not None
             assert progress.live.live.is_started
             raise KeyError("in the body")

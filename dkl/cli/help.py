@@ -19,7 +19,7 @@ GROUPS = {
 }
 
 COLUMN = 40
-"""Where the lines beside the values begin."""
+"""Column in which the lines beside the values begin."""
 
 
 def overview() -> str:

@@ -1,4 +1,4 @@
-"""Every choice of every configuration group, and what some of them must be given."""
+"""Every choice of every configuration group, and the overrides that some of them need."""
 
 from pathlib import Path
 
@@ -36,16 +36,16 @@ REQUIRED = {
 
 
 def names(group: str) -> list[str]:
-    return [choice for where, choice in CHOICES if where == group]
+    return [choice for of, choice in CHOICES if of == group]
 
 
 def overrides(group: str, choice: str) -> list[str]:
-    """What chooses it, and what it then needs."""
+    """The override that makes the choice, and those that it needs."""
     return [f"{group}={choice}", *REQUIRED.get((group, choice), [])]
 
 
 def reason(path: Path) -> str:
-    """The first line of a YAML file, directives to Hydra apart, without its ``#``."""
+    """The first comment line of a YAML file after directives to Hydra, without its ``#``."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("# @")]
     assert lines[0].startswith("# "), f"{path} does not open with a comment"
     return lines[0][2:]

@@ -51,8 +51,8 @@ def test_every_choice_composes_with_the_defaults_and_can_run(group: str, choice:
     preflight(cfg)
     OmegaConf.to_container(cfg, resolve=True)
     if group in ("data", "model", "budget"):
-        said = re.sub(r"_(\d+m|shards)$", "", choice)  # cifar10_1m is CIFAR-10 and more, shards hold the same images
-        assert cfg[group].name == {"timm": "resnet18", "resnet50_drop_path": "resnet50"}.get(said, said)
+        name = re.sub(r"_(\d+m|shards)$", "", choice)  # cifar10_1m is CIFAR-10 and more, shards hold the same images
+        assert cfg[group].name == {"timm": "resnet18", "resnet50_drop_path": "resnet50"}.get(name, name)
 
 
 @pytest.mark.parametrize(
@@ -77,10 +77,10 @@ def test_parameter_counts_in_the_reasons_are_true(model: str) -> None:
         network = create_model(name, num_classes=10, in_chans=1 if data == "digits" else 3)
     count = sum(parameter.numel() for parameter in network.parameters())
     text = reason(CONFIGS / "model" / f"{model}.yaml")
-    said = re.search(r"(\d+)(?:\.(\d+))? (M|thousand) parameters", text)
-    assert said, text
-    unit = {"M": 1e6, "thousand": 1e3}[said[3]]
-    assert float(f"{said[1]}.{said[2] or 0}") == round(count / unit, len(said[2] or ""))
+    found = re.search(r"(\d+)(?:\.(\d+))? (M|thousand) parameters", text)
+    assert found, text
+    unit = {"M": 1e6, "thousand": 1e3}[found[3]]
+    assert float(f"{found[1]}.{found[2] or 0}") == round(count / unit, len(found[2] or ""))
 
 
 def test_losses_and_tasks_are_the_classes_their_names_say() -> None:
@@ -126,10 +126,10 @@ def test_digits_and_cifar_have_the_shapes_their_sources_have() -> None:
 
 @pytest.mark.parametrize("budget", sorted(set(names("budget")) - {"own"}))
 def test_a_budget_changes_only_what_it_says(budget: str) -> None:
-    said = OmegaConf.load(CONFIGS / "budget" / f"{budget}.yaml")
-    assert isinstance(said, DictConfig)
-    model = [item["override /model"] for item in said.pop("defaults", [])]
-    allowed = flat(said, resolve=False) | ({"model.name": model[0]} if model else {})
+    content = OmegaConf.load(CONFIGS / "budget" / f"{budget}.yaml")
+    assert isinstance(content, DictConfig)
+    model = [item["override /model"] for item in content.pop("defaults", [])]
+    allowed = flat(content, resolve=False) | ({"model.name": model[0]} if model else {})
     given = ["data=cifar10", "recipe=official"]
     one, two = (
         flat(compose_config("train", choice), resolve=False) for choice in (given, [*given, f"budget={budget}"])
@@ -152,6 +152,6 @@ def test_the_paper_budget_takes_every_image_and_autoattack() -> None:
     assert cfg.evaluation.attacks == "standard"
 
 
-def test_what_is_said_on_the_command_line_wins_over_a_budget() -> None:
+def test_the_command_line_wins_over_a_budget() -> None:
     cfg = compose_config("train", ["budget=mini", "model=wrn10_2", "trainer.epochs=3", "data.train_size=50"])
     assert (cfg.model.name, cfg.trainer.epochs, cfg.data.train_size) == ("wrn10_2", 3, 50)

@@ -1,4 +1,4 @@
-"""What a record and a row of a table must share: nothing of where and how it was computed, all of what was."""
+"""A row's identity covers what is trained, and neither the machine nor the folders."""
 
 from pathlib import Path
 

@@ -20,13 +20,13 @@ def make_task(*overrides: str) -> TradesTraining:
     return task
 
 
-def test_the_optimiser_and_the_length() -> None:
+def test_the_optimizer_and_the_length() -> None:
     cfg = compose_config("train", ["recipe=official", "data=cifar100"])
     optimizer, trainer = cfg.optimizer, cfg.trainer
     assert cfg.model.name == "wrn34_10"
     assert (optimizer.lr, optimizer.momentum, optimizer.nesterov, optimizer.weight_decay) == (0.2, 0.9, False, 5e-4)
     assert (trainer.epochs, trainer.batch_size) == (200, 128)
-    assert "mean" not in cfg.model  # inputs in [0, 1], no normalisation
+    assert "mean" not in cfg.model  # inputs in [0, 1], no normalization
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 50, 100, 199, 200])

@@ -1,4 +1,4 @@
-"""Tiny runs on digits: a small network, few images, few steps of attack."""
+"""Tiny runs on digits, and comparisons of what they leave."""
 
 import os
 import subprocess
@@ -16,45 +16,45 @@ TINY = ("data.train_size=96", "data.test_size=40", "trainer.batch_size=32", "tra
 
 
 def make_config(results: Path, *overrides: str, epochs: int = 3) -> DictConfig:
-    """A run of seconds with IKL, whose prior is state, unless told otherwise."""
+    """A run of seconds; by default with IKL, whose class prior is part of the state."""
     return compose_config("train", [*TINY, f"trainer.epochs={epochs}", f"paths.results={results}", *overrides])
 
 
 def start(arguments: list[str], cwd: Path, **environment: str) -> "subprocess.Popen[str]":
-    """Python with ``arguments`` in another process, one thread, its output captured."""
+    """Start Python with ``arguments`` in another process with one thread and captured output."""
     checkout = str(Path(__file__).resolve().parents[2])
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": checkout} | environment
-    env.pop("WANDB_SERVICE", None)  # set in this process by an earlier test: a child would share its wandb service
+    env.pop("WANDB_SERVICE", None)  # an earlier test may have set it; the child would share its service
     return subprocess.Popen(
         [sys.executable, *arguments], cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
 def finish(process: "subprocess.Popen[str]") -> str:
-    """What a process printed; fails with it where the process failed."""
+    """Wait for ``process`` and return what it printed; fails if the process failed."""
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return out + err
 
 
-def assert_equal(got: Any, expected: Any, where: str = "") -> None:
-    """Bit for bit, and the same kinds all the way down."""
+def assert_equal(got: Any, expected: Any, path: str = "") -> None:
+    """Assert that nested structures are equal, tensors bit for bit; ``path`` leads to this part."""
     if isinstance(expected, torch.Tensor):
-        assert torch.equal(got, expected), where
+        assert torch.equal(got, expected), path
     elif isinstance(expected, dict):
-        assert got.keys() == expected.keys(), where
+        assert got.keys() == expected.keys(), path
         for key, value in expected.items():
-            assert_equal(got[key], value, f"{where}/{key}")
+            assert_equal(got[key], value, f"{path}/{key}")
     elif isinstance(expected, list | tuple):
-        assert len(got) == len(expected), where
+        assert len(got) == len(expected), path
         for number, (one, other) in enumerate(zip(got, expected, strict=True)):
-            assert_equal(one, other, f"{where}/{number}")
+            assert_equal(one, other, f"{path}/{number}")
     else:
-        assert got == expected, where
+        assert got == expected, path
 
 
 def comparable(folder: Path) -> dict[str, Any]:
-    """All of a run's checkpoint but speeds and the paths in its configuration."""
+    """Return a run's checkpoint without speeds and without the paths in its configuration."""
     content: dict[str, Any] = checkpoint.read(folder / "checkpoint.pt")
     for row in content["rows"]:
         del row["images_per_second"]

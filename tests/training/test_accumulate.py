@@ -1,4 +1,4 @@
-"""A batch in parts, one after another, is the batch: its mean loss's gradient, one update, and one report."""
+"""A batch computed in parts gives the gradient of its mean loss, one update and one report."""
 
 import io
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ LR = 0.5
 
 
 class Given:
-    """Batches that are what they are; as a process's share where they say so."""
+    """A loader of given batches, which may be the share of one process."""
 
     def __init__(self, *batches: Batch) -> None:
         self.batches, self.labels = batches, batches[0].labels
@@ -37,7 +37,7 @@ class Given:
 
 
 def make_net() -> nn.Module:
-    """Without BatchNorm, which sees a part."""
+    """A network without BatchNorm, whose statistics would be those of one part."""
     return nn.Sequential(nn.Conv2d(1, 5, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(80, CLASSES)).double()
 
 
@@ -47,14 +47,14 @@ def doubles(size: int, **place: int) -> Batch:
 
 
 def one_epoch(task: Task, batches: Given, accumulate: int, epoch: int = 1) -> dict[str, float]:
-    """Plain gradient descent at ``LR``: weights change by the gradient and nothing else."""
+    """Train one epoch by plain gradient descent at ``LR``: only the gradient changes the weights."""
     optimizer = torch.optim.SGD(task.model.parameters(), lr=LR)
     bar = Bar("", len(batches), 0, Console(file=io.StringIO()))
     return train_epoch(task, batches, optimizer, epoch=epoch, epochs=4, bar=bar, accumulate=accumulate)
 
 
 def descended(model: nn.Module, loss: Tensor) -> list[Tensor]:
-    """The weights after one step down ``loss``, by autograd alone."""
+    """Return the weights after one gradient step, computed by autograd alone."""
     parameters = list(model.parameters())
     gradients = torch.autograd.grad(loss, parameters)
     return [(weight - LR * gradient).detach() for weight, gradient in zip(parameters, gradients, strict=True)]

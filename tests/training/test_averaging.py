@@ -1,4 +1,4 @@
-"""Running averages equal what the official code makes of files, in a loop written out; buffers as the rule says."""
+"""Running averages equal the official average over files, computed by a plain loop; buffers follow the rule."""
 
 import copy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The hash that names a run covers what changes its weights, and nothing else."""
+"""The hash that names a run covers exactly what changes its weights."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Optimisers are timm's and torch's own, chosen by name; what is spared of decay is spared; mistakes are refused."""
+"""Optimizers take the steps of timm and torch; weight decay spares what it should; mistakes are refused."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ from dkl.training.optimizer import apply_schedule, make_optimizer
 
 
 def make_net() -> nn.Module:
-    """Parameters of four, two and one dimension, and a scale that starts at 1."""
+    """A network with parameters of four, two and one dimensions."""
     torch.manual_seed(3)
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3)).double()
 
 
 def stepped(model: nn.Module, optimizer: Optimizer) -> list[torch.Tensor]:
-    """The weights after five steps down a loss that is always the same."""
+    """Return the weights after five steps on a fixed loss."""
     draw = torch.Generator().manual_seed(4)
     for _ in range(5):
         optimizer.zero_grad()
@@ -39,7 +39,7 @@ def configured(*overrides: str) -> DictConfig:
 
 
 def groups(model: nn.Module, vectors: bool) -> list[dict[str, Any]]:
-    """As timm makes them where vectors are not decayed."""
+    """The parameter groups of timm, whose vectors are not decayed, or one group."""
     if not vectors:
         return param_groups_weight_decay(model, 0.3)
     return [{"params": list(model.parameters()), "weight_decay": 0.3}]
@@ -47,7 +47,7 @@ def groups(model: nn.Module, vectors: bool) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("vectors", [True, False])
 @pytest.mark.parametrize("name", ["lamb", "adamw", "sgd"])
-def test_an_optimiser_by_name_takes_the_librarys_own_steps(name: str, vectors: bool) -> None:
+def test_an_optimizer_takes_the_steps_of_its_library(name: str, vectors: bool) -> None:
     make = {
         "lamb": lambda groups: Lamb(groups, lr=0.05),
         "adamw": lambda groups: AdamW(groups, lr=0.05),

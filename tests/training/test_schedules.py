@@ -1,4 +1,4 @@
-"""Learning rates are those of the recipes, at both ends and between, at any length of training."""
+"""Learning rates equal those of the recipes and of torch, for any length of training."""
 
 import math
 import warnings
@@ -33,7 +33,7 @@ def test_cosine_is_the_official_formula(epochs: int, warmup: int) -> None:
 
 
 def test_cosine_at_points_known_without_the_formula() -> None:
-    assert Cosine(warmup_epochs=10).lr_factor(10, 200) == 1.0  # the peak, where warm-up ends
+    assert Cosine(warmup_epochs=10).lr_factor(10, 200) == 1.0  # the peak, at the end of the warm-up
     assert Cosine().lr_factor(100, 199) == pytest.approx(0.5)  # half way
     assert Cosine().lr_factor(1, 1) == pytest.approx(0.5)
     assert Cosine().lr_factor(2, 2) == pytest.approx(0.25)  # cos 2π/3 = −½

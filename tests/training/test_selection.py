@@ -1,4 +1,4 @@
-"""Robust accuracy on held-out images is what attacking the kept weights gives, and the best epoch is kept and named."""
+"""Robust accuracy on held-out images equals an attack on the kept weights, and the best epoch is kept."""
 
 import json
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_held_out_images_are_not_trained_on_and_change_the_run(tmp_path: Path) -
     assert not torch.equal(held["model"]["classifier.weight"], whole["model"]["classifier.weight"])
 
 
-def test_the_average_is_what_is_selected_where_there_is_one(tmp_path: Path) -> None:
+def test_selection_measures_the_average_if_there_is_one(tmp_path: Path) -> None:
     folder = train(make_config(tmp_path, *SELECTED, "averaging=epoch_ema", epochs=2))
     best = checkpoint.read(folder / "best.pt")
     assert best["weights"] == "average"
@@ -96,6 +96,6 @@ def test_a_resumed_run_remembers_its_best(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_mistakes_name_the_mend(tmp_path: Path, overrides: list[str], match: str) -> None:
+def test_mistakes_say_how_to_fix_them(tmp_path: Path, overrides: list[str], match: str) -> None:
     with pytest.raises(UserError, match=match):
         train(make_config(tmp_path, *overrides))

@@ -1,4 +1,4 @@
-"""The strong recipe is VanillaKD's command, trains on files, and goes on bit for bit where it is interrupted."""
+"""The strong recipe equals VanillaKD's command, trains on files, and continues bit for bit after interruptions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ COMMAND = (  # Hao840/vanillaKD, readme.md, strategy A2
 
 
 class Interrupted(BaseException):
-    """As a KeyboardInterrupt."""
+    """Not an Exception, like KeyboardInterrupt."""
 
 
 def strong(root: Path, results: str, *overrides: str) -> Any:
@@ -48,7 +48,7 @@ def files(tmp_path: Path) -> Path:
 
 def test_the_recipe_is_the_published_command(tmp_path: Path) -> None:
     words = COMMAND.split()
-    said = dict(zip(words[::2], words[1::2], strict=True))
+    given_options = dict(zip(words[::2], words[1::2], strict=True))
     torch.save(create_model("small_cnn", 1000, in_chans=3).state_dict(), tmp_path / "teacher.pt")
     teacher = ["task.teacher.name=small_cnn", f"task.teacher.checkpoint={tmp_path}/teacher.pt"]
     cfg = compose_config("train", ["data=imagenet", "recipe=kd_strong", "trainer.device=cpu", *teacher])
@@ -67,10 +67,10 @@ def test_the_recipe_is_the_published_command(tmp_path: Path) -> None:
         "--cutmix": task.cutmix,
         "--bce-loss": task.bce,
     }
-    assert {key: float(said[key]) for key in numbers} == numbers
-    assert (optimizer.name.value, cfg.data.augment.randaugment) == (said["--opt"], said["--aa"])
-    assert cfg.schedule._target_.rpartition(".")[2].lower().startswith(said["--sched"])
-    assert cfg.trainer.batch_size == int(said["--nproc_per_node"]) * int(said["--batch-size"])
+    assert {key: float(given_options[key]) for key in numbers} == numbers
+    assert (optimizer.name.value, cfg.data.augment.randaugment) == (given_options["--opt"], given_options["--aa"])
+    assert cfg.schedule._target_.rpartition(".")[2].lower().startswith(given_options["--sched"])
+    assert cfg.trainer.batch_size == int(given_options["--nproc_per_node"]) * int(given_options["--batch-size"])
     assert (cfg.model.name, cfg.trainer.drop_last, cfg.data.augment.flip) == ("resnet50", True, True)
     assert (task.warmup_epochs, task.ce_weight, optimizer.decay_vectors) == (0, 1.0, False)
     with torch.device("meta"):
@@ -88,8 +88,8 @@ def test_its_own_student_takes_two_steps_on_files(files: Path) -> None:
     assert [group["weight_decay"] for group in content["optimizer"]["param_groups"]] == [0.02, 0.0]
 
 
-def test_it_goes_on_bit_for_bit(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """LAMB, warm-up, RandAugment, copies, mixing and parts: all that is drawn or kept is drawn or kept alike."""
+def test_it_continues_bit_for_bit(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With LAMB, warm-up, RandAugment, repeats, mixing and accumulation in parts."""
     original, calls, fail = Distillation.step, [], True
 
     @contextmanager
