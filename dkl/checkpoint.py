@@ -20,6 +20,7 @@ def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
     """Read a checkpoint with ``weights_only=True``. Raises UserError if that is not possible."""
     if not path.is_file():
         raise UserError(f"there is no checkpoint at {path}; check the path, or train the run first")
+    # torch's own message for such a file suggests weights_only=False, which would run whatever the file contains.
     with path.open("rb") as file:
         if file.read(1) not in (b"P", b"\x80"):  # the first bytes of a zip, and of a pickle by torch before 1.6
             raise UserError(f"{path} is not a checkpoint of torch, perhaps a saved web page; fetch it again")

@@ -20,7 +20,7 @@ class Bar:
         self.console, self.note = console, ""
         self.started = self.printed = time.monotonic()
         self.live: Progress | None = None
-        if console.is_terminal:
+        if console.is_terminal:  # a log file would fill with redrawn bars
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),

@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
 from dkl.errors import BusyError, UserError
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -87,11 +89,11 @@ def share_buffers(model: nn.Module) -> None:
         _in_one(list(model.buffers()), lambda flat: dist.broadcast(flat, 0))
 
 
-def gather(value: Any) -> list[Any]:
+def gather(value: T) -> list[T]:
     """Return the ``value`` of every process, in order of rank."""
     if world() == 1:
         return [value]
-    values: list[Any] = [None] * world()
+    values: list[T] = [value] * world()
     dist.all_gather_object(values, value)
     return values
 

@@ -86,7 +86,7 @@ class WandbLogger(Logger):
 
     def start(self, about: About) -> None:
         """Open the run. Raises UserError if wandb refuses, such as without a login."""
-        import wandb
+        import wandb  # here, so that training without it needs no installation and no import time
 
         kept, _ = _read(about.id_file)
         identity = _sweeps_id() or kept or secrets.token_hex(4)
@@ -166,6 +166,7 @@ def opened(logger: Logger, about: About, past: Sequence[Mapping[str, Any]] = ())
     """Open ``logger`` for a run, report its ``past`` epochs first, and close it whatever happens."""
     logger.start(about)
     try:
+        # Epochs of an interrupted process may not have arrived; the logger leaves out those that it has.
         for row in past:
             logger.log(row)
         yield logger

@@ -31,6 +31,7 @@ def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
         raise UserError(
             f"{data.name}: data.synthetic.files need training images in memory; set data.synthetic.files=[]"
         )
+    # Checked before cutting: the message names the whole dataset's classes.
     return train.balanced(data.train_size), test.balanced(data.test_size)
 
 
@@ -67,6 +68,7 @@ def make_batches(
     With ``synthetic`` images an epoch is as long as ``epoch_size`` images: the number of real ones before any were
     held out.
     """
+    # The same order and augmentation on every process: each draws the whole batch from the seed and takes its share.
     trainer, mixing = config.trainer, {}
     if synthetic is not None:
         mixing = {"synthetic": synthetic, "fraction": config.data.synthetic.fraction, "epoch_size": epoch_size}

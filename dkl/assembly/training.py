@@ -59,12 +59,13 @@ def train(cfg: DictConfig) -> Path:
     if started > 1 and cfg.trainer.devices == 1:
         cfg = cfg.copy()
         cfg.trainer.devices = started
-    preflight(cfg)
+    preflight(cfg)  # before any process starts, so that a mistake is one message and leaves no folder
     device = pick_device(cfg.trainer.device)
     if started > 1:
         with distributed.group(device.type):
             _train_one(cfg)
     elif cfg.trainer.devices > 1:
+        # The configuration travels, not the objects: each process assembles its own on its own device.
         distributed.launch(_train_one, (cfg,), processes=cfg.trainer.devices, device=device.type)
     else:
         _train_one(cfg)
@@ -88,6 +89,7 @@ def assemble(cfg: DictConfig) -> Run:
     data = _load_in_turn(config)
     if config.task.get("cache_teacher") and not isinstance(data.training, Images):
         raise UserError("images read from files are cropped at random, each time anew: set task.cache_teacher=false")
+    # An epoch with generated images is as long as all real ones, also those held out: selection changes no step count.
     size = len(data.training) + (len(data.held_out) if data.held_out else 0)
     in_order = partial(make_batches, config, device=device, training=False)
     folder, plain = run_folder(cfg), OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
@@ -123,7 +125,7 @@ def assemble(cfg: DictConfig) -> Run:
 def _load_in_turn(config: TrainConfig) -> Data:
     """Load the images, in the first process before the others: it downloads what is missing."""
     first = distributed.rank() == 0
-    if first:
+    if first:  # two processes that download the same file would write over each other
         data = _load(config)
     distributed.barrier()
     return data if first else _load(config)
@@ -158,6 +160,7 @@ def _prepare_model(model: nn.Module, trainer: TrainerConfig, device: torch.devic
 def _new_state(config: TrainConfig, device: torch.device, content: dict[str, object], sha256: str) -> RunState:
     """Build model, task and optimizer as they are before the first epoch. The seed fixes the initial weights."""
     seed_everything(config.seed)
+    # Built on the CPU, in float32, and moved afterwards: the initial weights are the same on every device.
     model = _prepare_model(build_model(config.model), config.trainer, device)
     task = build_task(config.task, model)
     optimizer = make_optimizer(config.optimizer, task.named_parameters())

@@ -71,7 +71,7 @@ def load_config(folder: Path) -> DictConfig:
 def typed(cfg: DictConfig, root: type[T]) -> T:
     """Convert ``cfg`` to its dataclass ``root``, with all interpolations resolved; other nodes become dictionaries."""
     config = OmegaConf.to_object(cfg)
-    if not isinstance(config, root):  # read from a file, which keeps no types
+    if not isinstance(config, root):  # read from a file: YAML keeps no types
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(root), cfg))
     assert isinstance(config, root)
     return config

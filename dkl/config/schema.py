@@ -242,6 +242,7 @@ class TrainConfig:
     """Name of the method in tables; null derives it from the loss."""
 
 
+# None is "not given" here: the value then comes from the run. A default would hide what the run was trained for.
 @dataclass
 class EvaluateConfig:
     """The root of ``dkl evaluate``: a ``run``, or a ``checkpoint`` with ``model`` and ``data``.

@@ -15,6 +15,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dkl.errors import UserError
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Averaging:
@@ -60,7 +62,7 @@ class Average:
         self._average.requires_grad_(False)
 
     # torch takes one averaging function for all updates; the decay of ours changes, so it is read at each call.
-    def _blend(self, averaged: Any, current: Any, count: Tensor | int) -> None:
+    def _blend(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
         get_ema_multi_avg_fn(self._decay)(averaged, current, count)
 
     @property

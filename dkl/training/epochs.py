@@ -34,6 +34,7 @@ class Epochs:
         row: MetricsRow = {"epoch": epoch, "lr": lr}
         row |= self._steps(epoch)
         last = epoch == epochs
+        # The average is updated before anything is measured, so that its accuracy includes this epoch.
         self._update_average("epoch", epoch, epochs)
         if last:
             self._estimate_buffers()
@@ -76,6 +77,7 @@ class Epochs:
         """Estimate BatchNorm's statistics of the averaged weights on natural training images, if the rule says so."""
         average = self.run.state.average
         if average is not None and average.rule.buffers == "estimate":
+            # Epoch 0 has draws of its own: training counts from 1.
             update_bn(self.run.batches.epoch(0), average.model)
             share_buffers(average.model)
 
@@ -94,6 +96,7 @@ class Epochs:
             "batch": progress.step,
             "config": state.config,
         }
+        # Everything that the step needs, so that the failure can be repeated without the run.
         checkpoint.save(path, content)
         return UserError(
             f"{error}; {path} holds that batch, its adversarial images and the weights before the step. The checkpoint "

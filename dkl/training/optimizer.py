@@ -23,7 +23,7 @@ def make_optimizer(config: OptimizerConfig, named: Iterable[tuple[str, nn.Parame
         spared = any(part in name for part in config.no_decay) or not (config.decay_vectors or parameter.ndim > 1)
         (plain if spared else decayed).append(parameter)
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
+    groups = [group for group in groups if group["params"]]  # torch refuses an empty group
     if config.name is OptimizerName.sgd:
         return SGD(
             groups,

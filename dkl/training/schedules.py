@@ -97,6 +97,7 @@ class Step(WarmupSchedule):
 
     def after_warmup(self, epoch: int, epochs: int) -> float:
         """Return the factor after the milestones passed so far."""
+        # "after": with milestone 0.5 of 200 epochs, epoch 100 still has the old rate.
         passed = sum(epoch > share * epochs for share in self.milestones)
         return self.decay**passed
 
@@ -132,5 +133,6 @@ class OneCycle(Schedule):
         peak = max(self.pct_start * epochs, 1.0)  # a rise shorter than one epoch starts at the peak
         rising = epoch <= peak and peak > 1
         done = (epoch - 1) / (peak - 1) if rising else (epoch - peak) / max(epochs - peak, 1)
+        # The same cosine serves both halves; only its ends differ.
         begin, end = (low, high) if rising else (high, last)
         return end + (begin - end) * 0.5 * (1 + math.cos(math.pi * done))
