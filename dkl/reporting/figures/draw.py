@@ -17,13 +17,16 @@ from dkl.console import say
 from dkl.errors import UserError
 from dkl.manifests import Manifest, identities
 from dkl.records import Record, load_curves, load_flags
+from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.cells import budget_title
+from dkl.reporting.boards.leaderboard import leaderboards
 from dkl.reporting.boards.paper import PaperBoard, paper_boards
 from dkl.reporting.figures import series
 from dkl.reporting.figures.curves import robustness_curves, training_curves
 from dkl.reporting.figures.features import embedding, margin_differences
 from dkl.reporting.figures.model import class_accuracies, image_strip
 from dkl.reporting.figures.pictures import Pictures, read_all
+from dkl.reporting.figures.ranking import Ranked, ranking
 from dkl.reporting.figures.style import save
 from dkl.reporting.figures.tradeoff import tradeoff
 from dkl.reporting.grouping import created_at, group
@@ -34,6 +37,9 @@ Drawing = tuple[str, Callable[[], Figure]]
 
 TITLE_WIDTH = 46
 """Characters of a title that fit into a column."""
+
+PAPER_LOSSES = ("dkl.losses.DKL", "dkl.losses.IKL", "dkl.losses.GKL")
+"""The paper's losses, whose rows have their own color."""
 
 
 def draw_all(
@@ -59,6 +65,7 @@ def draw_all(
         *_tradeoffs(manifests, boards),
         *_features(manifests, pictures),
         *_radii(tables, boards, records),
+        *_rankings(records, include_smoke),
         *_curves(records, folder, problems),
         *_models(pictures),
     ]
@@ -145,6 +152,21 @@ def _radii(tables: Sequence[Manifest], boards: Sequence[PaperBoard], records: Se
             title = _title(f"{one.dataset}, {one.norm}, {attack}", budget_title(one.budget))
             name = slug(f"radii-{one.budget}-{one.dataset}-{one.norm}-{attack}")
             yield name, partial(robustness_curves, lines, title=title, norm=one.norm)
+
+
+def _rankings(records: Sequence[Record], include_smoke: bool) -> Iterator[Drawing]:
+    """One figure per board: its rows with every seed and the interval."""
+    known = {record.id: record for record in records}
+    for board in (*leaderboards(records, include_smoke), *accuracy_boards(records, include_smoke)):
+        rows = []
+        for row in board.rows:
+            found = [known[name] for name in row.record_ids]
+            accuracies = [one.clean if one.robust is None else one.robust for one in found]
+            assert row.interval is not None  # only published rows have none, and none are on these boards
+            loss = (found[0].training.get("loss") or {}).get("_target_")
+            rows.append(Ranked(row.method, accuracies, row.interval, ours=loss in PAPER_LOSSES))
+        metric = "top-1 accuracy" if known[board.rows[0].record_ids[0]].robust is None else "robust accuracy"
+        yield f"ranking-{board.name}", partial(ranking, rows, title=_title(board.title), metric=metric)
 
 
 def _curves(records: Sequence[Record], folder: Path, problems: list[str]) -> Iterator[Drawing]:

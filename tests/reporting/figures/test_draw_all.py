@@ -14,6 +14,7 @@ from dkl.files import write_rows
 from dkl.manifests import load
 from dkl.reporting.figures import draw_all
 from dkl.reporting.figures.pictures import read
+from dkl.reporting.figures.style import VERMILLION
 from tests.reporting.factories import COMPOSER, make_record
 from tests.reporting.figures.common import make_pictures, store
 
@@ -54,8 +55,8 @@ def test_smoke_is_drawn_only_on_request(tmp_path: Path) -> None:
     write_rows(tmp_path / "records" / f"{record.id}.csv", [{"epoch": 1, "loss": 2.0, "test_accuracy": 0.5}])
     assert draw_all([record], tmp_path, []) == []
     names = _names(draw_all([record], tmp_path, [], include_smoke=True))
-    assert {name.split("-")[:2][-1] for name in names} == {"smoke"}
-    assert {name.split("-")[0] for name in names} == {"curves", "classes", "images"}
+    assert all("smoke" in name for name in names)
+    assert {name.split("-")[0] for name in names} == {"curves", "classes", "images", "ranking"}
 
 
 def test_figure_3_compares_its_two_rows_at_one_seed_on_the_same_images(tmp_path: Path) -> None:
@@ -75,8 +76,16 @@ def test_seeds_of_a_row_share_a_figure_of_curves(tmp_path: Path) -> None:
         write_rows(
             tmp_path / "records" / f"{record.id}.csv", [{"epoch": e, "loss": 1.0, "test_accuracy": 0.5} for e in (1, 2)]
         )
-    (name,) = _names(draw_all(records, tmp_path, []))
+    (name,) = _names(draw_all(records, tmp_path, [], prefix="curves"))
     assert name == f"curves-mini-cifar100-WideResNet-34-10-IKL-AT-{records[0].row}"
+
+
+def test_each_board_has_a_ranking_and_the_papers_losses_their_own_color(tmp_path: Path) -> None:
+    training = {"task": {}, "loss": {"_target_": "dkl.losses.IKL"}}
+    records = [make_record(seed=seed, training=training, budget="mini") for seed in (0, 1)]
+    (name,) = _names(draw_all(records, tmp_path, [], prefix="ranking"))
+    assert name == "ranking-cifar100-Linf-eps8_255-mini"
+    assert VERMILLION.lower() in (tmp_path / "figures" / f"{name}.svg").read_text().lower()
 
 
 def test_foreign_weights_have_pictures_without_a_seed(tmp_path: Path) -> None:
@@ -93,7 +102,8 @@ def test_broken_files_are_named_and_the_others_drawn(tmp_path: Path, capsys: pyt
     record = make_record(training={"task": {}})
     curves = tmp_path / "records" / f"{record.id}.csv"
     write_rows(curves, [{"loss": 1.0}])
-    assert len(draw_all([record], tmp_path, [])) == 4
+    assert _names(draw_all([record], tmp_path, [], prefix="curves")) == set()
+    assert len(draw_all([], tmp_path, [])) == 4
     said = "".join(capsys.readouterr())
     assert str(broken) in said
     assert str(curves) in said

@@ -21,6 +21,7 @@ from dkl.reporting.figures import series
 from dkl.reporting.figures.curves import robustness_curves, training_curves
 from dkl.reporting.figures.features import embedding, margin_differences
 from dkl.reporting.figures.model import class_accuracies, image_strip
+from dkl.reporting.figures.ranking import Ranked, ranking
 from dkl.reporting.figures.style import STYLE, WIDTH
 from dkl.reporting.figures.tradeoff import Point, tradeoff
 from tests.reporting.factories import make_record
@@ -32,6 +33,8 @@ OKABE_ITO = {
 }
 FIRST, SECOND = make_pictures(0, classes=30, images=150), make_pictures(1, classes=30, images=150)
 EPOCHS = [{"epoch": e, "loss": 3 / e, "natural_accuracy": e / 9, "test_accuracy": e / 10} for e in range(1, 9)]
+
+RANKED = [Ranked("IKL-KD", [0.25, 0.35], (0.2, 0.4), ours=True), Ranked("KD", [0.1], (0.05, 0.15))]
 
 
 def _figure_2(own: list[Point] | None = None) -> Figure:
@@ -47,6 +50,7 @@ KINDS = {
     "tradeoff": _figure_2,
     "radii": _radii,
     "curves": lambda: styled(training_curves, [EPOCHS, EPOCHS[:5]], title="Curves"),
+    "ranking": lambda: styled(ranking, RANKED, title="Ranking", metric="top-1 accuracy"),
     "features": lambda: styled(embedding, FIRST, title="Features"),
     "margins": lambda: styled(margin_differences, FIRST, SECOND, title="Margins"),
     "classes": lambda: styled(class_accuracies, FIRST, title="Classes"),
@@ -162,6 +166,14 @@ def test_curves_are_percent_by_epoch_and_a_run_need_not_measure_everything() -> 
     assert [line.get_xydata().tolist() for line in top.lines] == [[[2, 25]]]
     assert [line.get_xydata().tolist() for line in bottom.lines] == [[[1, 2], [2, 1.5]]]
     assert top.lines[0].get_marker() == "o", "one epoch is a dot, not an invisible line"
+
+
+def test_a_ranking_shows_seeds_means_and_intervals_in_percent() -> None:
+    (axes,) = figure_of("ranking").axes
+    bar, seeds, mean = (line.get_xydata().tolist() for line in axes.lines[:3])
+    assert (bar, seeds, mean) == ([[20, 0], [40, 0]], [[25, 0], [35, 0]], [[30, 0]])
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["IKL-KD", "KD"]
+    assert axes.yaxis_inverted(), "the first row is on top"
 
 
 def _means(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
