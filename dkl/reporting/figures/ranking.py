@@ -29,10 +29,8 @@ def ranking(rows: Sequence[Ranked], *, title: str, metric: str) -> Figure:
         color = VERMILLION if row.ours else BLUE
         values = [100 * accuracy for accuracy in row.accuracies]
         axes.plot([100 * bound for bound in row.interval], [place, place], color=color, lw=1.2)
-        axes.plot(
-            [100 * one for one in row.accuracies], [place] * len(row.accuracies), "o", ms=4, mfc="none", mec=color
-        )
-        axes.plot([100 * mean], [place], "D", ms=4, color=color)
+        axes.plot(values, [place] * len(values), "o", ms=4, mfc="none", color=color)
+        axes.plot([sum(values) / len(values)], [place], "D", ms=4, color=color)
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
     axes.set(title=title, xlabel=f"{metric} (%)", ylim=(len(rows) - 0.5, -0.5))
     axes.grid(axis="x", lw=0.3, alpha=0.6)
