@@ -1,4 +1,4 @@
-"""Attacks used in training and as quick checks: projected gradient descent, and when to use how much of it."""
+"""Attacks of training and quick evaluation: PGD, attacks with names, and their strength per training epoch."""
 
 from dkl.attacks.contexts import batch_norm_momentum, batch_statistics, frozen_eval, untracked_batch_norm
 from dkl.attacks.named import Perturb, margin, named_attack

@@ -1,7 +1,8 @@
-"""PGD attacks that have names, as tables of adversarial training use them: ``pgd-K`` and ``cw-K``.
+"""The PGD attacks that papers on adversarial training report by name: ``pgd-K`` and ``cw-K``.
 
-Both take K steps of eps/4 from a uniform start. PGD raises the cross-entropy (Madry et al. 2018), "CW" the margin
-max_{i≠y} z_i − z_y, the loss of Carlini and Wagner (2017) without its floor; above zero an image is misclassified.
+Both take K steps of eps/4 from a uniform start. PGD raises the cross-entropy (Madry et al. 2018). "CW" raises the
+margin max_{i≠y} z_i − z_y, the loss of Carlini and Wagner (2017) without its floor; an image with a positive margin is
+misclassified.
 """
 
 from collections.abc import Callable
@@ -14,11 +15,11 @@ from dkl.attacks.pgd import pgd
 from dkl.threat import Norm, parse_steps
 
 Perturb = Callable[..., Tensor]
-"""Images ``[B, ...]`` and labels ``[B]`` -> adversarial images."""
+"""A function of images ``[B, ...]`` and labels ``[B]`` that returns adversarial images."""
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """How far the best other class of ``logits[B, C]`` is above that of ``labels[B]``: ``[B]``."""
+    """The largest logit of another class minus that of the label, ``[B]``, for ``logits[B, C]`` and ``labels[B]``."""
     own = labels.unsqueeze(1)
     others = logits.scatter(1, own, float("-inf"))
     return others.amax(1) - logits.gather(1, own).squeeze(1)
@@ -31,14 +32,14 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def named_attack(model: nn.Module, name: str, *, norm: Norm, eps: float, seed: int) -> Perturb:
-    """The attack ``name``, ``pgd-K`` or ``cw-K``, on ``model``; every call starts from the noise that ``seed`` fixes.
+    """The attack ``name``, ``pgd-K`` or ``cw-K``, on ``model``.
 
-    It is called with images, labels and, where another start is wanted, that.
-    Raises ValueError on any other name.
+    Call it with images, labels and optionally a start. Every call draws the same noise, from ``seed``. Raises
+    ValueError on any other name.
     """
     parsed = parse_steps(name)
     if parsed is None:
-        raise ValueError(f"{name!r} is neither pgd-K nor cw-K")
+        raise ValueError(f"attack {name!r} is not known: write pgd-K or cw-K, such as pgd-20")
     objective, steps = parsed
     loss = _LOSSES[objective]
 

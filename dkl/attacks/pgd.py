@@ -1,4 +1,4 @@
-"""Projected gradient ascent on images in [0, 1], with the objective passed in (Madry et al. 2018).
+"""Projected gradient ascent (PGD, Madry et al. 2018) of any objective, on images in [0, 1].
 
     x ← Π(x + step_size · u(∇ objective(model(x))))
 
@@ -28,13 +28,13 @@ def _l2_norms(x: Tensor) -> Tensor:
 
 
 def project(adversarial: Tensor, natural: Tensor, eps: float, norm: Norm = "linf") -> Tensor:
-    """``adversarial`` inside [0, 1] and the eps-ball around ``natural``.
+    """Project ``adversarial`` into [0, 1] and into the eps-ball around ``natural``.
 
-    For L2 it is clamped to [0, 1] first and then pulled in, in the order of TRADES; the ball's centre lies in the box,
-    so the result lies in both.
+    L2 follows the order of TRADES: clamp to [0, 1], then scale the difference down to eps. The result is in both sets.
     """
     if norm == "linf":
         return torch.clamp(adversarial, natural - eps, natural + eps).clamp_(0, 1)
+    # Scaling moves a point of the box straight toward the ball's center, which is in the box too: it cannot leave it.
     delta = adversarial.clamp(0, 1) - natural
     return natural + delta * (eps / _l2_norms(delta)).clamp(max=1)
 
@@ -42,11 +42,12 @@ def project(adversarial: Tensor, natural: Tensor, eps: float, norm: Norm = "linf
 def uniform_noise(
     shape: Sequence[int], eps: float, norm: Norm = "linf", *, like: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Points ``[B, ...]`` drawn uniformly from the eps-ball around zero, of the device and dtype of ``like``."""
+    """Draw points ``[B, ...]`` uniformly from the eps-ball around zero, with the device and dtype of ``like``."""
     if norm == "linf":
         noise = torch.rand(*shape, generator=generator, device=like.device, dtype=like.dtype)
         return eps * (2 * noise - 1)
     direction = torch.randn(*shape, generator=generator, device=like.device, dtype=like.dtype)
+    # The volume of a ball of n dimensions grows as radius^n, so a uniform radius would crowd points at the center.
     draw = torch.rand(shape[0], generator=generator, device=like.device, dtype=like.dtype)
     radius = draw ** (1 / math.prod(shape[1:]))
     return direction * (eps * _per_image(radius, direction) / _l2_norms(direction))
@@ -55,29 +56,29 @@ def uniform_noise(
 def gaussian_noise(
     shape: Sequence[int], sigma: float, *, like: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Normal noise ``[B, ...]`` of standard deviation ``sigma``, of the device and dtype of ``like``."""
+    """Draw normal noise ``[B, ...]`` of standard deviation ``sigma``, with the device and dtype of ``like``."""
     return sigma * torch.randn(*shape, generator=generator, device=like.device, dtype=like.dtype)
 
 
 def uniform_start(x: Tensor, eps: float, norm: Norm = "linf", generator: torch.Generator | None = None) -> Tensor:
-    """A point drawn uniformly from the eps-ball around each image of ``x``, clamped to [0, 1]."""
+    """One point per image of ``x``, drawn uniformly from its eps-ball and clamped to [0, 1]."""
     return (x + uniform_noise(x.shape, eps, norm, like=x, generator=generator)).clamp_(0, 1)
 
 
 def gaussian_start(x: Tensor, sigma: float, generator: torch.Generator | None = None) -> Tensor:
-    """``x`` plus Gaussian noise, unprojected, as TRADES and the official code start their attack (sigma 0.001)."""
+    """``x`` plus Gaussian noise, not projected: the start of TRADES and of the official code (sigma 0.001)."""
     return x + gaussian_noise(x.shape, sigma, like=x, generator=generator)
 
 
 def _check(x: Tensor, eps: float, step_size: float, steps: int, norm: str) -> None:
     if norm not in NORMS:
-        raise ValueError(f"norm must be one of {', '.join(NORMS)}, not {norm!r}")
+        raise ValueError(f"norm={norm!r} must be one of {', '.join(NORMS)}")
     if not 0 <= eps <= 1 and norm == "linf":
-        raise ValueError(f"eps is in [0, 1] pixel units, not {eps}; for 8 grey levels write 8 / 255")
+        raise ValueError(f"eps={eps} must be in [0, 1], in pixel units: for 8 gray levels write 8 / 255")
     if eps < 0 or step_size < 0 or steps < 0:
-        raise ValueError(f"eps, step_size and steps must not be negative: {eps}, {step_size}, {steps}")
+        raise ValueError(f"eps={eps}, step_size={step_size} and steps={steps} must not be negative")
     if not x.is_floating_point():
-        raise ValueError(f"images must be floating point in [0, 1], not {x.dtype}")
+        raise ValueError(f"images must be floating point in [0, 1], not {x.dtype}: divide uint8 images by 255")
 
 
 def pgd(
@@ -95,11 +96,10 @@ def pgd(
 ) -> Tensor:
     """Adversarial images for ``x[B, ...]`` in [0, 1] that raise ``objective(model(x_adv))``, a scalar.
 
-    ``eps`` and ``step_size`` are in pixel units of [0, 1]. The objective should treat samples apart (a sum or mean
-    over them). ``start`` is where to begin (``x`` itself for BIM, ``gaussian_start(x, 0.001)`` for TRADES); without
-    it, a uniform draw from the ball, by ``generator`` where given. The model runs in attack mode (``batch_norm`` says
-    with which statistics) and is left as it was; the result carries no graph. Raises ValueError on a bad norm, eps,
-    step or dtype.
+    ``eps`` and ``step_size`` are in pixel units of [0, 1]. The objective is a sum or mean over samples. ``start`` is
+    the first point (``x`` for BIM, ``gaussian_start(x, 0.001)`` for TRADES); by default it is drawn uniformly from the
+    ball, with ``generator`` if given. The model runs in ``frozen_eval`` (``batch_norm`` selects its statistics) and is
+    restored afterwards; the result has no graph. Raises ValueError if norm, eps, steps or dtype are invalid.
     """
     _check(x, eps, step_size, steps, norm)
     natural = x.detach()

@@ -1,21 +1,27 @@
-"""How strong the attack of each training epoch is: schedules as pure functions of progress, and the objective.
+"""The attack of training: its strength per epoch, as pure functions of progress, and its objective.
 
 The official code ramps eps linearly, eps_e = eps · e / E with epochs e from 1 to E. Its ``high`` budget was meant to
-take 2, 3, 4 and 5 steps in the four quarters of training, but overwritten ``if`` branches always leave 5 steps of
-eps_e / 2. ``official`` keeps that, ``as_intended`` does what was meant, ``low`` is the parser's default (2 steps of
-eps_e), ``fixed`` is PGD with the steps and relative step given.
+take 2, 3, 4 and 5 steps in the four quarters of training, but its ``if`` branches overwrite each other and always leave
+5 steps of eps_e / 2. Schedules:
+
+    official      what the official code does: always 5 steps of eps_e / 2
+    as_intended   what it was meant to do
+    low           the default of its parser: 2 steps of eps_e
+    fixed         PGD with given ``steps`` and ``relative_step``
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
+
+from torch import Tensor
 
 from dkl.attacks.contexts import BatchNorm
 from dkl.errors import UserError
 from dkl.threat import Norm, parse_eps, parse_threat
 
 Rule = Callable[[float], tuple[int, float]]
-"""Share of training done in (0, 1] -> attack steps, and step size as a multiple of the epoch's eps."""
+"""From the share of training done, in (0, 1], to the number of steps and the step size in units of the epoch's eps."""
 
 
 def _as_intended(done: float) -> tuple[int, float]:
@@ -34,7 +40,7 @@ RULES: dict[str, Rule] = {
 
 @dataclass(frozen=True)
 class AttackBudget:
-    """One epoch's attack: radius and step size in [0, 1] pixel units, and the number of steps."""
+    """The attack of one epoch: radius and step size in pixel units of [0, 1], and the number of steps."""
 
     eps: float
     step_size: float
@@ -43,14 +49,14 @@ class AttackBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingAttack:
-    """The attack of training: ``at(epoch, epochs)`` is its budget, ``objective`` the loss it raises.
+    """Settings of the training attack; ``at(epoch, epochs)`` is its budget, ``objective`` the loss that it raises.
 
-    ``objective`` is a pair loss of the natural and adversarial logits, or None for the cross-entropy with the labels
-    (Madry). ``sigma`` is the Gaussian start; None starts uniformly in the ball. ``schedule`` is a key of ``RULES``, or
-    ``"fixed"``, which wants ``steps`` and ``relative_step`` (a multiple of the epoch's eps). In L2 the schedules keep
-    their number of steps and take steps of 2·eps/steps, as TRADES does. ``ramp`` grows eps linearly over training.
-    ``batch_norm="batch"`` attacks with the batch's statistics, as DM-Improves-AT does. Raises UserError on values that
-    no attack could use.
+    ``objective`` is a pair loss of the natural and adversarial logits, or None for the cross-entropy of the labels
+    (Madry). ``sigma`` is the standard deviation of the Gaussian start; None starts uniformly in the ball. ``schedule``
+    is a key of ``RULES``, or ``"fixed"``, which needs ``steps`` and ``relative_step`` (in units of the epoch's eps). In
+    L2 the schedules keep their number of steps and take steps of 2·eps/steps, as TRADES does. ``ramp`` grows eps
+    linearly over training. ``batch_norm="batch"`` attacks with the batch's statistics, as DM-Improves-AT does. Raises
+    UserError on invalid values.
     """
 
     eps: str | float
@@ -58,7 +64,7 @@ class TrainingAttack:
     schedule: str = "official"
     ramp: bool = True
     sigma: float | None = 0.001
-    objective: Any = None
+    objective: Callable[..., Tensor] | None = None
     steps: int | None = None
     relative_step: float | None = None
     batch_norm: BatchNorm = "running"
@@ -66,21 +72,22 @@ class TrainingAttack:
     def __post_init__(self) -> None:
         parse_threat(self.norm, self.eps, "attack.")
         if self.batch_norm not in get_args(BatchNorm):
-            raise UserError(
-                f"attack.batch_norm must be one of {', '.join(get_args(BatchNorm))}, not {self.batch_norm!r}"
-            )
+            raise UserError(f"attack.batch_norm={self.batch_norm!r} must be one of {', '.join(get_args(BatchNorm))}")
         if self.schedule == "fixed":
             if self.steps is None or self.steps < 0 or self.relative_step is None or self.relative_step < 0:
                 raise UserError("attack.schedule=fixed needs attack.steps and attack.relative_step, both at least 0")
         elif self.schedule not in RULES:
-            raise UserError(f"attack.schedule must be one of {', '.join(RULES)}, fixed; not {self.schedule!r}")
+            raise UserError(f"attack.schedule={self.schedule!r} must be one of {', '.join(RULES)}, fixed")
         elif self.steps is not None or self.relative_step is not None:
-            raise UserError(f"attack.schedule={self.schedule} sets its own steps; use attack.schedule=fixed for yours")
+            raise UserError(
+                f"attack.schedule={self.schedule} fixes its steps: remove attack.steps and attack.relative_step, or "
+                "set attack.schedule=fixed"
+            )
 
     def at(self, epoch: int, epochs: int) -> AttackBudget:
-        """The budget of ``epoch``, counted from 1, of ``epochs``."""
+        """The budget of ``epoch``, counted from 1, of ``epochs``. Raises ValueError if there is no such epoch."""
         if not 1 <= epoch <= epochs:
-            raise ValueError(f"epoch {epoch} is not among 1 to {epochs}")
+            raise ValueError(f"epoch={epoch} must be from 1 to {epochs}")
         done = epoch / epochs
         eps = parse_eps(self.eps) * (done if self.ramp else 1.0)
         if self.schedule == "fixed":
@@ -88,6 +95,6 @@ class TrainingAttack:
             assert self.relative_step is not None
             return AttackBudget(eps, self.relative_step * eps, self.steps)
         steps, relative = RULES[self.schedule](done)
-        if self.norm == "l2":
+        if self.norm == "l2":  # enough to cross the ball once, whatever the number of steps
             relative = 2 / steps
         return AttackBudget(eps, relative * eps, steps)

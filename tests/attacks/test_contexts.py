@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dkl.attacks import batch_norm_momentum, batch_statistics, frozen_eval, pgd
+from dkl.attacks import batch_norm_momentum, batch_statistics, frozen_eval, pgd, untracked_batch_norm
 from tests.attacks.common import assert_same, assert_unchanged, batchnorm_net, snapshot, summed_ce
 
 WIDTH = 4
@@ -26,6 +26,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 }
 CONTEXTS: dict[str, Callable[[nn.Module], AbstractContextManager]] = {
     "batch statistics": batch_statistics,
+    "untracked": untracked_batch_norm,
     "attack, running": frozen_eval,
     "attack, batch": lambda model: frozen_eval(model, batch_norm="batch"),
     "momentum": lambda model: batch_norm_momentum(model, 0.3),
@@ -67,7 +68,7 @@ def test_every_setting_is_as_before(
     assert_unchanged(model, before)
 
 
-@pytest.mark.parametrize("name", ["batch statistics", "attack, running", "attack, batch"])
+@pytest.mark.parametrize("name", sorted(set(CONTEXTS) - {"momentum"}))
 @given(model=models())
 def test_a_forward_inside_moves_no_buffer(name: str, model: nn.Sequential) -> None:
     before = snapshot(model)

@@ -31,18 +31,18 @@ def take_step(task: TradesTraining, batch: Batch, progress: Progress = FIRST) ->
     return out.loss.detach(), gradients
 
 
-@pytest.mark.parametrize("steps", [0, 1, 3, 10])
-@pytest.mark.parametrize(("objective", "natural"), [(None, 0), (KL(), 1), (IKL(), 1)])
-def test_forwards_are_one_natural_one_a_step_and_two_in_training(steps: int, objective: Any, natural: int) -> None:
-    model = make_net()
-    spy = Spy(model)
-    task = make_task(model, attack=make_attack(steps=steps, objective=objective))
-    take_step(task, make_batch())
-    attack, training = spy.calls[:-2], spy.calls[-2:]
-    assert len(attack) == natural + steps
-    assert [call.training for call in spy.calls] == [False] * len(attack) + [True] * 2
-    assert [call.differentiated for call in spy.calls] == [False] * len(attack) + [True] * 2
-    assert all(len(call.images) == 9 for call in training)
+def test_forwards_are_one_natural_one_a_step_and_two_in_training() -> None:
+    for objective, natural in [(None, 0), (KL(), 1), (IKL(), 1)]:
+        for steps in [0, 1, 3, 10]:
+            model = make_net()
+            spy = Spy(model)
+            task = make_task(model, attack=make_attack(steps=steps, objective=objective))
+            take_step(task, make_batch())
+            attack, training = spy.calls[:-2], spy.calls[-2:]
+            assert len(attack) == natural + steps
+            assert [call.training for call in spy.calls] == [False] * len(attack) + [True] * 2
+            assert [call.differentiated for call in spy.calls] == [False] * len(attack) + [True] * 2
+            assert all(len(call.images) == 9 for call in training)
 
 
 def test_training_sees_the_adversarial_images_and_then_the_natural_ones() -> None:
@@ -277,13 +277,13 @@ def test_a_task_that_is_saved_and_loaded_takes_the_same_next_step(tmp_path: Path
     assert not all(map(torch.equal, go_on(forgetful), expected))
 
 
-@pytest.mark.parametrize(("loss", "attack"), [(None, make_attack()), (IKL(), None), (None, None)])
-def test_a_missing_loss_or_attack_names_the_mend(loss: Any, attack: Any) -> None:
-    with pytest.raises(UserError, match=r"loss=ikl and attack=pgd"):
-        TradesTraining(make_net(), loss, attack, num_classes=CLASSES)
+def test_a_missing_loss_or_attack_names_the_mend() -> None:
+    for loss, attack in [(None, make_attack()), (IKL(), None), (None, None)]:
+        with pytest.raises(UserError, match=r"loss=ikl and attack=pgd"):
+            TradesTraining(make_net(), loss, attack, num_classes=CLASSES)
 
 
-@pytest.mark.parametrize("settings", [{"prior_temperature": 0.0}, {"prior_temperature": -1.0}, {"prior_momentum": 0.0}])
-def test_impossible_numbers_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises((UserError, ValueError), match=r"temperature|momentum"):
-        make_task(make_net(), **settings)
+def test_impossible_numbers_are_refused() -> None:
+    for settings in [{"prior_temperature": 0.0}, {"prior_temperature": -1.0}, {"prior_momentum": 0.0}]:
+        with pytest.raises((UserError, ValueError), match=r"temperature|momentum"):
+            make_task(make_net(), **settings)

@@ -36,19 +36,19 @@ def used_net() -> nn.Sequential:
     return model
 
 
-@pytest.mark.parametrize("gamma", [0.005, 0.3])
-@pytest.mark.parametrize("share", [1.0, 0.25])
-def test_the_perturbation_is_the_proxys(gamma: float, share: float) -> None:
-    model = used_net()
-    twin = copy.deepcopy(model)
-    proxy = ProxyAWP(twin, gamma)
-    proxy.add(proxy.difference(lambda net: loss_of(net)()), 1)
-    before = weights_of(model)
-    with AWP(gamma=gamma).perturbed(model, loss_of(model), epoch=10, share=share):
-        for name, weight in model.named_parameters():
-            torch.testing.assert_close(weight, twin.get_parameter(name), rtol=0, atol=1e-12)
-        moved = (model[0].weight - before["0.weight"]).norm() / before["0.weight"].norm()
-        assert moved.item() == pytest.approx(gamma, rel=1e-9)
+def test_the_perturbation_is_the_proxys() -> None:
+    for share in [1.0, 0.25]:
+        for gamma in [0.005, 0.3]:
+            model = used_net()
+            twin = copy.deepcopy(model)
+            proxy = ProxyAWP(twin, gamma)
+            proxy.add(proxy.difference(lambda net: loss_of(net)()), 1)
+            before = weights_of(model)
+            with AWP(gamma=gamma).perturbed(model, loss_of(model), epoch=10, share=share):
+                for name, weight in model.named_parameters():
+                    torch.testing.assert_close(weight, twin.get_parameter(name), rtol=0, atol=1e-12)
+                moved = (model[0].weight - before["0.weight"]).norm() / before["0.weight"].norm()
+                assert moved.item() == pytest.approx(gamma, rel=1e-9)
 
 
 def test_the_perturbation_raises_the_loss() -> None:
@@ -165,29 +165,27 @@ def test_nothing_is_left_when_the_loss_raises() -> None:
     assert_unchanged(model, before)
 
 
-@pytest.mark.parametrize(
-    ("awp", "epoch"), [(AWP(gamma=0), 10), (AWP(), 9), (AWP(start=3), 2), (AWP(gamma=0, start=0), 1)]
-)
-def test_off_and_before_its_start_it_does_nothing(awp: AWP, epoch: int) -> None:
-    model = used_net()
-    before, calls = snapshot(model), []
-    with awp.perturbed(model, lambda: calls.append(1), epoch=epoch):
+def test_off_and_before_its_start_it_does_nothing() -> None:
+    for awp, epoch in [(AWP(gamma=0), 10), (AWP(), 9), (AWP(start=3), 2), (AWP(gamma=0, start=0), 1)]:
+        model = used_net()
+        before, calls = snapshot(model), []
+        with awp.perturbed(model, lambda calls=calls: calls.append(1), epoch=epoch):
+            assert_unchanged(model, before)
         assert_unchanged(model, before)
-    assert_unchanged(model, before)
-    assert not calls
+        assert not calls
 
 
-@pytest.mark.parametrize(("start", "epoch"), [(10, 10), (10, 200), (0, 1), (1, 1)])
-def test_it_acts_from_its_start_on(start: int, epoch: int) -> None:
-    model, calls = used_net(), []
+def test_it_acts_from_its_start_on() -> None:
+    for start, epoch in [(10, 10), (10, 200), (0, 1), (1, 1)]:
+        model, calls = used_net(), []
 
-    def loss() -> Tensor:
-        calls.append(1)
-        return loss_of(model)()
+        def loss(model: nn.Module = model, calls: list[int] = calls) -> Tensor:
+            calls.append(1)
+            return loss_of(model)()
 
-    with AWP(start=start).perturbed(model, loss, epoch=epoch):
-        pass
-    assert calls == [1]
+        with AWP(start=start).perturbed(model, loss, epoch=epoch):
+            pass
+        assert calls == [1]
 
 
 def test_under_autocast_forwards_see_the_weights_as_they_are() -> None:
@@ -207,7 +205,7 @@ def test_under_autocast_forwards_see_the_weights_as_they_are() -> None:
     torch.testing.assert_close(fresh(), first, rtol=0.05, atol=0.01)
 
 
-@pytest.mark.parametrize("settings", [{"gamma": -0.1}, {"start": -1}])
-def test_negative_settings_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(UserError, match=r"task\.awp\.(gamma|start)=-.* at least 0"):
-        AWP(**settings)
+def test_negative_settings_are_refused() -> None:
+    for settings in [{"gamma": -0.1}, {"start": -1}]:
+        with pytest.raises(UserError, match=r"task\.awp\.(gamma|start)=-.* at least 0"):
+            AWP(**settings)

@@ -226,18 +226,15 @@ def test_the_teachers_accuracy_is_said_and_chance_refused(capsys: pytest.Capture
     assert "0.00% on 20 test images" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
+def test_mistakes_in_settings() -> None:
+    for settings, message in [
         ({"ce_weight": -1.0}, r"task\.ce_weight=-1\.0 must be a finite number of at least 0"),
         ({"ce_weight": float("nan")}, r"task\.ce_weight=nan"),
         ({"warmup_epochs": -1}, r"task\.warmup_epochs=-1"),
         ({"prior_temperature": 0.0}, r"task\.prior_temperature=0\.0 must be a finite number above 0"),
-    ],
-)
-def test_mistakes_in_settings(settings: dict[str, float], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        make_task(**settings)
+    ]:
+        with pytest.raises(UserError, match=message):
+            make_task(**settings)
 
 
 def test_a_loss_is_needed() -> None:

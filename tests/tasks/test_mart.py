@@ -1,7 +1,6 @@
 """MART's loss and step are those of its equation, sample by sample, in plain PyTorch."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -36,42 +35,39 @@ def logits(size: int = 12, classes: int = 5, scale: float = 3.0) -> tuple[Tensor
     return natural.requires_grad_(), adversarial.requires_grad_(), labels
 
 
-@pytest.mark.parametrize("weight", [0.0, 5.0, 6.0])
-def test_value_and_gradients_are_the_equations(weight: float) -> None:
-    natural, adversarial, labels = logits()
-    got, expected = (
-        mart_loss(natural, adversarial, labels, beta=weight),
-        official(natural, adversarial, labels, weight),
-    )
-    assert_close([got], [expected])
-    assert_close(
-        list(torch.autograd.grad(got, (natural, adversarial))),
-        list(torch.autograd.grad(expected, (natural, adversarial))),
-    )
+def test_value_and_gradients_are_the_equations() -> None:
+    for weight in [0.0, 5.0, 6.0]:
+        natural, adversarial, labels = logits()
+        got, expected = (
+            mart_loss(natural, adversarial, labels, beta=weight),
+            official(natural, adversarial, labels, weight),
+        )
+        assert_close([got], [expected])
+        assert_close(
+            list(torch.autograd.grad(got, (natural, adversarial))),
+            list(torch.autograd.grad(expected, (natural, adversarial))),
+        )
 
 
-@pytest.mark.parametrize(
-    ("label", "rival"),
-    [(2, 0), (0, 2), (1, 2)],  # probabilities fall from class 2 over 0 to 1
-)
-def test_the_rival_is_the_most_probable_other_class(label: int, rival: int) -> None:
-    probabilities = torch.tensor([[0.3, 0.1, 0.6]], dtype=torch.float64)
-    got = boosted_cross_entropy(probabilities.log(), torch.tensor([label]))
-    q = probabilities[0].tolist()
-    assert float(got) == pytest.approx(-math.log(q[label]) - math.log(1.0001 - q[rival] + 1e-12), rel=1e-12)
+def test_the_rival_is_the_most_probable_other_class() -> None:
+    for label, rival in [(2, 0), (0, 2), (1, 2)]:
+        probabilities = torch.tensor([[0.3, 0.1, 0.6]], dtype=torch.float64)
+        got = boosted_cross_entropy(probabilities.log(), torch.tensor([label]))
+        q = probabilities[0].tolist()
+        assert float(got) == pytest.approx(-math.log(q[label]) - math.log(1.0001 - q[rival] + 1e-12), rel=1e-12)
 
 
-@pytest.mark.parametrize("scale", [1.0, 8.0, 60.0])
-def test_float32_is_float64s_even_where_predictions_are_sure(scale: float) -> None:
-    natural, adversarial, labels = logits(scale=scale)
-    single = [x.detach().float().requires_grad_() for x in (natural, adversarial)]
-    exact = [x.detach().double().requires_grad_() for x in single]
-    got, expected = mart_loss(*single, labels), official(*exact, labels, 6.0)
-    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-6)
-    pairs = zip(torch.autograd.grad(got, single), torch.autograd.grad(expected, exact), strict=True)
-    for one, other in pairs:
-        assert torch.isfinite(one).all()
-        torch.testing.assert_close(one.double(), other, rtol=1e-3, atol=1e-4)
+def test_float32_is_float64s_even_where_predictions_are_sure() -> None:
+    for scale in [1.0, 8.0, 60.0]:
+        natural, adversarial, labels = logits(scale=scale)
+        single = [x.detach().float().requires_grad_() for x in (natural, adversarial)]
+        exact = [x.detach().double().requires_grad_() for x in single]
+        got, expected = mart_loss(*single, labels), official(*exact, labels, 6.0)
+        torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-6)
+        pairs = zip(torch.autograd.grad(got, single), torch.autograd.grad(expected, exact), strict=True)
+        for one, other in pairs:
+            assert torch.isfinite(one).all()
+            torch.testing.assert_close(one.double(), other, rtol=1e-3, atol=1e-4)
 
 
 def test_a_rival_that_is_all_but_certain_costs_the_same_in_float32() -> None:
@@ -113,10 +109,10 @@ def test_a_step_is_that_of_plain_pytorch(gamma: float) -> None:
     assert model[1].num_batches_tracked == 2
 
 
-@pytest.mark.parametrize(("attack", "settings"), [(None, {}), (make_attack(), {"beta": -1.0})])
-def test_mistakes_name_the_mend(attack: Any, settings: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"attack=pgd|task\.beta"):
-        MART(make_net(), attack, **settings)
+def test_mistakes_name_the_mend() -> None:
+    for attack, settings in [(None, {}), (make_attack(), {"beta": -1.0})]:
+        with pytest.raises(UserError, match=r"attack=pgd|task\.beta"):
+            MART(make_net(), attack, **settings)
 
 
 @pytest.mark.parametrize("overrides", [["recipe=mart"], ["recipe=mart", "task=mart", "task.awp.gamma=0.01"]])

@@ -19,13 +19,13 @@ def make_task(model: nn.Module, **settings: Any) -> PGDTraining:
     return PGDTraining(model, make_attack(sigma=None, objective=None), **settings)
 
 
-@pytest.mark.parametrize("steps", [0, 1, 3])
-def test_there_is_one_forward_a_step_and_one_in_training(steps: int) -> None:
-    model, batch = make_net(), make_batch()
-    spy = Spy(model)
-    take_step(PGDTraining(model, make_attack(sigma=None, steps=steps)), batch)
-    assert [call.training for call in spy.calls] == [False] * steps + [True]
-    assert not any(torch.equal(call.images, batch.images) for call in spy.calls)
+def test_there_is_one_forward_a_step_and_one_in_training() -> None:
+    for steps in [0, 1, 3]:
+        model, batch = make_net(), make_batch()
+        spy = Spy(model)
+        take_step(PGDTraining(model, make_attack(sigma=None, steps=steps)), batch)
+        assert [call.training for call in spy.calls] == [False] * steps + [True]
+        assert not any(torch.equal(call.images, batch.images) for call in spy.calls)
 
 
 def test_batchnorm_moves_by_the_adversarial_images_only() -> None:
@@ -87,17 +87,17 @@ def test_awp_changes_the_step() -> None:
     assert not torch.allclose(step(0.0)[0], step(0.05)[0], rtol=1e-4)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-def test_labels_are_smoothed_over_the_other_classes(smoothing: float) -> None:
-    model, batch = make_net().double(), double_batch()
-    spy = Spy(model)
-    got, _ = take_step(make_task(model, label_smoothing=smoothing), batch)
-    total = 0.0
-    for logits, label in zip(spy.calls[-1].logits.tolist(), batch.labels.tolist(), strict=True):
-        log_sum = math.log(sum(map(math.exp, logits)))
-        for column, logit in enumerate(logits):
-            total += (1 - smoothing if column == label else smoothing / (len(logits) - 1)) * (log_sum - logit)
-    assert float(got) == pytest.approx(total / len(batch.labels), rel=1e-10)
+def test_labels_are_smoothed_over_the_other_classes() -> None:
+    for smoothing in [0.0, 0.1, 0.5]:
+        model, batch = make_net().double(), double_batch()
+        spy = Spy(model)
+        got, _ = take_step(make_task(model, label_smoothing=smoothing), batch)
+        total = 0.0
+        for logits, label in zip(spy.calls[-1].logits.tolist(), batch.labels.tolist(), strict=True):
+            log_sum = math.log(sum(map(math.exp, logits)))
+            for column, logit in enumerate(logits):
+                total += (1 - smoothing if column == label else smoothing / (len(logits) - 1)) * (log_sum - logit)
+        assert float(got) == pytest.approx(total / len(batch.labels), rel=1e-10)
 
 
 def test_the_report_counts_adversarial_images_only() -> None:
@@ -123,18 +123,15 @@ def test_the_noise_goes_on_where_it_was_saved() -> None:
     assert not torch.equal(task.perturb(batch, FIRST), make_task(model, seed=4).perturb(batch, FIRST))
 
 
-@pytest.mark.parametrize(
-    ("attack", "settings", "says"),
-    [
+def test_mistakes_name_the_mend() -> None:
+    for attack, settings, says in [
         (None, {}, "attack=pgd"),
         ({"objective": None}, {}, "attack=pgd"),
         (make_attack(objective=IKL()), {}, "weighting=sample"),
         (make_attack(), {"label_smoothing": 1.0}, "label_smoothing"),
-    ],
-)
-def test_mistakes_name_the_mend(attack: Any, settings: dict[str, Any], says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        PGDTraining(make_net(), attack, **settings)
+    ]:
+        with pytest.raises(UserError, match=says):
+            PGDTraining(make_net(), attack, **settings)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dkl.attacks import TrainingAttack
 from dkl.errors import UserError
 from dkl.losses import GKL, IKL, PairLoss
 from dkl.tasks import AWP, Progress
@@ -31,21 +30,19 @@ LOSSES = pytest.mark.parametrize("loss", [IKL(wmse_weight=3.0, ce_weight=2.0), G
 
 
 @LOSSES
-@pytest.mark.parametrize("aug_weight", [0.0, 0.3, 1.0])
-def test_the_pair_loss_of_the_second_view_is_weighted_and_the_cross_entropy_is_not(
-    loss: PairLoss, aug_weight: float
-) -> None:
-    model, batch = make_net().double().train(), two_views(SIZE)
-    spy, task = Spy(model), make_task(model, loss, aug_weight=aug_weight)
-    task.prior.table.copy_(torch.rand(CLASSES, CLASSES).softmax(-1))
-    rows = task.prior.table[batch.labels[:SIZE]].clone()
-    with task.step(batch, FIRST) as out:
-        pass
-    adversarial, natural = (call.logits for call in spy.calls[-2:])
-    views = [oracle(loss, natural[part], adversarial[part], rows) for part in (slice(SIZE), slice(SIZE, None))]
-    expected = F.cross_entropy(natural, batch.labels) + views[0] + aug_weight * views[1]
-    torch.testing.assert_close(out.loss, expected, rtol=1e-12, atol=0)
-    assert len(out.adversarial_images) == 2 * SIZE
+def test_the_pair_loss_of_the_second_view_is_weighted_and_the_cross_entropy_is_not(loss: PairLoss) -> None:
+    for aug_weight in [0.0, 0.3, 1.0]:
+        model, batch = make_net().double().train(), two_views(SIZE)
+        spy, task = Spy(model), make_task(model, loss, aug_weight=aug_weight)
+        task.prior.table.copy_(torch.rand(CLASSES, CLASSES).softmax(-1))
+        rows = task.prior.table[batch.labels[:SIZE]].clone()
+        with task.step(batch, FIRST) as out:
+            pass
+        adversarial, natural = (call.logits for call in spy.calls[-2:])
+        views = [oracle(loss, natural[part], adversarial[part], rows) for part in (slice(SIZE), slice(SIZE, None))]
+        expected = F.cross_entropy(natural, batch.labels) + views[0] + aug_weight * views[1]
+        torch.testing.assert_close(out.loss, expected, rtol=1e-12, atol=0)
+        assert len(out.adversarial_images) == 2 * SIZE
 
 
 @LOSSES
@@ -91,28 +88,28 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-@pytest.mark.parametrize("views", [1, 2])
-@pytest.mark.parametrize("cuts", [[0, 1, 4, 9], [0, 9]], ids=str)
-def test_processes_start_from_their_part_of_the_whole_batchs_noise(
-    attack: TrainingAttack, views: int, cuts: list[int]
-) -> None:
-    whole = two_views(SIZE) if views == 2 else make_batch(SIZE)
-    model = make_net().to(whole.images.dtype)
-    alone = make_task(model, attack=attack, seed=5)
-    processes = [make_task(model, attack=attack, seed=5) for _ in cuts[1:]]
-    earlier = None
-    for step in range(2):  # the second batch shows that every process has drawn the whole batch's noise before
-        progress = replace(FIRST, step=step)
-        starts = alone.perturb(whole, progress)
-        for task, first, end in zip(processes, cuts, cuts[1:], strict=False):
-            got = task.perturb(share_of(whole, first, end - first), progress)
-            expected = torch.cat([view[first:end] for view in starts.chunk(views)])
-            assert torch.equal(got, expected)
-        assert starts.unique(dim=0).shape == starts.shape  # no two images share their noise
-        assert earlier is None or not torch.equal(starts, earlier)
-        earlier = starts
-    assert 0 < (starts - whole.images).abs().max() <= (0.01 if attack.sigma else EPS * (1 + 1e-5))
+def test_processes_start_from_their_part_of_the_whole_batchs_noise() -> None:
+    for cuts in [[0, 1, 4, 9], [0, 9]]:
+        for views in [1, 2]:
+            for attack in ATTACKS.values():
+                whole = two_views(SIZE) if views == 2 else make_batch(SIZE)
+                model = make_net().to(whole.images.dtype)
+                alone = make_task(model, attack=attack, seed=5)
+                processes = [make_task(model, attack=attack, seed=5) for _ in cuts[1:]]
+                earlier = None
+                for step in range(
+                    2
+                ):  # the second batch shows that every process has drawn the whole batch's noise before
+                    progress = replace(FIRST, step=step)
+                    starts = alone.perturb(whole, progress)
+                    for task, first, end in zip(processes, cuts, cuts[1:], strict=False):
+                        got = task.perturb(share_of(whole, first, end - first), progress)
+                        expected = torch.cat([view[first:end] for view in starts.chunk(views)])
+                        assert torch.equal(got, expected)
+                    assert starts.unique(dim=0).shape == starts.shape  # no two images share their noise
+                    assert earlier is None or not torch.equal(starts, earlier)
+                    earlier = starts
+                assert 0 < (starts - whole.images).abs().max() <= (0.01 if attack.sigma else EPS * (1 + 1e-5))
 
 
 def test_the_share_of_a_batch_is_of_one_view() -> None:
