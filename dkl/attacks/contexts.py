@@ -15,6 +15,7 @@ BatchNorm = Literal["running", "batch"]
 def untracked_batch_norm(model: nn.Module) -> Iterator[nn.Module]:
     """BatchNorm's buffers stay unchanged inside; modes do not change."""
     tracked = [(module, module.track_running_stats) for module in model.modules() if isinstance(module, _BatchNorm)]
+    # In train mode BatchNorm then uses the batch's statistics and passes no buffers on to be updated.
     for module, _ in tracked:
         module.track_running_stats = False
     try:
@@ -27,6 +28,7 @@ def untracked_batch_norm(model: nn.Module) -> Iterator[nn.Module]:
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[nn.Module]:
     """Train mode inside, in which BatchNorm uses the batch's statistics and its buffers stay unchanged."""
+    # Each module's own mode: model.train() afterwards would also switch modules that were held in eval mode.
     modes = [(module, module.training) for module in model.modules()]
     model.train()
     try:

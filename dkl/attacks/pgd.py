@@ -24,6 +24,7 @@ def _per_image(values: Tensor, like: Tensor) -> Tensor:
 
 def _l2_norms(x: Tensor) -> Tensor:
     """L2 norm of each image, shaped to divide ``x``, and never zero."""
+    # An image with zero gradient stays where it is; the official L2 attack moves it at random.
     return _per_image(x.flatten(1).norm(dim=1).clamp(min=torch.finfo(x.dtype).tiny), x)
 
 
@@ -107,6 +108,7 @@ def pgd(
     with frozen_eval(model, batch_norm), torch.enable_grad():
         for _ in range(steps):
             adversarial = adversarial.detach().requires_grad_()
+            # autograd.grad returns the image gradient only; backward() would also fill the grad of anything unfrozen.
             (gradient,) = torch.autograd.grad(objective(model(adversarial)), adversarial)
             direction = gradient.sign() if norm == "linf" else gradient / _l2_norms(gradient)
             adversarial = project(adversarial.detach() + step_size * direction, natural, eps, norm)

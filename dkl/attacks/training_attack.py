@@ -88,7 +88,7 @@ class TrainingAttack:
         """The budget of ``epoch``, counted from 1, of ``epochs``. Raises ValueError if there is no such epoch."""
         if not 1 <= epoch <= epochs:
             raise ValueError(f"epoch={epoch} must be from 1 to {epochs}")
-        done = epoch / epochs
+        done = epoch / epochs  # never 0: the first epoch already attacks
         eps = parse_eps(self.eps) * (done if self.ramp else 1.0)
         if self.schedule == "fixed":
             assert self.steps is not None

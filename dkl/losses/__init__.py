@@ -1,6 +1,6 @@
 """Losses on pairs of logits: pure math without devices or configuration. Only ``ClassPrior`` has state.
 
-Needs torch and numpy only. ``dkl.losses.base`` says what a loss must provide, and shows a complete one of your own.
+Needs torch and numpy only. ``dkl.losses.base`` describes what a loss must provide, with a complete example.
 """
 
 from dkl.losses.base import BaseLoss, BatchNormalized, PairLoss, Weighting, check_pair_loss, wanted_arguments

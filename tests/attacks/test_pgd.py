@@ -22,7 +22,7 @@ def linear_model(classes: int) -> nn.Linear:
 
 
 def images(model: nn.Module, count: int = 200) -> tuple[Tensor, Tensor]:
-    """Images in [0.3, 0.7], where no ball of these tests reaches 0 or 1, and labels right for most of them."""
+    """Images in [0.3, 0.7], so that no ball reaches 0 or 1, and labels that are correct for most of them."""
     x = 0.3 + 0.4 * torch.rand(count, PIXELS, dtype=torch.float64)
     labels = model(x).argmax(1)
     wrong = torch.rand(count) < 0.1

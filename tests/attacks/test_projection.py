@@ -55,9 +55,9 @@ def test_a_point_inside_is_left_where_it_is(norm: Norm, case: tuple[Tensor, Tens
 def test_linf_projection_is_the_nearest_point(case: tuple[Tensor, Tensor, float]) -> None:
     # P is nearest in a convex set iff <y − P, z − P> ≤ 0 for all z in it; over a box the sum's maximum is at a corner
     anywhere, image, eps = case
-    y, centre = anywhere.numpy(), image.numpy()
+    y, center = anywhere.numpy(), image.numpy()
     nearest = project(anywhere, image, eps, "linf").numpy()
-    low, high = np.maximum(centre - eps, 0), np.minimum(centre + eps, 1)
+    low, high = np.maximum(center - eps, 0), np.minimum(center + eps, 1)
     pull = y - nearest
     assert (np.maximum(pull * (low - nearest), pull * (high - nearest)).sum(1) <= SLACK).all()
 

@@ -118,7 +118,7 @@ def test_no_other_error_leaves_parse_eps() -> None:
             parse_eps(value)
 
 
-def test_wrong_settings_are_refused_with_the_mend() -> None:
+def test_wrong_settings_are_refused_with_the_fix() -> None:
     for settings, match in [
         ({"eps": 8}, r"8/255 for 8 gray levels"),
         ({"eps": "-1/255"}, "negative"),

@@ -149,7 +149,7 @@ class OfficialTraining:
         return adversarial
 
     def robust_loss(self, natural: Tensor, adversarial: Tensor, weights: Tensor, views: int) -> Tensor:
-        """The pair loss of the first view, and ``aug_weight`` times that of the second where there is one."""
+        """The pair loss of the first view, plus ``aug_weight`` times that of the second if there are two."""
         if views == 1:
             return self.recipe.loss(natural, adversarial, weights)
         half = len(natural) // 2
@@ -225,7 +225,7 @@ def counted_forwards(*models: nn.Module) -> Iterator[list[int]]:
 
 @dataclass(frozen=True)
 class Training:
-    """A model, its optimiser, and what trains it and returns the loss."""
+    """A model, its optimizer, and a function that trains it and returns the loss."""
 
     model: nn.Module
     optimizer: Optimizer

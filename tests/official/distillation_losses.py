@@ -69,7 +69,7 @@ def _correlation(a: Array, b: Array, eps: float) -> float:
 
 
 def dist(teacher: Array, student: Array, temperature: float, beta: float, gamma: float, eps: float = 1e-8) -> float:
-    """1 − Pearson's correlation, of rows and of columns; ``eps`` stands beside the norms, as in the official code."""
+    """1 − Pearson's correlation, of rows and of columns; ``eps`` is added to the norms, as in the official code."""
     p, q = softmax(teacher / temperature), softmax(student / temperature)
     inter = np.mean([1 - _correlation(a, b, eps) for a, b in zip(p, q, strict=True)])
     intra = np.mean([1 - _correlation(a, b, eps) for a, b in zip(p.T, q.T, strict=True)])

@@ -141,18 +141,18 @@ def test_temperature_and_momentum_reach_the_prior_and_nothing_else() -> None:
     torch.testing.assert_close(half, 0.5 * table + 0.5 / CLASSES)
 
 
-@pytest.mark.parametrize("where", ["loss", "objective"])
+@pytest.mark.parametrize("role", ["loss", "objective"])
 @pytest.mark.parametrize("weighting", ["class", "sample", "label", "none"])
-def test_a_loss_gets_rows_of_the_prior_or_labels_as_its_weighting_says(where: str, weighting: str) -> None:
+def test_a_loss_gets_rows_of_the_prior_or_labels_as_its_weighting_says(role: str, weighting: str) -> None:
     spy, batch = SpyLoss(weighting), make_batch()
-    loss = spy if where == "loss" else DKL()
-    attack = make_attack(objective=spy if where == "objective" else KL())
+    loss = spy if role == "loss" else DKL()
+    attack = make_attack(objective=spy if role == "objective" else KL())
     task = make_task(make_net(), loss, attack)
     task.prior.table.copy_(torch.rand(CLASSES, CLASSES))
     rows = torch.stack([task.prior.table[label] for label in batch.labels.tolist()])
     expected = {"class": {"weights": rows}, "label": {"labels": batch.labels}}.get(weighting, {})
     take_step(task, batch)
-    assert len(spy.seen) == (1 if where == "loss" else 3)
+    assert len(spy.seen) == (1 if role == "loss" else 3)
     for given in spy.seen:
         assert given.keys() == expected.keys()
         assert all(torch.equal(value, expected[name]) for name, value in given.items())
@@ -277,7 +277,7 @@ def test_a_task_that_is_saved_and_loaded_takes_the_same_next_step(tmp_path: Path
     assert not all(map(torch.equal, go_on(forgetful), expected))
 
 
-def test_a_missing_loss_or_attack_names_the_mend() -> None:
+def test_a_missing_loss_or_attack_says_how_to_fix_it() -> None:
     for loss, attack in [(None, make_attack()), (IKL(), None), (None, None)]:
         with pytest.raises(UserError, match=r"loss=ikl and attack=pgd"):
             TradesTraining(make_net(), loss, attack, num_classes=CLASSES)

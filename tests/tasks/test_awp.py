@@ -59,7 +59,7 @@ def test_the_perturbation_raises_the_loss() -> None:
 
 
 class Odd(nn.Module):
-    """Parameters that names and dimensions tell apart; all but one act on the loss alike."""
+    """Parameters that differ in name and dimension; all but one have the same effect on the loss."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -71,7 +71,7 @@ def silent(steps: int) -> Bar:
 
 
 def save_teacher(folder: Path, name: str, classes: int) -> nn.Module:
-    """A network with lively BatchNorm in a file like the public teachers', and itself in float64, normalising."""
+    """Save a network with lively BatchNorm statistics as the public teachers are; returns it in float64."""
     torch.manual_seed(11)
     mean, std = [0.5071, 0.4867, 0.4408], [0.2675, 0.2565, 0.2761]
     teacher = with_statistics(create_model(name, classes, mean=mean, std=std)).float()
@@ -196,7 +196,7 @@ def test_a_prior_that_the_loss_does_not_take_is_not_kept() -> None:
 
 
 class Fixed(nn.Module):
-    """A teacher that is right on every image whose first pixel says so."""
+    """A teacher that predicts the class in each image's first pixel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -207,22 +207,22 @@ class Fixed(nn.Module):
         return nn.functional.one_hot(label, CLASSES).to(images.dtype)
 
 
-def told(count: int, right: int) -> Batches:
-    """``count`` images of which ``Fixed`` gets ``right`` right."""
+def made_batches(count: int, right: int) -> Batches:
+    """``count`` images; ``Fixed`` classifies ``right`` of them correctly."""
     labels = torch.arange(count) % CLASSES
     images = torch.zeros(count, 1, 4, 4, dtype=torch.uint8)
     images[:, 0, 0, 0] = torch.where(torch.arange(count) < right, labels, (labels + 1) % CLASSES)
     return Batches(Images(images, labels), 7)
 
 
-def test_the_teachers_accuracy_is_said_and_chance_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_teachers_accuracy_is_printed_and_chance_refused(capsys: pytest.CaptureFixture[str]) -> None:
     task = Distillation(make_net(), Fixed(), KD(), num_classes=CLASSES)
-    task.before_training(told(80, 46).epoch())
+    task.before_training(made_batches(80, 46).epoch())
     assert f"teacher Fixed {task.fingerprint[:8]}: 57.50% on 80 test images" in capsys.readouterr().err
-    task.before_training(told(80, 40).epoch())  # twice as often right as chance
+    task.before_training(made_batches(80, 40).epoch())  # twice as often right as chance
     with pytest.raises(UserError, match=r"accuracy is 48\.75% on 80 test images, and chance is 25\.00%"):
-        task.before_training(told(80, 39).epoch())
-    task.before_training(told(20, 0).epoch())  # too few to tell
+        task.before_training(made_batches(80, 39).epoch())
+    task.before_training(made_batches(20, 0).epoch())  # too few images to judge
     assert "0.00% on 20 test images" in capsys.readouterr().err
 
 

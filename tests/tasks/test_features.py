@@ -57,7 +57,7 @@ def value(loss: FeatureLoss, pair: tuple[Features, Features]) -> float:
     return loss.double()(*pair).item()
 
 
-def normalised(x: Tensor, bn: nn.BatchNorm2d) -> Tensor:
+def normalized(x: Tensor, bn: nn.BatchNorm2d) -> Tensor:
     """BatchNorm by the batch's own statistics."""
     mean, var = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, unbiased=False)
     return (x - mean) / (var + bn.eps).sqrt() * bn.weight.view(1, -1, 1, 1) + bn.bias.view(1, -1, 1, 1)
@@ -85,13 +85,13 @@ def test_fitnet_is_the_mse_of_the_regressed_second_stage(teacher: str) -> None:
     else:
         expected = F.conv2d(mine, weight, bias, stride=2, padding=1)
         assert weight.shape[-1] == 3
-    expected = normalised(expected, bn).clamp(min=0)
+    expected = normalized(expected, bn).clamp(min=0)
     assert found == pytest.approx(3 * (expected - theirs).square().mean().item(), rel=1e-12)
 
 
 @needs_torchdistill
 @pytest.mark.parametrize("teacher", TEACHERS)
-def test_at_is_the_mse_of_normalised_attention(teacher: str) -> None:
+def test_at_is_the_mse_of_normalized_attention(teacher: str) -> None:
     pair = pair_with(teacher)
 
     def attention(stage: Tensor, size: int) -> np.ndarray:
@@ -129,7 +129,7 @@ def fused(fusion: nn.Module, x: Tensor, carried: Tensor | None, size: int) -> tu
     convolutions = [module for module in fusion.modules() if isinstance(module, nn.Conv2d)]
     norms = [module for module in fusion.modules() if isinstance(module, nn.BatchNorm2d)]
     first, third = convolutions[:2]
-    x = normalised(torch.einsum("bihw,oi->bohw", x, first.weight[:, :, 0, 0]), norms[0])
+    x = normalized(torch.einsum("bihw,oi->bohw", x, first.weight[:, :, 0, 0]), norms[0])
     if carried is not None:
         attention = convolutions[2]
         both = torch.cat([x, larger(carried, x.shape[-1])], 1)
@@ -137,7 +137,7 @@ def fused(fusion: nn.Module, x: Tensor, carried: Tensor | None, size: int) -> tu
         gate = 1 / (1 + torch.exp(-weight))
         x = x * gate[:, :1] + larger(carried, x.shape[-1]) * gate[:, 1:]
     x = larger(x, size)
-    return normalised(F.conv2d(x, third.weight, padding=1), norms[1]), x
+    return normalized(F.conv2d(x, third.weight, padding=1), norms[1]), x
 
 
 def larger(x: Tensor, size: int) -> Tensor:
@@ -235,7 +235,7 @@ def test_what_is_trained_along_is_kept_and_a_run_goes_on_as_if_it_had_not_stoppe
 
 @needs_torchdistill
 @pytest.mark.parametrize("method", METHODS)
-def test_the_optimiser_has_student_and_loss_and_the_teacher_stays(method: str, weights: Callable[[str], Path]) -> None:
+def test_the_optimizer_has_student_and_loss_and_the_teacher_stays(method: str, weights: Callable[[str], Path]) -> None:
     cfg = make(method, weights("cifar_resnet14"))
     model = create_model("cifar_resnet8", 100)
     task = build_task(cfg.task, model)

@@ -125,10 +125,10 @@ def test_a_negative_weight_is_refused() -> None:
 def test_the_guide_comes_from_the_task_and_fits_the_data() -> None:
     small = "task.guide.name=preact_resnet18_w16"
     steps = list(composed_steps(["recipe=lbgat", small, "task.beta=0", "attack.steps=2"]))
-    for task, said in steps:
+    for task, reported in steps:
         assert isinstance(task, LBGAT)
         assert (task.attack.objective, task.attack.sigma, task.kl.weight) == (KL(), 0.001, 0.0)
         assert task.guide(torch.rand(2, 1, 8, 8)).shape == (2, 10)
-        assert math.isfinite(said["loss"])
-        assert said.keys() == {"loss", "natural_correct", "adversarial_correct", "guide_correct"}
+        assert math.isfinite(reported["loss"])
+        assert reported.keys() == {"loss", "natural_correct", "adversarial_correct", "guide_correct"}
     assert len(steps) == 2

@@ -109,7 +109,7 @@ def test_a_step_is_that_of_plain_pytorch(gamma: float) -> None:
     assert model[1].num_batches_tracked == 2
 
 
-def test_mistakes_name_the_mend() -> None:
+def test_mistakes_say_how_to_fix_them() -> None:
     for attack, settings in [(None, {}), (make_attack(), {"beta": -1.0})]:
         with pytest.raises(UserError, match=r"attack=pgd|task\.beta"):
             MART(make_net(), attack, **settings)
@@ -118,9 +118,9 @@ def test_mistakes_name_the_mend() -> None:
 @pytest.mark.parametrize("overrides", [["recipe=mart"], ["recipe=mart", "task=mart", "task.awp.gamma=0.01"]])
 def test_it_composes_and_trains(overrides: list[str]) -> None:
     steps = list(composed_steps([*overrides, "task.awp.start=1"]))
-    for task, said in steps:
+    for task, reported in steps:
         assert isinstance(task, MART)
         assert (task.attack.objective, task.attack.sigma, task.beta) == (None, 0.001, 6.0)
-        assert math.isfinite(said["loss"])
-        assert said.keys() == {"loss", "natural_correct", "adversarial_correct"}
+        assert math.isfinite(reported["loss"])
+        assert reported.keys() == {"loss", "natural_correct", "adversarial_correct"}
     assert len(steps) == 2

@@ -52,9 +52,9 @@ def test_mixup_is_a_mean_of_two_images_and_their_labels() -> None:
     batch = levels(6)
     for step in range(5):
         images, targets = mixing(mixup=0.5)(batch, Progress(1, 1, step))
-        assert images.flatten(1).std(1).max() < 1e-9  # every pixel is mixed alike
+        assert images.flatten(1).std(1).max() < 1e-9  # every pixel is mixed by the same ratio
         check_labels(images, targets)
-    assert torch.equal(batch.images, levels(6).images)  # the batch is left alone
+    assert torch.equal(batch.images, levels(6).images)  # the batch is unchanged
 
 
 def test_cutmix_pastes_a_box_of_the_partners_pixels() -> None:

@@ -36,7 +36,7 @@ from tests.official.adversarial import (
 )
 
 SIZES = [
-    *("model=wrn10_2", "data.shape=[3,16,16]", "trainer.batch_size=4", "trainer.epochs=2", "seed=3"),
+    *("model=wrn10_2", "data.shape=[3,8,8]", "trainer.batch_size=4", "trainer.epochs=2", "seed=3"),
     *("trainer.precision=float64", "task.awp.start=1"),
 ]
 CIFAR100 = ["data=cifar100", "data.num_classes=12", "recipe=official"]
@@ -77,7 +77,7 @@ class Pair:
         self.task = build_task(cfg.task, self.model)
         self.optimizer = make_optimizer(cfg.optimizer, self.task.named_parameters())
         classes = cfg.data.num_classes
-        images = Images(torch.randint(256, (12, 3, 16, 16), dtype=torch.uint8), torch.arange(12) % classes)
+        images = Images(torch.randint(256, (12, 3, 8, 8), dtype=torch.uint8), torch.arange(12) % classes)
         batches = make_batches(typed(cfg, TrainConfig), images, torch.device("cpu"), training=True)
         self.batches = batches if views == 1 else TwoViews(batches)
         twin = copy.deepcopy(self.model)

@@ -28,10 +28,10 @@ def soft_label_loss(logits: Tensor, labels: list[int], smoothing: float) -> floa
     """Mean of −Σ q log p in a loop: q is 1 − s at the label and s / (C − 1) at every other class."""
     total = 0.0
     for row, label in zip(logits.tolist(), labels, strict=True):
-        normaliser = math.log(sum(math.exp(value) for value in row))
+        normalizer = math.log(sum(math.exp(value) for value in row))
         for column, value in enumerate(row):
             q = 1 - smoothing if column == label else smoothing / (len(row) - 1)
-            total -= q * (value - normaliser)
+            total -= q * (value - normalizer)
     return total / len(labels)
 
 

@@ -123,14 +123,14 @@ def test_the_noise_goes_on_where_it_was_saved() -> None:
     assert not torch.equal(task.perturb(batch, FIRST), make_task(model, seed=4).perturb(batch, FIRST))
 
 
-def test_mistakes_name_the_mend() -> None:
-    for attack, settings, says in [
+def test_mistakes_say_how_to_fix_them() -> None:
+    for attack, settings, message in [
         (None, {}, "attack=pgd"),
         ({"objective": None}, {}, "attack=pgd"),
         (make_attack(objective=IKL()), {}, "weighting=sample"),
         (make_attack(), {"label_smoothing": 1.0}, "label_smoothing"),
     ]:
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=message):
             PGDTraining(make_net(), attack, **settings)
 
 
@@ -140,9 +140,9 @@ def test_mistakes_name_the_mend() -> None:
 )
 def test_it_composes_and_trains(overrides: list[str]) -> None:
     steps = list(composed_steps([*overrides, "task.awp.start=1"]))
-    for task, said in steps:
+    for task, reported in steps:
         assert isinstance(task, PGDTraining)
         assert (task.attack.objective, task.attack.sigma) == (None, None)
-        assert math.isfinite(said["loss"])
-        assert said.keys() == {"loss", "adversarial_correct"}
+        assert math.isfinite(reported["loss"])
+        assert reported.keys() == {"loss", "adversarial_correct"}
     assert len(steps) == 2

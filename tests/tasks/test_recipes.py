@@ -29,7 +29,7 @@ TASKS = {
 
 
 @pytest.mark.parametrize("recipe", RATES)
-def test_the_optimiser_and_the_rate_of_every_epoch(recipe: str) -> None:
+def test_the_optimizer_and_the_rate_of_every_epoch(recipe: str) -> None:
     cfg = compose_config("train", [f"recipe={recipe}", "data=cifar10"])
     optimizer = make_optimizer(cfg.optimizer, [("w", nn.Parameter(torch.ones(1)))])
     (group,) = optimizer.param_groups

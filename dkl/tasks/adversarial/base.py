@@ -151,6 +151,7 @@ class AdversarialTraining(Task):
         else:
             noise = gaussian_noise(shape, attack.sigma, like=images, generator=self.noise)
         mine = noise.unflatten(0, (batch.views, -1))[:, batch.first : batch.first + count].flatten(0, 1)
+        # A Gaussian start is not projected or clamped, as in TRADES; the first step projects.
         start = images + mine
         return start.clamp_(0, 1) if attack.sigma is None else start
 

@@ -32,6 +32,7 @@ def _rest(probabilities: Tensor, index: Tensor) -> Tensor:
 
 def boosted_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean of −log q_y − log(1.0001 − q_k + 1e-12) over ``logits[B, C]``; k is the most probable wrong class."""
+    # argmax has no gradient: it flows through the probability of the rival, not through the choice of it.
     rival = logits.detach().scatter(-1, labels.unsqueeze(-1), -math.inf).argmax(-1)
     return F.cross_entropy(logits, labels) - (_rest(logits.softmax(-1), rival) + 1e-4 + TINY).log().mean()
 

@@ -81,6 +81,7 @@ class TradesTraining(AdversarialTraining):
             return self.model(images)
         first, *others = images.chunk(views)
         logits = [self.model(first)]
+        # Running statistics follow the first view only, which the first official GPU holds.
         with untracked_batch_norm(self.model):
             logits += [self.model(view) for view in others]
         return torch.cat(logits)
@@ -111,6 +112,7 @@ class TradesTraining(AdversarialTraining):
         views = (values.chunk(batch.views) for values in (natural, adversarial, batch.labels))
         first, *others = (self._pair_loss(n, a, labels, batch.share) for n, a, labels in zip(*views, strict=True))
         robust = sum((self.aug_weight * other for other in others), first)
+        # Only the basic view enters the prior, as in the official code.
         size = len(batch.labels) // batch.views
         self.prior.observe(natural[:size], batch.labels[:size], self.prior_temperature)
         loss = self._natural_loss(natural, batch) + robust

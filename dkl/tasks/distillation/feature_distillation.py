@@ -71,6 +71,7 @@ class FeatureDistillation(Distillation):
         images, labels = self.mixing(batch, progress)
         (logits, mine), (_, theirs) = self._forward(images)
         warm = self.warmup(progress)
+        # Distances between bfloat16 features would be mostly rounding errors.
         dtype = next(self.model.parameters()).dtype
         with torch.autocast(logits.device.type, enabled=False):
             mine, theirs = (Features([s.to(dtype) for s in f.stages], f.pooled.to(dtype)) for f in (mine, theirs))

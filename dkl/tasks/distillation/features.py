@@ -87,6 +87,7 @@ class FitNet(FeatureLoss):
         # As mdistiller: halve by a strided convolution, double by a transposed one, else shrink by an unpadded kernel.
         kernel, stride, padding = (3, 2, 1) if size == 2 * other else (1 + max(size - other, 0), 1, 0)
         self.regressor = _library("models.adaptation").ConvReg(*planes, kernel, stride, padding)
+        # torchdistill's regressor can only shrink or keep a size.
         if other == 2 * size:
             self.regressor.conv = nn.ConvTranspose2d(*planes, 4, stride=2, padding=1)
 
@@ -156,11 +157,13 @@ class ReviewKD(FeatureLoss):
         middle = min(self.widest, student.pooled.shape[1])
         for mine, theirs in self._maps(student, teacher):
             fusion = self.fusion(mine.shape[1], middle, theirs.shape[1], uses_attention=bool(self.fusions))
+            # Fused maps have the student's size; conv2 makes those that are compared with the teacher's.
             if mine.shape[-2:] != theirs.shape[-2:]:
                 fusion.conv2.insert(0, nn.Upsample(size=theirs.shape[-2:]))
             self.fusions.append(fusion)
 
     def forward(self, student: Features, teacher: Features) -> Tensor:
+        # From the last stage to the first: ``carried`` is the fused map that the next, earlier stage is fused with.
         total, carried = student.pooled.new_zeros(()), None
         for fusion, (mine, theirs) in zip(self.fusions, self._maps(student, teacher), strict=True):
             fused, carried = fusion(mine, carried, mine.shape[-1])

@@ -87,7 +87,7 @@ class Distillation(Task):
         self.bce, self.cache_teacher, self.cached = bce, cache_teacher, torch.empty(0)
         self.model, self.loss, self.num_classes = model, loss, num_classes
         self.ce_weight, self.warmup_epochs, self.prior_temperature = ce_weight, warmup_epochs, prior_temperature
-        self.fingerprint = fingerprint(teacher)
+        self.fingerprint = fingerprint(teacher)  # of the weights as loaded, before they change dtype
         self.teacher = teacher.to(parameter.device, parameter.dtype).eval().requires_grad_(False)
         if _channels_last(model):
             self.teacher.to(memory_format=torch.channels_last)
@@ -121,6 +121,7 @@ class Distillation(Task):
         """The teacher's logits ``[N, C]`` of all N images, by index; each process computes those of its share."""
         shares = [(batch.indices, self.teacher(batch.images)) for batch in training]
         indices, logits = (torch.cat(values) for values in zip(*shares, strict=True))
+        # Every process fills its rows of a table of zeros; the sum over processes is the whole table.
         count = torch.tensor(len(indices))
         sum_over_ranks([count])
         table = logits.new_zeros(int(count), logits.shape[-1])
@@ -145,6 +146,7 @@ class Distillation(Task):
         images, labels = self.mixing(batch, progress)
         student, teacher = self.model(images), self._teach(images, batch)
         divergence = self.loss(teacher, student, **wanted_arguments(self.loss, likeliest(labels), self.prior))
+        # After the loss: the prior of this epoch enters the losses of the next one.
         if self.loss.weighting == "class":
             self.prior.observe(teacher, batch.labels, self.prior_temperature)
         loss = self.ce_weight * label_loss(student, labels, binary=self.bce) + self.warmup(progress) * divergence
