@@ -1,4 +1,4 @@
-"""Run a function of a configuration as a Hydra application, with every job's configuration checked before the first."""
+"""Run a function as a Hydra application. The configurations of all jobs are checked before the first job starts."""
 
 import itertools
 import sys
@@ -20,11 +20,11 @@ TAKE_A_VALUE = (
     *("-c", "--cfg", "-i", "--info", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"),
     *("-cd", "--config-dir", "--experimental-rerun"),
 )
-"""Hydra's own flags that a word follows."""
+"""Hydra's own flags that take a value as the next argument."""
 
 
 def _choices(override: Override) -> list[str]:
-    """The plain overrides that ``override`` stands for; of an interval, its two ends."""
+    """The values of ``override`` in a sweep, as plain overrides; an interval is checked at its two ends."""
     key, value = override.get_key_element(), override.value()
     if isinstance(value, IntervalSweep):
         return [f"{key}={value.start}", f"{key}={value.end}"]
@@ -34,21 +34,23 @@ def _choices(override: Override) -> list[str]:
 
 
 def jobs(overrides: list[str]) -> list[list[str]]:
-    """The overrides of each job of a sweep; one job where nothing sweeps."""
+    """List the overrides of each job of a sweep; without a sweep there is one job."""
     parsed = OverridesParser.create().parse_overrides(overrides)
     options = [_choices(override) for override in parsed if not HYDRA_OWN.match(override.input_line or "")]
     return [list(choice) for choice in itertools.product(*options)]
 
 
 def _check_searched(overrides: list[str]) -> None:
-    """Raise UserError on an interval where nothing is there to search it."""
+    """Raise UserError if an override is an interval, but no sweeper searches it."""
     for override in OverridesParser.create().parse_overrides(overrides):
         if isinstance(override.value(), IntervalSweep) and not any(o.startswith("hydra/sweeper=") for o in overrides):
-            raise UserError(f"{override.input_line} is to be searched: add -m hydra/sweeper=optuna, or list values")
+            raise UserError(
+                f"{override.input_line} is an interval: add -m hydra/sweeper=optuna to search it, or list values"
+            )
 
 
 def compose_checked(root: str, overrides: list[str], check: Callable[[DictConfig], None]) -> None:
-    """Compose and check every job. Raises UserError on the first that cannot run."""
+    """Compose and check every job. Raises UserError on the first one that cannot run."""
     try:
         _check_searched(overrides)
         for job in jobs(overrides):
@@ -62,14 +64,14 @@ def compose_checked(root: str, overrides: list[str], check: Callable[[DictConfig
 def run(
     root: str, arguments: list[str], check: Callable[[DictConfig], None], job: Callable[[DictConfig], object]
 ) -> None:
-    """Check every job, then hand over to Hydra. ``arguments`` are those after ``dkl <root>``.
+    """Check every job, then run Hydra with ``arguments``, which followed ``dkl <root>``.
 
-    A sweeper that searches gets what ``job`` returns, and None, a failed trial, where it ends in a UserError.
+    A sweeper that searches gets the value that ``job`` returns, or None (a failed trial) if it raises UserError.
     """
     pairs = zip(["", *arguments], arguments, strict=False)
     overrides = [a for before, a in pairs if not a.startswith("-") and before not in TAKE_A_VALUE]
     if stray := next((text for text in overrides if "=" not in text and not text.startswith("~")), None):
-        raise UserError(f"{stray!r} is no KEY=VALUE; dkl {root} --help lists the keys")
+        raise UserError(f"{stray!r} is not KEY=VALUE; dkl {root} --help lists the keys")
     compose_checked(root, overrides, check)
     if len(jobs(overrides)) > 1 and not {"-m", "--multirun"} & set(arguments):
         raise UserError("a list of values is a sweep of several jobs: add -m")
@@ -82,7 +84,7 @@ def run(
         nonlocal failed
         try:
             return job(cfg)
-        except UserError as error:  # said here, so that the other jobs of a sweep go on
+        except UserError as error:  # printed here, so that the other jobs of a sweep continue
             print(f"error: {error}", file=sys.stderr)
             failed = True
             return None

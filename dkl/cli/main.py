@@ -1,4 +1,4 @@
-"""The entry point: pick the command, show mistakes of the user's as one message."""
+"""The entry point: run the command, and print a user's mistake as one message."""
 
 import sys
 
@@ -9,7 +9,7 @@ from dkl.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run ``dkl`` with ``arguments``, those of the process by default. Exits with 2 on a mistake of the user's."""
+    """Run ``dkl`` with ``arguments``, by default the process's. Exits with 2 after a mistake of the user."""
     arguments = sys.argv[1:] if arguments is None else arguments
     command, *rest = arguments or ["--help"]
     if command in ("-h", "--help"):
