@@ -1,4 +1,4 @@
-"""The program in this process: what it prints, and how it ends."""
+"""Run the program in this process."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from dkl.cli import main
 
 @dataclass(frozen=True)
 class Ended:
-    """Exit status, and what was printed to each stream."""
+    """Exit status, and the text on each stream."""
 
     status: object
     out: str
@@ -17,7 +17,7 @@ class Ended:
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> Ended:
-    """``dkl`` with ``arguments``; an error is whatever it says last, to either stream or as its exit."""
+    """Run ``dkl`` with ``arguments``."""
     capsys.readouterr()
     status: object = 0
     try:

@@ -1,4 +1,4 @@
-"""Every mistake of the user's ends with status 2 and a message that names the mend, before anything is written."""
+"""Every mistake of the user ends with status 2 and a message that says how to fix it, before anything is written."""
 
 from pathlib import Path
 
@@ -102,7 +102,7 @@ MISTAKES = {
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty working directory, where results would go."""
+    """Work in an empty directory, where results would be written."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DKL_RESULTS_DIR", raising=False)
     monkeypatch.delenv("DKL_DATA_DIR", raising=False)
@@ -112,7 +112,7 @@ NEEDS_DATA = ("data.num_classes=5", "data.shape=", "data.train_size=5000", "path
 
 
 @pytest.mark.parametrize("line", MISTAKES)
-def test_a_mistake_ends_with_2_and_names_the_mend(
+def test_a_mistake_ends_with_2_and_says_how_to_fix_it(
     line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ended = call(capsys, *line.split())
@@ -129,7 +129,7 @@ def test_a_mistake_ends_with_2_and_names_the_mend(
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_is_not_finished_is_not_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unfinished_run_is_not_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     checkpoint.save(folder / "checkpoint.pt", {"epoch": 4})
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(compose_config("train", ["trainer.epochs=9"]), resolve=True))

@@ -1,4 +1,4 @@
-"""The program works from any directory, sweeps, tells its choices, and is the same however it is started."""
+"""The program works from any directory, sweeps, lists its choices, and is the same however it is started."""
 
 import re
 import subprocess
@@ -10,14 +10,14 @@ import pytest
 from dkl import __version__, checkpoint
 from tests.cli.common import call
 from tests.configs.common import CHOICES, CONFIGS, GROUPS, reason
-from tests.training.common import TINY, finish, start
+from tests.training.common import TINY
 
 COMMANDS = ["train", "evaluate", "reproduce", "tables"]
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty working directory, where results would go."""
+    """Work in an empty directory, where results would be written."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DKL_RESULTS_DIR", raising=False)
     monkeypatch.delenv("DKL_DATA_DIR", raising=False)
@@ -69,9 +69,7 @@ def test_help_of_tables_and_of_the_program(capsys: pytest.CaptureFixture[str]) -
         assert f"dkl {command}" in pages[0].out
 
 
-def test_help_wins_over_what_else_is_said_and_writes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_wins_over_other_arguments_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in COMMANDS:
         assert call(capsys, command, "nope=1", "--help").status == 0
     assert list(tmp_path.iterdir()) == []
@@ -105,21 +103,23 @@ def test_a_run_from_another_directory_writes_there(tmp_path: Path, capsys: pytes
     assert str(Path("results/runs") / folder.name) in ended.err
 
 
-def test_a_sweep_trains_every_combination(tmp_path: Path) -> None:
-    sweep = ["loss=kl,ikl", "seed=0,1", "trainer.epochs=1", "data.train_size=64", "data.test_size=32"]
-    finish(start(["-m", "dkl", "train", "-m", *sweep], tmp_path))
-    folders = sorted(path.name for path in (tmp_path / "results" / "runs").iterdir() if path.is_dir())
-    starts = [f"digits-small_cnn-{loss}-s{seed}-" for loss in ("ikl", "kl") for seed in (0, 1)]
-    assert [name[:-8] for name in folders] == starts
-    for name in folders:
-        content = checkpoint.read(tmp_path / "results" / "runs" / name / "checkpoint.pt")
-        assert content["epoch"] == 1
-        assert f"-s{content['config']['seed']}-" in name
+def test_a_sweep_trains_every_combination_and_continues_after_a_failed_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = ["loss=kl,ikl", "optimizer.lr=1e30,0.05", "trainer.epochs=1", "data.train_size=200", "data.test_size=16"]
+    ended = call(capsys, "train", "-m", *sweep, "trainer.threads=1")
+    assert ended.status == 2
+    assert ended.err.count("the loss is") == 2  # both diverge at the first rate
+    trained = [path.parent for path in (tmp_path / "results" / "runs").glob("*/checkpoint.pt")]
+    contents = {folder.name: checkpoint.read(folder / "checkpoint.pt") for folder in trained}
+    assert sorted(name[:-8] for name in contents) == ["digits-small_cnn-ikl-s0-", "digits-small_cnn-kl-s0-"]
+    for name, content in contents.items():
+        assert (content["epoch"], content["config"]["optimizer"]["lr"]) == (1, 0.05)
         assert f"-{content['config']['loss']['_target_'].rpartition('.')[2].lower()}-" in name
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
-def test_reproduce_says_what_it_would_do_and_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_prints_commands_and_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ended = call(capsys, "reproduce", "dry_run=true", "seed=3,4", "row=IKL-AT", "trainer.epochs=2")
     assert ended.status == 0
     lines = [line for line in ended.out.splitlines() if line.startswith("dkl train")]

@@ -13,8 +13,8 @@ from dkl.reproduction import reproduce as command
 from dkl.reproduction import worker
 
 
-@pytest.mark.parametrize(("table", "row"), [("2", "ikl-basic"), ("02", "ikl-autoaug"), ("3", "lbgat-basic")])
-def test_a_dry_run_prints_commands_that_stand_for_the_row(
+@pytest.mark.parametrize(("table", "row"), [("2", "ikl-basic"), ("03", "lbgat-basic")])
+def test_a_dry_run_prints_the_commands_of_the_row(
     table: str, row: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["reproduce", f"table={table}", f"row={row}", "seed=0,1", "dry_run=true", f"paths.results={tmp_path}"])
@@ -44,7 +44,7 @@ def test_every_evaluation_of_a_row_is_a_record(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()} == before
 
 
-def test_a_row_without_its_images_is_said_first_and_stops_no_other(
+def test_a_row_without_its_images_is_reported_first_and_stops_no_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []
@@ -63,17 +63,9 @@ def test_a_row_without_its_images_is_said_first_and_stops_no_other(
     assert said.index("cannot run ikl-50m seed 0") < said.index("0 of 3" if not ran else "2 of 3")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["table=2", "experiment=quickstart"], "give one"),
-        (["table=two"], "number of a table"),
-        (["table=99"], "table-99"),
-        (["table=2", "row=nope"], "ikl-basic"),
-    ],
-)
-def test_mistakes_name_the_mend(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("arguments", "message"), [(["table=99"], "table-99"), (["table=2", "row=nope"], "ikl-basic")])
+def test_mistakes_are_explained(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["reproduce", *arguments])
     assert stop.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -1,0 +1,142 @@
+"""``dkl reproduce`` killed, run twice at once, or through a launcher: nothing is lost or done twice."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dkl import records
+from dkl.assembly import train
+from dkl.cli import main
+from dkl.config import compose_config, run_folder
+from dkl.errors import BusyError
+from dkl.files import is_locked, locked
+from dkl.reproduction.options import parse
+from dkl.reproduction.planning import plan_jobs
+from tests.cli.common import call
+
+PROGRAM = [sys.executable, "-m", "dkl", "reproduce", "experiment=quickstart", "budget=smoke"]
+
+
+def start(results: Path, *more: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    arguments = [*PROGRAM, *more, f"paths.results={results}"]
+    return subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def content(results: Path) -> dict[str, tuple[object, ...]]:
+    """What each record holds apart from times: weights, accuracies and every flag."""
+    found = {}
+    for record in records.load_all(results / "records")[0]:
+        flags = records.load_flags(results / "records" / f"{record.id}.json")
+        values = [flags[key].tolist() for key in sorted(flags)]
+        found[record.id] = (record.checkpoint_sha256, record.clean, record.robust, *values)
+    return found
+
+
+def kill_at(results: Path, pattern: str) -> None:
+    """Start the command and kill it as soon as a file matches ``pattern``."""
+    process = start(results)
+    while not list(results.glob(pattern)):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_killed_twice_it_ends_like_an_uninterrupted_command(tmp_path: Path) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    kill_at(killed, "runs/*/metrics.jsonl")  # while the first row trains
+    assert len(content(killed)) == 0
+    kill_at(killed, "records/*.json")  # before the second row ends
+    assert len(content(killed)) == 1
+    for results in (killed, whole):
+        main([*PROGRAM[3:], f"paths.results={results}"])
+    assert content(killed) == content(whole)
+    assert len(content(whole)) == 2
+    left = [{path.name for path in (results / "runs").rglob("*") if path.is_file()} for results in (killed, whole)]
+    assert left[0] == left[1]
+
+
+def test_two_commands_share_the_jobs_and_do_none_twice(tmp_path: Path) -> None:
+    both = [start(tmp_path, "seed=0,1") for _ in range(2)]
+    printed = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    runs = {path.name for path in (tmp_path / "runs").glob("generated-*")}
+    assert len(content(tmp_path)) == len(runs) == 4
+    for run in runs:
+        assert sum(text.count(f"{run}: done, loss") for text in printed) == 1
+
+
+def test_a_row_that_fails_under_a_launcher_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = f"paths.results={tmp_path}"
+    (trades,) = plan_jobs(parse([*PROGRAM[4:], "row=TRADES", results]))
+    trades.folder.mkdir(parents=True)
+    (trades.folder / "checkpoint.pt").write_bytes(b"no checkpoint")
+    ended = call(capsys, *PROGRAM[3:], results, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert ended.status == 1
+    assert [record.method for record in records.load_all(tmp_path / "records")[0]] == ["IKL-AT"]
+    assert "| IKL-AT" in ended.out
+    assert "failed: TRADES seed 0" in ended.err.splitlines()[-1]
+
+
+def test_a_broken_record_is_reported_and_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*PROGRAM[3:], "row=IKL-AT", f"paths.results={tmp_path}"]
+    main(arguments)
+    (path,) = (tmp_path / "records").glob("*.json")
+    text = path.read_text()
+    other = path.with_name("other.json")
+    other.write_text(text[: len(text) // 2])
+    path.unlink()
+    ended = call(capsys, *arguments)
+    assert ended.status == 0
+    assert f"left out: {other}" in ended.err
+    assert ended.out.count("| IKL-AT") == 1
+    assert records.load(path).n > 0
+
+
+def test_a_deleted_teacher_is_trained_again_only_for_a_student(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["reproduce", "experiment=cifar100-mini-kd", "row=kd", "budget=smoke", f"paths.results={tmp_path}"]
+    assert call(capsys, *arguments).status == 0
+    (teacher,) = (tmp_path / "runs").glob("*resnet20*")
+    shutil.rmtree(teacher)
+    assert call(capsys, *arguments).status == 0
+    assert not teacher.exists()
+    for path in (tmp_path / "records").glob("*KD_from*"):
+        path.unlink()
+    shutil.rmtree(next((tmp_path / "runs").glob("*resnet8-kd*")))
+    ended = call(capsys, *arguments)
+    assert ended.status == 0, ended.err
+    assert teacher.exists()
+
+
+def test_a_run_that_another_process_trains_is_busy_on_several_devices_too(tmp_path: Path) -> None:
+    options = ["data=digits", "trainer.devices=2", f"paths.results={tmp_path}", "trainer.threads=1"]
+    cfg = compose_config("train", options)
+    with locked(run_folder(cfg) / ".lock"):
+        assert is_locked(run_folder(cfg) / ".lock")
+        with pytest.raises(BusyError, match="another process is training"):
+            train(cfg)
+    assert not is_locked(run_folder(cfg) / ".lock")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_budget_paper_without_a_gpu_is_refused_with_its_cost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = call(capsys, "reproduce", "table=2", "row=ikl-basic", f"paths.results={tmp_path}")
+    assert ended.status == 2
+    command = "dkl reproduce table=2 row=ikl-basic budget="
+    for part in (" h on one H100", f"{command}mini", f"{command}smoke", "trainer.device=cpu"):
+        assert part in ended.err
+    assert not list(tmp_path.iterdir())

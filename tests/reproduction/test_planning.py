@@ -1,0 +1,73 @@
+"""Options, estimates and the plan of ``dkl reproduce``."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from dkl.config import TrainConfig, compose_config, typed
+from dkl.errors import UserError
+from dkl.reproduction.estimate import duration, forward_operations, passes
+from dkl.reproduction.options import SMOKE_RESULTS, parse
+from dkl.reproduction.planning import find_blocked, plan_jobs
+
+
+def test_operations_are_those_of_the_layers() -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 16, 10))
+    assert forward_operations(model, (3, 4, 4)) == 2 * (16 * 8 * 27 + 128 * 10)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["data=digits", "task=classification"], 3),
+        (["data=cifar10", "recipe=trades"], 1 + 2 * 10 + 6),
+        (["data=cifar100", "recipe=official"], 1 + 2 * 5 + 6 + 6),
+    ],
+)
+def test_forward_passes_of_a_recipe(overrides: list[str], expected: int) -> None:
+    assert passes(typed(compose_config("train", overrides), TrainConfig)) == expected
+
+
+def test_durations_have_a_unit_of_which_there_are_two() -> None:
+    texts = [duration(seconds) for seconds in (0.2, 90, 150, 7200, 3 * 86_400)]
+    assert texts == ["1 s", "90 s", "2 min", "2 h", "3 days"]
+
+
+def test_options_are_separated_from_overrides_of_training_and_of_hydra() -> None:
+    found = parse(["table=2", "budget=smoke", "seed=1,2", "loss.gamma=1", "hydra/launcher=joblib", "dry_run=true"])
+    assert (found.name, found.dry_run, found.launcher) == ("table-02", True, ("hydra/launcher=joblib",))
+    assert found.request.seeds == (1, 2)
+    assert found.request.overrides == ("loss.gamma=1", f"paths.results={SMOKE_RESULTS}")
+    assert parse(["figure=3"]).name == "figure-03"
+    assert parse(["budget=smoke", "paths.results=here"]).request.overrides == ("paths.results=here",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["table=2", "experiment=quickstart"], "give one"),
+        (["table=two"], "number of a table"),
+        (["table=2", "seed=x"], "0,1,2"),
+        (["dry_run=yes"], "true or false"),
+        (["quickstart"], "KEY=VALUE"),
+    ],
+)
+def test_wrong_options_are_explained(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse(arguments)
+
+
+def test_a_missing_library_blocks_only_the_rows_that_need_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "torchdistill", None)
+    for name in [name for name in sys.modules if name.startswith("torchdistill.")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    options = ["table=13", "budget=smoke", "row=resnet56-resnet20-rkd", f"paths.results={tmp_path}"]
+    jobs = plan_jobs(parse(options))
+    blocked = find_blocked(jobs)
+    assert list(blocked) == ["resnet56-resnet20-rkd seed 0"]
+    assert "pip install 'dkl[features]'" in blocked["resnet56-resnet20-rkd seed 0"]
+    assert [planned.job.label for planned in jobs if planned.missing_library is None] == ["Teacher"]
