@@ -1,4 +1,4 @@
-"""A file is whole or as it was, also when the process that writes it is killed, and parts are never mistaken for it."""
+"""A file is complete or unchanged, even if the process that writes it is killed; locks exclude and end."""
 
 import hashlib
 import os
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dkl.files import digest, sha256, write_atomically, write_text
+from dkl.errors import BusyError
+from dkl.files import digest, is_locked, locked, sha256, write_atomically, write_text
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
@@ -62,3 +63,30 @@ def test_a_digest_is_the_start_of_the_hash_of_sorted_json() -> None:
     expected = hashlib.sha256(b'{"a": [1, 0.5, null], "b": {"c": "x"}}').hexdigest()
     for length in (8, 16, 64):
         assert digest({"b": {"c": "x"}, "a": [1, 0.5, None]}, length) == expected[:length]
+
+
+def test_a_lock_excludes_others_until_it_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dkl.files.LOCK_TIMEOUT", 0.05)
+    path = tmp_path / "new" / ".lock"
+    assert not is_locked(path)
+    with locked(path):
+        assert is_locked(path)
+        with pytest.raises(BusyError, match="training here; wait for it"), locked(path, "training here"):
+            pass
+    assert not is_locked(path)
+    with locked(path):
+        pass
+
+
+def test_a_killed_process_loses_its_lock(tmp_path: Path) -> None:
+    code = "import sys, time; from pathlib import Path; from dkl.files import locked\n"
+    code += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    command = [sys.executable, "-c", code, str(tmp_path / "lock")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        assert is_locked(tmp_path / "lock")
+        process.kill()
+        process.wait()
+    assert not is_locked(tmp_path / "lock")

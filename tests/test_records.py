@@ -1,4 +1,4 @@
-"""Records and flags come back as they were saved; whatever is broken, foreign or impossible is refused by name."""
+"""Records and flags are loaded as they were saved; broken, foreign and impossible files are refused by name."""
 
 import dataclasses
 import json
@@ -115,7 +115,7 @@ NEWER = {
     **{"weights": "last", "synthetic": None, "top5": None, "shots": None, "best": None, "best_epoch": None},
     **{"step_seconds": None, "partial": False, "teacher": None},
 }
-"""Fields that the first records lack, and what they then are."""
+"""Optional fields and their defaults."""
 
 OPTIONAL = {"git_commit", "training", "warnings", "schema", *NEWER}
 
@@ -131,7 +131,7 @@ def test_a_missing_field_is_named(saved: Path, name: str) -> None:
         assert f"{name} is missing" in refused(saved)
 
 
-def test_a_record_of_before_there_was_a_choice_is_of_the_last_weights(make_record: Make, tmp_path: Path) -> None:
+def test_optional_fields_have_defaults(make_record: Make, tmp_path: Path) -> None:
     record = make_record(
         weights="average at epoch 200",
         synthetic="cifar10/1m.npz, 70 % of every batch",
@@ -158,7 +158,7 @@ def test_committed_records_load() -> None:
     assert len(found) == len(list(folder.glob("*.json"))) > 0
 
 
-def test_a_record_of_accuracy_alone_is_not_of_an_attack(make_record: Make) -> None:
+def test_a_record_without_attacks_is_of_accuracy_only(make_record: Make) -> None:
     record = make_record(attacks=[])
     assert record.accuracy_only
     assert not record.is_autoattack
@@ -208,8 +208,7 @@ def test_an_unknown_field_is_named(saved: Path) -> None:
     ],
 )
 def test_a_wrong_type_is_refused(saved: Path, name: str, value: Any) -> None:
-    said = refused(change(saved, **{name: value}))
-    assert name in said
+    assert name in refused(change(saved, **{name: value}))
 
 
 FRACTION = "equal to [01]"
@@ -301,7 +300,7 @@ def test_truncated_flags_are_refused_by_name(saved: Path, cut: int) -> None:
 EPOCHS = [{"epoch": 1, "lr": 0.1, "loss": 1 / 3}, {"epoch": 2, "lr": 1e-05, "loss": 0.25, "test_accuracy": 0.5}]
 
 
-def test_curves_come_back_exactly_and_without_what_was_not_measured(make_record: Make, tmp_path: Path) -> None:
+def test_curves_are_exact_and_omit_unmeasured_values(make_record: Make, tmp_path: Path) -> None:
     record = make_record(id="with.dots")
     path = records.save(record, make_flags(record), tmp_path, EPOCHS)
     assert path.with_suffix(".csv").name == "with.dots.csv"

@@ -1,4 +1,4 @@
-"""Manifests are read strictly: what is there is right, and what is wrong is refused with its file and its mend."""
+"""Manifests are read strictly: a mistake is refused with the file, the field and what is allowed."""
 
 from pathlib import Path
 
@@ -65,12 +65,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize("mistake", WRONG)
-def test_a_mistake_names_the_file_and_the_mend(mistake: str, tmp_path: Path) -> None:
-    right, wrong, said = WRONG[mistake]
+def test_a_mistake_names_the_file_and_what_is_allowed(mistake: str, tmp_path: Path) -> None:
+    right, wrong, parts = WRONG[mistake]
     assert WHOLE.count(right) == 1
     with pytest.raises(UserError) as error:
         read(written(tmp_path, WHOLE.replace(right, wrong)))
-    for part in ["table-99.yaml", *said]:
+    for part in ["table-99.yaml", *parts]:
         assert part in str(error.value)
 
 
@@ -86,6 +86,6 @@ def test_every_manifest_of_the_repository_is_read() -> None:
             assert not manifest.runnable or manifest.seeds == (0, 1, 2), manifest.name
 
 
-def test_an_unknown_one_is_refused_with_those_there_are() -> None:
+def test_an_unknown_manifest_is_refused_with_the_known_names() -> None:
     with pytest.raises(UserError, match=r"nope.*table-02"):
         load("nope")

@@ -1,4 +1,4 @@
-"""The runs of a manifest: rows by seeds, teachers first, sizes by budget, and the hash that a record is known by."""
+"""The jobs of a manifest: rows by seeds, teachers first, sizes by budget, and the identity of a row's records."""
 
 import pytest
 
@@ -7,14 +7,14 @@ from dkl.errors import UserError
 from dkl.manifests import CachedCompose, Request, identities, load, plan
 
 
-def test_each_row_runs_once_a_seed_in_the_manifests_order() -> None:
+def test_each_row_runs_once_per_seed_in_the_manifests_order() -> None:
     jobs = plan("table-08", Request())
     names = [row.name for row in load("table-08").rows]
     assert [(job.name, job.seed) for job in jobs] == [(name, seed) for name in names for seed in (0, 1, 2)]
     assert [job.seed for job in plan("table-08", Request(seeds=(7,), row=names[0]))] == [7]
 
 
-def test_one_seed_is_enough_at_smoke_unless_more_are_asked_for() -> None:
+def test_budget_smoke_runs_one_seed_unless_seeds_are_given() -> None:
     assert {job.seed for job in plan("table-08", Request(budget="smoke"))} == {0}
     assert {job.seed for job in plan("table-08", Request(budget="smoke", seeds=(0, 5)))} == {0, 5}
 
@@ -31,7 +31,7 @@ def test_a_teacher_comes_once_before_its_students_which_get_its_folder() -> None
         assert (cfg.task.teacher.run, cfg.task.teacher.name) == (str(folder), "cifar_resnet20")
 
 
-def test_a_teacher_of_ones_own_is_not_trained() -> None:
+def test_a_given_teacher_is_not_trained() -> None:
     given = "task.teacher.checkpoint=mine.pth"
     jobs = plan("cifar100-mini-kd", Request(overrides=(given,)))
     assert all(job.label != "Teacher" for job in jobs)
@@ -53,7 +53,7 @@ def test_a_table_of_quoted_figures_says_why_it_does_not_run() -> None:
         plan("table-02", Request(row="acat-basic"))
 
 
-def test_a_composer_copies_one_composition_for_all_seeds() -> None:
+def test_seeds_share_one_composition() -> None:
     compose = CachedCompose()
     for seed in (0, 3):
         overrides = ["data=digits", f"seed={seed}", "loss=gkl"]
@@ -62,7 +62,7 @@ def test_a_composer_copies_one_composition_for_all_seeds() -> None:
 
 @pytest.mark.parametrize("budget", ["paper", "smoke"])
 @pytest.mark.parametrize("name", ["table-02", "cifar100-mini-kd"])
-def test_a_record_of_a_row_is_known_by_what_it_trained(name: str, budget: str) -> None:
+def test_records_match_rows_by_what_they_trained(name: str, budget: str) -> None:
     found = identities(load(name), budget)
     for job in plan(name, Request(budget=budget)):
         elsewhere = [*job.train, "trainer.devices=4", "trainer.precision=bf16", "paths.results=elsewhere"]

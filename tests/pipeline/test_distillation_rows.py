@@ -171,8 +171,8 @@ def test_teachers_and_students_end_to_end_and_again(tmp_path: Path, capsys: pyte
     places = [f"paths.results={tmp_path / 'results'}", "trainer.threads=1", "trainer.epochs=1"]
     arguments = ["reproduce", "experiment=cifar100-mini-kd", "budget=smoke", *places]
     main([*arguments, "row=gkl", "dry_run=true"])
-    said = capsys.readouterr()
-    assert [line.split()[1] for line in said.out.splitlines()] == ["train", "evaluate", "train", "evaluate"]
+    printed = capsys.readouterr()
+    assert [line.split()[1] for line in printed.out.splitlines()] == ["train", "evaluate", "train", "evaluate"]
     assert not (tmp_path / "results").exists()
     main([*arguments, "row=gkl"])
     main([*arguments, "row=ikl"])

@@ -59,8 +59,8 @@ def test_a_row_without_its_images_is_reported_first_and_stops_no_other(
         main(["reproduce", "table=12", "seed=0", f"paths.data={tmp_path}", f"paths.results={tmp_path}", *size])
     assert stop.value.code == 1
     assert ran == ["ikl-basic", "ikl-autoaug"]
-    said = capsys.readouterr().err
-    assert said.index("cannot run ikl-50m seed 0") < said.index("0 of 3" if not ran else "2 of 3")
+    printed = capsys.readouterr().err
+    assert printed.index("cannot run ikl-50m seed 0") < printed.index("0 of 3" if not ran else "2 of 3")
 
 
 @pytest.mark.parametrize(("arguments", "message"), [(["table=99"], "table-99"), (["table=2", "row=nope"], "ikl-basic")])

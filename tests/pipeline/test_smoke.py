@@ -49,7 +49,7 @@ def reproduce(name: str, results: Path, capsys: pytest.CaptureFixture[str]) -> s
 
 
 def check_table(name: str, results: Path, printed: str) -> None:
-    """Every row that runs has figures of ours in every column that is measured, and is told to be no result."""
+    """Every row that runs has measured figures, and the table says that it is no result."""
     manifest, board = load(name), results / "tables" / f"{name}-smoke"
     assert f"## {manifest.title} (smoke: no result)" in printed
     for ending in (".md", ".csv", ".tex", ".html"):
