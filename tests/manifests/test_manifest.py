@@ -54,13 +54,13 @@ WRONG = {
     "an unknown key": ("seeds: [0, 1]", "sede: [0, 1]", ["sede", "seeds"]),
     "no title": ("title: A table", "caption: A table", ["title"]),
     "an unknown metric": ("metric: clean}", "metric: cleen}", ["cleen", "clean"]),
-    "a fold of no column": ("of: [clean, robust]", "of: [clean, nope]", ["both", "nope"]),
-    "a figure of no column": ("paper: {clean: 59}", "paper: {klean: 59}", ["theirs", "klean"]),
-    "a teacher that is not there": ("teacher: big", "teacher: small", ["KD", "small", "teachers"]),
+    "a combination of unknown columns": ("of: [clean, robust]", "of: [clean, nope]", ["both", "nope"]),
+    "a figure of an unknown column": ("paper: {clean: 59}", "paper: {klean: 59}", ["theirs", "klean"]),
+    "an unknown teacher": ("teacher: big", "teacher: small", ["KD", "small", "teachers"]),
     "a quoted row that runs": ("label: KL, quoted", "label: KL, overrides: [loss=kl], quoted", ["theirs", "quoted"]),
     "two rows of one name": ("name: theirs", "name: ours", ["two rows", "ours"]),
-    "a claim of no row": ("than: theirs", "than: nobody", ["claim", "nobody"]),
-    "an origin nobody knows": ("quoted: true,", "quoted: true, origin: mine,", ["origin", "mine", "quoted"]),
+    "a claim about an unknown row": ("than: theirs", "than: nobody", ["claim", "nobody"]),
+    "an unknown origin": ("quoted: true,", "quoted: true, origin: mine,", ["origin", "mine", "quoted"]),
 }
 
 
