@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -111,22 +110,3 @@ def test_the_citation_has_the_version_of_the_package() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == dkl.__version__
     assert citation["preferred-citation"]["title"] in (ROOT / "README.md").read_text()
-
-
-def test_ci_runs_the_checks_and_the_two_commands() -> None:
-    script = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert {"make check", "make quickstart", "make wheel-test", "make test"} <= set(script)
-    assert "bash .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
-
-
-def test_the_lock_covers_the_dependencies_and_names_no_index() -> None:
-    lock = (ROOT / "requirements.lock").read_text().lower()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [
-        *project["dependencies"],
-        *(name for extra in project["optional-dependencies"].values() for name in extra),
-    ]
-    locked = set(re.findall(r"^([\w.-]+)==", lock, re.M))
-    assert {re.match(r"[\w.-]+", text)[0].lower().replace("_", "-") for text in wanted} <= locked
-    assert "://" not in lock
-    assert "--" not in re.sub(r"#.*", "", lock)

@@ -1,0 +1,37 @@
+"""The lock file, the wheel's content and CI's script agree with the project."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_ci_runs_the_checks_and_the_two_commands() -> None:
+    script = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert {"make check", "make quickstart", "make wheel-test", "make test"} <= set(script)
+    assert "bash .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+
+
+def test_the_lock_covers_the_dependencies_and_names_no_index() -> None:
+    lock = (ROOT / "requirements.lock").read_text().lower()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(name for extra in project["optional-dependencies"].values() for name in extra),
+    ]
+    locked = set(re.findall(r"^([\w.-]+)==", lock, re.M))
+    assert {re.match(r"[\w.-]+", text)[0].lower().replace("_", "-") for text in wanted} <= locked
+    assert "://" not in lock
+    assert "--" not in re.sub(r"#.*", "", lock)
+
+
+def test_no_tracked_file_is_ignored() -> None:
+    # The wheel leaves out what .gitignore names: a pattern such as outputs/ would drop a package of that name.
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == ""
