@@ -88,6 +88,7 @@ def _run(job: EvaluationJob, config: EvaluateConfig) -> None:
         return
     if attacks:
         warnings += _printed(checks.square_warnings({name: float(state[name].flags.mean()) for name in attacks}))
+        warnings += _printed(checks.nonfinite_warnings({name: int(state[name].nonfinite.sum()) for name in attacks}))
     record = make_record(job, state, device=device, warnings=warnings)
     metrics = job.subject.run.metrics if job.subject.run else []
     flags = {name: progress.flags for name, progress in state.items()}

@@ -104,7 +104,7 @@ def _describe_ignored(model: nn.Module, ignored: State) -> str:
 def match_state_dict(model: nn.Module, content: Any, path: Path, key: str | None = None) -> tuple[str, State]:
     """Return one line that describes the checkpoint's layout, and the weights for ``model``.
 
-    Raises UserError if keys or shapes do not match.
+    Raises UserError if keys or shapes do not match, or if a value is not finite.
     """
     expected = model.state_dict()
     layout, state = _unwrap(content, set(expected), path, key)
@@ -128,6 +128,11 @@ def match_state_dict(model: nn.Module, content: Any, path: Path, key: str | None
             f"{path} does not fit this {type(model).__name__} and was not loaded; {listed}; choose the model and the "
             "number of classes that it was trained with"
         )
+    if broken := sorted(k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()):
+        raise UserError(
+            f"{path} has NaN or infinite values in {len(broken)} tensors ({_list(broken)}): its training diverged or the "
+            "file is damaged; use another checkpoint"
+        )
     if prefixes:
         layout += f", prefix {''.join(prefixes)!r} stripped"
     if ignored:
@@ -141,8 +146,8 @@ def load_checkpoint(model: nn.Module, path: str | Path, key: str | None = None) 
     Accepts plain state_dicts, the usual wrappers (``state_dict``, ``model``, ``ema`` …) and prefixes (``module.`` …),
     TRADES' unused ``sub_block1``, normalization constants (ignored: pass them to ``create_model``), DM-Improves-AT's
     files (their average is loaded) and this project's own checkpoints. ``key`` names the entry to load, such as
-    ``average``. Raises UserError if the file is missing, is not a safe checkpoint, has no such entry, or does not fit
-    the model; nothing is loaded then.
+    ``average``. Raises UserError if the file is missing, is not a safe checkpoint, has no such entry, does not fit the
+    model, or contains NaN or infinite values; nothing is loaded then.
     """
     path = Path(path)
     content = read(path, map_location="cpu")

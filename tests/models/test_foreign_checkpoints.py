@@ -300,3 +300,14 @@ def test_a_truncated_file_is_refused_and_nothing_is_loaded(source: nn.Module, tm
     with pytest.raises(UserError, match=re.escape(str(path))):
         load_checkpoint(model, path)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(source: nn.Module, tmp_path: Path, value: float) -> None:
+    state, model = {key: tensor.clone() for key, tensor in source.state_dict().items()}, make_model()
+    broken = next(reversed([key for key, tensor in state.items() if tensor.ndim > 1]))
+    state[broken].view(-1)[3] = value
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with pytest.raises(UserError, match=rf"NaN or infinite values in 1 tensors \({broken}\).*another checkpoint"):
+        load_checkpoint(model, write(tmp_path / "broken.pt", state))
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())

@@ -97,7 +97,7 @@ class ChosenImages(NamedTuple):
 
 
 def choose_images(labels: Tensor, seed: int) -> ChosenImages:
-    """Choose the first images of randomly drawn classes; the choice depends on ``labels`` and ``seed``, not the model."""
+    """Choose the first images of randomly drawn classes; the choice depends on ``labels`` and ``seed`` only."""
     classes = labels.unique()
     drawn = classes[torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))[:CLASSES]]
     members = [(labels == label).nonzero().squeeze(1) for label in drawn]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from dkl.attacks import Perturb, frozen_eval
 from dkl.console import Bar, bar
 from dkl.distributed import gather, rank, world
+from dkl.errors import UserError
 from dkl.evaluation.robustness.progress import AttackProgress, Bools, State, load, merge, save
 from dkl.evaluation.robustness.suites import attack_cost
 from dkl.tasks.accuracy import top1, top5
@@ -66,7 +67,7 @@ class _Evaluation:
         # The batches depend only on the finished attacks before this one, so a resumed run cuts the same batches.
         batches = torch.from_numpy(correct).nonzero().squeeze(1).split(self.batch_size) if correct.any() else ()
         for name in criteria:
-            self.state.setdefault(name, AttackProgress(correct.copy(), np.full(len(batches), np.nan)))
+            self.state.setdefault(name, AttackProgress.begin(correct, len(batches)))
         # A batch is done only if every criterion has judged it: older states have "clean" without "top5".
         done = np.logical_and.reduce([self.state[name].done for name in criteria])
         own_batches = np.flatnonzero(~done)[rank() :: world()]
@@ -88,9 +89,18 @@ class _Evaluation:
         started = time.perf_counter()
         x, y = scaled(self.images[chosen]).to(self.device), self.labels[chosen].to(self.device)
         logits = self.model(perturb(x, y))
-        found = {name: is_correct(logits, y).cpu().numpy() for name, is_correct in criteria.items()}
+        # argmax of NaN is an arbitrary class, so such logits would count as correct by chance.
+        finite = logits.isfinite().all(-1)
+        if "clean" in criteria and not finite.all():
+            broken = chosen[(~finite).nonzero()[0].cpu()].item()
+            raise UserError(
+                f"the network's logits are not finite on {int((~finite).sum())} of {len(y)} clean images, the first of "
+                f"them number {broken}: it has no accuracy; check its weights, normalization and precision"
+            )
+        found = {name: (is_correct(logits, y) & finite).cpu().numpy() for name, is_correct in criteria.items()}
         for name, flags in found.items():
             self.state[name].flags[chosen.numpy()] = flags
+            self.state[name].nonfinite[number] = int((~finite).sum())
             self.state[name].seconds[number] = time.perf_counter() - started
         # Every process writes only its own file, so no batch is lost to a concurrent write and no lock is needed.
         save(self.state, self.folder / f"{rank()}.npz")

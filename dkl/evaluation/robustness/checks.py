@@ -1,4 +1,4 @@
-"""AutoAttack's own checks for models whose robustness it overestimates, returned as warnings."""
+"""Warnings about models whose robustness AutoAttack overestimates; most checks are the package's own."""
 
 import warnings
 
@@ -35,3 +35,12 @@ def square_warnings(accuracies: dict[str, float]) -> list[str]:
         warnings.simplefilter("always")
         checks.check_square_sr(accuracies)
     return [str(item.message) for item in caught]
+
+
+def nonfinite_warnings(counts: dict[str, int]) -> list[str]:
+    """Return one warning per attack under which logits were not finite. ``counts`` maps attacks to images."""
+    return [
+        f"{name}: the logits of {count} attacked images are not finite; these images count as misclassified"
+        for name, count in counts.items()
+        if count
+    ]

@@ -22,10 +22,19 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class AttackProgress:
-    """The progress of one attack: ``flags[N]`` of correct images and ``seconds[batches]``, NaN if not done yet."""
+    """The progress of one attack: ``flags[N]`` of correct images and ``seconds[batches]``, NaN if not done yet.
+
+    ``nonfinite[batches]`` counts the images whose logits under the attack were not finite.
+    """
 
     flags: Bools
     seconds: NDArray[np.float64]
+    nonfinite: NDArray[np.int64]
+
+    @classmethod
+    def begin(cls, flags: Bools, batches: int) -> "AttackProgress":
+        """Start an attack in ``batches`` batches on the images that are correct so far."""
+        return cls(flags.copy(), np.full(batches, np.nan), np.zeros(batches, dtype=np.int64))
 
     @property
     def done(self) -> Bools:
@@ -35,7 +44,11 @@ class AttackProgress:
     def __and__(self, other: "AttackProgress") -> "AttackProgress":
         """Combine the progress of two processes, or of an earlier and a later one."""
         # fmax ignores NaN, so a batch that one of the two finished is done.
-        return AttackProgress(self.flags & other.flags, np.fmax(self.seconds, other.seconds))
+        return AttackProgress(
+            self.flags & other.flags,
+            np.fmax(self.seconds, other.seconds),
+            np.maximum(self.nonfinite, other.nonfinite),
+        )
 
 
 State = dict[str, AttackProgress]
@@ -55,6 +68,7 @@ def save(state: State, path: Path) -> None:
     """Write ``state`` to ``path`` atomically."""
     arrays: dict[str, Any] = {f"flags/{name}": progress.flags for name, progress in state.items()}
     arrays |= {f"seconds/{name}": progress.seconds for name, progress in state.items()}
+    arrays |= {f"nonfinite/{name}": progress.nonfinite for name, progress in state.items()}
     content = io.BytesIO()  # numpy seeks in what it writes, so the archive is built in memory first
     np.savez(content, **arrays)
     write_atomically(path, lambda file: file.write(content.getvalue()))
@@ -63,7 +77,8 @@ def save(state: State, path: Path) -> None:
 def _load_file(path: Path) -> State:
     with np.load(path, allow_pickle=False) as content:
         names = [name.removeprefix("flags/") for name in content.files if name.startswith("flags/")]
-        return {name: AttackProgress(content[f"flags/{name}"], content[f"seconds/{name}"]) for name in names}
+        parts = ("flags", "seconds", "nonfinite")
+        return {name: AttackProgress(*(content[f"{part}/{name}"] for part in parts)) for name in names}
 
 
 def load(folder: Path) -> State:

@@ -139,10 +139,10 @@ def test_a_sweep_under_torchrun_gives_the_records_of_one_process(run: Path, tmp_
 
 def test_files_of_several_processes_are_combined(tmp_path: Path) -> None:
     nan = np.nan
-    ours = {"a": AttackProgress(np.array([True, False, True]), np.array([1.0, nan, nan]))}
+    ours = {"a": AttackProgress(np.array([True, False, True]), np.array([1.0, nan, nan]), np.array([2, 0, 0]))}
     theirs = {
-        "a": AttackProgress(np.array([False, True, True]), np.array([nan, 2.0, nan])),
-        "b": AttackProgress(np.array([True, False, False]), np.array([nan])),
+        "a": AttackProgress(np.array([False, True, True]), np.array([nan, 2.0, nan]), np.array([0, 1, 0])),
+        "b": AttackProgress(np.array([True, False, False]), np.array([nan]), np.array([0])),
     }
     for name, state in (("0", ours), ("7", theirs)):
         save(state, tmp_path / f"{name}.npz")

@@ -1,0 +1,46 @@
+"""A broken network has no result: logits that are not finite never count as correct."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dkl.errors import UserError
+from dkl.evaluation.robustness.attack_loop import run_attacks
+from dkl.evaluation.robustness.checks import nonfinite_warnings
+
+CPU = torch.device("cpu")
+
+
+class Fragile(nn.Module):
+    """Predicts class 0 everywhere, but NaN for images with a pixel above 1/2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(len(x), 1)
+        return logits.masked_fill((x.flatten(1).amax(1) > 0.5)[:, None], torch.nan)
+
+
+def _images(*brightest: float) -> tuple[Tensor, Tensor]:
+    return torch.tensor(brightest).view(-1, 1, 1, 1).expand(-1, 1, 2, 2), torch.zeros(len(brightest), dtype=torch.int64)
+
+
+def test_nonfinite_logits_on_clean_images_are_an_error_that_names_the_image(tmp_path: Path) -> None:
+    x, y = _images(0.1, 0.2, 0.9)
+    with pytest.raises(UserError, match="not finite on 1 of 1 clean images, the first of them number 2"):
+        run_attacks(Fragile(), x, y, {}, batch_size=2, device=CPU, folder=tmp_path)
+
+
+def test_nonfinite_logits_under_attack_count_as_misclassified(tmp_path: Path) -> None:
+    x, y = _images(0.1, 0.2, 0.3)
+    brighten = {"pgd-1": lambda x, y: x + 0.3}
+
+    def evaluate() -> tuple[list[bool], list[str]]:
+        state = run_attacks(Fragile(), x, y, brighten, batch_size=2, device=CPU, folder=tmp_path)
+        counts = {name: int(progress.nonfinite.sum()) for name, progress in state.items()}
+        return state["pgd-1"].flags.tolist(), nonfinite_warnings(counts)
+
+    flags, warnings = evaluate()
+    assert flags == [True, True, False]
+    assert warnings == ["pgd-1: the logits of 1 attacked images are not finite; these images count as misclassified"]
+    assert evaluate() == (flags, warnings), "the count is part of the saved progress"
