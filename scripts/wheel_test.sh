@@ -19,13 +19,13 @@ cd "$work/elsewhere"
 "$dkl" train loss=ikl trainer.epochs=1 budget=smoke
 "$python" -m dkl evaluate run="$(ls -d results/runs/generated-*)" attacks=pgd n=16
 "$dkl" tables smoke=true
-"$dkl" reproduce experiment=quickstart dry_run=true
 
 # Without extras an option that needs one is refused in one line that names it.
 if "$dkl" train data=digits trainer.epochs=1 2>error.txt; then echo "data=digits works without its extra" >&2; exit 1; fi
 grep -F "dkl[digits]" error.txt
 "$python" -m pip install --quiet "$(ls "$work"/dist/*.whl)[digits,figures]"
 "$dkl" train data=digits trainer.epochs=1
+"$dkl" reproduce experiment=quickstart dry_run=true
 "$dkl" tables --html smoke=true
 test -f results/records/*.json -a -f results/index.html
 "$python" -c "
