@@ -65,6 +65,7 @@ class Record:
     - ``step_seconds``: seconds per training step in the median epoch; None if unknown.
     - ``partial``: only some of the test images were evaluated.
     - ``teacher``: the fingerprint of the teacher's weights.
+    - ``model``: the configuration of the evaluated network.
 
     Raises pydantic.ValidationError if a value is missing, of the wrong type or impossible.
     """
@@ -95,6 +96,7 @@ class Record:
     versions: dict[str, str]
     hardware: dict[str, Any]
     git_commit: str | None = None
+    model: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
     weights: str = "last"
@@ -122,9 +124,9 @@ class Record:
 
     @cached_property
     def row(self) -> str:
-        """What all records of one table row share; for weights trained elsewhere, the checkpoint's hash."""
+        """What all records of one table row share; for weights trained elsewhere, checkpoint and model."""
         known = self.seed is not None and self.training
-        return row_identity(self.training) if known else self.checkpoint_sha256
+        return row_identity(self.training) if known else f"{self.checkpoint_sha256}-{self.config_hash}"
 
     @property
     def accuracy_only(self) -> bool:

@@ -117,7 +117,7 @@ NEWER = {
 }
 """Optional fields and their defaults."""
 
-OPTIONAL = {"git_commit", "training", "warnings", "schema", *NEWER}
+OPTIONAL = {"git_commit", "model", "training", "warnings", "schema", *NEWER}
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Record)])

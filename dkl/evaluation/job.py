@@ -40,12 +40,13 @@ class EvaluationJob:
 
     @property
     def config_hash(self) -> str:
-        """The hash of the run's configuration; empty for a foreign checkpoint."""
-        return self.subject.run.config_hash if self.subject.run else ""
+        """The hash of the run's configuration; for a foreign checkpoint, of its model's."""
+        # The same weights with another normalization or activation are another network, with another record.
+        return self.subject.run.config_hash if self.subject.run else digest(self.subject.settings)
 
     @property
     def key(self) -> str:
-        """The hash of weights, run, images and protocol."""
+        """The hash of weights, run or model, images and protocol."""
         # The run is part of it because different runs can have equal weights: averaging does not change the last ones.
         protocol = dataclasses.asdict(self.protocol)
         return digest([self.weights_sha256, self.config_hash, self.test.sha256, protocol])

@@ -89,6 +89,11 @@ class Subject:
         return str(self.model.get("title") or model_name(self.model))
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The model's configuration without its display name."""
+        return {key: value for key, value in self.model.items() if key != "title"}
+
+    @property
     def best(self) -> BestEpoch | None:
         """The epoch with the best test accuracy of these weights' kind (last or average); None if not known."""
         return best_epoch(self.run.metrics, self.weights.averaged) if self.run else None

@@ -130,8 +130,8 @@ def match_state_dict(model: nn.Module, content: Any, path: Path, key: str | None
         )
     if broken := sorted(k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()):
         raise UserError(
-            f"{path} has NaN or infinite values in {len(broken)} tensors ({_list(broken)}): its training diverged or the "
-            "file is damaged; use another checkpoint"
+            f"{path} has NaN or infinite values in {len(broken)} tensors ({_list(broken)}): its training diverged "
+            "or the file is damaged; use another checkpoint"
         )
     if prefixes:
         layout += f", prefix {''.join(prefixes)!r} stripped"

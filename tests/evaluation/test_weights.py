@@ -16,6 +16,7 @@ from dkl.config import EvaluateConfig, compose_config, typed
 from dkl.data import digits
 from dkl.evaluation.job import prepare
 from dkl.evaluation.weights import best_epoch
+from dkl.models import create_model
 from dkl.records import Record, load_all
 from tests.evaluation.common import evaluate_run, only_record, tiny_run, trained
 
@@ -142,6 +143,18 @@ def test_a_model_is_named_by_its_title_its_name_or_its_target(tmp_path: Path) ->
     assert job.id == f"digits-trained-weights-foreign-{job.key}"
     titled = dataclasses.replace(job.subject, model={**without_name, "name": "net", "title": "Net-1"})
     assert titled.architecture == "Net-1"
+
+
+def test_the_same_weights_in_another_network_are_another_evaluation(tmp_path: Path) -> None:
+    torch.save(create_model("small_cnn", 10, 1).state_dict(), tmp_path / "weights.pt")
+    named = [f"checkpoint={tmp_path / 'weights.pt'}", "model=small_cnn", "data=digits", f"paths.results={tmp_path}"]
+    changes: list[list[str]] = [[], ["model.title=Another name"], ["+model.mean=[0.5]", "+model.std=[0.5]"]]
+    plain, renamed, normalized = (
+        prepare(typed(compose_config("evaluate", [*named, *change]), EvaluateConfig)) for change in changes
+    )
+    assert plain.weights_sha256 == normalized.weights_sha256
+    assert plain.key == renamed.key != normalized.key
+    assert normalized.subject.settings["mean"] == [0.5]
 
 
 def test_generated_images_are_named_without_their_folders(run: Path) -> None:

@@ -52,6 +52,7 @@ def make_record(job: EvaluationJob, state: State, *, device: torch.device, warni
         batch_size=protocol.batch_size,
         additional_data=job.additional_data,
         config_hash=job.config_hash,
+        model=subject.settings,
         checkpoint=f"{subject.weights.path.parent.name}/{subject.weights.path.name}",
         checkpoint_sha256=job.weights_sha256,
         data_sha256=job.test.sha256,
