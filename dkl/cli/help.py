@@ -26,7 +26,7 @@ def overview() -> str:
     """Return the page of ``dkl --help``."""
     page = "Decoupled KL losses: adversarial training, AutoAttack, tables.\n\n"
     page += "".join(f"  {usage}\n" for usage in USAGE.values())
-    return page + "\nEach has --help. Values are Hydra overrides; the README shows the common ones.\n"
+    return page + "\nEach has --help. Values are Hydra overrides; docs/configuration.md explains them.\n"
 
 
 def page(command: str) -> str:

@@ -71,7 +71,7 @@ def test_any_module_is_a_model_whatever_its_title() -> None:
     [
         ({"_target_": "dkl.models.create_model", "num_classes": 7}, r"model: .*missing .*'name'"),
         ({"_target_": f"{__name__}.Plain", "num_classes": 7, "width": 3}, r"model: .*unexpected .*'width'"),
-        ({"_target_": "builtins.dict"}, r"model: builtins\.dict makes a dict"),
+        ({"_target_": "builtins.dict"}, r"model: builtins\.dict must return a torch"),
     ],
 )
 def test_a_choice_that_makes_no_model_is_refused_in_one_line(node: dict[str, object], message: str) -> None:
