@@ -64,6 +64,13 @@ def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
         _in_one(tensors, dist.all_reduce)
 
 
+def mean_over_ranks(flags: Tensor) -> tuple[float, int]:
+    """Return the mean of bool ``flags[n]`` over all processes, each with its share of the images, and their number."""
+    counts = torch.stack([flags.sum(), torch.tensor(len(flags))])
+    sum_over_ranks([counts])
+    return (counts[0] / counts[1]).item(), int(counts[1])
+
+
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Sum the gradients of ``parameters`` over all processes; a missing gradient counts as zero.
 

@@ -89,10 +89,10 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text(path, content.getvalue())
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """Hash of a file's bytes, in hex; ``algorithm`` is a name of ``hashlib``."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def digest(value: Any, length: int = 8) -> str:

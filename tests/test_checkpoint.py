@@ -10,7 +10,7 @@ import torch
 
 from dkl import checkpoint
 from dkl.errors import UserError
-from dkl.files import digest, sha256, write_atomically, write_text
+from dkl.files import digest, file_hash, write_atomically, write_text
 
 
 class Interrupted(BaseException):
@@ -159,10 +159,10 @@ def test_what_is_no_checkpoint_is_not_offered_as_one_to_trust(tmp_path: Path, co
     assert "weights_only=False" not in refused(path)
 
 
-def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
+def test_file_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
     path = tmp_path / "abc"
     path.write_bytes(b"abc")  # the test vector of FIPS 180-2
-    assert sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert file_hash(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_digest_follows_values_and_not_the_order_of_keys() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dkl.errors import BusyError
-from dkl.files import digest, is_locked, locked, sha256, write_atomically, write_text
+from dkl.files import digest, file_hash, is_locked, locked, write_atomically, write_text
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
@@ -56,7 +56,7 @@ def test_two_writers_do_not_share_a_part(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_hash_of_a_file_that_does_not_fit_one_read(tmp_path: Path) -> None:
     content = os.urandom(3_000_001)
     (tmp_path / "file").write_bytes(content)
-    assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+    assert file_hash(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
 def test_a_digest_is_the_start_of_the_hash_of_sorted_json() -> None:

@@ -3,10 +3,10 @@
 from dkl.attacks.contexts import batch_norm_momentum, batch_statistics, frozen_eval, untracked_batch_norm
 from dkl.attacks.named import Perturb, margin, named_attack
 from dkl.attacks.pgd import gaussian_noise, gaussian_start, pgd, project, uniform_noise, uniform_start
-from dkl.attacks.training_attack import AttackBudget, TrainingAttack
+from dkl.attacks.training_attack import AttackStrength, TrainingAttack
 
 __all__ = [
-    "AttackBudget",
+    "AttackStrength",
     "Perturb",
     "TrainingAttack",
     "batch_norm_momentum",

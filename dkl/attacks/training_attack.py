@@ -39,8 +39,8 @@ RULES: dict[str, Rule] = {
 
 
 @dataclass(frozen=True)
-class AttackBudget:
-    """The attack of one epoch: radius and step size in pixel units of [0, 1], and the number of steps."""
+class AttackStrength:
+    """The attack's strength in one epoch: radius and step size in pixel units of [0, 1], and the number of steps."""
 
     eps: float
     step_size: float
@@ -49,7 +49,7 @@ class AttackBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingAttack:
-    """Settings of the training attack; ``at(epoch, epochs)`` is its budget, ``objective`` the loss that it raises.
+    """Settings of the training attack; ``at(epoch, epochs)`` is its strength, ``objective`` the loss that it raises.
 
     ``objective`` is a pair loss of the natural and adversarial logits, or None for the cross-entropy of the labels
     (Madry). ``sigma`` is the standard deviation of the Gaussian start; None starts uniformly in the ball. ``schedule``
@@ -84,8 +84,8 @@ class TrainingAttack:
                 "set attack.schedule=fixed"
             )
 
-    def at(self, epoch: int, epochs: int) -> AttackBudget:
-        """The budget of ``epoch``, counted from 1, of ``epochs``. Raises ValueError if there is no such epoch."""
+    def at(self, epoch: int, epochs: int) -> AttackStrength:
+        """The strength in ``epoch``, counted from 1, of ``epochs``. Raises ValueError if there is no such epoch."""
         if not 1 <= epoch <= epochs:
             raise ValueError(f"epoch={epoch} must be from 1 to {epochs}")
         done = epoch / epochs  # never 0: the first epoch already attacks
@@ -93,8 +93,8 @@ class TrainingAttack:
         if self.schedule == "fixed":
             assert self.steps is not None
             assert self.relative_step is not None
-            return AttackBudget(eps, self.relative_step * eps, self.steps)
+            return AttackStrength(eps, self.relative_step * eps, self.steps)
         steps, relative = RULES[self.schedule](done)
         if self.norm == "l2":  # enough to cross the ball once, whatever the number of steps
             relative = 2 / steps
-        return AttackBudget(eps, relative * eps, steps)
+        return AttackStrength(eps, relative * eps, steps)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dkl.checkpoint import read
 from dkl.errors import UserError
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 WRAPPERS = ("ema", "model_state_dict", "state_dict", "model", "net", "average")  # in order of preference
 AVERAGED = ("ema", "average")
@@ -29,7 +29,7 @@ def _is_state_dict(value: object) -> bool:
     return all(isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items())
 
 
-def _find(content: object, *keys: str) -> tuple[tuple[str, ...], State] | None:
+def _find(content: object, *keys: str) -> tuple[tuple[str, ...], StateDict] | None:
     """Find the first state_dict at the top of ``content`` or under nested WRAPPERS; return the keys to it, and it."""
     if not isinstance(content, Mapping):
         return None
@@ -38,7 +38,7 @@ def _find(content: object, *keys: str) -> tuple[tuple[str, ...], State] | None:
     return next((found for key in WRAPPERS if (found := _find(content.get(key), *keys, key))), None)
 
 
-def _strip(state: State, expected: set[str]) -> tuple[list[str], State]:
+def _strip(state: StateDict, expected: set[str]) -> tuple[list[str], StateDict]:
     """Strip known prefixes until some keys are the model's own. Returns the prefixes and the new state."""
     stripped = []
     while not expected & set(state):
@@ -56,7 +56,7 @@ def _entries(content: Mapping[str, Any], expected: set[str]) -> list[str]:
     return [key for key, entry in found.items() if entry and expected & set(_strip(entry[1], expected)[1])]
 
 
-def _unwrap(content: Any, expected: set[str], path: Path, key: str | None) -> tuple[str, State]:
+def _unwrap(content: Any, expected: set[str], path: Path, key: str | None) -> tuple[str, StateDict]:
     """Return a description of the layout, and the state_dict, found under ``key`` if given."""
     content = content if isinstance(content, Mapping) else {}
     # Only entries with keys of this model: others, such as the class prior, are no weights of it.
@@ -87,7 +87,7 @@ def _ignorable(key: str) -> bool:
     return key.startswith("sub_block1.") or key == "n_averaged" or key.rpartition(".")[2] in NORMALIZATION
 
 
-def _describe_ignored(model: nn.Module, ignored: State) -> str:
+def _describe_ignored(model: nn.Module, ignored: StateDict) -> str:
     """Describe the ignored keys, with a warning if ``model`` does not apply their normalization."""
     words = f"{len(ignored)} keys ignored ({_list(list(ignored), 2)})"
     buffers = {"input_mean": torch.zeros(1), "input_std": torch.ones(1), **dict(model.named_buffers())}
@@ -101,7 +101,7 @@ def _describe_ignored(model: nn.Module, ignored: State) -> str:
     return words
 
 
-def match_state_dict(model: nn.Module, content: Any, path: Path, key: str | None = None) -> tuple[str, State]:
+def match_state_dict(model: nn.Module, content: Any, path: Path, key: str | None = None) -> tuple[str, StateDict]:
     """Return one line that describes the checkpoint's layout, and the weights for ``model``.
 
     Raises UserError if keys or shapes do not match, or if a value is not finite.

@@ -25,7 +25,7 @@ def projection(in_planes: int, out_planes: int, stride: int) -> nn.Sequential:
     return nn.Sequential(conv(in_planes, out_planes, 1, stride), nn.BatchNorm2d(out_planes))
 
 
-def group(
+def block_group(
     block: Callable[[int, int, int], nn.Module], blocks: int, in_planes: int, out_planes: int, stride: int
 ) -> nn.Sequential:
     """A sequence of ``blocks`` modules ``block(in_planes, out_planes, stride)``; only the first has the stride."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from dkl.data import Batch
 from dkl.distributed import sum_over_ranks
 from dkl.losses import ClassPrior
+from dkl.tasks.accuracy import top1
 
 
 @dataclass(frozen=True)
@@ -93,4 +94,4 @@ class Task(ABC):
 
 def count_correct(logits: Tensor, labels: Tensor) -> Tensor:
     """How many of ``logits[B, C]`` have their largest entry at ``labels[B]``."""
-    return (logits.detach().argmax(-1) == labels).sum()
+    return top1(logits.detach(), labels).sum()

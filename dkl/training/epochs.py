@@ -8,14 +8,14 @@ from torch.optim.swa_utils import update_bn
 from dkl import checkpoint
 from dkl.config import Precision
 from dkl.console import Bar
-from dkl.distributed import rank, share_buffers
+from dkl.distributed import mean_over_ranks, rank, share_buffers
 from dkl.errors import UserError
 from dkl.tasks.accuracy import correct
 from dkl.training.loop import NonFiniteLossError, train_epoch
 from dkl.training.metrics import MetricsRow
 from dkl.training.optimizer import apply_schedule
 from dkl.training.run import Run
-from dkl.training.selection import Selection, mean_over_ranks
+from dkl.training.selection import Selection
 
 
 @dataclass
@@ -47,7 +47,8 @@ class Epochs:
         return row
 
     def _test(self, model: nn.Module) -> float:
-        return mean_over_ranks(correct(model, self.run.validation.epoch()))
+        accuracy, _ = mean_over_ranks(correct(model, self.run.validation.epoch()))
+        return accuracy
 
     def _steps(self, epoch: int) -> MetricsRow:
         """Take all steps of ``epoch``. Raises UserError if a loss is not finite, and writes what gave it to a file."""

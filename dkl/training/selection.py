@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor
 
 from dkl import checkpoint
 from dkl.attacks import frozen_eval, named_attack, uniform_noise
 from dkl.config import SelectionConfig
 from dkl.data import Loader
-from dkl.distributed import rank, sum_over_ranks
+from dkl.distributed import mean_over_ranks, rank
+from dkl.tasks.accuracy import top1
 from dkl.threat import Norm, parse_eps
 from dkl.training.metrics import MetricsRow
 from dkl.training.state import RunState
@@ -25,13 +25,6 @@ BEST = "best.pt"
 def held_out(config: SelectionConfig, count: int) -> int:
     """Return how many of ``count`` training images are held out: ``holdout``, but at most a quarter of them."""
     return min(config.holdout, count // 4) if config.every else 0
-
-
-def mean_over_ranks(flags: Tensor) -> float:
-    """Return the mean of bool ``flags[n]`` over all processes; each holds its share of the images."""
-    counts = torch.stack([flags.sum(), torch.tensor(len(flags))])
-    sum_over_ranks([counts])
-    return (counts[0] / counts[1]).item()
 
 
 class Selection:
@@ -70,8 +63,9 @@ class Selection:
                 drawn = uniform_noise(shape, eps, norm, like=images, generator=noise)
                 start = (images + drawn[first : first + len(images)]).clamp_(0, 1)
                 adversarial = perturb(images, labels, start)
-                flags.append((model(adversarial).argmax(-1) == labels).cpu())
-        return mean_over_ranks(torch.cat(flags))
+                flags.append(top1(model(adversarial), labels).cpu())
+        accuracy, _ = mean_over_ranks(torch.cat(flags))
+        return accuracy
 
     def _keep(self, epoch: int, accuracy: float) -> None:
         if rank() > 0:

@@ -1,4 +1,4 @@
-"""Contexts that change modes leave a model of whatever modules as it was, BatchNorm's buffers included."""
+"""Contexts that change modes, and pgd, leave no trace: modes, flags, buffers and gradients are as before."""
 
 import copy
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dkl.attacks import batch_norm_momentum, batch_statistics, frozen_eval, pgd, untracked_batch_norm
+from dkl.attacks.pgd import Norm
 from tests.attacks.common import assert_same, assert_unchanged, batchnorm_net, snapshot, summed_ce
 
 WIDTH = 4
@@ -84,7 +85,8 @@ def test_modes_and_flags_inside(model: nn.Sequential) -> None:
         assert all(module.training for module in model.modules())
         assert [parameter.requires_grad for parameter in model.parameters()] == flags
     for kind, training in (("running", False), ("batch", True)):
-        with frozen_eval(model, batch_norm=kind):
+        with frozen_eval(model, batch_norm=kind) as inside:
+            assert inside is model
             assert all(module.training is training for module in model.modules())
             assert not any(parameter.requires_grad for parameter in model.parameters())
 
@@ -128,7 +130,7 @@ def test_pgd_with_the_batchs_statistics_is_an_attack_in_train_mode() -> None:
 
 
 def moments(model: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of what BatchNorm in ``batchnorm_net`` sees, a channel."""
+    """Mean and variance of what BatchNorm in ``batchnorm_net`` sees, per channel."""
     maps = model[0](x).detach().transpose(0, 1).flatten(1)
     return maps.mean(1), maps.var(1)
 
@@ -155,3 +157,88 @@ def test_contexts_nest() -> None:
             model(torch.rand(6, 3, 8, 8))
         assert_same(snapshot(model), inside)
     assert_unchanged(model, before)
+
+
+def test_shared_parameters_and_modules_are_restored() -> None:
+    shared = nn.Linear(4, 4)
+    shared.weight.requires_grad_(False)
+    model = nn.Sequential(shared, nn.BatchNorm1d(4).eval(), shared)
+    before = snapshot(model)
+    with frozen_eval(model):
+        pass
+    assert_unchanged(model, before)
+
+
+def train(model: nn.Sequential) -> None:
+    model.train()
+
+
+def evaluate(model: nn.Sequential) -> None:
+    model.eval()
+
+
+def mixed(model: nn.Sequential) -> None:
+    """A frozen BatchNorm inside a training model, a frozen layer, and an eval parent with training children."""
+    model.train()
+    model[1].eval()
+    model[1].weight.requires_grad_(False)
+    model[0].bias.requires_grad_(False)
+    model.training = False
+
+
+PREPARE = pytest.mark.parametrize("prepare", [train, evaluate, mixed])
+NORMS = pytest.mark.parametrize("norm", ["linf", "l2"])
+
+
+@NORMS
+@PREPARE
+def test_pgd_leaves_no_trace(prepare: Callable[..., None], norm: Norm) -> None:
+    model = batchnorm_net()
+    x, labels = torch.rand(6, 3, 8, 8), torch.randint(4, (6,))
+    model(x).sum().backward()  # gradients in mid-accumulation, which must survive
+    model[0].bias.grad = None
+    prepare(model)
+    before, image = snapshot(model), x.clone()
+    result = pgd(model, x, summed_ce(labels), eps=0.1, step_size=0.05, steps=3, norm=norm)
+    assert_unchanged(model, before)
+    assert torch.equal(x, image)
+    assert not x.requires_grad
+    assert not result.requires_grad
+    assert result.grad_fn is None
+    assert not torch.equal(result, x)
+
+
+def test_pgd_touches_neither_start_nor_an_input_with_a_graph() -> None:
+    model = batchnorm_net()
+    x = torch.rand(6, 3, 8, 8, requires_grad=True)
+    image, start = (0.9 * x), torch.rand(6, 3, 8, 8)
+    copies = image.detach().clone(), start.clone()
+    result = pgd(model, image, summed_ce(torch.zeros(6).long()), eps=0.1, step_size=0.05, steps=2, start=start)
+    assert x.grad is None
+    assert torch.equal(image.detach(), copies[0])
+    assert torch.equal(start, copies[1])
+    assert not start.requires_grad
+    assert not result.requires_grad
+
+
+def test_pgd_leaves_no_trace_when_the_objective_raises() -> None:
+    model = batchnorm_net()
+    mixed(model)
+    before = snapshot(model)
+
+    def objective(logits: Tensor) -> Tensor:
+        raise FloatingPointError("from the objective")
+
+    with pytest.raises(FloatingPointError, match="from the objective"):
+        pgd(model, torch.rand(2, 3, 8, 8), objective, eps=0.1, step_size=0.05, steps=2)
+    assert_unchanged(model, before)
+
+
+def test_pgd_attacks_the_model_in_eval_mode_and_under_no_grad() -> None:
+    model = batchnorm_net().train()
+    x, labels = torch.rand(6, 3, 8, 8), torch.randint(4, (6,))
+    settings = {"eps": 0.1, "step_size": 0.05, "steps": 3, "start": x}
+    with torch.no_grad():
+        from_training = pgd(model, x, summed_ce(labels), **settings)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(from_training, pgd(model.eval(), x, summed_ce(labels), **settings))

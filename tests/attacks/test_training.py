@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dkl.attacks import AttackBudget, TrainingAttack
+from dkl.attacks import AttackStrength, TrainingAttack
 from dkl.attacks.training_attack import RULES
 from dkl.errors import UserError
 from dkl.threat import NORMS, parse_eps
@@ -50,7 +50,7 @@ def test_fixed_takes_the_steps_it_is_given_relative_to_eps() -> None:
         assert (budget.eps, budget.steps) == (EPS, 10)
         assert budget.step_size == pytest.approx(2 / 255, rel=1e-12)
     ramped = TrainingAttack(eps="8/255", schedule="fixed", steps=3, relative_step=0.5)
-    assert ramped.at(50, 200) == AttackBudget(EPS / 4, EPS / 8, 3)
+    assert ramped.at(50, 200) == AttackStrength(EPS / 4, EPS / 8, 3)
 
 
 def test_the_ramp_is_linear_and_can_be_left_out() -> None:
@@ -91,7 +91,7 @@ def test_l2_schedules_keep_their_steps_and_cross_the_ball_once() -> None:
 
 
 def test_a_fixed_l2_attack_takes_the_step_it_is_given() -> None:
-    assert TrainingAttack(eps=0.5, norm="l2", ramp=False, **FIXED).at(3, 9) == AttackBudget(0.5, 0.125, 7)
+    assert TrainingAttack(eps=0.5, norm="l2", ramp=False, **FIXED).at(3, 9) == AttackStrength(0.5, 0.125, 7)
 
 
 def test_epochs_count_from_one_to_the_last() -> None:

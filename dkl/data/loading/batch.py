@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-def share_of(total: int, rank: int, world: int) -> slice:
+def rank_slice(total: int, rank: int, world: int) -> slice:
     """The slice of ``total`` images that process ``rank`` of ``world`` gets, as ``torch.tensor_split`` divides them."""
     size, larger = divmod(total, world)
     start = rank * size + min(rank, larger)
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     def parts(self, count: int) -> "Iterator[Batch]":
         """Cut the batch into ``count`` parts as processes would share it; all views of an image stay together."""
         size = len(self.labels) // self.views
-        for place in (share_of(size, number, count) for number in range(count)):
+        for place in (rank_slice(size, number, count) for number in range(count)):
             images, labels = (
                 torch.cat([view[place] for view in values.chunk(self.views)]) for values in (self.images, self.labels)
             )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dkl.data.loading.batch import share_of
+from dkl.data.loading.batch import rank_slice
 from dkl.data.loading.index_batches import (
     SyntheticMixing,
     index_batches,
@@ -84,7 +84,7 @@ class BatchPlanner:
             seeds = torch.randint(2**32, (self.count * repeats,), generator=generator_of(self.seed, epoch, 1))
         for chosen in islice(self._index_batches(generator), len(self)):
             total = len(chosen)
-            part = share_of(total, self.rank, self.world)
+            part = rank_slice(total, self.rank, self.world)
             # Every process draws for the whole batch: the generators then stay in step.
             draw = self.augment.draw(total, self.size, generator).share(part)
             second_draw = second.draw(total, self.size, generator).share(part) if second else None

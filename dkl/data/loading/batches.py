@@ -132,13 +132,14 @@ def _make_mixing(
     synthetic: SyntheticImages, fraction: float, batch_size: int, epoch_size: int, augment: Augment
 ) -> SyntheticMixing:
     """Raises UserError if a batch would be all real or all synthetic, or if ``augment`` does not allow mixing."""
-    generated = int(batch_size * fraction)
-    if not 0 < generated < batch_size:
+    per_batch = int(batch_size * fraction)
+    if not 0 < per_batch < batch_size:
         raise UserError(
-            f"data.synthetic.fraction={fraction} makes {generated} of a batch of {batch_size} synthetic: choose a "
+            f"data.synthetic.fraction={fraction} makes {per_batch} of a batch of {batch_size} synthetic: choose a "
             "fraction between 0 and 1 that leaves some of both, or a larger trainer.batch_size"
         )
     for key, value in (("second_view", augment.second_view), ("repeats", augment.repeats > 1 and augment.repeats)):
         if value:
             raise UserError(f"data.augment.{key}={value} does not work with data.synthetic.files: remove one of them")
-    return SyntheticMixing(synthetic=len(synthetic), generated=generated, batches=-(-epoch_size // batch_size))
+    batches = -(-epoch_size // batch_size)
+    return SyntheticMixing(synthetic_count=len(synthetic), synthetic_per_batch=per_batch, batches=batches)

@@ -11,12 +11,12 @@ from torch import Tensor
 class SyntheticMixing:
     """How synthetic images join the real ones.
 
-    ``synthetic`` is the number of synthetic images, ``generated`` the smallest number of them in a batch, and
-    ``batches`` the number of batches per epoch.
+    There are ``synthetic_count`` synthetic images, at least ``synthetic_per_batch`` of each batch are synthetic, and an
+    epoch has ``batches`` batches.
     """
 
-    synthetic: int
-    generated: int
+    synthetic_count: int
+    synthetic_per_batch: int
     batches: int
 
 
@@ -45,9 +45,9 @@ def mixed_index_batches(
 
     Real images come in shuffled order and start over when used up. Synthetic images are uniform with replacement and
     fill up each batch, whose order is then shuffled. As in DM-Improves-AT, the last batch of a pass over the real
-    images may hold fewer than ``batch_size - generated`` of them.
+    images may hold fewer than ``batch_size - synthetic_per_batch`` of them.
     """
     while True:
-        for chosen in index_batches(real, batch_size - mixing.generated, shuffle=True, generator=generator):
-            filling = torch.randint(mixing.synthetic, (batch_size - len(chosen),), generator=generator)
+        for chosen in index_batches(real, batch_size - mixing.synthetic_per_batch, shuffle=True, generator=generator):
+            filling = torch.randint(mixing.synthetic_count, (batch_size - len(chosen),), generator=generator)
             yield torch.cat([chosen, real + filling])[torch.randperm(batch_size, generator=generator)]

@@ -1,6 +1,5 @@
 """Download a file over HTTP once, resume a broken transfer, and verify its hash."""
 
-import hashlib
 import http.client
 import shutil
 import urllib.error
@@ -8,11 +7,7 @@ import urllib.request
 from pathlib import Path
 
 from dkl.errors import UserError
-
-
-def _hash(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+from dkl.files import file_hash
 
 
 def fetch(url: str, path: Path, digest: str, algorithm: str = "sha256", timeout: float = 30) -> Path:
@@ -21,7 +16,7 @@ def fetch(url: str, path: Path, digest: str, algorithm: str = "sha256", timeout:
     A partial file ``<path>.part`` is resumed with a range request. ``timeout`` is in seconds. Raises UserError if the
     server cannot be reached, or if the bytes do not have the digest; the partial file is then deleted.
     """
-    if path.is_file() and _hash(path, algorithm) == digest:
+    if path.is_file() and file_hash(path, algorithm) == digest:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -43,7 +38,7 @@ def fetch(url: str, path: Path, digest: str, algorithm: str = "sha256", timeout:
             raise UserError(
                 f"could not download {url}: {error}; try again, or download it yourself to {path}"
             ) from None
-    if _hash(part, algorithm) != digest:
+    if file_hash(part, algorithm) != digest:
         part.unlink()
         raise UserError(f"{url} does not have the {algorithm} hash {digest}; it was deleted, try again")
     part.replace(path)

@@ -11,7 +11,7 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 from dkl.models.distillation.cifar_resnet import BasicBranch
-from dkl.models.layers import conv, group, initialize_convolutions, pool, projection
+from dkl.models.layers import block_group, conv, initialize_convolutions, pool, projection
 from dkl.models.timm_entry import build
 
 STEM = 64
@@ -69,10 +69,10 @@ class FourGroupResNet(nn.Module):
         self.num_classes = num_classes
         self.conv1 = conv(in_chans, STEM, 3)
         self.bn1 = nn.BatchNorm2d(STEM)
-        self.layer1 = group(block, blocks[0], STEM, widths[0], 1)
-        self.layer2 = group(block, blocks[1], widths[0], widths[1], 2)
-        self.layer3 = group(block, blocks[2], widths[1], widths[2], 2)
-        self.layer4 = group(block, blocks[3], widths[2], widths[3], 2)
+        self.layer1 = block_group(block, blocks[0], STEM, widths[0], 1)
+        self.layer2 = block_group(block, blocks[1], widths[0], widths[1], 2)
+        self.layer3 = block_group(block, blocks[2], widths[1], widths[2], 2)
+        self.layer4 = block_group(block, blocks[3], widths[2], widths[3], 2)
         self.linear = nn.Linear(widths[3], num_classes)
         initialize_convolutions(self)
 

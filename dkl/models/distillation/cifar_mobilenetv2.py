@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from timm.models import register_model
 from torch import Tensor, nn
 
-from dkl.models.layers import conv, conv_bn_relu, group, initialize_convolutions, initialize_head, pool
+from dkl.models.layers import block_group, conv, conv_bn_relu, initialize_convolutions, initialize_head, pool
 from dkl.models.timm_entry import build
 
 STEM, LAST = 32, 1280
@@ -57,7 +57,9 @@ class CifarMobileNetV2(nn.Module):
         self.blocks = nn.Sequential()
         for expansion, published, blocks, stride in GROUPS:
             before, planes = planes, int(published * width)
-            self.blocks.append(group(partial(InvertedResidual, expansion=expansion), blocks, before, planes, stride))
+            self.blocks.append(
+                block_group(partial(InvertedResidual, expansion=expansion), blocks, before, planes, stride)
+            )
         self.conv2 = nn.Sequential(*conv_bn_relu(planes, LAST, 1))
         head = nn.Linear(LAST, num_classes)
         self.classifier = nn.Sequential(head)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
 
-from dkl.models.layers import conv, group, initialize_convolutions, pool, projection
+from dkl.models.layers import block_group, conv, initialize_convolutions, pool, projection
 from dkl.models.timm_entry import build
 
 THIN = (16, 16, 32, 64)
@@ -64,9 +64,9 @@ class CifarResNet(nn.Module):
         self.num_classes = num_classes
         self.conv1 = conv(in_chans, widths[0], 3)
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.layer1 = group(BasicBlock, blocks, widths[0], widths[1], 1)
-        self.layer2 = group(BasicBlock, blocks, widths[1], widths[2], 2)
-        self.layer3 = group(BasicBlock, blocks, widths[2], widths[3], 2)
+        self.layer1 = block_group(BasicBlock, blocks, widths[0], widths[1], 1)
+        self.layer2 = block_group(BasicBlock, blocks, widths[1], widths[2], 2)
+        self.layer3 = block_group(BasicBlock, blocks, widths[2], widths[3], 2)
         self.fc = nn.Linear(widths[3], num_classes)
         initialize_convolutions(self)
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
 
-from dkl.models.layers import channel_shuffle, conv, group, pool
+from dkl.models.layers import block_group, channel_shuffle, conv, pool
 from dkl.models.timm_entry import build
 
 STEM, GROUPS = 24, 3
@@ -55,9 +55,9 @@ class CifarShuffleV1(nn.Module):
         self.conv1 = conv(in_chans, STEM, 1)
         self.bn1 = nn.BatchNorm2d(STEM)
         (blocks1, width1), (blocks2, width2), (blocks3, width3) = STAGES
-        self.layer1 = group(ShuffleUnit, blocks1, STEM, width1, 2)
-        self.layer2 = group(ShuffleUnit, blocks2, width1, width2, 2)
-        self.layer3 = group(ShuffleUnit, blocks3, width2, width3, 2)
+        self.layer1 = block_group(ShuffleUnit, blocks1, STEM, width1, 2)
+        self.layer2 = block_group(ShuffleUnit, blocks2, width1, width2, 2)
+        self.layer3 = block_group(ShuffleUnit, blocks3, width2, width3, 2)
         self.linear = nn.Linear(width3, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

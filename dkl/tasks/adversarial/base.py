@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.attacks import (
-    AttackBudget,
+    AttackStrength,
     TrainingAttack,
     batch_norm_momentum,
     frozen_eval,
@@ -38,6 +38,8 @@ from dkl.tasks.base import Output, Progress, Task, count_correct
 def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     """Cross-entropy with 1 − ``smoothing`` at the label and ``smoothing`` spread evenly over the other C − 1 classes.
 
+    ``task=classification`` spreads it over all C classes, as torch does.
+
     Raises UserError if ``smoothing`` is above (C − 1)/C: the label would then count less than the other classes.
     """
     classes = logits.shape[-1]
@@ -50,7 +52,7 @@ def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> 
     return F.cross_entropy(logits, labels, label_smoothing=spread)
 
 
-def report(loss: Tensor, batch: Batch, adversarial_images: Tensor, **logits: Tensor) -> Output:
+def make_output(loss: Tensor, batch: Batch, adversarial_images: Tensor, **logits: Tensor) -> Output:
     """``loss``, and for each kind of ``logits`` the number of correct predictions, as ``<kind>_correct``."""
     right = {f"{kind}_correct": count_correct(values, batch.labels) for kind, values in logits.items()}
     return Output(loss, right, adversarial_images)
@@ -140,14 +142,14 @@ class AdversarialTraining(Task):
         else:
             self._drawn = place, self.noise.get_state()
 
-    def _start(self, batch: Batch, budget: AttackBudget, progress: Progress) -> Tensor:
+    def _start(self, batch: Batch, strength: AttackStrength, progress: Progress) -> Tensor:
         """Where the attack begins: every process draws the whole batch's noise and takes its share."""
         self._rewind(batch, progress)
         attack, images = self.attack, batch.images
         count = len(images) // batch.views
         shape = (batch.views * (batch.total or count), *images.shape[1:])
         if attack.sigma is None:
-            noise = uniform_noise(shape, budget.eps, attack.norm, like=images, generator=self.noise)
+            noise = uniform_noise(shape, strength.eps, attack.norm, like=images, generator=self.noise)
         else:
             noise = gaussian_noise(shape, attack.sigma, like=images, generator=self.noise)
         mine = noise.unflatten(0, (batch.views, -1))[:, batch.first : batch.first + count].flatten(0, 1)
@@ -156,18 +158,18 @@ class AdversarialTraining(Task):
         return start.clamp_(0, 1) if attack.sigma is None else start
 
     def perturb(self, batch: Batch, progress: Progress) -> Tensor:
-        """Adversarial images for ``batch`` at this epoch's attack budget."""
-        attack, budget = self.attack, self.attack.at(progress.epoch, progress.epochs)
+        """Adversarial images for ``batch`` at this epoch's attack strength."""
+        attack, strength = self.attack, self.attack.at(progress.epoch, progress.epochs)
         with frozen_eval(self.model, attack.batch_norm):
             return pgd(
                 self.model,
                 batch.images,
                 self._objective(batch),
-                eps=budget.eps,
-                step_size=budget.step_size,
-                steps=budget.steps,
+                eps=strength.eps,
+                step_size=strength.step_size,
+                steps=strength.steps,
                 norm=attack.norm,
-                start=self._start(batch, budget, progress),
+                start=self._start(batch, strength, progress),
                 batch_norm=attack.batch_norm,
             )
 

@@ -17,7 +17,7 @@ from dkl.attacks import TrainingAttack, batch_statistics
 from dkl.data import Batch
 from dkl.losses import KL
 from dkl.tasks.adversarial.awp import AWP
-from dkl.tasks.adversarial.base import AdversarialTraining, report
+from dkl.tasks.adversarial.base import AdversarialTraining, make_output
 from dkl.tasks.base import Output
 from dkl.tasks.checks import check_non_negative
 
@@ -59,7 +59,7 @@ class LBGAT(AdversarialTraining):
         natural = self.model(batch.images)
         guide = self.guide(batch.images)
         loss = F.mse_loss(adversarial, guide) + F.cross_entropy(guide, batch.labels) + self.kl(natural, adversarial)
-        return report(loss, batch, adversarial_images, natural=natural, adversarial=adversarial, guide=guide)
+        return make_output(loss, batch, adversarial_images, natural=natural, adversarial=adversarial, guide=guide)
 
     def _ascent(self, batch: Batch, adversarial_images: Tensor) -> Tensor:
         """The loss that AWP raises, with the guide's BatchNorm buffers unchanged."""

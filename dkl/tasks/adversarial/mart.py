@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dkl.attacks import TrainingAttack
 from dkl.data import Batch
 from dkl.tasks.adversarial.awp import AWP
-from dkl.tasks.adversarial.base import AdversarialTraining, report
+from dkl.tasks.adversarial.base import AdversarialTraining, make_output
 from dkl.tasks.base import Output
 from dkl.tasks.checks import check_non_negative
 
@@ -71,4 +71,4 @@ class MART(AdversarialTraining):
         natural = self.model(batch.images)
         adversarial = self.model(adversarial_images)
         loss = mart_loss(natural, adversarial, batch.labels, beta=self.beta)
-        return report(loss, batch, adversarial_images, natural=natural, adversarial=adversarial)
+        return make_output(loss, batch, adversarial_images, natural=natural, adversarial=adversarial)

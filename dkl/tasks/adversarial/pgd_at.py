@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dkl.attacks import TrainingAttack
 from dkl.data import Batch
 from dkl.tasks.adversarial.awp import AWP
-from dkl.tasks.adversarial.base import AdversarialTraining, report, smoothed_cross_entropy
+from dkl.tasks.adversarial.base import AdversarialTraining, make_output, smoothed_cross_entropy
 from dkl.tasks.base import Output
 from dkl.tasks.checks import check_fraction
 
@@ -20,7 +20,9 @@ from dkl.tasks.checks import check_fraction
 class PGDTraining(AdversarialTraining):
     """Cross-entropy of ``model``, smoothed by ``label_smoothing`` in [0, 1), on images that ``attack`` makes.
 
-    All views of an image have the same weight. ``seed`` fixes the attack's noise.
+    Smoothing is spread over the C − 1 other classes; ``task=classification`` spreads it over all C. All views of an
+    image have the same weight. ``seed`` fixes the attack's noise. Raises UserError if there is no attack, or if a
+    setting is out of range.
     """
 
     def __init__(
@@ -39,4 +41,4 @@ class PGDTraining(AdversarialTraining):
     def _output(self, batch: Batch, adversarial_images: Tensor) -> Output:
         adversarial = self.model(adversarial_images)
         loss = smoothed_cross_entropy(adversarial, batch.labels, self.label_smoothing)
-        return report(loss, batch, adversarial_images, adversarial=adversarial)
+        return make_output(loss, batch, adversarial_images, adversarial=adversarial)

@@ -20,7 +20,7 @@ from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import ClassPrior, PairLoss, check_pair_loss
 from dkl.tasks.adversarial.awp import AWP
-from dkl.tasks.adversarial.base import AdversarialTraining, report, smoothed_cross_entropy
+from dkl.tasks.adversarial.base import AdversarialTraining, make_output, smoothed_cross_entropy
 from dkl.tasks.base import Output
 from dkl.tasks.checks import check_fraction, check_non_negative, check_positive
 
@@ -30,10 +30,11 @@ class TradesTraining(AdversarialTraining):
 
     ``prior_temperature`` softens the natural predictions that enter the class prior (the paper's tau, official
     ``--T``); ``prior_momentum`` is the official m. ``awp`` perturbs weights. ``label_smoothing`` applies to the natural
-    cross-entropy. ``aug_weight`` weights the pair loss of a second view (official ``--gamma`` in v1, ``--aug_weight``
-    in v2); ``per_view_forward`` forwards the views separately (see the module). ``natural_first`` forwards the natural
-    images before the adversarial ones, and ``bn_warm_start`` sets BatchNorm's running statistics to those of the first
-    batch; DM-Improves-AT does both. ``seed`` fixes the attack's noise. Raises UserError if a setting is out of range.
+    cross-entropy and is spread over the C − 1 other classes; ``task=classification`` spreads it over all C.
+    ``aug_weight`` weights the pair loss of a second view (official ``--gamma`` in v1, ``--aug_weight`` in v2);
+    ``per_view_forward`` forwards the views separately (see the module). ``natural_first`` forwards the natural images
+    before the adversarial ones, and ``bn_warm_start`` sets BatchNorm's running statistics to those of the first batch;
+    DM-Improves-AT does both. ``seed`` fixes the attack's noise. Raises UserError if a setting is out of range.
     """
 
     keeps_prior = True
@@ -116,4 +117,4 @@ class TradesTraining(AdversarialTraining):
         size = len(batch.labels) // batch.views
         self.prior.observe(natural[:size], batch.labels[:size], self.prior_temperature)
         loss = self._natural_loss(natural, batch) + robust
-        return report(loss, batch, adversarial_images, natural=natural, adversarial=adversarial)
+        return make_output(loss, batch, adversarial_images, natural=natural, adversarial=adversarial)

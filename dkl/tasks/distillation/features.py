@@ -40,7 +40,7 @@ def _pairs(student: Features, teacher: Features) -> list[tuple[Tensor, Tensor]]:
     return list(zip(student.stages, teacher.stages, strict=True))
 
 
-def _taken(features: Tensor) -> dict[str, Tensor]:
+def _as_output(features: Tensor) -> dict[str, Tensor]:
     """The dictionary in which torchdistill's losses look for features."""
     return {"output": features}
 
@@ -111,7 +111,7 @@ class AT(FeatureLoss):
         mine, theirs = {}, {}
         for stage, pair in enumerate(_pairs(student, teacher)):
             size = min(features.shape[-1] for features in pair)
-            mine[stage], theirs[stage] = (_taken(F.adaptive_avg_pool2d(features, size)) for features in pair)
+            mine[stage], theirs[stage] = (_as_output(F.adaptive_avg_pool2d(features, size)) for features in pair)
         return self.weight * self.loss(mine, theirs)
 
 
@@ -127,7 +127,7 @@ class RKD(FeatureLoss):
         self.loss = loss("p", "p", dist_factor=distance_weight, angle_factor=angle_weight, reduction="mean")
 
     def forward(self, student: Features, teacher: Features) -> Tensor:
-        return self.loss({"p": _taken(student.pooled)}, {"p": _taken(teacher.pooled)})
+        return self.loss({"p": _as_output(student.pooled)}, {"p": _as_output(teacher.pooled)})
 
 
 class ReviewKD(FeatureLoss):
@@ -167,5 +167,5 @@ class ReviewKD(FeatureLoss):
         total, carried = student.pooled.new_zeros(()), None
         for fusion, (mine, theirs) in zip(self.fusions, self._maps(student, teacher), strict=True):
             fused, carried = fusion(mine, carried, mine.shape[-1])
-            total = total + self.loss({"s": {"output": (fused, carried)}}, {"t": _taken(theirs)})
+            total = total + self.loss({"s": {"output": (fused, carried)}}, {"t": _as_output(theirs)})
         return self.weight * total

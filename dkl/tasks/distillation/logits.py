@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dkl.console import say
 from dkl.data import Batch
-from dkl.distributed import sum_over_ranks
+from dkl.distributed import mean_over_ranks, sum_over_ranks
 from dkl.errors import UserError
 from dkl.losses import ClassPrior, PairLoss, check_pair_loss, wanted_arguments
 from dkl.models import fingerprint
@@ -28,7 +28,7 @@ from dkl.tasks.base import Output, Progress, Task, count_correct
 from dkl.tasks.checks import check_non_negative, check_positive
 from dkl.tasks.mixing import ImageMixing, label_loss, likeliest
 
-TELLING = 10  # With fewer test images per class, a teacher's accuracy cannot be distinguished from chance.
+MIN_IMAGES_PER_CLASS = 10  # With fewer test images per class, a teacher's accuracy cannot be distinguished from chance.
 
 
 def _channels_last(model: nn.Module) -> bool:
@@ -102,22 +102,19 @@ class Distillation(Task):
 
         Raises UserError if the teacher is no better than chance.
         """
-        right = correct(self.teacher, testing)
-        counts = torch.stack([right.sum(), torch.tensor(len(right))])
-        sum_over_ranks([counts])
-        count, accuracy = int(counts[1]), (counts[0] / counts[1]).item()
+        accuracy, count = mean_over_ranks(correct(self.teacher, testing))
         say(f"teacher {type(self.teacher).__name__} {self.fingerprint[:8]}: {accuracy:.2%} on {count} test images")
-        if count >= TELLING * self.num_classes and accuracy < 2 / self.num_classes:
+        if count >= MIN_IMAGES_PER_CLASS * self.num_classes and accuracy < 2 / self.num_classes:
             raise UserError(
                 f"the teacher's accuracy is {accuracy:.2%} on {count} test images, and chance is "
                 f"{1 / self.num_classes:.2%}: give weights trained on these classes, in this order, with this "
                 "normalization"
             )
         if self.cache_teacher:
-            self.cached = self._ask(training)
+            self.cached = self._cache_logits(training)
 
     @torch.no_grad()
-    def _ask(self, training: Iterable[Batch]) -> Tensor:
+    def _cache_logits(self, training: Iterable[Batch]) -> Tensor:
         """The teacher's logits ``[N, C]`` of all N images, by index; each process computes those of its share."""
         shares = [(batch.indices, self.teacher(batch.images)) for batch in training]
         indices, logits = (torch.cat(values) for values in zip(*shares, strict=True))
@@ -130,7 +127,7 @@ class Distillation(Task):
         return table
 
     @torch.no_grad()
-    def _teach(self, images: Tensor, batch: Batch) -> Tensor:
+    def _teacher_logits(self, images: Tensor, batch: Batch) -> Tensor:
         """The teacher's logits of ``images``, which are those of ``batch`` after mixing."""
         if not self.cache_teacher:
             return self.teacher(images)
@@ -144,7 +141,7 @@ class Distillation(Task):
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
         """The loss of one batch."""
         images, labels = self.mixing(batch, progress)
-        student, teacher = self.model(images), self._teach(images, batch)
+        student, teacher = self.model(images), self._teacher_logits(images, batch)
         divergence = self.loss(teacher, student, **wanted_arguments(self.loss, likeliest(labels), self.prior))
         # After the loss: the prior of this epoch enters the losses of the next one.
         if self.loss.weighting == "class":
