@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
 
+from dkl.models.layers import block_group, conv, pool
 from dkl.models.timm_entry import build
 
 
@@ -15,12 +16,12 @@ class PreActBlock(nn.Module):
     def __init__(self, in_planes: int, planes: int, stride: int) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_planes)
-        self.conv1 = nn.Conv2d(in_planes, planes, 3, stride, padding=1, bias=False)
+        self.conv1 = conv(in_planes, planes, 3, stride)
         self.bn2 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.conv2 = conv(planes, planes, 3)
         self.shortcut = None
         if stride != 1 or in_planes != planes:
-            self.shortcut = nn.Sequential(nn.Conv2d(in_planes, planes, 1, stride, bias=False))
+            self.shortcut = nn.Sequential(conv(in_planes, planes, 1, stride))
 
     def forward(self, x: Tensor) -> Tensor:
         activation = F.relu(self.bn1(x))
@@ -38,22 +39,18 @@ class PreActResNet(nn.Module):
     def __init__(self, width: int = 64, num_classes: int = 10, in_chans: int = 3) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.conv1 = nn.Conv2d(in_chans, width, 3, padding=1, bias=False)
-        self.layer1 = self._group(width, width, 1)
-        self.layer2 = self._group(width, 2 * width, 2)
-        self.layer3 = self._group(2 * width, 4 * width, 2)
-        self.layer4 = self._group(4 * width, 8 * width, 2)
+        self.conv1 = conv(in_chans, width, 3)
+        self.layer1 = block_group(PreActBlock, 2, width, width, 1)
+        self.layer2 = block_group(PreActBlock, 2, width, 2 * width, 2)
+        self.layer3 = block_group(PreActBlock, 2, 2 * width, 4 * width, 2)
+        self.layer4 = block_group(PreActBlock, 2, 4 * width, 8 * width, 2)
         self.bn = nn.BatchNorm2d(8 * width)
         self.linear = nn.Linear(8 * width, num_classes)
-
-    @staticmethod
-    def _group(in_planes: int, planes: int, stride: int) -> nn.Sequential:
-        return nn.Sequential(PreActBlock(in_planes, planes, stride), PreActBlock(planes, planes, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.layer4(self.layer3(self.layer2(self.layer1(self.conv1(x)))))
         out = F.relu(self.bn(out))
-        return self.linear(F.adaptive_avg_pool2d(out, 1).flatten(1))
+        return self.linear(pool(out))
 
 
 @register_model

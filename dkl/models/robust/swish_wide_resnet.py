@@ -14,6 +14,7 @@ from timm.layers import create_conv2d
 from timm.models import register_model
 from torch import Tensor, nn
 
+from dkl.models.layers import block_group, conv, pool
 from dkl.models.robust.wide_resnet import blocks_and_widths, initialize
 from dkl.models.timm_entry import build
 
@@ -28,10 +29,10 @@ class SwishBlock(nn.Module):
         self.batchnorm_0 = nn.BatchNorm2d(in_planes, momentum=MOMENTUM)
         self.conv_0 = create_conv2d(in_planes, out_planes, 3, stride=stride, padding="same", bias=False)
         self.batchnorm_1 = nn.BatchNorm2d(out_planes, momentum=MOMENTUM)
-        self.conv_1 = nn.Conv2d(out_planes, out_planes, 3, padding=1, bias=False)
+        self.conv_1 = conv(out_planes, out_planes, 3)
         self.shortcut = None
         if in_planes != out_planes:
-            self.shortcut = nn.Conv2d(in_planes, out_planes, 1, stride, bias=False)
+            self.shortcut = conv(in_planes, out_planes, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         activation = F.silu(self.batchnorm_0(x))
@@ -45,8 +46,7 @@ class _Group(nn.Module):
 
     def __init__(self, blocks: int, in_planes: int, out_planes: int, stride: int) -> None:
         super().__init__()
-        first = SwishBlock(in_planes, out_planes, stride)
-        self.block = nn.Sequential(first, *(SwishBlock(out_planes, out_planes, 1) for _ in range(blocks - 1)))
+        self.block = block_group(SwishBlock, blocks, in_planes, out_planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x)
@@ -62,7 +62,7 @@ class SwishWideResNet(nn.Module):
         super().__init__()
         blocks, widths = blocks_and_widths(depth, widen_factor)
         self.num_classes = num_classes
-        self.init_conv = nn.Conv2d(in_chans, widths[0], 3, padding=1, bias=False)
+        self.init_conv = conv(in_chans, widths[0], 3)
         self.layer = nn.Sequential(
             _Group(blocks, widths[0], widths[1], 1),
             _Group(blocks, widths[1], widths[2], 2),
@@ -74,7 +74,7 @@ class SwishWideResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.silu(self.batchnorm(self.layer(self.init_conv(x))))
-        return self.logits(F.adaptive_avg_pool2d(out, 1).flatten(1))
+        return self.logits(pool(out))
 
 
 @register_model

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
 
+from dkl.models.layers import block_group, conv, pool
 from dkl.models.timm_entry import build
 
 
@@ -39,12 +40,12 @@ class BasicBlock(nn.Module):
     def __init__(self, in_planes: int, out_planes: int, stride: int) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_planes)
-        self.conv1 = nn.Conv2d(in_planes, out_planes, 3, stride, padding=1, bias=False)
+        self.conv1 = conv(in_planes, out_planes, 3, stride)
         self.bn2 = nn.BatchNorm2d(out_planes)
-        self.conv2 = nn.Conv2d(out_planes, out_planes, 3, padding=1, bias=False)
+        self.conv2 = conv(out_planes, out_planes, 3)
         self.convShortcut = None  # named as in the checkpoints
         if in_planes != out_planes:
-            self.convShortcut = nn.Conv2d(in_planes, out_planes, 1, stride, bias=False)
+            self.convShortcut = conv(in_planes, out_planes, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         # In place is safe: nothing else uses the output of a BatchNorm.
@@ -59,8 +60,7 @@ class _Group(nn.Module):
 
     def __init__(self, blocks: int, in_planes: int, out_planes: int, stride: int) -> None:
         super().__init__()
-        first = BasicBlock(in_planes, out_planes, stride)
-        self.layer = nn.Sequential(first, *(BasicBlock(out_planes, out_planes, 1) for _ in range(blocks - 1)))
+        self.layer = block_group(BasicBlock, blocks, in_planes, out_planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)
@@ -80,7 +80,7 @@ class WideResNet(nn.Module):
         super().__init__()
         blocks, widths = blocks_and_widths(depth, widen_factor)
         self.num_classes = num_classes
-        self.conv1 = nn.Conv2d(in_chans, widths[0], 3, padding=1, bias=False)
+        self.conv1 = conv(in_chans, widths[0], 3)
         self.block1 = _Group(blocks, widths[0], widths[1], 1)
         self.block2 = _Group(blocks, widths[1], widths[2], 2)
         self.block3 = _Group(blocks, widths[2], widths[3], 2)
@@ -91,7 +91,7 @@ class WideResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.block3(self.block2(self.block1(self.conv1(x))))
         out = F.relu(self.bn1(out), inplace=True)
-        return self.fc(F.adaptive_avg_pool2d(out, 1).flatten(1))
+        return self.fc(pool(out))
 
 
 @register_model
