@@ -32,9 +32,9 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def named_attack(model: nn.Module, name: str, *, norm: Norm, eps: float, seed: int) -> Perturb:
-    """The attack ``name``, ``pgd-K`` or ``cw-K``, on ``model``.
+    """Return the attack ``name``, ``pgd-K`` or ``cw-K``, on ``model``; ``eps`` in [0, 1] is in pixel units.
 
-    Call it with images, labels and optionally a start. Every call draws the same noise, from ``seed``. Raises
+    Call it with images in [0, 1], labels and optionally a start. Every call draws the same noise, from ``seed``. Raises
     ValueError on any other name.
     """
     parsed = parse_steps(name)

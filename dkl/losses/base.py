@@ -1,11 +1,11 @@
 """The contract between losses and tasks, and what the losses of this package share.
 
 A loss is any callable with an attribute ``weighting``. It is called with two logits ``[B, C]`` and returns the mean
-over the batch, a scalar. ``weighting`` names the keyword argument that it wants besides:
+over the batch, a scalar. ``weighting`` says which keyword argument it also needs:
 
     "none", "sample"   none: loss(natural_logits, adversarial_logits)
     "class"            weights=prior[labels], float ``[B, C]``: rows of the class prior (see ``ClassPrior``)
-    "label"            labels=labels, int64 ``[B]``
+    "label"            labels=labels, int64 ``[B]``; ``ClassPrior`` and the modules call labels ``target``
 
 In distillation the teacher's logits come first, the student's second. A complete loss of your own is
 
@@ -37,9 +37,13 @@ class PairLoss(Protocol):
     """A loss on two logits ``[B, C]``; see the module's docstring."""
 
     @property
-    def weighting(self) -> Weighting: ...
+    def weighting(self) -> Weighting:
+        """Which keyword argument the loss needs: class weights ``[B, C]``, labels ``[B]`` or none."""
+        ...
 
-    def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, /, *args: Any, **kwargs: Any) -> Tensor: ...
+    def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, /, *args: Any, **kwargs: Any) -> Tensor:
+        """The mean over the batch, a scalar."""
+        ...
 
 
 @runtime_checkable

@@ -88,7 +88,10 @@ def forward_with_features(
     """
     heads = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not heads:
-        raise UserError(f"{type(network).__name__} has no linear layer whose input could be the pooled features")
+        raise UserError(
+            f"{type(network).__name__} has no linear layer whose input could be the pooled features; choose another "
+            "network"
+        )
     pooled: list[Tensor] = []
     stages: list[list[Tensor]] = []
     with ExitStack() as hooks:

@@ -92,7 +92,7 @@ def _published(wanted: Settings, checkpoint: str | None) -> nn.Module:
     trained |= {"mean": list(known.mean), "std": list(known.std)}
     _check_settings(wanted, trained, f"the published {name}")
     if checkpoint is not None and not Path(checkpoint).is_file():
-        raise UserError(f"there is no file task.teacher.checkpoint={checkpoint}")
+        raise UserError(f"there is no file task.teacher.checkpoint={checkpoint}; check the path")
     overlay: Settings = {} if checkpoint is None else {"pretrained_cfg_overlay": {"file": checkpoint}}
     settings = {key: value for key, value in wanted.items() if key != "size"}
     try:
@@ -114,7 +114,11 @@ def _check_size(model: nn.Module, name: str, in_chans: int, size: Sequence[int])
         with torch.no_grad():
             model(torch.zeros(1, in_chans, *size))
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise UserError(f"the teacher {name} does not take images {[in_chans, *size]}: {error}") from None
+        # torch's messages may have several lines.
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"the teacher {name} does not take images {[in_chans, *size]}: {reason}; choose another teacher or data"
+        ) from None
 
 
 def create_teacher(

@@ -37,7 +37,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Output:
-    """The loss to differentiate (the mean over this process's share of the batch), and what to report besides.
+    """The loss to differentiate (the mean over this process's share of the batch), and what else to report.
 
     ``sums`` are sums over that share, such as ``natural_correct``, the number of correct predictions; the log shows
     them as ``natural_accuracy``. ``adversarial_images`` are those of the loss, kept in a file if it is not finite.

@@ -175,7 +175,7 @@ def test_reviewkd_is_the_context_loss_of_fused_stages(teacher: str) -> None:
 
 
 def make(method: str, teacher: Path, *overrides: str, student: str = "cifar_resnet8") -> DictConfig:
-    """A run of seconds on generated images with the weights in ``teacher``."""
+    """A run of seconds on artificial images with the weights in ``teacher``."""
     given = [f"task.teacher.name={teacher.stem}", f"task.teacher.checkpoint={teacher}", f"model={student}"]
     sizes = ["data=cifar100", "recipe=kd_cifar", "budget=smoke", "trainer.threads=1", f"task={method}"]
     return compose_config("train", [*sizes, *given, *overrides])

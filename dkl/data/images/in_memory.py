@@ -20,7 +20,10 @@ class Images(ImageSet):
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
-            raise UserError(f"images must be uint8 (N, C, H, W), not {self.images.dtype} {tuple(self.images.shape)}")
+            raise UserError(
+                f"images must be uint8 (N, C, H, W), not {self.images.dtype} {tuple(self.images.shape)}; "
+                "scale them to 0 to 255 and convert them with .to(torch.uint8)"
+            )
         if not len(self.images):
             raise UserError("the image files hold no images: check data.source")
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:

@@ -1,7 +1,7 @@
 """Synthetic images that join the real ones: ``.npz`` files far larger than memory, read in place.
 
-The published sets are those of Wang et al. 2023 (DM-Improves-AT): ``image`` uint8 (N, H, W, C) and ``label`` (N,), in
-one or several files.
+They come from a diffusion model. The published sets are those of Wang et al. 2023 (DM-Improves-AT): ``image`` uint8
+(N, H, W, C) and ``label`` (N,), in one or several files.
 """
 
 import hashlib

@@ -12,6 +12,7 @@ from dkl.data.images.in_memory import Images
 from dkl.data.loading.batch import Batch
 from dkl.data.loading.batches import Batches
 from dkl.data.loading.file_batches import FileBatches
+from dkl.errors import UserError
 
 
 class Loader(Protocol):
@@ -30,9 +31,12 @@ class Loader(Protocol):
 def make_loader(images: ImageSet, batch_size: int, **options: Any) -> Loader:
     """Make batches of ``images``; ``options`` are those of ``Batches`` or ``FileBatches``.
 
-    Other kinds of images take part by ``make_loader.register``. Raises TypeError on a kind that did not.
+    Register other kinds with ``make_loader.register``. Raises UserError on an unregistered kind.
     """
-    raise TypeError(f"no loader is registered for {type(images).__name__}: call make_loader.register for it")
+    raise UserError(
+        f"data.source returned {type(images).__name__}, for which no loader is registered: return Images "
+        "or EncodedImages, or call make_loader.register"
+    )
 
 
 make_loader.register(Images, Batches)

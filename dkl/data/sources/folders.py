@@ -58,7 +58,10 @@ def image_folder(train: str, test: str) -> tuple[Images, Images]:
     _check_folders(Path(train), Path(test), expected="*.png")
     classes = class_names(Path(train))
     if unknown := [name for name in class_names(Path(test)) if name not in classes]:
-        raise UserError(f"{test} has classes that {train} lacks: {', '.join(unknown[:5])}")
+        raise UserError(
+            f"{test} has classes that {train} lacks: {', '.join(unknown[:5])}; remove them, or add them to the "
+            "training folder"
+        )
     return _read_folder(Path(train), classes), _read_folder(Path(test), classes)
 
 
@@ -91,5 +94,8 @@ def image_files(train: str, test: str, num_classes: int, size: int) -> tuple[Ima
         )
     if classes != others:
         odd = sorted(set(classes) ^ set(others))
-        raise UserError(f"{train} and {test} must have the same classes; only one of them has {', '.join(odd[:5])}")
+        raise UserError(
+            f"{train} and {test} must have the same classes, but only one of them has {', '.join(odd[:5])}; make them "
+            "the same"
+        )
     return _list_files(Path(train), classes, size), _list_files(Path(test), classes, size)

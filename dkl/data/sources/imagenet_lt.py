@@ -76,7 +76,10 @@ def _report_shots(train: ImageFiles, test: ImageFiles, num_classes: int, train_l
     """
     per_class = train.per_class(num_classes)
     if empty := (per_class == 0).nonzero().flatten().tolist():
-        raise UserError(f"{train_list} has no image of {len(empty)} of {num_classes} classes, such as {empty[0]}")
+        raise UserError(
+            f"{train_list} has no image of {len(empty)} of {num_classes} classes, such as {empty[0]}; download the "
+            "published lists"
+        )
     counts = {name: int(mask.sum()) for name, mask in shot_groups(per_class).items()}
     classes = "/".join(map(str, counts.values()))
     say(f"ImageNet-LT: {len(train):,} + {len(test):,} images, classes with many/medium/few: {classes}")
@@ -96,7 +99,10 @@ def imagenet_lt(
     paths = [Path(train_list), Path(test_list)]
     labels = [_read_list(path, num_classes) for path in paths]
     if both := labels[0].keys() & labels[1].keys():
-        raise UserError(f"{test_list} tests on {len(both):,} images that {train_list} trains on, such as {min(both)}")
+        raise UserError(
+            f"{test_list} tests on {len(both):,} images that {train_list} trains on, such as {min(both)}; download the "
+            "published lists"
+        )
     for names, path in zip(labels, paths, strict=True):
         _check_files_exist(Path(root), list(names), path)
     train, test = (ImageFiles.from_names(root, list(split), list(split.values()), size=size) for split in labels)

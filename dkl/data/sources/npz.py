@@ -31,10 +31,15 @@ def _read(path: Path) -> Images:
     try:
         with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as content:
             if missing := {"image", "label"} - set(content.files):
-                raise UserError(f"{path} has no array named {' and '.join(sorted(missing))}; it has {content.files}")
+                raise UserError(
+                    f"{path} has no array named {' and '.join(sorted(missing))}, but {content.files}; name them image "
+                    "and label"
+                )
             return images_from_arrays(content["image"], content["label"], str(path))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read as an .npz of plain arrays: {error}") from None
+        raise UserError(
+            f"{path} cannot be read as an .npz of plain arrays: {error}; write it again with numpy.savez"
+        ) from None
 
 
 def npz(train: str, test: str) -> tuple[Images, Images]:

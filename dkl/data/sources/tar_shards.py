@@ -44,7 +44,9 @@ def _index(path: Path, num_classes: int) -> list[Entry]:
     except (tarfile.TarError, OSError) as error:
         raise UserError(f"{path} cannot be read as a shard, a plain .tar file: {error}; download it again") from None
     if odd := sorted(images.keys() ^ labels.keys()):
-        raise UserError(f"{path} must hold an image and a .cls file for each key; {odd[0]} has only one of them")
+        raise UserError(
+            f"{path} must hold an image and a .cls file for each key; {odd[0]} has only one of them; download it again"
+        )
     if not images:
         raise UserError(f"{path} holds no images; expected <key>.jpg and <key>.cls files in it")
     return [(key, *images[key], labels[key]) for key in sorted(images)]

@@ -37,11 +37,11 @@ class AWP:
     def perturbed(
         self, model: nn.Module, loss: Callable[[], Tensor], *, epoch: int, share: float = 1.0
     ) -> Iterator[Tensor | None]:
-        """Weights of ``model`` that raise ``loss()`` inside; on exit v is subtracted, so the optimizer's step remains.
+        """Add v to the weights of ``model`` inside, and subtract it on exit; the optimizer's step remains.
 
-        ``loss`` is called once, in train mode with BatchNorm's buffers unchanged. It is the mean over this process's
-        ``share`` of the batch; gradients are summed over processes. Yields None. If the loss or v is not finite, the
-        weights stay as they are and a non-finite loss is yielded.
+        v raises ``loss()``. It is called once, in train mode with BatchNorm's buffers unchanged, and is the mean over
+        this process's ``share`` of the batch; gradients are summed over processes. Yields None. If the loss or v is
+        not finite, the weights stay as they are and a non-finite loss is yielded.
         """
         if not self.gamma or epoch < self.start:
             yield None
@@ -76,7 +76,7 @@ class AWP:
         with torch.no_grad():
             for place, weight in enumerate(weights):
                 gradient = gradients[place]
-                # A weight without gradient is not perturbed: 0 / tiny is 0, where 0 / 0 would be NaN.
+                # A weight without gradient is not perturbed: 0 / tiny is 0, but 0 / 0 would be NaN.
                 tiny = torch.finfo(gradient.dtype).tiny
                 gradients[place] = gradient * (self.gamma * weight.norm() / gradient.norm().clamp(min=tiny))
         return gradients

@@ -31,7 +31,7 @@ class LBGAT(AdversarialTraining):
     image have the same weight. ``awp`` perturbs only ``model``.
 
     On several processes the guide's running statistics of BatchNorm are not synchronized, and the first process's are
-    saved. Training never reads them.
+    saved. Training never reads them. Raises UserError if there is no attack, or if ``beta`` is negative or not finite.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ class MART(AdversarialTraining):
     """MART of ``model`` on images that ``attack`` makes; ``beta`` weights the KL (lambda in the paper).
 
     Natural images are forwarded before the adversarial ones. All views of an image have the same weight. ``seed`` fixes
-    the attack's noise.
+    the attack's noise. Raises UserError if there is no attack, or if ``beta`` is negative or not finite.
     """
 
     def __init__(

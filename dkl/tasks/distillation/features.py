@@ -77,6 +77,10 @@ class FitNet(FeatureLoss):
         return pairs[self.stage - 1]
 
     def connect(self, student: Features, teacher: Features) -> None:
+        """Create the regressor from the student's map ``[B, C, H, W]`` of the stage to the teacher's.
+
+        Raises UserError if the numbers of stages differ, if there is no such stage, or if the sizes do not fit.
+        """
         mine, theirs = self._pair(student, teacher)
         planes, size, other = (mine.shape[1], theirs.shape[1]), mine.shape[-1], theirs.shape[-1]
         if size < other != 2 * size:
@@ -92,6 +96,7 @@ class FitNet(FeatureLoss):
             self.regressor.conv = nn.ConvTranspose2d(*planes, 4, stride=2, padding=1)
 
     def forward(self, student: Features, teacher: Features) -> Tensor:
+        """The loss, a scalar: the mean over the teacher's map ``[B, C, H, W]``."""
         mine, theirs = self._pair(student, teacher)
         return self.weight * F.mse_loss(self.regressor(mine), theirs)
 
@@ -104,10 +109,12 @@ class AT(FeatureLoss):
         self.weight, self.make = weight, _library("losses.mid_level").ATLoss
 
     def connect(self, student: Features, teacher: Features) -> None:
+        """Create torchdistill's loss, with one pair per stage. Raises UserError if the numbers of stages differ."""
         ends = [{"path": stage, "io": "output"} for stage in range(len(_pairs(student, teacher)))]
         self.loss = self.make({end["path"]: {"student": end, "teacher": end} for end in ends})
 
     def forward(self, student: Features, teacher: Features) -> Tensor:
+        """The loss, a scalar, of maps ``[B, C, H, W]``; the numbers of channels may differ."""
         mine, theirs = {}, {}
         for stage, pair in enumerate(_pairs(student, teacher)):
             size = min(features.shape[-1] for features in pair)
@@ -127,6 +134,7 @@ class RKD(FeatureLoss):
         self.loss = loss("p", "p", dist_factor=distance_weight, angle_factor=angle_weight, reduction="mean")
 
     def forward(self, student: Features, teacher: Features) -> Tensor:
+        """The loss, a scalar, of the classifiers' inputs ``[B, C]``; the widths may differ."""
         return self.loss({"p": _as_output(student.pooled)}, {"p": _as_output(teacher.pooled)})
 
 
@@ -153,6 +161,10 @@ class ReviewKD(FeatureLoss):
         return [*_pairs(student, teacher), pooled][::-1]
 
     def connect(self, student: Features, teacher: Features) -> None:
+        """Create one fusion per stage, for maps ``[B, C, H, W]``, and one for the classifiers' inputs ``[B, C]``.
+
+        Raises UserError if the numbers of stages differ.
+        """
         self.fusions = nn.ModuleList()
         middle = min(self.widest, student.pooled.shape[1])
         for mine, theirs in self._maps(student, teacher):
@@ -163,6 +175,7 @@ class ReviewKD(FeatureLoss):
             self.fusions.append(fusion)
 
     def forward(self, student: Features, teacher: Features) -> Tensor:
+        """The loss, a scalar: the sum over stages and classifiers' inputs, from last to first."""
         # From the last stage to the first: ``carried`` is the fused map that the next, earlier stage is fused with.
         total, carried = student.pooled.new_zeros(()), None
         for fusion, (mine, theirs) in zip(self.fusions, self._maps(student, teacher), strict=True):

@@ -1,4 +1,4 @@
-"""Knowledge distillation: a trained teacher's predictions besides the labels.
+"""Knowledge distillation: a trained teacher's predictions in addition to the labels.
 
     loss = ce_weight · CE(student logits, y) + min(e/w, 1) · loss(teacher logits, student logits)
 
