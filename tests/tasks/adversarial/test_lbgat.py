@@ -13,7 +13,7 @@ from dkl.errors import UserError
 from dkl.losses import KL
 from dkl.tasks import AWP, LBGAT
 from tests.official.baselines import ascended, attacked, descended
-from tests.tasks.baselines import FIRST, assert_close, composed_steps, double_batch, take_step
+from tests.tasks.adversarial.baselines import FIRST, assert_close, composed_steps, double_batch, take_step
 from tests.tasks.common import CLASSES, Spy, make_attack, make_batch, make_net
 
 

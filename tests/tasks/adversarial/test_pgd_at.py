@@ -11,7 +11,14 @@ from dkl.errors import UserError
 from dkl.losses import IKL, KL
 from dkl.tasks import AWP, PGDTraining
 from tests.official.baselines import ascended, attacked, descended
-from tests.tasks.baselines import FIRST, assert_close, composed_steps, cross_entropy, double_batch, take_step
+from tests.tasks.adversarial.baselines import (
+    FIRST,
+    assert_close,
+    composed_steps,
+    cross_entropy,
+    double_batch,
+    take_step,
+)
 from tests.tasks.common import EPS, Spy, make_attack, make_batch, make_net
 
 
