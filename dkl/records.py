@@ -23,7 +23,7 @@ from dkl.config import row_identity
 from dkl.errors import UserError
 from dkl.files import write_atomically, write_rows, write_text
 from dkl.threat import AUTOATTACK
-from dkl.validation import one_line, one_of
+from dkl.validation import first_mistake, one_of
 
 BUDGETS = ("own", "paper", "mini", "smoke")
 
@@ -55,7 +55,7 @@ class Record:
 
     - ``seed``: the training seed; None for weights trained elsewhere.
     - ``weights``: which weights of the run, such as ``average epoch 200``.
-    - ``synthetic``: the generated images that were added in training; None without any.
+    - ``synthetic``: the synthetic images that were added in training; None without any.
     - ``additional_data``: RobustBench's flag for real images from other datasets.
     - ``clean``, ``top5``: accuracies on unchanged images; ``top5`` is None with at most five classes.
     - ``robust``: accuracy after all attacks; None without attacks.
@@ -161,15 +161,41 @@ def save(
 
 
 def load(path: Path) -> Record:
-    """Read the record in ``path``. Raises UserError, which names the file, if it is broken or of another schema."""
+    """Read the record in ``path``, and compare its accuracies with its flags if there is a file of them.
+
+    Raises UserError, which names the file, if it is broken, of another schema or contradicts its flags.
+    """
     try:
         record: Record = _READER.validate_json(path.read_bytes())
-        return record
     except ValidationError as error:
-        why = one_line(error, {"": Record, "per_attack": AttackResult})
+        raise _unusable(path, first_mistake(error, {"": Record, "per_attack": AttackResult})) from None
     except OSError as error:
-        why = str(error)
-    raise UserError(f"{path} is not a usable record: {why}; evaluate again, or delete the file") from None
+        raise _unusable(path, str(error)) from None
+    if path.with_suffix(".npz").exists() and (why := _contradiction(record, load_flags(path))):
+        raise _unusable(path, why)
+    return record
+
+
+def _unusable(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is not a usable record: {why}; evaluate again, or delete the file")
+
+
+def _contradiction(record: Record, flags: Flags) -> str | None:
+    """Return the first accuracy of ``record`` that its flags contradict, in words; None if they agree."""
+    accuracies = {"clean": record.clean, **{name: result.robust for name, result in record.per_attack.items()}}
+    if record.top5 is not None:
+        accuracies["top5"] = record.top5
+    for name, accuracy in accuracies.items():
+        if name not in flags:
+            return f"its file of flags lacks {name}"
+        if flags[name].shape != (record.n,):
+            return f"n is {record.n}, but its flags {name} have shape {flags[name].shape}"
+        # Whole images are compared, because the mean of flags is rounded.
+        if int(flags[name].sum()) != round(accuracy * record.n):
+            return f"{name} is {accuracy}, but the mean of its flags is {flags[name].mean()}"
+    if record.robust is not None and record.robust != min(result.robust for result in record.per_attack.values()):
+        return f"robust is {record.robust}, but it must be the lowest accuracy in per_attack"
+    return None
 
 
 def load_flags(path: Path) -> Flags:

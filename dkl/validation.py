@@ -18,8 +18,8 @@ def one_of(*allowed: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def one_line(error: ValidationError, models: Mapping[str, type]) -> str:
-    """The first mistake in ``error``.
+def first_mistake(error: ValidationError, models: Mapping[str, type]) -> str:
+    """Describe the first mistake in ``error`` in one line.
 
     ``models`` has the validated dataclass under ``""`` and its nested dataclasses under the field that holds them; it
     serves to list the known fields if one is unknown.

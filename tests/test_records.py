@@ -283,6 +283,28 @@ def test_missing_flags_are_refused_by_name(saved: Path) -> None:
         records.load_flags(saved)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"clean": 0.751}, "clean is 0.751, but the mean of its flags is 0.75"),
+        ({"top5": 0.749, "clean": 0.749}, "clean is 0.749, but"),
+        ({"top5": 0.8}, "its file of flags lacks top5"),
+        ({"per_attack": {name: {"robust": 0.2, "seconds": 1.0} for name in AUTOATTACK}}, "apgd-ce is 0.2, but"),
+        ({"robust": 0.5}, "robust is 0.5, but it must be the lowest accuracy in per_attack"),
+        ({"n": 999}, "n is 999, but its flags clean have shape (1000,)"),
+    ],
+)
+def test_a_record_that_contradicts_its_flags_is_refused(saved: Path, fields: dict[str, Any], message: str) -> None:
+    assert message in refused(change(saved, **fields))
+    assert saved.name in records.load_all(saved.parent)[1][0]
+
+
+def test_a_record_without_flags_is_read(saved: Path) -> None:
+    before = records.load(saved)
+    saved.with_suffix(".npz").unlink()
+    assert records.load(saved) == before
+
+
 def test_flags_hold_no_pickles(saved: Path) -> None:
     np.savez(saved.with_suffix(".npz"), clean=np.array([{"a": 1}], dtype=object))
     with pytest.raises(UserError, match=saved.with_suffix(".npz").name):

@@ -10,7 +10,7 @@ from dkl.assembly import build_logger, build_model, load_data
 from dkl.config import EvaluateConfig, EvaluationConfig, model_name
 from dkl.data import ImageSet
 from dkl.errors import UserError
-from dkl.evaluation.protocol import Protocol, choose_protocol
+from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
 from dkl.evaluation.robustness.suites import check_classes
 from dkl.evaluation.subject import Subject, foreign_subject, run_subject
 from dkl.evaluation.weights import weights_sha256
@@ -28,7 +28,7 @@ class EvaluationJob:
     """
 
     subject: Subject
-    protocol: Protocol
+    protocol: EvaluationProtocol
     model: nn.Module
     layout: str
     test: ImageSet

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationProtocol:
     """The settings that decide the flags of an evaluation.
 
     ``n`` images are taken, balanced over classes, or all if it is None. Without attacks the threat model is Linf with
@@ -50,7 +50,7 @@ def _threat_model(asked: EvaluateConfig, defaults: EvaluationConfig, attacks: li
     return norm, str(_asked_or(asked.eps, defaults.eps))
 
 
-def choose_protocol(asked: EvaluateConfig, defaults: EvaluationConfig) -> Protocol:
+def choose_protocol(asked: EvaluateConfig, defaults: EvaluationConfig) -> EvaluationProtocol:
     """Take each setting from ``asked``, or from ``defaults`` if it is None. Raises UserError on an invalid value."""
     attacks = parse_attacks(_asked_or(asked.attacks, defaults.attacks))
     norm, eps_text = _threat_model(asked, defaults, attacks)
@@ -59,7 +59,7 @@ def choose_protocol(asked: EvaluateConfig, defaults: EvaluationConfig) -> Protoc
     for key, value in (("batch_size", batch_size), ("n", n)):
         if value is not None and value < 1:
             raise UserError(f"{key}={value} must be at least 1")
-    return Protocol(
+    return EvaluationProtocol(
         attacks=attacks,
         norm=cast(Norm, norm),  # parse_threat has checked it
         eps=eps,

@@ -20,7 +20,7 @@ from dkl.evaluation.outputs.logger_report import report_evaluation
 from dkl.evaluation.outputs.make_record import make_record, summary
 from dkl.evaluation.robustness import checks
 from dkl.evaluation.robustness.attack_loop import run_attacks, scaled
-from dkl.evaluation.robustness.progress import State
+from dkl.evaluation.robustness.progress import EvaluationState
 from dkl.evaluation.robustness.suites import make_attacks
 from dkl.files import locked
 
@@ -110,7 +110,7 @@ def _model_warnings(job: EvaluationJob, images: Tensor, device: torch.device) ->
         return checks.model_warnings(job.model, scaled(images[first]).to(device), job.test.labels[first].to(device))
 
 
-def _attack(job: EvaluationJob, images: Tensor, device: torch.device) -> State:
+def _attack(job: EvaluationJob, images: Tensor, device: torch.device) -> EvaluationState:
     """Find the images that are classified correctly, clean and after each attack."""
     protocol, classes = job.protocol, job.subject.data.num_classes
     attacks = {}

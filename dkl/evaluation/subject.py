@@ -44,7 +44,7 @@ class TrainedRun:
 
     @property
     def synthetic(self) -> str | None:
-        """The generated training images, if any: file names with their last folder, and their share of each batch."""
+        """The synthetic training images, if any: file names with their last folder, and their share of each batch."""
         synthetic = self.config.data.synthetic
         if not synthetic.files:
             return None

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from dkl.config import shipped
 from dkl.errors import UserError
-from dkl.validation import one_line, one_of
+from dkl.validation import first_mistake, one_of
 
 METRICS = (
     *("clean", "robust", "top1", "top5", "best", "many", "medium", "few", "step_seconds"),
@@ -190,7 +190,7 @@ def read(path: Path) -> Manifest:
         _check(manifest)
         return manifest
     except ValidationError as error:
-        why = one_line(error, _MODELS)
+        why = first_mistake(error, _MODELS)
     except ValueError as error:
         why = str(error)
     raise UserError(f"{path.name}: {why}") from None

@@ -158,7 +158,7 @@ def model_info(record: Record) -> dict[str, Any]:
     }
 
 
-def model_name(record: Record) -> str:
+def model_id(record: Record) -> str:
     """Return RobustBench's model id, such as ``Cui2023Decoupled_WRN-34-10_IKL-AT_s0``.
 
     Weights trained elsewhere have the start of the checkpoint's hash in place of the seed.
@@ -194,7 +194,7 @@ def write_model_info(records: Sequence[Record], folder: Path) -> tuple[list[Path
         except UserError as error:
             skipped.append(f"not exported to RobustBench: {error}")
             continue
-        path = folder / slug(again[-1].dataset) / again[-1].norm / f"{model_name(again[-1])}.json"
+        path = folder / slug(again[-1].dataset) / again[-1].norm / f"{model_id(again[-1])}.json"
         if path in written:
             path = path.with_name(f"{path.stem}_{digest(key)}.json")
         write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -67,7 +67,7 @@ def write_tables(
     """
     records, problems = load_all(records_folder)
     if not records:
-        broken = "".join(f"\n  {problem}" for problem in problems)
+        broken = "".join(f"; {problem}" for problem in problems)
         raise UserError(f"{records_folder} has no usable record: run dkl train, then dkl evaluate, first{broken}")
     manifests = [load(name) for name in names()]
     boards: list[AnyBoard] = [

@@ -13,7 +13,7 @@ from dkl.cli import main
 from dkl.config import compose_config
 from dkl.data import Augment, Batches, digits
 from dkl.evaluation.robustness.attack_loop import run_attacks
-from dkl.evaluation.robustness.progress import State
+from dkl.evaluation.robustness.progress import EvaluationState
 from dkl.evaluation.robustness.suites import make_attacks
 from dkl.models import create_model
 from dkl.records import Flags, Record, load, load_flags
@@ -54,7 +54,7 @@ def attack(
     batch_size: int = 10,
     eps: float = 0.06,
     wrap: Callable[[Attack], Attack] = lambda perturb: perturb,
-) -> State:
+) -> EvaluationState:
     """Attack ``model``, or the trained network, on 24 digits: Linf, seed 3. ``wrap`` is applied to every attack."""
     model = model or trained()
     images, labels = some_digits(24)

@@ -10,7 +10,7 @@ import pytest
 from dkl.errors import UserError
 from dkl.records import Record
 from dkl.reporting import model_info, write_model_info
-from dkl.reporting.robustbench import model_name
+from dkl.reporting.robustbench import model_id
 from tests.reporting import factories
 
 
@@ -149,12 +149,12 @@ def test_other_sizes_are_not_attributed_to_the_paper(change: dict[str, Any]) -> 
     info = model_info(record)
     assert (info["name"], info["venue"]) == (f"IKL-AT (budget {record.budget})", "Unpublished")
     assert info["link"] == info["authors"] == ""
-    assert model_name(record).startswith("Unpublished_WRN-34-10_IKL-AT_s0")
+    assert model_id(record).startswith("Unpublished_WRN-34-10_IKL-AT_s0")
 
 
 def test_robustbenchs_radius_is_not_part_of_the_name() -> None:
     def name(**radius: Any) -> str:
-        return model_name(make_record(**radius))
+        return model_id(make_record(**radius))
 
     plain = "Cui2023Decoupled_WRN-34-10_IKL-AT_s0"
     assert name() == name(eps=0.03137, eps_text="0.03137") == name(norm="L2", eps=0.5, eps_text="0.5") == plain
@@ -234,4 +234,4 @@ def test_synthetic_images_are_a_footnote_and_not_additional_data() -> None:
     assert entry["additional_data"] is False
     assert "Uses synthetic images: cifar10/1m.npz, 70 % of every batch." in entry["footnote"]
     assert "weights best epoch 7 (average, cw-40)" in entry["footnote"]
-    assert model_name(record).endswith("_s3_best")
+    assert model_id(record).endswith("_s3_best")

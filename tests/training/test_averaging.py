@@ -41,7 +41,7 @@ def follow(rule: Averaging, count: int) -> tuple[Average, list[dict[str, Tensor]
     return average, states
 
 
-def folded(states: list[dict[str, Tensor]], decays: list[float]) -> dict[str, Tensor]:
+def averaged(states: list[dict[str, Tensor]], decays: list[float]) -> dict[str, Tensor]:
     """s ← d·s + (1 − d)·w over states, the first of which is copied."""
     result = dict(states[0])
     for state, decay in zip(states[1:], decays[1:], strict=True):
@@ -61,7 +61,7 @@ def names(buffers: bool) -> list[str]:
 
 def test_an_average_an_epoch_is_the_official_swa_buffers_included() -> None:
     average, states = follow(Averaging(per="epoch", decay=0.9), 12)
-    expected = folded(states, [0.9] * 12)
+    expected = averaged(states, [0.9] * 12)
     assert largest(average.state_dict(), expected, names(False) + names(True)) < 1e-12
     assert average.state_dict().keys() == states[0].keys()
 
@@ -69,7 +69,7 @@ def test_an_average_an_epoch_is_the_official_swa_buffers_included() -> None:
 def test_until_its_start_the_average_is_a_copy() -> None:
     rule = Averaging(per="step", decay=0.9996, start=0.75)
     average, states = follow(rule, 8)  # the official code copies through epoch 150 of 200
-    expected = folded(states, [0.0] * 6 + [0.9996] * 2)
+    expected = averaged(states, [0.0] * 6 + [0.9996] * 2)
     assert largest(average.state_dict(), expected, names(False) + names(True)) < 1e-12
     assert [rule.decay_at(done, 8) for done in (1, 6, 7, 8)] == [0, 0, 0.9996, 0.9996]
 
@@ -81,7 +81,7 @@ def test_the_ramp_is_that_of_dm_improves_at_with_its_own_buffers() -> None:
     def decay(step: int, warmup: float = 0.025 * 120) -> float:
         return 0.0 if step < warmup else min(0.995, (1 + step - warmup) / (10 + step - warmup))
 
-    expected = folded(states, [decay(step) for step in range(1, 121)])
+    expected = averaged(states, [decay(step) for step in range(1, 121)])
     assert largest(average.state_dict(), expected, names(False)) < 1e-12
     assert largest(average.state_dict(), states[-1], names(True)) == 0
     assert rule.decay_at(3, 120) == pytest.approx(0.1)

@@ -33,7 +33,7 @@ def report_evaluation(job: EvaluationJob) -> Iterator[None]:
             "attacks": _attack_table(record),
             "classes": _class_table(load_flags(job.record), job.test.labels.numpy()),
         }
-        logger.report(_figures(record), tables, _image_strips(job))
+        logger.report(_accuracies(record), tables, _image_strips(job))
 
 
 def _about(job: EvaluationJob) -> About:
@@ -59,11 +59,11 @@ def _about(job: EvaluationJob) -> About:
     )
 
 
-def _figures(record: Record) -> dict[str, float]:
+def _accuracies(record: Record) -> dict[str, float]:
     """Return the accuracies that ``record`` has, by name."""
-    figures = {name: getattr(record, name) for name in ("clean", "robust", "top5", "best", "best_epoch")}
-    figures |= record.shots or {}
-    return {name: value for name, value in figures.items() if value is not None}
+    values = {name: getattr(record, name) for name in ("clean", "robust", "top5", "best", "best_epoch")}
+    values |= record.shots or {}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _attack_table(record: Record) -> LoggerTable:

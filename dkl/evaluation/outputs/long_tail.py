@@ -11,7 +11,7 @@ from torch import Tensor
 from dkl.data import shot_groups
 
 TAIL = 2
-"""The least ratio of the largest to the smallest class of a long tail; below it the split is just not quite even."""
+"""The least ratio of the largest to the smallest class of a long tail; below it classes are only slightly uneven."""
 
 
 def accuracy_per_shot(correct: NDArray[np.bool_], labels: Tensor, train_counts: Tensor) -> dict[str, float] | None:

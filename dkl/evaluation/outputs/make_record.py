@@ -8,7 +8,7 @@ import torch
 from dkl.evaluation.job import EvaluationJob
 from dkl.evaluation.outputs import provenance
 from dkl.evaluation.outputs.long_tail import accuracy_per_shot
-from dkl.evaluation.robustness.progress import AttackProgress, State
+from dkl.evaluation.robustness.progress import AttackProgress, EvaluationState
 from dkl.evaluation.robustness.suites import PACKAGE_NORMS
 from dkl.evaluation.subject import TrainedRun
 from dkl.records import AttackResult, Record
@@ -24,7 +24,7 @@ def _step_seconds(run: TrainedRun) -> float | None:
     return median(run.config.trainer.batch_size / speed for speed in speeds) if speeds else None
 
 
-def make_record(job: EvaluationJob, state: State, *, device: torch.device, warnings: list[str]) -> Record:
+def make_record(job: EvaluationJob, state: EvaluationState, *, device: torch.device, warnings: list[str]) -> Record:
     """Make the record of ``job``, which ended in ``state``. Seconds are summed over the batches of all processes."""
     subject, run, protocol = job.subject, job.subject.run, job.protocol
     best = subject.best
@@ -77,10 +77,10 @@ def make_record(job: EvaluationJob, state: State, *, device: torch.device, warni
 
 def summary(record: Record) -> str:
     """Return the accuracies of ``record`` in one line."""
-    figures = {"clean": record.clean, "robust": record.robust}
+    values = {"clean": record.clean, "robust": record.robust}
     if record.accuracy_only:
-        figures = {"clean": record.clean, "top-5": record.top5, **(record.shots or {})}
-    line = ", ".join(f"{name} {value:.2%}" for name, value in figures.items() if value is not None)
+        values = {"clean": record.clean, "top-5": record.top5, **(record.shots or {})}
+    line = ", ".join(f"{name} {value:.2%}" for name, value in values.items() if value is not None)
     if record.accuracy_only and record.best is not None:
         line += f"; best epoch, chosen on the test set: {record.best:.2%} (epoch {record.best_epoch})"
     return line

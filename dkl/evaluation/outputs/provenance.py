@@ -1,4 +1,4 @@
-"""Where a record's figures come from: software versions, hardware and git commit."""
+"""Where a record's values come from: software versions, hardware and git commit."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ PACKAGES = ("dkl", "torch", "torchvision", "timm", "numpy", "pyautoattack")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that affect the figures."""
+    """Return the versions of Python and of the packages that affect the values."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 

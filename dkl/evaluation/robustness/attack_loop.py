@@ -23,7 +23,7 @@ from dkl.attacks import Perturb, frozen_eval
 from dkl.console import Bar, bar
 from dkl.distributed import gather, rank, world
 from dkl.errors import UserError
-from dkl.evaluation.robustness.progress import AttackProgress, Bools, State, load, merge, save
+from dkl.evaluation.robustness.progress import AttackProgress, Bools, EvaluationState, load, merge, save
 from dkl.evaluation.robustness.suites import attack_cost
 from dkl.tasks.accuracy import top1, top5
 
@@ -56,19 +56,19 @@ class _Evaluation:
     batch_size: int
     device: torch.device
     folder: Path
-    state: State
+    state: EvaluationState
 
     def attack(self, criteria: Mapping[str, IsCorrect], perturb: Perturb, correct: Bools, passes: int) -> Bools:
         """Attack the images that are still ``correct[N]``; return which are correct afterwards by the first criterion.
 
-        Each of ``criteria`` judges the same logits and has its own entry in the state. This process attacks its share
-        of the unfinished batches. ``passes`` is the approximate number of forward passes per batch.
+        Each of ``criteria`` is applied to the same logits and has its own entry in the state. This process attacks its
+        share of the unfinished batches. ``passes`` is the approximate number of forward passes per batch.
         """
         # The batches depend only on the finished attacks before this one, so a resumed run cuts the same batches.
         batches = torch.from_numpy(correct).nonzero().squeeze(1).split(self.batch_size) if correct.any() else ()
         for name in criteria:
             self.state.setdefault(name, AttackProgress.begin(correct, len(batches)))
-        # A batch is done only if every criterion has judged it: older states have "clean" without "top5".
+        # A batch is done only if every criterion has been applied: older states have "clean" without "top5".
         done = np.logical_and.reduce([self.state[name].done for name in criteria])
         own_batches = np.flatnonzero(~done)[rank() :: world()]
         first = next(iter(criteria))
@@ -118,7 +118,7 @@ def run_attacks(
     folder: Path,
     num_classes: int = 10,
     top_five: bool = False,
-) -> State:
+) -> EvaluationState:
     """Evaluate ``images[N, C, H, W]`` (uint8 or in [0, 1]) clean and under each attack; resume from ``folder``.
 
     Returns one entry for ``clean``, one per attack and, with ``top_five``, ``top5``: whether the label is among the

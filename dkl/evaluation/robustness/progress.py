@@ -51,20 +51,20 @@ class AttackProgress:
         )
 
 
-State = dict[str, AttackProgress]
+EvaluationState = dict[str, AttackProgress]
 """Maps each attack to its progress, in the order of the attacks; ``clean`` is the first."""
 
 
-def merge(states: Iterable[State]) -> State:
+def merge(states: Iterable[EvaluationState]) -> EvaluationState:
     """Combine the states of several processes or files."""
 
-    def combine(one: State, other: State) -> State:
+    def combine(one: EvaluationState, other: EvaluationState) -> EvaluationState:
         return one | {name: one[name] & new if name in one else new for name, new in other.items()}
 
     return reduce(combine, states, {})
 
 
-def save(state: State, path: Path) -> None:
+def save(state: EvaluationState, path: Path) -> None:
     """Write ``state`` to ``path`` atomically."""
     arrays: dict[str, Any] = {f"flags/{name}": progress.flags for name, progress in state.items()}
     arrays |= {f"seconds/{name}": progress.seconds for name, progress in state.items()}
@@ -74,13 +74,13 @@ def save(state: State, path: Path) -> None:
     write_atomically(path, lambda file: file.write(content.getvalue()))
 
 
-def _load_file(path: Path) -> State:
+def _load_file(path: Path) -> EvaluationState:
     with np.load(path, allow_pickle=False) as content:
         names = [name.removeprefix("flags/") for name in content.files if name.startswith("flags/")]
         parts = ("flags", "seconds", "nonfinite")
         return {name: AttackProgress(*(content[f"{part}/{name}"] for part in parts)) for name in names}
 
 
-def load(folder: Path) -> State:
+def load(folder: Path) -> EvaluationState:
     """Combine all files in ``folder``; the state is empty if there are none."""
     return merge(_load_file(path) for path in sorted(folder.glob("*.npz")))

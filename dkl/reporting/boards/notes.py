@@ -16,7 +16,7 @@ BUDGET_NOTES = {
 
 PUBLISHED = (
     "Rows with a source other than ours are published values that were not run here: those of the paper's table and of "
-    "RobustBench, in one row if they agree. There ‡ marks training with generated images."
+    "RobustBench, in one row if they agree. There ‡ marks training with synthetic images."
 )
 
 

@@ -58,7 +58,7 @@ def _published_row(row: ManifestRow, clean: float, robust: float, source: str) -
         method=f"{row.label} ({described})" if described else row.label,
         # The paper abbreviates WideResNet; leaderboards spell it out as RobustBench does.
         architecture=row.show.get("Architecture", NONE).replace("WRN", "WideResNet"),
-        synthetic="generated" in described,
+        synthetic=any(word in described for word in ("generated", "synthetic")),
         attacks="AutoAttack",
         autoattack=True,
         means={"clean": SeedMean(clean / 100, None), "robust": SeedMean(robust / 100, None)},

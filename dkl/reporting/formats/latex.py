@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from dkl.reporting.formats.text_table import TextTable, one_line
+from dkl.reporting.formats.text_table import TextTable, collapse_spaces
 
 PAGE = 40
 """Rows of a table that fit on a page."""
@@ -63,7 +63,7 @@ def _latex_character(character: str) -> str:
 
 def _latex(text: str) -> str:
     """Escape ``text`` and put it on one line."""
-    text = "".join(character for character in one_line(text) if character.isprintable())
+    text = "".join(character for character in collapse_spaces(text) if character.isprintable())
     # TeX sets -- as a dash: an empty group keeps the hyphens apart.
     return re.sub("-(?=-)", "-{}", "".join(map(_latex_character, text)))
 

@@ -2,7 +2,7 @@
 
 import re
 
-from dkl.reporting.formats.text_table import TextTable, one_line
+from dkl.reporting.formats.text_table import TextTable, collapse_spaces
 
 
 def to_markdown(table: TextTable) -> str:
@@ -24,4 +24,4 @@ def to_markdown(table: TextTable) -> str:
 
 def _escape(text: str) -> str:
     # Only characters that can start markup inside a cell are escaped, to keep the source readable.
-    return re.sub(r"([\\|*`<])", r"\\\1", one_line(text))
+    return re.sub(r"([\\|*`<])", r"\\\1", collapse_spaces(text))

@@ -27,6 +27,6 @@ class TextTable:
             raise ValueError(f"there are {len(self.rows)} rows, but records of {len(self.records)}: give one per row")
 
 
-def one_line(text: str) -> str:
+def collapse_spaces(text: str) -> str:
     """Return ``text`` with every run of whitespace replaced by one space."""
     return " ".join(text.split())

@@ -92,14 +92,14 @@ function run(id) {
     h("h3", {}, "Accuracies"), accuracies(record),
     h("h3", {}, "Training curves"), ...charts(curves),
     h("h3", {}, "Configuration and provenance"),
-    fold("Training configuration", [...leaves(training)]),
-    fold("Provenance", [...leaves(record.provenance)], { open: "" }),
+    details("Training configuration", [...leaves(training)]),
+    details("Provenance", [...leaves(record.provenance)], { open: "" }),
   ];
 }
 
 const list = pairs => h("dl", {}, ...pairs.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
 
-const fold = (title, pairs, open = {}) => h("details", { class: "plain", ...open }, h("summary", {}, title),
+const details = (title, pairs, open = {}) => h("details", { class: "plain", ...open }, h("summary", {}, title),
   pairs.length ? list(pairs) : h("p", {}, "Not available: these weights were trained elsewhere."));
 
 function* leaves(value, path = "") {

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dkl.cli import main
 from dkl.distributed import gather, launch, rank
 from dkl.errors import UserError
-from dkl.evaluation.robustness.progress import AttackProgress, State, load, merge, save
+from dkl.evaluation.robustness.progress import AttackProgress, EvaluationState, load, merge, save
 from dkl.records import Record, load_all
 from tests.evaluation.common import Attack, attack, evaluate_run, tiny_run, trained
 
@@ -23,7 +23,7 @@ NAMES = ["pgd-3", "apgd-ce", "cw-10"]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> State:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> EvaluationState:
     """The uninterrupted evaluation by one process."""
     return attack(NAMES, tmp_path_factory.mktemp("whole"), batch_size=4)
 
@@ -64,7 +64,7 @@ def attack_in_group(model: nn.Module, begun: Path, stopped: Path, results: Path)
     gather(None)  # process 0 would wait here for ever if it were not stopped
 
 
-def assert_same(found: State, expected: State) -> None:
+def assert_same(found: EvaluationState, expected: EvaluationState) -> None:
     assert list(found) == list(expected) == ["clean", *NAMES]
     for name in found:
         assert np.array_equal(found[name].flags, expected[name].flags), name
@@ -72,13 +72,15 @@ def assert_same(found: State, expected: State) -> None:
         assert len(found[name].seconds) == len(expected[name].seconds)
 
 
-def remaining_batches(whole: State, folder: Path) -> int:
+def remaining_batches(whole: EvaluationState, folder: Path) -> int:
     """The number of attack batches that are not done according to the files in ``folder``."""
     found = load(folder)
     return sum(len(whole[name].seconds) - (int(found[name].done.sum()) if name in found else 0) for name in NAMES)
 
 
-def test_one_process_is_continued_by_two_and_two_by_one_and_a_failure_stops_all(whole: State, tmp_path: Path) -> None:
+def test_one_process_is_continued_by_two_and_two_by_one_and_a_failure_stops_all(
+    whole: EvaluationState, tmp_path: Path
+) -> None:
     """All cases in one group, because starting its processes takes most of the time."""
     begun, stopped = tmp_path / "begun", tmp_path / "stopped"
     attack_until(trained(), begun, 7)

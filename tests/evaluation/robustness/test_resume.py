@@ -15,7 +15,7 @@ from sklearn.metrics import top_k_accuracy_score
 from torch import Tensor
 
 from dkl.evaluation.robustness.attack_loop import run_attacks
-from dkl.evaluation.robustness.progress import State, load, save
+from dkl.evaluation.robustness.progress import EvaluationState, load, save
 from dkl.records import load_all
 from tests.evaluation.common import CPU, Attack, attack, evaluate_run, some_digits, tiny_run, trained
 
@@ -27,16 +27,16 @@ class PowerCutError(Exception):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> State:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> EvaluationState:
     """The uninterrupted evaluation."""
     return attack(NAMES, tmp_path_factory.mktemp("whole"))
 
 
 @pytest.mark.parametrize("stop_at", range(6))
-def test_stopped_at_any_batch(stop_at: int, whole: State, tmp_path: Path) -> None:
+def test_stopped_at_any_batch(stop_at: int, whole: EvaluationState, tmp_path: Path) -> None:
     sizes: list[int] = []
 
-    def evaluate(limit: int) -> State:
+    def evaluate(limit: int) -> EvaluationState:
         def stopping(perturb: Attack) -> Attack:
             def inner(x: Tensor, y: Tensor) -> Tensor:
                 if len(sizes) == limit:
@@ -58,7 +58,7 @@ def test_stopped_at_any_batch(stop_at: int, whole: State, tmp_path: Path) -> Non
     assert sum(sizes) == sum(attacked), "a batch was attacked twice, or not at all"
 
 
-def clean(folder: Path, forward_limit: int = 10**6) -> tuple[State, int]:
+def clean(folder: Path, forward_limit: int = 10**6) -> tuple[EvaluationState, int]:
     """Top-1 and top-5 of 24 digits in batches of 5, stopped after some batches; also the number of batches done."""
     images, labels = some_digits(24)
     done = 0

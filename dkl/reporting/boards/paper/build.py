@@ -24,7 +24,7 @@ from dkl.reporting.grouping import group
 from dkl.reporting.statistics.compare import Comparison, LoadFlags, compare
 from dkl.reporting.statistics.measurements import measure
 
-BUDGETS = ("paper", "mini", "smoke")
+PAPER_BUDGETS = ("paper", "mini", "smoke")
 """Sizes of the paper's experiments. Budget ``own`` has no row in the paper."""
 
 
@@ -46,7 +46,7 @@ def paper_boards(
     for manifest in manifests:
         if not manifest.columns:
             continue
-        for budget in BUDGETS:
+        for budget in PAPER_BUDGETS:
             known = by_budget.get(budget, {})
             if not known or (budget == "smoke" and not include_smoke):
                 continue
