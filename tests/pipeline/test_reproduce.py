@@ -72,7 +72,8 @@ def test_foreign_weights_get_the_flags_of_the_run_they_came_from(run: Path, tmp_
     main(["evaluate", *weights, f"paths.results={other_folder}", "attacks=[pgd-5,apgd-ce]", "label=Theirs"])
     own, theirs = (records.load_all(folder / "records")[0][0] for folder in (own_folder, other_folder))
     assert (own.method, own.seed, theirs.method, theirs.seed) == ("IKL-AT", 0, "Theirs", None)
-    assert own.checkpoint_sha256 == theirs.checkpoint_sha256 == theirs.row
+    assert own.checkpoint_sha256 == theirs.checkpoint_sha256
+    assert theirs.row == f"{theirs.checkpoint_sha256}-{theirs.config_hash}"
     assert own.per_attack.keys() == theirs.per_attack.keys()
     assert [r.robust for r in own.per_attack.values()] == [r.robust for r in theirs.per_attack.values()]
 
