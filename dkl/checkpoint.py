@@ -1,13 +1,14 @@
 """Checkpoints of tensors and plain values: written atomically, and read without running code."""
 
 import pickle
+import re
 import struct
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dkl.errors import UserError
+from dkl.errors import UserError, first_line
 from dkl.files import write_atomically
 
 
@@ -27,11 +28,14 @@ def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
+        # Only the name of the refused class is quoted: the rest of torch's text is long, and gives that same advice.
+        refused = re.search(r"GLOBAL (\S+)", str(error))
         raise UserError(
-            f"{path} holds more than tensors and plain values, so loading it could run code. If you trust it, convert "
-            f"it: torch.save(torch.load(path, weights_only=False)['state_dict'], 'weights.pt'). ({error})"
+            f"{path} holds more than tensors and plain values ({refused[1] if refused else first_line(error)}), so "
+            "loading it could run code. If you trust it, convert it: "
+            "torch.save(torch.load(path, weights_only=False)['state_dict'], 'weights.pt')"
         ) from None
     except (EOFError, LookupError, OSError, RuntimeError, ValueError, struct.error) as error:
         raise UserError(
-            f"{path} is not a readable checkpoint, perhaps an incomplete copy; fetch it again ({error})"
+            f"{path} is not a readable checkpoint, perhaps an incomplete copy; fetch it again ({first_line(error)})"
         ) from None

@@ -56,7 +56,7 @@ class Bar:
 
 @contextmanager
 def bar(name: str, total: int, done: int = 0, console: Console | None = None) -> Iterator[Bar]:
-    """Show a ``Bar`` of ``total`` steps, of which ``done`` are already done, until the context ends."""
+    """Show a ``Bar`` of ``total`` steps, of which ``done`` are already done, while the body runs."""
     progress = Bar(name, total, done, console or Console(stderr=True, quiet=not _first()))
     try:
         yield progress

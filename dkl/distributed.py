@@ -112,7 +112,7 @@ def barrier() -> None:
 
 
 @contextmanager
-def group(device: str, init_method: str = "env://", number: int = -1, size: int = -1) -> Iterator[None]:
+def process_group(device: str, init_method: str = "env://", number: int = -1, size: int = -1) -> Iterator[None]:
     """Form a process group around the body: NCCL for tensors on GPUs, gloo for those on the CPU.
 
     ``device`` is cpu or cuda. ``number`` and ``size`` are rank and number of processes; by default torchrun's.
@@ -136,13 +136,13 @@ def group(device: str, init_method: str = "env://", number: int = -1, size: int 
 
 
 MISTAKES: dict[str, type[UserError]] = {"busy": BusyError, "mistake": UserError}
-"""Exceptions re-raised unchanged by ``launch``: name in the file -> class; subclasses first."""
+"""Exceptions re-raised unchanged by ``spawn_processes``: name in the file -> class; subclasses first."""
 
 
 def _entry(number: int, folder: str, size: int, device: str, function: Callable[..., object], args: tuple) -> None:
     """Run ``function`` in process ``number``; if it fails, write why to a file in ``folder`` and exit with 2."""
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number))
-    with group(device, f"file://{folder}/store", number, size):
+    with process_group(device, f"file://{folder}/store", number, size):
         try:
             function(*args)
         except Exception as error:
@@ -154,7 +154,7 @@ def _entry(number: int, folder: str, size: int, device: str, function: Callable[
             raise SystemExit(2) from None
 
 
-def launch(function: Callable[..., object], args: tuple, *, processes: int, device: str) -> None:
+def spawn_processes(function: Callable[..., object], args: tuple, *, processes: int, device: str) -> None:
     """Run ``function(*args)`` in ``processes`` new processes that form a group, and wait for all.
 
     ``device`` is cpu or cuda. If a process fails, the others are stopped. Raises the first failure: a UserError as it

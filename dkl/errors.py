@@ -24,3 +24,8 @@ def needs_extra(extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         library = (error.name or str(error)).partition(".")[0]
         raise NotInstalledError(f"{library} is not installed: pip install 'dkl[{extra}]'") from None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of the text of ``error``, for messages of one line."""
+    return str(error).partition("\n")[0]

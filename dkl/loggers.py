@@ -1,6 +1,6 @@
-"""Loggers report runs besides their own files: to Weights & Biases, or nowhere.
+"""Loggers report runs in addition to their own files: to Weights & Biases, or nowhere.
 
-Training and evaluation describe themselves to a logger (``About``), then report what they measured. Of several
+Training and evaluation describe themselves to a logger (``LoggerRun``), then report what they measured. Of several
 processes only the first reports. wandb is imported only if it is switched on.
 """
 
@@ -19,11 +19,11 @@ from dkl.errors import UserError
 from dkl.files import write_text
 
 FINISHED = "finished"
-"""Follows the id in ``About.id_file`` once the whole run has been reported."""
+"""Follows the id in ``LoggerRun.id_file`` once the whole run has been reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
+class LoggerRun:
     """Which run reports. Runs that differ only in the seed share a ``group``, as in a row of a table.
 
     ``id_file``, in the run's folder, holds the run's id at the logger and whether the whole run has been reported.
@@ -47,7 +47,7 @@ class LoggerTable(NamedTuple):
 class Logger:
     """Reports nowhere: the default, and the logger of every process but the first."""
 
-    def start(self, about: About) -> None:
+    def start(self, about: LoggerRun) -> None:
         """Open the run, or continue the one whose id is in ``about.id_file``."""
 
     def log(self, row: Mapping[str, Any]) -> None:
@@ -82,9 +82,9 @@ class WandbLogger(Logger):
             raise UserError(f"logger.mode={mode} must be online or offline; logger=none reports nowhere")
         self.project, self.mode, self.artifact = project, mode, artifact
         self.run: Any = None
-        self.about: About | None = None
+        self.about: LoggerRun | None = None
 
-    def start(self, about: About) -> None:
+    def start(self, about: LoggerRun) -> None:
         """Open the run. Raises UserError if wandb refuses, such as without a login."""
         import wandb  # here, so that training without it needs no installation and no import time
 
@@ -162,7 +162,7 @@ def reported(id_file: Path) -> bool:
 
 
 @contextmanager
-def opened(logger: Logger, about: About, past: Sequence[Mapping[str, Any]] = ()) -> Iterator[Logger]:
+def opened(logger: Logger, about: LoggerRun, past: Sequence[Mapping[str, Any]] = ()) -> Iterator[Logger]:
     """Open ``logger`` for a run, report its ``past`` epochs first, and close it whatever happens."""
     logger.start(about)
     try:

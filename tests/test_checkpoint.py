@@ -159,6 +159,15 @@ def test_what_is_no_checkpoint_is_not_offered_as_one_to_trust(tmp_path: Path, co
     assert "weights_only=False" not in refused(path)
 
 
+def test_a_checkpoint_with_code_is_refused_in_one_line_that_names_the_class(tmp_path: Path) -> None:
+    path = tmp_path / "code.pt"
+    torch.save({"path": tmp_path}, path)
+    message = refused(path)
+    assert "PosixPath" in message or "WindowsPath" in message
+    assert "\n" not in message
+    assert "\x1b" not in message
+
+
 def test_file_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
     path = tmp_path / "abc"
     path.write_bytes(b"abc")  # the test vector of FIPS 180-2

@@ -18,7 +18,7 @@ import dkl.training.fit
 from dkl.assembly import build_logger, train
 from dkl.config import compose_config, hashed, row_identity
 from dkl.errors import UserError
-from dkl.loggers import About, Logger, LoggerTable, WandbLogger, opened, reported
+from dkl.loggers import Logger, LoggerRun, LoggerTable, WandbLogger, opened, reported
 from tests.training.common import TINY, make_config, start
 from tests.wandb_log import OFFLINE, apart, config, history, inspect, runs, surroundings
 
@@ -42,9 +42,9 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def about(folder: Path, **changed: Any) -> About:
+def about(folder: Path, **changed: Any) -> LoggerRun:
     fields: dict[str, Any] = {"name": "name", "job_type": "train", "group": "IKL-0", "tags": ["IKL"], "config": {}}
-    return About(**fields | changed, id_file=folder / "wandb_id.txt")
+    return LoggerRun(**fields | changed, id_file=folder / "wandb_id.txt")
 
 
 def measured(folder: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ Pieces, for evaluation, estimates and tests:
     build_schedule(config.schedule)                 learning rate over epochs
     build_logger(config.logger)                     logger of the first process; a silent one elsewhere
     load_data(config.data)                          training and test images, cut to size
-    load_synthetic(config.data)                     generated images, or None
+    load_synthetic(config.data)                     synthetic images, or None
     make_batches(config, images, device, ...)       loader of this process's share
     pick_device(config.trainer.device)              torch.device, checked
 

@@ -18,11 +18,11 @@ from dkl.assembly.parts import (
 )
 from dkl.config import TrainConfig, TrainerConfig, check, model_name
 from dkl.distributed import launched
-from dkl.errors import UserError
+from dkl.errors import UserError, first_line
 
 
 def preflight(cfg: DictConfig) -> None:
-    """Build every part once without values. Raises UserError on any mistake found that way."""
+    """Build every part once, the network without weights. Raises UserError on the first mistake."""
     config = check(cfg)
     pick_device(config.trainer.device)
     _check_teacher(config)
@@ -52,9 +52,15 @@ def _check_model(config: TrainConfig) -> nn.Module:
         except NotImplementedError:  # an operation without a meta kernel: the shapes cannot be checked here
             return model
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise UserError(f"{name} does not take images {list(data.shape)} of {data.name}: {error}") from None
+            raise UserError(
+                f"{name} does not take images {list(data.shape)} of {data.name}: "
+                f"{first_line(error)}; choose another model or data"
+            ) from None
     if tuple(logits.shape) != (2, data.num_classes):
-        raise UserError(f"{name} gives {tuple(logits.shape)} for 2 images, not (2, {data.num_classes})")
+        raise UserError(
+            f"{name} gives {tuple(logits.shape)} for 2 images, not (2, {data.num_classes}); "
+            "give it num_classes: ${data.num_classes}"
+        )
     return model
 
 
@@ -79,6 +85,6 @@ def _check_devices(trainer: TrainerConfig) -> None:
     if started > 1 and devices not in (1, started):
         raise UserError(f"trainer.devices={devices}, but torchrun has started {started} processes; make them equal")
     if device.type == "cuda" and not started and devices > torch.cuda.device_count():
-        raise UserError(f"trainer.devices={devices}, but there are {torch.cuda.device_count()} GPUs here")
+        raise UserError(f"trainer.devices={devices}, but there are {torch.cuda.device_count()} GPUs here; lower it")
     if trainer.sync_batchnorm and device.type != "cuda":
         raise UserError("torch's SyncBatchNorm works on GPUs only: leave trainer.sync_batchnorm=false on a CPU")

@@ -36,16 +36,11 @@ def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
 
 
 def load_synthetic(data: DataConfig) -> SyntheticImages | None:
-    """Map the generated images of ``data`` into memory, or return None without any.
+    """Map the synthetic images of ``data`` into memory, or return None without any.
 
     Raises UserError if they do not fit ``data``.
     """
-    files, fraction = list(data.synthetic.files), data.synthetic.fraction
-    if not 0 <= fraction < 1 or bool(files) != (fraction > 0):
-        raise UserError(
-            f"data.synthetic.files names {len(files)} files and data.synthetic.fraction is {fraction}: give files and "
-            "a fraction between 0 and 1, or neither and 0"
-        )
+    files = list(data.synthetic.files)
     return SyntheticImages(files, shape=list(data.shape), num_classes=data.num_classes) if files else None
 
 

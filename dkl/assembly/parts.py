@@ -1,15 +1,17 @@
 """Single objects of a run, each made from its own part of a configuration."""
 
+import inspect
+import re
 from typing import Any, TypeVar
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from torch import nn
 
-from dkl.config import Node
+from dkl.config import TargetConfig
 from dkl.distributed import rank
-from dkl.errors import UserError
+from dkl.errors import UserError, first_line
 from dkl.loggers import Logger
 from dkl.losses import PairLoss, check_pair_loss
 from dkl.tasks import Task, check_task
@@ -19,7 +21,7 @@ from dkl.training.schedules import Schedule
 T = TypeVar("T")
 
 
-def make(node: Node, key: str, kind: type[T], **arguments: Any) -> T:
+def make(node: TargetConfig, key: str, kind: type[T], **arguments: Any) -> T:
     """Instantiate ``node``, the value of ``key``, as a ``kind``.
 
     Raises UserError in one line if the class cannot be imported, refuses its arguments, or is of another kind.
@@ -33,10 +35,13 @@ def make(node: Node, key: str, kind: type[T], **arguments: Any) -> T:
         if isinstance(cause, UserError):
             raise cause from None
         if isinstance(cause, ImportError):
-            raise UserError(f"{key}: {' '.join(str(cause).splitlines())} Check _target_ and PYTHONPATH") from None
+            missing = re.search(r"No module named '([\w.]+)'", str(cause))
+            if missing and not f"{node['_target_']}.".startswith(f"{missing[1]}."):  # an import of the user's module
+                raise UserError(f"{key}: {node['_target_']} imports {missing[1]}, which is not installed") from None
+            raise UserError(f"{key}: there is no {node['_target_']} to import: check _target_ and PYTHONPATH") from None
         # A constructor that refuses its arguments is a mistake in the configuration; anything else is a defect.
         if cause is None or isinstance(cause, ValueError | TypeError):
-            raise UserError(f"{key}: {_first_line(cause or error)}") from None
+            raise UserError(f"{key}: {first_line(cause or error)}{_accepted(node, cause)}") from None
         raise
     if not isinstance(made, kind):
         wanted = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
@@ -44,40 +49,45 @@ def make(node: Node, key: str, kind: type[T], **arguments: Any) -> T:
     return made
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def _accepted(node: TargetConfig, cause: BaseException | None) -> str:
+    """The arguments of the class in ``node``, for an error about one that it does not take; else empty."""
+    if "unexpected keyword argument" not in str(cause):
+        return ""
+    parameters = inspect.signature(get_object(node["_target_"])).parameters.values()
+    names = [item.name for item in parameters if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
+    return f"; the arguments of {node['_target_']} are {', '.join(names)}"
 
 
-def build_model(model: Node) -> nn.Module:
+def build_model(model: TargetConfig) -> nn.Module:
     """Build a network in float32 on the current default device."""
     node = {key: value for key, value in model.items() if key != "title"}  # for tables; a plain module takes none
     return make(node, "model", nn.Module)
 
 
-def build_loss(loss: Node) -> PairLoss:
+def build_loss(loss: TargetConfig) -> PairLoss:
     """Build a loss between two sets of logits. Raises UserError if it does not keep the contract of ``dkl.losses``."""
     try:
         return check_pair_loss(make(loss, "loss", object))
     except TypeError as error:
-        raise UserError(f"loss: {_first_line(error)}") from None
+        raise UserError(f"loss: {first_line(error)}") from None
 
 
-def build_task(task: Node, model: nn.Module) -> Task:
+def build_task(task: TargetConfig, model: nn.Module) -> Task:
     """Build a task around ``model``, with the loss and the attack in its configuration."""
     return check_task(make(task, "task", object, model=model))
 
 
-def build_averaging(averaging: Node | None) -> Averaging | None:
+def build_averaging(averaging: TargetConfig | None) -> Averaging | None:
     """Build the rule by which weights are averaged, or None without one."""
     return make(averaging, "averaging", Averaging) if averaging else None
 
 
-def build_schedule(schedule: Node) -> Schedule:
+def build_schedule(schedule: TargetConfig) -> Schedule:
     """Build the learning-rate schedule."""
     return make(schedule, "schedule", Schedule)  # type: ignore[type-abstract]  # isinstance takes it
 
 
-def build_logger(logger: Node | None) -> Logger:
+def build_logger(logger: TargetConfig | None) -> Logger:
     """Build the logger of the first process. Without one, and in the other processes, it reports nowhere."""
     return make(logger, "logger", Logger) if logger and rank() == 0 else Logger()
 

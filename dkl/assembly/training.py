@@ -23,7 +23,7 @@ from dkl.config import Precision, TrainConfig, TrainerConfig, hashed, label, los
 from dkl.data import Images, ImageSet, SyntheticImages
 from dkl.errors import UserError
 from dkl.files import digest
-from dkl.loggers import About
+from dkl.loggers import LoggerRun
 from dkl.training.averaging import Average
 from dkl.training.fit import fit
 from dkl.training.optimizer import make_optimizer
@@ -35,7 +35,7 @@ WANDB_ID = "wandb_id.txt"
 
 
 class Data(NamedTuple):
-    """Images to train on, to test on and held out for selection, and generated ones.
+    """Images to train on, to test on and held out for selection, and synthetic ones.
 
     ``sha256`` fingerprints all of them but the test images.
     """
@@ -62,11 +62,11 @@ def train(cfg: DictConfig) -> Path:
     preflight(cfg)  # before any process starts, so that a mistake is one message and leaves no folder
     device = pick_device(cfg.trainer.device)
     if started > 1:
-        with distributed.group(device.type):
+        with distributed.process_group(device.type):
             _train_one(cfg)
     elif cfg.trainer.devices > 1:
         # The configuration travels, not the objects: each process assembles its own on its own device.
-        distributed.launch(_train_one, (cfg,), processes=cfg.trainer.devices, device=device.type)
+        distributed.spawn_processes(_train_one, (cfg,), processes=cfg.trainer.devices, device=device.type)
     else:
         _train_one(cfg)
     return run_folder(cfg)
@@ -88,8 +88,11 @@ def assemble(cfg: DictConfig) -> Run:
     device = distributed.local_device(pick_device(config.trainer.device))
     data = _load_in_turn(config)
     if config.task.get("cache_teacher") and not isinstance(data.training, Images):
-        raise UserError("images read from files are cropped at random, each time anew: set task.cache_teacher=false")
-    # An epoch with generated images is as long as all real ones, also those held out: selection changes no step count.
+        raise UserError(
+            "task.cache_teacher=true needs images that never change, but images read from files are cropped at random: "
+            "set task.cache_teacher=false"
+        )
+    # An epoch with synthetic images is as long as all real ones, also those held out: selection changes no step count.
     size = len(data.training) + (len(data.held_out) if data.held_out else 0)
     in_order = partial(make_batches, config, device=device, training=False)
     folder, plain = run_folder(cfg), OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
@@ -110,7 +113,7 @@ def assemble(cfg: DictConfig) -> Run:
         selection=config.selection,
         held_out=in_order(data.held_out) if data.held_out else None,
         logger=build_logger(config.logger),
-        about=About(
+        about=LoggerRun(
             name=folder.name,
             job_type="train",
             group=f"{label(cfg)}-{row_identity(hashed(cfg))}",

@@ -1,4 +1,4 @@
-"""``dkl train | evaluate | reproduce | tables``: Hydra overrides in, results out."""
+"""Decoupled KL losses: adversarial training, distillation, evaluation, tables."""
 
 from dkl.cli.main import main
 

@@ -25,18 +25,15 @@ def train(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     """``dkl evaluate``: make a record of a run, or of weights trained elsewhere."""
+    from dkl.config import check_subject
     from dkl.evaluation import evaluate as run
-
-    def check(cfg: DictConfig) -> None:
-        if bool(cfg.run) == bool(cfg.checkpoint):
-            raise UserError("name what to evaluate: run=FOLDER, or checkpoint=FILE with model=… and data=…")
 
     keys = [text.lstrip("+~").partition("=")[0] for text in arguments]
     if "run" in keys and any(key.partition(".")[0] in ("data", "model") for key in keys):
         raise UserError(
             "data and model are only for checkpoint=FILE; a run has its own: leave them out with run=FOLDER"
         )
-    hydra_app.run("evaluate", arguments, check, run)
+    hydra_app.run("evaluate", arguments, lambda cfg: check_subject(cfg.run, cfg.checkpoint), run)
 
 
 def reproduce(arguments: list[str]) -> None:

@@ -18,13 +18,32 @@ GROUPS = {
     "evaluate": ("data", "model", "logger"),
 }
 
+OPTIONS = {
+    "reproduce": {
+        "table=N, figure=N": "a table or figure of the paper, by its number",
+        "experiment=NAME": "one of the experiments below; quickstart by default",
+        "row=NAME": "this row alone, with its teacher; all rows by default",
+        "seed=0,1": "these seeds; by default those of the experiment",
+        "budget=NAME": "size of the runs: paper, mini or smoke; by default that of the experiment",
+        "dry_run=true": "print the plan and the commands of each job, and run nothing",
+        "hydra/launcher=NAME": "run the jobs through a launcher of Hydra, such as joblib or submitit_slurm",
+        "KEY=VALUE": "any option of dkl train, for every row, such as trainer.device=cuda",
+    },
+    "tables": {
+        "--html": "also draw the figures and write index.html, one page with everything",
+        "results=FOLDER": "folder with the records; DKL_RESULTS_DIR sets the default, else results",
+        "smoke=true": "include records of budget smoke, which are left out by default",
+    },
+}
+"""Options of the commands that have no configuration, each with its line."""
+
 COLUMN = 40
 """Column in which the lines beside the values begin."""
 
 
 def overview() -> str:
     """Return the page of ``dkl --help``."""
-    page = "Decoupled KL losses: adversarial training, AutoAttack, tables.\n\n"
+    page = "Decoupled KL losses: adversarial training, distillation, evaluation, tables.\n\n"
     page += "".join(f"  {usage}\n" for usage in USAGE.values())
     return page + "\nEach has --help. Values are Hydra overrides; docs/configuration.md explains them.\n"
 
@@ -32,8 +51,10 @@ def overview() -> str:
 def page(command: str) -> str:
     """Return the page of ``dkl <command> --help``."""
     text = f"{USAGE[command]}\n\n"
+    if command in OPTIONS:
+        text += _listing("options", OPTIONS[command])
     if command == "reproduce":
-        return text + _listing("experiments", choices("experiments"))
+        text += "\n" + _listing("experiments", choices("experiments"))
     for group in GROUPS.get(command, ()):
         text += _listing(group, choices(group)) + "\n"
     if command in GROUPS:

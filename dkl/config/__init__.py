@@ -1,33 +1,36 @@
 """Configurations: typed root, composition from YAML, checks, and the hash that names a run."""
 
-from dkl.config.check import check
+from dkl.config.check import check, check_subject
 from dkl.config.compose import compose_config, load_config, register, shipped, typed
 from dkl.config.identity import config_hash, hashed, label, loss_name, model_name, row_identity, run_folder
 from dkl.config.schema import (
+    WEIGHTS,
     DataConfig,
     EvaluateConfig,
     EvaluationConfig,
-    Node,
     OptimizerConfig,
     OptimizerName,
     Precision,
     SelectionConfig,
+    TargetConfig,
     TrainConfig,
     TrainerConfig,
 )
 
 __all__ = [
+    "WEIGHTS",
     "DataConfig",
     "EvaluateConfig",
     "EvaluationConfig",
-    "Node",
     "OptimizerConfig",
     "OptimizerName",
     "Precision",
     "SelectionConfig",
+    "TargetConfig",
     "TrainConfig",
     "TrainerConfig",
     "check",
+    "check_subject",
     "compose_config",
     "config_hash",
     "hashed",

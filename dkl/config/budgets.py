@@ -21,13 +21,18 @@ FREE = re.compile(r"attack\.objective\b.*|model\.(?!name$).*|task\.warmup_epochs
 def check_budget(cfg: DictConfig) -> None:
     """Raise UserError if ``cfg`` changes a value that its budget, or at ``paper`` its recipe, fixes."""
     name = cfg.budget.name
-    if name in ("own", "smoke"):  # own fixes nothing; the figures of smoke are never shown
+    if name in ("own", "smoke"):  # own fixes nothing; the values of smoke are never shown
         return
     fixed = _leaves(shipped("configs") / "budget" / f"{name}.yaml")
     if name == "paper":
         if cfg.recipe_name == "quick":
             raise UserError("budget=paper needs a recipe of the paper: add recipe=official, or use budget=own")
-        fixed |= _leaves(shipped("configs") / "recipe" / f"{cfg.recipe_name}.yaml")
+        recipe = shipped("configs") / "recipe" / f"{cfg.recipe_name}.yaml"
+        if not recipe.is_file():  # found on the user's hydra.searchpath
+            raise UserError(
+                f"budget=paper needs a recipe of the paper, and recipe={cfg.recipe_name} is not shipped: use budget=own"
+            )
+        fixed |= _leaves(recipe)
     for key, value in fixed.items():
         now = OmegaConf.select(cfg, key)
         if FREE.fullmatch(key) or (name == "mini" and key == "model.name"):  # distillation has its own small networks

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, Node
 
 from dkl.config.budgets import check_budget
 from dkl.config.compose import typed
-from dkl.config.schema import AugmentConfig, DataConfig, OptimizerConfig, OptimizerName, TrainConfig
+from dkl.config.schema import WEIGHTS, AugmentConfig, DataConfig, OptimizerConfig, OptimizerName, TrainConfig
 from dkl.errors import UserError
 from dkl.threat import NORMS, parse_attacks, parse_steps, parse_threat
 
@@ -43,6 +43,12 @@ def check(cfg: DictConfig) -> TrainConfig:
     check_budget(cfg)
     _check_classes(config)
     return config
+
+
+def check_subject(run: str | None, checkpoint: str | None) -> None:
+    """Raise UserError unless ``dkl evaluate`` is given either a run or a checkpoint."""
+    if bool(run) == bool(checkpoint):
+        raise UserError("name what to evaluate: run=FOLDER, or checkpoint=FILE with model=… and data=…")
 
 
 def _check_keys(cfg: DictConfig) -> None:
@@ -132,7 +138,7 @@ def _check_selection(config: TrainConfig) -> None:
 def _check_evaluated_weights(config: TrainConfig) -> None:
     """The run keeps the weights that are to be evaluated."""
     weights = config.evaluation.weights
-    if weights not in (None, "last", "average", "best"):
+    if weights not in (None, *WEIGHTS):
         raise UserError(f"evaluation.weights={weights} must be last, average or best")
     if (weights == "average" and not config.averaging) or (weights == "best" and not config.selection.every):
         needed = "averaging=epoch_ema" if weights == "average" else "selection.holdout and selection.every"
@@ -153,12 +159,12 @@ def _check_norms(config: TrainConfig) -> None:
 
 
 def _check_data(data: DataConfig) -> None:
-    """Generated images have files and a share; a long tail is not cut to equal classes; a shape has three sizes."""
+    """Synthetic images have files and a share; a long tail is not cut to equal classes; a shape has three sizes."""
     files, fraction = data.synthetic.files, data.synthetic.fraction
-    if bool(files) != bool(fraction):
+    if bool(files) != bool(fraction) or not 0 <= fraction < 1:
         raise UserError(
             f"data.synthetic.files names {len(files)} files and data.synthetic.fraction={fraction}: choose a dataset "
-            "with both, such as data=cifar10_1m, or set both, or neither"
+            "with both, such as data=cifar10_1m, or give files and a fraction between 0 and 1, or neither and 0"
         )
     if data.long_tail and data.train_size:
         raise UserError(

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's, which has no types
 
 from dkl.config.schema import DataConfig, EvaluateConfig, TrainConfig
-from dkl.errors import UserError
+from dkl.errors import UserError, first_line
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -32,13 +32,13 @@ def register() -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
 
 
-def share_of(epochs: int, whole: int, trained: int) -> int:
+def scaled_epochs(epochs: int, whole: int, trained: int) -> int:
     """Return the same share of ``trained`` epochs as ``epochs`` is of ``whole``, at most ``epochs`` and at least 1."""
     return min(epochs, max(1, round(epochs * trained / whole)))
 
 
 # On import, because the processes of a run resolve a configuration without composing one.
-OmegaConf.register_new_resolver("share_of", share_of, replace=True)
+OmegaConf.register_new_resolver("scaled_epochs", scaled_epochs, replace=True)
 
 
 def compose_config(root: str, overrides: list[str]) -> DictConfig:
@@ -62,7 +62,7 @@ def load_config(folder: Path) -> DictConfig:
     try:
         cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig(data=DataConfig())), OmegaConf.load(path))
     except (OmegaConfBaseException, YAMLError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise UserError(f"{path} is not of this version of dkl: {reason}; use the version that trained it") from None
     assert isinstance(cfg, DictConfig)
     return cfg

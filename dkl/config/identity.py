@@ -1,7 +1,7 @@
 """What identifies a run and a table's row.
 
 ``config_hash`` names the folder of one run: its exact configuration, seed included. ``row_identity`` is what all runs
-of one table row share, whatever their seed and machine. Leaderboards, paper tables, ``dkl reproduce`` and loggers all
+of one table row share, for any seed and machine. Leaderboards, paper tables, ``dkl reproduce`` and loggers all
 use this one function.
 """
 
@@ -19,8 +19,9 @@ COMPUTING = ("devices", "accumulate", "sync_batchnorm", "precision", "compile", 
 """Values of ``trainer`` that say how a run computes, not what it trains. They change weights only by rounding and by
 the order of random numbers, so a row may hold seeds trained on different machines."""
 
-FILES_ONLY = ("npz", "imagefiles", "imagefolder")
-"""Values of ``data.name`` that do not identify the images: only ``data.source`` tells such datasets apart."""
+NAMED_DATASETS = ("cifar10", "cifar100", "digits", "imagenet", "imagenet_lt")
+"""Values of ``data.name`` whose images are the same wherever ``data.source`` reads them. Any other name, such as that
+of your own dataset, may belong to several sources, so there ``data.source`` is part of a row."""
 
 
 def model_name(model: Mapping[str, Any]) -> str:
@@ -82,7 +83,7 @@ def row_identity(training: Mapping[str, Any]) -> str:
     ``training`` is the result of ``hashed``, or the copy of it in a record. These do not count:
 
     - the seed, and ``COMPUTING``: a row averages over seeds, which may be trained on different machines;
-    - the fingerprint and the storage format of the images if ``data.name`` identifies them (folder or shards);
+    - the fingerprint of the images, and their source if ``data.name`` is one of ``NAMED_DATASETS`` (folder or shards);
     - ``data.mean`` and ``data.std``: networks that normalize have them in their own configuration;
     - where a teacher's weights are stored: its name and the row's other settings identify it;
     - values equal to the typed defaults, so that records made before a key was added still match.
@@ -90,7 +91,7 @@ def row_identity(training: Mapping[str, Any]) -> str:
     content = _without(training, "seed", "data_sha256")
     content["trainer"] = _without(content.get("trainer", {}), *COMPUTING)
     data = content.get("data", {})
-    content["data"] = _without(data, "mean", "std", *([] if data.get("name") in FILES_ONLY else ["source"]))
+    content["data"] = _without(data, "mean", "std", *(["source"] if data.get("name") in NAMED_DATASETS else []))
     if not content.get("selection", {}).get("every"):
         content.pop("selection", None)  # unused, and its eps is resolved here but not in the defaults
     task = _without(content.get("task", {}), "seed")

@@ -34,8 +34,10 @@ def explain(root: str, error: Exception) -> UserError:
     while chain[-1].__cause__ is not None:  # Hydra raises a general error from the one that names the mistake
         chain.append(chain[-1].__cause__)  # type: ignore[arg-type]  # causes here are Exceptions
     text = "\n".join(dict.fromkeys(str(item).partition("Config search path")[0].strip() for item in chain))
-    text = text.replace("\n\n", "\n").replace("\n\t", " ")
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown and "not in" in text:
         return UserError(f"there is no key {unknown[1]!r}: {_suggest(root, unknown[1])}")
-    return UserError(text)
+    if choice := re.search(r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':\n((?:\t.*\n?)*)", text):
+        group, name, available = choice.groups()
+        return UserError(f"there is no choice {group}={name}: choose one of {', '.join(available.split())}")
+    return UserError("; ".join(line.strip().rstrip(".;") for line in text.splitlines() if line.strip()))

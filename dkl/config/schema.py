@@ -12,7 +12,10 @@ from typing import Any
 
 from omegaconf import MISSING
 
-Node = Mapping[str, Any]
+WEIGHTS = ("last", "average", "best")
+"""Weights of a run that can be evaluated: of the last epoch, averaged over epochs, or of the best epoch."""
+
+TargetConfig = Mapping[str, Any]
 """A configuration with ``_target_``: which class or function to call, and its arguments."""
 
 
@@ -54,12 +57,12 @@ class AugmentConfig:
 
 @dataclass
 class SyntheticConfig:
-    """Generated images that are mixed with the real ones."""
+    """Synthetic images that are mixed with the real ones."""
 
     files: list[str] = field(default_factory=list)
-    """The .npz files of generated images, in order; empty for none."""
+    """The .npz files of synthetic images, in order; empty for none."""
     fraction: float = 0.0
-    """Share of generated images in every batch, in [0, 1); 0 without files."""
+    """Share of synthetic images in every batch, in [0, 1); 0 without files."""
 
 
 @dataclass
@@ -87,7 +90,7 @@ class DataConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Random changes of training images."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
-    """Generated images that are mixed with the real ones."""
+    """Synthetic images that are mixed with the real ones."""
     source: Any = MISSING
     """Function that returns training and test images, and its arguments."""
 
@@ -229,7 +232,7 @@ class TrainConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Defaults of dkl evaluate for this run."""
     logger: Any = None
-    """Where metrics are reported besides the run's files; null for nowhere."""
+    """Where metrics are reported in addition to the run's files; null for nowhere."""
     paths: PathsConfig = field(default_factory=PathsConfig)
     """Folders of data and results."""
     budget: BudgetConfig = field(default_factory=BudgetConfig)
@@ -261,7 +264,7 @@ class EvaluateConfig:
     label: str | None = None
     """Name of the method in tables; null takes the run's, or the file's name."""
     logger: Any = None
-    """Where results are reported besides the record; null takes the run's logger, none switches it off."""
+    """Where results are reported in addition to the record; null takes the run's logger, none switches it off."""
     additional_data: bool = False
     """The checkpoint was trained with additional data; the record says so."""
     attacks: Any = None

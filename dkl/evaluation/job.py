@@ -7,9 +7,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from dkl.assembly import build_logger, build_model, load_data
-from dkl.config import EvaluateConfig, EvaluationConfig, model_name
+from dkl.config import EvaluateConfig, EvaluationConfig, check_subject, model_name
 from dkl.data import ImageSet
-from dkl.errors import UserError
 from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
 from dkl.evaluation.robustness.suites import check_classes
 from dkl.evaluation.subject import Subject, foreign_subject, run_subject
@@ -69,8 +68,7 @@ class EvaluationJob:
 
 def prepare(config: EvaluateConfig) -> EvaluationJob:
     """Load everything that ``config`` names. Raises UserError on any mistake that can be found without attacking."""
-    if bool(config.run) == bool(config.checkpoint):
-        raise UserError("name what to evaluate: run=FOLDER, or checkpoint=FILE with model=… and data=…")
+    check_subject(config.run, config.checkpoint)
     subject = run_subject(config) if config.run else foreign_subject(config)
     run, data = subject.run, subject.data
     protocol = choose_protocol(config, run.config.evaluation if run else EvaluationConfig(eps=data.eps))

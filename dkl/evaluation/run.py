@@ -13,7 +13,7 @@ from dkl.assembly import pick_device
 from dkl.attacks import frozen_eval
 from dkl.config import EvaluateConfig, typed
 from dkl.console import say
-from dkl.distributed import gather, group, launch, launched, local_device, rank, world
+from dkl.distributed import gather, launched, local_device, process_group, rank, spawn_processes, world
 from dkl.errors import UserError
 from dkl.evaluation.job import EvaluationJob, prepare
 from dkl.evaluation.outputs.logger_report import report_evaluation
@@ -37,7 +37,7 @@ def evaluate(cfg: DictConfig) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     # The processes exchange numpy flags only, so a CPU group serves GPUs as well.
-    with group("cpu") if launched() else nullcontext():
+    with process_group("cpu") if launched() else nullcontext():
         job = prepare(config)
         busy = f"another process is evaluating {job.subject.title}"
         with locked(job.state.with_suffix(".lock"), busy) if rank() == 0 else nullcontext():
@@ -48,7 +48,7 @@ def evaluate(cfg: DictConfig) -> Path:
                 elif launched() or config.devices == 1:
                     _run(job, config)
                 else:
-                    launch(_run_in_group, (config,), processes=config.devices, device="cpu")
+                    spawn_processes(_run_in_group, (config,), processes=config.devices, device="cpu")
             if rank() == 0:
                 shutil.rmtree(job.state, ignore_errors=True)
     return job.record

@@ -11,7 +11,7 @@ from dkl import checkpoint
 from dkl.config import (
     DataConfig,
     EvaluateConfig,
-    Node,
+    TargetConfig,
     TrainConfig,
     config_hash,
     hashed,
@@ -62,7 +62,7 @@ class Subject:
 
     method: str
     data: DataConfig
-    model: Node
+    model: TargetConfig
     weights: Weights
     run: TrainedRun | None = None
 

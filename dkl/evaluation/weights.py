@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from dkl import checkpoint
+from dkl.config import WEIGHTS
 from dkl.errors import UserError
-
-CHOICES = ("last", "average", "best")
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def choose_weights(folder: Path, content: Mapping[str, Any], asked: str | None) 
     last, best, epoch = folder / "checkpoint.pt", folder / "best.pt", content["epoch"]
     exists = {"last": True, "average": bool(content.get("average")), "best": best.is_file()}
     if asked is not None and not exists.get(asked):
-        available = ", ".join(name for name in CHOICES if exists[name])
+        available = ", ".join(name for name in WEIGHTS if exists[name])
         raise UserError(f"weights={asked} is not one of the weights in {folder}; choose one of: {available}")
     if asked == "best":
         return _best_weights(best)

@@ -129,7 +129,7 @@ def _chosen(manifest: Manifest, name: str | None) -> list[ManifestRow]:
     runnable = [row for row in rows if row.quoted is None]
     if not runnable:
         what = f"{manifest.name} {name}" if name else manifest.name
-        raise UserError(f"{what} is not run here: {rows[0].quoted}; the tables show its published figures")
+        raise UserError(f"{what} is not run here: {rows[0].quoted}; the tables show its published values")
     return runnable
 
 

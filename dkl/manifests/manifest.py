@@ -18,13 +18,13 @@ METRICS = (
     *("clean", "robust", "top1", "top5", "best", "many", "medium", "few", "step_seconds"),
     *("mean", "min", "paper"),
 )
-"""``mean`` and ``min`` combine other columns. ``paper`` columns show only the paper's figure: nothing is measured."""
+"""``mean`` and ``min`` combine other columns. ``paper`` columns show only the paper's value: nothing is measured."""
 
 ORIGINS = ("own", "own_baseline", "quoted", "unknown")
-"""Where the paper's figure comes from: its own method, a baseline it ran, or another paper."""
+"""Where the paper's value comes from: its own method, a baseline it ran, or another paper."""
 
-Figures = dict[str, float]
-"""Column -> figure."""
+Values = dict[str, float]
+"""Column -> value."""
 
 Overrides = tuple[str, ...]
 
@@ -61,16 +61,16 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class ManifestRow:
-    """A run, or figures of another paper.
+    """A run, or values of another paper.
 
     - ``name``: unique in the manifest; ``label`` if not given. ``label`` is the method's name in the table.
     - ``overrides``: of ``dkl train``; ``evaluate``: of ``dkl evaluate``, instead of the manifest's.
-    - ``quoted``: why the row is not run here (``true`` for the usual reason); its figures are then quoted.
+    - ``quoted``: why the row is not run here (``true`` for the usual reason); its values are then quoted.
     - ``teacher``: a key of the manifest's ``teachers``.
     - ``weights``: of a teacher: its students' overrides that load published weights. It is then trained only at budget
       smoke, which downloads nothing.
     - ``show``: cells that describe the row.
-    - ``paper``, ``paper_std``, ``published``: figures by column; ``published`` by source.
+    - ``paper``, ``paper_std``, ``published``: values by column; ``published`` by source.
     """
 
     label: str
@@ -82,9 +82,9 @@ class ManifestRow:
     evaluate: Evaluations | None = None
     show: dict[str, str] = field(default_factory=dict)
     origin: Annotated[str, one_of(*ORIGINS)] | None = None
-    paper: Figures = field(default_factory=dict)
-    paper_std: Figures = field(default_factory=dict)
-    published: dict[str, Figures] = field(default_factory=dict)
+    paper: Values = field(default_factory=dict)
+    paper_std: Values = field(default_factory=dict)
+    published: dict[str, Values] = field(default_factory=dict)
     note: str | None = None
 
     def __post_init__(self) -> None:
@@ -206,9 +206,9 @@ def _check(manifest: Manifest) -> None:
         if unknown := set(column.of) - columns:
             raise ValueError(f"column {key} is of {', '.join(sorted(unknown))}; the columns are {', '.join(columns)}")
     for row in (*manifest.rows, *manifest.teachers.values()):
-        for figures in (row.paper, row.paper_std, *row.published.values()):
-            if unknown := set(figures) - columns:
-                raise ValueError(f"row {row.name} has figures for {', '.join(sorted(unknown))}, which are no columns")
+        for values in (row.paper, row.paper_std, *row.published.values()):
+            if unknown := set(values) - columns:
+                raise ValueError(f"row {row.name} has values for {', '.join(sorted(unknown))}, which are no columns")
         if row.teacher is not None and row.teacher not in manifest.teachers:
             raise ValueError(f"row {row.name} names the teacher {row.teacher}, which is not among teachers")
         if row.quoted is not None and (row.overrides or row.teacher):

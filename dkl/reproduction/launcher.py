@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from dkl.config import shipped
 from dkl.console import say
+from dkl.errors import first_line
 from dkl.manifests import ManifestJob
 from dkl.reporting.grouping import group
 from dkl.reproduction.options import Options
@@ -68,4 +69,4 @@ def _sweep(options: Options, jobs: Sequence[ManifestJob]) -> None:
     try:
         application()
     except (Exception, SystemExit) as error:  # Hydra runs all jobs, then raises the error of the first that failed
-        say(f"a job failed: {error}")
+        say(f"a job failed: {first_line(error)}")

@@ -9,7 +9,7 @@ from dkl.manifests import Request
 KEYS = ("experiment", "table", "figure", "seed", "budget", "row", "dry_run")
 
 SMOKE_RESULTS = "results/smoke"
-"""The default results folder of budget smoke, which keeps its figures apart from real results."""
+"""The default results folder of budget smoke, which keeps its values apart from real results."""
 
 
 @dataclass(frozen=True)

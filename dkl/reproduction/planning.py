@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dkl.config import TrainConfig, run_folder, typed
+from dkl.config import DataConfig, TrainConfig, run_folder, typed
 from dkl.config.choices import choices
 from dkl.config.overrides import explain
 from dkl.console import say
@@ -146,7 +146,7 @@ def find_blocked(jobs: Sequence[PlannedJob]) -> dict[str, str]:
     for planned in (planned for planned in jobs if not planned.done):
         key = OmegaConf.to_yaml(planned.cfg.data, resolve=True)
         if key not in datasets:
-            datasets[key] = _missing_images(planned.cfg)
+            datasets[key] = _missing_images(planned.config.data)
         if reason := planned.missing_library or datasets[key]:
             blocked[planned.title] = reason
     for reason, titles in group(blocked, blocked.__getitem__).items():
@@ -154,13 +154,13 @@ def find_blocked(jobs: Sequence[PlannedJob]) -> dict[str, str]:
     return blocked
 
 
-def _missing_images(cfg: DictConfig) -> str | None:
-    """The error if the images of ``cfg`` cannot be loaded or downloaded."""
+def _missing_images(data: DataConfig) -> str | None:
+    """The error if the images of ``data`` cannot be loaded or downloaded."""
     from dkl.assembly import load_data, load_synthetic
 
     try:
-        load_synthetic(cfg.data)
-        load_data(cfg.data)
+        load_synthetic(data)
+        load_data(data)
     except UserError as error:
         return str(error)
     return None

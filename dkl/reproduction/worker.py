@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from dkl.config import compose_config, run_folder
 from dkl.console import say
-from dkl.errors import BusyError, UserError
+from dkl.errors import BusyError, UserError, first_line
 from dkl.files import is_locked, write_text
 from dkl.manifests import ManifestJob
 from dkl.reproduction.options import parse
@@ -31,7 +31,7 @@ def run_jobs(jobs: Sequence[PlannedJob], failures: dict[str, str]) -> None:
 
     Several commands may work on one results folder, on machines that share it. No command keeps a list of who runs
     what: each run's lock file is the only agreement. A job whose lock is held is put back and tried again later, so a
-    command ends only when all its jobs are done or failed, whoever ran them.
+    command ends only when all its jobs are done or failed, by any process.
     """
     left = [planned for planned in jobs if not planned.done and planned.title not in failures]
     reported: set[str] = set()
@@ -70,7 +70,7 @@ def _attempt(planned: PlannedJob) -> str | None:
     log = folder / "error.log"
     # Training takes the lock itself, but only after it has loaded its images. Looking first is cheaper.
     if is_locked(folder / ".lock"):
-        raise BusyError(f"another process is training {folder}")
+        raise BusyError(f"another process is training {folder}; wait for it, or stop it first")
     try:
         _train_and_evaluate(planned.job, planned.cfg)
     except BusyError:
@@ -80,7 +80,7 @@ def _attempt(planned: PlannedJob) -> str | None:
     except Exception as error:  # one broken row must not end the others
         with suppress(OSError):  # a full disk may be the very reason
             write_text(log, traceback.format_exc())
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]} (see {log})"
+        return f"{type(error).__name__}: {first_line(error)} (see {log})"
     log.unlink(missing_ok=True)
     return None
 

@@ -41,7 +41,7 @@ def fit(run: Run) -> None:
 
 @contextmanager
 def _opened_logger(run: Run) -> Iterator[Logger]:
-    """Open the run's logger, report the epochs done before, and hand it the weights in the end."""
+    """Open the run's logger, report the epochs done before, and give it the weights at the end."""
     with opened(run.logger, run.about, run.state.rows) as logger:
         yield logger
         files = (run.folder / name for name in (CHECKPOINT, BEST, "config.yaml"))
@@ -49,7 +49,7 @@ def _opened_logger(run: Run) -> Iterator[Logger]:
 
 
 def _read_when_asked(run: Run) -> Iterator[Batch]:
-    """Yield the training images in order and unchanged; no task that ignores them pays for the loader."""
+    """Yield the training images in order and unchanged; the loader is made only if the task reads from it."""
     yield from run.plain_batches().epoch()
 
 

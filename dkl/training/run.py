@@ -8,7 +8,7 @@ import torch
 
 from dkl.config import SelectionConfig, TrainerConfig
 from dkl.data import Loader
-from dkl.loggers import About, Logger
+from dkl.loggers import Logger, LoggerRun
 from dkl.training.schedules import Schedule
 from dkl.training.state import RunState
 
@@ -36,5 +36,5 @@ class Run:
     selection: SelectionConfig
     held_out: Loader | None
     logger: Logger
-    about: About
+    about: LoggerRun
     config_yaml: str

@@ -49,7 +49,7 @@ def with_target(key: str, name: str, **arguments: object) -> DictConfig:
         ("loss", "Plain", r"^loss: Plain is not callable"),
         ("task", "Plain", r"^task: Plain is not a task"),
         ("schedule", "Plain", r"^schedule: \S+Plain must return a \S+Schedule, not a Plain$"),
-        ("model", "Nowhere", r"^model: .*Nowhere.* Check _target_ and PYTHONPATH$"),
+        ("model", "Nowhere", r"^model: .*Nowhere to import: check _target_ and PYTHONPATH$"),
     ],
 )
 def test_a_part_without_its_interface_is_refused_in_one_line(key: str, name: str, message: str) -> None:

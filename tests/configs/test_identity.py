@@ -53,9 +53,19 @@ def test_the_same_images_in_another_form_are_the_same() -> None:
     assert config_hash(one) != config_hash(other)
 
 
-def test_ones_own_images_are_told_apart_by_their_files() -> None:
-    own = ["data=npz", "data.num_classes=10", "loss=kl"]
-    one, other = (compose_config("train", [*own, f"data.source.train={name}.npz"]) for name in "ab")
+@pytest.mark.parametrize(
+    ("own", "sources"),
+    [
+        (["data=npz", "data.num_classes=10"], ["data.source.train=a.npz", "data.source.train=b.npz"]),
+        (
+            ["data.name=bars", "data.source._target_=my_package.bars"],
+            ["+data.source.noise=0.5", "+data.source.noise=0.7"],
+        ),
+    ],
+    ids=["npz", "bars"],
+)
+def test_rows_of_your_own_images_differ_by_their_source(own: list[str], sources: list[str]) -> None:
+    one, other = (compose_config("train", [*own, "loss=kl", source]) for source in sources)
     assert row_identity(hashed(one)) != row_identity(hashed(other))
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from dkl import checkpoint
 from dkl.assembly import assemble, train
 from dkl.config import run_folder
-from dkl.distributed import launch
+from dkl.distributed import spawn_processes
 from dkl.errors import UserError
 from dkl.training.fit import fit
 from tests.training.common import TINY, finish, make_config, start
@@ -56,7 +56,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     configs["BatchNorm"] = config(results, *BATCH_NORM, "trainer.devices=2")
     configs["BatchNorm again"] = config(results / "again", *BATCH_NORM, "trainer.devices=2")
     torch.set_num_threads(1)
-    launch(train_all, (list(configs.values()),), processes=2, device="cpu")
+    spawn_processes(train_all, (list(configs.values()),), processes=2, device="cpu")
     return {name: read(cfg) for name, cfg in configs.items()}
 
 

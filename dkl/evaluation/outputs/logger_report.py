@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dkl.config import row_identity
 from dkl.distributed import rank
 from dkl.evaluation.job import EvaluationJob
-from dkl.loggers import About, LoggerTable, opened, reported
+from dkl.loggers import LoggerRun, LoggerTable, opened, reported
 from dkl.records import Flags, Record, load, load_flags
 
 
@@ -22,7 +22,7 @@ def report_evaluation(job: EvaluationJob) -> Iterator[None]:
     The logger opens before the attacks, so that a logger that cannot open fails before any work. A record that already
     exists is reported if it has not been.
     """
-    about = _about(job)
+    about = _logger_run(job)
     if job.logger is None or rank() > 0 or (job.record.exists() and reported(about.id_file)):
         yield
         return
@@ -36,7 +36,7 @@ def report_evaluation(job: EvaluationJob) -> Iterator[None]:
         logger.report(_accuracies(record), tables, _image_strips(job))
 
 
-def _about(job: EvaluationJob) -> About:
+def _logger_run(job: EvaluationJob) -> LoggerRun:
     """Describe the logger's run of this evaluation."""
     subject, run = job.subject, job.subject.run
     # The group is the training run's, also if the evaluation was given another label.
@@ -49,7 +49,7 @@ def _about(job: EvaluationJob) -> About:
         "weights": subject.weights.text,
         "n": len(job.test),
     }
-    return About(
+    return LoggerRun(
         name=job.id,
         job_type="evaluate",
         group=f"{method}-{row}",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dkl.cli import main
-from dkl.distributed import gather, launch, rank
+from dkl.distributed import gather, rank, spawn_processes
 from dkl.errors import UserError
 from dkl.evaluation.robustness.progress import AttackProgress, EvaluationState, load, merge, save
 from dkl.records import Record, load_all
@@ -86,7 +86,7 @@ def test_one_process_is_continued_by_two_and_two_by_one_and_a_failure_stops_all(
     attack_until(trained(), begun, 7)
     remaining = remaining_batches(whole, begun)
     with pytest.raises(UserError, match=r"^the disk of this process is full$"):
-        launch(attack_in_group, (trained(), begun, stopped, tmp_path), processes=2, device="cpu")
+        spawn_processes(attack_in_group, (trained(), begun, stopped, tmp_path), processes=2, device="cpu")
     sizes = [np.load(tmp_path / f"sizes{number}.npz") for number in (0, 1)]
     assert all(len(content["sizes"]) > 0 for content in sizes)
     assert [int(content["all"]) for content in sizes] == [remaining, remaining]

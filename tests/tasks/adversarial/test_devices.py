@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dkl.data import Batch
-from dkl.distributed import launch, rank, sum_gradients, world
+from dkl.distributed import rank, spawn_processes, sum_gradients, world
 from dkl.losses import GKL, KD
 from dkl.tasks import AWP, Distillation, Progress, Task
 from tests.tasks.common import CLASSES, make_attack, make_batch, make_task, share_of, two_views
@@ -81,7 +81,7 @@ def train_all(file: Path) -> None:
 def by_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Tensor]]:
     """What two gloo processes made of every case."""
     file = tmp_path_factory.mktemp("two") / "found.pt"
-    launch(train_all, (file,), processes=2, device="cpu")
+    spawn_processes(train_all, (file,), processes=2, device="cpu")
     return torch.load(file, weights_only=True)
 
 

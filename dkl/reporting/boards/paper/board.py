@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dkl.manifests import Column, Manifest, ManifestRow
-from dkl.manifests.manifest import Figures
+from dkl.manifests.manifest import Values
 from dkl.records import Record
 from dkl.reporting.boards.board import Board
 from dkl.reporting.statistics.compare import Comparison
@@ -20,7 +20,7 @@ class PaperRow:
     """A row of the manifest, its ``published`` values (percent, or the column's unit) and our ``measurements``."""
 
     row: ManifestRow
-    published: Figures
+    published: Values
     measurements: Measurements
 
     @property

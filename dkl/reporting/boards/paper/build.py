@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from dkl.errors import UserError
 from dkl.manifests import Manifest, ManifestRow, identities
 from dkl.manifests.jobs import CachedCompose
-from dkl.manifests.manifest import Figures
+from dkl.manifests.manifest import Values
 from dkl.records import Record
 from dkl.reporting.boards.cells import budget_title
 from dkl.reporting.boards.notes import BUDGET_NOTES, distinct, provenance_notes
@@ -122,7 +122,7 @@ def _ordered(manifest: Manifest) -> list[ManifestRow]:
     return list(rows.values())
 
 
-def _published(manifest: Manifest, row: ManifestRow) -> Figures:
+def _published(manifest: Manifest, row: ManifestRow) -> Values:
     """Return the paper's values. A manifest without any uses the first of each row's other sources."""
     if any(other.paper for other in manifest.rows):
         return row.paper
