@@ -37,8 +37,9 @@ def scaled_epochs(epochs: int, whole: int, trained: int) -> int:
     return min(epochs, max(1, round(epochs * trained / whole)))
 
 
-# On import, because the processes of a run resolve a configuration without composing one.
-OmegaConf.register_new_resolver("scaled_epochs", scaled_epochs, replace=True)
+# On import, because the processes of a run resolve a configuration without composing one. The resolver keeps its name:
+# the config.yaml of every run contains it unresolved.
+OmegaConf.register_new_resolver("share_of", scaled_epochs, replace=True)
 
 
 def compose_config(root: str, overrides: list[str]) -> DictConfig:
