@@ -38,7 +38,7 @@ def scaled_epochs(epochs: int, whole: int, trained: int) -> int:
 
 
 # On import, because the processes of a run resolve a configuration without composing one. The resolver keeps its name:
-# the config.yaml of every run contains it unresolved.
+# the config.yaml of distillation runs contains it unresolved.
 OmegaConf.register_new_resolver("share_of", scaled_epochs, replace=True)
 
 
