@@ -1,5 +1,6 @@
 """The lock file, the wheel's content and CI's script agree with the project."""
 
+import itertools
 import re
 import subprocess
 import tomllib
@@ -35,3 +36,26 @@ def test_no_tracked_file_is_ignored() -> None:
         pytest.skip("not a git checkout")
     command = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == ""
+
+
+def test_the_drawing_of_the_packages_agrees_with_the_import_contract() -> None:
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    floors = {
+        name.strip().removeprefix("dkl."): floor
+        for floor, layer in enumerate(contract["layers"])
+        for name in layer.split("|")
+    }
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    lines = page.partition("```mermaid")[2].partition("```")[0].splitlines()
+    chains = [[re.findall(r"(\w+)(?:\[|$| &)", part.strip()) for part in line.split("-->")] for line in lines]
+    arrows = [
+        (upper, lower)
+        for chain in chains
+        for uppers, lowers in itertools.pairwise(chain)
+        for upper in uppers
+        for lower in lowers
+    ]
+    assert len(arrows) > 10
+    assert all(floors[upper] < floors[lower] for upper, lower in arrows)
+    drawn = {name for arrow in arrows for name in arrow}
+    assert all(name in drawn or f"`{name}`" in page for name in floors)
