@@ -43,7 +43,7 @@ tables: $(SETUP)  ## rebuild results/tables, model_info, figures and index.html 
 test: $(SETUP)  ## run every test, one process per core
 	$(PYTEST)
 
-test-fast: $(SETUP)  ## run the tests that take less than a minute each
+test-fast: $(SETUP)  ## run all but the tests of whole runs, several processes and every row
 	$(PYTEST) -m 'not slow'
 
 test-gpu: $(SETUP)  ## run the tests that need a GPU

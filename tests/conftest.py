@@ -24,8 +24,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run slow tests first, so that short tests fill the remaining time of each core."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Run the longest tests first, so that short tests fill the remaining time of each core."""
+
+    def minutes(item: pytest.Item) -> float:
+        marker = item.get_closest_marker("slow")
+        return 0 if marker is None else marker.kwargs.get("minutes", 1)
+
+    items.sort(key=minutes, reverse=True)
 
 
 @pytest.fixture(autouse=True)

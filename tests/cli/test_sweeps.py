@@ -19,6 +19,8 @@ from dkl.training import objective
 from tests.cli.common import call
 from tests.training.common import TINY, finish, start
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 FILES = sorted((CHECKOUT / "configs" / "sweep").glob("*.yaml"))
 SCRIPTS = sorted((CHECKOUT / "scripts" / "sweeps").glob("*.sh"))

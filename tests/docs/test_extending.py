@@ -12,6 +12,8 @@ import pytest
 from dkl.cli import main
 from tests.docs.pages import ROOT, blocks
 
+pytestmark = pytest.mark.slow
+
 PAGE = ROOT / "docs" / "extending.md"
 COMMANDS = [line for block in blocks(PAGE) if block.kind == "bash" for line in block.text.splitlines()]
 SINGLE = [line for line in COMMANDS if line.startswith("dkl train")][:-1]

@@ -17,6 +17,8 @@ from dkl.reproduction.options import parse
 from dkl.reproduction.planning import plan_jobs
 from tests.pipeline.steps import check_evaluation, compose, distinct, jobs_of, share_moved
 
+pytestmark = pytest.mark.slow
+
 MANIFESTS = ("table-13", "table-14", "cifar100-mini-kd")
 JOBS = jobs_of(MANIFESTS)
 TEACHERS = {name: job for name, job in JOBS.items() if "/teacher " in name}

@@ -12,6 +12,8 @@ from dkl.errors import UserError
 from dkl.manifests import ManifestJob, Request, load, plan
 from tests.pipeline.steps import check_evaluation, compose, distinct, identity, jobs_of, share_moved
 
+pytestmark = pytest.mark.slow
+
 MANIFESTS = [f"table-{number:02d}" for number in (1, 4, 5, 15, 18)]
 JOBS = {place: job for place, job in jobs_of(MANIFESTS).items() if "data=cifar100" not in job.train}
 BEIT = {"img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 2}

@@ -21,6 +21,8 @@ from dkl.reproduction.options import parse
 from dkl.reproduction.planning import plan_jobs
 from tests.cli.common import call
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = [sys.executable, "-m", "dkl", "reproduce", "experiment=quickstart", "budget=smoke"]
 
 

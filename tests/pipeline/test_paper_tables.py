@@ -12,6 +12,8 @@ from dkl.config import compose_config, config_hash
 from dkl.reproduction import reproduce as command
 from dkl.reproduction import worker
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("table", "row"), [("2", "ikl-basic"), ("03", "lbgat-basic")])
 def test_a_dry_run_prints_the_commands_of_the_row(

@@ -10,6 +10,8 @@ from dkl.config import compose_config
 from dkl.manifests import ManifestJob, load, names
 from tests.pipeline.steps import check_evaluation, compose, distinct, identity, jobs_of, share_moved
 
+pytestmark = pytest.mark.slow
+
 MANIFESTS = [f"table-{number:02d}" for number in (1, 2, 3, 7, 8, 9, 10, 11, 12)] + ["official-extra"]
 JOBS = {place: job for place, job in jobs_of(MANIFESTS).items() if "data=imagenet" not in job.train}
 SMALL = {"wrn34_10": "wrn10_2", "wrn34_20": "wrn10_2", "wrn28_10_swish": "wrn10_2_swish"}

@@ -60,7 +60,7 @@ def check_table(name: str, results: Path, printed: str) -> None:
         assert any(cells[row.name].get(f"{key}_mean") for key in manifest.columns), (name, row.name)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=4)
 @pytest.mark.usefixtures("_compose_once")
 @pytest.mark.parametrize("tables", GROUPS.values(), ids=GROUPS)
 def test_every_table_and_figure_at_smoke(

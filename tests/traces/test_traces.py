@@ -10,6 +10,8 @@ import pytest
 from tests.traces import cases, trace
 from tests.traces.trace import Runs
 
+pytestmark = pytest.mark.slow
+
 EXPECTED = Path(__file__).with_name("expected.json")
 ROUNDING = 1e-6
 """Relative tolerance on other machines. The vector width alone changed the loss of an L2 attack by 9e-8 in 20 steps."""

@@ -16,6 +16,8 @@ from dkl.errors import UserError
 from dkl.training.fit import fit
 from tests.training.common import TINY, finish, make_config, start
 
+pytestmark = pytest.mark.slow
+
 EXACT = ("trainer.precision=float64", "trainer.channels_last=false", "data.train_size=90", "trainer.device=cpu")
 SELECTED = ("selection.holdout=9", "selection.every=1", "selection.attack=pgd-3")
 BATCH_NORM = ("model=wrn10_2", "data.train_size=16", "trainer.batch_size=8")

@@ -11,6 +11,8 @@ from dkl.evaluation.robustness.suites import PACKAGE_NORMS, make_attacks
 from dkl.threat import AUTOATTACK, Norm
 from tests.evaluation.common import CPU, some_digits, trained
 
+pytestmark = pytest.mark.slow
+
 SEED = 3
 
 

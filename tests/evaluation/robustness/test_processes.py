@@ -19,6 +19,8 @@ from dkl.evaluation.robustness.progress import AttackProgress, EvaluationState, 
 from dkl.records import Record, load_all
 from tests.evaluation.common import Attack, attack, evaluate_run, tiny_run, trained
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["pgd-3", "apgd-ce", "cw-10"]
 
 

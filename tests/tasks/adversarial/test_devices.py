@@ -14,6 +14,8 @@ from dkl.losses import GKL, KD
 from dkl.tasks import AWP, Distillation, Progress, Task
 from tests.tasks.common import CLASSES, make_attack, make_batch, make_task, share_of, two_views
 
+pytestmark = pytest.mark.slow
+
 SIZE = 9
 
 
