@@ -2,6 +2,7 @@
 
 from dkl.config.check import check, check_subject
 from dkl.config.compose import compose_config, load_config, register, shipped, typed
+from dkl.config.composed import CachedCompose, ComposedRun
 from dkl.config.identity import config_hash, hashed, label, loss_name, model_name, row_identity, run_folder
 from dkl.config.schema import (
     WEIGHTS,
@@ -19,6 +20,8 @@ from dkl.config.schema import (
 
 __all__ = [
     "WEIGHTS",
+    "CachedCompose",
+    "ComposedRun",
     "DataConfig",
     "EvaluateConfig",
     "EvaluationConfig",

@@ -1,10 +1,9 @@
 """Manifests: the paper's tables and figures, and other experiments, as data, and the jobs that produce them."""
 
-from dkl.manifests.jobs import CachedCompose, ManifestJob, Request, identities, plan
+from dkl.manifests.jobs import ManifestJob, Request, identities, plan
 from dkl.manifests.manifest import Claim, Column, Manifest, ManifestRow, load, names
 
 __all__ = [
-    "CachedCompose",
     "Claim",
     "Column",
     "Manifest",

@@ -10,9 +10,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from omegaconf import DictConfig
-
-from dkl.config import compose_config, hashed, model_name, row_identity, run_folder
+from dkl.config import CachedCompose, model_name
 from dkl.errors import UserError
 from dkl.manifests.manifest import Manifest, ManifestRow, load
 
@@ -64,25 +62,6 @@ class Request:
     overrides: tuple[str, ...] = ()
 
 
-class CachedCompose:
-    """Composes training configurations once per row; those of its seeds are copies. Composing takes a tenth of a second
-    or more, and a table has up to a hundred jobs."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, ...], DictConfig] = {}
-
-    def __call__(self, overrides: Iterable[str]) -> DictConfig:
-        """Compose the configuration of ``overrides``, which may include the seed."""
-        seeds = [text for text in overrides if text.startswith("seed=")]
-        rest = tuple(text for text in overrides if not text.startswith("seed="))
-        if rest not in self._known:
-            self._known[rest] = compose_config("train", list(rest))
-        cfg = self._known[rest].copy()
-        if seeds:
-            cfg.seed = int(seeds[-1].partition("=")[2])
-        return cfg
-
-
 def plan(name: str, request: Request, compose: CachedCompose | None = None) -> list[ManifestJob]:
     """List the jobs of the manifest ``name`` in order, each row's teacher before the row.
 
@@ -117,7 +96,7 @@ def identities(manifest: Manifest, budget: str, compose: CachedCompose | None = 
     for row in manifest.runnable:
         _, teacher_overrides = teachers[row.teacher] if row.teacher else (None, [])
         overrides[row.name] = _last_wins([*common, *_overrides(manifest, row, budget), *teacher_overrides])
-    return {name: row_identity(hashed(compose(train))) for name, train in overrides.items()}
+    return {name: compose(train).row for name, train in overrides.items()}
 
 
 def _chosen(manifest: Manifest, name: str | None) -> list[ManifestRow]:
@@ -161,10 +140,10 @@ def _teachers(
             continue
         overrides = [*common, *_overrides(manifest, row, request.budget), "label=Teacher", "seed=0", *shared]
         train = _last_wins(overrides)
-        cfg = compose(train)
+        run = compose(train)
         job = None if weights else ManifestJob(row.name, "Teacher", 0, train, manifest.evaluations(row))
-        run = [] if weights else [f"{TEACHER}run={_quoted(str(run_folder(cfg)))}"]
-        teachers[name] = (job, [f"{TEACHER}name={model_name(cfg.model)}", *run, *requested])
+        folder = [] if weights else [f"{TEACHER}run={_quoted(str(run.folder))}"]
+        teachers[name] = (job, [f"{TEACHER}name={model_name(run.cfg.model)}", *folder, *requested])
     return teachers
 
 

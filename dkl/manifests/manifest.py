@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
@@ -177,9 +177,7 @@ def load(name: str) -> Manifest:
 
 def read(path: Path) -> Manifest:
     """Read the manifest in the file ``path``. Raises UserError, which names the file and the field, if it is wrong."""
-    loaded = OmegaConf.load(path)
-    assert isinstance(loaded, DictConfig)
-    content = OmegaConf.to_container(loaded)
+    content = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(content, dict)
     teachers = {
         key: {"name": f"teacher {key}", "label": "Teacher", **teacher}

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dkl.config import DataConfig, TrainConfig, run_folder, typed
+from dkl.config import CachedCompose, ComposedRun, DataConfig
 from dkl.config.choices import choices
 from dkl.config.overrides import explain
 from dkl.console import say
 from dkl.errors import NotInstalledError, UserError
-from dkl.manifests import CachedCompose, Manifest, ManifestJob, load, plan
+from dkl.manifests import Manifest, ManifestJob, load, plan
 from dkl.records import load_all
 from dkl.reporting.grouping import group
 from dkl.reproduction.options import Options
@@ -25,7 +25,7 @@ class PlannedJob:
     """A job with its configuration and progress; ``missing_library`` is the error if an optional library is missing."""
 
     job: ManifestJob
-    cfg: DictConfig
+    run: ComposedRun
     progress: JobProgress
     missing_library: str | None = None
 
@@ -39,33 +39,29 @@ class PlannedJob:
         """Whether nothing is left to do."""
         return self.progress.done
 
-    @property
-    def config(self) -> TrainConfig:
-        """The typed configuration."""
-        return typed(self.cfg, TrainConfig)
+    def operations(self) -> float:
+        """Estimate the floating-point operations that are left."""
+        from dkl.reproduction.estimate import operations
 
-    @property
-    def folder(self) -> Path:
-        """The folder of the run."""
-        return run_folder(self.cfg)
+        return operations(self.job, self.run.settings, self.progress)
 
 
 def plan_jobs(options: Options) -> list[PlannedJob]:
     """List every job with its checked configuration. Raises UserError if a configuration is wrong."""
     compose = CachedCompose()
-    composed: list[tuple[ManifestJob, DictConfig, str | None]] = []
+    composed: list[tuple[ManifestJob, ComposedRun, str | None]] = []
     checked: dict[tuple[str, ...], str | None] = {}
     try:
         for job in plan(options.name, options.request, compose):
-            cfg = compose(job.train)
+            run = compose(job.train)
             row = tuple(text for text in job.train if not text.startswith("seed="))
             if row not in checked:  # the check builds the networks: once per row, not per seed
-                checked[row] = _check(cfg, job)
-            composed.append((job, cfg, checked[row]))
+                checked[row] = _check(run, job)
+            composed.append((job, run, checked[row]))
     except (HydraException, OmegaConfBaseException) as error:
         raise explain("train", error) from None
-    records, _ = load_all(Path(composed[0][1].paths.results) / "records")
-    jobs = [PlannedJob(job, cfg, progress_of(job, cfg, records), missing) for job, cfg, missing in composed]
+    records, _ = load_all(Path(composed[0][1].settings.paths.results) / "records")
+    jobs = [PlannedJob(job, run, progress_of(job, run, records), missing) for job, run, missing in composed]
     needed = {planned.job.teacher for planned in jobs if not planned.done}
     return [
         replace(planned, progress=replace(planned.progress, run_needed=True)) if planned.title in needed else planned
@@ -73,43 +69,32 @@ def plan_jobs(options: Options) -> list[PlannedJob]:
     ]
 
 
-def _check(cfg: DictConfig, job: ManifestJob) -> str | None:
+def _check(run: ComposedRun, job: ManifestJob) -> str | None:
     """Check a configuration; return the error if a library is missing. Raises UserError if it is wrong."""
     from dkl.assembly import preflight
 
-    downloaded = OmegaConf.select(cfg, "task.teacher.pretrained")
     try:
-        preflight(_with_untrained_teacher(cfg) if job.teacher or downloaded else cfg)
+        preflight((run.with_untrained_teacher() if job.teacher or run.downloads_teacher else run).cfg)
     except NotInstalledError as error:
         return str(error)
     return None
 
 
-def _with_untrained_teacher(cfg: DictConfig) -> DictConfig:
-    """``cfg`` with a freshly initialized teacher, because its weights do not exist yet."""
-    cfg = cfg.copy()
-    teacher = OmegaConf.to_container(cfg.task.teacher, resolve=True)
-    assert isinstance(teacher, dict)
-    network = {key: teacher[key] for key in ("name", "num_classes", "in_chans", "mean", "std")}
-    OmegaConf.update(cfg, "task.teacher", {"_target_": "dkl.models.create_model", **network}, merge=False)
-    return cfg
-
-
 def print_plan(manifest: Manifest, jobs: Sequence[PlannedJob]) -> None:
     """Print each job with its progress and the estimated time that is left."""
-    from dkl.reproduction.estimate import H100, duration, operations, speed
+    from dkl.reproduction.estimate import H100, duration, speed
 
-    cfg = jobs[0].cfg
-    budget = cfg.budget.name
-    say(f"{manifest.title}: {len(jobs)} runs at budget {budget}, into {cfg.paths.results}")
+    settings = jobs[0].run.settings
+    budget = settings.budget.name
+    say(f"{manifest.title}: {len(jobs)} runs at budget {budget}, into {settings.paths.results}")
     say(f"  {choices('budget')[budget]}")
-    left = [0.0 if planned.done else operations(planned.job, planned.config, planned.progress) for planned in jobs]
+    left = [0.0 if planned.done else planned.operations() for planned in jobs]
     rate, device = (H100, "one H100 (assumed speed)") if budget == "paper" else (0.0, "this machine")
     if any(left) and not rate:
-        rate = speed(max(zip(left, jobs, strict=True), key=lambda pair: pair[0])[1].config)
+        rate = speed(max(zip(left, jobs, strict=True), key=lambda pair: pair[0])[1].run.settings)
     for number, (planned, cost) in enumerate(zip(jobs, left, strict=True), 1):
         about = f", about {duration(cost / rate)}" if cost else ""
-        say(f"  {number}/{len(jobs)}  {planned.title}: {planned.progress}{about}  {planned.folder}")
+        say(f"  {number}/{len(jobs)}  {planned.title}: {planned.progress}{about}  {planned.run.folder}")
     if any(left):
         say(f"  left: about {duration(sum(left) / rate)} on {device}; the estimate may be wrong by a factor of two")
 
@@ -117,14 +102,14 @@ def print_plan(manifest: Manifest, jobs: Sequence[PlannedJob]) -> None:
 def refuse_paper_on_cpu(options: Options, jobs: Sequence[PlannedJob]) -> None:
     """Raise UserError if jobs of budget paper would run on a CPU without ``trainer.device=cpu``."""
     from dkl.assembly import pick_device
-    from dkl.reproduction.estimate import H100, duration, operations
+    from dkl.reproduction.estimate import H100, duration
 
-    cfg = jobs[0].cfg
-    if cfg.budget.name != "paper" or all(planned.done for planned in jobs):
+    settings = jobs[0].run.settings
+    if settings.budget.name != "paper" or all(planned.done for planned in jobs):
         return
-    if cfg.trainer.device != "auto" or pick_device("auto").type != "cpu" or options.launcher:
+    if settings.trainer.device != "auto" or pick_device("auto").type != "cpu" or options.launcher:
         return
-    left = sum(operations(planned.job, planned.config, planned.progress) for planned in jobs if not planned.done)
+    left = sum(planned.operations() for planned in jobs if not planned.done)
     request, option = options.request, load(options.name).option
     row = f" row={request.row}" if request.row else ""
     seeds = f" seed={','.join(map(str, request.seeds))}" if request.seeds else ""
@@ -144,9 +129,9 @@ def find_blocked(jobs: Sequence[PlannedJob]) -> dict[str, str]:
     blocked: dict[str, str] = {}
     datasets: dict[str, str | None] = {}
     for planned in (planned for planned in jobs if not planned.done):
-        key = OmegaConf.to_yaml(planned.cfg.data, resolve=True)
+        key = OmegaConf.to_yaml(planned.run.cfg.data, resolve=True)
         if key not in datasets:
-            datasets[key] = _missing_images(planned.config.data)
+            datasets[key] = _missing_images(planned.run.settings.data)
         if reason := planned.missing_library or datasets[key]:
             blocked[planned.title] = reason
     for reason, titles in group(blocked, blocked.__getitem__).items():

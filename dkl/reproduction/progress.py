@@ -1,12 +1,12 @@
 """The progress of a job, read from its files: one line of metrics per epoch, one record per evaluation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from dkl.config import config_hash, hashed, row_identity, run_folder
+from dkl.config import ComposedRun, TrainConfig
 from dkl.manifests import ManifestJob
 from dkl.records import Record
 from dkl.threat import parse_attacks, parse_eps
@@ -39,32 +39,32 @@ class JobProgress:
         return f"to resume, epoch {self.epochs} of {self.total_epochs}" if self.epochs else "to do"
 
 
-def progress_of(job: ManifestJob, cfg: DictConfig, records: Sequence[Record]) -> JobProgress:
-    """The progress of ``job``, whose configuration is ``cfg``, given the ``records`` of the results folder."""
-    own = [record for record in records if _is_of_run(record, cfg)]
-    found = sum(any(_is_evaluation(record, _settings(cfg, entry)) for record in own) for entry in job.evaluations)
-    metrics = run_folder(cfg) / "metrics.jsonl"
+def progress_of(job: ManifestJob, run: ComposedRun, records: Sequence[Record]) -> JobProgress:
+    """The progress of ``job``, which trains ``run``, given the ``records`` of the results folder."""
+    own, config = [record for record in records if _is_of_run(record, run)], run.settings
+    found = sum(any(_is_evaluation(record, _settings(config, entry)) for record in own) for entry in job.evaluations)
+    metrics = run.folder / "metrics.jsonl"
     epochs = len(metrics.read_text().splitlines()) if metrics.is_file() else 0
-    return JobProgress(epochs, cfg.trainer.epochs, found, len(job.evaluations))
+    return JobProgress(epochs, config.trainer.epochs, found, len(job.evaluations))
 
 
-def _is_of_run(record: Record, cfg: DictConfig) -> bool:
-    """Whether ``record`` is of the run ``cfg``, or of one that tables show in the same place.
+def _is_of_run(record: Record, run: ComposedRun) -> bool:
+    """Whether ``record`` is of ``run``, or of one that tables show in the same place.
 
     A student's row does not identify its teacher's weights, so a student needs the exact run.
     """
-    if record.config_hash == config_hash(cfg):
+    config = run.settings
+    if record.config_hash == run.config_hash:
         return True
-    if OmegaConf.select(cfg, "task.teacher") is not None:
+    if config.task.get("teacher") is not None:
         return False
-    same_place = record.seed == cfg.seed and record.budget == cfg.budget.name
-    return same_place and record.row == row_identity(hashed(cfg))
+    return (record.seed, record.budget, record.row) == (config.seed, config.budget.name, run.row)
 
 
-def _settings(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """What an evaluation of the run ``cfg`` with ``overrides`` measures."""
-    settings = dict(cfg.evaluation) | dict(OmegaConf.from_dotlist(list(overrides)))
-    weights = settings["weights"] or ("average" if cfg.averaging else "last")
+def _settings(config: TrainConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """What an evaluation of the run of ``config`` with ``overrides`` measures."""
+    settings = asdict(config.evaluation) | dict(OmegaConf.from_dotlist(list(overrides)))
+    weights = settings["weights"] or ("average" if config.averaging else "last")
     attacks = parse_attacks(settings["attacks"])
     eps = parse_eps(settings["eps"]) if attacks else 0.0
     keys = ("n", "batch_size", "seed", "norm")

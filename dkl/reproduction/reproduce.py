@@ -16,7 +16,7 @@ from dkl.reproduction.launcher import launch
 from dkl.reproduction.options import parse
 from dkl.reproduction.planning import PlannedJob, find_blocked, plan_jobs, print_plan, refuse_paper_on_cpu
 from dkl.reproduction.results import draw, tabulate
-from dkl.reproduction.worker import evaluation_config, run_jobs
+from dkl.reproduction.worker import run_jobs
 
 
 def reproduce(arguments: list[str]) -> None:
@@ -26,7 +26,7 @@ def reproduce(arguments: list[str]) -> None:
     print_plan(manifest, jobs)
     if options.dry_run:
         for planned in jobs:
-            print(planned.job.commands(str(planned.folder)))
+            print(planned.job.commands(str(planned.run.folder)))
         return
     refuse_paper_on_cpu(options, jobs)
     started, failures = time.monotonic(), find_blocked(jobs)
@@ -49,8 +49,8 @@ def reproduce(arguments: list[str]) -> None:
 
 def _show_results(manifest: Manifest, jobs: Sequence[PlannedJob]) -> None:
     """Write all tables, print the manifest's own, draw its figure, and print the paths."""
-    cfg = jobs[0].cfg
-    results, budget = Path(cfg.paths.results), cfg.budget.name
+    settings = jobs[0].run.settings
+    results, budget = Path(settings.paths.results), settings.budget.name
     report = tabulate(results, include_smoke=budget == "smoke")
     if table := manifest.figure.get("table") if manifest.figure else manifest.name:
         print(report.markdown_of(table, budget))
@@ -72,5 +72,5 @@ def _collect_pictures(jobs: Sequence[PlannedJob]) -> None:
     from dkl.evaluation import collect_pictures
 
     for planned in jobs:
-        if (planned.folder / "checkpoint.pt").is_file():
-            collect_pictures(evaluation_config(planned.cfg, planned.job.evaluations[0]))
+        if (planned.run.folder / "checkpoint.pt").is_file():
+            collect_pictures(planned.run.evaluation(planned.job.evaluations[0]))

@@ -5,9 +5,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 
-from omegaconf import DictConfig
-
-from dkl.config import compose_config, run_folder
+from dkl.config import ComposedRun
 from dkl.console import say
 from dkl.errors import BusyError, UserError, first_line
 from dkl.files import is_locked, write_text
@@ -17,13 +15,6 @@ from dkl.reproduction.planning import PlannedJob, plan_jobs
 
 FIRST_WAIT, LONGEST_WAIT = 2.0, 60.0
 """Seconds to wait if other processes hold the locks of all remaining jobs. The wait doubles each time."""
-
-
-def evaluation_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """The configuration of ``dkl evaluate`` for the run of ``cfg``."""
-    paths = [f"paths.{key}={value}" for key, value in cfg.paths.items()]
-    device = [f"device={cfg.trainer.device}", f"devices={cfg.trainer.devices}"]
-    return compose_config("evaluate", [f"run='{run_folder(cfg)}'", *paths, *device, *overrides])
 
 
 def run_jobs(jobs: Sequence[PlannedJob], failures: dict[str, str]) -> None:
@@ -66,13 +57,13 @@ def _attempt(planned: PlannedJob) -> str | None:
 
     Errors that are not the user's keep their traceback in ``error.log`` in the run's folder.
     """
-    folder = planned.folder
+    folder = planned.run.folder
     log = folder / "error.log"
     # Training takes the lock itself, but only after it has loaded its images. Looking first is cheaper.
     if is_locked(folder / ".lock"):
         raise BusyError(f"another process is training {folder}; wait for it, or stop it first")
     try:
-        _train_and_evaluate(planned.job, planned.cfg)
+        _train_and_evaluate(planned.job, planned.run)
     except BusyError:
         raise
     except UserError as error:
@@ -85,13 +76,13 @@ def _attempt(planned: PlannedJob) -> str | None:
     return None
 
 
-def _train_and_evaluate(job: ManifestJob, cfg: DictConfig) -> None:
+def _train_and_evaluate(job: ManifestJob, run: ComposedRun) -> None:
     from dkl.assembly import train
     from dkl.evaluation import evaluate
 
-    train(cfg)
+    train(run.cfg)
     for overrides in job.evaluations:
-        evaluate(evaluation_config(cfg, overrides))
+        evaluate(run.evaluation(overrides))
 
 
 def run_arguments(arguments: list[str]) -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from dkl.config import compose_config, config_hash, hashed, row_identity, run_folder
+from dkl.config import CachedCompose, compose_config, config_hash, hashed, row_identity, run_folder
 from dkl.errors import UserError
-from dkl.manifests import CachedCompose, Request, identities, load, plan
+from dkl.manifests import Request, identities, load, plan
 
 
 def test_each_row_runs_once_per_seed_in_the_manifests_order() -> None:
@@ -57,7 +57,7 @@ def test_seeds_share_one_composition() -> None:
     compose = CachedCompose()
     for seed in (0, 3):
         overrides = ["data=digits", f"seed={seed}", "loss=gkl"]
-        assert config_hash(compose(overrides)) == config_hash(compose_config("train", overrides))
+        assert compose(overrides).config_hash == config_hash(compose_config("train", overrides))
 
 
 @pytest.mark.parametrize("budget", ["paper", "smoke"])

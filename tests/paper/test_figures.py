@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from dkl.manifests import CachedCompose, ManifestRow, Request, identities, load, names, plan
+from dkl.config import CachedCompose
+from dkl.manifests import ManifestRow, Request, identities, load, names, plan
 
 FIGURES: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).parent / "figures.yaml"))
 EXTRA = "official-extra"
@@ -259,7 +260,7 @@ def row_of(manifest: str, name: str) -> ManifestRow:
 @cache
 def composed(manifest: str, name: str) -> DictConfig:
     """Compose the configuration of a row's run at the manifest's own sizes."""
-    return COMPOSE(plan(manifest, Request(seeds=(0,), row=name), COMPOSE)[-1].train)
+    return COMPOSE(plan(manifest, Request(seeds=(0,), row=name), COMPOSE)[-1].train).cfg
 
 
 def test_manifests_have_every_number_in_its_row_and_no_other() -> None:

@@ -10,21 +10,25 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from dkl.assembly import build_averaging, build_model, build_schedule, build_task, load_synthetic, make_batches
-from dkl.config import TrainConfig, compose_config, hashed, row_identity, typed
+from dkl.config import CachedCompose, TrainConfig, compose_config, typed
 from dkl.console import Bar
 from dkl.data import Images
-from dkl.manifests import CachedCompose, ManifestJob, Request, plan
+from dkl.manifests import ManifestJob, Request, plan
 from dkl.training.averaging import Average
 from dkl.training.loop import train_epoch
 from dkl.training.optimizer import apply_schedule, make_optimizer
 
-compose = CachedCompose()
+cached = CachedCompose()
 """Composes each row once for all tests of these files."""
+
+
+def compose(overrides: Iterable[str]) -> DictConfig:
+    return cached(overrides).cfg
 
 
 def jobs_of(manifests: Iterable[str]) -> dict[str, ManifestJob]:
     """The jobs of ``manifests`` at seed 0 by ``manifest/row``."""
-    return {f"{name}/{job.name}": job for name in manifests for job in plan(name, Request(seeds=(0,)), compose)}
+    return {f"{name}/{job.name}": job for name in manifests for job in plan(name, Request(seeds=(0,)), cached)}
 
 
 def distinct(jobs: dict[str, ManifestJob]) -> dict[str, ManifestJob]:
@@ -37,7 +41,7 @@ def distinct(jobs: dict[str, ManifestJob]) -> dict[str, ManifestJob]:
 
 
 def identity(job: ManifestJob) -> str:
-    return row_identity(hashed(compose(job.train)))
+    return cached(job.train).row
 
 
 @cache

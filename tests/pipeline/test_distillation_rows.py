@@ -83,7 +83,7 @@ def test_a_teacher_and_a_student_can_run_at_every_budget(name: str, budget: str 
     """The student is checked with an untrained teacher."""
     row = {"table-13": "vgg13-vgg8-gkl", "table-14": "vgg13-mobilenetv2-ikl", "cifar100-mini-kd": "dkd"}[name]
     asked = [f"experiment={name}", "seed=0", f"row={row}", *([f"budget={budget}"] if budget else [])]
-    teacher, student = (task.cfg for task in plan_jobs(parse(asked)))
+    teacher, student = (task.run.cfg for task in plan_jobs(parse(asked)))
     assert student.task.teacher.run == str(run_folder(teacher))
     assert student.task.teacher.name == teacher.model.name
     tables_smoke = budget == "smoke"  # one small network replaces all

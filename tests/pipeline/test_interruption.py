@@ -81,8 +81,8 @@ def test_two_commands_share_the_jobs_and_do_none_twice(tmp_path: Path) -> None:
 def test_a_row_that_fails_under_a_launcher_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = f"paths.results={tmp_path}"
     (trades,) = plan_jobs(parse([*PROGRAM[4:], "row=TRADES", results]))
-    trades.folder.mkdir(parents=True)
-    (trades.folder / "checkpoint.pt").write_bytes(b"no checkpoint")
+    trades.run.folder.mkdir(parents=True)
+    (trades.run.folder / "checkpoint.pt").write_bytes(b"no checkpoint")
     ended = call(capsys, *PROGRAM[3:], results, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert ended.status == 1
     assert [record.method for record in records.load_all(tmp_path / "records")[0]] == ["IKL-AT"]

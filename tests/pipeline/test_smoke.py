@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dkl import records
+from dkl.config import CachedCompose
 from dkl.manifests import load, names
-from dkl.manifests.jobs import CachedCompose
 from tests.cli.common import call
 
 MANIFESTS = [load(name) for name in names()]

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dkl.config import hashed
+from dkl.config import CachedCompose, hashed
 from dkl.manifests import Request, plan
-from dkl.manifests.jobs import CachedCompose
 from dkl.records import Flags, Record
 from dkl.reporting.names import model_title
 from tests import factories
@@ -33,7 +32,7 @@ def make_seeds(robust: list[float], **overrides: Any) -> list[Record]:
 def trained(manifest: str, row: str, budget: str, *extra: str) -> dict[str, Any]:
     """Return what a record keeps of the configuration of a row's run at seed 0, with ``extra`` overrides."""
     job = plan(manifest, Request(seeds=(0,), budget=budget, row=row, overrides=extra), COMPOSER)[-1]
-    return {**hashed(COMPOSER(job.train)), "data_sha256": "a" * 64}
+    return {**hashed(COMPOSER(job.train).cfg), "data_sha256": "a" * 64}
 
 
 def make_run(manifest: str, row: str, *, budget: str = "mini", seed: int = 0, **overrides: Any) -> Record:

@@ -8,7 +8,7 @@ import pytest
 
 from dkl import records
 from dkl.cli import main
-from dkl.config import compose_config, run_folder
+from dkl.config import ComposedRun, compose_config
 from dkl.manifests import ManifestJob
 from dkl.reproduction.progress import progress_of
 
@@ -22,14 +22,14 @@ def overrides(tmp_path: Path) -> list[str]:
 
 
 def test_progress_follows_metrics_and_records(tmp_path: Path, overrides: list[str]) -> None:
-    cfg = compose_config("train", overrides)
+    run = ComposedRun(compose_config("train", overrides))
 
     def now() -> tuple[str, bool]:
-        found = progress_of(JOB, cfg, records.load_all(tmp_path / "records")[0])
+        found = progress_of(JOB, run, records.load_all(tmp_path / "records")[0])
         return str(found), found.done
 
     assert now() == ("to do", False)
-    folder = run_folder(cfg)
+    folder = run.folder
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text(json.dumps({"epoch": 1}) + "\n")
     assert now() == ("to resume, epoch 1 of 2", False)
@@ -44,9 +44,9 @@ def test_progress_follows_metrics_and_records(tmp_path: Path, overrides: list[st
     assert now() == ("done", True)
 
     found = records.load_all(tmp_path / "records")[0]
-    rounded = compose_config("train", [*overrides, "trainer.precision=bf16"])
+    rounded = ComposedRun(compose_config("train", [*overrides, "trainer.precision=bf16"]))
     assert progress_of(JOB, rounded, found).done  # tables show both in the same row
     unknown = [replace(record, training={}, config_hash="0") for record in found]
     assert str(progress_of(JOB, rounded, unknown)) == "to do"
-    other_seed = compose_config("train", [*overrides, "seed=1"])
+    other_seed = ComposedRun(compose_config("train", [*overrides, "seed=1"]))
     assert str(progress_of(replace(JOB, seed=1), other_seed, found)) == "to do"

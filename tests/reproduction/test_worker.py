@@ -55,7 +55,7 @@ def test_a_job_whose_lock_is_held_is_not_started(jobs: list[PlannedJob], monkeyp
 
     ran = replace_training(monkeypatch, {})
     monkeypatch.setattr("time.sleep", sleep)
-    with locked(jobs[1].folder / ".lock"), pytest.raises(EndOfTestError):
+    with locked(jobs[1].run.folder / ".lock"), pytest.raises(EndOfTestError):
         run_jobs(jobs, {})
     assert ran == ["teacher resnet20", "dkd"]
 
@@ -78,7 +78,7 @@ def test_an_unexpected_error_keeps_its_traceback(
     ran = replace_training(monkeypatch, {"kd": ZeroDivisionError("a mistake of ours")})
     run_jobs(jobs, failures)
     assert ran == ["teacher resnet20", "kd", "dkd"]
-    log = jobs[1].folder / "error.log"
+    log = jobs[1].run.folder / "error.log"
     assert failures == {"kd seed 0": f"ZeroDivisionError: a mistake of ours (see {log})"}
     assert "ZeroDivisionError: a mistake of ours" in log.read_text()
     assert "failed: kd seed 0" in capsys.readouterr().err

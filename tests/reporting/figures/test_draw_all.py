@@ -27,7 +27,7 @@ def _names(paths: list[Path]) -> set[str]:
 def _trained(row: str, seed: int = 0) -> dict[str, Any]:
     """Return the training configuration of a row of Figure 3 at budget mini."""
     (overrides,) = (found.overrides for found in load("figure-03").rows if found.name == row)
-    return hashed(COMPOSER(["data=cifar100", "budget=mini", *overrides, f"seed={seed}"]))
+    return hashed(COMPOSER(["data=cifar100", "budget=mini", *overrides, f"seed={seed}"]).cfg)
 
 
 def test_tables_alone_give_figure_2_and_the_radii_of_table_10(tmp_path: Path) -> None:

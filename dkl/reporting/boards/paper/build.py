@@ -10,9 +10,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from dkl.config import CachedCompose
 from dkl.errors import UserError
 from dkl.manifests import Manifest, ManifestRow, identities
-from dkl.manifests.jobs import CachedCompose
 from dkl.manifests.manifest import Values
 from dkl.records import Record
 from dkl.reporting.boards.cells import budget_title
