@@ -121,7 +121,7 @@ def test_typed_defaults_are_those_that_named_the_runs_of_before() -> None:
 def test_a_run_of_before_a_key_came_is_read_with_its_default(tmp_path: Path) -> None:
     cfg = compose_config("train", TAUGHT)
     content = OmegaConf.to_container(cfg, enum_to_str=True)
-    del content["trainer"]["accumulate"]  # type: ignore[index,union-attr]
+    del content["trainer"]["accumulate"]  # type: ignore[index,union-attr]  # a nested dictionary
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(content))
     assert load_config(tmp_path) == cfg
     (tmp_path / "config.yaml").write_text("trainer: {epochs\n")

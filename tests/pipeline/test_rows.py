@@ -56,7 +56,7 @@ def test_tables_share_runs() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in names() if load(name).runnable])
-def test_rows_of_a_manifest_are_told_apart(name: str) -> None:
+def test_rows_of_a_manifest_are_distinct(name: str) -> None:
     jobs = jobs_of([name]).values()
     assert len({identity(job) for job in jobs}) == len(jobs)
     assert {job.name for job in jobs} >= {row.name for row in load(name).runnable}

@@ -97,7 +97,7 @@ def test_impossible_rules_are_refused(settings: dict[str, Any]) -> None:
         Averaging(**settings)
 
 
-def test_a_run_keeps_its_average_and_goes_on_with_it(tmp_path: Path) -> None:
+def test_a_run_keeps_its_average_and_continues_with_it(tmp_path: Path) -> None:
     overrides = ("model=wrn10_2", "data.train_size=24", "trainer.batch_size=8", "averaging=epoch_ema")
     folder = train(make_config(tmp_path, *overrides, epochs=1))
     first = checkpoint.read(folder / "checkpoint.pt")

@@ -61,6 +61,7 @@ def save(draw: Callable[[], Figure], stem: Path) -> list[Path]:
         figure = draw()
         for extension, metadata in FORMATS.items():
             path = stem.with_name(f"{stem.name}.{extension}")
+            # The function is called at once, so it sees this round's extension and metadata.
             write_atomically(path, lambda file: figure.savefig(file, format=extension, dpi=300, metadata=metadata))  # noqa: B023
             written.append(path)
     return written

@@ -120,7 +120,7 @@ def test_the_report_counts_adversarial_images_only() -> None:
     assert torch.equal(out.adversarial_images, spy.calls[-1].images)
 
 
-def test_the_noise_goes_on_where_it_was_saved() -> None:
+def test_the_noise_continues_from_its_saved_state() -> None:
     model, batch = make_net(), make_batch()
     task = make_task(model, seed=3)
     task.perturb(batch, FIRST)

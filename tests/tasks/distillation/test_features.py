@@ -213,7 +213,7 @@ def test_a_step_is_cross_entropy_and_the_warm_loss(weights: Callable[[str], Path
 
 @needs_torchdistill
 @pytest.mark.parametrize("method", ["fitnet", "reviewkd"])
-def test_what_is_trained_along_is_kept_and_a_run_goes_on_as_if_it_had_not_stopped(
+def test_what_is_trained_along_is_kept_and_a_run_continues_as_if_it_had_not_stopped(
     method: str, weights: Callable[[str], Path], tmp_path: Path
 ) -> None:
     teacher = weights("cifar_resnet14")
@@ -255,7 +255,7 @@ def test_the_optimizer_has_student_and_loss_and_the_teacher_stays(method: str, w
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_without_torchdistill_the_mend_is_named_before_any_work(
+def test_without_torchdistill_the_fix_is_named_before_any_work(
     method: str, weights: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(name: str) -> None:
