@@ -137,7 +137,7 @@ def teacher_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(make_config(tmp_path_factory.mktemp("teacher"), "task=classification", epochs=2))
 
 
-def test_an_interrupted_student_continues_as_if_it_had_not(
+def test_an_interrupted_student_ends_like_one_that_was_not(
     tmp_path: Path, teacher_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = student(tmp_path / "broken", f"task.teacher.run={teacher_run}")
