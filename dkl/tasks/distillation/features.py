@@ -86,7 +86,7 @@ class FitNet(FeatureLoss):
         if size < other != 2 * size:
             raise UserError(
                 f"stage {self.stage} is {size} pixels wide and the teacher's {other}: set task.loss.stage to a stage "
-                "where the student's is as wide, half as wide or wider"
+                "in which the student is as wide as the teacher, half as wide, or wider"
             )
         # As mdistiller: halve by a strided convolution, double by a transposed one, else shrink by an unpadded kernel.
         kernel, stride, padding = (3, 2, 1) if size == 2 * other else (1 + max(size - other, 0), 1, 0)
