@@ -12,7 +12,7 @@ ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart tables test test-fast test-gpu check format bench lock wheel-test clean
+.PHONY: help setup quickstart tables publish test test-fast test-gpu check format bench lock wheel-test clean
 
 help:  ## print this page
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ reproduce-figure-%: $(SETUP)  ## figure N of the paper, 2 or 3; BUDGET as for ta
 
 tables: $(SETUP)  ## rebuild results/tables, model_info, figures and index.html from results/records
 	$(BIN)/dkl tables --html
+
+publish: $(SETUP)  ## move the records of results/ to results/reference, which is in git, and rebuild its tables and page
+	mv results/records/* results/reference/records/
+	$(BIN)/dkl tables --html results=results/reference
 
 test: $(SETUP)  ## run every test, one process per core
 	$(PYTEST)

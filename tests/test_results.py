@@ -1,4 +1,4 @@
-"""The committed tables are those of the committed records, and links to results lead to files."""
+"""The reference results are those of their records and never count as a user's, and links to results lead to files."""
 
 import re
 import subprocess
@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from dkl.reproduction import planning
+from dkl.reproduction.options import parse
 from dkl.reproduction.results import tabulate
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
+REFERENCE = RESULTS / "reference"
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -16,24 +19,29 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def committed() -> bool:
-    """Whether the results folder has no uncommitted changes, such as your own runs."""
-    command = ["git", "-C", str(RESULTS), "status", "--porcelain", "--", "."]
+    """Whether the reference results have no uncommitted changes, such as records that are about to be published."""
+    command = ["git", "-C", str(REFERENCE), "status", "--porcelain", "--", "."]
     asked = subprocess.run(command, capture_output=True, text=True, check=False)
     return asked.returncode == 0 and not asked.stdout
 
 
-def test_committed_tables_are_those_of_the_committed_records(tmp_path: Path) -> None:
+def test_reference_tables_are_those_of_the_reference_records(tmp_path: Path) -> None:
     if not committed():
         pytest.skip("results differ from the commit's")
-    if not list((RESULTS / "records").glob("*.json")):
-        assert not files(RESULTS / "tables")
-        assert not files(RESULTS / "model_info")
-        return
-    (tmp_path / "records").symlink_to(RESULTS / "records")
+    (tmp_path / "records").symlink_to(REFERENCE / "records")
     report = tabulate(tmp_path)
     assert not report.problems
     for folder in ("tables", "model_info"):
-        assert files(tmp_path / folder) == files(RESULTS / folder), f"{folder}: run make tables, and commit"
+        assert files(tmp_path / folder) == files(REFERENCE / folder), f"{folder}: run make publish, and commit"
+
+
+def test_a_fresh_clone_trains_what_the_reference_results_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "_check", lambda *_: None)  # building the network takes most of the time
+    (tmp_path / "reference").symlink_to(REFERENCE)
+    command = ["experiment=cifar100-mini-kd", "row=alone", "seed=0"]
+    for results, done in ((tmp_path, False), (REFERENCE, True)):
+        (planned,) = planning.plan_jobs(parse([*command, f"paths.results={results}"]))
+        assert planned.done == done
 
 
 @pytest.mark.parametrize("page", ["README.md", "../README.md"])

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from dkl.records import Record
+from dkl.reporting.reference import is_reference
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -42,10 +43,10 @@ def weights_kind(record: Record) -> str:
 def row_key(record: Record) -> tuple[Hashable, ...]:
     """Return what all records of one row of a board share: the row's identity, and the way of evaluating.
 
-    The last, averaged and best weights of a run are different rows.
+    The last, averaged and best weights of a run are different rows, and so are reference records.
     """
     evaluation = weights_kind(record), tuple(record.attacks), record.n, record.data_sha256
-    return *threat_model(record), record.budget, record.row, *evaluation
+    return *threat_model(record), record.budget, record.row, is_reference(record), *evaluation
 
 
 def seed_key(record: Record) -> tuple[Hashable, ...]:

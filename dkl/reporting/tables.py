@@ -8,7 +8,7 @@ from typing import Any
 from dkl.errors import UserError
 from dkl.files import write_text
 from dkl.manifests import load, names
-from dkl.records import load_all, load_flags
+from dkl.records import load_flags
 from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.board import Board
 from dkl.reporting.boards.leaderboard import leaderboards
@@ -19,6 +19,7 @@ from dkl.reporting.formats.html import to_html
 from dkl.reporting.formats.latex import to_latex
 from dkl.reporting.formats.markdown import to_markdown
 from dkl.reporting.grouping import board_key
+from dkl.reporting.reference import is_reference, load_with_reference, record_file
 from dkl.reporting.robustbench import write_model_info
 
 AnyBoard = Board[Any]
@@ -56,24 +57,23 @@ def _markdown(boards: Sequence[AnyBoard]) -> str:
     return "\n".join(map(FORMATS["md"], boards))
 
 
-def write_tables(
-    records_folder: Path, tables_folder: Path, model_info_folder: Path, include_smoke: bool = False
-) -> TablesReport:
-    """Write every board as ``{md,csv,tex,html}``, and RobustBench's model_info files.
+def write_tables(results: Path, *, include_smoke: bool = False) -> TablesReport:
+    """Write every board of ``results`` as ``tables/<name>.{md,csv,tex,html}``, and RobustBench's ``model_info`` files.
 
     Leaderboards are named ``<dataset>-<norm>-eps<eps>-<budget>``, accuracy boards ``<dataset>-accuracy-<budget>``, and
-    the paper's tables ``<manifest>-<budget>``; the latter need a record of one of their rows. Broken records are named
-    in ``problems`` and not counted. Raises UserError if there is no usable record.
+    the paper's tables ``<manifest>-<budget>``; the latter need a record of one of their rows. Reference records are
+    shown beside the others, and are no entries of RobustBench. Broken records are named in ``problems`` and not
+    counted. Raises UserError if there is no usable record.
     """
-    records, problems = load_all(records_folder)
+    records, problems = load_with_reference(results)
     if not records:
         broken = "".join(f"; {problem}" for problem in problems)
-        raise UserError(f"{records_folder} has no usable record: run dkl train, then dkl evaluate, first{broken}")
+        raise UserError(f"{results / 'records'} has no usable record: run dkl train, then dkl evaluate, first{broken}")
     manifests = [load(name) for name in names()]
     boards: list[AnyBoard] = [
         *leaderboards(records, include_smoke, published_rows(manifests)),
         *accuracy_boards(records, include_smoke),
-        *paper_boards(manifests, records, lambda r: load_flags(records_folder / f"{r.id}.json"), include_smoke),
+        *paper_boards(manifests, records, lambda r: load_flags(record_file(results, r)), include_smoke),
     ]
     # A smoke record whose board has other records is counted in that board's notes instead.
     shown = {board_key(record) for record in records if include_smoke or record.budget != "smoke"}
@@ -82,8 +82,8 @@ def write_tables(
     written: list[Path] = []
     for board in boards:
         for extension, text in FORMATS.items():
-            path = tables_folder / f"{board.name}.{extension}"
+            path = results / "tables" / f"{board.name}.{extension}"
             write_text(path, text(board))
             written.append(path)
-    models, skipped = write_model_info(records, model_info_folder)
+    models, skipped = write_model_info([r for r in records if not is_reference(r)], results / "model_info")
     return TablesReport(written=[*written, *models], boards=boards, problems=problems, skipped=skipped)

@@ -7,15 +7,16 @@ from dkl.errors import needs_extra
 from dkl.manifests import load, names
 from dkl.records import load_all
 from dkl.reporting import TablesReport, write_tables
+from dkl.reporting.reference import load_with_reference
 
 
 def tabulate(results: Path, *, include_smoke: bool = False) -> TablesReport:
     """Write all tables and RobustBench entries. Raises UserError if there is no usable record."""
-    return write_tables(results / "records", results / "tables", results / "model_info", include_smoke=include_smoke)
+    return write_tables(results, include_smoke=include_smoke)
 
 
 def draw(results: Path, *, include_smoke: bool = False, begins: str = "") -> list[Path]:
-    """Draw every figure that has records and whose name starts with ``begins``; return the files.
+    """Draw every figure that has records of ``results`` and whose name starts with ``begins``; return the files.
 
     Raises NotInstalledError if matplotlib is missing.
     """
@@ -30,6 +31,6 @@ def write_page(results: Path, report: TablesReport, figures: Sequence[Path]) -> 
     """Write ``<results>/index.html``, one page with all tables, figures and records; return its path."""
     from dkl.reporting.site import write_site
 
-    records, _ = load_all(results / "records")
+    records, _ = load_with_reference(results)
     manifests = [load(name) for name in names()]
     return write_site(results, records, report.boards, figures, report.problems, manifests)

@@ -18,7 +18,7 @@ def write(folder: Path, records: list[Record], include_smoke: bool = False) -> T
     """Save ``records`` in ``folder`` and write the tables of all records there."""
     for record in records:
         save(record, make_flags(record), folder / "records")
-    return write_tables(folder / "records", folder / "tables", folder / "model_info", include_smoke)
+    return write_tables(folder, include_smoke=include_smoke)
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

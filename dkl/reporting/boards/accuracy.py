@@ -63,4 +63,5 @@ def _columns(dataset: str, budget: str) -> tuple[ConfigurationColumn, ...]:
         columns.WEIGHTS_DATA,
         columns.IMAGES,
         columns.SEEDS,
+        columns.SOURCE,
     )

@@ -81,3 +81,9 @@ SEEDS = ConfigurationColumn(
         "seed_list": lambda row: " ".join(str(seed) for seed in row.seeds if seed is not None),
     },
 )
+SOURCE = ConfigurationColumn(
+    header="Source",
+    cell=lambda row: row.source or "ours",
+    data={"source": lambda row: row.source or ""},
+    only_if=lambda row: row.source is not None,
+)

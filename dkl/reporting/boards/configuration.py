@@ -12,6 +12,7 @@ from dkl.reporting.boards.cells import NONE
 from dkl.reporting.boards.notes import left_out
 from dkl.reporting.grouping import board_key, created_at, group, newest_per_seed, row_key, weights_kind
 from dkl.reporting.names import attacks_label, teacher_title
+from dkl.reporting.reference import REFERENCE, is_reference
 from dkl.reporting.statistics.seeds import Interval, SeedMean, accuracy_interval
 
 
@@ -22,7 +23,8 @@ class ConfigurationRow:
     ``means`` holds the metrics that every seed has: clean, robust, top5, best, many, medium, few. ``interval`` is the
     95 % interval of robust accuracy if anything attacked, else of clean accuracy. ``best`` is the accuracy of the best
     epoch, chosen on the test set; ``best_epochs`` are these epochs, seed by seed. ``rank`` is None for unranked rows.
-    A published row has a ``source``, and neither seeds, records nor an interval.
+    ``source`` is ``reference`` for reference records, and None for others. A published row names its source, and has
+    neither seeds, records nor an interval.
     """
 
     rank: int | None = None
@@ -105,4 +107,5 @@ def _average(records: Sequence[Record]) -> ConfigurationRow:
         means={key: SeedMean.over(found) for key, found in complete.items() if len(found) == len(records)},
         interval=accuracy_interval(headline, newest.n),
         best_epochs=tuple(record.best_epoch for record in records if record.best_epoch is not None),
+        source=REFERENCE if is_reference(newest) else None,
     )

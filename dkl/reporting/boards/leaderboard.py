@@ -78,10 +78,5 @@ def _columns(dataset: str, norm: str, eps: str, budget: str) -> tuple[Configurat
         # Machines read these columns last, people further to the left.
         columns.WEIGHTS_DATA,
         columns.SYNTHETIC,
-        ConfigurationColumn(
-            header="Source",
-            cell=lambda row: row.source or "ours",
-            data={"source": lambda row: row.source or ""},
-            only_if=lambda row: row.source is not None,
-        ),
+        columns.SOURCE,
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 from dkl.records import Record
 from dkl.reporting.grouping import created_at, group, seed_key
+from dkl.reporting.reference import is_reference
 from dkl.threat import AUTOATTACK
 
 BUDGET_NOTES = {
@@ -15,9 +16,10 @@ BUDGET_NOTES = {
 }
 
 PUBLISHED = (
-    "Rows with a source other than ours are published values that were not run here: those of the paper's table and of "
-    "RobustBench, in one row if they agree. There ‡ marks training with synthetic images."
+    "Rows whose source is a table or RobustBench are published values that were not run here: those of the paper's "
+    "table and of RobustBench, in one row if they agree. There ‡ marks training with synthetic images."
 )
+REFERENCE_NOTE = "Reference results ship with the project and were not run here; no row averages them with ours."
 
 
 def attack_notes(shown: Sequence[Record]) -> list[str]:
@@ -62,6 +64,8 @@ def _number_notes(shown: Sequence[Record], accuracy: str) -> list[str]:
 def provenance_notes(shown: Sequence[Record]) -> list[str]:
     """Say what was trained on, which weights were evaluated, and by what."""
     lines = []
+    if any(map(is_reference, shown)):
+        lines.append(REFERENCE_NOTE)
     if any(record.additional_data for record in shown):
         lines.append("† Trained with additional data.")
     if synthetic := distinct(record.synthetic for record in shown if record.synthetic):

@@ -14,6 +14,7 @@ from dkl.reporting.figures.curves import ACCURACIES
 from dkl.reporting.formats.text_table import TextTable
 from dkl.reporting.grouping import weights_kind
 from dkl.reporting.names import attacks_label, teacher_title
+from dkl.reporting.reference import REFERENCE, is_reference, record_file
 from dkl.reporting.statistics.seeds import percent, wilson
 
 _SHOWN = ("clean", "robust", "per_attack", "top5", "shots", "best", "best_epoch", "training", "warnings")
@@ -39,11 +40,15 @@ def runs_table(records: Sequence[Record]) -> TextTable:
         "Evaluated": lambda r: r.created[:10],
         "Attacks": lambda r: NONE if r.accuracy_only else attacks_label(r),
     }
+    alignments = "llllrrrlrlll"
+    if any(map(is_reference, records)):
+        columns["Source"] = lambda r: REFERENCE if is_reference(r) else "ours"
+        alignments += "l"
     return TextTable(
         title="Runs",
         header=tuple(columns),
         rows=tuple(tuple(cell(record) for cell in columns.values()) for record in records),
-        alignments="llllrrrlrlll",
+        alignments=alignments,
         records=tuple((record.id,) for record in records),
     )
 
@@ -53,8 +58,8 @@ def _percent(record: Record, fraction: float | None) -> str:
     return NONE if fraction is None or record.budget == "smoke" else percent(fraction)
 
 
-def runs_data(records: Sequence[Record], folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return the records, and the curves next to them in ``folder``, as JSON values; and one message per broken file.
+def runs_data(records: Sequence[Record], results: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the records of ``results`` and their curves as JSON values; and one message per broken file.
 
     Records of one run share its configuration and curves.
     """
@@ -64,7 +69,7 @@ def runs_data(records: Sequence[Record], folder: Path) -> tuple[dict[str, Any], 
     for record in records:
         curves: Curves = []
         try:
-            curves = load_curves(folder / f"{record.id}.json")
+            curves = load_curves(record_file(results, record))
         except UserError as error:
             problems.append(str(error))
         run = {"training": record.training, "curves": _columns(curves)}
@@ -92,6 +97,7 @@ def _record(record: Record) -> dict[str, Any]:
         "Test images": f"{record.n}{', a part of the test set' if record.partial else ''}",
         "Synthetic images": record.synthetic,
         "Additional data": "yes" if record.additional_data else None,
+        "Source": "reference: it ships with the project" if is_reference(record) else None,
     }
     return {
         "id": record.id,

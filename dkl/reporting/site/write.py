@@ -55,9 +55,9 @@ def write_site(
 
     Tables among ``manifests`` without a board among ``boards`` show the published values only. ``figures`` are
     ``.png`` and ``.svg`` files; of two with the same name the smaller one is embedded. ``problems`` are listed at the
-    top, together with broken curves next to the records in ``<results>/records``.
+    top, together with broken curves next to the records.
     """
-    data, broken = runs_data(records, results / "records")
+    data, broken = runs_data(records, results)
     ids = {record.id for record in records}
     by_budget = group(records, lambda record: record.budget)
     paper_boards = [board for board in boards if isinstance(board, PaperBoard)]

@@ -155,7 +155,7 @@ def test_tables_have_both_kinds_and_robustbench_one(tmp_path: Path) -> None:
         make_record(id="c", dataset="x", budget="smoke"),
     ):
         save(record, make_flags(record), folder)
-    report = write_tables(folder, tmp_path / "tables", tmp_path / "model_info")
+    report = write_tables(tmp_path)
     names = {path.name for path in (tmp_path / "tables").iterdir()}
     stems = ("cifar100-accuracy-own", "cifar100-Linf-eps8_255-own")
     assert names == {f"{stem}.{ending}" for stem in stems for ending in ("md", "csv", "tex", "html")}

@@ -6,6 +6,7 @@ A record belongs to a row if both train the same, whatever the record's method i
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -21,6 +22,7 @@ from dkl.reporting.boards.paper import notes
 from dkl.reporting.boards.paper.board import PaperBoard, PaperRow
 from dkl.reporting.boards.paper.columns import paper_columns
 from dkl.reporting.grouping import group
+from dkl.reporting.reference import REFERENCE, is_reference
 from dkl.reporting.statistics.compare import Comparison, LoadFlags, compare
 from dkl.reporting.statistics.measurements import measure
 
@@ -33,21 +35,20 @@ def paper_boards(
 ) -> list[PaperBoard]:
     """Build one board per manifest with columns and budget, if there are records of any of its rows.
 
-    Budget ``smoke`` has boards only with ``include_smoke``. ``load`` returns the per-image flags of a record.
+    Reference records have boards of their own, whose names end in ``-reference``. Budget ``smoke`` has boards only with
+    ``include_smoke``. ``load`` returns the per-image flags of a record.
     """
     trained = [record for record in records if record.training and record.seed is not None]
-    by_budget = {
-        budget: group(same, lambda record: record.row)
-        for budget, same in group(trained, lambda record: record.budget).items()
-    }
+    grouped = group(trained, lambda record: (record.budget, is_reference(record)))
+    by_budget = {key: group(same, lambda record: record.row) for key, same in grouped.items()}
     boards: list[PaperBoard] = []
     # Several tables have the same rows: one cache for all of them composes each row once.
     compose = CachedCompose()
     for manifest in manifests:
         if not manifest.columns:
             continue
-        for budget in PAPER_BUDGETS:
-            known = by_budget.get(budget, {})
+        for budget, reference in product(PAPER_BUDGETS, (False, True)):
+            known = by_budget.get((budget, reference), {})
             if not known or (budget == "smoke" and not include_smoke):
                 continue
             # Composing every row of every table would take a minute.
@@ -55,8 +56,14 @@ def paper_boards(
             rows = identities(candidates, budget, compose)
             own = {name: known.get(row_identity, []) for name, row_identity in rows.items()}
             if any(own.values()):
-                boards.append(_board(manifest, budget, own, load))
+                board = _board(manifest, budget, own, load)
+                boards.append(_as_reference(board) if reference else board)
     return boards
+
+
+def _as_reference(board: PaperBoard) -> PaperBoard:
+    """Return a board of reference records with a name and a title that say so."""
+    return replace(board, name=f"{board.name}-{REFERENCE}", title=f"{board.title}, reference results")
 
 
 def published_board(manifest: Manifest) -> PaperBoard:
