@@ -1,4 +1,8 @@
-"""Checkpoints of tensors and plain values: written atomically, and read without running code."""
+"""Checkpoints of tensors and plain values: written atomically, and read without running code.
+
+A checkpoint is a zip archive that stores a checksum of each of its tensors, written with them. Reading compares all of
+them, also in files of other projects. Only torch's format before version 1.6 has none.
+"""
 
 import pickle
 import re
@@ -9,7 +13,17 @@ from typing import Any
 import torch
 
 from dkl.errors import UserError, first_line
-from dkl.files import write_atomically
+from dkl.files import damage, write_atomically
+
+ZIP, PICKLE = b"P", b"\x80"
+"""First bytes of a checkpoint, and of one by torch before 1.6."""
+
+
+READING_ERRORS = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
+    *(TypeError, ValueError, struct.error),
+)
+"""What torch raises on files that it cannot read."""
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -18,13 +32,22 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
-    """Read a checkpoint with ``weights_only=True``. Raises UserError if that is not possible."""
+    """Read a checkpoint with ``weights_only=True``.
+
+    Raises UserError if that is not possible, or if the content does not match the checksums in the file.
+    """
     if not path.is_file():
         raise UserError(f"there is no checkpoint at {path}; check the path, or train the run first")
     # torch's own message for such a file suggests weights_only=False, which would run whatever the file contains.
     with path.open("rb") as file:
-        if file.read(1) not in (b"P", b"\x80"):  # the first bytes of a zip, and of a pickle by torch before 1.6
-            raise UserError(f"{path} is not a checkpoint of torch, perhaps a saved web page; fetch it again")
+        first = file.read(1)
+    if first not in (ZIP, PICKLE):
+        raise UserError(f"{path} is not a checkpoint of torch, perhaps a saved web page; fetch it again")
+    if first == ZIP and (why := damage(path)):
+        raise UserError(
+            f"{path} is damaged or incomplete ({why}): copy it again, or if it is your own run's, delete it and train "
+            "again by the same command"
+        )
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
@@ -35,7 +58,7 @@ def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
             "loading it could run code. If you trust it, convert it: "
             "torch.save(torch.load(path, weights_only=False)['state_dict'], 'weights.pt')"
         ) from None
-    except (EOFError, LookupError, OSError, RuntimeError, ValueError, struct.error) as error:
+    except READING_ERRORS as error:
         raise UserError(
             f"{path} is not a readable checkpoint, perhaps an incomplete copy; fetch it again ({first_line(error)})"
         ) from None

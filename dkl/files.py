@@ -1,4 +1,4 @@
-"""Atomic files, which are complete or absent at any moment, and locks between processes."""
+"""Atomic files, which are complete or absent at any moment, checksums of archives, and locks between processes."""
 
 import csv
 import hashlib
@@ -6,6 +6,9 @@ import io
 import json
 import os
 import secrets
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from dkl.errors import BusyError
+from dkl.errors import BusyError, first_line
 
 LOCK_TIMEOUT = 1.0
 """Seconds before a lock counts as busy: long enough for another process's ``is_locked``, which takes it briefly."""
@@ -93,6 +96,31 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
     """Hash of a file's bytes, in hex; ``algorithm`` is a name of ``hashlib``."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+ARCHIVE_ERRORS = (
+    *(EOFError, LookupError, MemoryError, NotImplementedError, OSError, RuntimeError, ValueError),
+    *(struct.error, zipfile.BadZipFile, zlib.error),
+)
+"""What Python raises on zip archives with changed bytes."""
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with the zip archive ``path``, in words; None if every entry has the content of its checksum.
+
+    Checkpoints of torch and numpy's ``.npz`` are zip archives, which store the CRC-32 of each entry. torch does not
+    compare it when it reads, and numpy only if it reads an entry to its end.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entry = archive.testzip()
+            # torch reads no bytes of an entry that is marked as a folder, and returns whatever was in memory.
+            folder = next((info.filename for info in archive.infolist() if info.external_attr & 0x10), None)
+    except ARCHIVE_ERRORS as error:
+        return first_line(error) or type(error).__name__
+    if entry:
+        return f"{entry} does not match its checksum"
+    return f"{folder} is marked as a folder" if folder else None
 
 
 def digest(value: Any, length: int = 8) -> str:

@@ -2,9 +2,11 @@
 
 import io
 import os
+import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pytest
 import torch
 
@@ -150,6 +152,49 @@ def test_a_truncated_file_of_the_old_format_is_refused(tmp_path: Path, length: i
     path = tmp_path / "cut.pt"
     path.write_bytes(serialized(zipped=False)[:length])
     refused(path)
+
+
+def test_no_changed_byte_passes_silently(tmp_path: Path) -> None:
+    """Change random bytes one at a time: the checkpoint is refused in one line, or its content is the same."""
+    path, content = tmp_path / "flipped.pt", {"model": {"weight": torch.randn(20), "steps": torch.tensor(7)}}
+    checkpoint.save(path, content)
+    written, random, messages = path.read_bytes(), np.random.default_rng(0), []
+    for place in random.choice(len(written), 200, replace=False):
+        changed = bytearray(written)
+        changed[place] ^= random.integers(1, 256)
+        path.write_bytes(changed)
+        try:
+            found = checkpoint.read(path)
+        except UserError as error:
+            messages.append(str(error))
+        else:
+            assert_same(found, content)
+    assert len(messages) > 60  # the rest is padding, which has no meaning
+    assert all(str(path) in message and "\n" not in message for message in messages)
+
+
+def test_an_entry_marked_as_a_folder_is_refused(tmp_path: Path) -> None:
+    """torch would return uninitialized memory for it."""
+    path = tmp_path / "run.pt"
+    checkpoint.save(path, {"weight": torch.ones(20)})
+    with zipfile.ZipFile(path) as archive:
+        (name,) = (item.filename for item in archive.infolist() if item.filename.endswith("data/0"))
+    written = bytearray(path.read_bytes())
+    directory_entry = written.rindex(name.encode()) - 46  # the name follows 46 bytes of fixed size
+    written[directory_entry + 38] |= 0x10  # external attributes
+    path.write_bytes(written)
+    assert "data/0 is marked as a folder" in refused(path)
+
+
+def test_flipped_weights_are_found_by_the_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "run.pt"
+    checkpoint.save(path, {"weight": torch.zeros(1000)})
+    written = bytearray(path.read_bytes())
+    written[2000:2100] = b"\xff" * 100
+    path.write_bytes(written)
+    assert "data/0 does not match its checksum" in refused(path)
+    path.write_bytes(serialized(zipped=False))  # the format before torch 1.6 has no checksum and still loads
+    assert checkpoint.read(path)["b"] == [1, 2]
 
 
 @pytest.mark.parametrize("content", [b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n"])

@@ -21,6 +21,8 @@ def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
             raise UserError(
                 f"{data.name}: {split} images are {got}, not data.shape={list(data.shape)}; set data.shape={got}"
             )
+        if not len(images):
+            raise UserError(f"{data.name} has no {split} images: check the files that data.source names")
         low, high = int(images.labels.min()), int(images.labels.max())
         if low < 0 or high >= data.num_classes:
             raise UserError(

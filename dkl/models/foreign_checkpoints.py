@@ -101,6 +101,15 @@ def _describe_ignored(model: nn.Module, ignored: StateDict) -> str:
     return words
 
 
+def check_finite(state: Mapping[str, Tensor], source: Path | str) -> None:
+    """Raise UserError, which names ``source`` and the tensors, if a value of ``state`` is NaN or infinite."""
+    if broken := sorted(k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()):
+        raise UserError(
+            f"{source} has NaN or infinite values in {len(broken)} tensors ({_list(broken)}): its training diverged "
+            "or the file is damaged; use another checkpoint"
+        )
+
+
 def match_state_dict(model: nn.Module, content: Any, path: Path, key: str | None = None) -> tuple[str, StateDict]:
     """Return one line that describes the checkpoint's layout, and the weights for ``model``.
 
@@ -128,11 +137,7 @@ def match_state_dict(model: nn.Module, content: Any, path: Path, key: str | None
             f"{path} does not fit this {type(model).__name__} and was not loaded; {listed}; choose the model and the "
             "number of classes that it was trained with"
         )
-    if broken := sorted(k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()):
-        raise UserError(
-            f"{path} has NaN or infinite values in {len(broken)} tensors ({_list(broken)}): its training diverged "
-            "or the file is damaged; use another checkpoint"
-        )
+    check_finite(state, path)
     if prefixes:
         layout += f", prefix {''.join(prefixes)!r} stripped"
     if ignored:

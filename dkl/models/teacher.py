@@ -8,6 +8,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import timm
 import torch
@@ -16,8 +17,9 @@ from torch import nn
 
 from dkl.checkpoint import read
 from dkl.errors import UserError
+from dkl.files import damage
 from dkl.models.create import check_name, create_model
-from dkl.models.foreign_checkpoints import load_checkpoint
+from dkl.models.foreign_checkpoints import check_finite, load_checkpoint
 
 Settings = dict[str, Any]
 """Properties of a network by the names of their settings: ``name``, ``num_classes``, ``size``, ``mean`` and so on."""
@@ -93,10 +95,12 @@ def _published(wanted: Settings, checkpoint: str | None) -> nn.Module:
     _check_settings(wanted, trained, f"the published {name}")
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise UserError(f"there is no file task.teacher.checkpoint={checkpoint}; check the path")
+    if checkpoint is not None and is_zipfile(checkpoint) and (why := damage(Path(checkpoint))):
+        raise UserError(f"{checkpoint} is damaged ({why}): copy it again")
     overlay: Settings = {} if checkpoint is None else {"pretrained_cfg_overlay": {"file": checkpoint}}
     settings = {key: value for key, value in wanted.items() if key != "size"}
     try:
-        return create_model(**settings, pretrained=True, **overlay)
+        model = create_model(**settings, pretrained=True, **overlay)
     except LOADING_ERRORS as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         if checkpoint is not None:
@@ -106,6 +110,8 @@ def _published(wanted: Settings, checkpoint: str | None) -> nn.Module:
             f"the weights of {name} could not be downloaded ({reason}): copy {url} to this machine and add "
             "task.teacher.checkpoint=FILE"
         ) from None
+    check_finite(model.state_dict(), checkpoint or f"the published {name}")
+    return model
 
 
 def _check_size(model: nn.Module, name: str, in_chans: int, size: Sequence[int]) -> None:

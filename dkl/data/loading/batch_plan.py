@@ -44,7 +44,7 @@ class BatchPlanner:
     """Plans the batches of every epoch for ``count`` images of ``size`` (H, W), determined by ``seed`` and epoch.
 
     With ``per_image_seeds`` each image also gets a seed. Raises UserError if a batch is too small for ``world``
-    processes.
+    processes, or if an epoch has no batch.
     """
 
     count: int
@@ -60,6 +60,11 @@ class BatchPlanner:
     per_image_seeds: bool = False
 
     def __post_init__(self) -> None:
+        if len(self) == 0:
+            raise UserError(
+                f"trainer.drop_last=true leaves no batch of {self.batch_size} in {self.count} training images: lower "
+                "trainer.batch_size, or set trainer.drop_last=false"
+            )
         partial = self.count % self.batch_size
         whole = self.mixing or self.drop_last or not partial
         smallest, key = (self.batch_size if whole else partial), "trainer" if self.shuffle else "evaluation"

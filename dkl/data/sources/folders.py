@@ -27,11 +27,16 @@ def class_names(folder: Path) -> list[str]:
 
 
 def _read_folder(folder: Path, classes: list[str]) -> Images:
-    """Read the images ``<folder>/<class>/*``, all of one size; a label is the position of the class in ``classes``."""
+    """Read the images ``<folder>/<class>/*``, all of one size; a label is the position of the class in ``classes``.
+
+    No class may be empty.
+    """
     pixels: list[Tensor] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         paths = sorted(p for p in (folder / name).glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not paths:
+            raise UserError(f"{folder / name} holds no images; expected {', '.join(IMAGE_SUFFIXES)} files there")
         for path in paths:
             try:
                 with Image.open(path) as image:
@@ -45,23 +50,28 @@ def _read_folder(folder: Path, classes: list[str]) -> Images:
                 )
         labels += [label] * len(paths)
     if not pixels:
-        raise UserError(f"{folder} holds no images; expected {folder}/<class>/*.png")
+        raise UserError(f"{folder} has no class folders; expected {folder}/<class>/*.png")
     return Images(torch.stack(pixels), torch.tensor(labels))
+
+
+def _check_same_classes(train: str, classes: list[str], test: str, others: list[str]) -> None:
+    if classes != others:
+        odd = sorted(set(classes) ^ set(others))
+        raise UserError(
+            f"{train} and {test} must have the same classes, but only one of them has {', '.join(odd[:5])}; make them "
+            "the same"
+        )
 
 
 def image_folder(train: str, test: str) -> tuple[Images, Images]:
     """Read two folders ``<class>/*.png`` of images of one size into memory, as RGB.
 
-    Raises UserError if a folder is missing or empty, if the test folder has classes that the training folder lacks, or
-    if an image is damaged or of another size.
+    Raises UserError if a folder is missing, if the two do not have the same classes, if a class has no images, or if an
+    image is damaged or of another size.
     """
     _check_folders(Path(train), Path(test), expected="*.png")
     classes = class_names(Path(train))
-    if unknown := [name for name in class_names(Path(test)) if name not in classes]:
-        raise UserError(
-            f"{test} has classes that {train} lacks: {', '.join(unknown[:5])}; remove them, or add them to the "
-            "training folder"
-        )
+    _check_same_classes(train, classes, test, class_names(Path(test)))
     return _read_folder(Path(train), classes), _read_folder(Path(test), classes)
 
 
@@ -92,10 +102,5 @@ def image_files(train: str, test: str, num_classes: int, size: int) -> tuple[Ima
             f"{train} has {len(classes)} class folders, but data.num_classes={num_classes}: set "
             f"data.num_classes={len(classes)}, or complete the dataset"
         )
-    if classes != others:
-        odd = sorted(set(classes) ^ set(others))
-        raise UserError(
-            f"{train} and {test} must have the same classes, but only one of them has {', '.join(odd[:5])}; make them "
-            "the same"
-        )
+    _check_same_classes(train, classes, test, others)
     return _list_files(Path(train), classes, size), _list_files(Path(test), classes, size)

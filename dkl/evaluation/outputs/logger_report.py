@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dkl.config import row_identity
 from dkl.distributed import rank
 from dkl.evaluation.job import EvaluationJob
+from dkl.files import damage
 from dkl.loggers import LoggerRun, LoggerTable, opened, reported
 from dkl.records import Flags, Record, load, load_flags
 
@@ -91,6 +92,8 @@ def _image_strips(job: EvaluationJob) -> dict[str, NDArray[np.floating]]:
     """
     found, wanted = {}, (job.weights_sha256, job.protocol.norm, job.protocol.eps)
     for path in sorted((job.results / "figures" / "data").glob("*.npz")):
+        if damage(path):
+            continue
         with np.load(path, allow_pickle=False) as content:
             about = json.loads(str(content["about"]))
             if (about["checkpoint_sha256"], about["norm"], about["eps"]) == wanted:

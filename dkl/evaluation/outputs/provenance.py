@@ -37,9 +37,10 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the checkout, with ``-dirty`` if tracked files differ from it; None outside a checkout.
+    """Return the commit of the checkout, with ``-dirty`` if its code differs; None outside a checkout.
 
-    ``results`` is ignored: records and tables written since the commit do not change the code.
+    That is if tracked files were changed, or if the package has a ``.py`` file that is not tracked. ``results`` is
+    ignored: records and tables written since the commit do not change the code.
     """
     folder = Path(__file__).resolve().parents[3]
     if not (folder / ".git").exists():
@@ -51,6 +52,7 @@ def git_commit() -> str | None:
 
     try:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
-        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+        added = git("ls-files", "--others", "--", "dkl/*.py")  # an asterisk also matches slashes here
+        return git("rev-parse", "HEAD") + ("-dirty" if changed or added else "")
     except (OSError, subprocess.CalledProcessError):
         return None

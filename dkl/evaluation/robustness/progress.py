@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dkl.files import write_atomically
+from dkl.errors import UserError
+from dkl.files import damage, write_atomically
 
 Bools = NDArray[np.bool_]
 
@@ -75,6 +76,10 @@ def save(state: EvaluationState, path: Path) -> None:
 
 
 def _load_file(path: Path) -> EvaluationState:
+    if why := damage(path):
+        raise UserError(
+            f"{path} is damaged ({why}): delete {path.parent}, and the same command evaluates from the start"
+        )
     with np.load(path, allow_pickle=False) as content:
         names = [name.removeprefix("flags/") for name in content.files if name.startswith("flags/")]
         parts = ("flags", "seconds", "nonfinite")
@@ -82,5 +87,5 @@ def _load_file(path: Path) -> EvaluationState:
 
 
 def load(folder: Path) -> EvaluationState:
-    """Combine all files in ``folder``; the state is empty if there are none."""
+    """Combine all files in ``folder``; the state is empty if there are none. Raises UserError if one is damaged."""
     return merge(_load_file(path) for path in sorted(folder.glob("*.npz")))

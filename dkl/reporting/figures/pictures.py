@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkl.errors import UserError
+from dkl.files import damage
 
 ARRAYS = frozenset(
     (
@@ -61,6 +62,8 @@ class Pictures:
 def read(path: Path) -> Pictures:
     """Read the pictures in ``path``. Raises UserError with the file's name if it is broken."""
     try:
+        if why := damage(path):
+            raise ValueError(why)
         # Pickles can run code, so they are rejected.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}

@@ -75,6 +75,8 @@ def test_a_batch_smaller_than_the_world_is_refused(options: dict[str, Any], mess
     with pytest.raises(UserError, match=message):
         Batches(make_images(12), **{"batch_size": 5, "world": 3, **options})
     Batches(make_images(12), 5, world=3, shuffle=True, drop_last=True)
+    with pytest.raises(UserError, match=r"no batch of 13 in 12 training images: lower trainer\.batch_size"):
+        Batches(make_images(12), 13, shuffle=True, drop_last=True)
     Batches(make_images(13), 5, world=3)
 
 

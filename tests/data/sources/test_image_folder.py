@@ -26,7 +26,7 @@ def read_folders(train: Path, test: Path) -> tuple[Images, Images]:
 
 def test_labels_follow_sorted_class_names(tmp_path: Path) -> None:
     train = write_folder(tmp_path / "train", ["zebra", "ape", "10", "9"])
-    test = write_folder(tmp_path / "test", ["zebra", "9"])
+    test = write_folder(tmp_path / "test", ["9", "zebra", "10", "ape"])
     (tmp_path / "train" / "notes.txt").write_text("not a class")
     (tmp_path / "train" / "ape" / "notes.txt").write_text("not an image")
     images, testing = read_folders(train, test)
@@ -34,8 +34,8 @@ def test_labels_follow_sorted_class_names(tmp_path: Path) -> None:
     # sorted: '10' < '9' < 'ape' < 'zebra'; pixel values: zebra 0, ape 10, '10' 20, '9' 30
     assert images.images[:, 0, 0, 0].tolist() == [20, 21, 30, 31, 10, 11, 0, 1]
     assert images.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert testing.labels.tolist() == [1, 1, 3, 3]
-    assert testing.images[:, 0, 0, 0].tolist() == [10, 11, 0, 1]
+    assert testing.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert testing.images[:, 0, 0, 0].tolist() == [20, 21, 0, 1, 30, 31, 10, 11]
 
 
 @pytest.mark.parametrize("suffix", ["PNG", "jpg", "jpeg", "webp", "bmp"])
@@ -72,13 +72,17 @@ def test_an_undecodable_image_is_named(tmp_path: Path) -> None:
 def test_empty_and_missing_folders_are_named(tmp_path: Path) -> None:
     train = write_folder(tmp_path / "train", ["a"])
     (tmp_path / "empty" / "a").mkdir(parents=True)
-    for bad in ("empty", "absent"):
+    for bad, why in (("empty", r"a holds no images; expected \.png"), ("absent", r"expected .*<class>/\*\.png")):
         for folders in ((tmp_path / bad, train), (train, tmp_path / bad)):
-            with pytest.raises(UserError, match=rf"{bad}.*expected .*<class>/\*\.png"):
+            with pytest.raises(UserError, match=rf"{bad}.*{why}"):
                 read_folders(*folders)
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(UserError, match="bare has no class folders"):
+        read_folders(tmp_path / "bare", tmp_path / "bare")
 
 
-def test_a_class_that_only_the_test_images_have_is_refused(tmp_path: Path) -> None:
-    train, test = write_folder(tmp_path / "train", ["a"]), write_folder(tmp_path / "test", ["a", "stranger"])
-    with pytest.raises(UserError, match="stranger"):
-        read_folders(train, test)
+def test_a_class_that_only_one_of_the_folders_has_is_refused(tmp_path: Path) -> None:
+    one, both = write_folder(tmp_path / "one", ["a"]), write_folder(tmp_path / "both", ["a", "stranger"])
+    for folders in ((one, both), (both, one)):
+        with pytest.raises(UserError, match="only one of them has stranger"):
+            read_folders(*folders)

@@ -1,4 +1,4 @@
-"""The commit in a record is git's, and changed files under results do not make it dirty."""
+"""The commit in a record is git's, and changed files under results do not make it dirty, but new code does."""
 
 import subprocess
 from pathlib import Path
@@ -26,4 +26,10 @@ def test_the_commit_and_whether_the_code_differs(tmp_path: Path, monkeypatch: py
     (tmp_path / "results" / "table.md").write_text("two")
     assert provenance.git_commit() == head
     (tmp_path / "code.py").write_text("two")
+    assert provenance.git_commit() == head + "-dirty"
+    git(tmp_path, "checkout", "code.py")
+    (tmp_path / "notes.py").write_text("outside the package")
+    assert provenance.git_commit() == head
+    (tmp_path / "dkl" / "losses").mkdir(parents=True)
+    (tmp_path / "dkl" / "losses" / "mine.py").write_text("not tracked")
     assert provenance.git_commit() == head + "-dirty"

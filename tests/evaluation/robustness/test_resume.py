@@ -14,6 +14,7 @@ import torch
 from sklearn.metrics import top_k_accuracy_score
 from torch import Tensor
 
+from dkl.errors import UserError
 from dkl.evaluation.robustness.attack_loop import run_attacks
 from dkl.evaluation.robustness.progress import EvaluationState, load, save
 from dkl.records import load_all
@@ -30,6 +31,16 @@ class PowerCutError(Exception):
 def whole(tmp_path_factory: pytest.TempPathFactory) -> EvaluationState:
     """The uninterrupted evaluation."""
     return attack(NAMES, tmp_path_factory.mktemp("whole"))
+
+
+def test_damaged_progress_is_refused_by_name(tmp_path: Path) -> None:
+    attack(["pgd-3"], tmp_path)
+    (path,) = tmp_path.glob("*.npz")
+    written = bytearray(path.read_bytes())
+    written[written.index(b"\n") + 1] ^= 1  # the first flag of the first array
+    path.write_bytes(written)
+    with pytest.raises(UserError, match=rf"{path.name} is damaged .*delete {tmp_path}"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("stop_at", range(6))
