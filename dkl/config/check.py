@@ -81,8 +81,10 @@ def _check_numbers(config: TrainConfig) -> None:
 
 
 def _check_optimizer(optimizer: OptimizerConfig) -> None:
-    """Nesterov momentum is momentum of SGD."""
+    """Nesterov momentum is momentum of SGD, and a faster part has a factor."""
     name = optimizer.name
+    if not 0 < optimizer.faster_by < math.inf:
+        raise UserError(f"optimizer.faster_by={optimizer.faster_by} must be a number above 0; 1 changes nothing")
     if optimizer.nesterov and name is not OptimizerName.sgd:
         raise UserError(f"optimizer.nesterov=true is only for sgd, not {name.value}: set optimizer.nesterov=false")
     if optimizer.nesterov and not optimizer.momentum:

@@ -113,6 +113,10 @@ class OptimizerConfig:
     """Spare parameters whose name contains one of these from weight decay."""
     decay_vectors: bool = True
     """Decay biases and normalization scales too."""
+    faster: list[str] = field(default_factory=list)
+    """Names of parts whose rate is faster_by times the rate: parameters that start with one of these."""
+    faster_by: float = 10.0
+    """Factor of the rate of the parts in faster, above 0."""
 
 
 @dataclass

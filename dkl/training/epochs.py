@@ -1,6 +1,7 @@
 """One epoch of a run: learning rate, steps, average, and the measurements after it."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 from torch.optim.swa_utils import update_bn
@@ -30,7 +31,7 @@ class Epochs:
         """Train epoch ``epoch``, counted from 1; returns its metrics, with test accuracy if that is due."""
         run, state = self.run, self.run.state
         epochs, every = run.trainer.epochs, run.trainer.validate_every
-        lr = apply_schedule(run.schedule, state.optimizer, lr=run.peak_lr, epoch=epoch, epochs=epochs)
+        lr = self._apply_schedule(epoch)
         row: MetricsRow = {"epoch": epoch, "lr": lr}
         row |= self._steps(epoch)
         last = epoch == epochs
@@ -50,6 +51,14 @@ class Epochs:
         accuracy, _ = mean_over_ranks(correct(model, self.run.validation.epoch()))
         return accuracy
 
+    def _apply_schedule(self, epoch: int, step: int = 0) -> float:
+        """Set the rate of ``step``, counted from 0, of ``epoch``; returns it."""
+        run, steps = self.run, len(self.run.batches)
+        now, total = epoch, run.trainer.epochs
+        if run.schedule.per == "step":
+            now, total = (epoch - 1) * steps + step + 1, total * steps
+        return apply_schedule(run.schedule, run.state.optimizer, lr=run.peak_lr, epoch=now, epochs=total)
+
     def _steps(self, epoch: int) -> MetricsRow:
         """Take all steps of ``epoch``. Raises UserError if a loss is not finite, and writes what gave it to a file."""
         run, epochs, steps = self.run, self.run.trainer.epochs, len(self.run.batches)
@@ -63,6 +72,7 @@ class Epochs:
                 bar=self.progress,
                 accumulate=run.trainer.accumulate,
                 autocast=run.trainer.precision is Precision.bf16,
+                before_step=partial(self._apply_schedule, epoch),
                 after_step=lambda step: self._update_average("step", (epoch - 1) * steps + step + 1, epochs * steps),
             )
         except NonFiniteLossError as error:

@@ -56,13 +56,14 @@ def train_epoch(
     bar: Bar,
     accumulate: int = 1,
     autocast: bool = False,
+    before_step: Callable[[int], object] = lambda step: None,
     after_step: Callable[[int], None] = lambda step: None,
 ) -> MetricsRow:
     """Train one epoch; returns its mean loss, accuracies in [0, 1] and images per second.
 
     One batch is one update. Its gradient is the sum over ``accumulate`` parts, each weighted by its share of the batch.
-    That is the gradient of the mean loss, with the memory of one part. ``after_step(step)`` is called after each
-    update. Raises NonFiniteLossError before a step whose loss is not finite.
+    That is the gradient of the mean loss, with the memory of one part. ``before_step(step)`` and ``after_step(step)``
+    are called around each update. Raises NonFiniteLossError before a step whose loss is not finite.
     """
     device = batches.labels.device
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device, dtype=torch.float64))
@@ -70,6 +71,7 @@ def train_epoch(
     task.model.train()
     for step, batch in enumerate(batches.epoch(epoch)):
         progress = Progress(epoch, epochs, step, len(batches))
+        before_step(step)
         share_buffers(task.model)
         optimizer.zero_grad(set_to_none=True)
         parts = _parts(batch, accumulate)

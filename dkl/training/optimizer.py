@@ -15,15 +15,19 @@ def make_optimizer(config: OptimizerConfig, named: Iterable[tuple[str, nn.Parame
     """Make the optimizer of ``config`` for the ``named`` parameters.
 
     Weight decay spares parameters whose name contains an entry of ``no_decay``, and without ``decay_vectors`` all
-    one-dimensional parameters: biases and the scales of normalization layers.
+    one-dimensional parameters: biases and the scales of normalization layers. The rate of parameters whose name starts
+    with an entry of ``faster`` is ``faster_by`` times the others'; their groups have it as ``lr_scale``, as in timm.
     """
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    members: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in named:
         spared = any(part in name for part in config.no_decay) or not (config.decay_vectors or parameter.ndim > 1)
-        (plain if spared else decayed).append(parameter)
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]  # torch refuses an empty group
+        members.setdefault((name.startswith(tuple(config.faster)), spared), []).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": parameters}
+        | ({"weight_decay": 0.0} if spared else {})
+        | ({"lr_scale": config.faster_by} if faster else {})
+        for (faster, spared), parameters in sorted(members.items(), key=lambda item: item[0])
+    ]
     if config.name is OptimizerName.sgd:
         return SGD(
             groups,
@@ -38,11 +42,12 @@ def make_optimizer(config: OptimizerConfig, named: Iterable[tuple[str, nn.Parame
 def apply_schedule(schedule: Schedule, optimizer: Optimizer, *, lr: float, epoch: int, epochs: int) -> float:
     """Set the rate of ``epoch``, counted from 1, to its share of the peak ``lr``; returns it.
 
-    The momentum is set too if the schedule changes it.
+    The momentum is set too if the schedule changes it. A schedule per step gets the step and the number of all steps.
+    Groups with an ``lr_scale`` have the rate times that.
     """
     rate, momentum = lr * schedule.lr_factor(epoch, epochs), schedule.momentum(epoch, epochs)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_scale", 1.0)
         if momentum is not None:
             group["momentum"] = momentum
     return rate

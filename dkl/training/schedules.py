@@ -1,20 +1,25 @@
-"""Learning rates as pure functions of the epoch.
+"""Learning rates as pure functions of the epoch, or of the step.
 
 A schedule returns ``lr_factor(epoch, epochs)``, the share of the peak ``optimizer.lr`` in an epoch. Epochs are counted
-from 1. In the equations e is the epoch, E the number of epochs and w ``warmup_epochs``. A configuration chooses a
-schedule by ``schedule=<name>``, which sets ``_target_`` to one of these classes.
+from 1. In the equations e is the epoch, E the number of epochs and w ``warmup_epochs``. A schedule with
+``per = "step"`` is called before every step instead, with the step, counted from 1 over the whole training, and the
+number of all steps. A configuration chooses a schedule by ``schedule=<name>``, which sets ``_target_`` to one of these
+classes.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from dkl.errors import UserError
 
 
 class Schedule(ABC):
-    """Learning rate, and possibly momentum, over the epochs."""
+    """Learning rate, and possibly momentum, over the epochs; over the steps if ``per`` is ``step``."""
+
+    per: ClassVar[Literal["epoch", "step"]] = "epoch"
 
     @abstractmethod
     def lr_factor(self, epoch: int, epochs: int) -> float:
@@ -109,6 +114,22 @@ class Constant(WarmupSchedule):
     def after_warmup(self, epoch: int, epochs: int) -> float:
         """Return 1."""
         return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Poly(Schedule):
+    """(1 − (i − 1)/I)^``power`` before step i of I: the schedule of semseg and APD, and DeepLab's "poly"."""
+
+    power: float = 0.9
+    per: ClassVar[Literal["epoch", "step"]] = "step"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.power < math.inf:
+            raise UserError(f"schedule.power={self.power} must be a number of at least 0; 0 is a constant rate")
+
+    def lr_factor(self, epoch: int, epochs: int) -> float:
+        """Return the factor of step ``epoch`` of ``epochs``."""
+        return (1 - (epoch - 1) / epochs) ** self.power
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from dkl.assembly import build_schedule, preflight
 from dkl.config import compose_config
 from dkl.errors import UserError
 from dkl.training.optimizer import apply_schedule, make_optimizer
+from dkl.training.schedules import Poly
 
 
 def make_net() -> nn.Module:
@@ -82,6 +83,21 @@ def test_what_is_not_decayed(name: str, overrides: list[str], spared: set[str]) 
     optimizer = make_optimizer(configured(f"optimizer.name={name}", *overrides), model.named_parameters())
     decays = {names[id(p)]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert decays == {key: 0.0 if key in spared else 0.3 for key in names.values()}
+
+
+def test_faster_parts_have_their_multiple_of_the_rate() -> None:
+    model = make_net()
+    cfg = configured("optimizer.faster=['4.']", "optimizer.faster_by=10", "optimizer.no_decay=[bias]")
+    optimizer = make_optimizer(cfg, model.named_parameters())
+    apply_schedule(Poly(power=1.0), optimizer, lr=0.1, epoch=3, epochs=4)  # half of the steps are done
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {
+        names[id(p)]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]
+    }
+    assert found == {
+        name: (pytest.approx(0.5 if name.startswith("4.") else 0.05), 0.0 if name.endswith("bias") else 0.3)
+        for name in names.values()
+    }
 
 
 def test_the_strong_recipes_rates_are_timms_over_its_300_epochs() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from dkl.assembly import build_schedule
 from dkl.config import compose_config
-from dkl.training.schedules import Constant, Cosine, CosineAnnealing, OneCycle, Schedule, Step, WarmupSchedule
+from dkl.training.schedules import Constant, Cosine, CosineAnnealing, OneCycle, Poly, Schedule, Step, WarmupSchedule
 
 WITH_WARMUP: list[type[WarmupSchedule]] = [Cosine, CosineAnnealing, Step, Constant]
 
@@ -71,6 +71,12 @@ def test_one_cycle_is_torchs_in_rate_and_momentum(epochs: int, pct_start: float)
     assert ours == [pytest.approx(pair, abs=1e-12) for pair in expected]
 
 
+@pytest.mark.parametrize("steps", [1, 7, 200])
+def test_poly_is_torchs_polynomial_rate(steps: int) -> None:
+    expected = stepped(torch.optim.lr_scheduler.PolynomialLR, steps, total_iters=steps, power=0.9)
+    assert factors(Poly(power=0.9), steps) == pytest.approx([rate for rate, _ in expected], rel=1e-9)
+
+
 def test_step_falls_after_its_milestones() -> None:
     schedule = Step(milestones=(0.5, 0.75), decay=0.1)
     rates = [schedule.lr_factor(epoch, 200) for epoch in (1, 100, 101, 150, 151, 200)]
@@ -79,7 +85,7 @@ def test_step_falls_after_its_milestones() -> None:
 
 
 @pytest.mark.parametrize(
-    "schedule", [Cosine(), CosineAnnealing(), Step(milestones=(0.5, 0.75)), Constant(), OneCycle()], ids=repr
+    "schedule", [Cosine(), CosineAnnealing(), Step(milestones=(0.5, 0.75)), Constant(), OneCycle(), Poly()], ids=repr
 )
 def test_no_length_of_training_breaks_a_schedule(schedule: Schedule) -> None:
     for epochs in range(1, 401):
