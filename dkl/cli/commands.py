@@ -3,6 +3,7 @@
 Heavy modules are imported inside, so that ``dkl --help`` is fast.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from dkl.cli import hydra_app
 from dkl.console import say
 from dkl.errors import UserError
 from dkl.reproduction.options import parse_bool
+
+RESULTS = "DKL_RESULTS_DIR"
+"""The environment variable of the default results folder, as in configs/train.yaml."""
 
 
 def train(arguments: list[str]) -> None:
@@ -62,6 +66,34 @@ def tables(arguments: list[str]) -> None:
         say(message)
 
 
+def runs(arguments: list[str]) -> None:
+    """``dkl runs``: list the runs under ``results``; ``dkl runs compare A B …`` compares some of them."""
+    from dkl.errors import needs_extra
+    from dkl.reporting.formats.plain import to_plain
+    from dkl.reporting.runs import comparison, draw_curves, find_run, listing, read_runs
+
+    words = [text for text in arguments if "=" not in text]
+    options = _options([text for text in arguments if "=" in text], {"results": os.environ.get(RESULTS, "results")})
+    if words and (words[0] != "compare" or len(words) < 3):
+        raise UserError(
+            f"dkl runs {' '.join(words)} is not complete: dkl runs lists all, dkl runs compare A B … compares"
+        )
+    results = Path(options.results)
+    found, problems = read_runs(results)
+    if words:
+        chosen = [find_run(found, name) for name in words[1:]]
+        for run in chosen:
+            print(f"{run.hash}  {run.folder}")
+        print(f"\n{to_plain(comparison(chosen))}", end="")
+        with needs_extra("figures"):
+            for path in draw_curves(chosen, results / "figures"):
+                say(f"drawn: {path}")
+    else:
+        print(to_plain(listing(found)), end="")
+    for problem in problems:
+        say(f"left out: {problem}")
+
+
 def _options(arguments: list[str], defaults: dict[str, Any]) -> DictConfig:
     """Merge ``KEY=VALUE`` arguments into ``defaults``. Raises UserError if a key is not among them."""
     given = OmegaConf.from_dotlist(arguments)
@@ -72,4 +104,4 @@ def _options(arguments: list[str], defaults: dict[str, Any]) -> DictConfig:
     return merged
 
 
-COMMANDS = {"train": train, "evaluate": evaluate, "reproduce": reproduce, "tables": tables}
+COMMANDS = {"train": train, "evaluate": evaluate, "reproduce": reproduce, "tables": tables, "runs": runs}

@@ -11,6 +11,7 @@ USAGE = {
     "evaluate": "dkl evaluate run=FOLDER | checkpoint=FILE model=… data=… [attacks=…] [KEY=VALUE …]",
     "reproduce": "dkl reproduce table=N|figure=N|experiment=NAME [row=NAME] [seed=0,1] [budget=…] [dry_run=true] …",
     "tables": "dkl tables [--html] [results=FOLDER] [smoke=true]   make tables; --html adds figures and a page",
+    "runs": "dkl runs [results=FOLDER] | dkl runs compare RUN RUN … [results=FOLDER]   list or compare runs",
 }
 
 GROUPS = {
@@ -33,6 +34,11 @@ OPTIONS = {
         "--html": "also draw the figures and write index.html, one page with everything",
         "results=FOLDER": "folder with the records; DKL_RESULTS_DIR sets the default, else results",
         "smoke=true": "include records of budget smoke, which are left out by default",
+    },
+    "runs": {
+        "compare RUN RUN …": "print in what these runs differ, and draw their curves into FOLDER/figures; a RUN is a "
+        "folder, or a part of its name",
+        "results=FOLDER": "folder with the runs; DKL_RESULTS_DIR sets the default, else results",
     },
 }
 """Options of the commands that have no configuration, each with its line."""

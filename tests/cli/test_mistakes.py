@@ -100,7 +100,7 @@ MISTAKES = {
     "reproduce dry_run=yes": ["dry_run=yes", "true or false"],
     "tables smoke=maybe": ["smoke=maybe", "true or false"],
     "tables nope=1": ["nope", "results", "smoke"],
-    "nope": ["nope", "train", "evaluate", "reproduce", "tables"],
+    "nope": ["nope", "train", "evaluate", "reproduce", "tables", "runs"],
     "trian loss=ikl": ["trian", "train"],
 }
 

@@ -12,7 +12,7 @@ from tests.cli.common import call
 from tests.configs.common import CHOICES, CONFIGS, GROUPS, reason
 from tests.training.common import TINY
 
-COMMANDS = ["train", "evaluate", "reproduce", "tables"]
+COMMANDS = ["train", "evaluate", "reproduce", "tables", "runs"]
 
 
 @pytest.fixture(autouse=True)

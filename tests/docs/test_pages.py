@@ -41,6 +41,8 @@ def check_dkl(words: list[str]) -> None:
         assert options.request.row is None or options.request.row in rows, f"no row {options.request.row}"
     elif command == "tables":
         assert set(arguments) <= {"--html"}
+    elif command == "runs":
+        assert not arguments or (arguments[0] == "compare" and len(arguments) > 2)
     else:
         compose_checked(command, overrides, {"train": check, "evaluate": check_evaluation}[command])
 

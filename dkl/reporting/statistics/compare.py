@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from dkl.errors import UserError
 from dkl.records import Flags, Record
@@ -109,6 +108,8 @@ def _mcnemar(differences: NDArray[np.float64]) -> _Test:
     # Without any disagreement the test is undefined; the rows are then equal.
     if not won + lost:
         return 0.0, 0.0, 0.0, 1.0
+    from scipy import stats  # here, because it takes a second to import
+
     test = stats.binomtest(won, won + lost)
     interval = test.proportion_ci(0.95, method="exact")
     # From the share of wins among the disagreements to a difference of accuracies: (won - lost)/n.
@@ -125,6 +126,8 @@ def _welch(samples: list[NDArray[np.float64]]) -> _Test:
         raise UserError("all differences are equal, so they have no spread to test against")
     # Welch and Satterthwaite: the degrees of freedom of a sum of independent variance estimates.
     degrees = squared**2 / sum(part**2 / freedom for part, freedom in parts)
+    from scipy import stats  # here, because it takes a second to import
+
     half = float(stats.t.ppf(0.975, degrees)) * math.sqrt(squared)
     p = 2 * float(stats.t.sf(abs(mean) / math.sqrt(squared), degrees))
     return mean, mean - half, mean + half, p

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 Interval = tuple[float, float]
 """Lower and upper end."""
@@ -38,6 +37,8 @@ def wilson(fraction: float, n: int) -> Interval:
 
     It holds every p with |fraction - p| <= z·sqrt(p(1 - p)/n), where z is the 97.5 % quantile of the normal.
     """
+    from scipy import stats  # here, because it takes a second to import
+
     # The record has the fraction, not the count: rounding recovers it exactly.
     low, high = stats.binomtest(round(fraction * n), n).proportion_ci(0.95, method="wilson")
     return float(low), float(high)
@@ -45,6 +46,8 @@ def wilson(fraction: float, n: int) -> Interval:
 
 def student(values: Sequence[float]) -> Interval:
     """Return Student's interval of the mean of k >= 2 ``values``: mean ± t·s/sqrt(k), with k - 1 degrees of freedom."""
+    from scipy import stats  # here, because it takes a second to import
+
     seeds = SeedMean.over(values)
     assert seeds.std is not None
     half = float(stats.t.ppf(0.975, len(values) - 1)) * seeds.std / math.sqrt(len(values))
