@@ -50,6 +50,19 @@ class AttackResult:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class FewLabels:
+    """The images that kept their labels in semi-supervised training.
+
+    ``per_class`` images of every class, drawn by ``seed``; ``sha256`` is the hash of their sorted positions among the
+    training images, int64, little-endian.
+    """
+
+    per_class: Annotated[int, Field(ge=1)]
+    seed: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Record:
     """One evaluation of one set of weights.
 
@@ -65,6 +78,7 @@ class Record:
     - ``step_seconds``: seconds per training step in the median epoch; None if unknown.
     - ``partial``: only some of the test images were evaluated.
     - ``teacher``: the fingerprint of the teacher's weights.
+    - ``few_labels``: the labeled images of semi-supervised training; None if all images have labels.
     - ``model``: the configuration of the evaluated network.
 
     Raises pydantic.ValidationError if a value is missing, of the wrong type or impossible.
@@ -108,6 +122,7 @@ class Record:
     step_seconds: Annotated[float, Field(gt=0)] | None = None
     partial: bool = False
     teacher: str | None = None
+    few_labels: FewLabels | None = None
     schema: Literal[2] = 2
 
     @model_validator(mode="after")
@@ -168,7 +183,9 @@ def load(path: Path) -> Record:
     try:
         record: Record = _READER.validate_json(path.read_bytes())
     except ValidationError as error:
-        raise _unusable(path, first_mistake(error, {"": Record, "per_attack": AttackResult})) from None
+        raise _unusable(
+            path, first_mistake(error, {"": Record, "per_attack": AttackResult, "few_labels": FewLabels})
+        ) from None
     except OSError as error:
         raise _unusable(path, str(error)) from None
     if path.with_suffix(".npz").exists() and (why := _contradiction(record, load_flags(path))):

@@ -14,7 +14,9 @@ Pieces, for evaluation, estimates and tests:
     build_logger(config.logger)                     logger of the first process; a silent one elsewhere
     load_data(config.data)                          training and test images, cut to size
     load_synthetic(config.data)                     synthetic images, or None
+    draw_labeled(config.data, images, seed)         images that keep their labels, and the unlabeled ones
     make_batches(config, images, device, ...)       loader of this process's share
+    make_streams(config, labeled, unlabeled, ...)   the same for semi-supervised training
     pick_device(config.trainer.device)              torch.device, checked
 
 Whole runs:
@@ -25,7 +27,7 @@ Whole runs:
 """
 
 from dkl.assembly.checks import preflight
-from dkl.assembly.data import load_data, load_synthetic, make_batches
+from dkl.assembly.data import draw_labeled, load_data, load_synthetic, make_batches, make_streams
 from dkl.assembly.parts import (
     build_averaging,
     build_logger,
@@ -45,9 +47,11 @@ __all__ = [
     "build_model",
     "build_schedule",
     "build_task",
+    "draw_labeled",
     "load_data",
     "load_synthetic",
     "make_batches",
+    "make_streams",
     "pick_device",
     "preflight",
     "train",

@@ -6,7 +6,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from dkl.assembly.data import make_augment
+from dkl.assembly.data import make_augment, make_strong_view
 from dkl.assembly.parts import (
     build_averaging,
     build_logger,
@@ -19,6 +19,9 @@ from dkl.assembly.parts import (
 from dkl.config import TrainConfig, TrainerConfig, check, model_name
 from dkl.distributed import launched
 from dkl.errors import UserError, first_line
+from dkl.models import check_initial_weights
+from dkl.tasks import Task
+from dkl.training.averaging import Averaging
 
 
 def preflight(cfg: DictConfig) -> None:
@@ -29,16 +32,36 @@ def preflight(cfg: DictConfig) -> None:
     for key, given in (("loss", config.loss), ("attack", config.attack)):
         if given and key not in config.task:
             raise UserError(f"{config.task['_target_']} takes no {key}: add {key}=none, or choose another task")
+    if config.trainer.initial_weights:
+        check_initial_weights(config.trainer.initial_weights)
     make_augment(config.data).check(tuple(config.data.shape))
+    make_strong_view(config.data)
     if config.loss:  # the task builds it too, but here a mistake is reported as the loss's
         build_loss(config.loss)
     model = _check_model(config)
     # The attack's random generator needs a real device, which the model on the meta device is not.
-    build_task(config.task, nn.Linear(1, 1) if config.attack else model)
-    build_averaging(config.averaging)
+    task = build_task(config.task, nn.Linear(1, 1) if config.attack else model)
+    _check_needs(task, config, build_averaging(config.averaging))
     build_schedule(config.schedule)
     _check_devices(config.trainer)
     build_logger(config.logger)
+
+
+def _check_needs(task: Task, config: TrainConfig, averaging: Averaging | None) -> None:
+    """Raise UserError unless the run has the unlabeled images and the average that ``task`` needs."""
+    name, ratio = type(task).__name__, config.data.unlabeled.ratio
+    if task.needs_unlabeled and (not ratio or config.data.labels_per_class is None):
+        raise UserError(
+            f"data.unlabeled.ratio={ratio} and data.labels_per_class={config.data.labels_per_class}, but {name} needs "
+            "unlabeled images: set both to at least 1"
+        )
+    if ratio and not task.needs_unlabeled:
+        raise UserError(
+            f"data.unlabeled.ratio={ratio}, but {name} takes no unlabeled images: set data.unlabeled.ratio=0, or "
+            "choose task=fixmatch"
+        )
+    if task.needs_average and (averaging is None or averaging.per != "step"):
+        raise UserError(f"{name} needs an average of the weights after each step: set averaging=ema_999")
 
 
 def _check_model(config: TrainConfig) -> nn.Module:

@@ -1,13 +1,16 @@
 """Images and loaders from a configuration."""
 
+import hashlib
 import os
 from dataclasses import asdict
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from dkl.assembly.parts import make
 from dkl.config import DataConfig, Precision, TrainConfig
-from dkl.data import Augment, Images, ImageSet, Loader, SyntheticImages, make_loader
+from dkl.data import Augment, Images, ImageSet, Loader, StreamBatches, StrongView, SyntheticImages, make_loader
 from dkl.distributed import rank, world
 from dkl.errors import UserError
 
@@ -46,6 +49,63 @@ def load_synthetic(data: DataConfig) -> SyntheticImages | None:
     return SyntheticImages(files, shape=list(data.shape), num_classes=data.num_classes) if files else None
 
 
+def draw_labeled(data: DataConfig, training: ImageSet, seed: int) -> tuple[ImageSet, ImageSet | None, str | None]:
+    """Split the ``training`` images of semi-supervised training: those that keep their labels, and the unlabeled ones.
+
+    The unlabeled images are all of them, as in USB. Also returns the hash of the labeled ones' positions. Without
+    ``data.labels_per_class`` all images are labeled. Raises UserError if there are too few per class, or if they are
+    not in memory.
+    """
+    if data.labels_per_class is None:
+        return training, None, None
+    if not isinstance(training, Images):
+        raise UserError(
+            f"{data.name}: data.labels_per_class needs training images in memory; set data.labels_per_class=null"
+        )
+    indices = training.labeled_indices(data.labels_per_class, seed)
+    return training.at(indices), training if data.unlabeled.ratio else None, positions_sha256(indices)
+
+
+def positions_sha256(indices: Tensor) -> str:
+    """The hash of sorted positions in a dataset, int64, in hex."""
+    return hashlib.sha256(indices.numpy().astype("<i8").tobytes()).hexdigest()
+
+
+def make_strong_view(data: DataConfig) -> StrongView:
+    """Make the change of an unlabeled image's strong view. Raises UserError if a value makes no sense."""
+    settings = asdict(data.unlabeled)
+    return StrongView(**{key: settings[key] for key in ("operations", "probability", "smallest_hole", "largest_hole")})
+
+
+def make_streams(config: TrainConfig, labeled: Images, unlabeled: Images | None, device: torch.device) -> StreamBatches:
+    """Make the loader of semi-supervised training: this process's share of labeled and unlabeled images."""
+    trainer, data = config.trainer, config.data
+    return StreamBatches(
+        labeled,
+        trainer.batch_size,
+        steps=trainer.steps_per_epoch,
+        unlabeled=unlabeled,
+        ratio=data.unlabeled.ratio,
+        strong=make_strong_view(data) if data.unlabeled.second_view == "strong" else None,
+        augment=make_augment(data),
+        device=device,
+        seed=config.seed,
+        **_processing(config),
+    )
+
+
+def _processing(config: TrainConfig) -> dict[str, Any]:
+    """How a loader computes: precision, memory format, processes and workers."""
+    trainer = config.trainer
+    return {
+        "dtype": torch.float64 if trainer.precision is Precision.float64 else torch.float32,
+        "memory_format": torch.channels_last if trainer.channels_last else torch.contiguous_format,
+        "rank": rank(),
+        "world": world(),
+        "workers": min(trainer.workers, _cores()),
+    }
+
+
 def make_augment(data: DataConfig) -> Augment:
     """Make the random changes of training images. Raises UserError if a value makes no sense."""
     return Augment(**asdict(data.augment))
@@ -77,11 +137,7 @@ def make_batches(
         shuffle=training,
         drop_last=training and trainer.drop_last,
         seed=config.seed,
-        dtype=torch.float64 if trainer.precision is Precision.float64 else torch.float32,
-        memory_format=torch.channels_last if trainer.channels_last else torch.contiguous_format,
-        rank=rank(),
-        world=world(),
-        workers=min(trainer.workers, _cores()),
+        **_processing(config),
         **mixing,
     )
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from dkl import distributed
 from dkl.assembly.checks import preflight
-from dkl.assembly.data import load_data, load_synthetic, make_batches
+from dkl.assembly.data import draw_labeled, load_data, load_synthetic, make_batches, make_streams
 from dkl.assembly.parts import (
     build_averaging,
     build_logger,
@@ -20,10 +20,12 @@ from dkl.assembly.parts import (
     pick_device,
 )
 from dkl.config import Precision, TrainConfig, TrainerConfig, hashed, label, loss_name, row_identity, run_folder, typed
-from dkl.data import Images, ImageSet, SyntheticImages
+from dkl.console import say
+from dkl.data import Images, ImageSet, Loader, SyntheticImages
 from dkl.errors import UserError
 from dkl.files import digest
 from dkl.loggers import LoggerRun
+from dkl.models import load_initial_weights
 from dkl.training.averaging import Average
 from dkl.training.fit import fit
 from dkl.training.optimizer import make_optimizer
@@ -35,7 +37,7 @@ WANDB_ID = "wandb_id.txt"
 
 
 class Data(NamedTuple):
-    """Images to train on, to test on and held out for selection, and synthetic ones.
+    """Images to train on, to test on and held out for selection, synthetic ones, and those without labels.
 
     ``sha256`` fingerprints all of them but the test images.
     """
@@ -44,6 +46,7 @@ class Data(NamedTuple):
     testing: ImageSet
     held_out: ImageSet | None
     synthetic: SyntheticImages | None
+    unlabeled: ImageSet | None
     sha256: str
 
 
@@ -92,8 +95,6 @@ def assemble(cfg: DictConfig) -> Run:
             "task.cache_teacher=true needs images that never change, but images read from files are cropped at random: "
             "set task.cache_teacher=false"
         )
-    # An epoch with synthetic images is as long as all real ones, also those held out: selection changes no step count.
-    size = len(data.training) + (len(data.held_out) if data.held_out else 0)
     in_order = partial(make_batches, config, device=device, training=False)
     folder, plain = run_folder(cfg), OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     assert isinstance(plain, dict)
@@ -107,7 +108,7 @@ def assemble(cfg: DictConfig) -> Run:
         schedule=build_schedule(config.schedule),
         peak_lr=config.optimizer.lr,
         trainer=config.trainer,
-        batches=make_batches(config, data.training, device, training=True, synthetic=data.synthetic, epoch_size=size),
+        batches=_make_training_batches(config, data, device),
         validation=in_order(data.testing),
         plain_batches=partial(in_order, data.training),
         selection=config.selection,
@@ -141,7 +142,21 @@ def _load(config: TrainConfig) -> Data:
         sha = digest([sha, synthetic.sha256], length=64)
     count = held_out(config.selection, len(training))
     rest, held = training.holdout(count) if count else (training, None)
-    return Data(rest, testing, held, synthetic, sha)
+    labeled, unlabeled, positions = draw_labeled(config.data, rest, config.seed)
+    if positions:
+        sha = digest([sha, positions], length=64)
+    return Data(labeled, testing, held, synthetic, unlabeled, sha)
+
+
+def _make_training_batches(config: TrainConfig, data: Data, device: torch.device) -> Loader:
+    """Make the loader of training; semi-supervised training has streams of its own."""
+    if config.data.labels_per_class is not None:
+        assert isinstance(data.training, Images)
+        assert data.unlabeled is None or isinstance(data.unlabeled, Images)
+        return make_streams(config, data.training, data.unlabeled, device)
+    # An epoch with synthetic images is as long as all real ones, also those held out: selection changes no step count.
+    size = len(data.training) + (len(data.held_out) if data.held_out else 0)
+    return make_batches(config, data.training, device, training=True, synthetic=data.synthetic, epoch_size=size)
 
 
 def _prepare_model(model: nn.Module, trainer: TrainerConfig, device: torch.device) -> nn.Module:
@@ -164,8 +179,14 @@ def _new_state(config: TrainConfig, device: torch.device, content: dict[str, obj
     """Build model, task and optimizer as they are before the first epoch. The seed fixes the initial weights."""
     seed_everything(config.seed)
     # Built on the CPU, in float32, and moved afterwards: the initial weights are the same on every device.
-    model = _prepare_model(build_model(config.model), config.trainer, device)
+    model = build_model(config.model)
+    if config.trainer.initial_weights:
+        say(load_initial_weights(model, config.trainer.initial_weights))
+    model = _prepare_model(model, config.trainer, device)
     task = build_task(config.task, model)
-    optimizer = make_optimizer(config.optimizer, task.named_parameters())
+    optimizer = make_optimizer(config.optimizer, task.named_parameters(), model)
     averaging = build_averaging(config.averaging)
-    return RunState(task, model, optimizer, content, sha256, Average(averaging, model) if averaging else None)
+    average = Average(averaging, model) if averaging else None
+    if average is not None:
+        task.use_average(average.model)
+    return RunState(task, model, optimizer, content, sha256, average)

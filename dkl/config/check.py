@@ -16,11 +16,12 @@ AT_LEAST = {
     1: (
         *("trainer.epochs", "trainer.batch_size", "trainer.accumulate", "trainer.threads", "trainer.devices"),
         *("evaluation.batch_size", "evaluation.n", "data.num_classes", "data.train_size", "data.test_size"),
+        *("data.labels_per_class", "trainer.steps_per_epoch"),
     ),
     0: (
         *("seed", "evaluation.seed", "optimizer.lr", "optimizer.momentum", "optimizer.weight_decay"),
         *("data.augment.crop_padding", "trainer.validate_every", "trainer.workers"),
-        *("selection.holdout", "selection.every"),
+        *("selection.holdout", "selection.every", "data.unlabeled.ratio"),
     ),
 }
 """Smallest value -> the keys that it holds for. None is allowed if the schema allows it."""
@@ -40,6 +41,7 @@ def check(cfg: DictConfig) -> TrainConfig:
     _check_evaluated_weights(config)
     _check_norms(config)
     _check_data(config.data)
+    _check_semi_supervised(config)
     check_budget(cfg)
     _check_classes(config)
     return config
@@ -81,10 +83,16 @@ def _check_numbers(config: TrainConfig) -> None:
 
 
 def _check_optimizer(optimizer: OptimizerConfig) -> None:
-    """Nesterov momentum is momentum of SGD, and a faster part has a factor."""
-    name = optimizer.name
+    """Nesterov momentum is momentum of SGD; a faster part has a factor, and layer decay is one too."""
+    name, decay = optimizer.name, optimizer.layer_decay
     if not 0 < optimizer.faster_by < math.inf:
         raise UserError(f"optimizer.faster_by={optimizer.faster_by} must be a number above 0; 1 changes nothing")
+    if decay is not None and not 0 < decay <= 1:
+        raise UserError(f"optimizer.layer_decay={decay} must be above 0 and at most 1; null gives all layers one rate")
+    if decay is not None and optimizer.faster:
+        raise UserError(
+            f"optimizer.layer_decay={decay} gives every layer its rate: set optimizer.faster=[], or it to null"
+        )
     if optimizer.nesterov and name is not OptimizerName.sgd:
         raise UserError(f"optimizer.nesterov=true is only for sgd, not {name.value}: set optimizer.nesterov=false")
     if optimizer.nesterov and not optimizer.momentum:
@@ -175,6 +183,36 @@ def _check_data(data: DataConfig) -> None:
         )
     if len(data.shape) != 3:
         raise UserError(f"data.shape={list(data.shape)} must be (channels, height, width)")
+
+
+def _check_semi_supervised(config: TrainConfig) -> None:
+    """Few labels and unlabeled images go together, and with nothing that changes which images a batch has."""
+    data, trainer = config.data, config.trainer
+    ratio, second = data.unlabeled.ratio, data.unlabeled.second_view
+    if data.labels_per_class is None:
+        for key, value in (("data.unlabeled.ratio", ratio), ("trainer.steps_per_epoch", trainer.steps_per_epoch)):
+            if value:
+                raise UserError(f"{key}={value} needs few labels: set data.labels_per_class, such as 25")
+        return
+    if second not in ("strong", "weak"):
+        raise UserError(f"data.unlabeled.second_view={second} must be strong or weak")
+    augment = data.augment
+    others: dict[str, object] = {
+        "data.synthetic.files": data.synthetic.files,
+        "data.augment.second_view": augment.second_view,
+        "data.augment.randaugment": augment.randaugment,
+        "data.augment.repeats": augment.repeats > 1 and augment.repeats,
+        "selection.every": config.selection.every,
+    }
+    for key, other in others.items():
+        if other:
+            raise UserError(f"{key}={other} does not work with data.labels_per_class: remove one of them")
+    parts = trainer.devices * trainer.accumulate
+    if ratio and trainer.batch_size % parts:
+        raise UserError(
+            f"trainer.batch_size={trainer.batch_size} cannot be cut into {parts} equal parts (devices x accumulate): "
+            f"choose a multiple of {parts}"
+        )
 
 
 def _check_classes(config: TrainConfig) -> None:

@@ -51,6 +51,8 @@ def hashed(cfg: DictConfig) -> dict[str, Any]:
         content.pop(key)
     for key in ("device", "threads", "validate_every", "workers"):
         content["trainer"].pop(key)
+    if content["trainer"]["initial_weights"]:  # a moved file is the same one
+        content["trainer"]["initial_weights"] = Path(content["trainer"]["initial_weights"]).name
     content["model"].pop("title", None)  # a display name
     content["data"]["source"].pop("download", None)
     teacher = content["task"].get("teacher") or {}

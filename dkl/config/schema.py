@@ -40,7 +40,9 @@ class AugmentConfig:
     """Random changes of training images; ``dkl.data.Augment`` says in which order."""
 
     crop_padding: int = 0
-    """Zero-pad by this many pixels on each side and crop back at random, at least 0."""
+    """Pad by this many pixels on each side and crop back at random, at least 0."""
+    crop_fill: str = "zeros"
+    """What the padding is: zeros, or reflect for the image mirrored at its border."""
     flip: bool = False
     """Mirror left to right with probability 1/2."""
     rotation: float = 0.0
@@ -63,6 +65,24 @@ class SyntheticConfig:
     """The .npz files of synthetic images, in order; empty for none."""
     fraction: float = 0.0
     """Share of synthetic images in every batch, in [0, 1); 0 without files."""
+
+
+@dataclass
+class UnlabeledConfig:
+    """Images without labels beside the labeled ones, for semi-supervised tasks: two views of each."""
+
+    ratio: int = 0
+    """Unlabeled images per labeled one in every step, at least 1; 0 for none."""
+    second_view: str = "strong"
+    """strong (RandAugment and a gray hole), or weak for another draw of data.augment, as in Mean-Teacher."""
+    operations: int = 3
+    """RandAugment operations of the strong view, drawn with replacement, at least 0."""
+    probability: float = 1.0
+    """Probability in [0, 1] that each of them is applied."""
+    smallest_hole: float = 0.0
+    """Least side of the hole as a share of the image's, in [0, 1]."""
+    largest_hole: float = 0.5
+    """Greatest side of the hole as a share of the image's, in [0, 1]; 0 for no hole."""
 
 
 @dataclass
@@ -91,6 +111,10 @@ class DataConfig:
     """Random changes of training images."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     """Synthetic images that are mixed with the real ones."""
+    labels_per_class: int | None = None
+    """Keep the labels of this many training images per class, drawn by seed as in USB; null keeps all."""
+    unlabeled: UnlabeledConfig = field(default_factory=UnlabeledConfig)
+    """Unlabeled images in semi-supervised training."""
     source: Any = MISSING
     """Function that returns training and test images, and its arguments."""
 
@@ -117,6 +141,8 @@ class OptimizerConfig:
     """Names of parts whose rate is faster_by times the rate: parameters that start with one of these."""
     faster_by: float = 10.0
     """Factor of the rate of the parts in faster, above 0."""
+    layer_decay: float | None = None
+    """Factor in (0, 1] from each layer's rate to that of the layer before it; null for one rate."""
 
 
 @dataclass
@@ -144,7 +170,11 @@ class TrainerConfig:
     epochs: int = 20
     """Number of epochs, at least 1."""
     batch_size: int = 128
-    """Images per step on all devices together, at least 1."""
+    """Images per step on all devices together, at least 1; the labeled ones in semi-supervised training."""
+    steps_per_epoch: int | None = None
+    """With data.labels_per_class: steps per epoch, in endless shuffled passes; null for one pass."""
+    initial_weights: str | None = None
+    """File with weights to start from, all but the classifier's; null starts at random."""
     accumulate: int = 1
     """Compute each device's share of a batch in this many parts, one after another, to save memory."""
     device: str = "auto"

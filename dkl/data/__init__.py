@@ -6,7 +6,7 @@ and ``shot_groups`` sorts the classes of long-tailed datasets.
 """
 
 from dkl.data.images import EncodedImages, ImageFiles, Images, ImageSet, ShardedImages, SyntheticImages
-from dkl.data.loading import Batch, Batches, FileBatches, Loader, make_loader
+from dkl.data.loading import Batch, Batches, FileBatches, Loader, StreamBatches, Unlabeled, make_loader
 from dkl.data.shot_groups import shot_groups
 from dkl.data.sources import (
     cifar,
@@ -20,7 +20,7 @@ from dkl.data.sources import (
     npz,
     tar_shards,
 )
-from dkl.data.transforms import Augment
+from dkl.data.transforms import Augment, StrongView
 
 __all__ = [
     "Augment",
@@ -33,7 +33,10 @@ __all__ = [
     "Images",
     "Loader",
     "ShardedImages",
+    "StreamBatches",
+    "StrongView",
     "SyntheticImages",
+    "Unlabeled",
     "cifar",
     "digits",
     "fetch",

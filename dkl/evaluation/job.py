@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from dkl.assembly import build_logger, build_model, load_data
+from dkl.assembly import build_logger, build_model, draw_labeled, load_data
 from dkl.config import EvaluateConfig, EvaluationConfig, check_subject, model_name
 from dkl.data import ImageSet
 from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
@@ -22,8 +22,9 @@ from dkl.models import load_checkpoint
 class EvaluationJob:
     """An evaluation that is ready to run, with the model and the test images on the CPU.
 
-    ``layout`` describes the checkpoint file, ``train_counts[C]`` are the training images per class, and ``logger`` is
-    None if nothing is reported or this is not the first process.
+    ``layout`` describes the checkpoint file, ``train_counts[C]`` are the training images per class, ``labeled_sha256``
+    is the hash of the positions of those with labels if only some have them, and ``logger`` is None if nothing is
+    reported or this is not the first process.
     """
 
     subject: Subject
@@ -34,6 +35,7 @@ class EvaluationJob:
     train_counts: Tensor
     weights_sha256: str
     results: Path
+    labeled_sha256: str | None = None
     additional_data: bool = False
     logger: Logger | None = None
 
@@ -78,6 +80,7 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
     layout = load_checkpoint(model, subject.weights.path, subject.weights.key)
     model = model.float().eval()  # checkpoints may hold half or double precision; attacks run in float32
     training, test = load_data(data)
+    positions = draw_labeled(data, training, run.config.seed)[2] if run else None
     return EvaluationJob(
         subject=subject,
         protocol=protocol,
@@ -87,6 +90,7 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
         train_counts=training.per_class(data.num_classes),
         weights_sha256=weights_sha256(model.state_dict()),
         results=Path(config.paths.results),
+        labeled_sha256=positions,
         additional_data=config.additional_data,
         logger=build_logger(logger) if logger else None,
     )

@@ -4,6 +4,7 @@ Needs torch and numpy only. ``dkl.losses.base`` describes what a loss must provi
 """
 
 from dkl.losses.base import BaseLoss, BatchNormalized, PairLoss, Weighting, check_pair_loss, wanted_arguments
+from dkl.losses.consistency import ProbabilityMSE, PseudoLabelCE, SoftCE
 from dkl.losses.distillation import DIST, DKD, JSD, KD
 from dkl.losses.divergences import DKL, GKL, IKL, KL
 from dkl.losses.modules import GKLLoss, IKLLoss
@@ -25,6 +26,9 @@ __all__ = [
     "GKLLoss",
     "IKLLoss",
     "PairLoss",
+    "ProbabilityMSE",
+    "PseudoLabelCE",
+    "SoftCE",
     "Weighting",
     "check_pair_loss",
     "gap_mse",

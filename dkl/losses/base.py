@@ -104,6 +104,8 @@ class BaseLoss:
         """What the setting ``name`` must be, if ``value`` is not that."""
         if name == "weighting":
             return None if value in self.weightings else " or ".join(self.weightings)
+        if self.__dataclass_fields__[name].type in (bool, "bool"):
+            return None if isinstance(value, bool) else "true or false"
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             return "a finite number of at least 0"
         return "above 0" if name.endswith("temperature") and value == 0 else None

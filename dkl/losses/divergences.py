@@ -31,16 +31,21 @@ from dkl.losses.wmse import check_pair, gap_mse, gap_mse_and_cross_entropy, soft
 
 
 def _resolve(
-    natural_logits: Tensor, weights: Tensor | None, weighting: Weighting, sample_temperature: float = 1.0
+    natural_logits: Tensor,
+    weights: Tensor | None,
+    weighting: Weighting,
+    sample_temperature: float = 1.0,
+    detach: bool = True,
 ) -> Tensor:
     """The ``[B, C]`` weights of a loss: ``weights`` if given, else sample-wise ones if the loss asks for them."""
     if weights is not None:
-        return weights
+        return weights.detach() if detach else weights
     if weighting == "class":
         raise ValueError(
             "weighting='class' needs weights: pass weights=prior[target] (see ClassPrior), or set weighting='sample'"
         )
-    logits = natural_logits.detach().to(torch.promote_types(natural_logits.dtype, torch.float32))
+    logits = natural_logits.detach() if detach else natural_logits
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return softened(logits, sample_temperature).softmax(-1)
 
 
@@ -84,6 +89,9 @@ class IKL(BaseLoss):
 
     ``ce_temperature`` T softens both sides of the cross-entropy, without a factor T²; the wMSE takes the unsoftened
     logits. ``sample_temperature`` softens sample-wise weights. Official distillation: T 4 and ``--T2`` 100.
+
+    Sample-wise weights are constants; with ``detach_weights=False`` the gradient passes through them too, as in the
+    official semi-supervised code.
     """
 
     wmse_weight: float = 20.0
@@ -91,9 +99,10 @@ class IKL(BaseLoss):
     ce_temperature: float = 1.0
     sample_temperature: float = 1.0
     weighting: Weighting = "class"
+    detach_weights: bool = True
 
     def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, *, weights: Tensor | None = None) -> Tensor:
-        weights = _resolve(natural_logits, weights, self.weighting, self.sample_temperature)
+        weights = _resolve(natural_logits, weights, self.weighting, self.sample_temperature, detach=self.detach_weights)
         return gap_mse_and_cross_entropy(
             natural_logits,
             adversarial_logits,

@@ -5,7 +5,8 @@ For logits m, n and weights w over the classes of one sample, the paper's wMSE w
     gap_mse = ¼ Σ_j Σ_k w_j w_k ((m_j − m_k) − (n_j − n_k))²
 
 is a weighted variance: with d = m − n, S = Σ w and μ = Σ w d / S it equals ½ S Σ w (d − μ)². Its gradient is
-S w (d − μ) in m and the negative of that in n. The B×C×C tensor of the pairwise form is never built.
+S w (d − μ) in m, the negative of that in n, and ½ S (d − μ)² + ½ Σ w (d − μ)² in w. The B×C×C tensor of the pairwise
+form is never built.
 
 One autograd function computes the wMSE alone, or together with the soft-label cross-entropy
 −Σ softmax(m/T) log softmax(n/T); the two share buffers. T softens the cross-entropy only, not the wMSE. All arithmetic
@@ -63,6 +64,9 @@ class _GapMSE(torch.autograd.Function):
         unit = ce_weight / ce_temperature or 1.0
         g = (weights * total.mul_(wmse_weight / unit)).mul_(d)
         rows = _dot(g, d)
+        grad_w = None
+        if ctx.needs_input_grad[2]:
+            grad_w = (d.square() * total).add_(rows.unsqueeze(-1) / divisor).mul_(0.5)
         grad_n = None
         if ce_weight:
             p, log_q = softened(m, ce_temperature).softmax(-1), softened(n, ce_temperature).log_softmax(-1)
@@ -70,7 +74,7 @@ class _GapMSE(torch.autograd.Function):
             grad_n = log_q.exp_().sub_(p).sub_(g)
         # Save no more than backward needs: g is not needed if only n gets a gradient and grad_n already contains it.
         ctx.unit = unit / len(rows) if mean else unit
-        ctx.save_for_backward(g if ctx.needs_input_grad[0] or grad_n is None else None, grad_n)
+        ctx.save_for_backward(g if ctx.needs_input_grad[0] or grad_n is None else None, grad_n, grad_w)
         return (rows.sum() if mean else rows).mul_(0.5 * ctx.unit)
 
     @staticmethod
@@ -78,12 +82,13 @@ class _GapMSE(torch.autograd.Function):
         # With create_graph=True the saved tensors would count as constants, and second derivatives would be wrong.
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             raise RuntimeError("gap_mse has no second derivative: differentiate it without create_graph=True")
-        g, grad_n = ctx.saved_tensors
+        g, grad_n, grad_w = ctx.saved_tensors
         grad = (grad * ctx.unit).view(-1, 1)
         need_m, need_n = ctx.needs_input_grad[:2]
         if need_n:
             grad_n = g * -grad if grad_n is None else grad_n * grad
-        return g * grad if need_m else None, grad_n if need_n else None, None, None, None, None, None
+        for_w = None if grad_w is None else grad_w * grad
+        return g * grad if need_m else None, grad_n if need_n else None, for_w, None, None, None, None
 
 
 def check_pair(m: Tensor, n: Tensor) -> torch.dtype:
@@ -130,8 +135,8 @@ def gap_mse_and_cross_entropy(
 def gap_mse(m: Tensor, n: Tensor, weights: Tensor, reduction: Reduction = "mean") -> Tensor:
     """Weighted MSE between the pairwise gaps of ``m[B, C]`` and ``n[B, C]``: ½ S Σ w (d − μ)² per row.
 
-    ``weights[B, C]`` are non-negative and get no gradient. Detach ``m`` or ``n`` to stop the
-    gradient there. Returns a scalar (``"mean"`` over the batch) or ``[B]`` (``"none"``), float32 or float64.
+    ``weights[B, C]`` are non-negative. Detach ``m``, ``n`` or ``weights`` to stop the gradient there. Returns a scalar
+    (``"mean"`` over the batch) or ``[B]`` (``"none"``), float32 or float64.
 
     Raises ValueError if shapes differ. Source: the wMSE term of Cui et al. 2024, scaled by ¼ as in their code.
     """

@@ -160,3 +160,35 @@ def load_checkpoint(model: nn.Module, path: str | Path, key: str | None = None) 
     with torch.no_grad():
         model.load_state_dict(state)
     return f"{path}: {layout}"
+
+
+CLASSIFIERS = ("fc", "classifier", "mlp", "head")
+"""Beginnings of the keys that USB leaves out of pretrained weights."""
+
+
+def check_initial_weights(path: str | Path) -> None:
+    """Raise UserError if there is no file ``path``."""
+    if not Path(path).is_file():
+        raise UserError(
+            f"there is no file trainer.initial_weights={path}: copy the weights there (those of USB are in the "
+            "releases of github.com/microsoft/Semi-supervised-learning), or set it to null for a random start"
+        )
+
+
+def load_initial_weights(model: nn.Module, path: str | Path) -> str:
+    """Load the weights in ``path`` into ``model``, all but the classifier. Returns one line that describes the file.
+
+    As in USB, keys that begin with one of ``CLASSIFIERS`` are left out, and those of the model keep their random start.
+    All others must agree. Raises UserError as ``load_checkpoint``.
+    """
+    path = Path(path)
+    check_initial_weights(path)
+    own = model.state_dict()
+    classifier = {key: value for key, value in own.items() if key.startswith(CLASSIFIERS)}
+    _, state = _unwrap(read(path, map_location="cpu"), set(own), path, None)
+    _, state = _strip(state, set(own) - set(classifier))
+    kept = {key: value for key, value in state.items() if not key.startswith(CLASSIFIERS)}
+    layout, state = match_state_dict(model, {**kept, **classifier}, path)
+    with torch.no_grad():
+        model.load_state_dict(state)
+    return f"{path}: {layout}, without the classifier"

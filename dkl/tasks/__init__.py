@@ -10,6 +10,8 @@ from dkl.tasks.checks import check_task
 from dkl.tasks.classification import Classification
 from dkl.tasks.distillation.feature_distillation import FeatureDistillation
 from dkl.tasks.distillation.logits import Distillation
+from dkl.tasks.semi_supervised.fixmatch import FixMatch
+from dkl.tasks.semi_supervised.mean_teacher import MeanTeacher
 
 __all__ = [
     "AWP",
@@ -18,6 +20,8 @@ __all__ = [
     "Classification",
     "Distillation",
     "FeatureDistillation",
+    "FixMatch",
+    "MeanTeacher",
     "Output",
     "PGDTraining",
     "Progress",

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -41,19 +41,25 @@ class Output:
 
     ``sums`` are sums over that share, such as ``natural_correct``, the number of correct predictions; the log shows
     them as ``natural_accuracy``. ``adversarial_images`` are those of the loss, kept in a file if it is not finite.
+    ``ratios`` are a sum and the count that divides it, if that is not the number of labeled images.
     """
 
     loss: Tensor
     sums: Mapping[str, Tensor] = field(default_factory=dict)
     adversarial_images: Tensor | None = None
+    ratios: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 class Task(ABC):
     """What one training step computes, with all state that training changes.
 
     A task with a ``prior`` fills it in ``step``; here it is summed over all processes after each epoch, and saved.
+    ``needs_unlabeled``: its batches need unlabeled images. ``needs_average``: the run keeps an average per step, which
+    ``use_average`` gives to the task.
     """
 
+    needs_unlabeled: ClassVar[bool] = False
+    needs_average: ClassVar[bool] = False
     model: nn.Module
     prior: ClassPrior | None = None
 
@@ -74,6 +80,10 @@ class Task(ABC):
 
         ``testing`` and ``training`` are this process's share of all images, unaugmented and in order.
         """
+        return
+
+    def use_average(self, average: nn.Module) -> None:
+        """Take the network with the averaged weights of the run, which is updated after each step."""
         return
 
     def end_epoch(self) -> None:

@@ -25,8 +25,9 @@ class Averaging:
     ``per``: update after every ``step`` or ``epoch``. Before the share ``start`` of training, in [0, 1), the average
     is a copy of the weights. ``decay`` is in [0, 1). With ``ramp`` it is min(decay, (1 + d)/(10 + d)), where d counts
     the updates since the start (Gowal et al. 2020). ``buffers``: ``average`` averages BatchNorm's buffers too, ``copy``
-    takes those of the weights, ``estimate`` computes them on natural training images at the end of training. Raises
-    UserError if a value is out of range.
+    takes those of the weights, ``estimate`` computes them on natural training images at the end of training. The first
+    update copies the weights; with ``from_initial`` the average starts from the initial ones. Raises UserError if a
+    value is out of range.
     """
 
     per: Literal["step", "epoch"] = "epoch"
@@ -34,6 +35,7 @@ class Averaging:
     start: float = 0.0
     ramp: bool = False
     buffers: Literal["average", "copy", "estimate"] = "average"
+    from_initial: bool = False
 
     def __post_init__(self) -> None:
         if self.per not in ("step", "epoch") or self.buffers not in ("average", "copy", "estimate"):
@@ -54,12 +56,14 @@ class Averaging:
 
 
 class Average:
-    """The running average of ``model`` by ``rule``; the first update copies the weights."""
+    """The running average of ``model`` by ``rule``."""
 
     def __init__(self, rule: Averaging, model: nn.Module) -> None:
         self.rule, self._decay = rule, 0.0
         self._average = AveragedModel(model, multi_avg_fn=self._blend, use_buffers=rule.buffers == "average")
         self._average.requires_grad_(False)
+        if rule.from_initial:
+            self._average.n_averaged.fill_(1)
 
     # torch takes one averaging function for all updates; the decay of ours changes, so it is read at each call.
     def _blend(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:

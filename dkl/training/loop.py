@@ -39,11 +39,15 @@ def _step(optimizer: Optimizer) -> None:
     optimizer.step()
 
 
-def _mean(sums: dict[str, Tensor], seen: int) -> MetricsRow:
-    """Turn sums over this process's ``seen`` images into means over the images of all processes."""
-    counted = torch.tensor(float(seen), dtype=torch.float64, device=sums["loss"].device)
-    sum_over_ranks([*sums.values(), counted])
-    return {name.replace("_correct", "_accuracy"): (value / counted).item() for name, value in sums.items()}
+def _mean(sums: dict[str, Tensor], counts: dict[str, Tensor], seen: int) -> MetricsRow:
+    """Turn sums over this process into means over all processes: over ``counts`` if given, else over ``seen`` images.
+
+    A quantity whose count is zero is left out.
+    """
+    images = torch.tensor(float(seen), dtype=torch.float64, device=sums["loss"].device)
+    sum_over_ranks([*sums.values(), *counts.values(), images])
+    means = {name: (value, counts.get(name, images)) for name, value in sums.items()}
+    return {name.replace("_correct", "_accuracy"): (v / n).item() for name, (v, n) in means.items() if n > 0}
 
 
 def train_epoch(
@@ -67,6 +71,7 @@ def train_epoch(
     """
     device = batches.labels.device
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device, dtype=torch.float64))
+    counts: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device, dtype=torch.float64))
     started, seen = time.perf_counter(), 0
     task.model.train()
     for step, batch in enumerate(batches.epoch(epoch)):
@@ -90,11 +95,14 @@ def train_epoch(
             sums["loss"] += out.loss.detach() * size
             for name, value in out.sums.items():
                 sums[name] += value
+            for name, (value, count) in out.ratios.items():
+                sums[name] += value
+                counts[name] += count
             seen += size
         after_step(step)
         bar.advance()
     share_buffers(task.model)
     task.end_epoch()
-    row = _mean(sums, seen)
+    row = _mean(sums, counts, seen)
     row["images_per_second"] = seen * world() / (time.perf_counter() - started)
     return row

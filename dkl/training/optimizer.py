@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, param_groups_layer_decay
 from torch import nn
 from torch.optim import SGD, Optimizer
 
@@ -11,23 +11,20 @@ from dkl.config import OptimizerConfig, OptimizerName
 from dkl.training.schedules import Schedule
 
 
-def make_optimizer(config: OptimizerConfig, named: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
+def make_optimizer(
+    config: OptimizerConfig, named: Iterable[tuple[str, nn.Parameter]], model: nn.Module | None = None
+) -> Optimizer:
     """Make the optimizer of ``config`` for the ``named`` parameters.
 
     Weight decay spares parameters whose name contains an entry of ``no_decay``, and without ``decay_vectors`` all
     one-dimensional parameters: biases and the scales of normalization layers. The rate of parameters whose name starts
     with an entry of ``faster`` is ``faster_by`` times the others'; their groups have it as ``lr_scale``, as in timm.
+    ``layer_decay`` needs ``model``.
     """
-    members: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in named:
-        spared = any(part in name for part in config.no_decay) or not (config.decay_vectors or parameter.ndim > 1)
-        members.setdefault((name.startswith(tuple(config.faster)), spared), []).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": parameters}
-        | ({"weight_decay": 0.0} if spared else {})
-        | ({"lr_scale": config.faster_by} if faster else {})
-        for (faster, spared), parameters in sorted(members.items(), key=lambda item: item[0])
-    ]
+    if config.layer_decay is not None and model is not None:
+        groups = _layer_groups(config, model)
+    else:
+        groups = _groups(config, named)
     if config.name is OptimizerName.sgd:
         return SGD(
             groups,
@@ -37,6 +34,34 @@ def make_optimizer(config: OptimizerConfig, named: Iterable[tuple[str, nn.Parame
             weight_decay=config.weight_decay,
         )
     return create_optimizer_v2(groups, opt=config.name.value, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def _layer_groups(config: OptimizerConfig, model: nn.Module) -> list[dict[str, Any]]:
+    """timm's groups: a layer's rate is ``lr_scale`` of the last one's; vectors and the model's list do not decay."""
+    own: Any = getattr(model, "no_weight_decay", tuple)
+    spared = {*config.no_decay, *own()}
+    groups: list[dict[str, Any]] = param_groups_layer_decay(
+        model,
+        weight_decay=config.weight_decay,
+        no_weight_decay_list=spared,
+        layer_decay=config.layer_decay,
+        weight_decay_exclude_1d=True,
+    )
+    return groups
+
+
+def _groups(config: OptimizerConfig, named: Iterable[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
+    """Parameters by whether they are faster, and by whether they are spared from weight decay."""
+    members: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        spared = any(part in name for part in config.no_decay) or not (config.decay_vectors or parameter.ndim > 1)
+        members.setdefault((name.startswith(tuple(config.faster)), spared), []).append(parameter)
+    return [
+        {"params": parameters}
+        | ({"weight_decay": 0.0} if spared else {})
+        | ({"lr_scale": config.faster_by} if faster else {})
+        for (faster, spared), parameters in sorted(members.items(), key=lambda item: item[0])
+    ]
 
 
 def apply_schedule(schedule: Schedule, optimizer: Optimizer, *, lr: float, epoch: int, epochs: int) -> float:

@@ -23,7 +23,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def lr_factor(self, epoch: int, epochs: int) -> float:
-        """Return the share of the peak rate in ``epoch`` of ``epochs``, in (0, 1]."""
+        """Return the share of the peak rate in ``epoch`` of ``epochs``, in [0, 1]."""
 
     def momentum(self, epoch: int, epochs: int) -> float | None:
         """Return the momentum of ``epoch``, or None if it stays as the optimizer has it."""
@@ -130,6 +130,33 @@ class Poly(Schedule):
     def lr_factor(self, epoch: int, epochs: int) -> float:
         """Return the factor of step ``epoch`` of ``epochs``."""
         return (1 - (epoch - 1) / epochs) ** self.power
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineSteps(Schedule):
+    """max(0, cos(π · cycles · t)) over the updates, t from 0 to 1, after a linear warm-up: USB and FixMatch.
+
+    ``warmup_share`` of all updates rise linearly from 0, where the very first update is. Raises UserError if a value is
+    out of range.
+    """
+
+    per: ClassVar[Literal["epoch", "step"]] = "step"
+
+    cycles: float = 7 / 16
+    warmup_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.cycles <= 1:
+            raise UserError(f"schedule.cycles={self.cycles} must lie in [0, 1]")
+        if not 0 <= self.warmup_share < 1:
+            raise UserError(f"schedule.warmup_share={self.warmup_share} must lie in [0, 1)")
+
+    def lr_factor(self, epoch: int, epochs: int) -> float:
+        """Return the factor of update ``epoch`` of ``epochs``, counted from 1."""
+        done, warmup = epoch - 1, round(self.warmup_share * epochs)
+        if done < warmup:
+            return done / warmup
+        return max(0.0, math.cos(math.pi * self.cycles * (done - warmup) / max(1, epochs - warmup)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,14 +6,21 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 GROUPS = sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir() and folder.name != "sweep")
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
 
+FEW_LABELS = ["data.labels_per_class=4", "data.unlabeled.ratio=1"]
+
 REQUIRED = {
     ("data", "npz"): ["data.num_classes=7"],
     ("data", "imagefolder"): ["data.num_classes=7"],
     ("data", "imagefiles"): ["data.num_classes=7"],
     ("model", "timm"): ["model.name=resnet18"],
+    ("model", "vit_small_patch2_32"): ["data.shape=[3,32,32]"],
     ("loss", "none"): ["task=classification"],
     ("attack", "none"): ["task=classification"],
     ("budget", "paper"): ["recipe=official"],
+    ("task", "fixmatch"): FEW_LABELS,
+    ("task", "mean_teacher"): FEW_LABELS,
+    ("recipe", "fixmatch_usb"): ["data=cifar100", "trainer.initial_weights=null"],
+    ("recipe", "fixmatch_classic"): ["data=cifar10"],
     ("task", "distillation"): ["task.teacher.name=small_cnn"],
     **{
         ("task", features): ["data=cifar100", "model=cifar_resnet8", "task.teacher.name=cifar_resnet14"]

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dkl.assembly import build_task, preflight
 from dkl.config import compose_config
-from dkl.losses import DIST, DKD, DKL, GKL, IKL, JSD, KD, KL
+from dkl.losses import DIST, DKD, DKL, GKL, IKL, JSD, KD, KL, ProbabilityMSE, PseudoLabelCE, SoftCE
 from dkl.models import create_model
 from dkl.tasks import Classification, TradesTraining
 from tests.configs.common import CHOICES, CONFIGS, GROUPS, names, overrides, reason
@@ -85,7 +85,9 @@ def test_parameter_counts_in_the_reasons_are_true(model: str) -> None:
 
 def test_losses_and_tasks_are_the_classes_their_names_say() -> None:
     expected = {"kl": KL, "dkl": DKL, "ikl": IKL, "gkl": GKL}
+    expected |= {"ikl_ssl": IKL, "gkl_ssl": GKL, "pseudo_label_ce": PseudoLabelCE, "soft_ce": SoftCE}
     expected |= {"kd": KD, "dkd": DKD, "dist": DIST, "jsd": JSD, "ikl_kd": IKL, "gkl_kd": GKL}
+    expected |= {"probability_mse": ProbabilityMSE}
     assert sorted([*expected, "none"]) == names("loss")
     for name, loss in expected.items():
         task = build_task(compose_config("train", [f"loss={name}"]).task, torch.nn.Linear(1, 1))
@@ -120,7 +122,7 @@ def test_digits_and_cifar_have_the_shapes_their_sources_have() -> None:
         cfg = compose_config("train", [f"data={name}"]).data
         assert (list(cfg.shape), cfg.num_classes, cfg.eps) == ([3, 32, 32], classes, "8/255")
         changing = {key: value for key, value in cfg.augment.items() if value}
-        assert changing == {"crop_padding": 4, "flip": True, "repeats": 1}
+        assert changing == {"crop_padding": 4, "crop_fill": "zeros", "flip": True, "repeats": 1}
         assert cfg.source.name == name
 
 

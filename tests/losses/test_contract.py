@@ -67,6 +67,8 @@ def test_labels_of_the_wrong_kind_raise() -> None:
 def test_settings_out_of_range_raise(kind: type[BaseLoss]) -> None:
     for field in dataclasses.fields(kind):
         for value in (-0.1, math.nan, math.inf, True, "5", None):
+            if field.type is bool and value is True:
+                continue
             with pytest.raises(ValueError, match=rf"{kind.__name__}: {field.name}=.*must be"):
                 kind(**{field.name: value})
         if field.name.endswith("temperature"):

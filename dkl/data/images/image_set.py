@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,6 +67,30 @@ class ImageSet(ABC):
             )
         held = self._balanced_mask(count)
         return self._select(~held), self._select(held)
+
+    def labeled_indices(self, per_class: int, seed: int) -> Tensor:
+        """The positions of ``per_class`` random images of every class, int64, sorted: USB's labeled subset at ``seed``.
+
+        USB seeds NumPy's global generator, shuffles the positions of each class in turn and takes the first ones.
+        Classes without any image are left out. Raises UserError if another class has fewer than ``per_class``.
+        """
+        draw, labels = np.random.RandomState(seed % 2**32), self.labels.numpy()
+        chosen = []
+        for label in range(int(labels.max()) + 1):
+            places = np.flatnonzero(labels == label)
+            if 0 < len(places) < per_class:
+                raise UserError(
+                    f"data.labels_per_class={per_class}, but class {label} has {len(places)} training images: lower it"
+                )
+            draw.shuffle(places)
+            chosen.append(places[:per_class])
+        return torch.from_numpy(np.sort(np.concatenate(chosen)))
+
+    def at(self: Set, indices: Tensor) -> Set:
+        """The images at ``indices``, in their order in the set."""
+        mask = torch.zeros(len(self), dtype=torch.bool)
+        mask[indices] = True
+        return self._select(mask)
 
     def _balanced_mask(self, size: int) -> Tensor:
         """Mask of ``size`` images: the first image of every class, then the second of every class, and so on."""

@@ -14,12 +14,28 @@ def rank_slice(total: int, rank: int, world: int) -> slice:
     return slice(start, start + size + (rank < larger))
 
 
+class Unlabeled(NamedTuple):
+    """Two views of the same U unlabeled images: ``weak[U, C, H, W]`` and ``strong[U, C, H, W]``, in [0, 1].
+
+    ``labels[U]`` are the hidden labels, for measurements only.
+    """
+
+    weak: Tensor
+    strong: Tensor
+    labels: Tensor
+
+    def part(self, place: slice) -> "Unlabeled":
+        """The images in ``place``."""
+        return Unlabeled(*(values[place] for values in self))
+
+
 class Batch(NamedTuple):
     """``images[V·B, C, H, W]`` in [0, 1] and ``labels[V·B]``, int64: V views of the same B images, view after view.
 
     With several processes this is the share of one process: ``first`` is the position of its first image in the whole
     batch, which has ``total`` images. ``total`` is 0 if this is the whole batch. Both count one view only.
     ``indices[B]`` are the positions of the images in the dataset; None if the images come from several sets.
+    ``unlabeled`` are the images of a semi-supervised step that have no labels, this process's share of them.
     """
 
     images: Tensor
@@ -28,6 +44,7 @@ class Batch(NamedTuple):
     first: int = 0
     total: int = 0
     indices: Tensor | None = None
+    unlabeled: Unlabeled | None = None
 
     @property
     def share(self) -> float:
@@ -35,11 +52,22 @@ class Batch(NamedTuple):
         return len(self.labels) / (self.views * self.total) if self.total else 1.0
 
     def parts(self, count: int) -> "Iterator[Batch]":
-        """Cut the batch into ``count`` parts as processes would share it; all views of an image stay together."""
+        """Cut the batch into ``count`` parts as processes would share it; all views of an image stay together.
+
+        Unlabeled images are cut in the same proportions.
+        """
         size = len(self.labels) // self.views
         for place in (rank_slice(size, number, count) for number in range(count)):
             images, labels = (
                 torch.cat([view[place] for view in values.chunk(self.views)]) for values in (self.images, self.labels)
             )
             indices = None if self.indices is None else self.indices[place]
-            yield Batch(images, labels, self.views, self.first + place.start, self.total or size, indices)
+            first, total = self.first + place.start, self.total or size
+            yield Batch(images, labels, self.views, first, total, indices, self._unlabeled_part(place, size))
+
+    def _unlabeled_part(self, place: slice, size: int) -> Unlabeled | None:
+        """The unlabeled images that go with the labeled ones in ``place`` of ``size``."""
+        if self.unlabeled is None:
+            return None
+        ratio = len(self.unlabeled.labels) // size
+        return self.unlabeled.part(slice(ratio * place.start, ratio * place.stop))

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from dkl.data.images.in_memory import Images
 from dkl.data.images.synthetic import SyntheticImages
-from dkl.data.loading.autoaugment_views import autoaugment_views
 from dkl.data.loading.batch import Batch
 from dkl.data.loading.batch_plan import BatchPlan, BatchPlanner
 from dkl.data.loading.index_batches import SyntheticMixing
 from dkl.data.loading.prefetch import prefetch
+from dkl.data.loading.worker_views import AutoAugmentPolicyChange, worker_views
 from dkl.data.transforms.augment import Augment
 from dkl.errors import UserError
 
@@ -92,7 +92,7 @@ class Batches:
 
     def _with_autoaugment(self, epoch: int) -> Iterator[Batch]:
         plans, ahead = itertools.tee(self.planner.epoch(epoch))
-        views = autoaugment_views(self.data.images, self.augment, ahead, self.workers)
+        views = worker_views(self.data.images, self.augment, AutoAugmentPolicyChange(), ahead, self.workers)
         for plan, view in zip(plans, views, strict=False):
             yield self._make(plan, view.to(self.labels.device, non_blocking=True))
 

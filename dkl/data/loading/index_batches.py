@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dkl.data.seeding import generator_of
+
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticMixing:
@@ -51,3 +53,19 @@ def mixed_index_batches(
         for chosen in index_batches(real, batch_size - mixing.synthetic_per_batch, shuffle=True, generator=generator):
             filling = torch.randint(mixing.synthetic_count, (batch_size - len(chosen),), generator=generator)
             yield torch.cat([chosen, real + filling])[torch.randperm(batch_size, generator=generator)]
+
+
+def endless_index_batches(count: int, batch_size: int, *, start: int, seed: tuple[int, ...]) -> Iterator[Tensor]:
+    """Yield full batches of endless shuffled passes over ``count`` indices, from position ``start`` of them on.
+
+    Each pass is shuffled by a generator of its own, derived from ``seed`` and the number of the pass. A batch may hold
+    the end of one pass and the beginning of the next.
+    """
+    number, offset = divmod(start, count)
+    rest = torch.randperm(count, generator=generator_of(*seed, number))[offset:]
+    while True:
+        while len(rest) < batch_size:
+            number += 1
+            rest = torch.cat([rest, torch.randperm(count, generator=generator_of(*seed, number))])
+        yield rest[:batch_size]
+        rest = rest[batch_size:]

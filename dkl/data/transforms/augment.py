@@ -15,6 +15,8 @@ from torch import Tensor
 from dkl.data.transforms.pil_image import randaugment
 from dkl.errors import UserError
 
+CROP_FILLS = ("zeros", "reflect")
+
 SECOND_VIEW_CUTOUT = {"autoaugment": 0, "cutout": 16}  # hole size in pixels, by the kind of second view
 
 
@@ -35,7 +37,8 @@ class Draw(NamedTuple):
 class Augment:
     """Augmentation settings, applied in the order of the first four. Raises UserError if a value is out of range.
 
-    ``crop_padding``: zero-pad by this many pixels and crop back to the original size at a uniform offset.
+    ``crop_padding``: pad by this many pixels and crop back to the original size at a uniform offset. ``crop_fill``
+    says what the padding is: ``zeros``, or ``reflect`` for the image mirrored at its border.
     ``flip``: mirror with probability ½.
     ``rotation``: rotate by a uniform angle up to ± this many degrees; nearest pixel, zeros outside the image.
     ``cutout``: set a square of this side to zero, around a uniform pixel and clipped at the border (DeVries and
@@ -48,6 +51,7 @@ class Augment:
     """
 
     crop_padding: int = 0
+    crop_fill: str = "zeros"
     flip: bool = False
     rotation: float = 0.0
     cutout: int = 0
@@ -59,6 +63,8 @@ class Augment:
         for key in ("crop_padding", "cutout"):
             if getattr(self, key) < 0:
                 raise UserError(f"data.augment.{key}={getattr(self, key)} must be at least 0; 0 switches it off")
+        if self.crop_fill not in CROP_FILLS:
+            raise UserError(f"data.augment.crop_fill={self.crop_fill} must be zeros or reflect")
         if not 0 <= self.rotation <= 180:
             raise UserError(f"data.augment.rotation={self.rotation} must be between 0 and 180 degrees")
         if self.second_view is not None and self.second_view not in SECOND_VIEW_CUTOUT:
@@ -83,6 +89,11 @@ class Augment:
             key = f"cutout={hole}" if self.cutout == hole else f"second_view={self.second_view}"
             raise UserError(
                 f"data.augment.{key} cuts a hole of {hole} pixels, which covers images of {list(shape[1:])}: remove it"
+            )
+        if self.crop_fill == "reflect" and self.crop_padding >= min(shape[1:]):
+            raise UserError(
+                f"data.augment.crop_padding={self.crop_padding} cannot mirror images of {list(shape[1:])}: lower it, "
+                "or set data.augment.crop_fill=zeros"
             )
         if self.second_view == "autoaugment" and shape[0] != 3:
             raise UserError(
@@ -110,7 +121,11 @@ class Augment:
         Indexing this view with one offset per image crops a whole batch in a single gather.
         """
         pad, (height, width) = self.crop_padding, images.shape[-2:]
-        return F.pad(images, (pad, pad, pad, pad)).unfold(2, height, 1).unfold(3, width, 1)
+        if self.crop_fill == "reflect":
+            padded = images[:, :, _mirrored(height, pad, images.device)][..., _mirrored(width, pad, images.device)]
+        else:
+            padded = F.pad(images, (pad, pad, pad, pad))
+        return padded.unfold(2, height, 1).unfold(3, width, 1)
 
     def apply(self, windows: Tensor, index: Tensor, draw: Draw) -> Tensor:
         """Change the images at ``index`` by ``draw``: uint8 [len(index), C, H, W] on the device of ``windows``."""
@@ -128,6 +143,13 @@ class Augment:
         if draw.hole is not None:
             images.masked_fill_(_hole_mask(draw.hole.to(device, non_blocking=True), self.cutout, images), 0)
         return images
+
+
+def _mirrored(side: int, pad: int, device: torch.device) -> Tensor:
+    """Positions ``[side + 2·pad]`` in a row of ``side`` pixels that is mirrored at its ends, without repeating them."""
+    # torch reflects no bytes on a CPU, so the padding is gathered.
+    place = torch.arange(-pad, side + pad, device=device).abs()
+    return side - 1 - (side - 1 - place).abs()
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from dkl.evaluation.outputs.long_tail import accuracy_per_shot
 from dkl.evaluation.robustness.progress import AttackProgress, EvaluationState
 from dkl.evaluation.robustness.suites import PACKAGE_NORMS
 from dkl.evaluation.subject import TrainedRun
-from dkl.records import AttackResult, Record
+from dkl.records import AttackResult, FewLabels, Record
 
 
 def _accuracy(progress: AttackProgress) -> float:
@@ -22,6 +22,13 @@ def _step_seconds(run: TrainedRun) -> float | None:
     """The duration of a training step in the median epoch; None for runs that did not record their speed."""
     speeds = [row["images_per_second"] for row in run.metrics if "images_per_second" in row]
     return median(run.config.trainer.batch_size / speed for speed in speeds) if speeds else None
+
+
+def _few_labels(job: EvaluationJob) -> FewLabels | None:
+    run, per_class = job.subject.run, job.subject.data.labels_per_class
+    if run is None or per_class is None or job.labeled_sha256 is None:
+        return None
+    return FewLabels(per_class=per_class, seed=run.config.seed, sha256=job.labeled_sha256)
 
 
 def make_record(job: EvaluationJob, state: EvaluationState, *, device: torch.device, warnings: list[str]) -> Record:
@@ -71,6 +78,7 @@ def make_record(job: EvaluationJob, state: EvaluationState, *, device: torch.dev
         best_epoch=best.epoch if best else None,
         partial=protocol.n is not None,
         teacher=run.teacher if run else None,
+        few_labels=_few_labels(job),
         step_seconds=_step_seconds(run) if run else None,
     )
 

@@ -113,6 +113,12 @@ def wrn28_10(pretrained: bool = False, **kwargs: Any) -> WideResNet:
 
 
 @register_model
+def wrn28_2(pretrained: bool = False, **kwargs: Any) -> WideResNet:
+    """WRN-28-2: 1.47 M parameters, the network of classic semi-supervised learning."""
+    return build(WideResNet, pretrained, kwargs, depth=28, widen_factor=2)
+
+
+@register_model
 def wrn16_2(pretrained: bool = False, **kwargs: Any) -> WideResNet:
     """WRN-16-2: 0.69 M parameters, also a student of the distillation tables."""
     return build(WideResNet, pretrained, kwargs, depth=16, widen_factor=2)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dkl.records import Curves
-from dkl.reporting.figures.style import BLUE, CYCLE, GREEN, PURPLE, VERMILLION, canvas
+from dkl.reporting.figures.style import BLUE, CYCLE, GREEN, ORANGE, PURPLE, VERMILLION, canvas
 
 ACCURACIES = {
     "natural_accuracy": ("training, natural", BLUE, "--"),
@@ -17,6 +17,8 @@ ACCURACIES = {
     "test_accuracy": ("test, natural", BLUE, "-"),
     "average_test_accuracy": ("test, average of weights", GREEN, "-"),
     "robust_accuracy": ("held out, attacked", VERMILLION, "-"),
+    "pseudo_label_accuracy": ("pseudo-labels above the threshold", ORANGE, "-"),
+    "mask_rate": ("unlabeled images above the threshold", ORANGE, ":"),
 }
 """Label, color and line style of each accuracy that is drawn."""
 
@@ -27,6 +29,7 @@ def training_curves(runs: Sequence[Curves], *, title: str) -> Figure:
     for metric, (name, color, line) in ACCURACIES.items():
         _draw(top, runs, metric, scale=100, label=name, color=color, ls=line)
     _draw(bottom, runs, "loss", color=PURPLE)
+    _draw(bottom, runs, "labeled_loss", label="loss on labeled images", color=PURPLE, ls="--")
     top.set(title=title, ylabel="accuracy (%)")
     bottom.set(xlabel="epoch", ylabel="loss")
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))

@@ -1,0 +1,93 @@
+"""What FixMatch and Mean-Teacher share: few labels, and predictions on two views of unlabeled images that agree.
+
+    loss = CE(labeled logits, y) + unlabeled_weight · r(t) · (1/U) Σ_u mask_u · loss(weak_u, strong_u)
+
+``loss`` is any pair loss of logits, the weak view first. The mask is 1 if the largest probability of the weak
+prediction is at least ``threshold``, and r(t) = min(t / rampup, 1) at the share t of training (1 without a ramp).
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dkl.data import Batch, Unlabeled
+from dkl.errors import UserError
+from dkl.losses import PairLoss, check_pair_loss
+from dkl.tasks.base import Output, Progress, Task, count_correct
+from dkl.tasks.checks import check_fraction, check_non_negative
+
+
+class ConsistencyTraining(Task):
+    """Cross-entropy on labeled images plus ``loss`` between two views of unlabeled ones.
+
+    ``threshold`` in [0, 1) masks uncertain weak predictions; 0 takes all. ``unlabeled_weight`` weights the loss,
+    ``rampup`` in [0, 1) is the share of training in which the weight rises from 0; 0 for no rise.
+    """
+
+    needs_unlabeled: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: PairLoss | None,
+        *,
+        threshold: float = 0.95,
+        unlabeled_weight: float = 1.0,
+        rampup: float = 0.0,
+    ) -> None:
+        if not loss:
+            raise UserError("semi-supervised training needs a loss between two views: choose loss=pseudo_label_ce")
+        check_fraction("task", threshold=threshold, rampup=rampup)
+        check_non_negative("task", unlabeled_weight=unlabeled_weight)
+        loss = check_pair_loss(loss)
+        if loss.weighting in ("class", "label"):
+            raise UserError(
+                f"{type(loss).__name__} has weighting={loss.weighting}, but unlabeled images have no class: set "
+                "loss.weighting=sample, or choose another loss"
+            )
+        self.model, self.loss = model, loss
+        self.threshold, self.unlabeled_weight, self.rampup = threshold, unlabeled_weight, rampup
+
+    @abstractmethod
+    def logits(self, images: Tensor, unlabeled: Unlabeled) -> tuple[Tensor, Tensor, Tensor]:
+        """The logits of labeled ``images``, of the weak and of the strong views; the weak ones only compare."""
+
+    def ramp(self, progress: Progress) -> float:
+        """The factor r(t) in [0, 1] of the unlabeled loss; t counts updates from 0."""
+        if not self.rampup:
+            return 1.0
+        done = (progress.epoch - 1) * progress.steps + progress.step
+        return min(done / (self.rampup * progress.epochs * progress.steps), 1.0)
+
+    @contextmanager
+    def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
+        """The loss of one batch, which has unlabeled images."""
+        assert batch.unlabeled is not None
+        labeled, weak, strong = self.logits(batch.images, batch.unlabeled)
+        supervised = F.cross_entropy(labeled, batch.labels)
+        selected = weak.detach().softmax(-1).amax(-1) >= self.threshold
+        unlabeled = self._masked(weak, strong, selected)
+        loss = supervised + self.unlabeled_weight * self.ramp(progress) * unlabeled
+        right = (weak.argmax(-1) == batch.unlabeled.labels) & selected
+        count, everyone = selected.sum(), selected.new_tensor(len(selected), dtype=labeled.dtype)
+        size = len(batch.labels)
+        yield Output(
+            loss,
+            {
+                "natural_correct": count_correct(labeled, batch.labels),
+                "labeled_loss": supervised.detach() * size,
+                "unlabeled_loss": unlabeled.detach() * size,
+            },
+            ratios={"mask_rate": (count, everyone), "pseudo_label_accuracy": (right.sum(), count)},
+        )
+
+    def _masked(self, weak: Tensor, strong: Tensor, selected: Tensor) -> Tensor:
+        """(1/U) Σ mask · loss, from the mean of the loss over the selected images."""
+        if not selected.any():
+            return strong.sum() * 0  # keeps the graph, so that every parameter has a gradient
+        share = selected.sum() / len(selected)
+        return share.to(strong.dtype) * self.loss(weak[selected], strong[selected])

@@ -1,0 +1,131 @@
+"""Two streams in step: whole passes, the same for any workers and processes, from any epoch on."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dkl.data import Augment, Images, StreamBatches, StrongView
+from dkl.data.loading.batch import Batch
+from dkl.errors import UserError
+from tests.data.common import make_images
+
+AUGMENT = Augment(crop_padding=1, flip=True, crop_fill="reflect")
+
+
+def make(workers: int = 0, rank: int = 0, world: int = 1, strong: bool = True, seed: int = 5) -> StreamBatches:
+    torch.manual_seed(0)
+    labeled, unlabeled = make_images(6, (3, 8, 8)), make_images(30, (3, 8, 8))
+    view = StrongView() if strong else None
+    return StreamBatches(
+        labeled,
+        4,
+        steps=5,
+        unlabeled=unlabeled,
+        ratio=2,
+        strong=view,
+        augment=AUGMENT,
+        seed=seed,
+        workers=workers,
+        rank=rank,
+        world=world,
+    )
+
+
+def tensors(batch: Batch) -> list[Tensor]:
+    assert batch.unlabeled is not None
+    assert batch.indices is not None
+    return [batch.images, batch.labels, batch.indices, *batch.unlabeled]
+
+
+def same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_streams_are_endless_passes_over_both_sets() -> None:
+    batches = make()
+    assert len(batches) == 5
+    got = [batch for epoch in range(6) for batch in batches.epoch(epoch)]
+    assert all(len(batch.labels) == 4 and len(batch.unlabeled.labels) == 8 for batch in got)
+    order = torch.cat([batch.indices for batch in got])  # 120 positions are 20 passes over 6 images
+    passes = order.view(20, 6)
+    assert all(sorted(one.tolist()) == list(range(6)) for one in passes)
+    assert len({tuple(one.tolist()) for one in passes}) > 10
+
+
+def test_an_epoch_is_the_same_for_any_workers_and_needs_no_epoch_before_it() -> None:
+    alone, helped = make(), make(workers=2)
+    list(alone.epoch(1))
+    for one, other in zip(alone.epoch(2), helped.epoch(2), strict=True):
+        assert same(tensors(one), tensors(other))
+
+
+def test_shares_of_processes_are_the_batch_of_one() -> None:
+    whole, shares = make(), [make(rank=rank, world=2) for rank in range(2)]
+    for batch, *parts in zip(whole.epoch(3), *(share.epoch(3) for share in shares), strict=True):
+        joined = [torch.cat(values) for values in zip(*map(tensors, parts), strict=True)]
+        assert same(tensors(batch), joined)
+        assert [part.share for part in parts] == [0.5, 0.5]
+        cut = list(batch.parts(2))
+        assert all(same(tensors(one), tensors(other)) for one, other in zip(cut, parts, strict=True))
+
+
+def test_views_are_draws_of_their_own() -> None:
+    data = make_images(1, (3, 8, 8))
+    batches = StreamBatches(data, 40, unlabeled=Images(data.images.expand(40, -1, -1, -1), data.labels.expand(40)),
+                            ratio=1, augment=AUGMENT)  # fmt: skip
+    (batch,) = batches.epoch(1)
+    crops = {tuple(window.flatten().tolist()) for window in reflected(data.images[0])}
+    weak, second = ((255 * view).round().byte() for view in batch.unlabeled[:2])
+    assert {tuple(image.flatten().tolist()) for image in torch.cat([weak, second])} <= crops
+    assert sum(torch.equal(one, other) for one, other in zip(weak, second, strict=True)) < 10
+
+
+def reflected(image: Tensor) -> list[Tensor]:
+    """All 18 crops of an image that numpy has padded by its mirrored border, and their mirror images."""
+    padded = torch.from_numpy(np.pad(image.numpy(), ((0, 0), (1, 1), (1, 1)), mode="reflect"))
+    crops = [padded[:, down : down + 8, right : right + 8] for down in range(3) for right in range(3)]
+    return [*crops, *(crop.flip(-1) for crop in crops)]
+
+
+def test_another_seed_is_another_order() -> None:
+    first, second = (torch.cat([batch.indices for batch in make(seed=seed).epoch(1)]) for seed in (5, 6))
+    assert not torch.equal(first, second)
+
+
+def test_batches_that_cannot_be_filled_or_shared_are_refused() -> None:
+    few = make_images(7, (3, 8, 8))
+    with pytest.raises(UserError, match=r"needs 4 x 2 unlabeled images, but there are 7"):
+        StreamBatches(few, 4, unlabeled=few, ratio=2)
+    with pytest.raises(UserError, match=r"4 labeled images cannot be shared equally by 3 processes"):
+        StreamBatches(few, 4, world=3)
+
+
+def usb(labels: np.ndarray, classes: int, per_class: int, seed: int) -> list[int]:
+    """``sample_labeled_unlabeled_data`` of USB after ``np.random.seed(seed)``."""
+    np.random.seed(seed)
+    chosen: list[int] = []
+    for label in range(classes):
+        places = np.where(labels == label)[0]
+        np.random.shuffle(places)
+        chosen.extend(places[:per_class])
+    return sorted(chosen)
+
+
+def test_the_labeled_subset_is_usbs() -> None:
+    labels = torch.from_numpy(np.random.default_rng(3).permutation(np.arange(60) % 4))
+    data = replace(make_images(60), labels=labels)
+    for per_class, seed in ((2, 0), (5, 7)):
+        indices = data.labeled_indices(per_class, seed)
+        assert indices.tolist() == usb(labels.numpy(), 4, per_class, seed)
+        assert data.at(indices).per_class(4).tolist() == [per_class] * 4
+    assert all(a < b for a, b in pairwise(indices.tolist()))
+
+
+def test_a_class_with_too_few_images_is_named() -> None:
+    data = replace(make_images(5), labels=torch.tensor([0, 0, 2, 2, 2]))
+    with pytest.raises(UserError, match=r"labels_per_class=3, but class 0 has 2 training images: lower it"):
+        data.labeled_indices(3, 0)
