@@ -88,9 +88,12 @@ def plan(name: str, request: Request, compose: CachedCompose | None = None) -> l
 
 
 def identities(manifest: Manifest, budget: str, compose: CachedCompose | None = None) -> dict[str, str]:
-    """Per row that is run, and per teacher: the ``row_identity`` of its records at ``budget``."""
+    """Per row that is run, and per teacher: the ``row_identity`` of its records at ``budget``.
+
+    Budget ``own`` means the manifest's sizes.
+    """
     compose, request = compose or CachedCompose(), Request(budget=budget)
-    common = _common(manifest, budget)
+    common = _common(manifest, None if budget == "own" else budget)
     teachers = _teachers(manifest, list(manifest.runnable), common, request, compose)
     overrides = {job.name: job.train for job, _ in teachers.values() if job is not None}
     for row in manifest.runnable:

@@ -93,7 +93,7 @@ class ManifestRow:
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class Claim:
-    """In the paper, the row ``better`` has the higher ``column`` than the row ``than``."""
+    """The row ``better`` has the higher ``column`` than the row ``than``: in the paper, or as expected."""
 
     better: str
     than: str

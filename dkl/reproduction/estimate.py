@@ -45,6 +45,7 @@ def operations(job: ManifestJob, config: TrainConfig, progress: JobProgress) -> 
     with torch.device("meta"):
         model = build_model(config.model)
     forward, (training, testing) = forward_operations(model, config.data.shape), _sizes(config.data)
+    training = _few_labels_epoch(config) or training
     epochs = 0 if progress.done else progress.total_epochs - progress.epochs
     per_image = passes(config) * forward + _teacher_operations(config)
     evaluations = 0.0
@@ -86,6 +87,15 @@ def _sizes(data: DataConfig) -> tuple[int, int]:
     """Training and test images; the paper's datasets are not read."""
     training, testing = DATASET_SIZES.get(data.name) or (len(split) for split in load_data(data))
     return data.train_size or training, data.test_size or testing
+
+
+def _few_labels_epoch(config: TrainConfig) -> int:
+    """Images that an epoch of semi-supervised training forwards, with two views of each unlabeled one; else 0."""
+    data, trainer = config.data, config.trainer
+    if data.labels_per_class is None:
+        return 0
+    passed = -(-data.labels_per_class * data.num_classes // trainer.batch_size)
+    return (trainer.steps_per_epoch or passed) * trainer.batch_size * (1 + 2 * data.unlabeled.ratio)
 
 
 def speed(config: TrainConfig) -> float:

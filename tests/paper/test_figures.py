@@ -357,10 +357,11 @@ def printed(row: ManifestRow, column: str) -> float:
 
 
 def test_claims_agree_with_the_numbers() -> None:
-    claims = {name: loaded(name).claims for name in names()}
+    published = [name for name in names() if any(row.paper or row.published for row in loaded(name).rows)]
+    claims = {name: loaded(name).claims for name in published}
     for manifest, found in claims.items():
         for better, than, column in ((claim.better, claim.than, claim.column) for claim in found):
             ahead, behind = row_of(manifest, better), row_of(manifest, than)
             assert (ahead.quoted, behind.quoted) == (None, None)
             assert printed(ahead, column) > printed(behind, column), f"{manifest}: {better} {than} {column}"
-    assert all(claims[f"table-{number:02d}"] for number in (1, 2, 3, 4, 5, 10, 11, 13, 14, 15, 18))
+    assert all(claims[f"table-{number:02d}"] for number in (1, 2, 3, 4, 5, 10, 11, 13, 14, 15, 16, 18))

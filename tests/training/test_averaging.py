@@ -89,6 +89,17 @@ def test_the_ramp_is_that_of_dm_improves_at_with_its_own_buffers() -> None:
     assert rule.decay_at(200_000, 4_000_000) == 0.995
 
 
+def test_an_average_can_start_from_the_initial_weights() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    averages = [Average(Averaging(per="step", decay=0.75, from_initial=start), model) for start in (True, False)]
+    with torch.no_grad():
+        first = model.weight.item()
+        model.weight.fill_(first + 4)
+    for average in averages:
+        average.update(model, 1, 9)
+    assert [average.model.weight.item() - first for average in averages] == pytest.approx([1, 4])
+
+
 @pytest.mark.parametrize(
     "settings", [{"per": "batch"}, {"decay": 1.0}, {"decay": -0.1}, {"start": 1.0}, {"buffers": "none"}]
 )

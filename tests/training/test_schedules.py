@@ -9,7 +9,17 @@ import torch
 
 from dkl.assembly import build_schedule
 from dkl.config import compose_config
-from dkl.training.schedules import Constant, Cosine, CosineAnnealing, OneCycle, Poly, Schedule, Step, WarmupSchedule
+from dkl.training.schedules import (
+    Constant,
+    Cosine,
+    CosineAnnealing,
+    CosineSteps,
+    OneCycle,
+    Poly,
+    Schedule,
+    Step,
+    WarmupSchedule,
+)
 
 WITH_WARMUP: list[type[WarmupSchedule]] = [Cosine, CosineAnnealing, Step, Constant]
 
@@ -130,3 +140,15 @@ def test_imagenet_lts_rates_are_those_of_the_recipe() -> None:
     for e in range(90):
         expected = 0.05 * (e + 1) / 10 if e < 10 else 0.05 * math.cos(math.pi * (e - 9) / 162) ** 2
         assert cfg.optimizer.lr * schedule.lr_factor(e + 1, 90) == pytest.approx(expected, rel=1e-9)
+
+
+def test_cosine_steps_are_usbs() -> None:
+    """Points of USB's schedule that are known without its formula; the very first update has rate 0."""
+    usb = CosineSteps(warmup_share=0.025)
+    rates = [usb.lr_factor(step, 204_800) for step in (1, 2561, 5121, 204_800)]
+    assert rates[:3] == [0, 0.5, 1]
+    assert rates[3] == pytest.approx(math.sin(math.pi / 16), rel=1e-4)  # cos(7/16 π)
+    assert factors(CosineSteps(cycles=0.5), 4) == pytest.approx(
+        [1, math.cos(math.pi / 8), 0.5**0.5, math.sin(math.pi / 8)]
+    )
+    assert factors(CosineSteps(), 1) == [1]

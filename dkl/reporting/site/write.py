@@ -92,10 +92,14 @@ def _linked(table: TextTable, ids: set[str]) -> tuple[TextTable, list[str | None
 def _paper_tables(
     manifests: Sequence[Manifest], boards: Sequence[PaperBoard], ids: set[str]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the paper's tables in order, each with its boards or, if it has none, with its published values."""
+    """Yield the paper's tables in order, each with its boards or, if it has none, with its published values.
+
+    Other experiments follow if they have boards.
+    """
     own = group(boards, lambda board: board.manifest.name)
-    tables = [manifest for manifest in manifests if manifest.kind == "table"]
-    for manifest in sorted(tables, key=lambda table: table.number or 0):
+    tables = sorted((found for found in manifests if found.kind == "table"), key=lambda table: table.number or 0)
+    others = [found for found in manifests if found.kind is None and found.name in own]
+    for manifest in (*tables, *others):
         articles = [_article(board, ids) for board in own.get(manifest.name, [])]
         published = None if articles else _article(published_board(manifest), ids)
         yield {"name": manifest.name, "title": manifest.title, "boards": articles, "published": published}

@@ -89,5 +89,4 @@ class ConsistencyTraining(Task):
         """(1/U) Σ mask · loss, from the mean of the loss over the selected images."""
         if not selected.any():
             return strong.sum() * 0  # keeps the graph, so that every parameter has a gradient
-        share = selected.sum() / len(selected)
-        return share.to(strong.dtype) * self.loss(weak[selected], strong[selected])
+        return selected.to(strong.dtype).mean() * self.loss(weak[selected], strong[selected])

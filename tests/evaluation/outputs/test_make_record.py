@@ -1,10 +1,14 @@
-"""What a record keeps of its run: the metrics of every epoch, and the duration of a training step."""
+"""What a record keeps of its run: the metrics of every epoch, the duration of a step, and which images had labels."""
 
 import csv
+import hashlib
 import statistics
 from pathlib import Path
 
+import numpy as np
+
 from dkl import checkpoint, records
+from dkl.data import digits
 from tests.evaluation.common import evaluate_run, tiny_run
 
 
@@ -17,9 +21,33 @@ def test_a_record_keeps_its_runs_curves_and_the_duration_of_a_step(tmp_path: Pat
         seconds = [50 / float(row["images_per_second"]) for row in csv.DictReader(file)]
     assert len(seconds) == len(records.load_curves(path)) == 3
     assert record.step_seconds == statistics.median(seconds)
+    assert record.few_labels is None
 
     content = checkpoint.read(run / "checkpoint.pt")
     for row in content["rows"]:
         del row["images_per_second"]  # older runs do not have it
     checkpoint.save(run / "checkpoint.pt", content)
     assert evaluate_run(run, tmp_path / "older", "attacks=none")[0].step_seconds is None
+
+
+def test_a_record_names_the_images_that_had_labels(tmp_path: Path) -> None:
+    options = (
+        "task=fixmatch",
+        "loss=soft_ce",
+        "trainer.epochs=1",
+        "data.labels_per_class=3",
+        "data.unlabeled.ratio=2",
+        "seed=4",
+        "trainer.batch_size=8",
+    )
+    run = tiny_run(tmp_path / "run", *options, "data.train_size=null")
+    record, _ = evaluate_run(run, tmp_path, "attacks=none")
+    draw, labels = np.random.RandomState(4), digits()[0].labels.numpy()
+    chosen: list[int] = []
+    for label in range(10):
+        places = np.flatnonzero(labels == label)
+        draw.shuffle(places)
+        chosen += places[:3].tolist()
+    positions = np.array(sorted(chosen), "<i8").tobytes()
+    assert record.few_labels == records.FewLabels(per_class=3, seed=4, sha256=hashlib.sha256(positions).hexdigest())
+    assert records.load(tmp_path / "records" / f"{record.id}.json") == record

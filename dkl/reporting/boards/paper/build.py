@@ -27,7 +27,7 @@ from dkl.reporting.statistics.compare import Comparison, LoadFlags, compare
 from dkl.reporting.statistics.measurements import measure
 
 PAPER_BUDGETS = ("paper", "mini", "smoke")
-"""Sizes of the paper's experiments. Budget ``own`` has no row in the paper."""
+"""Sizes of the paper's experiments. Budget ``own`` has no row in the paper, but in an experiment of its own sizes."""
 
 
 def paper_boards(
@@ -47,7 +47,8 @@ def paper_boards(
     for manifest in manifests:
         if not manifest.columns:
             continue
-        for budget, reference in product(PAPER_BUDGETS, (False, True)):
+        budgets = PAPER_BUDGETS if manifest.kind else (*PAPER_BUDGETS, "own")
+        for budget, reference in product(budgets, (False, True)):
             known = by_budget.get((budget, reference), {})
             if not known or (budget == "smoke" and not include_smoke):
                 continue

@@ -32,7 +32,15 @@ def paper_columns(
                 "budget": lambda row: budget or "",
             }
         ),
-        *(spec for key in manifest.columns for spec in _quantity(key, manifest.columns[key], budget, publisher)),
+        *(
+            spec
+            for key, column in manifest.columns.items()
+            for spec in (
+                _quantity(key, column, budget, publisher)
+                if manifest.kind or any(row.published for row in rows)
+                else [_measured(key, column)]
+            )
+        ),
         *([] if budget is None else [_IMAGES, _SEEDS]),
         *([] if budget is None else _claims(manifest, comparisons)),
     )
@@ -68,6 +76,13 @@ def _quantity(key: str, column: Column, budget: str | None, publisher: str) -> I
             cell=_difference(key, column, none=NONE),
             data={f"{key}_difference": _difference(key, column, none="")},
         )
+
+
+def _measured(key: str, column: Column) -> PaperColumn:
+    """Return the column of a quantity that nobody has published."""
+    return PaperColumn(
+        header=f"{column.title} ({column.unit})", align="r", cell=_ours(key, column), data=_ours_data(key, column)
+    )
 
 
 _IMAGES = PaperColumn(

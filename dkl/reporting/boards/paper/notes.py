@@ -97,7 +97,7 @@ def _outcome(outcome: Comparison | str, unit: str) -> str:
     if not outcome.separates:
         verdict = "no significant difference"
     else:
-        verdict = "significant, against the paper's claim" if contradicts else "significant"
+        verdict = "significant, against the claim" if contradicts else "significant"
     seeds = f"seed{'s' if len(outcome.seeds) > 1 else ''} {', '.join(map(str, outcome.seeds))}"
     how = f"{outcome.test}, {seeds}, n = {outcome.n}"
     return f"{difference} {points} [{low}, {high}], p = {outcome.p:.2g} ({how}): {verdict}"
