@@ -10,12 +10,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dkl.cli import hydra_app
+from dkl.cli.ends import DEFAULT_RESULTS, evaluate_next, tables_next
 from dkl.console import say
 from dkl.errors import UserError
 from dkl.reproduction.options import parse_bool
-
-RESULTS = "DKL_RESULTS_DIR"
-"""The environment variable of the default results folder, as in configs/train.yaml."""
 
 
 def train(arguments: list[str]) -> None:
@@ -24,7 +22,7 @@ def train(arguments: list[str]) -> None:
     from dkl.assembly import train as run
     from dkl.training import objective
 
-    hydra_app.run("train", arguments, preflight, lambda cfg: objective(run(cfg)))
+    hydra_app.run("train", arguments, preflight, run, evaluate_next, objective)
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -37,7 +35,7 @@ def evaluate(arguments: list[str]) -> None:
         raise UserError(
             "data and model are only for checkpoint=FILE; a run has its own: leave them out with run=FOLDER"
         )
-    hydra_app.run("evaluate", arguments, lambda cfg: check_subject(cfg.run, cfg.checkpoint), run)
+    hydra_app.run("evaluate", arguments, lambda cfg: check_subject(cfg.run, cfg.checkpoint), run, tables_next)
 
 
 def reproduce(arguments: list[str]) -> None:
@@ -73,7 +71,9 @@ def runs(arguments: list[str]) -> None:
     from dkl.reporting.runs import comparison, draw_curves, find_run, listing, read_runs
 
     words = [text for text in arguments if "=" not in text]
-    options = _options([text for text in arguments if "=" in text], {"results": os.environ.get(RESULTS, "results")})
+    options = _options(
+        [text for text in arguments if "=" in text], {"results": os.environ.get(DEFAULT_RESULTS, "results")}
+    )
     if words and (words[0] != "compare" or len(words) < 3):
         raise UserError(
             f"dkl runs {' '.join(words)} is not complete: dkl runs lists all, dkl runs compare A B … compares"

@@ -2,18 +2,22 @@
 
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dkl.cli.ends import Job, sweep
 from dkl.config import compose_config, register, shipped
 from dkl.config.overrides import HYDRA_OWN, explain
+from dkl.console import say
 from dkl.errors import UserError
 
 TAKE_A_VALUE = (
@@ -21,6 +25,8 @@ TAKE_A_VALUE = (
     *("-cd", "--config-dir", "--experimental-rerun"),
 )
 """Hydra's own flags that take a value as the next argument."""
+
+MAXIMIZE = "hydra.sweeper.direction=maximize"
 
 
 def _choices(override: Override) -> list[str]:
@@ -61,12 +67,24 @@ def compose_checked(root: str, overrides: list[str], check: Callable[[DictConfig
         raise explain(root, error) from None
 
 
+def _task_overrides() -> list[str]:
+    """Return the overrides of the job that runs in this process."""
+    return list(HydraConfig.get().overrides.task)
+
+
 def run(
-    root: str, arguments: list[str], check: Callable[[DictConfig], None], job: Callable[[DictConfig], object]
+    root: str,
+    arguments: list[str],
+    check: Callable[[DictConfig], None],
+    job: Callable[[DictConfig], Path],
+    following: Callable[[Sequence[Path], Sequence[str]], str],
+    value: Callable[[Path], float | None] = lambda path: None,
 ) -> None:
     """Check every job, then run Hydra with ``arguments``, which followed ``dkl <root>``.
 
-    A sweeper that searches gets the value that ``job`` returns, or None (a failed trial) if it raises UserError.
+    ``job`` returns what it made: a run's folder, or a record. ``following`` returns the next command from what all jobs
+    made, and the overrides. A sweeper that searches gets the ``value`` of what a job made, or None (a failed trial) if
+    the job raises UserError.
     """
     pairs = zip(["", *arguments], arguments, strict=False)
     overrides = [a for before, a in pairs if not a.startswith("-") and before not in TAKE_A_VALUE]
@@ -78,17 +96,34 @@ def run(
     register()
     sys.argv = [f"dkl {root}", *arguments]
     failed = False
+    several = bool({"-m", "--multirun"} & set(arguments))
+    if any(text.startswith("hydra/sweeper=optuna") for text in overrides):
+        # Values are accuracies, but the sweeper minimizes unless told otherwise.
+        sys.argv += [] if any("hydra.sweeper.direction=" in text for text in overrides) else [MAXIMIZE]
+    count = len(jobs(overrides))
+    collected = sweep(overrides, count, lambda paths: following(paths, overrides)) if several else nullcontext()
 
     @hydra.main(config_path=str(Path(shipped("configs"))), config_name=root, version_base="1.3")
     def application(cfg: DictConfig) -> object:
         nonlocal failed
         try:
-            return job(cfg)
+            made = job(cfg)
+            reached = value(made)
+            if own is None:
+                say(f"Next: {following([made], overrides)}")
+            else:
+                own.add(Job(_task_overrides(), str(made.absolute()), reached))
+            return reached
         except UserError as error:  # printed here, so that the other jobs of a sweep continue
             print(f"error: {error}", file=sys.stderr)
             failed = True
+            if own is not None:
+                own.add(Job(_task_overrides(), error=str(error)))
             return None
 
-    application()
+    with collected as own:
+        application()
+        # Processes of a launcher have their own copy of ``failed``.
+        failed = failed or (own is not None and any(job.error for job in own.jobs()))
     if failed:
         raise SystemExit(2)

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from omegaconf import DictConfig
 
@@ -11,6 +11,20 @@ from dkl.errors import UserError
 
 HYDRA_OWN = re.compile(r"\+*hydra(?!\.searchpath)")
 """Matches overrides of Hydra itself. ``hydra.searchpath`` is not among them: composing needs it."""
+
+
+def last_value(overrides: Sequence[str], key: str, default: str) -> str:
+    """Return the last value that ``overrides`` give ``key``, or ``default``."""
+    return next((text.partition("=")[2] for text in reversed(overrides) if text.startswith(f"{key}=")), default)
+
+
+def submitit_logs(overrides: Sequence[str], sweep_folder: str) -> str | None:
+    """Return where submitit writes the logs of its jobs; None with another launcher."""
+    if not last_value(overrides, "hydra/launcher", "basic").startswith("submitit"):
+        return None
+    folder = last_value(overrides, "hydra.sweep.dir", sweep_folder)
+    place = last_value(overrides, "hydra.launcher.submitit_folder", f"{folder}/.submitit/%j")
+    return f"{place.replace('%j', 'JOB')}/JOB_*_log.out and .err"
 
 
 def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:

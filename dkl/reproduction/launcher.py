@@ -1,15 +1,16 @@
 """Run jobs through a Hydra launcher: joblib on one machine, submitit on a SLURM cluster."""
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
-from os import chdir
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
 from dkl.config import shipped
+from dkl.config.overrides import submitit_logs
 from dkl.console import say
 from dkl.errors import first_line
 from dkl.manifests import ManifestJob
@@ -51,7 +52,9 @@ def _arguments(options: Options, job: ManifestJob) -> str:
 
 def _sweep(options: Options, jobs: Sequence[ManifestJob]) -> None:
     """One Hydra sweep over the arguments of ``jobs``."""
-    say(f"{len(jobs)} jobs through {options.launcher[0]}")
+    say(f"{len(jobs)} jobs through {options.launcher[0]}: {', '.join(job.title for job in jobs)}")
+    if logs := submitit_logs(options.launcher, f"{os.environ.get('DKL_RESULTS_DIR', 'results')}/runs"):
+        say(f"logs: {logs}")
     # Each command is one quoted value of a single key: Hydra would otherwise split it at commas and equals signs.
     commands = [_arguments(options, job).replace("\\", r"\\").replace("'", r"\'") for job in jobs]
     choices = ",".join(f"'{command}'" for command in commands)
@@ -63,7 +66,7 @@ def _sweep(options: Options, jobs: Sequence[ManifestJob]) -> None:
         # Launchers pickle this function and run it in processes that have not imported the package.
         from dkl.reproduction.worker import run_arguments
 
-        chdir(here)  # paths are relative to the command's folder; a reused process may be in another
+        os.chdir(here)  # paths are relative to the command's folder; a reused process may be in another
         run_arguments(shlex.split(cfg.command))
 
     try:

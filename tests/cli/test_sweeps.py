@@ -154,6 +154,8 @@ def test_a_search_skips_failed_trials_and_continues_after_an_interruption(tmp_pa
     assert yaml.safe_load(out) == best
     assert best["best_params"]["data.train_size"] == 64
     folders = [path for path in (tmp_path / "results" / "runs").iterdir() if (path / "metrics.jsonl").exists()]
+    shown = next(text for text in err.splitlines() if text.startswith("best of 3: "))
+    assert f"loss.wmse_weight={best['best_params']['loss.wmse_weight']}" in shown
     assert best["best_value"] == max(value for folder in folders if (value := objective(folder)) is not None)
     again = run_script("search.sh", tmp_path, *line, TRIALS="3", FOLDER="found")
     assert again.communicate(timeout=600)[1].count("already trained") == trained
@@ -161,6 +163,10 @@ def test_a_search_skips_failed_trials_and_continues_after_an_interruption(tmp_pa
 
 def test_a_grid_runs_in_parallel(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    finish(run_script("grid.sh", tmp_path, *SMALL, "seed=0,1", JOBS="2"))
+    shown = finish(run_script("grid.sh", tmp_path, *SMALL, "seed=0,1", JOBS="2"))
     folders = sorted(path.name for path in (tmp_path / "results" / "runs").iterdir() if path.is_dir())
     assert [name[:-8] for name in folders] == [f"digits-small_cnn-ikl-s{seed}-" for seed in (0, 1)]
+    # Each job ran in a process of its own, and the table has both.
+    table = shown[shown.index("seed  epochs") :].splitlines()
+    assert [line.split()[-1] for line in table[1:3]] == folders
+    assert table[3] == f"Next: dkl evaluate -m run={','.join(f'results/runs/{name}' for name in folders)}"

@@ -95,7 +95,7 @@ def read_runs(results: Path) -> tuple[list[RunSummary], list[str]]:
     found: list[RunSummary] = []
     for path in sorted((results / "runs").glob("*/config.yaml")):
         try:
-            found.append(_read(path.parent, by_run.get(path.parent.name, [])))
+            found.append(read_run(path.parent, by_run.get(path.parent.name, [])))
         except UserError as error:
             problems.append(str(error))
     if not found:
@@ -121,8 +121,11 @@ def find_run(runs: list[RunSummary], name: str) -> RunSummary:
     raise UserError(f"{name} is a part of {len(found)} names: {', '.join(run.name for run in found)}; give more of one")
 
 
-def _read(folder: Path, records: list[Record]) -> RunSummary:
-    """Read the run in ``folder``. Raises UserError, which names the file, if its files are broken."""
+def read_run(folder: Path, records: list[Record]) -> RunSummary:
+    """Read the run in ``folder``, whose evaluations are ``records``.
+
+    Raises UserError, which names the file, if its files are broken.
+    """
     path = folder / "config.yaml"
     try:
         content = yaml.load(path.read_bytes(), LOADER)

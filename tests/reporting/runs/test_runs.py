@@ -34,7 +34,7 @@ def make_run(results: Path, name: str, epochs: int, changes: dict[str, Any], **m
     content = {key: value | changes.get(key, {}) if isinstance(value, dict) else value for key, value in PLAIN.items()}
     content |= {key: value for key, value in changes.items() if not isinstance(value, dict)}
     folder = results / "runs" / name
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(content))
     rows = [
         {"epoch": e, "loss": 2 / e, **{k: v * e / epochs for k, v in metrics.items()}} for e in range(1, epochs + 1)

@@ -1,0 +1,103 @@
+"""Commands end by naming the next one, and sweeps by a table of their runs; the runs here are made up."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import DictConfig
+
+from dkl.cli import hydra_app
+from dkl.cli.ends import evaluate_next, tables_next
+from dkl.config.overrides import submitit_logs
+from dkl.errors import UserError
+from dkl.records import save
+from tests.factories import make_flags, make_record
+from tests.reporting.runs.test_runs import make_run
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DKL_RESULTS_DIR", raising=False)
+
+
+def accuracy(cfg: DictConfig) -> float:
+    """Return the made-up test accuracy of a run."""
+    return 0.01 * float(cfg.loss.wmse_weight) + 0.001 * int(cfg.seed)
+
+
+def train(cfg: DictConfig) -> Path:
+    """Write a run as if it were trained; seed 2 fails."""
+    if cfg.seed == 2:
+        raise UserError("the disk is full")
+    name = f"digits-ikl-s{cfg.seed}-{cfg.loss.wmse_weight:g}"
+    return make_run(Path(cfg.paths.results), name, 2, {}, test_accuracy=accuracy(cfg))
+
+
+def run(*arguments: str, job: Callable[[DictConfig], Path] = train) -> None:
+    """Run ``dkl train`` with ``arguments``, a stand-in for training and no checks."""
+    value = {}
+
+    def remembered(cfg: DictConfig) -> Path:
+        path = job(cfg)
+        value[path] = accuracy(cfg)
+        return path
+
+    hydra_app.run("train", list(arguments), lambda cfg: None, remembered, evaluate_next, value.get)
+
+
+def test_a_single_run_names_the_command_that_evaluates_it(capsys: pytest.CaptureFixture[str]) -> None:
+    run("seed=1")
+    run("seed=3", "paths.results=my results")
+    assert capsys.readouterr().err.splitlines() == [
+        "Next: dkl evaluate run=results/runs/digits-ikl-s1-20",
+        """Next: dkl evaluate 'run='"'"'my results/runs/digits-ikl-s3-20'"'"'' 'paths.results=my results'""",
+    ]
+
+
+def test_a_sweep_ends_with_a_table_of_its_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("-m", "trainer.epochs=2", "loss.wmse_weight=12,20", "seed=0,2")
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["error: the disk is full"] * 2
+    assert [line.split(maxsplit=5) for line in lines[2:7]] == [
+        ["loss.wmse_weight", "seed", "epochs", "test", "(%)", lines[2].split(maxsplit=5)[5]],
+        ["12", "0", "2/2", "12.00", "digits-ikl-s0-12"],
+        ["12", "2", "failed:", "the", "disk", "is full"],
+        ["20", "0", "2/2", "20.00", "digits-ikl-s0-20"],
+        ["20", "2", "failed:", "the", "disk", "is full"],
+    ]
+    both = ",".join(f"results/runs/digits-ikl-s0-{weight}" for weight in (12, 20))
+    assert lines[7:] == [f"Next: dkl evaluate -m run={both}"]
+    assert not list((tmp_path / "results" / "runs").glob(".sweep-*"))
+
+
+@pytest.mark.filterwarnings("ignore")  # importing optuna warns
+def test_a_search_maximizes_by_default_and_prints_the_best_point(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    sampler = ["hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=0"]
+    options = ["hydra/sweeper=optuna", *sampler, "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1"]
+    run("-m", *options, "loss.wmse_weight=choice(12,20)")
+    *_, best, following = capsys.readouterr().err.splitlines()
+    assert best == "best of 4: loss.wmse_weight=20  value 0.2000  results/runs/digits-ikl-s0-20"
+    assert following.startswith("Next: dkl evaluate -m run=")
+    found = yaml.safe_load(Path("results/runs/optimization_results.yaml").read_text())
+    assert found["best_params"] == {"loss.wmse_weight": 20}  # the sweeper's own answer
+
+
+def test_an_evaluation_names_the_command_that_makes_its_tables(tmp_path: Path) -> None:
+    own, smoke = (make_record(budget=budget) for budget in ("own", "smoke"))
+    paths = [save(record, make_flags(record), tmp_path) for record in (own, smoke)]
+    assert tables_next(paths[:1], ["run=x"]) == "dkl tables"
+    assert tables_next(paths, ["paths.results=elsewhere"]) == "dkl tables results=elsewhere smoke=true"
+
+
+def test_submitit_names_its_logs() -> None:
+    assert submitit_logs(["hydra/launcher=joblib"], "results/runs") is None
+    local = ["hydra/launcher=submitit_local"]
+    assert submitit_logs(local, "results/runs") == "results/runs/.submitit/JOB/JOB_*_log.out and .err"
+    assert submitit_logs([*local, "hydra.sweep.dir=s"], "results/runs") == "s/.submitit/JOB/JOB_*_log.out and .err"
+    place = "hydra.launcher.submitit_folder=logs/%j"
+    assert submitit_logs([*local, place], "results/runs") == "logs/JOB/JOB_*_log.out and .err"
