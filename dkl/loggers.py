@@ -1,4 +1,4 @@
-"""Loggers report runs in addition to their own files: to Weights & Biases, or nowhere.
+"""Loggers report runs in addition to their own files: to Weights & Biases, to TensorBoard, or nowhere.
 
 Training and evaluation describe themselves to a logger (``LoggerRun``), then report what they measured. Of several
 processes only the first reports. wandb is imported only if it is switched on.
@@ -6,6 +6,7 @@ processes only the first reports. wandb is imported only if it is switched on.
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dkl.errors import UserError
+from dkl.errors import UserError, needs_extra
 from dkl.files import write_text
 
 FINISHED = "finished"
@@ -142,6 +143,76 @@ class WandbLogger(Logger):
         self.run.finish(exit_code=int(failed))
         if self.about and not failed:
             write_text(self.about.id_file, f"{self.run.id} {FINISHED}")
+
+
+class TensorBoardLogger(Logger):
+    """TensorBoard: event files in the run's folder, with the same names of metrics as its files.
+
+    A resumed run replaces its events by new ones from its first epoch. Raises NotInstalledError without the extra
+    ``tensorboard``.
+    """
+
+    def __init__(self) -> None:
+        with needs_extra("tensorboard"):
+            import tensorboard  # noqa: F401  # checked before any work; torch's writer is imported when a run starts
+
+        self.writer: Any = None
+        self.about: LoggerRun | None = None
+        self.last: dict[str, float] = {}
+
+    def start(self, about: LoggerRun) -> None:
+        """Open a file of events in ``tensorboard`` beside ``about.id_file``."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        kept, _ = _read(about.id_file)
+        identity = kept or secrets.token_hex(4)
+        # Epochs before an interruption are written again, so the older file is removed.
+        folder = about.id_file.parent / "tensorboard" / f"{about.job_type}-{identity}"
+        shutil.rmtree(folder, ignore_errors=True)
+        self.writer, self.about = SummaryWriter(str(folder)), about
+        write_text(about.id_file, identity)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Report one epoch."""
+        for name, value in row.items():
+            if name != "epoch":
+                self.writer.add_scalar(name, value, row["epoch"])
+                self.last[name] = float(value)
+
+    def report(
+        self,
+        figures: Mapping[str, float],
+        tables: Mapping[str, LoggerTable],
+        pictures: Mapping[str, NDArray[np.floating]],
+    ) -> None:
+        """Report figures as scalars, tables as text and pictures as images."""
+        for name, value in figures.items():
+            self.writer.add_scalar(name, value, 0)
+            self.last[name] = float(value)
+        for name, table in tables.items():
+            lines = [table.columns, ["---"] * len(table.columns), *table.rows]
+            self.writer.add_text(name, "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))
+        for name, picture in pictures.items():
+            self.writer.add_image(name, picture.clip(0, 1), dataformats="HWC")
+
+    def finish(self, *, failed: bool = False) -> None:
+        """Write the hyperparameters beside the last value of each metric, and close the file."""
+        if self.about:
+            settings = {key: value for key, value in _flat(self.about.config) if isinstance(value, int | float | str)}
+            metrics = {f"hparam/{name}": value for name, value in self.last.items()}
+            self.writer.add_hparams(settings, metrics, run_name=".")
+        self.writer.close()
+        if self.about and not failed:
+            write_text(self.about.id_file, f"{_read(self.about.id_file)[0]} {FINISHED}")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings by dotted key."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _read(id_file: Path) -> tuple[str, bool]:
