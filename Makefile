@@ -12,7 +12,7 @@ ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart tables publish test test-fast test-gpu check format bench lock wheel-test clean
+.PHONY: help setup quickstart tables publish test test-fast test-gpu test-endurance check format bench lock wheel-test clean
 
 help:  ## print this page
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ test-fast: $(SETUP)  ## run all but the tests of whole runs, several processes a
 
 test-gpu: $(SETUP)  ## run the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu
+
+test-endurance: $(SETUP)  ## interrupt hundreds of runs, and other long tests; figures go to results/reliability
+	$(BIN)/python -m pytest -m endurance
 
 check: $(SETUP)  ## lint, check formatting, types and the import contract
 	$(BIN)/ruff check .

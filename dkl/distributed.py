@@ -5,6 +5,7 @@ dozen times but needs only one or two sums, so there is little communication to 
 weight perturbation also needs a sum in the middle of a step.
 """
 
+import multiprocessing
 import os
 import tempfile
 import time
@@ -13,15 +14,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
 from dkl.errors import BusyError, UserError
+from dkl.interruption import Interrupted, deferred, end_with_parent, interruptible
 
 T = TypeVar("T")
+
+PATIENCE = 10.0
+"""Seconds that a process waits for those it has started to save their state after a signal; then it kills them."""
 
 
 def rank() -> int:
@@ -105,6 +110,24 @@ def gather(value: T) -> list[T]:
     return values
 
 
+def largest(value: int) -> int:
+    """Return the largest ``value`` of all processes, by a message between CPUs."""
+    if world() == 1:
+        return value
+    shared = torch.tensor(value)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return int(shared)
+
+
+def from_first(value: T) -> T:
+    """Return the ``value`` of process 0 in every process."""
+    if world() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, 0)
+    return values[0]
+
+
 def barrier() -> None:
     """Wait for every process."""
     if world() > 1:
@@ -139,12 +162,20 @@ MISTAKES: dict[str, type[UserError]] = {"busy": BusyError, "mistake": UserError}
 """Exceptions re-raised unchanged by ``spawn_processes``: name in the file -> class; subclasses first."""
 
 
+INTERRUPTED = "interrupted"
+"""What follows the time in the name of the file that an interrupted process writes."""
+
+
 def _entry(number: int, folder: str, size: int, device: str, function: Callable[..., object], args: tuple) -> None:
     """Run ``function`` in process ``number``; if it fails, write why to a file in ``folder`` and exit with 2."""
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number))
-    with process_group(device, f"file://{folder}/store", number, size):
+    end_with_parent()
+    with interruptible(), process_group(device, f"file://{folder}/store", number, size):
         try:
             function(*args)
+        except Interrupted as stop:
+            (Path(folder) / f"{time.time_ns()}.{INTERRUPTED}").write_text(f"{stop.signum} {stop.place}", "utf-8")
+            raise
         except Exception as error:
             # Written before this process leaves the group: its end makes the others fail too, with a message about
             # their connection. The earliest file is the cause.
@@ -154,24 +185,51 @@ def _entry(number: int, folder: str, size: int, device: str, function: Callable[
             raise SystemExit(2) from None
 
 
+def _how_it_ended(ended: Any) -> str:
+    """Describe the ``ProcessException`` of a process that left no message: it was killed from outside."""
+    name = getattr(ended, "signal_name", None)
+    hint = ", perhaps because memory ran out" if name == "SIGKILL" else ""
+    return f"process {ended.error_index} was ended by {name or 'an error of its own'}{hint}"
+
+
+@contextmanager
+def _stopping_children() -> Iterator[None]:
+    """End the processes that the body has started if it is interrupted while it waits for them."""
+    try:
+        yield
+    except Interrupted:
+        for child in multiprocessing.active_children():
+            child.kill()
+        raise
+
+
 def spawn_processes(function: Callable[..., object], args: tuple, *, processes: int, device: str) -> None:
     """Run ``function(*args)`` in ``processes`` new processes that form a group, and wait for all.
 
     ``device`` is cpu or cuda. If a process fails, the others are stopped. Raises the first failure: a UserError as it
-    is, anything else as a RuntimeError with the traceback.
+    is, anything else as a RuntimeError with the traceback. SIGINT and SIGTERM go to all processes, which save their
+    state if that is quick; then Interrupted is raised. If this process is killed, the others end within two seconds.
     """
     from torch.multiprocessing.spawn import ProcessException, start_processes
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, deferred(PATIENCE, forward=True) as deferral, _stopping_children():
         try:
             arguments = (folder, processes, device, function, args)
             context = start_processes(_entry, arguments, processes, join=False, start_method="spawn")
             # If one process fails, the others notice and end by themselves, within this grace period in seconds.
             while not context.join(grace_period=5):
                 pass
-        except ProcessException:
-            failures = sorted(path for kind in (*MISTAKES, "fault") for path in Path(folder).glob(f"*.{kind}"))
-            if not failures:  # killed from outside
-                raise
+        except ProcessException as ended:
+            kinds = (*MISTAKES, "fault", INTERRUPTED)
+            failures = sorted(path for kind in kinds for path in Path(folder).glob(f"*.{kind}"))
+            if not failures:
+                if deferral.signum:
+                    raise Interrupted(deferral.signum) from None
+                raise UserError(
+                    f"{_how_it_ended(ended)}; the same command continues from the last checkpoint"
+                ) from None
             text = failures[0].read_text(encoding="utf-8")
+            if failures[0].suffix == f".{INTERRUPTED}":
+                signum, _, place = text.partition(" ")
+                raise Interrupted(int(signum), place) from None
             raise MISTAKES.get(failures[0].suffix[1:], RuntimeError)(text) from None

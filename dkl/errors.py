@@ -12,6 +12,10 @@ class BusyError(UserError):
     """Another process holds the lock. The message names what is locked."""
 
 
+class FullDiskError(UserError):
+    """A file does not fit on its disk. The message says how much space it needs."""
+
+
 class NotInstalledError(UserError):
     """An optional library is missing. The message says how to install it."""
 

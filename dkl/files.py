@@ -1,29 +1,34 @@
 """Atomic files, which are complete or absent at any moment, checksums of archives, and locks between processes."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
 import os
 import secrets
+import shutil
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from filelock import FileLock, Timeout
 
-from dkl.errors import BusyError, first_line
+from dkl.errors import BusyError, FullDiskError, first_line
 
 LOCK_TIMEOUT = 1.0
 """Seconds before a lock counts as busy: long enough for another process's ``is_locked``, which takes it briefly."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Call ``write`` on a temporary file beside ``path``, sync that file to disk and rename it to ``path``."""
+    """Call ``write`` on a temporary file beside ``path``, sync that file to disk and rename it to ``path``.
+
+    Raises FullDiskError if the file does not fit; what was at ``path`` is then unchanged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # A process number alone may repeat on another machine that writes to the same folder.
     part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
@@ -33,8 +38,58 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save hides the system's error in a RuntimeError
+        if (why := _full(error, part, write)) is None:
+            raise
+        kept = "; the file of before is kept" if path.exists() else ""
+        raise FullDiskError(
+            f"{path} cannot be written: {why}{kept}. Free some space, then give the same command again"
+        ) from None
     finally:
         part.unlink(missing_ok=True)
+
+
+class _Counter(io.RawIOBase):
+    """Counts the bytes that are written, and keeps none."""
+
+    def __init__(self) -> None:
+        self.size = self.place = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.place = offset + (0, self.place, self.size)[whence]
+        return self.place
+
+    def write(self, data: Any) -> int:
+        count = memoryview(data).nbytes
+        self.place += count
+        self.size = max(self.size, self.place)
+        return count
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of the system: the disk is full, the user's quota is, or the file is larger than allowed."""
+
+
+def _full(error: BaseException, part: Path, write: Callable[[BinaryIO], object]) -> str | None:
+    """Why what ``write`` writes does not fit beside ``part``, or None if ``error`` has another reason."""
+    counter, free = _Counter(), shutil.disk_usage(part.parent).free
+    own = [one.errno for one in (error, error.__context__, error.__cause__) if isinstance(one, OSError)]
+    if not set(own) & set(FULL):
+        return None
+    write(cast(BinaryIO, counter))
+    needed = f"{counter.size / 1e6:,.1f} MB are needed"
+    if errno.ENOSPC in own:
+        return f"the disk is full, {needed} and {free / 1e6:,.1f} MB are free"
+    return f"your quota or the limit of a file's size is exceeded, {needed}"
 
 
 # FileLock uses the operating system's locks (flock on Unix, msvcrt on Windows), which end with a killed process. Since

@@ -23,8 +23,15 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest tests first, so that short tests fill the remaining time of each core."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run the longest tests first, so that short tests fill the remaining time of each core.
+
+    Tests of endurance run only if ``-m`` names them.
+    """
+    if "endurance" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("endurance")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
     def minutes(item: pytest.Item) -> float:
         marker = item.get_closest_marker("slow")

@@ -1,5 +1,6 @@
 """A file is complete or unchanged, even if the process that writes it is killed; locks exclude and end."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dkl.errors import BusyError
+from dkl.errors import BusyError, FullDiskError
 from dkl.files import digest, file_hash, is_locked, locked, write_atomically, write_text
 
 KILLED_WHILE_WRITING = """
@@ -90,3 +91,43 @@ def test_a_killed_process_loses_its_lock(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     assert not is_locked(tmp_path / "lock")
+
+
+LIMIT = """
+import resource, sys
+from pathlib import Path
+import torch
+from dkl import checkpoint
+from dkl.errors import FullDiskError
+
+path = Path(sys.argv[1])
+checkpoint.save(path, {"epoch": 1})
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    checkpoint.save(path, {"epoch": 2, "weights": torch.zeros(100_000)})
+except FullDiskError as error:
+    print(error)
+print(checkpoint.read(path), [file.name for file in path.parent.iterdir()])
+"""
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_last_one(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", LIMIT, str(tmp_path / "checkpoint.pt")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    message, kept = ended.stdout.splitlines()
+    assert "0.4 MB are needed; the file of before is kept" in message
+    assert kept == "{'epoch': 1} ['checkpoint.pt']"
+
+
+def test_a_full_disk_is_one_line_with_the_space_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "table.md"
+    write_text(path, "old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FullDiskError, match=r"the disk is full, 2\.0 MB are needed and .* MB are free; the file of"):
+        write_text(path, "x" * 2_000_000)
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["table.md"]

@@ -19,6 +19,7 @@ from dkl.config import compose_config, register, shipped
 from dkl.config.overrides import HYDRA_OWN, explain
 from dkl.console import say
 from dkl.errors import UserError
+from dkl.interruption import launching, worker
 
 TAKE_A_VALUE = (
     *("-c", "--cfg", "-i", "--info", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"),
@@ -107,7 +108,8 @@ def run(
     def application(cfg: DictConfig) -> object:
         nonlocal failed
         try:
-            made = job(cfg)
+            with worker():  # a launcher may have started this process
+                made = job(cfg)
             reached = value(made)
             if own is None:
                 say(f"Next: {following([made], overrides)}")
@@ -122,7 +124,8 @@ def run(
             return None
 
     with collected as own:
-        application()
+        with launching():
+            application()
         # Processes of a launcher have their own copy of ``failed``.
         failed = failed or (own is not None and any(job.error for job in own.jobs()))
     if failed:

@@ -6,10 +6,14 @@ from dkl import __version__
 from dkl.cli import help as help_pages
 from dkl.cli.commands import COMMANDS
 from dkl.errors import UserError
+from dkl.interruption import Interrupted, interruptible
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run ``dkl`` with ``arguments``, by default the process's. Exits with 2 after a mistake of the user."""
+    """Run ``dkl`` with ``arguments``, by default the process's. Exits with 2 after a mistake of the user.
+
+    SIGINT (Ctrl-C) and SIGTERM save the state if that is quick, print one line and exit with 130 or 143.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     command, *rest = arguments or ["--help"]
     if command in ("-h", "--help"):
@@ -23,7 +27,11 @@ def main(arguments: list[str] | None = None) -> None:
         print(help_pages.page(command), end="")
     else:
         try:
-            COMMANDS[command](rest)
+            with interruptible():
+                COMMANDS[command](rest)
+        except Interrupted as stop:
+            stop.report()
+            raise
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(2) from None

@@ -39,6 +39,7 @@ def evaluate(cfg: DictConfig) -> Path:
     # The processes exchange numpy flags only, so a CPU group serves GPUs as well.
     with process_group("cpu") if launched() else nullcontext():
         job = prepare(config)
+        _check_agreement(job)
         busy = f"another process is evaluating {job.subject.title}"
         with locked(job.state.with_suffix(".lock"), busy) if rank() == 0 else nullcontext():
             with report_evaluation(job):
@@ -52,6 +53,16 @@ def evaluate(cfg: DictConfig) -> Path:
             if rank() == 0:
                 shutil.rmtree(job.state, ignore_errors=True)
     return job.record
+
+
+def _check_agreement(job: EvaluationJob) -> None:
+    """Raise UserError if the processes would evaluate different weights or images: they share the batches."""
+    keys = gather(job.key)
+    if other := next((number for number, key in enumerate(keys) if key != keys[0]), 0):
+        raise UserError(
+            f"process {other} has read other weights or images than process 0: share the results and data folders, or "
+            f"copy the same {job.subject.weights.path} and images to every machine"
+        )
 
 
 def _check_devices(config: EvaluateConfig) -> None:

@@ -13,6 +13,7 @@ from dkl.config import shipped
 from dkl.config.overrides import submitit_logs
 from dkl.console import say
 from dkl.errors import first_line
+from dkl.interruption import Interrupted, launching, worker
 from dkl.manifests import ManifestJob
 from dkl.reporting.grouping import group
 from dkl.reproduction.options import Options
@@ -67,9 +68,13 @@ def _sweep(options: Options, jobs: Sequence[ManifestJob]) -> None:
         from dkl.reproduction.worker import run_arguments
 
         os.chdir(here)  # paths are relative to the command's folder; a reused process may be in another
-        run_arguments(shlex.split(cfg.command))
+        with worker():
+            run_arguments(shlex.split(cfg.command))
 
     try:
-        application()
+        with launching():
+            application()
+    except Interrupted:
+        raise
     except (Exception, SystemExit) as error:  # Hydra runs all jobs, then raises the error of the first that failed
         say(f"a job failed: {first_line(error)}")

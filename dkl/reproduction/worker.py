@@ -3,12 +3,12 @@
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 
 from dkl.config import ComposedRun
 from dkl.console import say
 from dkl.errors import BusyError, UserError, first_line
 from dkl.files import is_locked, write_text
+from dkl.interruption import Interrupted, interruptible
 from dkl.manifests import ManifestJob
 from dkl.reproduction.options import parse
 from dkl.reproduction.planning import PlannedJob, plan_jobs
@@ -25,6 +25,7 @@ def run_jobs(jobs: Sequence[PlannedJob], failures: dict[str, str]) -> None:
     command ends only when all its jobs are done or failed, by any process.
     """
     left = [planned for planned in jobs if not planned.done and planned.title not in failures]
+    done = sum(planned.done for planned in jobs)
     reported: set[str] = set()
     wait = FIRST_WAIT
     while left:
@@ -42,6 +43,10 @@ def run_jobs(jobs: Sequence[PlannedJob], failures: dict[str, str]) -> None:
                 reported.add(planned.title)
                 postponed.append(planned)
                 continue
+            except Interrupted as stop:
+                stop.place = f"in {planned.title}{stop.place and ' '}{stop.place}, {done} of {len(jobs)} runs done"
+                raise
+            done += not reason
             if reason:
                 failures[planned.title] = reason
                 say(f"failed: {planned.title}: {reason}")
@@ -55,7 +60,8 @@ def run_jobs(jobs: Sequence[PlannedJob], failures: dict[str, str]) -> None:
 def _attempt(planned: PlannedJob) -> str | None:
     """Run one job; return the reason if it fails. Raises BusyError if another process holds its lock.
 
-    Errors that are not the user's keep their traceback in ``error.log`` in the run's folder.
+    Errors that are not the user's keep their traceback in ``error.log`` in the run's folder; it is printed if that file
+    cannot be written.
     """
     folder = planned.run.folder
     log = folder / "error.log"
@@ -63,15 +69,20 @@ def _attempt(planned: PlannedJob) -> str | None:
     if is_locked(folder / ".lock"):
         raise BusyError(f"another process is training {folder}; wait for it, or stop it first")
     try:
-        _train_and_evaluate(planned.job, planned.run)
+        with interruptible():  # a signal is no failure of the row, whatever exception a library makes of it
+            _train_and_evaluate(planned.job, planned.run)
     except BusyError:
         raise
     except UserError as error:
         return str(error)
     except Exception as error:  # one broken row must not end the others
-        with suppress(OSError):  # a full disk may be the very reason
-            write_text(log, traceback.format_exc())
-        return f"{type(error).__name__}: {first_line(error)} (see {log})"
+        reason, text = f"{type(error).__name__}: {first_line(error)}", traceback.format_exc()
+        try:
+            write_text(log, text)
+        except (OSError, UserError):  # a full disk may be the very reason
+            say(text)
+            return reason
+        return f"{reason} (see {log})"
     log.unlink(missing_ok=True)
     return None
 

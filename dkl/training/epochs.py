@@ -1,4 +1,8 @@
-"""One epoch of a run: learning rate, steps, average, and the measurements after it."""
+"""One epoch of a run: learning rate, steps, average, and the measurements after it.
+
+A signal that asks the run to end is answered after the current step: the state is saved if that is quick, with what the
+epoch has measured so far, and the same command continues with the next step.
+"""
 
 from dataclasses import dataclass
 from functools import partial
@@ -9,42 +13,66 @@ from torch.optim.swa_utils import update_bn
 from dkl import checkpoint
 from dkl.config import Precision
 from dkl.console import Bar
-from dkl.distributed import mean_over_ranks, rank, share_buffers
+from dkl.distributed import barrier, gather, largest, mean_over_ranks, rank, share_buffers
 from dkl.errors import UserError
+from dkl.interruption import SAVING_SECONDS, Deferral, Interrupted
 from dkl.tasks.accuracy import correct
-from dkl.training.loop import NonFiniteLossError, train_epoch
+from dkl.training.loop import EpochSums, NonFiniteLossError, train_epoch
 from dkl.training.metrics import MetricsRow
 from dkl.training.optimizer import apply_schedule
 from dkl.training.run import Run
 from dkl.training.selection import Selection
+from dkl.training.state import CHECKPOINT
 
 
 @dataclass
 class Epochs:
-    """Trains the epochs of ``run``, with robust accuracy on held-out images if there is a ``selection``."""
+    """Trains the epochs of ``run``, with robust accuracy on held-out images if there is a ``selection``.
+
+    ``deferral`` holds the signal that asks the run to end, if any.
+    """
 
     run: Run
     selection: Selection | None
     progress: Bar
+    deferral: Deferral
 
     def train(self, epoch: int) -> MetricsRow:
         """Train epoch ``epoch``, counted from 1; returns its metrics, with test accuracy if that is due."""
         run, state = self.run, self.run.state
         epochs, every = run.trainer.epochs, run.trainer.validate_every
-        lr = self._apply_schedule(epoch)
-        row: MetricsRow = {"epoch": epoch, "lr": lr}
-        row |= self._steps(epoch)
+        row: MetricsRow = dict(state.partial.get("row", {})) or self._steps_and_average(epoch)
         last = epoch == epochs
+        # Measuring changes nothing that is saved: a run interrupted in it measures again, without the steps before it.
+        state.partial = {"step": len(run.batches), "row": dict(row)}
+        try:
+            row |= self._measure(epoch, measure=last or bool(every and epoch % every == 0))
+        except Interrupted as stop:
+            saved = self._save_partial()
+            stop.place = f"after the last batch of epoch {epoch} of {epochs}" if saved else ""
+            raise
+        state.partial = {}
+        return row
+
+    def _steps_and_average(self, epoch: int) -> MetricsRow:
+        """Take the steps of ``epoch``, those before an interruption excepted, and update the average."""
+        epochs, lr = self.run.trainer.epochs, self._apply_schedule(epoch)
+        row = {"epoch": epoch, "lr": lr, **self._steps(epoch)}
         # The average is updated before anything is measured, so that its accuracy includes this epoch.
         self._update_average("epoch", epoch, epochs)
-        if last:
+        if epoch == epochs:
             self._estimate_buffers()
-        if last or (every and epoch % every == 0):
+        return row
+
+    def _measure(self, epoch: int, *, measure: bool) -> MetricsRow:
+        """Measure test accuracy if asked to, and robust accuracy if it is due."""
+        state, row = self.run.state, {}
+        if measure:
             row["test_accuracy"] = self._test(state.model)
             if state.average is not None:
                 row["average_test_accuracy"] = self._test(state.average.model)
         if self.selection:
-            row |= self.selection.after(epoch, epochs)
+            row |= self.selection.after(epoch, self.run.trainer.epochs)
         return row
 
     def _test(self, model: nn.Module) -> float:
@@ -62,6 +90,7 @@ class Epochs:
     def _steps(self, epoch: int) -> MetricsRow:
         """Take all steps of ``epoch``. Raises UserError if a loss is not finite, and writes what gave it to a file."""
         run, epochs, steps = self.run, self.run.trainer.epochs, len(self.run.batches)
+        so_far = self._resume()
         try:
             return train_epoch(
                 run.state.task,
@@ -73,10 +102,49 @@ class Epochs:
                 accumulate=run.trainer.accumulate,
                 autocast=run.trainer.precision is Precision.bf16,
                 before_step=partial(self._apply_schedule, epoch),
-                after_step=lambda step: self._update_average("step", (epoch - 1) * steps + step + 1, epochs * steps),
+                after_step=lambda step: self._after_step((epoch - 1) * steps + step + 1, so_far),
+                so_far=so_far,
             )
         except NonFiniteLossError as error:
             raise self._report(error) from None
+
+    def _resume(self) -> EpochSums:
+        """What this process has measured of the epoch before an interruption; the class prior's sums are restored."""
+        state = self.run.state
+        if not (own := state.partial.get("processes", [])[rank() : rank() + 1]):
+            return EpochSums()
+        if state.task.prior is not None:
+            state.task.prior.sums.copy_(own[0]["prior_sums"])
+        return EpochSums.from_state(own[0], self.run.batches.labels.device)
+
+    def _after_step(self, done: int, so_far: EpochSums) -> None:
+        """Update the average after step ``done`` of the run; save and end if a signal asks for it."""
+        steps, epochs = len(self.run.batches), self.run.trainer.epochs
+        self._update_average("step", done, epochs * steps)
+        # All processes agree: they would wait for one that ends alone.
+        signum = largest(self.deferral.signum)
+        if not signum:
+            return
+        prior = self.run.state.task.prior
+        mine = so_far.state_dict() | ({} if prior is None else {"prior_sums": prior.sums.cpu()})
+        self.run.state.partial = {"step": so_far.step, "processes": gather(mine)}
+        saved = self._save_partial()
+        barrier()  # no process ends before the first has saved
+        try:
+            self.deferral.act(signum)
+        except Interrupted as stop:
+            stop.place = f"at epoch {(done - 1) // steps + 1} of {epochs}"
+            stop.place += f", batch {so_far.step} of {steps}" if saved else ""
+            raise
+
+    def _save_partial(self) -> bool:
+        """Save the state within an epoch if that is quick; return whether it was."""
+        if not self.run.state.saves_within(SAVING_SECONDS):
+            return False
+        self.deferral.close()  # the signal was answered in time
+        if rank() == 0:
+            self.run.state.save(self.run.folder / CHECKPOINT)
+        return True
 
     def _update_average(self, per: str, done: int, total: int) -> None:
         """Update the average after update ``done`` of ``total`` if the run averages per ``per``."""

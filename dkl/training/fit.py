@@ -3,32 +3,33 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from dkl import distributed
+from dkl import checkpoint, distributed
 from dkl.console import bar, say
 from dkl.data import Batch
+from dkl.errors import UserError
 from dkl.files import locked, remove_leftovers, write_text
+from dkl.interruption import Deferral, Interrupted, deferred
 from dkl.loggers import Logger, opened, reported
 from dkl.training.epochs import Epochs
 from dkl.training.metrics import write_metrics
 from dkl.training.run import Run
 from dkl.training.selection import BEST, Selection
-
-CHECKPOINT = "checkpoint.pt"
+from dkl.training.state import CHECKPOINT
 
 
 def fit(run: Run) -> None:
     """Train ``run`` in one process of however many, from its checkpoint if it has one.
 
-    Killed at any moment and called again, it ends with the same weights, bit for bit on a CPU. Raises UserError if
-    another process trains in the same folder, or if the folder's checkpoint is not of this run.
+    Killed at any moment and called again, it ends with the same weights, bit for bit on a CPU. On SIGINT and SIGTERM it
+    saves its state if that is quick, and raises Interrupted. Of several processes the first reads and writes the folder
+    for all. Raises UserError if another process trains in the same folder, if the folder's checkpoint is not of this
+    run, or if the processes would not start from the same state.
     """
     folder, state, first = run.folder, run.state, distributed.rank() == 0
     with locked(folder / ".lock", f"another process is training {folder}") if first else nullcontext():
         if first:
             remove_leftovers(folder)
-        if (folder / CHECKPOINT).exists():
-            state.load(folder / CHECKPOINT)
-        distributed.barrier()  # so that no process writes a file that another still reads
+        _load(run)
         if state.epoch < run.trainer.epochs:
             _train_epochs(run)
         elif first:
@@ -37,6 +38,23 @@ def fit(run: Run) -> None:
             if not reported(run.about.id_file):
                 with _opened_logger(run):
                     pass
+
+
+def _load(run: Run) -> None:
+    """Continue from the checkpoint of process 0 in all processes: their folders may be on machines that share none."""
+    path = run.folder / CHECKPOINT
+    found = checkpoint.read(path) if distributed.rank() == 0 and path.exists() else None
+    if (content := distributed.from_first(found)) is not None:
+        run.state.restore(content, path)
+    if distributed.world() == 1:
+        return
+    # Gradients of different weights would be summed without any error.
+    fingerprints = distributed.gather(run.state.fingerprint())
+    if other := next((number for number, one in enumerate(fingerprints) if one != fingerprints[0]), 0):
+        raise UserError(
+            f"process {other} would train other weights or other images than process 0: give every machine the same "
+            "versions of dkl and torch, the same images and the same teacher, best in folders that all share"
+        )
 
 
 @contextmanager
@@ -53,6 +71,18 @@ def _read_when_asked(run: Run) -> Iterator[Batch]:
     yield from run.plain_batches().epoch()
 
 
+@contextmanager
+def _ending(run: Run) -> Iterator[Deferral]:
+    """Defer signals in the body; name the epoch if one ends it."""
+    try:
+        with deferred() as deferral:
+            yield deferral
+    except Interrupted as stop:
+        epochs = run.trainer.epochs
+        stop.place = stop.place or f"at epoch {min(run.state.epoch + 1, epochs)} of {epochs}"
+        raise
+
+
 def _train_epochs(run: Run) -> None:
     folder, state, trainer, steps = run.folder, run.state, run.trainer, len(run.batches)
     first = distributed.rank() == 0
@@ -64,8 +94,9 @@ def _train_epochs(run: Run) -> None:
     say(f"{folder}: {run.label}, {left} on {trainer.devices} x {run.device.type}")
     state.task.before_training(run.validation.epoch(), _read_when_asked(run))
     name = f"train {run.label} seed {run.seed}"
-    with _opened_logger(run) as logger, bar(name, trainer.epochs * steps, state.epoch * steps) as progress:
-        epochs = Epochs(run, selection, progress)
+    total, done = trainer.epochs * steps, state.epoch * steps + state.partial.get("step", 0)
+    with _opened_logger(run) as logger, _ending(run) as deferral, bar(name, total, done) as progress:
+        epochs = Epochs(run, selection, progress, deferral)
         for epoch in range(state.epoch + 1, trainer.epochs + 1):
             row = epochs.train(epoch)
             state.epoch = epoch

@@ -1,8 +1,10 @@
 """The one training loop. It handles batches, an optimizer and a task, and knows nothing of losses or attacks."""
 
 import time
-from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +23,41 @@ class NonFiniteLossError(Exception):
     def __init__(self, batch: Batch, progress: Progress, out: Output) -> None:
         super().__init__(f"the loss is {out.loss.item()} in epoch {progress.epoch}, batch {progress.step}")
         self.batch, self.progress, self.out = batch, progress, out
+
+
+@dataclass
+class EpochSums:
+    """What an epoch has measured after ``step`` steps: sums over this process's ``seen`` images, and its seconds.
+
+    A sum with an entry in ``counts`` is divided by that instead of by the images.
+    """
+
+    step: int = 0
+    seen: int = 0
+    seconds: float = 0.0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, out: Output, size: int) -> None:
+        """Add a part of ``size`` images."""
+        ratios = {name: value for name, (value, _) in out.ratios.items()}
+        for name, value in {"loss": out.loss.detach() * size, **out.sums, **ratios}.items():
+            self.sums[name] = self.sums.get(name, 0) + value.double()
+        for name, (_, count) in out.ratios.items():
+            self.counts[name] = self.counts.get(name, 0) + count.double()
+        self.seen += size
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything as tensors on the CPU and plain values."""
+        kinds = {"sums": self.sums, "counts": self.counts}
+        values = {kind: {name: value.cpu() for name, value in found.items()} for kind, found in kinds.items()}
+        return {"step": self.step, "seen": self.seen, "seconds": self.seconds, **values}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: torch.device) -> "EpochSums":
+        """Restore what ``state_dict`` returned."""
+        sums, counts = ({name: value.to(device) for name, value in state[kind].items()} for kind in ("sums", "counts"))
+        return cls(state["step"], state["seen"], state["seconds"], sums, counts)
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:
@@ -62,19 +99,20 @@ def train_epoch(
     autocast: bool = False,
     before_step: Callable[[int], object] = lambda step: None,
     after_step: Callable[[int], None] = lambda step: None,
+    so_far: EpochSums | None = None,
 ) -> MetricsRow:
     """Train one epoch; returns its mean loss, accuracies in [0, 1] and images per second.
 
     One batch is one update. Its gradient is the sum over ``accumulate`` parts, each weighted by its share of the batch.
     That is the gradient of the mean loss, with the memory of one part. ``before_step(step)`` and ``after_step(step)``
-    are called around each update. Raises NonFiniteLossError before a step whose loss is not finite.
+    are called around each update. The epoch continues after the steps of ``so_far``, which is kept up to date. Raises
+    NonFiniteLossError before a step whose loss is not finite.
     """
-    device = batches.labels.device
-    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device, dtype=torch.float64))
-    counts: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device, dtype=torch.float64))
-    started, seen = time.perf_counter(), 0
+    device, so_far = batches.labels.device, so_far or EpochSums()
+    started = time.perf_counter() - so_far.seconds
     task.model.train()
-    for step, batch in enumerate(batches.epoch(epoch)):
+    # Batches depend on seed and epoch only, so those of the steps done are made again and left out.
+    for step, batch in islice(enumerate(batches.epoch(epoch)), so_far.step, None):
         progress = Progress(epoch, epochs, step, len(batches))
         before_step(step)
         share_buffers(task.model)
@@ -91,18 +129,12 @@ def train_epoch(
                 # Inside the context: the task takes back its changes of the weights (AWP) only after the update.
                 if number == len(parts):
                     _step(optimizer)
-            size = len(part.labels)
-            sums["loss"] += out.loss.detach() * size
-            for name, value in out.sums.items():
-                sums[name] += value
-            for name, (value, count) in out.ratios.items():
-                sums[name] += value
-                counts[name] += count
-            seen += size
+            so_far.add(out, len(part.labels))
+        so_far.step, so_far.seconds = step + 1, time.perf_counter() - started
         after_step(step)
         bar.advance()
     share_buffers(task.model)
     task.end_epoch()
-    row = _mean(sums, counts, seen)
-    row["images_per_second"] = seen * world() / (time.perf_counter() - started)
+    row = _mean(so_far.sums, so_far.counts, so_far.seen)
+    row["images_per_second"] = so_far.seen * world() / (time.perf_counter() - started)
     return row

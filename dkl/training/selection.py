@@ -13,7 +13,7 @@ from dkl import checkpoint
 from dkl.attacks import frozen_eval, named_attack, uniform_noise
 from dkl.config import SelectionConfig
 from dkl.data import Loader
-from dkl.distributed import mean_over_ranks, rank
+from dkl.distributed import from_first, mean_over_ranks, rank
 from dkl.tasks.accuracy import top1
 from dkl.threat import Norm, parse_eps
 from dkl.training.metrics import MetricsRow
@@ -36,8 +36,8 @@ class Selection:
     def __init__(self, config: SelectionConfig, run: RunState, batches: Loader, folder: Path) -> None:
         self.config, self.run, self.batches, self.path = config, run, batches, folder / BEST
         # best.pt is written before checkpoint.pt. If the process was killed in between, best.pt is one epoch ahead.
-        if self.path.exists():
-            run.best = max(run.best, checkpoint.read(self.path)["accuracy"])
+        kept = checkpoint.read(self.path)["accuracy"] if rank() == 0 and self.path.exists() else -1.0
+        run.best = max(run.best, from_first(kept))
 
     def after(self, epoch: int, epochs: int) -> MetricsRow:
         """Measure robust accuracy if it is due after ``epoch``, on the averaged weights if the run has an average."""

@@ -1,9 +1,13 @@
 """The state of a run, with which it continues as if it had never stopped.
 
-There is one checkpoint per run. It is replaced as a whole after every epoch.
+There is one checkpoint per run. It is replaced as a whole after every epoch, and on an interruption within an epoch if
+that takes less than a second.
 """
 
+import hashlib
 import random
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,14 @@ from dkl.tasks import Task
 from dkl.training.averaging import Average
 from dkl.training.metrics import MetricsRow
 
-VERSION = 2
+CHECKPOINT = "checkpoint.pt"
+
+VERSION = 3
+READABLE = (2, 3)
+"""Versions of checkpoints that can be continued; those of version 2 end with an epoch."""
+
+BYTES_PER_SECOND = 2e8
+"""Speed that is assumed of a file system before the first checkpoint is written."""
 
 
 def seed_everything(seed: int) -> None:
@@ -55,12 +66,23 @@ def set_rng_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all([item.cpu() for item in state["cuda"]])
 
 
+def _flat(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested dictionaries with their path."""
+    for key, value in state.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}/{key}")
+        else:
+            yield f"{prefix}/{key}", value
+
+
 @dataclass
 class RunState:
     """What training changes: task, model, optimizer and average, and the metrics ``rows`` of the epochs done.
 
     ``config`` is the resolved configuration. ``data_sha256`` is a fingerprint of the training images. ``best`` is the
-    highest robust accuracy that selection has measured, -1 before the first.
+    highest robust accuracy that selection has measured, -1 before the first. ``partial`` is what was done of the next
+    epoch, empty between epochs: the number of the ``step`` reached, and the metrics' ``row`` if only measurements were
+    left, else their sums so far per process in ``processes``.
     """
 
     task: Task
@@ -72,6 +94,8 @@ class RunState:
     epoch: int = 0
     rows: list[MetricsRow] = field(default_factory=list)
     best: float = -1.0
+    partial: dict[str, Any] = field(default_factory=dict)
+    seconds_to_save: float | None = None
 
     @property
     def evaluated(self) -> nn.Module:
@@ -92,17 +116,41 @@ class RunState:
             "data_sha256": self.data_sha256,
             "best": self.best,
         }
+        if self.partial:
+            content["partial"] = self.partial
         if self.average is not None:
             content["average"] = self.average.state_dict()
+        started = time.perf_counter()
         checkpoint.save(path, content)
+        self.seconds_to_save = time.perf_counter() - started
 
-    def load(self, path: Path) -> None:
-        """Restore the run saved at ``path``.
+    def saves_within(self, seconds: float) -> bool:
+        """Whether ``save`` takes less than ``seconds``, judged by the last time or by the size of the weights."""
+        if self.seconds_to_save is not None:
+            return self.seconds_to_save < seconds
+        weights = sum(value.numel() * value.element_size() for value in self.model.state_dict().values())
+        return 3 * weights / BYTES_PER_SECOND < seconds  # with the optimizer's momentum and an average
+
+    def fingerprint(self) -> str:
+        """A hash of everything that the processes of a run must have in common before they take a step together."""
+        parts = {"model": self.model.state_dict(), "task": self.task.state_dict()}
+        parts["average"] = self.average.state_dict() if self.average is not None else {}
+        content = hashlib.sha256(f"{self.epoch} {self.data_sha256}".encode())
+        for part, state in parts.items():
+            for name, value in _flat(state):
+                content.update(f"{part}{name}".encode())
+                if isinstance(value, torch.Tensor):
+                    content.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+                else:
+                    content.update(repr(value).encode())
+        return content.hexdigest()
+
+    def restore(self, content: Any, path: Path) -> None:
+        """Restore the run from the ``content`` of the checkpoint at ``path``.
 
         Raises UserError if this version of dkl did not write it, or if the training images have changed since.
         """
-        content = checkpoint.read(path)
-        if not isinstance(content, dict) or content.get("version") != VERSION:
+        if not isinstance(content, dict) or content.get("version") not in READABLE:
             raise UserError(
                 f"{path} is not a checkpoint of this version of dkl; move the run's folder away to start again"
             )
@@ -115,4 +163,5 @@ class RunState:
         if self.average is not None:
             self.average.load_state_dict(content["average"])
         self.epoch, self.rows, self.best = content["epoch"], content["rows"], content["best"]
+        self.partial = content.get("partial", {})
         set_rng_state(content["rng"])  # last, because nothing after it may draw random numbers

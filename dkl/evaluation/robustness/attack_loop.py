@@ -25,6 +25,7 @@ from dkl.distributed import gather, rank, world
 from dkl.errors import UserError
 from dkl.evaluation.robustness.progress import AttackProgress, Bools, EvaluationState, load, merge, save
 from dkl.evaluation.robustness.suites import attack_cost
+from dkl.interruption import Interrupted
 from dkl.tasks.accuracy import top1, top5
 
 IsCorrect = Callable[[Tensor, Tensor], Tensor]
@@ -76,7 +77,11 @@ class _Evaluation:
         total, reached = passes * (finished + len(own_batches)), passes * finished
         with bar(first, total, reached) as progress, _count_forward_passes(self.model, progress):
             for count, number in enumerate(own_batches, finished + 1):
-                self._attack_batch(criteria, perturb, batches[number], number)
+                try:
+                    self._attack_batch(criteria, perturb, batches[number], number)
+                except Interrupted as stop:
+                    stop.place = f"after {first} batch {count - 1} of {finished + len(own_batches)}"
+                    raise
                 # One of several processes knows only its own share, so its percentage would mislead.
                 share = f"{self.state[first].flags.mean():.2%} still correct"
                 progress.reach(passes * count, f"process 1 of {world()}" if world() > 1 else share)

@@ -1,0 +1,103 @@
+"""Work in forks of a process that has imported everything: starting one takes no time."""
+
+import io
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dkl.interruption import worker
+
+Work = Callable[[], object]
+
+PATIENCE = 60.0
+"""Seconds after which a process that should have ended counts as hanging."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: exit code (negative: the signal that killed it), what it printed to stderr, and when."""
+
+    status: int
+    err: str
+    seconds: float
+
+    def is_clean(self, signum: int) -> bool:
+        """Whether ``signum`` ended it as it should: killed, or with one last line and the exit code."""
+        if signum == signal.SIGKILL:
+            return self.status == -signum
+        last = self.err.splitlines()[-1:]
+        once = self.err.count("interrupted") == 1 and "interrupted" in last[0] and "Traceback" not in self.err
+        return self.status == 128 + signum and once
+
+
+def _fork(work: Work, log: Path, environment: dict[str, str]) -> int:
+    """Start ``work`` in a fork, with signals handled as by the command; stderr is ``log``. Returns its number."""
+    if number := os.fork():
+        return number
+    status = 1
+    try:
+        os.environ.update(environment)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, 2)
+        sys.stdout = io.StringIO()
+        torch.set_num_threads(1)
+        with worker():
+            work()
+        status = 0
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)  # without the exit handlers of the process that was forked
+
+
+def _wait(number: int, deadline: float) -> int:
+    """Wait for process ``number`` and return how it ended; kill it at ``deadline``."""
+    while True:
+        found, status = os.waitpid(number, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            os.kill(number, signal.SIGKILL)
+        time.sleep(0.005)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def run(
+    works: Sequence[Work], folder: Path, after: float | None = None, signum: int = 0, only: int | None = None
+) -> list[Ended]:
+    """Run one process per entry of ``works``; several form a group, as under torchrun.
+
+    ``signum`` is sent ``after`` seconds, to all processes or to number ``only`` of them. Returns how each ended.
+    """
+    world, port = len(works), _free_port()
+    logs = [folder / f"stderr{number}.txt" for number in range(world)]
+    group = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    started = time.monotonic()
+    numbers = [
+        _fork(work, log, group | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {})
+        for rank, (work, log) in enumerate(zip(works, logs, strict=True))
+    ]
+    if after is not None:
+        time.sleep(after)
+        for rank, number in enumerate(numbers):
+            if only in (None, rank):
+                os.kill(number, signum)  # a process that has ended is not reaped yet, so its number is still its own
+    statuses = [_wait(number, time.monotonic() + PATIENCE) for number in numbers]
+    seconds = time.monotonic() - started
+    return [Ended(status, log.read_text(), seconds) for status, log in zip(statuses, logs, strict=True)]

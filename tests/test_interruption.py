@@ -1,0 +1,154 @@
+"""Signals become exceptions with a place and an exit code, after the state is saved, and other handlers keep theirs."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from dkl import checkpoint
+from dkl.assembly import train
+from dkl.config import run_folder
+from dkl.interruption import Interrupted, deferred, end_with_parent, interruptible
+from dkl.training.epochs import Epochs
+from dkl.training.state import RunState
+from tests.training.common import assert_equal, comparable, make_config
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+def send(signum: int) -> None:
+    os.kill(os.getpid(), signum)
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """No test leaves a handler behind."""
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+    before = [signal.getsignal(signum) for signum in watched]
+    yield
+    assert [signal.getsignal(signum) for signum in watched] == before
+
+
+@pytest.mark.parametrize(("signum", "code"), SIGNALS)
+def test_a_signal_raises_at_once_with_its_exit_code(signum: int, code: int) -> None:
+    with pytest.raises(Interrupted) as stop, interruptible():  # noqa: PT012 - the signal arrives inside
+        send(signum)
+        time.sleep(5)
+    assert stop.value.code == code
+
+
+@pytest.mark.parametrize(("signum", "code"), SIGNALS)
+def test_a_deferred_signal_lets_the_body_finish(signum: int, code: int) -> None:
+    finished = []
+    with pytest.raises(Interrupted) as stop, deferred() as deferral:  # noqa: PT012 - the signal arrives inside
+        send(signum)
+        send(signum)  # as from a terminal and from torchrun
+        finished.append(deferral.signum)
+    assert (stop.value.code, finished) == (code, [signum])
+
+
+def test_patience_ends_even_while_the_process_waits() -> None:
+    started = time.monotonic()
+    with pytest.raises(Interrupted), deferred(0.1):  # noqa: PT012 - the signal arrives inside
+        send(signal.SIGTERM)
+        time.sleep(30)
+    assert time.monotonic() - started < 10
+
+
+def test_a_handler_of_another_library_is_called_after_the_body_has_saved() -> None:
+    """As submitit's, which requeues a job on SIGUSR2 and ignores SIGTERM."""
+    events: list[object] = []
+
+    def foreign(signum: int, frame: FrameType | None) -> None:
+        events.append(signum)
+
+    before = {signum: signal.signal(signum, foreign) for signum in (signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        for signum in before:
+            with interruptible(), deferred() as deferral:
+                send(signum)
+                events.append("saved")
+                deferral.act(deferral.signum)
+                events.append("goes on")
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    assert events == ["saved", signal.SIGTERM, "goes on", "saved", signal.SIGUSR2, "goes on"]
+
+
+def test_the_line_is_printed_once_and_by_the_first_process(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = pickle.loads(pickle.dumps(Interrupted(signal.SIGINT, "at epoch 7 of 20")))
+    stop.report()
+    stop.report()
+    assert capsys.readouterr().err == "interrupted at epoch 7 of 20; the same command continues there\n"
+    monkeypatch.setenv("RANK", "1")
+    Interrupted(signal.SIGINT).report()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_continues_within_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    after_step, cfg = Epochs._after_step, make_config(tmp_path / "stopped", "averaging=ema")
+
+    def stop_at(self: Epochs, done: int, so_far: object) -> None:
+        if done == 5:  # the second of three batches of epoch 2
+            send(signal.SIGTERM)
+        after_step(self, done, so_far)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Epochs, "_after_step", stop_at)
+        with pytest.raises(Interrupted) as stop:
+            train(cfg)
+    assert stop.value.place == "at epoch 2 of 3, batch 2 of 3"
+    saved = checkpoint.read(run_folder(cfg) / "checkpoint.pt")
+    assert (saved["epoch"], saved["partial"]["step"]) == (1, 2)
+    folder, whole = train(cfg), train(make_config(tmp_path / "whole", "averaging=ema"))
+    assert_equal(comparable(folder), comparable(whole))
+
+
+def test_a_state_that_is_slow_to_save_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    after_step, cfg = Epochs._after_step, make_config(tmp_path)
+
+    def stop_at(self: Epochs, done: int, so_far: object) -> None:
+        if done == 5:
+            send(signal.SIGINT)
+        after_step(self, done, so_far)
+
+    monkeypatch.setattr(Epochs, "_after_step", stop_at)
+    monkeypatch.setattr(RunState, "saves_within", lambda self, seconds: False)
+    with pytest.raises(Interrupted) as stop:
+        train(cfg)
+    assert str(stop.value) == "interrupted at epoch 2 of 3; the same command continues there"
+    saved = checkpoint.read(run_folder(cfg) / "checkpoint.pt")
+    assert saved["epoch"] == 1
+    assert "partial" not in saved
+
+
+def test_a_process_ends_with_the_one_that_started_it() -> None:
+    """The middle process starts another one, which waits in a system call, and is killed."""
+    reading, writing = os.pipe()
+    middle = os.fork()
+    if middle == 0:
+        if os.fork() == 0:
+            os.close(reading)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as if the main thread did not react
+            multiprocessing.process._parent_process = None
+            end_with_parent()
+            time.sleep(60)
+            os._exit(0)
+        time.sleep(60)
+    os.close(writing)
+    time.sleep(0.3)
+    os.kill(middle, signal.SIGKILL)
+    os.waitpid(middle, 0)
+    started = time.monotonic()
+    os.read(reading, 1)  # returns when the last process that holds the other end has ended
+    assert time.monotonic() - started < 2
+    os.close(reading)
