@@ -15,14 +15,25 @@ from dkl.console import say
 from dkl.errors import UserError
 from dkl.reproduction.options import parse_bool
 
+PAPER_ON_A_CPU = (
+    "warning: budget=paper needs a GPU, and this machine has none, so this may take weeks: use budget=mini (a smaller "
+    "version for CPUs) or budget=smoke (seconds); trainer.device=cpu hides this warning"
+)
+
 
 def train(arguments: list[str]) -> None:
     """``dkl train``: one run, or a sweep with ``-m``."""
-    from dkl.assembly import preflight
+    from dkl.assembly import pick_device, preflight
     from dkl.assembly import train as run
     from dkl.training import objective
 
-    hydra_app.run("train", arguments, preflight, run, evaluate_next, objective)
+    def job(cfg: DictConfig) -> Path:
+        # In the job, because a launcher may start it on a machine with a GPU.
+        if cfg.budget.name == "paper" and cfg.trainer.device == "auto" and pick_device("auto").type == "cpu":
+            say(PAPER_ON_A_CPU)
+        return run(cfg)
+
+    hydra_app.run("train", arguments, preflight, job, evaluate_next, objective)
 
 
 def evaluate(arguments: list[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from omegaconf import DictConfig
 
-from dkl.cli import hydra_app
+from dkl.cli import hydra_app, main
 from dkl.cli.ends import evaluate_next, tables_next
 from dkl.config.overrides import submitit_logs
 from dkl.errors import UserError
@@ -101,3 +101,13 @@ def test_submitit_names_its_logs() -> None:
     assert submitit_logs([*local, "hydra.sweep.dir=s"], "results/runs") == "s/.submitit/JOB/JOB_*_log.out and .err"
     place = "hydra.launcher.submitit_folder=logs/%j"
     assert submitit_logs([*local, place], "results/runs") == "logs/JOB/JOB_*_log.out and .err"
+
+
+@pytest.mark.parametrize(("device", "warned"), [("auto", True), ("cpu", False)])
+def test_budget_paper_on_a_cpu_is_warned_about(
+    device: str, warned: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dkl.assembly.preflight", lambda cfg: None)
+    monkeypatch.setattr("dkl.assembly.train", lambda cfg: make_run(Path("results"), "r", 1, {}, test_accuracy=0.5))
+    main(["train", "data=cifar10", "recipe=trades", "budget=paper", f"trainer.device={device}"])
+    assert ("budget=paper needs a GPU" in capsys.readouterr().err) == warned
