@@ -50,18 +50,21 @@ def make_record(**overrides: Any) -> Record:
     fields.setdefault("id", f"{identity}-seed{fields['seed']}-{fields['norm'].lower()}")
     row = fields.pop("row", identity)
     if fields["seed"] is not None and fields.get("training") != {}:
-        fields["training"] = {"recipe_name": row, **fields.get("training", {})}  # no recipe of the paper has this name
+        # No recipe of the paper has this name.
+        own = {"recipe_name": row, "seed": fields["seed"], "budget": {"name": fields["budget"]}}
+        fields["training"] = own | fields.get("training", {})
     fields.setdefault("config_hash", run[:8])
     fields.setdefault("checkpoint_sha256", run)
     if "per_attack" not in fields:
-        left = [clean + (robust - clean) * step / len(names) for step in range(1, len(names))]
+        between = (clean + (robust - clean) * step / len(names) for step in range(1, len(names)))
+        left = [round(value * fields["n"]) / fields["n"] for value in between]
         results = [AttackResult(robust=value, seconds=1.0) for value in [*left, robust]]
         fields["per_attack"] = dict(zip(names, results, strict=True))
     return Record(**fields)
 
 
 def make_flags(record: Record) -> Flags:
-    """Make per-example flags whose means are the record's accuracies up to 1/n."""
+    """Make per-example flags whose means are the record's accuracies, which must be fractions of n images."""
     accuracies = {"clean": record.clean, **{name: result.robust for name, result in record.per_attack.items()}}
     if record.top5 is not None:
         accuracies["top5"] = record.top5

@@ -22,6 +22,8 @@ def teacher_title(record: Record) -> str | None:
 @cache
 def model_title(name: str) -> str:
     """Return the title in ``configs/model/<name>.yaml``, or the name itself if there is no such file."""
+    if not re.fullmatch(r"\w[\w.-]{,99}", name):  # from a record, where it may be anything
+        return name
     path = shipped("configs") / "model" / f"{name}.yaml"
     return str(OmegaConf.select(OmegaConf.load(path), "title") or name) if path.is_file() else name
 
@@ -34,5 +36,5 @@ def attacks_label(record: Record) -> str:
 
 
 def slug(text: str) -> str:
-    """Return ``text`` as part of a file name: only letters, digits, ``.``, ``_`` and ``-`` stay."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("_")
+    """Return ``text`` as part of a file name: only letters, digits, ``_``, ``-`` and inner ``.`` stay."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._")

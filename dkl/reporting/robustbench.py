@@ -14,6 +14,9 @@ from dkl.reporting.grouping import created_at, group, seed_key, weights_kind
 from dkl.reporting.names import slug
 from dkl.reporting.statistics.seeds import percent
 
+LONGEST_NAME = 200
+"""Characters of a file name; most file systems take 255, and a number may follow."""
+
 
 @dataclass(frozen=True)
 class Paper:
@@ -174,7 +177,8 @@ def model_id(record: Record) -> str:
         parts.append(f"eps{record.eps_text}")
     if record.budget != "paper":
         parts.append(record.budget)
-    return "_".join(slug(part) for part in parts)
+    name = "_".join(slug(part) for part in parts)
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 10]}_{digest(name)}"
 
 
 def write_model_info(records: Sequence[Record], folder: Path) -> tuple[list[Path], list[str]]:

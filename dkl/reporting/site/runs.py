@@ -17,7 +17,7 @@ from dkl.reporting.names import attacks_label, teacher_title
 from dkl.reporting.reference import REFERENCE, is_reference, record_file
 from dkl.reporting.statistics.seeds import percent, wilson
 
-_SHOWN = ("clean", "robust", "per_attack", "top5", "shots", "best", "best_epoch", "training", "warnings")
+_SHOWN = ("clean", "robust", "per_attack", "top5", "shots", "best", "best_epoch", "training", "warnings", "checksums")
 """Record fields that are shown elsewhere. All others are listed as provenance."""
 
 Accuracy = dict[str, Any]

@@ -125,7 +125,7 @@ def computing_notes(manifest: Manifest, rows: Sequence[PaperRow]) -> list[str]:
                 default = getattr(default_trainer, key)
                 # Records hold plain values, the schema enumerations.
                 default = default.value if isinstance(default, Enum) else default
-                value = record.training["trainer"].get(key, default)
+                value = (record.training.get("trainer") or {}).get(key, default)
                 if value != default and record.seed is not None:
                     changed.setdefault(f"trainer.{key}={value}", set()).add(record.seed)
         if changed:

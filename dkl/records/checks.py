@@ -1,0 +1,109 @@
+"""Contradictions between a record, its flags, its training configuration and its file name, and between records.
+
+They find mistakes and careless edits. Somebody who edits a record, its flags and its checksums consistently is not
+found: only evaluating the weights again shows that.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from dkl.errors import UserError
+from dkl.records.record import Flags, Record
+from dkl.threat import parse_eps
+
+GROUPS = ("data", "model", "task", "selection", "optimizer", "schedule", "trainer", "budget")
+OPTIONAL_GROUPS = ("loss", "attack", "averaging")
+"""Parts of a training configuration that are mappings; the optional ones may be None."""
+
+TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 50_000, "imagenet_lt": 50_000}
+"""Test images of the datasets that budgets paper and mini use."""
+
+
+def contradiction(record: Record, path: Path, flags: Flags) -> str | None:
+    """Return the first contradiction of the ``record`` in the file ``path`` with its ``flags``; None if they agree."""
+    return _with_its_name(record, path) or _with_its_training(record) or _with_its_flags(record, flags)
+
+
+def _with_its_name(record: Record, path: Path) -> str | None:
+    """The id is the file's name, the radius that of its text, and the time can be read."""
+    if record.id != path.stem:
+        return f"its id is {record.id}, but the file is named {path.name}"
+    try:
+        eps = parse_eps(record.eps_text)
+    except UserError as error:
+        return f"eps_text: {error}"
+    if abs(eps - record.eps) > 1e-9:
+        return f"eps is {record.eps}, but its text is {record.eps_text}"
+    try:
+        datetime.fromisoformat(record.created)
+    except ValueError:
+        return f"created is {record.created!r}, which is no time such as 2025-01-31T12:00:00+00:00"
+    return None
+
+
+def _with_its_training(record: Record) -> str | None:
+    """Budget, seed and dataset are those of the training configuration; weights trained elsewhere have budget own."""
+    training = record.training
+    optional = {key: training.get(key) or {} for key in OPTIONAL_GROUPS}
+    groups = {key: training.get(key, {}) for key in GROUPS} | optional
+    if broken := [key for key, value in groups.items() if not isinstance(value, Mapping)]:
+        return f"training.{broken[0]} is not a group of a configuration"
+    if record.seed is None:
+        return None if record.budget == "own" else f"weights trained elsewhere have budget own, not {record.budget}"
+    budget, data = groups["budget"].get("name"), groups["data"]
+    for name, value, trained in (
+        ("budget", record.budget, budget),
+        ("seed", record.seed, training.get("seed")),
+        ("dataset", record.dataset, data.get("name", record.dataset)),
+    ):
+        if value != trained:
+            return f"{name} is {value}, but it was trained with {name} {trained}"
+    images = data.get("test_size") or TEST_IMAGES.get(data.get("name", ""))
+    if budget in ("paper", "mini") and images and record.n != images and not record.partial:
+        return f"n is {record.n} of {images} test images, but partial is false"
+    return None
+
+
+def _with_its_flags(record: Record, flags: Flags) -> str | None:
+    """Every accuracy is the mean of its flags, and each attack leaves some of the images that were left before."""
+    accuracies = {"clean": record.clean, **{name: record.per_attack[name].robust for name in record.attacks}}
+    if record.top5 is not None:
+        accuracies["top5"] = record.top5
+    for name in accuracies:
+        if name not in flags:
+            return f"its file of flags lacks {name}"
+        if flags[name].shape != (record.n,) or flags[name].dtype != np.bool_:
+            return f"n is {record.n}, but its flags {name} are {flags[name].dtype} of shape {flags[name].shape}"
+    if unknown := sorted(flags.keys() - accuracies.keys()):
+        return f"its file of flags has {unknown[0]}, which the record lacks"
+    for name, accuracy in accuracies.items():
+        if abs(accuracy - flags[name].mean()) > 1e-9:
+            return f"{name} is {accuracy}, but the mean of its flags is {flags[name].mean()}"
+    order = [name for name in ("top5", "clean", *record.attacks) if name in accuracies]
+    for before, after in pairwise(order):
+        if (flags[after] & ~flags[before]).any():
+            return f"its flags {after} count images as correct that {before} has as misclassified"
+    if record.robust is not None and record.robust != min(result.robust for result in record.per_attack.values()):
+        return f"robust is {record.robust}, but it must be the lowest accuracy in per_attack"
+    return None
+
+
+def copies(records: Iterable[Record]) -> list[tuple[Record, str]]:
+    """Records whose weights are those of another seed, each with a sentence that names the others.
+
+    Training from different seeds never ends with the same weights, so at least one of them is a copy.
+    """
+    by_weights: dict[str, list[Record]] = {}
+    for record in records:
+        if record.seed is not None:
+            by_weights.setdefault(record.checkpoint_sha256, []).append(record)
+    found = []
+    for same in by_weights.values():
+        if len({record.seed for record in same}) > 1:
+            names = ", ".join(f"{record.id} (seed {record.seed})" for record in same)
+            found += [(record, f"different seeds have equal weights: {names}; delete the copy") for record in same]
+    return found

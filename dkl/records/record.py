@@ -1,0 +1,174 @@
+"""The fields of an evaluation record, each with its range.
+
+Accuracies are fractions in [0, 1]; eps is in [0, 1] pixel units, and 0 without attacks.
+"""
+
+import dataclasses
+import math
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from dkl.config import row_identity
+from dkl.threat import AUTOATTACK
+from dkl.validation import one_of
+
+BUDGETS = ("own", "paper", "mini", "smoke")
+
+SHOTS = ("many", "medium", "few")
+"""Groups of classes by their training images: more than 100, 20 to 100, and fewer than 20."""
+
+LARGEST = 2**63 - 1
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0)]
+Natural = Annotated[int, Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+
+Flags = dict[str, NDArray[np.bool_]]
+"""Per attack, whether the network still classifies each test image correctly, [n]."""
+
+MOST_NESTED = 20
+"""Levels of lists and mappings in ``hardware``, ``model`` and ``training``."""
+
+Curves = list[dict[str, float]]
+"""One row per epoch: ``epoch``, ``lr``, ``loss``, accuracies, ``images_per_second``."""
+
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AttackResult:
+    """Accuracy after this attack and all before it, and its seconds summed over processes."""
+
+    robust: Fraction
+    seconds: Seconds
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FewLabels:
+    """The images that kept their labels in semi-supervised training.
+
+    ``per_class`` images of every class, drawn by ``seed``; ``sha256`` is the hash of their sorted positions among the
+    training images, int64, little-endian.
+    """
+
+    per_class: Positive
+    seed: Natural
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Record:
+    """One evaluation of one set of weights.
+
+    - ``seed``: the training seed; None for weights trained elsewhere.
+    - ``weights``: which weights of the run, such as ``average epoch 200``.
+    - ``synthetic``: the synthetic images that were added in training; None without any.
+    - ``additional_data``: RobustBench's flag for real images from other datasets.
+    - ``clean``, ``top5``: accuracies on unchanged images; ``top5`` is None with at most five classes.
+    - ``robust``: accuracy after all attacks; None without attacks.
+    - ``shots``: mean accuracy per group of classes in a long-tailed dataset.
+    - ``best``, ``best_epoch``: the highest accuracy on the run's test images after any epoch, and the first epoch that
+      reached it. It is chosen on the test set and belongs to other weights than ``clean``.
+    - ``step_seconds``: seconds per training step in the median epoch; None if unknown.
+    - ``partial``: only some of the test images were evaluated.
+    - ``teacher``: the fingerprint of the teacher's weights.
+    - ``few_labels``: the labeled images of semi-supervised training; None if all images have labels.
+    - ``model``: the configuration of the evaluated network.
+    - ``checksums``: SHA-256 of the ``record`` and of its files of ``flags`` and ``curves``, added when it is saved.
+      Records made before they were added have none.
+
+    Raises pydantic.ValidationError if a value is missing, of the wrong type or impossible.
+    """
+
+    id: str
+    method: str
+    dataset: Annotated[str, Field(max_length=100)]
+    architecture: str
+    budget: Annotated[str, one_of(*BUDGETS)]
+    seed: Natural | None
+    norm: Annotated[str, one_of("Linf", "L2")]
+    eps: Annotated[float, Field(ge=0)]
+    eps_text: Annotated[str, Field(max_length=50)]
+    attacks: list[str]
+    n: Positive
+    clean: Fraction
+    robust: Fraction | None
+    per_attack: dict[str, AttackResult]
+    evaluation_seed: Natural
+    batch_size: Positive
+    additional_data: bool
+    config_hash: str
+    checkpoint: str
+    checkpoint_sha256: str
+    data_sha256: str
+    created: str
+    seconds: Seconds
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+    git_commit: str | None = None
+    model: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
+    weights: str = "last"
+    synthetic: str | None = None
+    top5: Fraction | None = None
+    shots: dict[Annotated[str, one_of(*SHOTS)], Fraction] | None = None
+    best: Fraction | None = None
+    best_epoch: Positive | None = None
+    step_seconds: Annotated[float, Field(gt=0)] | None = None
+    partial: bool = False
+    teacher: str | None = None
+    few_labels: FewLabels | None = None
+    schema: Literal[2] = 2
+    checksums: dict[str, str] = dataclasses.field(default_factory=dict, compare=False)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.attacks)) != len(self.attacks):
+            raise ValueError(f"attacks names one twice: {', '.join(self.attacks)}")
+        if set(self.attacks) != set(self.per_attack) or bool(self.attacks) == (self.robust is None):
+            raise ValueError("attacks, per_attack and robust disagree: give all three for the same attacks, or none")
+        if (self.best is None) != (self.best_epoch is None):
+            raise ValueError("best and best_epoch go together: give both, or neither")
+        if self.robust is not None and self.robust > self.clean:
+            raise ValueError(f"robust is {self.robust}, it must not exceed clean, which is {self.clean}")
+        if self.top5 is not None and self.top5 < self.clean:
+            raise ValueError(f"top5 is {self.top5}, it must not be below clean, which is {self.clean}")
+        for name in ("hardware", "model", "training"):
+            if why := _unusable_part(getattr(self, name)):
+                raise ValueError(f"{name} {why}")
+        return self
+
+    @cached_property
+    def row(self) -> str:
+        """What all records of one table row share; for weights trained elsewhere, checkpoint and model."""
+        known = self.seed is not None and self.training
+        return row_identity(self.training) if known else f"{self.checkpoint_sha256}-{self.config_hash}"
+
+    @property
+    def accuracy_only(self) -> bool:
+        """Whether the record holds clean accuracy only."""
+        return not self.attacks
+
+    @property
+    def is_autoattack(self) -> bool:
+        """Whether all four attacks of standard AutoAttack ran."""
+        return set(AUTOATTACK) <= set(self.attacks)
+
+
+def _unusable_part(value: Any, depth: int = 0) -> str | None:
+    """What makes a plain value unusable: nesting, or a number that is not finite or has more than 64 bits."""
+    if depth > MOST_NESTED:
+        return f"is nested more than {MOST_NESTED} levels deep"
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return next(filter(None, (_unusable_part(item, depth + 1) for item in inner)), None)
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return "holds a whole number of more than 64 bits"
+    return f"holds {value}, which is not finite" if isinstance(value, float) and not math.isfinite(value) else None
