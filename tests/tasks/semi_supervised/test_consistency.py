@@ -97,14 +97,16 @@ def test_mean_teachers_batch_norm_follows_labeled_images_only() -> None:
 
 @pytest.mark.parametrize("name", ["fixmatch", "mean_teacher"])
 def test_an_interrupted_run_ends_like_one_that_was_not(name: str, tmp_path: Path) -> None:
-    overrides = [f"task={name}", *FEW, "loss=ikl_ssl", "task.threshold=0.2", "trainer.epochs=3", "trainer.device=cpu"]
+    overrides = [f"task={name}", *FEW, "loss=ikl_ssl", "task.threshold=0", "trainer.epochs=3", "trainer.device=cpu"]
     overrides += ["trainer.threads=1", "data.augment.crop_padding=1", "schedule=cosine_steps", "data.test_size=20"]
     broken, whole = (compose_config("train", [*overrides, f"paths.results={tmp_path / place}"]) for place in "ab")
     with interrupted({"fixmatch": FixMatch, "mean_teacher": MeanTeacher}[name]):
         train(broken)
     assert_equal(comparable(train(broken)), comparable(train(whole)))
     rows = comparable(run_folder(whole))["rows"]
-    assert {"labeled_loss", "unlabeled_loss", "mask_rate"} <= rows[-1].keys()
+    assert rows[-1]["mask_rate"] == 1
+    assert 0 < rows[-1]["pseudo_label_accuracy"] < 1
+    assert {"labeled_loss", "unlabeled_loss"} <= rows[-1].keys()
 
 
 def test_parts_of_a_batch_have_its_gradient() -> None:
