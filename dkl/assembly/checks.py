@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -34,6 +35,7 @@ def preflight(cfg: DictConfig) -> None:
             raise UserError(f"{config.task['_target_']} takes no {key}: add {key}=none, or choose another task")
     if config.trainer.initial_weights:
         check_initial_weights(config.trainer.initial_weights)
+    _check_labels(config)
     make_augment(config.data).check(tuple(config.data.shape))
     make_strong_view(config.data)
     if config.loss:  # the task builds it too, but here a mistake is reported as the loss's
@@ -64,8 +66,29 @@ def _check_needs(task: Task, config: TrainConfig, averaging: Averaging | None) -
         raise UserError(f"{name} needs an average of the weights after each step: set averaging=ema_999")
 
 
+def _check_labels(config: TrainConfig) -> None:
+    """Raise UserError if the task needs a label per pixel and the data has one per image, or the reverse."""
+    try:
+        task = get_class(str(config.task["_target_"]))
+    except (ImportError, ValueError):
+        return  # reported when the task is built
+    data, masks = config.data, config.data.ignore_index is not None
+    if masks and not getattr(task, "dense", False):
+        raise UserError(f"{data.name} has a label per pixel: add task=segmentation, or choose other data")
+    if not masks and getattr(task, "dense", False):
+        raise UserError(
+            f"{task.__name__} needs a label per pixel and a value for pixels that do not count, but {data.name} has "
+            "data.ignore_index=null: choose data=camvid, ade20k, masks or scenes"
+        )
+    if masks and config.selection.every:
+        raise UserError("selection attacks images with one label each: set selection.holdout=0 and selection.every=0")
+
+
 def _check_model(config: TrainConfig) -> nn.Module:
-    """Build the model on the meta device. Raises UserError if it does not map images to one logit per class."""
+    """Build the model on the meta device.
+
+    Raises UserError if it does not map images to one logit per class, or per class and pixel if pixels have labels.
+    """
     data = config.data
     with torch.device("meta"), torch.no_grad():
         model = build_model(config.model).eval()
@@ -79,11 +102,13 @@ def _check_model(config: TrainConfig) -> nn.Module:
                 f"{name} does not take images {list(data.shape)} of {data.name}: "
                 f"{first_line(error)}; choose another model or data"
             ) from None
-    if tuple(logits.shape) != (2, data.num_classes):
-        raise UserError(
-            f"{name} gives {tuple(logits.shape)} for 2 images, not (2, {data.num_classes}); "
-            "give it num_classes: ${data.num_classes}"
-        )
+    masks = data.ignore_index is not None
+    wanted = (2, data.num_classes, *data.shape[1:]) if masks else (2, data.num_classes)
+    if tuple(logits.shape) != wanted:
+        fix = "give it num_classes: ${data.num_classes}"
+        if len(logits.shape) != len(wanted):
+            fix = f"choose a network that labels {'pixels, such as model=pspnet_resnet18' if masks else 'images'}"
+        raise UserError(f"{name} gives {tuple(logits.shape)} for 2 images, not {wanted}; {fix}")
     return model
 
 

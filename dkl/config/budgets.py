@@ -18,6 +18,10 @@ FREE = re.compile(r"attack\.objective\b.*|model\.(?!name$).*|task\.warmup_epochs
 """Keys of those groups that a row may set, and the number of workers, which changes no batch."""
 
 
+SIZES_OF_CLASSIFIERS = ("data.train_size", "data.test_size", "trainer.epochs")
+"""Sizes that budget ``mini`` fixes for images with one label each. With a label per pixel a manifest chooses them."""
+
+
 def check_budget(cfg: DictConfig) -> None:
     """Raise UserError if ``cfg`` changes a value that its budget, or at ``paper`` its recipe, fixes."""
     name = cfg.budget.name
@@ -33,6 +37,8 @@ def check_budget(cfg: DictConfig) -> None:
                 f"budget=paper needs a recipe of the paper, and recipe={cfg.recipe_name} is not shipped: use budget=own"
             )
         fixed |= _leaves(recipe)
+    if name == "mini" and cfg.data.ignore_index is not None:
+        fixed = {key: value for key, value in fixed.items() if key not in SIZES_OF_CLASSIFIERS}
     for key, value in fixed.items():
         now = OmegaConf.select(cfg, key)
         if FREE.fullmatch(key) or (name == "mini" and key == "model.name"):  # distillation has its own small networks

@@ -55,6 +55,12 @@ class AugmentConfig:
     """A RandAugment policy in timm's notation, such as rand-m7-mstd0.5, for images read from files; null for none."""
     repeats: int = 1
     """Show each image this many times per epoch, and fewer images, at least 1."""
+    scale: list[float] = field(default_factory=list)
+    """Resize image and mask by a random factor between these two, above 0; empty for not at all. Needs masks."""
+    unrotated: float = 0.0
+    """Share of images that rotation leaves alone, in [0, 1]. Needs masks."""
+    blur: float = 0.0
+    """Share of images blurred by a 5x5 Gaussian, in [0, 1]. Needs masks."""
 
 
 @dataclass
@@ -105,6 +111,10 @@ class DataConfig:
     """Use this many training images, balanced over classes; null for all."""
     test_size: int | None = None
     """Use this many test images, balanced over classes; null for all."""
+    ignore_index: int | None = None
+    """Label of pixels that do not count, no class; null for images with one label each."""
+    class_names: list[str] = field(default_factory=list)
+    """Names of the classes in figures; empty for their numbers."""
     long_tail: bool = False
     """Classes have different numbers of training images on purpose, so train_size must be null."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -217,6 +227,10 @@ class EvaluationConfig:
     """Images per batch, at least 1; also for test accuracy during training."""
     seed: int = 0
     """Seed of the attacks."""
+    mirrored: bool = False
+    """With masks: average the predictions of each window and its mirror image."""
+    long_side: int | None = None
+    """With masks: resize images so that their longer side has this many pixels; null for their own size."""
 
 
 @dataclass
@@ -315,6 +329,10 @@ class EvaluateConfig:
     """Images per batch, at least 1."""
     seed: int | None = None
     """Seed of the attacks."""
+    mirrored: bool | None = None
+    """With masks: average the predictions of each window and its mirror image."""
+    long_side: int | None = None
+    """With masks: resize images so that their longer side has this many pixels."""
     device: str = "auto"
     """auto (CUDA if there is a GPU), cpu or cuda."""
     devices: int = 1

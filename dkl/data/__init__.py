@@ -5,19 +5,32 @@
 and ``shot_groups`` sorts the classes of long-tailed datasets.
 """
 
-from dkl.data.images import EncodedImages, ImageFiles, Images, ImageSet, ShardedImages, SyntheticImages
+from dkl.data.images import (
+    EncodedImages,
+    ImageFiles,
+    Images,
+    ImageSet,
+    SegmentationArrays,
+    SegmentationFiles,
+    SegmentationSet,
+    ShardedImages,
+    SyntheticImages,
+)
 from dkl.data.loading import Batch, Batches, FileBatches, Loader, StreamBatches, Unlabeled, make_loader
 from dkl.data.shot_groups import shot_groups
 from dkl.data.sources import (
     cifar,
+    digit_scenes,
     digits,
     fetch,
+    generated,
     image_files,
     image_folder,
     imagenet,
     imagenet_lt,
     noisy_patterns,
     npz,
+    segmentation_folders,
     tar_shards,
 )
 from dkl.data.transforms import Augment, StrongView
@@ -32,14 +45,19 @@ __all__ = [
     "ImageSet",
     "Images",
     "Loader",
+    "SegmentationArrays",
+    "SegmentationFiles",
+    "SegmentationSet",
     "ShardedImages",
     "StreamBatches",
     "StrongView",
     "SyntheticImages",
     "Unlabeled",
     "cifar",
+    "digit_scenes",
     "digits",
     "fetch",
+    "generated",
     "image_files",
     "image_folder",
     "imagenet",
@@ -47,6 +65,7 @@ __all__ = [
     "make_loader",
     "noisy_patterns",
     "npz",
+    "segmentation_folders",
     "shot_groups",
     "tar_shards",
 ]

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from dkl.assembly import build_logger, build_model, draw_labeled, load_data
 from dkl.config import EvaluateConfig, EvaluationConfig, check_subject, model_name
-from dkl.data import ImageSet
+from dkl.data import ImageSet, SegmentationSet
+from dkl.errors import UserError
 from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
 from dkl.evaluation.robustness.suites import check_classes
+from dkl.evaluation.segmentation.windows import Windows
 from dkl.evaluation.subject import Subject, foreign_subject, run_subject
 from dkl.evaluation.weights import weights_sha256
 from dkl.files import digest
@@ -25,6 +27,8 @@ class EvaluationJob:
     ``layout`` describes the checkpoint file, ``train_counts[C]`` are the training images per class, ``labeled_sha256``
     is the hash of the positions of those with labels if only some have them, and ``logger`` is None if nothing is
     reported or this is not the first process.
+
+    ``windows`` say how images with masks are predicted; None for images with one label each.
     """
 
     subject: Subject
@@ -38,6 +42,7 @@ class EvaluationJob:
     labeled_sha256: str | None = None
     additional_data: bool = False
     logger: Logger | None = None
+    windows: Windows | None = None
 
     @property
     def config_hash(self) -> str:
@@ -50,7 +55,8 @@ class EvaluationJob:
         """The hash of weights, run or model, images and protocol."""
         # The run is part of it because different runs can have equal weights: averaging does not change the last ones.
         protocol = dataclasses.asdict(self.protocol)
-        return digest([self.weights_sha256, self.config_hash, self.test.sha256, protocol])
+        windows = [] if self.windows is None else [dataclasses.asdict(self.windows)]
+        return digest([self.weights_sha256, self.config_hash, self.test.sha256, protocol, *windows])
 
     @property
     def id(self) -> str:
@@ -73,7 +79,10 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
     check_subject(config.run, config.checkpoint)
     subject = run_subject(config) if config.run else foreign_subject(config)
     run, data = subject.run, subject.data
-    protocol = choose_protocol(config, run.config.evaluation if run else EvaluationConfig(eps=data.eps))
+    defaults = run.config.evaluation if run else EvaluationConfig(eps=data.eps)
+    if data.ignore_index is not None and not run:
+        defaults.attacks = "none"
+    protocol = choose_protocol(config, defaults)
     check_classes(protocol.attacks, data.num_classes)
     logger = config.logger if config.logger is not None or run is None else run.config.logger
     model = build_model(subject.model)
@@ -93,4 +102,21 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
         labeled_sha256=positions,
         additional_data=config.additional_data,
         logger=build_logger(logger) if logger else None,
+        windows=_choose_windows(config, defaults, test, protocol) if isinstance(test, SegmentationSet) else None,
+    )
+
+
+def _choose_windows(
+    asked: EvaluateConfig, defaults: EvaluationConfig, test: SegmentationSet, protocol: EvaluationProtocol
+) -> Windows:
+    """How the images of ``test`` are predicted. Raises UserError if they are to be attacked."""
+    if protocol.attacks:
+        raise UserError(f"attacks={','.join(protocol.attacks)} cannot attack images with masks: give attacks=none")
+    red, green, blue = (value / 255 for value in test.pixels.fill)
+    return Windows(
+        size=test.size,
+        mirrored=defaults.mirrored if asked.mirrored is None else asked.mirrored,
+        long_side=defaults.long_side if asked.long_side is None else asked.long_side,
+        fill=(red, green, blue),
+        batch_size=protocol.batch_size,
     )

@@ -13,15 +13,18 @@ from dkl.assembly import pick_device
 from dkl.attacks import frozen_eval
 from dkl.config import EvaluateConfig, typed
 from dkl.console import say
+from dkl.data import SegmentationSet
 from dkl.distributed import gather, launched, local_device, process_group, rank, spawn_processes, world
 from dkl.errors import UserError
 from dkl.evaluation.job import EvaluationJob, prepare
 from dkl.evaluation.outputs.logger_report import report_evaluation
-from dkl.evaluation.outputs.make_record import make_record, summary
+from dkl.evaluation.outputs.make_record import make_record, make_segmentation_record, summary
+from dkl.evaluation.outputs.mask_pictures import save_mask_pictures
 from dkl.evaluation.robustness import checks
 from dkl.evaluation.robustness.attack_loop import run_attacks, scaled
 from dkl.evaluation.robustness.progress import EvaluationState
 from dkl.evaluation.robustness.suites import make_attacks
+from dkl.evaluation.segmentation.pixel_counts import count_test_pixels
 from dkl.files import locked
 
 
@@ -89,6 +92,9 @@ def _run(job: EvaluationJob, config: EvaluateConfig) -> None:
         torch.cuda.set_device(device)
     job.model.to(device)
     say(job.layout)
+    if job.windows is not None:
+        _run_segmentation(job, device)
+        return
     say(f"{job.subject.title}: {job.protocol.text} on {len(job.test)} images")
     images = job.test.tensor()
     attacks = job.protocol.attacks
@@ -104,6 +110,21 @@ def _run(job: EvaluationJob, config: EvaluateConfig) -> None:
     metrics = job.subject.run.metrics if job.subject.run else []
     flags = {name: progress.flags for name, progress in state.items()}
     records.save(record, flags, job.record.parent, metrics)
+    say(f"{job.record}: {summary(record)}")
+
+
+def _run_segmentation(job: EvaluationJob, device: torch.device) -> None:
+    """Evaluate a network that labels pixels in all processes of the group; the first writes record and pictures."""
+    assert job.windows is not None
+    assert isinstance(job.test, SegmentationSet)
+    say(f"{job.subject.title}: {job.windows.text}, on {len(job.test)} images with masks")
+    counts = count_test_pixels(job.model, job.test, job.windows, device=device, folder=job.state)
+    if rank() > 0:
+        return
+    record = make_segmentation_record(job, counts, device=device)
+    arrays = {"hits": counts.hits, "true": counts.true, "predicted": counts.predicted}
+    save_mask_pictures(job, device)
+    records.save(record, arrays, job.record.parent, job.subject.run.metrics if job.subject.run else [])
     say(f"{job.record}: {summary(record)}")
 
 

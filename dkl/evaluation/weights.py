@@ -31,7 +31,7 @@ class Weights:
 
 
 class BestEpoch(NamedTuple):
-    """The highest test accuracy after any epoch, and the first epoch that reached it."""
+    """The highest test accuracy (mean IoU with masks) after any epoch, and the first epoch that reached it."""
 
     accuracy: float
     epoch: int
@@ -39,7 +39,8 @@ class BestEpoch(NamedTuple):
 
 def best_epoch(rows: Sequence[Mapping[str, Any]], averaged: bool) -> BestEpoch | None:
     """Find the best epoch in a run's metrics, of the last weights or of their average; None if an epoch has no test."""
-    key = "average_test_accuracy" if averaged else "test_accuracy"
+    metric = "test_miou" if any("test_miou" in row for row in rows) else "test_accuracy"
+    key = f"average_{metric}" if averaged else metric
     # An epoch without a test accuracy may have been the best.
     if any("test_accuracy" not in row for row in rows):
         return None

@@ -3,7 +3,15 @@
 Needs torch and numpy only. ``dkl.losses.base`` describes what a loss must provide, with a complete example.
 """
 
-from dkl.losses.base import BaseLoss, BatchNormalized, PairLoss, Weighting, check_pair_loss, wanted_arguments
+from dkl.losses.base import (
+    BaseLoss,
+    BatchNormalized,
+    PairLoss,
+    RowLoss,
+    Weighting,
+    check_pair_loss,
+    wanted_arguments,
+)
 from dkl.losses.consistency import ProbabilityMSE, PseudoLabelCE, SoftCE
 from dkl.losses.distillation import DIST, DKD, JSD, KD
 from dkl.losses.divergences import DKL, GKL, IKL, KL
@@ -28,6 +36,7 @@ __all__ = [
     "PairLoss",
     "ProbabilityMSE",
     "PseudoLabelCE",
+    "RowLoss",
     "SoftCE",
     "Weighting",
     "check_pair_loss",

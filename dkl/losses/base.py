@@ -15,8 +15,9 @@ In distillation the teacher's logits come first, the student's second. A complet
         def __call__(self, natural_logits, adversarial_logits):
             return (natural_logits - adversarial_logits).square().mean()
 
-in any importable file, chosen by ``loss._target_``. A loss that divides by a sum over the batch may also have
-``normalizer`` (see ``BatchNormalized``), so that several devices divide by the sum over all of them.
+in any importable file, chosen by ``loss._target_``. It serves pixels too: those that count become rows. A loss with
+``rows`` (see ``RowLoss``) gets ``[B, C, H, W]``, and nothing is copied. A loss that divides by a sum over the batch
+may also have ``normalizer`` (see ``BatchNormalized``), so that several devices divide by the sum over all of them.
 """
 
 import dataclasses
@@ -52,6 +53,15 @@ class BatchNormalized(Protocol):
 
     def normalizer(self, natural_logits: Tensor, *, weights: Tensor | None = None) -> Tensor:
         """The sum over these samples, a scalar without gradient."""
+        ...
+
+
+@runtime_checkable
+class RowLoss(Protocol):
+    """A loss that also returns the value of every row, for logits ``[B, C, ...]`` with further dimensions."""
+
+    def rows(self, natural_logits: Tensor, adversarial_logits: Tensor, /, **kwargs: Any) -> Tensor:
+        """The loss per row, ``[B, ...]``; ``weights``, if wanted, have the logits' shape."""
         ...
 
 

@@ -10,6 +10,9 @@ predictions. GKL raises those weights to a power and normalizes over the batch.
 Names. ``wmse_weight`` is the paper's alpha and the official flag ``--beta``; ``ce_weight`` is the paper's beta and the
 official flag ``--alpha``. The paper's tables print alpha/4: their 5 is ``wmse_weight=20``.
 
+KL and IKL also have ``rows``: the loss of every sample, or of every pixel of ``[B, C, H, W]``, without copying the
+logits (``dkl.losses.base.RowLoss``).
+
 Each class is a frozen, stateless dataclass that keeps the contract of ``dkl.losses.base``: it is called with
 ``(natural_logits[B, C], adversarial_logits[B, C])`` and, if weighted, ``weights=[B, C]``, and returns the mean over the
 batch. ``weighting="class"`` needs the weights, rows of a class prior (``prior[target]``). ``"sample"`` makes them, the
@@ -29,6 +32,10 @@ from torch import Tensor
 from dkl.losses.base import BaseLoss, Weighting
 from dkl.losses.wmse import check_pair, gap_mse, gap_mse_and_cross_entropy, soft_cross_entropy, softened
 
+NEEDS_WEIGHTS = (
+    "weighting='class' needs weights: pass weights=prior[target] (see ClassPrior), or set weighting='sample'"
+)
+
 
 def _resolve(
     natural_logits: Tensor,
@@ -41,9 +48,7 @@ def _resolve(
     if weights is not None:
         return weights.detach() if detach else weights
     if weighting == "class":
-        raise ValueError(
-            "weighting='class' needs weights: pass weights=prior[target] (see ClassPrior), or set weighting='sample'"
-        )
+        raise ValueError(NEEDS_WEIGHTS)
     logits = natural_logits.detach() if detach else natural_logits
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return softened(logits, sample_temperature).softmax(-1)
@@ -61,6 +66,12 @@ class KL(BaseLoss):
         log_p = natural_logits.to(dtype).log_softmax(-1)
         log_q = adversarial_logits.to(dtype).log_softmax(-1)
         return self.weight * F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+
+    def rows(self, natural_logits: Tensor, adversarial_logits: Tensor) -> Tensor:
+        """The loss of each row of ``[B, C, ...]``: ``[B, ...]``."""
+        dtype = check_pair(natural_logits, adversarial_logits, dense=True)
+        log_p, log_q = natural_logits.to(dtype).log_softmax(1), adversarial_logits.to(dtype).log_softmax(1)
+        return self.weight * F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +121,26 @@ class IKL(BaseLoss):
             wmse_weight=self.wmse_weight,
             ce_weight=self.ce_weight,
             ce_temperature=self.ce_temperature,
+        )
+
+    def rows(self, natural_logits: Tensor, adversarial_logits: Tensor, *, weights: Tensor | None = None) -> Tensor:
+        """The loss of each row of ``[B, C, ...]``: ``[B, ...]``. Sample-wise weights are made block by block."""
+        if weights is None and self.weighting == "class":
+            raise ValueError(NEEDS_WEIGHTS)
+        if weights is None and not self.detach_weights:
+            weights = softened(natural_logits, self.sample_temperature, 1).softmax(1)
+        elif weights is not None and self.detach_weights:
+            weights = weights.detach()
+        return gap_mse_and_cross_entropy(
+            natural_logits,
+            adversarial_logits,
+            weights,
+            wmse_weight=self.wmse_weight,
+            ce_weight=self.ce_weight,
+            ce_temperature=self.ce_temperature,
+            sample_temperature=self.sample_temperature,
+            reduction="none",
+            dense=True,
         )
 
 

@@ -11,8 +11,12 @@ form is never built.
 One autograd function computes the wMSE alone, or together with the soft-label cross-entropy
 −Σ softmax(m/T) log softmax(n/T); the two share buffers. T softens the cross-entropy only, not the wMSE. All arithmetic
 is in float32 or float64, also under autocast and for half-precision inputs.
+
+Dense prediction has logits ``[B, C, H, W]``, and every pixel is a row. They are not copied into rows, whichever
+dimension is last in memory, and are computed in blocks: temporary tensors stay small, and on a CPU in the cache.
 """
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -23,58 +27,108 @@ Reduction = Literal["mean", "none"]
 
 _dot = torch.linalg.vecdot
 
+_Computed = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
+"""Rows, and the gradients in m, n and weights."""
 
-def softened(logits: Tensor, by: float) -> Tensor:
-    """``logits[..., C]`` divided by the temperature ``by``, as the input of a softmax."""
+
+def softened(logits: Tensor, by: float, dim: int = -1) -> Tensor:
+    """``logits[..., C]`` divided by the temperature ``by``, as the input of a softmax over ``dim``."""
     if by == 1:
         return logits
     # Subtract the maximum first: dividing logits with a large common offset would round away their differences.
-    return (logits - logits.detach().amax(-1, keepdim=True)).div_(by)
+    return (logits - logits.detach().amax(dim, keepdim=True)).div_(by)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The numbers of the fused loss; ``sample_temperature`` makes the weights if none are given."""
+
+    wmse_weight: float
+    ce_weight: float
+    ce_temperature: float
+    sample_temperature: float
+
+    @property
+    def unit(self) -> float:
+        """The factor in units of which gradients are stored."""
+        return self.ce_weight / self.ce_temperature or 1.0
+
+    def compute(self, m: Tensor, n: Tensor, weights: Tensor | None, needs_g: bool, needs_w: bool) -> _Computed:
+        """Twice the loss of each row of ``[N, C]`` or ``[N, C, P]``, and the gradients in m (wMSE only), n and weights.
+
+        All are in units of ``unit``. A gradient that backward does not need is None.
+        """
+        if weights is None:
+            weights = softened(m, self.sample_temperature, 1).softmax(1)
+        total = weights.sum(1, keepdim=True)
+        divisor = total.clamp(min=1e-37)  # a row of zero weights has zero loss, not 0/0
+        # The offset trick. The loss does not change if a constant is added to all logits of a row, but float32 does:
+        # if m lies near 10,000 and n near 0, then d = m − n has lost the low bits of n. So the constant that separates
+        # m from n, rounded to hundreds, is subtracted from both sides first. Hundreds are exact in float32. Rows whose
+        # sides are less than 50 apart have offset 0 and are computed as m − n, unchanged.
+        first = m.narrow(1, 0, 1)
+        apart = (first - n.narrow(1, 0, 1)).round_(decimals=-2)
+        offset = (first * apart.sign().abs_()).round_(decimals=-2)
+        d = m - offset
+        d.sub_(n - offset.sub_(apart))
+        # From here on d is d − μ, and g = S w (d − μ) is the wMSE's gradient in m; its dot product with d is the value.
+        d.sub_((weights * d).sum(1, keepdim=True).div_(divisor))
+        # Both gradients are stored in units of the cross-entropy's factor, so that softmax(n/T) − softmax(m/T) needs
+        # no multiplication of its own: everything is scaled once, at the end and in backward.
+        g = (weights * total.mul_(self.wmse_weight / self.unit)).mul_(d)
+        rows = _dot(g, d, dim=1)
+        grad_n = grad_w = None
+        if needs_w:
+            grad_w = (d.square() * total).add_(rows.unsqueeze(1) / divisor).mul_(0.5)
+        if self.ce_weight:
+            p = softened(m, self.ce_temperature, 1).softmax(1)
+            log_q = softened(n, self.ce_temperature, 1).log_softmax(1)
+            rows.sub_(_dot(p, log_q, dim=1), alpha=2 * self.ce_temperature)
+            grad_n = log_q.exp_().sub_(p).sub_(g)
+        # g is not needed if only n gets a gradient and grad_n already contains it.
+        return rows, g if needs_g or grad_n is None else None, grad_n, grad_w
+
+
+BLOCK = {"cpu": 2**18}
+"""Elements that are computed together, by device: on a CPU as many as its cache holds, elsewhere ``LARGE_BLOCK``."""
+
+LARGE_BLOCK = 2**25
+
+
+def _blocks(m: Tensor) -> list[tuple[slice, ...]]:
+    """Slices that cut ``m[N, C]`` along N, or ``m[N, C, P]`` along N and P; one for the whole if it is small."""
+    size, (rows, classes) = BLOCK.get(m.device.type, LARGE_BLOCK), m.shape[:2]
+    if m.numel() <= 4 * size:
+        return [(slice(None),)]
+    step = max(1, size // classes)
+    if m.ndim == 2:
+        return [(slice(start, start + step),) for start in range(0, rows, step)]
+    cuts = [slice(start, start + step) for start in range(0, m.shape[2], step)]
+    return [(slice(row, row + 1), slice(None), cut) for row in range(rows) for cut in cuts]
 
 
 class _GapMSE(torch.autograd.Function):
     """``wmse_weight · gap_mse(m, n) + ce_weight · soft_cross_entropy(m/T, n/T)``, per row or the mean over rows."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        m: Tensor,
-        n: Tensor,
-        weights: Tensor,
-        wmse_weight: float,
-        ce_weight: float,
-        ce_temperature: float,
-        mean: bool,
-    ) -> Tensor:
-        total = weights.sum(-1, keepdim=True)
-        divisor = total.clamp(min=1e-37)  # a row of zero weights has zero loss, not 0/0
-        # The offset trick. The loss does not change if a constant is added to all logits of a row, but float32 does:
-        # if m lies near 10,000 and n near 0, then d = m − n has lost the low bits of n. So the constant that separates
-        # m from n, rounded to hundreds, is subtracted from both sides first. Hundreds are exact in float32. Rows whose
-        # sides are less than 50 apart have offset 0 and are computed as m − n, unchanged.
-        first = m.narrow(-1, 0, 1)
-        apart = (first - n.narrow(-1, 0, 1)).round_(decimals=-2)
-        offset = (first * apart.sign().abs_()).round_(decimals=-2)
-        d = m - offset
-        d.sub_(n - offset.sub_(apart))
-        # From here on d is d − μ, and g = S w (d − μ) is the wMSE's gradient in m; its dot product with d is the value.
-        d.sub_((weights * d).sum(-1, keepdim=True).div_(divisor))
-        # Both gradients are stored in units of the cross-entropy's factor, so that softmax(n/T) − softmax(m/T) needs
-        # no multiplication of its own: everything is scaled once, at the end and in backward.
-        unit = ce_weight / ce_temperature or 1.0
-        g = (weights * total.mul_(wmse_weight / unit)).mul_(d)
-        rows = _dot(g, d)
-        grad_w = None
-        if ctx.needs_input_grad[2]:
-            grad_w = (d.square() * total).add_(rows.unsqueeze(-1) / divisor).mul_(0.5)
-        grad_n = None
-        if ce_weight:
-            p, log_q = softened(m, ce_temperature).softmax(-1), softened(n, ce_temperature).log_softmax(-1)
-            rows.sub_(_dot(p, log_q), alpha=2 * ce_temperature)
-            grad_n = log_q.exp_().sub_(p).sub_(g)
-        # Save no more than backward needs: g is not needed if only n gets a gradient and grad_n already contains it.
-        ctx.unit = unit / len(rows) if mean else unit
-        ctx.save_for_backward(g if ctx.needs_input_grad[0] or grad_n is None else None, grad_n, grad_w)
+    def forward(ctx: Any, m: Tensor, n: Tensor, weights: Tensor | None, settings: _Settings, mean: bool) -> Tensor:
+        blocks = _blocks(m)
+        needs_g, _, needs_w, *_ = ctx.needs_input_grad
+        if len(blocks) == 1:
+            rows, g, grad_n, grad_w = settings.compute(m, n, weights, needs_g, needs_w)
+        else:
+            # Temporary tensors are as small as a block; only the gradients have the size of the logits.
+            rows = m.new_empty(m.shape[:1] + m.shape[2:])
+            g = torch.empty_like(m) if needs_g or not settings.ce_weight else None
+            grad_n = torch.empty_like(m) if settings.ce_weight else None
+            grad_w = torch.empty_like(m) if needs_w else None
+            for at in blocks:
+                part = settings.compute(m[at], n[at], None if weights is None else weights[at], needs_g, needs_w)
+                for whole, value in zip((rows, g, grad_n, grad_w), part, strict=True):
+                    if whole is not None and value is not None:
+                        whole[at if whole is not rows else at[:1] + at[2:]] = value
+        ctx.unit = settings.unit / rows.numel() if mean else settings.unit
+        ctx.save_for_backward(g, grad_n, grad_w)
         return (rows.sum() if mean else rows).mul_(0.5 * ctx.unit)
 
     @staticmethod
@@ -83,17 +137,21 @@ class _GapMSE(torch.autograd.Function):
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             raise RuntimeError("gap_mse has no second derivative: differentiate it without create_graph=True")
         g, grad_n, grad_w = ctx.saved_tensors
-        grad = (grad * ctx.unit).view(-1, 1)
+        grad = grad * ctx.unit
+        grad = grad.unsqueeze(1) if grad.ndim else grad
         need_m, need_n = ctx.needs_input_grad[:2]
         if need_n:
             grad_n = g * -grad if grad_n is None else grad_n * grad
         for_w = None if grad_w is None else grad_w * grad
-        return g * grad if need_m else None, grad_n if need_n else None, for_w, None, None, None, None
+        return g * grad if need_m else None, grad_n if need_n else None, for_w, None, None
 
 
-def check_pair(m: Tensor, n: Tensor) -> torch.dtype:
-    """The dtype in which two logits ``(B, C)`` are compared, at least float32. Raises ValueError if shapes differ."""
-    if m.ndim != 2 or m.shape != n.shape:
+def check_pair(m: Tensor, n: Tensor, *, dense: bool = False) -> torch.dtype:
+    """The dtype in which two logits ``(B, C)`` are compared, at least float32. Raises ValueError if shapes differ.
+
+    With ``dense`` the logits may have further dimensions, ``(B, C, ...)``.
+    """
+    if not (m.ndim == 2 or (dense and m.ndim > 2)) or m.shape != n.shape:
         raise ValueError(f"both logits must have the same shape (B, C), got {tuple(m.shape)} and {tuple(n.shape)}")
     if m.dtype is n.dtype and m.dtype in (torch.float32, torch.float64):
         return m.dtype
@@ -103,33 +161,54 @@ def check_pair(m: Tensor, n: Tensor) -> torch.dtype:
 def gap_mse_and_cross_entropy(
     m: Tensor,
     n: Tensor,
-    weights: Tensor,
+    weights: Tensor | None,
     *,
     wmse_weight: float,
     ce_weight: float,
     ce_temperature: float = 1.0,
+    sample_temperature: float = 1.0,
     reduction: Reduction = "mean",
+    dense: bool = False,
 ) -> Tensor:
     """``wmse_weight · gap_mse(m, n, weights) + ce_weight · soft_cross_entropy(m / T, n / T)`` in one pass.
 
-    T is ``ce_temperature``; the wMSE takes the unsoftened logits. Arguments, errors and gradients are those of the two
-    functions, but one pass is faster and needs less memory than calling both.
+    T is ``ce_temperature``; the wMSE takes the unsoftened logits. Without ``weights`` they are softmax(m /
+    ``sample_temperature``). With ``dense`` the logits may be ``[B, C, ...]``. Arguments, errors and gradients are those
+    of the two functions, but one pass is faster and needs less memory than calling both.
     """
-    dtype = check_pair(m, n)
-    if weights.shape != m.shape:
+    dtype = check_pair(m, n, dense=dense)
+    if weights is not None and weights.shape != m.shape:
         raise ValueError(
             f"weights must be (B, C) = {tuple(m.shape)}, one row per sample (such as prior[target]), "
             f"got {tuple(weights.shape)}"
         )
     if reduction not in ("mean", "none"):
         raise ValueError(f"reduction must be 'mean' or 'none', not {reduction!r}")
-    if not (m.dtype is n.dtype is weights.dtype is dtype):
-        m, n, weights = m.to(dtype), n.to(dtype), weights.to(dtype)
+    if not (m.dtype is n.dtype is dtype):
+        m, n = m.to(dtype), n.to(dtype)
+    if weights is not None and weights.dtype is not dtype:
+        weights = weights.to(dtype)
+    settings = _Settings(wmse_weight, ce_weight, ce_temperature, sample_temperature)
     mean = reduction == "mean"
+    others = m.shape[:1] + m.shape[2:]
+    channels_last = n.ndim > 2 and n.stride(1) == 1
+    m, n = _flat(m, channels_last), _flat(n, channels_last)
+    weights = None if weights is None else _flat(weights, channels_last)
     if torch.is_autocast_enabled(m.device.type):
         with torch.autocast(m.device.type, enabled=False):
-            return _GapMSE.apply(m, n, weights, wmse_weight, ce_weight, ce_temperature, mean)
-    return _GapMSE.apply(m, n, weights, wmse_weight, ce_weight, ce_temperature, mean)
+            rows = _GapMSE.apply(m, n, weights, settings, mean)
+    else:
+        rows = _GapMSE.apply(m, n, weights, settings, mean)
+    return rows if mean or len(others) == 1 else rows.view(others)
+
+
+def _flat(tensor: Tensor, channels_last: bool) -> Tensor:
+    """``[B, C, ...]`` as ``[B, C, P]``, or as ``[B·P, C]`` if channels are last in memory; a view if it can be."""
+    if tensor.ndim == 2:
+        return tensor
+    if channels_last:
+        return tensor.movedim(1, -1).flatten(0, -2)
+    return tensor.flatten(2)
 
 
 def gap_mse(m: Tensor, n: Tensor, weights: Tensor, reduction: Reduction = "mean") -> Tensor:

@@ -16,6 +16,7 @@ from dkl.validation import first_mistake, one_of
 
 METRICS = (
     *("clean", "robust", "top1", "top5", "best", "many", "medium", "few", "step_seconds"),
+    *("miou", "pixel_accuracy"),
     *("mean", "min", "paper"),
 )
 """``mean`` and ``min`` combine other columns. ``paper`` columns show only the paper's value: nothing is measured."""

@@ -1,24 +1,29 @@
-"""Classifiers of images in [0, 1], and loading their weights.
+"""Networks for images in [0, 1], and loading their weights.
 
-``robust``, ``distillation`` and ``semi_supervised`` hold the networks of the paper's tables, registered with timm.
+``robust``, ``distillation``, ``semi_supervised`` and ``segmentation`` hold the networks of the paper's tables,
+registered with timm; those of ``segmentation`` label pixels.
 ``create_model`` builds any timm model with its input normalization; ``load_checkpoint`` loads weights that others
 saved; ``create_teacher`` does both for a distillation teacher. ``features`` extracts the features of each stage.
 """
 
-from dkl.models import distillation, robust, semi_supervised  # noqa: F401  (importing them registers their networks)
+from dkl.models import distillation, robust, segmentation, semi_supervised  # noqa: F401  (registers their networks)
 from dkl.models.create import create_model, normalize_input
+from dkl.models.dense import DenseOutput, forward_dense, load_encoder
 from dkl.models.features import Features, forward_with_features
 from dkl.models.foreign_checkpoints import check_initial_weights, load_checkpoint, load_initial_weights
 from dkl.models.teacher import create_teacher, fingerprint
 
 __all__ = [
+    "DenseOutput",
     "Features",
     "check_initial_weights",
     "create_model",
     "create_teacher",
     "fingerprint",
+    "forward_dense",
     "forward_with_features",
     "load_checkpoint",
+    "load_encoder",
     "load_initial_weights",
     "normalize_input",
 ]

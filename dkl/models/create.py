@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dkl.errors import UserError
+from dkl.models.segmentation import build_smp, is_smp
 
 
 def _normalize(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -27,7 +28,12 @@ def normalize_input(model: nn.Module, mean: Sequence[float], std: Sequence[float
 
 
 def check_name(name: str) -> None:
-    """Raise UserError if timm knows no model ``name``, or publishes no weights under the tag in it."""
+    """Raise UserError if timm knows no model ``name``, or publishes no weights under the tag in it.
+
+    Names of segmentation-models-pytorch are checked when the network is built.
+    """
+    if is_smp(name):
+        return
     # timm.is_model ignores the tag after the dot, so the tag is checked against the published names.
     tagged = timm.list_pretrained(f"{name.partition('.')[0]}.*") if "." in name else []
     if not timm.is_model(name) or ("." in name and name not in tagged):
@@ -48,6 +54,8 @@ def create_model(
 ) -> nn.Module:
     """Build the model that timm knows as ``name``, for images in [0, 1]. This project's models are registered there.
 
+    ``smp_<architecture>_<encoder>`` is a network of segmentation-models-pytorch.
+
     ``mean`` and ``std``, one value per channel, normalize the input inside the model; without them it is not
     normalized. ``title`` is the name printed in tables and has no effect here. ``kwargs`` go to the model. Raises
     UserError on an unknown name, or if only one of ``mean`` and ``std`` is given.
@@ -55,5 +63,6 @@ def create_model(
     check_name(name)
     if (mean is None) != (std is None):
         raise UserError("model.mean and model.std go together: set both, or neither")
-    model = timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **kwargs)
+    make = build_smp if is_smp(name) else timm.create_model
+    model = make(name, num_classes=num_classes, in_chans=in_chans, **kwargs)
     return model if mean is None or std is None else normalize_input(model, mean, std)

@@ -118,6 +118,8 @@ def match_state_dict(model: nn.Module, content: Any, path: Path, key: str | None
     expected = model.state_dict()
     layout, state = _unwrap(content, set(expected), path, key)
     prefixes, state = _strip(state, set(expected))
+    if rename := getattr(model, "official_names", None):
+        state = rename(state)
     ignored = {k: v for k, v in state.items() if k not in expected and _ignorable(k)}
     state = {k: v for k, v in state.items() if k not in ignored}
     # Files of torch 0.3 and before have no num_batches_tracked, which nothing but an averaging BatchNorm reads.

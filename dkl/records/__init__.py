@@ -1,6 +1,7 @@
 """Evaluation records: one JSON file per evaluation, with its provenance, its per-image flags and its curves."""
 
-from dkl.records.record import BUDGETS, SHOTS, AttackResult, Curves, FewLabels, Flags, Record
+from dkl.records.checks import iou_of
+from dkl.records.record import BUDGETS, SHOTS, AttackResult, Curves, FewLabels, Flags, Record, Segmented
 from dkl.records.storage import load, load_all, load_curves, load_flags, save
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "FewLabels",
     "Flags",
     "Record",
+    "Segmented",
+    "iou_of",
     "load",
     "load_all",
     "load_curves",

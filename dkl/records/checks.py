@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dkl.errors import UserError
-from dkl.records.record import Flags, Record
+from dkl.records.record import Flags, Record, Segmented
 from dkl.threat import parse_eps
 
 GROUPS = ("data", "model", "task", "selection", "optimizer", "schedule", "trainer", "budget")
@@ -25,7 +27,11 @@ TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 50_000, "image
 
 def contradiction(record: Record, path: Path, flags: Flags) -> str | None:
     """Return the first contradiction of the ``record`` in the file ``path`` with its ``flags``; None if they agree."""
-    return _with_its_name(record, path) or _with_its_training(record) or _with_its_flags(record, flags)
+    if why := _with_its_name(record, path) or _with_its_training(record):
+        return why
+    if record.segmented is not None:
+        return _with_its_counts(record, record.segmented, flags)
+    return _with_its_flags(record, flags)
 
 
 def _with_its_name(record: Record, path: Path) -> str | None:
@@ -65,6 +71,31 @@ def _with_its_training(record: Record) -> str | None:
     images = data.get("test_size") or TEST_IMAGES.get(data.get("name", ""))
     if budget in ("paper", "mini") and images and record.n != images and not record.partial:
         return f"n is {record.n} of {images} test images, but partial is false"
+    return None
+
+
+def iou_of(counts: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """IoU per class from ``hits``, ``true`` and ``predicted`` [n, C]; NaN if the class does not occur."""
+    hits, true, predicted = (counts[name].sum(axis=0) for name in ("hits", "true", "predicted"))
+    union = true + predicted - hits
+    return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+
+
+def _with_its_counts(record: Record, result: Segmented, counts: Mapping[str, NDArray[Any]]) -> str | None:
+    """Mean IoU, IoU per class and pixel accuracy are those of the counts."""
+    if lost := {"hits", "true", "predicted"} - set(counts):
+        return f"its file of counts lacks {', '.join(sorted(lost))}"
+    if any(counts[name].shape != (record.n, len(result.iou)) for name in ("hits", "true", "predicted")):
+        return f"n is {record.n} and there are {len(result.iou)} classes, but its counts are {counts['hits'].shape}"
+    found = iou_of(counts)
+    stated = np.array([np.nan if value is None else value for value in result.iou.values()])
+    if not np.allclose(found, stated, rtol=0, atol=1e-9, equal_nan=True):
+        return "iou is not that of its counts"
+    if abs(np.nanmean(found) - result.miou) > 1e-9:
+        return f"miou is {result.miou}, but its counts give {np.nanmean(found)}"
+    accuracy = counts["hits"].sum() / counts["true"].sum()
+    if abs(accuracy - record.clean) > 1e-9:
+        return f"clean is {record.clean}, but its counts give {accuracy}"
     return None
 
 

@@ -63,6 +63,19 @@ class FewLabels:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Segmented:
+    """The result of a network that labels pixels: mean IoU over the classes that occur, and ``iou`` by class.
+
+    A class that occurs neither in truth nor in prediction has None. ``prediction`` says how images were predicted, such
+    as by which windows.
+    """
+
+    miou: Fraction
+    iou: dict[str, Fraction | None]
+    prediction: str
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Record:
     """One evaluation of one set of weights.
 
@@ -78,6 +91,7 @@ class Record:
     - ``step_seconds``: seconds per training step in the median epoch; None if unknown.
     - ``partial``: only some of the test images were evaluated.
     - ``teacher``: the fingerprint of the teacher's weights.
+    - ``segmented``: mean IoU and more, if pixels have labels; ``clean`` is then the share of correct pixels.
     - ``few_labels``: the labeled images of semi-supervised training; None if all images have labels.
     - ``model``: the configuration of the evaluated network.
     - ``checksums``: SHA-256 of the ``record`` and of its files of ``flags`` and ``curves``, added when it is saved.
@@ -125,6 +139,7 @@ class Record:
     partial: bool = False
     teacher: str | None = None
     few_labels: FewLabels | None = None
+    segmented: Segmented | None = None
     schema: Literal[2] = 2
     checksums: dict[str, str] = dataclasses.field(default_factory=dict, compare=False)
 

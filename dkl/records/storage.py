@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from dkl.errors import UserError
 from dkl.files import ARCHIVE_ERRORS, damage, write_atomically, write_rows, write_text
 from dkl.records.checks import contradiction, copies
-from dkl.records.record import AttackResult, Curves, FewLabels, Flags, Record
+from dkl.records.record import AttackResult, Curves, FewLabels, Flags, Record, Segmented
 from dkl.validation import first_mistake
 
 LARGEST_JSON, LARGEST_FLAGS = 16 * 2**20, 64 * 2**20
@@ -30,14 +30,20 @@ SUFFIXES = {"flags": ".npz", "curves": ".csv"}
 
 _READER = TypeAdapter(Record)
 
+NESTED = {"": Record, "per_attack": AttackResult, "few_labels": FewLabels, "segmented": Segmented}
+"""The classes of a record's parts, by field."""
+
 
 def save(
     record: Record,
-    flags: Mapping[str, NDArray[np.bool_]],
+    flags: Mapping[str, NDArray[Any]],
     folder: Path,
     curves: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
-    """Write ``record``, the ``flags`` [n] of each attack and the ``curves`` of its run; return the record's path."""
+    """Write ``record``, the ``flags`` [n] of each attack and the ``curves`` of its run; return the record's path.
+
+    A record of pixels has counts [n, C] instead of flags: ``hits``, ``true`` and ``predicted``.
+    """
     path = folder / f"{record.id}.json"
     content = dataclasses.asdict(record)
     json.dumps(content, allow_nan=False)  # raises before anything is written
@@ -77,7 +83,7 @@ def load(path: Path) -> Record:
         text.decode().encode()  # text that is no UTF-8 cannot be printed
         why = contradiction(record, path, load_flags(path)) or _changed(json.loads(text), path) or _best(record, path)
     except ValidationError as error:
-        why = first_mistake(error, {"": Record, "per_attack": AttackResult, "few_labels": FewLabels})
+        why = first_mistake(error, NESTED)
     except (OSError, ValueError) as error:
         why = str(error)
     if why:
@@ -109,7 +115,8 @@ def _best(record: Record, path: Path) -> str | None:
         rows = [row for row in load_curves(path) if row["epoch"] == record.best_epoch]
     except UserError:
         return None
-    known = [row[key] for row in rows for key in ("test_accuracy", "average_test_accuracy") if key in row]
+    metric = "accuracy" if record.segmented is None else "miou"
+    known = [row[key] for row in rows for key in (f"test_{metric}", f"average_test_{metric}") if key in row]
     if record.best is None or not known or any(abs(value - record.best) < 1e-6 for value in known):
         return None
     return f"best is {record.best}, but the curves have {known[0]} after epoch {record.best_epoch}"

@@ -45,7 +45,8 @@ def row_key(record: Record) -> tuple[Hashable, ...]:
 
     The last, averaged and best weights of a run are different rows, and so are reference records.
     """
-    evaluation = weights_kind(record), tuple(record.attacks), record.n, record.data_sha256
+    prediction = record.segmented.prediction if record.segmented else ""
+    evaluation = weights_kind(record), tuple(record.attacks), record.n, record.data_sha256, prediction
     return *threat_model(record), record.budget, record.row, is_reference(record), *evaluation
 
 

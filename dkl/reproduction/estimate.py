@@ -36,6 +36,8 @@ DATASET_SIZES = {
     "cifar100": (50_000, 10_000),
     "imagenet": (1_281_167, 50_000),
     "imagenet_lt": (115_846, 50_000),
+    "ade20k": (20_210, 2_000),
+    "camvid": (367, 233),
 }
 """Training and test images of the paper's datasets, so that an estimate needs no download."""
 

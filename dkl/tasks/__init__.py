@@ -10,6 +10,7 @@ from dkl.tasks.checks import check_task
 from dkl.tasks.classification import Classification
 from dkl.tasks.distillation.feature_distillation import FeatureDistillation
 from dkl.tasks.distillation.logits import Distillation
+from dkl.tasks.segmentation import Segmentation, SegmentationDistillation
 from dkl.tasks.semi_supervised.fixmatch import FixMatch
 from dkl.tasks.semi_supervised.mean_teacher import MeanTeacher
 
@@ -25,6 +26,8 @@ __all__ = [
     "Output",
     "PGDTraining",
     "Progress",
+    "Segmentation",
+    "SegmentationDistillation",
     "Task",
     "TradesTraining",
     "check_task",

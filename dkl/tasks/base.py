@@ -20,9 +20,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from dkl.data import Batch
-from dkl.distributed import sum_over_ranks
+from dkl.distributed import mean_over_ranks, sum_over_ranks
 from dkl.losses import ClassPrior
-from dkl.tasks.accuracy import top1
+from dkl.tasks.accuracy import correct, top1
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Task(ABC):
     needs_average: ClassVar[bool] = False
     model: nn.Module
     prior: ClassPrior | None = None
+    dense: ClassVar[bool] = False
+    """Whether labels are masks and the network gives logits for every pixel."""
 
     @abstractmethod
     def step(self, batch: Batch, progress: Progress) -> AbstractContextManager[Output]:
@@ -85,6 +87,14 @@ class Task(ABC):
     def use_average(self, average: nn.Module) -> None:
         """Take the network with the averaged weights of the run, which is updated after each step."""
         return
+
+    def test(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+        """Metrics of ``model`` on ``batches``, this process's share of the test images: at least ``accuracy``.
+
+        They are logged as ``test_accuracy`` and so on, and as ``average_test_accuracy`` for averaged weights.
+        """
+        accuracy, _ = mean_over_ranks(correct(model, batches))
+        return {"accuracy": accuracy}
 
     def end_epoch(self) -> None:
         """Finish an epoch; called after its last step. The class prior takes the epoch's means over all processes."""

@@ -13,10 +13,9 @@ from torch.optim.swa_utils import update_bn
 from dkl import checkpoint
 from dkl.config import Precision
 from dkl.console import Bar
-from dkl.distributed import barrier, gather, largest, mean_over_ranks, rank, share_buffers
+from dkl.distributed import barrier, gather, largest, rank, share_buffers
 from dkl.errors import UserError
 from dkl.interruption import SAVING_SECONDS, Deferral, Interrupted
-from dkl.tasks.accuracy import correct
 from dkl.training.loop import EpochSums, NonFiniteLossError, train_epoch
 from dkl.training.metrics import MetricsRow
 from dkl.training.optimizer import apply_schedule
@@ -66,18 +65,19 @@ class Epochs:
 
     def _measure(self, epoch: int, *, measure: bool) -> MetricsRow:
         """Measure test accuracy if asked to, and robust accuracy if it is due."""
-        state, row = self.run.state, {}
+        state = self.run.state
+        row: MetricsRow = {}
         if measure:
-            row["test_accuracy"] = self._test(state.model)
+            row |= self._test("test", state.model)
             if state.average is not None:
-                row["average_test_accuracy"] = self._test(state.average.model)
+                row |= self._test("average_test", state.average.model)
         if self.selection:
             row |= self.selection.after(epoch, self.run.trainer.epochs)
         return row
 
-    def _test(self, model: nn.Module) -> float:
-        accuracy, _ = mean_over_ranks(correct(model, self.run.validation.epoch()))
-        return accuracy
+    def _test(self, prefix: str, model: nn.Module) -> MetricsRow:
+        metrics = self.run.state.task.test(model, self.run.validation.epoch())
+        return {f"{prefix}_{name}": value for name, value in metrics.items()}
 
     def _apply_schedule(self, epoch: int, step: int = 0) -> float:
         """Set the rate of ``step``, counted from 0, of ``epoch``; returns it."""

@@ -107,4 +107,5 @@ def _train_epochs(run: Run) -> None:
             logger.log(row)
             progress.advance(0, f"epoch {epoch}/{trainer.epochs} loss {row['loss']:.3f}")
     last = state.rows[-1]
-    say(f"{folder}: done, loss {last['loss']:.4f}, natural test accuracy {last['test_accuracy']:.2%}")
+    miou = f", mean IoU {last['test_miou']:.2%}" if "test_miou" in last else ""
+    say(f"{folder}: done, loss {last['loss']:.4f}, natural test accuracy {last['test_accuracy']:.2%}{miou}")

@@ -17,13 +17,13 @@ def write_metrics(rows: Sequence[MetricsRow], folder: Path) -> None:
 
 
 def objective(folder: Path) -> float | None:
-    """Return what a search maximizes: robust accuracy on held-out images after the best epoch, or test accuracy.
+    """Return what a search maximizes: robust accuracy on held-out images after the best epoch, or a test metric.
 
-    Without ``selection`` it is the test accuracy at the end, so that hyperparameters are chosen on the test set. None
-    if the run's files are on another machine.
+    Without ``selection`` it is the mean IoU, or without masks the test accuracy, at the end, so that hyperparameters
+    are chosen on the test set. None if the run's files are on another machine.
     """
     path = folder / "metrics.jsonl"
     if not path.exists():  # of several machines, only the one with process 0 writes files
         return None
     last = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
-    return last.get("best_robust_accuracy", last.get("test_accuracy"))
+    return last.get("best_robust_accuracy", last.get("test_miou", last.get("test_accuracy")))

@@ -1,4 +1,4 @@
-"""Run the benchmarks: ``python -m scripts.bench [losses|step|distillation|data ...] [--rounds N] [--threads N]``.
+"""Run the benchmarks: ``python -m scripts.bench [losses|pixels|step|… ...] [--rounds N] [--threads N]``.
 
 Each prints a table, writes ``results/benchmarks/<name>.json`` and updates the README beside it. Together they take
 about ten minutes on 2 CPU cores, and 13 GB of memory. Other load on the machine changes the figures.
@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 import torch
 
-from scripts.bench import data, distillation, losses, step
+from scripts.bench import data, distillation, losses, pixels, step
 from scripts.bench.report import Result, save, show
 
 BENCHMARKS: dict[str, tuple[Callable[[int], Result], int]] = {
     "losses": (losses.run, 25),
+    "pixels": (pixels.run, 5),
     "step": (step.run, 7),
     "distillation": (distillation.run, 15),
     "data": (data.run, 5),

@@ -8,6 +8,9 @@ CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / 
 
 FEW_LABELS = ["data.labels_per_class=4", "data.unlabeled.ratio=1"]
 
+SEGMENTATION = ["task=segmentation", "model=pspnet_resnet10_w16"]
+PIXEL_TEACHER = ["data=scenes", "model=pspnet_resnet10_w16", "task.teacher.name=pspnet_resnet10_w16"]
+
 REQUIRED = {
     ("data", "npz"): ["data.num_classes=7"],
     ("data", "imagefolder"): ["data.num_classes=7"],
@@ -38,6 +41,15 @@ REQUIRED = {
     ("recipe", "dm_1m"): ["data=cifar10_1m"],
     ("recipe", "dm_20m"): ["data=cifar10_20m"],
     ("recipe", "dm_50m"): ["data=cifar100_50m"],
+    ("data", "camvid"): SEGMENTATION,
+    ("data", "ade20k"): SEGMENTATION,
+    ("data", "scenes"): SEGMENTATION,
+    ("data", "masks"): [*SEGMENTATION, "data.num_classes=7"],
+    ("task", "segmentation"): ["data=scenes", "model=pspnet_resnet10_w16"],
+    ("task", "segmentation_distillation"): PIXEL_TEACHER,
+    ("recipe", "apd_baseline"): ["data=scenes", "model=pspnet_resnet10_w16"],
+    ("recipe", "apd"): PIXEL_TEACHER,
+    **{("model", path.stem): ["task=segmentation", "data=scenes"] for path in (CONFIGS / "model").glob("pspnet*")},
     ("attack", "official_l2"): ["evaluation.norm=l2", "evaluation.eps=128/255"],
 }
 

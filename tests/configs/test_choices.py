@@ -66,7 +66,8 @@ def test_every_file_opens_with_the_reason_why_it_exists(path: Path) -> None:
 @pytest.mark.parametrize("model", names("model"))
 def test_every_model_takes_color_images(model: str) -> None:
     """preflight checks the shape of the logits. The test above has gray images of digits."""
-    preflight(compose_config("train", [*overrides("model", model), "data=cifar100"]))
+    data = "scenes" if model.startswith("pspnet") else "cifar100"
+    preflight(compose_config("train", [*overrides("model", model), f"data={data}"]))
 
 
 @pytest.mark.parametrize("model", sorted(set(names("model")) - {"timm"}))
@@ -87,6 +88,7 @@ def test_losses_and_tasks_are_the_classes_their_names_say() -> None:
     expected = {"kl": KL, "dkl": DKL, "ikl": IKL, "gkl": GKL}
     expected |= {"ikl_ssl": IKL, "gkl_ssl": GKL, "pseudo_label_ce": PseudoLabelCE, "soft_ce": SoftCE}
     expected |= {"kd": KD, "dkd": DKD, "dist": DIST, "jsd": JSD, "ikl_kd": IKL, "gkl_kd": GKL}
+    expected |= {"ikl_pixels": IKL, "kl_pixels": KL}
     expected |= {"probability_mse": ProbabilityMSE}
     assert sorted([*expected, "none"]) == names("loss")
     for name, loss in expected.items():

@@ -32,6 +32,8 @@ class Unlabeled(NamedTuple):
 class Batch(NamedTuple):
     """``images[V·B, C, H, W]`` in [0, 1] and ``labels[V·B]``, int64: V views of the same B images, view after view.
 
+    If pixels have labels, ``labels`` are masks ``[B, H, W]``.
+
     With several processes this is the share of one process: ``first`` is the position of its first image in the whole
     batch, which has ``total`` images. ``total`` is 0 if this is the whole batch. Both count one view only.
     ``indices[B]`` are the positions of the images in the dataset; None if the images come from several sets.

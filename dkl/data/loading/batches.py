@@ -55,6 +55,10 @@ class Batches:
         self.augment = augment or Augment()
         self.second = self.augment.second
         self.augment.check(tuple(data.images.shape[1:]))
+        if self.augment.scale or self.augment.unrotated or self.augment.blur:
+            raise UserError(
+                "data.augment.scale, unrotated and blur change images with masks: set scale=[], unrotated=0 and blur=0"
+            )
         if self.augment.randaugment:
             raise UserError(
                 "data.augment.randaugment changes images read from files (data=imagenet, imagefiles): set it to null; "

@@ -9,9 +9,11 @@ from torch import Tensor
 from dkl.data.images.encoded import EncodedImages
 from dkl.data.images.image_set import ImageSet
 from dkl.data.images.in_memory import Images
+from dkl.data.images.labeled_pixels import SegmentationSet
 from dkl.data.loading.batch import Batch
 from dkl.data.loading.batches import Batches
 from dkl.data.loading.file_batches import FileBatches
+from dkl.data.loading.pixel_batches import PixelBatches
 from dkl.errors import UserError
 
 
@@ -41,3 +43,4 @@ def make_loader(images: ImageSet, batch_size: int, **options: Any) -> Loader:
 
 make_loader.register(Images, Batches)
 make_loader.register(EncodedImages, FileBatches)
+make_loader.register(SegmentationSet, PixelBatches)

@@ -8,21 +8,26 @@ from dkl.data.sources.cifar import cifar
 from dkl.data.sources.digits import digits
 from dkl.data.sources.download import fetch
 from dkl.data.sources.folders import image_files, image_folder
+from dkl.data.sources.generated import generated
 from dkl.data.sources.imagenet import imagenet
 from dkl.data.sources.imagenet_lt import imagenet_lt
+from dkl.data.sources.labeled_pixels import digit_scenes, segmentation_folders
 from dkl.data.sources.noisy_patterns import noisy_patterns
 from dkl.data.sources.npz import npz
 from dkl.data.sources.tar_shards import tar_shards
 
 __all__ = [
     "cifar",
+    "digit_scenes",
     "digits",
     "fetch",
+    "generated",
     "image_files",
     "image_folder",
     "imagenet",
     "imagenet_lt",
     "noisy_patterns",
     "npz",
+    "segmentation_folders",
     "tar_shards",
 ]

@@ -5,6 +5,7 @@ batch and change only its own share.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -48,6 +49,10 @@ class Augment:
     AutoAugment policy (``autoaugment``) or by a hole of 16 pixels (``cutout``).
     ``randaugment``: a RandAugment policy of timm, for images read from files.
     ``repeats``: show each image this many times, augmented differently, and fewer images per epoch.
+
+    For images with masks (``dkl.data.transforms.joint``): ``scale`` resizes by a uniform factor between its two values
+    (empty: not at all), ``unrotated`` is the share of images that ``rotation`` leaves alone, and ``blur`` the share
+    that is blurred.
     """
 
     crop_padding: int = 0
@@ -58,6 +63,9 @@ class Augment:
     second_view: str | None = None
     randaugment: str | None = None
     repeats: int = 1
+    scale: Sequence[float] = ()
+    unrotated: float = 0.0
+    blur: float = 0.0
 
     def __post_init__(self) -> None:
         for key in ("crop_padding", "cutout"):
@@ -65,6 +73,14 @@ class Augment:
                 raise UserError(f"data.augment.{key}={getattr(self, key)} must be at least 0; 0 switches it off")
         if self.crop_fill not in CROP_FILLS:
             raise UserError(f"data.augment.crop_fill={self.crop_fill} must be zeros or reflect")
+        object.__setattr__(self, "scale", tuple(self.scale))
+        if self.scale and not (len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1] < math.inf):
+            raise UserError(
+                f"data.augment.scale={list(self.scale)} must be two factors above 0, the smaller first, or []"
+            )
+        for key in ("unrotated", "blur"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise UserError(f"data.augment.{key}={getattr(self, key)} must be a share between 0 and 1")
         if not 0 <= self.rotation <= 180:
             raise UserError(f"data.augment.rotation={self.rotation} must be between 0 and 180 degrees")
         if self.second_view is not None and self.second_view not in SECOND_VIEW_CUTOUT:

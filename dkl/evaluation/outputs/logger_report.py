@@ -30,10 +30,11 @@ def report_evaluation(job: EvaluationJob) -> Iterator[None]:
     with opened(job.logger, about) as logger:
         yield
         record = load(job.record)
-        tables = {
-            "attacks": _attack_table(record),
-            "classes": _class_table(load_flags(job.record), job.test.labels.numpy()),
-        }
+        tables = {"attacks": _attack_table(record)}
+        if record.segmented is not None:
+            tables = {"classes": LoggerTable(["class", "iou"], [list(row) for row in record.segmented.iou.items()])}
+        else:
+            tables["classes"] = _class_table(load_flags(job.record), job.test.labels.numpy())
         logger.report(_accuracies(record), tables, _image_strips(job))
 
 
@@ -64,6 +65,8 @@ def _accuracies(record: Record) -> dict[str, float]:
     """Return the accuracies that ``record`` has, by name."""
     values = {name: getattr(record, name) for name in ("clean", "robust", "top5", "best", "best_epoch")}
     values |= record.shots or {}
+    if record.segmented is not None:
+        values["miou"] = record.segmented.miou
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -1,8 +1,11 @@
 """Makes the record of a finished evaluation, and its summary in one line."""
 
+import math
 from datetime import UTC, datetime
 from statistics import median
+from typing import Any
 
+import numpy as np
 import torch
 
 from dkl.evaluation.job import EvaluationJob
@@ -10,8 +13,9 @@ from dkl.evaluation.outputs import provenance
 from dkl.evaluation.outputs.long_tail import accuracy_per_shot
 from dkl.evaluation.robustness.progress import AttackProgress, EvaluationState
 from dkl.evaluation.robustness.suites import PACKAGE_NORMS
+from dkl.evaluation.segmentation.pixel_counts import PixelCounts
 from dkl.evaluation.subject import TrainedRun
-from dkl.records import AttackResult, FewLabels, Record
+from dkl.records import AttackResult, FewLabels, Record, Segmented, iou_of
 
 
 def _accuracy(progress: AttackProgress) -> float:
@@ -33,58 +37,88 @@ def _few_labels(job: EvaluationJob) -> FewLabels | None:
 
 def make_record(job: EvaluationJob, state: EvaluationState, *, device: torch.device, warnings: list[str]) -> Record:
     """Make the record of ``job``, which ended in ``state``. Seconds are summed over the batches of all processes."""
-    subject, run, protocol = job.subject, job.subject.run, job.protocol
-    best = subject.best
+    protocol = job.protocol
     results = {
         name: AttackResult(robust=_accuracy(state[name]), seconds=float(state[name].seconds.sum()))
         for name in protocol.attacks
     }
     return Record(
-        id=job.id,
-        method=subject.method,
-        dataset=subject.data.name,
-        architecture=subject.architecture,
-        budget=subject.budget,
-        seed=subject.seed,
-        norm=PACKAGE_NORMS[protocol.norm],
-        eps=protocol.eps,
-        eps_text=protocol.eps_text,
-        attacks=protocol.attacks,
-        n=len(job.test),
+        **_common(job, device),
         clean=_accuracy(state["clean"]),
         # Attacks are cumulative, so the last one has the lowest accuracy.
         robust=min((result.robust for result in results.values()), default=None),
         per_attack=results,
-        evaluation_seed=protocol.seed,
-        batch_size=protocol.batch_size,
-        additional_data=job.additional_data,
-        config_hash=job.config_hash,
-        model=subject.settings,
-        checkpoint=f"{subject.weights.path.parent.name}/{subject.weights.path.name}",
-        checkpoint_sha256=job.weights_sha256,
-        data_sha256=job.test.sha256,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=float(sum(state[name].seconds.sum() for name in ("clean", *protocol.attacks))),
-        versions=provenance.versions(),
-        hardware=provenance.hardware(device),
-        git_commit=provenance.git_commit(),
-        training=run.settings if run else {},
         warnings=warnings,
-        weights=subject.weights.text,
-        synthetic=run.synthetic if run else None,
         top5=_accuracy(state["top5"]) if "top5" in state else None,
         shots=accuracy_per_shot(state["clean"].flags, job.test.labels, job.train_counts),
-        best=best.accuracy if best else None,
-        best_epoch=best.epoch if best else None,
-        partial=protocol.n is not None,
-        teacher=run.teacher if run else None,
-        few_labels=_few_labels(job),
-        step_seconds=_step_seconds(run) if run else None,
     )
+
+
+def make_segmentation_record(job: EvaluationJob, counts: PixelCounts, *, device: torch.device) -> Record:
+    """Make the record of ``job``, which ended in ``counts``."""
+    assert job.windows is not None
+    iou = iou_of({"hits": counts.hits, "true": counts.true, "predicted": counts.predicted})
+    names = job.subject.data.class_names or [str(label) for label in range(len(iou))]
+    result = Segmented(
+        miou=float(np.nanmean(iou)),
+        iou={name: None if math.isnan(value) else value for name, value in zip(names, iou.tolist(), strict=True)},
+        prediction=job.windows.text,
+    )
+    return Record(
+        **_common(job, device),
+        clean=float(counts.hits.sum() / counts.true.sum()),
+        robust=None,
+        per_attack={},
+        seconds=float(counts.seconds.sum()),
+        segmented=result,
+    )
+
+
+def _common(job: EvaluationJob, device: torch.device) -> dict[str, Any]:
+    """The fields of a record that do not depend on what was measured."""
+    subject, run, protocol = job.subject, job.subject.run, job.protocol
+    best = subject.best
+    return {
+        "id": job.id,
+        "method": subject.method,
+        "dataset": subject.data.name,
+        "architecture": subject.architecture,
+        "budget": subject.budget,
+        "seed": subject.seed,
+        "norm": PACKAGE_NORMS[protocol.norm],
+        "eps": protocol.eps,
+        "eps_text": protocol.eps_text,
+        "attacks": protocol.attacks,
+        "n": len(job.test),
+        "evaluation_seed": protocol.seed,
+        "batch_size": protocol.batch_size,
+        "additional_data": job.additional_data,
+        "config_hash": job.config_hash,
+        "model": subject.settings,
+        "checkpoint": f"{subject.weights.path.parent.name}/{subject.weights.path.name}",
+        "checkpoint_sha256": job.weights_sha256,
+        "data_sha256": job.test.sha256,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(device),
+        "git_commit": provenance.git_commit(),
+        "training": run.settings if run else {},
+        "weights": subject.weights.text,
+        "synthetic": run.synthetic if run else None,
+        "best": best.accuracy if best else None,
+        "best_epoch": best.epoch if best else None,
+        "partial": protocol.n is not None,
+        "teacher": run.teacher if run else None,
+        "few_labels": _few_labels(job),
+        "step_seconds": _step_seconds(run) if run else None,
+    }
 
 
 def summary(record: Record) -> str:
     """Return the accuracies of ``record`` in one line."""
+    if record.segmented is not None:
+        return f"mean IoU {record.segmented.miou:.2%}, pixel accuracy {record.clean:.2%}"
     values = {"clean": record.clean, "robust": record.robust}
     if record.accuracy_only:
         values = {"clean": record.clean, "top-5": record.top5, **(record.shots or {})}

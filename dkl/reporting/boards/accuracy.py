@@ -1,4 +1,4 @@
-"""Accuracy boards: records without attacks (classification and distillation), one board per dataset and budget.
+"""Accuracy boards: records without attacks (classification, distillation, segmentation), one per dataset and budget.
 
 One row is one configuration. Budgets, numbers of images and test sets are never averaged together.
 """
@@ -24,33 +24,42 @@ def accuracy_boards(records: Sequence[Record], include_smoke: bool = False) -> l
 
 
 def _order(row: ConfigurationRow) -> tuple[float]:
-    return (descending(row.means["clean"]),)
+    return (descending(row.means.get("miou", row.means["clean"])),)
 
 
 def _board(found: BoardRecords) -> AccuracyBoard:
-    dataset, budget = found.newest[0].dataset, found.budget
+    dataset, budget, masks = found.newest[0].dataset, found.budget, found.newest[0].segmented is not None
     return AccuracyBoard(
         name=slug(f"{dataset}-accuracy-{budget}"),
-        title=f"{dataset}, accuracy ({budget_title(budget)})",
+        title=f"{dataset}, {'mean IoU' if masks else 'accuracy'} ({budget_title(budget)})",
         budget=budget,
-        columns=_columns(dataset, budget),
+        columns=_columns(dataset, budget, masks),
         rows=tuple(replace(row, rank=None if budget == "smoke" else place) for place, row in enumerate(found.rows, 1)),
         notes=(*notes.accuracy_notes(found.newest), *found.left_out),
     )
 
 
-def _columns(dataset: str, budget: str) -> tuple[ConfigurationColumn, ...]:
+def _columns(dataset: str, budget: str, masks: bool) -> tuple[ConfigurationColumn, ...]:
+    measured = (
+        columns.mean_column("Mean IoU (%)", "miou", "miou"),
+        columns.INTERVAL,
+        columns.mean_column("Pixel accuracy (%)", "clean", "pixel_accuracy"),
+    )
+    if not masks:
+        measured = (
+            columns.mean_column("Top-1 (%)", "clean", "top1"),
+            columns.INTERVAL,
+            columns.mean_column("Top-5 (%)", "top5", "top5"),
+        )
     return (
         columns.RANK,
         columns.METHOD,
         columns.SYNTHETIC,
         columns.constants(dataset=dataset, budget=budget),
-        columns.mean_column("Top-1 (%)", "clean", "top1"),
-        columns.INTERVAL,
-        columns.mean_column("Top-5 (%)", "top5", "top5"),
+        *measured,
         columns.mean_column("Best epoch (%)*", "best", "best_epoch", optional=True),
         *(columns.mean_column(f"{name.capitalize()} (%)", name, name, optional=True) for name in SHOTS),
-        columns.interval_data("top1"),
+        columns.interval_data("miou" if masks else "top1"),
         ConfigurationColumn(data={"best_epochs": lambda row: " ".join(map(str, row.best_epochs))}),
         columns.ARCHITECTURE,
         ConfigurationColumn(

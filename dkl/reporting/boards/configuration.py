@@ -20,9 +20,10 @@ from dkl.reporting.statistics.seeds import Interval, SeedMean, accuracy_interval
 class ConfigurationRow:
     """One configuration with one evaluation per seed. Accuracies are fractions.
 
-    ``means`` holds the metrics that every seed has: clean, robust, top5, best, many, medium, few. ``interval`` is the
-    95 % interval of robust accuracy if anything attacked, else of clean accuracy. ``best`` is the accuracy of the best
-    epoch, chosen on the test set; ``best_epochs`` are these epochs, seed by seed. ``rank`` is None for unranked rows.
+    ``means`` holds the metrics that every seed has: clean, robust, miou, top5, best, many, medium, few. ``interval`` is
+    the 95 % interval of robust accuracy if anything attacked, of mean IoU with masks (None for one seed), else of clean
+    accuracy. ``best`` is the accuracy of the best epoch, chosen on the test set; ``best_epochs`` are these epochs, seed
+    by seed. ``rank`` is None for unranked rows.
     ``source`` is ``reference`` for reference records, and None for others. A published row names its source, and has
     neither seeds, records nor an interval.
     """
@@ -78,13 +79,21 @@ def descending(mean: SeedMean) -> float:
     return -round(mean.mean, 10)
 
 
+def headline_of(record: Record) -> float:
+    """Return what ranks a record: mean IoU with masks, robust accuracy if anything attacked, else clean accuracy."""
+    if record.segmented is not None:
+        return record.segmented.miou
+    return record.clean if record.robust is None else record.robust
+
+
 def _average(records: Sequence[Record]) -> ConfigurationRow:
     """Average the records of one row, one evaluation per seed."""
     newest = max(records, key=created_at)
-    # The headline accuracy has the interval: robust accuracy if anything attacked.
-    headline = [record.clean if record.robust is None else record.robust for record in records]
+    # The headline accuracy has the interval.
+    headline = [headline_of(record) for record in records]
     values: dict[str, list[float | None]] = {
         "clean": [record.clean for record in records],
+        "miou": [None if record.segmented is None else record.segmented.miou for record in records],
         "robust": [record.robust for record in records],
         "top5": [record.top5 for record in records],
         "best": [record.best for record in records],
@@ -105,7 +114,8 @@ def _average(records: Sequence[Record]) -> ConfigurationRow:
         seeds=tuple(record.seed for record in records),
         record_ids=tuple(record.id for record in records),
         means={key: SeedMean.over(found) for key, found in complete.items() if len(found) == len(records)},
-        interval=accuracy_interval(headline, newest.n),
+        # Mean IoU is no fraction of images, so one seed has no interval.
+        interval=None if newest.segmented and len(records) == 1 else accuracy_interval(headline, newest.n),
         best_epochs=tuple(record.best_epoch for record in records if record.best_epoch is not None),
         source=REFERENCE if is_reference(newest) else None,
     )

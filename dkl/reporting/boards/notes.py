@@ -36,7 +36,13 @@ def attack_notes(shown: Sequence[Record]) -> list[str]:
 
 def accuracy_notes(shown: Sequence[Record]) -> list[str]:
     """Return the notes of an accuracy board of the records ``shown``."""
-    lines = _number_notes(shown, "top-1")
+    masks = any(record.segmented for record in shown)
+    lines = _number_notes(shown, "mean IoU" if masks else "top-1")
+    if masks:
+        lines.append(
+            "Mean IoU is over the classes that occur, of pixels summed over all images; one seed has no interval. "
+            f"Predicted by {distinct(record.segmented.prediction for record in shown if record.segmented)}."
+        )
     if any(record.best is not None for record in shown):
         lines.append(
             "* Highest top-1 accuracy after any epoch, chosen on the test set as is common, so it is optimistic. All "

@@ -15,6 +15,8 @@ ACCURACIES = {
     "natural_accuracy": ("training, natural", BLUE, "--"),
     "adversarial_accuracy": ("training, attacked", VERMILLION, "--"),
     "test_accuracy": ("test, natural", BLUE, "-"),
+    "test_miou": ("test, mean IoU", GREEN, "-."),
+    "average_test_miou": ("test, mean IoU of averaged weights", GREEN, ":"),
     "average_test_accuracy": ("test, average of weights", GREEN, "-"),
     "robust_accuracy": ("held out, attacked", VERMILLION, "-"),
     "pseudo_label_accuracy": ("pseudo-labels above the threshold", ORANGE, "-"),

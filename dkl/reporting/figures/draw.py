@@ -19,11 +19,13 @@ from dkl.manifests import Manifest, identities
 from dkl.records import Record, load_curves, load_flags
 from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.cells import budget_title
+from dkl.reporting.boards.configuration import headline_of
 from dkl.reporting.boards.leaderboard import leaderboards
 from dkl.reporting.boards.paper import PaperBoard, paper_boards
 from dkl.reporting.figures import series
 from dkl.reporting.figures.curves import robustness_curves, training_curves
 from dkl.reporting.figures.features import embedding, margin_differences
+from dkl.reporting.figures.masks import iou_bars, read_masks, side_by_side
 from dkl.reporting.figures.model import class_accuracies, image_strip
 from dkl.reporting.figures.pictures import Pictures, read_all
 from dkl.reporting.figures.ranking import Ranked, ranking
@@ -68,6 +70,7 @@ def draw_all(
         *_rankings(records, include_smoke),
         *_curves(records, folder, problems),
         *_models(pictures),
+        *_masks(records, results / "figures" / "masks", problems),
     ]
     for problem in problems:
         say(f"not drawn: {problem}")
@@ -161,11 +164,14 @@ def _rankings(records: Sequence[Record], include_smoke: bool) -> Iterator[Drawin
         rows = []
         for row in board.rows:
             found = [known[name] for name in row.record_ids]
-            accuracies = [one.clean if one.robust is None else one.robust for one in found]
-            assert row.interval is not None  # only published rows have none, and none are on these boards
+            accuracies = [headline_of(one) for one in found]
+            # The mean IoU of one seed has no interval: a line of no length stands for it.
+            interval = row.interval or (accuracies[0], accuracies[0])
             loss = (found[0].training.get("loss") or {}).get("_target_")
-            rows.append(Ranked(row.method, accuracies, row.interval, ours=loss in PAPER_LOSSES))
-        metric = "top-1 accuracy" if known[board.rows[0].record_ids[0]].robust is None else "robust accuracy"
+            rows.append(Ranked(row.method, accuracies, interval, ours=loss in PAPER_LOSSES))
+        first = known[board.rows[0].record_ids[0]]
+        metric = "top-1 accuracy" if first.robust is None else "robust accuracy"
+        metric = "mean IoU" if first.segmented else metric
         yield f"ranking-{board.name}", partial(ranking, rows, title=_title(board.title), metric=metric)
 
 
@@ -183,6 +189,23 @@ def _curves(records: Sequence[Record], folder: Path, problems: list[str]) -> Ite
             title = _title(one.method, one.dataset, one.architecture, seeds, budget_title(one.budget))
             name = slug(f"curves-{one.budget}-{one.dataset}-{one.architecture}-{one.method}-{one.row}")
             yield name, partial(training_curves, runs, title=title)
+
+
+def _masks(records: Sequence[Record], folder: Path, problems: list[str]) -> Iterator[Drawing]:
+    """IoU per class, and images beside their masks: two figures per record of a network that labels pixels."""
+    for record in records:
+        if record.segmented is None:
+            continue
+        seed = "" if record.seed is None else f"seed {record.seed}"
+        title = _title(record.method, record.dataset, seed, budget_title(record.budget))
+        bars = partial(iou_bars, record.segmented.iou, record.segmented.miou, title=title)
+        yield slug(f"iou-{record.budget}-{record.id}"), bars
+        path = folder / f"{record.id}.npz"
+        if path.is_file():
+            try:
+                yield slug(f"masks-{record.budget}-{record.id}"), partial(side_by_side, read_masks(path), title=title)
+            except UserError as error:
+                problems.append(str(error))
 
 
 def _models(pictures: Sequence[Pictures]) -> Iterator[Drawing]:

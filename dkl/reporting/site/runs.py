@@ -115,7 +115,14 @@ def _record(record: Record) -> dict[str, Any]:
 
 def _accuracies(record: Record) -> Iterator[Accuracy]:
     """Yield every accuracy, with Wilson's 95 % interval if it is a fraction of the n images."""
-    yield _image_fraction("Clean", record.clean, record.n)
+    if record.segmented is not None:
+        yield {"name": "Mean IoU", "percent": 100 * record.segmented.miou}
+        yield {"name": "Pixel accuracy", "percent": 100 * record.clean}
+        for name, iou in record.segmented.iou.items():
+            if iou is not None:
+                yield {"name": f"IoU of {name}", "percent": 100 * iou}
+    else:
+        yield _image_fraction("Clean", record.clean, record.n)
     if record.top5 is not None:
         yield _image_fraction("Clean, top-5", record.top5, record.n)
     for attack in record.attacks:

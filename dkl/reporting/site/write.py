@@ -28,6 +28,8 @@ KINDS = {
     "radii": "Accuracy by radius of the attack",
     "classes": "Accuracy per class",
     "images": "Images, and their adversarial versions",
+    "iou": "Intersection over union per class",
+    "masks": "Test images, their true masks, and the masks of teacher and student",
     "ranking": "Rows of a board: rings are seeds, diamonds their means, bars 95 % intervals",
 }
 """Captions of figures of runs, by the first word of their file names. ``curves`` are drawn by the script instead."""

@@ -21,7 +21,9 @@ def _shot(name: str) -> Callable[[Record], float | None]:
 _VALUES: dict[str, Callable[[Record], float | None]] = {
     "clean": lambda record: None if record.accuracy_only else record.clean,
     "robust": lambda record: record.robust,
-    "top1": lambda record: record.clean if record.accuracy_only else None,
+    "top1": lambda record: record.clean if record.accuracy_only and record.segmented is None else None,
+    "miou": lambda record: None if record.segmented is None else record.segmented.miou,
+    "pixel_accuracy": lambda record: None if record.segmented is None else record.clean,
     "top5": lambda record: record.top5 if record.accuracy_only else None,
     "best": lambda record: record.best if record.accuracy_only else None,
     **{name: _shot(name) for name in SHOTS},

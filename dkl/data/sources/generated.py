@@ -1,0 +1,21 @@
+"""Artificial images of budget smoke: noisy patterns, or scenes of digits if pixels have labels."""
+
+from collections.abc import Sequence
+
+from dkl.data.images.image_set import ImageSet
+from dkl.data.sources.labeled_pixels import digit_scenes
+from dkl.data.sources.noisy_patterns import noisy_patterns
+
+
+def generated(
+    shape: Sequence[int],
+    num_classes: int,
+    ignore_index: int | None = None,
+    *,
+    train_size: int = 32,
+    test_size: int = 16,
+) -> tuple[ImageSet, ImageSet]:
+    """Make images of ``shape`` (C, H, W); with an ``ignore_index`` they have masks."""
+    if ignore_index is None:
+        return noisy_patterns(shape, num_classes, train_size, test_size)
+    return digit_scenes(shape[1:], num_classes, ignore_index, train_size=train_size, test_size=test_size)

@@ -1,0 +1,1 @@
+"""Evaluates networks that label pixels: ``windows`` predicts whole images, ``pixel_counts`` counts and resumes."""

@@ -1,0 +1,196 @@
+"""Distillation for segmentation, per pixel: the place of IKL in APD (Table 17).
+
+    loss = ce_weight · CE + aux_weight · CE(auxiliary) + loss_weight · min(e/w, 1) · pair loss(teacher, student)
+           + prototype_weight · prototype KL + align_weight · prototype alignment
+
+The pair loss is any of ``dkl.losses``, teacher first, averaged over pixels; with ``mean_over_classes`` it is also
+divided by the number of classes, as APD's ``nn.KLDivLoss()`` does: its weight of 10 is then 10/150 of the mean KL per
+pixel on ADE20K. The last two terms are APD's (``dkl.tasks.segmentation.prototypes``).
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dkl.console import say
+from dkl.data import Batch
+from dkl.distributed import sum_gradients
+from dkl.errors import UserError
+from dkl.losses import PairLoss
+from dkl.models import forward_dense, load_encoder
+from dkl.models.dense import DenseOutput
+from dkl.tasks.base import Output, Progress
+from dkl.tasks.checks import check_non_negative, check_positive
+from dkl.tasks.distillation.logits import Distillation
+from dkl.tasks.segmentation.pixels import correct_pixels, observe, pixel_loss, shrunk
+from dkl.tasks.segmentation.prototypes import ADAM_BETAS, Prototypes
+from dkl.tasks.segmentation.supervised import check_masks, label_losses, test_metrics
+
+
+class SegmentationDistillation(Distillation):
+    """Distills ``teacher`` into ``model``, both of which label pixels, with ``loss``.
+
+    ``masked`` leaves ignored pixels out of ``loss``; APD's KL takes them in. ``upsample`` compares logits at the size
+    of the masks; without it, before up-sampling. ``prototype_weight`` and ``align_weight`` switch APD's two terms on;
+    their adapters are ``prototype_width`` wide, cosines are multiplied by ``prototype_scale``, and the teacher's
+    adapter has the rate ``teacher_lr``. The student's is trained by the run's optimizer, under names that start with
+    ``adapter``.
+
+    ``prior_temperature``, ``prior_momentum`` and ``warmup_epochs`` are those of ``Distillation``; the class prior has
+    the teacher's predictions by the label of the pixel. Other arguments are those of ``Segmentation``.
+    """
+
+    dense: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        teacher: nn.Module,
+        loss: PairLoss | None,
+        *,
+        num_classes: int,
+        ignore_index: int | None,
+        ce_weight: float = 1.0,
+        aux_weight: float = 0.4,
+        loss_weight: float = 10.0,
+        mean_over_classes: bool = True,
+        masked: bool = True,
+        upsample: bool = True,
+        prototype_weight: float = 0.0,
+        align_weight: float = 0.0,
+        prototype_width: int = 512,
+        prototype_scale: float = 10.0,
+        teacher_lr: float = 1e-5,
+        warmup_epochs: int = 0,
+        prior_temperature: float = 1.0,
+        prior_momentum: float = 1.0,
+        encoder_weights: str | None = None,
+    ) -> None:
+        check_non_negative(
+            "task",
+            aux_weight=aux_weight,
+            loss_weight=loss_weight,
+            prototype_weight=prototype_weight,
+            align_weight=align_weight,
+            teacher_lr=teacher_lr,
+        )
+        check_positive("task", prototype_width=prototype_width, prototype_scale=prototype_scale)
+        self.ignore_index = check_masks(ignore_index)
+        super().__init__(
+            model,
+            teacher,
+            loss,
+            num_classes=num_classes,
+            ce_weight=ce_weight,
+            warmup_epochs=warmup_epochs,
+            prior_temperature=prior_temperature,
+            prior_momentum=prior_momentum,
+        )
+        if not masked and self.loss.weighting in ("class", "label"):
+            raise UserError(
+                f"task.masked=false compares pixels without a label, but {type(self.loss).__name__} asks for labels: "
+                "set task.masked=true, or loss.weighting=sample"
+            )
+        self.aux_weight, self.loss_weight = aux_weight, loss_weight / (num_classes if mean_over_classes else 1)
+        self.masked, self.upsample = masked, upsample
+        self.prototype_weight, self.align_weight = prototype_weight, align_weight
+        self.prototypes: Prototypes | None = None
+        if prototype_weight or align_weight:
+            parameter = next(model.parameters())
+            self.prototypes = Prototypes(model, teacher, width=prototype_width, scale=prototype_scale)
+            self.prototypes.to(parameter.device, parameter.dtype)
+            self.adam = torch.optim.Adam(self.prototypes.teacher.parameters(), teacher_lr, ADAM_BETAS)
+        if encoder_weights and not next(model.parameters()).is_meta:  # checks of a configuration download nothing
+            say(load_encoder(model, encoder_weights))
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The student's parameters, and those of its adapter."""
+        adapter = self.prototypes.student.named_parameters("adapter") if self.prototypes else ()
+        return chain(self.model.named_parameters(), adapter)
+
+    def test(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+        """Pixel accuracy and mean IoU."""
+        return test_metrics(model, batches, self.num_classes, self.ignore_index)
+
+    def before_training(self, testing: Iterable[Batch], training: Iterable[Batch] = ()) -> None:
+        """Print the teacher's mean IoU on ``testing``. Raises UserError if it is no better than chance."""
+        found = self.test(self.teacher, testing)
+        say(
+            f"teacher {type(self.teacher).__name__} {self.fingerprint[:8]}: mean IoU {found['miou']:.2%}, pixel "
+            f"accuracy {found['accuracy']:.2%}"
+        )
+        if found["miou"] < 1 / (2 * self.num_classes):
+            raise UserError(
+                f"the teacher's mean IoU is {found['miou']:.2%}, and that of random labels about "
+                f"{1 / (2 * self.num_classes):.2%}: give weights trained on these classes, in this order, with this "
+                "normalization"
+            )
+
+    def _pair_loss(self, student: DenseOutput, teacher: DenseOutput, masks: Tensor) -> Tensor:
+        """The pair loss, with the class prior of the epoch before; this batch enters the prior of the next."""
+        mine, theirs = student.logits, teacher.logits
+        if not self.upsample and student.native is not None and teacher.native is not None:
+            mine, theirs = student.native, teacher.native
+            masks = shrunk(masks, mine.shape[-2:])
+        value = pixel_loss(
+            self.loss, theirs, mine, masks, ignore_index=self.ignore_index, prior=self.prior, masked=self.masked
+        )
+        if self.loss.weighting == "class":
+            observe(
+                self.prior,
+                theirs,
+                masks,
+                ignore_index=self.ignore_index,
+                temperature=self.prior_temperature,
+                num_classes=self.num_classes,
+            )
+        return value
+
+    def _prototype_loss(self, student: DenseOutput, teacher: DenseOutput, batch: Batch) -> Tensor:
+        """APD's two terms; the teacher's adapter takes its own step."""
+        assert self.prototypes is not None
+        assert student.features is not None
+        assert teacher.features is not None
+        terms = self.prototypes(
+            student.features,
+            teacher.features,
+            batch.labels,
+            num_classes=self.num_classes,
+            ignore_index=self.ignore_index,
+        )
+        own = list(self.prototypes.teacher.parameters())
+        for parameter, gradient in zip(own, torch.autograd.grad(terms.teacher, own), strict=True):
+            parameter.grad = gradient * batch.share
+        sum_gradients(own)
+        self.adam.step()
+        return self.prototype_weight * terms.kl + self.align_weight * terms.align
+
+    @contextmanager
+    def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
+        """The loss of one batch."""
+        student = forward_dense(self.model, batch.images)
+        with torch.no_grad():
+            teacher = forward_dense(self.teacher, batch.images)
+        masks = batch.labels
+        loss = label_losses(student, masks, self.ignore_index, self.ce_weight, self.aux_weight)
+        loss = loss + self.warmup(progress) * self.loss_weight * self._pair_loss(student, teacher, masks)
+        if self.prototypes:
+            loss = loss + self._prototype_loss(student, teacher, batch)
+        yield Output(loss, ratios={"natural_correct": correct_pixels(student.logits, masks, self.ignore_index)})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of ``Distillation``, with the adapters and the Adam of the teacher's."""
+        if not self.prototypes:
+            return super().state_dict()
+        return super().state_dict() | {"prototypes": self.prototypes.state_dict(), "adam": self.adam.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        super().load_state_dict(state)
+        if self.prototypes:
+            self.prototypes.load_state_dict(state["prototypes"])
+            self.adam.load_state_dict(state["adam"])

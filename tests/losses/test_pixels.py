@@ -1,0 +1,104 @@
+"""Losses of pixels equal a loop over the pixels with the losses of vectors, in value and gradient, in any layout."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dkl.losses import DKD, GKL, IKL, KL, ClassPrior, PairLoss, RowLoss, wmse
+from dkl.tasks.segmentation.pixels import observe, pixel_loss
+
+C, IGNORE = 5, 255
+SAMPLE = IKL(wmse_weight=3.0, ce_weight=2.0, ce_temperature=2.0, sample_temperature=3.0, weighting="sample")
+LOSSES: list[PairLoss] = [SAMPLE, IKL(wmse_weight=3.0), KL(weight=2.0), IKL(ce_weight=0.0, weighting="sample"), DKD()]
+
+
+def _inputs(layout: torch.memory_format) -> tuple[Tensor, Tensor, Tensor, ClassPrior]:
+    teacher, student = (
+        torch.randn(2, C, 4, 3, dtype=torch.float64).to(memory_format=layout).requires_grad_() for _ in range(2)
+    )
+    masks = torch.randint(C, (2, 4, 3))
+    masks[0, 1], masks[1, 0, 0] = IGNORE, IGNORE
+    prior = ClassPrior(C, dtype=torch.float64)
+    prior.table.copy_(torch.rand(C, C).softmax(-1))
+    return teacher, student, masks, prior
+
+
+def _loop(loss: PairLoss, teacher: Tensor, student: Tensor, masks: Tensor, prior: ClassPrior) -> Tensor:
+    """The mean over the pixels that count of the loss of one vector."""
+    values = []
+    for b, i, j in (masks != IGNORE).nonzero().tolist():
+        label = masks[b, i, j].view(1)
+        wanted: dict[str, Any] = {"class": {"weights": prior[label]}, "label": {"labels": label}}.get(
+            loss.weighting, {}
+        )
+        values.append(loss(teacher[None, b, :, i, j], student[None, b, :, i, j], **wanted))
+    return torch.stack(values).mean()
+
+
+@pytest.mark.parametrize("block", [2**18, 4], ids=["whole", "blocks"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["first", "last"])
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+def test_a_pixel_loss_is_the_loop_over_vectors(
+    loss: PairLoss, layout: torch.memory_format, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(wmse.BLOCK, "cpu", block)
+    teacher, student, masks, prior = _inputs(layout)
+    ours = pixel_loss(loss, teacher, student, masks, ignore_index=IGNORE, prior=prior)
+    theirs = _loop(loss, teacher, student, masks, prior)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad(value, (teacher, student), allow_unused=True) for value in (ours, theirs)]
+    for one, other in zip(*gradients, strict=True):
+        if other is None:  # DKD gives the teacher none
+            assert one is None
+        else:
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_gkl_normalizes_over_the_pixels_that_count() -> None:
+    teacher, student, masks, prior = _inputs(torch.contiguous_format)
+    loss, counted = GKL(), masks != IGNORE
+    ours = pixel_loss(loss, teacher, student, masks, ignore_index=IGNORE, prior=prior)
+    rows = [logits.permute(0, 2, 3, 1)[counted] for logits in (teacher, student)]
+    torch.testing.assert_close(ours, loss(rows[0], rows[1], weights=prior[masks[counted]]))
+
+
+@pytest.mark.parametrize("loss", [SAMPLE, GKL(), DKD()], ids=repr)
+def test_without_pixels_that_count_the_loss_is_zero_and_has_a_gradient(loss: PairLoss) -> None:
+    teacher, student, masks, prior = _inputs(torch.contiguous_format)
+    masks.fill_(IGNORE)
+    value = pixel_loss(loss, teacher, student, masks, ignore_index=IGNORE, prior=prior)
+    value.backward()
+    assert value.item() == 0
+    assert student.grad is not None
+    assert not student.grad.any()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["first", "last"])
+def test_logits_of_pixels_are_not_copied(layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    original: Callable[..., Any] = wmse._Settings.compute
+
+    def spy(self: Any, m: Tensor, *others: Any) -> Any:
+        seen.append(m)
+        return original(self, m, *others)
+
+    monkeypatch.setattr(wmse._Settings, "compute", spy)
+    teacher, student, *_ = _inputs(layout)
+    assert isinstance(SAMPLE, RowLoss)
+    SAMPLE.rows(teacher, student)
+    assert seen[0].data_ptr() == teacher.data_ptr()
+
+
+def test_the_prior_has_the_mean_prediction_by_the_pixels_label() -> None:
+    teacher, _, masks, _ = _inputs(torch.contiguous_format)
+    prior = ClassPrior(C, dtype=torch.float64)
+    observe(prior, teacher, masks, ignore_index=IGNORE, temperature=2.0, num_classes=C)
+    prior.end_epoch()
+    for label in range(C):
+        members = [teacher[b, :, i, j] for b, i, j in (masks == label).nonzero().tolist()]
+        if members:
+            expected = torch.stack([(one / 2).softmax(0) for one in members]).mean(0)
+            torch.testing.assert_close(prior.table[label], expected.detach())
