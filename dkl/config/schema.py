@@ -317,6 +317,8 @@ class EvaluateConfig:
     """The checkpoint was trained with additional data; the record says so."""
     attacks: Any = None
     """standard (AutoAttack), fast, pgd, none (accuracy only), or a list of attacks."""
+    package: bool = False
+    """Run AutoAttack as its authors wrote it (pyautoattack): the same flags, slower."""
     weights: str | None = None
     """Which weights of a run: last, average or best."""
     norm: str | None = None

@@ -55,6 +55,9 @@ class EvaluationJob:
         """The hash of weights, run or model, images and protocol."""
         # The run is part of it because different runs can have equal weights: averaging does not change the last ones.
         protocol = dataclasses.asdict(self.protocol)
+        # Absent unless it is asked for, so that evaluations from before this setting keep their names.
+        if not protocol["package"]:
+            del protocol["package"]
         windows = [] if self.windows is None else [dataclasses.asdict(self.windows)]
         return digest([self.weights_sha256, self.config_hash, self.test.sha256, protocol, *windows])
 

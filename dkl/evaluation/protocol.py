@@ -15,7 +15,7 @@ class EvaluationProtocol:
     """The settings that decide the flags of an evaluation.
 
     ``n`` images are taken, balanced over classes, or all if it is None. Without attacks the threat model is Linf with
-    radius 0, which contains only the clean image.
+    radius 0, which contains only the clean image. With ``package`` the authors' code of AutoAttack runs, not ours.
     """
 
     attacks: list[str]
@@ -25,6 +25,7 @@ class EvaluationProtocol:
     n: int | None
     batch_size: int
     seed: int
+    package: bool = False
 
     @property
     def text(self) -> str:
@@ -67,4 +68,5 @@ def choose_protocol(asked: EvaluateConfig, defaults: EvaluationConfig) -> Evalua
         n=n,
         batch_size=batch_size,
         seed=_asked_or(asked.seed, defaults.seed),
+        package=asked.package,
     )

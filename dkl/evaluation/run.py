@@ -155,6 +155,7 @@ def _attack(job: EvaluationJob, images: Tensor, device: torch.device) -> Evaluat
             seed=protocol.seed,
             device=device,
             num_classes=classes,
+            package=protocol.package,
         )
     return run_attacks(
         job.model,

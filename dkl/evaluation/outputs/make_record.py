@@ -100,7 +100,7 @@ def _common(job: EvaluationJob, device: torch.device) -> dict[str, Any]:
         "checkpoint_sha256": job.weights_sha256,
         "data_sha256": job.test.sha256,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": provenance.versions(),
+        "versions": provenance.versions() | {"attacks": "pyautoattack" if protocol.package else "dkl"},
         "hardware": provenance.hardware(device),
         "git_commit": provenance.git_commit(),
         "training": run.settings if run else {},

@@ -1,11 +1,13 @@
 """The flags of an evaluation equal those of the AutoAttack package called directly."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pyautoattack import AutoAttack
 
+from dkl.evaluation.robustness import suites
 from dkl.evaluation.robustness.attack_loop import run_attacks
 from dkl.evaluation.robustness.suites import PACKAGE_NORMS, make_attacks
 from dkl.threat import AUTOATTACK, Norm
@@ -50,6 +52,9 @@ def test_shortened_attacks_in_several_batches(
 ) -> None:
     """Both sides use attacks with fewer iterations, so that order, batches and seeds are compared in little time."""
     set_version = AutoAttack._set_version
+    for name in ("apgd_ce", "apgd_targeted", "fab_targeted"):
+        monkeypatch.setattr(suites, name, partial(getattr(suites, name), steps=5))
+    monkeypatch.setattr(suites, "square", partial(suites.square, queries=50))
 
     def shorten(self: AutoAttack, version: str = "standard") -> None:
         set_version(self, version)

@@ -1,0 +1,201 @@
+"""Auto-PGD (Croce and Hein 2020) with AutoAttack's parameters: PGD with momentum and an adaptive step size.
+
+``apgd_ce`` raises the cross-entropy. ``apgd_targeted`` raises the targeted difference of logits ratio, for one target
+class after the other:
+
+    DLR_t(z, y) = −(z_y − z_t) / (z_(1) − (z_(3) + z_(4)) / 2),   z_(k) the k-th largest logit
+
+The step size is halved, and the search restarted from the best point, if fewer than 75 % of the steps since the last
+checkpoint raised the loss, or if the best loss and the step size have not changed since.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dkl.threat import Norm
+
+_SUCCESSES = 0.75
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Maps ``logits[B, C]`` and classes ``[B]`` (labels, or labels and targets ``[B, 2]``) to losses ``[B]``."""
+
+
+def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+    """Cross-entropy of the labels ``classes[B, 1]``, ``[B]``."""
+    return F.cross_entropy(logits, classes[:, 0], reduction="none")
+
+
+def targeted_dlr(logits: Tensor, classes: Tensor) -> Tensor:
+    """The targeted difference of logits ratio, ``[B]``, for labels and targets ``classes[B, 2]``."""
+    ordered = logits.sort(dim=1)[0]
+    own, target = logits.gather(1, classes).unbind(1)
+    return -(own - target) / (ordered[:, -1] - 0.5 * (ordered[:, -3] + ordered[:, -4]) + 1e-12)
+
+
+@dataclass
+class _Search:
+    """The state of the images ``[B, ...]`` that are not fooled yet; all fields have the images as first dimension."""
+
+    number: Tensor
+    """Index of the image among those that were given."""
+    natural: Tensor
+    classes: Tensor
+    current: Tensor
+    previous: Tensor
+    gradient: Tensor
+    step_size: Tensor
+    best: Tensor
+    best_gradient: Tensor
+    best_loss: Tensor
+    best_loss_at_check: Tensor
+    halved_at_check: Tensor
+    losses: Tensor
+    """Loss after each step, ``[B, steps]``; zero for steps not taken."""
+
+    def keep(self, chosen: Tensor) -> "_Search":
+        """The state of the images ``chosen[B]``."""
+        return _Search(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+
+def _gradient(model: nn.Module, x: Tensor, classes: Tensor, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+    """The losses ``[B]``, their gradients to ``x``, and whether ``x`` is misclassified, ``[B]``."""
+    leaf = x.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = model(leaf)
+        losses = loss(logits, classes)
+        (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+    return losses.detach(), gradient, logits.detach().argmax(1) != classes[:, 0]
+
+
+def _unit(x: Tensor, norm: Norm) -> Tensor:
+    flat = x.flatten(1)
+    size = flat.abs().amax(1) if norm == "linf" else (flat**2).sum(-1).sqrt()
+    return x / (size.view(-1, 1, 1, 1) + 1e-12)
+
+
+def _project(x: Tensor, natural: Tensor, eps: float, norm: Norm) -> Tensor:
+    """Project into the ball around ``natural`` and into [0, 1], in the package's order."""
+    if norm == "linf":
+        return x.clamp(natural - eps, natural + eps).clamp_(0, 1)
+    delta = x - natural
+    size = (delta**2).flatten(1).sum(-1).sqrt().view(-1, 1, 1, 1)
+    return (natural + _unit(delta, norm) * size.clamp_max(eps)).clamp_(0, 1)
+
+
+def _moved(state: _Search, eps: float, norm: Norm, momentum: float) -> Tensor:
+    """The next point: a gradient step, then a mean of it and of the last move."""
+    direction = torch.sign(state.gradient) if norm == "linf" else _unit(state.gradient, norm)
+    stepped = _project(state.current + state.step_size * direction, state.natural, eps, norm)
+    inertia = state.current - state.previous
+    mixed = state.current + (stepped - state.current) * momentum + inertia * (1 - momentum)
+    return _project(mixed, state.natural, eps, norm)
+
+
+def _check_progress(state: _Search, step: int, period: int) -> None:
+    """Halve the step size of the images whose loss has not risen enough in the last ``period`` steps."""
+    recent = torch.arange(step - period, step + 1, device=state.losses.device)
+    # At the first check the loss before step 0 is that of the last step, which is still 0: as in the package.
+    losses = state.losses[:, recent]
+    rises = (losses[:, 1:] > losses[:, :-1]).sum(1)
+    stuck = (state.halved_at_check == 0) & (state.best_loss_at_check >= state.best_loss)
+    halve = (rises <= period * _SUCCESSES) | stuck
+    state.halved_at_check = halve.float()
+    state.best_loss_at_check = state.best_loss.clone()
+    shape = halve.view(-1, 1, 1, 1)
+    state.step_size = torch.where(shape, state.step_size / 2, state.step_size)
+    state.current = torch.where(shape, state.best, state.current)
+    state.gradient = torch.where(shape, state.best_gradient, state.gradient)
+
+
+def _take_step(state: _Search, model: nn.Module, loss: Loss, step: int, eps: float, norm: Norm) -> Tensor:
+    """Move all images once; return which of them ``[B]`` are misclassified now."""
+    moved = _moved(state, eps, norm, 0.75 if step else 1.0)
+    state.previous, state.current = state.current, moved
+    losses, state.gradient, wrong = _gradient(model, moved, state.classes, loss)
+    state.losses[:, step] = losses
+    better = losses > state.best_loss
+    shape = better.view(-1, 1, 1, 1)
+    state.best = torch.where(shape, moved, state.best)
+    state.best_gradient = torch.where(shape, state.gradient, state.best_gradient)
+    state.best_loss = torch.where(better, losses, state.best_loss)
+    return wrong
+
+
+def _apgd(
+    model: nn.Module, x: Tensor, classes: Tensor, loss: Loss, start: Tensor, eps: float, norm: Norm, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Search from ``start``; return the adversarial images and which images ``[B]`` are fooled."""
+    result = x.clone()
+    fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    losses, gradient, wrong = _gradient(model, start, classes, loss)
+    state = _Search(
+        number=torch.arange(len(x), device=x.device),
+        natural=x,
+        classes=classes,
+        current=start,
+        previous=start,
+        gradient=gradient,
+        step_size=torch.full((len(x), 1, 1, 1), 2 * eps, dtype=x.dtype, device=x.device),
+        best=start,
+        best_gradient=gradient,
+        best_loss=losses,
+        best_loss_at_check=losses,
+        halved_at_check=torch.ones_like(losses),
+        losses=x.new_zeros(len(x), steps),
+    )
+    period, since = max(int(0.22 * steps), 1), 0
+    shortest, shortening = max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
+    for step in range(-1, steps):
+        if step >= 0:
+            wrong = _take_step(state, model, loss, step, eps, norm)
+        if wrong.any():
+            # A fooled image stays fooled, so the package's further steps on it cannot change its flag.
+            result[state.number[wrong]] = state.current[wrong]
+            fooled[state.number[wrong]] = True
+            state = state.keep(~wrong)
+            if not len(state.number):
+                break
+        if step >= 0 and (since := since + 1) == period:
+            _check_progress(state, step, period)
+            period, since = max(period - shortening, shortest), 0
+    return result, fooled
+
+
+def _start(x: Tensor, eps: float, norm: Norm, generator: torch.Generator) -> Tensor:
+    # Drawn on the CPU on every device, as in the package, so that all devices draw the same.
+    if norm == "linf":
+        noise = 2 * torch.rand(x.shape, generator=generator) - 1
+    else:
+        noise = torch.randn(x.shape, generator=generator)
+    return (x + eps * _unit(noise.to(x.device), norm)).clamp_(0, 1)
+
+
+@torch.no_grad()
+def apgd_ce(model: nn.Module, x: Tensor, y: Tensor, *, norm: Norm, eps: float, seed: int, steps: int = 100) -> Tensor:
+    """APGD on the cross-entropy; ``x[B, C, H, W]``, ``y[B]``."""
+    start = _start(x, eps, norm, torch.Generator().manual_seed(seed))
+    return _apgd(model, x, y.unsqueeze(1), cross_entropy, start, eps, norm, steps)[0]
+
+
+@torch.no_grad()
+def apgd_targeted(
+    model: nn.Module, x: Tensor, y: Tensor, *, norm: Norm, eps: float, seed: int, targets: int = 9, steps: int = 100
+) -> Tensor:
+    """APGD on the targeted DLR loss, for the ``targets`` most likely other classes; needs at least four classes."""
+    generator = torch.Generator().manual_seed(seed)
+    adversarial = x.clone()
+    remaining = torch.arange(len(x), device=x.device)
+    for number in range(2, targets + 2):
+        if not len(remaining):
+            break
+        images, labels = x[remaining], y[remaining]
+        target = model(images).sort(dim=1)[1][:, -number]
+        start = _start(images, eps, norm, generator)
+        found, fooled = _apgd(model, images, torch.stack([labels, target], 1), targeted_dlr, start, eps, norm, steps)
+        adversarial[remaining[fooled]] = found[fooled]
+        remaining = remaining[~fooled]
+    return adversarial

@@ -1,0 +1,80 @@
+"""FAB-T: the targeted Fast Adaptive Boundary attack (Croce and Hein 2020) with AutoAttack's parameters.
+
+Each step linearizes the difference of two logits, projects the iterate and the clean image onto the hyperplane where it
+is zero, and moves to a mean of the two. After a misclassified iterate the search goes on nearer to the clean image.
+There is no random start with one restart, so an image's result does not depend on the images in its batch.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from dkl.attacks.autoattack.projection import distances, project_onto_hyperplane
+from dkl.threat import Norm
+
+_MAX_ALPHA, _OVERSHOOT, _BACKWARD = 0.1, 1.05, 0.9
+
+
+def _logit_gap(model: nn.Module, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The logit of ``target[B]`` minus that of ``y[B]``, ``[B]``, and its gradient to ``x``."""
+    leaf = x.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = model(leaf)
+        gap = logits.gather(1, target.unsqueeze(1)) - logits.gather(1, y.unsqueeze(1))
+        (gradient,) = torch.autograd.grad(gap.sum(), leaf)
+    return gap.detach().squeeze(1), gradient
+
+
+def _step(model: nn.Module, x: Tensor, iterate: Tensor, y: Tensor, target: Tensor, norm: Norm) -> Tensor:
+    """One step from ``iterate[B, ...]``; the result is in the unit box."""
+    gap, gradient = _logit_gap(model, iterate, y, target)
+    flat, clean, normal = iterate.flatten(1), x.flatten(1), gradient.flatten(1)
+    excess = gap + torch.linalg.vecdot(normal, clean - flat)
+    # Both projections in one call.
+    moves = project_onto_hyperplane(
+        torch.cat([flat, clean]), torch.cat([normal, normal]), torch.cat([gap, excess]), norm
+    )
+    near, far = moves.chunk(2)
+    distance_near, distance_far = (distances(move, norm).clamp_min(1e-8).unsqueeze(1) for move in (near, far))
+    alpha = (distance_near / (distance_near + distance_far)).clamp(0, _MAX_ALPHA)
+    mean = (flat + _OVERSHOOT * near) * (1 - alpha) + (clean + _OVERSHOOT * far) * alpha
+    return mean.clamp(0, 1).view_as(x)
+
+
+def _one_target(
+    model: nn.Module, x: Tensor, y: Tensor, target: Tensor, norm: Norm, eps: float, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Attack towards the classes ``target[B]``; return adversarial images and which images ``[B]`` are fooled."""
+    adversarial, fooled = x.clone(), torch.zeros_like(y, dtype=torch.bool)
+    remaining = torch.arange(len(x), device=x.device)
+    iterate = x
+    for _ in range(steps):
+        if not len(remaining):
+            break
+        clean, labels = x[remaining], y[remaining]
+        iterate = _step(model, clean, iterate, labels, target[remaining], norm)
+        wrong = model(iterate).argmax(1) != labels
+        settled = wrong & (distances((iterate - clean).flatten(1), norm) <= eps)
+        # The package's search for a still smaller perturbation cannot change the flag of a settled image.
+        adversarial[remaining[settled]] = iterate[settled]
+        fooled[remaining[settled]] = True
+        back = clean + (iterate - clean) * _BACKWARD
+        iterate = torch.where(wrong.view(-1, *[1] * (x.dim() - 1)), back, iterate)[~settled]
+        remaining = remaining[~settled]
+    return adversarial, fooled
+
+
+@torch.no_grad()
+def fab_targeted(
+    model: nn.Module, x: Tensor, y: Tensor, *, norm: Norm, eps: float, targets: int = 9, steps: int = 100
+) -> Tensor:
+    """FAB-T towards the ``targets`` most likely other classes; ``x[B, ...]``, ``y[B]``."""
+    adversarial = x.clone()
+    order = model(x).argsort(1)
+    remaining = (order[:, -1] == y).nonzero().squeeze(1)
+    for number in range(2, targets + 2):
+        if not len(remaining):
+            break
+        found, fooled = _one_target(model, x[remaining], y[remaining], order[remaining, -number], norm, eps, steps)
+        adversarial[remaining[fooled]] = found[fooled]
+        remaining = remaining[~fooled]
+    return adversarial

@@ -1,0 +1,126 @@
+"""Square (Andriushchenko et al. 2020): random search that needs logits only, with AutoAttack's parameters.
+
+For Linf, one square window per query is set to plus or minus eps, and the change is kept if the margin falls. The
+package draws the first perturbation per image, from its position in the batch, and all later windows once per batch.
+The draws of an image therefore depend on the seed, the length of its batch and its position there, and on nothing
+else. ``square`` takes both, so that any part of a batch, or several batches of equal length together, gives every image
+the result that it has in the package.
+
+For L2 the draws depend on how many images of the batch are still correct, so the package attacks whole batches.
+"""
+
+import math
+
+import torch
+from pyautoattack.square import SquareAttack
+from torch import Tensor, nn
+
+from dkl.threat import Norm
+
+_FIRST_SHARE = 0.8
+
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000)
+"""After these queries the window's share of the image is halved; without the rescaling, as AutoAttack uses it."""
+
+
+def _window_side(query: int, shape: torch.Size) -> int:
+    """The side of the window of query ``query`` (from 0), in pixels, for images of ``shape[C, H, W]``."""
+    share = _FIRST_SHARE / 2 ** sum(query > after for after in _HALVINGS)
+    side = max(round(math.sqrt(share * shape[1] * shape[2])), 1)
+    return min(side, shape[1], shape[2])
+
+
+def _signs(shape: list[int], generator: torch.Generator) -> Tensor:
+    return torch.sign(2 * torch.rand(shape, generator=generator) - 1)
+
+
+def _offset(limit: int, generator: torch.Generator) -> int:
+    return int(limit * torch.rand([1], generator=generator))
+
+
+def _margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The label's logit minus the largest other one, ``[B]``; an image with a negative margin is misclassified."""
+    logits = model(x)
+    own = logits.gather(1, y.unsqueeze(1))
+    return own.squeeze(1) - logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
+
+
+def _square_linf(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    generator: torch.Generator,
+    places: Tensor,
+    length: int,
+    queries: int,
+) -> Tensor:
+    channels, height, width = x.shape[1:]
+    # On the CPU on every device, as in the package, so that all devices draw the same.
+    stripes = _signs([length, channels, 1, width], generator)[places.cpu()].to(x.device)
+    result = (x + eps * stripes).clamp_(0, 1)
+    margins = _margins(model, result, y)
+    remaining = (margins > 0).nonzero().squeeze(1)
+    best, labels, margin = result[remaining], y[remaining], margins[remaining]
+    low, high = (x[remaining] - eps).clamp_min_(0), (x[remaining] + eps).clamp_max_(1)
+    for query in range(queries):
+        if not len(remaining):
+            break
+        side = _window_side(query, x.shape[1:])
+        top, left = _offset(height - side, generator), _offset(width - side, generator)
+        change = (2.0 * eps * _signs([channels, 1, 1], generator)).to(x.device)
+        window = (..., slice(top, top + side), slice(left, left + side))
+        before = best[window].clone()
+        # Outside the window a candidate equals the best image, so the window is changed in place and restored.
+        best[window] = (before + change).clamp_(low[window], high[window])
+        found = _margins(model, best, labels)
+        better = (found < margin) | (found <= 0)
+        best[window] = torch.where(better.view(-1, 1, 1, 1), best[window], before)
+        margin = torch.where(better, found, margin)
+        fooled = margin <= 0
+        if fooled.any():
+            result[remaining[fooled]] = best[fooled]
+            kept = ~fooled
+            remaining, best, labels, margin = remaining[kept], best[kept], labels[kept], margin[kept]
+            low, high = low[kept], high[kept]
+    return result
+
+
+@torch.no_grad()
+def square(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    norm: Norm,
+    eps: float,
+    seed: int,
+    places: Tensor | None = None,
+    length: int | None = None,
+    queries: int = 5000,
+) -> Tensor:
+    """Square on ``x[B, C, H, W]``, ``y[B]``, with the draws of the images at ``places[B]`` of a batch of ``length``.
+
+    By default the images are the whole batch. For L2 they must be. Raises ValueError if they are not.
+    """
+    if norm == "l2":
+        if places is not None or length is not None:
+            raise ValueError("for L2 the draws of Square depend on the whole batch: leave out places and length")
+        package = SquareAttack(
+            model,
+            norm="L2",
+            n_queries=queries,
+            eps=eps,
+            p_init=_FIRST_SHARE,
+            seed=seed,
+            resc_schedule=False,
+            device=x.device,
+        )
+        return package.perturb(x, y)
+    generator = torch.Generator().manual_seed(seed)
+    places = torch.arange(len(x)) if places is None else places
+    length = len(x) if length is None else length
+    found = _square_linf(model, x, y, eps=eps, generator=generator, places=places, length=length, queries=queries)
+    fooled = model(found).argmax(1) != y
+    return torch.where(fooled.view(-1, 1, 1, 1), found, x)

@@ -1,0 +1,63 @@
+"""How many items of a finite population have a property, bounded from a growing random sample of them.
+
+``n`` of ``population`` items were drawn without replacement, and ``x`` of them have the property. The confidence
+sequence is the prior-posterior ratio of Waudby-Smith and Ramdas (2020, "Confidence sequences for sampling without
+replacement"): with a prior π on the unknown total F and the hypergeometric likelihood of x,
+
+    C_n = {F : π(F) / π(F | x, n) < 1 / (1 − confidence)}.
+
+The ratio at the true F is a nonnegative martingale with mean 1, so by Ville's inequality all C_n contain F at once with
+the given confidence. The sample may therefore be looked at after every draw and stopped at any time. The prior
+(F + 1)^-2 only decides the width: it is narrow if few items have the property. Does not import torch.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln, logsumexp
+
+
+class Interval(NamedTuple):
+    """The fewest and the most items, both included."""
+
+    low: int
+    high: int
+
+
+def _log_choose(n: NDArray[np.float64] | float, k: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = gammaln(np.add(n, 1)) - gammaln(np.add(k, 1)) - gammaln(np.subtract(n, k) + 1)
+    return result
+
+
+def count_interval(population: int, drawn: int, found: int, *, confidence: float = 0.95) -> Interval:
+    """Bound the number of items with the property, of which ``found`` are among ``drawn`` items.
+
+    Raises ValueError unless 0 <= found <= drawn <= population and 0 < confidence < 1.
+    """
+    if not 0 <= found <= drawn <= population or not 0 < confidence < 1:
+        raise ValueError(
+            f"found={found}, drawn={drawn} and population={population} must be in this order, and "
+            f"confidence={confidence} must be between 0 and 1"
+        )
+    # The totals that are possible: the property of the items that were drawn is known.
+    total = np.arange(found, population - (drawn - found) + 1, dtype=np.float64)
+    likelihood = _log_choose(total, found) + _log_choose(population - total, drawn - found)
+    likelihood -= _log_choose(population, drawn)
+    prior = -2 * np.log(np.arange(population + 1) + 1.0)
+    prior = prior[found : population - (drawn - found) + 1] - logsumexp(prior)
+    kept = total[logsumexp(prior + likelihood) - likelihood < -np.log(1 - confidence)]
+    return Interval(int(kept[0]), int(kept[-1]))
+
+
+def draws_needed(population: int, drawn: int, found: int, *, width: int, confidence: float = 0.95) -> int:
+    """The smallest sample whose interval is at most ``width`` wide if no further item with the property is found.
+
+    At least ``drawn``. The whole population always suffices.
+    """
+    fewest, most = drawn, population
+    while fewest < most:
+        middle = (fewest + most) // 2
+        low, high = count_interval(population, middle, found, confidence=confidence)
+        fewest, most = (fewest, middle) if high - low <= width else (middle + 1, most)
+    return fewest

@@ -1,0 +1,43 @@
+"""The parts of AutoAttack's attacks: FAB's projection against the package's, and Square on part of a batch."""
+
+import pytest
+import torch
+from pyautoattack.fab_projections import projection_l2, projection_linf
+
+from dkl.attacks.autoattack import square
+from dkl.attacks.autoattack.projection import project_onto_hyperplane
+from dkl.threat import Norm
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_projection_equals_the_packages_by_sorting(norm: Norm) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(400, 48, generator=generator).mul(1.4).sub(0.2).clamp(0, 1)  # many pixels are at a bound
+    w = torch.randn(400, 48, generator=generator)
+    w[:, :5] = 0
+    # From hyperplanes through the point to hyperplanes outside the box, on both sides.
+    b = (w * x).sum(1) + torch.randn(400, generator=generator) * torch.logspace(-3, 2, 400)
+    package = {"linf": projection_linf, "l2": projection_l2}[norm]
+    expected = package(x, w, b)
+    found = project_onto_hyperplane(x, w, (w * x).sum(1) - b, norm)
+    outside = ((x + expected) * w).sum(1).sub(b).abs() > 1e-3
+    assert 20 < outside.sum() < 380
+    torch.testing.assert_close(found, expected, rtol=2e-4, atol=2e-5)
+
+
+def test_square_on_part_of_a_batch_gives_the_images_of_the_whole_batch() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 12), torch.nn.ReLU(), torch.nn.Linear(12, 5))
+    model.eval().requires_grad_(False)
+    x = torch.rand(12, 3, 8, 8)
+    y = model(x).argmax(1)
+    options = {"norm": "linf", "eps": 0.05, "seed": 4, "queries": 60}
+    whole = square(model, x, y, **options)
+    part = torch.tensor([7, 2, 11])
+    assert 0 < (model(whole).argmax(1) != y).sum() < 12
+    assert torch.equal(square(model, x[part], y[part], places=part, length=12, **options), whole[part])
+
+
+def test_square_refuses_part_of_a_batch_for_l2() -> None:
+    with pytest.raises(ValueError, match="leave out places and length"):
+        square(torch.nn.Flatten(), torch.rand(2, 1, 8, 8), torch.zeros(2), norm="l2", eps=1.0, seed=0, length=4)
