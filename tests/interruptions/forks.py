@@ -33,9 +33,11 @@ class Ended:
         """Whether ``signum`` ended it as it should: killed, or with one last line and the exit code."""
         if signum == signal.SIGKILL:
             return self.status == -signum
-        last = self.err.splitlines()[-1:]
-        once = self.err.count("interrupted") == 1 and "interrupted" in last[0] and "Traceback" not in self.err
-        return self.status == 128 + signum and once
+        # Only the starts of lines count: a folder's name may contain the word.
+        lines = [
+            number for number, line in enumerate(reversed(self.err.splitlines())) if line.startswith("interrupted")
+        ]
+        return self.status == 128 + signum and lines == [0] and "Traceback" not in self.err
 
 
 def _fork(work: Work, log: Path, environment: dict[str, str]) -> int:
