@@ -41,13 +41,13 @@ def _board(found: BoardRecords) -> AccuracyBoard:
 
 def _columns(dataset: str, budget: str, masks: bool) -> tuple[ConfigurationColumn, ...]:
     measured = (
-        columns.mean_column("Mean IoU (%)", "miou", "miou"),
+        columns.mean_column("Mean IoU (%)", "miou", "miou", essential=True),
         columns.INTERVAL,
         columns.mean_column("Pixel accuracy (%)", "clean", "pixel_accuracy"),
     )
     if not masks:
         measured = (
-            columns.mean_column("Top-1 (%)", "clean", "top1"),
+            columns.mean_column("Top-1 (%)", "clean", "top1", essential=True),
             columns.INTERVAL,
             columns.mean_column("Top-5 (%)", "top5", "top5"),
         )

@@ -4,7 +4,7 @@ One table is for people, with mean and spread in one cell; the other is for mach
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 from dkl.reporting.formats.text_table import TextTable
@@ -28,6 +28,7 @@ class ColumnSpec(Generic[R]):
 
     ``header``, ``align`` (``l`` or ``r``) and ``cell`` are for people, and are ignored without a header. ``data`` holds
     the machines' cells by header. If ``only_if`` is given, people see the column only if it is true for some row.
+    A narrow screen shows the ``essential`` columns first.
     """
 
     header: str | None = None
@@ -35,6 +36,7 @@ class ColumnSpec(Generic[R]):
     cell: Cell[R] = field(default=lambda row: "")
     data: Mapping[str, Cell[R]] = field(default_factory=dict)
     only_if: Callable[[R], bool] | None = None
+    essential: bool = False
 
     def is_shown(self, rows: Sequence[R]) -> bool:
         """Whether people see the column in a board of ``rows``."""
@@ -61,7 +63,8 @@ class Board(Generic[R]):
         """Return the table for people."""
         shown = [column for column in self.columns if column.is_shown(self.rows)]
         cells = [(str(column.header), column.cell) for column in shown]
-        return self._table(cells, "".join(column.align for column in shown))
+        essential = frozenset(str(column.header) for column in shown if column.essential)
+        return replace(self._table(cells, "".join(column.align for column in shown)), essential=essential)
 
     def data(self) -> TextTable:
         """Return the table for machines: one plain value per cell, empty if there is none."""

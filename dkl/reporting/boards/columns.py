@@ -18,10 +18,12 @@ def constants(**values: str) -> ConfigurationColumn:
     return ConfigurationColumn(data={header: cell(value) for header, value in values.items()})
 
 
-def mean_column(header: str, metric: str, name: str, *, optional: bool = False) -> ConfigurationColumn:
+def mean_column(
+    header: str, metric: str, name: str, *, optional: bool = False, essential: bool = False
+) -> ConfigurationColumn:
     """Return a metric's mean ± std in percent. Machines read ``<name>_mean`` and ``<name>_std``.
 
-    People do not see an ``optional`` column that no row has.
+    People do not see an ``optional`` column that no row has. A narrow screen shows ``essential`` columns first.
     """
 
     def value(part: str) -> Callable[[ConfigurationRow], str]:
@@ -33,6 +35,7 @@ def mean_column(header: str, metric: str, name: str, *, optional: bool = False) 
         cell=lambda row: str(row.means.get(metric, NONE)),
         data={f"{name}_{part}": value(part) for part in ("mean", "std")},
         only_if=(lambda row: metric in row.means) if optional else None,
+        essential=essential,
     )
 
 
@@ -52,11 +55,13 @@ RANK = ConfigurationColumn(
     align="r",
     cell=lambda row: NONE if row.rank is None else str(row.rank),
     data={"rank": lambda row: "" if row.rank is None else str(row.rank)},
+    essential=True,
 )
 METHOD = ConfigurationColumn(
     header="Method",
     cell=lambda row: method_cell(row.method, additional_data=row.additional_data, synthetic=row.synthetic),
     data={"method": lambda row: row.method, "additional_data": lambda row: plain_flag(row.additional_data)},
+    essential=True,
 )
 SYNTHETIC = ConfigurationColumn(data={"synthetic_data": lambda row: plain_flag(row.synthetic)})
 INTERVAL = ConfigurationColumn(header="95 % interval", align="r", cell=lambda row: interval_cell(row.interval))

@@ -6,10 +6,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from dkl.records import Curves
-from dkl.reporting.figures.style import BLUE, CYCLE, GREEN, ORANGE, PURPLE, VERMILLION, canvas
+from dkl.reporting.figures.style import BLUE, CYCLE, GREEN, MARKERS, ORANGE, PURPLE, VERMILLION, canvas, set_ticks
 
 ACCURACIES = {
     "natural_accuracy": ("training, natural", BLUE, "--"),
@@ -34,7 +33,8 @@ def training_curves(runs: Sequence[Curves], *, title: str) -> Figure:
     _draw(bottom, runs, "labeled_loss", label="loss on labeled images", color=PURPLE, ls="--")
     top.set(title=title, ylabel="accuracy (%)")
     bottom.set(xlabel="epoch", ylabel="loss")
-    bottom.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    set_ticks(top.yaxis, bottom.yaxis)
+    set_ticks(bottom.xaxis, integer=True)
     figure.legend(loc="outside lower center", ncols=2, columnspacing=1.2)
     figure.align_ylabels()
     return figure
@@ -64,27 +64,33 @@ class Line:
 
 
 def robustness_curves(lines: Sequence[Line], *, title: str, norm: str = "Linf") -> Figure:
-    """Plot accuracy under an attack by its radius: published values dashed, ours solid, one color per method.
+    """Plot accuracy under an attack by its radius: published values dashed, ours solid.
+
+    Each method has its own color and marker.
 
     Linf radii are shown in units of 1/255.
     """
     figure, (axes,) = canvas(2.6)
     scale, unit = (255, "1/255") if norm == "Linf" else (1, norm)
-    colors = dict(zip(dict.fromkeys(line.label for line in lines), CYCLE * len(lines), strict=False))
+    labels = list(dict.fromkeys(line.label for line in lines))
     for line in lines:
+        place = labels.index(line.label)
         axes.errorbar(
             [scale * eps for eps in line.eps],
             line.accuracy,
             line.spread,
-            color=colors[line.label],
+            color=CYCLE[place % len(CYCLE)],
             ls="--" if line.published else "-",
-            marker="o" if line.published else "D",
-            ms=3,
+            marker=MARKERS[place % len(MARKERS)],
+            mfc="white" if line.published else None,
+            ms=4,
             capsize=2,
             label=f"{line.label} ({'published' if line.published else 'ours'})",
         )
     axes.set(title=title, xlabel=f"radius of the attack ({unit})", ylabel="accuracy (%)")
     axes.set_ylim(bottom=0)
+    set_ticks(axes.yaxis)
+    axes.grid(axis="y", lw=0.3, alpha=0.6)
     axes.set_xticks(sorted({round(scale * eps, 6) for line in lines for eps in line.eps}), minor=False)
     axes.xaxis.set_major_formatter("{x:g}")
     figure.legend(loc="outside lower center", ncols=2)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from dkl.reporting.figures.label_placement import CENTER, SIDES, place_labels
+from dkl.reporting.figures.label_placement import place_labels
 from dkl.reporting.figures.pictures import Pictures
 from dkl.reporting.figures.style import BLUE, CYCLE, ORANGE, canvas
 
@@ -15,7 +15,7 @@ Values = NDArray[np.floating]
 
 
 def embedding(pictures: Pictures, *, title: str) -> Figure:
-    """Plot natural images as dots and adversarial ones as crosses, colored by class, with its number at the median."""
+    """Plot natural images as dots and adversarial ones as crosses, colored by class, whose number is beside them."""
     figure, (axes,) = canvas(3.1)
     labels = pictures["point_labels"]
     natural, adversarial = pictures["natural_points"], pictures["adversarial_points"]
@@ -35,7 +35,8 @@ def embedding(pictures: Pictures, *, title: str) -> Figure:
     axes.scatter([], [], s=14, c="0.35", marker="x", linewidths=0.8, label=f"adversarial ({pictures.attack})")
     figure.legend(loc="outside lower center", ncols=2, handletextpad=0.2)
     outline = [withStroke(linewidth=2, foreground="white")]
-    place_labels(figure, axes, names, sides=(CENTER, *SIDES), fontsize=7, fontweight="bold", path_effects=outline)
+    points = np.concatenate([natural, adversarial])
+    place_labels(figure, axes, names, points, reach=1.5, fontsize=7, fontweight="bold", path_effects=outline)
     return figure
 
 

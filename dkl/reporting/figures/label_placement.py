@@ -1,66 +1,64 @@
-"""Places labels beside their points with the least overlap of other labels, markers and the axes' border."""
+"""Places labels beside points or groups of points, where they cover neither points nor other labels."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
+from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike, NDArray
 
-SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8), (-0.8, -0.8))
-"""Directions from a point to its label, in order of preference: right, left, above, below, diagonals."""
+RINGS, DIRECTIONS, STEP = 16, 24, 4.0
+"""Distances that are tried for the center of a label, directions of each, and points (1/72 inch) between distances."""
 
-CENTER = (0, 0)
-"""On the point itself."""
+LEAD = 8.0
+"""Labels that are farther than this from their position, in points, get a thin line to it."""
 
 
 def place_labels(
     figure: Figure,
     axes: Axes,
     labels: Sequence[tuple[str, float, float]],
+    points: ArrayLike,
     *,
-    sides: Sequence[tuple[float, float]] = SIDES,
-    reach: float = 0.0,
-    gap: float = 5.0,
+    reach: float,
     **style: Any,
 ) -> None:
-    """Write ``labels``, each a text at x and y, to one of ``sides``, at a distance of ``gap`` points.
+    """Write ``labels``, each a text at x and y, close to their positions.
 
-    ``reach`` is the radius of the markers in points. The layout is fixed from here on, so call this last.
+    They do not cover ``points[N, 2]``, markers of radius ``reach`` points, nor each other, and stay inside the axes; if
+    there is no such place within reach, the one that covers the least is taken. The layout is fixed from here on, so
+    call this last.
     """
     # Sizes of text are known only after layout; a later layout would move the points again.
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    frame, size = axes.get_window_extent(renderer), reach * figure.dpi / 72
-    centers = [axes.transData.transform((x, y)) for _, x, y in labels]
-    taken = [Bbox.from_extents(x - size, y - size, x + size, y + size) for x, y in centers if size]
+    frame, point = axes.get_window_extent(renderer), figure.dpi / 72
+    pixels = axes.transData.transform(np.asarray(points, dtype=float))
+    angles = np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False)
+    rings = STEP * point * np.arange(RINGS)[:, None, None]
+    offsets = (rings * np.stack([np.cos(angles), np.sin(angles)], axis=1)).reshape(-1, 2)
+    taken = np.empty((0, 2, 2))  # center and half size of each label
     for text, x, y in labels:  # greedy: each label avoids the labels before it
-        tried: list[tuple[float, Annotation, Bbox]] = []
-        for dx, dy in sides:
-            label = axes.annotate(
-                text,
-                (x, y),
-                xytext=(gap * dx, gap * dy),
-                textcoords="offset points",
-                ha="left" if dx > 0 else "right" if dx < 0 else "center",
-                va="bottom" if dy > 0 else "top" if dy < 0 else "center",
-                **style,
-            )
-            box = label.get_window_extent(renderer)
-            # Area outside the axes counts as overlap with their border.
-            outside = box.width * box.height - _shared(box, frame)
-            tried.append((outside + sum(_shared(box, other) for other in taken), label, box))
-        best = min(tried, key=lambda found: found[0])
-        taken.append(best[2])
-        for found in tried:
-            if found is not best:
-                found[1].remove()
+        label = axes.annotate(text, (x, y), ha="center", va="center", **style)
+        half, position = np.array(label.get_window_extent(renderer).size) / 2, axes.transData.transform((x, y))
+        centers = position + offsets
+        gaps = np.hypot(*np.maximum(np.abs(offsets) - half, 0).T)
+        covered = 1e-6 * gaps + _within(pixels, centers, half + reach * point)
+        covered += 1000 * _within(taken[:, 0], centers, half + point + taken[:, 1])
+        covered += 1000 * ((centers - half < frame.min) | (centers + half > frame.max)).any(axis=1)
+        nearest = covered.argmin()  # of those that cover the least
+        best = centers[nearest]
+        taken = np.concatenate([taken, [[best, half]]])
+        label.set_position(tuple(axes.transData.inverted().transform(best)))
+        if gaps[nearest] > LEAD * point:
+            end = axes.transData.inverted().transform(np.clip(position, best - half, best + half))
+            axes.add_line(Line2D(*zip((x, y), end, strict=True), color="0.35", lw=0.4, zorder=0.5))
 
 
-def _shared(one: Bbox, other: Bbox) -> float:
-    """Return the area of the intersection of two boxes."""
-    both = Bbox.intersection(one, other)
-    return both.width * both.height if both else 0.0
+def _within(found: NDArray[Any], centers: NDArray[Any], reach: NDArray[Any] | float) -> NDArray[np.int64]:
+    """Return for each of ``centers[K, 2]`` how many of ``found[N, 2]`` are within ``reach`` of it along both axes."""
+    return (np.abs(found - centers[:, None]) < reach).all(axis=-1).sum(axis=1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from dkl.reporting.figures.style import BLUE, VERMILLION, canvas
+from dkl.reporting.figures.style import BLUE, VERMILLION, canvas, set_ticks
 from dkl.reporting.statistics.seeds import Interval
 
 
@@ -13,7 +13,7 @@ from dkl.reporting.statistics.seeds import Interval
 class Ranked:
     """One row: the accuracy of every seed, and the 95 % interval of their mean, as fractions.
 
-    ``ours`` marks the paper's losses, which have their own color.
+    ``ours`` marks the paper's losses, which have their own color and a bold label.
     """
 
     label: str
@@ -33,5 +33,8 @@ def ranking(rows: Sequence[Ranked], *, title: str, metric: str) -> Figure:
         axes.plot([sum(values) / len(values)], [place], "D", ms=4, color=color)
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
     axes.set(title=title, xlabel=f"{metric} (%)", ylim=(len(rows) - 0.5, -0.5))
+    for label, row in zip(axes.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("bold" if row.ours else "normal")
+    set_ticks(axes.xaxis)
     axes.grid(axis="x", lw=0.3, alpha=0.6)
     return figure

@@ -10,7 +10,9 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from dkl.files import write_atomically
 
@@ -21,6 +23,9 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
 
 CYCLE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 """Colors in the order of their use. Yellow is left out: it is too pale on white."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+"""Shapes in the order of their use, beside the colors: nothing depends on color alone."""
 
 WIDTH = 3.3
 """Width of a column of a two-column paper, in inches."""
@@ -52,6 +57,12 @@ def canvas(height: float, rows: int = 1, columns: int = 1, **kwargs: Any) -> tup
     # pyplot would keep every figure alive and depend on the display backend.
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False, **kwargs).flat)
+
+
+def set_ticks(*scales: Axis, integer: bool = False) -> None:
+    """Give each axis five to ten round ticks; only whole numbers if ``integer``."""
+    for scale in scales:
+        scale.set_major_locator(MaxNLocator(nbins=9, min_n_ticks=5, steps=[1, 2, 5, 10], integer=integer))
 
 
 def save(draw: Callable[[], Figure], stem: Path) -> list[Path]:

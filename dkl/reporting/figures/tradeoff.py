@@ -1,5 +1,6 @@
-"""Figure 2: clean against robust accuracy. Stars are the paper's method, dots other methods, diamonds our runs."""
+"""Figure 2: clean against robust accuracy. Shape and color give the group of a method, the filling its origin."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,19 +9,22 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dkl.reporting.figures.label_placement import place_labels
-from dkl.reporting.figures.style import CYCLE, canvas
+from dkl.reporting.figures.style import CYCLE, MARKERS, canvas, set_ticks
 
-MARKERS = {"own": "*", "here": "D"}
-MEANING = {"*": "the paper's method", "o": "other methods", "D": "our runs"}
-SIZES = {"*": 70, "o": 22, "D": 22}
-HOLLOW = {"D": "none"}  # published points stay visible below
-REACH = 4.3
-"""Radius of the largest marker, in points (1/72 inch)."""
+FILLING = {
+    "own": ("the paper's method", lambda color: {"color": color, "mfc": color, "mec": color}),
+    "here": ("our runs", lambda color: {"color": color, "mfc": color, "mec": "black"}),
+    "other": ("other methods", lambda color: {"color": color, "mfc": "white", "mec": color}),
+}
+"""By origin: its entry in the legend, and face and edge of its markers in a color. Others have origin ``other``."""
+
+SIZE = 5.5
+"""Diameter of a marker in points (1/72 inch)."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A method at its accuracies in percent. ``group`` gives the color, ``origin`` the marker.
+    """A method at its accuracies in percent. ``group`` gives shape and color, ``origin`` the filling.
 
     ``spread`` are the standard deviations of x and y over seeds, None for a single seed.
     """
@@ -33,33 +37,48 @@ class Point:
     spread: tuple[float, float] | None = None
 
     @property
-    def marker(self) -> str:
-        """The marker, by the origin of the values."""
-        return MARKERS.get(self.origin or "", "o")
+    def filling(self) -> str:
+        """The key in ``FILLING`` of the origin."""
+        return self.origin if self.origin in FILLING else "other"
 
 
 def tradeoff(points: Sequence[Point], *, title: str, x: str, y: str) -> Figure:
-    """Plot labeled points, and a legend of colors and markers."""
-    figure, (axes,) = canvas(3.0)
+    """Plot labeled points, and a legend of groups and origins.
+
+    Methods that occur in several groups have the group in their label, so that no label depends on its color.
+    """
+    figure, (axes,) = canvas(3.3)
     groups = list(dict.fromkeys(point.group for point in points))
-    colors = dict(zip(groups, CYCLE * (1 + len(groups) // len(CYCLE)), strict=False))
+    looks = {group: (CYCLE[i % len(CYCLE)], MARKERS[i % len(MARKERS)]) for i, group in enumerate(groups)}
+    base: dict[str, Any] = {"ls": "", "ms": SIZE, "mew": 1.0}
     for point in points:
-        marker, color = point.marker, colors[point.group]
+        color, marker = looks[point.group]
         if point.spread:
             across, up = point.spread
             axes.errorbar(point.x, point.y, xerr=across, yerr=up, color=color, elinewidth=0.8, zorder=1)
-        face, edge, width = ("none", color, 1.0) if marker in HOLLOW else (color, "white", 0.6)
-        style: dict[str, Any] = {"facecolors": face, "edgecolors": edge, "linewidths": width, "zorder": 3}
-        axes.scatter(point.x, point.y, s=SIZES[marker], marker=marker, label=point.label, **style)
+        style = base | {"marker": marker, "zorder": 3} | FILLING[point.filling][1](color)
+        axes.plot([point.x], [point.y], label=point.label, **style)
     # Room for labels at the border.
-    axes.margins(0.14)
+    axes.margins(0.16)
     axes.set(title=title, xlabel=f"{x} (%)", ylabel=f"{y} (%)")
-    handles = [Line2D([], [], color=colors[group], marker="s", ls="", ms=4, label=group) for group in groups]
+    set_ticks(axes.xaxis, axes.yaxis)
+    handles = [
+        Line2D([], [], color=color, marker=marker, label=group, **base) for group, (color, marker) in looks.items()
+    ]
+    origins = {point.filling for point in points}
     handles += [
-        Line2D([], [], color="0.35", mfc=HOLLOW.get(key), marker=key, ls="", ms=SIZES[key] ** 0.5, label=MEANING[key])
-        for key in MEANING
-        if any(point.marker == key for point in points)
+        Line2D([], [], marker="o", label=text, **base | look("0.35"))
+        for key, (text, look) in FILLING.items()
+        if key in origins
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, handletextpad=0.3, columnspacing=1.2)
-    place_labels(figure, axes, [(point.label, point.x, point.y) for point in points], reach=REACH, fontsize=7)
+    places = [(point.x, point.y) for point in points]
+    labels = [(label, x, y) for label, (x, y) in zip(_labels(points), places, strict=True)]
+    place_labels(figure, axes, labels, places, reach=SIZE / 2 + 1, fontsize=7)
     return figure
+
+
+def _labels(points: Sequence[Point]) -> list[str]:
+    """Return each point's label, with its group if the label occurs in several groups."""
+    groups = Counter(label for label, _ in {(point.label, point.group) for point in points})
+    return [f"{point.label} ({point.group})" if groups[point.label] > 1 else point.label for point in points]

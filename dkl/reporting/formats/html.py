@@ -3,6 +3,7 @@
 Pages share one style in light and dark, their tables sort by a clicked header, and they load nothing else.
 """
 
+import re
 from functools import cache
 
 import jinja2
@@ -20,6 +21,12 @@ def render(template: str, **values: object) -> str:
     return environment().get_template(template).render(values)
 
 
+def _unbroken(cell: str, dense: bool) -> str:
+    """Return ``cell`` with unbreakable spaces in ``12.34 ± 0.56`` and ``[12, 34]``; if ``dense``, only after ±."""
+    inside = r"(?<=±) (?=\d)" + ("" if dense else r"|(?<=\d) (?=±)|(?<=\[)[^\]]*(?=\])")
+    return re.sub(inside, lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), cell)
+
+
 @cache
 def environment() -> jinja2.Environment:
     """Return what finds and fills in the templates. ``source(path)`` inserts a file of this package unchanged."""
@@ -34,6 +41,7 @@ def environment() -> jinja2.Environment:
     )
     # NaN is not JSON: a page with one could not be read at all.
     made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    made.filters["unbroken"] = _unbroken
     # Styles and scripts are inserted as they are: their braces are not template syntax.
     made.globals["source"] = lambda path: loader.get_source(made, path)[0]
     return made

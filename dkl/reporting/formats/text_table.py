@@ -8,7 +8,8 @@ class TextTable:
     """Rows of cells under a header.
 
     ``alignments`` has one letter per column: ``l`` or ``r``. ``records`` are the ids of the records behind each row, or
-    empty. Raises ValueError if the sizes disagree.
+    empty. ``essential`` are the headers of the columns that a narrow screen shows first; if empty, it shows all.
+    Raises ValueError if the sizes disagree.
     """
 
     title: str
@@ -17,6 +18,7 @@ class TextTable:
     alignments: str
     notes: tuple[str, ...] = ()
     records: tuple[tuple[str, ...], ...] = ()
+    essential: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if {len(self.alignments), *map(len, self.rows)} != {len(self.header)}:

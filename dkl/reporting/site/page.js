@@ -1,5 +1,5 @@
-// The address holds the whole state: #PLACE?sort=COLUMN&order=descending&filter=WORDS&budget=NAME. A place is the id of
-// a page, board or figure, or run/ID. Links, back and forward therefore also work when the page is opened from a file.
+// The address holds the whole state: #PLACE?sort=COLUMN&order=descending&filter=WORDS&budget=NAME&compare=ID. A place is
+// the id of a page, board or figure, or run/ID. Links, back and forward therefore also work when the page is a file.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = id => document.getElementById(id), records = new Map(data.records.map(record => [record.id, record]));
@@ -36,32 +36,36 @@ function show() {
   const { place, query } = address(), id = place.startsWith("run/") ? place.slice(4) : null;
   const found = id === null ? byId(place) : byId("run"), page = found?.closest(".page") ?? byId("leaderboards");
   const target = page.contains(found) ? found : page;
+  for (let box = target.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
   if (id !== null) page.replaceChildren(...run(id));
   pages.forEach(other => { other.hidden = other !== page; });
-  document.querySelectorAll("nav a").forEach(link =>
+  document.querySelectorAll("header nav a").forEach(link =>
     link.setAttribute("aria-current", link.hash === `#${page.id === "run" ? "runs" : page.id}` ? "page" : "false"));
   for (const [table, sort] of sorts) {
     const own = target.contains(table) && query.has("sort"), order = query.get("order");
     if (page.contains(table)) sort(own ? Number(query.get("sort")) : -1, order ? order === "descending" : undefined);
   }
   choose(page, query);
+  if (page.id === "runs") showComparison(query.getAll("compare").filter(id => records.has(id)));
+  byId("selected").hidden = page.id !== "runs" || !query.has("compare");
   const heading = target.querySelector("h2, h3");
   document.title = `${(id === null ? heading?.textContent : records.get(id)?.method) ?? "run"} \u2013 dkl`;
   if (follow) {
-    (target === page ? document.body : target).scrollIntoView();
+    (target === page ? document.body : target.closest("details") ?? target).scrollIntoView();
     page.querySelector("h2").focus({ preventScroll: true });
   }
   follow = false;
 }
 
-// Hides the rows of a page that lack a word of the filter or are of another budget, and boards left without rows.
+// Hides the rows of a page that lack a word of the filter or are of another budget, and boards left without rows. Folded
+// boards with such rows are opened.
 function choose(page, query) {
   const typed = query.get("filter") ?? "", only = query.get("budget") ?? "";
   const words = typed.toLowerCase().split(/\s+/).filter(Boolean);
   if (filter.value !== typed) filter.value = typed;
   budget.value = only;
   const boards = [...page.querySelectorAll("article")], count = [0, 0];
-  byId("choose").hidden = page.id === "run" || !boards.length;
+  byId("choose").hidden = !boards.length;
   for (const board of boards) {
     const column = [...board.querySelectorAll("th")].findIndex(head => head.textContent === "Budget");
     const title = board.querySelector("h3")?.textContent ?? "", rows = [...board.querySelectorAll("tbody tr")];
@@ -73,7 +77,13 @@ function choose(page, query) {
     }
     board.hidden = rows.length > 0 && rows.every(row => row.hidden);
   }
-  byId("count").textContent = words.length || only ? `${count[0]} of ${count[0] + count[1]} rows` : "";
+  const filtered = words.length > 0 || only !== "";
+  for (const box of page.querySelectorAll("details:has(article)")) {
+    box.hidden = [...box.querySelectorAll("article")].every(board => board.hidden);
+    box.open ||= filtered && !box.hidden;
+  }
+  byId("count").textContent = filtered ? `${count[0]} of ${count[0] + count[1]} rows` : "";
+  byId("nothing").hidden = !filtered || count[0] > 0 || byId("choose").hidden;
 }
 
 // The view of one record.
@@ -124,51 +134,37 @@ const bar = (percent, [low, high]) => s("svg", { class: "bar", viewBox: "0 0 100
   s("rect", { width: 100, height: 10, class: "track" }), s("rect", { width: percent, height: 10, class: "value" }),
   s("path", { d: `M${low} 5H${high}M${low} 2.5V7.5M${high} 2.5V7.5`, class: "whisker" }));
 
-// One chart of all accuracies, and one per other metric.
-function charts(curves) {
-  const { epoch, ...metrics } = curves;
-  const names = Object.keys(metrics).filter(name => metrics[name].some(value => value !== null));
-  if (!names.length) return [h("p", {}, "No curves were saved with this record.")];
-  const series = (name, scale = 1) => ({ name, color: "#CC79A7", ...data.metrics[name],
-    points: metrics[name].flatMap((value, i) => value === null ? [] : [[epoch[i], scale * value]]) });
-  const drawn = names.filter(name => name in data.metrics), others = names.filter(name => !(name in data.metrics));
-  const rest = others.sort((a, b) => (b === "loss") - (a === "loss"));
-  return [h("div", { class: "charts" },
-    ...(drawn.length ? [chart("accuracy (%)", drawn.map(name => series(name, 100)))] : []),
-    ...rest.map(name => chart(name.replaceAll("_", " "), [series(name)])))];
+// The views of the selected runs, above the list of runs. The boxes that select them are in that list.
+const boxes = [...document.querySelectorAll("#runs tbody a")].map(link => {
+  const id = decodeURIComponent(link.hash.slice("#run/".length));
+  const box = h("input", { type: "checkbox", value: id, "aria-label": `Compare ${records.get(id).short}` });
+  box.addEventListener("change", () => select(boxes.filter(({ checked }) => checked).map(({ value }) => value).slice(0, DASHES.length)));
+  link.before(box, " ");
+  return box;
+});
+
+function select(ids) {
+  const { query } = address();
+  query.delete("compare");
+  ids.forEach(id => query.append("compare", id));
+  go("runs", query, true);
 }
 
-// About five round numbers from low to high.
-function ticks(low, high) {
-  const rough = (high - low) / 5 || Math.abs(high) || 1, ten = 10 ** Math.floor(Math.log10(rough));
-  const step = ten * [1, 2, 5, 10].find(factor => factor * ten >= rough * 0.999);
-  const first = Math.floor(low / step + 1e-9), last = Math.max(first + 1, Math.ceil(high / step - 1e-9));
-  return Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(6)));
+function showComparison(ids) {
+  for (const box of boxes) {
+    box.checked = ids.includes(box.value);
+    box.disabled = !box.checked && ids.length >= DASHES.length;
+  }
+  byId("selected").textContent = `${ids.length} selected`;
+  const clear = h("button", { type: "button" }, "Clear the selection");
+  clear.addEventListener("click", () => select([]));
+  byId("compare").replaceChildren(...(ids.length ? [h("h3", {}, "Comparison"), ...comparison(ids), clear] : []));
 }
 
-const dash = dashed => dashed ? { "stroke-dasharray": "5 3" } : {};
-
-function chart(title, series) {
-  const points = series.flatMap(({ points }) => points), [xs, ys] = [0, 1].map(i => points.map(point => point[i]));
-  const span = values => ticks(Math.min(...values), Math.max(...values)), [across, up] = [span(xs), span(ys)];
-  const x = value => 48 + 420 * (value - across[0]) / (across.at(-1) - across[0]);
-  const y = value => 190 - 180 * (value - up[0]) / (up.at(-1) - up[0]);
-  const text = (value, attributes) => s("text", attributes, String(value));
-  const lines = series.map(({ name, color, dashed, points }) => s("g", { stroke: color, fill: color },
-    s("polyline", { points: points.map(p => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join(" "), fill: "none",
-      ...dash(dashed) }),
-    ...points.map(([epoch, value]) => s("circle", { cx: x(epoch), cy: y(value), r: 3 },
-      s("title", {}, `${name}, epoch ${epoch}: ${Number(value.toPrecision(5))}`)))));
-  const key = series.map(({ name, color, dashed }) => h("li", {},
-    s("svg", { viewBox: "0 0 24 8", "aria-hidden": true },
-      s("path", { d: "M0 4H24", stroke: color, ...dash(dashed) })), name));
-  return h("figure", {}, h("figcaption", {}, title),
-    s("svg", { viewBox: "0 0 480 226", role: "img", "aria-label": `${title} by epoch` },
-      ...up.map(value => s("path", { class: "grid", d: `M48 ${y(value)}H468` })),
-      ...up.map(value => text(value, { x: 42, y: y(value) + 4, "text-anchor": "end" })),
-      ...across.map(value => text(value, { x: x(value), y: 206, "text-anchor": "middle" })),
-      text("epoch", { x: 258, y: 222, "text-anchor": "middle" }), ...lines),
-    ...(series.length > 1 ? [h("ul", { class: "key" }, ...key)] : []));
+for (const place of document.querySelectorAll(".curves")) {
+  const ids = JSON.parse(place.dataset.runs).slice(0, DASHES.length), drawn = curvesOf(ids, HEADLINES);
+  const link = h("a", { href: `#runs?${new URLSearchParams(ids.map(id => ["compare", id]))}` }, "Compare these runs");
+  place.append(...drawn, ...(ids.length > 1 ? [h("p", {}, link)] : []));
 }
 
 const chosen = replace => {
@@ -178,6 +174,12 @@ const chosen = replace => {
 };
 filter.addEventListener("input", () => chosen(true));
 budget.addEventListener("change", () => chosen(false));
+byId("clear").addEventListener("click", () => {
+  filter.value = budget.value = "";
+  chosen(false);
+  filter.focus();
+});
+byId("selected").addEventListener("click", () => byId("runs").scrollIntoView());
 addEventListener("click", event => {
   const link = event.target.closest("a");
   follow = link !== null && link.hash !== location.hash;

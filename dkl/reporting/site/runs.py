@@ -11,6 +11,7 @@ from dkl.records import SHOTS, Curves, Record, load_curves
 from dkl.reporting.boards.cells import NONE, interval_cell, method_cell
 from dkl.reporting.boards.notes import BUDGET_NOTES
 from dkl.reporting.figures.curves import ACCURACIES
+from dkl.reporting.figures.style import CYCLE
 from dkl.reporting.formats.text_table import TextTable
 from dkl.reporting.grouping import weights_kind
 from dkl.reporting.names import attacks_label, teacher_title
@@ -20,6 +21,15 @@ from dkl.reporting.statistics.seeds import percent, wilson
 _SHOWN = ("clean", "robust", "per_attack", "top5", "shots", "best", "best_epoch", "training", "warnings", "checksums")
 """Record fields that are shown elsewhere. All others are listed as provenance."""
 
+_OF_ATTACKS = ("Robust (%)", "Radius", "Attacks")
+"""Columns of the runs table that only attacked records fill."""
+
+_NUMBERS = ("Robust (%)", "Clean (%)", "Seed", "n")
+"""Columns of the runs table that are aligned to the right."""
+
+DASHES = {"-": "none", "--": "5 3", "-.": "9 3 2 3", ":": "1 4"}
+"""The dashes in SVG of each line style of ``ACCURACIES``."""
+
 Accuracy = dict[str, Any]
 """``name`` and ``percent``; if known, ``interval`` (two numbers, percent), its ``text``, and ``seconds``."""
 
@@ -28,28 +38,29 @@ def runs_table(records: Sequence[Record]) -> TextTable:
     """Return a table with one row per evaluation."""
     columns: dict[str, Callable[[Record], str]] = {
         "Method": lambda r: method_cell(r.method, additional_data=r.additional_data, synthetic=bool(r.synthetic)),
+        "Robust (%)": lambda r: _percent(r, r.robust),
+        "Clean (%)": lambda r: _percent(r, r.clean),
+        "Seed": lambda r: NONE if r.seed is None else str(r.seed),
+        "Radius": lambda r: NONE if r.accuracy_only else f"{r.norm} {r.eps_text}",
+        "Attacks": lambda r: NONE if r.accuracy_only else attacks_label(r),
         "Dataset": lambda r: r.dataset,
         "Architecture": lambda r: r.architecture,
         "Budget": lambda r: r.budget,
-        "Seed": lambda r: NONE if r.seed is None else str(r.seed),
-        "Clean (%)": lambda r: _percent(r, r.clean),
-        "Robust (%)": lambda r: _percent(r, r.robust),
-        "Radius": lambda r: NONE if r.accuracy_only else f"{r.norm} {r.eps_text}",
         "n": lambda r: str(r.n),
         "Weights": weights_kind,
         "Evaluated": lambda r: r.created[:10],
-        "Attacks": lambda r: NONE if r.accuracy_only else attacks_label(r),
     }
-    alignments = "llllrrrlrlll"
     if any(map(is_reference, records)):
         columns["Source"] = lambda r: REFERENCE if is_reference(r) else "ours"
-        alignments += "l"
+    if all(record.accuracy_only for record in records):
+        columns = {name: cell for name, cell in columns.items() if name not in _OF_ATTACKS}
     return TextTable(
         title="Runs",
         header=tuple(columns),
         rows=tuple(tuple(cell(record) for cell in columns.values()) for record in records),
-        alignments=alignments,
+        alignments="".join("r" if name in _NUMBERS else "l" for name in columns),
         records=tuple((record.id,) for record in records),
+        essential=frozenset(("Method", "Robust (%)", "Clean (%)")),
     )
 
 
@@ -78,9 +89,10 @@ def runs_data(records: Sequence[Record], results: Path) -> tuple[dict[str, Any],
         runs[key] = run
         shown.append({**_record(record), "run": key})
     metrics = {
-        key: {"name": name, "color": color, "dashed": line == "--"} for key, (name, color, line) in ACCURACIES.items()
+        key: {"name": name, "color": color, "dash": DASHES[line]} for key, (name, color, line) in ACCURACIES.items()
     }
-    return {"records": shown, "runs": runs, "metrics": metrics}, problems
+    # Black is left out: it does not show on a dark page.
+    return {"records": shown, "runs": runs, "metrics": metrics, "colors": CYCLE[:-1]}, problems
 
 
 def _record(record: Record) -> dict[str, Any]:
@@ -102,6 +114,7 @@ def _record(record: Record) -> dict[str, Any]:
     return {
         "id": record.id,
         "method": record.method,
+        "short": record.method + ("" if record.seed is None else f", seed {record.seed}"),
         "budget": f"Budget {record.budget}: {BUDGET_NOTES[record.budget]}.",
         "result": record.budget != "smoke",
         "row": f"{record.budget} {record.row}",

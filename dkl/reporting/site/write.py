@@ -20,29 +20,44 @@ from dkl.reporting.boards.paper import PaperBoard, published_board
 from dkl.reporting.formats.html import render
 from dkl.reporting.formats.text_table import TextTable
 from dkl.reporting.grouping import created_at, group
+from dkl.reporting.reference import is_reference
 from dkl.reporting.site.runs import runs_data, runs_table
 
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 KINDS = {
-    "radii": "Accuracy by radius of the attack",
-    "classes": "Accuracy per class",
-    "images": "Images, and their adversarial versions",
-    "iou": "Intersection over union per class",
-    "masks": "Test images, their true masks, and the masks of teacher and student",
-    "ranking": "Rows of a board: rings are seeds, diamonds their means, bars 95 % intervals",
+    "radii": ("Accuracy by radius of the attack", "Robust accuracy by radius"),
+    "images": ("Attacked images", "Images, their adversarial versions and the magnified differences"),
+    "ranking": ("Rankings", "Rows of a board: rings are seeds, diamonds their means, bars 95 % intervals"),
+    "masks": ("Segmentation", "Test images, their true masks, and the masks of teacher and student"),
+    "iou": ("Intersection over union", "Intersection over union per class"),
+    "classes": ("Accuracy per class", "Accuracy per class"),
 }
-"""Captions of figures of runs, by the first word of their file names. ``curves`` are drawn by the script instead."""
+"""Heading and caption of figures of runs, by the first word of their file names. The script draws ``curves``."""
+
+PUBLISHED = "Figures of the paper, published values only"
+"""The heading of figures without runs, which are folded."""
+
+Figures = dict[str, list[dict[str, str]]]
+"""By heading: per figure its name, source, caption, and kind (``plot`` or ``photo``)."""
+
+OF_PAPER = re.compile(r"(?:figure|table)-\d+")
+"""How the names of the paper's figures begin."""
 
 
 @dataclass(frozen=True)
 class Article:
-    """A table with an anchor: its id, budget (empty if it has none), and per row the address of its run, or None."""
+    """A table with an anchor: its id, budget (empty if it has none), and per row the address of its run, or None.
+
+    ``runs`` are one record per row, whose curves are drawn. ``ranked`` is whether a row has a rank.
+    """
 
     name: str
     budget: str
     table: TextTable
     links: list[str | None]
+    runs: list[str]
+    ranked: bool = True
 
 
 def write_site(
@@ -63,17 +78,25 @@ def write_site(
     ids = {record.id for record in records}
     by_budget = group(records, lambda record: record.budget)
     paper_boards = [board for board in boards if isinstance(board, PaperBoard)]
+    articles = [_article(board, ids) for board in boards if not isinstance(board, PaperBoard)]
+    tables = list(_paper_tables(manifests, paper_boards, ids))
+    measured = {board.manifest.name for board in paper_boards if board.budget == "paper"}
     page = render(
         "site/index.html.j2",
         budgets=[
-            {"name": name, "meaning": BUDGET_NOTES[name], "count": len(by_budget.get(name, []))} for name in BUDGETS
+            {"name": name, "meaning": BUDGET_NOTES[name], "count": len(by_budget[name])}
+            for name in BUDGETS
+            if name in by_budget
         ],
         # The page may be published, so it must not show local paths.
         problems=[problem.replace(f"{results}/", "") for problem in (*problems, *broken)],
-        leaderboards=[_article(board, ids) for board in boards if not isinstance(board, PaperBoard)],
-        tables=list(_paper_tables(manifests, paper_boards, ids)),
-        figures=list(_figures(figures, manifests)),
-        runs=Article("", "", *_linked(runs_table(sorted(records, key=created_at, reverse=True)), ids)),
+        leaderboards=[article for article in articles if article.ranked],
+        unranked=[article for article in articles if not article.ranked],
+        tables=tables,
+        figures=_figures(figures, manifests, measured),
+        published=PUBLISHED,
+        has_reference=any(map(is_reference, records)),
+        runs=_linked("", "", runs_table(sorted(records, key=created_at, reverse=True)), ids),
         data=data,
     )
     path = results / "index.html"
@@ -82,13 +105,15 @@ def write_site(
 
 
 def _article(board: Board[Any], ids: set[str]) -> Article:
-    return Article(board.name, board.budget or "", *_linked(board.table(), ids))
+    ranked = any(getattr(row, "rank", None) is not None for row in board.rows)
+    return _linked(board.name, board.budget or "", board.table(), ids, ranked)
 
 
-def _linked(table: TextTable, ids: set[str]) -> tuple[TextTable, list[str | None]]:
-    """Return the table and the address of each row's run: that of its first record among ``ids``."""
-    records = (next((record for record in row if record in ids), None) for row in table.records)
-    return table, [None if record is None else f"#run/{quote(record, safe='')}" for record in records]
+def _linked(name: str, budget: str, table: TextTable, ids: set[str], ranked: bool = True) -> Article:
+    """Return the table, each of whose rows is linked to the run of its first record among ``ids``."""
+    first = [next((record for record in row if record in ids), None) for row in table.records]
+    links = [None if record is None else f"#run/{quote(record, safe='')}" for record in first]
+    return Article(name, budget, table, links, [record for record in first if record is not None], ranked)
 
 
 def _paper_tables(
@@ -107,28 +132,36 @@ def _paper_tables(
         yield {"name": manifest.name, "title": manifest.title, "boards": articles, "published": published}
 
 
-def _figures(paths: Sequence[Path], manifests: Sequence[Manifest]) -> Iterator[dict[str, str]]:
+def _figures(paths: Sequence[Path], manifests: Sequence[Manifest], measured: set[str]) -> Figures:
+    """Return the figures under headings, those of runs first; ``measured`` are the tables with runs of budget paper."""
+    order = [*(heading for heading, _ in KINDS.values()), "Figures of the paper, and ours", PUBLISHED]
+    found: Figures = {heading: [] for heading in order}
     for stem, same in group(paths, lambda path: path.stem).items():
-        if not stem.startswith("curves-"):
-            # PNG is smaller for images, SVG for lines.
-            smallest = min(same, key=lambda path: path.stat().st_size)
-            content = base64.b64encode(smallest.read_bytes()).decode()
-            source = f"data:{MEDIA_TYPES[smallest.suffix]};base64,{content}"
-            yield {"name": stem, "source": source, "caption": _caption(stem, manifests)}
+        if stem.startswith("curves-"):
+            continue
+        # PNG is smaller for images, SVG for lines.
+        smallest = min(same, key=lambda path: path.stat().st_size)
+        content = base64.b64encode(smallest.read_bytes()).decode()
+        source = f"data:{MEDIA_TYPES[smallest.suffix]};base64,{content}"
+        heading, caption = _described(stem, manifests, measured)
+        kind = "photo" if stem.startswith(("images-", "masks-")) else "plot"
+        found.setdefault(heading, []).append({"name": stem, "source": source, "caption": caption, "kind": kind})
+    return {heading: figures for heading, figures in found.items() if figures}
 
 
-def _caption(stem: str, manifests: Sequence[Manifest]) -> str:
-    """Say what the figure ``stem`` shows, and at which budget. A figure of the paper without one has budget paper."""
+def _described(stem: str, manifests: Sequence[Manifest], measured: set[str]) -> tuple[str, str]:
+    """Return the heading of the figure ``stem``, and what it shows at which budget."""
     kind, _, rest = stem.partition("-")
-    of_paper = re.match(r"(?:figure|table)-\d+", stem)
+    of_paper = OF_PAPER.match(stem)
     manifest = next((found for found in manifests if of_paper and found.name == of_paper[0]), None)
     if manifest is None:
-        return f"{KINDS.get(kind, kind)}: {rest}."
+        heading, caption = KINDS.get(kind, ("Other figures", kind))
+        return heading, f"{caption} ({rest.replace('_', ' ')})."
     ours = next((budget for budget in BUDGETS if stem.endswith(f"-{budget}")), None)
-    if ours is not None:
-        source = f"Budget {ours}: {BUDGET_NOTES[ours]}."
-    elif manifest.figure.get("draw") == "features":
-        source = f"Budget paper: {BUDGET_NOTES['paper']}."
+    features = manifest.figure.get("draw") == "features"
+    has_runs = bool(ours or features or measured & {manifest.name, manifest.figure.get("table")})
+    if ours or features:
+        source = f"Budget {ours or 'paper'}: {BUDGET_NOTES[ours or 'paper']}."
     else:
-        source = "Published values, and our runs of budget paper if there are any."
-    return f"{manifest.title}. {manifest.caption} {source}"
+        source = "Published values and our runs of budget paper." if has_runs else "Published values only."
+    return "Figures of the paper, and ours" if has_runs else PUBLISHED, f"{manifest.title}. {manifest.caption} {source}"

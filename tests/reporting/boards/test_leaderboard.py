@@ -118,7 +118,7 @@ def test_foreign_weights_are_rows_by_checkpoint() -> None:
 
 def test_a_radius_in_two_spellings_is_one_board() -> None:
     found = board([make_record(), make_record(seed=1, eps=0.03137254902, eps_text="0.03137254902")])
-    assert found.table().rows[0][7] == "8/255"
+    assert found.title == "cifar100, Linf, eps = 8/255 (budget own)"
 
 
 def test_additional_data_is_marked_and_explained() -> None:

@@ -36,7 +36,7 @@ def test_tables_alone_give_figure_2_and_the_radii_of_table_10(tmp_path: Path) ->
         *("figure-02.png", "figure-02.svg", "table-10-radii.png", "table-10-radii.svg")
     ]
     with Image.open(paths[0]) as image:
-        assert image.size == (990, 900)
+        assert image.size == (990, 990)
     assert ElementTree.parse(paths[1]).getroot().tag.endswith("svg")
 
 

@@ -7,7 +7,6 @@ from itertools import combinations
 import numpy as np
 import pytest
 from matplotlib import rc_context
-from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
@@ -92,11 +91,7 @@ def test_colors_are_those_of_okabe_and_ito(kind: str) -> None:
 
 def test_figure_2_shows_the_values_of_its_table() -> None:
     table = OmegaConf.load(shipped("experiments") / "table-02.yaml")
-    shown = [
-        (points.get_label(), *points.get_offsets()[0])
-        for points in _figure_2().axes[0].collections
-        if isinstance(points, PathCollection)
-    ]
+    shown = [(line.get_label(), *line.get_xydata()[0]) for line in _figure_2().axes[0].lines]
     assert shown == [(row.label, row.paper.clean, row.paper.autoattack) for row in table.rows]
 
 
@@ -105,6 +100,47 @@ def test_no_label_of_figure_2_covers_another() -> None:
     boxes = [text.get_window_extent() for text in _figure_2(own).findobj(Annotation)]
     assert len(boxes) == len(load("table-02").rows) + 2
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def test_labels_and_markers_of_figure_2_tell_methods_apart_without_color() -> None:
+    own = Point("IKL-AT", 65.5, 31.6, "basic", "here")
+    (axes,) = _figure_2([own]).axes
+    groups = {row.show["Augmentation"] for row in load("table-02").rows}
+    labels = [text.get_text() for text in axes.findobj(Annotation)]
+    assert {f"IKL-AT ({group})" for group in groups} <= set(labels)
+    assert "LBGAT" in labels, "a method of one group needs no addition"
+    *published, ours = [line for line in axes.lines if line.get_marker() != "None"]
+    assert len({line.get_marker() for line in published}) == len(groups)
+    assert ours.get_mec() == "black"
+    hollow = {line.get_label(): line.get_mfc() == "white" for line in published}
+    assert hollow == {row.label: row.origin != "own" for row in load("table-02").rows}
+
+
+def test_class_numbers_of_figure_3_cover_no_point_and_no_other_number() -> None:
+    pictures, rng = make_pictures(1, classes=20, images=600), np.random.default_rng(2)
+    centers = 40 * np.stack(np.divmod(np.arange(20), 5), 1)[pictures["labels"]]
+    for key in ("natural_points", "adversarial_points"):
+        pictures.arrays[key] = centers + rng.normal(0, 6, centers.shape)
+    (axes,) = styled(embedding, pictures, title="").axes
+    boxes = [text.get_window_extent() for text in axes.findobj(Annotation)]
+    points = np.concatenate([pictures["natural_points"], pictures["adversarial_points"]])
+    pixels = axes.transData.transform(points)
+    assert len(boxes) == 20
+    assert not any(box.contains(x, y) for box in boxes for x, y in pixels)
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+@pytest.mark.parametrize("kind", ["tradeoff", "radii", "curves", "ranking"])
+def test_axes_have_at_least_five_labeled_ticks(kind: str) -> None:
+    for axes in figure_of(kind).axes:
+        low, high = sorted(axes.get_ylim())
+        scales = [axes.get_xlim(), (low, high)]
+        ticks = [
+            [t for t in found if a <= t <= b]
+            for found, (a, b) in zip((axes.get_xticks(), axes.get_yticks()), scales, strict=True)
+        ]
+        assert len(ticks[0]) >= 5
+        assert len(ticks[1]) >= 5 or kind == "ranking", "a ranking has one tick per row"
 
 
 def _trained(seed: int, **fields: object) -> Record:

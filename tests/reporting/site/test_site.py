@@ -47,13 +47,14 @@ def make_site(
 
 
 class Page(HTMLParser):
-    """Reads a page; fails if tags do not close in order."""
+    """Reads a page; fails if tags do not close in order. ``around`` has the tags around each element with an id."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.open: list[tuple[str, dict[str, str | None]]] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.texts: list[tuple[tuple[str, ...], str]] = []
+        self.around: dict[str, list[str]] = {}
         self.source = path.read_text(encoding="utf-8")
         self.feed(self.source)
         self.close()
@@ -61,6 +62,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        if place := dict(attrs).get("id"):
+            self.around[place] = [outer for outer, _ in self.open]
         if tag not in ("meta", "input", "img"):
             self.open.append((tag, dict(attrs)))
 
@@ -188,6 +191,46 @@ def test_smoke_is_listed_without_accuracies_and_marked_as_no_result(tmp_path: Pa
     (shown,) = page.data["records"]
     assert not shown["result"]
     assert "no result" in shown["budget"]
+
+
+def test_tables_without_runs_and_published_figures_are_folded(tmp_path: Path) -> None:
+    for name in ("figure-02", "ranking-own", "images-own-x"):
+        (tmp_path / f"{name}.svg").write_bytes(SVG)
+    figures = [tmp_path / f"{name}.svg" for name in ("figure-02", "ranking-own", "images-own-x")]
+    page = Page(make_site(tmp_path, [make_record()], figures=figures))
+    assert [place for place, outer in page.around.items() if "details" in outer] == ["table-02", "figure-02"]
+    assert page.text("figures").index("Attacked images") < page.text("figures").index("published values only")
+    assert [attributes["class"] for tag, attributes in page.tags if tag == "img"] == ["photo", "plot", "plot"]
+
+
+def test_boards_without_autoattack_are_folded_below_the_others(tmp_path: Path) -> None:
+    weaker = make_record(id="weaker", attacks=["pgd-20"], eps=4 / 255, eps_text="4/255")
+    page = Page(make_site(tmp_path, [make_record(), weaker]))
+    assert "details" not in page.around["cifar100-Linf-eps8_255-own"]
+    assert "details" in page.around["cifar100-Linf-eps4_255-own"]
+    alone = Page(make_site(tmp_path / "alone", [weaker]))
+    assert "details" not in alone.around["cifar100-Linf-eps4_255-own"]
+
+
+def test_budgets_without_runs_are_not_explained(tmp_path: Path) -> None:
+    page = Page(make_site(tmp_path, [make_record(budget="mini")]))
+    assert "reduced to what a CPU can train" in page.text("leaderboards")
+    assert "at full size" not in page.text("leaderboards")
+
+
+def test_a_narrow_screen_keeps_three_columns_and_offers_the_others(tmp_path: Path) -> None:
+    page = Page(make_site(tmp_path, [make_record()]))
+    board = page.source[page.source.index('<article id="cifar100-Linf-eps8_255-own"') :].split("</article>")[0]
+    heads = re.findall(r'<th scope="col" class="([^"]*)"><button type="button">([^<]*)<', board)
+    assert [name for kinds, name in heads if "more" not in kinds] == ["Rank", "Method", "Robust (%)"]
+    assert f'<label class="columns"><input type="checkbox"> all {len(heads)} columns</label>' in board
+
+
+def test_numbers_do_not_break_inside_and_the_filter_has_labels(tmp_path: Path) -> None:
+    page = Page(make_site(tmp_path, make_seeds([0.21, 0.24], budget="mini")))
+    assert "22.50\xa0±\xa02.12" in page.source
+    assert {page.around[control][-1] for control in ("filter", "budget")} == {"label"}
+    assert page.around["clear"][-1] == "p"
 
 
 def test_a_table_without_runs_shows_the_papers_values_only(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from dkl.reporting.statistics.compare import Comparison
 
 PaperColumn = ColumnSpec[PaperRow]
 
+WIDEST = 4
+"""The differences of more quantities than this are left to machines: people could not see all columns at once."""
+
 
 def paper_columns(
     manifest: Manifest, budget: str | None, rows: Sequence[PaperRow], comparisons: Mapping[int, Comparison | str]
@@ -24,7 +27,7 @@ def paper_columns(
     return (
         PaperColumn(data={"row": lambda row: row.row.name, "method": lambda row: row.row.label}),
         *map(_described, dict.fromkeys(key for row in rows for key in row.row.show)),
-        PaperColumn(header="Method", cell=lambda row: row.row.label),
+        PaperColumn(header="Method", cell=lambda row: row.row.label, essential=True),
         PaperColumn(
             data={
                 "origin": lambda row: row.row.origin or "",
@@ -36,9 +39,9 @@ def paper_columns(
             spec
             for key, column in manifest.columns.items()
             for spec in (
-                _quantity(key, column, budget, publisher)
+                _quantity(manifest, key, budget, publisher)
                 if manifest.kind or any(row.published for row in rows)
-                else [_measured(key, column)]
+                else [_measured(manifest, key, column)]
             )
         ),
         *([] if budget is None else [_IMAGES, _SEEDS]),
@@ -55,8 +58,17 @@ def _described(key: str) -> PaperColumn:
     )
 
 
-def _quantity(key: str, column: Column, budget: str | None, publisher: str) -> Iterator[PaperColumn]:
+def _headline(manifest: Manifest) -> str:
+    """Return the most important quantity: AutoAttack at the usual radius, else robust accuracy, else the first."""
+    columns = manifest.columns
+    robust = [key for key, column in columns.items() if column.metric == "robust"]
+    standard = [key for key in robust if (columns[key].attacks, columns[key].eps) == ("standard", None)]
+    return next(iter((*standard, *robust, *columns)))
+
+
+def _quantity(manifest: Manifest, key: str, budget: str | None, publisher: str) -> Iterator[PaperColumn]:
     """Yield the published value; and ours and the difference, if the column is measured at this budget."""
+    column, essential = manifest.columns[key], key == _headline(manifest)
     # A column with metric "paper" is printed by the paper and never measured here.
     unit, ours = f" ({column.unit})", budget is not None and column.metric != "paper"
     yield PaperColumn(
@@ -64,24 +76,34 @@ def _quantity(key: str, column: Column, budget: str | None, publisher: str) -> I
         align="r",
         cell=_published(key, column),
         data={f"{key}_{publisher}": lambda row: f"{row.published[key]:g}" if key in row.published else ""},
+        essential=essential,
     )
     if ours:
         yield PaperColumn(
-            header=f"{column.title}, ours{unit}", align="r", cell=_ours(key, column), data=_ours_data(key, column)
+            header=f"{column.title}, ours{unit}",
+            align="r",
+            cell=_ours(key, column),
+            data=_ours_data(key, column),
+            essential=essential,
         )
     if ours and budget == "paper":
+        measured = sum(other.metric != "paper" for other in manifest.columns.values())
         yield PaperColumn(
-            header=f"{column.title}, difference",
+            header=f"{column.title}, difference" if measured <= WIDEST else None,
             align="r",
             cell=_difference(key, column, none=NONE),
             data={f"{key}_difference": _difference(key, column, none="")},
         )
 
 
-def _measured(key: str, column: Column) -> PaperColumn:
+def _measured(manifest: Manifest, key: str, column: Column) -> PaperColumn:
     """Return the column of a quantity that nobody has published."""
     return PaperColumn(
-        header=f"{column.title} ({column.unit})", align="r", cell=_ours(key, column), data=_ours_data(key, column)
+        header=f"{column.title} ({column.unit})",
+        align="r",
+        cell=_ours(key, column),
+        data=_ours_data(key, column),
+        essential=key == _headline(manifest),
     )
 
 
