@@ -25,10 +25,10 @@ OPTIONS = {
         "experiment=NAME": "one of the experiments below; quickstart by default",
         "row=NAME": "this row alone, with its teacher; all rows by default",
         "seed=0,1": "these seeds; by default those of the experiment",
-        "budget=NAME": "size of the runs: paper, mini or smoke; by default that of the experiment",
+        "budget=NAME": "size of the runs: paper, mini, smoke or own; by default that of the experiment",
         "dry_run=true": "print the plan and the commands of each job, and run nothing",
         "hydra/launcher=NAME": "run the jobs through a launcher of Hydra, such as joblib or submitit_slurm",
-        "KEY=VALUE": "any option of dkl train, for every row, such as trainer.device=cuda",
+        "KEY=VALUE": "any option of dkl train that no row sets itself, such as trainer.device=cuda",
     },
     "tables": {
         "--html": "also draw the figures and write index.html, one page with everything",

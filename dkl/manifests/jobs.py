@@ -7,12 +7,13 @@ none is trained.
 
 import re
 import shlex
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from dkl.config import CachedCompose, model_name
 from dkl.errors import UserError
 from dkl.manifests.manifest import Manifest, ManifestRow, load
+from dkl.manifests.overrides import changed_label, check_overrides, may_change_rows, quoted, refuse_changed
 
 TEACHER = "task.teacher."
 
@@ -65,25 +66,27 @@ class Request:
 def plan(name: str, request: Request, compose: CachedCompose | None = None) -> list[ManifestJob]:
     """List the jobs of the manifest ``name`` in order, each row's teacher before the row.
 
-    At budget smoke only the first seed is run, unless the request names seeds. Raises UserError if the experiment or
-    the row is unknown, if all rows are quoted, or if one teacher is given for rows with different teachers.
+    At budget smoke only the first seed is run, unless the request names seeds. A row that the request's overrides
+    change is labeled with them. Raises UserError if the experiment or the row is unknown, if all rows are quoted, if an
+    override contradicts a row or changes it at budget paper or mini, or if one teacher is given for rows with different
+    teachers.
     """
     manifest, compose = load(name), compose or CachedCompose()
     rows = _chosen(manifest, request.row)
-    common = _common(manifest, request.budget)
-    for_students = [text for text in request.overrides if not text.startswith(TEACHER)]
+    check_overrides(manifest, rows, request.overrides)
     seeds = request.seeds or (manifest.seeds[:1] if request.budget == "smoke" else manifest.seeds)
-    teachers = _teachers(manifest, rows, common, request, compose)
+    teachers = _teachers(manifest, rows, request, compose)
+    changed = _changed(manifest, rows, request, compose)
     jobs: list[ManifestJob] = []
     for row in rows:
         teacher, teacher_overrides = teachers[row.teacher] if row.teacher else (None, [])
         if teacher is not None and teacher not in jobs:
             jobs.append(teacher)
         needs = teacher.title if teacher else None
-        shared = [*common, *_overrides(manifest, row, request.budget), *teacher_overrides]
+        label = changed_label(row.label, request.overrides) if row.name in changed else row.label
         for seed in seeds:
-            train = _last_wins([*shared, f"label={_quoted(row.label)}", f"seed={seed}", *for_students])
-            jobs.append(ManifestJob(row.name, row.label, seed, train, manifest.evaluations(row), needs))
+            train = _train(manifest, replace(row, label=label), request, teacher_overrides, seed)
+            jobs.append(ManifestJob(row.name, label, seed, train, manifest.evaluations(row), needs))
     return jobs
 
 
@@ -92,14 +95,37 @@ def identities(manifest: Manifest, budget: str, compose: CachedCompose | None = 
 
     Budget ``own`` means the manifest's sizes.
     """
-    compose, request = compose or CachedCompose(), Request(budget=budget)
-    common = _common(manifest, None if budget == "own" else budget)
-    teachers = _teachers(manifest, list(manifest.runnable), common, request, compose)
-    overrides = {job.name: job.train for job, _ in teachers.values() if job is not None}
-    for row in manifest.runnable:
+    compose, request = compose or CachedCompose(), Request(budget=None if budget == "own" else budget)
+    return {name: compose(train).row for name, train in _trains(manifest, manifest.runnable, request, compose).items()}
+
+
+def _changed(manifest: Manifest, rows: Sequence[ManifestRow], request: Request, compose: CachedCompose) -> list[str]:
+    """Names of the rows and teachers that train something else with the request's overrides.
+
+    Raises UserError if their budget fixes what they train.
+    """
+    if not may_change_rows(request.overrides):
+        return []
+    before = _trains(manifest, rows, replace(request, overrides=()), compose)
+    changed = []
+    for name, train in _trains(manifest, rows, request, compose).items():
+        run = compose(train)
+        if run.row != compose(before[name]).row:
+            refuse_changed(run.cfg.budget.name, name, request.overrides)
+            changed.append(name)
+    return changed
+
+
+def _trains(
+    manifest: Manifest, rows: Sequence[ManifestRow], request: Request, compose: CachedCompose
+) -> dict[str, tuple[str, ...]]:
+    """Overrides of ``dkl train`` by the name of every teacher that is trained, and of every row; at one seed."""
+    teachers = _teachers(manifest, rows, request, compose)
+    found = {job.name: job.train for job, _ in teachers.values() if job is not None}
+    for row in rows:
         _, teacher_overrides = teachers[row.teacher] if row.teacher else (None, [])
-        overrides[row.name] = _last_wins([*common, *_overrides(manifest, row, budget), *teacher_overrides])
-    return {name: compose(train).row for name, train in overrides.items()}
+        found[row.name] = _train(manifest, row, request, teacher_overrides, seed=0)
+    return found
 
 
 def _chosen(manifest: Manifest, name: str | None) -> list[ManifestRow]:
@@ -125,8 +151,17 @@ def _overrides(manifest: Manifest, row: ManifestRow, budget: str | None) -> list
     return [*row.overrides, *manifest.at.get(budget or "", ())]
 
 
+def _train(
+    manifest: Manifest, row: ManifestRow, request: Request, teacher: Sequence[str], seed: int
+) -> tuple[str, ...]:
+    """Overrides of ``dkl train`` for ``row`` at ``seed``, of which ``teacher`` name its teacher."""
+    own = [*_common(manifest, request.budget), *_overrides(manifest, row, request.budget), *teacher]
+    for_students = [text for text in request.overrides if not text.startswith(TEACHER)]
+    return _last_wins([*own, f"label={quoted(row.label)}", f"seed={seed}", *for_students])
+
+
 def _teachers(
-    manifest: Manifest, rows: list[ManifestRow], common: list[str], request: Request, compose: CachedCompose
+    manifest: Manifest, rows: Sequence[ManifestRow], request: Request, compose: CachedCompose
 ) -> dict[str, tuple[ManifestJob | None, list[str]]]:
     """Per teacher of ``rows``: the job that trains it (None if its weights exist), and its students' overrides."""
     needed = list(dict.fromkeys(row.teacher for row in rows if row.teacher))
@@ -141,18 +176,14 @@ def _teachers(
         if row.weights and request.budget != "smoke":
             teachers[name] = (None, [*row.weights, *requested])
             continue
+        common = _common(manifest, request.budget)
         overrides = [*common, *_overrides(manifest, row, request.budget), "label=Teacher", "seed=0", *shared]
         train = _last_wins(overrides)
         run = compose(train)
         job = None if weights else ManifestJob(row.name, "Teacher", 0, train, manifest.evaluations(row))
-        folder = [] if weights else [f"{TEACHER}run={_quoted(str(run.folder))}"]
+        folder = [] if weights else [f"{TEACHER}run={quoted(str(run.folder))}"]
         teachers[name] = (job, [f"{TEACHER}name={model_name(run.cfg.model)}", *folder, *requested])
     return teachers
-
-
-def _quoted(text: str) -> str:
-    """``text`` with the quotes that Hydra needs around special characters."""
-    return text if re.fullmatch(r"[\w./ -]+", text) else "'" + text.replace("'", r"\'") + "'"
 
 
 def _last_wins(overrides: Iterable[str]) -> tuple[str, ...]:

@@ -1,15 +1,18 @@
 """Arguments of ``dkl reproduce``: its own options, overrides of ``dkl train``, and overrides of Hydra's launcher."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from dkl.config.overrides import HYDRA_OWN
 from dkl.errors import UserError
 from dkl.manifests import Request
+from dkl.manifests.overrides import quoted
 
 KEYS = ("experiment", "table", "figure", "seed", "budget", "row", "dry_run")
 
-SMOKE_RESULTS = "results/smoke"
-"""The default results folder of budget smoke, which keeps its values apart from real results."""
+SMOKE = "smoke"
+"""The folder of budget smoke in the default results folder. It keeps its values apart from real results."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ def parse(arguments: list[str]) -> Options:
             (launcher if HYDRA_OWN.match(key) else overrides).append(argument)
     budget = options.get("budget") or None
     if budget == "smoke" and not any(text.startswith("paths.results=") for text in overrides):
-        overrides.append(f"paths.results={SMOKE_RESULTS}")
+        results = Path(os.environ.get("DKL_RESULTS_DIR", "results")) / SMOKE
+        overrides.append(f"paths.results={quoted(str(results))}")
     request = Request(_seeds(options.get("seed")), budget, options.get("row") or None, tuple(overrides))
     dry_run = parse_bool("dry_run", options.get("dry_run", "false"))
     return Options(_manifest_name(options), request, tuple(launcher), dry_run)

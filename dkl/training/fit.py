@@ -34,10 +34,20 @@ def fit(run: Run) -> None:
             _train_epochs(run)
         elif first:
             write_metrics(state.rows, folder)  # a kill between checkpoint and metrics leaves the last row out
-            say(f"{folder}: already trained, {state.epoch} epochs")
+            say(f"{folder}: already trained, {state.epoch} epochs{_update_config(run)}")
             if not reported(run.about.id_file):
                 with _opened_logger(run):
                     pass
+
+
+def _update_config(run: Run) -> str:
+    """Keep what this command says about a finished run, such as its label; return the words that report a change."""
+    path = run.folder / "config.yaml"
+    if path.exists() and path.read_text(encoding="utf-8") == run.config_yaml:
+        return ""
+    # The folder's name fixes everything that was trained: only other settings can differ.
+    write_text(path, run.config_yaml)
+    return f"; label {run.label}, evaluation and logger are now those of this command"
 
 
 def _load(run: Run) -> None:

@@ -1,10 +1,16 @@
 """The jobs of a manifest: rows by seeds, teachers first, sizes by budget, and the identity of a row's records."""
 
+from dataclasses import replace
+
 import pytest
 
 from dkl.config import CachedCompose, compose_config, config_hash, hashed, row_identity, run_folder
 from dkl.errors import UserError
 from dkl.manifests import Request, identities, load, plan
+from dkl.manifests.overrides import changed_label
+
+COMPOSER = CachedCompose()
+"""Shared by the tests of overrides, because composing a configuration takes about 0.1 s."""
 
 
 def test_each_row_runs_once_per_seed_in_the_manifests_order() -> None:
@@ -40,10 +46,53 @@ def test_a_given_teacher_is_not_trained() -> None:
         plan("table-13", Request(overrides=(given,)))
 
 
-def test_later_overrides_win_over_the_manifests() -> None:
-    (job,) = plan("table-02", Request(seeds=(0,), row="ikl-basic", overrides=("loss.wmse_weight=3", "budget=own")))
+def test_overrides_at_budget_own_are_part_of_the_label() -> None:
+    """Data, network, sizes and folders are no part of it: tables show them elsewhere."""
+    given = ("loss.wmse_weight=3", "+attack.step_size=${attack.eps}", "trainer.epochs=2", "paths.results=x")
+    (job,) = plan("table-02", Request(seeds=(0,), budget="own", row="ikl-basic", overrides=given), COMPOSER)
     cfg = compose_config("train", job.train)
-    assert (cfg.loss.wmse_weight, cfg.budget.name) == (3, "own")
+    assert (cfg.loss.wmse_weight, cfg.trainer.epochs, cfg.budget.name) == (3, 2, "own")
+    assert cfg.label == job.label == "IKL-AT loss.wmse_weight=3 +attack.step_size={attack.eps}"
+    own = replace(load("table-02"), rows=tuple(row for row in load("table-02").rows if row.name == "ikl-basic"))
+    ran = row_identity(hashed(cfg))
+    assert ran not in identities(own, "own", COMPOSER).values()  # so no table compares it with the paper
+
+
+def test_a_long_label_is_cut_and_stays_unique() -> None:
+    labels = {changed_label("TRADES", [f"+task.note={'x' * 200}{end}"]) for end in "ab"}
+    assert len(labels) == 2
+    assert all(label.startswith("TRADES +task.note=xxx") and len(label) == 100 for label in labels)
+
+
+@pytest.mark.parametrize(
+    "given", ["trainer.device=cpu", "trainer.precision=bf16", "evaluation.batch_size=50", "attack.steps=10"]
+)
+def test_overrides_that_train_the_same_leave_the_label(given: str) -> None:
+    assert {job.label for job in plan("quickstart", Request(overrides=(given,)), COMPOSER)} == {"TRADES", "IKL-AT"}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("quickstart", "loss=gkl", "loss=gkl contradicts row TRADES, which is loss=kl"),
+        ("quickstart", "~loss", "contradicts row TRADES"),
+        ("table-08", "loss=gkl", "contradicts row beta-2, which is loss.ce_weight=2"),
+        ("table-08", "++loss.ce_weight=9", "contradicts row beta-2"),
+        ("quickstart", "label=Mine", "dkl train label=Mine"),
+        ("quickstart", "evaluation.attacks=pgd-2", "with attacks=standard; .* dkl evaluate run=FOLDER attacks=…"),
+        ("table-10", "evaluation.eps=1/255", "dkl evaluate run=FOLDER eps=…"),
+        ("quickstart", "attacks=pgd-2", "dkl evaluate run=FOLDER attacks=pgd-2"),
+        ("quickstart", "n=64", "dkl evaluate run=FOLDER n=64"),
+        ("quickstart", "eps=0.2", "dkl evaluate run=FOLDER eps=0.2"),
+        ("table-08", "optimizer.lr=0.3", "optimizer.lr=0.3 changes what row beta-2 trains, .* budget=own"),
+        ("cifar10-mini", "optimizer.lr=0.3", "row TRADES-AWP trains, which budget=mini fixes"),
+        ("cifar100-mini-kd", "data.augment.flip=false", "row teacher resnet20 trains"),
+    ],
+)
+def test_overrides_that_contradict_a_row_are_refused(name: str, given: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        plan(name, Request(overrides=(given,)), COMPOSER)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_quoted_row_says_why_it_does_not_run() -> None:

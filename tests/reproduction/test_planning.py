@@ -10,7 +10,7 @@ from torch import nn
 from dkl.config import TrainConfig, compose_config, typed
 from dkl.errors import UserError
 from dkl.reproduction.estimate import duration, forward_operations, passes
-from dkl.reproduction.options import SMOKE_RESULTS, parse
+from dkl.reproduction.options import parse
 from dkl.reproduction.planning import find_blocked, plan_jobs
 
 
@@ -37,13 +37,17 @@ def test_durations_have_a_unit_of_which_there_are_two() -> None:
     assert texts == ["1 s", "90 s", "2 min", "2 h", "3 days"]
 
 
-def test_options_are_separated_from_overrides_of_training_and_of_hydra() -> None:
+def test_options_are_separated_from_overrides_of_training_and_of_hydra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DKL_RESULTS_DIR", raising=False)
     found = parse(["table=2", "budget=smoke", "seed=1,2", "loss.gamma=1", "hydra/launcher=joblib", "dry_run=true"])
     assert (found.name, found.dry_run, found.launcher) == ("table-02", True, ("hydra/launcher=joblib",))
     assert found.request.seeds == (1, 2)
-    assert found.request.overrides == ("loss.gamma=1", f"paths.results={SMOKE_RESULTS}")
+    assert found.request.overrides == ("loss.gamma=1", "paths.results=results/smoke")
     assert parse(["figure=3"]).name == "figure-03"
     assert parse(["budget=smoke", "paths.results=here"]).request.overrides == ("paths.results=here",)
+    monkeypatch.setenv("DKL_RESULTS_DIR", "/my results/a=b")
+    (found,) = parse(["budget=smoke"]).request.overrides
+    assert compose_config("train", [found]).paths.results == "/my results/a=b/smoke"
 
 
 @pytest.mark.parametrize(

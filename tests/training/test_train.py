@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from dkl import checkpoint
 from dkl.assembly import build_model, load_data, train
-from dkl.config import compose_config, run_folder
+from dkl.config import compose_config, load_config, run_folder
 from dkl.errors import UserError
 from dkl.losses import IKL
 from dkl.training.schedules import Constant
@@ -83,7 +83,7 @@ def test_the_saved_configuration_is_the_resolved_one(tmp_path: Path) -> None:
     assert folder == run_folder(saved)
 
 
-def test_calling_again_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_calling_again_trains_nothing_and_keeps_a_new_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cfg = make_config(tmp_path, epochs=1)
     folder = train(cfg)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -93,6 +93,11 @@ def test_calling_again_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert (folder / "checkpoint.pt").stat().st_mtime_ns == written
     assert "already trained" in capsys.readouterr().err
+    assert train(make_config(tmp_path, "label=Mine", "evaluation.eps=0.2", epochs=1)) == folder
+    kept = load_config(folder)
+    assert (kept.label, kept.evaluation.eps) == ("Mine", "0.2")
+    assert (folder / "checkpoint.pt").stat().st_mtime_ns == written
+    assert "already trained, 1 epochs; label Mine, evaluation and logger" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("every", "epochs"), [(0, [3]), (2, [2, 3])])
