@@ -20,8 +20,9 @@ def test_named_tests_exist() -> None:
 def test_named_switches_compose() -> None:
     found = {switch for row in ROWS for cell in row for switch in SWITCH.findall(cell)}
     assert {"attack.schedule=as_intended", "averaging=ema", "trainer.devices=4"} <= found
+    bases = {"task.teacher": ["recipe=kd_strong", "data=imagenet"], "task.masked": ["recipe=apd", "data=ade20k"]}
     for switch in found:
-        base = ["recipe=kd_strong", "data=imagenet"] if switch.startswith("task.teacher") else ["recipe=official"]
+        base = next((base for start, base in bases.items() if switch.startswith(start)), ["recipe=official"])
         compose_config("train", [*base, switch])
 
 
