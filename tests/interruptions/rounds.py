@@ -1,9 +1,10 @@
 """Interrupts training, evaluation, reproduction and two processes at random moments, and compares the end with a run
 that was not interrupted.
 
-    python -m tests.interruptions.rounds FOLDER SEED COUNT
+    python -m tests.interruptions.rounds FOLDER SEED COUNT [CASE ...]
 
-interrupts each of them ``COUNT`` times and prints what happened as JSON.
+interrupts each of them, or each ``CASE``, ``COUNT`` times. After every run it prints the figures so far as one line of
+JSON.
 """
 
 import json
@@ -12,8 +13,9 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,16 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PER_RUN = 6
 """Interruptions of one run; then it may end."""
 
+LATEST = 0.8
+"""Latest moment of an interruption, as a share of the time of a whole run: later, it has often ended."""
+
 TRAINING = (
-    *("data=digits", "data.train_size=160", "data.test_size=80", "trainer.batch_size=16", "trainer.epochs=4"),
-    *("trainer.threads=1", "trainer.device=cpu", "loss=ikl", "averaging=ema"),
+    *("data=digits", "data.train_size=128", "data.test_size=40", "trainer.batch_size=32", "trainer.epochs=3"),
+    *("trainer.threads=1", "trainer.device=cpu", "loss=ikl", "averaging=ema", "attack.steps=2"),
 )
-SELECTION = ("selection.holdout=32", "selection.every=2", "selection.attack=pgd-3")
+SELECTION = ("selection.holdout=32", "selection.every=2", "selection.attack=pgd-2")
 PAIR = ("loss=gkl", "averaging=none", "trainer.devices=2")
-EVALUATION = ("attacks=[pgd-10,apgd-ce,cw-10]", "batch_size=8", "n=48", "eps=0.03", "threads=1", "device=cpu")
+EVALUATION = ("attacks=[pgd-5,apgd-ce,cw-5]", "batch_size=8", "n=32", "eps=0.03", "threads=1", "device=cpu")
 REPRODUCTION = ("experiment=quickstart", "budget=smoke", "row=IKL-AT", "trainer.device=cpu", "trainer.threads=1")
 
 
@@ -89,47 +94,65 @@ def _into(cfg: DictConfig, results: Path) -> DictConfig:
     return cfg
 
 
-def cases(folder: Path) -> dict[str, Case]:
-    """All cases; the run that is evaluated is trained first."""
+def cases(folder: Path, names: Sequence[str] = ()) -> dict[str, Case]:
+    """The cases of these ``names``, or all; the run that is evaluated is trained first."""
     alone, pair = (compose_config("train", [*TRAINING, *more]) for more in (SELECTION, PAIR))
-    run([lambda: train(_into(alone, folder))], folder)
+    train(_into(alone, folder))
     evaluation = compose_config("evaluate", [*EVALUATION, f"run={run_folder(_into(alone, folder))}"])
-    return {
+    found = {
         "train": Case(lambda results: train(_into(alone, results)), trained),
         "evaluate": Case(lambda results: evaluate(_into(evaluation, results)), evaluated),
         "reproduce": Case(lambda results: main(["reproduce", *REPRODUCTION, f"paths.results={results}"]), evaluated),
         "two processes": Case(lambda results: train(_into(pair, results)), trained, processes=2),
     }
+    return {name: case for name, case in found.items() if not names or name in names}
 
 
-def interrupt(case: Case, folder: Path, count: int, chance: random.Random) -> dict[str, Any]:
-    """Interrupt ``case`` ``count`` times at uniformly random moments; return the figures."""
-    whole = folder / "whole"
-    whole.mkdir(parents=True)
-    ended = run(case.works(whole), whole)
+@dataclass
+class Tally:
+    """What has happened to the runs of one case."""
+
+    interruptions: dict[str, int] = field(default_factory=lambda: dict.fromkeys((one.name for one in SIGNALS), 0))
+    runs: int = 0
+    bit_identical: int = 0
+    unclean: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """Interruptions of all kinds."""
+        return sum(self.interruptions.values())
+
+
+def whole(case: Case, folder: Path) -> tuple[Any, float]:
+    """What ``case`` leaves without interruptions, and its seconds."""
+    folder.mkdir()
+    if case.processes == 1:  # here rather than in a fork, so that the forks find every module imported
+        started = time.monotonic()
+        case.work(folder)
+        return case.left(folder), time.monotonic() - started
+    ended = run(case.works(folder), folder)
     assert [one.status for one in ended] == [0] * case.processes, ended
-    expected, duration = case.left(whole), ended[0].seconds
-    interruptions = dict.fromkeys((signum.name for signum in SIGNALS), 0)
-    runs, equal, unclean = 0, 0, []
-    while sum(interruptions.values()) < count:
-        results = folder / f"run{runs}"
-        results.mkdir()
-        for _ in range(PER_RUN):
-            signum = chance.choice(SIGNALS)
-            # One of several processes may die alone; Ctrl-C and schedulers reach all.
-            only = chance.randrange(case.processes) if signum == signal.SIGKILL and chance.random() < 0.5 else None
-            ended = run(case.works(results), results, chance.uniform(0.01, duration), signum, only)
-            if all(one.status == 0 for one in ended):
-                break
-            interruptions[signum.name] += 1
-            unclean += [_describe(one, signum) for one in _to_judge(ended, only) if not one.is_clean(signum)]
-            if sum(interruptions.values()) == count:
-                break
-        ended = run(case.works(results), results)
-        equal += [one.status for one in ended] == [0] * case.processes and case.left(results) == expected
-        runs += 1
-        shutil.rmtree(results)
-    return {"interruptions": interruptions, "runs": runs, "bit_identical": equal, "unclean": unclean}
+    return case.left(folder), ended[0].seconds
+
+
+def interrupt(
+    case: Case, results: Path, tally: Tally, count: int, expected: Any, seconds: float, chance: random.Random
+) -> None:
+    """Interrupt one run at random moments of its ``seconds`` until ``count`` are tallied; let it end, and compare."""
+    results.mkdir()
+    for _ in range(min(PER_RUN, count - tally.total)):
+        signum = chance.choice(SIGNALS)
+        # One of several processes may die alone; Ctrl-C and schedulers reach all.
+        only = chance.randrange(case.processes) if signum == signal.SIGKILL and chance.random() < 0.5 else None
+        ended = run(case.works(results), results, chance.uniform(0.01, LATEST * seconds), signum, only)
+        if all(one.status == 0 for one in ended):
+            break
+        tally.interruptions[signum.name] += 1
+        tally.unclean += [_describe(one, signum) for one in _to_judge(ended, only) if not one.is_clean(signum)]
+    ended = run(case.works(results), results)
+    tally.bit_identical += [one.status for one in ended] == [0] * case.processes and case.left(results) == expected
+    tally.runs += 1
+    shutil.rmtree(results)
 
 
 def _to_judge(ended: list[Ended], only: int | None) -> list[Ended]:
@@ -142,15 +165,21 @@ def _describe(ended: Ended, signum: int) -> str:
     return f"signal {signum}: status {ended.status}, printed {ended.err[-2000:]!r}"
 
 
-def rounds(folder: Path, seed: int, count: int) -> dict[str, Any]:
-    """Interrupt every case ``count`` times."""
+def rounds(folder: Path, seed: int, count: int, names: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """Interrupt every case ``count`` times, one run of each after another; yield the figures after each run."""
     chance, started = random.Random(seed), time.monotonic()
-    found = {}
-    for name, case in cases(folder).items():
-        found[name] = interrupt(case, folder / name, count, chance)
-        print(f"{name}: {found[name]}, {time.monotonic() - started:.0f} s", file=sys.stderr)
-    return {"seed": seed, "seconds": round(time.monotonic() - started, 1), "cases": found}
+    with redirect_stdout(sys.stderr):
+        chosen = cases(folder, names)
+        wholes = {name: whole(case, folder / f"{name} whole") for name, case in chosen.items()}
+    tallies = {name: Tally() for name in chosen}
+    while any(tally.total < count for tally in tallies.values()):
+        for name, case in chosen.items():
+            if tallies[name].total < count:
+                interrupt(case, folder / f"{name} {tallies[name].runs}", tallies[name], count, *wholes[name], chance)
+                figures = {name: asdict(tally) for name, tally in tallies.items()}
+                yield {"seed": seed, "seconds": round(time.monotonic() - started, 1), "cases": figures}
 
 
 if __name__ == "__main__":
-    print(json.dumps(rounds(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))
+    for figures in rounds(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]):
+        print(json.dumps(figures), flush=True)

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,23 @@ from dkl.evaluation.outputs.provenance import git_commit
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 REPORT = CHECKOUT / "results" / "reliability" / "interruptions.json"
+COUNT = 30
+"""Interruptions of each kind of work in the test of endurance."""
 
 
-def run_rounds(folder: Path, seed: int, count: int) -> dict[str, Any]:
-    """The figures of ``count`` interruptions of each kind of work, from a process without threads, which can fork."""
-    command = [sys.executable, "-m", "tests.interruptions.rounds", str(folder), str(seed), str(count)]
+def run_rounds(folder: Path, seed: int, count: int, *names: str) -> Iterator[dict[str, Any]]:
+    """The figures of ``count`` interruptions of each kind of work, after every run.
+
+    They come from a process that has one thread and all modules: its forks start at once.
+    """
+    command = [sys.executable, "-m", "tests.interruptions.rounds", str(folder), str(seed), str(count), *names]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT), "CUDA_VISIBLE_DEVICES": ""}
-    ended = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    found: dict[str, Any] = json.loads(ended.stdout)
-    return found
+    log = folder / "stderr"
+    options: dict[str, Any] = {"env": environment, "cwd": folder, "stdout": subprocess.PIPE, "text": True}
+    with log.open("w") as err, subprocess.Popen(command, stderr=err, **options) as process:
+        assert process.stdout is not None
+        yield from map(json.loads, process.stdout)
+    assert process.returncode == 0, log.read_text()
 
 
 def assert_survived(found: dict[str, Any], count: int) -> None:
@@ -36,13 +44,14 @@ def assert_survived(found: dict[str, Any], count: int) -> None:
 
 @pytest.mark.slow
 def test_interrupted_work_ends_as_if_it_had_not_been_interrupted(tmp_path: Path) -> None:
-    assert_survived(run_rounds(tmp_path, seed=0, count=2), 2)
+    """Reproduction, which trains and evaluates, is left to the test of endurance."""
+    *_, found = run_rounds(tmp_path, 0, 1, "train", "evaluate", "two processes")
+    assert_survived(found, 1)
 
 
 @pytest.mark.endurance
 def test_a_hundred_interruptions(tmp_path: Path) -> None:
-    """Writes its figures to results/reliability."""
-    found = run_rounds(tmp_path, seed=1, count=30)
+    """Writes its figures so far to results/reliability after every run."""
     about = {
         "command": "make test-endurance",
         "commit": git_commit(),
@@ -51,5 +60,9 @@ def test_a_hundred_interruptions(tmp_path: Path) -> None:
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
     }
     REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text(json.dumps(about | found, indent=2) + "\n")
-    assert_survived(found, 30)
+    for found in run_rounds(tmp_path, 1, COUNT):
+        total = {key: sum(case[key] for case in found["cases"].values()) for key in ("runs", "bit_identical")}
+        total["unclean"] = sum(len(case["unclean"]) for case in found["cases"].values())
+        total["interruptions"] = sum(sum(case["interruptions"].values()) for case in found["cases"].values())
+        REPORT.write_text(json.dumps(about | {"total": total} | found, indent=2) + "\n")
+    assert_survived(found, COUNT)
