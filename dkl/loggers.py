@@ -20,14 +20,14 @@ from dkl.errors import UserError, needs_extra
 from dkl.files import write_text
 
 FINISHED = "finished"
-"""Follows the id in ``LoggerRun.id_file`` once the whole run has been reported."""
+"""Follows the id in a logger's file of it once the whole run has been reported."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoggerRun:
     """Which run reports. Runs that differ only in the seed share a ``group``, as in a row of a table.
 
-    ``id_file``, in the run's folder, holds the run's id at the logger and whether the whole run has been reported.
+    ``folder`` is the run's, and ``key`` tells its evaluations apart; it is empty for the training.
     """
 
     name: str
@@ -35,7 +35,12 @@ class LoggerRun:
     group: str
     tags: list[str]
     config: dict[str, Any]
-    id_file: Path
+    folder: Path
+    key: str = ""
+
+    def id_file(self, logger: str) -> Path:
+        """The file with the run's id at ``logger``, and whether the whole run has been reported there."""
+        return self.folder / f"{logger}_id{self.key and '_'}{self.key}.txt"
 
 
 class LoggerTable(NamedTuple):
@@ -48,8 +53,12 @@ class LoggerTable(NamedTuple):
 class Logger:
     """Reports nowhere: the default, and the logger of every process but the first."""
 
+    def reported(self, about: LoggerRun) -> bool:
+        """Return whether the whole run has been reported to this logger."""
+        return True
+
     def start(self, about: LoggerRun) -> None:
-        """Open the run, or continue the one whose id is in ``about.id_file``."""
+        """Open the run, or continue it under the id in its folder."""
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Report the metrics of one epoch."""
@@ -85,11 +94,16 @@ class WandbLogger(Logger):
         self.run: Any = None
         self.about: LoggerRun | None = None
 
+    def reported(self, about: LoggerRun) -> bool:
+        """Return whether the whole run has been reported, and to the current sweep if any."""
+        identity, finished = _read(about.id_file("wandb"))
+        return finished and _sweeps_id() in (None, identity)
+
     def start(self, about: LoggerRun) -> None:
         """Open the run. Raises UserError if wandb refuses, such as without a login."""
         import wandb  # here, so that training without it needs no installation and no import time
 
-        kept, _ = _read(about.id_file)
+        kept, _ = _read(about.id_file("wandb"))
         identity = _sweeps_id() or kept or secrets.token_hex(4)
         try:
             self.run = wandb.init(
@@ -98,7 +112,7 @@ class WandbLogger(Logger):
                 id=identity,
                 resume="allow",
                 name=about.name,
-                dir=str(about.id_file.parent),
+                dir=str(about.folder),
                 config=about.config,
                 group=about.group[-128:],  # wandb's limit; the end holds the hash, which must stay
                 job_type=about.job_type,
@@ -108,7 +122,7 @@ class WandbLogger(Logger):
             fix = "log in with `wandb login`, or add logger.mode=offline and `wandb sync` later"
             raise UserError(f"wandb: {str(error).rstrip('.')}; {fix}") from None
         self.about = about
-        write_text(about.id_file, identity)
+        write_text(about.id_file("wandb"), identity)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Report one epoch at once, unless a resumed run has it already."""
@@ -142,7 +156,7 @@ class WandbLogger(Logger):
         """Close the run. Unless it ``failed``, its folder records that the whole run has been reported."""
         self.run.finish(exit_code=int(failed))
         if self.about and not failed:
-            write_text(self.about.id_file, f"{self.run.id} {FINISHED}")
+            write_text(self.about.id_file("wandb"), f"{self.run.id} {FINISHED}")
 
 
 class TensorBoardLogger(Logger):
@@ -158,19 +172,24 @@ class TensorBoardLogger(Logger):
 
         self.writer: Any = None
         self.about: LoggerRun | None = None
+        self.identity = ""
         self.last: dict[str, float] = {}
 
+    def reported(self, about: LoggerRun) -> bool:
+        """Return whether the whole run has been reported."""
+        return _read(about.id_file("tensorboard"))[1]
+
     def start(self, about: LoggerRun) -> None:
-        """Open a file of events in ``tensorboard`` beside ``about.id_file``."""
+        """Open a file of events in ``tensorboard`` in the run's folder."""
         from torch.utils.tensorboard import SummaryWriter
 
-        kept, _ = _read(about.id_file)
-        identity = kept or secrets.token_hex(4)
+        kept, _ = _read(about.id_file("tensorboard"))
+        self.identity = kept or secrets.token_hex(4)
         # Epochs before an interruption are written again, so the older file is removed.
-        folder = about.id_file.parent / "tensorboard" / f"{about.job_type}-{identity}"
+        folder = about.folder / "tensorboard" / f"{about.job_type}-{self.identity}"
         shutil.rmtree(folder, ignore_errors=True)
         self.writer, self.about = SummaryWriter(str(folder)), about
-        write_text(about.id_file, identity)
+        write_text(about.id_file("tensorboard"), self.identity)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Report one epoch."""
@@ -203,7 +222,7 @@ class TensorBoardLogger(Logger):
             self.writer.add_hparams(settings, metrics, run_name=".")
         self.writer.close()
         if self.about and not failed:
-            write_text(self.about.id_file, f"{_read(self.about.id_file)[0]} {FINISHED}")
+            write_text(self.about.id_file("tensorboard"), f"{self.identity} {FINISHED}")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -224,12 +243,6 @@ def _read(id_file: Path) -> tuple[str, bool]:
 def _sweeps_id() -> str | None:
     """Return the id that the agent of a wandb sweep has chosen for this run, or None without an agent."""
     return os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
-
-
-def reported(id_file: Path) -> bool:
-    """Return whether the whole run has been reported under the id in ``id_file``, and to the current sweep if any."""
-    identity, finished = _read(id_file)
-    return finished and _sweeps_id() in (None, identity)
 
 
 @contextmanager

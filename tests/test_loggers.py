@@ -18,9 +18,9 @@ import dkl.training.fit
 from dkl.assembly import build_logger, train
 from dkl.config import compose_config, hashed, row_identity
 from dkl.errors import UserError
-from dkl.loggers import Logger, LoggerRun, LoggerTable, WandbLogger, opened, reported
+from dkl.loggers import Logger, LoggerRun, LoggerTable, WandbLogger, opened
 from tests.training.common import TINY, make_config, start
-from tests.wandb_log import OFFLINE, apart, config, history, inspect, runs, surroundings
+from tests.wandb_log import OFFLINE, apart, config, history, inspect, runs, summary, surroundings
 
 KILLED = """
 import os, sys
@@ -44,11 +44,17 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def about(folder: Path, **changed: Any) -> LoggerRun:
     fields: dict[str, Any] = {"name": "name", "job_type": "train", "group": "IKL-0", "tags": ["IKL"], "config": {}}
-    return LoggerRun(**fields | changed, id_file=folder / "wandb_id.txt")
+    return LoggerRun(**fields | changed, folder=folder)
+
+
+def reported(folder: Path) -> bool:
+    return WandbLogger().reported(about(folder))
 
 
 def measured(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """The run's metrics, and the seconds of an epoch of 96 images, as wandb should have them."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row | {"epoch_seconds": pytest.approx(96 / row["images_per_second"])} for row in rows]
 
 
 def test_a_run_reports_its_name_each_epoch_and_its_weights(tmp_path: Path) -> None:
@@ -61,7 +67,10 @@ def test_a_run_reports_its_name_each_epoch_and_its_weights(tmp_path: Path) -> No
     assert header["run_group"] == f"IKL, mine-{row_identity(hashed(make_config(tmp_path, 'seed=4', epochs=2)))}"
     assert header["tags"] == ["IKL, mine", "IKL", "digits", "own"]
     assert (config(run)["seed"], config(run)["loss"]["wmse_weight"]) == (3, 20)
+    assert (config(run)["method"], config(run)["loss_name"]) == ("IKL, mine", "IKL")
     assert history(run) == [row | {"_step": row["epoch"]} for row in measured(folder)]
+    last = measured(folder)[-1]
+    assert {name: summary(run)[name] for name in last} == last  # the columns of wandb's table of runs
     (weights,) = inspect(run, "artifact")
     assert (weights["type"], weights["name"]) == ("model", folder.name)
     kept = {entry["path"]: entry for entry in weights["manifest"]["contents"]}
@@ -82,7 +91,7 @@ def test_a_killed_run_continues_under_its_id_and_loses_no_epoch(tmp_path: Path) 
     assert killed.returncode == 9
     (folder,) = (tmp_path / "results" / "runs").iterdir()
     identity = (folder / "wandb_id.txt").read_text()
-    assert not reported(folder / "wandb_id.txt")
+    assert not reported(folder)
     train(make_config(tmp_path / "results", *OFFLINE, epochs=3))
     assert (folder / "wandb_id.txt").read_text().split() == [identity, "finished"]
     first, second = runs(folder)
@@ -179,15 +188,15 @@ def test_the_agent_of_a_sweep_chooses_the_id(
     tmp_path: Path, site: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "wandb_id.txt").write_text("mine finished")
-    assert reported(tmp_path / "wandb_id.txt")
+    assert reported(tmp_path)
     monkeypatch.setenv("WANDB_RUN_ID", "agents")
-    assert reported(tmp_path / "wandb_id.txt")  # no sweep: a variable left over
+    assert reported(tmp_path)  # no sweep: a variable left over
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
-    assert not reported(tmp_path / "wandb_id.txt")
+    assert not reported(tmp_path)
     with opened(WandbLogger(mode="offline"), about(tmp_path), PAST):
         pass
     assert (site.asked["id"], site.logged) == ("agents", [1, 2, 3, 4])
-    assert reported(tmp_path / "wandb_id.txt")
+    assert reported(tmp_path)
 
 
 def test_names_that_are_too_long_for_wandb_are_cut(tmp_path: Path, site: SimpleNamespace) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,15 @@ def runs(folder: Path) -> list[Path]:
 
 def inspect(run: Path, kind: str) -> list[dict[str, Any]]:
     """The records of ``kind`` in the log of ``run``."""
+    size = sum(path.stat().st_size for path in run.glob("*.wandb"))
+    return [record[kind] for record in map(json.loads, _records(run, size)) if record["type"] == kind]
+
+
+@cache
+def _records(run: Path, size: int) -> list[str]:
+    """The lines of the log of ``run``, whose file has ``size`` bytes; reading it again would take a second."""
     command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(run)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    return [record[kind] for record in map(json.loads, said.splitlines()) if record["type"] == kind]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
 
 
 def history(run: Path) -> list[dict[str, Any]]:
@@ -56,3 +63,11 @@ def config(run: Path) -> dict[str, Any]:
     """The configuration that the run was opened with."""
     (opened,) = inspect(run, "run")
     return dict(opened["config"]["update"])
+
+
+def summary(run: Path) -> dict[str, Any]:
+    """The values that wandb's table of runs shows: the last of each name."""
+    values: dict[str, Any] = {}
+    for record in inspect(run, "summary"):
+        values |= record["update"]
+    return values

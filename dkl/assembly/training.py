@@ -33,8 +33,6 @@ from dkl.training.run import Run
 from dkl.training.selection import held_out
 from dkl.training.state import RunState, seed_everything
 
-WANDB_ID = "wandb_id.txt"
-
 
 class Data(NamedTuple):
     """Images to train on, to test on and held out for selection, synthetic ones, and those without labels.
@@ -119,8 +117,8 @@ def assemble(cfg: DictConfig) -> Run:
             job_type="train",
             group=f"{label(cfg)}-{row_identity(hashed(cfg))}",
             tags=list(dict.fromkeys([label(cfg), loss_name(cfg), config.data.name, config.budget.name])),
-            config=content,
-            id_file=folder / WANDB_ID,
+            config=content | {"method": label(cfg), "loss_name": loss_name(cfg)},
+            folder=folder,
         ),
         config_yaml=OmegaConf.to_yaml(cfg),
     )

@@ -27,37 +27,40 @@ class NonFiniteLossError(Exception):
 
 @dataclass
 class EpochSums:
-    """What an epoch has measured after ``step`` steps: sums over this process's ``seen`` images, and its seconds.
+    """What an epoch has measured after ``step`` steps: sums over this process's ``seen`` views, and its seconds.
 
-    A sum with an entry in ``counts`` is divided by that instead of by the images.
+    ``images`` counts each image once, however many views it has. A sum with an entry in ``counts`` is divided by that
+    instead of by the views.
     """
 
     step: int = 0
     seen: int = 0
+    images: int = 0
     seconds: float = 0.0
     sums: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(self, out: Output, size: int) -> None:
-        """Add a part of ``size`` images."""
+    def add(self, out: Output, size: int, views: int = 1) -> None:
+        """Add a part of ``size`` views, ``views`` of each image."""
         ratios = {name: value for name, (value, _) in out.ratios.items()}
         for name, value in {"loss": out.loss.detach() * size, **out.sums, **ratios}.items():
             self.sums[name] = self.sums.get(name, 0) + value.double()
         for name, (_, count) in out.ratios.items():
             self.counts[name] = self.counts.get(name, 0) + count.double()
         self.seen += size
+        self.images += size // views
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything as tensors on the CPU and plain values."""
         kinds = {"sums": self.sums, "counts": self.counts}
         values = {kind: {name: value.cpu() for name, value in found.items()} for kind, found in kinds.items()}
-        return {"step": self.step, "seen": self.seen, "seconds": self.seconds, **values}
+        return {"step": self.step, "seen": self.seen, "images": self.images, "seconds": self.seconds, **values}
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: torch.device) -> "EpochSums":
         """Restore what ``state_dict`` returned."""
         sums, counts = ({name: value.to(device) for name, value in state[kind].items()} for kind in ("sums", "counts"))
-        return cls(state["step"], state["seen"], state["seconds"], sums, counts)
+        return cls(state["step"], state["seen"], state["images"], state["seconds"], sums, counts)
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:
@@ -129,12 +132,12 @@ def train_epoch(
                 # Inside the context: the task takes back its changes of the weights (AWP) only after the update.
                 if number == len(parts):
                     _step(optimizer)
-            so_far.add(out, len(part.labels))
+            so_far.add(out, len(part.labels), part.views)
         so_far.step, so_far.seconds = step + 1, time.perf_counter() - started
         after_step(step)
         bar.advance()
     share_buffers(task.model)
     task.end_epoch()
     row = _mean(so_far.sums, so_far.counts, so_far.seen)
-    row["images_per_second"] = so_far.seen * world() / (time.perf_counter() - started)
+    row["images_per_second"] = so_far.images * world() / (time.perf_counter() - started)
     return row

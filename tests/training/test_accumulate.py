@@ -1,6 +1,7 @@
 """A batch computed in parts gives the gradient of its mean loss, one update and one report."""
 
 import io
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -75,6 +76,12 @@ def test_parts_give_the_gradient_of_the_whole_batch(accumulate: int) -> None:
     assert sum(sizes) == 9
     assert len(sizes) == min(accumulate, 9)
     assert max(sizes) == -(-9 // len(sizes))  # the memory of a part
+
+
+def test_the_speed_counts_each_image_once_however_many_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dkl.training.loop.time.perf_counter", itertools.count().__next__)  # 2 s from start to end
+    row = one_epoch(Classification(make_net(), num_classes=CLASSES), Given(doubles(6, views=2)), accumulate=1)
+    assert row["images_per_second"] == 3 / 2
 
 
 def test_parts_of_a_share_are_weighted_by_the_whole_batch() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,7 +13,7 @@ from dkl.config import row_identity
 from dkl.distributed import rank
 from dkl.evaluation.job import EvaluationJob
 from dkl.files import damage
-from dkl.loggers import LoggerRun, LoggerTable, opened, reported
+from dkl.loggers import LoggerRun, LoggerTable, opened
 from dkl.records import Flags, Record, load, load_flags
 
 
@@ -24,7 +25,7 @@ def report_evaluation(job: EvaluationJob) -> Iterator[None]:
     exists is reported if it has not been.
     """
     about = _logger_run(job)
-    if job.logger is None or rank() > 0 or (job.record.exists() and reported(about.id_file)):
+    if job.logger is None or rank() > 0 or (job.record.exists() and job.logger.reported(about)):
         yield
         return
     with opened(job.logger, about) as logger:
@@ -35,7 +36,7 @@ def report_evaluation(job: EvaluationJob) -> Iterator[None]:
             tables = {"classes": LoggerTable(["class", "iou"], [list(row) for row in record.segmented.iou.items()])}
         else:
             tables["classes"] = _class_table(load_flags(job.record), job.test.labels.numpy())
-        logger.report(_accuracies(record), tables, _image_strips(job))
+        logger.report(_accuracies(record) | _seconds(record, job), tables, _image_strips(job))
 
 
 def _logger_run(job: EvaluationJob) -> LoggerRun:
@@ -56,18 +57,31 @@ def _logger_run(job: EvaluationJob) -> LoggerRun:
         job_type="evaluate",
         group=f"{method}-{row}",
         tags=list(dict.fromkeys(tags)),
-        config=(run.settings if run else {}) | {"method": subject.method, "evaluation": evaluation},
-        id_file=folder / f"wandb_id_{job.key}.txt",
+        config=(run.settings | {"loss_name": run.loss} if run else {})
+        | {"method": subject.method, "evaluation": evaluation},
+        folder=folder,
+        key=job.key,
     )
 
 
 def _accuracies(record: Record) -> dict[str, float]:
-    """Return the accuracies that ``record`` has, by name."""
+    """Return the accuracies that ``record`` has, by name; ``robust_after/NAME`` is that after an attack."""
     values = {name: getattr(record, name) for name in ("clean", "robust", "top5", "best", "best_epoch")}
     values |= record.shots or {}
     if record.segmented is not None:
         values["miou"] = record.segmented.miou
+    values |= {f"robust_after/{name}": result.robust for name, result in record.per_attack.items()}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _seconds(record: Record, job: EvaluationJob) -> dict[str, float]:
+    """Return the duration of the evaluation, and of a training step and epoch if the run recorded its speed."""
+    found = {"evaluation_seconds": record.seconds}
+    if job.subject.run and record.step_seconds:
+        trainer = job.subject.run.config.trainer
+        steps = trainer.steps_per_epoch or math.ceil(int(job.train_counts.sum()) / trainer.batch_size)
+        found |= {"step_seconds": record.step_seconds, "epoch_seconds": steps * record.step_seconds}
+    return found
 
 
 def _attack_table(record: Record) -> LoggerTable:

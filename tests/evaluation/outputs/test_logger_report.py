@@ -12,7 +12,10 @@ from dkl.config import compose_config
 from dkl.evaluation import evaluate
 from dkl.evaluation.outputs.pictures import collect_pictures
 from tests.evaluation.common import only_record, tiny_run
-from tests.wandb_log import OFFLINE, apart, config, history, inspect, runs
+from tests.wandb_log import OFFLINE, apart, config, history, inspect, runs, summary
+
+STEPS = 5
+"""Steps per epoch of the run: 600 images in batches of 128."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,7 +54,17 @@ def test_the_report_holds_the_records_figures(run: Path, tmp_path: Path) -> None
     }  # fmt: skip
     assert config(reported)["seed"] == 2
     (row,) = history(reported)
-    assert (row["clean"], row["robust"]) == (record.clean, record.robust)
+    assert record.step_seconds
+    epoch = record.step_seconds * STEPS
+    expected = {
+        "clean": record.clean, "robust": record.robust, "epoch_seconds": pytest.approx(epoch),
+        "step_seconds": record.step_seconds, "evaluation_seconds": record.seconds,
+        **{f"robust_after/{name}": result.robust for name, result in record.per_attack.items()},
+    }  # fmt: skip
+    assert set(expected) >= {"robust_after/pgd-2", "robust_after/cw-2"}
+    shown = summary(reported)
+    assert {name: shown[name] for name in expected} == expected  # the columns of wandb's table of runs
+    assert (config(reported)["method"], config(reported)["loss_name"]) == ("named for this", "CE")
 
     def table(name: str) -> list[list[Any]]:
         return json.loads((reported / "files" / row[f"{name}.path"]).read_text())["data"]
