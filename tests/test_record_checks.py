@@ -262,7 +262,7 @@ def places(value: Any, *path: str) -> list[tuple[str, ...]]:
 def test_no_value_of_a_record_stops_tables_or_the_page(tmp_path: Path) -> None:
     """Replace random values by junk: the record is refused, or every board, entry and page can be made of it."""
     training = {"data": {"name": "cifar10", "eps": "8/255"}, "task": {"teacher": {"name": "resnet18"}}, "trainer": {}}
-    path = save(honest(partial=True, training=training | {"selection": {"every": 1}}), tmp_path)
+    path = save(honest(budget="own", training=training | {"selection": {"every": 1}}), tmp_path)
     content, random = json.loads(path.read_text()) | {"checksums": {}}, np.random.default_rng(0)
     everywhere, read = places(content)[1:], 0
     for _ in range(200):

@@ -24,7 +24,8 @@ from dkl.models import load_checkpoint
 class EvaluationJob:
     """An evaluation that is ready to run, with the model and the test images on the CPU.
 
-    ``layout`` describes the checkpoint file, ``train_counts[C]`` are the training images per class, ``labeled_sha256``
+    ``test_images`` counts all test images, of which ``test`` may be a part. ``layout`` describes the checkpoint file,
+    ``train_counts[C]`` are the training images per class, ``labeled_sha256``
     is the hash of the positions of those with labels if only some have them, and ``logger`` is None if nothing is
     reported or this is not the first process.
 
@@ -36,6 +37,7 @@ class EvaluationJob:
     model: nn.Module
     layout: str
     test: ImageSet
+    test_images: int
     train_counts: Tensor
     weights_sha256: str
     results: Path
@@ -99,6 +101,7 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
         model=model,
         layout=layout,
         test=test if protocol.n is None else test.balanced(protocol.n),
+        test_images=len(test),
         train_counts=training.per_class(data.num_classes),
         weights_sha256=weights_sha256(model.state_dict()),
         results=Path(config.paths.results),

@@ -89,7 +89,7 @@ class Record:
     - ``best``, ``best_epoch``: the highest accuracy on the run's test images after any epoch, and the first epoch that
       reached it. It is chosen on the test set and belongs to other weights than ``clean``.
     - ``step_seconds``: seconds per training step in the median epoch; None if unknown.
-    - ``partial``: only some of the test images were evaluated.
+    - ``partial``: fewer images were evaluated than the configuration of the data has for testing.
     - ``teacher``: the fingerprint of the teacher's weights.
     - ``segmented``: mean IoU and more, if pixels have labels; ``clean`` is then the share of correct pixels.
     - ``few_labels``: the labeled images of semi-supervised training; None if all images have labels.

@@ -4,15 +4,20 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from dkl.config import shipped
 from dkl.errors import UserError
 from dkl.files import digest, write_text
 from dkl.records import Record
 from dkl.reporting.grouping import created_at, group, seed_key, weights_kind
 from dkl.reporting.names import slug
 from dkl.reporting.statistics.seeds import percent
+from dkl.threat import parse_eps
 
 LONGEST_NAME = 200
 """Characters of a file name; most file systems take 255, and a number may follow."""
@@ -114,8 +119,8 @@ def paper(method: str) -> Paper:
 
 
 def source(record: Record) -> Paper:
-    """Return the paper that an entry may be attributed to: only for budget ``paper`` on all test images."""
-    if record.budget == "paper" and not record.partial:
+    """Return the paper that an entry may be attributed to: only for budget ``paper``."""
+    if record.budget == "paper":
         return paper(record.method)
     return _unpublished(f"{record.method} (budget {record.budget})")
 
@@ -134,10 +139,13 @@ def _footnote(record: Record) -> str:
 def model_info(record: Record) -> dict[str, Any]:
     """Return RobustBench's entry for ``record``.
 
-    Raises UserError if the record has budget ``smoke`` or lacks an attack of standard AutoAttack.
+    Raises UserError if the record has budget ``smoke``, lacks an attack of standard AutoAttack, or is of a part of the
+    test set.
     """
     if record.budget == "smoke":
         raise UserError(f"{record.id} has budget smoke, which is no result: train it at another budget")
+    if record.partial:
+        raise UserError(f"{record.id} evaluates {record.n} images, a part of the test set: evaluate it without n=…")
     if record.robust is None or not record.is_autoattack:
         attacks = ", ".join(record.attacks) or "nothing"
         raise UserError(f"{record.id} was attacked with {attacks} only: evaluate it with attacks=standard")
@@ -173,17 +181,38 @@ def model_id(record: Record) -> str:
     if record.seed is not None and weights_kind(record) != "last":
         parts.append(weights_kind(record))
     # Only what differs from RobustBench's defaults is part of the name.
-    if abs(RADII.get((record.norm, record.dataset), record.eps) - record.eps) > 1e-5:
-        parts.append(f"eps{record.eps_text}")
+    if radius := other_radius(record):
+        parts.append(radius)
     if record.budget != "paper":
         parts.append(record.budget)
     name = "_".join(slug(part) for part in parts)
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 10]}_{digest(name)}"
 
 
+def other_radius(record: Record) -> str:
+    """Return a radius other than the dataset's standard one as text, such as ``eps2_255``; else nothing.
+
+    The standard radius is RobustBench's, or else the Linf radius that the dataset's configuration names.
+    """
+    standard = RADII.get((record.norm, record.dataset))
+    if standard is None and record.norm == "Linf":
+        standard = _dataset_radius(record.dataset)
+    return "" if standard is not None and abs(standard - record.eps) < 1e-5 else slug(f"eps{record.eps_text}")
+
+
+@cache
+def _dataset_radius(dataset: str) -> float | None:
+    """Return ``eps`` of a dataset that ships with the project; None for others, which have no common radius."""
+    path = shipped("configs") / "data" / f"{slug(dataset)}.yaml"
+    eps = OmegaConf.select(OmegaConf.load(path), "eps") if path.is_file() else None
+    return None if eps is None else parse_eps(eps)
+
+
 def write_model_info(records: Sequence[Record], folder: Path) -> tuple[list[Path], list[str]]:
     """Write the newest evaluation of every row and seed. Returns the files, and a message per record not exported.
 
+    Evaluations at another radius than the standard one have a folder of their own, ``<norm>-eps<eps>``, because
+    RobustBench makes one table of all files in a folder.
     Records without attacks and records of budget ``smoke`` are skipped without a message. If two models would have the
     same name, that of the later one ends in a hash of its row, so that names never change.
     """
@@ -198,7 +227,8 @@ def write_model_info(records: Sequence[Record], folder: Path) -> tuple[list[Path
         except UserError as error:
             skipped.append(f"not exported to RobustBench: {error}")
             continue
-        path = folder / slug(again[-1].dataset) / again[-1].norm / f"{model_id(again[-1])}.json"
+        threat = "-".join(filter(None, (again[-1].norm, other_radius(again[-1]))))
+        path = folder / slug(again[-1].dataset) / threat / f"{model_id(again[-1])}.json"
         if path in written:
             path = path.with_name(f"{path.stem}_{digest(key)}.json")
         write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

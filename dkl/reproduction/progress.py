@@ -80,4 +80,4 @@ def _is_evaluation(record: Record, settings: dict[str, Any]) -> bool:
         and (not settings["attacks"] or record.norm.lower() == settings["norm"].lower())
         and (record.batch_size, record.evaluation_seed) == (settings["batch_size"], settings["seed"])
     )
-    return same and (record.n == settings["n"] if record.partial else settings["n"] is None)
+    return same and (not record.partial if settings["n"] is None else record.n == settings["n"])

@@ -2,6 +2,7 @@
 
 import json
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def test_methods_are_cited(method: str, link: str, venue: str) -> None:
         assert (info["name"], info["authors"]) == (method, "")
 
 
-@pytest.mark.parametrize("change", [{"budget": "mini"}, {"budget": "own"}, {"partial": True, "n": 500}], ids=str)
+@pytest.mark.parametrize("change", [{"budget": "mini"}, {"budget": "own"}], ids=str)
 def test_other_sizes_are_not_attributed_to_the_paper(change: dict[str, Any]) -> None:
     record = make_record(**change)
     info = model_info(record)
@@ -180,8 +181,10 @@ def test_additional_data_is_the_records(additional: bool) -> None:
     assert model_info(make_record(additional_data=additional))["additional_data"] is additional
 
 
-@pytest.mark.parametrize("wrong", [{"attacks": ["apgd-ce", "apgd-t"]}, {"budget": "smoke"}], ids=str)
-def test_only_autoattack_results_are_exported(wrong: dict[str, object], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"attacks": ["apgd-ce", "apgd-t"]}, {"budget": "smoke"}, {"partial": True, "n": 64}], ids=str
+)
+def test_only_autoattack_results_on_the_whole_test_set_are_exported(wrong: dict[str, object], tmp_path: Path) -> None:
     record = make_record(id="named", **wrong)
     with pytest.raises(UserError, match="named"):
         model_info(record)
@@ -196,7 +199,7 @@ def test_files_are_named_as_robustbench_does(tmp_path: Path) -> None:
     records = [
         make_record(),
         make_record(method="a/b ü", seed=2, norm="L2", eps=0.5),
-        make_record(seed=None, dataset="digits"),
+        make_record(seed=None, dataset="digits", eps=0.1, eps_text="0.1"),
     ]
     written, _ = write_model_info(records, tmp_path)
     names = {path.relative_to(tmp_path).as_posix() for path in written}
@@ -204,6 +207,21 @@ def test_files_are_named_as_robustbench_does(tmp_path: Path) -> None:
     assert f"digits/Linf/Cui2023Decoupled_WRN-34-10_IKL-AT_{records[2].checkpoint_sha256[:8]}.json" in names
     assert "cifar100/L2/Unpublished_WRN-34-10_a_b_s2.json" in names
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", path.name) for path in written)
+
+
+def test_other_radii_have_folders_of_their_own(tmp_path: Path) -> None:
+    """RobustBench makes one table of all files in a folder."""
+    radii = ("8/255", "2/255", "0.031372549")
+    records = [make_record(seed=k, eps=float(Fraction(text)), eps_text=text) for k, text in enumerate(radii)]
+    l2 = make_record(seed=3, norm="L2", eps=1.0, eps_text="1")
+    unknown = make_record(seed=4, dataset="mine")
+    own = make_record(seed=5, dataset="digits", eps=0.1, eps_text="0.1")
+    written, _ = write_model_info([*records, l2, unknown, own], tmp_path)
+    folders = [path.parent.relative_to(tmp_path).as_posix() for path in written]
+    assert sorted(folders) == [
+        *("cifar100/L2-eps1", "cifar100/Linf", "cifar100/Linf", "cifar100/Linf-eps2_255"),
+        *("digits/Linf", "mine/Linf-eps8_255"),
+    ]
 
 
 def test_models_of_one_name_are_all_kept_and_never_renamed(tmp_path: Path) -> None:

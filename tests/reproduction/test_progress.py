@@ -40,10 +40,11 @@ def test_progress_follows_metrics_and_records(tmp_path: Path, overrides: list[st
     for other in ("eps=0.05", "n=4"):  # an evaluation with other settings is another one
         main([*evaluate, *JOB.evaluations[0], other])
     assert now() == ("trained, 1 of 2 evaluations", False)
-    main([*evaluate, *JOB.evaluations[0]])
+    main([*evaluate, *JOB.evaluations[0], "n=8"])  # all test images
     assert now() == ("done", True)
 
     found = records.load_all(tmp_path / "records")[0]
+    assert {(record.n, record.partial) for record in found} == {(8, False), (4, True)}
     rounded = ComposedRun(compose_config("train", [*overrides, "trainer.precision=bf16"]))
     assert progress_of(JOB, rounded, found).done  # tables show both in the same row
     unknown = [replace(record, training={}, config_hash="0") for record in found]

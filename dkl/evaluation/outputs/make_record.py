@@ -108,7 +108,7 @@ def _common(job: EvaluationJob, device: torch.device) -> dict[str, Any]:
         "synthetic": run.synthetic if run else None,
         "best": best.accuracy if best else None,
         "best_epoch": best.epoch if best else None,
-        "partial": protocol.n is not None,
+        "partial": len(job.test) < job.test_images,
         "teacher": run.teacher if run else None,
         "few_labels": _few_labels(job),
         "step_seconds": _step_seconds(run) if run else None,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from dkl.records import SHOTS, Record
 from dkl.reporting.boards import columns, notes
 from dkl.reporting.boards.board import Board
-from dkl.reporting.boards.cells import NONE, budget_title
+from dkl.reporting.boards.cells import NONE, board_title
 from dkl.reporting.boards.columns import ConfigurationColumn
 from dkl.reporting.boards.configuration import BoardRecords, ConfigurationRow, descending, group_by_board
 from dkl.reporting.names import slug
@@ -18,7 +18,10 @@ AccuracyBoard = Board[ConfigurationRow]
 
 
 def accuracy_boards(records: Sequence[Record], include_smoke: bool = False) -> list[AccuracyBoard]:
-    """Build one board per dataset and budget; those of budget ``smoke`` only with ``include_smoke``."""
+    """Build one board per dataset and budget, and one for a part of the test set.
+
+    Those of budget ``smoke`` only with ``include_smoke``.
+    """
     accuracies = [record for record in records if record.accuracy_only]
     return [_board(found) for found in group_by_board(accuracies, _order, include_smoke=include_smoke)]
 
@@ -30,11 +33,12 @@ def _order(row: ConfigurationRow) -> tuple[float]:
 def _board(found: BoardRecords) -> AccuracyBoard:
     dataset, budget, masks = found.newest[0].dataset, found.budget, found.newest[0].segmented is not None
     return AccuracyBoard(
-        name=slug(f"{dataset}-accuracy-{budget}"),
-        title=f"{dataset}, {'mean IoU' if masks else 'accuracy'} ({budget_title(budget)})",
+        name=slug(f"{dataset}-accuracy-{found.suffix}"),
+        title=board_title(f"{dataset}, {'mean IoU' if masks else 'accuracy'}", budget, part=found.part),
         budget=budget,
+        part=found.part,
         columns=_columns(dataset, budget, masks),
-        rows=tuple(replace(row, rank=None if budget == "smoke" else place) for place, row in enumerate(found.rows, 1)),
+        rows=tuple(replace(row, rank=place if found.ranked else None) for place, row in enumerate(found.rows, 1)),
         notes=(*notes.accuracy_notes(found.newest), *found.left_out),
     )
 

@@ -48,7 +48,7 @@ class Board(Generic[R]):
     """A table of results.
 
     ``name`` is its file name without an extension. ``budget`` is that of its records, None for published values only.
-    ``notes`` are printed below the table.
+    ``notes`` are printed below the table. ``part``: its records evaluate only a part of the test set.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Board(Generic[R]):
     columns: tuple[ColumnSpec[R], ...] = field(repr=False, compare=False)
     rows: tuple[R, ...]
     notes: tuple[str, ...]
+    part: bool = False
 
     def table(self) -> TextTable:
         """Return the table for people."""

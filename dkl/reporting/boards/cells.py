@@ -13,6 +13,11 @@ def budget_title(budget: str) -> str:
     return "smoke: no result" if budget == "smoke" else f"budget {budget}"
 
 
+def board_title(text: str, budget: str, *, part: bool) -> str:
+    """Return the title of a board of ``text`` at one budget; ``part`` if it is of a part of the test set."""
+    return f"{text} ({budget_title(budget)}){', part of the test set' if part else ''}"
+
+
 def method_cell(method: str, *, additional_data: bool, synthetic: bool) -> str:
     """Return the method with the marks † and ‡ that the notes explain."""
     return method + ("†" if additional_data else "") + ("‡" if synthetic else "")

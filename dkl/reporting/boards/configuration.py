@@ -9,7 +9,7 @@ from typing import Any
 
 from dkl.records import BUDGETS, SHOTS, Record
 from dkl.reporting.boards.cells import NONE
-from dkl.reporting.boards.notes import left_out
+from dkl.reporting.boards.notes import left_out, part_notes
 from dkl.reporting.grouping import board_key, created_at, group, newest_per_seed, row_key, weights_kind
 from dkl.reporting.names import attacks_label, teacher_title
 from dkl.reporting.reference import REFERENCE, is_reference
@@ -48,12 +48,26 @@ class ConfigurationRow:
 
 @dataclass(frozen=True)
 class BoardRecords:
-    """The records of one board: the newest evaluation per seed, the rows made of them, and notes on the others."""
+    """The records of one board: the newest evaluation per seed, the rows made of them, and notes on the others.
+
+    ``part``: they evaluate only a part of the test set, so they have no ranks.
+    """
 
     budget: str
     newest: list[Record]
     rows: list[ConfigurationRow]
     left_out: list[str]
+    part: bool
+
+    @property
+    def ranked(self) -> bool:
+        """Whether rows have ranks."""
+        return self.budget != "smoke" and not self.part
+
+    @property
+    def suffix(self) -> str:
+        """What ends the board's name."""
+        return f"{self.budget}-part" if self.part else self.budget
 
 
 def group_by_board(
@@ -61,17 +75,27 @@ def group_by_board(
 ) -> Iterator[BoardRecords]:
     """Yield the records of each board and budget; rows are sorted by ``order``, ties by method.
 
-    Budget ``smoke`` has boards only with ``include_smoke``. Without them, the other boards count the records left out.
+    Records of a part of the test set, or of a smaller one than others, have a second board. Budget ``smoke`` has boards
+    only with ``include_smoke``. Without them, the other boards count the records left out.
     """
     for _, here in sorted(group(records, board_key).items()):
         budgets = group(here, lambda record: record.budget)
         # Smoke records are removed here, so that they can never become a row of another board.
         smoke = [] if include_smoke else budgets.pop("smoke", [])
         for budget in sorted(budgets, key=BUDGETS.index):
-            newest = newest_per_seed(budgets[budget])
-            rows = [_average(same) for same in group(newest, row_key).values()]
-            rows.sort(key=lambda row: (*order(row), row.method, row.record_ids))
-            yield BoardRecords(budget, newest, rows, left_out(budgets[budget], len(smoke)))
+            boards = _by_size(budgets[budget])
+            for part, same_size in boards.items():
+                newest = newest_per_seed(same_size)
+                rows = [_average(same) for same in group(newest, row_key).values()]
+                rows.sort(key=lambda row: (*order(row), row.method, row.record_ids))
+                lines = [*left_out(same_size, len(smoke)), *part_notes(part, len(boards))]
+                yield BoardRecords(budget, newest, rows, lines, part)
+
+
+def _by_size(records: Sequence[Record]) -> dict[bool, list[Record]]:
+    """Return the records of the whole test set under False, and those of a part of it under True, if there are any."""
+    largest = max((record.n for record in records if not record.partial), default=0)
+    return dict(sorted(group(records, lambda record: record.partial or record.n < largest).items()))
 
 
 def descending(mean: SeedMean) -> float:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from dkl.records import Record
 from dkl.reporting.boards import columns, notes
 from dkl.reporting.boards.board import Board
-from dkl.reporting.boards.cells import budget_title, plain_flag
+from dkl.reporting.boards.cells import board_title, plain_flag
 from dkl.reporting.boards.columns import ConfigurationColumn
 from dkl.reporting.boards.configuration import BoardRecords, ConfigurationRow, descending, group_by_board
 from dkl.reporting.grouping import ThreatModel, threat_model
@@ -26,6 +26,7 @@ def leaderboards(
 ) -> list[Leaderboard]:
     """Build one board per dataset, norm, radius and budget; those of budget ``smoke`` only with ``include_smoke``.
 
+    Records of a part of the test set have a second board, whose name ends in ``-part``.
     Boards of budget ``paper`` also have the ``published`` rows of their threat model.
     """
     attacked = [record for record in records if not record.accuracy_only]
@@ -41,19 +42,19 @@ def _order(row: ConfigurationRow) -> tuple[bool, float, float]:
 def _board(found: BoardRecords, published: Mapping[ThreatModel, Sequence[ConfigurationRow]]) -> Leaderboard:
     record, budget = found.newest[0], found.budget
     # Published values come from full-size recipes, so only budget paper is comparable.
-    beside = published.get(threat_model(record), ()) if budget == "paper" else ()
+    beside = published.get(threat_model(record), ()) if budget == "paper" and not found.part else ()
     rows = sorted([*found.rows, *beside], key=_order)
     # The radius may be written in several ways: the shortest is easiest to read.
     eps = min((record.eps_text for record in found.newest), key=lambda text: (len(text), text))
     return Leaderboard(
-        name=slug(f"{record.dataset}-{record.norm}-eps{eps}-{budget}"),
-        title=f"{record.dataset}, {record.norm}, eps = {eps} ({budget_title(budget)})",
+        name=slug(f"{record.dataset}-{record.norm}-eps{eps}-{found.suffix}"),
+        title=board_title(f"{record.dataset}, {record.norm}, eps = {eps}", budget, part=found.part),
         budget=budget,
+        part=found.part,
         columns=_columns(record.dataset, record.norm, eps, budget),
         # AutoAttack rows come first, so that their places are their ranks.
         rows=tuple(
-            replace(row, rank=place if row.autoattack and budget != "smoke" else None)
-            for place, row in enumerate(rows, 1)
+            replace(row, rank=place if row.autoattack and found.ranked else None) for place, row in enumerate(rows, 1)
         ),
         notes=(*notes.attack_notes(found.newest), *([notes.PUBLISHED] if beside else []), *found.left_out),
     )

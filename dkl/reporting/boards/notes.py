@@ -107,6 +107,13 @@ def left_out(records: Iterable[Record], smoke: int) -> list[str]:
     return lines
 
 
+def part_notes(part: bool, boards: int) -> list[str]:
+    """Say of one of ``boards`` boards, the whole test set's or that of a ``part``, why the other exists."""
+    if part:
+        return ["These evaluations are of a part of the test set only, so they are neither ranked nor compared."]
+    return ["Evaluations of a part of the test set have a board of their own."] if boards > 1 else []
+
+
 def distinct(values: Iterable[Any]) -> str:
     """List each value once, sorted; numbers by size."""
     unique = {str(value): value for value in values}

@@ -161,6 +161,8 @@ def _rankings(records: Sequence[Record], include_smoke: bool) -> Iterator[Drawin
     """One figure per board: its rows with every seed and the interval."""
     known = {record.id: record for record in records}
     for board in (*leaderboards(records, include_smoke), *accuracy_boards(records, include_smoke)):
+        if board.part:  # nothing there is ranked
+            continue
         rows = []
         for row in board.rows:
             found = [known[name] for name in row.record_ids]

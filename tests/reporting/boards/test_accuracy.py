@@ -51,6 +51,14 @@ def cells(found: AccuracyBoard, column: str) -> list[str]:
     return [row[table.header.index(column)] for row in table.rows]
 
 
+def test_a_part_of_the_test_set_has_its_own_board_without_ranks() -> None:
+    few = make_record(method="few", clean=0.75, n=100, partial=True)
+    whole, part = accuracy_boards([few, make_record(method="whole")])
+    assert (cells(whole, "Method"), cells(whole, "Rank")) == (["whole"], ["1"])
+    assert (cells(part, "Method"), cells(part, "Rank")) == (["few"], ["–"])
+    assert (part.name, part.title) == (f"{whole.name}-part", f"{whole.title}, part of the test set")
+
+
 def test_seeds_give_means() -> None:
     clean, best = [0.701, 0.712, 0.709], [0.703, 0.715, 0.71]
     records = [make_record(seed=i, clean=clean[i], best=best[i], best_epoch=200 + i) for i in range(3)]
@@ -71,9 +79,7 @@ def test_one_seed_shows_an_interval_around_its_accuracy() -> None:
     assert low < 70 < high
 
 
-@pytest.mark.parametrize(
-    "other", [{"n": 500}, {"row": "another"}, {"data_sha256": "e" * 64}, {"weights": "best epoch 3"}], ids=str
-)
+@pytest.mark.parametrize("other", [{"row": "another"}, {"data_sha256": "e" * 64}, {"weights": "best epoch 3"}], ids=str)
 def test_other_evaluations_are_other_rows(other: dict[str, Any]) -> None:
     found = board([make_record(seed=0, row="a"), make_record(**{"seed": 1, "row": "a", **other})])
     assert sorted(row.seeds for row in found.rows) == [(0,), (1,)]

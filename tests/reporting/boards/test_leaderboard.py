@@ -41,9 +41,7 @@ def test_one_seed_shows_an_interval_around_it() -> None:
     assert "±" not in cells(found, "Robust (%)")[0]
 
 
-@pytest.mark.parametrize(
-    "other", [{"attacks": FEWER}, {"n": 500}, {"row": "another"}, {"data_sha256": "e" * 64}], ids=str
-)
+@pytest.mark.parametrize("other", [{"attacks": FEWER}, {"row": "another"}, {"data_sha256": "e" * 64}], ids=str)
 def test_other_evaluations_are_other_rows(other: dict[str, object]) -> None:
     found = board([make_record(seed=0), make_record(seed=1, **other)])
     assert [row.seeds for row in found.rows] in ([(0,), (1,)], [(1,), (0,)])
@@ -56,6 +54,31 @@ def test_threat_models_and_budgets_get_their_own_boards(other: dict[str, object]
     boards = leaderboards([make_record(row="a"), make_record(seed=1, row="a", **other)])
     assert [len(found.rows) for found in boards] == [1, 1]
     assert len({found.name for found in boards}) == len({found.title for found in boards}) == 2
+
+
+@pytest.mark.parametrize("part", [{"n": 64, "partial": True}, {"n": 500}, {"partial": True}], ids=str)
+def test_a_part_of_the_test_set_never_ranks_with_the_whole(part: dict[str, object]) -> None:
+    whole = make_record(method="whole", robust=0.2, budget="paper")
+    few = make_record(method="few", robust=0.6, budget="paper", **part)
+    published = {("cifar100", "Linf", round(8 / 255, 9)): [board([make_record(method="theirs")]).rows[0]]}
+    first, second = leaderboards([few, whole], published=published)
+    assert cells(first, "Method") == ["theirs", "whole"]
+    assert cells(first, "Rank") == ["1", "2"]
+    assert any("have a board of their own" in note for note in first.notes)
+    assert (cells(second, "Method"), cells(second, "Rank")) == (["few"], ["–"])
+    assert second.title == f"{first.title}, part of the test set"
+    assert second.name == f"{first.name}-part"
+    assert any("neither ranked nor compared" in note for note in second.notes)
+
+
+def test_a_part_alone_has_no_rank_either() -> None:
+    found = board([make_record(n=64, partial=True, budget="paper")])
+    assert (found.part, cells(found, "Rank")) == (True, ["–"])
+
+
+def test_equal_smaller_test_sets_rank_among_themselves() -> None:
+    found = board([make_record(method=name, robust=x, budget="mini", n=1000) for name, x in (("a", 0.3), ("b", 0.2))])
+    assert (found.part, cells(found, "Rank")) == (False, ["1", "2"])
 
 
 def test_rows_are_ordered_by_robust_then_clean_accuracy() -> None:

@@ -173,6 +173,20 @@ def test_budgets_are_never_mixed_and_only_budget_paper_has_differences() -> None
     assert any("not comparable" in note for note in mini.notes)
 
 
+@pytest.mark.parametrize("budget", ["paper", "mini"])
+def test_a_part_of_the_test_set_is_only_named(budget: str) -> None:
+    whole = make_run(TABLE, ROW, budget=budget, robust=0.32)
+    few = make_run(TABLE, ROW, budget=budget, robust=0.5, n=64, partial=True)
+    other = make_run(TABLE, OTHER, budget=budget, robust=0.5, n=64, partial=True)
+    found = board([few, other, whole])
+    assert cells(found, ROW)["AutoAttack, ours (%)"].startswith("32.00")
+    assert cells(found, OTHER)["AutoAttack, ours (%)"] == "–"
+    (note,) = [note for note in found.notes if "part of the test set" in note]
+    assert few.id in note
+    assert other.id in note
+    assert boards([few, other]) == []
+
+
 def test_smoke_is_no_result() -> None:
     records = [make_run(TABLE, row, budget="smoke") for row in (ROW, OTHER)]
     assert boards(records) == []

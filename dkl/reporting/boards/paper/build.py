@@ -36,7 +36,8 @@ def paper_boards(
     """Build one board per manifest with columns and budget, if there are records of any of its rows.
 
     Reference records have boards of their own, whose names end in ``-reference``. Budget ``smoke`` has boards only with
-    ``include_smoke``. ``load`` returns the per-image flags of a record.
+    ``include_smoke``. Records of a part of the test set are only named in notes. ``load`` returns the per-image flags
+    of a record.
     """
     trained = [record for record in records if record.training and record.seed is not None]
     grouped = group(trained, lambda record: (record.budget, is_reference(record)))
@@ -55,9 +56,11 @@ def paper_boards(
             # Composing every row of every table would take a minute.
             candidates = _candidates(manifest, budget, [same[0].training for same in known.values()])
             rows = identities(candidates, budget, compose)
-            own = {name: known.get(row_identity, []) for name, row_identity in rows.items()}
+            found = {name: known.get(row_identity, []) for name, row_identity in rows.items()}
+            own = {name: [record for record in same if not record.partial] for name, same in found.items()}
             if any(own.values()):
-                board = _board(manifest, budget, own, load)
+                partial = [record for same in found.values() for record in same if record.partial]
+                board = _board(manifest, budget, own, partial, load)
                 boards.append(_as_reference(board) if reference else board)
     return boards
 
@@ -94,8 +97,10 @@ def make_board(
     )
 
 
-def _board(manifest: Manifest, budget: str, own: Mapping[str, Sequence[Record]], load: LoadFlags) -> PaperBoard:
-    """Build the board of ``own``, the records of each row by its name."""
+def _board(
+    manifest: Manifest, budget: str, own: Mapping[str, Sequence[Record]], partial: Sequence[Record], load: LoadFlags
+) -> PaperBoard:
+    """Build the board of ``own``, the records of each row by its name; the ``partial`` ones are only named."""
     columns = manifest.columns
     rows = [
         PaperRow(row, _published(manifest, row), {key: measure(own.get(row.name, []), key, columns) for key in columns})
@@ -115,6 +120,7 @@ def _board(manifest: Manifest, budget: str, own: Mapping[str, Sequence[Record]],
         *notes.computing_notes(manifest, rows),
         *provenance_notes(shown),
         *_unused([record for records in own.values() for record in records], shown),
+        *([f"Evaluations of a part of the test set, not in this table: {_ids(partial)}."] if partial else []),
     ]
     return make_board(manifest, budget, rows, comparisons, lines)
 
@@ -161,8 +167,12 @@ def _networks(budget: str, shown: Sequence[Record]) -> str:
 def _unused(own: Sequence[Record], shown: Sequence[Record]) -> list[str]:
     """Name the evaluations of these runs that no column uses."""
     used = {record.id for record in shown}
-    others = [record.id for record in own if record.id not in used]
-    return [f"Other evaluations of these runs, not used in this table: {', '.join(others)}."] if others else []
+    others = [record for record in own if record.id not in used]
+    return [f"Other evaluations of these runs, not used in this table: {_ids(others)}."] if others else []
+
+
+def _ids(records: Sequence[Record]) -> str:
+    return ", ".join(record.id for record in records)
 
 
 _VALUE = re.compile(r"(?!trainer\.)\w+(\.\w+)+")
