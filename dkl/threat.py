@@ -15,15 +15,19 @@ NORMS: tuple[Norm, ...] = ("linf", "l2")
 AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
 """The four attacks of standard AutoAttack, in order. Only all four together are called AutoAttack."""
 
+SAMPLED = {"fab-t": "sample-fab-t", "square": "sample-square"}
+"""The attacks that bounded AutoAttack runs on a random sample of the images only, and their names there."""
+
 SUITES: dict[str, tuple[str, ...]] = {
     "standard": AUTOATTACK,
+    "bounded": ("apgd-ce", "apgd-t", *SAMPLED.values()),
     "fast": ("apgd-ce", "apgd-t"),
     "pgd": ("pgd-20",),
     "none": (),
 }
-"""Suite name -> attacks. ``standard`` is AutoAttack. ``fast`` is its first two attacks and is never called AutoAttack.
+"""Suite name -> attacks. ``standard`` is AutoAttack; ``bounded`` bounds its result from a sample of images.
 
-``none`` measures clean accuracy only.
+``fast`` is the first two attacks and is never called AutoAttack. ``none`` measures clean accuracy only.
 """
 
 _STEPPED = re.compile(r"(pgd|cw)-([1-9]\d*)")

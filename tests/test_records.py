@@ -113,11 +113,11 @@ def test_another_schema_is_refused(saved: Path, schema: int) -> None:
 
 NEWER = {
     **{"weights": "last", "synthetic": None, "top5": None, "shots": None, "best": None, "best_epoch": None},
-    **{"step_seconds": None, "partial": False, "teacher": None, "segmented": None},
+    **{"step_seconds": None, "partial": False, "teacher": None},
 }
 """Optional fields and their defaults."""
 
-OPTIONAL = {"checksums", "few_labels", "git_commit", "model", "warnings", "schema", *NEWER}
+OPTIONAL = {"bound", "segmented", "checksums", "few_labels", "git_commit", "model", "warnings", "schema", *NEWER}
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Record)])

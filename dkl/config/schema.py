@@ -214,7 +214,7 @@ class EvaluationConfig:
     """What ``dkl evaluate`` does with this run unless its own options say otherwise."""
 
     attacks: Any = "standard"
-    """standard (AutoAttack), fast, pgd, none (accuracy only), or a list of attacks."""
+    """standard (AutoAttack), bounded, fast, pgd, none (accuracy only), or a list of attacks."""
     weights: str | None = None
     """last, average or best; null takes the average if the run keeps one, else the last."""
     norm: str = "linf"
@@ -225,6 +225,8 @@ class EvaluationConfig:
     """Attack this many test images, balanced over classes; null for all."""
     batch_size: int = 200
     """Images per batch, at least 1; also for test accuracy during training."""
+    tolerance: float = 0.2
+    """With attacks=bounded: the widest interval of robust accuracy, in percentage points, above 0."""
     seed: int = 0
     """Seed of the attacks."""
     mirrored: bool = False
@@ -316,7 +318,7 @@ class EvaluateConfig:
     additional_data: bool = False
     """The checkpoint was trained with additional data; the record says so."""
     attacks: Any = None
-    """standard (AutoAttack), fast, pgd, none (accuracy only), or a list of attacks."""
+    """standard (AutoAttack), bounded, fast, pgd, none (accuracy only), or a list of attacks."""
     package: bool = False
     """Run AutoAttack as its authors wrote it (pyautoattack): the same flags, slower."""
     weights: str | None = None
@@ -329,6 +331,8 @@ class EvaluateConfig:
     """Attack this many test images, balanced over classes."""
     batch_size: int | None = None
     """Images per batch, at least 1."""
+    tolerance: float | None = None
+    """With attacks=bounded: the widest interval of robust accuracy, in percentage points, above 0."""
     seed: int | None = None
     """Seed of the attacks."""
     mirrored: bool | None = None

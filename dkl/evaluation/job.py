@@ -18,6 +18,7 @@ from dkl.evaluation.weights import weights_sha256
 from dkl.files import digest
 from dkl.loggers import Logger
 from dkl.models import load_checkpoint
+from dkl.threat import AUTOATTACK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +58,10 @@ class EvaluationJob:
         """The hash of weights, run or model, images and protocol."""
         # The run is part of it because different runs can have equal weights: averaging does not change the last ones.
         protocol = dataclasses.asdict(self.protocol)
-        # Absent unless it is asked for, so that evaluations from before this setting keep their names.
-        if not protocol["package"]:
-            del protocol["package"]
+        # Absent unless asked for, so that evaluations from before these settings keep their names.
+        for setting in ("package", "tolerance"):
+            if not protocol[setting]:
+                del protocol[setting]
         windows = [] if self.windows is None else [dataclasses.asdict(self.windows)]
         return digest([self.weights_sha256, self.config_hash, self.test.sha256, protocol, *windows])
 
@@ -67,6 +69,14 @@ class EvaluationJob:
     def id(self) -> str:
         """The record's name."""
         return f"{self.subject.data.name}-{model_name(self.subject.model)}-{self.subject.title}-{self.key}"
+
+    @property
+    def standard(self) -> "EvaluationJob | None":
+        """The evaluation by the standard suite that a bounded one becomes if it must; None for other suites."""
+        if self.protocol.tolerance is None:
+            return None
+        protocol = dataclasses.replace(self.protocol, attacks=list(AUTOATTACK), tolerance=None)
+        return dataclasses.replace(self, protocol=protocol)
 
     @property
     def record(self) -> Path:

@@ -5,7 +5,7 @@ from typing import TypeVar, cast
 
 from dkl.config import EvaluateConfig, EvaluationConfig
 from dkl.errors import UserError
-from dkl.threat import NORMS, Norm, parse_attacks, parse_threat
+from dkl.threat import NORMS, SUITES, Norm, parse_attacks, parse_threat
 
 T = TypeVar("T")
 
@@ -16,6 +16,7 @@ class EvaluationProtocol:
 
     ``n`` images are taken, balanced over classes, or all if it is None. Without attacks the threat model is Linf with
     radius 0, which contains only the clean image. With ``package`` the authors' code of AutoAttack runs, not ours.
+    ``tolerance`` is the widest interval of bounded AutoAttack, in percentage points; None for other suites.
     """
 
     attacks: list[str]
@@ -26,6 +27,7 @@ class EvaluationProtocol:
     batch_size: int
     seed: int
     package: bool = False
+    tolerance: float | None = None
 
     @property
     def text(self) -> str:
@@ -69,4 +71,5 @@ def choose_protocol(asked: EvaluateConfig, defaults: EvaluationConfig) -> Evalua
         batch_size=batch_size,
         seed=_asked_or(asked.seed, defaults.seed),
         package=asked.package,
+        tolerance=_asked_or(asked.tolerance, defaults.tolerance) if attacks == list(SUITES["bounded"]) else None,
     )

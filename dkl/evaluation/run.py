@@ -16,14 +16,13 @@ from dkl.console import say
 from dkl.data import SegmentationSet
 from dkl.distributed import gather, launched, local_device, process_group, rank, spawn_processes, world
 from dkl.errors import UserError
+from dkl.evaluation.attacking import attack
 from dkl.evaluation.job import EvaluationJob, prepare
 from dkl.evaluation.outputs.logger_report import report_evaluation
 from dkl.evaluation.outputs.make_record import make_record, make_segmentation_record, summary
 from dkl.evaluation.outputs.mask_pictures import save_mask_pictures
 from dkl.evaluation.robustness import checks
-from dkl.evaluation.robustness.attack_loop import run_attacks, scaled
-from dkl.evaluation.robustness.progress import EvaluationState
-from dkl.evaluation.robustness.suites import make_attacks
+from dkl.evaluation.robustness.attack_loop import scaled
 from dkl.evaluation.segmentation.pixel_counts import count_test_pixels
 from dkl.files import locked
 
@@ -47,15 +46,21 @@ def evaluate(cfg: DictConfig) -> Path:
         with locked(job.state.with_suffix(".lock"), busy) if rank() == 0 else nullcontext():
             with report_evaluation(job):
                 # All processes follow the first: by the time the others look, it may have written the record.
-                if gather(job.record.exists())[0]:
-                    say(f"{job.record}: already evaluated")
+                if gather(_record(job).exists())[0]:
+                    say(f"{_record(job)}: already evaluated")
                 elif launched() or config.devices == 1:
                     _run(job, config)
                 else:
                     spawn_processes(_run_in_group, (config,), processes=config.devices, device="cpu")
             if rank() == 0:
-                shutil.rmtree(job.state, ignore_errors=True)
-    return job.record
+                for each in filter(None, (job, job.standard)):
+                    shutil.rmtree(each.state, ignore_errors=True)
+    return _record(job)
+
+
+def _record(job: EvaluationJob) -> Path:
+    """The record of ``job``, or that of the standard suite, which a bounded evaluation may have become."""
+    return job.standard.record if job.standard and job.standard.record.exists() else job.record
 
 
 def _check_agreement(job: EvaluationJob) -> None:
@@ -100,15 +105,18 @@ def _run(job: EvaluationJob, config: EvaluateConfig) -> None:
     attacks = job.protocol.attacks
     # Printed before the attacks, which may take hours and tell little about such a model.
     warnings = _printed(_model_warnings(job, images, device)) if attacks and rank() == 0 else []
-    state = _attack(job, images, device)
+    job, state, sample = attack(job, images, device)
     if rank() > 0:
         return
+    attacks = job.protocol.attacks
     if attacks:
         warnings += _printed(checks.square_warnings({name: float(state[name].flags.mean()) for name in attacks}))
         warnings += _printed(checks.nonfinite_warnings({name: int(state[name].nonfinite.sum()) for name in attacks}))
-    record = make_record(job, state, device=device, warnings=warnings)
+    record = make_record(job, state, device=device, warnings=warnings, sample=sample)
     metrics = job.subject.run.metrics if job.subject.run else []
     flags = {name: progress.flags for name, progress in state.items()}
+    if sample is not None:
+        flags["sampled"] = sample.sampled
     records.save(record, flags, job.record.parent, metrics)
     say(f"{job.record}: {summary(record)}")
 
@@ -140,31 +148,3 @@ def _model_warnings(job: EvaluationJob, images: Tensor, device: torch.device) ->
     first = slice(0, job.protocol.batch_size)
     with frozen_eval(job.model):
         return checks.model_warnings(job.model, scaled(images[first]).to(device), job.test.labels[first].to(device))
-
-
-def _attack(job: EvaluationJob, images: Tensor, device: torch.device) -> EvaluationState:
-    """Find the images that are classified correctly, clean and after each attack."""
-    protocol, classes = job.protocol, job.subject.data.num_classes
-    attacks = {}
-    if protocol.attacks:
-        attacks = make_attacks(
-            protocol.attacks,
-            job.model,
-            norm=protocol.norm,
-            eps=protocol.eps,
-            seed=protocol.seed,
-            device=device,
-            num_classes=classes,
-            package=protocol.package,
-        )
-    return run_attacks(
-        job.model,
-        images,
-        job.test.labels,
-        attacks,
-        batch_size=protocol.batch_size,
-        device=device,
-        folder=job.state,
-        num_classes=classes,
-        top_five=classes > 5,
-    )

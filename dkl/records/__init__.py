@@ -1,13 +1,14 @@
 """Evaluation records: one JSON file per evaluation, with its provenance, its per-image flags and its curves."""
 
 from dkl.records.checks import iou_of
-from dkl.records.record import BUDGETS, SHOTS, AttackResult, Curves, FewLabels, Flags, Record, Segmented
+from dkl.records.record import BUDGETS, SHOTS, AttackResult, Bound, Curves, FewLabels, Flags, Record, Segmented
 from dkl.records.storage import load, load_all, load_curves, load_flags, save
 
 __all__ = [
     "BUDGETS",
     "SHOTS",
     "AttackResult",
+    "Bound",
     "Curves",
     "FewLabels",
     "Flags",

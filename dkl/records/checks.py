@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dkl.bound import count_interval
 from dkl.errors import UserError
-from dkl.records.record import Flags, Record, Segmented
-from dkl.threat import parse_eps
+from dkl.records.record import Bound, Flags, Record, Segmented
+from dkl.threat import SAMPLED, parse_eps
 
 GROUPS = ("data", "model", "task", "selection", "optimizer", "schedule", "trainer", "budget")
 OPTIONAL_GROUPS = ("loss", "attack", "averaging")
@@ -101,6 +102,8 @@ def _with_its_counts(record: Record, result: Segmented, counts: Mapping[str, NDA
 
 def _with_its_flags(record: Record, flags: Flags) -> str | None:
     """Every accuracy is the mean of its flags, and each attack leaves some of the images that were left before."""
+    flags = dict(flags)
+    sampled = flags.pop("sampled", None) if record.bound else None
     accuracies = {"clean": record.clean, **{name: record.per_attack[name].robust for name in record.attacks}}
     if record.top5 is not None:
         accuracies["top5"] = record.top5
@@ -120,6 +123,21 @@ def _with_its_flags(record: Record, flags: Flags) -> str | None:
             return f"its flags {after} count images as correct that {before} has as misclassified"
     if record.robust is not None and record.robust != min(result.robust for result in record.per_attack.values()):
         return f"robust is {record.robust}, but it must be the lowest accuracy in per_attack"
+    return _with_its_sample(record, record.bound, flags, sampled) if record.bound else None
+
+
+def _with_its_sample(record: Record, bound: Bound, flags: Flags, sampled: NDArray[np.bool_] | None) -> str | None:
+    """Only sampled images fell in the sample, and the interval is that of their number."""
+    if sampled is None or sampled.shape != (record.n,) or sampled.dtype != np.bool_:
+        return "its file of flags lacks sampled"
+    before, after = flags["apgd-t"], flags[SAMPLED["square"]]
+    if (sampled & ~before).any() or (before & ~after & ~sampled).any():
+        return "its flags sampled are not those of its attacks"
+    standing = int(before.sum())
+    falls = count_interval(standing, int(sampled.sum()), int(standing - after.sum()))
+    expected = ((standing - falls.high) / record.n, (standing - falls.low) / record.n)
+    if max(abs(bound.low - expected[0]), abs(bound.high - expected[1])) > 1e-9:
+        return f"bound is [{bound.low}, {bound.high}], but its sample gives [{expected[0]}, {expected[1]}]"
     return None
 
 

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from dkl.config import row_identity
-from dkl.threat import AUTOATTACK
+from dkl.threat import AUTOATTACK, SUITES
 from dkl.validation import one_of
 
 BUDGETS = ("own", "paper", "mini", "smoke")
@@ -47,6 +47,23 @@ class AttackResult:
 
     robust: Fraction
     seconds: Seconds
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Bound:
+    """The 95 % interval of bounded AutoAttack: the accuracy after all four attacks is between ``low`` and ``high``.
+
+    ``tolerance`` is the widest interval that was asked for, in percentage points.
+    """
+
+    low: Fraction
+    high: Fraction
+    tolerance: Annotated[float, Field(gt=0, le=100)]
+
+    @property
+    def text(self) -> str:
+        """The interval in percent."""
+        return f"in [{100 * self.low:.2f}, {100 * self.high:.2f}]"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -92,6 +109,8 @@ class Record:
     - ``partial``: fewer images were evaluated than the configuration of the data has for testing.
     - ``teacher``: the fingerprint of the teacher's weights.
     - ``segmented``: mean IoU and more, if pixels have labels; ``clean`` is then the share of correct pixels.
+    - ``bound``: the interval of bounded AutoAttack; ``robust`` is then the accuracy without the fallen images
+      of the sample.
     - ``few_labels``: the labeled images of semi-supervised training; None if all images have labels.
     - ``model``: the configuration of the evaluated network.
     - ``checksums``: SHA-256 of the ``record`` and of its files of ``flags`` and ``curves``, added when it is saved.
@@ -140,6 +159,7 @@ class Record:
     teacher: str | None = None
     few_labels: FewLabels | None = None
     segmented: Segmented | None = None
+    bound: Bound | None = None
     schema: Literal[2] = 2
     checksums: dict[str, str] = dataclasses.field(default_factory=dict, compare=False)
 
@@ -149,6 +169,8 @@ class Record:
             raise ValueError(f"attacks names one twice: {', '.join(self.attacks)}")
         if set(self.attacks) != set(self.per_attack) or bool(self.attacks) == (self.robust is None):
             raise ValueError("attacks, per_attack and robust disagree: give all three for the same attacks, or none")
+        if (self.bound is None) == (tuple(self.attacks) == SUITES["bounded"]):
+            raise ValueError("bound belongs to the attacks of the suite bounded, and to no others")
         if (self.best is None) != (self.best_epoch is None):
             raise ValueError("best and best_epoch go together: give both, or neither")
         if self.robust is not None and self.robust > self.clean:

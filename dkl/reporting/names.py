@@ -32,6 +32,8 @@ def attacks_label(record: Record) -> str:
     """Return ``AutoAttack`` for all four attacks of the standard suite; otherwise the attacks, marked as not that."""
     if record.is_autoattack:
         return " + ".join(["AutoAttack", *(attack for attack in record.attacks if attack not in AUTOATTACK)])
+    if record.bound is not None:
+        return f"bounded AutoAttack {record.bound.text}"
     return " + ".join(record.attacks) + " (not AutoAttack)"
 
 

@@ -12,10 +12,11 @@ from dkl.evaluation.job import EvaluationJob
 from dkl.evaluation.outputs import provenance
 from dkl.evaluation.outputs.long_tail import accuracy_per_shot
 from dkl.evaluation.robustness.progress import AttackProgress, EvaluationState
+from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.evaluation.robustness.suites import PACKAGE_NORMS
 from dkl.evaluation.segmentation.pixel_counts import PixelCounts
 from dkl.evaluation.subject import TrainedRun
-from dkl.records import AttackResult, FewLabels, Record, Segmented, iou_of
+from dkl.records import AttackResult, Bound, FewLabels, Record, Segmented, iou_of
 
 
 def _accuracy(progress: AttackProgress) -> float:
@@ -35,11 +36,28 @@ def _few_labels(job: EvaluationJob) -> FewLabels | None:
     return FewLabels(per_class=per_class, seed=run.config.seed, sha256=job.labeled_sha256)
 
 
-def make_record(job: EvaluationJob, state: EvaluationState, *, device: torch.device, warnings: list[str]) -> Record:
+def _bound(job: EvaluationJob, sample: SampleResult) -> Bound:
+    standing = int(sample.before.sum())
+    assert job.protocol.tolerance is not None
+    return Bound(
+        low=(standing - sample.interval.high) / len(job.test),
+        high=(standing - sample.interval.low) / len(job.test),
+        tolerance=job.protocol.tolerance,
+    )
+
+
+def make_record(
+    job: EvaluationJob,
+    state: EvaluationState,
+    *,
+    device: torch.device,
+    warnings: list[str],
+    sample: SampleResult | None = None,
+) -> Record:
     """Make the record of ``job``, which ended in ``state``. Seconds are summed over the batches of all processes."""
     protocol = job.protocol
     results = {
-        name: AttackResult(robust=_accuracy(state[name]), seconds=float(state[name].seconds.sum()))
+        name: AttackResult(robust=_accuracy(state[name]), seconds=float(np.nansum(state[name].seconds)))
         for name in protocol.attacks
     }
     return Record(
@@ -48,8 +66,9 @@ def make_record(job: EvaluationJob, state: EvaluationState, *, device: torch.dev
         # Attacks are cumulative, so the last one has the lowest accuracy.
         robust=min((result.robust for result in results.values()), default=None),
         per_attack=results,
-        seconds=float(sum(state[name].seconds.sum() for name in ("clean", *protocol.attacks))),
+        seconds=float(sum(np.nansum(state[name].seconds) for name in ("clean", *protocol.attacks))),
         warnings=warnings,
+        bound=_bound(job, sample) if sample else None,
         top5=_accuracy(state["top5"]) if "top5" in state else None,
         shots=accuracy_per_shot(state["clean"].flags, job.test.labels, job.train_counts),
     )
@@ -119,6 +138,8 @@ def summary(record: Record) -> str:
     """Return the accuracies of ``record`` in one line."""
     if record.segmented is not None:
         return f"mean IoU {record.segmented.miou:.2%}, pixel accuracy {record.clean:.2%}"
+    if record.bound is not None:
+        return f"clean {record.clean:.2%}, AutoAttack {record.bound.text} with 95 % confidence"
     values = {"clean": record.clean, "robust": record.robust}
     if record.accuracy_only:
         values = {"clean": record.clean, "top-5": record.top5, **(record.shots or {})}

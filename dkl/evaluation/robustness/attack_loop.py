@@ -10,7 +10,7 @@ attack starts, so the number of processes changes neither batches nor seeds nor 
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,9 @@ from dkl.attacks import Perturb, frozen_eval
 from dkl.console import Bar, bar
 from dkl.distributed import gather, rank, world
 from dkl.errors import UserError
+from dkl.evaluation.robustness.places import PerturbChosen, cut, placed, unplaced
 from dkl.evaluation.robustness.progress import AttackProgress, Bools, EvaluationState, load, merge, save
+from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.evaluation.robustness.suites import attack_cost
 from dkl.interruption import Interrupted
 from dkl.tasks.accuracy import top1, top5
@@ -48,7 +50,7 @@ def scaled(images: Tensor) -> Tensor:
 
 
 @dataclass
-class _Evaluation:
+class AttackLoop:
     """The images, uint8 or in [0, 1], and the progress of this process."""
 
     model: nn.Module
@@ -59,19 +61,29 @@ class _Evaluation:
     folder: Path
     state: EvaluationState
 
-    def attack(self, criteria: Mapping[str, IsCorrect], perturb: Perturb, correct: Bools, passes: int) -> Bools:
+    def attack(
+        self,
+        criteria: Mapping[str, IsCorrect],
+        perturb: PerturbChosen,
+        correct: Bools,
+        passes: int,
+        *,
+        batches: Sequence[Tensor] | None = None,
+        first_batches: int | None = None,
+    ) -> Bools:
         """Attack the images that are still ``correct[N]``; return which are correct afterwards by the first criterion.
 
         Each of ``criteria`` is applied to the same logits and has its own entry in the state. This process attacks its
-        share of the unfinished batches. ``passes`` is the approximate number of forward passes per batch.
+        share of the unfinished batches. ``passes`` is the approximate number of forward passes per batch. ``batches``
+        are indices of images, by default all correct ones in order; only the ``first_batches`` are attacked now.
         """
         # The batches depend only on the finished attacks before this one, so a resumed run cuts the same batches.
-        batches = torch.from_numpy(correct).nonzero().squeeze(1).split(self.batch_size) if correct.any() else ()
+        batches = cut(correct, self.batch_size) if batches is None else batches
         for name in criteria:
             self.state.setdefault(name, AttackProgress.begin(correct, len(batches)))
         # A batch is done only if every criterion has been applied: older states have "clean" without "top5".
         done = np.logical_and.reduce([self.state[name].done for name in criteria])
-        own_batches = np.flatnonzero(~done)[rank() :: world()]
+        own_batches = np.flatnonzero(~done[:first_batches])[rank() :: world()]
         first = next(iter(criteria))
         finished = int(done.sum())
         total, reached = passes * (finished + len(own_batches)), passes * finished
@@ -89,11 +101,17 @@ class _Evaluation:
         self.state |= merge(gather({name: self.state[name] for name in criteria}))
         return self.state[first].flags
 
-    def _attack_batch(self, criteria: Mapping[str, IsCorrect], perturb: Perturb, chosen: Tensor, number: int) -> None:
+    def _attack_batch(
+        self, criteria: Mapping[str, IsCorrect], perturb: PerturbChosen, chosen: Tensor, number: int
+    ) -> None:
         """Attack the images with indices ``chosen`` and save the result."""
         started = time.perf_counter()
+        if not len(chosen):  # all images of the batch are known from a sample
+            for name in criteria:
+                self.state[name].seconds[number] = 0.0
+            return
         x, y = scaled(self.images[chosen]).to(self.device), self.labels[chosen].to(self.device)
-        logits = self.model(perturb(x, y))
+        logits = self.model(perturb(x, y, chosen))
         # argmax of NaN is an arbitrary class, so such logits would count as correct by chance.
         finite = logits.isfinite().all(-1)
         if "clean" in criteria and not finite.all():
@@ -123,21 +141,31 @@ def run_attacks(
     folder: Path,
     num_classes: int = 10,
     top_five: bool = False,
+    start: Mapping[str, AttackProgress] | None = None,
+    sample: SampleResult | None = None,
 ) -> EvaluationState:
     """Evaluate ``images[N, C, H, W]`` (uint8 or in [0, 1]) clean and under each attack; resume from ``folder``.
 
     Returns one entry for ``clean``, one per attack and, with ``top_five``, ``top5``: whether the label is among the
     five most likely classes of the clean image. All processes of a group call this with the same arguments and get the
     same result. A batch's seconds are those of the process that computed it, so their sum is the time that one process
-    would need, not the elapsed time.
+    would need, not the elapsed time. ``start`` are attacks that an earlier evaluation finished, and ``sample`` what it
+    found by attacking some of the images: neither is done again.
     """
     # No process writes before all have read: gather waits for every process.
-    state = merge(gather(load(folder)))
-    evaluation = _Evaluation(model, images, labels, batch_size, device, folder, state)
+    state = {**(start or {}), **merge(gather(load(folder)))}
+    loop = AttackLoop(model, images, labels, batch_size, device, folder, state)
     clean: dict[str, IsCorrect] = {"clean": top1, "top5": top5} if top_five else {"clean": top1}
     with frozen_eval(model):
-        correct = evaluation.attack(clean, lambda x, y: x, np.ones(len(labels), dtype=np.bool_), 1)
+        correct = loop.attack(clean, lambda x, y, chosen: x, np.ones(len(labels), dtype=np.bool_), 1)
         for name, perturb in attacks.items():
             passes = attack_cost(name, num_classes).forward + 1  # one more to classify the adversarial images
-            correct = evaluation.attack({name: top1}, perturb, correct, passes)
+            known = sample.known(name, correct, batch_size) if sample else None
+            if sample is None or known is None:
+                correct = loop.attack({name: top1}, unplaced(perturb), correct, passes)
+            else:
+                # Cut as without the sample, so that the others are attacked in their places.
+                batches = [batch[~known.tested[batch.numpy()]] for batch in cut(correct, batch_size)]
+                chosen = placed(perturb, correct, batch_size) if name in sample.placed else unplaced(perturb)
+                correct = loop.attack({name: top1}, chosen, known.remaining(correct), passes, batches=batches)
     return {name: state[name] for name in (*clean, *attacks)}

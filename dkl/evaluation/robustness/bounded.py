@@ -1,0 +1,79 @@
+"""Bounded AutoAttack: fab-t and square on a random sample, and a bound for all images.
+
+apgd-ce and apgd-t attack every image. fab-t and square, which take most of the time and seldom fool an image that is
+left, attack a sample drawn without replacement. Its falls bound those among all images (``dkl.bound``), at every look,
+so the sample grows until the interval is narrow enough. If only all images would do, the standard suite is run instead.
+
+Single images are sampled, not AutoAttack's batches: a bound from 20 batches of 200 images that may fall together would
+be useless. The result of an image must then not depend on the sample. fab-t draws nothing, and square draws by an
+image's place in AutoAttack's batches, which is kept (``places``). For L2, square draws per batch of the sample.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from dkl.attacks import Perturb
+from dkl.bound import count_interval, draws_needed
+from dkl.evaluation.robustness.attack_loop import AttackLoop
+from dkl.evaluation.robustness.places import placed, unplaced
+from dkl.evaluation.robustness.progress import AttackProgress, Bools
+from dkl.evaluation.robustness.sample_result import SampleResult
+from dkl.evaluation.robustness.suites import attack_cost
+from dkl.tasks.accuracy import top1
+from dkl.threat import SAMPLED
+
+
+def attack_sample(
+    loop: AttackLoop,
+    attacks: dict[str, Perturb],
+    before: Bools,
+    *,
+    width: int,
+    seed: int,
+    by_place: frozenset[str],
+    num_classes: int,
+) -> tuple[SampleResult, bool]:
+    """Attack a growing sample of the images that are correct ``before[N]``, until at most ``width`` are in doubt.
+
+    Returns what it found, and whether the interval is narrow enough; otherwise every image has to be attacked.
+    ``by_place`` names the attacks whose draws depend on an image's place only.
+    """
+    population = int(before.sum())
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(np.flatnonzero(before)))
+    needed = max(1, draws_needed(population, 0, 0, width=width)) if population else 0
+    # Equal parts of at most a batch, so that little more than the smallest sufficient sample is attacked.
+    size = math.ceil(needed / math.ceil(needed / loop.batch_size)) if population else 1
+    parts = order.split(size) if population else ()
+    drawn, after = 0, dict.fromkeys(SAMPLED, before)
+    while True:
+        interval = count_interval(population, drawn, population - int(after["square"].sum()))
+        enough = interval.high - interval.low <= width and (drawn > 0 or not population)
+        count = math.ceil(needed / size)
+        if enough or count >= len(parts):
+            break
+        correct = before
+        for name, entry in SAMPLED.items():
+            # Parts that are attacked later start from what the attack before leaves of them.
+            loop.state.setdefault(entry, AttackProgress.begin(correct, len(parts))).flags[:] &= correct
+            chosen = placed(attacks[name], before, loop.batch_size) if name in by_place else unplaced(attacks[name])
+            correct = after[name] = loop.attack(
+                {entry: top1},
+                chosen,
+                correct,
+                attack_cost(name, num_classes).forward + 1,
+                batches=[part[correct[part.numpy()]] for part in parts],
+                first_batches=count,
+            )
+        drawn = min(count * size, population)
+        needed = draws_needed(population, drawn, population - int(correct.sum()), width=width)
+    sampled = np.zeros_like(before)
+    sampled[order[:drawn].numpy()] = True
+    for name, entry in SAMPLED.items():
+        loop.state.setdefault(entry, AttackProgress.begin(after[name], len(parts)))
+    seconds = {name: float(np.nansum(loop.state[entry].seconds)) for name, entry in SAMPLED.items()}
+    result = SampleResult(
+        sampled=sampled, before=before, after=after, interval=interval, placed=by_place, seconds=seconds
+    )
+    return result, enough

@@ -1,0 +1,131 @@
+"""Bounded AutoAttack: its interval holds the standard suite's accuracy, which can continue from it."""
+
+import json
+import shutil
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dkl.attacks import Perturb
+from dkl.bound import count_interval
+from dkl.cli import main
+from dkl.errors import UserError
+from dkl.evaluation.robustness import suites
+from dkl.evaluation.robustness.attack_loop import AttackLoop
+from dkl.evaluation.robustness.bounded import attack_sample
+from dkl.evaluation.robustness.places import places
+from dkl.records import load, load_flags
+from dkl.threat import AUTOATTACK, SUITES
+from tests.evaluation.common import CPU, evaluate_run, tiny_run
+
+
+def finished(*args: object, **kwargs: object) -> None:
+    raise AssertionError("an attack that is finished was run again")
+
+
+def shorten(monkeypatch: pytest.MonkeyPatch, steps: int, queries: int) -> None:
+    for name in ("apgd_ce", "apgd_targeted", "fab_targeted"):
+        monkeypatch.setattr(suites, name, partial(getattr(suites, name), steps=steps))
+    monkeypatch.setattr(suites, "square", partial(suites.square, queries=queries))
+
+
+def in_and_out(pixels_that_fall: dict[str, set[int]], seen: dict[str, list[int]]) -> dict[str, Perturb]:
+    """Attacks that fool the images with given first pixels and note which images they see."""
+
+    def perturb(name: str, x: Tensor, **place: object) -> Tensor:
+        numbers = (x[:, 0, 0, 0] * 1000).round().int().tolist()
+        seen[name] += numbers
+        falls = torch.tensor([number in pixels_that_fall[name] for number in numbers])
+        return torch.where(falls.view(-1, 1, 1, 1), torch.ones_like(x), x)
+
+    return {name: (lambda x, y, name=name, **place: perturb(name, x, **place)) for name in ("fab-t", "square")}
+
+
+class WhiteIsFooled(nn.Module):
+    """Class 0, unless the image is white."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        white = (x.flatten(1).amin(1) == 1).float()
+        return torch.stack([1 - white, white], 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("falls", "width", "enough"), [(0, 20, True), (1, 20, True), (250, 20, True), (3, 0, False)])
+def test_sample_grows_until_the_interval_is_narrow(falls: int, width: int, enough: bool, tmp_path: Path) -> None:
+    count = 400
+    images = (torch.arange(count) / 1000).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
+    labels = torch.zeros(count, dtype=torch.long)
+    fall = np.random.default_rng(0).permutation(count)[:falls]
+    seen: dict[str, list[int]] = {"fab-t": [], "square": []}
+    attacks = in_and_out({"fab-t": set(fall[::2].tolist()), "square": set(fall[1::2].tolist())}, seen)
+    before = np.ones(count, dtype=np.bool_)
+
+    loop = AttackLoop(WhiteIsFooled(), images, labels, 25, CPU, tmp_path, {})
+    by_place = frozenset({"square"})
+    result, found = attack_sample(loop, attacks, before, width=width, seed=1, by_place=by_place, num_classes=2)
+    drawn, fallen = int(result.sampled.sum()), int((before & ~result.after["square"]).sum())
+    assert found == enough
+    assert result.interval.low <= falls <= result.interval.high
+    assert result.interval == count_interval(count, drawn, fallen)
+    assert drawn < count
+    assert len(seen["fab-t"]) == len(set(seen["fab-t"])) == drawn, "an image was attacked twice"
+    assert fallen or falls <= 1 or not enough
+
+
+def test_places_are_those_of_the_cut_batches() -> None:
+    correct = np.array([True, False, True, True, True, False, True])
+    place, length = places(correct, 2)
+    assert place[correct].tolist() == [0, 1, 0, 1, 0]
+    assert length[correct].tolist() == [2, 2, 2, 2, 1]
+
+
+@pytest.mark.slow
+def test_standard_continues_from_bounded_with_the_flags_of_standard_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten(monkeypatch, steps=6, queries=40)
+    run = tiny_run(tmp_path / "run", "data.test_size=120")
+    options = ("eps=0.03", "batch_size=16")
+    alone, alone_flags = evaluate_run(run, tmp_path / "alone", "attacks=standard", *options)
+
+    bounded, flags = evaluate_run(run, tmp_path / "both", "attacks=bounded", "tolerance=40", *options)
+    assert bounded.attacks == list(SUITES["bounded"])
+    assert not bounded.is_autoattack
+    assert bounded.bound is not None
+    assert alone.robust is not None
+    assert bounded.bound.low <= alone.robust <= bounded.bound.high
+    assert 0 < flags["sampled"].sum() < flags["apgd-t"].sum()
+    (source,) = (tmp_path / "both" / "records").glob("*.json")
+    for changed, message in (
+        ({"bound": asdict(bounded.bound) | {"low": bounded.bound.high}}, "its sample gives"),
+        ({"bound": None}, "bound belongs to the attacks"),
+    ):
+        text = json.dumps({**json.loads(source.read_text()), **changed, "checksums": {}})
+        (tmp_path / source.name).write_text(text)
+        shutil.copy(source.with_suffix(".npz"), tmp_path)
+        with pytest.raises(UserError, match=message):
+            load(tmp_path / source.name)
+
+    monkeypatch.setattr(suites, "apgd_ce", finished)
+    path = tmp_path / "both" / "records"
+    main(["evaluate", f"run={run}", f"paths.results={tmp_path / 'both'}", "threads=1", "attacks=standard", *options])
+    (standard,) = (file for file in path.glob("*.json") if load(file).is_autoattack)
+    for name in AUTOATTACK:
+        assert np.array_equal(load_flags(standard)[name], alone_flags[name]), name
+    assert load(standard).robust == alone.robust
+
+
+@pytest.mark.slow
+def test_bounded_becomes_standard_if_the_tolerance_needs_every_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten(monkeypatch, steps=3, queries=10)
+    run = tiny_run(tmp_path / "run")
+    record, _ = evaluate_run(run, tmp_path, "attacks=bounded", "eps=0.03", "batch_size=16")
+    assert record.attacks == list(AUTOATTACK)
+    assert record.bound is None
