@@ -1,6 +1,6 @@
 """Builds all tables from a folder of records and writes them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from dkl.reporting.formats.csv import to_csv
 from dkl.reporting.formats.html import to_html
 from dkl.reporting.formats.latex import to_latex
 from dkl.reporting.formats.markdown import to_markdown
+from dkl.reporting.formats.plain import to_terminal
 from dkl.reporting.grouping import board_key
 from dkl.reporting.reference import is_reference, load_with_reference, record_file
 from dkl.reporting.robustbench import write_model_info
@@ -45,16 +46,13 @@ class TablesReport:
     @property
     def markdown(self) -> str:
         """All boards as Markdown."""
-        return _markdown(self.boards)
+        return "\n".join(map(FORMATS["md"], self.boards))
 
-    def markdown_of(self, manifest: str, budget: str | None = None) -> str:
-        """Return the boards of one manifest as Markdown, at ``budget`` or at all; every board if it has none."""
+    def text_of(self, manifest: str, budget: str | None = None) -> str:
+        """Return the boards of one manifest for a terminal, at ``budget`` or at all; every board if it has none."""
         own = [board for board in self.boards if isinstance(board, PaperBoard) and board.manifest.name == manifest]
-        return _markdown([board for board in own if budget in (None, board.budget)] or self.boards)
-
-
-def _markdown(boards: Sequence[AnyBoard]) -> str:
-    return "\n".join(map(FORMATS["md"], boards))
+        boards = [board for board in own if budget in (None, board.budget)] or self.boards
+        return "\n".join(to_terminal(board.table()) for board in boards)
 
 
 def write_tables(results: Path, *, include_smoke: bool = False) -> TablesReport:

@@ -1,62 +1,94 @@
-"""Estimates of how long jobs take: their floating-point operations over the speed of the device.
+"""Estimates of how long jobs take, as ranges: their forward passes times the seconds of one.
 
 Training costs this many forward passes per image: 1 for a forward pass, 2 more for a gradient by the inputs, 3 in all
 for a gradient by the weights. An attack of K steps adds 1 + 2K; the adversarial image and AWP add 3 each. An evaluation
-costs what its attacks need for an image that resists all of them, times the share of such images. The result may be
-wrong by a factor of two.
+costs what its attacks need for an image that resists all of them, times the share of such images, which is unknown
+before. The seconds of a pass are measured on the device, or follow from an assumed speed of an H100.
 """
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import OmegaConf
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dkl.assembly import build_model, load_data, pick_device
-from dkl.config import DataConfig, TrainConfig
+from dkl.config import DataConfig, Precision, TrainConfig
 from dkl.evaluation.robustness.suites import attack_cost
 from dkl.manifests import ManifestJob
 from dkl.models import create_model
-from dkl.reproduction.progress import JobProgress
+from dkl.reproduction.spans import Span
 from dkl.threat import parse_attacks
 
-H100 = 180e12
-"""Assumed operations per second of one NVIDIA H100: 36 % of its dense peak in TF32."""
+H100_SPEED = Span(40e12, 300e12)
+"""Assumed operations per second of one NVIDIA H100: 8 to 60 % of its dense peak in TF32."""
 
-RESISTING_SHARE = 0.4
+H100_OPERATOR = Span(5e-6, 30e-6)
+"""Assumed seconds in which one operator is launched; small networks take this long, whatever their arithmetic."""
+
+RESISTING_SHARE = Span(0.1, 0.9)
 """Assumed share of the test images on which attacks run all their steps."""
 
+SMOKE_SHARE = Span(0.002, 0.1)
+"""The same at budget smoke, whose attacks are so strong that hardly any image resists."""
+
+MEASURED = Span(0.5, 1.7)
+"""Assumed factors between measured passes and the same passes in training, with data and optimizer."""
+
 SECONDS_TO_MEASURE = 0.3
-"""Seconds of forward passes that measure a device's speed."""
+"""Seconds of passes that measure a device's speed."""
+
+MEASURED_OPERATIONS = 4e10
+"""Operations per pass above which the measurement on a CPU takes fewer images than a batch."""
 
 DATASET_SIZES = {
     "cifar10": (50_000, 10_000),
     "cifar100": (50_000, 10_000),
     "imagenet": (1_281_167, 50_000),
     "imagenet_lt": (115_846, 50_000),
-    "ade20k": (20_210, 2_000),
-    "camvid": (367, 233),
 }
 """Training and test images of the paper's datasets, so that an estimate needs no download."""
 
 
-def operations(job: ManifestJob, config: TrainConfig, progress: JobProgress) -> float:
-    """Floating-point operations that are left of ``job``."""
-    with torch.device("meta"):
-        model = build_model(config.model)
-    forward, (training, testing) = forward_operations(model, config.data.shape), _sizes(config.data)
+class PassSeconds(NamedTuple):
+    """Seconds of a forward pass per image, in training and in evaluation."""
+
+    training: Span
+    evaluation: Span
+
+
+@dataclass(frozen=True)
+class JobEstimate:
+    """Seconds of an ``epoch`` of a job, of ``images`` images, and of each of its ``evaluations``."""
+
+    epoch: Span
+    evaluations: tuple[Span, ...]
+    images: int
+
+
+def estimate(job: ManifestJob, config: TrainConfig, seconds: PassSeconds) -> JobEstimate:
+    """Estimate ``job`` from the ``seconds`` of a pass of its network."""
+    training, testing = _sizes(config.data)
     training = _few_labels_epoch(config) or training
-    epochs = 0 if progress.done else progress.total_epochs - progress.epochs
-    per_image = passes(config) * forward + _teacher_operations(config)
-    evaluations = 0.0
-    for overrides in job.evaluations[progress.evaluations :]:
+    per_image = passes(config) + _teacher_passes(config)
+    epoch = seconds.training * ((training * per_image + testing) / config.trainer.devices)
+    share = SMOKE_SHARE if config.budget.name == "smoke" else RESISTING_SHARE
+    evaluations = []
+    for overrides in job.evaluations:
         settings = OmegaConf.from_dotlist(list(overrides))
         attacks = parse_attacks(settings.get("attacks", config.evaluation.attacks))
         full_attack = sum(attack_cost(name, config.data.num_classes).passes for name in attacks)
-        evaluations += (1 + RESISTING_SHARE * full_attack) * (config.evaluation.n or testing) * forward
-    return epochs * (training * per_image + testing * forward) + evaluations
+        images = settings.get("n", config.evaluation.n) or testing
+        low, high = (images * (1 + part * full_attack) for part in (share.low, share.high))
+        evaluations.append(Span(seconds.evaluation.low * low, seconds.evaluation.high * high))
+    return JobEstimate(epoch, tuple(evaluations), _steps(config) * config.trainer.batch_size)
 
 
 def passes(config: TrainConfig) -> float:
@@ -69,20 +101,42 @@ def passes(config: TrainConfig) -> float:
     return float(views * (attack + 6 + awp))
 
 
-def forward_operations(model: nn.Module, shape: Sequence[int]) -> float:
-    """Floating-point operations of one forward pass of ``model``, on the meta device, over one image (C, H, W)."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(torch.empty(2, *shape, device="meta"))
-    return counter.get_total_flops() / 2  # two images, because batch normalization may refuse a single one
+class _Operators(TorchDispatchMode):
+    """Counts the operators that run in the context."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
 
 
-def _teacher_operations(config: TrainConfig) -> float:
+def forward_operations(model: nn.Module, shape: Sequence[int]) -> tuple[float, int]:
+    """Floating-point operations per image (C, H, W), and operators, of one forward pass of ``model`` on meta."""
+    images = torch.empty(2, *shape, device="meta")  # two, because batch normalization may refuse a single one
+    model.eval()
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
+            model(images)
+        with _Operators() as operators:
+            model(images)
+    return counter.get_total_flops() / len(images), operators.count
+
+
+def _operations(config: TrainConfig) -> tuple[float, int]:
+    with torch.device("meta"):
+        model = build_model(config.model)
+    return forward_operations(model, config.data.shape)
+
+
+def _teacher_passes(config: TrainConfig) -> float:
+    """Forward passes of the student that one of the teacher's costs."""
     teacher = config.task.get("teacher")
     if not teacher:
         return 0.0
     with torch.device("meta"):
         network = create_model(teacher["name"], config.data.num_classes, config.data.shape[0])
-    return forward_operations(network, config.data.shape)
+    return forward_operations(network, config.data.shape)[0] / _operations(config)[0]
 
 
 def _sizes(data: DataConfig) -> tuple[int, int]:
@@ -91,34 +145,64 @@ def _sizes(data: DataConfig) -> tuple[int, int]:
     return data.train_size or training, data.test_size or testing
 
 
-def _few_labels_epoch(config: TrainConfig) -> int:
-    """Images that an epoch of semi-supervised training forwards, with two views of each unlabeled one; else 0."""
+def _steps(config: TrainConfig) -> int:
+    """Updates per epoch."""
     data, trainer = config.data, config.trainer
     if data.labels_per_class is None:
+        return math.ceil(_sizes(data)[0] / trainer.batch_size)
+    return trainer.steps_per_epoch or math.ceil(data.labels_per_class * data.num_classes / trainer.batch_size)
+
+
+def _few_labels_epoch(config: TrainConfig) -> int:
+    """Images that an epoch of semi-supervised training forwards, with two views of each unlabeled one; else 0."""
+    if config.data.labels_per_class is None:
         return 0
-    passed = -(-data.labels_per_class * data.num_classes // trainer.batch_size)
-    return (trainer.steps_per_epoch or passed) * trainer.batch_size * (1 + 2 * data.unlabeled.ratio)
+    return _steps(config) * config.trainer.batch_size * (1 + 2 * config.data.unlabeled.ratio)
 
 
-def speed(config: TrainConfig) -> float:
-    """Operations per second of the network of ``config`` on its device, measured on a few forward passes."""
+def assumed(config: TrainConfig) -> PassSeconds:
+    """Seconds of a pass of the network of ``config`` on one H100, from assumed speeds."""
+    forward, operators = _operations(config)
+
+    def per_image(batch: int) -> Span:
+        slow = forward / H100_SPEED.low + operators * H100_OPERATOR.high / batch
+        return Span(max(forward / H100_SPEED.high, operators * H100_OPERATOR.low / batch), slow)
+
+    return PassSeconds(per_image(config.trainer.batch_size), per_image(config.evaluation.batch_size))
+
+
+def measure(config: TrainConfig) -> PassSeconds:
+    """Seconds of a pass of the network of ``config`` on its device, measured in batches of its size."""
     device = pick_device(config.trainer.device)
-    with torch.device("meta"):
-        forward = forward_operations(build_model(config.model), config.data.shape)
+    forward, _ = _operations(config)
     model = build_model(config.model).to(device).eval()
-    images, rounds = torch.rand(32, *config.data.shape, device=device), 0
-    with torch.inference_mode():
-        model(images).sum().item()  # the first pass allocates memory and compiles kernels
-        started, took = time.perf_counter(), 0.0
+    most = max(1, int(MEASURED_OPERATIONS / forward)) if device.type == "cpu" else config.trainer.batch_size
+    images = torch.rand(min(config.trainer.batch_size, most), *config.data.shape, device=device)
+    bf16 = config.trainer.precision is Precision.bf16
+
+    def forward_and_backward() -> None:
+        model.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss = model(images).sum()
+        loss.backward()
+        loss.item()  # waits for the device
+
+    with _threads(config.trainer.threads), torch.enable_grad():
+        forward_and_backward()  # the first one allocates memory and compiles kernels
+        started, took, rounds = time.perf_counter(), 0.0, 0
         while took < SECONDS_TO_MEASURE:
-            model(images).sum().item()  # .item() waits for the device
+            forward_and_backward()
             took, rounds = time.perf_counter() - started, rounds + 1
-    return rounds * len(images) * forward / took
+    seconds = MEASURED * (took / (rounds * 3 * len(images)))
+    return PassSeconds(seconds, seconds)
 
 
-def duration(seconds: float) -> str:
-    """``seconds`` as text, in the largest unit of which there are at least two."""
-    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(seconds, 1):.0f} s"
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """Use ``number`` threads of torch in the body, if it is not None."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

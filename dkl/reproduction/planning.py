@@ -9,11 +9,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dkl.config import CachedCompose, ComposedRun, DataConfig
-from dkl.config.choices import choices
 from dkl.config.overrides import explain
 from dkl.console import say
 from dkl.errors import NotInstalledError, UserError
-from dkl.manifests import Manifest, ManifestJob, load, plan
+from dkl.manifests import ManifestJob, plan
 from dkl.records import load_all
 from dkl.reporting.grouping import group
 from dkl.reproduction.options import Options
@@ -38,12 +37,6 @@ class PlannedJob:
     def done(self) -> bool:
         """Whether nothing is left to do."""
         return self.progress.done
-
-    def operations(self) -> float:
-        """Estimate the floating-point operations that are left."""
-        from dkl.reproduction.estimate import operations
-
-        return operations(self.job, self.run.settings, self.progress)
 
 
 def plan_jobs(options: Options) -> list[PlannedJob]:
@@ -78,47 +71,6 @@ def _check(run: ComposedRun, job: ManifestJob) -> str | None:
     except NotInstalledError as error:
         return str(error)
     return None
-
-
-def print_plan(manifest: Manifest, jobs: Sequence[PlannedJob]) -> None:
-    """Print each job with its progress and the estimated time that is left."""
-    from dkl.reproduction.estimate import H100, duration, speed
-
-    settings = jobs[0].run.settings
-    budget = settings.budget.name
-    say(f"{manifest.title}: {len(jobs)} runs at budget {budget}, into {settings.paths.results}")
-    say(f"  {choices('budget')[budget]}")
-    left = [0.0 if planned.done else planned.operations() for planned in jobs]
-    rate, device = (H100, "one H100 (assumed speed)") if budget == "paper" else (0.0, "this machine")
-    if any(left) and not rate:
-        rate = speed(max(zip(left, jobs, strict=True), key=lambda pair: pair[0])[1].run.settings)
-    for number, (planned, cost) in enumerate(zip(jobs, left, strict=True), 1):
-        about = f", about {duration(cost / rate)}" if cost else ""
-        say(f"  {number}/{len(jobs)}  {planned.title}: {planned.progress}{about}  {planned.run.folder}")
-    if any(left):
-        say(f"  left: about {duration(sum(left) / rate)} on {device}; the estimate may be wrong by a factor of two")
-
-
-def refuse_paper_on_cpu(options: Options, jobs: Sequence[PlannedJob]) -> None:
-    """Raise UserError if jobs of budget paper would run on a CPU without ``trainer.device=cpu``."""
-    from dkl.assembly import pick_device
-    from dkl.reproduction.estimate import H100, duration
-
-    settings = jobs[0].run.settings
-    if settings.budget.name != "paper" or all(planned.done for planned in jobs):
-        return
-    if settings.trainer.device != "auto" or pick_device("auto").type != "cpu" or options.launcher:
-        return
-    left = sum(planned.operations() for planned in jobs if not planned.done)
-    request, option = options.request, load(options.name).option
-    row = f" row={request.row}" if request.row else ""
-    seeds = f" seed={','.join(map(str, request.seeds))}" if request.seeds else ""
-    command = f"dkl reproduce {option}{row}{seeds}"
-    raise UserError(
-        f"budget=paper needs a GPU, and this machine has none (it takes about {duration(left / H100)} on one H100): "
-        f"use {command} budget=mini (a smaller version for CPUs), {command} budget=smoke (seconds, to see that it "
-        "runs), or add trainer.device=cpu to run it here all the same"
-    )
 
 
 def find_blocked(jobs: Sequence[PlannedJob]) -> dict[str, str]:

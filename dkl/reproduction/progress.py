@@ -41,11 +41,21 @@ class JobProgress:
 
 def progress_of(job: ManifestJob, run: ComposedRun, records: Sequence[Record]) -> JobProgress:
     """The progress of ``job``, which trains ``run``, given the ``records`` of the results folder."""
-    own, config = [record for record in records if _is_of_run(record, run)], run.settings
-    found = sum(any(_is_evaluation(record, _settings(config, entry)) for record in own) for entry in job.evaluations)
+    found, config = len(records_of(job, run, records)), run.settings
     metrics = run.folder / "metrics.jsonl"
     epochs = len(metrics.read_text().splitlines()) if metrics.is_file() else 0
     return JobProgress(epochs, config.trainer.epochs, found, len(job.evaluations))
+
+
+def records_of(job: ManifestJob, run: ComposedRun, records: Sequence[Record]) -> list[Record]:
+    """One of ``records`` for each finished evaluation of ``job``."""
+    own = [record for record in records if _is_of_run(record, run)]
+    found = (_evaluation(own, _settings(run.settings, entry)) for entry in job.evaluations)
+    return [record for record in found if record]
+
+
+def _evaluation(records: Sequence[Record], settings: dict[str, Any]) -> Record | None:
+    return next((record for record in records if _is_evaluation(record, settings)), None)
 
 
 def _is_of_run(record: Record, run: ComposedRun) -> bool:

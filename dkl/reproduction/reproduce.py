@@ -12,9 +12,11 @@ from pathlib import Path
 from dkl.console import say
 from dkl.manifests import Manifest, load
 from dkl.reporting.grouping import group
+from dkl.reproduction.announce import estimates, print_plan, refuse_paper_on_cpu
 from dkl.reproduction.launcher import launch
 from dkl.reproduction.options import parse
-from dkl.reproduction.planning import PlannedJob, find_blocked, plan_jobs, print_plan, refuse_paper_on_cpu
+from dkl.reproduction.planning import PlannedJob, find_blocked, plan_jobs
+from dkl.reproduction.remaining import Remaining
 from dkl.reproduction.results import draw, tabulate
 from dkl.reproduction.worker import run_jobs
 
@@ -23,19 +25,25 @@ def reproduce(arguments: list[str]) -> None:
     """Run the command. Exits with 1 if a row failed, after all others are done."""
     options = parse(arguments)
     manifest, jobs = load(options.name), plan_jobs(options)
-    print_plan(manifest, jobs)
+    failures: dict[str, str] = {}
+    predicted, basis = estimates(jobs)
+    remaining = Remaining(jobs, predicted, failures)
+    print_plan(manifest, jobs, remaining, basis)
     if options.dry_run:
         for planned in jobs:
             print(planned.job.commands(str(planned.run.folder)))
         return
-    refuse_paper_on_cpu(options, jobs)
-    started, failures = time.monotonic(), find_blocked(jobs)
+    refuse_paper_on_cpu(options, jobs, remaining)
+    started = time.monotonic()
+    failures |= find_blocked(jobs)
+    with remaining.watched():
+        if options.launcher:
+            launch(options, jobs, list(failures))
+        else:
+            run_jobs(jobs, failures, remaining.say)
     if options.launcher:
-        launch(options, jobs, list(failures))
         left = [planned for planned in plan_jobs(options) if not planned.done]
         failures = {planned.title: f"{planned.progress}: see its log" for planned in left} | failures
-    else:
-        run_jobs(jobs, failures)
     minutes = (time.monotonic() - started) / 60
     say(f"{len(jobs) - len(failures)} of {len(jobs)} runs done in {minutes:.1f} min")
     if len(failures) < len(jobs):
@@ -53,7 +61,7 @@ def _show_results(manifest: Manifest, jobs: Sequence[PlannedJob]) -> None:
     results, budget = Path(settings.paths.results), settings.budget.name
     report = tabulate(results, include_smoke=budget == "smoke")
     if table := manifest.figure.get("table") if manifest.figure else manifest.name:
-        print(report.markdown_of(table, budget))
+        print(report.text_of(table, budget))
     for problem in report.problems:
         say(f"left out: {problem}")
     if manifest.figure:

@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dkl.config import ComposedRun
 from dkl.console import say
@@ -17,12 +17,14 @@ FIRST_WAIT, LONGEST_WAIT = 2.0, 60.0
 """Seconds to wait if other processes hold the locks of all remaining jobs. The wait doubles each time."""
 
 
-def run_jobs(jobs: Sequence[PlannedJob], failures: dict[str, str]) -> None:
+def run_jobs(
+    jobs: Sequence[PlannedJob], failures: dict[str, str], after_each: Callable[[], None] = lambda: None
+) -> None:
     """Run the jobs that are not done and add those that fail to ``failures`` (title -> reason).
 
     Several commands may work on one results folder, on machines that share it. No command keeps a list of who runs
     what: each run's lock file is the only agreement. A job whose lock is held is put back and tried again later, so a
-    command ends only when all its jobs are done or failed, by any process.
+    command ends only when all its jobs are done or failed, by any process. ``after_each`` is called after each job.
     """
     left = [planned for planned in jobs if not planned.done and planned.title not in failures]
     done = sum(planned.done for planned in jobs)
@@ -50,6 +52,7 @@ def run_jobs(jobs: Sequence[PlannedJob], failures: dict[str, str]) -> None:
             if reason:
                 failures[planned.title] = reason
                 say(f"failed: {planned.title}: {reason}")
+            after_each()
         blocked = len(postponed) == len(left)
         if blocked:
             time.sleep(wait)

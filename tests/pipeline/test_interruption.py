@@ -86,7 +86,7 @@ def test_a_row_that_fails_under_a_launcher_stops_no_other(tmp_path: Path, capsys
     ended = call(capsys, *PROGRAM[3:], results, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert ended.status == 1
     assert [record.method for record in records.load_all(tmp_path / "records")[0]] == ["IKL-AT"]
-    assert "| IKL-AT" in ended.out
+    assert "  IKL-AT  " in ended.out
     assert "failed: TRADES seed 0" in ended.err.splitlines()[-1]
 
 
@@ -101,7 +101,7 @@ def test_a_broken_record_is_reported_and_made_again(tmp_path: Path, capsys: pyte
     ended = call(capsys, *arguments)
     assert ended.status == 0
     assert f"left out: {other}" in ended.err
-    assert ended.out.count("| IKL-AT") == 1
+    assert ended.out.count("  IKL-AT  ") == 1
     assert records.load(path).n > 0
 
 

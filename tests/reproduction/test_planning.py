@@ -9,15 +9,26 @@ from torch import nn
 
 from dkl.config import TrainConfig, compose_config, typed
 from dkl.errors import UserError
-from dkl.reproduction.estimate import duration, forward_operations, passes
+from dkl.reproduction.estimate import assumed, forward_operations, passes
 from dkl.reproduction.options import parse
 from dkl.reproduction.planning import find_blocked, plan_jobs
+from dkl.reproduction.spans import Span, duration
 
 
 def test_operations_are_those_of_the_layers() -> None:
     with torch.device("meta"):
         model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 16, 10))
-    assert forward_operations(model, (3, 4, 4)) == 2 * (16 * 8 * 27 + 128 * 10)
+    operations, operators = forward_operations(model, (3, 4, 4))
+    assert operations == 2 * (16 * 8 * 27 + 128 * 10)
+    assert operators >= 3
+
+
+def test_an_epoch_of_a_small_network_is_not_faster_than_its_launches() -> None:
+    overrides = ["data=cifar100", "model=cifar_resnet56", "recipe=kd_teacher", "budget=paper"]
+    seconds = assumed(typed(compose_config("train", overrides), TrainConfig)).training
+    # 240 epochs of three passes: an eager ResNet-56 takes 5 to 60 ms per step of 64 images, never 54 s in all.
+    run = seconds * (240 * 3 * 50_000)
+    assert 5 * 60 < run.low < run.high < 3 * 3600
 
 
 @pytest.mark.parametrize(
@@ -35,6 +46,11 @@ def test_forward_passes_of_a_recipe(overrides: list[str], expected: int) -> None
 def test_durations_have_a_unit_of_which_there_are_two() -> None:
     texts = [duration(seconds) for seconds in (0.2, 90, 150, 7200, 3 * 86_400)]
     assert texts == ["1 s", "90 s", "2 min", "2 h", "3 days"]
+
+
+def test_ranges_are_said_to_be_ranges() -> None:
+    spans = [Span(100, 190), Span(120, 600), Span(54, 1200), Span(0.1, 0.4)]
+    assert [str(span) for span in spans] == ["about 2 min", "2 to 10 min", "54 s to 20 min", "about 1 s"]
 
 
 def test_options_are_separated_from_overrides_of_training_and_of_hydra(monkeypatch: pytest.MonkeyPatch) -> None:

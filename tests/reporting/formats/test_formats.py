@@ -18,6 +18,7 @@ from dkl.reporting.formats.csv import to_csv
 from dkl.reporting.formats.html import to_html
 from dkl.reporting.formats.latex import to_latex
 from dkl.reporting.formats.markdown import to_markdown
+from dkl.reporting.formats.plain import to_terminal
 from dkl.reporting.formats.text_table import TextTable
 
 HOSTILE = string.printable + "±–—†‡×éßαμω中😀--- <script>alert(1)</script> https://a.b/c_d?e=f&g"
@@ -57,6 +58,29 @@ def test_markdown_gives_its_cells_back_on_one_line(made: TextTable) -> None:
             assert [rule.endswith(":") for rule in found] == [False, True, False]
         else:
             assert found == [" ".join(text.split()) for text in row]
+
+
+def test_a_table_in_a_terminal_fits_80_columns_and_loses_no_cell() -> None:
+    header = ("Rank", "Method", "Clean (%)", "95 % interval", "Architecture", "Weights", "n", "Seeds", "Attack")
+    common = ("small_cnn", "last", "10000", "1 (0)", "AutoAttack")
+    rows = tuple(
+        (rank, name, "75.00 ± 1.25", interval, *common)
+        for rank, name, interval in (("1", "IKL-AT", "[22.4, 27.8]"), ("2", "TRADES", "[21.4, 26.8]"))
+    )
+    made = TextTable(title="digits " * 20, header=header, rows=rows, alignments="rlrrllrll", notes=("a note " * 30,))
+    text = to_terminal(made)
+    assert max(map(len, text.splitlines())) <= 80
+    flat = " ".join(text.split())
+    for cell in {*header, *rows[0], *rows[1], *common}:
+        assert cell in flat
+    assert "In all rows: " in flat
+    assert ("a note " * 30).strip() in flat
+    assert "In all rows" not in to_terminal(made, width=200)
+    # A table whose rows differ in every column is shown as it is.
+    wide = TextTable(
+        title="", header=("a" * 50, "b" * 50, "c"), rows=(("1", "2", "3"), ("4", "5", "6")), alignments="lll"
+    )
+    assert {"3", "6", "c"} <= set(to_terminal(wide).split())
 
 
 @settings(max_examples=40)

@@ -1,0 +1,81 @@
+"""Prints the plan of ``dkl reproduce`` with the time it takes, and refuses what would take weeks."""
+
+from collections.abc import Sequence
+
+import torch
+from omegaconf import OmegaConf
+
+from dkl.assembly import pick_device
+from dkl.config import TrainConfig
+from dkl.config.choices import choices
+from dkl.console import say
+from dkl.errors import UserError
+from dkl.manifests import Manifest, load
+from dkl.reproduction.estimate import JobEstimate, PassSeconds, assumed, estimate, measure
+from dkl.reproduction.options import Options
+from dkl.reproduction.planning import PlannedJob
+from dkl.reproduction.remaining import Remaining
+from dkl.reproduction.spans import NONE, total
+
+MEASURED = "on this machine, a range from a few measured passes"
+ASSUMED = "on one H100, a wide range: it rests on assumed speeds, nothing is measured"
+CORRECTED = "by the epochs and evaluations that are done"
+
+
+def estimates(jobs: Sequence[PlannedJob]) -> tuple[list[JobEstimate], str]:
+    """Estimate every job; also return what the estimates rest on. Jobs of one network share a measurement."""
+    settings = jobs[0].run.settings
+    on_gpu = settings.budget.name == "paper" and settings.trainer.device != "cpu"
+    seconds = assumed if on_gpu and not torch.cuda.is_available() else measure
+    known: dict[str, PassSeconds] = {}
+    found = []
+    for planned in jobs:
+        config = planned.run.settings
+        try:
+            key = _network(config)
+            if key not in known:
+                known[key] = seconds(config)
+            found.append(estimate(planned.job, config, known[key]))
+        except UserError:  # images or a library are missing, which is reported before the first job
+            found.append(JobEstimate(NONE, (NONE,) * len(planned.job.evaluations), 0))
+    return found, MEASURED if seconds is measure else ASSUMED
+
+
+def _network(config: TrainConfig) -> str:
+    """Return what the seconds of a pass depend on, as text."""
+    trainer = config.trainer
+    about = (config.data.shape, trainer.batch_size, config.evaluation.batch_size, trainer.precision, trainer.threads)
+    return f"{OmegaConf.to_yaml(config.model)} {about}"
+
+
+def print_plan(manifest: Manifest, jobs: Sequence[PlannedJob], remaining: Remaining, basis: str) -> None:
+    """Print each job with its progress and the time that is left; ``basis`` is what the estimates rest on."""
+    settings = jobs[0].run.settings
+    budget = settings.budget.name
+    say(f"{manifest.title}: {len(jobs)} runs at budget {budget}, into {settings.paths.results}")
+    say(f"  {choices('budget')[budget]}")
+    spans, corrected = remaining()
+    for number, (planned, left) in enumerate(zip(jobs, spans, strict=True), 1):
+        takes = f", {left}" if left.high else ""
+        say(f"  {number}/{len(jobs)}  {planned.title}: {planned.progress}{takes}  {planned.run.folder}")
+    if (left := total(spans)).high:
+        say(f"  left: {left} {basis}{f', corrected {CORRECTED}' if corrected else ''}")
+
+
+def refuse_paper_on_cpu(options: Options, jobs: Sequence[PlannedJob], remaining: Remaining) -> None:
+    """Raise UserError if jobs of budget paper would run on a CPU without ``trainer.device=cpu``."""
+    settings = jobs[0].run.settings
+    if settings.budget.name != "paper" or all(planned.done for planned in jobs):
+        return
+    if settings.trainer.device != "auto" or pick_device("auto").type != "cpu" or options.launcher:
+        return
+    left = total(remaining()[0])
+    request, option = options.request, load(options.name).option
+    row = f" row={request.row}" if request.row else ""
+    seeds = f" seed={','.join(map(str, request.seeds))}" if request.seeds else ""
+    command = f"dkl reproduce {option}{row}{seeds}"
+    raise UserError(
+        f"budget=paper needs a GPU, and this machine has none (a rough range for one H100: {left}): "
+        f"use {command} budget=mini (a smaller version for CPUs), {command} budget=smoke (seconds, to see that it "
+        "runs), or add trainer.device=cpu to run it here all the same"
+    )
