@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from dkl.errors import BusyError, UserError
-from dkl.interruption import Interrupted, deferred, end_with_parent, interruptible
+from dkl.interruption import Interrupted, deferred, end_with_parent, interruptible, waiting
 
 T = TypeVar("T")
 
@@ -146,12 +146,13 @@ def process_group(device: str, init_method: str = "env://", number: int = -1, si
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     if device.startswith("cuda"):
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", max(number, 0))))
-    store, number, size = next(dist.rendezvous(init_method, number, size))
-    # torchrun's store lives longer than a group. A second group would find the keys of the first one, so each group
-    # gets a prefix: how many groups there were before.
-    earlier = (store.add("groups", 1) - 1) // size
-    store = dist.PrefixStore(f"group{earlier}", store)
-    dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=patience)
+    with waiting():
+        store, number, size = next(dist.rendezvous(init_method, number, size))
+        # torchrun's store lives longer than a group. A second group would find the keys of the first one, so each group
+        # gets a prefix: how many groups there were before.
+        earlier = (store.add("groups", 1) - 1) // size
+        store = dist.PrefixStore(f"group{earlier}", store)
+        dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=patience)
     try:
         yield
     finally:

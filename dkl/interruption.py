@@ -6,6 +6,7 @@ at the latest after ``patience`` seconds. Handlers that another library has inst
 requeues a job of SLURM on SIGUSR2, keep their meaning: they are called instead of raising, after the state is saved.
 """
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -196,8 +197,40 @@ def end_with_parent() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
+        # The main thread may wait in a library for a process that is gone, or end slowly; this timer needs no lock.
+        faulthandler.dump_traceback_later(SAVING_SECONDS, exit=True, file=nowhere)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(SAVING_SECONDS)
-        os._exit(128 + signal.SIGTERM)  # the main thread may wait in a library for a process that is gone
 
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     threading.Thread(target=watch, name="end with parent", daemon=True).start()
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Around waiting for other processes in C code, where Python's handlers do not run: a signal ends this process.
+
+    That is a second later and without cleaning up, unless the body has ended before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ended = threading.Event()
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def watch() -> None:
+        for (signum,) in iter(lambda: os.read(reading, 1), b""):
+            ours = signum in (signal.SIGINT, signal.SIGTERM) and _is_ours(signal.getsignal(signum))
+            if ours and not ended.wait(SAVING_SECONDS):
+                Interrupted(signum).report()
+                os._exit(128 + signum)
+        os.close(reading)
+
+    before = signal.set_wakeup_fd(writing)
+    threading.Thread(target=watch, name="waiting", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(before)
+        os.close(writing)

@@ -14,6 +14,7 @@ import pytest
 from dkl import checkpoint
 from dkl.assembly import train
 from dkl.config import run_folder
+from dkl.distributed import process_group
 from dkl.interruption import Interrupted, deferred, end_with_parent, interruptible
 from dkl.training.epochs import Epochs
 from dkl.training.state import RunState
@@ -129,6 +130,39 @@ def test_a_state_that_is_slow_to_save_is_not_saved(tmp_path: Path, monkeypatch: 
     saved = checkpoint.read(run_folder(cfg) / "checkpoint.pt")
     assert saved["epoch"] == 1
     assert "partial" not in saved
+
+
+def test_a_signal_counts_although_a_library_turns_its_exception_into_another() -> None:
+    """As OmegaConf does with what a resolver raises."""
+    with pytest.raises(Interrupted) as stop, interruptible():  # noqa: PT012 - the signal arrives inside
+        try:
+            send(signal.SIGTERM)
+            time.sleep(5)
+        except BaseException as error:
+            raise ValueError("not a number") from error
+    assert stop.value.code == 143
+
+
+def test_other_exceptions_pass_unchanged() -> None:
+    with pytest.raises(ValueError, match="not a number"), interruptible():
+        raise ValueError("not a number")
+
+
+def test_a_process_that_waits_for_the_others_of_its_group_ends(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The first of two, whose second one never comes, waits in C code."""
+    if (number := os.fork()) == 0:
+        with interruptible(), process_group("cpu", f"file://{tmp_path}/store", 0, 2):
+            pass
+        os._exit(0)
+    time.sleep(0.5)
+    os.kill(number, signal.SIGTERM)
+    started = time.monotonic()
+    _, status = os.waitpid(number, 0)
+    assert time.monotonic() - started < 20
+    assert os.waitstatus_to_exitcode(status) == 143
+    assert capfd.readouterr().err == "interrupted; the same command continues\n"
 
 
 def test_a_process_ends_with_the_one_that_started_it() -> None:

@@ -51,6 +51,7 @@ def _fork(work: Work, log: Path, environment: dict[str, str]) -> int:
         os.dup2(file, 2)
         sys.stdout = io.StringIO()
         torch.set_num_threads(1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         with worker():
             work()
         status = 0

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +49,27 @@ REPRODUCTION = ("experiment=quickstart", "budget=smoke", "row=IKL-AT", "trainer.
 
 @dataclass(frozen=True)
 class Case:
-    """Work that writes to a results folder, how many processes share it, and what it leaves there, without times."""
+    """Work that writes to a results folder, how many processes share it, and what it leaves there, without times.
+
+    With ``own_folders`` every process has a results folder of its own, as on machines that share none.
+    """
 
     work: Callable[[Path], object]
     left: Callable[[Path], Any]
     processes: int = 1
+    own_folders: bool = False
+
+    def home(self, results: Path, rank: int = 0) -> Path:
+        """The results folder of process ``rank``."""
+        return results / f"machine{rank}" if self.own_folders else results
 
     def works(self, results: Path) -> list[Work]:
         """The work of each process, into ``results``."""
-        return [lambda: self.work(results)] * self.processes
+        return [partial(self.work, self.home(results, rank)) for rank in range(self.processes)]
+
+    def found(self, results: Path) -> Any:
+        """What the first process has left."""
+        return self.left(self.home(results))
 
 
 def trained(results: Path) -> Any:
@@ -104,6 +117,7 @@ def cases(folder: Path, names: Sequence[str] = ()) -> dict[str, Case]:
         "evaluate": Case(lambda results: evaluate(_into(evaluation, results)), evaluated),
         "reproduce": Case(lambda results: main(["reproduce", *REPRODUCTION, f"paths.results={results}"]), evaluated),
         "two processes": Case(lambda results: train(_into(pair, results)), trained, processes=2),
+        "two machines": Case(lambda results: train(_into(pair, results)), trained, processes=2, own_folders=True),
     }
     return {name: case for name, case in found.items() if not names or name in names}
 
@@ -129,10 +143,10 @@ def whole(case: Case, folder: Path) -> tuple[Any, float]:
     if case.processes == 1:  # here rather than in a fork, so that the forks find every module imported
         started = time.monotonic()
         case.work(folder)
-        return case.left(folder), time.monotonic() - started
+        return case.found(folder), time.monotonic() - started
     ended = run(case.works(folder), folder)
     assert [one.status for one in ended] == [0] * case.processes, ended
-    return case.left(folder), ended[0].seconds
+    return case.found(folder), ended[0].seconds
 
 
 def interrupt(
@@ -150,7 +164,7 @@ def interrupt(
         tally.interruptions[signum.name] += 1
         tally.unclean += [_describe(one, signum) for one in _to_judge(ended, only) if not one.is_clean(signum)]
     ended = run(case.works(results), results)
-    tally.bit_identical += [one.status for one in ended] == [0] * case.processes and case.left(results) == expected
+    tally.bit_identical += [one.status for one in ended] == [0] * case.processes and case.found(results) == expected
     tally.runs += 1
     shutil.rmtree(results)
 

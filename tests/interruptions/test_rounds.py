@@ -16,7 +16,7 @@ from dkl.evaluation.outputs.provenance import git_commit
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 REPORT = CHECKOUT / "results" / "reliability" / "interruptions.json"
-COUNT = 30
+COUNT = 25
 """Interruptions of each kind of work in the test of endurance."""
 
 
@@ -45,7 +45,7 @@ def assert_survived(found: dict[str, Any], count: int) -> None:
 @pytest.mark.slow
 def test_interrupted_work_ends_as_if_it_had_not_been_interrupted(tmp_path: Path) -> None:
     """Reproduction, which trains and evaluates, is left to the test of endurance."""
-    *_, found = run_rounds(tmp_path, 0, 1, "train", "evaluate", "two processes")
+    *_, found = run_rounds(tmp_path, 0, 1, "train", "evaluate", "two machines")
     assert_survived(found, 1)
 
 
