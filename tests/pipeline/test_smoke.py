@@ -51,7 +51,7 @@ def reproduce(name: str, results: Path, capsys: pytest.CaptureFixture[str]) -> s
 def check_table(name: str, results: Path, printed: str) -> None:
     """Every row that runs has measured figures, and the table says that it is no result."""
     manifest, board = load(name), results / "tables" / f"{name}-smoke"
-    assert f"## {manifest.title} (smoke: no result)" in printed
+    assert f"{manifest.title} (smoke: no result)" in " ".join(printed.split())  # lines end at 80 characters
     for ending in (".md", ".csv", ".tex", ".html"):
         assert board.with_suffix(ending).is_file()
     cells = {row["row"]: row for row in csv.DictReader(board.with_suffix(".csv").read_text().splitlines())}
