@@ -1,6 +1,7 @@
 """Exceptions whose message is for the user; the command line prints them without a traceback."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -33,3 +34,30 @@ def needs_extra(extra: str) -> Iterator[None]:
 def first_line(error: BaseException) -> str:
     """The first line of the text of ``error``, for messages of one line."""
     return str(error).partition("\n")[0]
+
+
+def of_the_file_system(error: OSError) -> str:
+    """A failure of the file system in one line: the place, the reason, and how to fix it."""
+    if not error.filename:
+        return error.strerror or first_line(error) or type(error).__name__
+    return f"{shortened(error.filename)}: {error.strerror}; check that its folder exists and can be written to"
+
+
+def shortened(value: object, most: int = 80) -> str:
+    """The text of ``value``, cut after ``most`` characters, for messages."""
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def similar(name: str, known: Iterable[str]) -> list[str]:
+    """At most three of the ``known`` names that resemble ``name``, the closest first; case does not matter."""
+    lower = {text.lower(): text for text in known if text != name}
+    return [lower[text] for text in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
+
+
+def choose_from(name: str, known: Iterable[str]) -> str:
+    """The end of a message about the unknown ``name``: what it may have meant, and all ``known`` names."""
+    known = list(known)
+    close = similar(name, known)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"{hint}{'Choose' if hint else 'choose'} one of {', '.join(known)}"

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import struct
 import zipfile
 import zlib
@@ -18,10 +19,28 @@ from typing import Any, BinaryIO, cast
 
 from filelock import FileLock, Timeout
 
-from dkl.errors import BusyError, FullDiskError, first_line
+from dkl.errors import BusyError, FullDiskError, UserError, first_line, shortened
 
 LOCK_TIMEOUT = 1.0
 """Seconds before a lock counts as busy: long enough for another process's ``is_locked``, which takes it briefly."""
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError if ``folder``, which may not exist yet, cannot hold files. Nothing is created."""
+    for place in (folder, *folder.parents):
+        try:
+            mode = place.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            if not place.is_symlink():
+                continue  # its parent decides
+            raise UserError(f"{place} links to nothing: remove the link, or choose another folder") from None
+        except OSError as error:
+            raise UserError(f"{shortened(folder)} cannot be a folder: {error.strerror}; choose another one") from None
+        if not stat.S_ISDIR(mode):
+            raise UserError(f"{place} is a file, but a folder is needed there: move it away, or choose another folder")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise UserError(f"{place} cannot be written to: change its permissions, or choose another folder")
+        return
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

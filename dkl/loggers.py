@@ -16,8 +16,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dkl.console import say
 from dkl.errors import UserError, needs_extra
 from dkl.files import write_text
+from dkl.network import unreachable
 
 FINISHED = "finished"
 """Follows the id in a logger's file of it once the whole run has been reported."""
@@ -84,12 +86,15 @@ class WandbLogger(Logger):
     A resumed run continues under the id in its folder. ``mode`` online: only the epochs that the site lacks are
     reported. ``mode`` offline: wandb cannot append to a log, and a killed process loses the last seconds of it. Each
     resumption therefore writes another ``offline-run-*`` folder with the same id and all epochs; sync the newest. The
-    agent of a wandb sweep chooses the id itself. With ``artifact`` the finished weights are uploaded too.
+    agent of a wandb sweep chooses the id itself. With ``artifact`` the finished weights are uploaded too. Without a
+    connection mode online becomes offline.
     """
 
     def __init__(self, project: str = "dkl", mode: str = "online", artifact: bool = False) -> None:
         if mode not in ("online", "offline"):
             raise UserError(f"logger.mode={mode} must be online or offline; logger=none reports nowhere")
+        if not isinstance(project, str) or not project:
+            raise UserError(f"logger.project={project} must be the name of a project: put a number in quotes")
         self.project, self.mode, self.artifact = project, mode, artifact
         self.run: Any = None
         self.about: LoggerRun | None = None
@@ -103,6 +108,10 @@ class WandbLogger(Logger):
         """Open the run. Raises UserError if wandb refuses, such as without a login."""
         import wandb  # here, so that training without it needs no installation and no import time
 
+        if self.mode == "online" and (why := unreachable(url := str(wandb.setup().settings.base_url))):
+            # wandb itself would retry for minutes.
+            say(f"wandb: {url} cannot be reached ({why}): logging offline; `wandb sync` uploads it later")
+            self.mode = "offline"
         kept, _ = _read(about.id_file("wandb"))
         identity = _sweeps_id() or kept or secrets.token_hex(4)
         try:

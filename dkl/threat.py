@@ -2,11 +2,11 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Literal
 
-from dkl.errors import UserError
+from dkl.errors import UserError, similar
 
 Norm = Literal["linf", "l2"]
 
@@ -69,18 +69,21 @@ def parse_steps(name: str) -> tuple[str, int] | None:
     return (found[1], int(found[2])) if found else None
 
 
-def parse_attacks(attacks: str | Sequence[object]) -> list[str]:
+def parse_attacks(attacks: object) -> list[str]:
     """Resolve a suite name, an attack name or a list of attack names to a list of attack names.
 
     Raises UserError if a name is unknown or repeated, or the list is empty. Only the suite ``none`` has no attacks.
     """
     if isinstance(attacks, str) and attacks in SUITES:
         return list(SUITES[attacks])
-    names = [attacks] if isinstance(attacks, str) else [str(name) for name in attacks]
+    names = [str(name) for name in attacks] if isinstance(attacks, Sequence | Mapping) else []
+    names = [attacks] if isinstance(attacks, str) else names
     unknown = [name for name in names if name not in AUTOATTACK and parse_steps(name) is None]
     if unknown or not names or len(set(names)) != len(names):
+        close = similar(unknown[0], [*SUITES, *AUTOATTACK, "pgd-20", "cw-20"]) if unknown else []
+        hint = f"did you mean {' or '.join(close)}? It" if close else "it"
         raise UserError(
-            f"attacks={attacks} must be one of {', '.join(SUITES)}, or a list without repeats of "
+            f"attacks={attacks}: {hint} must be one of {', '.join(SUITES)}, or a list without repeats of "
             f"{', '.join(AUTOATTACK)}, pgd-K, cw-K (K steps of eps/4)"
         )
     return names

@@ -6,13 +6,15 @@ from dataclasses import fields
 
 from pydantic import AfterValidator, ValidationError
 
+from dkl.errors import choose_from
+
 
 def one_of(*allowed: str) -> AfterValidator:
     """Accept only the ``allowed`` texts. Unlike a Literal, the field stays a plain ``str`` for type checkers."""
 
     def check(text: str) -> str:
         if text not in allowed:
-            raise ValueError(f"{text!r} is not one of {', '.join(allowed)}")
+            raise ValueError(f"{text!r} is unknown: {choose_from(text, allowed)}")
         return text
 
     return AfterValidator(check)
@@ -34,7 +36,7 @@ def first_mistake(error: ValidationError, models: Mapping[str, type]) -> str:
         return f"{path} is missing"
     if kind == "unexpected_keyword_argument":
         known = fields(models[location[0] if len(location) > 1 else ""])
-        return f"there is no field {path}; there are {', '.join(sorted(item.name for item in known))}"
+        return f"there is no field {path}: {choose_from(location[-1], sorted(item.name for item in known))}"
     if not path:  # such as text that is no JSON
         return first["msg"]
     return f"{path} is {reprlib.repr(first['input'])}, {first['msg'].replace('Input should', 'it should')}"

@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import json
+import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,17 +137,30 @@ def test_only_the_first_of_several_processes_reports(monkeypatch: pytest.MonkeyP
         assert type(build_logger(cfg.logger)) is kind
 
 
-@pytest.mark.parametrize("key", ["", "0123456789" * 4], ids=["no login", "no network"])
-def test_online_without_login_or_network_the_error_says_how_to_fix_it(
-    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_online_without_login_the_error_says_how_to_fix_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # no server listens there
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")
-    if key:
-        monkeypatch.setenv("WANDB_API_KEY", key)
+    monkeypatch.setattr("dkl.loggers.unreachable", lambda url: None)
     with pytest.raises(UserError, match=r"wandb login.*logger\.mode=offline.*wandb sync"):
         WandbLogger(mode="online").start(about(tmp_path))
     assert not (tmp_path / "wandb_id.txt").exists()
+
+
+def test_online_without_a_network_one_line_is_printed_and_the_run_is_logged_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = server.getsockname()[1]
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{closed}")
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr("wandb.init", lambda **given: asked.update(given))
+    started = time.monotonic()
+    WandbLogger(mode="online").start(about(tmp_path))
+    assert time.monotonic() - started < 10
+    assert asked["mode"] == "offline"
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("wandb: http")]
+    for part in (f"127.0.0.1:{closed}", "refused", "offline", "wandb sync"):
+        assert part in line
 
 
 class FakeRun(SimpleNamespace):
@@ -169,6 +184,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return FakeRun(id=asked["id"], step=seen.step, logged=seen.logged)
 
     monkeypatch.setattr("wandb.init", init)
+    monkeypatch.setattr("dkl.loggers.unreachable", lambda url: None)
     return seen
 
 

@@ -15,11 +15,13 @@ from dkl.assembly.parts import (
     build_model,
     build_schedule,
     build_task,
+    check_node,
     pick_device,
 )
-from dkl.config import TrainConfig, TrainerConfig, check, model_name
+from dkl.config import TrainConfig, TrainerConfig, check, model_name, run_folder
 from dkl.distributed import launched
 from dkl.errors import UserError, first_line
+from dkl.files import check_writable
 from dkl.models import check_initial_weights
 from dkl.tasks import Task
 from dkl.training.averaging import Averaging
@@ -35,6 +37,7 @@ def preflight(cfg: DictConfig) -> None:
             raise UserError(f"{config.task['_target_']} takes no {key}: add {key}=none, or choose another task")
     if config.trainer.initial_weights:
         check_initial_weights(config.trainer.initial_weights)
+    check_node(config.data.source, "data.source")
     _check_labels(config)
     make_augment(config.data).check(tuple(config.data.shape))
     make_strong_view(config.data)
@@ -47,6 +50,7 @@ def preflight(cfg: DictConfig) -> None:
     build_schedule(config.schedule)
     _check_devices(config.trainer)
     build_logger(config.logger)
+    check_writable(run_folder(cfg))
 
 
 def _check_needs(task: Task, config: TrainConfig, averaging: Averaging | None) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -26,8 +27,7 @@ def make(node: TargetConfig, key: str, kind: type[T], **arguments: Any) -> T:
 
     Raises UserError in one line if the class cannot be imported, refuses its arguments, or is of another kind.
     """
-    if "_target_" not in node:
-        raise UserError(f"{key} has no _target_: set it to the import path of a class, such as my_module.MyClass")
+    check_node(node, key)
     try:
         made = instantiate(node, **arguments)
     except InstantiationException as error:
@@ -47,6 +47,14 @@ def make(node: TargetConfig, key: str, kind: type[T], **arguments: Any) -> T:
         wanted = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
         raise UserError(f"{key}: {node['_target_']} must return a {wanted}, not a {type(made).__name__}")
     return made
+
+
+def check_node(node: object, key: str) -> None:
+    """Raise UserError if ``node``, the value of ``key``, does not name a class to make."""
+    if not isinstance(node, Mapping):
+        raise UserError(f"{key}={node} must hold a _target_, the import path of a class, and its arguments")
+    if "_target_" not in node:
+        raise UserError(f"{key} has no _target_: set it to the import path of a class, such as my_module.MyClass")
 
 
 def _accepted(node: TargetConfig, cause: BaseException | None) -> str:
@@ -102,6 +110,6 @@ def pick_device(name: str) -> torch.device:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0]
+        why = first_line(error).partition(". ")[0]
         raise UserError(f"device={name} is not usable here ({why}); use auto, cpu or cuda") from None
     return torch.device(name)

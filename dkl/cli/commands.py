@@ -5,14 +5,13 @@ Heavy modules are imported inside, so that ``dkl --help`` is fast.
 
 import os
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from dkl.cli import hydra_app
 from dkl.cli.ends import DEFAULT_RESULTS, evaluate_next, tables_next
 from dkl.console import say
-from dkl.errors import UserError
+from dkl.errors import UserError, choose_from, similar
 from dkl.reproduction.options import parse_bool
 
 PAPER_ON_A_CPU = (
@@ -38,15 +37,15 @@ def train(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     """``dkl evaluate``: make a record of a run, or of weights trained elsewhere."""
-    from dkl.config import check_subject
     from dkl.evaluation import evaluate as run
+    from dkl.evaluation import preflight
 
     keys = [text.lstrip("+~").partition("=")[0] for text in arguments]
     if "run" in keys and any(key.partition(".")[0] in ("data", "model") for key in keys):
         raise UserError(
             "data and model are only for checkpoint=FILE; a run has its own: leave them out with run=FOLDER"
         )
-    hydra_app.run("evaluate", arguments, lambda cfg: check_subject(cfg.run, cfg.checkpoint), run, tables_next)
+    hydra_app.run("evaluate", arguments, preflight, run, tables_next)
 
 
 def reproduce(arguments: list[str]) -> None:
@@ -63,8 +62,8 @@ def tables(arguments: list[str]) -> None:
 
     default = compose_config("evaluate", []).paths.results
     html = "--html" in arguments
-    options = _options([text for text in arguments if text != "--html"], {"results": default, "smoke": False})
-    results, smoke = Path(options.results), parse_bool("smoke", str(options.smoke))
+    options = _options([text for text in arguments if text != "--html"], {"results": default, "smoke": "false"})
+    results, smoke = Path(options["results"]), parse_bool("smoke", options["smoke"])
     report = tabulate(results, include_smoke=smoke)
     print(report.markdown)
     figures = draw(results, include_smoke=smoke) if html else []
@@ -89,7 +88,7 @@ def runs(arguments: list[str]) -> None:
         raise UserError(
             f"dkl runs {' '.join(words)} is not complete: dkl runs lists all, dkl runs compare A B … compares"
         )
-    results = Path(options.results)
+    results = Path(options["results"])
     found, problems = read_runs(results)
     if words:
         chosen = [find_run(found, name) for name in words[1:]]
@@ -105,14 +104,20 @@ def runs(arguments: list[str]) -> None:
         say(f"left out: {problem}")
 
 
-def _options(arguments: list[str], defaults: dict[str, Any]) -> DictConfig:
-    """Merge ``KEY=VALUE`` arguments into ``defaults``. Raises UserError if a key is not among them."""
-    given = OmegaConf.from_dotlist(arguments)
-    if unknown := sorted(str(key) for key in given if key not in defaults):
-        raise UserError(f"there is no option {unknown[0]!r}; there are {', '.join(defaults)}")
-    merged = OmegaConf.merge(defaults, given)
-    assert isinstance(merged, DictConfig)
-    return merged
+def _options(arguments: list[str], defaults: dict[str, str]) -> dict[str, str]:
+    """``defaults`` with the values of ``KEY=VALUE`` arguments. Raises UserError on another key or another form."""
+    given = {}
+    for text in arguments:
+        key, equals, value = text.partition("=")
+        if text.startswith("-"):
+            hint = "".join(f", did you mean {flag}?" for flag in similar(text, ["--html", "--help"]))
+            raise UserError(f"there is no flag {text!r}{hint}; --help lists the options")
+        if key not in defaults:
+            raise UserError(f"there is no option {key!r}: {choose_from(key, defaults)}")
+        if not equals or not value:
+            raise UserError(f"{text!r} is not KEY=VALUE; --help lists the options")
+        given[key] = value
+    return defaults | given
 
 
 COMMANDS = {"train": train, "evaluate": evaluate, "reproduce": reproduce, "tables": tables, "runs": runs}

@@ -1,5 +1,6 @@
 """Run a function as a Hydra application. The configurations of all jobs are checked before the first job starts."""
 
+import argparse
 import itertools
 import sys
 from collections.abc import Callable, Sequence
@@ -7,25 +8,22 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import hydra
+from hydra._internal.utils import get_args_parser  # the flags of Hydra, which has no public list of them
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dkl.cli.ends import Job, sweep
-from dkl.config import compose_config, register, shipped
-from dkl.config.overrides import HYDRA_OWN, explain
+from dkl.config import register, shipped
+from dkl.config.overrides import HYDRA_OWN, check_hydras_own, compose_explained, explain, read_overrides
 from dkl.console import say
-from dkl.errors import UserError
+from dkl.errors import UserError, first_line, of_the_file_system
 from dkl.interruption import launching, worker
 
-TAKE_A_VALUE = (
-    *("-c", "--cfg", "-i", "--info", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"),
-    *("-cd", "--config-dir", "--experimental-rerun"),
-)
-"""Hydra's own flags that take a value as the next argument."""
+SHELLS = ("bash", "zsh", "fish")
+"""Shells that Hydra completes in."""
 
 MAXIMIZE = "hydra.sweeper.direction=maximize"
 
@@ -42,14 +40,14 @@ def _choices(override: Override) -> list[str]:
 
 def jobs(overrides: list[str]) -> list[list[str]]:
     """List the overrides of each job of a sweep; without a sweep there is one job."""
-    parsed = OverridesParser.create().parse_overrides(overrides)
+    parsed = read_overrides(overrides)
     options = [_choices(override) for override in parsed if not HYDRA_OWN.match(override.input_line or "")]
     return [list(choice) for choice in itertools.product(*options)]
 
 
 def _check_searched(overrides: list[str]) -> None:
     """Raise UserError if an override is an interval, but no sweeper searches it."""
-    for override in OverridesParser.create().parse_overrides(overrides):
+    for override in read_overrides(overrides):
         if isinstance(override.value(), IntervalSweep) and not any(o.startswith("hydra/sweeper=") for o in overrides):
             raise UserError(
                 f"{override.input_line} is an interval: add -m hydra/sweeper=optuna to search it, or list values"
@@ -58,19 +56,50 @@ def _check_searched(overrides: list[str]) -> None:
 
 def compose_checked(root: str, overrides: list[str], check: Callable[[DictConfig], None]) -> None:
     """Compose and check every job. Raises UserError on the first one that cannot run."""
-    try:
-        _check_searched(overrides)
-        for job in jobs(overrides):
-            cfg = compose_config(root, job)
+    _check_searched(overrides)
+    for job in jobs(overrides):
+        cfg = compose_explained(root, job)
+        try:
             check(cfg)
             OmegaConf.to_container(cfg, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise explain(root, error) from None
+        except (HydraException, OmegaConfBaseException) as error:
+            raise explain(root, error, job) from None
+    check_hydras_own(root, overrides)
+
+
+def _parse_flags(root: str, arguments: list[str]) -> argparse.Namespace:
+    """Parse the flags of Hydra; ``overrides`` are the other arguments. Raises UserError on an unknown flag."""
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    try:
+        given, rest = parser.parse_known_intermixed_args(arguments)
+    except (argparse.ArgumentError, TypeError) as error:
+        raise UserError(f"{first_line(error)}; dkl {root} --hydra-help lists the flags") from None
+    if rest:
+        raise UserError(f"there is no flag {rest[0]!r}; dkl {root} --help lists the keys, --hydra-help the flags")
+    if given.config_name or given.config_path or given.config_dir:
+        raise UserError(
+            "--config-name, --config-path and --config-dir are not for dkl: add your own choices by "
+            "hydra.searchpath=[file:///FOLDER/WITH/CONFIGS]"
+        )
+    if stray := next((text for text in given.overrides if "=" not in text and not text.startswith("~")), None):
+        raise UserError(f"{stray!r} is not KEY=VALUE; dkl {root} --help lists the keys")
+    return given
 
 
 def _task_overrides() -> list[str]:
     """Return the overrides of the job that runs in this process."""
     return list(HydraConfig.get().overrides.task)
+
+
+def complete(root: str, arguments: list[str]) -> None:
+    """Let Hydra install its tab completion in a shell, or answer it: ``arguments`` are such as ``-sc install=bash``."""
+    asked = [text.partition("=") for text in arguments if not text.startswith("-")]
+    if len(asked) != 1 or asked[0][0] not in ("install", "uninstall", "query") or asked[0][2] not in SHELLS:
+        raise UserError(f"-sc needs install=SHELL or uninstall=SHELL, SHELL one of {', '.join(SHELLS)}")
+    register()
+    sys.argv = ["dkl", *arguments]  # the shell completes the arguments of this program
+    hydra.main(config_path=str(Path(shipped("configs"))), config_name=root, version_base="1.3")(lambda cfg: None)()
 
 
 def run(
@@ -87,17 +116,18 @@ def run(
     made, and the overrides. A sweeper that searches gets the ``value`` of what a job made, or None (a failed trial) if
     the job raises UserError.
     """
-    pairs = zip(["", *arguments], arguments, strict=False)
-    overrides = [a for before, a in pairs if not a.startswith("-") and before not in TAKE_A_VALUE]
-    if stray := next((text for text in overrides if "=" not in text and not text.startswith("~")), None):
-        raise UserError(f"{stray!r} is not KEY=VALUE; dkl {root} --help lists the keys")
+    given = _parse_flags(root, arguments)
+    if given.shell_completion:
+        complete(root, arguments)
+        return
+    overrides: list[str] = given.overrides
     compose_checked(root, overrides, check)
-    if len(jobs(overrides)) > 1 and not {"-m", "--multirun"} & set(arguments):
+    if len(jobs(overrides)) > 1 and not given.multirun:
         raise UserError("a list of values is a sweep of several jobs: add -m")
     register()
     sys.argv = [f"dkl {root}", *arguments]
     failed = False
-    several = bool({"-m", "--multirun"} & set(arguments))
+    several = given.multirun
     if any(text.startswith("hydra/sweeper=optuna") for text in overrides):
         # Values are accuracies, but the sweeper minimizes unless told otherwise.
         sys.argv += [] if any("hydra.sweeper.direction=" in text for text in overrides) else [MAXIMIZE]
@@ -116,11 +146,12 @@ def run(
             else:
                 own.add(Job(_task_overrides(), str(made.absolute()), reached))
             return reached
-        except UserError as error:  # printed here, so that the other jobs of a sweep continue
-            print(f"error: {error}", file=sys.stderr)
+        except (UserError, OSError) as error:  # printed here, so that the other jobs of a sweep continue
+            message = of_the_file_system(error) if isinstance(error, OSError) else str(error)
+            print(f"error: {message}", file=sys.stderr)
             failed = True
             if own is not None:
-                own.add(Job(_task_overrides(), error=str(error)))
+                own.add(Job(_task_overrides(), error=message))
             return None
 
     with collected as own:

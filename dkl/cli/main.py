@@ -1,12 +1,17 @@
 """The entry point: run the command, and print a user's mistake as one message."""
 
+import os
 import sys
 
 from dkl import __version__
 from dkl.cli import help as help_pages
 from dkl.cli.commands import COMMANDS
-from dkl.errors import UserError
+from dkl.cli.completion import complete
+from dkl.errors import UserError, choose_from, of_the_file_system
 from dkl.interruption import Interrupted, interruptible
+
+COMPLETION = ("-sc", "--shell-completion")
+"""Flags by which a shell asks what may follow."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -20,18 +25,22 @@ def main(arguments: list[str] | None = None) -> None:
         print(help_pages.overview(), end="")
     elif command == "--version":
         print(f"dkl {__version__}")
-    elif command not in COMMANDS:
-        print(f"error: there is no command {command!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+    elif command not in (*COMMANDS, *COMPLETION):
+        print(f"error: there is no command {command!r}: {choose_from(command, COMMANDS)}", file=sys.stderr)
         raise SystemExit(2)
     elif {"-h", "--help"} & set(rest):
         print(help_pages.page(command), end="")
     else:
         try:
             with interruptible():
-                COMMANDS[command](rest)
+                complete(arguments) if command in COMPLETION else COMMANDS[command](rest)
         except Interrupted as stop:
             stop.report()
             raise
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+        except BrokenPipeError:  # the reader of the output, such as head, has ended
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
+        except (UserError, OSError) as error:
+            message = of_the_file_system(error) if isinstance(error, OSError) else error
+            print(f"error: {message}", file=sys.stderr)
             raise SystemExit(2) from None

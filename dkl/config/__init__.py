@@ -1,6 +1,6 @@
 """Configurations: typed root, composition from YAML, checks, and the hash that names a run."""
 
-from dkl.config.check import check, check_subject
+from dkl.config.check import check, check_label, check_subject
 from dkl.config.compose import compose_config, load_config, register, shipped, typed
 from dkl.config.composed import CachedCompose, ComposedRun
 from dkl.config.identity import config_hash, hashed, label, loss_name, model_name, row_identity, run_folder
@@ -33,6 +33,7 @@ __all__ = [
     "TrainConfig",
     "TrainerConfig",
     "check",
+    "check_label",
     "check_subject",
     "compose_config",
     "config_hash",

@@ -1,6 +1,7 @@
 """Values of a training configuration that no run could use, found before any work. One function per rule."""
 
 import math
+import re
 from dataclasses import asdict, fields
 from operator import attrgetter
 
@@ -9,7 +10,7 @@ from omegaconf import DictConfig, Node
 from dkl.config.budgets import check_budget
 from dkl.config.compose import typed
 from dkl.config.schema import WEIGHTS, AugmentConfig, DataConfig, OptimizerConfig, OptimizerName, TrainConfig
-from dkl.errors import UserError
+from dkl.errors import UserError, choose_from, shortened
 from dkl.threat import NORMS, parse_attacks, parse_steps, parse_threat
 
 AT_LEAST = {
@@ -27,10 +28,15 @@ AT_LEAST = {
 """Smallest value -> the keys that it holds for. None is allowed if the schema allows it."""
 
 
+LONGEST_NAME = 100
+"""Bytes of a label, and letters of a dataset's name: file names hold both, and may have 255 bytes."""
+
+
 def check(cfg: DictConfig) -> TrainConfig:
     """Return ``cfg`` as dataclasses. Raises UserError on a value that no run could use, with the key and a fix."""
     _check_keys(cfg)
     config = typed(cfg, TrainConfig)
+    check_label(config.label)
     _check_numbers(config)
     parse_attacks(config.evaluation.attacks)
     parse_threat(config.evaluation.norm, config.evaluation.eps, "evaluation.")
@@ -47,6 +53,15 @@ def check(cfg: DictConfig) -> TrainConfig:
     return config
 
 
+def check_label(label: str | None) -> None:
+    """Raise UserError if ``label`` cannot name a method in tables and in file names."""
+    if label is not None and not (label.strip() and label.isprintable() and len(label.encode()) <= LONGEST_NAME):
+        raise UserError(
+            f"label={shortened(label)!r} must be one line of 1 to {LONGEST_NAME} bytes: shorten it, or leave it out "
+            "for the name of the loss"
+        )
+
+
 def check_subject(run: str | None, checkpoint: str | None) -> None:
     """Raise UserError unless ``dkl evaluate`` is given either a run or a checkpoint."""
     if bool(run) == bool(checkpoint):
@@ -57,7 +72,7 @@ def _check_keys(cfg: DictConfig) -> None:
     """The root has no unknown key, and every key has a value."""
     known = [item.name for item in fields(TrainConfig)]
     if unknown := sorted({str(key) for key in cfg} - set(known)):
-        raise UserError(f"there is no key {unknown[0]!r} at the root; there are {', '.join(known)}")
+        raise UserError(f"there is no key {unknown[0]!r} at the root: {choose_from(unknown[0], known)}")
     if missing := _missing(cfg):
         raise UserError(f"these have no value yet: {', '.join(missing)}; set them, such as {missing[0]}=…")
 
@@ -180,6 +195,10 @@ def _check_data(data: DataConfig) -> None:
         raise UserError(
             f"data.train_size={data.train_size} takes as many images of every class, which leaves no long tail: "
             "set data.train_size=null with budget=own, or use budget=paper or smoke"
+        )
+    if not re.fullmatch(r"[\w+-][\w.+-]*", data.name) or len(data.name) > LONGEST_NAME:
+        raise UserError(
+            f"data.name={shortened(data.name)!r} names folders: use at most {LONGEST_NAME} letters, digits, _, - and ."
         )
     if len(data.shape) != 3:
         raise UserError(f"data.shape={list(data.shape)} must be (channels, height, width)")

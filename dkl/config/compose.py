@@ -42,12 +42,15 @@ def scaled_epochs(epochs: int, whole: int, trained: int) -> int:
 OmegaConf.register_new_resolver("share_of", scaled_epochs, replace=True)
 
 
-def compose_config(root: str, overrides: list[str]) -> DictConfig:
-    """Compose the configuration ``root`` (train or evaluate) with Hydra overrides, without starting a Hydra job."""
+def compose_config(root: str, overrides: list[str], *, with_hydra: bool = False) -> DictConfig:
+    """Compose the configuration ``root`` (train or evaluate) with Hydra overrides, without starting a Hydra job.
+
+    With ``with_hydra`` it contains Hydra's own configuration too.
+    """
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(shipped("configs")), version_base="1.3"):
-        return compose(root, overrides)
+        return compose(root, overrides, return_hydra_config=with_hydra)
 
 
 def load_config(folder: Path) -> DictConfig:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dkl.config.compose import compose_config, typed
 from dkl.config.identity import config_hash, hashed, row_identity, run_folder
+from dkl.config.overrides import compose_explained
 from dkl.config.schema import TrainConfig
 
 
@@ -76,7 +77,7 @@ class CachedCompose:
         seeds = [text for text in overrides if text.startswith("seed=")]
         rest = tuple(text for text in overrides if not text.startswith("seed="))
         if rest not in self._known:
-            self._known[rest] = compose_config("train", list(rest))
+            self._known[rest] = compose_explained("train", rest)
         cfg = self._known[rest].copy()
         if seeds:
             cfg.seed = int(seeds[-1].partition("=")[2])

@@ -5,7 +5,8 @@
 clean and under attack, and ``outputs`` writes the record, the logger report and the data of figures.
 """
 
+from dkl.evaluation.job import preflight
 from dkl.evaluation.outputs.pictures import collect_pictures
 from dkl.evaluation.run import evaluate
 
-__all__ = ["collect_pictures", "evaluate"]
+__all__ = ["collect_pictures", "evaluate", "preflight"]

@@ -4,18 +4,29 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from dkl.assembly import build_logger, build_model, draw_labeled, load_data
-from dkl.config import EvaluateConfig, EvaluationConfig, check_subject, model_name
+from dkl.assembly import build_logger, build_model, draw_labeled, load_data, pick_device
+from dkl.config import (
+    DataConfig,
+    EvaluateConfig,
+    EvaluationConfig,
+    TrainConfig,
+    check_label,
+    check_subject,
+    load_config,
+    model_name,
+    typed,
+)
 from dkl.data import ImageSet, SegmentationSet
-from dkl.errors import UserError
+from dkl.errors import UserError, shortened
 from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
 from dkl.evaluation.robustness.suites import check_classes
 from dkl.evaluation.segmentation.windows import Windows
-from dkl.evaluation.subject import Subject, foreign_subject, run_subject
+from dkl.evaluation.subject import Subject, check_foreign, foreign_subject, run_subject
 from dkl.evaluation.weights import weights_sha256
-from dkl.files import digest
+from dkl.files import check_writable, digest
 from dkl.loggers import Logger
 from dkl.models import load_checkpoint
 from dkl.threat import AUTOATTACK
@@ -89,14 +100,42 @@ class EvaluationJob:
         return self.results / "runs" / "evaluations" / self.key
 
 
+def _foreign_defaults(data: DataConfig) -> EvaluationConfig:
+    """How weights trained elsewhere are evaluated on ``data``, if the command does not say."""
+    defaults = EvaluationConfig(eps=data.eps)
+    if data.ignore_index is not None:
+        defaults.attacks = "none"
+    return defaults
+
+
+def preflight(cfg: DictConfig) -> None:
+    """Raise UserError on any mistake in ``cfg``, a configuration of ``dkl evaluate``, found without reading weights."""
+    check_subject(cfg.run, cfg.checkpoint)
+    if not cfg.run:
+        check_foreign(cfg.checkpoint, cfg.data, cfg.model, cfg.weights)
+    config = typed(cfg, EvaluateConfig)
+    check_label(config.label)
+    pick_device(config.device)
+    build_logger(config.logger)
+    if config.run:
+        path = Path(config.run) / "checkpoint.pt"
+        defaults = typed(load_config(Path(config.run)), TrainConfig).evaluation
+    else:
+        assert config.data
+        path, defaults = Path(str(config.checkpoint)), _foreign_defaults(config.data)
+    choose_protocol(config, defaults)
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint at {shortened(path)}; check the path, or train the run first")
+    for folder in ("records", "runs"):
+        check_writable(Path(config.paths.results) / folder)
+
+
 def prepare(config: EvaluateConfig) -> EvaluationJob:
     """Load everything that ``config`` names. Raises UserError on any mistake that can be found without attacking."""
     check_subject(config.run, config.checkpoint)
     subject = run_subject(config) if config.run else foreign_subject(config)
     run, data = subject.run, subject.data
-    defaults = run.config.evaluation if run else EvaluationConfig(eps=data.eps)
-    if data.ignore_index is not None and not run:
-        defaults.attacks = "none"
+    defaults = run.config.evaluation if run else _foreign_defaults(data)
     protocol = choose_protocol(config, defaults)
     check_classes(protocol.attacks, data.num_classes)
     logger = config.logger if config.logger is not None or run is None else run.config.logger

@@ -131,13 +131,17 @@ def run_subject(asked: EvaluateConfig) -> Subject:
     )
 
 
+def check_foreign(checkpoint: str | None, data: object, model: object, weights: str | None) -> None:
+    """Raise UserError if foreign weights lack their ``data`` or ``model``, or if ``weights`` are chosen among them."""
+    if not data or not model:
+        raise UserError(f"checkpoint={checkpoint} does not say its network and data: add model=… data=…")
+    if weights:
+        raise UserError(f"weights={weights} chooses among the weights of a run: leave it out with checkpoint=FILE")
+
+
 def foreign_subject(asked: EvaluateConfig) -> Subject:
     """Return the subject of a checkpoint trained elsewhere. Raises UserError if its model or data are not named."""
-    if not asked.data or not asked.model:
-        raise UserError(f"checkpoint={asked.checkpoint} does not say its network and data: add model=… data=…")
-    if asked.weights:
-        raise UserError(
-            f"weights={asked.weights} chooses among the weights of a run: leave it out with checkpoint=FILE"
-        )
+    check_foreign(asked.checkpoint, asked.data, asked.model, asked.weights)
+    assert asked.data
     path = Path(str(asked.checkpoint))
     return Subject(method=asked.label or path.stem, data=asked.data, model=asked.model, weights=Weights(path))

@@ -1,5 +1,6 @@
 """Drop-in modules that keep their own class prior, for your own training loop."""
 
+import torch
 from torch import Tensor, nn
 
 from dkl.losses.divergences import GKL, IKL
@@ -21,10 +22,32 @@ class _PriorLoss(nn.Module):
         """Mean loss of ``natural_logits[B, C]`` and ``adversarial_logits[B, C]`` with labels ``target[B]``.
 
         In training mode the natural predictions, softened by ``prior_temperature``, enter the prior of the next epoch.
+        Raises ValueError if shapes, dtypes or devices do not fit, and on a CPU if a label is out of range.
         """
+        self._check(natural_logits, adversarial_logits, target)
         if self.training:
             self.prior.observe(natural_logits, target, self.prior_temperature)
         return self.loss(natural_logits, adversarial_logits, weights=self.prior[target])
+
+    def _check(self, natural_logits: Tensor, adversarial_logits: Tensor, target: Tensor) -> None:
+        """Raise ValueError if shapes, dtypes or devices do not fit; labels are compared with C on a CPU only."""
+        name, C = type(self).__name__, len(self.prior.table)
+        shape, labels = tuple(natural_logits.shape), f"{target.dtype} {tuple(target.shape)}"
+        if len(shape) != 2 or adversarial_logits.shape != natural_logits.shape:
+            raise ValueError(f"{name}: logits are {shape} and {tuple(adversarial_logits.shape)}, both must be [B, C]")
+        if shape[1] != C:
+            raise ValueError(f"{name}: logits of {shape[1]} classes, but num_classes={C}: make it with {shape[1]}")
+        if target.dtype not in (torch.int64, torch.int32) or tuple(target.shape) != shape[:1]:
+            fix = "; target.argmax(1) turns one-hot rows into labels" if tuple(target.shape) == shape else ""
+            raise ValueError(f"{name}: target is {labels}, it must be int64 labels ({shape[0]},){fix}")
+        devices = {str(tensor.device) for tensor in (natural_logits, adversarial_logits, target, self.prior.table)}
+        if len(devices) > 1:
+            fix = f"move the loss too, by criterion.to({str(natural_logits.device)!r})"
+            raise ValueError(f"{name}: logits, target and class prior are on {', '.join(sorted(devices))}: {fix}")
+        # On a GPU the comparison would wait for the device in every step; there, indexing checks the labels.
+        if target.device.type == "cpu" and len(target) and not 0 <= int(target.min()) <= int(target.max()) < C:
+            low, high = int(target.min()), int(target.max())
+            raise ValueError(f"{name}: labels run from {low} to {high}, they must be from 0 to {C - 1}")
 
     def end_epoch(self) -> None:
         """Use this epoch's class means from now on. Without this call the weights stay uniform, as in epoch 1."""

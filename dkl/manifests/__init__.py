@@ -1,7 +1,7 @@
 """Manifests: the paper's tables and figures, and other experiments, as data, and the jobs that produce them."""
 
 from dkl.manifests.jobs import ManifestJob, Request, identities, plan
-from dkl.manifests.manifest import Claim, Column, Manifest, ManifestRow, load, names
+from dkl.manifests.manifest import Claim, Column, Manifest, ManifestRow, load, load_all, names
 
 __all__ = [
     "Claim",
@@ -12,6 +12,7 @@ __all__ = [
     "Request",
     "identities",
     "load",
+    "load_all",
     "names",
     "plan",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dkl.config import CachedCompose, model_name
-from dkl.errors import UserError
+from dkl.errors import UserError, choose_from
 from dkl.manifests.manifest import Manifest, ManifestRow, load
 from dkl.manifests.overrides import changed_label, check_overrides, may_change_rows, quoted, refuse_changed
 
@@ -132,8 +132,8 @@ def _chosen(manifest: Manifest, name: str | None) -> list[ManifestRow]:
     """The rows to run. Raises UserError if there are none."""
     rows = [row for row in manifest.rows if name in (None, row.name)]
     if not rows:
-        known = ", ".join(row.name for row in manifest.rows)
-        raise UserError(f"{manifest.name} has no row {name!r}; its rows are {known}")
+        known = [row.name for row in manifest.rows]
+        raise UserError(f"{manifest.name} has no row {name!r}: {choose_from(str(name), known)}")
     runnable = [row for row in rows if row.quoted is None]
     if not runnable:
         what = f"{manifest.name} {name}" if name else manifest.name

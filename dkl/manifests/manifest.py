@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's, which has no types
 
 from dkl.config import shipped
-from dkl.errors import UserError
+from dkl.errors import UserError, choose_from, first_line
+from dkl.threat import parse_attacks, parse_eps
 from dkl.validation import first_mistake, one_of
 
 METRICS = (
@@ -168,30 +171,47 @@ def names() -> list[str]:
     return sorted(path.stem for path in shipped("experiments").glob("*.yaml"))
 
 
+def load_all() -> tuple[list[Manifest], list[str]]:
+    """Read every manifest; also return one message per file that is wrong, which does not stop the others."""
+    found: list[Manifest] = []
+    problems: list[str] = []
+    for name in names():
+        try:
+            found.append(load(name))
+        except UserError as error:
+            problems.append(str(error))
+    return found, problems
+
+
 def load(name: str) -> Manifest:
     """Read the manifest ``name``. Raises UserError if there is none, or it is wrong."""
     path = shipped("experiments") / f"{name}.yaml"
     if not path.is_file():
-        raise UserError(f"there is no experiment {name!r}; there are {', '.join(names())}")
+        raise UserError(f"there is no experiment {name!r}: {choose_from(name, names())}")
     return read(path)
 
 
 def read(path: Path) -> Manifest:
     """Read the manifest in the file ``path``. Raises UserError, which names the file and the field, if it is wrong."""
-    content = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(content, dict)
-    teachers = {
-        key: {"name": f"teacher {key}", "label": "Teacher", **teacher}
-        for key, teacher in content.get("teachers", {}).items()
-    }
     try:
-        manifest: Manifest = _READER.validate_python({"name": path.stem, **content, "teachers": teachers})
+        content = OmegaConf.to_container(OmegaConf.load(path))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}, it must hold keys such as title and rows")
+        teachers = content.get("teachers") or {}
+        if not isinstance(teachers, dict) or not all(isinstance(teacher, dict) for teacher in teachers.values()):
+            raise ValueError("teachers must hold one mapping per teacher")
+        content["teachers"] = {key: {"name": f"teacher {key}", "label": "Teacher", **teachers[key]} for key in teachers}
+        manifest: Manifest = _READER.validate_python({"name": path.stem, **content})
         _check(manifest)
         return manifest
     except ValidationError as error:
         why = first_mistake(error, _MODELS)
-    except ValueError as error:
-        why = str(error)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" in line {mark.line + 1}" if mark else ""
+        why = f"this is no YAML: {getattr(error, 'problem', None) or first_line(error)}{place}"
+    except (OSError, ValueError, OmegaConfBaseException, UserError) as error:
+        why = first_line(error)
     raise UserError(f"{path.name}: {why}") from None
 
 
@@ -199,9 +219,15 @@ def _check(manifest: Manifest) -> None:
     """Raise ValueError if one part of the manifest names another that does not exist."""
     rows = [row.name for row in manifest.rows]
     columns = set(manifest.columns)
+    if not manifest.seeds or min(manifest.seeds) < 0 or len(set(manifest.seeds)) < len(manifest.seeds):
+        raise ValueError(f"seeds is {list(manifest.seeds)}, it must hold different whole numbers of at least 0")
     if repeated := sorted({name for name in rows if rows.count(name) > 1}):
         raise ValueError(f"there are two rows named {', '.join(repeated)}: give each its own name")
     for key, column in manifest.columns.items():
+        if column.metric == "robust" and not parse_attacks(column.attacks):
+            raise ValueError(f"column {key} is robust accuracy and has attacks: {column.attacks}; use metric: clean")
+        if column.eps is not None:
+            parse_eps(column.eps)
         if unknown := set(column.of) - columns:
             raise ValueError(f"column {key} is of {', '.join(sorted(unknown))}; the columns are {', '.join(columns)}")
     for row in (*manifest.rows, *manifest.teachers.values()):

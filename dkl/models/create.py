@@ -1,6 +1,5 @@
 """Build a model by its timm name, with input normalization inside the model."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from dkl.errors import UserError
+from dkl.errors import UserError, similar
 from dkl.models.segmentation import build_smp, is_smp
 
 
@@ -37,8 +36,8 @@ def check_name(name: str) -> None:
     # timm.is_model ignores the tag after the dot, so the tag is checked against the published names.
     tagged = timm.list_pretrained(f"{name.partition('.')[0]}.*") if "." in name else []
     if not timm.is_model(name) or ("." in name and name not in tagged):
-        close = difflib.get_close_matches(name, [*timm.list_models(), *tagged], n=5)
-        hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists all names"
+        close = similar(name, [*timm.list_models(), *tagged])  # the list of all has a thousand names
+        hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists all names"
         raise UserError(f"there is no model {name!r}: {hint}")
 
 

@@ -4,6 +4,7 @@ The weights are published by timm, in a file, or in the folder of a finished run
 """
 
 import hashlib
+import os
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from zipfile import is_zipfile
 
 import timm
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from torch import nn
 
@@ -20,9 +22,13 @@ from dkl.errors import UserError
 from dkl.files import damage
 from dkl.models.create import check_name, create_model
 from dkl.models.foreign_checkpoints import check_finite, load_checkpoint
+from dkl.network import unreachable
 
 Settings = dict[str, Any]
 """Properties of a network by the names of their settings: ``name``, ``num_classes``, ``size``, ``mean`` and so on."""
+
+HUB = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+"""Where timm finds weights without a URL of their own."""
 
 OTHER_DATA = "train the teacher on the student's data"
 NORMALIZATION = "set task.teacher.mean and task.teacher.std to its values; each network normalizes its own input"
@@ -76,6 +82,14 @@ def _finished_run(run: Path, wanted: Settings) -> tuple[Path, str]:
     return path, "average" if content.get("average") else "model"
 
 
+def _is_cached(known: Any) -> bool:
+    """Whether the weights of timm's entry ``known`` lie in its cache, so that no download is needed."""
+    if known.hf_hub_id:
+        names = ("model.safetensors", "pytorch_model.bin")
+        return any(isinstance(try_to_load_from_cache(known.hf_hub_id, name), str) for name in names)
+    return (Path(torch.hub.get_dir()) / "checkpoints" / Path(known.url).name).is_file()
+
+
 def _published(wanted: Settings, checkpoint: str | None) -> nn.Module:
     """The network that ``wanted`` names, with the weights that timm publishes under that name.
 
@@ -97,6 +111,10 @@ def _published(wanted: Settings, checkpoint: str | None) -> nn.Module:
         raise UserError(f"there is no file task.teacher.checkpoint={checkpoint}; check the path")
     if checkpoint is not None and is_zipfile(checkpoint) and (why := damage(Path(checkpoint))):
         raise UserError(f"{checkpoint} is damaged ({why}): copy it again")
+    url = known.url or f"{HUB}/{known.hf_hub_id}/resolve/main/model.safetensors"
+    fix = f"copy {url} to this machine and add task.teacher.checkpoint=FILE"
+    if checkpoint is None and not _is_cached(known) and (why := unreachable(url)):
+        raise UserError(f"the weights of {name} could not be downloaded ({why}): {fix}")
     overlay: Settings = {} if checkpoint is None else {"pretrained_cfg_overlay": {"file": checkpoint}}
     settings = {key: value for key, value in wanted.items() if key != "size"}
     try:
@@ -105,11 +123,7 @@ def _published(wanted: Settings, checkpoint: str | None) -> nn.Module:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         if checkpoint is not None:
             raise UserError(f"{checkpoint} does not hold the published weights of {name}: {reason}") from None
-        url = known.url or f"https://huggingface.co/{known.hf_hub_id}/resolve/main/model.safetensors"
-        raise UserError(
-            f"the weights of {name} could not be downloaded ({reason}): copy {url} to this machine and add "
-            "task.teacher.checkpoint=FILE"
-        ) from None
+        raise UserError(f"the weights of {name} could not be downloaded ({reason}): {fix}") from None
     check_finite(model.state_dict(), checkpoint or f"the published {name}")
     return model
 

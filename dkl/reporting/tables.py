@@ -7,7 +7,7 @@ from typing import Any
 
 from dkl.errors import UserError
 from dkl.files import write_text
-from dkl.manifests import load, names
+from dkl.manifests import load_all
 from dkl.records import load_flags
 from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.board import Board
@@ -60,18 +60,19 @@ def write_tables(results: Path, *, include_smoke: bool = False) -> TablesReport:
 
     Leaderboards are named ``<dataset>-<norm>-eps<eps>-<budget>``, accuracy boards ``<dataset>-accuracy-<budget>``, and
     the paper's tables ``<manifest>-<budget>``; the latter need a record of one of their rows. Reference records are
-    shown beside the others, and are no entries of RobustBench. Broken records are named in ``problems`` and not
-    counted. Raises UserError if there is no usable record.
+    shown beside the others, and are no entries of RobustBench. Broken records and manifests are named in
+    ``problems`` and not counted. Raises UserError if there is no usable record.
     """
     records, problems = load_with_reference(results)
     if not records:
         broken = "".join(f"; {problem}" for problem in problems)
         raise UserError(f"{results / 'records'} has no usable record: run dkl train, then dkl evaluate, first{broken}")
-    manifests = [load(name) for name in names()]
+    manifests, wrong = load_all()
+    problems += wrong
     boards: list[AnyBoard] = [
         *leaderboards(records, include_smoke, published_rows(manifests)),
         *accuracy_boards(records, include_smoke),
-        *paper_boards(manifests, records, lambda r: load_flags(record_file(results, r)), include_smoke),
+        *paper_boards(manifests, records, lambda r: load_flags(record_file(results, r)), include_smoke, problems),
     ]
     # A smoke record whose board has other records is counted in that board's notes instead.
     shown = {board_key(record) for record in records if include_smoke or record.budget != "smoke"}

@@ -1,15 +1,19 @@
 """Arguments of ``dkl reproduce``: its own options, overrides of ``dkl train``, and overrides of Hydra's launcher."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+from dkl.config import TrainConfig
 from dkl.config.overrides import HYDRA_OWN
-from dkl.errors import UserError
+from dkl.errors import UserError, choose_from, similar
 from dkl.manifests import Request
 from dkl.manifests.overrides import quoted
 
 KEYS = ("experiment", "table", "figure", "seed", "budget", "row", "dry_run")
+
+TRAIN = {field.name for field in fields(TrainConfig)} | {"recipe"}
+"""Keys of ``dkl train`` without a dot."""
 
 SMOKE = "smoke"
 """The folder of budget smoke in the default results folder. It keeps its values apart from real results."""
@@ -32,10 +36,14 @@ def parse(arguments: list[str]) -> Options:
     launcher: list[str] = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if not equals:
+        if not equals or not key:
             raise UserError(f"{argument!r} is not KEY=VALUE; dkl reproduce --help lists the options")
         if key in KEYS:
+            if not value:
+                raise UserError(f"{argument} has no value; dkl reproduce --help lists the options")
             options[key] = value
+        elif key.isalpha() and key not in TRAIN and similar(key, KEYS):
+            raise UserError(f"there is no option {key!r}: {choose_from(key, KEYS)}, or an option of dkl train")
         else:
             (launcher if HYDRA_OWN.match(key) else overrides).append(argument)
     budget = options.get("budget") or None
@@ -69,6 +77,9 @@ def parse_bool(key: str, text: str) -> bool:
 
 def _seeds(text: str | None) -> tuple[int, ...] | None:
     try:
-        return tuple(int(seed) for seed in text.split(",")) if text else None
+        seeds = tuple(int(seed) for seed in text.split(",")) if text else None
     except ValueError:
         raise UserError(f"seed={text} must be whole numbers, such as 0,1,2") from None
+    if seeds and len(set(seeds)) < len(seeds):
+        raise UserError(f"seed={text} has a seed twice: give each once")
+    return seeds

@@ -9,7 +9,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from dkl.config.overrides import check_hydras_own
 from dkl.console import say
+from dkl.files import check_writable
 from dkl.manifests import Manifest, load
 from dkl.reporting.grouping import group
 from dkl.reproduction.announce import estimates, print_plan, refuse_paper_on_cpu
@@ -24,6 +26,7 @@ from dkl.reproduction.worker import run_jobs
 def reproduce(arguments: list[str]) -> None:
     """Run the command. Exits with 1 if a row failed, after all others are done."""
     options = parse(arguments)
+    check_hydras_own("reproduce", options.launcher)
     manifest, jobs = load(options.name), plan_jobs(options)
     failures: dict[str, str] = {}
     predicted, basis = estimates(jobs)
@@ -34,6 +37,8 @@ def reproduce(arguments: list[str]) -> None:
             print(planned.job.commands(str(planned.run.folder)))
         return
     refuse_paper_on_cpu(options, jobs, remaining)
+    for planned in jobs:
+        check_writable(planned.run.folder)
     started = time.monotonic()
     failures |= find_blocked(jobs)
     with remaining.watched():

@@ -4,8 +4,7 @@ from functools import cache
 
 import pytest
 
-from dkl.manifests import jobs, load
-from dkl.reporting import tables
+from dkl.manifests import jobs, load, manifest
 from dkl.reporting.boards.paper import build
 from tests.reporting.factories import COMPOSER
 
@@ -14,6 +13,6 @@ cached_load = cache(load)
 
 @pytest.fixture(autouse=True)
 def _share_manifests_and_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "load", cached_load)
+    monkeypatch.setattr(manifest, "load", cached_load)
     monkeypatch.setattr(jobs, "CachedCompose", lambda: COMPOSER)
     monkeypatch.setattr(build, "CachedCompose", lambda: COMPOSER)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dkl.errors import UserError
 from dkl.files import file_hash
+from dkl.network import unreachable
 
 
 def fetch(url: str, path: Path, digest: str, algorithm: str = "sha256", timeout: float = 30) -> Path:
@@ -21,6 +22,8 @@ def fetch(url: str, path: Path, digest: str, algorithm: str = "sha256", timeout:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     have = part.stat().st_size if part.exists() else 0
+    if why := unreachable(url):
+        raise UserError(f"could not download {url}: {why}; try again, or download it yourself to {path}")
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         with (

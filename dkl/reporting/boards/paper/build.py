@@ -31,13 +31,18 @@ PAPER_BUDGETS = ("paper", "mini", "smoke")
 
 
 def paper_boards(
-    manifests: Sequence[Manifest], records: Sequence[Record], load: LoadFlags, include_smoke: bool = False
+    manifests: Sequence[Manifest],
+    records: Sequence[Record],
+    load: LoadFlags,
+    include_smoke: bool = False,
+    problems: list[str] | None = None,
 ) -> list[PaperBoard]:
     """Build one board per manifest with columns and budget, if there are records of any of its rows.
 
     Reference records have boards of their own, whose names end in ``-reference``. Budget ``smoke`` has boards only with
     ``include_smoke``. Records of a part of the test set are only named in notes. ``load`` returns the per-image flags
-    of a record.
+    of a record. A manifest with an override that does not fit is left out and added to ``problems``; without
+    ``problems`` it raises UserError.
     """
     trained = [record for record in records if record.training and record.seed is not None]
     grouped = group(trained, lambda record: (record.budget, is_reference(record)))
@@ -55,7 +60,13 @@ def paper_boards(
                 continue
             # Composing every row of every table would take a minute.
             candidates = _candidates(manifest, budget, [same[0].training for same in known.values()])
-            rows = identities(candidates, budget, compose)
+            try:
+                rows = identities(candidates, budget, compose)
+            except UserError as error:
+                if problems is None:
+                    raise
+                problems.append(f"{manifest.name}.yaml: {error}")
+                break
             found = {name: known.get(row_identity, []) for name, row_identity in rows.items()}
             own = {name: [record for record in same if not record.partial] for name, same in found.items()}
             if any(own.values()):
