@@ -27,6 +27,7 @@ OPTIONS = {
         "seed=0,1": "these seeds; by default those of the experiment",
         "budget=NAME": "size of the runs: paper, mini, smoke or own; by default that of the experiment",
         "dry_run=true": "print the plan and the commands of each job, and run nothing",
+        "html=true": "also draw all figures and write index.html, one page with everything",
         "hydra/launcher=NAME": "run the jobs through a launcher of Hydra, such as joblib or submitit_slurm",
         "KEY=VALUE": "any option of dkl train that no row sets itself, such as trainer.device=cuda",
     },

@@ -114,6 +114,8 @@ class Manifest:
     - ``teachers``: rows trained once, at seed 0, before the first row that names them.
     - ``next``: what to suggest to the user afterwards.
     - ``figure``: settings of the figure to draw.
+    - ``pictures``: overrides of ``dkl evaluate`` for the attack whose images are shown of every trained run; no
+      pictures if empty.
     """
 
     name: str
@@ -131,6 +133,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     next: str | None = None
     figure: dict[str, Any] = field(default_factory=dict)
+    pictures: Overrides = ()
 
     @cached_property
     def _of_the_paper(self) -> re.Match[str] | None:

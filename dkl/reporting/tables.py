@@ -11,6 +11,7 @@ from dkl.manifests import load_all
 from dkl.records import load_flags
 from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.board import Board
+from dkl.reporting.boards.configuration import is_complete
 from dkl.reporting.boards.leaderboard import leaderboards
 from dkl.reporting.boards.paper import PaperBoard, paper_boards
 from dkl.reporting.boards.published import published_rows
@@ -49,9 +50,13 @@ class TablesReport:
         return "\n".join(map(FORMATS["md"], self.boards))
 
     def text_of(self, manifest: str, budget: str | None = None) -> str:
-        """Return the boards of one manifest for a terminal, at ``budget`` or at all; every board if it has none."""
+        """Return the boards of one manifest for a terminal, at ``budget`` or at all.
+
+        If it has none: the boards with AutoAttack or without any attack, or every board if there is no such board.
+        """
         own = [board for board in self.boards if isinstance(board, PaperBoard) and board.manifest.name == manifest]
-        boards = [board for board in own if budget in (None, board.budget)] or self.boards
+        complete = [board for board in self.boards if any(map(is_complete, board.rows))]
+        boards = [board for board in own if budget in (None, board.budget)] or complete or self.boards
         return "\n".join(to_terminal(board.table()) for board in boards)
 
 

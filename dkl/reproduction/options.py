@@ -10,7 +10,7 @@ from dkl.errors import UserError, choose_from, similar
 from dkl.manifests import Request
 from dkl.manifests.overrides import quoted
 
-KEYS = ("experiment", "table", "figure", "seed", "budget", "row", "dry_run")
+KEYS = ("experiment", "table", "figure", "seed", "budget", "row", "dry_run", "html")
 
 TRAIN = {field.name for field in fields(TrainConfig)} | {"recipe"}
 """Keys of ``dkl train`` without a dot."""
@@ -21,12 +21,16 @@ SMOKE = "smoke"
 
 @dataclass(frozen=True)
 class Options:
-    """The manifest's ``name``, the part of it to run, and overrides of Hydra itself (``launcher``)."""
+    """The manifest's ``name``, the part of it to run, and overrides of Hydra itself (``launcher``).
+
+    ``html``: also draw all figures and write the results page.
+    """
 
     name: str
     request: Request
     launcher: tuple[str, ...] = ()
     dry_run: bool = False
+    html: bool = False
 
 
 def parse(arguments: list[str]) -> Options:
@@ -51,8 +55,8 @@ def parse(arguments: list[str]) -> Options:
         results = Path(os.environ.get("DKL_RESULTS_DIR", "results")) / SMOKE
         overrides.append(f"paths.results={quoted(str(results))}")
     request = Request(_seeds(options.get("seed")), budget, options.get("row") or None, tuple(overrides))
-    dry_run = parse_bool("dry_run", options.get("dry_run", "false"))
-    return Options(_manifest_name(options), request, tuple(launcher), dry_run)
+    dry_run, html = (parse_bool(key, options.get(key, "false")) for key in ("dry_run", "html"))
+    return Options(_manifest_name(options), request, tuple(launcher), dry_run=dry_run, html=html)
 
 
 def _manifest_name(options: dict[str, str]) -> str:

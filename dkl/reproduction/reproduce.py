@@ -19,7 +19,7 @@ from dkl.reproduction.launcher import launch
 from dkl.reproduction.options import parse
 from dkl.reproduction.planning import PlannedJob, find_blocked, plan_jobs
 from dkl.reproduction.remaining import Remaining
-from dkl.reproduction.results import draw, tabulate
+from dkl.reproduction.results import draw, tabulate, write_page
 from dkl.reproduction.worker import run_jobs
 
 
@@ -52,7 +52,7 @@ def reproduce(arguments: list[str]) -> None:
     minutes = (time.monotonic() - started) / 60
     say(f"{len(jobs) - len(failures)} of {len(jobs)} runs done in {minutes:.1f} min")
     if len(failures) < len(jobs):
-        _show_results(manifest, jobs)
+        _show_results(manifest, jobs, html=options.html)
     for reason, titles in group(failures, failures.__getitem__).items():
         say(f"failed: {', '.join(titles)}: {reason}")
     if failures:
@@ -60,30 +60,35 @@ def reproduce(arguments: list[str]) -> None:
     say(manifest.next or "Next: dkl train --help lists all options")
 
 
-def _show_results(manifest: Manifest, jobs: Sequence[PlannedJob]) -> None:
-    """Write all tables, print the manifest's own, draw its figure, and print the paths."""
+def _show_results(manifest: Manifest, jobs: Sequence[PlannedJob], *, html: bool) -> None:
+    """Write all tables, print the manifest's own, draw its figure (all and the page if ``html``), print the paths."""
     settings = jobs[0].run.settings
-    results, budget = Path(settings.paths.results), settings.budget.name
-    report = tabulate(results, include_smoke=budget == "smoke")
+    results, smoke = Path(settings.paths.results), settings.budget.name == "smoke"
+    report = tabulate(results, include_smoke=smoke)
     if table := manifest.figure.get("table") if manifest.figure else manifest.name:
-        print(report.text_of(table, budget))
+        print(report.text_of(table, settings.budget.name))
     for problem in report.problems:
         say(f"left out: {problem}")
-    if manifest.figure:
-        if manifest.figure["draw"] == "features":
-            _collect_pictures(jobs)
-        for path in draw(results, include_smoke=budget == "smoke", begins=manifest.name):
-            say(f"drawn: {path}")
+    if manifest.pictures and (manifest.figure or html):
+        _collect_pictures(jobs, manifest.pictures)
+    figures = []
+    if manifest.figure or html:
+        figures = draw(results, include_smoke=smoke, begins="" if html else manifest.name)
+    for path in figures if manifest.figure else []:
+        say(f"drawn: {path}")
     entries = f"   RobustBench entries: {results}/model_info" if (results / "model_info").is_dir() else ""
     say(f"Tables (md, csv, tex, html): {results}/tables{entries}")
     say(f"Records: {results}/records   Runs with curves and checkpoints: {results}/runs")
-    say(f"One page with everything: dkl tables --html results={results}{' smoke=true' if budget == 'smoke' else ''}")
+    if html:
+        say(f"Page with tables, curves, figures and attacked images: {write_page(results, report, figures)}")
+    else:
+        say(f"One page with everything: dkl tables --html results={results}{' smoke=true' if smoke else ''}")
 
 
-def _collect_pictures(jobs: Sequence[PlannedJob]) -> None:
-    """Collect the features and images that figures need, from every trained run."""
+def _collect_pictures(jobs: Sequence[PlannedJob], overrides: Sequence[str]) -> None:
+    """Collect the features and images that figures need, from every trained run; ``overrides`` name the attack."""
     from dkl.evaluation import collect_pictures
 
     for planned in jobs:
         if (planned.run.folder / "checkpoint.pt").is_file():
-            collect_pictures(planned.run.evaluation(planned.job.evaluations[0]))
+            collect_pictures(planned.run.evaluation(overrides))

@@ -3,6 +3,8 @@
 import csv
 import json
 import shlex
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +13,41 @@ import pytest
 from dkl import records
 from dkl.cli import main
 from dkl.manifests import Request, plan
+from dkl.reporting.figures.pictures import read
+from dkl.reproduction import reproduce
 
 SMALL = ["trainer.epochs=2", "trainer.threads=1", "data.train_size=200", "data.test_size=16"]
+
+
+METHODS = ["IKL-AT", "TRADES"]
+
+
+def _draw_radii(draw: Callable[..., list[Path]], results: Path, *, include_smoke: bool, begins: str) -> list[Path]:
+    """Draw one kind of figure only: each takes half a second."""
+    assert begins == ""
+    return draw(results, include_smoke=include_smoke, begins="radii")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_quickstart_end_to_end_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quickstart_end_to_end_and_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = ["reproduce", "experiment=quickstart", f"paths.results={tmp_path}", *SMALL]
-    main(arguments)
+    monkeypatch.setattr(reproduce, "draw", partial(_draw_radii, reproduce.draw))
+    main([*arguments, "html=true"])
     shown = capsys.readouterr()
     found, problems = records.load_all(tmp_path / "records")
     assert not problems
-    assert sorted(r.method for r in found) == ["IKL-AT", "TRADES"]
-    assert all(r.is_autoattack and r.n == 16 and r.eps == 0.1 and r.norm == "Linf" for r in found)
-    tables = {p.suffix: p.read_text() for p in (tmp_path / "tables").iterdir()}
+    assert all(r.n == 16 and r.norm == "Linf" for r in found)
+    radii = {method: sorted(r.eps for r in found if r.method == method and not r.is_autoattack) for method in METHODS}
+    assert list(radii.values()) == 2 * [[0.05, 0.15, 0.2]]
+    found = [record for record in found if record.is_autoattack]
+    assert sorted(r.method for r in found) == METHODS
+    assert all(r.eps == 0.1 for r in found)
+    tables = {p.suffix: p.read_text() for p in (tmp_path / "tables").glob("digits-Linf-eps0.1-own.*")}
     assert set(tables) == {".md", ".csv", ".tex", ".html"}
     for record in found:
         assert all(record.method in text for text in tables.values())
@@ -39,8 +59,15 @@ def test_quickstart_end_to_end_and_again(tmp_path: Path, capsys: pytest.CaptureF
     assert len(rows) == 2
     entries = [json.loads(p.read_text()) for p in (tmp_path / "model_info" / "digits" / "Linf").glob("*.json")]
     assert {e["clean_acc"] for e in entries} == {f"{100 * r.clean:.2f}" for r in found}
-    assert "IKL-AT" in shown.out
-    assert "TRADES" in shown.out
+    assert "digits, Linf, eps = 0.1 " in shown.out
+    assert "AutoAttack" in shown.out
+    assert "pgd-20" not in shown.out
+    assert f"Page with tables, curves, figures and attacked images: {tmp_path / 'index.html'}" in shown.err
+    page = (tmp_path / "index.html").read_text()
+    for board in ("digits-Linf-eps0.1-own", "digits-Linf-eps0.15-own", "radii-own-digits-Linf-pgd-20_not_AutoAttack"):
+        assert f'id="{board}"' in page
+    pictured = [read(path).about["method"] for path in (tmp_path / "figures" / "data").iterdir()]
+    assert sorted(pictured) == METHODS
 
     before = contents(tmp_path)
     main(arguments)

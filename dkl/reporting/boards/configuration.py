@@ -110,6 +110,11 @@ def headline_of(record: Record) -> float:
     return record.clean if record.robust is None else record.robust
 
 
+def is_complete(row: object) -> bool:
+    """Whether ``row`` is a configuration's row with AutoAttack or without any attack, not with other attacks."""
+    return isinstance(row, ConfigurationRow) and (row.autoattack or not row.attacks)
+
+
 def _average(records: Sequence[Record]) -> ConfigurationRow:
     """Average the records of one row, one evaluation per seed."""
     newest = max(records, key=created_at)

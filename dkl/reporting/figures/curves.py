@@ -52,6 +52,10 @@ def _draw(axes: Axes, runs: Sequence[Curves], metric: str, *, scale: float = 1, 
             label = ""  # one legend entry for all runs
 
 
+IN_255 = "1/255"
+"""The unit of radii that are written as fractions of 255."""
+
+
 @dataclass(frozen=True)
 class Line:
     """Accuracies in percent at radii in [0, 1] pixel units. ``spread`` is the standard deviation over seeds."""
@@ -63,15 +67,14 @@ class Line:
     spread: Sequence[float] | None = None
 
 
-def robustness_curves(lines: Sequence[Line], *, title: str, norm: str = "Linf") -> Figure:
+def robustness_curves(lines: Sequence[Line], *, title: str, unit: str = IN_255) -> Figure:
     """Plot accuracy under an attack by its radius: published values dashed, ours solid.
 
-    Each method has its own color and marker.
-
-    Linf radii are shown in units of 1/255.
+    Each method has its own color and marker. Radii are shown in ``unit``.
     """
     figure, (axes,) = canvas(2.6)
-    scale, unit = (255, "1/255") if norm == "Linf" else (1, norm)
+    scale = 255 if unit == IN_255 else 1
+    both = len({line.published for line in lines}) > 1
     labels = list(dict.fromkeys(line.label for line in lines))
     for line in lines:
         place = labels.index(line.label)
@@ -85,7 +88,7 @@ def robustness_curves(lines: Sequence[Line], *, title: str, norm: str = "Linf") 
             mfc="white" if line.published else None,
             ms=4,
             capsize=2,
-            label=f"{line.label} ({'published' if line.published else 'ours'})",
+            label=f"{line.label} ({'published' if line.published else 'ours'})" if both else line.label,
         )
     axes.set(title=title, xlabel=f"radius of the attack ({unit})", ylabel="accuracy (%)")
     axes.set_ylim(bottom=0)

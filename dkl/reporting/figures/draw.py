@@ -19,11 +19,11 @@ from dkl.manifests import Manifest, identities
 from dkl.records import Record, load_curves, load_flags
 from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.cells import budget_title
-from dkl.reporting.boards.configuration import headline_of
+from dkl.reporting.boards.configuration import headline_of, is_complete
 from dkl.reporting.boards.leaderboard import leaderboards
 from dkl.reporting.boards.paper import PaperBoard, paper_boards
 from dkl.reporting.figures import series
-from dkl.reporting.figures.curves import robustness_curves, training_curves
+from dkl.reporting.figures.curves import IN_255, robustness_curves, training_curves
 from dkl.reporting.figures.features import embedding, margin_differences
 from dkl.reporting.figures.masks import iou_bars, read_masks, side_by_side
 from dkl.reporting.figures.model import class_accuracies, image_strip
@@ -154,14 +154,21 @@ def _radii(tables: Sequence[Manifest], boards: Sequence[PaperBoard], records: Se
             one, attack = alike[0], attacks_label(alike[0])
             title = _title(f"{one.dataset}, {one.norm}, {attack}", budget_title(one.budget))
             name = slug(f"radii-{one.budget}-{one.dataset}-{one.norm}-{attack}")
-            yield name, partial(robustness_curves, lines, title=title, norm=one.norm)
+            yield name, partial(robustness_curves, lines, title=title, unit=_unit(alike))
+
+
+def _unit(records: Sequence[Record]) -> str:
+    """Return the unit in which the radii of ``records``, all of one norm, are easiest to read."""
+    if records[0].norm != "Linf":
+        return records[0].norm
+    return IN_255 if any("/255" in record.eps_text for record in records) else "pixels in [0, 1]"
 
 
 def _rankings(records: Sequence[Record], include_smoke: bool) -> Iterator[Drawing]:
-    """One figure per board: its rows with every seed and the interval."""
+    """One figure per board: its rows with every seed and the interval. Parts of AutoAttack rank nothing."""
     known = {record.id: record for record in records}
     for board in (*leaderboards(records, include_smoke), *accuracy_boards(records, include_smoke)):
-        if board.part:  # nothing there is ranked
+        if board.part or not any(map(is_complete, board.rows)):  # nothing there is ranked
             continue
         rows = []
         for row in board.rows:

@@ -77,8 +77,9 @@ def measured_lines(board: PaperBoard) -> list[Line]:
 
 
 def record_lines(records: Sequence[Record]) -> list[Line]:
-    """Return a line per row attacked at three or more radii. All records share dataset, norm, attack and budget.
+    """Return a line per row attacked at three or more radii; it begins with the clean accuracy, at radius 0.
 
+    All records share dataset, norm, attack and budget.
     If several rows have the same method, their labels also have the start of their hash and the kind of weights.
     """
     found: dict[tuple[str, str], dict[float, list[float]]] = {}
@@ -88,6 +89,8 @@ def record_lines(records: Sequence[Record]) -> list[Line]:
         at = group(latest, lambda record: _radius(record.eps))
         values = {eps: [r.robust for r in at[eps] if r.robust is not None] for eps in sorted(at)}
         if len(values) > 2:
+            clean = {record.seed: record.clean for record in latest}
+            values = {0.0: list(clean.values()), **values}
             found[own[0].method, f" ({own[0].row[:4]}, {weights_kind(own[0])})"] = values
     methods = [method for method, _ in found]
     return _lines(

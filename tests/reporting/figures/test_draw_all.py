@@ -88,6 +88,16 @@ def test_each_board_has_a_ranking_and_the_papers_losses_their_own_color(tmp_path
     assert VERMILLION.lower() in (tmp_path / "figures" / f"{name}.svg").read_text().lower()
 
 
+def test_other_attacks_than_autoattack_have_a_figure_of_radii_and_no_ranking(tmp_path: Path) -> None:
+    found = [
+        make_record(id=f"{eps}", eps=eps, eps_text=str(eps), attacks=["pgd-20"], budget="mini")
+        for eps in (0.05, 0.1, 0.2)
+    ]
+    (name,) = _names(draw_all(found, tmp_path, []))
+    assert name == "radii-mini-cifar100-Linf-pgd-20_not_AutoAttack"
+    assert "pixels in [0, 1]" in (tmp_path / "figures" / f"{name}.svg").read_text()
+
+
 def test_foreign_weights_have_pictures_without_a_seed(tmp_path: Path) -> None:
     store(make_pictures(seed=None, budget="own"), tmp_path)
     paths = draw_all([], tmp_path, [])

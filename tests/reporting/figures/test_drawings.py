@@ -184,8 +184,10 @@ def test_our_lines_are_means_over_seeds_of_the_newest_evaluations_at_three_radii
     records += [_at(eps, 0.3, method="at two radii") for eps in (2, 4)]
     (line,) = series.record_lines(records)
     assert not line.published
-    assert line.accuracy == pytest.approx([30, 15, 7.5])
-    assert line.spread == pytest.approx([np.std([50 / eps, 70 / eps], ddof=1) for eps in (2, 4, 8)])
+    clean = 100 * records[0].clean
+    assert np.multiply(line.eps, 255) == pytest.approx([0, 2, 4, 8])
+    assert line.accuracy == pytest.approx([clean, 30, 15, 7.5])
+    assert line.spread == pytest.approx([0, *(np.std([50 / eps, 70 / eps], ddof=1) for eps in (2, 4, 8))])
 
 
 def test_rows_of_one_name_get_different_labels() -> None:
