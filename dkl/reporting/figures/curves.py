@@ -74,7 +74,7 @@ def robustness_curves(lines: Sequence[Line], *, title: str, unit: str = IN_255) 
     """
     figure, (axes,) = canvas(2.6)
     scale = 255 if unit == IN_255 else 1
-    both = len({line.published for line in lines}) > 1
+    ours = " (ours)" if any(line.published for line in lines) else ""
     labels = list(dict.fromkeys(line.label for line in lines))
     for line in lines:
         place = labels.index(line.label)
@@ -88,7 +88,7 @@ def robustness_curves(lines: Sequence[Line], *, title: str, unit: str = IN_255) 
             mfc="white" if line.published else None,
             ms=4,
             capsize=2,
-            label=f"{line.label} ({'published' if line.published else 'ours'})" if both else line.label,
+            label=line.label + (" (published)" if line.published else ours),
         )
     axes.set(title=title, xlabel=f"radius of the attack ({unit})", ylabel="accuracy (%)")
     axes.set_ylim(bottom=0)

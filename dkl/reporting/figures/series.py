@@ -79,8 +79,8 @@ def measured_lines(board: PaperBoard) -> list[Line]:
 def record_lines(records: Sequence[Record]) -> list[Line]:
     """Return a line per row attacked at three or more radii; it begins with the clean accuracy, at radius 0.
 
-    All records share dataset, norm, attack and budget.
-    If several rows have the same method, their labels also have the start of their hash and the kind of weights.
+    All records share dataset, norm, attack and budget. If several rows have the same method, their labels also have the
+    start of their hash and the kind of weights.
     """
     found: dict[tuple[str, str], dict[float, list[float]]] = {}
     for own in group(records, lambda r: (r.method, r.row, weights_kind(r), r.n, r.data_sha256)).values():
