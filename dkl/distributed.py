@@ -175,6 +175,9 @@ def _entry(number: int, folder: str, size: int, device: str, function: Callable[
         try:
             function(*args)
         except Interrupted as stop:
+            parent = multiprocessing.parent_process()
+            if parent is not None and not parent.is_alive():
+                os._exit(128 + stop.signum)  # leaving the group would wait seconds for the others, which end as well
             (Path(folder) / f"{time.time_ns()}.{INTERRUPTED}").write_text(f"{stop.signum} {stop.place}", "utf-8")
             raise
         except Exception as error:

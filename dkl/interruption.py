@@ -6,7 +6,6 @@ at the latest after ``patience`` seconds. Handlers that another library has inst
 requeues a job of SLURM on SIGUSR2, keep their meaning: they are called instead of raising, after the state is saved.
 """
 
-import faulthandler
 import multiprocessing
 import os
 import signal
@@ -189,7 +188,7 @@ def worker() -> Iterator[None]:
 def end_with_parent() -> None:
     """Interrupt this process when the one that started it has ended, also if that was killed; at most 1.5 s later.
 
-    A thread compares the parent's number twice a second, on any system and for any way of starting processes.
+    A thread compares the parent's number twice a second, for any way of starting processes.
     """
     started_by = multiprocessing.parent_process()
     parent = os.getppid() if started_by is None else started_by.pid
@@ -197,11 +196,10 @@ def end_with_parent() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        # The main thread may wait in a library for a process that is gone, or end slowly; this timer needs no lock.
-        faulthandler.dump_traceback_later(SAVING_SECONDS, exit=True, file=nowhere)
+        # The main thread may wait in a library for a process that is gone, or end slowly: SIGALRM kills without Python.
+        signal.setitimer(signal.ITIMER_REAL, SAVING_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    nowhere = os.open(os.devnull, os.O_WRONLY)
     threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
