@@ -30,7 +30,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 ``fast`` is the first two attacks and is never called AutoAttack. ``none`` measures clean accuracy only.
 """
 
-_STEPPED = re.compile(r"(pgd|cw)-([1-9]\d*)")
+_STEPPED = re.compile(r"(pgd|cw)-([1-9]\d{0,4})")
 
 
 def parse_eps(eps: str | float) -> float:
@@ -48,10 +48,11 @@ def parse_eps(eps: str | float) -> float:
     return value
 
 
-def parse_threat(norm: str, eps: str | float, key: str = "") -> float:
+def parse_threat(norm: str, eps: str | float, key: str = "", shape: Sequence[int] = ()) -> float:
     """Check a threat model and return its radius. ``key`` prefixes the configuration keys in error messages.
 
-    Raises UserError if the norm is unknown, or the radius is negative or exceeds 1 for Linf.
+    Raises UserError if the norm is unknown, or if the radius is negative, above 1 for Linf, or for L2 above the
+    diagonal of images of ``shape``, if that is given.
     """
     if norm not in NORMS:
         raise UserError(f"{key}norm must be one of {', '.join(NORMS)}, not {norm!r}")
@@ -60,6 +61,12 @@ def parse_threat(norm: str, eps: str | float, key: str = "") -> float:
         raise UserError(f"{key}eps={eps} is negative: give a radius in pixel units, such as 8/255")
     if norm == "linf" and value > 1:
         raise UserError(f"{key}eps={eps} is outside [0, 1]: images are in [0, 1], write 8/255 for 8 gray levels")
+    diagonal = math.sqrt(math.prod(shape))
+    if norm == "l2" and shape and value > diagonal:
+        raise UserError(
+            f"{key}eps={eps} is above {diagonal:.1f}, the largest L2 distance of two images {list(shape)} in [0, 1]: "
+            "write 128/255 for 128 gray levels"
+        )
     return value
 
 
@@ -84,6 +91,6 @@ def parse_attacks(attacks: object) -> list[str]:
         hint = f"did you mean {' or '.join(close)}? It" if close else "it"
         raise UserError(
             f"attacks={attacks}: {hint} must be one of {', '.join(SUITES)}, or a list without repeats of "
-            f"{', '.join(AUTOATTACK)}, pgd-K, cw-K (K steps of eps/4)"
+            f"{', '.join(AUTOATTACK)}, pgd-K, cw-K (K steps of eps/4, up to 99999)"
         )
     return names

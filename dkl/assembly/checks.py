@@ -1,5 +1,7 @@
 """Checks of a training configuration that need no data, no device and no time."""
 
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -17,12 +19,15 @@ from dkl.assembly.parts import (
     build_task,
     check_node,
     pick_device,
+    settings_of,
 )
 from dkl.config import TrainConfig, TrainerConfig, check, model_name, run_folder
 from dkl.distributed import launched
 from dkl.errors import UserError, first_line
 from dkl.files import check_writable
 from dkl.models import check_initial_weights
+from dkl.ranges import check as check_ranges
+from dkl.ranges import fields_of, unusual
 from dkl.tasks import Task
 from dkl.training.averaging import Averaging
 
@@ -41,6 +46,9 @@ def preflight(cfg: DictConfig) -> None:
     _check_labels(config)
     make_augment(config.data).check(tuple(config.data.shape))
     make_strong_view(config.data)
+    check_ranges(settings_of(config.data.source, "data.source"))
+    if config.attack:  # the task holds the loss and the attack too, but here a mistake has the key that a user writes
+        check_ranges(settings_of(config.attack, "attack"))
     if config.loss:  # the task builds it too, but here a mistake is reported as the loss's
         build_loss(config.loss)
     model = _check_model(config)
@@ -86,6 +94,14 @@ def _check_labels(config: TrainConfig) -> None:
         )
     if masks and config.selection.every:
         raise UserError("selection attacks images with one label each: set selection.holdout=0 and selection.every=0")
+
+
+def unusual_settings(config: TrainConfig) -> list[str]:
+    """Describe the numbers that are in their range, but outside the values in common use."""
+    nodes = {key: node for key, node in vars(config).items() if isinstance(node, Mapping)}
+    found = chain(fields_of(config), *(settings_of(node, key) for key, node in nodes.items()))
+    copies = tuple(f"task.{key}." for key in ("loss", "attack") if nodes.get(key))
+    return unusual(item for item in found if not item.key.startswith(copies))
 
 
 def _check_model(config: TrainConfig) -> nn.Module:

@@ -2,7 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from dkl.distributed import rank
 from dkl.errors import UserError, first_line
 from dkl.loggers import Logger
 from dkl.losses import PairLoss, check_pair_loss
+from dkl.ranges import Setting, check, settings
 from dkl.tasks import Task, check_task
 from dkl.training.averaging import Averaging
 from dkl.training.schedules import Schedule
@@ -28,6 +30,7 @@ def make(node: TargetConfig, key: str, kind: type[T], **arguments: Any) -> T:
     Raises UserError in one line if the class cannot be imported, refuses its arguments, or is of another kind.
     """
     check_node(node, key)
+    check(settings_of(node, key))
     try:
         made = instantiate(node, **arguments)
     except InstantiationException as error:
@@ -55,6 +58,17 @@ def check_node(node: object, key: str) -> None:
         raise UserError(f"{key}={node} must hold a _target_, the import path of a class, and its arguments")
     if "_target_" not in node:
         raise UserError(f"{key} has no _target_: set it to the import path of a class, such as my_module.MyClass")
+
+
+def settings_of(node: TargetConfig, key: str) -> Iterator[Setting]:
+    """Yield the arguments in ``node``, the value of ``key``, and in the nodes in it, with their types and ranges."""
+    for name, value in node.items():
+        if isinstance(value, Mapping):
+            yield from settings_of(value, f"{key}.{name}")
+    if "_target_" in node:
+        # A target that cannot be imported is reported when it is instantiated.
+        with suppress(Exception):
+            yield from settings(get_object(node["_target_"]), node, key)
 
 
 def _accepted(node: TargetConfig, cause: BaseException | None) -> str:

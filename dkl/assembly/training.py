@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from dkl import distributed
-from dkl.assembly.checks import preflight
+from dkl.assembly.checks import preflight, unusual_settings
 from dkl.assembly.data import draw_labeled, load_data, load_synthetic, make_batches, make_streams
 from dkl.assembly.parts import (
     build_averaging,
@@ -121,6 +121,7 @@ def assemble(cfg: DictConfig) -> Run:
             folder=folder,
         ),
         config_yaml=OmegaConf.to_yaml(cfg),
+        unusual=unusual_settings(config),
     )
 
 

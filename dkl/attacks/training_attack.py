@@ -12,12 +12,13 @@ take 2, 3, 4 and 5 steps in the four quarters of training, but its ``if`` branch
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_args
+from typing import Annotated, get_args
 
 from torch import Tensor
 
 from dkl.attacks.contexts import BatchNorm
 from dkl.errors import UserError
+from dkl.ranges import STEPS, Range, check_fields
 from dkl.threat import Norm, parse_eps, parse_threat
 
 Rule = Callable[[float], tuple[int, float]]
@@ -63,18 +64,19 @@ class TrainingAttack:
     norm: Norm = "linf"
     schedule: str = "official"
     ramp: bool = True
-    sigma: float | None = 0.001
+    sigma: Annotated[float | None, Range(0, 1)] = 0.001
     objective: Callable[..., Tensor] | None = None
-    steps: int | None = None
-    relative_step: float | None = None
+    steps: Annotated[int | None, STEPS] = None
+    relative_step: Annotated[float | None, Range(0, 1000)] = None
     batch_norm: BatchNorm = "running"
 
     def __post_init__(self) -> None:
+        check_fields(self, "attack")
         parse_threat(self.norm, self.eps, "attack.")
         if self.batch_norm not in get_args(BatchNorm):
             raise UserError(f"attack.batch_norm={self.batch_norm!r} must be one of {', '.join(get_args(BatchNorm))}")
         if self.schedule == "fixed":
-            if self.steps is None or self.steps < 0 or self.relative_step is None or self.relative_step < 0:
+            if self.steps is None or self.relative_step is None:
                 raise UserError("attack.schedule=fixed needs attack.steps and attack.relative_step, both at least 0")
         elif self.schedule not in RULES:
             raise UserError(f"attack.schedule={self.schedule!r} must be one of {', '.join(RULES)}, fixed")

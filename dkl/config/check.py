@@ -1,32 +1,23 @@
 """Values of a training configuration that no run could use, found before any work. One function per rule."""
 
-import math
 import re
 from dataclasses import asdict, fields
-from operator import attrgetter
 
-from omegaconf import DictConfig, Node
+from omegaconf import DictConfig, ListConfig, Node
 
 from dkl.config.budgets import check_budget
 from dkl.config.compose import typed
-from dkl.config.schema import WEIGHTS, AugmentConfig, DataConfig, OptimizerConfig, OptimizerName, TrainConfig
+from dkl.config.schema import (
+    WEIGHTS,
+    AugmentConfig,
+    DataConfig,
+    OptimizerConfig,
+    OptimizerName,
+    TrainConfig,
+)
 from dkl.errors import UserError, choose_from, shortened
+from dkl.ranges import check_fields
 from dkl.threat import NORMS, parse_attacks, parse_steps, parse_threat
-
-AT_LEAST = {
-    1: (
-        *("trainer.epochs", "trainer.batch_size", "trainer.accumulate", "trainer.threads", "trainer.devices"),
-        *("evaluation.batch_size", "evaluation.n", "data.num_classes", "data.train_size", "data.test_size"),
-        *("data.labels_per_class", "trainer.steps_per_epoch"),
-    ),
-    0: (
-        *("seed", "evaluation.seed", "optimizer.lr", "optimizer.momentum", "optimizer.weight_decay"),
-        *("data.augment.crop_padding", "trainer.validate_every", "trainer.workers"),
-        *("selection.holdout", "selection.every", "data.unlabeled.ratio"),
-    ),
-}
-"""Smallest value -> the keys that it holds for. None is allowed if the schema allows it."""
-
 
 LONGEST_NAME = 100
 """Bytes of a label, and letters of a dataset's name: file names hold both, and may have 255 bytes."""
@@ -37,9 +28,9 @@ def check(cfg: DictConfig) -> TrainConfig:
     _check_keys(cfg)
     config = typed(cfg, TrainConfig)
     check_label(config.label)
-    _check_numbers(config)
+    check_fields(config)
     parse_attacks(config.evaluation.attacks)
-    parse_threat(config.evaluation.norm, config.evaluation.eps, "evaluation.")
+    _check_radii(config)
     _check_optimizer(config.optimizer)
     _check_accumulation(config)
     _check_teacher_cache(config)
@@ -49,6 +40,7 @@ def check(cfg: DictConfig) -> TrainConfig:
     _check_data(config.data)
     _check_semi_supervised(config)
     check_budget(cfg)
+    _check_epochs(config)
     _check_classes(config)
     return config
 
@@ -69,12 +61,15 @@ def check_subject(run: str | None, checkpoint: str | None) -> None:
 
 
 def _check_keys(cfg: DictConfig) -> None:
-    """The root has no unknown key, and every key has a value."""
+    """The root has no unknown key, every key has a value, and a shape has three sizes."""
     known = [item.name for item in fields(TrainConfig)]
     if unknown := sorted({str(key) for key in cfg} - set(known)):
         raise UserError(f"there is no key {unknown[0]!r} at the root: {choose_from(unknown[0], known)}")
     if missing := _missing(cfg):
         raise UserError(f"these have no value yet: {', '.join(missing)}; set them, such as {missing[0]}=…")
+    shape = cfg.data.shape  # others refer to its entries
+    if not isinstance(shape, ListConfig) or len(shape) != 3:
+        raise UserError(f"data.shape={shape} must be [channels, height, width]")
 
 
 def _missing(cfg: DictConfig, prefix: str = "") -> list[str]:
@@ -89,21 +84,31 @@ def _missing(cfg: DictConfig, prefix: str = "") -> list[str]:
     return found
 
 
-def _check_numbers(config: TrainConfig) -> None:
-    for least, keys in AT_LEAST.items():
-        for key in keys:
-            value = attrgetter(key)(config)
-            if value is not None and not least <= value < math.inf:  # NaN compares as false
-                raise UserError(f"{key}={value} must be a number of at least {least}")
+def _check_epochs(config: TrainConfig) -> None:
+    """Milestones are shares of training, and whatever begins or repeats after some epochs does so within training."""
+    epochs, schedule, task = config.trainer.epochs, config.schedule, config.task
+    milestones = schedule.get("milestones") or []
+    if isinstance(milestones, list) and any(isinstance(place, int | float) and place > 1 for place in milestones):
+        shares = [round(place / epochs, 4) for place in milestones if isinstance(place, int | float)]
+        fix = f"write {shares} for these of {epochs} epochs" if max(shares) < 1 else "write 0.5 for half of training"
+        raise UserError(f"schedule.milestones={milestones} are shares of training in (0, 1), not epochs: {fix}")
+    if config.budget.name == "smoke":  # two epochs of any recipe
+        return
+    awp = task.get("awp") or {}
+    later = {
+        "schedule.warmup_epochs": schedule.get("warmup_epochs"),
+        "task.warmup_epochs": task.get("warmup_epochs"),
+        "task.awp.start": awp.get("start") if awp.get("gamma") else None,
+        "selection.every": config.selection.every,
+    }
+    for key, value in later.items():
+        if isinstance(value, int | float) and value > epochs:
+            raise UserError(f"{key}={value} is more than trainer.epochs={epochs}: lower it, or train for more epochs")
 
 
 def _check_optimizer(optimizer: OptimizerConfig) -> None:
-    """Nesterov momentum is momentum of SGD; a faster part has a factor, and layer decay is one too."""
+    """Nesterov momentum is momentum of SGD, and layer decay gives every part its rate."""
     name, decay = optimizer.name, optimizer.layer_decay
-    if not 0 < optimizer.faster_by < math.inf:
-        raise UserError(f"optimizer.faster_by={optimizer.faster_by} must be a number above 0; 1 changes nothing")
-    if decay is not None and not 0 < decay <= 1:
-        raise UserError(f"optimizer.layer_decay={decay} must be above 0 and at most 1; null gives all layers one rate")
     if decay is not None and optimizer.faster:
         raise UserError(
             f"optimizer.layer_decay={decay} gives every layer its rate: set optimizer.faster=[], or it to null"
@@ -153,7 +158,6 @@ def _check_selection(config: TrainConfig) -> None:
         raise UserError("selection.holdout (images) and selection.every (epochs) go together: set both, or neither")
     if parse_steps(selection.attack) is None:
         raise UserError(f"selection.attack={selection.attack} must be pgd-K or cw-K, such as pgd-20")
-    parse_threat(selection.norm, selection.eps, "selection.")
     if selection.every and config.averaging and config.averaging.get("buffers") == "estimate":
         raise UserError(
             "averaging.buffers=estimate is for the end of training; with selection.every use copy or average"
@@ -170,6 +174,16 @@ def _check_evaluated_weights(config: TrainConfig) -> None:
         raise UserError(f"evaluation.weights={weights}, but this run keeps no such weights: set {needed}")
 
 
+def _check_radii(config: TrainConfig) -> None:
+    """The radii of training, selection and evaluation suit their norms and the images."""
+    attack = config.attack or {}
+    threats = [("evaluation.", config.evaluation.norm, config.evaluation.eps)]
+    threats += [("selection.", config.selection.norm, config.selection.eps)]
+    threats += [("attack.", attack["norm"], attack["eps"])] if {"norm", "eps"} <= set(attack) else []
+    for key, norm, eps in threats:
+        parse_threat(norm, eps, key, config.data.shape)
+
+
 def _check_norms(config: TrainConfig) -> None:
     """Training, selection and evaluation use one norm; ``dkl evaluate norm=…`` can use another afterwards."""
     norm = config.attack.get("norm") if config.attack else None
@@ -184,9 +198,9 @@ def _check_norms(config: TrainConfig) -> None:
 
 
 def _check_data(data: DataConfig) -> None:
-    """Synthetic images have files and a share; a long tail is not cut to equal classes; a shape has three sizes."""
+    """Synthetic images have files and a share; a long tail is not cut to equal classes."""
     files, fraction = data.synthetic.files, data.synthetic.fraction
-    if bool(files) != bool(fraction) or not 0 <= fraction < 1:
+    if bool(files) != bool(fraction):
         raise UserError(
             f"data.synthetic.files names {len(files)} files and data.synthetic.fraction={fraction}: choose a dataset "
             "with both, such as data=cifar10_1m, or give files and a fraction between 0 and 1, or neither and 0"
@@ -200,8 +214,6 @@ def _check_data(data: DataConfig) -> None:
         raise UserError(
             f"data.name={shortened(data.name)!r} names folders: use at most {LONGEST_NAME} letters, digits, _, - and ."
         )
-    if len(data.shape) != 3:
-        raise UserError(f"data.shape={list(data.shape)} must be (channels, height, width)")
 
 
 def _check_semi_supervised(config: TrainConfig) -> None:

@@ -8,9 +8,31 @@ each field is printed by ``dkl train --help`` and ``dkl evaluate --help``.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import MISSING
+
+from dkl.ranges import (
+    BATCH,
+    CLASSES,
+    COUNT,
+    DEGREES,
+    DEVICES,
+    EPOCHS,
+    FRACTION,
+    LABEL,
+    MEAN,
+    PIXELS,
+    RATE,
+    REPEATS,
+    SCALE,
+    SEED,
+    SHARE,
+    SIDE,
+    STD,
+    THREADS,
+    Range,
+)
 
 WEIGHTS = ("last", "average", "best")
 """Weights of a run that can be evaluated: of the last epoch, averaged over epochs, or of the best epoch."""
@@ -39,28 +61,28 @@ class OptimizerName(Enum):
 class AugmentConfig:
     """Random changes of training images; ``dkl.data.Augment`` says in which order."""
 
-    crop_padding: int = 0
-    """Pad by this many pixels on each side and crop back at random, at least 0."""
+    crop_padding: Annotated[int, PIXELS] = 0
+    """Pad by this many pixels on each side and crop back at random, from 0 to 1000."""
     crop_fill: str = "zeros"
     """What the padding is: zeros, or reflect for the image mirrored at its border."""
     flip: bool = False
     """Mirror left to right with probability 1/2."""
-    rotation: float = 0.0
-    """Rotate by a random angle of at most this many degrees, in [0, 180]."""
-    cutout: int = 0
-    """Side in pixels of a square hole at a random place; 0 is none."""
+    rotation: Annotated[float, DEGREES] = 0.0
+    """Rotate by a random angle of at most this many degrees, from 0 to 180."""
+    cutout: Annotated[int, PIXELS] = 0
+    """Side in pixels of a square hole at a random place, from 0 to 1000; 0 is none."""
     second_view: str | None = None
     """Add a second draw of every image: autoaugment, cutout, or null for none."""
     randaugment: str | None = None
     """A RandAugment policy in timm's notation, such as rand-m7-mstd0.5, for images read from files; null for none."""
-    repeats: int = 1
-    """Show each image this many times per epoch, and fewer images, at least 1."""
-    scale: list[float] = field(default_factory=list)
-    """Resize image and mask by a random factor between these two, above 0; empty for not at all. Needs masks."""
-    unrotated: float = 0.0
-    """Share of images that rotation leaves alone, in [0, 1]. Needs masks."""
-    blur: float = 0.0
-    """Share of images blurred by a 5x5 Gaussian, in [0, 1]. Needs masks."""
+    repeats: Annotated[int, REPEATS] = 1
+    """Show each image this many times per epoch, and fewer images, from 1 to 1000."""
+    scale: Annotated[list[float], SCALE] = field(default_factory=list)
+    """With masks: resize by a random factor between these two, above 0 and at most 100; empty for not at all."""
+    unrotated: Annotated[float, SHARE] = 0.0
+    """With masks: share of images that rotation leaves alone, in [0, 1]."""
+    blur: Annotated[float, SHARE] = 0.0
+    """With masks: share of images blurred by a 5x5 Gaussian, in [0, 1]."""
 
 
 @dataclass
@@ -69,7 +91,7 @@ class SyntheticConfig:
 
     files: list[str] = field(default_factory=list)
     """The .npz files of synthetic images, in order; empty for none."""
-    fraction: float = 0.0
+    fraction: Annotated[float, FRACTION] = 0.0
     """Share of synthetic images in every batch, in [0, 1); 0 without files."""
 
 
@@ -77,17 +99,17 @@ class SyntheticConfig:
 class UnlabeledConfig:
     """Images without labels beside the labeled ones, for semi-supervised tasks: two views of each."""
 
-    ratio: int = 0
-    """Unlabeled images per labeled one in every step, at least 1; 0 for none."""
+    ratio: Annotated[int, Range(0, 1000)] = 0
+    """Unlabeled images per labeled one in every step, from 0 to 1000; 0 for none."""
     second_view: str = "strong"
     """strong (RandAugment and a gray hole), or weak for another draw of data.augment, as in Mean-Teacher."""
-    operations: int = 3
-    """RandAugment operations of the strong view, drawn with replacement, at least 0."""
-    probability: float = 1.0
+    operations: Annotated[int, Range(0, 100)] = 3
+    """RandAugment operations of the strong view, drawn with replacement, from 0 to 100."""
+    probability: Annotated[float, SHARE] = 1.0
     """Probability in [0, 1] that each of them is applied."""
-    smallest_hole: float = 0.0
+    smallest_hole: Annotated[float, SHARE] = 0.0
     """Least side of the hole as a share of the image's, in [0, 1]."""
-    largest_hole: float = 0.5
+    largest_hole: Annotated[float, SHARE] = 0.5
     """Greatest side of the hole as a share of the image's, in [0, 1]; 0 for no hole."""
 
 
@@ -97,22 +119,22 @@ class DataConfig:
 
     name: str = MISSING
     """Name in folders and records."""
-    num_classes: int = MISSING
-    """Number of classes, at least 1."""
-    shape: list[int] = MISSING
-    """Image shape: channels, height, width."""
+    num_classes: Annotated[int, CLASSES] = MISSING
+    """Number of classes, from 1 to 1e5."""
+    shape: Annotated[list[int], SIDE] = MISSING
+    """Image shape: channels, height, width, each from 1 to 1e5."""
     eps: str = MISSING
     """Usual Linf radius of attacks, in pixel units of [0, 1], such as 8/255."""
-    mean: list[float] | None = None
-    """Channel means for models that normalize their input; null if there are none."""
-    std: list[float] | None = None
-    """Channel standard deviations for models that normalize their input; null if there are none."""
-    train_size: int | None = None
-    """Use this many training images, balanced over classes; null for all."""
-    test_size: int | None = None
-    """Use this many test images, balanced over classes; null for all."""
-    ignore_index: int | None = None
-    """Label of pixels that do not count, no class; null for images with one label each."""
+    mean: Annotated[list[float] | None, MEAN] = None
+    """Channel means for models that normalize their input, in [0, 1]; null if there are none."""
+    std: Annotated[list[float] | None, STD] = None
+    """Channel standard deviations for models that normalize their input, in (0, 1]; null if there are none."""
+    train_size: Annotated[int | None, COUNT] = None
+    """Use this many training images, balanced over classes, from 1 to 1e9; null for all."""
+    test_size: Annotated[int | None, COUNT] = None
+    """Use this many test images, balanced over classes, from 1 to 1e9; null for all."""
+    ignore_index: Annotated[int | None, LABEL] = None
+    """Label of pixels that do not count, no class, from -32768 to 65535; null for images with one label each."""
     class_names: list[str] = field(default_factory=list)
     """Names of the classes in figures; empty for their numbers."""
     long_tail: bool = False
@@ -121,8 +143,8 @@ class DataConfig:
     """Random changes of training images."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     """Synthetic images that are mixed with the real ones."""
-    labels_per_class: int | None = None
-    """Keep the labels of this many training images per class, drawn by seed as in USB; null keeps all."""
+    labels_per_class: Annotated[int | None, COUNT] = None
+    """Keep the labels of this many training images per class, from 1 to 1e9, drawn by seed; null keeps all."""
     unlabeled: UnlabeledConfig = field(default_factory=UnlabeledConfig)
     """Unlabeled images in semi-supervised training."""
     source: Any = MISSING
@@ -135,76 +157,76 @@ class OptimizerConfig:
 
     name: OptimizerName = OptimizerName.sgd
     """sgd, lamb or adamw."""
-    lr: float = 0.1
-    """Peak learning rate, at least 0."""
-    momentum: float = 0.9
-    """Momentum of sgd, at least 0."""
+    lr: Annotated[float, RATE] = 0.1
+    """Peak learning rate, from 0 to 1000."""
+    momentum: Annotated[float, Range(0, 1, below=True, usual=(0, 0.99))] = 0.9
+    """Momentum of sgd, in [0, 1)."""
     nesterov: bool = False
     """Use Nesterov momentum; sgd only."""
-    weight_decay: float = 5e-4
-    """L2 penalty of sgd, decoupled decay of lamb and adamw, at least 0."""
+    weight_decay: Annotated[float, Range(0, 1000, usual=(0, 0.5))] = 5e-4
+    """L2 penalty of sgd, decoupled decay of lamb and adamw, from 0 to 1000."""
     no_decay: list[str] = field(default_factory=list)
     """Spare parameters whose name contains one of these from weight decay."""
     decay_vectors: bool = True
     """Decay biases and normalization scales too."""
     faster: list[str] = field(default_factory=list)
     """Names of parts whose rate is faster_by times the rate: parameters that start with one of these."""
-    faster_by: float = 10.0
-    """Factor of the rate of the parts in faster, above 0."""
-    layer_decay: float | None = None
-    """Factor in (0, 1] from each layer's rate to that of the layer before it; null for one rate."""
+    faster_by: Annotated[float, Range(0, 1000, above=True, usual=(0, 100))] = 10.0
+    """Factor of the rate of the parts in faster, above 0 and at most 1000."""
+    layer_decay: Annotated[float | None, Range(0, 1, above=True)] = None
+    """Factor from each layer's rate to that of the layer before it, in (0, 1]; null for one rate."""
 
 
 @dataclass
 class SelectionConfig:
     """Robust accuracy during training, on held-out training images; the best epoch is kept as ``best.pt``."""
 
-    holdout: int = 0
-    """Hold out this many training images, but at most a quarter; 0 switches selection off."""
-    every: int = 0
-    """Measure after every so many epochs; 0 switches selection off."""
+    holdout: Annotated[int, Range(0, 1e9)] = 0
+    """Hold out this many training images, from 0 to 1e9, but at most a quarter; 0 switches selection off."""
+    every: Annotated[int, EPOCHS] = 0
+    """Measure after every so many epochs, from 0 to 1e6; 0 switches selection off."""
     attack: str = "pgd-20"
     """pgd-K or cw-K: K steps of eps/4."""
     norm: str = "linf"
     """linf or l2."""
     eps: str = "${data.eps}"
     """Radius, in pixel units of [0, 1]."""
-    seed: int = 0
-    """Seed of the attack's start."""
+    seed: Annotated[int, SEED] = 0
+    """Seed of the attack's start, from 0 to 4294967295."""
 
 
 @dataclass
 class TrainerConfig:
     """Epochs, batch size, devices and precision."""
 
-    epochs: int = 20
-    """Number of epochs, at least 1."""
-    batch_size: int = 128
-    """Images per step on all devices together, at least 1; the labeled ones in semi-supervised training."""
-    steps_per_epoch: int | None = None
-    """With data.labels_per_class: steps per epoch, in endless shuffled passes; null for one pass."""
+    epochs: Annotated[int, Range(1, 1e6)] = 20
+    """Number of epochs, from 1 to 1e6."""
+    batch_size: Annotated[int, BATCH] = 128
+    """Images per step on all devices together, from 1 to 1e6; the labeled ones in semi-supervised training."""
+    steps_per_epoch: Annotated[int | None, Range(1, 1e6)] = None
+    """With data.labels_per_class: steps per epoch, in endless shuffled passes, from 1 to 1e6; null for one pass."""
     initial_weights: str | None = None
     """File with weights to start from, all but the classifier's; null starts at random."""
-    accumulate: int = 1
-    """Compute each device's share of a batch in this many parts, one after another, to save memory."""
+    accumulate: Annotated[int, BATCH] = 1
+    """Compute each device's share of a batch in this many parts to save memory, from 1 to 1e6."""
     device: str = "auto"
     """auto (CUDA if there is a GPU), cpu or cuda."""
-    devices: int = 1
-    """Number of processes that share a batch, one per GPU."""
+    devices: Annotated[int, DEVICES] = 1
+    """Number of processes that share a batch, one per GPU, from 1 to 10000."""
     sync_batchnorm: bool = False
     """Share BatchNorm's statistics over devices; by default each sees its own part, as in the official code."""
-    workers: int = 0
-    """Processes that prepare AutoAugment's views or decode files, at least 0."""
+    workers: Annotated[int, Range(0, 1000)] = 0
+    """Processes that prepare AutoAugment's views or decode files, from 0 to 1000."""
     precision: Precision = Precision.float32
     """float32, float64, or bf16 (float32 weights under bfloat16 autocast)."""
     channels_last: bool = True
     """Store images and weights with channels last, which is faster on GPUs."""
     compile: bool = False
     """Compile the network by torch.compile."""
-    threads: int | None = None
-    """Threads of torch on a CPU; null for torch's default."""
-    validate_every: int = 1
-    """Measure test accuracy after every so many epochs; 0 is only after the last."""
+    threads: Annotated[int | None, THREADS] = None
+    """Threads of torch on a CPU, from 1 to 1024; null for torch's default."""
+    validate_every: Annotated[int, EPOCHS] = 1
+    """Measure test accuracy after every so many epochs, from 0 to 1e6; 0 is only after the last."""
     drop_last: bool = False
     """Leave out the last batch of an epoch if it is smaller."""
 
@@ -221,18 +243,18 @@ class EvaluationConfig:
     """linf or l2."""
     eps: str = "${data.eps}"
     """Radius, in pixel units of [0, 1]."""
-    n: int | None = None
-    """Attack this many test images, balanced over classes; null for all."""
-    batch_size: int = 200
-    """Images per batch, at least 1; also for test accuracy during training."""
-    tolerance: float = 0.2
-    """With attacks=bounded: the widest interval of robust accuracy, in percentage points, above 0."""
-    seed: int = 0
-    """Seed of the attacks."""
+    n: Annotated[int | None, COUNT] = None
+    """Attack this many test images, balanced over classes, from 1 to 1e9; null for all."""
+    batch_size: Annotated[int, BATCH] = 200
+    """Images per batch, from 1 to 1e6; also for test accuracy during training."""
+    tolerance: Annotated[float, Range(0, 100, above=True)] = 0.2
+    """With attacks=bounded: the widest interval of robust accuracy, above 0 and at most 100 percentage points."""
+    seed: Annotated[int, SEED] = 0
+    """Seed of the attacks, from 0 to 4294967295."""
     mirrored: bool = False
     """With masks: average the predictions of each window and its mirror image."""
-    long_side: int | None = None
-    """With masks: resize images so that their longer side has this many pixels; null for their own size."""
+    long_side: Annotated[int | None, SIDE] = None
+    """With masks: resize images so that their longer side has so many pixels, from 1 to 1e5; null for their size."""
 
 
 @dataclass
@@ -289,8 +311,8 @@ class TrainConfig:
     """Size of the experiment: paper, mini, smoke or own."""
     recipe_name: str = MISSING
     """Name of the recipe; set by its file."""
-    seed: int = 0
-    """Seed of weights, batches and attacks, at least 0."""
+    seed: Annotated[int, SEED] = 0
+    """Seed of weights, batches and attacks, from 0 to 4294967295."""
     label: str | None = None
     """Name of the method in tables; null derives it from the loss."""
 
@@ -327,23 +349,23 @@ class EvaluateConfig:
     """linf or l2."""
     eps: str | None = None
     """Radius, in pixel units of [0, 1], such as 8/255."""
-    n: int | None = None
-    """Attack this many test images, balanced over classes."""
-    batch_size: int | None = None
-    """Images per batch, at least 1."""
-    tolerance: float | None = None
-    """With attacks=bounded: the widest interval of robust accuracy, in percentage points, above 0."""
-    seed: int | None = None
-    """Seed of the attacks."""
+    n: Annotated[int | None, COUNT] = None
+    """Attack this many test images, balanced over classes, from 1 to 1e9."""
+    batch_size: Annotated[int | None, BATCH] = None
+    """Images per batch, from 1 to 1e6."""
+    tolerance: Annotated[float | None, Range(0, 100, above=True)] = None
+    """With attacks=bounded: the widest interval of robust accuracy, above 0 and at most 100 percentage points."""
+    seed: Annotated[int | None, SEED] = None
+    """Seed of the attacks, from 0 to 4294967295."""
     mirrored: bool | None = None
     """With masks: average the predictions of each window and its mirror image."""
-    long_side: int | None = None
-    """With masks: resize images so that their longer side has this many pixels."""
+    long_side: Annotated[int | None, SIDE] = None
+    """With masks: resize images so that their longer side has so many pixels, from 1 to 1e5."""
     device: str = "auto"
     """auto (CUDA if there is a GPU), cpu or cuda."""
-    devices: int = 1
-    """Number of processes that share a batch, one per GPU."""
-    threads: int | None = None
-    """Threads of torch on a CPU; null for torch's default."""
+    devices: Annotated[int, DEVICES] = 1
+    """Number of processes that share a batch, one per GPU, from 1 to 10000."""
+    threads: Annotated[int | None, THREADS] = None
+    """Threads of torch on a CPU, from 1 to 1024; null for torch's default."""
     paths: PathsConfig = field(default_factory=PathsConfig)
     """Folders of data and results."""

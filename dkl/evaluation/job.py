@@ -29,7 +29,8 @@ from dkl.evaluation.weights import weights_sha256
 from dkl.files import check_writable, digest
 from dkl.loggers import Logger
 from dkl.models import load_checkpoint
-from dkl.threat import AUTOATTACK
+from dkl.ranges import check_fields
+from dkl.threat import AUTOATTACK, parse_threat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +116,7 @@ def preflight(cfg: DictConfig) -> None:
         check_foreign(cfg.checkpoint, cfg.data, cfg.model, cfg.weights)
     config = typed(cfg, EvaluateConfig)
     check_label(config.label)
+    check_fields(config)
     pick_device(config.device)
     build_logger(config.logger)
     if config.run:
@@ -137,6 +139,7 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
     run, data = subject.run, subject.data
     defaults = run.config.evaluation if run else _foreign_defaults(data)
     protocol = choose_protocol(config, defaults)
+    parse_threat(protocol.norm, protocol.eps_text, shape=data.shape)
     check_classes(protocol.attacks, data.num_classes)
     logger = config.logger if config.logger is not None or run is None else run.config.logger
     model = build_model(subject.model)

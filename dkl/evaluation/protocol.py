@@ -59,9 +59,6 @@ def choose_protocol(asked: EvaluateConfig, defaults: EvaluationConfig) -> Evalua
     norm, eps_text = _threat_model(asked, defaults, attacks)
     eps = parse_threat(norm, eps_text)
     n, batch_size = _asked_or(asked.n, defaults.n), _asked_or(asked.batch_size, defaults.batch_size)
-    for key, value in (("batch_size", batch_size), ("n", n)):
-        if value is not None and value < 1:
-            raise UserError(f"{key}={value} must be at least 1")
     return EvaluationProtocol(
         attacks=attacks,
         norm=cast(Norm, norm),  # parse_threat has checked it

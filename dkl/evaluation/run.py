@@ -25,6 +25,7 @@ from dkl.evaluation.robustness import checks
 from dkl.evaluation.robustness.attack_loop import scaled
 from dkl.evaluation.segmentation.pixel_counts import count_test_pixels
 from dkl.files import locked
+from dkl.ranges import check_fields
 
 
 def evaluate(cfg: DictConfig) -> Path:
@@ -35,6 +36,7 @@ def evaluate(cfg: DictConfig) -> Path:
     started some. Raises UserError on a mistake in ``cfg``.
     """
     config = typed(cfg, EvaluateConfig)
+    check_fields(config)
     _check_devices(config)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -76,8 +78,6 @@ def _check_agreement(job: EvaluationJob) -> None:
 def _check_devices(config: EvaluateConfig) -> None:
     """Raise UserError if there are fewer devices than ``config`` needs."""
     device = pick_device(config.device)
-    if config.devices < 1:
-        raise UserError(f"devices={config.devices} must be at least 1")
     if device.type == "cuda" and config.devices > torch.cuda.device_count():
         raise UserError(
             f"devices={config.devices} exceeds the {torch.cuda.device_count()} GPUs of this machine: lower it"

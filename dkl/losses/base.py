@@ -22,7 +22,6 @@ may also have ``normalizer`` (see ``BatchNormalized``), so that several devices 
 
 import dataclasses
 import inspect
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, cast, get_args, runtime_checkable
 
@@ -30,6 +29,7 @@ import torch
 from torch import Tensor
 
 from dkl.losses.prior import ClassPrior
+from dkl.ranges import hints, problem
 
 Weighting = Literal["class", "sample", "label", "none"]
 
@@ -97,8 +97,8 @@ def check_pair_loss(loss: object) -> PairLoss:
 class BaseLoss:
     """Settings of a loss, checked when it is made.
 
-    Raises ValueError unless every number is finite and at least 0, every temperature above 0, and ``weighting`` one of
-    the class's ``weightings``.
+    Raises ValueError unless every number is in the range of its field and ``weighting`` one of the class's
+    ``weightings``.
     """
 
     weightings: ClassVar[tuple[Weighting, ...]] = ("class", "sample")
@@ -106,16 +106,8 @@ class BaseLoss:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            problem = self._problem(field.name, value)
-            if problem:
-                raise ValueError(f"{type(self).__name__}: {field.name}={value!r}, must be {problem}")
-
-    def _problem(self, name: str, value: object) -> str | None:
-        """What the setting ``name`` must be, if ``value`` is not that."""
-        if name == "weighting":
-            return None if value in self.weightings else " or ".join(self.weightings)
-        if self.__dataclass_fields__[name].type in (bool, "bool"):
-            return None if isinstance(value, bool) else "true or false"
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            return "a finite number of at least 0"
-        return "above 0" if name.endswith("temperature") and value == 0 else None
+            wanted = problem(hints(type(self))[field.name], value)
+            if field.name == "weighting" and value not in self.weightings:
+                wanted = " or ".join(self.weightings)
+            if wanted:
+                raise ValueError(f"{type(self).__name__}: {field.name}={value!r}, must be {wanted}")

@@ -12,20 +12,21 @@ float64.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from dkl.losses.base import BaseLoss, Weighting
 from dkl.losses.wmse import check_pair, soft_cross_entropy
+from dkl.ranges import WEIGHT
 
 
 @dataclass(frozen=True, kw_only=True)
 class PseudoLabelCE(BaseLoss):
     """``weight`` · cross-entropy of the strong prediction with the likeliest class of the weak one."""
 
-    weight: float = 1.0
+    weight: Annotated[float, WEIGHT] = 1.0
     weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ class PseudoLabelCE(BaseLoss):
 class SoftCE(BaseLoss):
     """``weight`` · cross-entropy of the strong prediction with the weak one."""
 
-    weight: float = 1.0
+    weight: Annotated[float, WEIGHT] = 1.0
     weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ class SoftCE(BaseLoss):
 class ProbabilityMSE(BaseLoss):
     """``weight`` · squared difference of the probabilities, the mean over classes."""
 
-    weight: float = 1.0
+    weight: Annotated[float, WEIGHT] = 1.0
     weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ symmetric.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dkl.losses.base import BaseLoss, Weighting
 from dkl.losses.wmse import check_pair, softened
+from dkl.ranges import TEMPERATURE, WEIGHT
 
 # From the official DIST. Predictions of a rare class can be smaller than this: it then shrinks their correlation.
 PEARSON_EPS = 1e-8
@@ -36,8 +37,8 @@ def _mean_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
 class KD(BaseLoss):
     """``weight · T² · KL(softmax(teacher/T) ‖ softmax(student/T))``; mdistiller's CIFAR-100 weight is 0.9."""
 
-    weight: float = 1.0
-    logit_temperature: float = 4.0
+    weight: Annotated[float, WEIGHT] = 1.0
+    logit_temperature: Annotated[float, TEMPERATURE] = 4.0
     weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
@@ -51,8 +52,8 @@ class KD(BaseLoss):
 class JSD(BaseLoss):
     """``weight`` times the Jensen–Shannon divergence of the softened predictions; the gradient reaches both."""
 
-    weight: float = 1.0
-    logit_temperature: float = 1.0
+    weight: Annotated[float, WEIGHT] = 1.0
+    logit_temperature: Annotated[float, TEMPERATURE] = 1.0
     weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
@@ -78,9 +79,9 @@ class DIST(BaseLoss):
     devices that is one device's share of the batch.
     """
 
-    beta: float = 1.0
-    gamma: float = 1.0
-    logit_temperature: float = 1.0
+    beta: Annotated[float, WEIGHT] = 1.0
+    gamma: Annotated[float, WEIGHT] = 1.0
+    logit_temperature: Annotated[float, TEMPERATURE] = 1.0
     weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
@@ -123,9 +124,9 @@ class DKD(BaseLoss):
     Raises ValueError if ``labels`` are not int64 ``[B]`` or if there is only one class.
     """
 
-    alpha: float = 1.0
-    beta: float = 8.0
-    logit_temperature: float = 4.0
+    alpha: Annotated[float, WEIGHT] = 1.0
+    beta: Annotated[float, WEIGHT] = 8.0
+    logit_temperature: Annotated[float, TEMPERATURE] = 4.0
     weighting: ClassVar[Weighting] = "label"
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor, *, labels: Tensor) -> Tensor:

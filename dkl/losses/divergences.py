@@ -23,7 +23,7 @@ elsewhere.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,7 @@ from torch import Tensor
 
 from dkl.losses.base import BaseLoss, Weighting
 from dkl.losses.wmse import check_pair, gap_mse, gap_mse_and_cross_entropy, soft_cross_entropy, softened
+from dkl.ranges import TEMPERATURE, WEIGHT, Range
 
 NEEDS_WEIGHTS = (
     "weighting='class' needs weights: pass weights=prior[target] (see ClassPrior), or set weighting='sample'"
@@ -58,7 +59,7 @@ def _resolve(
 class KL(BaseLoss):
     """``weight · KL(softmax(natural) ‖ softmax(adversarial))``, gradient through both: TRADES (Zhang 2019)."""
 
-    weight: float = 1.0
+    weight: Annotated[float, WEIGHT] = 1.0
     weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor) -> Tensor:
@@ -81,8 +82,8 @@ class DKL(BaseLoss):
     At weights (1, 1) and ``weighting="sample"`` its gradients are KL's; its value is not.
     """
 
-    wmse_weight: float = 1.0
-    ce_weight: float = 1.0
+    wmse_weight: Annotated[float, WEIGHT] = 1.0
+    ce_weight: Annotated[float, WEIGHT] = 1.0
     weighting: Weighting = "sample"
 
     def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, *, weights: Tensor | None = None) -> Tensor:
@@ -105,10 +106,10 @@ class IKL(BaseLoss):
     official semi-supervised code.
     """
 
-    wmse_weight: float = 20.0
-    ce_weight: float = 5.0
-    ce_temperature: float = 1.0
-    sample_temperature: float = 1.0
+    wmse_weight: Annotated[float, WEIGHT] = 20.0
+    ce_weight: Annotated[float, WEIGHT] = 5.0
+    ce_temperature: Annotated[float, TEMPERATURE] = 1.0
+    sample_temperature: Annotated[float, TEMPERATURE] = 1.0
     weighting: Weighting = "class"
     detach_weights: bool = True
 
@@ -154,11 +155,11 @@ class GKL(BaseLoss):
     ``normalizer`` replaces Σ_i S_i². If the batch is spread over devices, pass the sum over all of them.
     """
 
-    wmse_weight: float = 20.0
-    ce_weight: float = 4.0
-    gamma: float = 0.4
-    ce_temperature: float = 1.0
-    sample_temperature: float = 1.0
+    wmse_weight: Annotated[float, WEIGHT] = 20.0
+    ce_weight: Annotated[float, WEIGHT] = 4.0
+    gamma: Annotated[float, Range(0, 100, usual=(0, 2))] = 0.4
+    ce_temperature: Annotated[float, TEMPERATURE] = 1.0
+    sample_temperature: Annotated[float, TEMPERATURE] = 1.0
     weighting: Weighting = "class"
 
     def _powers(self, natural_logits: Tensor, weights: Tensor | None) -> Tensor:

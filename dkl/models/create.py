@@ -1,7 +1,7 @@
 """Build a model by its timm name, with input normalization inside the model."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import timm
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dkl.errors import UserError, similar
 from dkl.models.segmentation import build_smp, is_smp
+from dkl.ranges import CLASSES, FRACTION, MEAN, SIDE, STD
 
 
 def _normalize(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -43,12 +44,14 @@ def check_name(name: str) -> None:
 
 def create_model(
     name: str,
-    num_classes: int,
-    in_chans: int = 3,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    num_classes: Annotated[int, CLASSES],
+    in_chans: Annotated[int, SIDE] = 3,
+    mean: Annotated[Sequence[float] | None, MEAN] = None,
+    std: Annotated[Sequence[float] | None, STD] = None,
     *,
     title: str | None = None,
+    drop_rate: Annotated[float | None, FRACTION] = None,
+    drop_path_rate: Annotated[float | None, FRACTION] = None,
     **kwargs: Any,
 ) -> nn.Module:
     """Build the model that timm knows as ``name``, for images in [0, 1]. This project's models are registered there.
@@ -56,12 +59,21 @@ def create_model(
     ``smp_<architecture>_<encoder>`` is a network of segmentation-models-pytorch.
 
     ``mean`` and ``std``, one value per channel, normalize the input inside the model; without them it is not
-    normalized. ``title`` is the name printed in tables and has no effect here. ``kwargs`` go to the model. Raises
-    UserError on an unknown name, or if only one of ``mean`` and ``std`` is given.
+    normalized. ``title`` is the name printed in tables and has no effect here. ``drop_rate`` and ``drop_path_rate`` are
+    timm's, for networks that have them. ``kwargs`` go to the model. Raises UserError on an unknown name, or unless
+    ``mean`` and ``std`` have one value per channel.
     """
     check_name(name)
     if (mean is None) != (std is None):
         raise UserError("model.mean and model.std go together: set both, or neither")
-    make = build_smp if is_smp(name) else timm.create_model
-    model = make(name, num_classes=num_classes, in_chans=in_chans, **kwargs)
+    if mean is not None and std is not None and not len(mean) == len(std) == in_chans:
+        raise UserError(
+            f"model.mean={list(mean)} and model.std={list(std)} must have one value per channel, of which there are "
+            f"{in_chans}"
+        )
+    kwargs |= {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    given = {key: value for key, value in kwargs.items() if value is not None}
+    model = (build_smp if is_smp(name) else timm.create_model)(
+        name, num_classes=num_classes, in_chans=in_chans, **given
+    )
     return model if mean is None or std is None else normalize_input(model, mean, std)

@@ -8,7 +8,7 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from zipfile import is_zipfile
 
 import timm
@@ -23,6 +23,7 @@ from dkl.files import damage
 from dkl.models.create import check_name, create_model
 from dkl.models.foreign_checkpoints import check_finite, load_checkpoint
 from dkl.network import unreachable
+from dkl.ranges import CLASSES, MEAN, SIDE, STD
 
 Settings = dict[str, Any]
 """Properties of a network by the names of their settings: ``name``, ``num_classes``, ``size``, ``mean`` and so on."""
@@ -143,16 +144,16 @@ def _check_size(model: nn.Module, name: str, in_chans: int, size: Sequence[int])
 
 def create_teacher(
     name: str,
-    num_classes: int,
-    in_chans: int = 3,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    num_classes: Annotated[int, CLASSES],
+    in_chans: Annotated[int, SIDE] = 3,
+    mean: Annotated[Sequence[float] | None, MEAN] = None,
+    std: Annotated[Sequence[float] | None, STD] = None,
     *,
     title: str | None = None,
     pretrained: bool = False,
     checkpoint: str | None = None,
     run: str | None = None,
-    size: Sequence[int] | None = None,
+    size: Annotated[Sequence[int] | None, SIDE] = None,
 ) -> nn.Module:
     """Build the network ``name`` with trained weights, in eval mode and frozen, for images in [0, 1].
 

@@ -1,32 +1,9 @@
-"""Checks of a task's settings before any work. Each raises UserError with the setting, its value and its range."""
-
-import math
+"""The check of a task before any work."""
 
 from torch import nn
 
 from dkl.errors import UserError
 from dkl.tasks.base import Task
-
-
-def check_non_negative(where: str, **settings: float) -> None:
-    """Each of ``settings`` is a finite number of at least 0; ``where`` is their place in the configuration."""
-    for name, value in settings.items():
-        if not 0 <= value < math.inf:
-            raise UserError(f"{where}.{name}={value} must be a finite number of at least 0")
-
-
-def check_positive(where: str, **settings: float) -> None:
-    """Each of ``settings`` is a finite number above 0."""
-    for name, value in settings.items():
-        if not 0 < value < math.inf:
-            raise UserError(f"{where}.{name}={value} must be a finite number above 0")
-
-
-def check_fraction(where: str, **settings: float) -> None:
-    """Each of ``settings`` is in [0, 1)."""
-    for name, value in settings.items():
-        if not 0 <= value < 1:
-            raise UserError(f"{where}.{name}={value} must be in [0, 1)")
 
 
 def check_task(task: object) -> Task:

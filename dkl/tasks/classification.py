@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 from torch import nn
 
 from dkl.data import Batch
+from dkl.ranges import CLASSES, FRACTION, MIXING, SEED, check_arguments
 from dkl.tasks.base import Output, Progress, Task, count_correct
-from dkl.tasks.checks import check_fraction
 from dkl.tasks.mixing import ImageMixing, label_loss, likeliest
 
 
@@ -18,18 +19,18 @@ class Classification(Task):
     ``mixup`` and ``cutmix`` are the α of the two ways to mix images (0: off); ``seed`` fixes the random choices.
     """
 
+    @check_arguments("task")
     def __init__(
         self,
         model: nn.Module,
         *,
-        num_classes: int,
-        label_smoothing: float = 0.0,
+        num_classes: Annotated[int, CLASSES],
+        label_smoothing: Annotated[float, FRACTION] = 0.0,
         bce: bool = False,
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
-        seed: int = 0,
+        mixup: Annotated[float, MIXING] = 0.0,
+        cutmix: Annotated[float, MIXING] = 0.0,
+        seed: Annotated[int, SEED] = 0,
     ) -> None:
-        check_fraction("task", label_smoothing=label_smoothing)
         self.model = model
         self.label_smoothing, self.bce = label_smoothing, bce
         self.mixing = ImageMixing(mixup=mixup, cutmix=cutmix, num_classes=num_classes, seed=seed)

@@ -8,6 +8,7 @@ with the i-th from the end. If both are on, each batch is mixed one way or the o
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch.nn.functional as F
 from timm.data.mixup import Mixup, one_hot
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from dkl.data import Batch
 from dkl.data.seeding import preserved_global_rng, seed_global, seed_of
+from dkl.ranges import CLASSES, MIXING, SEED, check_fields
 from dkl.tasks.base import Progress
-from dkl.tasks.checks import check_non_negative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +27,13 @@ class ImageMixing:
     Random choices depend on ``seed``, epoch, step and the images' place in the batch only.
     """
 
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    num_classes: int
-    seed: int = 0
+    mixup: Annotated[float, MIXING] = 0.0
+    cutmix: Annotated[float, MIXING] = 0.0
+    num_classes: Annotated[int, CLASSES]
+    seed: Annotated[int, SEED] = 0
 
     def __post_init__(self) -> None:
-        check_non_negative("task", mixup=self.mixup, cutmix=self.cutmix)
+        check_fields(self, "task")
 
     def __bool__(self) -> bool:
         return bool(self.mixup or self.cutmix)

@@ -7,13 +7,14 @@ checkpoints on disk. Updated during training, it has the same value and needs no
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dkl.errors import UserError
+from dkl.ranges import FRACTION, check_fields
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -31,8 +32,8 @@ class Averaging:
     """
 
     per: Literal["step", "epoch"] = "epoch"
-    decay: float = 0.9
-    start: float = 0.0
+    decay: Annotated[float, FRACTION] = 0.9
+    start: Annotated[float, FRACTION] = 0.0
     ramp: bool = False
     buffers: Literal["average", "copy", "estimate"] = "average"
     from_initial: bool = False
@@ -43,8 +44,7 @@ class Averaging:
                 f"averaging.per={self.per} must be step or epoch, and averaging.buffers={self.buffers} must be "
                 "average, copy or estimate"
             )
-        if not 0 <= self.decay < 1 or not 0 <= self.start < 1:
-            raise UserError(f"averaging.decay={self.decay} and averaging.start={self.start} must lie in [0, 1)")
+        check_fields(self, "averaging")
 
     def decay_at(self, done: int, total: int) -> float:
         """Return the decay of update ``done`` of ``total``, counted from 1; 0 copies the weights."""

@@ -177,8 +177,10 @@ class Epochs:
         }
         # Everything that the step needs, so that the failure can be repeated without the run.
         checkpoint.save(path, content)
+        fix = "lower optimizer.lr or the loss weights, or train in float32 if trainer.precision is bf16"
+        if self.run.unusual:
+            fix = f"the likely cause is {', or '.join(self.run.unusual)}"
         return UserError(
-            f"{error}; {path} holds that batch, its adversarial images and the weights before the step. The checkpoint "
-            "of the last finished epoch is kept. Lower optimizer.lr or the loss weights, or train in float32 if "
-            "trainer.precision is bf16"
+            f"{error}; {fix}. {path} holds that batch, its adversarial images and the weights before the step; the "
+            "checkpoint of the last finished epoch is kept"
         )

@@ -1,6 +1,6 @@
 """All objects of one training run. ``dkl.assembly.assemble`` builds them once; the code behind it takes no config."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,8 @@ class Run:
 
     ``label`` is the method's name in tables. ``peak_lr`` is the rate that ``schedule`` scales. ``plain_batches`` makes
     a loader of the training images in order, without augmentation. ``held_out`` batches measure robust accuracy; None
-    without selection. ``config_yaml`` is the text of ``config.yaml``.
+    without selection. ``config_yaml`` is the text of ``config.yaml``. ``unusual`` describes the settings outside the
+    values in common use, which are the likely causes of a loss that is not finite.
     """
 
     label: str
@@ -38,3 +39,4 @@ class Run:
     logger: Logger
     about: LoggerRun
     config_yaml: str
+    unusual: Sequence[str] = ()

@@ -11,9 +11,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal
 
 from dkl.errors import UserError
+from dkl.ranges import EPOCHS, FRACTION, Range, check_fields
 
 
 class Schedule(ABC):
@@ -39,13 +41,12 @@ class WarmupSchedule(Schedule):
     Raises UserError if a value is out of range.
     """
 
-    warmup_epochs: int = 0
-    warmup_lr: float | None = None
-    peak_lr: float = 1.0
+    warmup_epochs: Annotated[int, EPOCHS] = 0
+    warmup_lr: Annotated[float | None, Range(0, 1000)] = None
+    peak_lr: Annotated[float, Range(0, 1000)] = 1.0
 
     def __post_init__(self) -> None:
-        if self.warmup_epochs < 0:
-            raise UserError(f"schedule.warmup_epochs={self.warmup_epochs} must be at least 0, which is no warm-up")
+        check_fields(self, "schedule")
         if self.warmup_lr is not None and not 0 < self.warmup_lr <= self.peak_lr:
             raise UserError(
                 f"schedule.warmup_lr={self.warmup_lr} must be above 0 and at most optimizer.lr={self.peak_lr}; null "
@@ -90,15 +91,15 @@ class CosineAnnealing(WarmupSchedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Step(WarmupSchedule):
-    """``decay`` to the power of the number of ``milestones`` passed; milestones are shares of training."""
+    """``decay`` to the power of the number of ``milestones`` passed: rising shares of training in (0, 1)."""
 
-    milestones: Sequence[float] = ()
-    decay: float = 0.1
+    milestones: Annotated[Sequence[float], Range(0, 1, above=True, below=True)] = ()
+    decay: Annotated[float, Range(0, 1)] = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.decay < math.inf:
-            raise UserError(f"schedule.decay={self.decay} must be a number of at least 0")
+        if any(first >= second for first, second in pairwise(self.milestones)):
+            raise UserError(f"schedule.milestones={list(self.milestones)} must rise, such as [0.5, 0.75]")
 
     def after_warmup(self, epoch: int, epochs: int) -> float:
         """Return the factor after the milestones passed so far."""
@@ -120,12 +121,11 @@ class Constant(WarmupSchedule):
 class Poly(Schedule):
     """(1 − (i − 1)/I)^``power`` before step i of I: the schedule of semseg and APD, and DeepLab's "poly"."""
 
-    power: float = 0.9
+    power: Annotated[float, Range(0, 100)] = 0.9
     per: ClassVar[Literal["epoch", "step"]] = "step"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.power < math.inf:
-            raise UserError(f"schedule.power={self.power} must be a number of at least 0; 0 is a constant rate")
+        check_fields(self, "schedule")
 
     def lr_factor(self, epoch: int, epochs: int) -> float:
         """Return the factor of step ``epoch`` of ``epochs``."""
@@ -142,14 +142,11 @@ class CosineSteps(Schedule):
 
     per: ClassVar[Literal["epoch", "step"]] = "step"
 
-    cycles: float = 7 / 16
-    warmup_share: float = 0.0
+    cycles: Annotated[float, Range(0, 1)] = 7 / 16
+    warmup_share: Annotated[float, FRACTION] = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.cycles <= 1:
-            raise UserError(f"schedule.cycles={self.cycles} must lie in [0, 1]")
-        if not 0 <= self.warmup_share < 1:
-            raise UserError(f"schedule.warmup_share={self.warmup_share} must lie in [0, 1)")
+        check_fields(self, "schedule")
 
     def lr_factor(self, epoch: int, epochs: int) -> float:
         """Return the factor of update ``epoch`` of ``epochs``, counted from 1."""
@@ -163,10 +160,13 @@ class CosineSteps(Schedule):
 class OneCycle(Schedule):
     """torch's OneCycleLR with one step per epoch, as in DM-Improves-AT: 1/25 of the peak, the peak, 1/250,000.
 
-    The rate rises for the share ``pct_start`` of training (Smith & Topin 2017).
+    The rate rises for the share ``pct_start`` of training, in [0, 1) (Smith & Topin 2017).
     """
 
-    pct_start: float = 0.025
+    pct_start: Annotated[float, FRACTION] = 0.025
+
+    def __post_init__(self) -> None:
+        check_fields(self, "schedule")
 
     def lr_factor(self, epoch: int, epochs: int) -> float:
         """Return the factor: from 1/25 up to 1, then down to 1/250,000."""

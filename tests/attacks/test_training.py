@@ -128,8 +128,14 @@ def test_wrong_settings_are_refused_with_the_fix() -> None:
         ({"eps": EPS, "schedule": "high"}, "official, as_intended, low, fixed"),
         ({"eps": EPS, "schedule": "fixed"}, "needs attack.steps"),
         ({"eps": EPS, "schedule": "fixed", "steps": 10}, "attack.relative_step"),
-        ({"eps": EPS, "schedule": "fixed", "steps": -1, "relative_step": 0.1}, "at least 0"),
-        ({"eps": EPS, "schedule": "fixed", "steps": 10, "relative_step": -0.1}, "at least 0"),
+        (
+            {"eps": EPS, "schedule": "fixed", "steps": -1, "relative_step": 0.1},
+            "whole number from 0",
+        ),
+        (
+            {"eps": EPS, "schedule": "fixed", "steps": 10, "relative_step": -0.1},
+            "a number from 0",
+        ),
         ({"eps": EPS, "steps": 10}, "schedule=fixed"),
         ({"eps": EPS, "schedule": "low", "relative_step": 0.25}, "schedule=fixed"),
         ({"eps": EPS, "batch_norm": "train"}, "batch_norm='train' must be one of running, batch"),

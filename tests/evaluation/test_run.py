@@ -128,9 +128,9 @@ def test_runs_with_equal_weights_have_a_record_each(tmp_path: Path) -> None:
         (["attacks=none", "eps=0.1"], "leave out eps=0.1"),
         (["attacks=none", "norm=l2"], "leave out norm=l2"),
         (["attacks=[pgd-1]", "norm=l2"], "norm=l2 needs its own radius: add eps="),
-        (["n=0"], "n=0 must be at least 1"),
-        (["batch_size=0"], "batch_size=0 must be at least 1"),
-        (["devices=0"], "devices=0 must be at least 1"),
+        (["n=0"], "n=0 must be a whole number from 1"),
+        (["batch_size=0"], "batch_size=0 must be a whole number from 1"),
+        (["devices=0"], "devices=0 must be a whole number from 1"),
     ],
     ids=str,
 )

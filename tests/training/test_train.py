@@ -168,8 +168,11 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
 
 
 def test_an_ascent_that_is_not_finite_leaves_the_weights_alone(tmp_path: Path) -> None:
-    cfg = make_config(tmp_path, "loss.wmse_weight=1e38", "task.awp.gamma=0.005", "task.awp.start=1", epochs=1)
-    with pytest.raises(UserError, match=r"epoch 1, batch \d"):
+    huge = ["+model.mean=[0]", "+model.std=[1e-38]"]  # 1 / 1e-38 times any weight is infinite
+    cfg = make_config(tmp_path, *huge, "task.awp.gamma=0.005", "task.awp.start=1", epochs=1)
+    with pytest.raises(
+        UserError, match=r"epoch 1, batch \d; the likely cause is model\.std=\[1e-38\] \(usually from 0\.01 to 1\)"
+    ):
         train(cfg)
     (path,) = run_folder(cfg).glob("nonfinite-*.pt")
     content = checkpoint.read(path)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from dkl.data.images.encoded import DECODING_ERRORS
 from dkl.data.images.image_set import ImageSet
 from dkl.errors import UserError
+from dkl.ranges import Range, check_fields
 
 
 class Pair(NamedTuple):
@@ -37,17 +38,16 @@ class PixelLabels:
 
     num_classes: int
     ignore_index: int
-    first_class: int = 0
+    first_class: Annotated[int, Range(0, 1)] = 0
     fill: tuple[int, int, int] = (128, 128, 128)
 
     def __post_init__(self) -> None:
+        check_fields(self, "data.source")
         if 0 <= self.ignore_index < self.num_classes:
             raise UserError(
                 f"data.ignore_index={self.ignore_index} is one of the {self.num_classes} classes: give a value that is "
                 "none, such as 255"
             )
-        if self.first_class not in (0, 1):
-            raise UserError(f"data.source.first_class={self.first_class} must be 0, or 1 if 0 is no class")
 
     def read(self, values: NDArray[np.integer], where: str) -> Tensor:
         """The mask that a file at ``where`` holds. Raises UserError if it has a value that is no class."""

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from dkl.data.images.encoded import IMAGE_SUFFIXES
 from dkl.data.images.image_files import ImageFiles
 from dkl.data.images.in_memory import Images
 from dkl.errors import UserError
+from dkl.ranges import CLASSES, SIDE
 
 
 def _check_folders(*folders: Path, expected: str) -> None:
@@ -90,7 +92,9 @@ def _list_files(folder: Path, classes: list[str], size: int) -> ImageFiles:
     return ImageFiles.from_names(folder, names, labels, size=size)
 
 
-def image_files(train: str, test: str, num_classes: int, size: int) -> tuple[ImageFiles, ImageFiles]:
+def image_files(
+    train: str, test: str, num_classes: Annotated[int, CLASSES], size: Annotated[int, SIDE]
+) -> tuple[ImageFiles, ImageFiles]:
     """List two folders ``<class>/*.jpg`` of images of any sizes, which are read while training.
 
     Raises UserError if a folder is missing, or if the two do not have the same ``num_classes`` classes.

@@ -1,19 +1,21 @@
 """Artificial images of budget smoke: noisy patterns, or scenes of digits if pixels have labels."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from dkl.data.images.image_set import ImageSet
 from dkl.data.sources.labeled_pixels import digit_scenes
 from dkl.data.sources.noisy_patterns import noisy_patterns
+from dkl.ranges import CLASSES, COUNT, LABEL, SIDE
 
 
 def generated(
-    shape: Sequence[int],
-    num_classes: int,
-    ignore_index: int | None = None,
+    shape: Annotated[Sequence[int], SIDE],
+    num_classes: Annotated[int, CLASSES],
+    ignore_index: Annotated[int | None, LABEL] = None,
     *,
-    train_size: int = 32,
-    test_size: int = 16,
+    train_size: Annotated[int, COUNT] = 32,
+    test_size: Annotated[int, COUNT] = 16,
 ) -> tuple[ImageSet, ImageSet]:
     """Make images of ``shape`` (C, H, W); with an ``ignore_index`` they have masks."""
     if ignore_index is None:

@@ -1,10 +1,12 @@
 """ImageNet (ILSVRC2012) in folders, one per class."""
 
 from pathlib import Path
+from typing import Annotated
 
 from dkl.data.images.image_files import ImageFiles
 from dkl.data.sources.folders import class_names, image_files
 from dkl.errors import UserError
+from dkl.ranges import CLASSES, SIDE
 
 HOW_TO_GET_IMAGENET = (
     "It is free for research at https://image-net.org/download after registration (ILSVRC2012, Task 1 and 2, training "
@@ -14,7 +16,11 @@ HOW_TO_GET_IMAGENET = (
 
 
 def imagenet(
-    root: str, num_classes: int, size: int, train: str = "train", val: str = "val"
+    root: str,
+    num_classes: Annotated[int, CLASSES],
+    size: Annotated[int, SIDE],
+    train: str = "train",
+    val: str = "val",
 ) -> tuple[ImageFiles, ImageFiles]:
     """List ``<root>/<train>/<wnid>/*.JPEG`` and ``<root>/<val>/<wnid>/*.JPEG``; classes are numbered by sorted wnid.
 

@@ -2,12 +2,14 @@
 
 import random
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 
 from dkl.console import say
 from dkl.data.images.image_files import ImageFiles
 from dkl.data.shot_groups import shot_groups
 from dkl.data.sources.imagenet import HOW_TO_GET_IMAGENET
 from dkl.errors import UserError
+from dkl.ranges import CLASSES, SIDE
 
 PUBLISHED = {"many": 385, "medium": 479, "few": 136}  # classes per shot group
 SAMPLE = 1000  # files whose existence is checked
@@ -89,7 +91,7 @@ def _report_shots(train: ImageFiles, test: ImageFiles, num_classes: int, train_l
 
 
 def imagenet_lt(
-    root: str, train_list: str, test_list: str, num_classes: int, size: int
+    root: str, train_list: str, test_list: str, num_classes: Annotated[int, CLASSES], size: Annotated[int, SIDE]
 ) -> tuple[ImageFiles, ImageFiles]:
     """Return the images under ``root`` that the lists name, one ``relative/path label`` per line.
 

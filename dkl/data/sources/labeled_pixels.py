@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
@@ -9,6 +10,7 @@ from dkl.data.images.encoded import IMAGE_SUFFIXES
 from dkl.data.images.labeled_pixels import PixelLabels, SegmentationArrays, SegmentationFiles
 from dkl.data.sources.digits import digits
 from dkl.errors import UserError
+from dkl.ranges import CLASSES, COUNT, LABEL, MEAN, SIDE, Range
 
 GRAY = (0.5, 0.5, 0.5)
 
@@ -18,6 +20,8 @@ def _pixels(
 ) -> PixelLabels:
     if ignore_index is None:
         raise UserError("data.ignore_index=null: masks need a value for pixels that do not count, such as 255")
+    if mean is not None and len(mean) != 3:
+        raise UserError(f"data.mean={list(mean)} must have one value per channel of images with masks: three")
     red, green, blue = (round(255 * value) for value in mean or GRAY)
     return PixelLabels(
         num_classes=num_classes, ignore_index=ignore_index, first_class=first_class, fill=(red, green, blue)
@@ -26,14 +30,14 @@ def _pixels(
 
 def segmentation_folders(
     root: str,
-    num_classes: int,
-    ignore_index: int | None,
-    size: Sequence[int],
+    num_classes: Annotated[int, CLASSES],
+    ignore_index: Annotated[int | None, LABEL],
+    size: Annotated[Sequence[int], SIDE],
     *,
     train: str = "train",
     test: str = "val",
-    first_class: int = 0,
-    mean: Sequence[float] | None = None,
+    first_class: Annotated[int, Range(0, 1)] = 0,
+    mean: Annotated[Sequence[float] | None, MEAN] = None,
     where: str = "set data.source.root, or DKL_DATA_DIR",
 ) -> tuple[SegmentationFiles, SegmentationFiles]:
     """List ``<root>/images/<split>/*`` and ``<root>/annotations/<split>/*.png`` of the splits ``train`` and ``test``.
@@ -60,13 +64,13 @@ def segmentation_folders(
 
 
 def digit_scenes(
-    size: Sequence[int],
-    num_classes: int,
-    ignore_index: int | None,
+    size: Annotated[Sequence[int], SIDE],
+    num_classes: Annotated[int, CLASSES],
+    ignore_index: Annotated[int | None, LABEL],
     *,
-    train_size: int = 32,
-    test_size: int = 16,
-    digits_per_scene: int = 4,
+    train_size: Annotated[int, COUNT] = 32,
+    test_size: Annotated[int, COUNT] = 16,
+    digits_per_scene: Annotated[int, Range(0, 1000)] = 4,
 ) -> tuple[SegmentationArrays, SegmentationArrays]:
     """Draw scikit-learn's digits at double size on noise, with exact masks; identical at every call.
 

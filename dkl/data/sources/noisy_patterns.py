@@ -1,16 +1,21 @@
 """Artificial images for runs that only show that everything works: each class is a random pattern plus noise."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 
 from dkl.data.images.in_memory import Images
+from dkl.ranges import CLASSES, COUNT, SIDE
 
 CLASSES_SHOWN = 4
 
 
 def noisy_patterns(
-    shape: Sequence[int], num_classes: int, train_size: int = 32, test_size: int = 16
+    shape: Annotated[Sequence[int], SIDE],
+    num_classes: Annotated[int, CLASSES],
+    train_size: Annotated[int, COUNT] = 32,
+    test_size: Annotated[int, COUNT] = 16,
 ) -> tuple[Images, Images]:
     """Make uint8 images of ``shape`` (C, H, W), identical at every call.
 

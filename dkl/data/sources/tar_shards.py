@@ -8,6 +8,7 @@ import os
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ import torch
 from dkl.data.images.encoded import IMAGE_SUFFIXES
 from dkl.data.images.sharded import ShardedImages
 from dkl.errors import UserError
+from dkl.ranges import CLASSES, SIDE
 
 Entry = tuple[str, int, int, int]  # key, offset and length of the image in bytes, label
 
@@ -75,7 +77,11 @@ def _gather(root: str, pattern: str, num_classes: int, size: int) -> ShardedImag
 
 
 def tar_shards(
-    root: str, num_classes: int, size: int, train: str = "*train*.tar", val: str = "*val*.tar"
+    root: str,
+    num_classes: Annotated[int, CLASSES],
+    size: Annotated[int, SIDE],
+    train: str = "*train*.tar",
+    val: str = "*val*.tar",
 ) -> tuple[ShardedImages, ShardedImages]:
     """Return training and validation images from the shards that match ``<root>/<train>`` and ``<root>/<val>``.
 

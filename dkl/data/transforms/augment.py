@@ -7,7 +7,7 @@ batch and change only its own share.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dkl.data.transforms.pil_image import randaugment
 from dkl.errors import UserError
+from dkl.ranges import DEGREES, PIXELS, REPEATS, SCALE, SHARE, check_fields
 
 CROP_FILLS = ("zeros", "reflect")
 
@@ -55,41 +56,30 @@ class Augment:
     that is blurred.
     """
 
-    crop_padding: int = 0
+    crop_padding: Annotated[int, PIXELS] = 0
     crop_fill: str = "zeros"
     flip: bool = False
-    rotation: float = 0.0
-    cutout: int = 0
+    rotation: Annotated[float, DEGREES] = 0.0
+    cutout: Annotated[int, PIXELS] = 0
     second_view: str | None = None
     randaugment: str | None = None
-    repeats: int = 1
-    scale: Sequence[float] = ()
-    unrotated: float = 0.0
-    blur: float = 0.0
+    repeats: Annotated[int, REPEATS] = 1
+    scale: Annotated[Sequence[float], SCALE] = ()
+    unrotated: Annotated[float, SHARE] = 0.0
+    blur: Annotated[float, SHARE] = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("crop_padding", "cutout"):
-            if getattr(self, key) < 0:
-                raise UserError(f"data.augment.{key}={getattr(self, key)} must be at least 0; 0 switches it off")
+        check_fields(self, "data.augment")
         if self.crop_fill not in CROP_FILLS:
             raise UserError(f"data.augment.crop_fill={self.crop_fill} must be zeros or reflect")
         object.__setattr__(self, "scale", tuple(self.scale))
-        if self.scale and not (len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1] < math.inf):
-            raise UserError(
-                f"data.augment.scale={list(self.scale)} must be two factors above 0, the smaller first, or []"
-            )
-        for key in ("unrotated", "blur"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise UserError(f"data.augment.{key}={getattr(self, key)} must be a share between 0 and 1")
-        if not 0 <= self.rotation <= 180:
-            raise UserError(f"data.augment.rotation={self.rotation} must be between 0 and 180 degrees")
+        if self.scale and not (len(self.scale) == 2 and self.scale[0] <= self.scale[1]):
+            raise UserError(f"data.augment.scale={list(self.scale)} must be two factors, the smaller first, or []")
         if self.second_view is not None and self.second_view not in SECOND_VIEW_CUTOUT:
             known = ", ".join(SECOND_VIEW_CUTOUT)
             raise UserError(f"data.augment.second_view={self.second_view} is unknown: use {known} or null")
         if self.randaugment is not None:
             randaugment(self.randaugment, 224)  # raises on an unknown policy
-        if self.repeats < 1:
-            raise UserError(f"data.augment.repeats={self.repeats} must be at least 1; 1 shows every image once")
 
     @property
     def second(self) -> "Augment | None":

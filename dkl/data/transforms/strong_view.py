@@ -7,6 +7,7 @@ pixels are black.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from timm.data import auto_augment as timm_ops
 from torch import Tensor
 
 from dkl.errors import UserError
+from dkl.ranges import SHARE, Range, check_fields
 
 GRAY = (125, 123, 114)
 """Color of the hole: CIFAR's mean."""
@@ -55,17 +57,14 @@ class StrongView:
     the shares ``smallest_hole`` and ``largest_hole`` of the image's width.
     """
 
-    operations: int = 3
-    probability: float = 1.0
-    smallest_hole: float = 0.0
-    largest_hole: float = 0.5
+    operations: Annotated[int, Range(0, 100)] = 3
+    probability: Annotated[float, SHARE] = 1.0
+    smallest_hole: Annotated[float, SHARE] = 0.0
+    largest_hole: Annotated[float, SHARE] = 0.5
 
     def __post_init__(self) -> None:
-        if self.operations < 0:
-            raise UserError(f"data.unlabeled.operations={self.operations} must be at least 0, which is none")
-        if not 0 <= self.probability <= 1:
-            raise UserError(f"data.unlabeled.probability={self.probability} must lie in [0, 1]")
-        if not 0 <= self.smallest_hole <= self.largest_hole <= 1:
+        check_fields(self, "data.unlabeled")
+        if self.smallest_hole > self.largest_hole:
             raise UserError(
                 f"data.unlabeled.smallest_hole={self.smallest_hole} and data.unlabeled.largest_hole={self.largest_hole}"
                 " must lie in [0, 1], the smallest first"

@@ -7,12 +7,14 @@ resize so that the longer side is ``long_side``  →  pad to a window  →  wind
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.errors import UserError
+from dkl.ranges import SIDE, check_fields
 
 STRIDE = 2 / 3
 
@@ -26,13 +28,12 @@ class Windows:
 
     size: tuple[int, int]
     mirrored: bool
-    long_side: int | None
+    long_side: Annotated[int | None, SIDE]
     fill: tuple[float, float, float]
     batch_size: int
 
     def __post_init__(self) -> None:
-        if self.long_side is not None and self.long_side < 1:
-            raise UserError(f"long_side={self.long_side} must be at least 1 pixel; null keeps the images' own size")
+        check_fields(self)
 
     @property
     def text(self) -> str:

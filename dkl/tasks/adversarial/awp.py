@@ -14,24 +14,25 @@ extra forward pass must not move; ``batch_statistics`` does that here.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from dkl.attacks import batch_statistics
 from dkl.distributed import sum_over_ranks
-from dkl.tasks.checks import check_non_negative
+from dkl.ranges import EPOCHS, Range, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
 class AWP:
     """Perturbs weights by ``gamma`` times their norm from epoch ``start`` on, counted from 1; ``gamma=0`` is off."""
 
-    gamma: float = 0.005
-    start: int = 10
+    gamma: Annotated[float, Range(0, 10, usual=(0, 0.05))] = 0.005
+    start: Annotated[int, EPOCHS] = 10
 
     def __post_init__(self) -> None:
-        check_non_negative("task.awp", gamma=self.gamma, start=self.start)
+        check_fields(self, "task.awp")
 
     @contextmanager
     def perturbed(

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,7 @@ from dkl.data import Batch
 from dkl.distributed import sum_over_ranks, world
 from dkl.errors import UserError
 from dkl.losses import BatchNormalized, PairLoss, check_pair_loss, wanted_arguments
+from dkl.ranges import SEED
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.base import Output, Progress, Task, count_correct
 
@@ -76,7 +77,7 @@ class AdversarialTraining(Task):
         *,
         awp: AWP | None = None,
         bn_warm_start: bool = False,
-        seed: int = 0,
+        seed: Annotated[int, SEED] = 0,
     ) -> None:
         name = type(self).__name__
         if not isinstance(attack, TrainingAttack):

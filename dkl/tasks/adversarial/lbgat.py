@@ -8,7 +8,7 @@ The MSE is the mean over all entries, and its gradient reaches both networks. On
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from dkl.attacks import TrainingAttack, batch_statistics
 from dkl.data import Batch
 from dkl.losses import KL
+from dkl.ranges import SEED, WEIGHT, check_arguments
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.adversarial.base import AdversarialTraining, make_output
 from dkl.tasks.base import Output
-from dkl.tasks.checks import check_non_negative
 
 
 class LBGAT(AdversarialTraining):
@@ -31,20 +31,20 @@ class LBGAT(AdversarialTraining):
     image have the same weight. ``awp`` perturbs only ``model``.
 
     On several processes the guide's running statistics of BatchNorm are not synchronized, and the first process's are
-    saved. Training never reads them. Raises UserError if there is no attack, or if ``beta`` is negative or not finite.
+    saved. Training never reads them. Raises UserError if there is no attack, or if ``beta`` is out of range.
     """
 
+    @check_arguments("task")
     def __init__(
         self,
         model: nn.Module,
         guide: nn.Module,
         attack: TrainingAttack | None,
         *,
-        beta: float = 6.0,
+        beta: Annotated[float, WEIGHT] = 6.0,
         awp: AWP | None = None,
-        seed: int = 0,
+        seed: Annotated[int, SEED] = 0,
     ) -> None:
-        check_non_negative("task", beta=beta)
         super().__init__(model, attack, awp=awp, seed=seed)
         parameter = next(model.parameters())
         self.guide = guide.to(parameter.device, parameter.dtype).train()

@@ -10,6 +10,7 @@ avoids cancellation. The gradient passes through both logits and through the wei
 """
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +18,10 @@ from torch import Tensor, nn
 
 from dkl.attacks import TrainingAttack
 from dkl.data import Batch
+from dkl.ranges import SEED, WEIGHT, check_arguments
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.adversarial.base import AdversarialTraining, make_output
 from dkl.tasks.base import Output
-from dkl.tasks.checks import check_non_negative
 
 TINY = 1e-12
 
@@ -51,19 +52,19 @@ class MART(AdversarialTraining):
     """MART of ``model`` on images that ``attack`` makes; ``beta`` weights the KL (lambda in the paper).
 
     Natural images are forwarded before the adversarial ones. All views of an image have the same weight. ``seed`` fixes
-    the attack's noise. Raises UserError if there is no attack, or if ``beta`` is negative or not finite.
+    the attack's noise. Raises UserError if there is no attack, or if ``beta`` is out of range.
     """
 
+    @check_arguments("task")
     def __init__(
         self,
         model: nn.Module,
         attack: TrainingAttack | None,
         *,
-        beta: float = 6.0,
+        beta: Annotated[float, WEIGHT] = 6.0,
         awp: AWP | None = None,
-        seed: int = 0,
+        seed: Annotated[int, SEED] = 0,
     ) -> None:
-        check_non_negative("task", beta=beta)
         super().__init__(model, attack, awp=awp, seed=seed)
         self.beta = beta
 

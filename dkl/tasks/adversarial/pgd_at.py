@@ -7,14 +7,16 @@ There is one forward in train mode, so BatchNorm sees adversarial images only. `
 ball). With ``awp`` this is AT-AWP (Wu et al. 2020).
 """
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
 from dkl.attacks import TrainingAttack
 from dkl.data import Batch
+from dkl.ranges import FRACTION, SEED, check_arguments
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.adversarial.base import AdversarialTraining, make_output, smoothed_cross_entropy
 from dkl.tasks.base import Output
-from dkl.tasks.checks import check_fraction
 
 
 class PGDTraining(AdversarialTraining):
@@ -25,16 +27,16 @@ class PGDTraining(AdversarialTraining):
     setting is out of range.
     """
 
+    @check_arguments("task")
     def __init__(
         self,
         model: nn.Module,
         attack: TrainingAttack | None,
         *,
         awp: AWP | None = None,
-        label_smoothing: float = 0.0,
-        seed: int = 0,
+        label_smoothing: Annotated[float, FRACTION] = 0.0,
+        seed: Annotated[int, SEED] = 0,
     ) -> None:
-        check_fraction("task", label_smoothing=label_smoothing)
         super().__init__(model, attack, awp=awp, seed=seed)
         self.label_smoothing = label_smoothing
 

@@ -12,6 +12,8 @@ statistics only those of the first GPU survive, which holds the basic view. ``pe
 per view, of which only the first moves BatchNorm's buffers. With it, n devices here see what 2n official GPUs see.
 """
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
@@ -19,10 +21,10 @@ from dkl.attacks import TrainingAttack, untracked_batch_norm
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import ClassPrior, PairLoss, check_pair_loss
+from dkl.ranges import CLASSES, FRACTION, PRIOR_MOMENTUM, SEED, TEMPERATURE, WEIGHT, check_arguments
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.adversarial.base import AdversarialTraining, make_output, smoothed_cross_entropy
 from dkl.tasks.base import Output
-from dkl.tasks.checks import check_fraction, check_non_negative, check_positive
 
 
 class TradesTraining(AdversarialTraining):
@@ -40,30 +42,28 @@ class TradesTraining(AdversarialTraining):
     keeps_prior = True
     prior: ClassPrior
 
+    @check_arguments("task")
     def __init__(
         self,
         model: nn.Module,
         loss: PairLoss | None,
         attack: TrainingAttack | None,
         *,
-        num_classes: int,
-        prior_temperature: float = 4.0,
-        prior_momentum: float = 1.0,
+        num_classes: Annotated[int, CLASSES],
+        prior_temperature: Annotated[float, TEMPERATURE] = 4.0,
+        prior_momentum: Annotated[float, PRIOR_MOMENTUM] = 1.0,
         awp: AWP | None = None,
-        label_smoothing: float = 0.0,
-        aug_weight: float = 0.3,
+        label_smoothing: Annotated[float, FRACTION] = 0.0,
+        aug_weight: Annotated[float, WEIGHT] = 0.3,
         per_view_forward: bool = False,
         natural_first: bool = False,
         bn_warm_start: bool = False,
-        seed: int = 0,
+        seed: Annotated[int, SEED] = 0,
     ) -> None:
         if not loss or not attack:
             raise UserError(
                 "adversarial training needs a loss and an attack: choose loss=ikl and attack=pgd, or others"
             )
-        check_positive("task", prior_temperature=prior_temperature)
-        check_fraction("task", label_smoothing=label_smoothing)
-        check_non_negative("task", aug_weight=aug_weight)
         super().__init__(model, attack, awp=awp, bn_warm_start=bn_warm_start, seed=seed)
         if per_view_forward and attack.batch_norm == "batch":
             raise UserError(

@@ -9,7 +9,7 @@ hooks of ``dkl.models.features``: the inputs of the classifier, and the output o
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from dkl.attacks import frozen_eval
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.models.features import Features, forward_with_features
+from dkl.ranges import SIDE
 from dkl.tasks.base import Output, Progress, count_correct
 from dkl.tasks.distillation.features import FeatureLoss
 from dkl.tasks.distillation.logits import Distillation
@@ -36,7 +37,13 @@ class FeatureDistillation(Distillation):
     loss: FeatureLoss
 
     def __init__(
-        self, model: nn.Module, teacher: nn.Module, loss: FeatureLoss, *, shape: Sequence[int], **settings: Any
+        self,
+        model: nn.Module,
+        teacher: nn.Module,
+        loss: FeatureLoss,
+        *,
+        shape: Annotated[Sequence[int], SIDE],
+        **settings: Any,
     ) -> None:
         if not isinstance(loss, FeatureLoss):
             raise UserError(

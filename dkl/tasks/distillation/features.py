@@ -12,7 +12,7 @@ these losses is made.
 """
 
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dkl.errors import UserError, needs_extra
 from dkl.losses import Weighting
 from dkl.models.features import Features
-from dkl.tasks.checks import check_non_negative
+from dkl.ranges import WEIGHT, Range, check_arguments
 
 
 def _library(part: str) -> Any:
@@ -55,10 +55,6 @@ class FeatureLoss(nn.Module):
     student_before = False
     teacher_before: ClassVar[bool] = False
 
-    def __init__(self, **weights: float) -> None:
-        super().__init__()
-        check_non_negative("task.loss", **weights)
-
     def connect(self, student: Features, teacher: Features) -> None:
         """Create the layers that features of these shapes need. Raises UserError if the shapes do not fit."""
 
@@ -66,8 +62,9 @@ class FeatureLoss(nn.Module):
 class FitNet(FeatureLoss):
     """FitNets (Romero et al. 2015) as in RepDistiller and mdistiller: trained with the labels, in one phase."""
 
-    def __init__(self, *, weight: float = 100.0, stage: int = 2) -> None:
-        super().__init__(weight=weight)
+    @check_arguments("task.loss")
+    def __init__(self, *, weight: Annotated[float, WEIGHT] = 100.0, stage: Annotated[int, Range(1, 100)] = 2) -> None:
+        super().__init__()
         self.weight, self.stage = weight, stage
 
     def _pair(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
@@ -104,8 +101,9 @@ class FitNet(FeatureLoss):
 class AT(FeatureLoss):
     """Attention transfer (Zagoruyko & Komodakis 2017), as the authors' code; the larger map is average-pooled first."""
 
-    def __init__(self, *, weight: float = 1000.0) -> None:
-        super().__init__(weight=weight)
+    @check_arguments("task.loss")
+    def __init__(self, *, weight: Annotated[float, Range(0, 1e6, usual=(0, 10_000))] = 1000.0) -> None:
+        super().__init__()
         self.weight, self.make = weight, _library("losses.mid_level").ATLoss
 
     def connect(self, student: Features, teacher: Features) -> None:
@@ -128,8 +126,11 @@ class RKD(FeatureLoss):
     On several processes, pairs and triplets are formed within each process's share of the batch.
     """
 
-    def __init__(self, *, distance_weight: float = 25.0, angle_weight: float = 50.0) -> None:
-        super().__init__(distance_weight=distance_weight, angle_weight=angle_weight)
+    @check_arguments("task.loss")
+    def __init__(
+        self, *, distance_weight: Annotated[float, WEIGHT] = 25.0, angle_weight: Annotated[float, WEIGHT] = 50.0
+    ) -> None:
+        super().__init__()
         loss = _library("losses.mid_level").RKDLoss
         self.loss = loss("p", "p", dist_factor=distance_weight, angle_factor=angle_weight, reduction="mean")
 
@@ -148,8 +149,9 @@ class ReviewKD(FeatureLoss):
     teacher_before = True
     widest = 512
 
-    def __init__(self, *, weight: float = 1.0, student_before: bool = False) -> None:
-        super().__init__(weight=weight)
+    @check_arguments("task.loss")
+    def __init__(self, *, weight: Annotated[float, WEIGHT] = 1.0, student_before: bool = False) -> None:
+        super().__init__()
         self.weight, self.student_before = weight, student_before
         self.fusion = _library("models.wrapper").AttentionBasedFusion
         self.loss = _library("losses.mid_level").HierarchicalContextLoss("s", "output", "t", "output")

@@ -12,7 +12,7 @@ The strong recipe of Table 15 mixes images. Teacher and student see the same mix
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,9 @@ from dkl.distributed import mean_over_ranks, sum_over_ranks
 from dkl.errors import UserError
 from dkl.losses import ClassPrior, PairLoss, check_pair_loss, wanted_arguments
 from dkl.models import fingerprint
+from dkl.ranges import CLASSES, EPOCHS, MIXING, PRIOR_MOMENTUM, SEED, TEMPERATURE, WEIGHT, check_arguments
 from dkl.tasks.accuracy import correct
 from dkl.tasks.base import Output, Progress, Task, count_correct
-from dkl.tasks.checks import check_non_negative, check_positive
 from dkl.tasks.mixing import ImageMixing, label_loss, likeliest
 
 MIN_IMAGES_PER_CLASS = 10  # With fewer test images per class, a teacher's accuracy cannot be distinguished from chance.
@@ -55,27 +55,26 @@ class Distillation(Task):
 
     prior: ClassPrior
 
+    @check_arguments("task")
     def __init__(
         self,
         model: nn.Module,
         teacher: nn.Module,
         loss: PairLoss | None,
         *,
-        num_classes: int,
-        ce_weight: float = 1.0,
-        warmup_epochs: int = 20,
-        prior_temperature: float = 4.0,
-        prior_momentum: float = 1.0,
+        num_classes: Annotated[int, CLASSES],
+        ce_weight: Annotated[float, WEIGHT] = 1.0,
+        warmup_epochs: Annotated[int, EPOCHS] = 20,
+        prior_temperature: Annotated[float, TEMPERATURE] = 4.0,
+        prior_momentum: Annotated[float, PRIOR_MOMENTUM] = 1.0,
         bce: bool = False,
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
+        mixup: Annotated[float, MIXING] = 0.0,
+        cutmix: Annotated[float, MIXING] = 0.0,
         cache_teacher: bool = False,
-        seed: int = 0,
+        seed: Annotated[int, SEED] = 0,
     ) -> None:
         if not loss:
             raise UserError("distillation needs a loss between teacher and student: choose loss=ikl_kd, or another")
-        check_non_negative("task", ce_weight=ce_weight, warmup_epochs=warmup_epochs)
-        check_positive("task", prior_temperature=prior_temperature)
         loss = check_pair_loss(loss)
         self.mixing = ImageMixing(mixup=mixup, cutmix=cutmix, num_classes=num_classes, seed=seed)
         if self.mixing and loss.weighting == "class":

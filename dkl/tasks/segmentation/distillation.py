@@ -11,7 +11,7 @@ pixel on ADE20K. The last two terms are APD's (``dkl.tasks.segmentation.prototyp
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,8 @@ from dkl.errors import UserError
 from dkl.losses import PairLoss
 from dkl.models import forward_dense, load_encoder
 from dkl.models.dense import DenseOutput
+from dkl.ranges import CLASSES, EPOCHS, LABEL, PRIOR_MOMENTUM, RATE, TEMPERATURE, WEIGHT, Range, check_arguments
 from dkl.tasks.base import Output, Progress
-from dkl.tasks.checks import check_non_negative, check_positive
 from dkl.tasks.distillation.logits import Distillation
 from dkl.tasks.segmentation.pixels import correct_pixels, observe, pixel_loss, shrunk
 from dkl.tasks.segmentation.prototypes import ADAM_BETAS, Prototypes
@@ -46,39 +46,31 @@ class SegmentationDistillation(Distillation):
 
     dense: ClassVar[bool] = True
 
+    @check_arguments("task")
     def __init__(
         self,
         model: nn.Module,
         teacher: nn.Module,
         loss: PairLoss | None,
         *,
-        num_classes: int,
-        ignore_index: int | None,
-        ce_weight: float = 1.0,
-        aux_weight: float = 0.4,
-        loss_weight: float = 10.0,
+        num_classes: Annotated[int, CLASSES],
+        ignore_index: Annotated[int | None, LABEL],
+        ce_weight: Annotated[float, WEIGHT] = 1.0,
+        aux_weight: Annotated[float, WEIGHT] = 0.4,
+        loss_weight: Annotated[float, WEIGHT] = 10.0,
         mean_over_classes: bool = True,
         masked: bool = True,
         upsample: bool = True,
-        prototype_weight: float = 0.0,
-        align_weight: float = 0.0,
-        prototype_width: int = 512,
-        prototype_scale: float = 10.0,
-        teacher_lr: float = 1e-5,
-        warmup_epochs: int = 0,
-        prior_temperature: float = 1.0,
-        prior_momentum: float = 1.0,
+        prototype_weight: Annotated[float, WEIGHT] = 0.0,
+        align_weight: Annotated[float, WEIGHT] = 0.0,
+        prototype_width: Annotated[int, Range(1, 10_000)] = 512,
+        prototype_scale: Annotated[float, Range(0, 1000, above=True, usual=(0.1, 100))] = 10.0,
+        teacher_lr: Annotated[float, RATE] = 1e-5,
+        warmup_epochs: Annotated[int, EPOCHS] = 0,
+        prior_temperature: Annotated[float, TEMPERATURE] = 1.0,
+        prior_momentum: Annotated[float, PRIOR_MOMENTUM] = 1.0,
         encoder_weights: str | None = None,
     ) -> None:
-        check_non_negative(
-            "task",
-            aux_weight=aux_weight,
-            loss_weight=loss_weight,
-            prototype_weight=prototype_weight,
-            align_weight=align_weight,
-            teacher_lr=teacher_lr,
-        )
-        check_positive("task", prototype_width=prototype_width, prototype_scale=prototype_scale)
         self.ignore_index = check_masks(ignore_index)
         super().__init__(
             model,

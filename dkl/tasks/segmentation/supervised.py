@@ -7,7 +7,7 @@ Both are means over the pixels that count, at the size of the mask, as in semseg
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
@@ -17,8 +17,8 @@ from dkl.distributed import sum_over_ranks
 from dkl.errors import UserError
 from dkl.models import forward_dense, load_encoder
 from dkl.models.dense import DenseOutput
+from dkl.ranges import CLASSES, LABEL, WEIGHT, check_arguments
 from dkl.tasks.base import Output, Progress, Task
-from dkl.tasks.checks import check_non_negative
 from dkl.tasks.segmentation.metrics import count_all, require_torchmetrics
 from dkl.tasks.segmentation.pixels import correct_pixels, mask_loss
 
@@ -58,16 +58,16 @@ class Segmentation(Task):
 
     dense: ClassVar[bool] = True
 
+    @check_arguments("task")
     def __init__(
         self,
         model: nn.Module,
         *,
-        num_classes: int,
-        ignore_index: int | None,
-        aux_weight: float = 0.4,
+        num_classes: Annotated[int, CLASSES],
+        ignore_index: Annotated[int | None, LABEL],
+        aux_weight: Annotated[float, WEIGHT] = 0.4,
         encoder_weights: str | None = None,
     ) -> None:
-        check_non_negative("task", aux_weight=aux_weight)
         self.model, self.num_classes, self.aux_weight = model, num_classes, aux_weight
         self.ignore_index = check_masks(ignore_index)
         if encoder_weights and not next(model.parameters()).is_meta:  # checks of a configuration download nothing

@@ -9,7 +9,7 @@ prediction is at least ``threshold``, and r(t) = min(t / rampup, 1) at the share
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from dkl.data import Batch, Unlabeled
 from dkl.errors import UserError
 from dkl.losses import PairLoss, check_pair_loss
+from dkl.ranges import FRACTION, WEIGHT, check_arguments
 from dkl.tasks.base import Output, Progress, Task, count_correct
-from dkl.tasks.checks import check_fraction, check_non_negative
 
 
 class ConsistencyTraining(Task):
@@ -30,19 +30,18 @@ class ConsistencyTraining(Task):
 
     needs_unlabeled: ClassVar[bool] = True
 
+    @check_arguments("task")
     def __init__(
         self,
         model: nn.Module,
         loss: PairLoss | None,
         *,
-        threshold: float = 0.95,
-        unlabeled_weight: float = 1.0,
-        rampup: float = 0.0,
+        threshold: Annotated[float, FRACTION] = 0.95,
+        unlabeled_weight: Annotated[float, WEIGHT] = 1.0,
+        rampup: Annotated[float, FRACTION] = 0.0,
     ) -> None:
         if not loss:
             raise UserError("semi-supervised training needs a loss between two views: choose loss=pseudo_label_ce")
-        check_fraction("task", threshold=threshold, rampup=rampup)
-        check_non_negative("task", unlabeled_weight=unlabeled_weight)
         loss = check_pair_loss(loss)
         if loss.weighting in ("class", "label"):
             raise UserError(

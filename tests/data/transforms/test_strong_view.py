@@ -108,8 +108,8 @@ def test_settings_do_what_they_say() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"operations": -1}, r"operations=-1 must be at least 0"),
-        ({"probability": 1.5}, r"probability=1\.5 must lie in \[0, 1\]"),
+        ({"operations": -1}, r"operations=-1 must be a whole number from 0"),
+        ({"probability": 1.5}, r"probability=1\.5 must be a number in \[0, 1\]"),
         ({"smallest_hole": 0.6}, r"smallest_hole=0\.6 and data\.unlabeled\.largest_hole=0\.5"),
     ],
 )

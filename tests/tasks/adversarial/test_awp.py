@@ -207,5 +207,5 @@ def test_under_autocast_forwards_see_the_weights_as_they_are() -> None:
 
 def test_negative_settings_are_refused() -> None:
     for settings in [{"gamma": -0.1}, {"start": -1}]:
-        with pytest.raises(UserError, match=r"task\.awp\.(gamma|start)=-.* at least 0"):
+        with pytest.raises(UserError, match=r"task\.awp\.(gamma|start)=-.* number from 0 to"):
             AWP(**settings)

@@ -49,7 +49,7 @@ def test_label_smoothing_leaves_the_label_one_minus_s_and_shares_s_among_the_oth
 
 def test_impossible_smoothing_is_refused() -> None:
     for smoothing in [-0.1, 1.0, 2.0]:
-        with pytest.raises(UserError, match=r"task\.label_smoothing=.* must be in \[0, 1\)"):
+        with pytest.raises(UserError, match=r"task\.label_smoothing=.* must be a number in \[0, 1\)"):
             make_task(make_net(), label_smoothing=smoothing)
 
 
