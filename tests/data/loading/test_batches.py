@@ -74,7 +74,7 @@ def test_drawing_does_not_use_the_global_generator() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(("count", "size", "whole", "all_"), [(10, 4, 2, 3), (12, 4, 3, 3), (3, 4, 0, 1), (1, 1, 1, 1)])
+@pytest.mark.parametrize(("count", "size", "whole", "all_"), [(10, 4, 2, 3), (12, 4, 3, 3), (3, 3, 1, 1), (1, 1, 1, 1)])
 def test_the_last_partial_batch_is_kept_or_dropped(count: int, size: int, whole: int, all_: int) -> None:
     for drop_last, expected in ((True, whole), (False, all_)):
         batches = Batches(make_images(count), size, drop_last=drop_last, shuffle=True)
