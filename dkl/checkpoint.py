@@ -7,6 +7,7 @@ them, also in files of other projects. Only torch's format before version 1.6 ha
 import pickle
 import re
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,15 @@ def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
             "again by the same command"
         )
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():  # torch warns of a pickle that it then refuses
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         # Only the name of the refused class is quoted: the rest of torch's text is long, and gives that same advice.
         refused = re.search(r"GLOBAL (\S+)", str(error))
+        what = refused[1] if refused else "another pickle than torch writes"
         raise UserError(
-            f"{path} holds more than tensors and plain values ({refused[1] if refused else first_line(error)}), so "
+            f"{path} holds more than tensors and plain values ({what}), so "
             "loading it could run code. If you trust it, convert it: "
             "torch.save(torch.load(path, weights_only=False)['state_dict'], 'weights.pt')"
         ) from None

@@ -122,7 +122,8 @@ def run(
         return
     overrides: list[str] = given.overrides
     compose_checked(root, overrides, check)
-    if len(jobs(overrides)) > 1 and not given.multirun:
+    sweeps = any(override.is_sweep_override() for override in read_overrides(overrides))
+    if sweeps and not given.multirun:
         raise UserError("a list of values is a sweep of several jobs: add -m")
     register()
     sys.argv = [f"dkl {root}", *arguments]

@@ -36,6 +36,8 @@ def _read(path: Path) -> Images:
                     "and label"
                 )
             return images_from_arrays(content["image"], content["label"], str(path))
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}: set paths.data, or data.source.train and data.source.test") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"{path} cannot be read as an .npz of plain arrays: {error}; write it again with numpy.savez"

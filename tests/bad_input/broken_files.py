@@ -1,0 +1,133 @@
+"""Small files and folders that are wrong in one way each."""
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from dkl import checkpoint
+from dkl.config import compose_config
+from dkl.models import create_model
+
+HTML = "<!DOCTYPE html><html><body>404: Not Found</body></html>\n"
+
+
+class RunsCode:
+    """An object whose pickle calls ``os.system``."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch executed",)
+
+
+def make(root: Path) -> None:
+    """Write everything into ``root``."""
+    _arrays(root / "data")
+    _folders(root / "data")
+    _checkpoints(root / "weights")
+    _runs(root / "runs")
+
+
+def _arrays(folder: Path) -> None:
+    """``<name>/train.npz`` and ``test.npz``: 40 images of 8×8 pixels with 4 classes, wrong as their name says."""
+    image = np.zeros((40, 8, 8, 1), dtype=np.uint8)
+    label = np.arange(40) % 4
+    files: dict[str, dict[str, np.ndarray]] = {
+        "good": {"image": image, "label": label},
+        "unnamed": {"x": image, "y": label},
+        "floats": {"image": image / 255, "label": label},
+        "channels_first": {"image": image.transpose(0, 3, 1, 2), "label": label},
+        "few_labels": {"image": image, "label": label[:30]},
+        "float_labels": {"image": image, "label": label / 1.0},
+        "negative_labels": {"image": image, "label": label - 1},
+        "from_one": {"image": image, "label": label + 1},
+        "empty": {"image": image[:0], "label": label[:0]},
+        "objects": {"image": image, "label": label.astype(object)},
+    }
+    for name, arrays in files.items():
+        (folder / name).mkdir(parents=True)
+        for part in ("train", "test"):
+            np.savez(folder / name / f"{part}.npz", allow_pickle=True, **arrays)
+    for name, content in {"html": HTML.encode(), "no_bytes": b""}.items():
+        shutil.copytree(folder / "good", folder / name)
+        (folder / name / "train.npz").write_bytes(content)
+    shutil.copytree(folder / "good", folder / "cut")
+    whole = (folder / "cut" / "train.npz").read_bytes()
+    (folder / "cut" / "train.npz").write_bytes(whole[: len(whole) // 2])
+    shutil.copytree(folder / "good", folder / "no_test")
+    (folder / "no_test" / "test.npz").unlink()
+
+
+def _folders(folder: Path) -> None:
+    """``<name>/train/<class>/*.png`` and ``test`` of two classes, wrong as their name says."""
+    good = folder / "pictures"
+    for part in ("train", "test"):
+        for label in ("cat", "dog"):
+            (good / part / label).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(good / part / label / "0.png")
+    broken = ("corrupt_png", "html_png", "other_size", "empty_class", "other_classes", "no_classes", "file_as_folder")
+    for name in broken:
+        shutil.copytree(good, folder / name)
+    first = (good / "train" / "cat" / "0.png").read_bytes()
+    (folder / "corrupt_png" / "train" / "cat" / "0.png").write_bytes(first[: len(first) // 2])
+    (folder / "html_png" / "train" / "cat" / "0.png").write_text(HTML)
+    Image.new("RGB", (9, 8)).save(folder / "other_size" / "train" / "dog" / "0.png")
+    (folder / "empty_class" / "train" / "dog" / "0.png").unlink()
+    (folder / "other_classes" / "test" / "dog").rename(folder / "other_classes" / "test" / "wolf")
+    for part in ("train", "test"):
+        for label in ("cat", "dog"):
+            shutil.rmtree(folder / "no_classes" / part / label)
+    shutil.rmtree(folder / "file_as_folder" / "train")
+    (folder / "file_as_folder" / "train").write_text("")
+
+
+def _checkpoints(folder: Path) -> None:
+    """Weights of ``small_cnn`` for digits, 10 classes: ``good.pt``, and others wrong as their name says."""
+    folder.mkdir()
+    good = create_model("small_cnn", num_classes=10, in_chans=1).state_dict()
+    torch.save(good, folder / "good.pt")
+    torch.save(create_model("small_cnn", num_classes=7, in_chans=1).state_dict(), folder / "seven_classes.pt")
+    first, last = next(iter(good)), next(reversed(good))
+    torch.save({key: value for key, value in good.items() if key != last}, folder / "missing_key.pt")
+    torch.save({**good, "extra.weight": torch.zeros(1)}, folder / "extra_key.pt")
+    torch.save({**good, first: torch.full_like(good[first], torch.nan)}, folder / "nan.pt")
+    torch.save({"epoch": 3, "lr": 0.1}, folder / "no_weights.pt")
+    torch.save([1, 2, 3], folder / "list.pt")
+    torch.save({"state_dict": good, "of": RunsCode()}, folder / "code.pt")
+    (folder / "code.pkl").write_bytes(pickle.dumps(RunsCode()))
+    whole = (folder / "good.pt").read_bytes()
+    (folder / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    middle = len(whole) // 2
+    (folder / "flipped.pt").write_bytes(whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :])
+    (folder / "text.pt").write_text("weights\n")
+    (folder / "html.pt").write_text(HTML)
+    (folder / "no_bytes.pt").write_bytes(b"")
+    (folder / "folder.pt").mkdir()
+
+
+def _runs(folder: Path) -> None:
+    """Folders of runs: ``unfinished``, and others wrong as their name says."""
+    config = OmegaConf.to_yaml(compose_config("train", ["trainer.epochs=9"]), resolve=True)
+    texts = {
+        "unfinished": config,
+        "no_checkpoint": config,
+        "text_checkpoint": config,
+        "no_yaml": "a: [1,",
+        "empty_yaml": "",
+        "unknown_key": config + "colour: red\n",
+        "no_data": "\n".join(line for line in config.splitlines() if not line.startswith("seed")),
+        "foreign": config,
+    }
+    for name, text in texts.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.yaml").write_text(text)
+        if name not in ("no_checkpoint", "text_checkpoint", "foreign"):
+            checkpoint.save(folder / name / "checkpoint.pt", {"epoch": 4})
+    (folder / "text_checkpoint" / "checkpoint.pt").write_text("weights\n")
+    checkpoint.save(folder / "foreign" / "checkpoint.pt", {"weights": torch.zeros(1)})
+    (folder / "nothing").mkdir()
+    (folder / "file").write_text("")

@@ -1,0 +1,118 @@
+"""Arguments of ``dkl reproduce``, ``dkl tables`` and ``dkl runs``, broken manifests and broken records."""
+
+from pathlib import Path
+
+import pytest
+
+from dkl.errors import UserError
+from dkl.manifests.manifest import read
+from tests.bad_input.conftest import Refuse
+
+ROWS = {
+    "reproduce table": "'table' | KEY=VALUE",
+    "reproduce table=": "table= has no value",
+    "reproduce table=x": "table=x | such as table=2",
+    "reproduce table=99": "'table-99' | hoose one of | quickstart",
+    "reproduce table=0": "'table-00' | table-10",
+    "reproduce table=-1": "table=-1 | such as table=2",
+    "reproduce table=2.0": "table=2.0 | such as table=2",
+    "reproduce figure=9": "'figure-09' | did you mean figure-03",
+    "reproduce figure=": "figure= has no value",
+    "reproduce table=2 figure=3": "table=2 and figure=3 | give one",
+    "reproduce table=2 experiment=quickstart": "experiment=quickstart and table=2 | give one",
+    "reproduce experiment=": "experiment= has no value",
+    "reproduce experiment=quikstart": "did you mean quickstart?",
+    "reproduce experiment=../x": "'../x'",
+    "reproduce tabel=2": "'tabel' | did you mean table?",
+    "reproduce tables=2": "'tables' | did you mean table?",
+    "reproduce seeds=1": "'seeds' | did you mean seed?",
+    "reproduce seed=": "seed= has no value",
+    "reproduce seed=1,": "seed=1, | 0,1,2",
+    "reproduce seed=1,1": "seed=1,1 | twice",
+    "reproduce seed=1.5": "seed=1.5 | whole numbers",
+    "reproduce seed=[1,2]": "seed=[1,2] | whole numbers",
+    "reproduce budgets=mini": "'budgets' | did you mean budget?",
+    "reproduce budget=": "budget= has no value",
+    "reproduce budget=small": "budget=small | mini, own, paper, smoke",
+    "reproduce row=": "row= has no value",
+    "reproduce row=ikl-at": "'ikl-at' | did you mean IKL-AT?",
+    "reproduce rows=IKL-AT": "'rows' | did you mean row?",
+    "reproduce dryrun=true": "'dryrun' | did you mean dry_run?",
+    "reproduce dry_run=": "dry_run= has no value",
+    "reproduce dry_run=1": "dry_run=1 | true or false",
+    "reproduce =x": "'=x' | KEY=VALUE",
+    "reproduce --dry-run": "'--dry-run' | --help",
+    "reproduce -n": "'-n' | --help",
+    "reproduce hydra/launcher=nope": "hydra/launcher=nope | joblib",
+    "reproduce hydra=x": "hydra | --hydra-help",
+    "reproduce loss=kl": "loss=kl contradicts row TRADES",
+    "reproduce table=2 loss=kl": "loss=kl contradicts row",
+    "reproduce table=2 row=IKL-AT": "no row 'IKL-AT' | ikl-basic",
+    "tables --htm": "'--htm' | did you mean --html?",
+    "tables -v": "'-v' | --help",
+    "tables results=": "'results=' is not KEY=VALUE",
+    "tables smoke=1": "smoke=1 | true or false",
+    "tables result=x": "'result' | did you mean results?",
+    "tables results=missing": "missing/records | dkl train",
+    "runs comapre a b": "comapre a b | compares",
+    "runs compare": "not complete",
+    "runs compare a": "not complete",
+    "runs compare a b": "results/runs has no run",
+    "runs results=missing": "missing/runs has no run",
+    "runs result=x": "'result' | did you mean results?",
+    "runs --html": "--html | compare",
+    "runs smoke=true": "'smoke' | choose one of results",
+    "runs results=": "'results=' is not KEY=VALUE",
+}
+
+MANIFESTS = {
+    "title: [a": "no YAML",
+    "[a, b]": "it holds a list",
+    "rows: []": "title is missing",
+    "title: T\nrow: []": "no field row: did you mean rows?",
+    "title: T\nseeds: [0, 0]": "seeds is [0, 0]",
+    "title: T\nseeds: [-1]": "seeds is [-1]",
+    "title: T\nseeds: one": "seeds",
+    "title: T\nrows: [{overrides: []}]": "label is missing",
+    "title: T\nrows: [{label: a, quoted: true}, {label: a, quoted: true}]": "two rows named a",
+    "title: T\nrows: [{label: a}]": "never evaluated",
+    "title: T\nrows: [{label: a, quoted: true, overrides: [seed=1]}]": "quoted and has overrides",
+    "title: T\nrows: [{label: a, teacher: t, evaluate: [n=1]}]": "the teacher t",
+    "title: T\nrows: [{label: a, quoted: true, paper: {robust: 1}}]": "values for robust",
+    "title: T\ncolumns: {a: {title: A, metric: robustness}}": "'robustness' | did you mean robust",
+    "title: T\ncolumns: {a: {title: A, metric: robust, attacks: nope}}": "attacks=nope",
+    "title: T\ncolumns: {a: {title: A, metric: robust, attacks: none}}": "robust accuracy and has attacks",
+    "title: T\ncolumns: {a: {title: A, metric: robust, eps: x}}": "eps | 'x'",
+    "title: T\ncolumns: {a: {title: A, metric: mean, of: [b]}}": "column a is of b",
+    "title: T\nclaims: [{better: a, than: b, column: c}]": "a claim names a, b",
+    "title: T\nteachers: [1]": "one mapping per teacher",
+}
+
+
+@pytest.mark.parametrize("line", ROWS)
+def test_a_line_is_refused(refuse: Refuse, line: str) -> None:
+    refuse(line, ROWS[line])
+
+
+@pytest.mark.parametrize("text", MANIFESTS)
+def test_a_broken_manifest_is_named_with_its_field(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as refused:
+        read(path)
+    message = str(refused.value)
+    assert message.startswith("mine.yaml: ")
+    assert "\n" not in message
+    for part in MANIFESTS[text].split(" | "):
+        assert part in message
+
+
+BROKEN_RECORDS = {"text": "nothing", "list": "[1]", "empty": "", "other": '{"id": "other"}', "cut": '{"id": "c'}
+
+
+@pytest.mark.parametrize("name", BROKEN_RECORDS)
+def test_a_broken_record_is_named(refuse: Refuse, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "records" / f"{name}.json"
+    path.parent.mkdir()
+    path.write_text(BROKEN_RECORDS[name])
+    refuse(f"tables results={tmp_path}", f"no usable record | {name}.json")
