@@ -106,15 +106,23 @@ def test_a_run_from_another_directory_writes_there(tmp_path: Path, capsys: pytes
 def test_a_sweep_trains_every_combination_and_continues_after_a_failed_job(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep = ["loss=kl,ikl", "optimizer.lr=1e30,0.05", "trainer.epochs=1", "data.train_size=200", "data.test_size=16"]
+    sweep = [
+        "loss=kl,ikl",
+        "+model.mean=[0]",
+        "+model.std=[1e-38],[1]",
+        "optimizer.lr=0.05",
+        "trainer.epochs=1",
+        "data.train_size=200",
+        "data.test_size=16",
+    ]
     ended = call(capsys, "train", "-m", *sweep, "trainer.threads=1")
     assert ended.status == 2
-    assert ended.err.count("the loss is") == 2  # both diverge at the first rate
+    assert ended.err.count("\nerror: ") == 2  # an image divided by 1e-38 is not finite
     trained = [path.parent for path in (tmp_path / "results" / "runs").glob("*/checkpoint.pt")]
     contents = {folder.name: checkpoint.read(folder / "checkpoint.pt") for folder in trained}
     assert sorted(name[:-8] for name in contents) == ["digits-small_cnn-ikl-s0-", "digits-small_cnn-kl-s0-"]
     for name, content in contents.items():
-        assert (content["epoch"], content["config"]["optimizer"]["lr"]) == (1, 0.05)
+        assert (content["epoch"], content["config"]["model"]["std"]) == (1, [1])
         assert f"-{content['config']['loss']['_target_'].rpartition('.')[2].lower()}-" in name
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
