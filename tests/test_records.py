@@ -170,10 +170,10 @@ def test_a_record_without_attacks_is_of_accuracy_only(make_record: Make) -> None
 
 
 def test_an_unknown_field_is_named(saved: Path) -> None:
-    assert "there is no field robsut; there are additional_data, " in refused(change(saved, robsut=0.3))
+    assert "there is no field robsut: did you mean robust or best? Choose one of additional_data, " in refused(change(saved, robsut=0.3))
     result = {"robust": 0.25, "seconds": 1.0, "note": "x"}
     message = refused(change(saved, per_attack=dict.fromkeys(AUTOATTACK, result)))
-    assert "there is no field per_attack.apgd-ce.note; there are robust, seconds" in message
+    assert "there is no field per_attack.apgd-ce.note: choose one of robust, seconds" in message
 
 
 @pytest.mark.parametrize(
@@ -232,12 +232,12 @@ IMPOSSIBLE = [
     ({"best": 0.5}, "best and best_epoch go together"),
     ({"best_epoch": 5}, "best and best_epoch go together"),
     ({"shots": {"many": -0.5}}, FRACTION),
-    ({"shots": {"lots": 0.5}}, "'lots' is not one of many, medium, few"),
+    ({"shots": {"lots": 0.5}}, "'lots' is unknown: choose one of many, medium, few"),
     ({"step_seconds": 0.0}, "step_seconds is 0.0, it should be greater than 0"),
     ({"step_seconds": math.inf}, "step_seconds is inf"),
     ({"n": 0}, "n is 0"),
-    ({"norm": "linf"}, "norm: 'linf' is not one of Linf, L2"),
-    ({"budget": "huge"}, "budget: 'huge' is not one of own, paper, mini, smoke"),
+    ({"norm": "linf"}, "norm: 'linf' is unknown: did you mean Linf\? Choose one of Linf, L2"),
+    ({"budget": "huge"}, "budget: 'huge' is unknown: choose one of own, paper, mini, smoke"),
 ]
 
 
