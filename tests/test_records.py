@@ -170,7 +170,9 @@ def test_a_record_without_attacks_is_of_accuracy_only(make_record: Make) -> None
 
 
 def test_an_unknown_field_is_named(saved: Path) -> None:
-    assert "there is no field robsut: did you mean robust or best? Choose one of additional_data, " in refused(change(saved, robsut=0.3))
+    assert "there is no field robsut: did you mean robust or best? Choose one of additional_data, " in refused(
+        change(saved, robsut=0.3)
+    )
     result = {"robust": 0.25, "seconds": 1.0, "note": "x"}
     message = refused(change(saved, per_attack=dict.fromkeys(AUTOATTACK, result)))
     assert "there is no field per_attack.apgd-ce.note: choose one of robust, seconds" in message
@@ -236,7 +238,7 @@ IMPOSSIBLE = [
     ({"step_seconds": 0.0}, "step_seconds is 0.0, it should be greater than 0"),
     ({"step_seconds": math.inf}, "step_seconds is inf"),
     ({"n": 0}, "n is 0"),
-    ({"norm": "linf"}, "norm: 'linf' is unknown: did you mean Linf\? Choose one of Linf, L2"),
+    ({"norm": "linf"}, r"norm: 'linf' is unknown: did you mean Linf\? Choose one of Linf, L2"),
     ({"budget": "huge"}, "budget: 'huge' is unknown: choose one of own, paper, mini, smoke"),
 ]
 

@@ -33,7 +33,13 @@ def strong(root: Path, results: str, *overrides: str) -> Any:
     given = ["data=imagenet", "recipe=kd_strong", "loss=kd", "model=small_cnn", "data.num_classes=3"]
     given += ["data.shape=[3,32,32]", f"data.source.root={root}", f"paths.results={root / results}"]
     given += ["task.teacher.name=small_cnn", f"task.teacher.checkpoint={root}/teacher.pt", "trainer.threads=1"]
-    given += ["trainer.epochs=3", "trainer.batch_size=6", "trainer.workers=0", "trainer.accumulate=2"]
+    given += [
+        "schedule.warmup_epochs=1",
+        "trainer.epochs=3",
+        "trainer.batch_size=6",
+        "trainer.workers=0",
+        "trainer.accumulate=2",
+    ]
     return compose_config("train", [*given, "evaluation.batch_size=4", *overrides])
 
 
