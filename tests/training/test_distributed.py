@@ -97,7 +97,7 @@ def test_torchrun_trains_the_same_run(two: dict[str, dict[str, Any]], tmp_path: 
 
 
 def test_a_loss_that_is_not_finite_stops_all_processes_with_one_message(tmp_path: Path) -> None:
-    cfg = make_config(tmp_path, "trainer.devices=2", "optimizer.lr=1e30")
+    cfg = make_config(tmp_path, "trainer.devices=2", "+model.mean=[0]", "+model.std=[1e-38]")
     with pytest.raises(UserError, match=r"the loss is .* in epoch 1, batch \d; .*nonfinite-epoch1-batch"):
         train(cfg)
     assert list(tmp_path.glob("runs/*/nonfinite-epoch1-batch*-rank*.pt"))
