@@ -144,13 +144,13 @@ def test_a_teacher_is_one_job_before_its_students() -> None:
 
 
 def test_a_teacher_gets_sizes_and_paths_but_not_its_students_settings() -> None:
-    extra = ["trainer.epochs=3", "paths.results=/a b/c=d", "loss.wmse_weight=7", "task.warmup_epochs=1"]
+    extra = ["trainer.epochs=3", "paths.results=/a b/c=d", "loss.sample_temperature=7", "task.prior_momentum=0.5"]
     quoted = [text if "paths" not in text else "paths.results='/a b/c=d'" for text in extra]
     teacher, student = plan("cifar100-mini-kd", Request(seeds=(0,), budget="smoke", row="ikl", overrides=tuple(quoted)))
     assert {"trainer.epochs=3", "paths.results='/a b/c=d'"} < set(teacher.train)
-    assert not {"loss.wmse_weight=7", "task.warmup_epochs=1"} & set(teacher.train)
+    assert not {"loss.sample_temperature=7", "task.prior_momentum=0.5"} & set(teacher.train)
     cfg = compose_config("train", student.train)
-    assert (cfg.loss.wmse_weight, cfg.task.warmup_epochs, cfg.budget.name) == (7, 1, "smoke")
+    assert (cfg.loss.sample_temperature, cfg.task.prior_momentum, cfg.budget.name) == (7, 0.5, "smoke")
     assert cfg.task.teacher.run == str(run_folder(compose_config("train", teacher.train)))
     assert cfg.task.teacher.run.startswith("/a b/c=d/runs/generated-cifar_resnet20-ce-s0-")
 
