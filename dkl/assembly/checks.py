@@ -26,10 +26,10 @@ from dkl.distributed import launched
 from dkl.errors import UserError, first_line
 from dkl.files import check_writable
 from dkl.models import check_initial_weights
-from dkl.ranges import check as check_ranges
-from dkl.ranges import fields_of, unusual
 from dkl.tasks import Task
 from dkl.training.averaging import Averaging
+from dkl.validation import check as check_ranges
+from dkl.validation import fields_of, unusual
 
 
 def preflight(cfg: DictConfig) -> None:

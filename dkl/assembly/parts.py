@@ -16,10 +16,10 @@ from dkl.distributed import rank
 from dkl.errors import UserError, first_line
 from dkl.loggers import Logger
 from dkl.losses import PairLoss, check_pair_loss
-from dkl.ranges import Setting, check, settings
 from dkl.tasks import Task, check_task
 from dkl.training.averaging import Averaging
 from dkl.training.schedules import Schedule
+from dkl.validation import Setting, check, settings
 
 T = TypeVar("T")
 

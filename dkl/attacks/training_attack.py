@@ -18,8 +18,8 @@ from torch import Tensor
 
 from dkl.attacks.contexts import BatchNorm
 from dkl.errors import UserError
-from dkl.ranges import STEPS, Range, check_fields
 from dkl.threat import Norm, parse_eps, parse_threat
+from dkl.validation import STEPS, Range, check_fields
 
 Rule = Callable[[float], tuple[int, float]]
 """From the share of training done, in (0, 1], to the number of steps and the step size in units of the epoch's eps."""

@@ -16,8 +16,8 @@ from dkl.config.schema import (
     TrainConfig,
 )
 from dkl.errors import UserError, choose_from, shortened
-from dkl.ranges import check_fields
 from dkl.threat import NORMS, parse_attacks, parse_steps, parse_threat
+from dkl.validation import check_fields
 
 LONGEST_NAME = 100
 """Bytes of a label, and letters of a dataset's name: file names hold both, and may have 255 bytes."""

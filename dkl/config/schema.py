@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from omegaconf import MISSING
 
-from dkl.ranges import (
+from dkl.validation import (
     BATCH,
     CLASSES,
     COUNT,

@@ -29,8 +29,8 @@ from dkl.evaluation.weights import weights_sha256
 from dkl.files import check_writable, digest
 from dkl.loggers import Logger
 from dkl.models import load_checkpoint
-from dkl.ranges import check_fields
 from dkl.threat import AUTOATTACK, parse_threat
+from dkl.validation import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from dkl.evaluation.robustness import checks
 from dkl.evaluation.robustness.attack_loop import scaled
 from dkl.evaluation.segmentation.pixel_counts import count_test_pixels
 from dkl.files import locked
-from dkl.ranges import check_fields
+from dkl.validation import check_fields
 
 
 def evaluate(cfg: DictConfig) -> Path:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from dkl.losses.prior import ClassPrior
-from dkl.ranges import hints, problem
+from dkl.validation import hints, problem
 
 Weighting = Literal["class", "sample", "label", "none"]
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dkl.losses.base import BaseLoss, Weighting
 from dkl.losses.wmse import check_pair, soft_cross_entropy
-from dkl.ranges import WEIGHT
+from dkl.validation import WEIGHT
 
 
 @dataclass(frozen=True, kw_only=True)

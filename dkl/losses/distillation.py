@@ -22,7 +22,7 @@ from torch import Tensor
 
 from dkl.losses.base import BaseLoss, Weighting
 from dkl.losses.wmse import check_pair, softened
-from dkl.ranges import TEMPERATURE, WEIGHT
+from dkl.validation import TEMPERATURE, WEIGHT
 
 # From the official DIST. Predictions of a rare class can be smaller than this: it then shrinks their correlation.
 PEARSON_EPS = 1e-8

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from dkl.losses.base import BaseLoss, Weighting
 from dkl.losses.wmse import check_pair, gap_mse, gap_mse_and_cross_entropy, soft_cross_entropy, softened
-from dkl.ranges import TEMPERATURE, WEIGHT, Range
+from dkl.validation import TEMPERATURE, WEIGHT, Range
 
 NEEDS_WEIGHTS = (
     "weighting='class' needs weights: pass weights=prior[target] (see ClassPrior), or set weighting='sample'"

@@ -15,7 +15,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's, which
 from dkl.config import shipped
 from dkl.errors import UserError, choose_from, first_line
 from dkl.threat import parse_attacks, parse_eps
-from dkl.validation import first_mistake, one_of
+from dkl.validation.mistakes import first_mistake, one_of
 
 METRICS = (
     *("clean", "robust", "top1", "top5", "best", "many", "medium", "few", "step_seconds"),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dkl.errors import UserError, similar
 from dkl.models.segmentation import build_smp, is_smp
-from dkl.ranges import CLASSES, FRACTION, MEAN, SIDE, STD
+from dkl.validation import CLASSES, FRACTION, MEAN, SIDE, STD
 
 
 def _normalize(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

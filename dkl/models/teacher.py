@@ -23,7 +23,7 @@ from dkl.files import damage
 from dkl.models.create import check_name, create_model
 from dkl.models.foreign_checkpoints import check_finite, load_checkpoint
 from dkl.network import unreachable
-from dkl.ranges import CLASSES, MEAN, SIDE, STD
+from dkl.validation import CLASSES, MEAN, SIDE, STD
 
 Settings = dict[str, Any]
 """Properties of a network by the names of their settings: ``name``, ``num_classes``, ``size``, ``mean`` and so on."""

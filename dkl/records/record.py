@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from dkl.config import row_identity
 from dkl.threat import AUTOATTACK, SUITES
-from dkl.validation import one_of
+from dkl.validation.mistakes import one_of
 
 BUDGETS = ("own", "paper", "mini", "smoke")
 

@@ -21,7 +21,7 @@ from dkl.errors import UserError
 from dkl.files import ARCHIVE_ERRORS, damage, write_atomically, write_rows, write_text
 from dkl.records.checks import contradiction, copies
 from dkl.records.record import AttackResult, Curves, FewLabels, Flags, Record, Segmented
-from dkl.validation import first_mistake
+from dkl.validation.mistakes import first_mistake
 
 LARGEST_JSON, LARGEST_FLAGS = 16 * 2**20, 64 * 2**20
 """Bytes of a record, and of its flags when they are unpacked; the largest of ImageNet have 20 kB and 300 kB."""

@@ -7,9 +7,9 @@ from typing import Annotated
 from torch import nn
 
 from dkl.data import Batch
-from dkl.ranges import CLASSES, FRACTION, MIXING, SEED, check_arguments
 from dkl.tasks.base import Output, Progress, Task, count_correct
 from dkl.tasks.mixing import ImageMixing, label_loss, likeliest
+from dkl.validation import CLASSES, FRACTION, MIXING, SEED, check_arguments
 
 
 class Classification(Task):

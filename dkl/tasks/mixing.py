@@ -16,8 +16,8 @@ from torch import Tensor
 
 from dkl.data import Batch
 from dkl.data.seeding import preserved_global_rng, seed_global, seed_of
-from dkl.ranges import CLASSES, MIXING, SEED, check_fields
 from dkl.tasks.base import Progress
+from dkl.validation import CLASSES, MIXING, SEED, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)

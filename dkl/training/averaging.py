@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dkl.errors import UserError
-from dkl.ranges import FRACTION, check_fields
+from dkl.validation import FRACTION, check_fields
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
 from dkl.errors import UserError
-from dkl.ranges import EPOCHS, FRACTION, Range, check_fields
+from dkl.validation import EPOCHS, FRACTION, Range, check_fields
 
 
 class Schedule(ABC):

@@ -26,7 +26,7 @@ from dkl.config import TrainConfig, compose_config, typed
 from dkl.config.overrides import explain
 from dkl.errors import UserError
 from dkl.models import create_model
-from dkl.ranges import Setting, fields_of, number_type
+from dkl.validation import Setting, fields_of, number_type
 from tests.configs.common import CONFIGS, FEW_LABELS, names
 
 CHOICES = {

@@ -15,7 +15,7 @@ from dkl.assembly.checks import unusual_settings
 from dkl.config import TrainConfig, compose_config, typed
 from dkl.config.docs import field_lines
 from dkl.errors import UserError
-from dkl.ranges import MEAN, TEMPERATURE, Range, check, hints, number_type, problem, settings
+from dkl.validation import MEAN, TEMPERATURE, Range, check, hints, number_type, problem, settings
 from tests.configs.common import CONFIGS
 from tests.configs.test_schema import CONFIGS as SCHEMA
 

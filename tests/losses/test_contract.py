@@ -252,7 +252,8 @@ def test_importing_the_losses_needs_torch_and_numpy_only() -> None:
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"timm", "hydra", "omegaconf", "wandb", "torchvision", "rich", "scipy"}:
+        blocked = {"timm", "hydra", "omegaconf", "wandb", "torchvision", "rich", "scipy", "pydantic"}
+        if name.partition(".")[0] in blocked:
             raise ImportError(name)
 sys.meta_path.insert(0, Block())
 import torch, dkl.losses as losses
@@ -261,7 +262,8 @@ criterion = losses.IKLLoss(num_classes=3)
 criterion(torch.randn(4, 3), logits, torch.tensor([0, 1, 2, 0])).backward()
 criterion.end_epoch()
 ours = sorted(name for name in sys.modules if name.startswith("dkl.") and not name.startswith("dkl.losses"))
-assert ours == ["dkl.errors", "dkl.ranges"], ours  # Python alone
+modules = ["checks", "numbers", "ranges"]
+assert ours == ["dkl.errors", "dkl.validation", *(f"dkl.validation.{name}" for name in modules)], ours  # Python alone
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ from torch import Tensor
 from dkl.data.images.encoded import DECODING_ERRORS
 from dkl.data.images.image_set import ImageSet
 from dkl.errors import UserError
-from dkl.ranges import Range, check_fields
+from dkl.validation import Range, check_fields
 
 
 class Pair(NamedTuple):

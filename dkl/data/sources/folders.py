@@ -13,7 +13,7 @@ from dkl.data.images.encoded import IMAGE_SUFFIXES
 from dkl.data.images.image_files import ImageFiles
 from dkl.data.images.in_memory import Images
 from dkl.errors import UserError
-from dkl.ranges import CLASSES, SIDE
+from dkl.validation import CLASSES, SIDE
 
 
 def _check_folders(*folders: Path, expected: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 from dkl.data.images.image_set import ImageSet
 from dkl.data.sources.labeled_pixels import digit_scenes
 from dkl.data.sources.noisy_patterns import noisy_patterns
-from dkl.ranges import CLASSES, COUNT, LABEL, SIDE
+from dkl.validation import CLASSES, COUNT, LABEL, SIDE
 
 
 def generated(

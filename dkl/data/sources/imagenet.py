@@ -6,7 +6,7 @@ from typing import Annotated
 from dkl.data.images.image_files import ImageFiles
 from dkl.data.sources.folders import class_names, image_files
 from dkl.errors import UserError
-from dkl.ranges import CLASSES, SIDE
+from dkl.validation import CLASSES, SIDE
 
 HOW_TO_GET_IMAGENET = (
     "It is free for research at https://image-net.org/download after registration (ILSVRC2012, Task 1 and 2, training "

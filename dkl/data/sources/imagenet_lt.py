@@ -9,7 +9,7 @@ from dkl.data.images.image_files import ImageFiles
 from dkl.data.shot_groups import shot_groups
 from dkl.data.sources.imagenet import HOW_TO_GET_IMAGENET
 from dkl.errors import UserError
-from dkl.ranges import CLASSES, SIDE
+from dkl.validation import CLASSES, SIDE
 
 PUBLISHED = {"many": 385, "medium": 479, "few": 136}  # classes per shot group
 SAMPLE = 1000  # files whose existence is checked

@@ -10,7 +10,7 @@ from dkl.data.images.encoded import IMAGE_SUFFIXES
 from dkl.data.images.labeled_pixels import PixelLabels, SegmentationArrays, SegmentationFiles
 from dkl.data.sources.digits import digits
 from dkl.errors import UserError
-from dkl.ranges import CLASSES, COUNT, LABEL, MEAN, SIDE, Range
+from dkl.validation import CLASSES, COUNT, LABEL, MEAN, SIDE, Range
 
 GRAY = (0.5, 0.5, 0.5)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 
 from dkl.data.images.in_memory import Images
-from dkl.ranges import CLASSES, COUNT, SIDE
+from dkl.validation import CLASSES, COUNT, SIDE
 
 CLASSES_SHOWN = 4
 

@@ -16,7 +16,7 @@ import torch
 from dkl.data.images.encoded import IMAGE_SUFFIXES
 from dkl.data.images.sharded import ShardedImages
 from dkl.errors import UserError
-from dkl.ranges import CLASSES, SIDE
+from dkl.validation import CLASSES, SIDE
 
 Entry = tuple[str, int, int, int]  # key, offset and length of the image in bytes, label
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dkl.data.transforms.pil_image import randaugment
 from dkl.errors import UserError
-from dkl.ranges import DEGREES, PIXELS, REPEATS, SCALE, SHARE, check_fields
+from dkl.validation import DEGREES, PIXELS, REPEATS, SCALE, SHARE, check_fields
 
 CROP_FILLS = ("zeros", "reflect")
 

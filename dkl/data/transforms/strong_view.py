@@ -16,7 +16,7 @@ from timm.data import auto_augment as timm_ops
 from torch import Tensor
 
 from dkl.errors import UserError
-from dkl.ranges import SHARE, Range, check_fields
+from dkl.validation import SHARE, Range, check_fields
 
 GRAY = (125, 123, 114)
 """Color of the hole: CIFAR's mean."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.errors import UserError
-from dkl.ranges import SIDE, check_fields
+from dkl.validation import SIDE, check_fields
 
 STRIDE = 2 / 3
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from dkl.attacks import batch_statistics
 from dkl.distributed import sum_over_ranks
-from dkl.ranges import EPOCHS, Range, check_fields
+from dkl.validation import EPOCHS, Range, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,9 +31,9 @@ from dkl.data import Batch
 from dkl.distributed import sum_over_ranks, world
 from dkl.errors import UserError
 from dkl.losses import BatchNormalized, PairLoss, check_pair_loss, wanted_arguments
-from dkl.ranges import SEED
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.base import Output, Progress, Task, count_correct
+from dkl.validation import SEED
 
 
 def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:

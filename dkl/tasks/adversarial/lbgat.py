@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from dkl.attacks import TrainingAttack, batch_statistics
 from dkl.data import Batch
 from dkl.losses import KL
-from dkl.ranges import SEED, WEIGHT, check_arguments
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.adversarial.base import AdversarialTraining, make_output
 from dkl.tasks.base import Output
+from dkl.validation import SEED, WEIGHT, check_arguments
 
 
 class LBGAT(AdversarialTraining):

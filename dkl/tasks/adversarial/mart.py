@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from dkl.attacks import TrainingAttack
 from dkl.data import Batch
-from dkl.ranges import SEED, WEIGHT, check_arguments
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.adversarial.base import AdversarialTraining, make_output
 from dkl.tasks.base import Output
+from dkl.validation import SEED, WEIGHT, check_arguments
 
 TINY = 1e-12
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from dkl.attacks import TrainingAttack
 from dkl.data import Batch
-from dkl.ranges import FRACTION, SEED, check_arguments
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.adversarial.base import AdversarialTraining, make_output, smoothed_cross_entropy
 from dkl.tasks.base import Output
+from dkl.validation import FRACTION, SEED, check_arguments
 
 
 class PGDTraining(AdversarialTraining):

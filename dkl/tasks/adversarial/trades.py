@@ -21,10 +21,10 @@ from dkl.attacks import TrainingAttack, untracked_batch_norm
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import ClassPrior, PairLoss, check_pair_loss
-from dkl.ranges import CLASSES, FRACTION, PRIOR_MOMENTUM, SEED, TEMPERATURE, WEIGHT, check_arguments
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.adversarial.base import AdversarialTraining, make_output, smoothed_cross_entropy
 from dkl.tasks.base import Output
+from dkl.validation import CLASSES, FRACTION, PRIOR_MOMENTUM, SEED, TEMPERATURE, WEIGHT, check_arguments
 
 
 class TradesTraining(AdversarialTraining):

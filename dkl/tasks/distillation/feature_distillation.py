@@ -18,11 +18,11 @@ from dkl.attacks import frozen_eval
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.models.features import Features, forward_with_features
-from dkl.ranges import SIDE
 from dkl.tasks.base import Output, Progress, count_correct
 from dkl.tasks.distillation.features import FeatureLoss
 from dkl.tasks.distillation.logits import Distillation
 from dkl.tasks.mixing import label_loss, likeliest
+from dkl.validation import SIDE
 
 
 class FeatureDistillation(Distillation):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dkl.errors import UserError, needs_extra
 from dkl.losses import Weighting
 from dkl.models.features import Features
-from dkl.ranges import WEIGHT, Range, check_arguments
+from dkl.validation import WEIGHT, Range, check_arguments
 
 
 def _library(part: str) -> Any:

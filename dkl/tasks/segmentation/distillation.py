@@ -23,12 +23,12 @@ from dkl.errors import UserError
 from dkl.losses import PairLoss
 from dkl.models import forward_dense, load_encoder
 from dkl.models.dense import DenseOutput
-from dkl.ranges import CLASSES, EPOCHS, LABEL, PRIOR_MOMENTUM, RATE, TEMPERATURE, WEIGHT, Range, check_arguments
 from dkl.tasks.base import Output, Progress
 from dkl.tasks.distillation.logits import Distillation
 from dkl.tasks.segmentation.pixels import correct_pixels, observe, pixel_loss, shrunk
 from dkl.tasks.segmentation.prototypes import ADAM_BETAS, Prototypes
 from dkl.tasks.segmentation.supervised import check_masks, label_losses, test_metrics
+from dkl.validation import CLASSES, EPOCHS, LABEL, PRIOR_MOMENTUM, RATE, TEMPERATURE, WEIGHT, Range, check_arguments
 
 
 class SegmentationDistillation(Distillation):

@@ -17,10 +17,10 @@ from dkl.distributed import sum_over_ranks
 from dkl.errors import UserError
 from dkl.models import forward_dense, load_encoder
 from dkl.models.dense import DenseOutput
-from dkl.ranges import CLASSES, LABEL, WEIGHT, check_arguments
 from dkl.tasks.base import Output, Progress, Task
 from dkl.tasks.segmentation.metrics import count_all, require_torchmetrics
 from dkl.tasks.segmentation.pixels import correct_pixels, mask_loss
+from dkl.validation import CLASSES, LABEL, WEIGHT, check_arguments
 
 
 def check_masks(ignore_index: int | None) -> int:

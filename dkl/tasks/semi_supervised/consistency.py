@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from dkl.data import Batch, Unlabeled
 from dkl.errors import UserError
 from dkl.losses import PairLoss, check_pair_loss
-from dkl.ranges import FRACTION, WEIGHT, check_arguments
 from dkl.tasks.base import Output, Progress, Task, count_correct
+from dkl.validation import FRACTION, WEIGHT, check_arguments
 
 
 class ConsistencyTraining(Task):
