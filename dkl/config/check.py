@@ -122,7 +122,7 @@ def _check_optimizer(optimizer: OptimizerConfig) -> None:
 
 
 def _check_accumulation(config: TrainConfig) -> None:
-    """A batch has an image for each of its parts, and AWP needs the gradient of the whole batch."""
+    """A batch has an image for each of its parts, and what needs the whole batch gets it."""
     trainer = config.trainer
     parts, size = trainer.accumulate * trainer.devices, trainer.batch_size
     if trainer.accumulate > 1 and parts > size:
@@ -134,6 +134,13 @@ def _check_accumulation(config: TrainConfig) -> None:
         raise UserError(
             "task.awp perturbs weights by the gradient of a whole batch, which trainer.accumulate cuts: set "
             "trainer.accumulate=1 (and use trainer.devices), or task.awp.gamma=0"
+        )
+    prototypes = [key for key in ("prototype_weight", "align_weight") if config.task.get(key)]
+    if trainer.accumulate > 1 and prototypes:
+        raise UserError(
+            f"task.{prototypes[0]}={config.task[prototypes[0]]} needs the prototypes of a whole batch, which "
+            "trainer.accumulate cuts: set trainer.accumulate=1 (and use trainer.devices), or task.prototype_weight=0 "
+            "and task.align_weight=0"
         )
 
 

@@ -19,12 +19,13 @@ def make_optimizer(
     Weight decay spares parameters whose name contains an entry of ``no_decay``, and without ``decay_vectors`` all
     one-dimensional parameters: biases and the scales of normalization layers. The rate of parameters whose name starts
     with an entry of ``faster`` is ``faster_by`` times the others'; their groups have it as ``lr_scale``, as in timm.
-    ``layer_decay`` needs ``model``.
+    ``layer_decay`` needs ``model``; parameters of the task that are not the model's then have the full rate.
     """
+    groups: list[dict[str, Any]] = []
     if config.layer_decay is not None and model is not None:
-        groups = _layer_groups(config, model)
-    else:
-        groups = _groups(config, named)
+        groups, layers = _layer_groups(config, model), {id(parameter) for parameter in model.parameters()}
+        named = [(name, parameter) for name, parameter in named if id(parameter) not in layers]
+    groups += _groups(config, named)
     if config.name is OptimizerName.sgd:
         return SGD(
             groups,

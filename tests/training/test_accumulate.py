@@ -160,6 +160,10 @@ def test_no_step_is_taken_where_a_later_part_is_not_finite() -> None:
         (["trainer.accumulate=17", "trainer.devices=2"], r"into 34 parts: lower trainer\.accumulate"),
         (["trainer.accumulate=0"], r"trainer\.accumulate=0 must be a whole number from 1"),
         (["trainer.accumulate=2", "task.awp.gamma=0.005"], r"task\.awp .* whole batch.*set trainer\.accumulate=1"),
+        (
+            ["trainer.accumulate=2", "data=scenes", "recipe=apd", "task.teacher.name=pspnet_resnet18_w32"],
+            r"task\.prototype_weight=10\.0 .* whole batch.*set trainer\.accumulate=1",
+        ),
     ],
 )
 def test_what_cannot_be_cut_is_refused_before_any_work(overrides: list[str], message: str) -> None:

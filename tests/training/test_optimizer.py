@@ -100,6 +100,16 @@ def test_faster_parts_have_their_multiple_of_the_rate() -> None:
     }
 
 
+def test_layer_decay_leaves_no_parameter_of_the_task_untrained() -> None:
+    model, adapter = make_net(), nn.Linear(2, 2)
+    named = [*model.named_parameters(), *adapter.named_parameters("adapter")]
+    optimizer = make_optimizer(configured("optimizer.name=adamw", "optimizer.layer_decay=0.5"), named, model)
+    apply_schedule(Poly(), optimizer, lr=0.1, epoch=1, epochs=4)
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert rates.keys() == {id(parameter) for _, parameter in named}
+    assert {rates[id(parameter)] for parameter in adapter.parameters()} == {0.1}
+
+
 def test_the_strong_recipes_rates_are_timms_over_its_300_epochs() -> None:
     cfg = compose_config("train", ["data=imagenet", "recipe=kd_strong", "task.teacher.name=small_cnn"])
     assert (cfg.optimizer.lr, cfg.schedule.warmup_epochs, cfg.schedule.warmup_lr) == (5e-3, 5, 1e-6)
