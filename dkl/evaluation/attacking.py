@@ -1,6 +1,8 @@
 """Runs the attacks of a job: its suite on every image, or bounded AutoAttack, which may become the standard suite."""
 
 import dataclasses
+import glob
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -9,29 +11,32 @@ from torch import Tensor
 
 from dkl import records
 from dkl.attacks import Perturb, frozen_eval
-from dkl.bound import count_interval
 from dkl.console import say
 from dkl.distributed import gather
 from dkl.errors import UserError
 from dkl.evaluation.job import EvaluationJob
 from dkl.evaluation.robustness.attack_loop import AttackLoop, run_attacks
 from dkl.evaluation.robustness.bounded import attack_sample
+from dkl.evaluation.robustness.checks import nonfinite_only, nonfinite_warnings
 from dkl.evaluation.robustness.progress import AttackProgress, EvaluationState, load, merge
 from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.evaluation.robustness.suites import make_attacks
 from dkl.records import Flags, Record
+from dkl.records.sampling_bound import count_interval
 from dkl.threat import AUTOATTACK, SAMPLED, SUITES
 
 
 class Attacked(NamedTuple):
     """What was done and found: a bounded ``job`` that had to attack every image has become the standard one.
 
-    ``sample`` is what bounds the result of a bounded one; None for others.
+    ``sample`` is what bounds the result of a bounded one; None for others. ``warnings`` are those of an earlier
+    evaluation whose attacks were not run again.
     """
 
     job: EvaluationJob
     state: EvaluationState
-    sample: SampleResult | None
+    sample: SampleResult | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def attack(job: EvaluationJob, images: Tensor, device: torch.device) -> Attacked:
@@ -40,10 +45,11 @@ def attack(job: EvaluationJob, images: Tensor, device: torch.device) -> Attacked
         return _attack_bounded(job, job.standard, images, device)
     earlier = _bounded_record(job)
     if earlier is None:
-        return Attacked(job, _run_suite(job, images, device), None)
+        return Attacked(job, _run_suite(job, images, device))
     say(f"continues from {earlier[0].id}")
     start, sample = _start_and_sample(*earlier)
-    return Attacked(job, _run_suite(job, images, device, start=start, sample=sample), None)
+    state = _run_suite(job, images, device, start=start, sample=sample)
+    return Attacked(job, state, warnings=tuple(nonfinite_only(earlier[0].warnings)))
 
 
 def _attack_bounded(job: EvaluationJob, standard: EvaluationJob, images: Tensor, device: torch.device) -> Attacked:
@@ -61,7 +67,7 @@ def _attack_bounded(job: EvaluationJob, standard: EvaluationJob, images: Tensor,
             loop,
             _attacks(standard, device),
             before,
-            width=int(protocol.tolerance / 100 * len(job.test)),
+            width=math.floor(protocol.tolerance * len(job.test) / 100 + 1e-9),
             seed=protocol.seed,
             by_place=_by_place(job),
             num_classes=job.subject.data.num_classes,
@@ -69,7 +75,9 @@ def _attack_bounded(job: EvaluationJob, standard: EvaluationJob, images: Tensor,
     if enough:
         return Attacked(job, start | {name: loop.state[name] for name in SAMPLED.values()}, sample)
     say(f"a sample cannot narrow the interval to {protocol.tolerance:g} points: fab-t and square attack every image")
-    return Attacked(standard, _run_suite(standard, images, device, start=start, sample=sample), None)
+    state = _run_suite(standard, images, device, start=start, sample=sample)
+    found = {name: int(loop.state[name].nonfinite.sum()) for name in SAMPLED.values()}
+    return Attacked(standard, state, warnings=tuple(nonfinite_warnings(found)))
 
 
 def _by_place(job: EvaluationJob) -> frozenset[str]:
@@ -124,7 +132,7 @@ def _bounded_record(job: EvaluationJob) -> tuple[Record, Flags] | None:
     protocol = job.protocol
     if protocol.attacks != list(AUTOATTACK) or protocol.package:
         return None
-    for path in sorted(job.record.parent.glob(f"{job.id.removesuffix(job.key)}*.json")):
+    for path in sorted(job.record.parent.glob(f"{glob.escape(job.id.removesuffix(job.key))}*.json")):
         try:
             record = records.load(path)
         except UserError:

@@ -5,7 +5,7 @@ from typing import TypeVar, cast
 
 from dkl.config import EvaluateConfig, EvaluationConfig
 from dkl.errors import UserError
-from dkl.threat import NORMS, SUITES, Norm, parse_attacks, parse_threat
+from dkl.threat import AUTOATTACK, NORMS, SUITES, Norm, parse_attacks, parse_threat
 
 T = TypeVar("T")
 
@@ -53,11 +53,22 @@ def _threat_model(asked: EvaluateConfig, defaults: EvaluationConfig, attacks: li
     return norm, str(_asked_or(asked.eps, defaults.eps))
 
 
+def _check_used(asked: EvaluateConfig, attacks: list[str], *, bounded: bool) -> None:
+    """Raise UserError on a setting that the attacks would ignore."""
+    if asked.tolerance is not None and not bounded:
+        raise UserError(f"tolerance={asked.tolerance:g} is a setting of attacks=bounded: add that, or leave it out")
+    if asked.package and not bounded and not set(attacks) & set(AUTOATTACK):
+        named = ",".join(attacks) or "none"
+        raise UserError(f"package=true runs AutoAttack's own code, but attacks={named} names none of its attacks")
+
+
 def choose_protocol(asked: EvaluateConfig, defaults: EvaluationConfig) -> EvaluationProtocol:
     """Take each setting from ``asked``, or from ``defaults`` if it is None. Raises UserError on an invalid value."""
     attacks = parse_attacks(_asked_or(asked.attacks, defaults.attacks))
     norm, eps_text = _threat_model(asked, defaults, attacks)
     eps = parse_threat(norm, eps_text)
+    bounded = attacks == list(SUITES["bounded"])
+    _check_used(asked, attacks, bounded=bounded)
     n, batch_size = _asked_or(asked.n, defaults.n), _asked_or(asked.batch_size, defaults.batch_size)
     return EvaluationProtocol(
         attacks=attacks,
@@ -68,5 +79,5 @@ def choose_protocol(asked: EvaluateConfig, defaults: EvaluationConfig) -> Evalua
         batch_size=batch_size,
         seed=_asked_or(asked.seed, defaults.seed),
         package=asked.package,
-        tolerance=_asked_or(asked.tolerance, defaults.tolerance) if attacks == list(SUITES["bounded"]) else None,
+        tolerance=_asked_or(asked.tolerance, defaults.tolerance) if bounded else None,
     )

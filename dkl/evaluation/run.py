@@ -23,8 +23,11 @@ from dkl.evaluation.outputs.make_record import make_record, make_segmentation_re
 from dkl.evaluation.outputs.mask_pictures import save_mask_pictures
 from dkl.evaluation.robustness import checks
 from dkl.evaluation.robustness.attack_loop import scaled
+from dkl.evaluation.robustness.progress import EvaluationState
+from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.evaluation.segmentation.pixel_counts import count_test_pixels
 from dkl.files import locked
+from dkl.threat import SAMPLED
 from dkl.validation import check_fields
 
 
@@ -105,12 +108,13 @@ def _run(job: EvaluationJob, config: EvaluateConfig) -> None:
     attacks = job.protocol.attacks
     # Printed before the attacks, which may take hours and tell little about such a model.
     warnings = _printed(_model_warnings(job, images, device)) if attacks and rank() == 0 else []
-    job, state, sample = attack(job, images, device)
+    job, state, sample, earlier = attack(job, images, device)
     if rank() > 0:
         return
     attacks = job.protocol.attacks
     if attacks:
-        warnings += _printed(checks.square_warnings({name: float(state[name].flags.mean()) for name in attacks}))
+        warnings += _printed(list(earlier))
+        warnings += _printed(checks.square_warnings(_accuracies(state, attacks, sample)))
         warnings += _printed(checks.nonfinite_warnings({name: int(state[name].nonfinite.sum()) for name in attacks}))
     record = make_record(job, state, device=device, warnings=warnings, sample=sample)
     metrics = job.subject.run.metrics if job.subject.run else []
@@ -119,6 +123,17 @@ def _run(job: EvaluationJob, config: EvaluateConfig) -> None:
         flags["sampled"] = sample.sampled
     records.save(record, flags, job.record.parent, metrics)
     say(f"{job.record}: {summary(record)}")
+
+
+def _accuracies(state: EvaluationState, attacks: list[str], sample: SampleResult | None) -> dict[str, float]:
+    """The accuracy after each attack; square's is estimated for all images if it attacked a sample."""
+    found = {name: float(state[name].flags.mean()) for name in attacks}
+    if sample is not None and sample.sampled.any():
+        del found[SAMPLED["square"]]
+        fallen = (sample.after["fab-t"] & ~sample.after["square"]).sum()
+        of_all = fallen * sample.before.sum() / sample.sampled.sum()
+        found["square"] = found[SAMPLED["fab-t"]] - float(of_all) / len(sample.before)
+    return found
 
 
 def _run_segmentation(job: EvaluationJob, device: torch.device) -> None:

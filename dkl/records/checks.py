@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dkl.bound import count_interval
 from dkl.errors import UserError
 from dkl.records.record import Bound, Flags, Record, Segmented
+from dkl.records.sampling_bound import count_interval
 from dkl.threat import SAMPLED, parse_eps
 
 GROUPS = ("data", "model", "task", "selection", "optimizer", "schedule", "trainer", "budget")

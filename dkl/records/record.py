@@ -109,8 +109,8 @@ class Record:
     - ``partial``: fewer images were evaluated than the configuration of the data has for testing.
     - ``teacher``: the fingerprint of the teacher's weights.
     - ``segmented``: mean IoU and more, if pixels have labels; ``clean`` is then the share of correct pixels.
-    - ``bound``: the interval of bounded AutoAttack; ``robust`` is then the accuracy without the fallen images
-      of the sample.
+    - ``bound``: the interval of bounded AutoAttack; ``robust`` then counts as misclassified only
+      the images that were fooled in the sample.
     - ``few_labels``: the labeled images of semi-supervised training; None if all images have labels.
     - ``model``: the configuration of the evaluated network.
     - ``checksums``: SHA-256 of the ``record`` and of its files of ``flags`` and ``curves``, added when it is saved.

@@ -33,7 +33,7 @@ def attacks_label(record: Record) -> str:
     if record.is_autoattack:
         return " + ".join(["AutoAttack", *(attack for attack in record.attacks if attack not in AUTOATTACK)])
     if record.bound is not None:
-        return f"bounded AutoAttack {record.bound.text}"
+        return "bounded AutoAttack"
     return " + ".join(record.attacks) + " (not AutoAttack)"
 
 

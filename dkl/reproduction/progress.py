@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from dkl.config import ComposedRun, TrainConfig
 from dkl.manifests import ManifestJob
 from dkl.records import Record
-from dkl.threat import parse_attacks, parse_eps
+from dkl.threat import AUTOATTACK, SUITES, parse_attacks, parse_eps
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,18 @@ def _settings(config: TrainConfig, overrides: Sequence[str]) -> dict[str, Any]:
     weights = settings["weights"] or ("average" if config.averaging else "last")
     attacks = parse_attacks(settings["attacks"])
     eps = parse_eps(settings["eps"]) if attacks else 0.0
-    keys = ("n", "batch_size", "seed", "norm")
+    keys = ("n", "batch_size", "seed", "norm", "tolerance")
     return {"attacks": attacks, "eps": eps, "weights": weights} | {key: settings[key] for key in keys}
 
 
 def _is_evaluation(record: Record, settings: dict[str, Any]) -> bool:
     """Whether ``record``, of the right run, was made with ``settings``."""
+    # Bounded AutoAttack becomes the standard suite if its sample would have to hold every image.
+    exact = settings["attacks"] == list(SUITES["bounded"]) and record.attacks == list(AUTOATTACK)
+    narrow = record.bound is None or record.bound.tolerance <= settings["tolerance"]
     same = (
-        record.attacks == settings["attacks"]
+        (exact or record.attacks == settings["attacks"])
+        and narrow
         and record.weights.split(" ")[0] == settings["weights"]
         and abs(record.eps - settings["eps"]) < 1e-9
         and (not settings["attacks"] or record.norm.lower() == settings["norm"].lower())

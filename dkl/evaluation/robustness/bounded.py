@@ -1,12 +1,14 @@
 """Bounded AutoAttack: fab-t and square on a random sample, and a bound for all images.
 
-apgd-ce and apgd-t attack every image. fab-t and square, which take most of the time and seldom fool an image that is
-left, attack a sample drawn without replacement. Its falls bound those among all images (``dkl.bound``), at every look,
-so the sample grows until the interval is narrow enough. If only all images would do, the standard suite is run instead.
+apgd-ce and apgd-t attack every image. fab-t and square take most of the time and seldom fool an image that apgd-ce and
+apgd-t did not fool, so they attack a sample that is drawn without replacement. The number of images fooled in the
+sample bounds the number among all images (``dkl.records.sampling_bound``). The sample grows until this interval is
+narrow enough. If that needs every image, the standard suite is run instead.
 
-Single images are sampled, not AutoAttack's batches: a bound from 20 batches of 200 images that may fall together would
-be useless. The result of an image must then not depend on the sample. fab-t draws nothing, and square draws by an
-image's place in AutoAttack's batches, which is kept (``places``). For L2, square draws per batch of the sample.
+Single images are sampled, not AutoAttack's batches. Images of one batch may be fooled together, and 20 batches of 200
+images are too few for a useful bound. The result of an image must then not depend on the other images of the sample.
+fab-t draws nothing at random, and square draws by an image's place in AutoAttack's batches, which is kept (``places``).
+For L2, square draws per batch of the sample.
 """
 
 import math
@@ -15,12 +17,12 @@ import numpy as np
 import torch
 
 from dkl.attacks import Perturb
-from dkl.bound import count_interval, draws_needed
 from dkl.evaluation.robustness.attack_loop import AttackLoop
 from dkl.evaluation.robustness.places import placed, unplaced
 from dkl.evaluation.robustness.progress import AttackProgress, Bools
 from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.evaluation.robustness.suites import attack_cost
+from dkl.records.sampling_bound import count_interval, draws_needed
 from dkl.tasks.accuracy import top1
 from dkl.threat import SAMPLED
 

@@ -1,11 +1,14 @@
 """Warnings about models whose robustness AutoAttack overestimates; most checks are the package's own."""
 
 import warnings
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from pyautoattack import checks
 from torch import Tensor, nn
+
+_NOT_FINITE = "are not finite"
 
 
 def model_warnings(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
@@ -40,7 +43,12 @@ def square_warnings(accuracies: dict[str, float]) -> list[str]:
 def nonfinite_warnings(counts: dict[str, int]) -> list[str]:
     """Return one warning per attack under which logits were not finite. ``counts`` maps attacks to images."""
     return [
-        f"{name}: the logits of {count} attacked images are not finite; these images count as misclassified"
+        f"{name}: the logits of {count} attacked images {_NOT_FINITE}; these images count as misclassified"
         for name, count in counts.items()
         if count
     ]
+
+
+def nonfinite_only(warnings: Iterable[str]) -> list[str]:
+    """Return those of ``warnings`` that ``nonfinite_warnings`` made."""
+    return [warning for warning in warnings if f"attacked images {_NOT_FINITE}" in warning]

@@ -1,33 +1,33 @@
-"""What fab-t and square did to a random sample of the images that apgd-ce and apgd-t had left."""
+"""The result of fab-t and square on a random sample of the images that apgd-ce and apgd-t did not fool."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from dkl.bound import Interval
 from dkl.evaluation.robustness.places import places
 from dkl.evaluation.robustness.progress import Bools
+from dkl.records.sampling_bound import Interval
 
 
 @dataclass(frozen=True)
 class Known:
-    """The images ``tested[N]`` of an attack, and which of them ``stands[N]``."""
+    """Which images an attack has already ``tested[N]``, and which of them are ``correct[N]`` after it."""
 
     tested: Bools
-    stands: Bools
+    correct: Bools
 
     def remaining(self, correct: Bools) -> Bools:
-        """``correct[N]`` without the tested images that fell."""
-        return correct & (~self.tested | self.stands)
+        """Remove from ``correct[N]`` the tested images that the attack fooled."""
+        return correct & (~self.tested | self.correct)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleResult:
     """The sample ``[N]``, and which images are correct ``[N]`` before it, after fab-t and after square.
 
-    ``interval`` bounds how many of the images before it would fall. ``placed`` are the attacks whose draws depend on an
-    image's place in its batch only; ``seconds`` are those of each attack.
+    ``interval`` bounds how many of the images before it both attacks would fool together. ``placed`` are the attacks
+    whose draws depend on an image's place in its batch only, and ``seconds`` the time of each attack.
     """
 
     sampled: Bools
@@ -38,10 +38,10 @@ class SampleResult:
     seconds: Mapping[str, float]
 
     def known(self, attack: str, correct: Bools, batch_size: int) -> Known | None:
-        """What is known of ``attack`` on the images that are ``correct[N]``; None if nothing is.
+        """Return the results of ``attack`` that also hold for all images that are ``correct[N]``; None if none do.
 
-        fab-t draws nothing. square drew as if fab-t had changed nothing: the images that then lay at the same place of
-        a batch of the same length have their results, the others are attacked again.
+        fab-t draws nothing at random, so its results hold. square used the places of the images before fab-t. Its
+        results hold for images that still have the same place in a batch of the same length.
         """
         if attack == "fab-t":
             return Known(self.sampled, self.after["fab-t"])

@@ -5,6 +5,7 @@ Also how the records of a board become rows.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 from dkl.records import BUDGETS, SHOTS, Record
@@ -115,6 +116,17 @@ def is_complete(row: object) -> bool:
     return isinstance(row, ConfigurationRow) and (row.autoattack or not row.attacks)
 
 
+def _attacks(records: Sequence[Record], newest: Record) -> str:
+    """The attacks in words; of bounded AutoAttack with the interval in percent, its ends averaged over the seeds."""
+    if newest.accuracy_only:
+        return ""
+    bounds = [record.bound for record in records if record.bound is not None]
+    if not bounds:
+        return attacks_label(newest)
+    low, high = (100 * mean(getattr(bound, end) for bound in bounds) for end in ("low", "high"))
+    return f"{attacks_label(newest)} in [{low:.2f}, {high:.2f}]"
+
+
 def _average(records: Sequence[Record]) -> ConfigurationRow:
     """Average the records of one row, one evaluation per seed."""
     newest = max(records, key=created_at)
@@ -137,7 +149,7 @@ def _average(records: Sequence[Record]) -> ConfigurationRow:
         additional_data=any(record.additional_data for record in records),
         synthetic=any(record.synthetic for record in records),
         weights=NONE if newest.seed is None else weights_kind(newest),
-        attacks="" if newest.accuracy_only else attacks_label(newest),
+        attacks=_attacks(records, newest),
         autoattack=newest.is_autoattack,
         n=newest.n,
         seeds=tuple(record.seed for record in records),

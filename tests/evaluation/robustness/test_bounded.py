@@ -5,21 +5,24 @@ import shutil
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dkl.attacks import Perturb
-from dkl.bound import count_interval
+from dkl.attacks import Perturb, frozen_eval
 from dkl.cli import main
+from dkl.config import EvaluateConfig, EvaluationConfig
 from dkl.errors import UserError
+from dkl.evaluation.protocol import choose_protocol
 from dkl.evaluation.robustness import suites
 from dkl.evaluation.robustness.attack_loop import AttackLoop
 from dkl.evaluation.robustness.bounded import attack_sample
-from dkl.evaluation.robustness.places import places
+from dkl.evaluation.robustness.places import placed, places
 from dkl.records import load, load_flags
+from dkl.records.sampling_bound import count_interval
 from dkl.threat import AUTOATTACK, SUITES
 from tests.evaluation.common import CPU, evaluate_run, tiny_run
 
@@ -129,3 +132,48 @@ def test_bounded_becomes_standard_if_the_tolerance_needs_every_image(
     record, _ = evaluate_run(run, tmp_path, "attacks=bounded", "eps=0.03", "batch_size=16")
     assert record.attacks == list(AUTOATTACK)
     assert record.bound is None
+
+
+class Masked(nn.Module):
+    """A linear network on images rounded to four gray levels: its gradient is zero, but Square needs none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(48, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear((x.flatten(1) * 3).round() / 3)
+        return logits
+
+
+@torch.no_grad()
+def test_a_network_that_masks_gradients_gains_nothing(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Masked()
+    images = torch.rand(300, 3, 4, 4)
+    labels = model(images).argmax(1)
+    attacks = suites.make_attacks(["fab-t", "square"], model, norm="linf", eps=0.2, seed=0, device=CPU, num_classes=5)
+    attacks["square"] = partial(attacks["square"], queries=60)
+    attacks["fab-t"] = partial(attacks["fab-t"], steps=3)
+    before = np.ones(300, dtype=np.bool_)
+    loop = AttackLoop(model, images, labels, 50, CPU, tmp_path, {})
+    with frozen_eval(model):
+        result, _ = attack_sample(
+            loop, attacks, before, width=60, seed=1, by_place=frozenset({"square"}), num_classes=5
+        )
+        square_of_all = placed(attacks["square"], before, 50)(images, labels, torch.arange(300))
+    falls = int((model(square_of_all).argmax(1) != labels).sum())
+    assert falls > 100
+    assert result.interval.low <= falls <= result.interval.high
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"attacks": "standard", "tolerance": 0.5}, "tolerance=0.5 is a setting of attacks=bounded"),
+        ({"attacks": "pgd-20", "package": True}, "attacks=pgd-20 names none"),
+    ],
+)
+def test_a_setting_that_the_attacks_would_ignore_is_refused(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        choose_protocol(EvaluateConfig(**asked), EvaluationConfig(eps="8/255"))

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, logsumexp
 
 
 class Interval(NamedTuple):
@@ -23,11 +22,6 @@ class Interval(NamedTuple):
 
     low: int
     high: int
-
-
-def _log_choose(n: NDArray[np.float64] | float, k: NDArray[np.float64] | float) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = gammaln(np.add(n, 1)) - gammaln(np.add(k, 1)) - gammaln(np.subtract(n, k) + 1)
-    return result
 
 
 def count_interval(population: int, drawn: int, found: int, *, confidence: float = 0.95) -> Interval:
@@ -40,13 +34,18 @@ def count_interval(population: int, drawn: int, found: int, *, confidence: float
             f"found={found}, drawn={drawn} and population={population} must be in this order, and "
             f"confidence={confidence} must be between 0 and 1"
         )
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, population + 1)))])
+
+    def log_choose(n: NDArray[np.int64] | int, k: int) -> NDArray[np.float64]:
+        return log_factorial[n] - log_factorial[k] - log_factorial[n - k]
+
     # The totals that are possible: the property of the items that were drawn is known.
-    total = np.arange(found, population - (drawn - found) + 1, dtype=np.float64)
-    likelihood = _log_choose(total, found) + _log_choose(population - total, drawn - found)
-    likelihood -= _log_choose(population, drawn)
+    total = np.arange(found, population - (drawn - found) + 1)
+    likelihood = log_choose(total, found) + log_choose(population - total, drawn - found)
+    likelihood -= log_choose(population, drawn)
     prior = -2 * np.log(np.arange(population + 1) + 1.0)
-    prior = prior[found : population - (drawn - found) + 1] - logsumexp(prior)
-    kept = total[logsumexp(prior + likelihood) - likelihood < -np.log(1 - confidence)]
+    evidence = np.logaddexp.reduce(prior[total] + likelihood) - np.logaddexp.reduce(prior)
+    kept = total[evidence - likelihood < -np.log(1 - confidence)]
     return Interval(int(kept[0]), int(kept[-1]))
 
 
