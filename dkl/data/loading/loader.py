@@ -31,13 +31,13 @@ class Loader(Protocol):
 
 @singledispatch
 def make_loader(images: ImageSet, batch_size: int, **options: Any) -> Loader:
-    """Make batches of ``images``; ``options`` are those of ``Batches`` or ``FileBatches``.
+    """Make batches of ``images``; ``options`` are those of ``Batches`` or of ``ReadBatches`` with ``augment``.
 
     Register other kinds with ``make_loader.register``. Raises UserError on an unregistered kind.
     """
     raise UserError(
-        f"data.source returned {type(images).__name__}, for which no loader is registered: return Images "
-        "or EncodedImages, or call make_loader.register"
+        f"data.source returned {type(images).__name__}, for which no loader is registered: return "
+        "Images, EncodedImages or a SegmentationSet, or call make_loader.register"
     )
 
 
