@@ -1,171 +1,185 @@
-"""Runs the attacks of a job: its suite on every image, or bounded AutoAttack, which may become the standard suite."""
+"""Attacks a network on images: its suite on every image, or bounded AutoAttack, which may become the standard suite.
+
+``dkl evaluate`` and ``dkl.evaluation.autoattack`` both end here.
+"""
 
 import dataclasses
-import glob
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dkl import records
 from dkl.attacks import Perturb, frozen_eval
 from dkl.console import say
-from dkl.distributed import gather
-from dkl.errors import UserError
-from dkl.evaluation.job import EvaluationJob
-from dkl.evaluation.robustness.attack_loop import AttackLoop, run_attacks
+from dkl.distributed import gather, rank
+from dkl.evaluation.protocol import EvaluationProtocol
+from dkl.evaluation.robustness import checks
+from dkl.evaluation.robustness.attack_loop import AttackLoop, run_attacks, scaled
 from dkl.evaluation.robustness.bounded import attack_sample
-from dkl.evaluation.robustness.checks import nonfinite_only, nonfinite_warnings
-from dkl.evaluation.robustness.progress import AttackProgress, EvaluationState, load, merge
+from dkl.evaluation.robustness.progress import EvaluationState, load, merge
 from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.evaluation.robustness.suites import make_attacks
-from dkl.records import Flags, Record
-from dkl.records.sampling_bound import count_interval
-from dkl.threat import AUTOATTACK, SAMPLED, SUITES
+from dkl.threat import AUTOATTACK, SAMPLED
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackTask:
+    """A network, ``images[N, C, H, W]`` (uint8 or in [0, 1]), ``labels[N]`` on the CPU, and how they are attacked.
+
+    The progress is saved in ``folder``; None saves nothing.
+    """
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    num_classes: int
+    protocol: EvaluationProtocol
+    device: torch.device
+    folder: Path | None = None
+
+
+class Earlier(NamedTuple):
+    """An earlier bounded evaluation of the same images, by its record's ``name``, that a standard one continues."""
+
+    name: str
+    start: EvaluationState
+    sample: SampleResult
+    warnings: tuple[str, ...]
 
 
 class Attacked(NamedTuple):
-    """What was done and found: a bounded ``job`` that had to attack every image has become the standard one.
+    """What was done and found: a bounded ``protocol`` that had to attack every image has become the standard one.
 
-    ``sample`` is what bounds the result of a bounded one; None for others. ``warnings`` are those of an earlier
-    evaluation whose attacks were not run again.
+    ``sample`` is what bounds the result of a bounded one; None for others.
     """
 
-    job: EvaluationJob
+    protocol: EvaluationProtocol
     state: EvaluationState
-    sample: SampleResult | None = None
-    warnings: tuple[str, ...] = ()
+    sample: SampleResult | None
+    warnings: list[str]
 
 
-def attack(job: EvaluationJob, images: Tensor, device: torch.device) -> Attacked:
-    """Find the images that are classified correctly, clean and after each attack; in all processes of the group."""
-    if job.standard is not None:
-        return _attack_bounded(job, job.standard, images, device)
-    earlier = _bounded_record(job)
-    if earlier is None:
-        return Attacked(job, _run_suite(job, images, device))
-    say(f"continues from {earlier[0].id}")
-    start, sample = _start_and_sample(*earlier)
-    state = _run_suite(job, images, device, start=start, sample=sample)
-    return Attacked(job, state, warnings=tuple(nonfinite_only(earlier[0].warnings)))
+def attack(task: AttackTask, earlier: Earlier | None = None) -> Attacked:
+    """Find the images that are classified correctly, clean and after each attack; in all processes of the group.
+
+    Warnings are printed and returned: by the first process only.
+    """
+    # Printed before the attacks, which may take hours and tell little about such a network.
+    warnings = _printed(_model_warnings(task)) if task.protocol.attacks and rank() == 0 else []
+    protocol, sample, past = task.protocol, None, tuple(earlier.warnings if earlier else ())
+    if protocol.tolerance is not None:
+        protocol, state, sample, past = _attack_bounded(task, protocol)
+    elif earlier:
+        say(f"continues from {earlier.name}")
+        state = _run_suite(task, protocol, start=earlier.start, sample=earlier.sample)
+    else:
+        state = _run_suite(task, protocol)
+    if protocol.attacks and rank() == 0:
+        warnings += _printed(past)
+        warnings += _printed(checks.square_warnings(_accuracies(state, protocol.attacks, sample)))
+        counts = {name: int(state[name].nonfinite.sum()) for name in protocol.attacks}
+        warnings += _printed(checks.nonfinite_warnings(counts))
+    return Attacked(protocol, state, sample, warnings)
 
 
-def _attack_bounded(job: EvaluationJob, standard: EvaluationJob, images: Tensor, device: torch.device) -> Attacked:
-    on_all = [name for name in job.protocol.attacks if name in AUTOATTACK]
-    first = dataclasses.replace(job, protocol=dataclasses.replace(job.protocol, attacks=on_all))
-    start = _run_suite(first, images, device, folder_of=job)
+def _printed(warnings: Iterable[str]) -> list[str]:
+    """Print the warnings and return them."""
+    found = list(warnings)
+    for warning in found:
+        say(f"warning: {warning}")
+    return found
+
+
+def _model_warnings(task: AttackTask) -> list[str]:
+    """Run AutoAttack's checks of the network on the first batch."""
+    first = slice(0, task.protocol.batch_size)
+    with frozen_eval(task.model):
+        x, y = scaled(task.images[first]).to(task.device), task.labels[first].to(task.device)
+        return checks.model_warnings(task.model, x, y)
+
+
+def _accuracies(state: EvaluationState, attacks: list[str], sample: SampleResult | None) -> dict[str, float]:
+    """The accuracy after each attack; square's is estimated for all images if it attacked a sample."""
+    found = {name: float(state[name].flags.mean()) for name in attacks}
+    if sample is not None and sample.sampled.any():
+        del found[SAMPLED["square"]]
+        fallen = (sample.after["fab-t"] & ~sample.after["square"]).sum()
+        of_all = fallen * sample.before.sum() / sample.sampled.sum()
+        found["square"] = found[SAMPLED["fab-t"]] - float(of_all) / len(sample.before)
+    return found
+
+
+def _attack_bounded(
+    task: AttackTask, protocol: EvaluationProtocol
+) -> tuple[EvaluationProtocol, EvaluationState, SampleResult | None, tuple[str, ...]]:
+    on_all = [name for name in protocol.attacks if name in AUTOATTACK]
+    start = _run_suite(task, dataclasses.replace(protocol, attacks=on_all))
     before = start[on_all[-1]].flags
-    protocol = job.protocol
     assert protocol.tolerance is not None
-    loop = AttackLoop(
-        job.model, images, job.test.labels, protocol.batch_size, device, job.state, merge(gather(load(job.state)))
-    )
-    with torch.no_grad(), frozen_eval(job.model):
+    known = merge(gather(load(task.folder)))
+    loop = AttackLoop(task.model, task.images, task.labels, protocol.batch_size, task.device, task.folder, known)
+    standard = protocol.standard
+    with torch.no_grad(), frozen_eval(task.model):
         sample, enough = attack_sample(
             loop,
-            _attacks(standard, device),
+            _attacks(task, standard),
             before,
-            width=math.floor(protocol.tolerance * len(job.test) / 100 + 1e-9),
+            width=math.floor(protocol.tolerance * len(task.labels) / 100 + 1e-9),
             seed=protocol.seed,
-            by_place=_by_place(job),
-            num_classes=job.subject.data.num_classes,
+            by_place=_by_place(protocol),
+            num_classes=task.num_classes,
         )
     if enough:
-        return Attacked(job, start | {name: loop.state[name] for name in SAMPLED.values()}, sample)
+        return protocol, start | {name: loop.state[name] for name in SAMPLED.values()}, sample, ()
     say(f"a sample cannot narrow the interval to {protocol.tolerance:g} points: fab-t and square attack every image")
-    state = _run_suite(standard, images, device, start=start, sample=sample)
+    state = _run_suite(task, standard, start=start, sample=sample)
     found = {name: int(loop.state[name].nonfinite.sum()) for name in SAMPLED.values()}
-    return Attacked(standard, state, warnings=tuple(nonfinite_warnings(found)))
+    return standard, state, None, tuple(checks.nonfinite_warnings(found))
 
 
-def _by_place(job: EvaluationJob) -> frozenset[str]:
+def _by_place(protocol: EvaluationProtocol) -> frozenset[str]:
     """The attacks whose draws for an image depend on its place in AutoAttack's batches and on nothing else."""
-    return frozenset({"square"} if job.protocol.norm == "linf" and not job.protocol.package else ())
+    return frozenset({"square"} if protocol.norm == "linf" and not protocol.package else ())
 
 
-def _attacks(job: EvaluationJob, device: torch.device) -> dict[str, Perturb]:
-    protocol = job.protocol
+def _attacks(task: AttackTask, protocol: EvaluationProtocol) -> dict[str, Perturb]:
     return make_attacks(
         protocol.attacks,
-        job.model,
+        task.model,
         norm=protocol.norm,
         eps=protocol.eps,
         seed=protocol.seed,
-        device=device,
-        num_classes=job.subject.data.num_classes,
+        device=task.device,
+        num_classes=task.num_classes,
         package=protocol.package,
     )
 
 
 def _run_suite(
-    job: EvaluationJob,
-    images: Tensor,
-    device: torch.device,
+    task: AttackTask,
+    protocol: EvaluationProtocol,
     *,
-    folder_of: EvaluationJob | None = None,
     start: EvaluationState | None = None,
     sample: SampleResult | None = None,
 ) -> EvaluationState:
-    classes = job.subject.data.num_classes
     state = run_attacks(
-        job.model,
-        images,
-        job.test.labels,
-        _attacks(job, device) if job.protocol.attacks else {},
-        batch_size=job.protocol.batch_size,
-        device=device,
-        folder=(folder_of or job).state,
-        num_classes=classes,
-        top_five=classes > 5,
+        task.model,
+        task.images,
+        task.labels,
+        _attacks(task, protocol) if protocol.attacks else {},
+        batch_size=protocol.batch_size,
+        device=task.device,
+        folder=task.folder,
+        num_classes=task.num_classes,
+        top_five=task.num_classes > 5,
         start=start,
         sample=sample,
     )
     for name, seconds in (sample.seconds if sample else {}).items():
         state[name] = dataclasses.replace(state[name], seconds=np.append(state[name].seconds, seconds))
     return state
-
-
-def _bounded_record(job: EvaluationJob) -> tuple[Record, Flags] | None:
-    """The record of a bounded evaluation that this standard one continues, and its flags; None if there is none."""
-    protocol = job.protocol
-    if protocol.attacks != list(AUTOATTACK) or protocol.package:
-        return None
-    for path in sorted(job.record.parent.glob(f"{glob.escape(job.id.removesuffix(job.key))}*.json")):
-        try:
-            record = records.load(path)
-        except UserError:
-            continue  # dkl tables reports it
-        same = (
-            record.attacks == list(SUITES["bounded"])
-            and (record.checkpoint_sha256, record.config_hash) == (job.weights_sha256, job.config_hash)
-            and (record.data_sha256, record.n) == (job.test.sha256, len(job.test))
-            and (record.norm.lower(), record.eps) == (protocol.norm, protocol.eps)
-            and (record.evaluation_seed, record.batch_size) == (protocol.seed, protocol.batch_size)
-            and record.versions.get("attacks") == "dkl"
-        )
-        if same:
-            return record, records.load_flags(path)
-    return None
-
-
-def _start_and_sample(record: Record, flags: Flags) -> tuple[EvaluationState, SampleResult]:
-    seconds = {name: result.seconds for name, result in record.per_attack.items()}
-    seconds["clean"] = record.seconds - sum(seconds.values())
-    finished: list[str] = [name for name in ("clean", "top5", "apgd-ce", "apgd-t") if name in flags]
-    start: EvaluationState = {
-        name: AttackProgress(flags[name], np.array([seconds.get(name, 0.0)]), np.zeros(1, dtype=np.int64))
-        for name in finished
-    }
-    before, after = flags["apgd-t"], {name: flags[entry] for name, entry in SAMPLED.items()}
-    fallen = int(before.sum() - after["square"].sum())
-    sample = SampleResult(
-        sampled=flags["sampled"],
-        before=before,
-        after=after,
-        interval=count_interval(int(before.sum()), int(flags["sampled"].sum()), fallen),
-        placed=frozenset({"square"} if record.norm == "Linf" else ()),
-        seconds={name: seconds[entry] for name, entry in SAMPLED.items()},
-    )
-    return start, sample

@@ -29,7 +29,7 @@ from dkl.evaluation.weights import weights_sha256
 from dkl.files import check_writable, digest
 from dkl.loggers import Logger
 from dkl.models import load_checkpoint
-from dkl.threat import AUTOATTACK, parse_threat
+from dkl.threat import parse_threat
 from dkl.validation import check_fields
 
 
@@ -87,8 +87,7 @@ class EvaluationJob:
         """The evaluation by the standard suite that a bounded one becomes if it must; None for other suites."""
         if self.protocol.tolerance is None:
             return None
-        protocol = dataclasses.replace(self.protocol, attacks=list(AUTOATTACK), tolerance=None)
-        return dataclasses.replace(self, protocol=protocol)
+        return dataclasses.replace(self, protocol=self.protocol.standard)
 
     @property
     def record(self) -> Path:

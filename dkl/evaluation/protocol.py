@@ -1,5 +1,6 @@
 """How a model is evaluated: attacks, threat model, number of images, batch size and seed."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -28,6 +29,11 @@ class EvaluationProtocol:
     seed: int
     package: bool = False
     tolerance: float | None = None
+
+    @property
+    def standard(self) -> "EvaluationProtocol":
+        """The standard suite, which a bounded evaluation becomes if it must."""
+        return dataclasses.replace(self, attacks=list(AUTOATTACK), tolerance=None)
 
     @property
     def text(self) -> str:

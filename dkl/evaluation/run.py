@@ -1,33 +1,28 @@
 """``evaluate(cfg)``: from a run or a foreign checkpoint to a record, in one process or several."""
 
+import dataclasses
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
 from dkl import records
 from dkl.assembly import pick_device
-from dkl.attacks import frozen_eval
 from dkl.config import EvaluateConfig, typed
 from dkl.console import say
 from dkl.data import SegmentationSet
 from dkl.distributed import gather, launched, local_device, process_group, rank, spawn_processes, world
 from dkl.errors import UserError
-from dkl.evaluation.attacking import attack
+from dkl.evaluation.attacking import AttackTask, attack
+from dkl.evaluation.continuing import earlier_evaluation
 from dkl.evaluation.job import EvaluationJob, prepare
 from dkl.evaluation.outputs.logger_report import report_evaluation
-from dkl.evaluation.outputs.make_record import make_record, make_segmentation_record, summary
+from dkl.evaluation.outputs.make_record import flags_of, make_record, make_segmentation_record, summary
 from dkl.evaluation.outputs.mask_pictures import save_mask_pictures
-from dkl.evaluation.robustness import checks
-from dkl.evaluation.robustness.attack_loop import scaled
-from dkl.evaluation.robustness.progress import EvaluationState
-from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.evaluation.segmentation.pixel_counts import count_test_pixels
 from dkl.files import locked
-from dkl.threat import SAMPLED
 from dkl.validation import check_fields
 
 
@@ -104,36 +99,23 @@ def _run(job: EvaluationJob, config: EvaluateConfig) -> None:
         _run_segmentation(job, device)
         return
     say(f"{job.subject.title}: {job.protocol.text} on {len(job.test)} images")
-    images = job.test.tensor()
-    attacks = job.protocol.attacks
-    # Printed before the attacks, which may take hours and tell little about such a model.
-    warnings = _printed(_model_warnings(job, images, device)) if attacks and rank() == 0 else []
-    job, state, sample, earlier = attack(job, images, device)
+    task = AttackTask(
+        model=job.model,
+        images=job.test.tensor(),
+        labels=job.test.labels,
+        num_classes=job.subject.data.num_classes,
+        protocol=job.protocol,
+        device=device,
+        folder=job.state,
+    )
+    protocol, state, sample, warnings = attack(task, earlier_evaluation(job))
     if rank() > 0:
         return
-    attacks = job.protocol.attacks
-    if attacks:
-        warnings += _printed(list(earlier))
-        warnings += _printed(checks.square_warnings(_accuracies(state, attacks, sample)))
-        warnings += _printed(checks.nonfinite_warnings({name: int(state[name].nonfinite.sum()) for name in attacks}))
+    job = dataclasses.replace(job, protocol=protocol)
     record = make_record(job, state, device=device, warnings=warnings, sample=sample)
     metrics = job.subject.run.metrics if job.subject.run else []
-    flags = {name: progress.flags for name, progress in state.items()}
-    if sample is not None:
-        flags["sampled"] = sample.sampled
-    records.save(record, flags, job.record.parent, metrics)
+    records.save(record, flags_of(state, sample), job.record.parent, metrics)
     say(f"{job.record}: {summary(record)}")
-
-
-def _accuracies(state: EvaluationState, attacks: list[str], sample: SampleResult | None) -> dict[str, float]:
-    """The accuracy after each attack; square's is estimated for all images if it attacked a sample."""
-    found = {name: float(state[name].flags.mean()) for name in attacks}
-    if sample is not None and sample.sampled.any():
-        del found[SAMPLED["square"]]
-        fallen = (sample.after["fab-t"] & ~sample.after["square"]).sum()
-        of_all = fallen * sample.before.sum() / sample.sampled.sum()
-        found["square"] = found[SAMPLED["fab-t"]] - float(of_all) / len(sample.before)
-    return found
 
 
 def _run_segmentation(job: EvaluationJob, device: torch.device) -> None:
@@ -149,17 +131,3 @@ def _run_segmentation(job: EvaluationJob, device: torch.device) -> None:
     save_mask_pictures(job, device)
     records.save(record, arrays, job.record.parent, job.subject.run.metrics if job.subject.run else [])
     say(f"{job.record}: {summary(record)}")
-
-
-def _printed(warnings: list[str]) -> list[str]:
-    """Print the warnings and return them."""
-    for warning in warnings:
-        say(f"warning: {warning}")
-    return warnings
-
-
-def _model_warnings(job: EvaluationJob, images: Tensor, device: torch.device) -> list[str]:
-    """Run AutoAttack's checks of the model on the first batch."""
-    first = slice(0, job.protocol.batch_size)
-    with frozen_eval(job.model):
-        return checks.model_warnings(job.model, scaled(images[first]).to(device), job.test.labels[first].to(device))

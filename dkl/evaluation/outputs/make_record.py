@@ -11,12 +11,13 @@ import torch
 from dkl.evaluation.job import EvaluationJob
 from dkl.evaluation.outputs import provenance
 from dkl.evaluation.outputs.long_tail import accuracy_per_shot
+from dkl.evaluation.protocol import EvaluationProtocol
 from dkl.evaluation.robustness.progress import AttackProgress, EvaluationState
 from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.evaluation.robustness.suites import PACKAGE_NORMS
 from dkl.evaluation.segmentation.pixel_counts import PixelCounts
 from dkl.evaluation.subject import TrainedRun
-from dkl.records import AttackResult, Bound, FewLabels, Record, Segmented, iou_of
+from dkl.records import AttackResult, Bound, FewLabels, Flags, Record, Segmented, iou_of
 
 
 def _accuracy(progress: AttackProgress) -> float:
@@ -36,14 +37,55 @@ def _few_labels(job: EvaluationJob) -> FewLabels | None:
     return FewLabels(per_class=per_class, seed=run.config.seed, sha256=job.labeled_sha256)
 
 
-def _bound(job: EvaluationJob, sample: SampleResult) -> Bound:
-    standing = int(sample.before.sum())
-    assert job.protocol.tolerance is not None
+def bound_of(sample: SampleResult, tolerance: float) -> Bound:
+    """Return the interval of bounded AutoAttack that ``sample`` gives."""
+    n, standing = len(sample.before), int(sample.before.sum())
     return Bound(
-        low=(standing - sample.interval.high) / len(job.test),
-        high=(standing - sample.interval.low) / len(job.test),
-        tolerance=job.protocol.tolerance,
+        low=(standing - sample.interval.high) / n, high=(standing - sample.interval.low) / n, tolerance=tolerance
     )
+
+
+def flags_of(state: EvaluationState, sample: SampleResult | None) -> Flags:
+    """Return the flags ``[n]`` of each attack, and which images were ``sampled`` if some were."""
+    flags = {name: progress.flags for name, progress in state.items()}
+    return flags | ({"sampled": sample.sampled} if sample is not None else {})
+
+
+def measured(protocol: EvaluationProtocol, state: EvaluationState, sample: SampleResult | None) -> dict[str, Any]:
+    """The fields of a record that hold what was measured. Seconds are summed over the batches of all processes."""
+    results = {
+        name: AttackResult(robust=_accuracy(state[name]), seconds=float(np.nansum(state[name].seconds)))
+        for name in protocol.attacks
+    }
+    bound = None
+    if sample is not None:
+        assert protocol.tolerance is not None
+        bound = bound_of(sample, protocol.tolerance)
+    return {
+        "clean": _accuracy(state["clean"]),
+        # Attacks are cumulative, so the last one has the lowest accuracy.
+        "robust": min((result.robust for result in results.values()), default=None),
+        "per_attack": results,
+        "seconds": float(sum(np.nansum(state[name].seconds) for name in ("clean", *protocol.attacks))),
+        "bound": bound,
+        "top5": _accuracy(state["top5"]) if "top5" in state else None,
+    }
+
+
+def described(protocol: EvaluationProtocol, device: torch.device) -> dict[str, Any]:
+    """The fields of a record that say how and where it was made."""
+    return {
+        "norm": PACKAGE_NORMS[protocol.norm],
+        "eps": protocol.eps,
+        "eps_text": protocol.eps_text,
+        "attacks": protocol.attacks,
+        "evaluation_seed": protocol.seed,
+        "batch_size": protocol.batch_size,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": provenance.versions() | {"attacks": "pyautoattack" if protocol.package else "dkl"},
+        "hardware": provenance.hardware(device),
+        "git_commit": provenance.git_commit(),
+    }
 
 
 def make_record(
@@ -54,22 +96,11 @@ def make_record(
     warnings: list[str],
     sample: SampleResult | None = None,
 ) -> Record:
-    """Make the record of ``job``, which ended in ``state``. Seconds are summed over the batches of all processes."""
-    protocol = job.protocol
-    results = {
-        name: AttackResult(robust=_accuracy(state[name]), seconds=float(np.nansum(state[name].seconds)))
-        for name in protocol.attacks
-    }
+    """Make the record of ``job``, which ended in ``state``."""
     return Record(
         **_common(job, device),
-        clean=_accuracy(state["clean"]),
-        # Attacks are cumulative, so the last one has the lowest accuracy.
-        robust=min((result.robust for result in results.values()), default=None),
-        per_attack=results,
-        seconds=float(sum(np.nansum(state[name].seconds) for name in ("clean", *protocol.attacks))),
+        **measured(job.protocol, state, sample),
         warnings=warnings,
-        bound=_bound(job, sample) if sample else None,
-        top5=_accuracy(state["top5"]) if "top5" in state else None,
         shots=accuracy_per_shot(state["clean"].flags, job.test.labels, job.train_counts),
     )
 
@@ -96,32 +127,22 @@ def make_segmentation_record(job: EvaluationJob, counts: PixelCounts, *, device:
 
 def _common(job: EvaluationJob, device: torch.device) -> dict[str, Any]:
     """The fields of a record that do not depend on what was measured."""
-    subject, run, protocol = job.subject, job.subject.run, job.protocol
+    subject, run = job.subject, job.subject.run
     best = subject.best
-    return {
+    return described(job.protocol, device) | {
         "id": job.id,
         "method": subject.method,
         "dataset": subject.data.name,
         "architecture": subject.architecture,
         "budget": subject.budget,
         "seed": subject.seed,
-        "norm": PACKAGE_NORMS[protocol.norm],
-        "eps": protocol.eps,
-        "eps_text": protocol.eps_text,
-        "attacks": protocol.attacks,
         "n": len(job.test),
-        "evaluation_seed": protocol.seed,
-        "batch_size": protocol.batch_size,
         "additional_data": job.additional_data,
         "config_hash": job.config_hash,
         "model": subject.settings,
         "checkpoint": f"{subject.weights.path.parent.name}/{subject.weights.path.name}",
         "checkpoint_sha256": job.weights_sha256,
         "data_sha256": job.test.sha256,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": provenance.versions() | {"attacks": "pyautoattack" if protocol.package else "dkl"},
-        "hardware": provenance.hardware(device),
-        "git_commit": provenance.git_commit(),
         "training": run.settings if run else {},
         "weights": subject.weights.text,
         "synthetic": run.synthetic if run else None,

@@ -51,14 +51,14 @@ def scaled(images: Tensor) -> Tensor:
 
 @dataclass
 class AttackLoop:
-    """The images, uint8 or in [0, 1], and the progress of this process."""
+    """The images, uint8 or in [0, 1], and the progress of this process, saved in ``folder`` unless that is None."""
 
     model: nn.Module
     images: Tensor
     labels: Tensor
     batch_size: int
     device: torch.device
-    folder: Path
+    folder: Path | None
     state: EvaluationState
 
     def attack(
@@ -126,7 +126,8 @@ class AttackLoop:
             self.state[name].nonfinite[number] = int((~finite).sum())
             self.state[name].seconds[number] = time.perf_counter() - started
         # Every process writes only its own file, so no batch is lost to a concurrent write and no lock is needed.
-        save(self.state, self.folder / f"{rank()}.npz")
+        if self.folder is not None:
+            save(self.state, self.folder / f"{rank()}.npz")
 
 
 @torch.no_grad()
@@ -138,7 +139,7 @@ def run_attacks(
     *,
     batch_size: int,
     device: torch.device,
-    folder: Path,
+    folder: Path | None,
     num_classes: int = 10,
     top_five: bool = False,
     start: Mapping[str, AttackProgress] | None = None,

@@ -1,7 +1,11 @@
-"""Warnings about models whose robustness AutoAttack overestimates; most checks are the package's own."""
+"""Warnings about networks whose robustness AutoAttack overestimates, in plain words.
 
+The checks and their thresholds are the package's, and one of ours: logits that are equal for all images.
+"""
+
+import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -11,33 +15,72 @@ from torch import Tensor, nn
 _NOT_FINITE = "are not finite"
 
 
-def model_warnings(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
-    """Check ``model`` on one batch ``x[B, ...]``, ``y[B]`` and return one warning per problem.
-
-    The problems are random outputs, probabilities instead of logits, and zero gradients. Checks and thresholds are the
-    package's.
-    """
-    # The package reports through Python's warnings and returns nothing.
+def _warned(check: Callable[[], object]) -> bool:
+    """Whether ``check``, one of the package's, warns: it returns nothing."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        checks.check_randomized(model, x, y, bs=len(x))
-        checks.check_range_output(model, x)
-        with torch.enable_grad():
-            leaf = x.clone().requires_grad_()
-            (gradient,) = torch.autograd.grad(F.cross_entropy(model(leaf), y, reduction="sum"), leaf)
-        checks.check_zero_gradients(gradient)
-    return [str(item.message) for item in caught]
+        check()
+    return bool(caught)
+
+
+def _is_dynamic(model: nn.Module, x: Tensor) -> bool:
+    """Whether ``model`` differentiates something during its forward pass."""
+    # The package counts calls by a trace function, and leaves its counts and no trace function behind.
+    before = sys.gettrace()
+    for name in checks.funcs:
+        checks.funcs[name] = 0
+    try:
+        return _warned(lambda: checks.check_dynamic(model, x))
+    finally:
+        sys.settrace(before)
+
+
+def model_warnings(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
+    """Check ``model`` on one batch ``x[B, ...]``, ``y[B]`` and return one warning per problem."""
+    found = []
+    if _warned(lambda: checks.check_randomized(model, x, y, bs=len(x))):
+        found.append(
+            "the network is randomized or not deterministic: the same images get other logits each time. Attacks meant "
+            "for fixed networks overestimate it: also evaluate attacks=rand"
+        )
+    if _warned(lambda: checks.check_range_output(model, x)):
+        found.append(
+            "the outputs look like a probability distribution: behind a softmax, gradients vanish and robust accuracy "
+            "comes out too high; remove the softmax, so that the network returns logits"
+        )
+    if _is_dynamic(model, x):
+        found.append(
+            "the network differentiates during its forward pass, as defenses that adapt at test time do: AutoAttack "
+            "may overestimate it; attack it adaptively too"
+        )
+    with torch.enable_grad():
+        leaf = x.clone().requires_grad_()
+        logits = model(leaf)
+        loss = F.cross_entropy(logits, y, reduction="sum")
+        gradient = torch.autograd.grad(loss, leaf)[0].flatten(1) if loss.requires_grad else torch.zeros_like(x)
+    zero = int((gradient.flatten(1).abs().sum(1) == 0).sum())
+    if zero:
+        found.append(
+            f"{zero} of the first {len(x)} images have a zero gradient: attacks that follow the gradient cannot move "
+            "them, so robust accuracy may be too high"
+        )
+    if len(x) > 1 and (logits == logits[:1]).all():
+        found.append("the logits are equal for all images: the network ignores its input")
+    return found
 
 
 def square_warnings(accuracies: dict[str, float]) -> list[str]:
-    """Return the package's warning if Square, a black-box attack, lowers the accuracy below the gradient attacks'.
+    """Return a warning if Square, a black-box attack, lowers the accuracy below the gradient attacks'.
 
-    This is a sign of masked gradients. ``accuracies`` maps each attack to the accuracy after it.
+    ``accuracies`` maps each attack to the accuracy after it.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        checks.check_square_sr(accuracies)
-    return [str(item.message) for item in caught]
+    if not _warned(lambda: checks.check_square_sr(accuracies)):
+        return []
+    lost = min(value for name, value in accuracies.items() if name != "square") - accuracies["square"]
+    return [
+        f"square, which needs no gradients, lowered the accuracy by a further {100 * lost:.2f} points: the network "
+        "probably masks its gradients, so its robust accuracy may be too high; attack it adaptively"
+    ]
 
 
 def nonfinite_warnings(counts: dict[str, int]) -> list[str]:

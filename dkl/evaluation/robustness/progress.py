@@ -86,6 +86,8 @@ def _load_file(path: Path) -> EvaluationState:
         return {name: AttackProgress(*(content[f"{part}/{name}"] for part in parts)) for name in names}
 
 
-def load(folder: Path) -> EvaluationState:
-    """Combine all files in ``folder``; the state is empty if there are none. Raises UserError if one is damaged."""
+def load(folder: Path | None) -> EvaluationState:
+    """Combine all files in ``folder``; the state is empty without files. Raises UserError if one is damaged."""
+    if folder is None:
+        return {}
     return merge(_load_file(path) for path in sorted(folder.glob("*.npz")))

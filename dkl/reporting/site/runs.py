@@ -8,6 +8,7 @@ from typing import Any
 from dkl.errors import UserError
 from dkl.files import digest
 from dkl.records import SHOTS, Curves, Record, load_curves
+from dkl.records.wilson import wilson
 from dkl.reporting.boards.cells import NONE, interval_cell, method_cell
 from dkl.reporting.boards.notes import BUDGET_NOTES
 from dkl.reporting.figures.curves import ACCURACIES
@@ -16,7 +17,7 @@ from dkl.reporting.formats.text_table import TextTable
 from dkl.reporting.grouping import weights_kind
 from dkl.reporting.names import attacks_label, teacher_title
 from dkl.reporting.reference import REFERENCE, is_reference, record_file
-from dkl.reporting.statistics.seeds import percent, wilson
+from dkl.reporting.statistics.seeds import percent
 
 _SHOWN = ("clean", "robust", "per_attack", "top5", "shots", "best", "best_epoch", "training", "warnings", "checksums")
 """Record fields that are shown elsewhere. All others are listed as provenance."""

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Interval = tuple[float, float]
-"""Lower and upper end."""
+from dkl.records.wilson import Interval, wilson
 
 
 @dataclass(frozen=True)
@@ -30,18 +29,6 @@ class SeedMean:
 def percent(fraction: float) -> str:
     """Return ``fraction`` in percent with two decimals, as RobustBench writes accuracies."""
     return f"{100 * fraction:.2f}"
-
-
-def wilson(fraction: float, n: int) -> Interval:
-    """Return Wilson's interval of a ``fraction`` observed on ``n`` images.
-
-    It holds every p with |fraction - p| <= z·sqrt(p(1 - p)/n), where z is the 97.5 % quantile of the normal.
-    """
-    from scipy import stats  # here, because it takes a second to import
-
-    # The record has the fraction, not the count: rounding recovers it exactly.
-    low, high = stats.binomtest(round(fraction * n), n).proportion_ci(0.95, method="wilson")
-    return float(low), float(high)
 
 
 def student(values: Sequence[float]) -> Interval:

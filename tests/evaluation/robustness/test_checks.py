@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from torch import Tensor, nn, rand_like
+from torch import Tensor, enable_grad, linspace, nn, rand_like
 
 from dkl.evaluation.robustness.checks import model_warnings, square_warnings
 from tests.evaluation.common import some_digits, trained
@@ -12,6 +12,21 @@ from tests.evaluation.common import some_digits, trained
 class Noisy(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return trained()(x + 0.1 * rand_like(x))
+
+
+class Adapting(nn.Module):
+    """Moves its input by a gradient step first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with enable_grad():
+            leaf = x.detach().clone().requires_grad_()
+            trained()(leaf).amax(1).sum().backward()
+        return trained()(x + 0.01 * leaf.grad.sign())
+
+
+class Constant(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 0 * x.flatten(1)[:, :10] + linspace(0, 2, 10)
 
 
 class Stepped(nn.Module):
@@ -25,8 +40,10 @@ class Stepped(nn.Module):
         (Noisy, "randomized"),
         (lambda: nn.Sequential(trained(), nn.Softmax(dim=1)), "probability distribution"),
         (Stepped, "zero gradient"),
+        (Adapting, "differentiates"),
+        (Constant, "equal for all images"),
     ],
-    ids=["random", "probabilities", "zero gradients"],
+    ids=["random", "probabilities", "zero gradients", "adapting", "constant"],
 )
 def test_a_model_that_cannot_be_evaluated_is_warned_of(make_model: Callable[[], nn.Module], warning: str) -> None:
     assert warning in " ".join(model_warnings(make_model(), *some_digits(20)))

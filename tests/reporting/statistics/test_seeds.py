@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkl.reporting.statistics.seeds import SeedMean, percent, student, wilson
+from dkl.records.wilson import wilson
+from dkl.reporting.statistics.seeds import SeedMean, percent, student
 
 
 def score_bound(fraction: float, n: int, outer: float) -> float:

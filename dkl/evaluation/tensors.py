@@ -1,0 +1,246 @@
+"""``autoattack``: attacks any callable on tensors, without a configuration, by the code of ``dkl evaluate``."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dkl import records
+from dkl.attacks import frozen_eval
+from dkl.config import EvaluateConfig, EvaluationConfig
+from dkl.data import Images
+from dkl.errors import UserError
+from dkl.evaluation.attacking import Attacked, AttackTask, attack
+from dkl.evaluation.outputs.make_record import described, flags_of, measured
+from dkl.evaluation.protocol import choose_protocol
+from dkl.evaluation.robustness.suites import check_classes
+from dkl.evaluation.weights import weights_sha256
+from dkl.files import digest
+from dkl.records import Bound, Record
+from dkl.records.checks import TEST_IMAGES
+from dkl.records.wilson import Interval, wilson
+from dkl.threat import parse_threat
+from dkl.validation import check_fields
+
+
+class _Function(nn.Module):
+    """Any callable as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+@dataclass(frozen=True)
+class AutoAttackResult:
+    """What ``autoattack`` found.
+
+    ``flags`` maps ``clean`` and each attack to bool ``[N]`` on the CPU: the images that are still classified correctly
+    after it and all attacks before it. Bounded AutoAttack names its last two attacks ``sample-fab-t`` and
+    ``sample-square``, adds ``sampled``, and has a ``bound``; None for other suites. ``seconds`` are those of each
+    attack, and ``warnings`` say what makes the result doubtful.
+    """
+
+    flags: dict[str, Tensor]
+    attacks: list[str]
+    seconds: dict[str, float]
+    warnings: list[str]
+    bound: Bound | None
+    _attacked: Attacked
+    _about: dict[str, Any]
+
+    @property
+    def robust(self) -> Tensor:
+        """Bool ``[N]``: the images that are classified correctly, clean and after every attack."""
+        return self.flags[self.attacks[-1] if self.attacks else "clean"]
+
+    @property
+    def accuracies(self) -> dict[str, float]:
+        """The accuracy, in [0, 1], on clean images and after each attack."""
+        return {name: float(self.flags[name].double().mean()) for name in ("clean", *self.attacks)}
+
+    @property
+    def intervals(self) -> dict[str, Interval]:
+        """Wilson's 95 % interval of each accuracy, for other images of the same distribution."""
+        return {name: wilson(value, len(self.robust)) for name, value in self.accuracies.items()}
+
+    def __str__(self) -> str:
+        """Return the accuracies in one line, in percent."""
+        line = ", ".join(f"{name} {100 * value:.2f}" for name, value in self.accuracies.items())
+        return line if self.bound is None else f"{line}; AutoAttack {self.bound.text} with 95 % confidence"
+
+    def record(
+        self,
+        *,
+        method: str,
+        dataset: str,
+        architecture: str,
+        partial: bool | None = None,
+        additional_data: bool = False,
+    ) -> Record:
+        """Return a record for ``dkl tables``, with the names that boards show.
+
+        ``partial`` says that the images are a part of the test set; by default they are if a known dataset has more.
+        """
+        n = len(self.robust)
+        names = [dataset, architecture, method]
+        about = self._about | {"config_hash": digest(architecture)}
+        key = digest([*names, about, str(self._attacked.protocol)])
+        return Record(
+            id="-".join([*(name.replace("/", "_").replace(" ", "_") for name in names), "foreign", key]),
+            method=method,
+            dataset=dataset,
+            architecture=architecture,
+            budget="own",
+            seed=None,
+            n=n,
+            additional_data=additional_data,
+            partial=n < TEST_IMAGES.get(dataset, n) if partial is None else partial,
+            weights="in memory",
+            warnings=self.warnings,
+            **about,
+            **measured(self._attacked.protocol, self._attacked.state, self._attacked.sample),
+        )
+
+    def save(self, results: str | Path, *, method: str, dataset: str, architecture: str, **about: bool) -> Path:
+        """Write the ``record`` and its flags to ``results/records``, for ``dkl tables``; return its path."""
+        record = self.record(method=method, dataset=dataset, architecture=architecture, **about)
+        return records.save(record, flags_of(self._attacked.state, self._attacked.sample), Path(results) / "records")
+
+
+def autoattack(
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float | str,
+    norm: str = "Linf",
+    attacks: str | Sequence[str] = "standard",
+    batch_size: int = 200,
+    seed: int = 0,
+    tolerance: float | None = None,
+    package: bool = False,
+    device: torch.device | str | None = None,
+    folder: str | Path | None = None,
+) -> AutoAttackResult:
+    """Attack ``model`` on ``images[N, C, H, W]``, uint8 or float in [0, 1], with ``labels[N]``.
+
+    ``model`` maps such a batch in [0, 1] to logits ``[B, classes]``, normalization included; a module is put into eval
+    mode and frozen meanwhile, and any memory format is accepted. ``eps`` is the radius in pixel units, such as
+    ``"8/255"``. ``attacks`` is a suite or a list of attacks, ``tolerance`` the widest interval of ``bounded`` in
+    percentage points, and ``package=True`` runs the authors' own attacks, as in ``dkl evaluate``. The ``device`` is by
+    default that of the module's parameters. The progress is saved in ``folder`` if that is given, and the same call
+    continues from it. Raises UserError if an argument is not usable.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
+    >>> images = torch.rand(8, 3, 2, 2)
+    >>> result = autoattack(model, images, model(images).argmax(1), eps="8/255", attacks=["apgd-ce", "square"])
+    >>> list(result.flags), tuple(result.robust.shape), result.accuracies["clean"]
+    (['clean', 'apgd-ce', 'square'], (8,), 1.0)
+    """
+    asked = EvaluateConfig(
+        attacks=list(attacks) if not isinstance(attacks, str) else attacks,
+        norm=norm.lower(),
+        eps=_written(eps),
+        batch_size=batch_size,
+        seed=seed,
+        tolerance=tolerance,
+        package=package,
+    )
+    check_fields(asked)
+    protocol = choose_protocol(asked, EvaluationConfig(eps="0"))
+    images, labels = _checked(images, labels)
+    parse_threat(protocol.norm, protocol.eps_text, shape=images.shape[1:])
+    module = model if isinstance(model, nn.Module) else _Function(model)
+    place = torch.device(device) if device is not None else next((p.device for p in module.parameters()), images.device)
+    classes = _count_classes(module, images[:1].to(place), labels)
+    check_classes(protocol.attacks, classes)
+    task = AttackTask(
+        model=module,
+        images=images,
+        labels=labels,
+        num_classes=classes,
+        protocol=protocol,
+        device=place,
+        folder=None if folder is None else Path(folder),
+    )
+    attacked = attack(task)
+    flags = {name: torch.from_numpy(array) for name, array in flags_of(attacked.state, attacked.sample).items()}
+    found = measured(attacked.protocol, attacked.state, attacked.sample)
+    about = described(attacked.protocol, place) | {
+        "checkpoint": type(model).__name__,
+        "checkpoint_sha256": _fingerprint(module, flags),
+        "data_sha256": _data_sha256(images, labels),
+    }
+    seconds = {name: result.seconds for name, result in found["per_attack"].items()}
+    return AutoAttackResult(
+        flags, attacked.protocol.attacks, seconds, attacked.warnings, found["bound"], attacked, about
+    )
+
+
+def _written(eps: float | str) -> str:
+    """``eps`` as text: ``8/255`` for gray levels, so that boards show it as people write it."""
+    if isinstance(eps, str):
+        return eps
+    levels = round(255 * eps)
+    return f"{levels}/255" if 0 < levels < 255 and levels / 255 == eps else str(eps)
+
+
+def _checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return contiguous images, and labels as int64 on the CPU. Raises UserError if they are not usable."""
+    if images.ndim != 4 or not len(images):
+        raise UserError(f"images must be [N, C, H, W] with N at least 1, not {list(images.shape)}")
+    if images.dtype not in (torch.uint8, torch.float32):
+        raise UserError(f"images must be uint8, or float32 in [0, 1], not {images.dtype}: convert them")
+    if images.dtype == torch.float32 and not 0 <= float(images.min()) <= float(images.max()) <= 1:
+        low, high = float(images.min()), float(images.max())
+        raise UserError(
+            f"images must be in [0, 1], not [{low:g}, {high:g}]: divide by 255, and normalize inside the model"
+        )
+    if labels.shape != images.shape[:1] or labels.is_floating_point():
+        raise UserError(
+            f"labels must be whole numbers [{len(images)}], one per image, not {labels.dtype} {list(labels.shape)}"
+        )
+    return images.detach().contiguous(), labels.detach().long().cpu()
+
+
+@torch.no_grad()
+def _count_classes(model: nn.Module, image: Tensor, labels: Tensor) -> int:
+    """The number of logits. Raises UserError if the output is not logits, or a label has none."""
+    with frozen_eval(model):
+        logits = model(image.float() / 255 if image.dtype == torch.uint8 else image)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
+        found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"the model must return logits [B, classes], but for one image it returns {found}")
+    classes = logits.shape[1]
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise UserError(
+            f"labels must be from 0 to {classes - 1}, the model's classes, not {int(labels.min())} to "
+            f"{int(labels.max())}"
+        )
+    return classes
+
+
+def _fingerprint(model: nn.Module, flags: dict[str, Tensor]) -> str:
+    """The hash of the weights; of the flags if there are no weights."""
+    state = model.state_dict()
+    return weights_sha256(state or flags)
+
+
+def _data_sha256(images: Tensor, labels: Tensor) -> str:
+    """The hash that ``dkl evaluate`` gives to the same images, or that of their values if they are not gray levels."""
+    pixels = images if images.dtype == torch.uint8 else (images * 255).round()
+    if images.dtype == torch.uint8 or torch.equal(pixels / 255, images):
+        return Images(pixels.to(torch.uint8).cpu(), labels).sha256
+    content = hashlib.sha256(str(tuple(images.shape)).encode())
+    content.update(np.ascontiguousarray(images.cpu().numpy()).tobytes() + labels.numpy().tobytes())
+    return content.hexdigest()
