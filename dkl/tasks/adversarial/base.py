@@ -36,23 +36,6 @@ from dkl.tasks.base import Output, Progress, Task, count_correct
 from dkl.validation import SEED
 
 
-def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy with 1 − ``smoothing`` at the label and ``smoothing`` spread evenly over the other C − 1 classes.
-
-    ``task=classification`` spreads it over all C classes, as torch does.
-
-    Raises UserError if ``smoothing`` is above (C − 1)/C: the label would then count less than the other classes.
-    """
-    classes = logits.shape[-1]
-    # torch spreads its smoothing over all C classes, the label included, so it needs a slightly larger value.
-    spread = smoothing * classes / max(classes - 1, 1)
-    if spread > 1:
-        raise UserError(
-            f"task.label_smoothing={smoothing} must be at most {(classes - 1) / classes:g} with {classes} classes"
-        )
-    return F.cross_entropy(logits, labels, label_smoothing=spread)
-
-
 def make_output(loss: Tensor, batch: Batch, adversarial_images: Tensor, **logits: Tensor) -> Output:
     """``loss``, and for each kind of ``logits`` the number of correct predictions, as ``<kind>_correct``."""
     right = {f"{kind}_correct": count_correct(values, batch.labels) for kind, values in logits.items()}

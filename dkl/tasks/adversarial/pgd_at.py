@@ -9,12 +9,13 @@ ball). With ``awp`` this is AT-AWP (Wu et al. 2020).
 
 from typing import Annotated
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.attacks import TrainingAttack
 from dkl.data import Batch
 from dkl.tasks.adversarial.awp import AWP
-from dkl.tasks.adversarial.base import AdversarialTraining, make_output, smoothed_cross_entropy
+from dkl.tasks.adversarial.base import AdversarialTraining, make_output
 from dkl.tasks.base import Output
 from dkl.validation import FRACTION, SEED, check_arguments
 
@@ -22,9 +23,8 @@ from dkl.validation import FRACTION, SEED, check_arguments
 class PGDTraining(AdversarialTraining):
     """Cross-entropy of ``model``, smoothed by ``label_smoothing`` in [0, 1), on images that ``attack`` makes.
 
-    Smoothing is spread over the C − 1 other classes; ``task=classification`` spreads it over all C. All views of an
-    image have the same weight. ``seed`` fixes the attack's noise. Raises UserError if there is no attack, or if a
-    setting is out of range.
+    Smoothing is spread over all classes. All views of an image have the same weight. ``seed`` fixes the attack's noise.
+    Raises UserError if there is no attack, or if a setting is out of range.
     """
 
     @check_arguments("task")
@@ -42,5 +42,5 @@ class PGDTraining(AdversarialTraining):
 
     def _output(self, batch: Batch, adversarial_images: Tensor) -> Output:
         adversarial = self.model(adversarial_images)
-        loss = smoothed_cross_entropy(adversarial, batch.labels, self.label_smoothing)
+        loss = F.cross_entropy(adversarial, batch.labels, label_smoothing=self.label_smoothing)
         return make_output(loss, batch, adversarial_images, adversarial=adversarial)

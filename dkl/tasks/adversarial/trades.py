@@ -15,6 +15,7 @@ per view, of which only the first moves BatchNorm's buffers. With it, n devices 
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.attacks import TrainingAttack, untracked_batch_norm
@@ -22,7 +23,7 @@ from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import ClassPrior, PairLoss, check_pair_loss
 from dkl.tasks.adversarial.awp import AWP
-from dkl.tasks.adversarial.base import AdversarialTraining, make_output, smoothed_cross_entropy
+from dkl.tasks.adversarial.base import AdversarialTraining, make_output
 from dkl.tasks.base import Output
 from dkl.validation import CLASSES, FRACTION, PRIOR_MOMENTUM, SEED, TEMPERATURE, WEIGHT, check_arguments
 
@@ -32,11 +33,11 @@ class TradesTraining(AdversarialTraining):
 
     ``prior_temperature`` softens the natural predictions that enter the class prior (the paper's tau, official
     ``--T``); ``prior_momentum`` is the official m. ``awp`` perturbs weights. ``label_smoothing`` applies to the natural
-    cross-entropy and is spread over the C − 1 other classes; ``task=classification`` spreads it over all C.
-    ``aug_weight`` weights the pair loss of a second view (official ``--gamma`` in v1, ``--aug_weight`` in v2);
-    ``per_view_forward`` forwards the views separately (see the module). ``natural_first`` forwards the natural images
-    before the adversarial ones, and ``bn_warm_start`` sets BatchNorm's running statistics to those of the first batch;
-    DM-Improves-AT does both. ``seed`` fixes the attack's noise. Raises UserError if a setting is out of range.
+    cross-entropy and is spread over all classes. ``aug_weight`` weights the pair loss of a second view (official
+    ``--gamma`` in v1, ``--aug_weight`` in v2); ``per_view_forward`` forwards the views separately (see the module).
+    ``natural_first`` forwards the natural images before the adversarial ones, and ``bn_warm_start`` sets BatchNorm's
+    running statistics to those of the first batch; DM-Improves-AT does both. ``seed`` fixes the attack's noise. Raises
+    UserError if a setting is out of range.
     """
 
     keeps_prior = True
@@ -99,7 +100,7 @@ class TradesTraining(AdversarialTraining):
         return self.loss(natural, adversarial, **self._arguments(self.loss, natural, labels, share))
 
     def _natural_loss(self, natural: Tensor, batch: Batch) -> Tensor:
-        return smoothed_cross_entropy(natural, batch.labels, self.label_smoothing)
+        return F.cross_entropy(natural, batch.labels, label_smoothing=self.label_smoothing)
 
     def _ascent(self, batch: Batch, adversarial_images: Tensor) -> Tensor:
         """The loss that AWP raises, in which all views of an image have the same weight."""

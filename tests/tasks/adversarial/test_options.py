@@ -25,18 +25,18 @@ def take_step(task: TradesTraining, batch: Batch, epoch: int = 1, step: int = 0)
 
 
 def soft_label_loss(logits: Tensor, labels: list[int], smoothing: float) -> float:
-    """Mean of −Σ q log p in a loop: q is 1 − s at the label and s / (C − 1) at every other class."""
+    """Mean of −Σ q log p in a loop: q is s / C at every class, and 1 − s more at the label."""
     total = 0.0
     for row, label in zip(logits.tolist(), labels, strict=True):
         normalizer = math.log(sum(math.exp(value) for value in row))
         for column, value in enumerate(row):
-            q = 1 - smoothing if column == label else smoothing / (len(row) - 1)
+            q = smoothing / len(row) + (1 - smoothing if column == label else 0)
             total -= q * (value - normalizer)
     return total / len(labels)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.75])
-def test_label_smoothing_leaves_the_label_one_minus_s_and_shares_s_among_the_others(smoothing: float) -> None:
+def test_label_smoothing_is_spread_over_all_classes(smoothing: float) -> None:
     model, batch = make_net().train(), make_batch()
     spy, task = Spy(model), make_task(model, IKL(wmse_weight=3.0, ce_weight=2.0), label_smoothing=smoothing)
     rows = task.prior.table[batch.labels].clone()

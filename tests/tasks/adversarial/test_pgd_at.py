@@ -94,7 +94,7 @@ def test_awp_changes_the_step() -> None:
     assert not torch.allclose(step(0.0)[0], step(0.05)[0], rtol=1e-4)
 
 
-def test_labels_are_smoothed_over_the_other_classes() -> None:
+def test_labels_are_smoothed_over_all_classes() -> None:
     for smoothing in [0.0, 0.1, 0.5]:
         model, batch = make_net().double(), double_batch()
         spy = Spy(model)
@@ -103,7 +103,8 @@ def test_labels_are_smoothed_over_the_other_classes() -> None:
         for logits, label in zip(spy.calls[-1].logits.tolist(), batch.labels.tolist(), strict=True):
             log_sum = math.log(sum(map(math.exp, logits)))
             for column, logit in enumerate(logits):
-                total += (1 - smoothing if column == label else smoothing / (len(logits) - 1)) * (log_sum - logit)
+                q = smoothing / len(logits) + (1 - smoothing if column == label else 0)
+                total += q * (log_sum - logit)
         assert float(got) == pytest.approx(total / len(batch.labels), rel=1e-10)
 
 
