@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from dkl.errors import UserError, first_line
 from dkl.files import damage, write_atomically
@@ -32,6 +34,17 @@ def save(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, lambda file: torch.save(content, file))
 
 
+def _read_safetensors(path: Path, map_location: str | torch.device) -> dict[str, torch.Tensor]:
+    """Read a safetensors file, which holds tensors alone. Raises UserError if it is not one."""
+    try:
+        return load_file(path, device=str(map_location))
+    except (SafetensorError, *READING_ERRORS) as error:
+        raise UserError(
+            f"{path} is not a readable safetensors file, perhaps a saved web page or part of a file; fetch it again "
+            f"({first_line(error)})"
+        ) from None
+
+
 def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
     """Read a checkpoint with ``weights_only=True``.
 
@@ -39,6 +52,8 @@ def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
     """
     if not path.is_file():
         raise UserError(f"there is no checkpoint at {path}; check the path, or train the run first")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path, map_location)
     # torch's own message for such a file suggests weights_only=False, which would run whatever the file contains.
     with path.open("rb") as file:
         first = file.read(1)

@@ -37,11 +37,13 @@ def train(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     """``dkl evaluate``: make a record of a run, or of weights trained elsewhere."""
+    from dkl.config.overrides import expand_network
     from dkl.evaluation import evaluate as run
     from dkl.evaluation import preflight
 
+    arguments = expand_network(arguments)
     keys = [text.lstrip("+~").partition("=")[0] for text in arguments]
-    if "run" in keys and any(key.partition(".")[0] in ("data", "model") for key in keys):
+    if "run" in keys and any(key.partition(".")[0] in ("data", "model", "network") for key in keys):
         raise UserError(
             "data and model are only for checkpoint=FILE; a run has its own: leave them out with run=FOLDER"
         )

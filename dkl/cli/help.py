@@ -8,7 +8,7 @@ from dkl.config.choices import choices
 
 USAGE = {
     "train": "dkl train [-m] [GROUP=CHOICE …] [KEY=VALUE …]   train one run, or a sweep with -m and comma lists",
-    "evaluate": "dkl evaluate run=FOLDER | checkpoint=FILE model=… data=… [attacks=…] [KEY=VALUE …]",
+    "evaluate": "dkl evaluate run=FOLDER | [checkpoint=FILE] model=… data=… [attacks=…] [KEY=VALUE …]",
     "reproduce": "dkl reproduce table=N|figure=N|experiment=NAME [row=NAME] [seed=0,1] [budget=…] [dry_run=true] …",
     "tables": "dkl tables [--html] [results=FOLDER] [smoke=true]   make tables; --html adds figures and a page",
     "runs": "dkl runs [results=FOLDER] | dkl runs compare RUN RUN … [results=FOLDER]   list or compare runs",

@@ -54,9 +54,9 @@ def check_label(label: str | None) -> None:
         )
 
 
-def check_subject(run: str | None, checkpoint: str | None) -> None:
-    """Raise UserError unless ``dkl evaluate`` is given either a run or a checkpoint."""
-    if bool(run) == bool(checkpoint):
+def check_subject(run: str | None, checkpoint: str | None, network: str | None = None) -> None:
+    """Raise UserError unless ``dkl evaluate`` is given either a run, or a checkpoint or network of somebody else."""
+    if bool(run) == bool(checkpoint or network):
         raise UserError("name what to evaluate: run=FOLDER, or checkpoint=FILE with model=… and data=…")
 
 

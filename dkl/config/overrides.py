@@ -34,6 +34,22 @@ def read_overrides(texts: Sequence[str]) -> list[Override]:
     return parsed
 
 
+def expand_network(texts: Sequence[str]) -> list[str]:
+    """Replace ``model=KIND:NAME`` by ``network='KIND:NAME'``, because ``model`` alone takes names of configurations.
+
+    ``arguments.KEY=VALUE`` becomes ``+arguments.KEY=VALUE``: which arguments there are, only the network knows.
+    """
+    return [_expanded(text) for text in texts]
+
+
+def _expanded(text: str) -> str:
+    key, _, value = text.partition("=")
+    if key == "model" and ":" in value:
+        quoted = value.strip("'\"").replace("'", r"\'")
+        return f"network='{quoted}'"
+    return f"+{text}" if key.startswith("arguments.") else text
+
+
 def _parsed(text: str) -> Override | None:
     try:
         return OverridesParser.create().parse_override(text)

@@ -7,9 +7,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from dkl.assembly import build_logger, build_model, draw_labeled, load_data, pick_device
+from dkl.assembly import build_logger, draw_labeled, load_data, pick_device
 from dkl.config import (
-    DataConfig,
     EvaluateConfig,
     EvaluationConfig,
     TrainConfig,
@@ -21,14 +20,15 @@ from dkl.config import (
 )
 from dkl.data import ImageSet, SegmentationSet
 from dkl.errors import UserError, shortened
+from dkl.evaluation.foreign import foreign_subject
+from dkl.evaluation.network import load_network
 from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
 from dkl.evaluation.robustness.suites import check_classes
 from dkl.evaluation.segmentation.windows import Windows
-from dkl.evaluation.subject import Subject, check_foreign, foreign_subject, run_subject
+from dkl.evaluation.subject import Subject, evaluation_defaults, run_subject
 from dkl.evaluation.weights import weights_sha256
 from dkl.files import check_writable, digest
 from dkl.loggers import Logger
-from dkl.models import load_checkpoint
 from dkl.threat import parse_threat
 from dkl.validation import check_fields
 
@@ -100,19 +100,9 @@ class EvaluationJob:
         return self.results / "runs" / "evaluations" / self.key
 
 
-def _foreign_defaults(data: DataConfig) -> EvaluationConfig:
-    """How weights trained elsewhere are evaluated on ``data``, if the command does not say."""
-    defaults = EvaluationConfig(eps=data.eps)
-    if data.ignore_index is not None:
-        defaults.attacks = "none"
-    return defaults
-
-
 def preflight(cfg: DictConfig) -> None:
     """Raise UserError on any mistake in ``cfg``, a configuration of ``dkl evaluate``, found without reading weights."""
-    check_subject(cfg.run, cfg.checkpoint)
-    if not cfg.run:
-        check_foreign(cfg.checkpoint, cfg.data, cfg.model, cfg.weights)
+    check_subject(cfg.run, cfg.checkpoint, cfg.network)
     config = typed(cfg, EvaluateConfig)
     check_label(config.label)
     check_fields(config)
@@ -120,30 +110,26 @@ def preflight(cfg: DictConfig) -> None:
     build_logger(config.logger)
     if config.run:
         path = Path(config.run) / "checkpoint.pt"
-        defaults = typed(load_config(Path(config.run)), TrainConfig).evaluation
+        choose_protocol(config, typed(load_config(Path(config.run)), TrainConfig).evaluation)
+        if not path.is_file():
+            raise UserError(f"there is no checkpoint at {shortened(path)}; check the path, or train the run first")
     else:
-        assert config.data
-        path, defaults = Path(str(config.checkpoint)), _foreign_defaults(config.data)
-    choose_protocol(config, defaults)
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint at {shortened(path)}; check the path, or train the run first")
+        choose_protocol(config, evaluation_defaults(foreign_subject(config)))
     for folder in ("records", "runs"):
         check_writable(Path(config.paths.results) / folder)
 
 
 def prepare(config: EvaluateConfig) -> EvaluationJob:
     """Load everything that ``config`` names. Raises UserError on any mistake that can be found without attacking."""
-    check_subject(config.run, config.checkpoint)
+    check_subject(config.run, config.checkpoint, config.network)
     subject = run_subject(config) if config.run else foreign_subject(config)
     run, data = subject.run, subject.data
-    defaults = run.config.evaluation if run else _foreign_defaults(data)
+    defaults = evaluation_defaults(subject)
     protocol = choose_protocol(config, defaults)
     parse_threat(protocol.norm, protocol.eps_text, shape=data.shape)
     check_classes(protocol.attacks, data.num_classes)
     logger = config.logger if config.logger is not None or run is None else run.config.logger
-    model = build_model(subject.model)
-    layout = load_checkpoint(model, subject.weights.path, subject.weights.key)
-    model = model.float().eval()  # checkpoints may hold half or double precision; attacks run in float32
+    model, layout = load_network(subject)
     training, test = load_data(data)
     positions = draw_labeled(data, training, run.config.seed)[2] if run else None
     return EvaluationJob(
@@ -157,7 +143,7 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
         weights_sha256=weights_sha256(model.state_dict()),
         results=Path(config.paths.results),
         labeled_sha256=positions,
-        additional_data=config.additional_data,
+        additional_data=config.additional_data or bool(subject.source and subject.source.additional_data),
         logger=build_logger(logger) if logger else None,
         windows=_choose_windows(config, defaults, test, protocol) if isinstance(test, SegmentationSet) else None,
     )

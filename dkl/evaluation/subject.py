@@ -1,4 +1,4 @@
-"""What is evaluated: the weights of a finished run, or of a foreign checkpoint."""
+"""What is evaluated: the weights of a finished run, or a network trained elsewhere (``dkl.evaluation.foreign``)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from dkl import checkpoint
 from dkl.config import (
     DataConfig,
     EvaluateConfig,
+    EvaluationConfig,
     TargetConfig,
     TrainConfig,
     config_hash,
@@ -23,6 +24,7 @@ from dkl.config import (
 )
 from dkl.errors import UserError
 from dkl.evaluation.weights import BestEpoch, Weights, best_epoch, choose_weights
+from dkl.models.sources import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +57,9 @@ class TrainedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """The evaluated weights, the network and data they belong to, and their ``run``; None for a foreign checkpoint.
+    """The evaluated weights, the network and data they belong to, and their ``run``; None for a foreign network.
 
-    ``method`` is the name shown in tables.
+    ``method`` is the name shown in tables. ``source`` is a foreign network's, if it was named by its place.
     """
 
     method: str
@@ -65,15 +67,16 @@ class Subject:
     model: TargetConfig
     weights: Weights
     run: TrainedRun | None = None
+    source: Source | None = None
 
     @property
     def seed(self) -> int | None:
-        """The training seed; None for a foreign checkpoint."""
+        """The training seed; None for a foreign network."""
         return self.run.config.seed if self.run else None
 
     @property
     def budget(self) -> str:
-        """The run's budget; ``own`` for a foreign checkpoint."""
+        """The run's budget; ``own`` for a foreign network."""
         return self.run.config.budget.name if self.run else "own"
 
     @property
@@ -131,17 +134,12 @@ def run_subject(asked: EvaluateConfig) -> Subject:
     )
 
 
-def check_foreign(checkpoint: str | None, data: object, model: object, weights: str | None) -> None:
-    """Raise UserError if foreign weights lack their ``data`` or ``model``, or if ``weights`` are chosen among them."""
-    if not data or not model:
-        raise UserError(f"checkpoint={checkpoint} does not say its network and data: add model=… data=…")
-    if weights:
-        raise UserError(f"weights={weights} chooses among the weights of a run: leave it out with checkpoint=FILE")
-
-
-def foreign_subject(asked: EvaluateConfig) -> Subject:
-    """Return the subject of a checkpoint trained elsewhere. Raises UserError if its model or data are not named."""
-    check_foreign(asked.checkpoint, asked.data, asked.model, asked.weights)
-    assert asked.data
-    path = Path(str(asked.checkpoint))
-    return Subject(method=asked.label or path.stem, data=asked.data, model=asked.model, weights=Weights(path))
+def evaluation_defaults(subject: Subject) -> EvaluationConfig:
+    """How ``subject`` is evaluated if the command does not say: as its run, source or data tell."""
+    if subject.run:
+        return subject.run.config.evaluation
+    source, data = subject.source, subject.data
+    defaults = EvaluationConfig(eps=(source and source.eps) or data.eps, norm=(source and source.norm) or "linf")
+    if data.ignore_index is not None:
+        defaults.attacks = "none"
+    return defaults

@@ -79,7 +79,11 @@ def _unwrap(content: Any, expected: set[str], path: Path, key: str | None) -> tu
 
 
 def _list(keys: list[str], most: int = 8) -> str:
-    return ", ".join(keys[:most]) + (" …" if len(keys) > most else "")
+    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+
+
+def _with_shapes(keys: set[str], state: StateDict) -> list[str]:
+    return [f"{key} {tuple(state[key].shape)}" for key in sorted(keys)]
 
 
 def _ignorable(key: str) -> bool:
@@ -125,8 +129,8 @@ def match_state_dict(model: nn.Module, content: Any, path: Path, key: str | None
     # Files of torch 0.3 and before have no num_batches_tracked, which nothing but an averaging BatchNorm reads.
     counters = {k: v for k, v in expected.items() if k.endswith("num_batches_tracked")}
     problems = {
-        "missing": sorted(set(expected) - set(state) - set(counters)),
-        "unexpected": sorted(set(state) - set(expected)),
+        "missing": _with_shapes(set(expected) - set(state) - set(counters), expected),
+        "unexpected": _with_shapes(set(state) - set(expected), state),
         "of another shape": sorted(
             f"{k} {tuple(state[k].shape)} for {tuple(expected[k].shape)}"
             for k in set(expected) & set(state)

@@ -107,6 +107,24 @@ def _checkpoints(folder: Path) -> None:
     (folder / "html.pt").write_text(HTML)
     (folder / "no_bytes.pt").write_bytes(b"")
     (folder / "folder.pt").mkdir()
+    (folder / "html.safetensors").write_text(HTML)
+    _folders_of_networks(folder)
+
+
+def _folders_of_networks(folder: Path) -> None:
+    """``<name>/config.json`` as on a hub, wrong as their name says."""
+    contents = {
+        "no_json": HTML,
+        "no_architecture": '{"architectures": ["BertModel"]}',
+        "other_architecture": '{"architecture": "os.system"}',
+        "seven_classes": '{"architecture": "small_cnn", "num_classes": 7}',
+        "no_weights": '{"architecture": "small_cnn"}',
+    }
+    for name, text in contents.items():
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(text)
+        if name != "no_weights":
+            shutil.copy(folder / "good.pt", folder / name / "pytorch_model.bin")
 
 
 def _runs(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from dkl.data import image_files, image_folder, npz
 from dkl.errors import UserError
@@ -57,6 +58,43 @@ RUNS = {
     "evaluate checkpoint=bad/weights/good.pt data=digits": "model=… data=…",
 }
 
+GOOD = "evaluate data=digits checkpoint=bad/weights/good.pt "
+CIFAR = "evaluate data=cifar10 checkpoint=bad/weights/good.pt "
+NETWORKS = {
+    GOOD + "model=small_cnn:": "model=small_cnn: names no network | package.module:function",
+    GOOD + "model=tim:resnet18": "there is no module 'tim'",
+    GOOD + "model=no-module:f": "'no-module' is no kind of network | timm, hf-hub, local-dir, robustbench",
+    GOOD + "model=torch.nn:Lineer": "'Lineer' | did you mean Linear or",
+    GOOD + "model=math:pi": "model=math:pi is a float",
+    GOOD + "model=torch.nn:Linear": "missing 2 required positional arguments",
+    GOOD + "model=torch.nn:Flatten": "does not fit this Flatten | 8 unexpected: classifier.bias (10,)",
+    GOOD + "model=timm:resnet999": "'resnet999'",
+    GOOD + "model=timm:small_cnn mean=[0.5]": "mean and std go together",
+    GOOD + "model=timm:small_cnn mean=[0.5,0.5] std=[1,1]": "one value per channel | 1",
+    GOOD + "model=timm:small_cnn arguments.colour=red": "colour",
+    GOOD + "model=small_cnn mean=[0.5]": "use model.KEY=VALUE",
+    GOOD + "model=small_cnn network=timm:small_cnn": "model and network | leave one out",
+    GOOD + "model=timm:small_cnn norm=l2": "norm=l2 needs its own radius",
+    "evaluate data=digits model=timm:small_cnn": "publishes no weights | checkpoint=FILE",
+    "evaluate data=digits model=torch.nn:Linear": "has no weights: add checkpoint=FILE",
+    "evaluate data=digits checkpoint=bad/weights/html.safetensors model=small_cnn": "html.safetensors | saved web page",
+    "evaluate data=digits model=local-dir:bad/weights/nothing": "nothing/config.json",
+    "evaluate data=digits model=local-dir:bad/weights/no_json": "config.json cannot be read",
+    "evaluate data=digits model=local-dir:bad/weights/no_architecture": "names no timm architecture",
+    "evaluate data=digits model=local-dir:bad/weights/other_architecture": "no model 'os.system'",
+    "evaluate data=digits model=local-dir:bad/weights/seven_classes": "has 7 classes, the data 10",
+    "evaluate data=digits model=local-dir:bad/weights/no_weights": "model.safetensors nor pytorch_model.bin",
+    "evaluate data=digits model=hf-hub:name": "hf-hub:USER/MODEL",
+    "evaluate data=digits model=hf-hub:user/missing": "hub http://127.0.0.1:9 does not answer",
+    "evaluate data=cifar10 model=robustbench:Cui2023": "ambiguous | Cui2023Decoupled_WRN-28-10",
+    "evaluate data=cifar10 model=robustbench:Cui2023Decoupled_WRN-34-10": "not known: add checkpoint=FILE",
+    CIFAR + "model=small_cnn": "does not fit this SmallCNN | features.0.weight (16, 1, 3, 3) for (16, 3, 3, 3)",
+    CIFAR + "model=timm:small_cnn arguments.in_chans=1": "does not take images [3, 32, 32] of cifar10",
+    "evaluate data=digits checkpoint=bad/weights/seven_classes.pt model=timm:small_cnn arguments.num_classes=7": (
+        "gives [2, 7] | logits [2, 10]"
+    ),
+}
+
 TEACHERS = {
     STUDENT: "weights from one place | task.teacher.run=FOLDER",
     STUDENT + "task.teacher.checkpoint=missing.pt": "missing.pt",
@@ -79,6 +117,12 @@ def test_a_checkpoint_is_refused(refuse: Refuse, name: str) -> None:
 @pytest.mark.parametrize("line", RUNS | TEACHERS | DATA)
 def test_a_line_is_refused(refuse: Refuse, line: str) -> None:
     refuse(line, (RUNS | TEACHERS | DATA)[line])
+
+
+@pytest.mark.parametrize("line", NETWORKS)
+def test_a_network_is_refused(refuse: Refuse, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    refuse(line, NETWORKS[line])
 
 
 ARRAYS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dkl.data.sources.download import fetch
+from dkl.download import fetch
 from dkl.errors import UserError
 from dkl.network import unreachable
 

@@ -12,12 +12,13 @@ class Site:
     """``content`` is served at every path. ``ranges`` are the Range headers seen, ``sent`` the bytes of each answer.
 
     With ``ignore_ranges`` every answer is 200 with the whole content; ``stop_after`` closes the connection after that
-    many bytes. ``status`` is an error to answer with.
+    many bytes. ``status`` is an error to answer with, ``kind`` the content type.
     """
 
     url: str = ""
     content: bytes = b""
     status: int | None = None
+    kind: str | None = None
     ignore_ranges: bool = False
     stop_after: int | None = None
     ranges: list[str | None] = field(default_factory=list)
@@ -36,6 +37,8 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             body = site.content[start:]
             self.send_response(206 if asked and not site.ignore_ranges else 200)
             self.send_header("Content-Length", str(len(body)))
+            if site.kind:
+                self.send_header("Content-Type", site.kind)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(site.content) - 1}/{len(site.content)}")
             self.end_headers()

@@ -13,6 +13,7 @@ from torch import nn
 import dkl
 from dkl.cli.hydra_app import compose_checked
 from dkl.config import check
+from dkl.config.overrides import expand_network
 from dkl.manifests import load
 from dkl.reproduction.options import parse
 from dkl.threat import parse_attacks, parse_threat
@@ -44,7 +45,7 @@ def check_dkl(words: list[str]) -> None:
     elif command == "runs":
         assert not arguments or (arguments[0] == "compare" and len(arguments) > 2)
     else:
-        compose_checked(command, overrides, {"train": check, "evaluate": check_evaluation}[command])
+        compose_checked(command, expand_network(overrides), {"train": check, "evaluate": check_evaluation}[command])
 
 
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=page_name)

@@ -78,7 +78,7 @@ class TrainConfig:
 # None is "not given" here: the value then comes from the run. A default would hide what the run was trained for.
 @dataclass
 class EvaluateConfig:
-    """The root of ``dkl evaluate``: a ``run``, or a ``checkpoint`` with ``model`` and ``data``.
+    """The root of ``dkl evaluate``: a ``run``, or a network of somebody else with its ``data``.
 
     Null values are taken from the run, or for a foreign checkpoint from the dataset and ``EvaluationConfig``.
     """
@@ -86,11 +86,19 @@ class EvaluateConfig:
     run: str | None = None
     """Folder of a finished run of dkl train."""
     checkpoint: str | None = None
-    """File with anyone's weights; needs model= and data=."""
+    """File with anyone's weights; needs data=, and model= unless the file holds its network."""
     data: DataConfig | None = None
     """Dataset of a checkpoint."""
     model: Any = None
-    """Network of a checkpoint."""
+    """Network of a checkpoint: one of these choices, or as network=."""
+    network: str | None = None
+    """package.module:function, timm:NAME, hf-hub:USER/MODEL, local-dir:FOLDER or robustbench:NAME; model= sets it."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Arguments of network=, such as arguments.depth=28."""
+    mean: list[float] | None = None
+    """Normalize the input of network= inside it: one value per channel."""
+    std: list[float] | None = None
+    """Normalize the input of network= inside it: one value per channel."""
     label: str | None = None
     """Name of the method in tables; null takes the run's, or the file's name."""
     logger: Any = None

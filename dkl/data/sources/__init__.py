@@ -6,7 +6,6 @@ function with this return type in any importable module, and a YAML file that na
 
 from dkl.data.sources.cifar import cifar
 from dkl.data.sources.digits import digits
-from dkl.data.sources.download import fetch
 from dkl.data.sources.folders import image_files, image_folder
 from dkl.data.sources.generated import generated
 from dkl.data.sources.imagenet import imagenet
@@ -15,6 +14,7 @@ from dkl.data.sources.labeled_pixels import digit_scenes, segmentation_folders
 from dkl.data.sources.noisy_patterns import noisy_patterns
 from dkl.data.sources.npz import npz
 from dkl.data.sources.tar_shards import tar_shards
+from dkl.download import fetch
 
 __all__ = [
     "cifar",

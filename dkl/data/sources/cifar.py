@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from dkl.data.images.in_memory import Images
-from dkl.data.sources.download import fetch
 from dkl.data.sources.folders import image_folder
 from dkl.data.sources.npz import images_from_arrays, npz
+from dkl.download import fetch
 from dkl.errors import UserError
 from dkl.files import locked
 

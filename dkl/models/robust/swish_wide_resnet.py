@@ -90,6 +90,24 @@ def wrn70_16_swish(pretrained: bool = False, **kwargs: Any) -> SwishWideResNet:
 
 
 @register_model
+def wrn34_10_swish(pretrained: bool = False, **kwargs: Any) -> SwishWideResNet:
+    """WRN-34-10 with SiLU: 46.2 M parameters."""
+    return build(SwishWideResNet, pretrained, kwargs, depth=34, widen_factor=10)
+
+
+@register_model
+def wrn34_20_swish(pretrained: bool = False, **kwargs: Any) -> SwishWideResNet:
+    """WRN-34-20 with SiLU: 184.5 M parameters."""
+    return build(SwishWideResNet, pretrained, kwargs, depth=34, widen_factor=20)
+
+
+@register_model
+def wrn106_16_swish(pretrained: bool = False, **kwargs: Any) -> SwishWideResNet:
+    """WRN-106-16 with SiLU: 415.5 M parameters."""
+    return build(SwishWideResNet, pretrained, kwargs, depth=106, widen_factor=16)
+
+
+@register_model
 def wrn10_2_swish(pretrained: bool = False, **kwargs: Any) -> SwishWideResNet:
     """WRN-10-2 with SiLU: 0.30 M parameters, for CPU."""
     return build(SwishWideResNet, pretrained, kwargs, depth=10, widen_factor=2)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.models import create_model
+from dkl.models.robust.swish_preact_resnet import SwishPreActResNet
 from dkl.models.robust.swish_wide_resnet import SwishWideResNet
 from dkl.models.robust.wide_resnet import WideResNet
 from tests.models.common import count, with_statistics
@@ -46,6 +47,11 @@ def preact_resnet18_size(first: int) -> Count:
     return size
 
 
+def swish_preact_resnet18_size(classes: int, channels: int) -> int:
+    """Parameters of ``preact_resnet18``, whose three shortcuts are 3×3 here and not 1×1."""
+    return preact_resnet18_size(64)(classes, channels) + 8 * (64 * 128 + 128 * 256 + 256 * 512)
+
+
 def small_cnn_size(classes: int, channels: int) -> int:
     return (9 * channels + 1) * 16 + (9 * 16 + 1) * 32 + (9 * 32 + 1) * 32 + (32 * 16 + 1) * classes
 
@@ -61,6 +67,7 @@ SIZES: dict[str, Count] = {
     "wrn10_2_swish": wide_resnet_size(10, 2),
     "preact_resnet18": preact_resnet18_size(64),
     "preact_resnet18_w16": preact_resnet18_size(16),
+    "preact_resnet18_swish": swish_preact_resnet18_size,
     "small_cnn": small_cnn_size,
 }
 PUBLISHED = {  # parameters at 10 and 100 classes
@@ -131,6 +138,31 @@ def test_preact_resnet_computes_its_equations() -> None:
         out = reference.block(out, f"layer{group}.0", stride)
         out = reference.block(out, f"layer{group}.1", 1)
     torch.testing.assert_close(model(x), reference.head(out, "bn", "linear"), rtol=1e-9, atol=1e-9)
+
+
+def test_preact_resnet_with_silu_computes_its_equations() -> None:
+    """Shortcuts convolve the raw input, and stride 2 pads at the bottom and right, as TensorFlow's SAME does."""
+    model = with_statistics(SwishPreActResNet(width=4, num_classes=7))
+    state, x = model.state_dict(), torch.rand(2, 3, 32, 32, dtype=torch.float64)
+
+    def bn_silu(x: Tensor, name: str) -> Tensor:
+        values = (state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+        y = F.batch_norm(x, *values)
+        return y * y.sigmoid()
+
+    def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
+        return F.conv2d(F.pad(x, (1, 1, 1, 1) if stride == 1 else (0, 1, 0, 1)), state[f"{name}.weight"], stride=stride)
+
+    out = conv(x, "conv_2d")
+    for layer, stride in enumerate((1, 2, 2, 2)):
+        for block in range(2):
+            name, step = f"layer_{layer}.{block}", stride if block == 0 else 1
+            inner = conv(bn_silu(out, f"{name}.batchnorm_0"), f"{name}.conv_2d_1", step)
+            inner = conv(bn_silu(inner, f"{name}.batchnorm_1"), f"{name}.conv_2d_2")
+            out = inner + (conv(out, f"{name}.shortcut", step) if step == 2 else out)
+    pooled = bn_silu(out, "batchnorm").mean((2, 3))
+    expected = pooled @ state["logits.weight"].T + state["logits.bias"]
+    torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["wrn10_2", "wrn10_2_swish", "preact_resnet18_w16", "small_cnn"])

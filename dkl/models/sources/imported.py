@@ -1,0 +1,76 @@
+"""``package.module:function``: a function or class of the user's own that returns a network.
+
+The module is imported from the current folder or the Python path, and its code runs: it is the user's choice, never
+named by a file of weights.
+"""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dkl.errors import UserError, first_line, similar
+from dkl.models.sources.source import Request, Source
+
+
+def _import(module: str, text: str) -> Any:
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    importlib.invalidate_caches()  # the file may be new
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if f"{module}.".startswith(f"{error.name}."):
+            where = f"the current folder ({here}) and the Python path"
+            raise UserError(f"model={text}: there is no module {error.name!r} in {where}") from None
+        raise UserError(f"model={text}: it imports {error.name}, which is not installed") from None
+    except Exception as error:
+        raise UserError(f"model={text}: importing it fails with {type(error).__name__}: {first_line(error)}") from None
+
+
+def _find(text: str) -> Callable[..., Any]:
+    module, _, path = text.partition(":")
+    found = _import(module, text)
+    for name in path.split("."):
+        if not hasattr(found, name):
+            public = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
+            close = similar(name, public)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(public[:8])}"
+            raise UserError(f"model={text}: {module} has no {name!r}: {hint}")
+        found = getattr(found, name)
+    if not callable(found):
+        raise UserError(f"model={text} is a {type(found).__name__}: name a function or class that returns a network")
+    return found
+
+
+def _arguments(function: Callable[..., Any], request: Request) -> dict[str, Any]:
+    """The facts about the images that ``function`` has parameters for, and the arguments that the user gave."""
+    facts = {
+        "num_classes": request.num_classes,
+        "in_chans": request.shape[0],
+        "in_channels": request.shape[0],
+        "shape": list(request.shape),
+    }
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # builtins have none
+        parameters = {}  # type: ignore[assignment]  # nothing is looked up in it
+    return {key: value for key, value in facts.items() if key in parameters} | dict(request.arguments)
+
+
+def resolve(text: str, request: Request) -> Source:
+    """Return the network that the function in ``text`` makes; ``num_classes``, ``in_chans`` and ``shape`` are passed if
+    it takes them.
+
+    Raises UserError if it cannot be imported, or if no file of weights was given.
+    """
+    function = _find(text)
+    if request.checkpoint is None:
+        raise UserError(f"model={text} has no weights: add checkpoint=FILE")
+    model = {"_target_": text.replace(":", "."), **_arguments(function, request)}
+    if constants := request.normalization:
+        wrapper = {"_target_": "dkl.models.sources.source.normalized", "name": text.rpartition(":")[2]}
+        model = {**wrapper, "network": model, **constants}
+    return Source(model=model, weights=request.checkpoint)

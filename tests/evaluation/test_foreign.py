@@ -1,0 +1,77 @@
+"""Networks of five kinds that others made are evaluated by one line each."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dkl.cli import main
+from dkl.models import create_model
+from dkl.records import Record
+from tests.evaluation.common import only_record, trained
+from tests.models.sources.test_graphs import export, script
+
+NETS = """
+from dkl.data import generated
+from tests.evaluation.common import trained
+import copy
+def small(num_classes):
+    assert num_classes == 10
+    return copy.deepcopy(trained())
+def images(**_):
+    return generated([3, 32, 32], 10)
+"""
+PGD = ["attacks=pgd-2", "n=10", "threads=1"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with files of one trained network in several formats."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = trained()
+    parallel = {f"module.{key}": value for key, value in model.state_dict().items()}
+    torch.save({"epoch": 3, "model": {"state_dict": parallel}}, "parallel.pth")
+    (tmp_path / "foreign_nets.py").write_text(NETS)
+    (tmp_path / "folder").mkdir()
+    save_file(model.state_dict(), "folder/model.safetensors")
+    Path("folder/config.json").write_text('{"architecture": "small_cnn", "model_args": {"width": 8}}')
+    script(model, tmp_path / "net.ts")
+    export(model, tmp_path / "net.pt2")
+    return tmp_path
+
+
+def evaluate(*words: str) -> Record:
+    shutil.rmtree("results", ignore_errors=True)
+    main(["evaluate", *words, *PGD])
+    return only_record(Path("results"))[0]
+
+
+def test_five_kinds_of_networks_have_equal_results(here: Path) -> None:
+    lines = {
+        "function": ["checkpoint=parallel.pth", "model=foreign_nets:small", "data=digits"],
+        "timm": ["checkpoint=parallel.pth", "model=timm:small_cnn", "arguments.width=8", "data=digits"],
+        "folder": ["model=local-dir:folder", "data=digits"],
+        "script": ["checkpoint=net.ts", "data=digits"],
+        "program": ["checkpoint=net.pt2", "data=digits"],
+    }
+    found = {kind: evaluate(*line) for kind, line in lines.items()}
+    assert len({(record.clean, record.robust) for record in found.values()}) == 1
+    assert found["function"].clean > 0.7
+    assert {record.seed for record in found.values()} == {None}
+    # The same weights in the same network are one entry, whatever their file.
+    assert found["timm"].row == found["folder"].row
+    assert found["timm"].checkpoint_sha256 == found["function"].checkpoint_sha256
+    assert len({record.row for record in found.values()}) == 4
+    assert found["folder"].method == "folder"
+
+
+def test_a_model_of_robustbench_brings_its_threat_model(here: Path) -> None:
+    torch.save({"state_dict": create_model("preact_resnet18", 10).state_dict()}, "rice.pt")
+    data = ["data=cifar10", "data.source._target_=foreign_nets.images"]
+    record = evaluate("checkpoint=rice.pt", "model=robustbench:Rice2020", "norm=l2", *data)
+    assert (record.method, record.architecture) == ("Rice2020Overfitting", "PreActResNet-18")
+    assert (record.norm, record.eps_text) == ("L2", "0.5")
+    assert record.model["std"] == [0.2471, 0.2435, 0.2616]
