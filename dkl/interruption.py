@@ -86,8 +86,7 @@ def interruptible() -> Iterator[None]:
     with _handling(dict.fromkeys(wanted, raising.handle)):
         try:
             yield
-        except Exception:
-            # The signal may arrive anywhere, also where a library turns any exception into one of its own.
+        except Exception:  # the signal may arrive in a library that turns any exception into one of its own
             if raising.signum:
                 raise Interrupted(raising.signum) from None
             raise
@@ -145,8 +144,8 @@ class Deferral:
 def deferred(patience: float = SAVING_SECONDS, *, forward: bool = False) -> Iterator[Deferral]:
     """Remember SIGINT and SIGTERM, and signals that another library handles, until the body calls ``act``.
 
-    A body that has not done so ``patience`` seconds after the signal is interrupted where it is. ``forward`` sends the
-    signal to the processes that this one has started.
+    If the body has not called it ``patience`` seconds after the signal, it is interrupted. ``forward`` sends the signal
+    to the processes that this one has started.
     """
     deferral = Deferral(patience, forward)
     wanted = [signal.SIGINT, signal.SIGTERM]

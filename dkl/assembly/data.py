@@ -28,9 +28,14 @@ def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
             raise UserError(f"{data.name} has no {split} images: check the files that data.source names")
         low, high = int(images.labels.min()), int(images.labels.max())
         if low < 0 or high >= data.num_classes:
+            fix = (
+                "number the labels from 0"
+                if low < 0
+                else f"set data.num_classes={high + 1} or number the labels from 0"
+            )
             raise UserError(
-                f"{data.name}: {split} labels run from {low} to {high}, but data.num_classes={data.num_classes}; "
-                f"set data.num_classes={high + 1} or number the labels from 0"
+                f"{data.name}: {split} labels run from {low} to {high}, but data.num_classes={data.num_classes} allows "
+                f"0 to {data.num_classes - 1}; {fix}"
             )
     if data.synthetic.files and not isinstance(train, Images):
         raise UserError(

@@ -122,8 +122,16 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=name)
+        device = torch.device(name)
+    except RuntimeError:  # torch lists twenty kinds of devices
+        raise UserError(f"device={name} is not a device: use auto, cpu or cuda") from None
+    try:
+        torch.empty(0, device=device)
+    except NotImplementedError:
+        raise UserError(
+            f"device={name} is not supported by this installation of torch: use auto, cpu or cuda"
+        ) from None
     except (RuntimeError, AssertionError) as error:
         why = first_line(error).partition(". ")[0]
         raise UserError(f"device={name} is not usable here ({why}); use auto, cpu or cuda") from None
-    return torch.device(name)
+    return device

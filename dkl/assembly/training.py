@@ -19,6 +19,7 @@ from dkl.assembly.parts import (
     build_task,
     pick_device,
 )
+from dkl.assembly.smallest_batch import check_smallest_batch
 from dkl.config import Precision, TrainConfig, TrainerConfig, hashed, label, loss_name, row_identity, run_folder, typed
 from dkl.console import say
 from dkl.data import Images, ImageSet, Loader, SyntheticImages
@@ -97,12 +98,14 @@ def assemble(cfg: DictConfig) -> Run:
     folder, plain = run_folder(cfg), OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     assert isinstance(plain, dict)
     content = {str(key): value for key, value in plain.items()}
+    state = _new_state(config, device, content, data.sha256)
+    check_smallest_batch(state.task, config, len(data.training))
     return Run(
         label=label(cfg),
         seed=config.seed,
         folder=folder,
         device=device,
-        state=_new_state(config, device, content, data.sha256),
+        state=state,
         schedule=build_schedule(config.schedule),
         peak_lr=config.optimizer.lr,
         trainer=config.trainer,

@@ -130,7 +130,7 @@ def run(
     failed = False
     several = given.multirun
     if any(text.startswith("hydra/sweeper=optuna") for text in overrides):
-        # Values are accuracies, but the sweeper minimizes unless told otherwise.
+        # Values are accuracies, and the sweeper minimizes by default.
         sys.argv += [] if any("hydra.sweeper.direction=" in text for text in overrides) else [MAXIMIZE]
     count = len(jobs(overrides))
     collected = sweep(overrides, count, lambda paths: following(paths, overrides)) if several else nullcontext()

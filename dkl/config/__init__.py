@@ -1,9 +1,18 @@
 """Configurations: typed root, composition from YAML, checks, and the hash that names a run."""
 
-from dkl.config.check import check, check_label, check_subject
+from dkl.config.check import check, check_label, check_subject, check_weights
 from dkl.config.compose import compose_config, load_config, register, shipped, typed
 from dkl.config.composed import CachedCompose, ComposedRun
-from dkl.config.identity import config_hash, hashed, label, loss_name, model_name, row_identity, run_folder
+from dkl.config.identity import (
+    changed_setting,
+    config_hash,
+    hashed,
+    label,
+    loss_name,
+    model_name,
+    row_identity,
+    run_folder,
+)
 from dkl.config.schema import (
     WEIGHTS,
     DataConfig,
@@ -32,9 +41,11 @@ __all__ = [
     "TargetConfig",
     "TrainConfig",
     "TrainerConfig",
+    "changed_setting",
     "check",
     "check_label",
     "check_subject",
+    "check_weights",
     "compose_config",
     "config_hash",
     "hashed",

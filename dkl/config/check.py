@@ -171,11 +171,16 @@ def _check_selection(config: TrainConfig) -> None:
         )
 
 
+def check_weights(weights: str | None, key: str = "weights") -> None:
+    """Raise UserError, which names ``key``, unless ``weights`` is a kind that a run can keep, or None."""
+    if weights not in (None, *WEIGHTS):
+        raise UserError(f"{key}={weights} must be last, average or best")
+
+
 def _check_evaluated_weights(config: TrainConfig) -> None:
     """The run keeps the weights that are to be evaluated."""
     weights = config.evaluation.weights
-    if weights not in (None, *WEIGHTS):
-        raise UserError(f"evaluation.weights={weights} must be last, average or best")
+    check_weights(weights, "evaluation.weights")
     if (weights == "average" and not config.averaging) or (weights == "best" and not config.selection.every):
         needed = "averaging=epoch_ema" if weights == "average" else "selection.holdout and selection.every"
         raise UserError(f"evaluation.weights={weights}, but this run keeps no such weights: set {needed}")

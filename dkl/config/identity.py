@@ -5,7 +5,7 @@ of one table row share, for any seed and machine. Leaderboards, paper tables, ``
 use this one function.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,19 +47,63 @@ def hashed(cfg: DictConfig) -> dict[str, Any]:
     cfg.paths.data = cfg.paths.results = ""
     content = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     assert isinstance(content, dict)
+    return _of_training(content)
+
+
+def _of_training(content: dict[Any, Any]) -> dict[str, Any]:
+    """Remove from a resolved configuration what cannot change the trained weights."""
+    trainer, model, data = content["trainer"], content["model"], content["data"]
     for key in ("paths", "logger", "evaluation", "label"):
-        content.pop(key)
+        content.pop(key, None)
     for key in ("device", "threads", "validate_every", "workers"):
-        content["trainer"].pop(key)
-    if content["trainer"]["initial_weights"]:  # a moved file is the same one
-        content["trainer"]["initial_weights"] = Path(content["trainer"]["initial_weights"]).name
-    content["model"].pop("title", None)  # a display name
-    content["data"]["source"].pop("download", None)
+        trainer.pop(key, None)
+    if trainer.get("initial_weights"):  # a moved file is the same one
+        trainer["initial_weights"] = Path(trainer["initial_weights"]).name
+    model.pop("title", None)  # a display name
+    data["source"].pop("download", None)
     teacher = content["task"].get("teacher") or {}
     for key in ("checkpoint", "run"):  # a moved teacher is the same one: a run's folder is named by its own hash
         if teacher.get(key):
             teacher[key] = Path(teacher[key]).name
     return {str(key): _plain(value) for key, value in content.items()}
+
+
+def changed_setting(trained: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Describe the first setting of training in which two resolved configurations differ; None if there is none.
+
+    ``trained`` is from a checkpoint, ``now`` what it is to continue. Moved folders of data are no difference.
+    """
+    contents = [_of_training(_without_data_folder(one)) for one in (trained, now)]
+    before, after = (dict(_leaves(_changed(content, _defaults()))) for content in contents)
+    different = [key for key in before | after if before.get(key) != after.get(key)]
+    # A task repeats the seed, its loss and its attack.
+    for key in sorted(different, key=lambda key: key.startswith("task.")):
+        old, new = (dict(_leaves(content)).get(key, "absent") for content in contents)
+        return f"{key}={old}, not {new}"
+    return None
+
+
+def _without_data_folder(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a resolved configuration, with paths relative to its folder of data."""
+    folder = str((content.get("paths") or {}).get("data", ""))
+
+    def copy(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: copy(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [copy(item) for item in value]
+        return value.removeprefix(f"{folder}/") if folder and isinstance(value, str) else value
+
+    return {key: copy(value) for key, value in content.items()}
+
+
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings by dotted key."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _plain(value: Any) -> Any:

@@ -124,6 +124,9 @@ def explain(root: str, error: Exception, overrides: Sequence[str] = ()) -> UserE
     unknown = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text)
     if unknown and ("not in" in text or "does not exist" in text or "No match" in text):
         return UserError(f"there is no key {unknown[1]!r}: {_suggest(root, unknown[1], overrides)}")
+    if existing := re.search(r"Could not append to config. An item is already at '([^']+)'", text):
+        given = next((item for item in overrides if re.match(rf"\+{re.escape(existing[1])}=", item)), f"+{existing[1]}")
+        return UserError(f"{given}: {existing[1]} exists, and + adds a new key: write {given.removeprefix('+')}")
     if choice := re.search(r"Could not find '([^']+)/([^'/]*)'\s+Available options in '[^']+':\n((?:\t.*\n?)*)", text):
         group, name, available = choice.groups()
         return UserError(f"there is no choice {group}={name}: {choose_from(name, available.split())}")

@@ -14,6 +14,7 @@ from dkl.config import (
     TrainConfig,
     check_label,
     check_subject,
+    check_weights,
     load_config,
     model_name,
     typed,
@@ -37,10 +38,10 @@ from dkl.validation import check_fields
 class EvaluationJob:
     """An evaluation that is ready to run, with the model and the test images on the CPU.
 
-    ``test_images`` counts all test images, of which ``test`` may be a part. ``layout`` describes the checkpoint file,
-    ``train_counts[C]`` are the training images per class, ``labeled_sha256``
-    is the hash of the positions of those with labels if only some have them, and ``logger`` is None if nothing is
-    reported or this is not the first process.
+    ``test_images`` counts all test images of the run, or of the dataset; ``test`` may be a part of them. ``layout``
+    describes the checkpoint file, ``train_counts[C]`` are the training images per class, ``labeled_sha256`` is the hash
+    of the positions of those with labels if only some have them, and ``logger`` is None if nothing is reported or this
+    is not the first process.
 
     ``windows`` say how images with masks are predicted; None for images with one label each.
     """
@@ -109,6 +110,7 @@ def preflight(cfg: DictConfig) -> None:
     pick_device(config.device)
     build_logger(config.logger)
     if config.run:
+        check_weights(config.weights)
         path = Path(config.run) / "checkpoint.pt"
         choose_protocol(config, typed(load_config(Path(config.run)), TrainConfig).evaluation)
         if not path.is_file():
@@ -130,14 +132,16 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
     check_classes(protocol.attacks, data.num_classes)
     logger = config.logger if config.logger is not None or run is None else run.config.logger
     model, layout = load_network(subject)
-    training, test = load_data(data)
+    # A run says how large its test set is; for anyone's weights a smaller one is a part of the dataset's.
+    training, test = load_data(data if run else dataclasses.replace(data, test_size=None))
+    cut = test if run else test.balanced(data.test_size)
     positions = draw_labeled(data, training, run.config.seed)[2] if run else None
     return EvaluationJob(
         subject=subject,
         protocol=protocol,
         model=model,
         layout=layout,
-        test=test if protocol.n is None else test.balanced(protocol.n),
+        test=cut.balanced(protocol.n),
         test_images=len(test),
         train_counts=training.per_class(data.num_classes),
         weights_sha256=weights_sha256(model.state_dict()),

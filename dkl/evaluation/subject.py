@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from dkl import checkpoint
 from dkl.config import (
@@ -14,6 +14,7 @@ from dkl.config import (
     EvaluationConfig,
     TargetConfig,
     TrainConfig,
+    changed_setting,
     config_hash,
     hashed,
     label,
@@ -110,8 +111,13 @@ def run_subject(asked: EvaluateConfig) -> Subject:
     config = typed(trained, TrainConfig)
     path = folder / "checkpoint.pt"
     content = checkpoint.read(path)
-    if "epoch" not in content:
+    if not isinstance(content, Mapping) or not {"epoch", "config", "data_sha256", "model"} <= content.keys():
         raise UserError(f"{path} is not a checkpoint of dkl train: evaluate it by checkpoint={path} model=… data=…")
+    if changed := _changed_setting(content["config"], trained):
+        raise UserError(
+            f"{path} was trained with {changed} as in {folder / 'config.yaml'}: the files are of different runs, or "
+            "one was edited; restore it, or train again"
+        )
     if content["epoch"] < config.trainer.epochs:
         done = f"{content['epoch']} of {config.trainer.epochs} epochs"
         raise UserError(f"{folder} has trained only {done}: finish training by the same dkl train, then evaluate")
@@ -132,6 +138,16 @@ def run_subject(asked: EvaluateConfig) -> Subject:
         weights=choose_weights(folder, content, asked.weights or config.evaluation.weights),
         run=run,
     )
+
+
+def _changed_setting(trained: Mapping[str, Any], cfg: DictConfig) -> str | None:
+    """The first setting in which ``trained``, from a checkpoint, differs from the run's file."""
+    now = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    assert isinstance(now, dict)
+    try:
+        return changed_setting(trained, {str(key): value for key, value in now.items()})
+    except (AttributeError, LookupError, TypeError):  # a part is missing, or no mapping
+        return "another configuration, not the one"
 
 
 def evaluation_defaults(subject: Subject) -> EvaluationConfig:

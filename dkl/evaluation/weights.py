@@ -50,6 +50,8 @@ def best_epoch(rows: Sequence[Mapping[str, Any]], averaged: bool) -> BestEpoch |
 
 def _best_weights(path: Path) -> Weights:
     content = checkpoint.read(path)
+    if not isinstance(content, Mapping) or not {"weights", "attack", "epoch", "model"} <= content.keys():
+        raise UserError(f"{path} is not from dkl train: evaluate other weights by weights=last, or train the run again")
     kind = f"{content['weights']}, {content['attack']}"
     return Weights(path, "model", f"best epoch {content['epoch']} ({kind})", content["weights"] == "average")
 

@@ -14,6 +14,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's, which
 
 from dkl.config import shipped
 from dkl.errors import UserError, choose_from, first_line
+from dkl.manifests.evaluations import check_evaluation
 from dkl.threat import parse_attacks, parse_eps
 from dkl.validation.mistakes import first_mistake, one_of
 
@@ -219,13 +220,15 @@ def read(path: Path) -> Manifest:
 
 
 def _check(manifest: Manifest) -> None:
-    """Raise ValueError if one part of the manifest names another that does not exist."""
+    """Raise ValueError if one part of the manifest names another that does not exist, UserError on a wrong value."""
     rows = [row.name for row in manifest.rows]
     columns = set(manifest.columns)
     if not manifest.seeds or min(manifest.seeds) < 0 or len(set(manifest.seeds)) < len(manifest.seeds):
         raise ValueError(f"seeds is {list(manifest.seeds)}, it must hold different whole numbers of at least 0")
     if repeated := sorted({name for name in rows if rows.count(name) > 1}):
         raise ValueError(f"there are two rows named {', '.join(repeated)}: give each its own name")
+    for evaluation in (*manifest.evaluate, manifest.pictures):
+        check_evaluation(evaluation)
     for key, column in manifest.columns.items():
         if column.metric == "robust" and not parse_attacks(column.attacks):
             raise ValueError(f"column {key} is robust accuracy and has attacks: {column.attacks}; use metric: clean")
@@ -241,6 +244,8 @@ def _check(manifest: Manifest) -> None:
             raise ValueError(f"row {row.name} names the teacher {row.teacher}, which is not among teachers")
         if row.quoted is not None and (row.overrides or row.teacher):
             raise ValueError(f"row {row.name} is quoted and has overrides: remove one of the two")
+        for evaluation in row.evaluate or ():
+            check_evaluation(evaluation)
         if row.quoted is None and not manifest.evaluations(row):
             raise ValueError(f"row {row.name} is run but never evaluated: add evaluate to it or to the manifest")
     for claim in manifest.claims:

@@ -42,6 +42,19 @@ def check_name(name: str) -> None:
         raise UserError(f"there is no model {name!r}: {hint}")
 
 
+def check_normalization(
+    mean: Sequence[float] | None, std: Sequence[float] | None, channels: int, key: str = "model"
+) -> None:
+    """Raise UserError, which names ``key``, unless ``mean`` and ``std`` have one value per channel, or are None."""
+    if (mean is None) != (std is None):
+        raise UserError(f"{key}.mean and {key}.std go together: set both, or neither")
+    if mean is not None and std is not None and not len(mean) == len(std) == channels:
+        raise UserError(
+            f"{key}.mean={list(mean)} and {key}.std={list(std)} must have one value per channel, of which there are "
+            f"{channels}: set both to lists of that length, or to null"
+        )
+
+
 def create_model(
     name: str,
     num_classes: Annotated[int, CLASSES],
@@ -64,13 +77,7 @@ def create_model(
     ``mean`` and ``std`` have one value per channel.
     """
     check_name(name)
-    if (mean is None) != (std is None):
-        raise UserError("model.mean and model.std go together: set both, or neither")
-    if mean is not None and std is not None and not len(mean) == len(std) == in_chans:
-        raise UserError(
-            f"model.mean={list(mean)} and model.std={list(std)} must have one value per channel, of which there are "
-            f"{in_chans}"
-        )
+    check_normalization(mean, std, in_chans)
     kwargs |= {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     given = {key: value for key, value in kwargs.items() if value is not None}
     model = (build_smp if is_smp(name) else timm.create_model)(

@@ -20,7 +20,7 @@ from torch import nn
 from dkl.checkpoint import read
 from dkl.errors import UserError
 from dkl.files import damage
-from dkl.models.create import check_name, create_model
+from dkl.models.create import check_name, check_normalization, create_model
 from dkl.models.foreign_checkpoints import check_finite, load_checkpoint
 from dkl.network import unreachable
 from dkl.validation import CLASSES, MEAN, SIDE, STD
@@ -174,6 +174,7 @@ def create_teacher(
             "for those that timm publishes, or task.teacher.run=FOLDER of a finished run, such as dkl train "
             "recipe=kd_teacher makes"
         )
+    check_normalization(mean, std, in_chans, "task.teacher")
     wanted: Settings = {"name": name, "num_classes": num_classes, "in_chans": in_chans, "mean": mean, "std": std}
     checked = wanted | ({} if size is None else {"size": size})
     if pretrained:

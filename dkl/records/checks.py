@@ -60,7 +60,9 @@ def _with_its_training(record: Record) -> str | None:
     if broken := [key for key, value in groups.items() if not isinstance(value, Mapping)]:
         return f"training.{broken[0]} is not a group of a configuration"
     if record.seed is None:
-        return None if record.budget == "own" else f"weights trained elsewhere have budget own, not {record.budget}"
+        if record.budget != "own":
+            return f"weights trained elsewhere have budget own, not {record.budget}"
+        return _with_all_images(record, TEST_IMAGES.get(record.dataset))
     budget, data = groups["budget"].get("name"), groups["data"]
     for name, value, trained in (
         ("budget", record.budget, budget),
@@ -70,7 +72,12 @@ def _with_its_training(record: Record) -> str | None:
         if value != trained:
             return f"{name} is {value}, but it was trained with {name} {trained}"
     images = data.get("test_size") or TEST_IMAGES.get(data.get("name", ""))
-    if budget in ("paper", "mini") and images and record.n != images and not record.partial:
+    return _with_all_images(record, images) if budget in ("paper", "mini") else None
+
+
+def _with_all_images(record: Record, images: int | None) -> str | None:
+    """``partial`` is true if ``n`` is not the number of test ``images``, if that is known."""
+    if images and record.n != images and not record.partial:
         return f"n is {record.n} of {images} test images, but partial is false"
     return None
 

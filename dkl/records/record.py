@@ -106,7 +106,8 @@ class Record:
     - ``best``, ``best_epoch``: the highest accuracy on the run's test images after any epoch, and the first epoch that
       reached it. It is chosen on the test set and belongs to other weights than ``clean``.
     - ``step_seconds``: seconds per training step in the median epoch; None if unknown.
-    - ``partial``: fewer images were evaluated than the configuration of the data has for testing.
+    - ``partial``: fewer images were evaluated than the run's configuration has for testing, or, for weights trained
+      elsewhere, than the dataset has.
     - ``teacher``: the fingerprint of the teacher's weights.
     - ``segmented``: mean IoU and more, if pixels have labels; ``clean`` is then the share of correct pixels.
     - ``bound``: the interval of bounded AutoAttack; ``robust`` then counts as misclassified only

@@ -145,7 +145,7 @@ def model_info(record: Record) -> dict[str, Any]:
     if record.budget == "smoke":
         raise UserError(f"{record.id} has budget smoke, which is no result: train it at another budget")
     if record.partial:
-        raise UserError(f"{record.id} evaluates {record.n} images, a part of the test set: evaluate it without n=…")
+        raise UserError(f"{record.id} evaluates {record.n} images, a part of the test set: evaluate all images")
     if record.robust is None or not record.is_autoattack:
         attacks = ", ".join(record.attacks) or "nothing"
         raise UserError(f"{record.id} was attacked with {attacks} only: evaluate it with attacks=standard")

@@ -107,6 +107,13 @@ class Epochs:
             )
         except NonFiniteLossError as error:
             raise self._report(error) from None
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                f"BatchNorm cannot normalize a part of one image in epoch {epoch}: choose another trainer.batch_size, "
+                "set trainer.drop_last=true, or lower trainer.accumulate or trainer.devices"
+            ) from None
 
     def _resume(self) -> EpochSums:
         """What this process has measured of the epoch before an interruption; the class prior's sums are restored."""

@@ -4,6 +4,7 @@ Robust overfitting: the robust accuracy of adversarially trained networks often 
 al. 2020). ``best.pt`` records its epoch, which weights it holds (last or average) and the attack that chose them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +15,7 @@ from dkl.attacks import frozen_eval, named_attack, uniform_noise
 from dkl.config import SelectionConfig
 from dkl.data import Loader
 from dkl.distributed import from_first, mean_over_ranks, rank
+from dkl.errors import UserError
 from dkl.tasks.accuracy import top1
 from dkl.threat import Norm, parse_eps
 from dkl.training.metrics import MetricsRow
@@ -27,6 +29,15 @@ def held_out(config: SelectionConfig, count: int) -> int:
     return min(config.holdout, count // 4) if config.every else 0
 
 
+def _kept_accuracy(path: Path) -> float:
+    """Return the robust accuracy of the weights in the file ``path``."""
+    content = checkpoint.read(path)
+    accuracy = content.get("accuracy") if isinstance(content, Mapping) else None
+    if not isinstance(accuracy, float) or not 0 <= accuracy <= 1:
+        raise UserError(f"{path} has no robust accuracy in [0, 1]: move {path.parent} away to start again")
+    return accuracy
+
+
 class Selection:
     """Attacks ``batches`` of held-out images after every ``config.every`` epochs; keeps the best weights in ``folder``.
 
@@ -36,7 +47,7 @@ class Selection:
     def __init__(self, config: SelectionConfig, run: RunState, batches: Loader, folder: Path) -> None:
         self.config, self.run, self.batches, self.path = config, run, batches, folder / BEST
         # best.pt is written before checkpoint.pt. If the process was killed in between, best.pt is one epoch ahead.
-        kept = checkpoint.read(self.path)["accuracy"] if rank() == 0 and self.path.exists() else -1.0
+        kept = _kept_accuracy(self.path) if rank() == 0 and self.path.exists() else -1.0
         run.best = max(run.best, from_first(kept))
 
     def after(self, epoch: int, epochs: int) -> MetricsRow:

@@ -18,7 +18,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dkl import checkpoint
-from dkl.errors import UserError
+from dkl.config import changed_setting
+from dkl.errors import UserError, first_line
 from dkl.tasks import Task
 from dkl.training.averaging import Average
 from dkl.training.metrics import MetricsRow
@@ -28,6 +29,9 @@ CHECKPOINT = "checkpoint.pt"
 VERSION = 3
 READABLE = (2, 3)
 """Versions of checkpoints that can be continued; those of version 2 end with an epoch."""
+
+BROKEN = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What loading raises on a checkpoint whose parts are missing or of another form."""
 
 BYTES_PER_SECOND = 2e8
 """Speed that is assumed of a file system before the first checkpoint is written."""
@@ -148,14 +152,36 @@ class RunState:
     def restore(self, content: Any, path: Path) -> None:
         """Restore the run from the ``content`` of the checkpoint at ``path``.
 
-        Raises UserError if this version of dkl did not write it, or if the training images have changed since.
+        Raises UserError if this version of dkl did not write it, if it is of another run or incomplete, or if the
+        training images have changed since.
         """
         if not isinstance(content, dict) or content.get("version") not in READABLE:
             raise UserError(
                 f"{path} is not a checkpoint of this version of dkl; move the run's folder away to start again"
             )
-        if content["data_sha256"] != self.data_sha256:
-            raise UserError(f"{path.parent} was trained on other images; restore them, or move it away to start again")
+        try:
+            if changed := changed_setting(content["config"], self.config):
+                raise UserError(
+                    f"{path} was trained with {changed}, so it is of another run: move {path.parent} away to start "
+                    "again"
+                )
+            if content["data_sha256"] != self.data_sha256:
+                raise UserError(
+                    f"{path.parent} was trained on other images; restore them, or move it away to start again"
+                )
+            if [row["epoch"] for row in content["rows"]] != list(range(1, content["epoch"] + 1)):
+                raise UserError(
+                    f"{path} has the metrics of {len(content['rows'])} epochs, but is of epoch {content['epoch']}: "
+                    f"move {path.parent} away to start again"
+                )
+            self._load(content)
+        except BROKEN as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else first_line(error)
+            raise UserError(
+                f"{path} is not a complete checkpoint of this run ({reason}): move {path.parent} away to start again"
+            ) from None
+
+    def _load(self, content: Mapping[str, Any]) -> None:
         # In place: the optimizer and the task hold references to these parameters.
         self.model.load_state_dict(content["model"])
         self.task.load_state_dict(content["task"])

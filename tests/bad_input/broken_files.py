@@ -129,7 +129,10 @@ def _folders_of_networks(folder: Path) -> None:
 
 def _runs(folder: Path) -> None:
     """Folders of runs: ``unfinished``, and others wrong as their name says."""
-    config = OmegaConf.to_yaml(compose_config("train", ["trainer.epochs=9"]), resolve=True)
+    trained = compose_config("train", ["data=digits", "model=small_cnn", "trainer.epochs=9"])
+    config = OmegaConf.to_yaml(trained, resolve=True)
+    state = {"epoch": 4, "data_sha256": "", "model": {}}
+    state["config"] = OmegaConf.to_container(trained, resolve=True, enum_to_str=True)
     texts = {
         "unfinished": config,
         "no_checkpoint": config,
@@ -139,12 +142,13 @@ def _runs(folder: Path) -> None:
         "unknown_key": config + "colour: red\n",
         "no_data": "\n".join(line for line in config.splitlines() if not line.startswith("seed")),
         "foreign": config,
+        "edited": config.replace("\nseed: 0", "\nseed: 1"),
     }
     for name, text in texts.items():
         (folder / name).mkdir(parents=True)
         (folder / name / "config.yaml").write_text(text)
         if name not in ("no_checkpoint", "text_checkpoint", "foreign"):
-            checkpoint.save(folder / name / "checkpoint.pt", {"epoch": 4})
+            checkpoint.save(folder / name / "checkpoint.pt", state)
     (folder / "text_checkpoint" / "checkpoint.pt").write_text("weights\n")
     checkpoint.save(folder / "foreign" / "checkpoint.pt", {"weights": torch.zeros(1)})
     (folder / "nothing").mkdir()

@@ -103,6 +103,8 @@ KEYS = {
     "train model=wrn-34-10": "did you mean wrn34_10",
     "train attack=fgsm": "attack=fgsm | pgd",
     "train budget=large": "budget=large | mini, own, paper, smoke",
+    "train +seed=2": "seed exists | write seed=2",
+    "train trainer.device=gpu": "device=gpu is not a device | auto, cpu or cuda",
     "train seed=1.5": "seed=1.5 | whole number",
     "train trainer.epochs=null": "trainer.epochs needs a value",
     "train trainer=fast": "trainer.KEY=VALUE",

@@ -52,10 +52,14 @@ RUNS = {
     UNFINISHED + "norm=l2": "norm=l2 needs its own radius",
     UNFINISHED + "attacks=none eps=8/255": "leave out eps=8/255",
     UNFINISHED + "device=gpu": "device=gpu | auto, cpu or cuda",
+    UNFINISHED + "device=mps": "device=mps is not supported | auto, cpu or cuda",
+    UNFINISHED + "weights=bets": "weights=bets must be last, average or best",
+    "evaluate run=bad/runs/edited": "was trained with seed=0, not 1",
     UNFINISHED + "label=": "label=''",
     UNFINISHED + "paths.results=bad/weights/text.pt": "bad/weights/text.pt is a file",
     UNFINISHED.rstrip() + ",bad/runs/nothing": "run=bad/runs/nothing is not the folder",
     "evaluate checkpoint=bad/weights/good.pt data=digits": "model=… data=…",
+    "evaluate checkpoint=bad/weights/good.pt model=small_cnn": "model=… data=…",
 }
 
 GOOD = "evaluate data=digits checkpoint=bad/weights/good.pt "
@@ -100,12 +104,24 @@ TEACHERS = {
     STUDENT + "task.teacher.checkpoint=missing.pt": "missing.pt",
     STUDENT + "task.teacher.run=missing": "task.teacher.run=missing has no checkpoint.pt",
     STUDENT + "task.teacher.checkpoint=bad/weights/seven_classes.pt": "does not fit this SmallCNN",
+    STUDENT + "task.teacher.checkpoint=bad/weights/nan.pt": "NaN or infinite values in 1 tensors",
+    STUDENT + "task.teacher.checkpoint=bad/weights/html.pt": "perhaps a saved web page",
+    STUDENT + "task.teacher.checkpoint=bad/weights/flipped.pt": "does not match its checksum",
+    STUDENT + "task.teacher.run=bad/runs/unfinished": "has trained 4 of 9 epochs",
+    STUDENT + "task.teacher.name=smal_cnn task.teacher.checkpoint=bad/weights/good.pt": "did you mean small_cnn",
+    STUDENT + "task.teacher.mean=[0.5,0.5] task.teacher.std=[0.5,0.5] task.teacher.checkpoint=bad/weights/good.pt": (
+        "task.teacher.mean=[0.5, 0.5] | one value per channel, of which there are 1"
+    ),
 }
 
 DATA = {
     NPZ + "missing": "there is no file bad/data/missing/train.npz | paths.data",
     NPZ + "unnamed": "no array named image and label",
-    NPZ + "from_one": "labels run from 1 to 4 | number the labels from 0",
+    NPZ + "from_one": "labels run from 1 to 4 | set data.num_classes=5 or number the labels from 0",
+    NPZ + "negative_labels": "labels run from -1 to 2 | allows 0 to 3; number the labels from 0",
+    "train data=digits data.train_size=11 model.name=cifar_resnet18 trainer.batch_size=5": (
+        "cannot be trained on one image | trainer.drop_last=true"
+    ),
 }
 
 

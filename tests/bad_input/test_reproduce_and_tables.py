@@ -85,6 +85,11 @@ MANIFESTS = {
     "title: T\ncolumns: {a: {title: A, metric: robust, eps: x}}": "eps | 'x'",
     "title: T\ncolumns: {a: {title: A, metric: mean, of: [b]}}": "column a is of b",
     "title: T\nclaims: [{better: a, than: b, column: c}]": "a claim names a, b",
+    "title: T\nevaluate: [n=0]": "n=0 must be a whole number from 1",
+    "title: T\nevaluate: [[attacks=pgd-5], [eps=8]]": "eps=8 is outside [0, 1]",
+    "title: T\npictures: [attack=pgd]": "'attack' | did you mean attacks?",
+    "title: T\nrows: [{label: a, evaluate: [weights=bets]}]": "weights=bets | did you mean best?",
+    "title: T\nrows: [{label: a, evaluate: [attacks=none, eps=0.1]}]": "leave out eps",
     "title: T\nteachers: [1]": "one mapping per teacher",
 }
 

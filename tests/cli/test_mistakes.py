@@ -3,10 +3,7 @@
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
-from dkl import checkpoint
-from dkl.config import compose_config
 from tests.cli.common import call
 
 MISTAKES = {
@@ -132,17 +129,6 @@ def test_a_mistake_ends_with_2_and_says_how_to_fix_it(
         assert {path.name for path in left} <= {".lock"}
     else:
         assert list(tmp_path.iterdir()) == []
-
-
-def test_an_unfinished_run_is_not_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "run"
-    checkpoint.save(folder / "checkpoint.pt", {"epoch": 4})
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(compose_config("train", ["trainer.epochs=9"]), resolve=True))
-    ended = call(capsys, "evaluate", f"run={folder}")
-    assert ended.status == 2
-    for part in (str(folder), "4 of 9", "finish"):
-        assert part in ended.err
-    assert not (tmp_path / "results").exists()
 
 
 def test_a_message_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

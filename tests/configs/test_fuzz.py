@@ -5,8 +5,13 @@ outside their ranges. A task gets what it needs: few labels, masks, a teacher. T
 epoch of two steps, with averaging, selection and checkpoints as they come.
 """
 
+import json
 import math
+import secrets
 import shutil
+import time
+import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -15,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 from hydra.errors import HydraException
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,10 +29,11 @@ from dkl.assembly import train
 from dkl.assembly.parts import settings_of
 from dkl.config import TrainConfig, compose_config, typed
 from dkl.config.overrides import explain
-from dkl.errors import UserError
+from dkl.errors import UserError, first_line
 from dkl.models import create_model
 from dkl.validation import Setting, fields_of, number_type
 from tests.configs.common import CONFIGS, FEW_LABELS, names
+from tests.reliability import write_report
 
 CHOICES = {
     "task": names("task"),
@@ -63,6 +69,9 @@ ALONE = (
     *(f"data.source.{name}" for name in ("shape", "size", "num_classes", "ignore_index")),
 )
 """Numbers that start processes, or belong to the images and networks that this test gives."""
+
+EXAMPLES = 3000
+"""Examples of the test of endurance."""
 
 OUTSIDE = st.sampled_from([-1, -0.5, 1.5, 10**20, 1e300, math.nan, math.inf, -math.inf, "x", True, None, [], [0.5, 2]])
 
@@ -134,41 +143,63 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refusal(cfg: DictConfig | UserError, teachers: Path, results: Path) -> str | None:
-    """Train ``cfg``; returns the message if it is refused."""
+    """Train ``cfg``; returns the message if it is refused. What it has trained has finite metrics."""
     try:
         if isinstance(cfg, UserError):
             raise cfg
         cfg.paths.results = str(results)
         if "teacher" in cfg.task:
             cfg.task.teacher.checkpoint = str(teachers / f"{cfg.task.teacher.name}.pt")
-        train(cfg)
+        lines = (train(cfg) / "metrics.jsonl").read_text().splitlines()
+        assert all(math.isfinite(value) for line in lines for value in json.loads(line).values()), lines
     except UserError as error:
-        return str(error)
+        message = str(error)
+        assert "\n" not in message, message
+        assert 10 < len(message) < 1000, message
+        return message
     finally:
         shutil.rmtree(results / "runs", ignore_errors=True)
     return None
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+@settings(max_examples=15, suppress_health_check=SLOW)
 @given(example=configurations())
 def test_any_configuration_trains_or_is_refused_in_one_line(
     teachers: Path, tmp_path: Path, example: tuple[DictConfig | UserError, list[str]]
 ) -> None:
     cfg, overrides = example
-    message = refusal(cfg, teachers, tmp_path)
-    assert message is None or ("\n" not in message and 10 < len(message) < 1000), (message, overrides)
+    note(" ".join(overrides))
+    refusal(cfg, teachers, tmp_path)
 
 
 @pytest.mark.endurance
-@settings(
-    max_examples=3000,
-    derandomize=False,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(example=configurations())
-def test_thousands_of_configurations_train_or_are_refused(
-    teachers: Path, tmp_path: Path, example: tuple[DictConfig | UserError, list[str]]
-) -> None:
-    cfg, overrides = example
-    message = refusal(cfg, teachers, tmp_path)
-    assert message is None or ("\n" not in message and 10 < len(message) < 1000), (message, overrides)
+def test_thousands_of_configurations_train_or_are_refused(teachers: Path, tmp_path: Path) -> None:
+    """Goes on after a fault; writes its figures so far to results/reliability after every 50 examples."""
+    chosen, started = secrets.randbelow(2**32), time.monotonic()
+    ended: Counter[str] = Counter()
+    faults: dict[str, list[str]] = {}
+
+    @seed(chosen)
+    @settings(max_examples=EXAMPLES, derandomize=False, phases=[Phase.generate], suppress_health_check=SLOW)
+    @given(example=configurations())
+    def try_one(example: tuple[DictConfig | UserError, list[str]]) -> None:
+        cfg, overrides = example
+        try:
+            ended["refused in one line" if refusal(cfg, teachers, tmp_path) else "trained"] += 1
+        except Exception as error:
+            ended["faults"] += 1
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            faults.setdefault(f"{type(error).__name__} at {place.name}: {first_line(error)}", overrides)
+        if ended.total() % 50 == 0:
+            write()
+
+    def write() -> None:
+        figures = {"examples": ended.total(), **ended, "faults": ended["faults"], "distinct_faults": faults}
+        write_report("configurations", figures | {"seed": chosen, "seconds": round(time.monotonic() - started, 1)})
+
+    try_one()
+    write()
+    assert not faults

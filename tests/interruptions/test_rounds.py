@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from dkl.evaluation.outputs.provenance import git_commit
+from tests.reliability import write_report
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-REPORT = CHECKOUT / "results" / "reliability" / "interruptions.json"
 COUNT = 25
 """Interruptions of each kind of work in the test of endurance."""
 
@@ -52,17 +49,9 @@ def test_interrupted_work_ends_as_if_it_had_not_been_interrupted(tmp_path: Path)
 @pytest.mark.endurance
 def test_a_hundred_interruptions(tmp_path: Path) -> None:
     """Writes its figures so far to results/reliability after every run."""
-    about = {
-        "command": "make test-endurance",
-        "commit": git_commit(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
-    }
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
     for found in run_rounds(tmp_path, 1, COUNT):
         total = {key: sum(case[key] for case in found["cases"].values()) for key in ("runs", "bit_identical")}
         total["unclean"] = sum(len(case["unclean"]) for case in found["cases"].values())
         total["interruptions"] = sum(sum(case["interruptions"].values()) for case in found["cases"].values())
-        REPORT.write_text(json.dumps(about | {"total": total} | found, indent=2) + "\n")
+        write_report("interruptions", {"total": total} | found)
     assert_survived(found, COUNT)

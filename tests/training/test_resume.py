@@ -1,11 +1,14 @@
 """An interrupted run that is started again ends like one that was never interrupted, bit for bit."""
 
 import random
+import re
+import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +16,10 @@ import torch
 
 from dkl import checkpoint
 from dkl.assembly import train
-from dkl.config import run_folder
+from dkl.config import compose_config, run_folder
 from dkl.data import Batch
+from dkl.errors import UserError
+from dkl.evaluation import evaluate
 from dkl.tasks import Output, Progress, TradesTraining
 from dkl.training import fit
 from dkl.training.state import rng_state, seed_everything, set_rng_state
@@ -124,3 +129,44 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not_killed(
     train(cfg)
     assert f"epochs {done + 1} to 8" in capsys.readouterr().err
     assert_equal(comparable(folder), comparable(whole))
+
+
+CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "another setting": (lambda content: content["config"]["loss"].update(wmse_weight=3), "loss.wmse_weight=3, not 20"),
+    "another seed": (lambda content: content["config"].update(seed=1), "seed=1, not 0"),
+    "other images": (lambda content: content.update(data_sha256="0"), "other images"),
+    "no optimizer": (lambda content: content.pop("optimizer"), "no 'optimizer'"),
+    "no configuration": (lambda content: content.pop("config"), "no 'config'"),
+    "a tensor less": (lambda content: content["model"].popitem(), "Error(s) in loading state_dict"),
+    "random state": (lambda content: content["rng"].clear(), "no 'python'"),
+    "metrics": (lambda content: content["rows"].pop(), "metrics of 0 epochs, but is of epoch 1"),
+    "version": (lambda content: content.update(version=1), "not a checkpoint of this version"),
+}
+
+
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(make_config(tmp_path_factory.mktemp("one"), "attack.steps=1", epochs=1))
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_checkpoint_of_another_run_or_without_a_part_is_refused(one_epoch: Path, tmp_path: Path, name: str) -> None:
+    """By training, and, if its weights would be evaluated under another name, by evaluation."""
+    change, words = CHANGES[name]
+    folder = shutil.copytree(one_epoch, tmp_path / "runs" / one_epoch.name)
+    content = checkpoint.read(folder / "checkpoint.pt")
+    change(content)
+    checkpoint.save(folder / "checkpoint.pt", content)
+    with pytest.raises(UserError, match=re.escape(words)) as refused:
+        train(make_config(tmp_path, "attack.steps=1", epochs=1))
+    assert "\n" not in str(refused.value)
+    if name in ("another setting", "another seed"):
+        with pytest.raises(UserError, match=re.escape(words)):
+            evaluate(compose_config("evaluate", [f"run={folder}", "attacks=none", f"paths.results={tmp_path}"]))
+
+
+def test_moved_data_and_another_label_are_no_other_run(one_epoch: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(one_epoch, tmp_path / "runs" / one_epoch.name)
+    before = (folder / "checkpoint.pt").read_bytes()
+    train(make_config(tmp_path, "attack.steps=1", "paths.data=elsewhere", "label=mine", epochs=1))
+    assert (folder / "checkpoint.pt").read_bytes() == before

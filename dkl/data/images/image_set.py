@@ -51,7 +51,8 @@ class ImageSet(ABC):
             return self
         if not 1 <= size <= len(self):
             raise UserError(
-                f"a subset of {size} images cannot be taken from {len(self)}: lower data.train_size or data.test_size"
+                f"a subset of {size} images cannot be taken from {len(self)}: lower data.train_size, data.test_size "
+                "or n"
             )
         return self._select(self._balanced_mask(size))
 

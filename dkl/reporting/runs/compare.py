@@ -14,7 +14,7 @@ NONE = "\N{EN DASH}"
 RESULTS: dict[str, Callable[[RunSummary], str]] = {
     "state": lambda run: run.state,
     "epochs": lambda run: run.epochs,
-    "loss": lambda run: _number(run.last("loss"), ".4f"),
+    "training loss": lambda run: _number(run.last("loss"), ".4f"),
     "test (%)": lambda run: run.test,
     "clean (%), evaluated": lambda run: f"{100 * run.records[-1].clean:.2f}" if run.records else "",
     "robust (%)": lambda run: run.robust,

@@ -1,7 +1,7 @@
 """The runs on the results page: a table of all evaluations, and the values that ``page.js`` shows of each."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def runs_data(records: Sequence[Record], results: Path) -> tuple[dict[str, Any],
             curves = load_curves(record_file(results, record))
         except UserError as error:
             problems.append(str(error))
-        run = {"training": record.training, "curves": _columns(curves)}
+        run = {"training": _without_copies(record.training), "curves": _columns(curves)}
         # Configurations are the largest part of the page: store each once.
         key = digest(run)
         runs[key] = run
@@ -94,6 +94,15 @@ def runs_data(records: Sequence[Record], results: Path) -> tuple[dict[str, Any],
     }
     # Black is left out: it does not show on a dark page.
     return {"records": shown, "runs": runs, "metrics": metrics, "colors": CYCLE[:-1]}, problems
+
+
+def _without_copies(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a training configuration without the loss and the attack that its task repeats."""
+    task = training.get("task")
+    if not isinstance(task, Mapping):
+        return dict(training)
+    own = {key: value for key, value in task.items() if key not in ("loss", "attack") or value != training.get(key)}
+    return {**training, "task": own}
 
 
 def _record(record: Record) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def test_a_comparison_has_every_setting_that_differs_and_the_results(results: Pa
         "seed": ("0", "1"),
         "state": ("done", "interrupted"),
         "epochs": ("2/2", "1/2"),
-        "loss": ("1.0000", "2.0000"),
+        "training loss": ("1.0000", "2.0000"),
         "test (%)": ("75.00", "50.00"),
         "clean (%), evaluated": ("75.00", "–"),
         "robust (%)": ("30.00 (AutoAttack)", "25.00 (held out)"),
