@@ -104,6 +104,8 @@ class EvaluationJob:
 def preflight(cfg: DictConfig) -> None:
     """Raise UserError on any mistake in ``cfg``, a configuration of ``dkl evaluate``, found without reading weights."""
     check_subject(cfg.run, cfg.checkpoint, cfg.network)
+    if not cfg.run and not cfg.data:  # before the network's values that refer to the data are resolved
+        raise UserError(f"{cfg.network or cfg.checkpoint} does not say its network and data: add model=… data=…")
     config = typed(cfg, EvaluateConfig)
     check_label(config.label)
     check_fields(config)
