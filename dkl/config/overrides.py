@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from dkl.config.choices import choices
-from dkl.config.compose import compose_config, shipped
+from dkl.config.compose import compose_config, is_group
 from dkl.errors import UserError, choose_from, similar
 
 HYDRA_OWN = re.compile(r"[+~]*hydra(?!\.searchpath)\b")
@@ -90,14 +90,10 @@ def check_hydras_own(root: str, overrides: Sequence[str]) -> None:
         raise explain(root, error, own) from None
 
 
-def _is_group(name: str) -> bool:
-    return (shipped("configs") / name).is_dir()
-
-
 def _check_choice(override: Override) -> None:
     """Raise UserError if the value of a group is not a name; Hydra's own message does not say which group."""
     group, value = override.key_or_group, override.value()
-    if not _is_group(group) or override.is_delete() or override.is_sweep_override():
+    if not is_group(group) or override.is_delete() or override.is_sweep_override():
         return
     if override.is_add() or override.is_force_add():
         raise UserError(f"{override.input_line}: write {group}=NAME without +, once")
@@ -196,14 +192,14 @@ def _suggest(root: str, override: str, overrides: Sequence[str]) -> str:
     name = override.lstrip("+~").partition("=")[0].partition("@")[0]
     if name.startswith("hydra"):
         return f"dkl {root} --hydra-help explains Hydra's own keys"
-    groups = [text for text in overrides if _is_group(text.lstrip("+~").partition("=")[0])]
+    groups = [text for text in overrides if is_group(text.lstrip("+~").partition("=")[0])]
     try:
         keys = list(_keys(compose_config(root, groups)))
     except HydraException:  # the unknown key is one of the groups
         keys = list(_keys(compose_config(root, [])))
     parent, dot, last = name.rpartition(".")
     siblings = [key for key in keys if key.rpartition(".")[0] == parent]
-    if dot and parent in keys and not siblings and _is_group(parent):
+    if dot and parent in keys and not siblings and is_group(parent):
         names = [choice for choice in choices(parent) if choice != "none"]
         return f"{parent} is none here and has no values; choose one of {', '.join(f'{parent}={n}' for n in names)}"
     close = [f"{parent}{dot}{key}" for key in similar(last, [key.rpartition(".")[2] for key in siblings])]
