@@ -76,6 +76,29 @@ def tables(arguments: list[str]) -> None:
         say(message)
 
 
+def export(arguments: list[str]) -> None:
+    """``dkl export``: write a run's network to a folder for others, and push it to a hub if asked."""
+    from dkl.sharing import export as run
+    from dkl.sharing.push import check_push, push
+
+    options = _options(arguments, dict.fromkeys(("run", "to", "weights", "push"), "") | {"format": "hf"} | _results())
+    for key in ("run", "to"):
+        if not options[key]:
+            raise UserError(f"{key}= is missing: dkl export run=FOLDER to=FOLDER")
+    if options["push"]:
+        check_push(options["push"])
+    where, results = Path(options["to"]), options["results"]
+    weights = options["weights"] or None
+    for path in run(options["run"], where, format=options["format"], weights=weights, results=results):
+        say(f"written: {path}")
+    if options["push"]:
+        say(f"pushed: {push(where, options['push'])}")
+
+
+def _results() -> dict[str, str]:
+    return {"results": os.environ.get(DEFAULT_RESULTS, "results")}
+
+
 def runs(arguments: list[str]) -> None:
     """``dkl runs``: list the runs under ``results``; ``dkl runs compare A B …`` compares some of them."""
     from dkl.errors import needs_extra
@@ -122,4 +145,11 @@ def _options(arguments: list[str], defaults: dict[str, str]) -> dict[str, str]:
     return defaults | given
 
 
-COMMANDS = {"train": train, "evaluate": evaluate, "reproduce": reproduce, "tables": tables, "runs": runs}
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "reproduce": reproduce,
+    "tables": tables,
+    "runs": runs,
+    "export": export,
+}

@@ -12,6 +12,7 @@ USAGE = {
     "reproduce": "dkl reproduce table=N|figure=N|experiment=NAME [row=NAME] [seed=0,1] [budget=…] [dry_run=true] …",
     "tables": "dkl tables [--html] [results=FOLDER] [smoke=true]   make tables; --html adds figures and a page",
     "runs": "dkl runs [results=FOLDER] | dkl runs compare RUN RUN … [results=FOLDER]   list or compare runs",
+    "export": "dkl export run=FOLDER to=FOLDER [format=hf] [push=user/name]   write a network for others",
 }
 
 GROUPS = {
@@ -40,6 +41,14 @@ OPTIONS = {
         "compare RUN RUN …": "print in what these runs differ, and draw their curves into FOLDER/figures; a RUN is a "
         "folder, or a part of its name",
         "results=FOLDER": "folder with the runs; DKL_RESULTS_DIR sets the default, else results",
+    },
+    "export": {
+        "run=FOLDER": "a finished run of dkl train",
+        "to=FOLDER": "where the files are written",
+        "format=NAME": "hf (timm and the Hugging Face hub; the default), robustbench, torch or onnx",
+        "weights=NAME": "last, average or best; by default the average if the run keeps one",
+        "push=USER/NAME": "also upload the folder to the Hugging Face hub",
+        "results=FOLDER": "folder with the records of the card; DKL_RESULTS_DIR sets the default, else results",
     },
 }
 """Options of the commands that have no configuration, each with its line."""

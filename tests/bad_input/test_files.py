@@ -99,6 +99,19 @@ NETWORKS = {
     ),
 }
 
+EXPORT = "export run=bad/runs/unfinished to=out "
+EXPORTS = {
+    "export": "run= is missing",
+    "export run=bad/runs/unfinished": "to= is missing",
+    "export run=bad/weights/good.pt to=out": "not the folder of a run",
+    EXPORT: "4 of 9 epochs",
+    EXPORT + "format=onxx": "'onxx' | did you mean onnx?",
+    EXPORT + "push=name": "push=name | push=user/name",
+    EXPORT + "push=user/name": "the hub http://127.0.0.1:9 does not answer",
+    EXPORT + "forma=hf": "'forma' | did you mean format?",
+    "export run=bad/runs/unfinished to=bad/weights/good.pt": "good.pt is a file",
+}
+
 TEACHERS = {
     STUDENT: "weights from one place | task.teacher.run=FOLDER",
     STUDENT + "task.teacher.checkpoint=missing.pt": "missing.pt",
@@ -135,10 +148,10 @@ def test_a_line_is_refused(refuse: Refuse, line: str) -> None:
     refuse(line, (RUNS | TEACHERS | DATA)[line])
 
 
-@pytest.mark.parametrize("line", NETWORKS)
+@pytest.mark.parametrize("line", NETWORKS | EXPORTS)
 def test_a_network_is_refused(refuse: Refuse, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    refuse(line, NETWORKS[line])
+    refuse(line, (NETWORKS | EXPORTS)[line])
 
 
 ARRAYS = {

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dkl.errors import UserError, choose_from
 from dkl.models.sources import hub, imported, robustbench, timm_names
 from dkl.models.sources.graphs import graph_source, is_graph
-from dkl.models.sources.source import Request, Source
+from dkl.models.sources.source import Images, Request, Source
 
-__all__ = ["SCHEMES", "Request", "Source", "graph_source", "is_graph", "resolve"]
+__all__ = ["SCHEMES", "Images", "Request", "Source", "graph_source", "images_of", "is_graph", "resolve"]
 
 SCHEMES: dict[str, Callable[[str, Request], Source]] = {
     "timm": timm_names.resolve,
@@ -39,3 +39,18 @@ def resolve(text: str, request: Request) -> Source:
         known = [*SCHEMES, "package.module"]
         raise UserError(f"model={text}: {scheme!r} is no kind of network: {choose_from(scheme, known)}")
     return imported.resolve(text, request)
+
+
+KNOWN_IMAGES: dict[str, Callable[[str], Images | None]] = {
+    "timm": timm_names.images,
+    "hf-hub": hub.images_of_hub,
+    "local-dir": hub.images_of_folder,
+    "robustbench": robustbench.images,
+}
+"""What knows the images that the network after ``scheme:`` is for."""
+
+
+def images_of(text: str) -> Images | None:
+    """Return the images that the network ``text`` is for; None if its name does not tell. Raises as ``resolve``."""
+    scheme, _, rest = text.partition(":")
+    return KNOWN_IMAGES[scheme](rest) if scheme in KNOWN_IMAGES else None

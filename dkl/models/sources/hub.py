@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from dkl.errors import UserError, first_line
 from dkl.models.create import check_name
-from dkl.models.sources.source import Request, Source
+from dkl.models.sources.source import Images, Request, Source
 from dkl.models.sources.timm_names import CREATE
 from dkl.network import unreachable
 
@@ -27,12 +27,17 @@ REFUSED = {"_target_", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay",
 def resolve_folder(folder: str, request: Request) -> Source:
     """Return the network of a local folder, such as ``dkl export`` writes. Raises UserError if it is not complete."""
     place, text = Path(folder), f"local-dir:{folder}"
-    if not (place / "config.json").is_file():
-        raise UserError(f"model={text}: there is no {place / 'config.json'}; give the folder that dkl export wrote")
+    config = _config_of_folder(place)
     weights = request.checkpoint or next((place / name for name in WEIGHTS if (place / name).is_file()), None)
     if weights is None:
         raise UserError(f"model={text}: {folder} has no weights, neither {' nor '.join(WEIGHTS)}")
-    return _source(place / "config.json", weights, text, request)
+    return _source(config, weights, text, request)
+
+
+def _config_of_folder(place: Path) -> Path:
+    if not (place / "config.json").is_file():
+        raise UserError(f"model=local-dir:{place}: there is no {place / 'config.json'}; give what dkl export wrote")
+    return place / "config.json"
 
 
 def resolve_hub(name: str, request: Request) -> Source:
@@ -41,15 +46,32 @@ def resolve_hub(name: str, request: Request) -> Source:
     Raises UserError if the hub does not answer, or has no such network.
     """
     text = f"hf-hub:{name}"
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
-        raise UserError(f"model={text} is not hf-hub:USER/MODEL, or hf-hub:USER/MODEL@REVISION")
     config = _fetch(name, ("config.json",), text)
     return _source(config, request.checkpoint or _fetch(name, WEIGHTS, text), text, request)
 
 
+def images_of_folder(folder: str) -> Images | None:
+    """Return the images that the ``config.json`` in ``folder`` names; None if it names none."""
+    return _images(_config_of_folder(Path(folder)), f"local-dir:{folder}")
+
+
+def images_of_hub(name: str) -> Images | None:
+    """Return the images that the ``config.json`` of the hub's ``name`` names; None if it names none."""
+    return _images(_fetch(name, ("config.json",), f"hf-hub:{name}"), f"hf-hub:{name}")
+
+
+def _images(config: Path, text: str) -> Images | None:
+    about = _read(config, text)
+    classes, size = about.get("num_classes"), about.get("input_size")
+    return Images("", int(classes), tuple(size)) if classes and size else None
+
+
 def _fetch(name: str, files: tuple[str, ...], text: str) -> Path:
     """Return the first of ``files`` that the repository has, from the cache or downloaded."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
+        raise UserError(f"model={text} is not hf-hub:USER/MODEL, or hf-hub:USER/MODEL@REVISION")
     repository, _, revision = name.partition("@")
+    place: dict[str, Any] = {"revision": revision or None, "endpoint": constants.ENDPOINT}
     for local in (True, False):
         if not local and (why := unreachable(constants.ENDPOINT)):
             raise UserError(
@@ -57,32 +79,41 @@ def _fetch(name: str, files: tuple[str, ...], text: str) -> Path:
             )
         for file in files:
             try:
-                return Path(hf_hub_download(repository, file, revision=revision or None, local_files_only=local))
+                return Path(hf_hub_download(repository, file, **place, local_files_only=local))
             except (HfHubHTTPError, OSError, ValueError) as error:
                 reason = first_line(error)
     raise UserError(f"model={text}: the hub has no {' or '.join(files)} ({reason}); check the name and your login")
 
 
-def _source(config: Path, weights: Path, text: str, request: Request) -> Source:
-    """Return the network that ``config`` describes, with the weights in ``weights``."""
+def _read(config: Path, text: str) -> dict[str, Any]:
+    """Return the content of ``config.json``, with what ``pretrained_cfg`` in it says. Raises UserError if it is wrong.
+
+    ``text`` is the network's name in messages.
+    """
     try:
         content: Any = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"model={text}: {config.name} cannot be read ({first_line(error)}): fetch it again") from None
-    name = content.get("architecture") if isinstance(content, dict) else None
-    if not isinstance(name, str):
+    if not isinstance(content, dict) or not isinstance(content.get("architecture"), str):
         raise UserError(
             f"model={text}: its config.json names no timm architecture; give model=package.module:function and its "
             "file of weights as checkpoint=FILE"
         )
-    check_name(name)
-    about = {**content.get("pretrained_cfg", {}), **content}
+    return {**(content.get("pretrained_cfg") or {}), **content}
+
+
+def _source(config: Path, weights: Path, text: str, request: Request) -> Source:
+    """Return the network that ``config`` describes, with the weights in ``weights``."""
+    about = _read(config, text)
+    check_name(about["architecture"])
     if (classes := about.get("num_classes")) not in (None, request.num_classes):
         raise UserError(f"model={text} has {classes} classes, the data {request.num_classes}: choose other data")
-    own = {key: value for key, value in content.get("model_args", {}).items() if key not in REFUSED}
-    constants_of = {key: about[key] for key in ("mean", "std") if key in about}
-    if constants_of == {"mean": [0.0] * request.shape[0], "std": [1.0] * request.shape[0]}:
-        constants_of = {}  # the network takes images in [0, 1] as they are
-    model = {"_target_": CREATE, "name": name, "num_classes": request.num_classes, "in_chans": request.shape[0]}
-    model |= {**constants_of, **own, **request.normalization, **request.arguments}
+    own = {key: value for key, value in (about.get("model_args") or {}).items() if key not in REFUSED}
+    channels = request.shape[0]
+    normalization: dict[str, Any] = {key: about[key] for key in ("mean", "std") if key in about}
+    if normalization == {"mean": [0.0] * channels, "std": [1.0] * channels}:
+        normalization = {}  # the network takes images in [0, 1] as they are
+    model: dict[str, Any] = {"_target_": CREATE, "name": about["architecture"]}
+    model |= {"num_classes": request.num_classes, "in_chans": channels}
+    model |= {**normalization, **own, **request.normalization, **request.arguments}
     return Source(model=model, weights=weights, label=text.partition(":")[2].rpartition("/")[2])

@@ -7,9 +7,9 @@ import torch
 
 from dkl.download import fetch
 from dkl.errors import UserError
-from dkl.models.sources.source import Request, Source
+from dkl.models.sources.source import Images, Request, Source
 from dkl.models.sources.timm_names import CREATE
-from dkl.published import PublishedNetwork, drive_url, find_network, published_entries
+from dkl.published import PublishedNetwork, drive_url, find_network, published_entries, published_networks
 
 
 def cached(network: PublishedNetwork) -> Path:
@@ -44,3 +44,15 @@ def resolve(name: str, request: Request) -> Source:
         eps=entry.eps_text,
         additional_data=entry.additional_data,
     )
+
+
+CLASSES = {"cifar10": 10, "cifar100": 100}
+
+
+def images(name: str) -> Images:
+    """Return the images of RobustBench's model ``name``. Raises UserError if it has models of several datasets."""
+    datasets = sorted({each.dataset for each in published_networks() if each.id == name})
+    if len(datasets) != 1:
+        found = f"is a model of {' and of '.join(datasets)}" if datasets else "is no model whose network is known"
+        raise UserError(f"robustbench:{name} {found}: say which by data=…")
+    return Images(datasets[0], CLASSES[datasets[0]], (3, 32, 32))

@@ -3,12 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from dkl.errors import UserError
 from dkl.models.create import normalize_input
+
+
+class Images(NamedTuple):
+    """The images that a network is for: their dataset, empty if not known, the classes, and the shape (C, H, W)."""
+
+    dataset: str
+    num_classes: int
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

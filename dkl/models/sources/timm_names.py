@@ -6,7 +6,7 @@ import timm
 
 from dkl.errors import UserError
 from dkl.models.create import check_name
-from dkl.models.sources.source import Request, Source
+from dkl.models.sources.source import Images, Request, Source
 
 CREATE = "dkl.models.create_model"
 
@@ -31,3 +31,9 @@ def resolve(name: str, request: Request) -> Source:
         )
     model = {"mean": list(known.mean), "std": list(known.std)} | model | {"pretrained": True}
     return Source(model=model, weights=None, label=name)
+
+
+def images(name: str) -> Images | None:
+    """Return the images that timm's published weights of ``name`` are for; None if there are none."""
+    known = timm.models.get_pretrained_cfg(name)
+    return Images("", known.num_classes, known.input_size) if known is not None and known.has_weights else None

@@ -1,0 +1,131 @@
+"""The card of an exported network: what it is, how it was trained, and what was measured, from records only."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from dkl.records import Record
+from dkl.records.wilson import wilson
+from dkl.reporting.boards.notes import BUDGET_NOTES
+from dkl.reporting.names import attacks_label
+from dkl.reporting.robustbench import paper
+from dkl.reporting.statistics.seeds import percent
+from dkl.sharing.exported import Exported
+
+HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "imagenet": "ILSVRC/imagenet-1k"}
+"""Ids of datasets on the Hugging Face hub."""
+
+USE = """```python
+import dkl
+
+model = dkl.load_model("{folder}")  # for images [B, {channels}, {height}, {width}] in [0, 1]
+```
+"""
+
+WITH_TIMM = """timm loads the same weights{registered}. Normalize images by `mean` and `std` of `config.json` before:
+
+```python
+model = timm.create_model("local-dir:{folder}", pretrained=True).eval()
+```
+"""
+
+
+def model_card(exported: Exported, folder: str, *, timm_name: str | None = None) -> str:
+    """Return the card as Markdown with the hub's metadata. ``timm_name`` is the architecture if timm can load it."""
+    subject, run = exported.subject, exported.run
+    channels, height, width = subject.data.shape
+    text = f"---\n{OmegaConf.to_yaml(_metadata(exported))}---\n\n# {exported.name}\n\n"
+    text += f"{subject.architecture}, trained on {subject.data.name} by {run.label} with the recipe "
+    text += f"`{run.config.recipe_name}` (budget {subject.budget}, seed {run.config.seed}). "
+    text += f"Weights: {subject.weights.text}.\n\n"
+    text += USE.format(folder=folder, channels=channels, height=height, width=width)
+    if timm_name is not None:
+        ours = f" after `import dkl.models`, which registers `{timm_name}`"
+        ours = ours if type(exported.model).__module__.startswith("dkl.") else ""
+        text += "\n" + WITH_TIMM.format(folder=folder, registered=ours)
+    text += "\n## Measured\n\n" + _measured(exported)
+    text += "\n## Training\n\n" + "".join(f"- {line}\n" for line in _training(exported))
+    if (link := paper(run.label).link) and subject.budget == "paper":
+        text += f"\nThe method is that of [{paper(run.label).name}]({link}).\n"
+    return text
+
+
+def _training(exported: Exported) -> Iterator[str]:
+    run, config = exported.run, exported.run.config
+    yield f"loss {run.loss}, {config.trainer.epochs} epochs in batches of {config.trainer.batch_size}"
+    yield f"configuration {run.config_hash}, weights sha256 `{exported.sha256}`"
+    if run.synthetic:
+        yield f"synthetic images: {run.synthetic}"
+    if commits := {record.git_commit for record in exported.records if record.git_commit}:
+        yield f"evaluated by the code of commit {', '.join(sorted(commits))}"
+
+
+def _measured(exported: Exported) -> str:
+    """Return a table with a row per accuracy of every record, or one sentence without a record."""
+    if not exported.records:
+        return "Nothing was measured: these weights have no record.\n"
+    rows = ["| evaluation | images | accuracy (%) | 95 % interval |", "|---|---:|---:|---|"]
+    for record in exported.records:
+        for name, value in _accuracies(record):
+            low, high = wilson(value, record.n)
+            rows.append(f"| {name} | {record.n} | {percent(value)} | [{percent(low)}, {percent(high)}] |")
+    notes = [f"Budget {exported.subject.budget}: {BUDGET_NOTES[exported.subject.budget]}."]
+    if any(record.partial for record in exported.records):
+        notes.append("Some evaluations are of a part of the test set.")
+    return "\n".join([*rows, "", *notes]) + "\n"
+
+
+def _accuracies(record: Record) -> Iterator[tuple[str, float]]:
+    """Yield each accuracy of ``record`` with its name."""
+    yield "clean", record.clean
+    if record.top5 is not None:
+        yield "clean, top-5", record.top5
+    at = f"{record.norm} {record.eps_text}"
+    for name in record.attacks:
+        yield f"after {name}, {at}", record.per_attack[name].robust
+    if record.robust is not None:
+        yield f"{attacks_label(record)}, {at}", record.robust
+
+
+def _metadata(exported: Exported) -> dict[str, Any]:
+    """Return the hub's metadata of the card, with ``model-index``."""
+    dataset = exported.subject.data.name
+    about: dict[str, Any] = {
+        "library_name": "timm",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "timm", "dkl", "adversarial-robustness"],
+    }
+    if dataset in HUB_DATASETS:
+        about["datasets"] = [HUB_DATASETS[dataset]]
+    if exported.records and exported.subject.budget != "smoke":
+        task = {"type": "image-classification", "name": "Image classification"}
+        results = [
+            {
+                "task": task,
+                "dataset": {"type": HUB_DATASETS.get(dataset, dataset), "name": dataset, "split": "test"},
+                "metrics": [
+                    {"type": "accuracy", "name": name, "value": float(percent(value))}
+                    for name, value in _accuracies(record)
+                ],
+            }
+            for record in exported.records
+        ]
+        about["model-index"] = [{"name": exported.name, "results": results}]
+    return about
+
+
+def eval_results(exported: Exported) -> str | None:
+    """Return the hub's ``.eval_results`` file, one entry per record with AutoAttack; None for unknown datasets."""
+    dataset = HUB_DATASETS.get(exported.subject.data.name)
+    entries: list[dict[str, Any]] = [
+        {
+            "dataset": {"id": dataset, "task_id": f"autoattack-{record.norm.lower()}-{record.eps_text}"},
+            "value": float(percent(record.robust)),
+            "date": record.created,
+            "notes": f"{record.n} test images, clean accuracy {percent(record.clean)}",
+        }
+        for record in exported.records
+        if record.robust is not None and record.is_autoattack and record.budget != "smoke"
+    ]
+    return OmegaConf.to_yaml(entries) if dataset and entries else None

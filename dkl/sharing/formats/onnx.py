@@ -1,0 +1,35 @@
+"""``format=onnx``: the network with its weights for ONNX runtimes (extra ``onnx``)."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import torch
+
+from dkl.errors import needs_extra
+from dkl.files import write_text
+from dkl.sharing.card import model_card
+from dkl.sharing.exported import Exported
+from dkl.sharing.formats.torch_program import DYNAMIC, example
+
+
+def write(exported: Exported, folder: Path) -> list[Path]:
+    """Write ``model.onnx`` and a card; return both. Raises NotInstalledError if onnx is missing."""
+    with needs_extra("onnx"):
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    path, card = folder / "model.onnx", folder / "README.md"
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.redirect_stdout(io.StringIO()):  # torch prints its progress
+        torch.onnx.export(
+            exported.model,
+            (example(exported),),
+            path,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=(DYNAMIC,),
+            dynamo=True,
+            external_data=False,
+        )
+    write_text(card, model_card(exported, f"{folder.name}/{path.name}"))
+    return [path, card]
