@@ -12,7 +12,7 @@ ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart tables publish test test-fast test-gpu test-endurance check format bench lock wheel-test clean
+.PHONY: help setup quickstart tables publish test test-fast test-gpu test-oldest test-endurance check format bench lock wheel-test clean
 
 help:  ## print this page
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,11 @@ test-fast: $(SETUP)  ## run all but the tests of whole runs, several processes a
 
 test-gpu: $(SETUP)  ## run the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu
+
+test-oldest:  ## run the short tests on the oldest torch that is supported, in .venv/oldest: some GB are downloaded
+	$(PYTHON) -m venv .venv/oldest
+	.venv/oldest/bin/python -m pip install --quiet torch==2.9.1 torchvision==0.24.1 '.[$(EXTRAS)]'
+	.venv/oldest/bin/python -m pytest -m 'not slow' -n logical --maxprocesses 4 --dist worksteal
 
 test-endurance: $(SETUP)  ## interrupt hundreds of runs, and other long tests; figures go to results/reliability
 	$(BIN)/python -m pytest -m endurance

@@ -20,10 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from dkl.device import backends, local_number, own_device, use
 from dkl.errors import BusyError, UserError
 from dkl.interruption import Interrupted, deferred, end_with_parent, interruptible, waiting
 
 T = TypeVar("T")
+
+POLL = 0.2
+"""Seconds between two questions to the store."""
 
 PATIENCE = 10.0
 """Seconds that a process waits for those it has started to save their state after a signal; then it kills them."""
@@ -45,28 +49,43 @@ def launched() -> int:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Return the device of this process: with several processes ``cuda`` becomes one GPU per process of a machine."""
-    if device.type != "cuda" or world() == 1:
-        return device
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank())))
+    """Return the device of this process: with several processes one accelerator per process of a machine."""
+    return device if world() == 1 else own_device(device, local_number(rank()))
+
+
+def _in_memory_order(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return ``tensor`` with its dimensions in the order in which ``like`` stores them: a view."""
+    channels_last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
+    return tensor.permute(0, 2, 3, 1) if channels_last and not like.is_contiguous() else tensor
 
 
 @torch.no_grad()
-def _in_one(tensors: Sequence[Tensor], exchange: Callable[[Tensor], object]) -> None:
-    """Apply ``exchange`` to all ``tensors`` in place, with one message per dtype."""
-    # Hundreds of small messages would cost more in latency than the copies into one.
-    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
-        same = [tensor for tensor in tensors if tensor.dtype is dtype]
+def _in_one(
+    tensors: Sequence[Tensor], exchange: Callable[[Tensor], object], like: Sequence[Tensor] | None = None
+) -> None:
+    """Apply ``exchange`` to all ``tensors`` in place, with one message per dtype.
+
+    Its order is that of the memory of ``like``, by default of the tensors themselves, and must be the same everywhere.
+    """
+    # Hundreds of small messages would cost more in latency than the copies into one. In the order of memory, all
+    # tensors are copied in one launch, also those with channels last.
+    ordered = [_in_memory_order(*pair) for pair in zip(tensors, like or tensors, strict=True)]
+    for dtype in dict.fromkeys(tensor.dtype for tensor in ordered):
+        same = [tensor for tensor in ordered if tensor.dtype is dtype]
         flat = torch.cat([tensor.reshape(-1) for tensor in same])
         exchange(flat)
-        for tensor, part in zip(same, flat.split([tensor.numel() for tensor in same]), strict=True):
-            tensor.copy_(part.view_as(tensor))
+        parts = flat.split([tensor.numel() for tensor in same])
+        torch._foreach_copy_(same, [part.view(tensor.shape) for tensor, part in zip(same, parts, strict=True)])
 
 
-def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by its sum over all processes."""
+def sum_over_ranks(tensors: Sequence[Tensor], like: Sequence[Tensor] | None = None) -> None:
+    """Replace each tensor by its sum over all processes.
+
+    If their layout in memory may differ between processes, as that of gradients, ``like`` has tensors of the same
+    shapes whose layout does not, such as the parameters.
+    """
     if world() > 1:
-        _in_one(tensors, dist.all_reduce)
+        _in_one(tensors, dist.all_reduce, like)
 
 
 def mean_over_ranks(flags: Tensor) -> tuple[float, int]:
@@ -85,13 +104,11 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if world() == 1:
         return
     # Every process must send the same tensors, or the others wait forever: a missing gradient is sent as zeros.
-    gradients = []
-    for parameter in parameters:
-        if parameter.requires_grad:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            gradients.append(parameter.grad)
-    sum_over_ranks(gradients)
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in trained:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    sum_over_ranks([parameter.grad for parameter in trained if parameter.grad is not None], trained)
 
 
 def share_buffers(model: nn.Module) -> None:
@@ -121,10 +138,15 @@ def largest(value: int) -> int:
 
 def from_first(value: T) -> T:
     """Return the ``value`` of process 0 in every process."""
+    return from_process(0, value)
+
+
+def from_process(source: int, value: T) -> T:
+    """Return the ``value`` of process ``source`` in every process."""
     if world() == 1:
         return value
     values = [value]
-    dist.broadcast_object_list(values, 0)
+    dist.broadcast_object_list(values, source)
     return values[0]
 
 
@@ -134,25 +156,53 @@ def barrier() -> None:
         dist.barrier()
 
 
+def first_before_others(work: Callable[[], T]) -> T:
+    """Return ``work()``, which the first process does before the others begin, for example to download files.
+
+    The others ask the store, so that they may wait longer than a collective on GPUs, which fails after ten minutes.
+    """
+    if world() == 1:
+        return work()
+    store = dist.distributed_c10d._get_default_store()
+    call = f"first_before_others {store.add(f'calls of {rank()}', 1)}"
+    if rank() > 0:
+        while not store.check([call]):  # raises an error if the first process has ended
+            time.sleep(POLL)
+        return work()
+    found = work()
+    store.set(call, "done")
+    return found
+
+
+@contextmanager
+def launched_group(kind: str) -> Iterator[None]:
+    """Around the work of processes that torchrun has started: form their group, unless they already have one."""
+    if dist.is_initialized():
+        yield
+        return
+    with process_group(kind):
+        yield
+
+
 @contextmanager
 def process_group(device: str, init_method: str = "env://", number: int = -1, size: int = -1) -> Iterator[None]:
-    """Form a process group around the body: NCCL for tensors on GPUs, gloo for those on the CPU.
+    """Form a process group around the body: gloo for tensors on the CPU, NCCL for those on CUDA devices.
 
-    ``device`` is cpu or cuda. ``number`` and ``size`` are rank and number of processes; by default torchrun's.
+    ``device`` is cpu or a kind of accelerator. ``number`` and ``size`` are rank and number of processes; by default
+    torchrun's.
     """
     # With gloo the processes wait up to a day for each other: one batch of an evaluation may take hours, and a process
     # that dies closes its connections, which the others notice at once.
-    patience = None if device.startswith("cuda") else timedelta(days=1)
-    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-    if device.startswith("cuda"):
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", max(number, 0))))
+    patience = timedelta(days=1) if device == "cpu" else None
+    if device != "cpu":
+        use(own_device(torch.device(device), local_number(max(number, int(os.environ.get("RANK", 0))))))
     with waiting():
         store, number, size = next(dist.rendezvous(init_method, number, size))
         # torchrun's store lives longer than a group. A second group would find the keys of the first one, so each group
         # gets a prefix: how many groups there were before.
         earlier = (store.add("groups", 1) - 1) // size
         store = dist.PrefixStore(f"group{earlier}", store)
-        dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=patience)
+        dist.init_process_group(backends(device), store=store, rank=number, world_size=size, timeout=patience)
     try:
         yield
     finally:
@@ -210,9 +260,10 @@ def _stopping_children() -> Iterator[None]:
 def spawn_processes(function: Callable[..., object], args: tuple, *, processes: int, device: str) -> None:
     """Run ``function(*args)`` in ``processes`` new processes that form a group, and wait for all.
 
-    ``device`` is cpu or cuda. If a process fails, the others are stopped. Raises the first failure: a UserError as it
-    is, anything else as a RuntimeError with the traceback. SIGINT and SIGTERM go to all processes, which save their
-    state if that is quick; then Interrupted is raised. If this process is killed, the others end within two seconds.
+    ``device`` is cpu or a kind of accelerator. If a process fails, the others are stopped. Raises the first
+    failure: a UserError as it is, anything else as a RuntimeError with the traceback. SIGINT and SIGTERM go to all
+    processes, which save their state if that is quick; then Interrupted is raised. If this process is killed, the
+    others end within two seconds.
     """
     from torch.multiprocessing.spawn import ProcessException, start_processes
 

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from dkl.errors import BusyError, FullDiskError, UserError, first_line, shortened
 
 LOCK_TIMEOUT = 1.0
-"""Seconds before a lock counts as busy: long enough for another process's ``is_locked``, which takes it briefly."""
+"""Seconds before a lock counts as busy: long enough for another process's ``is_locked``, which holds it briefly."""
 
 
 def check_writable(folder: Path) -> None:
@@ -139,7 +139,24 @@ def is_locked(path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        with FileLock(path, timeout=0):  # there is no portable way to ask; locked() outwaits this moment
+        import fcntl
+    except ImportError:  # Windows has no shared locks
+        return _is_taken(path)
+    # Asking is a shared lock for a moment: several processes that ask do not see each other, and locked() outwaits it.
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without such locks
+            return _is_taken(path)
+    return False
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether the lock ``path`` cannot be taken at this moment."""
+    try:
+        with FileLock(path, timeout=0):
             return False
     except Timeout:
         return True

@@ -17,12 +17,12 @@ Pieces, for evaluation, estimates and tests:
     draw_labeled(config.data, images, seed)         images that keep their labels, and the unlabeled ones
     make_batches(config, images, device, ...)       loader of this process's share
     make_streams(config, labeled, unlabeled, ...)   the same for semi-supervised training
-    pick_device(config.trainer.device)              torch.device, checked
 
 Whole runs:
 
     preflight(cfg)      raises UserError on any mistake found without data, a device or time
     assemble(cfg)       the objects of a training run, built once, as a ``dkl.training.Run``
+    on_launched(cfg)    the configuration on the processes that torchrun has started
     train(cfg)          preflight, processes, assemble and fit; returns the run's folder
 """
 
@@ -35,9 +35,8 @@ from dkl.assembly.parts import (
     build_model,
     build_schedule,
     build_task,
-    pick_device,
 )
-from dkl.assembly.training import assemble, train
+from dkl.assembly.training import assemble, on_launched, train
 
 __all__ = [
     "assemble",
@@ -52,7 +51,7 @@ __all__ = [
     "load_synthetic",
     "make_batches",
     "make_streams",
-    "pick_device",
+    "on_launched",
     "preflight",
     "train",
 ]

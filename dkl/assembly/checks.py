@@ -18,10 +18,10 @@ from dkl.assembly.parts import (
     build_schedule,
     build_task,
     check_node,
-    pick_device,
     settings_of,
 )
 from dkl.config import TrainConfig, TrainerConfig, check, model_name, run_folder
+from dkl.device import count, pick_device
 from dkl.distributed import launched
 from dkl.errors import UserError, first_line
 from dkl.files import check_writable
@@ -152,7 +152,7 @@ def _check_devices(trainer: TrainerConfig) -> None:
     devices, device, started = trainer.devices, pick_device(trainer.device), launched()
     if started > 1 and devices not in (1, started):
         raise UserError(f"trainer.devices={devices}, but torchrun has started {started} processes; make them equal")
-    if device.type == "cuda" and not started and devices > torch.cuda.device_count():
-        raise UserError(f"trainer.devices={devices}, but there are {torch.cuda.device_count()} GPUs here; lower it")
-    if trainer.sync_batchnorm and device.type != "cuda":
+    if device.type != "cpu" and not started and devices > count(device.type):
+        raise UserError(f"trainer.devices={devices}, but there are {count(device.type)} GPUs here; lower it")
+    if trainer.sync_batchnorm and device.type == "cpu":
         raise UserError("torch's SyncBatchNorm works on GPUs only: leave trainer.sync_batchnorm=false on a CPU")

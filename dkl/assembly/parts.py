@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
-import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from torch import nn
@@ -112,26 +111,3 @@ def build_schedule(schedule: TargetConfig) -> Schedule:
 def build_logger(logger: TargetConfig | None) -> Logger:
     """Build the logger of the first process. Without one, and in the other processes, it reports nowhere."""
     return make(logger, "logger", Logger) if logger and rank() == 0 else Logger()
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device ``name``; ``auto`` is CUDA if there is a GPU, else the CPU.
-
-    Raises UserError if the device is not usable.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:  # torch lists twenty kinds of devices
-        raise UserError(f"device={name} is not a device: use auto, cpu or cuda") from None
-    try:
-        torch.empty(0, device=device)
-    except NotImplementedError:
-        raise UserError(
-            f"device={name} is not supported by this installation of torch: use auto, cpu or cuda"
-        ) from None
-    except (RuntimeError, AssertionError) as error:
-        why = first_line(error).partition(". ")[0]
-        raise UserError(f"device={name} is not usable here ({why}); use auto, cpu or cuda") from None
-    return device

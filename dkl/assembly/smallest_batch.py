@@ -8,7 +8,7 @@ import copy
 import torch
 from torch import nn
 
-from dkl.config import TrainConfig
+from dkl.config import TrainConfig, batch_norm_parts
 from dkl.errors import UserError
 from dkl.tasks import Task
 
@@ -26,7 +26,7 @@ def check_smallest_batch(task: Task, config: TrainConfig, images: int) -> None:
     if augment.second_view or augment.repeats > 1 or data.labels_per_class is not None or data.synthetic.files:
         return
     last = 0 if trainer.drop_last else images % trainer.batch_size
-    parts = trainer.devices * trainer.accumulate
+    parts = batch_norm_parts(trainer) * trainer.accumulate
     if min(size // parts for size in (trainer.batch_size, last or trainer.batch_size)) > 1:
         return
     for network in (value for value in vars(task).values() if isinstance(value, nn.Module)):

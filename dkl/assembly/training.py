@@ -2,11 +2,12 @@
 
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from dkl import distributed
 from dkl.assembly.checks import preflight, unusual_settings
@@ -17,22 +18,34 @@ from dkl.assembly.parts import (
     build_model,
     build_schedule,
     build_task,
-    pick_device,
 )
 from dkl.assembly.smallest_batch import check_smallest_batch
-from dkl.config import Precision, TrainConfig, TrainerConfig, hashed, label, loss_name, row_identity, run_folder, typed
+from dkl.config import (
+    Precision,
+    TrainConfig,
+    TrainerConfig,
+    batch_norm_parts,
+    hashed,
+    label,
+    loss_name,
+    row_identity,
+    run_folder,
+    typed,
+)
 from dkl.console import say
 from dkl.data import Images, ImageSet, Loader, SyntheticImages
+from dkl.device import arithmetic, pick_device
 from dkl.errors import UserError
 from dkl.files import digest
 from dkl.loggers import LoggerRun
 from dkl.models import load_initial_weights
 from dkl.training.averaging import Average
+from dkl.training.batch_norm import split_batch_norm
 from dkl.training.fit import fit
 from dkl.training.optimizer import make_optimizer
 from dkl.training.run import Run
 from dkl.training.selection import held_out
-from dkl.training.state import RunState, seed_everything
+from dkl.training.state import RunState, seed_everything, seed_process
 
 
 class Data(NamedTuple):
@@ -58,13 +71,11 @@ def train(cfg: DictConfig) -> Path:
     unless torchrun has started them. Raises UserError before any work if the configuration cannot run.
     """
     started = distributed.launched()
-    if started > 1 and cfg.trainer.devices == 1:
-        cfg = cfg.copy()
-        cfg.trainer.devices = started
+    cfg = on_launched(cfg)
     preflight(cfg)  # before any process starts, so that a mistake is one message and leaves no folder
     device = pick_device(cfg.trainer.device)
     if started > 1:
-        with distributed.process_group(device.type):
+        with distributed.launched_group(device.type):
             _train_one(cfg)
     elif cfg.trainer.devices > 1:
         # The configuration travels, not the objects: each process assembles its own on its own device.
@@ -74,11 +85,29 @@ def train(cfg: DictConfig) -> Path:
     return run_folder(cfg)
 
 
+def on_launched(cfg: DictConfig) -> DictConfig:
+    """Return ``cfg`` with the number of processes that torchrun has started as its devices.
+
+    It is unchanged if ``trainer.devices`` is set, or if torchrun has started none. The folder of a run depends on it.
+    """
+    started = distributed.launched()
+    if started < 2 or cfg.trainer.devices != 1:
+        return cfg
+    cfg = cfg.copy()
+    cfg.trainer.devices = started
+    return cfg
+
+
 def _train_one(cfg: DictConfig) -> None:
     """Train in one process of however many."""
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
-    fit(assemble(cfg))
+    trainer, run = cfg.trainer, assemble(cfg)
+    precision = trainer.matmul.value
+    with arithmetic(
+        run.device, products=precision, convolutions=precision, fastest=True, deterministic=trainer.deterministic
+    ):
+        fit(run)
 
 
 def assemble(cfg: DictConfig) -> Run:
@@ -130,11 +159,8 @@ def assemble(cfg: DictConfig) -> Run:
 
 def _load_in_turn(config: TrainConfig) -> Data:
     """Load the images, in the first process before the others: it downloads what is missing."""
-    first = distributed.rank() == 0
-    if first:  # two processes that download the same file would write over each other
-        data = _load(config)
-    distributed.barrier()
-    return data if first else _load(config)
+    # Two processes that download the same file would write over each other.
+    return distributed.first_before_others(partial(_load, config))
 
 
 def _load(config: TrainConfig) -> Data:
@@ -169,12 +195,22 @@ def _prepare_model(model: nn.Module, trainer: TrainerConfig, device: torch.devic
         model = model.to(memory_format=torch.channels_last)
     if trainer.sync_batchnorm and distributed.world() > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    split_batch_norm(model, batch_norm_parts(trainer) // trainer.devices)
     model = model.to(device)
     if trainer.compile:
-        # Train mode, eval mode and a smaller last batch each need their own graph; the default limit is 8.
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 32)
-        model.compile()  # in place, so that the names of parameters stay
+        _compile(model, None if trainer.compile is True else str(trainer.compile))
     return model
+
+
+def _compile(model: nn.Module, mode: str | None) -> None:
+    """Compile ``model`` in place, so that the names of parameters stay."""
+    # Train mode, eval mode and a smaller last batch each need their own graph; the default limit is 8.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 32)
+    model.compile(mode=mode)
+    if mode == "reduce-overhead":
+        # A CUDA graph writes its outputs to the same memory each time, but an attack keeps the natural logits.
+        compiled: Any = model._compiled_call_impl
+        model._compiled_call_impl = lambda *images: tree_map_only(Tensor, Tensor.clone, compiled(*images))
 
 
 def _new_state(config: TrainConfig, device: torch.device, content: dict[str, object], sha256: str) -> RunState:
@@ -191,4 +227,5 @@ def _new_state(config: TrainConfig, device: torch.device, content: dict[str, obj
     average = Average(averaging, model) if averaging else None
     if average is not None:
         task.use_average(average.model)
+    seed_process(config.seed, distributed.rank())
     return RunState(task, model, optimizer, content, sha256, average)

@@ -22,8 +22,9 @@ PAPER_ON_A_CPU = (
 
 def train(arguments: list[str]) -> None:
     """``dkl train``: one run, or a sweep with ``-m``."""
-    from dkl.assembly import pick_device, preflight
+    from dkl.assembly import preflight
     from dkl.assembly import train as run
+    from dkl.device import pick_device
     from dkl.training import objective
 
     def job(cfg: DictConfig) -> Path:

@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dkl.cli.ends import Job, sweep
+from dkl.cluster import adopt_tasks
 from dkl.config import register, shipped
 from dkl.config.overrides import HYDRA_OWN, check_hydras_own, compose_explained, explain, read_overrides
 from dkl.console import say
@@ -92,6 +94,15 @@ def _task_overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
+def _take_turn() -> None:
+    """Spread the jobs that a launcher runs at the same time on this machine over its accelerators."""
+    from dkl.device import take_turn
+
+    job = HydraConfig.get().job
+    if not OmegaConf.is_missing(job, "num"):  # it is, outside a sweep
+        take_turn(job.num)
+
+
 def complete(root: str, arguments: list[str]) -> None:
     """Let Hydra install its tab completion in a shell, or answer it: ``arguments`` are such as ``-sc install=bash``."""
     asked = [text.partition("=") for text in arguments if not text.startswith("-")]
@@ -140,8 +151,12 @@ def run(
         nonlocal failed
         try:
             with worker():  # a launcher may have started this process
+                adopt_tasks()
+                _take_turn()
                 made = job(cfg)
             reached = value(made)
+            if int(os.environ.get("RANK", 0)):  # the first of several tasks reports what they made
+                return reached
             if own is None:
                 say(f"Next: {following([made], overrides)}")
             else:

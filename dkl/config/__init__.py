@@ -4,6 +4,7 @@ from dkl.config.check import check, check_label, check_subject, check_weights
 from dkl.config.compose import compose_config, load_config, register, shipped, typed
 from dkl.config.composed import CachedCompose, ComposedRun
 from dkl.config.identity import (
+    batch_norm_parts,
     changed_setting,
     config_hash,
     hashed,
@@ -41,6 +42,7 @@ __all__ = [
     "TargetConfig",
     "TrainConfig",
     "TrainerConfig",
+    "batch_norm_parts",
     "changed_setting",
     "check",
     "check_label",

@@ -7,6 +7,7 @@ from omegaconf import DictConfig, ListConfig, Node
 
 from dkl.config.budgets import check_budget
 from dkl.config.compose import typed
+from dkl.config.identity import batch_norm_parts
 from dkl.config.schema import (
     WEIGHTS,
     AugmentConfig,
@@ -32,6 +33,7 @@ def check(cfg: DictConfig) -> TrainConfig:
     parse_attacks(config.evaluation.attacks)
     _check_radii(config)
     _check_optimizer(config.optimizer)
+    _check_computing(config)
     _check_accumulation(config)
     _check_teacher_cache(config)
     _check_selection(config)
@@ -118,6 +120,34 @@ def _check_optimizer(optimizer: OptimizerConfig) -> None:
     if optimizer.nesterov and not optimizer.momentum:
         raise UserError(
             "optimizer.nesterov=true needs momentum: set optimizer.momentum=0.9, or optimizer.nesterov=false"
+        )
+
+
+def _check_computing(config: TrainConfig) -> None:
+    """The values of trainer that say how a run computes fit each other."""
+    trainer = config.trainer
+    if trainer.compile not in (True, False, "reduce-overhead"):
+        raise UserError(f"trainer.compile={trainer.compile} must be false, true or reduce-overhead")
+    parts, devices = batch_norm_parts(trainer), trainer.devices
+    if parts == devices:
+        return
+    if parts % devices:
+        raise UserError(
+            f"trainer.batch_norm_share={parts} must be a multiple of trainer.devices={devices}: BatchNorm cannot see "
+            "images of several devices together"
+        )
+    if trainer.sync_batchnorm:
+        raise UserError("trainer.sync_batchnorm=true shows BatchNorm whole batches: set trainer.batch_norm_share=null")
+    if trainer.accumulate > 1 or trainer.batch_size % parts:
+        raise UserError(
+            f"trainer.batch_norm_share={parts} on {devices} devices needs trainer.accumulate=1 and a multiple of "
+            f"{parts} as trainer.batch_size, not accumulate={trainer.accumulate} and batch_size={trainer.batch_size}"
+        )
+    together = config.data.augment.second_view and not config.task.get("per_view_forward")
+    if together or config.data.labels_per_class is not None:
+        raise UserError(
+            f"trainer.batch_norm_share={parts} on {devices} devices needs one kind of images in each forward pass: use "
+            f"{parts} devices, or with a second view task.per_view_forward=true"
         )
 
 

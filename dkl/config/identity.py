@@ -15,7 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from dkl.config.schema import DataConfig, TrainConfig
 from dkl.files import digest
 
-COMPUTING = ("devices", "accumulate", "sync_batchnorm", "precision", "compile", "channels_last")
+COMPUTING = (
+    *("devices", "accumulate", "sync_batchnorm", "precision", "compile", "channels_last", "matmul", "deterministic"),
+)
 """Values of ``trainer`` that say how a run computes, not what it trains. They change weights only by rounding and by
 the order of random numbers, so a row may hold seeds trained on different machines."""
 
@@ -40,6 +42,11 @@ def label(cfg: DictConfig) -> str:
     return cfg.label or (f"{loss_name(cfg)}-AT" if cfg.loss and cfg.attack else loss_name(cfg))
 
 
+def batch_norm_parts(trainer: Any) -> int:
+    """In how many equal parts BatchNorm sees a batch: ``trainer`` is the part of a configuration, typed or not."""
+    return int(trainer.batch_norm_share or trainer.devices)
+
+
 def hashed(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration without what cannot change the trained weights: paths, logger, device and names."""
     cfg = cfg.copy()
@@ -57,6 +64,8 @@ def _of_training(content: dict[Any, Any]) -> dict[str, Any]:
         content.pop(key, None)
     for key in ("device", "threads", "validate_every", "workers"):
         trainer.pop(key, None)
+    # A run continues on any number of devices, as long as BatchNorm sees the same parts of a batch.
+    trainer["devices"] = trainer.pop("batch_norm_share", None) or trainer.get("devices", 1)
     if trainer.get("initial_weights"):  # a moved file is the same one
         trainer["initial_weights"] = Path(trainer["initial_weights"]).name
     model.pop("title", None)  # a display name

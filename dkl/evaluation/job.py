@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from dkl.assembly import build_logger, draw_labeled, load_data, pick_device
+from dkl.assembly import build_logger, draw_labeled, load_data
 from dkl.config import (
     EvaluateConfig,
     EvaluationConfig,
@@ -20,6 +20,7 @@ from dkl.config import (
     typed,
 )
 from dkl.data import ImageSet, SegmentationSet
+from dkl.device import pick_device
 from dkl.errors import UserError, shortened
 from dkl.evaluation.foreign import foreign_subject
 from dkl.evaluation.network import load_network

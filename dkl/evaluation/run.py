@@ -9,11 +9,11 @@ import torch
 from omegaconf import DictConfig
 
 from dkl import records
-from dkl.assembly import pick_device
 from dkl.config import EvaluateConfig, typed
 from dkl.console import say
 from dkl.data import SegmentationSet
-from dkl.distributed import gather, launched, local_device, process_group, rank, spawn_processes, world
+from dkl.device import arithmetic, count, pick_device, use
+from dkl.distributed import gather, launched, launched_group, local_device, rank, spawn_processes, world
 from dkl.errors import UserError
 from dkl.evaluation.attacking import AttackTask, attack
 from dkl.evaluation.continuing import earlier_evaluation
@@ -39,7 +39,7 @@ def evaluate(cfg: DictConfig) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     # The processes exchange numpy flags only, so a CPU group serves GPUs as well.
-    with process_group("cpu") if launched() else nullcontext():
+    with launched_group("cpu") if launched() else nullcontext():
         job = prepare(config)
         _check_agreement(job)
         busy = f"another process is evaluating {job.subject.title}"
@@ -76,10 +76,9 @@ def _check_agreement(job: EvaluationJob) -> None:
 def _check_devices(config: EvaluateConfig) -> None:
     """Raise UserError if there are fewer devices than ``config`` needs."""
     device = pick_device(config.device)
-    if device.type == "cuda" and config.devices > torch.cuda.device_count():
-        raise UserError(
-            f"devices={config.devices} exceeds the {torch.cuda.device_count()} GPUs of this machine: lower it"
-        )
+    # With torchrun the processes of several machines share the work, and each of them takes a device of its own.
+    if device.type != "cpu" and not launched() and config.devices > count(device.type):
+        raise UserError(f"devices={config.devices} exceeds the {count(device.type)} GPUs of this machine: lower it")
 
 
 def _run_in_group(config: EvaluateConfig) -> None:
@@ -91,8 +90,13 @@ def _run_in_group(config: EvaluateConfig) -> None:
 def _run(job: EvaluationJob, config: EvaluateConfig) -> None:
     """Evaluate in all processes of the group; the first writes the record."""
     device = local_device(pick_device(config.device))
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)
+    use(device)
+    # As in RobustBench, whose scripts leave torch's defaults: TF32 in convolutions, not in products of matrices.
+    with arithmetic(device, products="ieee", convolutions="tf32"):
+        _run_on(device, job, config)
+
+
+def _run_on(device: torch.device, job: EvaluationJob, config: EvaluateConfig) -> None:
     job.model.to(device)
     say(job.layout)
     if job.windows is not None:

@@ -33,7 +33,8 @@ class TrainedRun:
     """A finished run of ``dkl train``.
 
     ``label`` is the method's name and ``loss`` the loss's. ``settings`` are the hashed part of the configuration and
-    the fingerprint of the training images, ``metrics`` one row per epoch, and ``teacher`` the teacher's fingerprint.
+    the fingerprint of the training images, ``metrics`` one row per epoch, ``teacher`` the teacher's fingerprint, and
+    ``devices`` the numbers of devices that the run has used.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class TrainedRun:
     settings: dict[str, Any]
     metrics: Sequence[Mapping[str, Any]]
     teacher: str | None
+    devices: Sequence[int] = ()
 
     @property
     def synthetic(self) -> str | None:
@@ -130,6 +132,7 @@ def run_subject(asked: EvaluateConfig) -> Subject:
         settings={**hashed(trained), "data_sha256": content["data_sha256"]},
         metrics=content.get("rows", []),
         teacher=content.get("task", {}).get("teacher"),
+        devices=content.get("devices", []),
     )
     return Subject(
         method=asked.label or run.label,

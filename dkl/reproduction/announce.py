@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-import torch
 from omegaconf import OmegaConf
 
-from dkl.assembly import pick_device
 from dkl.config import TrainConfig
 from dkl.config.choices import choices
 from dkl.console import say
+from dkl.device import accelerator, pick_device
 from dkl.errors import UserError
 from dkl.manifests import Manifest, load
 from dkl.reproduction.estimate import JobEstimate, PassSeconds, assumed, estimate, measure
@@ -26,7 +25,7 @@ def estimates(jobs: Sequence[PlannedJob]) -> tuple[list[JobEstimate], str]:
     """Estimate every job; also return what the estimates rest on. Jobs of one network share a measurement."""
     settings = jobs[0].run.settings
     on_gpu = settings.budget.name == "paper" and settings.trainer.device != "cpu"
-    seconds = assumed if on_gpu and not torch.cuda.is_available() else measure
+    seconds = assumed if on_gpu and accelerator() is None else measure
     known: dict[str, PassSeconds] = {}
     found = []
     for planned in jobs:

@@ -19,8 +19,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from dkl.assembly import build_model, load_data, pick_device
+from dkl.assembly import build_model, load_data
 from dkl.config import DataConfig, Precision, TrainConfig
+from dkl.device import pick_device
 from dkl.evaluation.robustness.suites import attack_cost
 from dkl.manifests import ManifestJob
 from dkl.models import create_model

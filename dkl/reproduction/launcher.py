@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from dkl.config import shipped
@@ -65,10 +66,14 @@ def _sweep(options: Options, jobs: Sequence[ManifestJob]) -> None:
     @hydra.main(config_path=str(Path(shipped("configs"))), config_name="reproduce", version_base="1.3")
     def application(cfg: DictConfig) -> None:
         # Launchers pickle this function and run it in processes that have not imported the package.
+        from dkl.cluster import adopt_tasks
+        from dkl.device import take_turn
         from dkl.reproduction.worker import run_arguments
 
         os.chdir(here)  # paths are relative to the command's folder; a reused process may be in another
         with worker():
+            adopt_tasks()
+            take_turn(HydraConfig.get().job.num)
             run_arguments(shlex.split(cfg.command))
 
     try:

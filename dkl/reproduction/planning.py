@@ -41,12 +41,14 @@ class PlannedJob:
 
 def plan_jobs(options: Options) -> list[PlannedJob]:
     """List every job with its checked configuration. Raises UserError if a configuration is wrong."""
+    from dkl.assembly import on_launched
+
     compose = CachedCompose()
     composed: list[tuple[ManifestJob, ComposedRun, str | None]] = []
     checked: dict[tuple[str, ...], str | None] = {}
     try:
         for job in plan(options.name, options.request, compose):
-            run = compose(job.train)
+            run = ComposedRun(on_launched(compose(job.train).cfg))
             row = tuple(text for text in job.train if not text.startswith("seed="))
             if row not in checked:  # the check builds the networks: once per row, not per seed
                 checked[row] = _check(run, job)

@@ -5,12 +5,16 @@ never repeated, so after an interruption the same command continues. Two such co
 the same job at the same time. Failed rows are reported at the end; the others continue.
 """
 
+import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from dkl.config.overrides import check_hydras_own
 from dkl.console import say
+from dkl.device import pick_device
+from dkl.distributed import launched, launched_group
 from dkl.files import check_writable
 from dkl.manifests import Manifest, load
 from dkl.reporting.grouping import group
@@ -24,8 +28,11 @@ from dkl.reproduction.worker import run_jobs
 
 
 def reproduce(arguments: list[str]) -> None:
-    """Run the command. Exits with 1 if a row failed, after all others are done."""
-    options = parse(arguments)
+    """Run the command. Exits with 1 if a row failed, after all others are done.
+
+    With torchrun all its processes share the work of each row, and a row that fails ends the command.
+    """
+    options, first = parse(arguments), os.environ.get("RANK", "0") == "0"
     check_hydras_own("reproduce", options.launcher)
     manifest, jobs = load(options.name), plan_jobs(options)
     failures: dict[str, str] = {}
@@ -33,7 +40,7 @@ def reproduce(arguments: list[str]) -> None:
     remaining = Remaining(jobs, predicted, failures)
     print_plan(manifest, jobs, remaining, basis)
     if options.dry_run:
-        for planned in jobs:
+        for planned in jobs if first else ():
             print(planned.job.commands(str(planned.run.folder)))
         return
     refuse_paper_on_cpu(options, jobs, remaining)
@@ -41,11 +48,14 @@ def reproduce(arguments: list[str]) -> None:
         check_writable(planned.run.folder)
     started = time.monotonic()
     failures |= find_blocked(jobs)
-    with remaining.watched():
+    kind = pick_device(jobs[0].run.settings.trainer.device).type
+    with remaining.watched(), launched_group(kind) if launched() > 1 else nullcontext():
         if options.launcher:
             launch(options, jobs, list(failures))
         else:
             run_jobs(jobs, failures, remaining.say)
+    if not first:  # of several processes that torchrun has started
+        return
     if options.launcher:
         left = [planned for planned in plan_jobs(options) if not planned.done]
         failures = {planned.title: f"{planned.progress}: see its log" for planned in left} | failures

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from dkl.config import ComposedRun
 from dkl.console import say
+from dkl.distributed import from_first, world
 from dkl.errors import BusyError, UserError, first_line
 from dkl.files import is_locked, write_text
 from dkl.interruption import Interrupted, interruptible
@@ -26,8 +27,10 @@ def run_jobs(
     what: each run's lock file is the only agreement. A job whose lock is held is put back and tried again later, so a
     command ends only when all its jobs are done or failed, by any process. ``after_each`` is called after each job.
     """
-    left = [planned for planned in jobs if not planned.done and planned.title not in failures]
-    done = sum(planned.done for planned in jobs)
+    # Processes that torchrun has started follow the first one, also if it alone sees the results folder.
+    names = from_first([planned.title for planned in jobs if not planned.done and planned.title not in failures])
+    left = [planned for planned in jobs if planned.title in names]
+    done = len(jobs) - len(left)
     reported: set[str] = set()
     wait = FIRST_WAIT
     while left:
@@ -69,7 +72,7 @@ def _attempt(planned: PlannedJob) -> str | None:
     folder = planned.run.folder
     log = folder / "error.log"
     # Training takes the lock itself, but only after it has loaded its images. Looking first is cheaper.
-    if is_locked(folder / ".lock"):
+    if from_first(is_locked(folder / ".lock")):
         raise BusyError(f"another process is training {folder}; wait for it, or stop it first")
     try:
         with interruptible():  # a signal is no failure of the row, whatever exception a library makes of it
@@ -77,8 +80,12 @@ def _attempt(planned: PlannedJob) -> str | None:
     except BusyError:
         raise
     except UserError as error:
+        if world() > 1:  # the other processes may wait for this one: torchrun ends them
+            raise
         return str(error)
     except Exception as error:  # one broken row must not end the others
+        if world() > 1:
+            raise
         reason, text = f"{type(error).__name__}: {first_line(error)}", traceback.format_exc()
         try:
             write_text(log, text)

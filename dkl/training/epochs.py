@@ -13,10 +13,10 @@ from torch.optim.swa_utils import update_bn
 from dkl import checkpoint
 from dkl.config import Precision
 from dkl.console import Bar
-from dkl.distributed import barrier, gather, largest, rank, share_buffers
+from dkl.distributed import barrier, gather, largest, rank, share_buffers, world
 from dkl.errors import UserError
 from dkl.interruption import SAVING_SECONDS, Deferral, Interrupted
-from dkl.training.loop import EpochSums, NonFiniteLossError, train_epoch
+from dkl.training.loop import EpochSums, NonFiniteLossError, merged, train_epoch
 from dkl.training.metrics import MetricsRow
 from dkl.training.optimizer import apply_schedule
 from dkl.training.run import Run
@@ -44,6 +44,7 @@ class Epochs:
         last = epoch == epochs
         # Measuring changes nothing that is saved: a run interrupted in it measures again, without the steps before it.
         state.partial = {"step": len(run.batches), "row": dict(row)}
+        state.collect_rng()
         try:
             row |= self._measure(epoch, measure=last or bool(every and epoch % every == 0))
         except Interrupted as stop:
@@ -117,12 +118,13 @@ class Epochs:
 
     def _resume(self) -> EpochSums:
         """What this process has measured of the epoch before an interruption; the class prior's sums are restored."""
-        state = self.run.state
-        if not (own := state.partial.get("processes", [])[rank() : rank() + 1]):
+        state, processes = self.run.state, self.run.state.partial.get("processes", [])
+        if not processes:
             return EpochSums()
+        own = processes[rank()] if len(processes) == world() else merged(processes, first=rank() == 0)
         if state.task.prior is not None:
-            state.task.prior.sums.copy_(own[0]["prior_sums"])
-        return EpochSums.from_state(own[0], self.run.batches.labels.device)
+            state.task.prior.sums.copy_(own["prior_sums"])
+        return EpochSums.from_state(own, self.run.batches.labels.device)
 
     def _after_step(self, done: int, so_far: EpochSums) -> None:
         """Update the average after step ``done`` of the run; save and end if a signal asks for it."""
@@ -135,6 +137,7 @@ class Epochs:
         prior = self.run.state.task.prior
         mine = so_far.state_dict() | ({} if prior is None else {"prior_sums": prior.sums.cpu()})
         self.run.state.partial = {"step": so_far.step, "processes": gather(mine)}
+        self.run.state.collect_rng()
         saved = self._save_partial()
         barrier()  # no process ends before the first has saved
         try:

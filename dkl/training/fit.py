@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
 
 from dkl import checkpoint, distributed
 from dkl.console import bar, say
 from dkl.data import Batch
 from dkl.errors import UserError
-from dkl.files import locked, remove_leftovers, write_text
+from dkl.files import locked, remove_leftovers, write_atomically, write_text
 from dkl.interruption import Deferral, Interrupted, deferred
 from dkl.loggers import Logger, opened
 from dkl.training.epochs import Epochs
-from dkl.training.metrics import MetricsRow, write_metrics
+from dkl.training.metrics import METRICS, MetricsRow, write_metrics
 from dkl.training.run import Run
 from dkl.training.selection import BEST, Selection
 from dkl.training.state import CHECKPOINT
@@ -50,9 +53,33 @@ def _update_config(run: Run) -> str:
     return f"; label {run.label}, evaluation and logger are now those of this command"
 
 
+def _collect(folder: Path) -> None:
+    """Give process 0 the run's files of the process whose ``folder`` has trained the most epochs.
+
+    The machines may share no folder, and when torchrun restarts them, process 0 may be on another one.
+    """
+    metrics = folder / METRICS
+    done = len(metrics.read_text("utf-8").splitlines()) if metrics.exists() else 0
+    epochs = distributed.gather(done if (folder / CHECKPOINT).exists() else -1)
+    source = epochs.index(max(epochs))
+    if epochs[source] <= epochs[0]:
+        return
+    here = distributed.rank() == source
+    for name in (BEST, CHECKPOINT, METRICS):  # the metrics last: their length says that the others are complete
+        path = folder / name
+        content = distributed.from_process(source, path.read_bytes() if here and path.exists() else None)
+        if content is not None and distributed.rank() == 0:
+            write_atomically(path, partial(_write, content))
+
+
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
+
+
 def _load(run: Run) -> None:
     """Continue from the checkpoint of process 0 in all processes: their folders may be on machines that share none."""
     path = run.folder / CHECKPOINT
+    _collect(run.folder)
     found = checkpoint.read(path) if distributed.rank() == 0 and path.exists() else None
     if (content := distributed.from_first(found)) is not None:
         run.state.restore(content, path)
@@ -106,6 +133,7 @@ def _train_epochs(run: Run) -> None:
     selection = Selection(run.selection, state, run.held_out, folder) if run.held_out else None
     if first:
         write_text(folder / "config.yaml", run.config_yaml)
+    state.devices += [] if distributed.world() in state.devices else [distributed.world()]
     left = f"epochs {state.epoch + 1} to {trainer.epochs}"
     say(f"{folder}: {run.label}, {left} on {trainer.devices} x {run.device.type}")
     state.task.before_training(run.validation.epoch(), _read_when_asked(run))
@@ -117,6 +145,7 @@ def _train_epochs(run: Run) -> None:
             row = epochs.train(epoch)
             state.epoch = epoch
             state.rows.append(row)
+            state.collect_rng()
             if first:
                 state.save(folder / CHECKPOINT)
                 write_metrics(state.rows, folder)

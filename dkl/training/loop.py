@@ -1,7 +1,7 @@
 """The one training loop. It handles batches, an optimizer and a task, and knows nothing of losses or attacks."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -63,6 +63,24 @@ class EpochSums:
         return cls(state["step"], state["seen"], state["images"], state["seconds"], sums, counts)
 
 
+def merged(processes: Sequence[dict[str, Any]], *, first: bool) -> dict[str, Any]:
+    """What a process continues from, of what the ``processes`` of an interrupted epoch had measured.
+
+    It is for another number of processes: the ``first`` takes all sums, the others take zeros.
+    """
+    share = processes if first else []
+
+    def total(values: Sequence[Any], zero: Any) -> Any:
+        return (
+            {name: total([value[name] for value in values], zero[name]) for name in zero}
+            if isinstance(zero, dict)
+            else sum(values, 0 * zero)
+        )
+
+    fixed = {key: processes[0][key] for key in ("step", "seconds")}
+    return {key: total([one[key] for one in share], zero) for key, zero in processes[0].items()} | fixed
+
+
 def _parts(batch: Batch, count: int) -> list[Batch]:
     """Cut ``batch`` into ``count`` parts, or fewer if a process has fewer images."""
     if count == 1:
@@ -86,8 +104,10 @@ def _mean(sums: dict[str, Tensor], counts: dict[str, Tensor], seen: int) -> Metr
     """
     images = torch.tensor(float(seen), dtype=torch.float64, device=sums["loss"].device)
     sum_over_ranks([*sums.values(), *counts.values(), images])
-    means = {name: (value, counts.get(name, images)) for name, value in sums.items()}
-    return {name.replace("_correct", "_accuracy"): (v / n).item() for name, (v, n) in means.items() if n > 0}
+    # One copy to the CPU, which waits for the device, for all of them.
+    totals = torch.stack([*sums.values(), *(counts.get(name, images) for name in sums)]).tolist()
+    means = zip(sums, totals[: len(sums)], totals[len(sums) :], strict=True)
+    return {name.replace("_correct", "_accuracy"): value / count for name, value, count in means if count > 0}
 
 
 def train_epoch(

@@ -9,11 +9,13 @@ from dkl.files import write_rows, write_text
 
 MetricsRow = dict[str, Any]
 
+METRICS = "metrics.jsonl"
+
 
 def write_metrics(rows: Sequence[MetricsRow], folder: Path) -> None:
     """Write one line per epoch to ``metrics.jsonl`` and ``metrics.csv``, atomically."""
-    write_text(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     write_rows(folder / "metrics.csv", rows)
+    write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def objective(folder: Path) -> float | None:
@@ -22,7 +24,7 @@ def objective(folder: Path) -> float | None:
     Without ``selection`` it is the mean IoU, or without masks the test accuracy, at the end, so that hyperparameters
     are chosen on the test set. None if the run's files are on another machine.
     """
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS
     if not path.exists():  # of several machines, only the one with process 0 writes files
         return None
     last = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])

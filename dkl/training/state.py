@@ -18,8 +18,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dkl import checkpoint
+from dkl import device as device_rng
 from dkl.config import changed_setting
+from dkl.distributed import gather, rank
 from dkl.errors import UserError, first_line
+from dkl.files import digest
 from dkl.tasks import Task
 from dkl.training.averaging import Average
 from dkl.training.metrics import MetricsRow
@@ -38,14 +41,26 @@ BYTES_PER_SECOND = 2e8
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch on every device."""
+    """Seed the global generators of Python, NumPy and torch, the latter on every device."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
-def rng_state() -> dict[str, Any]:
-    """Return the state of every global random generator, as tensors and plain values."""
+def seed_process(seed: int, number: int, epoch: int = 0) -> None:
+    """Seed the global generators of process ``number``, so that networks with random parts differ by process.
+
+    DropPath and Dropout draw from them while training. The first process keeps its generators.
+    """
+    if number:
+        seed_everything(int(digest([seed, number, epoch]), 16))
+
+
+CPU = torch.device("cpu")
+
+
+def rng_state(device: torch.device = CPU) -> dict[str, Any]:
+    """Return the state of every global random generator of this process, as tensors and plain values."""
     state = np.random.get_state(legacy=False)
     assert isinstance(state, dict)
     keys, position = state["state"]["key"], state["state"]["pos"]
@@ -55,19 +70,18 @@ def rng_state() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": (torch.from_numpy(keys.astype(np.int64)), position, state["has_gauss"], state["gauss"]),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "device": device_rng.rng_state(device),
     }
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Restore what ``rng_state`` returned; CUDA's generators only if there are as many devices as before."""
+def set_rng_state(state: dict[str, Any], device: torch.device = CPU) -> None:
+    """Restore what ``rng_state`` returned; the generator of ``device`` only if it was of the same kind."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"].cpu())
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([item.cpu() for item in state["cuda"]])
+    device_rng.set_rng_state(state.get("device", {}), device)
 
 
 def _flat(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -86,7 +100,8 @@ class RunState:
     ``config`` is the resolved configuration. ``data_sha256`` is a fingerprint of the training images. ``best`` is the
     highest robust accuracy that selection has measured, -1 before the first. ``partial`` is what was done of the next
     epoch, empty between epochs: the number of the ``step`` reached, and the metrics' ``row`` if only measurements were
-    left, else their sums so far per process in ``processes``.
+    left, else their sums so far per process in ``processes``. ``rng`` has the global generators' states of every
+    process, as ``collect_rng`` found them. ``devices`` are the numbers of devices that the run has used.
     """
 
     task: Task
@@ -99,7 +114,18 @@ class RunState:
     rows: list[MetricsRow] = field(default_factory=list)
     best: float = -1.0
     partial: dict[str, Any] = field(default_factory=dict)
+    rng: list[dict[str, Any]] = field(default_factory=list)
+    devices: list[int] = field(default_factory=list)
     seconds_to_save: float | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the network is on."""
+        return next(self.model.parameters()).device
+
+    def collect_rng(self) -> None:
+        """Note the generators of all processes, for ``save``; all of them call this together."""
+        self.rng = gather(rng_state(self.device))
 
     @property
     def evaluated(self) -> nn.Module:
@@ -115,11 +141,14 @@ class RunState:
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
             "rows": self.rows,
-            "rng": rng_state(),
+            "rng": self.rng[0] if self.rng else rng_state(self.device),
             "config": self.config,
             "data_sha256": self.data_sha256,
             "best": self.best,
+            "devices": self.devices,
         }
+        if len(self.rng) > 1:
+            content["rng_of_others"] = self.rng[1:]
         if self.partial:
             content["partial"] = self.partial
         if self.average is not None:
@@ -189,5 +218,10 @@ class RunState:
         if self.average is not None:
             self.average.load_state_dict(content["average"])
         self.epoch, self.rows, self.best = content["epoch"], content["rows"], content["best"]
-        self.partial = content.get("partial", {})
-        set_rng_state(content["rng"])  # last, because nothing after it may draw random numbers
+        self.partial, self.devices = content.get("partial", {}), list(content.get("devices", []))
+        # Last, because nothing after it may draw random numbers. A process that was not there before starts anew.
+        own = [content["rng"], *content.get("rng_of_others", [])][rank() : rank() + 1]
+        if own:
+            set_rng_state(own[0], self.device)
+        else:
+            seed_process(self.config["seed"], rank(), self.epoch)

@@ -26,7 +26,17 @@ def test_losses_equal_those_on_the_cpu(loss: IKL) -> None:
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("options", [[], ["trainer.precision=bf16"], ["trainer.compile=true"]], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["trainer.precision=bf16"],
+        ["trainer.compile=true"],
+        ["trainer.compile=reduce-overhead", "trainer.drop_last=true"],
+        ["trainer.deterministic=true", "trainer.matmul=ieee"],
+    ],
+    ids=str,
+)
 def test_training_runs_and_learns(options: list[str], tmp_path: Path) -> None:
     fixed = ["data=digits", "model=wrn10_2", "trainer.device=cuda", "trainer.epochs=5", f"paths.results={tmp_path}"]
     folder = train(compose_config("train", fixed + options))

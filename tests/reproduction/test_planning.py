@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from dkl.config import TrainConfig, compose_config, typed
+from dkl.assembly import on_launched
+from dkl.config import TrainConfig, compose_config, run_folder, typed
 from dkl.errors import UserError
 from dkl.reproduction.estimate import assumed, forward_operations, passes
 from dkl.reproduction.options import parse
@@ -91,3 +92,13 @@ def test_a_missing_library_blocks_only_the_rows_that_need_it(monkeypatch: pytest
     assert list(blocked) == ["resnet56-resnet20-rkd seed 0"]
     assert "pip install 'dkl[features]'" in blocked["resnet56-resnet20-rkd seed 0"]
     assert [planned.job.label for planned in jobs if planned.missing_library is None] == ["Teacher"]
+
+
+def test_the_plan_knows_the_processes_that_torchrun_has_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    (job, *_) = plan_jobs(parse(["experiment=quickstart", "row=IKL-AT", "seed=0", f"paths.results={tmp_path}"]))
+    assert job.run.settings.trainer.devices == 4
+    assert job.run.folder == run_folder(on_launched(compose_config("train", job.job.train)))

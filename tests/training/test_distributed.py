@@ -10,10 +10,11 @@ from omegaconf import DictConfig
 
 from dkl import checkpoint
 from dkl.assembly import assemble, train
-from dkl.config import run_folder
-from dkl.distributed import spawn_processes
+from dkl.config import check, compose_config, run_folder
+from dkl.distributed import _in_one, spawn_processes
 from dkl.errors import UserError
 from dkl.training.fit import fit
+from dkl.training.loop import EpochSums, merged
 from tests.training.common import TINY, finish, make_config, start
 
 pytestmark = pytest.mark.slow
@@ -86,6 +87,58 @@ def test_batch_norm_sees_one_share_and_the_first_statistics_are_kept(
     assert largest(two["BatchNorm"]["model"], two["BatchNorm again"]["model"]) == 0
 
 
+def test_each_process_draws_its_own_numbers_and_keeps_its_generators(two: dict[str, dict[str, Any]]) -> None:
+    (other,) = two["TRADES"]["rng_of_others"]
+    assert not torch.equal(other["torch"], two["TRADES"]["rng"]["torch"])  # masks of DropPath
+    assert two["TRADES"]["devices"] == [2]
+
+
+def test_one_device_shows_batch_norm_the_parts_that_two_devices_would(
+    two: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    cfg = config(tmp_path, *BATCH_NORM, "trainer.batch_norm_share=2")
+    assert run_folder(cfg).name == run_folder(config(tmp_path, *BATCH_NORM, "trainer.devices=2")).name
+    train(cfg)
+    assert largest(read(cfg)["model"], two["BatchNorm"]["model"]) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("trainer.batch_norm_share=3", "trainer.devices=2"), r"must be a multiple of trainer\.devices=2"),
+        (("trainer.batch_norm_share=3",), r"a multiple of 3 as trainer\.batch_size"),
+        (("trainer.batch_norm_share=2", "trainer.accumulate=2"), r"needs trainer\.accumulate=1"),
+        (("trainer.batch_norm_share=2", "data.augment.second_view=cutout"), "one kind of images"),
+        (("trainer.compile=fast",), "must be false, true or reduce-overhead"),
+    ],
+    ids=str,
+)
+def test_parts_of_batch_norm_that_cannot_be_are_refused(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check(compose_config("train", ["trainer.batch_size=32", *overrides]))
+
+
+def test_an_epoch_of_two_processes_is_continued_by_three() -> None:
+    parts = [EpochSums(3, 8 * n, 4 * n, 1.5, {"loss": torch.tensor(float(n))}, {}).state_dict() for n in (1, 2)]
+    first, other = (EpochSums.from_state(merged(parts, first=first), torch.device("cpu")) for first in (True, False))
+    assert (first.step, first.seen, first.images, first.sums["loss"].item()) == (3, 24, 12, 3.0)
+    assert (other.step, other.seen, other.images, other.sums["loss"].item()) == (3, 0, 0, 0.0)
+
+
+def test_tensors_with_channels_last_are_exchanged_in_the_order_of_their_memory() -> None:
+    plain, last = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    before, seen = [plain.clone(), last.clone()], []
+    _in_one(
+        [plain, last, plain.contiguous().clone()],
+        lambda flat: seen.append(flat.clone()) or flat.mul_(2),
+        [plain, last, last],
+    )
+    assert torch.equal(plain, 2 * before[0])
+    assert torch.equal(last, 2 * before[1])
+    assert torch.equal(seen[0][120:240], before[1].permute(0, 2, 3, 1).reshape(-1))
+    assert torch.equal(seen[0][240:], before[0].permute(0, 2, 3, 1).reshape(-1))  # in the order of ``like``
+
+
 def test_torchrun_trains_the_same_run(two: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     settings = [*TINY, *EXACT, "trainer.epochs=2", *CASES["TRADES"]]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dkl", "train"]
@@ -110,8 +163,7 @@ def test_a_batch_too_small_for_the_processes_is_refused(tmp_path: Path, monkeypa
 
 
 def test_more_devices_than_there_are_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr("dkl.assembly.checks.count", lambda kind: 1)
     monkeypatch.setattr("dkl.assembly.checks.pick_device", lambda name: torch.device("cuda"))
     with pytest.raises(UserError, match=r"trainer\.devices=4, but there are 1 GPUs"):
         train(make_config(tmp_path, "trainer.devices=4"))

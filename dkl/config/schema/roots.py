@@ -128,7 +128,7 @@ class EvaluateConfig:
     long_side: Annotated[int | None, SIDE] = None
     """With masks: resize images so that their longer side has so many pixels, from 1 to 1e5."""
     device: str = "auto"
-    """auto (CUDA if there is a GPU), cpu or cuda."""
+    """auto (the accelerator if there is one, else the CPU), cpu, cuda or another kind."""
     devices: Annotated[int, DEVICES] = 1
     """Number of processes that share a batch, one per GPU, from 1 to 10000."""
     threads: Annotated[int | None, THREADS] = None

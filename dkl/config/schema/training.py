@@ -15,6 +15,13 @@ class Precision(Enum):
     bf16 = "bf16"
 
 
+class Matmul(Enum):
+    """Precision of products and convolutions of float32 tensors on CUDA devices."""
+
+    tf32 = "tf32"
+    ieee = "ieee"
+
+
 class OptimizerName(Enum):
     """torch's SGD, or timm's LAMB or AdamW."""
 
@@ -82,19 +89,25 @@ class TrainerConfig:
     accumulate: Annotated[int, BATCH] = 1
     """Compute each device's share of a batch in this many parts to save memory, from 1 to 1e6."""
     device: str = "auto"
-    """auto (CUDA if there is a GPU), cpu or cuda."""
+    """auto (the accelerator if there is one, else the CPU), cpu, cuda or another kind."""
     devices: Annotated[int, DEVICES] = 1
     """Number of processes that share a batch, one per GPU, from 1 to 10000."""
     sync_batchnorm: bool = False
     """Share BatchNorm's statistics over devices; by default each sees its own part, as in the official code."""
+    batch_norm_share: Annotated[int | None, DEVICES] = None
+    """Equal parts in which BatchNorm sees a batch, on fewer devices too, from 1 to 10000; null for trainer.devices."""
     workers: Annotated[int, Range(0, 1000)] = 0
     """Processes that prepare AutoAugment's views or decode files, from 0 to 1000."""
     precision: Precision = Precision.float32
     """float32, float64, or bf16 (float32 weights under bfloat16 autocast)."""
     channels_last: bool = True
     """Store images and weights with channels last, which is faster on GPUs."""
-    compile: bool = False
-    """Compile the network by torch.compile."""
+    compile: bool | str = False
+    """Compile the network by torch.compile: false, true, or reduce-overhead (with CUDA graphs)."""
+    matmul: Matmul = Matmul.tf32
+    """Precision of float32 products and convolutions on CUDA devices: tf32 (10 bits, faster) or ieee (24 bits)."""
+    deterministic: bool = False
+    """Refuse operations whose result varies between runs, and do not try several algorithms to find the fastest."""
     threads: Annotated[int | None, THREADS] = None
     """Threads of torch on a CPU, from 1 to 1024; null for torch's default."""
     validate_every: Annotated[int, EPOCHS] = 1

@@ -18,6 +18,7 @@ from dkl.data.loading.index_batches import SyntheticMixing
 from dkl.data.loading.prefetch import prefetch
 from dkl.data.loading.worker_views import AutoAugmentPolicyChange, worker_views
 from dkl.data.transforms.augment import Augment
+from dkl.device import on_accelerator
 from dkl.errors import UserError
 
 
@@ -92,7 +93,7 @@ class Batches:
         if self.augment.second_view == "autoaugment":
             return self._with_autoaugment(epoch)
         batches = (self._make(plan) for plan in self.planner.epoch(epoch))
-        return prefetch(batches) if self.labels.is_cuda else batches
+        return prefetch(batches) if on_accelerator(self.labels) else batches
 
     def _with_autoaugment(self, epoch: int) -> Iterator[Batch]:
         plans, ahead = itertools.tee(self.planner.epoch(epoch))

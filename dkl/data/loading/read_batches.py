@@ -13,6 +13,7 @@ from dkl.data.images.image_set import ImageSet
 from dkl.data.loading.batch import Batch
 from dkl.data.loading.batch_plan import BatchPlan, BatchPlanner
 from dkl.data.transforms.augment import Augment
+from dkl.device import on_accelerator
 from dkl.errors import UserError
 
 BATCHES_AHEAD = 2  # per worker
@@ -106,6 +107,6 @@ class ReadBatches(ABC, Generic[Content]):
             sampler=plans,
             num_workers=self.workers,
             prefetch_factor=BATCHES_AHEAD if self.workers else None,
-            pin_memory=self.labels.is_cuda,
+            pin_memory=on_accelerator(self.labels),
             generator=torch.Generator(),  # otherwise the loader draws a base seed from the global generator
         )

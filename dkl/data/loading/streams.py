@@ -20,6 +20,7 @@ from dkl.data.loading.prefetch import prefetch
 from dkl.data.loading.worker_views import Change, worker_views
 from dkl.data.seeding import generator_of
 from dkl.data.transforms.augment import Augment
+from dkl.device import on_accelerator
 from dkl.errors import UserError
 
 LABELED, UNLABELED = 2, 3
@@ -114,7 +115,7 @@ class StreamBatches:
     def epoch(self, epoch: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch; on a GPU each is prepared while the one before is in use."""
         batches = self._make(epoch)
-        return prefetch(batches) if self.labels.is_cuda else batches
+        return prefetch(batches) if on_accelerator(self.labels) else batches
 
     def _make(self, epoch: int) -> Generator[Batch, None, None]:
         views = self._views(epoch) if self._unlabeled else itertools.repeat(None)

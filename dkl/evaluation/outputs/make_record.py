@@ -128,8 +128,10 @@ def make_segmentation_record(job: EvaluationJob, counts: PixelCounts, *, device:
 def _common(job: EvaluationJob, device: torch.device) -> dict[str, Any]:
     """The fields of a record that do not depend on what was measured."""
     subject, run = job.subject, job.subject.run
-    best = subject.best
-    return described(job.protocol, device) | {
+    best, fields = subject.best, described(job.protocol, device)
+    if run and len(run.devices) > 1:
+        fields["hardware"] |= {"training_devices": list(run.devices)}
+    return fields | {
         "id": job.id,
         "method": subject.method,
         "dataset": subject.data.name,

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from dkl.assembly import pick_device
 from dkl.attacks import frozen_eval, margin, named_attack
 from dkl.config import EvaluateConfig, typed
 from dkl.console import bar, say
+from dkl.device import pick_device
 from dkl.errors import UserError, needs_extra
 from dkl.evaluation.job import EvaluationJob, prepare
 from dkl.evaluation.robustness.attack_loop import scaled

@@ -3,12 +3,14 @@
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dkl.device import arithmetic_of, describe
 from dkl.distributed import world
 
 PACKAGES = ("dkl", "torch", "torchvision", "timm", "numpy", "pyautoattack")
@@ -16,24 +18,24 @@ PACKAGES = ("dkl", "torch", "torchvision", "timm", "numpy", "pyautoattack")
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that affect the values."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def _version(name: str) -> str:
+    """The version of a package, as installed, or as it says itself if it is only on the path."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return str(getattr(import_module(name), "__version__", "unknown"))
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
     """Describe ``device``: type, name, CPU cores, torch threads, number of processes if several, TF32 on GPUs."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
-    found = {"device": device.type, "name": name, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    threads = torch.get_num_threads()
+    found = {"device": device.type, "name": describe(device), "cores": os.cpu_count(), "threads": threads}
     if world() > 1:
         found["processes"] = world()
-    # TF32 rounds the inputs of convolutions to 10 bits, which changes a few flags.
-    return found | ({"tf32": torch.backends.cudnn.allow_tf32} if device.type == "cuda" else {})
+    return found | arithmetic_of(device)
 
 
 def git_commit() -> str | None:

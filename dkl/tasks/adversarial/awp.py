@@ -49,8 +49,7 @@ class AWP:
             return
         named = model.named_parameters()
         weights: list[Tensor] = [w for name, w in named if "weight" in name and w.ndim > 1 and w.requires_grad]
-        change = self._change(model, weights, loss, share)
-        sizes = torch.stack([part.norm() for part in change])
+        change, sizes = self._change(model, weights, loss, share)
         if not torch.isfinite(sizes).all():
             yield sizes.sum()
             return
@@ -67,17 +66,18 @@ class AWP:
 
     def _change(
         self, model: nn.Module, weights: list[Tensor], loss: Callable[[], Tensor], share: float
-    ) -> list[Tensor]:
-        """v, one tensor per weight tensor."""
+    ) -> tuple[list[Tensor], Tensor]:
+        """v, one tensor per weight tensor, and the norms of its tensors."""
         with batch_statistics(model):
             value = loss() * share
         with torch.autocast(value.device.type, enabled=False):
             gradients = list(torch.autograd.grad(value, weights))
-        sum_over_ranks(gradients)
+        sum_over_ranks(gradients, weights)
         with torch.no_grad():
-            for place, weight in enumerate(weights):
-                gradient = gradients[place]
-                # A weight without gradient is not perturbed: 0 / tiny is 0, but 0 / 0 would be NaN.
-                tiny = torch.finfo(gradient.dtype).tiny
-                gradients[place] = gradient * (self.gamma * weight.norm() / gradient.norm().clamp(min=tiny))
-        return gradients
+            # One launch for the norms of all tensors, and one per tensor for the product.
+            lengths = torch.stack(torch._foreach_norm(gradients))
+            # A weight without gradient is not perturbed: 0 / tiny is 0, but 0 / 0 would be NaN.
+            tiny = torch.finfo(lengths.dtype).tiny
+            factors = self.gamma * torch.stack(torch._foreach_norm(weights)) / lengths.clamp(min=tiny)
+            torch._foreach_mul_(gradients, list(factors))
+        return gradients, factors * lengths

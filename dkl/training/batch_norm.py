@@ -1,0 +1,34 @@
+"""BatchNorm that sees a batch in parts, as several devices would: a run continues on fewer devices than it began on.
+
+A device normalizes its share of a batch by that share's statistics, and of the running statistics those of the first
+device are kept. One device that does the same with the parts of its share computes what so many devices compute.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class _InParts:
+    """The forward pass of a BatchNorm in train mode on ``parts`` parts of a batch; mixed into its class."""
+
+    parts: int
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert isinstance(self, _BatchNorm)
+        if not self.training:
+            return super().forward(images)  # type: ignore[misc]
+        first, *others = images.tensor_split(self.parts)
+        normalized = [super().forward(first)]  # type: ignore[misc]  # it alone moves the running statistics
+        for part in others:
+            normalized.append(F.batch_norm(part, None, None, self.weight, self.bias, training=True, eps=self.eps))
+        return torch.cat(normalized)
+
+
+def split_batch_norm(model: nn.Module, parts: int) -> None:
+    """Let every BatchNorm of ``model`` see the images of this process in ``parts`` parts, in place."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and parts > 1:
+            kind = type(module)
+            module.__class__ = type(f"{kind.__name__}InParts", (_InParts, kind), {"parts": parts})
