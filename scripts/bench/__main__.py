@@ -1,18 +1,26 @@
 """Run the benchmarks: ``python -m scripts.bench [losses|pixels|step|… ...] [--rounds N] [--threads N]``.
 
 Each prints a table, writes ``results/benchmarks/<name>.json`` and updates the README beside it. Together they take
-about ten minutes on 2 CPU cores, and 13 GB of memory. Other load on the machine changes the figures.
+about ten minutes on 2 CPU cores, and 13 GB of memory. Other load on the machine changes the figures. On a GPU, epochs
+of adversarial training follow, on a page of their own.
 """
 
 import argparse
 import os
+import re
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
+from dkl.device import accelerator, describe
 from scripts.bench import data, distillation, losses, pixels, step
 from scripts.bench.report import Result, save, show
+from scripts.gpu_acceptance.page import write_page
+from scripts.gpu_acceptance.parts import PARTS
+from scripts.gpu_acceptance.steps import Setting, run_part
 
 BENCHMARKS: dict[str, tuple[Callable[[int], Result], int]] = {
     "losses": (losses.run, 25),
@@ -50,6 +58,17 @@ def main() -> None:
         result = benchmark(options.rounds or rounds)
         show(result)
         print(f"{time.perf_counter() - started:.0f} s; written to {save(result)}\n", flush=True)
+    if not options.names and accelerator() is not None:
+        _measure_gpu()
+
+
+def _measure_gpu() -> None:
+    """Measure epochs of adversarial training on the GPU: part 2 of its acceptance, on a page of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        setting = Setting.here(Path(folder))
+        run_part(2, PARTS[2], setting)
+        for path in write_page(Path(folder), re.sub(r"\W+", "-", describe(setting.device)).lower()):
+            print(f"written to {path}", flush=True)
 
 
 if __name__ == "__main__":
