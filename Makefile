@@ -79,7 +79,7 @@ lock: $(SETUP)  ## update requirements.lock after a change of pyproject.toml; AR
 	  --fork-strategy fewest --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet \
 	  --output-file requirements.lock $(ARGS)
 
-wheel-test: $(SETUP)  ## build the wheel, install it in an empty environment, and use it from another folder
+wheel-test: $(SETUP)  ## build the wheel, install it and what it requires in an empty environment, use it elsewhere; FRESH=1 downloads
 	PYTHON=$(PYTHON) bash scripts/wheel_test.sh
 
 clean:  ## remove build products and caches; results stay

@@ -1,17 +1,31 @@
 #!/usr/bin/env bash
 # Builds the wheel, installs it in an empty virtual environment, and uses it from another folder: make wheel-test.
-# Most of the time is spent on installing torch.
+# What the wheel requires is linked from .venv. FRESH=1 downloads the newest versions that pyproject.toml allows instead,
+# as `pip install` does, which takes minutes.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-"$root/.venv/bin/python" -m build --wheel --no-isolation --outdir "$work/dist" "$root" >/dev/null
-"${PYTHON:-python3}" -m venv "$work/venv"
+own="$root/.venv/bin/python"
+"$own" -m build --wheel --no-isolation --outdir "$work/dist" "$root" >/dev/null
+wheel=$(ls "$work"/dist/*.whl)
+"${PYTHON:-python3}" -m venv --without-pip "$work/venv"
 python="$work/venv/bin/python"
 dkl="$work/venv/bin/dkl"
-# The newest versions that pyproject.toml allows, not the locked ones: this is what `pip install` gives a user.
-"$python" -m pip install --quiet "$work"/dist/*.whl
+site=$("$python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")
+
+# install EXTRAS: the wheel with what it and its extras require
+install() {
+  if [ -n "${FRESH:-}" ]; then
+    "$own" -m pip --python "$python" install --quiet "$wheel${1:+[$1]}"
+  else
+    "$own" -m pip --python "$python" install --quiet --no-deps --force-reinstall "$wheel"
+    # shellcheck disable=SC2086  # several extras are several words
+    "$own" "$root/scripts/link_requirements.py" "$wheel" "$site" ${1//,/ }
+  fi
+}
+install ""
 
 mkdir "$work/elsewhere"
 cd "$work/elsewhere"
@@ -23,7 +37,7 @@ cd "$work/elsewhere"
 # Without extras an option that needs one is refused in one line that names it.
 if "$dkl" train data=digits trainer.epochs=1 2>error.txt; then echo "data=digits works without its extra" >&2; exit 1; fi
 grep -F "dkl[digits]" error.txt
-"$python" -m pip install --quiet "$(ls "$work"/dist/*.whl)[digits,figures]"
+install digits,figures
 "$dkl" train data=digits trainer.epochs=1
 "$dkl" reproduce experiment=quickstart dry_run=true
 "$dkl" tables --html smoke=true

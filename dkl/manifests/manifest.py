@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -197,6 +197,12 @@ def load(name: str) -> Manifest:
 
 def read(path: Path) -> Manifest:
     """Read the manifest in the file ``path``. Raises UserError, which names the file and the field, if it is wrong."""
+    return _read(path, path.read_bytes() if path.is_file() else b"")
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, data: bytes) -> Manifest:
+    """Read a manifest once per content: a command needs each several times, and its YAML takes a tenth of a second."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
         if not isinstance(content, dict):
