@@ -3,7 +3,6 @@
 import os
 import stat
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from dkl.config import compose_config
 from dkl.models import create_model
 from dkl.training import objective
 from tests.cli.common import call
-from tests.training.common import TINY, finish, start
+from tests.training.common import TINY
 
 pytestmark = pytest.mark.slow
 
@@ -81,14 +80,26 @@ def test_there_are_sweeps_and_scripts() -> None:
     assert {path.stem for path in SCRIPTS} == {"grid", "search", "slurm"}
 
 
+def run_script(name: str, folder: Path, *arguments: str, then: str = "", **environment: str) -> tuple[int, str]:
+    """Run a script in ``folder`` with a stand-in for ``dkl``, which writes down its arguments and does ``then``."""
+    program = folder / "dkl"
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > arguments\n{then}\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    env = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"} | environment
+    script = [str(CHECKOUT / "scripts" / "sweeps" / name), *arguments]
+    ended = subprocess.run(["bash", *script], cwd=folder, env=env, stdout=subprocess.PIPE, text=True, timeout=60)
+    return ended.returncode, ended.stdout
+
+
+def arguments_of(name: str, folder: Path, *arguments: str, **environment: str) -> list[str]:
+    """The arguments that a script gives to ``dkl``."""
+    assert run_script(name, folder, *arguments, **environment)[0] == 0
+    return (folder / "arguments").read_text().splitlines()
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_the_default_runs_of_a_script_pass_the_checks(script: Path, tmp_path: Path) -> None:
-    program = tmp_path / "dkl"
-    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > arguments\n')
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    subprocess.run(["bash", str(script)], cwd=tmp_path, env=env, check=True, timeout=60)
-    command, multirun, *overrides = (tmp_path / "arguments").read_text().splitlines()
+    command, multirun, *overrides = arguments_of(script.name, tmp_path)
     assert (command, multirun) == ("train", "-m")
     every = jobs(overrides)
     assert len(every) > 1
@@ -132,41 +143,49 @@ def test_the_objective_is_held_out_robustness_else_test_accuracy(tmp_path: Path)
 SMALL = (*TINY, "trainer.epochs=1", "attack.steps=1")
 
 
-def run_script(name: str, folder: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-    script = 'PATH="$1:$PATH"; shift; exec bash "$@"'
-    here = str(Path(sys.executable).parent)
-    words = [here, str(CHECKOUT / "scripts" / "sweeps" / name), *arguments]
-    code = f"import os, sys; os.execvp('bash', ['bash', '-c', {script!r}, 'bash', *sys.argv[1:]])"
-    return start(["-c", code, *words], folder, **environment)
+def test_the_script_of_a_search_prints_the_best_point_and_ends_as_the_search(tmp_path: Path) -> None:
+    best = "mkdir -p found; echo 'best_value: 0.5' > found/optimization_results.yaml"
+    assert run_script("search.sh", tmp_path, then=f"{best}; exit 2", FOLDER="found") == (2, "best_value: 0.5\n")
+    assert run_script("search.sh", tmp_path, then="exit 2", FOLDER="found") == (2, "")  # not that of an earlier search
 
 
-def test_a_search_skips_failed_trials_and_continues_after_an_interruption(tmp_path: Path) -> None:
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, where results are written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DKL_RESULTS_DIR", raising=False)
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore")  # importing optuna warns
+def test_a_search_skips_failed_trials_and_continues_after_an_interruption(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     small = [override for override in SMALL if not override.startswith("data.train_size=")]
     line = [*small, "data.train_size=64,5000", "loss.wmse_weight=tag(log, interval(4.0, 40.0))"]  # digits are fewer
-    search = run_script("search.sh", tmp_path, *line, TRIALS="3", FOLDER="found")
-    out, err = search.communicate(timeout=600)
-    assert search.returncode == 2, err
-    assert "data.train_size" in err
-    trained = err.count(": done, ")
+    arguments = arguments_of("search.sh", elsewhere, *line, TRIALS="3", FOLDER="found")
+    search = call(capsys, *arguments)
+    assert search.status == 2, search.err
+    assert "data.train_size" in search.err
+    trained = search.err.count(": done, ")
     assert 0 < trained < 3
-    best = yaml.safe_load((tmp_path / "found" / "optimization_results.yaml").read_text())
-    assert yaml.safe_load(out) == best
+    best = yaml.safe_load((elsewhere / "found" / "optimization_results.yaml").read_text())
     assert best["best_params"]["data.train_size"] == 64
-    folders = [path for path in (tmp_path / "results" / "runs").iterdir() if (path / "metrics.jsonl").exists()]
-    shown = next(text for text in err.splitlines() if text.startswith("best of 3: "))
+    folders = [path for path in (elsewhere / "results" / "runs").iterdir() if (path / "metrics.jsonl").exists()]
+    shown = next(text for text in search.err.splitlines() if text.startswith("best of 3: "))
     assert f"loss.wmse_weight={best['best_params']['loss.wmse_weight']}" in shown
     assert best["best_value"] == max(value for folder in folders if (value := objective(folder)) is not None)
-    again = run_script("search.sh", tmp_path, *line, TRIALS="3", FOLDER="found")
-    assert again.communicate(timeout=600)[1].count("already trained") == trained
+    assert call(capsys, *arguments).err.count("already trained") == trained
 
 
-def test_a_grid_runs_in_parallel(tmp_path: Path) -> None:
+def test_a_grid_runs_in_parallel(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    shown = finish(run_script("grid.sh", tmp_path, *SMALL, "seed=0,1", JOBS="2"))
-    folders = sorted(path.name for path in (tmp_path / "results" / "runs").iterdir() if path.is_dir())
+    ended = call(capsys, *arguments_of("grid.sh", elsewhere, *SMALL, "seed=0,1", JOBS="2"))
+    assert ended.status == 0, ended.err
+    folders = sorted(path.name for path in (elsewhere / "results" / "runs").iterdir() if path.is_dir())
     assert [name[:-8] for name in folders] == [f"digits-small_cnn-ikl-s{seed}-" for seed in (0, 1)]
     # Each job ran in a process of its own, and the table has both.
-    table = shown[shown.index("seed  epochs") :].splitlines()
+    table = ended.err[ended.err.index("seed  epochs") :].splitlines()
     assert [line.split()[-1] for line in table[1:3]] == folders
     assert table[3] == f"Next: dkl evaluate -m run={','.join(f'results/runs/{name}' for name in folders)}"
