@@ -7,6 +7,7 @@ weight perturbation also needs a sum in the middle of a step.
 
 import multiprocessing
 import os
+import sys
 import tempfile
 import time
 import traceback
@@ -226,10 +227,12 @@ def _entry(number: int, folder: str, size: int, device: str, function: Callable[
             function(*args)
         except Interrupted as stop:
             parent = multiprocessing.parent_process()
-            if parent is not None and not parent.is_alive():
-                os._exit(128 + stop.signum)  # leaving the group would wait seconds for the others, which end as well
-            (Path(folder) / f"{time.time_ns()}.{INTERRUPTED}").write_text(f"{stop.signum} {stop.place}", "utf-8")
-            raise
+            if parent is not None and parent.is_alive():
+                (Path(folder) / f"{time.time_ns()}.{INTERRUPTED}").write_text(f"{stop.signum} {stop.place}", "utf-8")
+            # At once: leaving the group and the interpreter takes seconds, and the parent prints its line after that.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(128 + stop.signum)
         except Exception as error:
             # Written before this process leaves the group: its end makes the others fail too, with a message about
             # their connection. The earliest file is the cause.

@@ -13,7 +13,7 @@ import pytest
 from tests.reliability import write_report
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-COUNT = 25
+COUNT = 20
 """Interruptions of each kind of work in the test of endurance."""
 
 
