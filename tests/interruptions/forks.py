@@ -17,7 +17,7 @@ from dkl.interruption import worker
 
 Work = Callable[[], object]
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 """Seconds after which a process that should have ended counts as hanging."""
 
 

@@ -130,6 +130,7 @@ class Tally:
     runs: int = 0
     bit_identical: int = 0
     unclean: list[str] = field(default_factory=list)
+    different: list[str] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -164,7 +165,12 @@ def interrupt(
         tally.interruptions[signum.name] += 1
         tally.unclean += [_describe(one, signum) for one in _to_judge(ended, only) if not one.is_clean(signum)]
     ended = run(case.works(results), results)
-    tally.bit_identical += [one.status for one in ended] == [0] * case.processes and case.found(results) == expected
+    if any(one.status for one in ended):
+        tally.different += [_describe(one, 0) for one in ended if one.status]
+    elif case.found(results) != expected:
+        tally.different.append(f"run {tally.runs} left other files")
+    else:
+        tally.bit_identical += 1
     tally.runs += 1
     shutil.rmtree(results)
 
