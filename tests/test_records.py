@@ -113,7 +113,7 @@ def test_another_schema_is_refused(saved: Path, schema: int) -> None:
 
 NEWER = {
     **{"weights": "last", "synthetic": None, "top5": None, "shots": None, "best": None, "best_epoch": None},
-    **{"step_seconds": None, "partial": False, "teacher": None},
+    **{"step_seconds": None, "partial": False, "teacher": None, "search": {}},
 }
 """Optional fields and their defaults."""
 

@@ -31,10 +31,11 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def named_attack(model: nn.Module, name: str, *, norm: Norm, eps: float, seed: int) -> Perturb:
+def named_attack(model: nn.Module, name: str, *, norm: Norm, eps: float, seed: int, restarts: int = 1) -> Perturb:
     """Return the attack ``name``, ``pgd-K`` or ``cw-K``, on ``model``; ``eps`` in [0, 1] is in pixel units.
 
-    Call it with images in [0, 1], labels and optionally a start. Every call draws the same noise, from ``seed``. Raises
+    Call it with images in [0, 1], labels and optionally a start. Every call draws the same noise, from ``seed``. Each
+    of the ``restarts`` after the first draws new noise and attacks the images that are not fooled yet. Raises
     ValueError on any other name.
     """
     parsed = parse_steps(name)
@@ -43,7 +44,7 @@ def named_attack(model: nn.Module, name: str, *, norm: Norm, eps: float, seed: i
     objective, steps = parsed
     loss = _LOSSES[objective]
 
-    def perturb(x: Tensor, y: Tensor, start: Tensor | None = None) -> Tensor:
+    def once(x: Tensor, y: Tensor, start: Tensor | None, generator: torch.Generator) -> Tensor:
         return pgd(
             model,
             x,
@@ -53,7 +54,18 @@ def named_attack(model: nn.Module, name: str, *, norm: Norm, eps: float, seed: i
             steps=steps,
             norm=norm,
             start=start,
-            generator=torch.Generator(x.device).manual_seed(seed),
+            generator=generator,
         )
+
+    def perturb(x: Tensor, y: Tensor, start: Tensor | None = None) -> Tensor:
+        generator = torch.Generator(x.device).manual_seed(seed)
+        result = once(x, y, start, generator)
+        for _ in range(restarts - 1):
+            with torch.no_grad():
+                remaining = (model(result).argmax(1) == y).nonzero().squeeze(1)
+            if not len(remaining):
+                break
+            result[remaining] = once(x[remaining], y[remaining], None, generator)
+        return result
 
     return perturb

@@ -17,7 +17,7 @@ from dkl.config.schema import (
     TrainConfig,
 )
 from dkl.errors import UserError, choose_from, shortened
-from dkl.threat import NORMS, parse_attacks, parse_steps, parse_threat
+from dkl.threat import EVALUATED_NORMS, NORMS, parse_attacks, parse_steps, parse_threat
 from dkl.validation import check_fields
 
 LONGEST_NAME = 100
@@ -223,7 +223,8 @@ def _check_radii(config: TrainConfig) -> None:
     threats += [("selection.", config.selection.norm, config.selection.eps)]
     threats += [("attack.", attack["norm"], attack["eps"])] if {"norm", "eps"} <= set(attack) else []
     for key, norm, eps in threats:
-        parse_threat(norm, eps, key, config.data.shape)
+        norms = EVALUATED_NORMS if key == "evaluation." else NORMS
+        parse_threat(norm, eps, key, config.data.shape, norms)
 
 
 def _check_norms(config: TrainConfig) -> None:

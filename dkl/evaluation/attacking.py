@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +24,9 @@ from dkl.evaluation.robustness.attack_loop import AttackLoop, run_attacks, scale
 from dkl.evaluation.robustness.bounded import attack_sample
 from dkl.evaluation.robustness.progress import EvaluationState, load, merge
 from dkl.evaluation.robustness.sample_result import SampleResult
+from dkl.evaluation.robustness.search_model import search_model
 from dkl.evaluation.robustness.suites import make_attacks
-from dkl.threat import AUTOATTACK, SAMPLED
+from dkl.threat import AUTOATTACK, AVERAGED, SAMPLED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,11 @@ class AttackTask:
     protocol: EvaluationProtocol
     device: torch.device
     folder: Path | None = None
+
+    @cached_property
+    def searched(self) -> nn.Module:
+        """The network on which the attacks search."""
+        return search_model(self.model, self.protocol.search, self.protocol.batch_size)
 
 
 class Earlier(NamedTuple):
@@ -100,7 +107,7 @@ def _model_warnings(task: AttackTask) -> list[str]:
     first = slice(0, task.protocol.batch_size)
     with frozen_eval(task.model):
         x, y = scaled(task.images[first]).to(task.device), task.labels[first].to(task.device)
-        return checks.model_warnings(task.model, x, y)
+        return checks.model_warnings(task.model, x, y, randomized=bool(set(task.protocol.attacks) & set(AVERAGED)))
 
 
 def _accuracies(state: EvaluationState, attacks: list[str], sample: SampleResult | None) -> dict[str, float]:
@@ -122,7 +129,8 @@ def _attack_bounded(
     before = start[on_all[-1]].flags
     assert protocol.tolerance is not None
     known = merge(gather(load(task.folder)))
-    loop = AttackLoop(task.model, task.images, task.labels, protocol.batch_size, task.device, task.folder, known)
+    size, place = protocol.batch_size, task.device
+    loop = AttackLoop(task.model, task.images, task.labels, size, place, task.folder, known, task.searched)
     standard = protocol.standard
     with torch.no_grad(), frozen_eval(task.model):
         sample, enough = attack_sample(
@@ -150,7 +158,7 @@ def _by_place(protocol: EvaluationProtocol) -> frozenset[str]:
 def _attacks(task: AttackTask, protocol: EvaluationProtocol) -> dict[str, Perturb]:
     return make_attacks(
         protocol.attacks,
-        task.model,
+        task.searched,
         norm=protocol.norm,
         eps=protocol.eps,
         seed=protocol.seed,
@@ -179,6 +187,7 @@ def _run_suite(
         top_five=task.num_classes > 5,
         start=start,
         sample=sample,
+        searched=task.searched,
     )
     for name, seconds in (sample.seconds if sample else {}).items():
         state[name] = dataclasses.replace(state[name], seconds=np.append(state[name].seconds, seconds))

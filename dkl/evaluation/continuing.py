@@ -32,7 +32,8 @@ def earlier_evaluation(job: EvaluationJob) -> Earlier | None:
             and (record.data_sha256, record.n) == (job.test.sha256, len(job.test))
             and (record.norm.lower(), record.eps) == (protocol.norm, protocol.eps)
             and (record.evaluation_seed, record.batch_size) == (protocol.seed, protocol.batch_size)
-            and record.versions.get("attacks") == "dkl"
+            and record.versions.get("attacks") == ("pyautoattack" if protocol.authors_code else "dkl")
+            and record.search == protocol.search
         )
         if same:
             start, sample = _start_and_sample(record, records.load_flags(path))

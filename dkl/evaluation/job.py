@@ -31,7 +31,7 @@ from dkl.evaluation.subject import Subject, evaluation_defaults, run_subject
 from dkl.evaluation.weights import weights_sha256
 from dkl.files import check_writable, digest
 from dkl.loggers import Logger
-from dkl.threat import parse_threat
+from dkl.threat import EVALUATED_NORMS, parse_threat
 from dkl.validation import check_fields
 
 
@@ -73,7 +73,7 @@ class EvaluationJob:
         # The run is part of it because different runs can have equal weights: averaging does not change the last ones.
         protocol = dataclasses.asdict(self.protocol)
         # Absent unless asked for, so that evaluations from before these settings keep their names.
-        for setting in ("package", "tolerance"):
+        for setting in ("package", "tolerance", "search"):
             if not protocol[setting]:
                 del protocol[setting]
         windows = [] if self.windows is None else [dataclasses.asdict(self.windows)]
@@ -131,7 +131,7 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
     run, data = subject.run, subject.data
     defaults = evaluation_defaults(subject)
     protocol = choose_protocol(config, defaults)
-    parse_threat(protocol.norm, protocol.eps_text, shape=data.shape)
+    parse_threat(protocol.norm, protocol.eps_text, shape=data.shape, norms=EVALUATED_NORMS)
     check_classes(protocol.attacks, data.num_classes)
     logger = config.logger if config.logger is not None or run is None else run.config.logger
     model, layout = load_network(subject)

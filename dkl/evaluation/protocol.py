@@ -1,12 +1,22 @@
 """How a model is evaluated: attacks, threat model, number of images, batch size and seed."""
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 from dkl.config import EvaluateConfig, EvaluationConfig
 from dkl.errors import UserError
-from dkl.threat import AUTOATTACK, NORMS, SUITES, Norm, parse_attacks, parse_threat
+from dkl.threat import (
+    AUTOATTACK,
+    EVALUATED_NORMS,
+    SEARCH,
+    SUITES,
+    EvaluatedNorm,
+    changed_search,
+    parse_attacks,
+    parse_threat,
+)
 
 T = TypeVar("T")
 
@@ -17,11 +27,12 @@ class EvaluationProtocol:
 
     ``n`` images are taken, balanced over classes, or all if it is None. Without attacks the threat model is Linf with
     radius 0, which contains only the clean image. With ``package`` the authors' code of AutoAttack runs, not ours.
-    ``tolerance`` is the widest interval of bounded AutoAttack, in percentage points; None for other suites.
+    ``tolerance`` is the widest interval of bounded AutoAttack, in percentage points; None for other suites. ``search``
+    are the settings of ``dkl.threat.SEARCH`` that differ from their defaults.
     """
 
     attacks: list[str]
-    norm: Norm
+    norm: EvaluatedNorm
     eps: float
     eps_text: str
     n: int | None
@@ -29,6 +40,12 @@ class EvaluationProtocol:
     seed: int
     package: bool = False
     tolerance: float | None = None
+    search: Mapping[str, bool | str] = field(default_factory=dict)
+
+    @property
+    def authors_code(self) -> bool:
+        """Whether AutoAttack's four attacks are the authors' code: on request, and for L1."""
+        return self.package or self.norm == "l1"
 
     @property
     def standard(self) -> "EvaluationProtocol":
@@ -54,7 +71,7 @@ def _threat_model(asked: EvaluateConfig, defaults: EvaluationConfig, attacks: li
         return "linf", "0"
     norm = _asked_or(asked.norm, defaults.norm)
     # The default radius belongs to the default norm: 8/255 is customary for Linf and far too small for L2.
-    if norm in NORMS and norm != defaults.norm and asked.eps is None:
+    if norm in EVALUATED_NORMS and norm != defaults.norm and asked.eps is None:
         raise UserError(f"norm={norm} needs its own radius: add eps=…, such as eps=0.5 for L2 on CIFAR")
     return norm, str(_asked_or(asked.eps, defaults.eps))
 
@@ -68,17 +85,30 @@ def _check_used(asked: EvaluateConfig, attacks: list[str], *, bounded: bool) -> 
         raise UserError(f"package=true runs AutoAttack's own code, but attacks={named} names none of its attacks")
 
 
+def _check_search(asked: EvaluateConfig, search: Mapping[str, object], attacks: list[str]) -> None:
+    """Raise UserError if the precision is not known, or if a setting of the search is given without attacks."""
+    if search["precision"] not in ("float32", "bf16"):
+        raise UserError(f"precision={search['precision']} must be float32 or bf16")
+    given = [f"{name}={getattr(asked, name)}" for name in SEARCH if getattr(asked, name) is not None]
+    if given and not attacks:
+        raise UserError(f"attacks=none attacks nothing: leave out {' '.join(given)}, or name attacks")
+
+
 def choose_protocol(asked: EvaluateConfig, defaults: EvaluationConfig) -> EvaluationProtocol:
     """Take each setting from ``asked``, or from ``defaults`` if it is None. Raises UserError on an invalid value."""
     attacks = parse_attacks(_asked_or(asked.attacks, defaults.attacks))
     norm, eps_text = _threat_model(asked, defaults, attacks)
-    eps = parse_threat(norm, eps_text)
+    eps = parse_threat(norm, eps_text, norms=EVALUATED_NORMS)
     bounded = attacks == list(SUITES["bounded"])
     _check_used(asked, attacks, bounded=bounded)
+    search = {name: _asked_or(getattr(asked, name), getattr(defaults, name)) for name in SEARCH}
+    _check_search(asked, search, attacks)
+    if norm == "l1" and not bounded and not set(attacks) <= set(AUTOATTACK):
+        raise UserError(f"attacks={','.join(attacks)} has no norm=l1: only {', '.join(AUTOATTACK)} have it")
     n, batch_size = _asked_or(asked.n, defaults.n), _asked_or(asked.batch_size, defaults.batch_size)
     return EvaluationProtocol(
         attacks=attacks,
-        norm=cast(Norm, norm),  # parse_threat has checked it
+        norm=cast(EvaluatedNorm, norm),  # parse_threat has checked it
         eps=eps,
         eps_text=eps_text,
         n=n,
@@ -86,4 +116,5 @@ def choose_protocol(asked: EvaluateConfig, defaults: EvaluationConfig) -> Evalua
         seed=_asked_or(asked.seed, defaults.seed),
         package=asked.package,
         tolerance=_asked_or(asked.tolerance, defaults.tolerance) if bounded else None,
+        search=changed_search(search) if attacks else {},
     )

@@ -24,7 +24,7 @@ from dkl.files import digest
 from dkl.records import Bound, Record
 from dkl.records.checks import TEST_IMAGES
 from dkl.records.wilson import Interval, wilson
-from dkl.threat import parse_threat
+from dkl.threat import EVALUATED_NORMS, parse_threat
 from dkl.validation import check_fields
 
 
@@ -130,22 +130,28 @@ def autoattack(
     package: bool = False,
     device: torch.device | str | None = None,
     folder: str | Path | None = None,
+    channels_last: bool = False,
+    fold_batch_norm: bool = False,
+    compile: bool = False,
+    precision: str = "float32",
 ) -> AutoAttackResult:
     """Attack ``model`` on ``images[N, C, H, W]``, uint8 or float in [0, 1], with ``labels[N]``.
 
     ``model`` maps such a batch in [0, 1] to logits ``[B, classes]``, normalization included; a module is put into eval
     mode and frozen meanwhile, and any memory format is accepted. ``eps`` is the radius in pixel units, such as
-    ``"8/255"``. ``attacks`` is a suite or a list of attacks, ``tolerance`` the widest interval of ``bounded`` in
-    percentage points, and ``package=True`` runs the authors' own attacks, as in ``dkl evaluate``. The ``device`` is by
-    default that of the module's parameters. The progress is saved in ``folder`` if that is given, and the same call
-    continues from it. Raises UserError if an argument is not usable.
+    ``"8/255"``, and ``norm`` one of Linf, L2 and L1. ``attacks`` is a suite or a list of attacks, ``tolerance`` the
+    widest interval of ``bounded`` in percentage points, and ``package=True`` runs the authors' own attacks, as in
+    ``dkl evaluate``. The ``device`` is by default that of the module's parameters. The progress is saved in ``folder``
+    if that is given, and the same call continues from it. ``channels_last``, ``fold_batch_norm``, ``compile`` and
+    ``precision`` (``"bf16"``) make the search faster, in other rounding; ``model`` itself then classifies what was
+    found. Raises UserError if an argument is not usable.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
     >>> images = torch.rand(8, 3, 2, 2)
-    >>> result = autoattack(model, images, model(images).argmax(1), eps="8/255", attacks=["apgd-ce", "square"])
+    >>> result = autoattack(model, images, model(images).argmax(1), eps="8/255", attacks=["apgd-ce", "pgd-20"])
     >>> list(result.flags), tuple(result.robust.shape), result.accuracies["clean"]
-    (['clean', 'apgd-ce', 'square'], (8,), 1.0)
+    (['clean', 'apgd-ce', 'pgd-20'], (8,), 1.0)
     """
     asked = EvaluateConfig(
         attacks=list(attacks) if not isinstance(attacks, str) else attacks,
@@ -155,11 +161,15 @@ def autoattack(
         seed=seed,
         tolerance=tolerance,
         package=package,
+        channels_last=channels_last,
+        fold_batch_norm=fold_batch_norm,
+        compile=compile,
+        precision=precision,
     )
     check_fields(asked)
     protocol = choose_protocol(asked, EvaluationConfig(eps="0"))
     images, labels = _checked(images, labels)
-    parse_threat(protocol.norm, protocol.eps_text, shape=images.shape[1:])
+    parse_threat(protocol.norm, protocol.eps_text, shape=images.shape[1:], norms=EVALUATED_NORMS)
     module = model if isinstance(model, nn.Module) else _Function(model)
     place = torch.device(device) if device is not None else next((p.device for p in module.parameters()), images.device)
     classes = _count_classes(module, images[:1].to(place), labels)

@@ -113,6 +113,8 @@ class Record:
     - ``bound``: the interval of bounded AutoAttack; ``robust`` then counts as misclassified only
       the images that were fooled in the sample.
     - ``few_labels``: the labeled images of semi-supervised training; None if all images have labels.
+    - ``search``: settings that make the search for adversarial images faster in other rounding, such as
+      ``channels_last``; the network itself, in float32, classified what was found.
     - ``model``: the configuration of the evaluated network.
     - ``checksums``: SHA-256 of the ``record`` and of its files of ``flags`` and ``curves``, added when it is saved.
       Records made before they were added have none.
@@ -126,7 +128,7 @@ class Record:
     architecture: str
     budget: Annotated[str, one_of(*BUDGETS)]
     seed: Natural | None
-    norm: Annotated[str, one_of("Linf", "L2")]
+    norm: Annotated[str, one_of("Linf", "L2", "L1")]
     eps: Annotated[float, Field(ge=0)]
     eps_text: Annotated[str, Field(max_length=50)]
     attacks: list[str]
@@ -161,6 +163,7 @@ class Record:
     few_labels: FewLabels | None = None
     segmented: Segmented | None = None
     bound: Bound | None = None
+    search: dict[str, bool | str] = Field(default_factory=dict)
     schema: Literal[2] = 2
     checksums: dict[str, str] = dataclasses.field(default_factory=dict, compare=False)
 
@@ -196,8 +199,8 @@ class Record:
 
     @property
     def is_autoattack(self) -> bool:
-        """Whether all four attacks of standard AutoAttack ran."""
-        return set(AUTOATTACK) <= set(self.attacks)
+        """Whether all four attacks of standard AutoAttack ran, in float32."""
+        return set(AUTOATTACK) <= set(self.attacks) and "precision" not in self.search
 
 
 def _unusable_part(value: Any, depth: int = 0) -> str | None:

@@ -32,9 +32,10 @@ def attacks_label(record: Record) -> str:
     """Return ``AutoAttack`` for all four attacks of the standard suite; otherwise the attacks, marked as not that."""
     if record.is_autoattack:
         return " + ".join(["AutoAttack", *(attack for attack in record.attacks if attack not in AUTOATTACK)])
+    precision = f" in {record.search['precision']}" if "precision" in record.search else ""
     if record.bound is not None:
-        return "bounded AutoAttack"
-    return " + ".join(record.attacks) + " (not AutoAttack)"
+        return f"bounded AutoAttack{precision}"
+    return " + ".join(record.attacks) + f"{precision} (not AutoAttack)"
 
 
 def slug(text: str) -> str:

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from dkl.config import ComposedRun, TrainConfig
 from dkl.manifests import ManifestJob
 from dkl.records import Record
-from dkl.threat import AUTOATTACK, SUITES, parse_attacks, parse_eps
+from dkl.threat import AUTOATTACK, SUITES, changed_search, parse_attacks, parse_eps
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def _settings(config: TrainConfig, overrides: Sequence[str]) -> dict[str, Any]:
     attacks = parse_attacks(settings["attacks"])
     eps = parse_eps(settings["eps"]) if attacks else 0.0
     keys = ("n", "batch_size", "seed", "norm", "tolerance")
-    return {"attacks": attacks, "eps": eps, "weights": weights} | {key: settings[key] for key in keys}
+    found = {"attacks": attacks, "eps": eps, "weights": weights, "search": changed_search(settings) if attacks else {}}
+    return found | {key: settings[key] for key in keys}
 
 
 def _is_evaluation(record: Record, settings: dict[str, Any]) -> bool:
@@ -89,6 +90,7 @@ def _is_evaluation(record: Record, settings: dict[str, Any]) -> bool:
     same = (
         (exact or record.attacks == settings["attacks"])
         and narrow
+        and record.search == settings["search"]
         and record.weights.split(" ")[0] == settings["weights"]
         and abs(record.eps - settings["eps"]) < 1e-9
         and (not settings["attacks"] or record.norm.lower() == settings["norm"].lower())

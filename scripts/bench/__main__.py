@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from dkl.device import accelerator, describe
-from scripts.bench import data, distillation, losses, pixels, step
+from scripts.bench import autoattack, bounded, data, distillation, losses, pixels, step
 from scripts.bench.report import Result, save, show
 from scripts.gpu_acceptance.page import write_page
 from scripts.gpu_acceptance.parts import PARTS
@@ -28,6 +28,8 @@ BENCHMARKS: dict[str, tuple[Callable[[int], Result], int]] = {
     "step": (step.run, 7),
     "distillation": (distillation.run, 15),
     "data": (data.run, 5),
+    "autoattack": (autoattack.run, 1),
+    "bounded": (bounded.run, 1),
 }
 
 

@@ -16,7 +16,7 @@ from dkl.config import check
 from dkl.config.overrides import expand_network
 from dkl.manifests import load
 from dkl.reproduction.options import parse
-from dkl.threat import parse_attacks, parse_threat
+from dkl.threat import EVALUATED_NORMS, parse_attacks, parse_threat
 from tests.docs.pages import PAGES, ROOT, anchors, blocks, commands, links, page_name
 
 EXAMPLES = ROOT / "docs" / "extending.md"  # test_extending.py runs its commands and files
@@ -27,7 +27,7 @@ WITH_PYTHON = [page for page in PAGES if any(block.kind == "python" for block in
 def check_evaluation(cfg: DictConfig) -> None:
     parse_attacks(cfg.attacks or "standard")
     if cfg.eps:
-        parse_threat(cfg.norm or "linf", cfg.eps)
+        parse_threat(cfg.norm or "linf", cfg.eps, norms=EVALUATED_NORMS)
 
 
 def check_dkl(words: list[str]) -> None:

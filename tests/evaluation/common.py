@@ -1,9 +1,10 @@
 """A small network that is trained on digits in a second, images to attack it with, and small runs."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from dkl.assembly import train
 from dkl.cli import main
 from dkl.config import compose_config
 from dkl.data import Augment, Batches, digits
+from dkl.evaluation.robustness import suites
 from dkl.evaluation.robustness.attack_loop import run_attacks
 from dkl.evaluation.robustness.progress import EvaluationState
 from dkl.evaluation.robustness.suites import make_attacks
@@ -61,6 +63,13 @@ def attack(
     attacks = make_attacks(names, model, norm="linf", eps=eps, seed=3, device=CPU)
     wrapped = {name: wrap(perturb) for name, perturb in attacks.items()}
     return run_attacks(model, images, labels, wrapped, batch_size=batch_size, device=CPU, folder=folder)
+
+
+def shorten(monkeypatch: pytest.MonkeyPatch, steps: int, queries: int) -> None:
+    """Give AutoAttack's attacks fewer steps and queries."""
+    for name in ("apgd_ce", "apgd_targeted", "fab_targeted"):
+        monkeypatch.setattr(suites, name, partial(getattr(suites, name), steps=steps))
+    monkeypatch.setattr(suites, "square", partial(suites.square, queries=queries))
 
 
 def tiny_run(results: Path, *overrides: str) -> Path:

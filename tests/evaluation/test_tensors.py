@@ -15,7 +15,7 @@ from dkl.evaluation import autoattack, tensors
 from dkl.models import create_model, load_checkpoint
 from dkl.records import load, load_flags
 from dkl.threat import SUITES
-from tests.evaluation.common import evaluate_run, some_digits, tiny_run, trained
+from tests.evaluation.common import evaluate_run, shorten, some_digits, tiny_run, trained
 
 
 def test_flags_are_those_of_dkl_evaluate(tmp_path: Path) -> None:
@@ -39,7 +39,8 @@ def test_flags_are_those_of_dkl_evaluate(tmp_path: Path) -> None:
     assert "mine" in next((tmp_path / "memory" / "tables").glob("digits*.md")).read_text()
 
 
-def test_any_callable_and_memory_format(tmp_path: Path) -> None:
+def test_any_callable_and_memory_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten(monkeypatch, steps=3, queries=10)
     images, labels = some_digits(24)
     images = images.expand(-1, 2, -1, -1)
 

@@ -8,8 +8,8 @@ Every attack is a function of a model in eval mode with frozen parameters, image
 classifies correctly, and labels ``y[B]``. It returns adversarial images for those that it fools and ``x`` for others.
 """
 
-from dkl.attacks.autoattack.apgd import apgd_ce, apgd_targeted
+from dkl.attacks.autoattack.apgd import apgd_ce, apgd_dlr, apgd_targeted
 from dkl.attacks.autoattack.fab import fab_targeted
 from dkl.attacks.autoattack.square import square
 
-__all__ = ["apgd_ce", "apgd_targeted", "fab_targeted", "square"]
+__all__ = ["apgd_ce", "apgd_dlr", "apgd_targeted", "fab_targeted", "square"]

@@ -1,9 +1,10 @@
 """Auto-PGD (Croce and Hein 2020) with AutoAttack's parameters: PGD with momentum and an adaptive step size.
 
-``apgd_ce`` raises the cross-entropy. ``apgd_targeted`` raises the targeted difference of logits ratio, for one target
-class after the other:
+``apgd_ce`` raises the cross-entropy, ``apgd_dlr`` the difference of logits ratio, and ``apgd_targeted`` its targeted
+form, for one target class after the other:
 
-    DLR_t(z, y) = −(z_y − z_t) / (z_(1) − (z_(3) + z_(4)) / 2),   z_(k) the k-th largest logit
+    DLR(z, y) = −(z_y − max_{k≠y} z_k) / (z_(1) − z_(3)),   z_(k) the k-th largest logit
+    DLR_t(z, y) = −(z_y − z_t) / (z_(1) − (z_(3) + z_(4)) / 2)
 
 The step size is halved, and the search restarted from the best point, if fewer than 75 % of the steps since the last
 checkpoint raised the loss, or if the best loss and the step size have not changed since.
@@ -27,6 +28,14 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
     """Cross-entropy of the labels ``classes[B, 1]``, ``[B]``."""
     return F.cross_entropy(logits, classes[:, 0], reduction="none")
+
+
+def dlr(logits: Tensor, classes: Tensor) -> Tensor:
+    """The difference of logits ratio, ``[B]``, for labels ``classes[B, 1]``."""
+    ordered, order = logits.sort(dim=1)
+    own = logits.gather(1, classes).squeeze(1)
+    other = torch.where(order[:, -1] == classes[:, 0], ordered[:, -2], ordered[:, -1])
+    return -(own - other) / (ordered[:, -1] - ordered[:, -3] + 1e-12)
 
 
 def targeted_dlr(logits: Tensor, classes: Tensor) -> Tensor:
@@ -174,28 +183,67 @@ def _start(x: Tensor, eps: float, norm: Norm, generator: torch.Generator) -> Ten
     return (x + eps * _unit(noise.to(x.device), norm)).clamp_(0, 1)
 
 
+def _restarted(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    loss: Loss,
+    numbers: list[int | None],
+    *,
+    norm: Norm,
+    eps: float,
+    seed: int,
+    steps: int,
+) -> Tensor:
+    """One search per entry of ``numbers``, on the images that are not fooled yet.
+
+    An entry is the rank of the target class among the logits, 2 for the most likely other one, or None for no target.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    adversarial = x.clone()
+    remaining = torch.arange(len(x), device=x.device)
+    for number in numbers:
+        if not len(remaining):
+            break
+        images, classes = x[remaining], y[remaining].unsqueeze(1)
+        if number is not None:
+            classes = torch.cat([classes, model(images).sort(dim=1)[1][:, -number].unsqueeze(1)], 1)
+        start = _start(images, eps, norm, generator)
+        found, fooled = _apgd(model, images, classes, loss, start, eps, norm, steps)
+        adversarial[remaining[fooled]] = found[fooled]
+        remaining = remaining[~fooled]
+    return adversarial
+
+
 @torch.no_grad()
-def apgd_ce(model: nn.Module, x: Tensor, y: Tensor, *, norm: Norm, eps: float, seed: int, steps: int = 100) -> Tensor:
+def apgd_ce(
+    model: nn.Module, x: Tensor, y: Tensor, *, norm: Norm, eps: float, seed: int, steps: int = 100, restarts: int = 1
+) -> Tensor:
     """APGD on the cross-entropy; ``x[B, C, H, W]``, ``y[B]``."""
-    start = _start(x, eps, norm, torch.Generator().manual_seed(seed))
-    return _apgd(model, x, y.unsqueeze(1), cross_entropy, start, eps, norm, steps)[0]
+    return _restarted(model, x, y, cross_entropy, [None] * restarts, norm=norm, eps=eps, seed=seed, steps=steps)
+
+
+@torch.no_grad()
+def apgd_dlr(
+    model: nn.Module, x: Tensor, y: Tensor, *, norm: Norm, eps: float, seed: int, steps: int = 100, restarts: int = 1
+) -> Tensor:
+    """APGD on the DLR loss; ``x[B, C, H, W]``, ``y[B]``; needs at least three classes."""
+    return _restarted(model, x, y, dlr, [None] * restarts, norm=norm, eps=eps, seed=seed, steps=steps)
 
 
 @torch.no_grad()
 def apgd_targeted(
-    model: nn.Module, x: Tensor, y: Tensor, *, norm: Norm, eps: float, seed: int, targets: int = 9, steps: int = 100
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    norm: Norm,
+    eps: float,
+    seed: int,
+    targets: int = 9,
+    steps: int = 100,
+    restarts: int = 1,
 ) -> Tensor:
     """APGD on the targeted DLR loss, for the ``targets`` most likely other classes; needs at least four classes."""
-    generator = torch.Generator().manual_seed(seed)
-    adversarial = x.clone()
-    remaining = torch.arange(len(x), device=x.device)
-    for number in range(2, targets + 2):
-        if not len(remaining):
-            break
-        images, labels = x[remaining], y[remaining]
-        target = model(images).sort(dim=1)[1][:, -number]
-        start = _start(images, eps, norm, generator)
-        found, fooled = _apgd(model, images, torch.stack([labels, target], 1), targeted_dlr, start, eps, norm, steps)
-        adversarial[remaining[fooled]] = found[fooled]
-        remaining = remaining[~fooled]
-    return adversarial
+    numbers = [number for number in range(2, targets + 2) for _ in range(restarts)]
+    return _restarted(model, x, y, targeted_dlr, [*numbers], norm=norm, eps=eps, seed=seed, steps=steps)

@@ -45,6 +45,20 @@ def _margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return own.squeeze(1) - logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
 
 
+def _changed_margins(model: nn.Module, x: Tensor, y: Tensor, margin: Tensor, changed: Tensor) -> Tensor:
+    """The margins ``[B]`` of images of which only those that are ``changed[B]`` differ from the ones of ``margin[B]``.
+
+    A small window often already has the sign that it gets. The network need not see such an image again.
+    """
+    if changed.all():
+        return _margins(model, x, y)
+    found = margin.clone()
+    chosen = changed.nonzero().squeeze(1)
+    if len(chosen):
+        found[chosen] = _margins(model, x[chosen], y[chosen])
+    return found
+
+
 def _square_linf(
     model: nn.Module,
     x: Tensor,
@@ -72,9 +86,10 @@ def _square_linf(
         change = (2.0 * eps * _signs([channels, 1, 1], generator)).to(x.device)
         window = (..., slice(top, top + side), slice(left, left + side))
         before = best[window].clone()
+        changed = (before + change).clamp_(low[window], high[window])
         # Outside the window a candidate equals the best image, so the window is changed in place and restored.
-        best[window] = (before + change).clamp_(low[window], high[window])
-        found = _margins(model, best, labels)
+        best[window] = changed
+        found = _changed_margins(model, best, labels, margin, (changed != before).flatten(1).any(1))
         better = (found < margin) | (found <= 0)
         best[window] = torch.where(better.view(-1, 1, 1, 1), best[window], before)
         margin = torch.where(better, found, margin)

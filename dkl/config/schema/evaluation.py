@@ -14,11 +14,11 @@ class EvaluationConfig:
     """What ``dkl evaluate`` does with this run unless its own options say otherwise."""
 
     attacks: Any = "standard"
-    """standard (AutoAttack), bounded, fast, pgd, none (accuracy only), or a list of attacks."""
+    """standard (AutoAttack), bounded, fast, plus, rand, pgd, none (accuracy only), or a list of attacks."""
     weights: str | None = None
     """last, average or best; null takes the average if the run keeps one, else the last."""
     norm: str = "linf"
-    """linf or l2."""
+    """linf, l2 or l1."""
     eps: str = "${data.eps}"
     """Radius, in pixel units of [0, 1]."""
     n: Annotated[int | None, COUNT] = None
@@ -29,6 +29,14 @@ class EvaluationConfig:
     """With attacks=bounded: the widest interval of robust accuracy, above 0 and at most 100 percentage points."""
     seed: Annotated[int, SEED] = 0
     """Seed of the attacks, from 0 to 4294967295."""
+    channels_last: bool = False
+    """Attacks search with channels last in memory: faster, other rounding."""
+    fold_batch_norm: bool = False
+    """Attacks search with BatchNorm folded into the convolution before it: faster, other rounding."""
+    compile: bool = False
+    """Attacks search on the network as torch.compile makes it: other rounding, minutes to compile."""
+    precision: str = "float32"
+    """float32 or bf16: the precision in which attacks search; what they find is classified in float32."""
     mirrored: bool = False
     """With masks: average the predictions of each window and its mirror image."""
     long_side: Annotated[int | None, SIDE] = None

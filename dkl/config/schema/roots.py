@@ -106,13 +106,13 @@ class EvaluateConfig:
     additional_data: bool = False
     """The checkpoint was trained with additional data; the record says so."""
     attacks: Any = None
-    """standard (AutoAttack), bounded, fast, pgd, none (accuracy only), or a list of attacks."""
+    """standard (AutoAttack), bounded, fast, plus, rand, pgd, none (accuracy only), or a list of attacks."""
     package: bool = False
     """Run AutoAttack as its authors wrote it (pyautoattack): the same flags, slower."""
     weights: str | None = None
     """Which weights of a run: last, average or best."""
     norm: str | None = None
-    """linf or l2."""
+    """linf, l2 or l1."""
     eps: str | None = None
     """Radius, in pixel units of [0, 1], such as 8/255."""
     n: Annotated[int | None, COUNT] = None
@@ -123,6 +123,14 @@ class EvaluateConfig:
     """With attacks=bounded: the widest interval of robust accuracy, above 0 and at most 100 percentage points."""
     seed: Annotated[int | None, SEED] = None
     """Seed of the attacks, from 0 to 4294967295."""
+    channels_last: bool | None = None
+    """Attacks search with channels last in memory: faster, other rounding."""
+    fold_batch_norm: bool | None = None
+    """Attacks search with BatchNorm folded into the convolution before it: faster, other rounding."""
+    compile: bool | None = None
+    """Attacks search on the network as torch.compile makes it: other rounding, minutes to compile."""
+    precision: str | None = None
+    """float32 or bf16: the precision in which attacks search; what they find is classified in float32."""
     mirrored: bool | None = None
     """With masks: average the predictions of each window and its mirror image."""
     long_side: Annotated[int | None, SIDE] = None

@@ -81,8 +81,9 @@ def described(protocol: EvaluationProtocol, device: torch.device) -> dict[str, A
         "attacks": protocol.attacks,
         "evaluation_seed": protocol.seed,
         "batch_size": protocol.batch_size,
+        "search": dict(protocol.search),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": provenance.versions() | {"attacks": "pyautoattack" if protocol.package else "dkl"},
+        "versions": provenance.versions() | {"attacks": "pyautoattack" if protocol.authors_code else "dkl"},
         "hardware": provenance.hardware(device),
         "git_commit": provenance.git_commit(),
     }

@@ -18,7 +18,7 @@ import dataclasses
 import io
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from dkl.evaluation.job import EvaluationJob, prepare
 from dkl.evaluation.robustness.attack_loop import scaled
 from dkl.files import write_atomically
 from dkl.models.features import forward_with_features
-from dkl.threat import parse_steps
+from dkl.threat import Norm, parse_steps
 
 CLASSES, POINTS, IMAGES = 20, 50, 5
 """Number of classes whose features are shown (as in Figure 3), points per class, and images, each of another class."""
@@ -126,7 +126,7 @@ def _forward_all(job: EvaluationJob, device: torch.device, chosen: ChosenImages)
     """Forward all natural images and all adversarial images."""
     protocol, labels = job.protocol, job.test.labels
     model, images, attack = job.model.to(device), job.test.tensor(), protocol.attacks[0]
-    perturb = named_attack(model, attack, norm=protocol.norm, eps=protocol.eps, seed=protocol.seed)
+    perturb = named_attack(model, attack, norm=cast(Norm, protocol.norm), eps=protocol.eps, seed=protocol.seed)
     natural: list[_Outputs] = []
     adversarial: list[_Outputs] = []
     batches = torch.arange(len(labels)).split(protocol.batch_size)

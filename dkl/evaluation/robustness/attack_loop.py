@@ -10,7 +10,7 @@ attack starts, so the number of processes changes neither batches nor seeds nor 
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +35,14 @@ IsCorrect = Callable[[Tensor, Tensor], Tensor]
 
 
 @contextmanager
-def _count_forward_passes(model: nn.Module, progress: Bar) -> Iterator[None]:
-    """Advance ``progress`` by one step for every forward pass of ``model``."""
-    handle = model.register_forward_hook(lambda module, inputs, output: progress.advance())
+def _count_forward_passes(models: Iterable[nn.Module], progress: Bar) -> Iterator[None]:
+    """Advance ``progress`` by one step for every forward pass of each of ``models``."""
+    handles = [model.register_forward_hook(lambda module, inputs, output: progress.advance()) for model in models]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def scaled(images: Tensor) -> Tensor:
@@ -51,7 +52,10 @@ def scaled(images: Tensor) -> Tensor:
 
 @dataclass
 class AttackLoop:
-    """The images, uint8 or in [0, 1], and the progress of this process, saved in ``folder`` unless that is None."""
+    """The images, uint8 or in [0, 1], and the progress of this process, saved in ``folder`` unless that is None.
+
+    ``model`` classifies what the attacks find; ``searched`` is the network on which they search if it is another one.
+    """
 
     model: nn.Module
     images: Tensor
@@ -60,6 +64,7 @@ class AttackLoop:
     device: torch.device
     folder: Path | None
     state: EvaluationState
+    searched: nn.Module | None = None
 
     def attack(
         self,
@@ -87,7 +92,10 @@ class AttackLoop:
         first = next(iter(criteria))
         finished = int(done.sum())
         total, reached = passes * (finished + len(own_batches)), passes * finished
-        with bar(first, total, reached) as progress, _count_forward_passes(self.model, progress):
+        with (
+            bar(first, total, reached) as progress,
+            _count_forward_passes({self.model, self.searched or self.model}, progress),
+        ):
             for count, number in enumerate(own_batches, finished + 1):
                 try:
                     self._attack_batch(criteria, perturb, batches[number], number)
@@ -144,6 +152,7 @@ def run_attacks(
     top_five: bool = False,
     start: Mapping[str, AttackProgress] | None = None,
     sample: SampleResult | None = None,
+    searched: nn.Module | None = None,
 ) -> EvaluationState:
     """Evaluate ``images[N, C, H, W]`` (uint8 or in [0, 1]) clean and under each attack; resume from ``folder``.
 
@@ -151,11 +160,11 @@ def run_attacks(
     five most likely classes of the clean image. All processes of a group call this with the same arguments and get the
     same result. A batch's seconds are those of the process that computed it, so their sum is the time that one process
     would need, not the elapsed time. ``start`` are attacks that an earlier evaluation finished, and ``sample`` what it
-    found by attacking some of the images: neither is done again.
+    found by attacking some of the images: neither is done again. The attacks search on ``searched`` if it is given.
     """
     # No process writes before all have read: gather waits for every process.
     state = {**(start or {}), **merge(gather(load(folder)))}
-    loop = AttackLoop(model, images, labels, batch_size, device, folder, state)
+    loop = AttackLoop(model, images, labels, batch_size, device, folder, state, searched)
     clean: dict[str, IsCorrect] = {"clean": top1, "top5": top5} if top_five else {"clean": top1}
     with frozen_eval(model):
         correct = loop.attack(clean, lambda x, y, chosen: x, np.ones(len(labels), dtype=np.bool_), 1)

@@ -35,10 +35,20 @@ def _is_dynamic(model: nn.Module, x: Tensor) -> bool:
         sys.settrace(before)
 
 
-def model_warnings(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
-    """Check ``model`` on one batch ``x[B, ...]``, ``y[B]`` and return one warning per problem."""
+def model_warnings(model: nn.Module, x: Tensor, y: Tensor, *, randomized: bool = False) -> list[str]:
+    """Check ``model`` on one batch ``x[B, ...]``, ``y[B]`` and return one warning per problem.
+
+    ``randomized`` says that the attacks are meant for randomized networks.
+    """
     found = []
-    if _warned(lambda: checks.check_randomized(model, x, y, bs=len(x))):
+    varies = _warned(lambda: checks.check_randomized(model, x, y, bs=len(x)))
+    if randomized and not varies:
+        found.append(
+            "attacks=rand is for randomized networks, and this one is not random: attacks=standard is stronger"
+        )
+    if varies and randomized:
+        found.append("the network is randomized: its accuracies vary if they are measured again")
+    elif varies:
         found.append(
             "the network is randomized or not deterministic: the same images get other logits each time. Attacks meant "
             "for fixed networks overestimate it: also evaluate attacks=rand"

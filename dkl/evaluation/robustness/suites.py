@@ -1,19 +1,25 @@
 """The attacks of an evaluation by name, and what each costs. Suites of several attacks are named in ``dkl.threat``."""
 
+import logging
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
-from pyautoattack import AutoAttack
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from pyautoattack.fab_pt import FABAttack_PT
+from pyautoattack.square import SquareAttack
 from torch import nn
 
 from dkl.attacks import Perturb, named_attack
-from dkl.attacks.autoattack import apgd_ce, apgd_targeted, fab_targeted, square
+from dkl.attacks.autoattack import apgd_ce, apgd_dlr, apgd_targeted, fab_targeted, square
 from dkl.errors import UserError
-from dkl.threat import AUTOATTACK, Norm, parse_steps
+from dkl.threat import AUTOATTACK, AVERAGED, EvaluatedNorm, Norm, parse_restarts, parse_steps
 
-PACKAGE_NORMS: dict[Norm, str] = {"linf": "Linf", "l2": "L2"}
+PACKAGE_NORMS: dict[EvaluatedNorm, str] = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 """Maps our names of norms to AutoAttack's."""
+
+AVERAGED_PASSES = 20
+"""Passes whose gradients are averaged in the suite ``rand``."""
 
 
 class AttackCost(NamedTuple):
@@ -44,42 +50,92 @@ def target_classes(num_classes: int) -> int:
 
 def attack_cost(name: str, num_classes: int) -> AttackCost:
     """The approximate cost of the attack ``name`` per image; for progress bars and estimates."""
-    if stepped := parse_steps(name):
-        return AttackCost(stepped[1], stepped[1])
-    forward, gradients = AUTOATTACK_COSTS[name]
-    targets = target_classes(num_classes) if name.endswith("-t") else 1
-    return AttackCost(forward * targets, gradients * targets)
+    base, times = parse_restarts(name.removeprefix("sample-"))
+    if base in AVERAGED:
+        base, times = base.removesuffix("-eot"), AVERAGED_PASSES
+    if stepped := parse_steps(base):
+        return AttackCost(stepped[1] * times, stepped[1] * times)
+    if base == "fab":
+        return AttackCost(200 * times, 100 * num_classes * times)
+    forward, gradients = AUTOATTACK_COSTS[base.replace("-dlr", "-ce")]
+    times *= target_classes(num_classes) if base.endswith("-t") else 1
+    return AttackCost(forward * times, gradients * times)
+
+
+_FEWEST_CLASSES = {"apgd-t": (4, "four logits"), "apgd-dlr": (3, "three logits"), "apgd-dlr-eot": (3, "three logits")}
 
 
 def check_classes(names: list[str], num_classes: int) -> None:
-    """Raise UserError if apgd-t is named but cannot run: its loss compares four logits."""
-    if "apgd-t" in names and num_classes < 4:
-        others = ",".join(name for name in AUTOATTACK if name != "apgd-t")
-        raise UserError(f"apgd-t needs at least 4 classes, this model has {num_classes}; use attacks=[{others}]")
+    """Raise UserError if a named attack cannot run because its loss compares more logits."""
+    needed = {name: _FEWEST_CLASSES.get(parse_restarts(name)[0], (2, "")) for name in names}
+    refused = [name for name, (fewest, _) in needed.items() if num_classes < fewest]
+    if refused:
+        fewest, logits = needed[refused[0]]
+        others = ",".join(name for name in AUTOATTACK if num_classes >= _FEWEST_CLASSES.get(name, (2, ""))[0])
+        raise UserError(
+            f"{refused[0]} compares {logits}, so it needs at least {fewest} classes, this model has {num_classes}; use "
+            f"attacks=[{others}]"
+        )
 
 
-def _package_attacks(
-    model: nn.Module, *, norm: Norm, eps: float, seed: int, device: torch.device, targets: int
-) -> dict[str, Perturb]:
-    """The attacks of standard AutoAttack as its authors wrote them."""
-    package = AutoAttack(model, norm=PACKAGE_NORMS[norm], eps=eps, seed=seed, device=device, version="standard")
-    # The package sets these in its own loop, which ours replaces.
-    package.apgd.loss = "ce"
-    package.fab.targeted = True
-    package.apgd_targeted.n_target_classes = package.fab.n_target_classes = targets
-    return {
-        "apgd-ce": package.apgd.perturb,
-        "apgd-t": package.apgd_targeted.perturb,
-        "fab-t": package.fab.perturb,
-        "square": package.square.perturb,
+def _package_attack(
+    name: str, model: nn.Module, *, norm: EvaluatedNorm, eps: float, seed: int, device: torch.device, targets: int
+) -> Perturb:
+    """An attack as AutoAttack's authors wrote it, with the settings of AutoAttack's suites."""
+    base, restarts = parse_restarts(name)
+    common: dict[str, Any] = {"norm": PACKAGE_NORMS[norm], "eps": eps, "seed": seed, "device": device}
+    # For L1 AutoAttack shrinks the radius during the search, restarts apgd-ce and takes fewer targets.
+    logger = logging.getLogger("auto-attack")
+    searched = common | {"n_iter": 100, "use_largereps": norm == "l1", "logger": logger}
+    if base in AVERAGED:
+        loss = base.removeprefix("apgd-").removesuffix("-eot")
+        return cast(Perturb, APGDAttack(model, loss=loss, eot_iter=AVERAGED_PASSES, **searched).perturb)
+    if base in ("apgd-ce", "apgd-dlr"):
+        several = 5 if norm == "l1" and restarts == 1 else restarts
+        return cast(Perturb, APGDAttack(model, loss=base.removeprefix("apgd-"), n_restarts=several, **searched).perturb)
+    if base == "apgd-t":
+        classes = min(5, targets) if norm == "l1" else targets
+        attack = APGDAttack_targeted(model, n_restarts=restarts, n_target_classes=classes, **searched)
+        return cast(Perturb, attack.perturb)
+    if base in ("fab", "fab-t"):
+        targeted = {"targeted": base == "fab-t", "n_target_classes": targets}
+        return cast(Perturb, FABAttack_PT(model, n_iter=100, n_restarts=restarts, **targeted, **common).perturb)
+    settings = {"p_init": 0.8, "n_queries": 5000, "n_restarts": restarts, "resc_schedule": False}
+    return cast(Perturb, SquareAttack(model, **settings, **common).perturb)
+
+
+def _make_attack(
+    name: str,
+    model: nn.Module,
+    *,
+    norm: EvaluatedNorm,
+    eps: float,
+    seed: int,
+    device: torch.device,
+    targets: int,
+    package: bool,
+) -> Perturb:
+    base, restarts = parse_restarts(name)
+    if parse_steps(base):
+        return named_attack(model, base, norm=cast(Norm, norm), eps=eps, seed=seed, restarts=restarts)
+    own = cast(Norm, norm)  # for L1 the package's attacks are returned
+    rewritten: dict[str, Perturb] = {
+        "apgd-ce": partial(apgd_ce, model, norm=own, eps=eps, seed=seed),
+        "apgd-dlr": partial(apgd_dlr, model, norm=own, eps=eps, seed=seed),
+        "apgd-t": partial(apgd_targeted, model, norm=own, eps=eps, seed=seed, targets=targets),
+        "fab-t": partial(fab_targeted, model, norm=own, eps=eps, targets=targets),
+        "square": partial(square, model, norm=own, eps=eps, seed=seed),
     }
+    if package or norm == "l1" or base not in rewritten or (restarts > 1 and not base.startswith("apgd")):
+        return _package_attack(name, model, norm=norm, eps=eps, seed=seed, device=device, targets=targets)
+    return partial(rewritten[base], restarts=restarts) if restarts > 1 else rewritten[base]
 
 
 def make_attacks(
     names: list[str],
     model: nn.Module,
     *,
-    norm: Norm,
+    norm: EvaluatedNorm,
     eps: float,
     seed: int,
     device: torch.device,
@@ -90,18 +146,9 @@ def make_attacks(
 
     Every call of an attack, and so every batch, starts from ``seed`` again, as in AutoAttack. A batch's result
     therefore does not depend on the batches before it, and an evaluation can be resumed at any batch. With ``package``,
-    AutoAttack's attacks are the authors' code, which fools the same images and is slower.
+    AutoAttack's attacks are the authors' code, which fools the same images and is slower. That code also serves what
+    was not rewritten: L1, ``fab``, restarts of fab-t and square, and mean gradients.
     """
     check_classes(names, num_classes)
-    targets = target_classes(num_classes)
-    known: dict[str, Perturb] = {
-        "apgd-ce": partial(apgd_ce, model, norm=norm, eps=eps, seed=seed),
-        "apgd-t": partial(apgd_targeted, model, norm=norm, eps=eps, seed=seed, targets=targets),
-        "fab-t": partial(fab_targeted, model, norm=norm, eps=eps, targets=targets),
-        "square": partial(square, model, norm=norm, eps=eps, seed=seed),
-    }
-    if package:
-        known = _package_attacks(model, norm=norm, eps=eps, seed=seed, device=device, targets=targets)
-    stepped = [name for name in names if parse_steps(name)]
-    known |= {name: named_attack(model, name, norm=norm, eps=eps, seed=seed) for name in stepped}
-    return {name: known[name] for name in names}
+    settings: dict[str, Any] = {"norm": norm, "eps": eps, "seed": seed, "device": device, "package": package}
+    return {name: _make_attack(name, model, targets=target_classes(num_classes), **settings) for name in names}

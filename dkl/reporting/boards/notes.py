@@ -32,6 +32,11 @@ def attack_notes(shown: Sequence[Record]) -> list[str]:
             "Bounded AutoAttack ran fab-t and square on a sample: with 95 % confidence per seed, the accuracy under "
             "AutoAttack is in the interval beside it. Robust (%) counts only the images fooled in the sample."
         )
+    if searches := distinct(_written(record.search) for record in shown if record.search):
+        lines.append(
+            f"Some attacks searched in other rounding, to be faster ({searches}); the network itself classified what "
+            "they found."
+        )
     if not all(record.is_autoattack for record in shown):
         lines.append(
             "Rows with fewer attacks than AutoAttack come last and are unranked: their robust accuracy is optimistic."
@@ -131,6 +136,11 @@ def _merge(parts: Sequence[Mapping[str, Any]]) -> str:
     """List every key with its distinct values, such as ``device cpu, cuda; cores 2``."""
     keys = dict.fromkeys(key for part in parts for key in part)
     return "; ".join(f"{key} {distinct(part[key] for part in parts if key in part)}" for key in keys)
+
+
+def _written(search: Mapping[str, bool | str]) -> str:
+    """List settings: ``channels_last``, ``precision=bfloat16``."""
+    return " and ".join(name if value is True else f"{name}={value}" for name, value in search.items())
 
 
 def _short_commit(commit: str) -> str:

@@ -24,17 +24,11 @@ from dkl.evaluation.robustness.places import placed, places
 from dkl.records import load, load_flags
 from dkl.records.sampling_bound import count_interval
 from dkl.threat import AUTOATTACK, SUITES
-from tests.evaluation.common import CPU, evaluate_run, tiny_run
+from tests.evaluation.common import CPU, evaluate_run, shorten, tiny_run
 
 
 def finished(*args: object, **kwargs: object) -> None:
     raise AssertionError("an attack that is finished was run again")
-
-
-def shorten(monkeypatch: pytest.MonkeyPatch, steps: int, queries: int) -> None:
-    for name in ("apgd_ce", "apgd_targeted", "fab_targeted"):
-        monkeypatch.setattr(suites, name, partial(getattr(suites, name), steps=steps))
-    monkeypatch.setattr(suites, "square", partial(suites.square, queries=queries))
 
 
 def in_and_out(pixels_that_fall: dict[str, set[int]], seen: dict[str, list[int]]) -> dict[str, Perturb]:
