@@ -4,6 +4,11 @@ import os
 import random
 from collections.abc import Callable
 
+# Read when torch is imported, here and in the processes that tests start. There is one test process per core, and a
+# pool of compiling processes takes longer to start than the tests' kernels to compile.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
 import hypothesis
 import numpy as np
 import pytest

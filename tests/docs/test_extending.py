@@ -1,8 +1,6 @@
 """The examples of docs/extending.md, copied to a folder outside the package, go from training to a table."""
 
-import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,20 +79,17 @@ def test_mistakes_in_a_yaml_are_one_line(
     assert message.count("\n") == 1
 
 
-def test_all_four_go_from_training_to_a_table_on_the_command_line(project: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": f"{project}{os.pathsep}{ROOT}", "DKL_RESULTS_DIR": "results/together"}
-
-    def dkl(*arguments: str) -> str:
-        command = [sys.executable, "-m", "dkl", *arguments]
-        done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout
-
-    train, evaluate, tables = (words(line, project) for line in TOGETHER)
-    dkl(*train, *TINY)
-    (run,) = (project / "results/together/runs").iterdir()
-    dkl("evaluate", f"run={run}", *evaluate[2:], "attacks=pgd-2", "threads=1")
-    board = dkl(*tables)
+def test_all_four_go_from_training_to_a_table(
+    inside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DKL_RESULTS_DIR", "results/together")
+    train, evaluate, tables = (words(line, inside) for line in TOGETHER)
+    main([*train, *TINY])
+    (run,) = (inside / "results/together/runs").iterdir()
+    main(["evaluate", f"run={run}", *evaluate[2:], "attacks=pgd-2", "threads=1"])
+    capsys.readouterr()
+    main(tables)
+    board = capsys.readouterr().out
     assert "Noise" in board
     assert "Perceptron" in board
     assert "bars" in board

@@ -40,15 +40,16 @@ class Ended:
         return self.status == 128 + signum and lines == [0] and "Traceback" not in self.err
 
 
-def _fork(work: Work, log: Path, environment: dict[str, str]) -> int:
+def fork(work: Work, log: Path, environment: dict[str, str] | None = None) -> int:
     """Start ``work`` in a fork, with signals handled as by the command; stderr is ``log``. Returns its number."""
     if number := os.fork():
         return number
     status = 1
     try:
-        os.environ.update(environment)
+        os.environ.update(environment or {})
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 2)
+        sys.stderr = os.fdopen(2, "w", buffering=1)  # pytest has its own
         sys.stdout = io.StringIO()
         torch.set_num_threads(1)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
@@ -64,7 +65,7 @@ def _fork(work: Work, log: Path, environment: dict[str, str]) -> int:
         os._exit(status)  # without the exit handlers of the process that was forked
 
 
-def _wait(number: int, deadline: float) -> int:
+def wait(number: int, deadline: float) -> int:
     """Wait for process ``number`` and return how it ended; kill it at ``deadline``."""
     while True:
         found, status = os.waitpid(number, os.WNOHANG)
@@ -93,7 +94,7 @@ def run(
     group = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     started = time.monotonic()
     numbers = [
-        _fork(work, log, group | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {})
+        fork(work, log, group | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {})
         for rank, (work, log) in enumerate(zip(works, logs, strict=True))
     ]
     if after is not None:
@@ -101,6 +102,6 @@ def run(
         for rank, number in enumerate(numbers):
             if only in (None, rank):
                 os.kill(number, signum)  # a process that has ended is not reaped yet, so its number is still its own
-    statuses = [_wait(number, time.monotonic() + PATIENCE) for number in numbers]
+    statuses = [wait(number, time.monotonic() + PATIENCE) for number in numbers]
     seconds = time.monotonic() - started
     return [Ended(status, log.read_text(), seconds) for status, log in zip(statuses, logs, strict=True)]

@@ -1,6 +1,7 @@
 """Helpers for tests of manifest rows: cached composition, and two training steps on random images."""
 
 import io
+import re
 from collections.abc import Iterable
 from functools import cache
 
@@ -31,13 +32,21 @@ def jobs_of(manifests: Iterable[str]) -> dict[str, ManifestJob]:
     return {f"{name}/{job.name}": job for name in manifests for job in plan(name, Request(seeds=(0,)), cached)}
 
 
-def distinct(jobs: dict[str, ManifestJob]) -> dict[str, ManifestJob]:
-    """``jobs`` without those with the overrides of an earlier one: tables share runs."""
+def one_per_path(jobs: dict[str, ManifestJob]) -> dict[str, ManifestJob]:
+    """The first job of each code path: other jobs differ from it in numbers, or in networks that no code looks into."""
     found: dict[frozenset[str], tuple[str, ManifestJob]] = {}
     for place, job in jobs.items():
-        overrides = frozenset(text for text in job.train if not text.startswith("label="))
-        found.setdefault(overrides, (place, job))  # composing all of them would make collection slow
+        found.setdefault(path(job.train), (place, job))
     return dict(found.values())
+
+
+def path(overrides: Iterable[str]) -> frozenset[str]:
+    """The overrides that decide which code trains. Feature distillation also depends on the shapes of the networks."""
+    overrides = list(overrides)
+    networks = () if {"task=at", "task=fitnet", "task=reviewkd"} & {*overrides} else ("model=", "task.teacher.name=")
+    ignored = ("budget=", "label=", "seed=", "task.teacher.run=", "paths.", *networks)
+    texts = {re.sub(r"(?<=\D)\d+(m?)$", r"N\1", text) for text in overrides if not text.startswith(ignored)}
+    return frozenset(text for text in texts if not re.search(r"=-?[\d.N]+(e-?[\dN]+)?$", text))
 
 
 def identity(job: ManifestJob) -> str:

@@ -15,7 +15,7 @@ from dkl.manifests import ManifestJob, Request, plan
 from dkl.models import create_model
 from dkl.reproduction.options import parse
 from dkl.reproduction.planning import plan_jobs
-from tests.pipeline.steps import check_evaluation, compose, distinct, jobs_of, share_moved
+from tests.pipeline.steps import check_evaluation, compose, jobs_of, one_per_path, share_moved
 
 pytestmark = pytest.mark.slow
 
@@ -111,7 +111,7 @@ def test_rows_have_their_label_and_measure_accuracy() -> None:
         assert {check_evaluation(overrides) for overrides in job.evaluations} == {"none"}
 
 
-@pytest.mark.parametrize("job", (found := distinct(JOBS)).values(), ids=found)
+@pytest.mark.parametrize("job", (found := one_per_path(JOBS)).values(), ids=found)
 def test_a_run_trains_two_batches(job: ManifestJob, weights: Callable[[str], Path]) -> None:
     cfg = compose(job.train)
     small = ["trainer.batch_size=4", "trainer.device=cpu", "budget=own"]

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from dkl.config import compose_config
 from dkl.errors import UserError
 from dkl.manifests import ManifestJob, Request, load, plan
-from tests.pipeline.steps import check_evaluation, compose, distinct, identity, jobs_of, share_moved
+from tests.pipeline.steps import check_evaluation, compose, identity, jobs_of, one_per_path, share_moved
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +112,7 @@ def test_rows_have_their_label_and_measure_accuracy() -> None:
         assert {check_evaluation(overrides) for overrides in job.evaluations} == {"none"}
 
 
-@pytest.mark.parametrize("job", (found := distinct(JOBS)).values(), ids=found)
+@pytest.mark.parametrize("job", (found := one_per_path(JOBS)).values(), ids=found)
 def test_a_run_trains_two_batches(job: ManifestJob) -> None:
     kept = [text for text in job.train if not text.startswith("budget=")]
     small = ["data.shape=[3,32,32]", "trainer.batch_size=4", "trainer.device=cpu", "trainer.workers=0"]

@@ -3,9 +3,8 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,21 +20,14 @@ from dkl.manifests import load
 from dkl.reproduction.options import parse
 from dkl.reproduction.planning import plan_jobs
 from tests.cli.common import call
+from tests.interruptions.forks import fork, wait
 
 pytestmark = pytest.mark.slow
 
-PROGRAM = [sys.executable, "-m", "dkl", "reproduce", "experiment=quickstart", "budget=smoke"]
+COMMAND = ["reproduce", "experiment=quickstart", "budget=smoke"]
 
 EVALUATIONS = len(load("quickstart").evaluate)
 """Records per run."""
-
-
-def start(results: Path, *more: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    arguments = [*PROGRAM, *more, f"paths.results={results}"]
-    return subprocess.Popen(
-        arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
 
 
 def content(results: Path) -> dict[str, tuple[object, ...]]:
@@ -48,24 +40,29 @@ def content(results: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def kill_at(results: Path, pattern: str) -> None:
+def start(results: Path, log: Path, *more: str) -> int:
+    """Start the command in another process, which prints to ``log``; returns its number."""
+    return fork(partial(main, [*COMMAND, *more, f"paths.results={results}"]), log)
+
+
+def kill_at(results: Path, pattern: str, log: Path) -> None:
     """Start the command and kill it as soon as a file matches ``pattern``."""
-    process = start(results)
+    number = start(results, log)
     while not list(results.glob(pattern)):
-        assert process.poll() is None, process.communicate()
+        assert os.waitpid(number, os.WNOHANG) == (0, 0), log.read_text()
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    os.kill(number, signal.SIGKILL)
+    os.waitpid(number, 0)
 
 
 def test_killed_twice_it_ends_like_an_uninterrupted_command(tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    kill_at(killed, "runs/*/metrics.jsonl")  # while the first row trains
+    kill_at(killed, "runs/*/metrics.jsonl", tmp_path / "first")  # while the first row trains
     assert len(content(killed)) == 0
-    kill_at(killed, "records/*.json")  # while the first row is evaluated
+    kill_at(killed, "records/*.json", tmp_path / "second")  # while the first row is evaluated
     assert 0 < len(content(killed)) < EVALUATIONS
     for results in (killed, whole):
-        main([*PROGRAM[3:], f"paths.results={results}"])
+        main([*COMMAND, f"paths.results={results}"])
     assert content(killed) == content(whole)
     assert len(content(whole)) == 2 * EVALUATIONS
     left = [{path.name for path in (results / "runs").rglob("*") if path.is_file()} for results in (killed, whole)]
@@ -73,9 +70,11 @@ def test_killed_twice_it_ends_like_an_uninterrupted_command(tmp_path: Path) -> N
 
 
 def test_two_commands_share_the_jobs_and_do_none_twice(tmp_path: Path) -> None:
-    both = [start(tmp_path, "row=IKL-AT", "seed=0,1,2") for _ in range(2)]
-    printed = [process.communicate()[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], printed
+    logs = [tmp_path / name for name in ("first", "second")]
+    both = [start(tmp_path, log, "row=IKL-AT", "seed=0,1,2") for log in logs]
+    ends = [wait(number, time.monotonic() + 300) for number in both]
+    printed = [log.read_text() for log in logs]
+    assert ends == [0, 0], printed
     runs = {path.name for path in (tmp_path / "runs").glob("generated-*")}
     assert len(runs) == 3
     assert len(content(tmp_path)) == 3 * EVALUATIONS
@@ -85,10 +84,10 @@ def test_two_commands_share_the_jobs_and_do_none_twice(tmp_path: Path) -> None:
 
 def test_a_row_that_fails_under_a_launcher_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = f"paths.results={tmp_path}"
-    (trades,) = plan_jobs(parse([*PROGRAM[4:], "row=TRADES", results]))
+    (trades,) = plan_jobs(parse([*COMMAND[1:], "row=TRADES", results]))
     trades.run.folder.mkdir(parents=True)
     (trades.run.folder / "checkpoint.pt").write_bytes(b"no checkpoint")
-    ended = call(capsys, *PROGRAM[3:], results, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    ended = call(capsys, *COMMAND, results, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert ended.status == 1
     methods = [record.method for record in records.load_all(tmp_path / "records")[0]]
     assert methods == ["IKL-AT"] * EVALUATIONS
@@ -97,7 +96,7 @@ def test_a_row_that_fails_under_a_launcher_stops_no_other(tmp_path: Path, capsys
 
 
 def test_a_broken_record_is_reported_and_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [*PROGRAM[3:], "row=IKL-AT", f"paths.results={tmp_path}"]
+    arguments = [*COMMAND, "row=IKL-AT", f"paths.results={tmp_path}"]
     main(arguments)
     path = min((tmp_path / "records").glob("*.json"))
     text = path.read_text()

@@ -8,7 +8,7 @@ import pytest
 from dkl.assembly import preflight
 from dkl.config import compose_config
 from dkl.manifests import ManifestJob, load, names
-from tests.pipeline.steps import check_evaluation, compose, distinct, identity, jobs_of, share_moved
+from tests.pipeline.steps import check_evaluation, compose, identity, jobs_of, one_per_path, share_moved
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def synthetic_file(folder: Path, classes: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("job", (found := distinct(JOBS)).values(), ids=found)
+@pytest.mark.parametrize("job", (found := one_per_path(JOBS)).values(), ids=found)
 def test_a_run_passes_the_checks_and_trains_two_batches(job: ManifestJob, tmp_path: Path) -> None:
     whole = compose(job.train)
     preflight(whole)

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from dkl.evaluation.robustness.attack_loop import run_attacks
 from dkl.evaluation.robustness.progress import EvaluationState, load, save
 from dkl.records import load_all
 from tests.evaluation.common import CPU, Attack, attack, evaluate_run, some_digits, tiny_run, trained
+from tests.interruptions.forks import fork
 
 NAMES = ["pgd-3", "apgd-ce", "pgd-5"]
 
@@ -114,9 +113,8 @@ def test_a_killed_process(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, "trainer.epochs=2")
     arguments = ["attacks=[pgd-5,square]", "eps=0.1", "batch_size=20"]
     results = tmp_path / "killed"
-    command = [sys.executable, "-m", "dkl", "evaluate", f"run={run}", f"paths.results={results}", "threads=1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    victim = subprocess.Popen([*command, *arguments], text=True, env=environment, stderr=subprocess.PIPE)
+    log = tmp_path / "log"
+    victim = fork(lambda: evaluate_run(run, results, *arguments), log)
 
     def pgd_is_done() -> bool:
         states = [load(path.parent) for path in results.glob("runs/evaluations/*/0.npz")]
@@ -125,10 +123,10 @@ def test_a_killed_process(tmp_path: Path) -> None:
     deadline = time.monotonic() + 120
     while not pgd_is_done():
         assert time.monotonic() < deadline
-        assert victim.poll() is None, victim.communicate()
+        assert os.waitpid(victim, os.WNOHANG) == (0, 0), log.read_text()
         time.sleep(0.02)
-    victim.send_signal(signal.SIGKILL)
-    victim.communicate()
+    os.kill(victim, signal.SIGKILL)
+    os.waitpid(victim, 0)
     assert not list(results.glob("records/*"))
     (record, flags), (_, whole) = (evaluate_run(run, tmp_path / name, *arguments) for name in ("killed", "whole"))
     assert flags.keys() == whole.keys() == {"clean", "top5", "pgd-5", "square"}
