@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, tuple[Callable[[int], Result], int]] = {
     "distillation": (distillation.run, 15),
     "data": (data.run, 5),
     "autoattack": (autoattack.run, 1),
+    "autoattack_large": (autoattack.run_large, 1),
     "bounded": (bounded.run, 1),
 }
 

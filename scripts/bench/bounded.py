@@ -17,7 +17,7 @@ from dkl.data import Batches, digits
 from dkl.evaluation import autoattack
 from dkl.losses import KL, IKLLoss
 from dkl.models import create_model
-from scripts.bench.report import Result, Row, Table, Target
+from scripts.bench.report import Result, Row, Table, Target, show_cell
 
 EPS, IMAGES, TOLERANCE, EPOCHS, SEED = 0.25, 200, 5.0, 10, 0
 
@@ -131,6 +131,7 @@ def run(rounds: int) -> Result:
     for name, model in networks().items():
         print(f"   {name}", flush=True)
         row, speed, holds = measure(name, model)
+        print(f"   {', '.join(map(show_cell, row))}", flush=True)
         rows.append(row)
         speeds.append(speed)
         held += holds
