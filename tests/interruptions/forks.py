@@ -83,11 +83,17 @@ def _free_port() -> int:
 
 
 def run(
-    works: Sequence[Work], folder: Path, after: float | None = None, signum: int = 0, only: int | None = None
+    works: Sequence[Work],
+    folder: Path,
+    after: float | None = None,
+    signum: int = 0,
+    only: int | None = None,
+    patience: float = PATIENCE,
 ) -> list[Ended]:
     """Run one process per entry of ``works``; several form a group, as under torchrun.
 
-    ``signum`` is sent ``after`` seconds, to all processes or to number ``only`` of them. Returns how each ended.
+    ``signum`` is sent ``after`` seconds, to all processes or to number ``only`` of them. Processes that have not ended
+    ``patience`` seconds later are killed. Returns how each ended.
     """
     world, port = len(works), _free_port()
     logs = [folder / f"stderr{number}.txt" for number in range(world)]
@@ -102,6 +108,6 @@ def run(
         for rank, number in enumerate(numbers):
             if only in (None, rank):
                 os.kill(number, signum)  # a process that has ended is not reaped yet, so its number is still its own
-    statuses = [wait(number, time.monotonic() + PATIENCE) for number in numbers]
+    statuses = [wait(number, time.monotonic() + patience) for number in numbers]
     seconds = time.monotonic() - started
     return [Ended(status, log.read_text(), seconds) for status, log in zip(statuses, logs, strict=True)]

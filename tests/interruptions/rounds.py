@@ -27,12 +27,15 @@ from dkl.assembly import train
 from dkl.cli import main
 from dkl.config import compose_config, run_folder
 from dkl.evaluation import evaluate
-from tests.interruptions.forks import Ended, Work, run
+from tests.interruptions.forks import PATIENCE, Ended, Work, run
 from tests.training.common import comparable
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PER_RUN = 6
 """Interruptions of one run; then it may end."""
+
+ALONE = 15.0
+"""Seconds after which processes are killed whose partner was killed, as torchrun does."""
 
 LATEST = 0.8
 """Latest moment of an interruption, as a share of the time of a whole run: later, it has often ended."""
@@ -159,7 +162,9 @@ def interrupt(
         signum = chance.choice(SIGNALS)
         # One of several processes may die alone; Ctrl-C and schedulers reach all.
         only = chance.randrange(case.processes) if signum == signal.SIGKILL and chance.random() < 0.5 else None
-        ended = run(case.works(results), results, chance.uniform(0.01, LATEST * seconds), signum, only)
+        # Then the others may wait for one that never joined the group, until their launcher stops them.
+        patience = PATIENCE if only is None else ALONE
+        ended = run(case.works(results), results, chance.uniform(0.01, LATEST * seconds), signum, only, patience)
         if all(one.status == 0 for one in ended):
             break
         tally.interruptions[signum.name] += 1
