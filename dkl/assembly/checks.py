@@ -18,6 +18,7 @@ from dkl.assembly.parts import (
     build_schedule,
     build_task,
     check_node,
+    quiet,
     settings_of,
 )
 from dkl.config import TrainConfig, TrainerConfig, check, model_name, run_folder
@@ -81,7 +82,8 @@ def _check_needs(task: Task, config: TrainConfig, averaging: Averaging | None) -
 def _check_labels(config: TrainConfig) -> None:
     """Raise UserError if the task needs a label per pixel and the data has one per image, or the reverse."""
     try:
-        task = get_class(str(config.task["_target_"]))
+        with quiet():
+            task = get_class(str(config.task["_target_"]))
     except (ImportError, ValueError):
         return  # reported when the task is built
     data, masks = config.data, config.data.ignore_index is not None

@@ -1,9 +1,10 @@
 """Single objects of a run, each made from its own part of a configuration."""
 
 import inspect
+import logging
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from hydra.errors import InstantiationException
@@ -66,8 +67,19 @@ def settings_of(node: TargetConfig, key: str) -> Iterator[Setting]:
             yield from settings_of(value, f"{key}.{name}")
     if "_target_" in node:
         # A target that cannot be imported is reported when it is instantiated.
-        with suppress(Exception):
+        with suppress(Exception), quiet():
             yield from settings(get_object(node["_target_"]), node, key)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Hydra from logging, in several lines, why it cannot import a target: the error says it."""
+    logger = logging.getLogger("hydra.utils")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _accepted(node: TargetConfig, cause: BaseException | None) -> str:

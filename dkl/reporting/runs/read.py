@@ -91,7 +91,9 @@ def read_runs(results: Path) -> tuple[list[RunSummary], list[str]]:
     Raises UserError if there is none.
     """
     records, problems = load_all(results / "records")
-    by_run = group(sorted(records, key=created_at), lambda record: record.checkpoint.partition("/")[0])
+    # Evaluated as anyone's checkpoint, its weights may be another network, such as one with another normalization.
+    own = sorted((record for record in records if record.seed is not None), key=created_at)
+    by_run = group(own, lambda record: record.checkpoint.partition("/")[0])
     found: list[RunSummary] = []
     for path in sorted((results / "runs").glob("*/config.yaml")):
         try:

@@ -52,10 +52,15 @@ def results(tmp_path: Path) -> Path:
     make_run(tmp_path, "digits-small_cnn-ikl-s1-bbbb0000", 1, other, test_accuracy=0.5, robust_accuracy=0.25)
     loss = {"loss": {"_target_": "dkl.losses.KL", "weight": 6.0}, "recipe_name": "trades"}
     make_run(tmp_path, "digits-small_cnn-kl-s0-cccc0000", 0, loss)
-    for attacks, robust, created in ((["pgd-20"], 0.4, "2025-01-01"), (list(AUTOATTACK), 0.3, "2025-02-01")):
-        record = make_record(
-            id=created, attacks=attacks, robust=robust, created=created, checkpoint=f"{done.name}/checkpoint.pt"
-        )
+    # The last one is of the same file, evaluated as anyone's checkpoint, perhaps as another network.
+    evaluations: list[tuple[list[str], float, str, dict[str, Any]]] = [
+        (["pgd-20"], 0.4, "2025-01-01", {}),
+        (list(AUTOATTACK), 0.3, "2025-02-01", {}),
+        (list(AUTOATTACK), 0.1, "2025-03-01", {"seed": None, "budget": "own", "partial": True}),
+    ]
+    for attacks, robust, created, more in evaluations:
+        about = {"id": created, "created": created, "checkpoint": f"{done.name}/checkpoint.pt", **more}
+        record = make_record(attacks=attacks, robust=robust, **about)
         save(record, make_flags(record), tmp_path / "records")
     return tmp_path
 
