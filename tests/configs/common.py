@@ -38,6 +38,7 @@ REQUIRED = {
     ("recipe", "kd_imagenet_lt"): ["data=imagenet_lt", "task.teacher.name=small_cnn"],
     ("recipe", "kd_imagenet_lt_teacher"): ["data=imagenet_lt"],
     ("recipe", "kd_strong"): ["data=imagenet", "task.teacher.name=small_cnn"],
+    ("recipe", "robust_speedrun"): ["data=cifar10"],
     ("recipe", "dm_1m"): ["data=cifar10_1m"],
     ("recipe", "dm_20m"): ["data=cifar10_20m"],
     ("recipe", "dm_50m"): ["data=cifar100_50m"],

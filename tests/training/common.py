@@ -30,9 +30,9 @@ def start(arguments: list[str], cwd: Path, **environment: str) -> "subprocess.Po
     )
 
 
-def finish(process: "subprocess.Popen[str]") -> str:
-    """Wait for ``process`` and return what it printed; fails if the process failed."""
-    out, err = process.communicate(timeout=300)
+def finish(process: "subprocess.Popen[str]", seconds: float = 300) -> str:
+    """Wait ``seconds`` for ``process`` and return what it printed; fails if the process failed."""
+    out, err = process.communicate(timeout=seconds)
     assert process.returncode == 0, err
     return out + err
 
