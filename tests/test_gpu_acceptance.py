@@ -1,6 +1,7 @@
 """The acceptance of a GPU: its steps and page, and the images that travel. The endurance tests try all three parts."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from scripts.gpu_acceptance import steps
 from scripts.gpu_acceptance.__main__ import main
 from scripts.gpu_acceptance.page import write_page
 from scripts.gpu_acceptance.parts import PARTS
-from scripts.gpu_acceptance.prepare import write_tiles
+from scripts.gpu_acceptance.prepare import slim, write_tiles
 from scripts.gpu_acceptance.steps import Setting, Step, run_part
 from scripts.gpu_acceptance.unpack import unpack
 
@@ -53,6 +54,18 @@ def test_images_travel_unchanged(tmp_path: Path) -> None:
         with np.load(tmp_path / "data" / "cifar10" / f"{split}.npz") as found:
             assert np.array_equal(found["image"], images)
             assert np.array_equal(found["label"], labels)
+
+
+def test_a_wheel_travels_without_its_examples(tmp_path: Path) -> None:
+    wheel = tmp_path / "net-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in ("net/a.py", "net/examples/b.pt"):
+            archive.writestr(name, "x")
+        archive.writestr("net-1.dist-info/RECORD", "net/a.py,,1\nnet/examples/b.pt,,1\n")
+    slim(wheel)
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.namelist() == ["net/a.py", "net-1.dist-info/RECORD"]
+        assert archive.read("net-1.dist-info/RECORD") == b"net/a.py,,1\n"
 
 
 def test_a_part_takes_at_most_eight_minutes_as_planned() -> None:

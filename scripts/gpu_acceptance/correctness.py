@@ -18,7 +18,7 @@ from dkl.records import load_flags
 from scripts.gpu_acceptance.steps import Setting
 
 TINY = (
-    *("data=digits", "data.train_size=96", "data.test_size=40", "trainer.batch_size=32", "trainer.epochs=2"),
+    *("data=cifar10", "data.train_size=96", "data.test_size=40", "trainer.batch_size=32", "trainer.epochs=2"),
     *("loss=ikl", "model=wrn10_2", "task.awp.gamma=0.005", "task.awp.start=1", "trainer.threads=1"),
 )
 
@@ -72,11 +72,12 @@ def training(setting: Setting) -> dict[str, Any]:
 
 def flags(setting: Setting) -> dict[str, Any]:
     """How many flags of PGD-20 differ between CPU and device."""
-    run = _train(setting, "flags", "cpu", "task.awp.gamma=0", "trainer.epochs=3", "data.train_size=600")
+    size = setting.pick(("data.train_size=2000", "trainer.epochs=5", "data.test_size=500"), ())
+    run = _train(setting, "flags", "cpu", "task.awp.gamma=0", *size)
     found = []
     for place in ("cpu", setting.device.type):
         results = f"paths.results={setting.out / 'flags' / place}"
-        given = [f"run={run}", results, f"device={place}", "attacks=[pgd-20]", "eps=0.05"]
+        given = [f"run={run}", results, f"device={place}", "attacks=[pgd-20]", "eps=2/255"]
         found.append(load_flags(evaluate(compose_config("evaluate", given)))["pgd-20"])
     return {"images": len(found[0]), "different": int(np.sum(found[0] != found[1]))}
 

@@ -22,7 +22,7 @@ IMAGES = 50_000
 
 
 def _options(setting: Setting, model: str, share: float, folder: str, *more: str) -> list[str]:
-    full = [f"model={model}", f"data.train_size={128 * int(25_000 * share / 128)}", "data.test_size=200"]
+    full = [f"model={model}", f"data.train_size={128 * int(23_000 * share / 128)}", "data.test_size=200"]
     small = ["model=preact_resnet18_w16", "data.train_size=16", "data.test_size=10", "trainer.batch_size=8"]
     small += ["trainer.compile=false", "trainer.threads=1"]
     given = [*OFFICIAL, "trainer.epochs=2", "trainer.validate_every=0", f"trainer.device={setting.device.type}"]
@@ -31,7 +31,7 @@ def _options(setting: Setting, model: str, share: float, folder: str, *more: str
 
 
 def epoch(model: str, options: Sequence[str], *, share: float = 1.0) -> Callable[[Setting], dict[str, Any]]:
-    """Measure the second of two epochs on ``share`` of 25,000 images; the first one compiles."""
+    """Measure the second of two epochs on ``share`` of 23,000 images; the first one compiles."""
 
     def measure(setting: Setting) -> dict[str, Any]:
         cuda = setting.device.type == "cuda"
