@@ -77,6 +77,27 @@ def tables(arguments: list[str]) -> None:
         say(message)
 
 
+def verify(arguments: list[str]) -> None:
+    """``dkl verify``: evaluate a random part of a record's images again, and compare the flags."""
+    from dkl.evaluation.verification import verify as run
+
+    words = [text for text in arguments if "=" not in text]
+    if len(words) != 1 or words[0].startswith("-"):
+        raise UserError("name one record: dkl verify results/records/NAME.json checkpoint=FILE")
+    path = Path(words[0])
+    if not path.is_file():
+        raise UserError(f"there is no record {path}: give the file that dkl evaluate printed")
+    own = [text for text in arguments if text.startswith(("n=", "seed="))]
+    numbers = _options(own, {"n": "750", "seed": "0"})
+    for key, value in numbers.items():
+        if not value.isdecimal() or (key == "n" and int(value) == 0):
+            raise UserError(f"{key}={value} must be a whole number, such as {key}=1000")
+    rest = [text for text in arguments if "=" in text and text not in own]
+    found = run(path, rest, checked=int(numbers["n"]), seed=int(numbers["seed"]))
+    say(f"{'verified' if found.agrees else 'NOT verified'}: {found.text}; {found.lost} robust images were fooled")
+    say("Next: dkl tables")
+
+
 def export(arguments: list[str]) -> None:
     """``dkl export``: write a run's network to a folder for others, and push it to a hub if asked."""
     from dkl.sharing import export as run
@@ -152,5 +173,6 @@ COMMANDS = {
     "reproduce": reproduce,
     "tables": tables,
     "runs": runs,
+    "verify": verify,
     "export": export,
 }

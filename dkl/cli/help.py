@@ -12,6 +12,7 @@ USAGE = {
     "reproduce": "dkl reproduce table=N|figure=N|experiment=NAME [row=NAME] [seed=0,1] [budget=…] [dry_run=true] …",
     "tables": "dkl tables [--html] [results=FOLDER] [smoke=true]   make tables; --html adds figures and a page",
     "runs": "dkl runs [results=FOLDER] | dkl runs compare RUN RUN … [results=FOLDER]   list or compare runs",
+    "verify": "dkl verify RECORD checkpoint=FILE | run=FOLDER [n=750] [KEY=VALUE …]   evaluate part of a record again",
     "export": "dkl export run=FOLDER to=FOLDER [format=hf] [push=user/name]   write a network for others",
 }
 
@@ -41,6 +42,15 @@ OPTIONS = {
         "compare RUN RUN …": "print in what these runs differ, and draw their curves into FOLDER/figures; a RUN is a "
         "folder, or a part of its name",
         "results=FOLDER": "folder with the runs; DKL_RESULTS_DIR sets the default, else results",
+    },
+    "verify": {
+        "RECORD": "the file of a record, results/records/NAME.json",
+        "checkpoint=FILE, run=FOLDER": "the weights that were evaluated",
+        "model=NAME": "their network, if the record names none of this project or timm, as for dkl evaluate",
+        "data=NAME": "the dataset; by default that of the record",
+        "n=750": "how many images are evaluated again",
+        "seed=0": "the seed that draws them",
+        "KEY=VALUE": "device, threads and paths of dkl evaluate",
     },
     "export": {
         "run=FOLDER": "a finished run of dkl train",

@@ -60,3 +60,34 @@ def draws_needed(population: int, drawn: int, found: int, *, width: int, confide
         low, high = count_interval(population, middle, found, confidence=confidence)
         fewest, most = (fewest, middle) if high - low <= width else (middle + 1, most)
     return fewest
+
+
+def most_in_population(population: int, drawn: int, found: int, *, confidence: float = 0.95) -> int:
+    """The most items that can have the property, if one sample of ``drawn`` items, fixed in advance, has ``found``.
+
+    The exact upper bound of the hypergeometric distribution: the largest total under which at most ``found`` items are
+    drawn with a probability above 1 − confidence. It is tighter than ``count_interval``, and holds for one look only.
+    Raises ValueError as ``count_interval``.
+    """
+    if not 0 <= found <= drawn <= population or not 0 < confidence < 1:
+        raise ValueError(
+            f"found={found}, drawn={drawn} and population={population} must be in this order, and "
+            f"confidence={confidence} must be between 0 and 1"
+        )
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, population + 1)))])
+
+    def log_choose(n: int, k: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.asarray(log_factorial[n] - log_factorial[k] - log_factorial[n - k])
+
+    def likely(total: int) -> bool:
+        hits = np.arange(max(0, drawn - (population - total)), min(found, total) + 1)
+        terms = log_choose(total, hits) + log_choose(population - total, drawn - hits)
+        return len(hits) > 0 and bool(
+            np.logaddexp.reduce(terms) - log_choose(population, np.array(drawn)) > np.log(1 - confidence)
+        )
+
+    least, most = found, population - (drawn - found)
+    while least < most:  # the probability falls with the total
+        middle = (least + most + 1) // 2
+        least, most = (middle, most) if likely(middle) else (least, middle - 1)
+    return least

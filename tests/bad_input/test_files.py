@@ -112,6 +112,16 @@ EXPORTS = {
     "export run=bad/runs/unfinished to=bad/weights/good.pt": "good.pt is a file",
 }
 
+VERIFICATIONS = {
+    "verify": "name one record",
+    "verify a.json b.json": "name one record",
+    "verify missing.json checkpoint=bad/weights/good.pt": "no record missing.json",
+    "verify bad/weights/text.pt checkpoint=bad/weights/good.pt": "not a usable record",
+    "verify bad/weights/text.pt n=0": "n=0 must be a whole number",
+    "verify bad/weights/text.pt seed=x": "seed=x must be a whole number",
+    "verify bad/weights/text.pt n": "name one record",
+}
+
 TEACHERS = {
     STUDENT: "weights from one place | task.teacher.run=FOLDER",
     STUDENT + "task.teacher.checkpoint=missing.pt": "missing.pt",
@@ -148,10 +158,10 @@ def test_a_line_is_refused(refuse: Refuse, line: str) -> None:
     refuse(line, (RUNS | TEACHERS | DATA)[line])
 
 
-@pytest.mark.parametrize("line", NETWORKS | EXPORTS)
+@pytest.mark.parametrize("line", NETWORKS | EXPORTS | VERIFICATIONS)
 def test_a_network_is_refused(refuse: Refuse, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    refuse(line, (NETWORKS | EXPORTS)[line])
+    refuse(line, (NETWORKS | EXPORTS | VERIFICATIONS)[line])
 
 
 ARRAYS = {
