@@ -5,6 +5,7 @@ Heavy modules are imported inside, so that ``dkl --help`` is fast.
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -13,6 +14,9 @@ from dkl.cli.ends import DEFAULT_RESULTS, evaluate_next, tables_next
 from dkl.console import say
 from dkl.errors import UserError, choose_from, similar
 from dkl.reproduction.options import parse_bool
+
+if TYPE_CHECKING:
+    from dkl.reporting.boards.entries import EntryFilter
 
 PAPER_ON_A_CPU = (
     "warning: budget=paper needs a GPU, and this machine has none, so this may take weeks: use budget=mini (a smaller "
@@ -65,9 +69,11 @@ def tables(arguments: list[str]) -> None:
 
     default = compose_config("evaluate", []).paths.results
     html = "--html" in arguments
-    options = _options([text for text in arguments if text != "--html"], {"results": default, "smoke": "false"})
+    words = [text for text in arguments if text != "--html"]
+    options = _options(words, {"results": default, "smoke": "false"} | dict.fromkeys(ENTRY_OPTIONS, ""))
     results, smoke = Path(options["results"]), parse_bool("smoke", options["smoke"])
-    report = tabulate(results, include_smoke=smoke)
+    folders = [Path(text) for text in filter(None, options["records"].strip("[]").split(","))]
+    report = tabulate(results, include_smoke=smoke, folders=folders, shown=_entry_filter(options))
     print(report.markdown)
     figures = draw(results, include_smoke=smoke) if html else []
     pages = [write_page(results, report, figures)] if html else []
@@ -119,6 +125,28 @@ def export(arguments: list[str]) -> None:
 
 def _results() -> dict[str, str]:
     return {"results": os.environ.get(DEFAULT_RESULTS, "results")}
+
+
+ENTRY_OPTIONS = ("records", "dataset", "norm", "eps", "architecture", "extra", "verified")
+"""Options of ``dkl tables`` for boards of entries: other folders of records, and which rows are shown."""
+
+
+def _entry_filter(options: dict[str, str]) -> "EntryFilter":
+    """Return which rows of the boards of entries are shown. Raises UserError on a value of another kind."""
+    from dkl.reporting.boards.entries import EntryFilter
+    from dkl.threat import NORMS, parse_eps
+
+    if options["norm"] and options["norm"] not in NORMS:
+        raise UserError(f"norm={options['norm']} is unknown: {choose_from(options['norm'], NORMS)}")
+    flags = {key: parse_bool(key, options[key]) if options[key] else None for key in ("extra", "verified")}
+    return EntryFilter(
+        dataset=options["dataset"] or None,
+        norm=options["norm"] or None,
+        eps=parse_eps(options["eps"]) if options["eps"] else None,
+        architecture=options["architecture"] or None,
+        extra=flags["extra"],
+        verified=flags["verified"],
+    )
 
 
 def runs(arguments: list[str]) -> None:

@@ -10,7 +10,7 @@ USAGE = {
     "train": "dkl train [-m] [GROUP=CHOICE …] [KEY=VALUE …]   train one run, or a sweep with -m and comma lists",
     "evaluate": "dkl evaluate run=FOLDER | [checkpoint=FILE] model=… data=… [attacks=…] [KEY=VALUE …]",
     "reproduce": "dkl reproduce table=N|figure=N|experiment=NAME [row=NAME] [seed=0,1] [budget=…] [dry_run=true] …",
-    "tables": "dkl tables [--html] [results=FOLDER] [smoke=true]   make tables; --html adds figures and a page",
+    "tables": "dkl tables [--html] [results=FOLDER] [records=[FOLDER,…]]   make tables; --html adds figures and a page",
     "runs": "dkl runs [results=FOLDER] | dkl runs compare RUN RUN … [results=FOLDER]   list or compare runs",
     "verify": "dkl verify RECORD checkpoint=FILE | run=FOLDER [n=750] [KEY=VALUE …]   evaluate part of a record again",
     "export": "dkl export run=FOLDER to=FOLDER [format=hf] [push=user/name]   write a network for others",
@@ -37,6 +37,12 @@ OPTIONS = {
         "--html": "also draw the figures and write index.html, one page with everything",
         "results=FOLDER": "folder with the records; DKL_RESULTS_DIR sets the default, else results",
         "smoke=true": "include records of budget smoke, which are left out by default",
+        "records=[FOLDER,…]": "other folders of records, whose entries are shown beside ours and RobustBench's",
+        "dataset=NAME": "of the boards of entries, show this dataset only",
+        "norm=NAME, eps=RADIUS": "of the boards of entries, show this threat model only, such as norm=linf eps=8/255",
+        "architecture=TEXT": "show entries whose architecture contains the text",
+        "extra=false": "show entries without additional training images, or with true those with them",
+        "verified=true": "show entries that dkl verify has verified, or with false the others",
     },
     "runs": {
         "compare RUN RUN …": "print in what these runs differ, and draw their curves into FOLDER/figures; a RUN is a "

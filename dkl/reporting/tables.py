@@ -1,6 +1,6 @@
 """Builds all tables from a folder of records and writes them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from dkl.records import load_flags
 from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.board import Board
 from dkl.reporting.boards.configuration import is_complete
+from dkl.reporting.boards.entries import EntryFilter, entry_boards
 from dkl.reporting.boards.leaderboard import leaderboards
 from dkl.reporting.boards.paper import PaperBoard, paper_boards
 from dkl.reporting.boards.published import published_rows
+from dkl.reporting.entries import load_entries
 from dkl.reporting.formats.csv import to_csv
 from dkl.reporting.formats.html import to_html
 from dkl.reporting.formats.latex import to_latex
@@ -60,28 +62,38 @@ class TablesReport:
         return "\n".join(to_terminal(board.table()) for board in boards)
 
 
-def write_tables(results: Path, *, include_smoke: bool = False) -> TablesReport:
+def write_tables(
+    results: Path,
+    *,
+    include_smoke: bool = False,
+    folders: Sequence[Path] = (),
+    shown: EntryFilter | None = None,
+) -> TablesReport:
     """Write every board of ``results`` as ``tables/<name>.{md,csv,tex,html}``, and RobustBench's ``model_info`` files.
 
     Leaderboards are named ``<dataset>-<norm>-eps<eps>-<budget>``, accuracy boards ``<dataset>-accuracy-<budget>``, and
-    the paper's tables ``<manifest>-<budget>``; the latter need a record of one of their rows. Reference records are
-    shown beside the others, and are no entries of RobustBench. Broken records and manifests are named in
-    ``problems`` and not counted. Raises UserError if there is no usable record.
+    the paper's tables ``<manifest>-<budget>``; the latter need a record of one of their rows. Boards of entries, named
+    ``entries-<dataset>-<norm>-eps<eps>``, also show the records of other ``folders``, as ``shown`` filters. Reference
+    records are shown beside the others, and are no entries of RobustBench. Broken records and manifests are
+    named in ``problems`` and not counted. Raises UserError if there is no usable record.
     """
     records, problems = load_with_reference(results)
-    if not records:
+    entries, left_out = load_entries(results, folders)
+    problems += left_out
+    if not records and not entries:
         broken = "".join(f"; {problem}" for problem in problems)
         raise UserError(f"{results / 'records'} has no usable record: run dkl train, then dkl evaluate, first{broken}")
     manifests, wrong = load_all()
     problems += wrong
     boards: list[AnyBoard] = [
         *leaderboards(records, include_smoke, published_rows(manifests)),
+        *entry_boards(entries, shown),
         *accuracy_boards(records, include_smoke),
         *paper_boards(manifests, records, lambda r: load_flags(record_file(results, r)), include_smoke, problems),
     ]
     # A smoke record whose board has other records is counted in that board's notes instead.
-    shown = {board_key(record) for record in records if include_smoke or record.budget != "smoke"}
-    if hidden := [record.id for record in records if board_key(record) not in shown]:
+    visible = {board_key(record) for record in records if include_smoke or record.budget != "smoke"}
+    if hidden := [record.id for record in records if board_key(record) not in visible]:
         problems.append(f"budget smoke is no result, so these are on no board: {', '.join(hidden)}")
     written: list[Path] = []
     for board in boards:

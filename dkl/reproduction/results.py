@@ -7,12 +7,22 @@ from dkl.errors import needs_extra
 from dkl.manifests import load_all as load_manifests
 from dkl.records import load_all
 from dkl.reporting import TablesReport, write_tables
+from dkl.reporting.boards.entries import EntryFilter
 from dkl.reporting.reference import load_with_reference
 
 
-def tabulate(results: Path, *, include_smoke: bool = False) -> TablesReport:
-    """Write all tables and RobustBench entries. Raises UserError if there is no usable record."""
-    return write_tables(results, include_smoke=include_smoke)
+def tabulate(
+    results: Path,
+    *,
+    include_smoke: bool = False,
+    folders: Sequence[Path] = (),
+    shown: EntryFilter | None = None,
+) -> TablesReport:
+    """Write all tables and RobustBench entries. Raises UserError if there is no usable record.
+
+    Boards of entries also show the records of other ``folders``, as ``shown`` filters.
+    """
+    return write_tables(results, include_smoke=include_smoke, folders=folders, shown=shown)
 
 
 def draw(results: Path, *, include_smoke: bool = False, begins: str = "") -> list[Path]:

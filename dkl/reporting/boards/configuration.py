@@ -26,7 +26,7 @@ class ConfigurationRow:
     accuracy. ``best`` is the accuracy of the best epoch, chosen on the test set; ``best_epochs`` are these epochs, seed
     by seed. ``rank`` is None for unranked rows.
     ``source`` is ``reference`` for reference records, and None for others. A published row names its source, and has
-    neither seeds, records nor an interval.
+    neither seeds, records nor an interval. ``status`` is whether an entry was verified, on boards of entries.
     """
 
     rank: int | None = None
@@ -45,6 +45,7 @@ class ConfigurationRow:
     interval: Interval | None = None
     best_epochs: tuple[int, ...] = ()
     source: str | None = None
+    status: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def group_by_board(
             boards = _by_size(budgets[budget])
             for part, same_size in boards.items():
                 newest = newest_per_seed(same_size)
-                rows = [_average(same) for same in group(newest, row_key).values()]
+                rows = [average_seeds(same) for same in group(newest, row_key).values()]
                 rows.sort(key=lambda row: (*order(row), row.method, row.record_ids))
                 lines = [*left_out(same_size, len(smoke)), *part_notes(part, len(boards))]
                 yield BoardRecords(budget, newest, rows, lines, part)
@@ -127,7 +128,7 @@ def _attacks(records: Sequence[Record], newest: Record) -> str:
     return f"{attacks_label(newest)} in [{low:.2f}, {high:.2f}]"
 
 
-def _average(records: Sequence[Record]) -> ConfigurationRow:
+def average_seeds(records: Sequence[Record]) -> ConfigurationRow:
     """Average the records of one row, one evaluation per seed."""
     newest = max(records, key=created_at)
     # The headline accuracy has the interval.

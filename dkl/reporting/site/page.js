@@ -167,6 +167,26 @@ for (const place of document.querySelectorAll(".curves")) {
   place.append(...drawn, ...(ids.length > 1 ? [h("p", {}, link)] : []));
 }
 
+// Boards of entries: a choice per column hides rows of the table and their dots in the drawing.
+for (const drawing of document.querySelectorAll(".scatter")) {
+  const table = byId(drawing.dataset.board).querySelector("table"), rows = [...table.tBodies[0].rows];
+  const heads = [...table.tHead.rows[0].cells].map(head => head.textContent);
+  const dots = new Map([...drawing.querySelectorAll("[data-row]")].map(dot => [Number(dot.dataset.row), dot]));
+  const choices = ["Architecture", "Extra data", "Status", "Source"].map(name => {
+    const values = rows.map(row => row.cells[heads.indexOf(name)].textContent.split(",")[0].trim());
+    const options = [...new Set(values)].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+    const box = h("select", {}, h("option", { value: "" }, "all"), ...options.map(value => h("option", {}, value)));
+    drawing.querySelector(".choose").append(h("label", {}, `${name} `, box));
+    return { box, values };
+  });
+  const apply = () => rows.forEach((row, i) => {
+    const out = choices.some(({ box, values }) => box.value && box.value !== values[i]);
+    row.classList.toggle("out", out);
+    dots.get(i)?.classList.toggle("out", out);
+  });
+  choices.forEach(({ box }) => box.addEventListener("change", apply));
+}
+
 const chosen = replace => {
   const { place, query } = address();
   for (const { id, value } of [filter, budget]) if (value) query.set(id, value); else query.delete(id);

@@ -22,6 +22,7 @@ from dkl.reporting.formats.text_table import TextTable
 from dkl.reporting.grouping import created_at, group
 from dkl.reporting.reference import is_reference
 from dkl.reporting.site.runs import runs_data, runs_table
+from dkl.reporting.site.scatter import scatter
 
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
@@ -78,7 +79,9 @@ def write_site(
     ids = {record.id for record in records}
     by_budget = group(records, lambda record: record.budget)
     paper_boards = [board for board in boards if isinstance(board, PaperBoard)]
-    articles = [_article(board, ids) for board in boards if not isinstance(board, PaperBoard)]
+    entries = [board for board in boards if board.name.startswith("entries-")]
+    others = [board for board in boards if not isinstance(board, PaperBoard) and board not in entries]
+    articles = [_article(board, ids) for board in others]
     tables = list(_paper_tables(manifests, paper_boards, ids))
     measured = {board.manifest.name for board in paper_boards if board.budget == "paper"}
     page = render(
@@ -92,6 +95,7 @@ def write_site(
         problems=[problem.replace(f"{results}/", "") for problem in (*problems, *broken)],
         leaderboards=[article for article in articles if article.ranked],
         unranked=[article for article in articles if not article.ranked],
+        entries=[(_article(board, ids), scatter(board.rows)) for board in entries],
         tables=tables,
         figures=_figures(figures, manifests, measured),
         published=PUBLISHED,

@@ -1,0 +1,142 @@
+"""Boards of entries: networks of anyone, ours, and RobustBench's published list, one board per threat model.
+
+Published values are claims; so are records until ``dkl verify`` has evaluated a random part of them again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from dkl.published import PublishedEntry, published_entries, published_source
+from dkl.records.verification import Verification
+from dkl.reporting.boards import columns, notes
+from dkl.reporting.boards.board import Board
+from dkl.reporting.boards.cells import plain_flag
+from dkl.reporting.boards.columns import ConfigurationColumn
+from dkl.reporting.boards.configuration import ConfigurationRow, average_seeds, descending
+from dkl.reporting.entries import Entry
+from dkl.reporting.grouping import ThreatModel, group, newest_per_seed, row_key, threat_model
+from dkl.reporting.names import slug
+from dkl.reporting.statistics.seeds import SeedMean
+
+EntryBoard = Board[ConfigurationRow]
+
+ROBUSTBENCH = "RobustBench"
+CLAIMED = "claimed"
+
+NOTES = (
+    "Clean accuracy, and robust accuracy after standard AutoAttack, in percent of the whole test set. Published rows "
+    "have the lowest robust accuracy that RobustBench lists.",
+    "Verified: a random part of the images was evaluated again by dkl verify, and at most this share of the flags can "
+    "differ, with 95 % confidence. Claimed: not verified here.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntryFilter:
+    """Which rows of the boards of entries are shown; None shows all.
+
+    ``architecture`` is a part of the name, ``extra`` whether real images of other datasets were used.
+    """
+
+    dataset: str | None = None
+    norm: str | None = None
+    eps: float | None = None
+    architecture: str | None = None
+    extra: bool | None = None
+    verified: bool | None = None
+
+    def has_board(self, key: ThreatModel) -> bool:
+        """Whether the board of a dataset, norm and radius is shown."""
+        dataset, norm, eps = key
+        return (
+            self.dataset in (None, dataset)
+            and (self.norm is None or self.norm.lower() == norm.lower())
+            and (self.eps is None or abs(self.eps - eps) < 1e-6)
+        )
+
+    def has_row(self, row: ConfigurationRow) -> bool:
+        """Whether ``row`` is shown."""
+        return (
+            (self.architecture is None or self.architecture.lower() in row.architecture.lower())
+            and self.extra in (None, row.additional_data)
+            and self.verified in (None, row.status != CLAIMED)
+        )
+
+
+def entry_boards(entries: Sequence[Entry], shown: EntryFilter | None = None) -> list[EntryBoard]:
+    """Build one board per threat model that has an entry, with the rows of ``shown``. Ranks are those of all rows."""
+    shown = shown or EntryFilter()
+    found: dict[ThreatModel, list[Entry]] = group(entries, lambda entry: threat_model(entry.record))
+    return [_board(key, found[key], shown) for key in sorted(found) if shown.has_board(key)]
+
+
+def _board(key: ThreatModel, entries: Sequence[Entry], shown: EntryFilter) -> EntryBoard:
+    dataset, norm, eps = key
+    verified = {entry.record.id: entry.verification for entry in entries}
+    sources = {entry.record.id: entry.source for entry in entries}
+    newest = newest_per_seed(entry.record for entry in entries)
+    own = [average_seeds(same) for same in group(newest, row_key).values()]
+    rows = [replace(row, status=_status(row, verified), source=sources[row.record_ids[0]]) for row in own]
+    published = [each for each in published_entries() if (each.dataset, each.norm) == (dataset, norm)]
+    # Some models were trained for 0.031, which RobustBench lists under 8/255.
+    beside = [each for each in published if abs(each.eps - eps) < 1e-3]
+    rows += [_published(each) for each in beside]
+    rows.sort(key=lambda row: (descending(row.means["robust"]), descending(row.means["clean"]), row.method))
+    ranked = [replace(row, rank=place) for place, row in enumerate(rows, 1)]
+    text = min((entry.record.eps_text for entry in entries), key=lambda text: (len(text), text))
+    source = [f"Source {ROBUSTBENCH}: {published_source()}."] if beside else []
+    return EntryBoard(
+        name=slug(f"entries-{dataset}-{norm}-eps{text}"),
+        title=f"{dataset}, {norm}, eps = {text}: entries of anyone",
+        budget=None,
+        columns=_columns(dataset, norm, text),
+        rows=tuple(filter(shown.has_row, ranked)),
+        notes=(*NOTES, *source, *notes.provenance_notes([entry.record for entry in entries])),
+    )
+
+
+def _status(row: ConfigurationRow, found: Mapping[str, Verification | None]) -> str:
+    """Return ``verified, ≤ 0.4 %`` if every record of ``row`` was verified, else ``claimed``."""
+    checks = [found[name] for name in row.record_ids]
+    bounds = [check.bound for check in checks if check is not None and check.agrees]
+    return f"verified, ≤ {100 * max(bounds):.1f} %" if len(bounds) == len(checks) else CLAIMED
+
+
+def _published(entry: PublishedEntry) -> ConfigurationRow:
+    return ConfigurationRow(
+        method=entry.id,
+        architecture=entry.architecture,
+        additional_data=entry.additional_data,
+        synthetic=False,
+        attacks="AutoAttack",
+        autoattack=True,
+        means={"clean": SeedMean(entry.clean, None), "robust": SeedMean(entry.robust, None)},
+        source=ROBUSTBENCH,
+        status=CLAIMED,
+    )
+
+
+def _columns(dataset: str, norm: str, eps: str) -> tuple[ConfigurationColumn, ...]:
+    extra = ConfigurationColumn(header="Extra data", cell=lambda row: "yes" if row.additional_data else "no")
+    status = ConfigurationColumn(
+        header="Status",
+        cell=lambda row: row.status,
+        data={"verified": lambda row: plain_flag(row.status != CLAIMED), "status": lambda row: row.status},
+    )
+    source = ConfigurationColumn(
+        header="Source", cell=lambda row: row.source or "here", data={"source": lambda row: row.source or "here"}
+    )
+    return (
+        columns.RANK,
+        columns.METHOD,
+        columns.constants(dataset=dataset, norm=norm, eps=eps),
+        columns.mean_column("Clean (%)", "clean", "clean"),
+        columns.mean_column("Robust (%)", "robust", "robust", essential=True),
+        columns.INTERVAL,
+        columns.interval_data("robust"),
+        columns.ARCHITECTURE,
+        extra,
+        status,
+        source,
+        columns.SEEDS,
+    )
