@@ -2,22 +2,28 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from dkl.errors import shortened
 from dkl.reporting.boards.configuration import ConfigurationRow
 from dkl.reporting.boards.entries import ROBUSTBENCH
 
 WIDTH, HEIGHT = 720, 400
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 52, 28, 14, 44
 """Size of the drawing and its margins, in SVG units."""
 
-LABELED = 22
+LABELED = 28
 """Characters of a label; longer names are cut."""
+
+REACH = 25.0
+"""Published rows are drawn if both accuracies are at most this many percentage points below the best."""
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A row of the board: its place, its number in the table, its look, its description, and a label on the front."""
+    """A row of the board: its place, its number in the table, its look, its description, and a label; published rows
+    have none.
+    """
 
     x: float
     y: float
@@ -37,12 +43,14 @@ class Tick:
 
 @dataclass(frozen=True)
 class Scatter:
-    """The dots, the Pareto front as points of a polyline, and the grid."""
+    """The dots, the Pareto front as points of a polyline and as names, the grid, and the published rows left out."""
 
     dots: list[Dot]
-    front: str
+    line: str
+    front: list[str]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
+    outside: int
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -56,28 +64,42 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def scatter(rows: Sequence[ConfigurationRow]) -> Scatter | None:
-    """Place the rows of a board; None without rows."""
-    points = [(100 * row.means["clean"].mean, 100 * row.means["robust"].mean) for row in rows]
+    """Place the rows of a board; None without rows. Published rows far below the best are left out."""
+    points = {number: _percent(row) for number, row in enumerate(rows)}
     if not points:
         return None
-    x_scale, x_ticks = _scale([x for x, _ in points], LEFT, WIDTH - RIGHT)
-    y_scale, y_ticks = _scale([y for _, y in points], HEIGHT - BOTTOM, TOP)
-    front = pareto_front(points)
-    dots = [
-        Dot(
-            round(x_scale(x), 1),
-            round(y_scale(y), 1),
-            number,
-            _kind(row),
-            f"{row.method}: clean {x:.2f}, robust {y:.2f} ({row.architecture}, {row.status})",
-            row.method if len(row.method) <= LABELED else f"{row.method[: LABELED - 1]}…",
-        )
-        for number, (row, (x, y)) in enumerate(zip(rows, points, strict=True))
-    ]
-    line = " ".join(f"{dots[i].x},{dots[i].y}" for i in front)
-    unlabeled = [dot if i in front else replace(dot, label="") for i, dot in enumerate(dots)]
-    # Published rows first, so that ours are drawn over them.
-    return Scatter(sorted(unlabeled, key=lambda dot: dot.kind != "published"), line, x_ticks, y_ticks)
+    best = [max(point[axis] for point in points.values()) for axis in (0, 1)]
+    near = {
+        number: point
+        for number, point in points.items()
+        if rows[number].source != ROBUSTBENCH
+        or all(top - value <= REACH for top, value in zip(best, point, strict=True))
+    }
+    x_scale, x_ticks = _scale([x for x, _ in near.values()], LEFT, WIDTH - RIGHT)
+    y_scale, y_ticks = _scale([y for _, y in near.values()], HEIGHT - BOTTOM, TOP)
+    dots = {number: _dot(rows[number], number, x_scale(x), y_scale(y)) for number, (x, y) in near.items()}
+    numbers = list(near)
+    front = [numbers[i] for i in pareto_front(list(near.values()))]
+    return Scatter(
+        # Published rows first, so that ours are drawn over them.
+        dots=sorted(dots.values(), key=lambda dot: dot.kind != "published"),
+        line=" ".join(f"{dots[number].x},{dots[number].y}" for number in front),
+        front=[rows[number].method for number in front],
+        x_ticks=x_ticks,
+        y_ticks=y_ticks,
+        outside=len(points) - len(near),
+    )
+
+
+def _dot(row: ConfigurationRow, number: int, x: float, y: float) -> Dot:
+    clean, robust = _percent(row)
+    title = f"{row.method}: clean {clean:.2f}, robust {robust:.2f} ({row.architecture}, {row.status})"
+    label = "" if row.source == ROBUSTBENCH else shortened(row.method, LABELED)
+    return Dot(round(x, 1), round(y, 1), number, _kind(row), title, label)
+
+
+def _percent(row: ConfigurationRow) -> tuple[float, float]:
+    return 100 * row.means["clean"].mean, 100 * row.means["robust"].mean
 
 
 def _kind(row: ConfigurationRow) -> str:
@@ -88,7 +110,8 @@ def _scale(values: Sequence[float], start: float, end: float) -> tuple[Callable[
     """Return what maps percent to SVG units between ``start`` and ``end``, and at most nine round ticks."""
     low, high = min(values), max(values)
     step = next(step for step in (1, 2, 5, 10, 20) if (high - low) / step <= 7)
-    first, last = step * math.floor((low - 0.2 * step) / step), step * math.ceil((high + 0.2 * step) / step)
+    first = max(0, step * math.floor((low - 0.2 * step) / step))
+    last = min(100, step * math.ceil((high + 0.2 * step) / step))
 
     def place(value: float) -> float:
         return start + (value - first) / (last - first) * (end - start)

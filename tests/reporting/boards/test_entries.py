@@ -1,0 +1,161 @@
+"""Boards of entries show anyone's networks beside RobustBench's list, and who was verified; names are unique."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dkl import records
+from dkl.errors import UserError
+from dkl.published import published_entries
+from dkl.records import Record
+from dkl.records.verification import Verification, checksum, save_verification
+from dkl.reporting import write_tables
+from dkl.reporting.boards.entries import EntryBoard, EntryFilter, entry_boards
+from dkl.reporting.entries import load_entries
+from dkl.reporting.site.scatter import pareto_front, scatter
+from tests.factories import make_flags, make_record
+
+
+def foreign(method: str, **fields: Any) -> Record:
+    """A record of weights trained elsewhere, on the whole test set of CIFAR-10."""
+    about = {"seed": None, "training": {}, "budget": "own", "n": 10_000, "architecture": "WideResNet-28-10"}
+    return make_record(method=method, **{**about, **fields})
+
+
+def save(record: Record, folder: Path) -> Record:
+    return records.load(records.save(record, make_flags(record), folder))
+
+
+def verified(record: Record, folder: Path, differ: int = 0) -> None:
+    about = {"id": record.id, "n": record.n, "checked": 750, "differ": differ, "lost": 0, "seed": 0}
+    found = Verification(**about, record_sha256=checksum(record), created=record.created, versions={})
+    save_verification(found, folder)
+
+
+def board(results: Path, *folders: Path, **shown: Any) -> EntryBoard:
+    entries, problems = load_entries(results, folders)
+    assert not problems
+    (made,) = entry_boards(entries, EntryFilter(**shown))
+    return made
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Results with one verified entry, one claimed one, and a run of ours; another folder with one entry."""
+    here, there = tmp_path / "results" / "records", tmp_path / "friend" / "records"
+    verified(save(foreign("Mine", clean=0.9, robust=0.6), here), here)
+    save(foreign("Claim", clean=0.8, robust=0.55, additional_data=True, architecture="PreActResNet-18"), here)
+    save(make_record(budget="paper", n=10_000, clean=0.85, robust=0.5), here)
+    save(make_record(budget="mini", method="mini", n=10_000, clean=0.85, robust=0.5), here)
+    save(foreign("Theirs", clean=0.95, robust=0.75, checkpoint_sha256="t" * 64), there)
+    return tmp_path / "results"
+
+
+def test_entries_stand_beside_ours_and_the_published_list(results: Path) -> None:
+    shown = board(results, results.parent / "friend" / "records")
+    own = {row.method: row for row in shown.rows if row.source != "RobustBench"}
+    assert set(own) == {"Mine", "Claim", "ikl", "Theirs"}
+    published = [entry for entry in published_entries() if (entry.dataset, entry.norm) == ("cifar10", "Linf")]
+    assert len(shown.rows) == 4 + len(published)
+    robust = [row.means["robust"].mean for row in shown.rows]
+    assert robust == sorted(robust, reverse=True)
+    assert [row.rank for row in shown.rows] == list(range(1, len(robust) + 1))
+    assert own["Mine"].status == "verified, ≤ 0.4 %"
+    assert own["Claim"].status == own["Theirs"].status == "claimed"
+    assert (own["Theirs"].source, own["Mine"].source) == ("friend", None)
+    assert any("78fcc9e, 2025-03-31" in note for note in shown.notes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ({"verified": True}, {"Mine"}),
+        ({"extra": True, "architecture": "preactresnet"}, {"Claim", "Rade2021Helper_R18_extra"}),
+        ({"architecture": "wrn10"}, {"ikl"}),
+    ],
+)
+def test_rows_are_filtered_and_keep_their_ranks(results: Path, asked: dict[str, Any], names: set[str]) -> None:
+    everything = {row.method: row.rank for row in board(results).rows}
+    shown = board(results, **asked)
+    assert {row.method for row in shown.rows} == names
+    assert all(row.rank == everything[row.method] for row in shown.rows)
+
+
+def test_boards_are_filtered(results: Path) -> None:
+    entries, _ = load_entries(results)
+    for asked in ({"dataset": "cifar100"}, {"norm": "l2"}, {"eps": 0.5}):
+        assert entry_boards(entries, EntryFilter(**asked)) == []
+    assert len(entry_boards(entries, EntryFilter(dataset="cifar10", norm="linf", eps=8 / 255))) == 1
+
+
+def test_parts_and_bad_verifications_do_not_count(results: Path) -> None:
+    folder = results / "records"
+    save(foreign("Part", n=1000, partial=True), folder)
+    record = save(foreign("Bad", clean=0.7, robust=0.5), folder)
+    verified(record, folder, differ=40)
+    assert {row.method: row.status for row in board(results).rows}["Bad"] == "claimed"
+    verified(record, folder)
+    save(foreign("Bad", clean=0.7, robust=0.45), folder)  # the same id, evaluated again
+    rows = {row.method: row for row in board(results).rows}
+    assert rows["Bad"].status == "claimed"
+    assert "Part" not in rows
+
+
+def test_a_name_cannot_be_taken_twice(results: Path) -> None:
+    later = {"created": "2026-01-01T00:00:00+00:00", "config_hash": "f" * 8, "checkpoint_sha256": "f" * 64}
+    save(foreign("mine", id="second", clean=0.99, robust=0.9, **later), results / "records")
+    entries, problems = load_entries(results)
+    assert "second" not in {entry.record.id for entry in entries}
+    assert problems == [
+        "second: the name 'mine' is taken by Mine-cifar10-WideResNet-28-10-own-seedNone-linf; "
+        "evaluate again with label=NAME"
+    ]
+
+
+def test_an_id_cannot_be_taken_twice(results: Path) -> None:
+    other = results.parent / "other"
+    save(foreign("Mine", clean=0.99, robust=0.98), other)
+    _, problems = load_entries(results, [other])
+    assert len(problems) == 1
+    assert "the id is taken by another record" in problems[0]
+    assert load_entries(results, [results / "records"])[1] == [], "the same record again is no other one"
+
+
+def test_a_folder_that_is_missing_is_refused(results: Path) -> None:
+    with pytest.raises(UserError, match="nowhere is no folder: give folders with records"):
+        load_entries(results, [Path("nowhere")])
+
+
+def test_tables_are_written_also_from_another_folder_alone(results: Path, tmp_path: Path) -> None:
+    report = write_tables(tmp_path / "empty", folders=[results / "records"], shown=EntryFilter(verified=True))
+    (written,) = tmp_path.glob("empty/tables/entries-*.csv")
+    assert written in report.written
+    header, row = written.read_text().splitlines()
+    values = dict(zip(header.split(","), row.replace('"verified, ', '"verified ').split(","), strict=True))
+    assert (values["method"], values["verified"], values["robust_mean"]) == ("Mine", "true", "60.00")
+
+
+def test_the_front_is_what_no_other_point_beats() -> None:
+    points = [(90.0, 60.0), (95.0, 50.0), (80.0, 70.0), (85.0, 55.0), (95.0, 45.0), (90.0, 60.0)]
+    front = {points[i] for i in pareto_front(points)}
+
+    def beaten(a: tuple[float, float]) -> bool:
+        return any(b != a and b[0] >= a[0] and b[1] >= a[1] for b in points)
+
+    assert front == {point for point in points if not beaten(point)}
+    xs = [points[i][0] for i in pareto_front(points)]
+    assert all(a < b for a, b in itertools.pairwise(xs))
+
+
+def test_the_drawing_has_all_entries_and_the_published_rows_near_the_best(results: Path) -> None:
+    rows = board(results, results.parent / "friend" / "records").rows
+    drawing = scatter(rows)
+    assert drawing
+    assert {dot.label for dot in drawing.dots} == {"", "Mine", "Claim", "ikl", "Theirs"}
+    assert {dot.label: dot.kind for dot in drawing.dots}["Mine"] == "verified"
+    assert len(drawing.dots) + drawing.outside == len(rows)
+    assert 0 < drawing.outside < len(rows) / 2
+    assert "Theirs" in drawing.front
+    assert scatter([]) is None
