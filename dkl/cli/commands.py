@@ -134,10 +134,10 @@ ENTRY_OPTIONS = ("records", "dataset", "norm", "eps", "architecture", "extra", "
 def _entry_filter(options: dict[str, str]) -> "EntryFilter":
     """Return which rows of the boards of entries are shown. Raises UserError on a value of another kind."""
     from dkl.reporting.boards.entries import EntryFilter
-    from dkl.threat import NORMS, parse_eps
+    from dkl.threat import EVALUATED_NORMS, parse_eps
 
-    if options["norm"] and options["norm"] not in NORMS:
-        raise UserError(f"norm={options['norm']} is unknown: {choose_from(options['norm'], NORMS)}")
+    if options["norm"] and options["norm"] not in EVALUATED_NORMS:
+        raise UserError(f"norm={options['norm']} is unknown: {choose_from(options['norm'], EVALUATED_NORMS)}")
     flags = {key: parse_bool(key, options[key]) if options[key] else None for key in ("extra", "verified")}
     return EntryFilter(
         dataset=options["dataset"] or None,

@@ -26,16 +26,22 @@ def check_foreign(asked: EvaluateConfig) -> None:
         )
 
 
+def check_checkpoint(path: Path) -> None:
+    """Raise UserError if there is no file ``path``."""
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint at {shortened(path)}; check the path, or train the run first")
+
+
 def foreign_subject(asked: EvaluateConfig) -> Subject:
     """Return the subject of a network trained elsewhere. Raises UserError if its network or data are not named."""
     check_foreign(asked)
     assert asked.data
     path = Path(asked.checkpoint) if asked.checkpoint else None
-    if path is not None and not path.is_file():
-        raise UserError(f"there is no checkpoint at {shortened(path)}; check the path, or train the run first")
     if asked.model:
-        assert path
+        assert path  # whether it exists is checked after the other settings
         return Subject(method=asked.label or path.stem, data=asked.data, model=asked.model, weights=Weights(path))
+    if path is not None:
+        check_checkpoint(path)
     request = Request(
         num_classes=asked.data.num_classes,
         shape=asked.data.shape,

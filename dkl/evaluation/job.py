@@ -21,8 +21,8 @@ from dkl.config import (
 )
 from dkl.data import ImageSet, SegmentationSet
 from dkl.device import pick_device
-from dkl.errors import UserError, shortened
-from dkl.evaluation.foreign import foreign_subject
+from dkl.errors import UserError
+from dkl.evaluation.foreign import check_checkpoint, foreign_subject
 from dkl.evaluation.network import load_network
 from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
 from dkl.evaluation.robustness.suites import check_classes
@@ -106,7 +106,8 @@ def preflight(cfg: DictConfig) -> None:
     """Raise UserError on any mistake in ``cfg``, a configuration of ``dkl evaluate``, found without reading weights."""
     check_subject(cfg.run, cfg.checkpoint, cfg.network)
     if not cfg.run and not cfg.data:  # before the network's values that refer to the data are resolved
-        raise UserError(f"{cfg.network or cfg.checkpoint} does not say its network and data: add model=… data=…")
+        named = f"model={cfg.network}" if cfg.network else f"checkpoint={cfg.checkpoint}"
+        raise UserError(f"{named} does not say its network and data: add model=… data=…")
     config = typed(cfg, EvaluateConfig)
     check_label(config.label)
     check_fields(config)
@@ -116,10 +117,12 @@ def preflight(cfg: DictConfig) -> None:
         check_weights(config.weights)
         path = Path(config.run) / "checkpoint.pt"
         choose_protocol(config, typed(load_config(Path(config.run)), TrainConfig).evaluation)
-        if not path.is_file():
-            raise UserError(f"there is no checkpoint at {shortened(path)}; check the path, or train the run first")
+        check_checkpoint(path)
     else:
-        choose_protocol(config, evaluation_defaults(foreign_subject(config)))
+        subject = foreign_subject(config)
+        choose_protocol(config, evaluation_defaults(subject))
+        if config.checkpoint:
+            check_checkpoint(Path(config.checkpoint))
     for folder in ("records", "runs"):
         check_writable(Path(config.paths.results) / folder)
 

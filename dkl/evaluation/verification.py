@@ -9,19 +9,20 @@ import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from omegaconf import OmegaConf
 
 from dkl import records
-from dkl.assembly import load_data, pick_device
+from dkl.assembly import load_data
 from dkl.config import EvaluateConfig, typed
 from dkl.config.choices import choices
 from dkl.config.overrides import compose_explained, expand_network
 from dkl.console import say
 from dkl.data import ImageSet
+from dkl.device import arithmetic, pick_device
 from dkl.errors import UserError
 from dkl.evaluation.attacking import AttackTask, attack
 from dkl.evaluation.foreign import foreign_subject
@@ -37,6 +38,7 @@ from dkl.models.sources.hub import REFUSED
 from dkl.models.sources.timm_names import CREATE
 from dkl.records import Record
 from dkl.records.verification import Verification, checksum, save_verification
+from dkl.threat import EvaluatedNorm
 
 KEYS = ("checkpoint", "run", "model", "network", "arguments", "mean", "std", "data", "device", "threads", "paths")
 """Keys of ``dkl evaluate`` that a verification takes; the others are those of the record."""
@@ -71,7 +73,8 @@ def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: in
         protocol=_protocol(record),
         device=device,
     )
-    found = attack(task)
+    with arithmetic(device, products="ieee", convolutions="tf32"):  # as in dkl evaluate
+        found = attack(task)
     again = flags_of(found.state, None)
     differing = [flags[name][chosen] != again[name] for name in again if name in flags]
     last = record.attacks[-1] if record.attacks else "clean"
@@ -148,11 +151,12 @@ def _test_images(record: Record, subject: Subject) -> ImageSet:
 def _protocol(record: Record) -> EvaluationProtocol:
     return EvaluationProtocol(
         attacks=record.attacks,
-        norm="linf" if record.norm == "Linf" else "l2",
+        norm=cast(EvaluatedNorm, record.norm.lower()),
         eps=record.eps,
         eps_text=record.eps_text,
         n=None,
         batch_size=record.batch_size,
         seed=record.evaluation_seed,
+        search=record.search,
         package=record.versions.get("attacks") == "pyautoattack",
     )

@@ -64,22 +64,37 @@ class EntryFilter:
 
 
 def entry_boards(entries: Sequence[Entry], shown: EntryFilter | None = None) -> list[EntryBoard]:
-    """Build one board per threat model that has an entry, with the rows of ``shown``. Ranks are those of all rows."""
+    """Build one board per threat model with the rows of ``shown``; ranks are those of all rows.
+
+    There is none if all entries are unverified runs of ours and nothing was published: a leaderboard shows them.
+    """
     shown = shown or EntryFilter()
     found: dict[ThreatModel, list[Entry]] = group(entries, lambda entry: threat_model(entry.record))
-    return [_board(key, found[key], shown) for key in sorted(found) if shown.has_board(key)]
+    boards = [key for key in sorted(found) if shown.has_board(key) and (_joined(found[key]) or _beside(key))]
+    return [_board(key, found[key], shown) for key in boards]
+
+
+def _joined(entries: Sequence[Entry]) -> bool:
+    """Whether an entry is verified, or of somebody else."""
+    return any(entry.verification or entry.source or entry.record.seed is None for entry in entries)
+
+
+def _beside(key: ThreatModel) -> list[PublishedEntry]:
+    """The published evaluations of a threat model."""
+    dataset, norm, eps = key
+    same = [each for each in published_entries() if (each.dataset, each.norm) == (dataset, norm)]
+    # Some models were trained for 0.031, which RobustBench lists under 8/255.
+    return [each for each in same if abs(each.eps - eps) < 1e-3]
 
 
 def _board(key: ThreatModel, entries: Sequence[Entry], shown: EntryFilter) -> EntryBoard:
-    dataset, norm, eps = key
+    dataset, norm, _ = key
     verified = {entry.record.id: entry.verification for entry in entries}
     sources = {entry.record.id: entry.source for entry in entries}
     newest = newest_per_seed(entry.record for entry in entries)
     own = [average_seeds(same) for same in group(newest, row_key).values()]
     rows = [replace(row, status=_status(row, verified), source=sources[row.record_ids[0]]) for row in own]
-    published = [each for each in published_entries() if (each.dataset, each.norm) == (dataset, norm)]
-    # Some models were trained for 0.031, which RobustBench lists under 8/255.
-    beside = [each for each in published if abs(each.eps - eps) < 1e-3]
+    beside = _beside(key)
     rows += [_published(each) for each in beside]
     rows.sort(key=lambda row: (descending(row.means["robust"]), descending(row.means["clean"]), row.method))
     ranked = [replace(row, rank=place) for place, row in enumerate(rows, 1)]
