@@ -20,6 +20,7 @@ from scripts.gpu_acceptance.steps import Setting
 TINY = (
     *("data=cifar10", "data.train_size=96", "data.test_size=40", "trainer.batch_size=32", "trainer.epochs=2"),
     *("loss=ikl", "model=wrn10_2", "task.awp.gamma=0.005", "task.awp.start=1", "trainer.threads=1"),
+    *("attack.steps=2", "attack.relative_step=0.5"),
 )
 
 
@@ -49,7 +50,8 @@ def losses(setting: Setting) -> dict[str, Any]:
         gradients = []
         for place in (torch.device("cpu"), setting.device):
             a, b = (values.to(place).requires_grad_() for values in (m, n))
-            gradients.append([one.cpu() for one in torch.autograd.grad(loss(a, b, weights.to(place)), (a, b))])
+            value = loss(a, b) if isinstance(loss, KL) else loss(a, b, weights=weights.to(place))
+            gradients.append([one.cpu() for one in torch.autograd.grad(value, (a, b))])
         pairs = zip(*gradients, strict=True)
         found[type(loss).__name__] = max(float((x - y).abs().max() / x.abs().max()) for x, y in pairs)
     return found
