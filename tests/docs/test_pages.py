@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 import dkl
+from dkl.cli.help import OPTIONS
 from dkl.cli.hydra_app import compose_checked
 from dkl.config import check
 from dkl.config.overrides import expand_network
@@ -40,8 +41,11 @@ def check_dkl(words: list[str]) -> None:
         options = parse(overrides)
         rows = {row.name for row in load(options.name).rows}
         assert options.request.row is None or options.request.row in rows, f"no row {options.request.row}"
-    elif command == "tables":
-        assert set(arguments) <= {"--html"}
+    elif command in ("tables", "export", "verify"):
+        keys = {key for text in OPTIONS[command] for key in re.findall(r"([a-z]+)=|, ([a-z]+)=", text) for key in key}
+        given = {text.partition("=")[0] for text in arguments if "=" in text}
+        assert given <= keys, given - keys
+        assert {text for text in arguments if "=" not in text} <= {"--html", "results/records/NAME.json"}
     elif command == "runs":
         assert not arguments or (arguments[0] == "compare" and len(arguments) > 2)
     else:
