@@ -20,7 +20,6 @@ from tests.pipeline.steps import path
 
 MANIFESTS = [load(name) for name in names()]
 TABLES = [found for found in MANIFESTS if found.kind == "table" and found.runnable]
-QUOTED = [found for found in MANIFESTS if found.kind == "table" and not found.runnable]
 FIGURES = [found for found in MANIFESTS if found.kind == "figure"]
 
 
@@ -109,11 +108,3 @@ def test_every_table_and_figure_at_smoke(
     ended = call(capsys, "tables", "--html", f"results={tmp_path}", "smoke=true")
     assert ended.status == 0, ended.err
     assert "no result" in (tmp_path / "index.html").read_text()
-
-
-@pytest.mark.parametrize("name", [found.name for found in QUOTED])
-def test_a_table_that_cannot_run_yet_says_why(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ended = call(capsys, "reproduce", f"table={int(name[-2:])}", "budget=smoke", f"paths.results={tmp_path}")
-    assert ended.status == 2
-    assert "trainer" in ended.err
-    assert not list(tmp_path.iterdir())

@@ -1,0 +1,20 @@
+"""Attacks of a few steps, because these tests are of whole commands; CI's quickstart runs AutoAttack at full length."""
+
+import inspect
+
+import pytest
+
+from dkl.attacks import autoattack
+
+
+@pytest.fixture(autouse=True)
+def short_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AutoAttack of this process takes a twentieth of its steps."""
+    for attack, argument in (
+        (autoattack.apgd_ce, "steps"),
+        (autoattack.apgd_targeted, "steps"),
+        (autoattack.fab_targeted, "steps"),
+        (autoattack.square, "queries"),
+    ):
+        defaults = inspect.unwrap(attack).__kwdefaults__
+        monkeypatch.setitem(defaults, argument, defaults[argument] // 20)
