@@ -19,6 +19,10 @@ from dkl.data.images import (
 from dkl.data.loading import Batch, Batches, FileBatches, Loader, StreamBatches, Unlabeled, make_loader
 from dkl.data.shot_groups import shot_groups
 from dkl.data.sources import (
+    CORRUPTIONS,
+    SEVERITIES,
+    Corruptions,
+    check_corruptions,
     cifar,
     digit_scenes,
     digits,
@@ -36,9 +40,12 @@ from dkl.data.sources import (
 from dkl.data.transforms import Augment, StrongView
 
 __all__ = [
+    "CORRUPTIONS",
+    "SEVERITIES",
     "Augment",
     "Batch",
     "Batches",
+    "Corruptions",
     "EncodedImages",
     "FileBatches",
     "ImageFiles",
@@ -53,6 +60,7 @@ __all__ = [
     "StrongView",
     "SyntheticImages",
     "Unlabeled",
+    "check_corruptions",
     "cifar",
     "digit_scenes",
     "digits",

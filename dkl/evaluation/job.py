@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dkl.assembly import build_logger, draw_labeled, load_data
 from dkl.config import (
+    DataConfig,
     EvaluateConfig,
     EvaluationConfig,
     TrainConfig,
@@ -19,7 +20,7 @@ from dkl.config import (
     model_name,
     typed,
 )
-from dkl.data import ImageSet, SegmentationSet
+from dkl.data import Corruptions, ImageSet, SegmentationSet, check_corruptions
 from dkl.device import pick_device
 from dkl.errors import UserError
 from dkl.evaluation.foreign import check_checkpoint, foreign_subject
@@ -44,7 +45,8 @@ class EvaluationJob:
     of the positions of those with labels if only some have them, and ``logger`` is None if nothing is reported or this
     is not the first process.
 
-    ``windows`` say how images with masks are predicted; None for images with one label each.
+    ``windows`` say how images with masks are predicted; None for images with one label each. ``corruptions`` are
+    classified too if they are given.
     """
 
     subject: Subject
@@ -60,6 +62,7 @@ class EvaluationJob:
     additional_data: bool = False
     logger: Logger | None = None
     windows: Windows | None = None
+    corruptions: Corruptions | None = None
 
     @property
     def config_hash(self) -> str:
@@ -77,7 +80,8 @@ class EvaluationJob:
             if not protocol[setting]:
                 del protocol[setting]
         windows = [] if self.windows is None else [dataclasses.asdict(self.windows)]
-        return digest([self.weights_sha256, self.config_hash, self.test.sha256, protocol, *windows])
+        corrupted = [] if self.corruptions is None else [self.corruptions.sha256]
+        return digest([self.weights_sha256, self.config_hash, self.test.sha256, protocol, *windows, *corrupted])
 
     @property
     def id(self) -> str:
@@ -111,6 +115,8 @@ def preflight(cfg: DictConfig) -> None:
     config = typed(cfg, EvaluateConfig)
     check_label(config.label)
     check_fields(config)
+    if config.corruptions:
+        check_corruptions(Path(config.corruptions))
     pick_device(config.device)
     build_logger(config.logger)
     if config.run:
@@ -136,6 +142,7 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
     protocol = choose_protocol(config, defaults)
     parse_threat(protocol.norm, protocol.eps_text, shape=data.shape, norms=EVALUATED_NORMS)
     check_classes(protocol.attacks, data.num_classes)
+    corruptions = _choose_corruptions(config, data)
     logger = config.logger if config.logger is not None or run is None else run.config.logger
     model, layout = load_network(subject)
     # A run says how large its test set is; for anyone's weights a smaller one is a part of the dataset's.
@@ -156,7 +163,25 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
         additional_data=config.additional_data or bool(subject.source and subject.source.additional_data),
         logger=build_logger(logger) if logger else None,
         windows=_choose_windows(config, defaults, test, protocol) if isinstance(test, SegmentationSet) else None,
+        corruptions=corruptions,
     )
+
+
+def _choose_corruptions(asked: EvaluateConfig, data: DataConfig) -> Corruptions | None:
+    """The corrupted images, if any are asked for. Raises UserError if they are not usable with ``data``."""
+    if asked.corruptions is None:
+        return None
+    if data.ignore_index is not None:
+        raise UserError(
+            f"corruptions={asked.corruptions} needs one label per image, but {data.name} has masks: leave it out"
+        )
+    found = Corruptions(Path(asked.corruptions), tuple(data.shape))
+    if found.num_classes > data.num_classes:
+        raise UserError(
+            f"corruptions={asked.corruptions} has {found.num_classes} classes, {data.name} has {data.num_classes}: "
+            "give the folder of this dataset"
+        )
+    return found
 
 
 def _choose_windows(

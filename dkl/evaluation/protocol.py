@@ -96,7 +96,9 @@ def _check_search(asked: EvaluateConfig, search: Mapping[str, object], attacks: 
 
 def choose_protocol(asked: EvaluateConfig, defaults: EvaluationConfig) -> EvaluationProtocol:
     """Take each setting from ``asked``, or from ``defaults`` if it is None. Raises UserError on an invalid value."""
-    attacks = parse_attacks(_asked_or(asked.attacks, defaults.attacks))
+    attacks = parse_attacks(_asked_or(asked.attacks, "none" if asked.corruptions else defaults.attacks))
+    if attacks and asked.corruptions:
+        raise UserError(f"corruptions={asked.corruptions} is measured without attacks: leave out attacks=…")
     norm, eps_text = _threat_model(asked, defaults, attacks)
     eps = parse_threat(norm, eps_text, norms=EVALUATED_NORMS)
     bounded = attacks == list(SUITES["bounded"])

@@ -17,6 +17,7 @@ from dkl.distributed import gather, launched, launched_group, local_device, rank
 from dkl.errors import UserError
 from dkl.evaluation.attacking import AttackTask, attack
 from dkl.evaluation.continuing import earlier_evaluation
+from dkl.evaluation.corrupted import by_severity, classify_corrupted
 from dkl.evaluation.job import EvaluationJob, prepare
 from dkl.evaluation.outputs.logger_report import report_evaluation
 from dkl.evaluation.outputs.make_record import flags_of, make_record, make_segmentation_record, summary
@@ -113,12 +114,13 @@ def _run_on(device: torch.device, job: EvaluationJob, config: EvaluateConfig) ->
         folder=job.state,
     )
     protocol, state, sample, warnings = attack(task, earlier_evaluation(job))
+    corrupted = classify_corrupted(task, job.corruptions) if job.corruptions else {}
     if rank() > 0:
         return
     job = dataclasses.replace(job, protocol=protocol)
-    record = make_record(job, state, device=device, warnings=warnings, sample=sample)
+    record = make_record(job, state, device=device, warnings=warnings, sample=sample, corrupted=corrupted)
     metrics = job.subject.run.metrics if job.subject.run else []
-    records.save(record, flags_of(state, sample), job.record.parent, metrics)
+    records.save(record, flags_of(state, sample) | by_severity(corrupted), job.record.parent, metrics)
     say(f"{job.record}: {summary(record)}")
 
 

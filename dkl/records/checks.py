@@ -110,6 +110,12 @@ def _with_its_counts(record: Record, result: Segmented, counts: Mapping[str, NDA
 def _with_its_flags(record: Record, flags: Flags) -> str | None:
     """Every accuracy is the mean of its flags, and each attack leaves some of the images that were left before."""
     flags = dict(flags)
+    for name, severities in (record.corruptions or {}).items():
+        found = flags.pop(name, np.empty(0))
+        if found.ndim != 2 or len(found) != len(severities) or not found.size or found.dtype != np.bool_:
+            return f"its file of flags lacks {name} in {len(severities)} severities"
+        if not np.allclose(found.mean(axis=1), severities, rtol=0, atol=1e-9):
+            return f"corruptions.{name} is not the mean of its flags"
     sampled = flags.pop("sampled", None) if record.bound else None
     accuracies = {"clean": record.clean, **{name: record.per_attack[name].robust for name in record.attacks}}
     if record.top5 is not None:

@@ -29,8 +29,10 @@ Seconds = Annotated[float, Field(ge=0)]
 Natural = Annotated[int, Field(ge=0, le=LARGEST)]
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 
+Severities = Annotated[list[Fraction], Field(min_length=5, max_length=5)]
+
 Flags = dict[str, NDArray[np.bool_]]
-"""Per attack, whether the network still classifies each test image correctly, [n]."""
+"""Per attack, whether the network still classifies each test image correctly, [n]; per corruption [5, images]."""
 
 MOST_NESTED = 20
 """Levels of lists and mappings in ``hardware``, ``model`` and ``training``."""
@@ -115,6 +117,7 @@ class Record:
     - ``few_labels``: the labeled images of semi-supervised training; None if all images have labels.
     - ``search``: settings that make the search for adversarial images faster in other rounding, such as
       ``channels_last``; the network itself, in float32, classified what was found.
+    - ``corruptions``: the accuracy on images with each common corruption, in the severities 1 to 5.
     - ``model``: the configuration of the evaluated network.
     - ``checksums``: SHA-256 of the ``record`` and of its files of ``flags`` and ``curves``, added when it is saved.
       Records made before they were added have none.
@@ -164,6 +167,7 @@ class Record:
     segmented: Segmented | None = None
     bound: Bound | None = None
     search: dict[str, bool | str] = Field(default_factory=dict)
+    corruptions: dict[str, Severities] | None = None
     schema: Literal[2] = 2
     checksums: dict[str, str] = dataclasses.field(default_factory=dict, compare=False)
 
@@ -181,6 +185,8 @@ class Record:
             raise ValueError(f"robust is {self.robust}, it must not exceed clean, which is {self.clean}")
         if self.top5 is not None and self.top5 < self.clean:
             raise ValueError(f"top5 is {self.top5}, it must not be below clean, which is {self.clean}")
+        if self.corruptions is not None and (self.attacks or not self.corruptions):
+            raise ValueError("corruptions are measured without attacks: give at least one, or no attacks")
         for name in ("hardware", "model", "training"):
             if why := _unusable_part(getattr(self, name)):
                 raise ValueError(f"{name} {why}")
@@ -191,6 +197,14 @@ class Record:
         """What all records of one table row share; for weights trained elsewhere, checkpoint and model."""
         known = self.seed is not None and self.training
         return row_identity(self.training) if known else f"{self.checkpoint_sha256}-{self.config_hash}"
+
+    @property
+    def corrupted(self) -> float | None:
+        """The mean accuracy over corruptions and severities; None if it was not measured."""
+        if self.corruptions is None:
+            return None
+        accuracies = [accuracy for severities in self.corruptions.values() for accuracy in severities]
+        return sum(accuracies) / len(accuracies)
 
     @property
     def accuracy_only(self) -> bool:

@@ -107,6 +107,8 @@ class EvaluateConfig:
     """The checkpoint was trained with additional data; the record says so."""
     attacks: Any = None
     """standard (AutoAttack), bounded, fast, plus, rand, pgd, none (accuracy only), or a list of attacks."""
+    corruptions: str | None = None
+    """Folder of CIFAR-10-C or CIFAR-100-C: also measure accuracy on its corrupted images, without attacks."""
     package: bool = False
     """Run AutoAttack as its authors wrote it (pyautoattack): the same flags, slower."""
     weights: str | None = None

@@ -5,6 +5,7 @@ function with this return type in any importable module, and a YAML file that na
 """
 
 from dkl.data.sources.cifar import cifar
+from dkl.data.sources.corruptions import CORRUPTIONS, SEVERITIES, Corruptions, check_corruptions
 from dkl.data.sources.digits import digits
 from dkl.data.sources.folders import image_files, image_folder
 from dkl.data.sources.generated import generated
@@ -17,6 +18,10 @@ from dkl.data.sources.tar_shards import tar_shards
 from dkl.download import fetch
 
 __all__ = [
+    "CORRUPTIONS",
+    "SEVERITIES",
+    "Corruptions",
+    "check_corruptions",
     "cifar",
     "digit_scenes",
     "digits",

@@ -35,7 +35,7 @@ def report_evaluation(job: EvaluationJob) -> Iterator[None]:
         if record.segmented is not None:
             tables = {"classes": LoggerTable(["class", "iou"], [list(row) for row in record.segmented.iou.items()])}
         else:
-            tables["classes"] = _class_table(load_flags(job.record), job.test.labels.numpy())
+            tables["classes"] = _class_table(record, load_flags(job.record), job.test.labels.numpy())
         logger.report(_accuracies(record) | _seconds(record, job), tables, _image_strips(job))
 
 
@@ -66,10 +66,11 @@ def _logger_run(job: EvaluationJob) -> LoggerRun:
 
 def _accuracies(record: Record) -> dict[str, float]:
     """Return the accuracies that ``record`` has, by name; ``robust_after/NAME`` is that after an attack."""
-    values = {name: getattr(record, name) for name in ("clean", "robust", "top5", "best", "best_epoch")}
+    values = {name: getattr(record, name) for name in ("clean", "robust", "top5", "best", "best_epoch", "corrupted")}
     values |= record.shots or {}
     if record.segmented is not None:
         values["miou"] = record.segmented.miou
+    values |= {f"corrupted/{name}": sum(each) / len(each) for name, each in (record.corruptions or {}).items()}
     values |= {f"robust_after/{name}": result.robust for name, result in record.per_attack.items()}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -90,9 +91,9 @@ def _attack_table(record: Record) -> LoggerTable:
     return LoggerTable(["attack", "accuracy", "seconds"], [["none", record.clean, None], *attacks])
 
 
-def _class_table(flags: Flags, labels: NDArray[np.integer]) -> LoggerTable:
+def _class_table(record: Record, flags: Flags, labels: NDArray[np.integer]) -> LoggerTable:
     """Return the clean and robust accuracy of each class; robust is None without attacks."""
-    attacks = [values for name, values in flags.items() if name not in ("clean", "top5")]
+    attacks = [flags[name] for name in record.attacks]
     robust = np.logical_and.reduce(attacks) if attacks else None
     rows = []
     for label in np.unique(labels):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dkl.evaluation.corrupted import by_severity
 from dkl.evaluation.job import EvaluationJob
 from dkl.evaluation.outputs import provenance
 from dkl.evaluation.outputs.long_tail import accuracy_per_shot
@@ -96,13 +97,17 @@ def make_record(
     device: torch.device,
     warnings: list[str],
     sample: SampleResult | None = None,
+    corrupted: EvaluationState | None = None,
 ) -> Record:
-    """Make the record of ``job``, which ended in ``state``."""
+    """Make the record of ``job``, which ended in ``state``, and in ``corrupted`` on corrupted images."""
+    fields = measured(job.protocol, state, sample)
+    fields["seconds"] += float(sum(np.nansum(progress.seconds) for progress in (corrupted or {}).values()))
     return Record(
         **_common(job, device),
-        **measured(job.protocol, state, sample),
+        **fields,
         warnings=warnings,
         shots=accuracy_per_shot(state["clean"].flags, job.test.labels, job.train_counts),
+        corruptions={name: flags.mean(1).tolist() for name, flags in by_severity(corrupted or {}).items()} or None,
     )
 
 
@@ -166,7 +171,7 @@ def summary(record: Record) -> str:
         return f"clean {record.clean:.2%}, AutoAttack {record.bound.text} with 95 % confidence"
     values = {"clean": record.clean, "robust": record.robust}
     if record.accuracy_only:
-        values = {"clean": record.clean, "top-5": record.top5, **(record.shots or {})}
+        values = {"clean": record.clean, "top-5": record.top5, **(record.shots or {}), "corrupted": record.corrupted}
     line = ", ".join(f"{name} {value:.2%}" for name, value in values.items() if value is not None)
     if record.accuracy_only and record.best is not None:
         line += f"; best epoch, chosen on the test set: {record.best:.2%} (epoch {record.best_epoch})"

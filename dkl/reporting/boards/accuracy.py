@@ -3,7 +3,7 @@
 One row is one configuration. Budgets, numbers of images and test sets are never averaged together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 from dkl.records import SHOTS, Record
@@ -12,6 +12,7 @@ from dkl.reporting.boards.board import Board
 from dkl.reporting.boards.cells import NONE, board_title
 from dkl.reporting.boards.columns import ConfigurationColumn
 from dkl.reporting.boards.configuration import BoardRecords, ConfigurationRow, descending, group_by_board
+from dkl.reporting.grouping import seed_key
 from dkl.reporting.names import slug
 
 AccuracyBoard = Board[ConfigurationRow]
@@ -22,8 +23,18 @@ def accuracy_boards(records: Sequence[Record], include_smoke: bool = False) -> l
 
     Those of budget ``smoke`` only with ``include_smoke``.
     """
-    accuracies = [record for record in records if record.accuracy_only]
+    accuracies = _fullest([record for record in records if record.accuracy_only])
     return [_board(found) for found in group_by_board(accuracies, _order, include_smoke=include_smoke)]
+
+
+def _fullest(records: Sequence[Record]) -> list[Record]:
+    """The ``records`` without those that another one of the same weights and images repeats, with corruptions."""
+
+    def measured(record: Record) -> tuple[Hashable, ...]:
+        return *seed_key(record), record.checkpoint_sha256
+
+    repeated = {measured(record) for record in records if record.corruptions}
+    return [record for record in records if record.corruptions or measured(record) not in repeated]
 
 
 def _order(row: ConfigurationRow) -> tuple[float]:
@@ -61,6 +72,7 @@ def _columns(dataset: str, budget: str, masks: bool) -> tuple[ConfigurationColum
         columns.SYNTHETIC,
         columns.constants(dataset=dataset, budget=budget),
         *measured,
+        columns.mean_column("Corrupted (%)", "corrupted", "corrupted", optional=True),
         columns.mean_column("Best epoch (%)*", "best", "best_epoch", optional=True),
         *(columns.mean_column(f"{name.capitalize()} (%)", name, name, optional=True) for name in SHOTS),
         columns.interval_data("miou" if masks else "top1"),

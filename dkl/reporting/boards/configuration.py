@@ -21,10 +21,10 @@ from dkl.reporting.statistics.seeds import Interval, SeedMean, accuracy_interval
 class ConfigurationRow:
     """One configuration with one evaluation per seed. Accuracies are fractions.
 
-    ``means`` holds the metrics that every seed has: clean, robust, miou, top5, best, many, medium, few. ``interval`` is
-    the 95 % interval of robust accuracy if anything attacked, of mean IoU with masks (None for one seed), else of clean
-    accuracy. ``best`` is the accuracy of the best epoch, chosen on the test set; ``best_epochs`` are these epochs, seed
-    by seed. ``rank`` is None for unranked rows.
+    ``means`` holds the metrics that every seed has: clean, robust, miou, top5, best, corrupted, many, medium, few.
+    ``interval`` is the 95 % interval of robust accuracy if anything attacked, of mean IoU with masks (None for one
+    seed), else of clean accuracy. ``best`` is the accuracy of the best epoch, chosen on the test set; ``best_epochs``
+    are these epochs, seed by seed. ``rank`` is None for unranked rows.
     ``source`` is ``reference`` for reference records, and None for others. A published row names its source, and has
     neither seeds, records nor an interval. ``status`` is whether an entry was verified, on boards of entries.
     """
@@ -139,6 +139,7 @@ def average_seeds(records: Sequence[Record]) -> ConfigurationRow:
         "robust": [record.robust for record in records],
         "top5": [record.top5 for record in records],
         "best": [record.best for record in records],
+        "corrupted": [record.corrupted for record in records],
         **{name: [(record.shots or {}).get(name) for record in records] for name in SHOTS},
     }
     # A mean over only some of the seeds would look like one over all of them, so it is left out.

@@ -63,6 +63,8 @@ def accuracy_notes(shown: Sequence[Record]) -> list[str]:
             "Many, medium, few: mean accuracy of the classes with more than 100, 20 to 100 and fewer than 20 training "
             "images."
         )
+    if any(record.corruptions for record in shown):
+        lines.append("Corrupted: mean accuracy over fifteen common corruptions, each in five severities.")
     return [*lines, *provenance_notes(shown)]
 
 

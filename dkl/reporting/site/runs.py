@@ -19,7 +19,19 @@ from dkl.reporting.names import attacks_label, teacher_title
 from dkl.reporting.reference import REFERENCE, is_reference, record_file
 from dkl.reporting.statistics.seeds import percent
 
-_SHOWN = ("clean", "robust", "per_attack", "top5", "shots", "best", "best_epoch", "training", "warnings", "checksums")
+_SHOWN = (
+    "clean",
+    "robust",
+    "per_attack",
+    "top5",
+    "shots",
+    "corruptions",
+    "best",
+    "best_epoch",
+    "training",
+    "warnings",
+    "checksums",
+)
 """Record fields that are shown elsewhere. All others are listed as provenance."""
 
 _OF_ATTACKS = ("Robust (%)", "Radius", "Attacks")
@@ -157,6 +169,10 @@ def _accuracies(record: Record) -> Iterator[Accuracy]:
     for name in SHOTS:
         if name in (record.shots or {}):
             yield {"name": f"Mean of classes with {name} training images", "percent": 100 * (record.shots or {})[name]}
+    if record.corrupted is not None:
+        yield {"name": "Common corruptions, mean", "percent": 100 * record.corrupted}
+    for name, severities in (record.corruptions or {}).items():
+        yield {"name": f"Corruption {name}, mean of severities", "percent": 100 * sum(severities) / len(severities)}
     if record.best is not None:
         yield {"name": f"Best epoch ({record.best_epoch}), chosen on the test set", "percent": 100 * record.best}
 
