@@ -1,10 +1,12 @@
 """Attacks may search on a faster network; the evaluated network alone decides what is misclassified."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from dkl.errors import UserError
 from dkl.evaluation import attacking, autoattack
@@ -88,6 +90,21 @@ def test_a_faster_search_is_recorded_and_low_precision_is_not_autoattack() -> No
     full = dataclasses.replace(record, attacks=four, per_attack=dict.fromkeys(four, record.per_attack["apgd-ce"]))
     assert not full.is_autoattack
     assert dataclasses.replace(full, search={"channels_last": True}).is_autoattack
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_torch_compiles_the_network_that_is_searched() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    images = torch.rand(4, 1, 8, 8)
+    labels = model(images).argmax(1)
+    options = {"eps": 0.05, "attacks": ["pgd-3"], "batch_size": 4}
+    counters.clear()
+    compiled = autoattack(model, images, labels, compile=True, **options)
+    assert counters["stats"]["unique_graphs"] > 0
+    assert torch.equal(compiled.robust, autoattack(model, images, labels, **options).robust)
+    assert 0 < compiled.robust.sum() < 4
 
 
 def test_a_network_that_cannot_be_traced_is_refused() -> None:
