@@ -43,7 +43,7 @@ def saved(make_record: Make, tmp_path: Path) -> Path:
     "overrides",
     [
         {},
-        {"seed": None, "budget": "own", "git_commit": "abc123", "warnings": ["ran on a busy machine"]},
+        {"seed": None, "budget": "own", "partial": True, "git_commit": "abc123", "warnings": ["ran on a busy machine"]},
         {"attacks": ["pgd-20"], "clean": 1, "robust": 0, "norm": "L2", "eps": 0.5, "eps_text": "0.5"},
         {"n": 3000, "clean": 0.1 + 0.2, "robust": 1 / 3 - 0.1, "method": "größer/kleiner ± γ".replace("/", "-")},
         {"hardware": {"gpus": [{"name": "H100", "gb": 80}]}, "clean": 0.0, "robust": 0.0},
@@ -117,7 +117,10 @@ NEWER = {
 }
 """Optional fields and their defaults."""
 
-OPTIONAL = {"bound", "segmented", "checksums", "few_labels", "git_commit", "model", "warnings", "schema", *NEWER}
+OPTIONAL = {
+    *("bound", "segmented", "checksums", "few_labels", "git_commit", "model", "warnings", "schema", "corruptions"),
+    *NEWER,
+}
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Record)])
@@ -144,6 +147,7 @@ def test_optional_fields_have_defaults(make_record: Make, tmp_path: Path) -> Non
         step_seconds=0.5,
         partial=True,
         teacher="f" * 64,
+        search={"channels_last": True},
     )
     path = records.save(record, make_flags(record), tmp_path)
     assert records.load(path) == record

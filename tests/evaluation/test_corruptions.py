@@ -1,13 +1,17 @@
 """``dkl evaluate corruptions=FOLDER``: accuracy on corrupted images as CIFAR-10-C holds them, and what is refused."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from dkl import records
 from dkl.cli import main
 from dkl.data import CORRUPTIONS, digits
+from dkl.errors import UserError
 from dkl.models import create_model, load_checkpoint
 from tests.evaluation.common import evaluate_run, tiny_run
 
@@ -53,6 +57,15 @@ def test_accuracy_per_corruption_and_severity(run: Path, folder: Path, tmp_path:
         every.append(correct)
     assert record.corrupted == pytest.approx(torch.cat(every).double().mean().item())
     assert 0.1 < record.corrupted < record.clean
+
+    (path,) = (results / "records").glob("*.json")
+    content = json.loads(path.read_text()) | {"checksums": {}}
+    content["corruptions"]["fog"][2] += 0.1
+    copy = tmp_path / path.name
+    copy.write_text(json.dumps(content))
+    shutil.copy(path.with_suffix(".npz"), tmp_path)
+    with pytest.raises(UserError, match=r"corruptions\.fog is not the mean of its flags"):
+        records.load(copy)
 
     # An evaluation of the same weights without corruptions neither repeats the row nor hides the column.
     main(["evaluate", f"run={run}", f"paths.results={results}", "threads=1", "attacks=none"])

@@ -50,7 +50,7 @@ def test_the_report_holds_the_records_figures(run: Path, tmp_path: Path) -> None
     assert other["tags"] == ["named for this", "CE", "digits", "own"]
     assert config(reported)["evaluation"] == {
         "attacks": "pgd-2, cw-2", "norm": "linf", "eps": 0.06, "eps_text": "0.06", "n": 20, "batch_size": 200,
-        "seed": 0, "weights": "last epoch 4", "package": False, "tolerance": None,
+        "seed": 0, "weights": "last epoch 4", "package": False, "tolerance": None, "search": {},
     }  # fmt: skip
     assert config(reported)["seed"] == 2
     (row,) = history(reported)

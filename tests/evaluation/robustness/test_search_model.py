@@ -94,6 +94,7 @@ def test_a_faster_search_is_recorded_and_low_precision_is_not_autoattack() -> No
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.filterwarnings("ignore")  # torch's compiler looks at many objects that warn
 def test_torch_compiles_the_network_that_is_searched() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
