@@ -13,7 +13,6 @@ from zipfile import is_zipfile
 
 import timm
 import torch
-from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from torch import nn
 
@@ -86,6 +85,8 @@ def _finished_run(run: Path, wanted: Settings) -> tuple[Path, str]:
 def _is_cached(known: Any) -> bool:
     """Whether the weights of timm's entry ``known`` lie in its cache, so that no download is needed."""
     if known.hf_hub_id:
+        from huggingface_hub import try_to_load_from_cache  # a machine without a network may lack it
+
         names = ("model.safetensors", "pytorch_model.bin")
         return any(isinstance(try_to_load_from_cache(known.hf_hub_id, name), str) for name in names)
     return (Path(torch.hub.get_dir()) / "checkpoints" / Path(known.url).name).is_file()

@@ -24,6 +24,7 @@ WHEELS = (
     *("hydra-core", "omegaconf", "pyautoattack", "rich", "markdown-it-py", "mdurl", "pygments", "timm", "safetensors"),
     *("pydantic", "pydantic-core", "annotated-types", "typing-inspection", "scikit-learn", "joblib"),
     *("threadpoolctl", "pytest", "pluggy", "iniconfig", "hypothesis", "sortedcontainers", "torchdistill"),
+    *("pyyaml", "packaging", "typing-extensions"),
 )
 """What a machine that has torch, torchvision, numpy, scipy and Pillow lacks."""
 

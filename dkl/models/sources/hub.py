@@ -8,9 +8,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
-
 from dkl.errors import UserError, first_line
 from dkl.models.create import check_name
 from dkl.models.sources.source import Images, Request, Source
@@ -68,6 +65,9 @@ def _images(config: Path, text: str) -> Images | None:
 
 def _fetch(name: str, files: tuple[str, ...], text: str) -> Path:
     """Return the first of ``files`` that the repository has, from the cache or downloaded."""
+    from huggingface_hub import constants, hf_hub_download  # a machine without a network may lack it
+    from huggingface_hub.errors import HfHubHTTPError
+
     if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
         raise UserError(f"model={text} is not hf-hub:USER/MODEL, or hf-hub:USER/MODEL@REVISION")
     repository, _, revision = name.partition("@")
