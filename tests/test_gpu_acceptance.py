@@ -1,4 +1,4 @@
-"""The acceptance of a GPU: its steps and page, and the images that travel. The endurance tests try all three parts."""
+"""The acceptance of a GPU: its steps and page, and the images that travel. Parts 1 and 2 are tried by endurance tests."""
 
 import json
 import zipfile
@@ -73,8 +73,9 @@ def test_a_part_takes_at_most_eight_minutes_as_planned() -> None:
         assert sum(step.seconds for step in part) <= steps.SECONDS
 
 
-@pytest.mark.endurance
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    "part", [pytest.param(part, marks=pytest.mark.slow if part == 3 else pytest.mark.endurance) for part in PARTS]
+)
 def test_every_part_runs_in_the_small_size(part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = np.random.default_rng(0)
     for split in ("train", "test"):

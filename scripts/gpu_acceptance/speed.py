@@ -26,7 +26,7 @@ def _options(setting: Setting, model: str, share: float, folder: str, *more: str
     small = ["model=preact_resnet18_w16", "data.train_size=16", "data.test_size=10", "trainer.batch_size=8"]
     small += ["trainer.compile=false", "trainer.threads=1"]
     given = [*OFFICIAL, "trainer.epochs=2", "trainer.validate_every=0", f"trainer.device={setting.device.type}"]
-    # In the small size nothing is compiled: that alone would take a minute.
+    # In the small size nothing is compiled: that alone would take a minute. Steps that then agree share one run.
     return [*given, *more, f"paths.results={setting.out / folder}", *setting.pick(full, small)]
 
 
