@@ -1,6 +1,8 @@
 """Two processes compute the weights that one process computes from the same batches."""
 
 import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from dkl.assembly import assemble, train
 from dkl.config import check, compose_config, run_folder
 from dkl.distributed import _in_one, spawn_processes
 from dkl.errors import UserError
+from dkl.interruption import Interrupted
+from dkl.training.epochs import Epochs
 from dkl.training.fit import fit
 from dkl.training.loop import EpochSums, merged
 from tests.training.common import TINY, finish, make_config, start
@@ -46,9 +50,24 @@ def largest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> flo
     return max(float((value - other[name]).abs().max()) for name, value in one.items())
 
 
-def train_all(configs: list[DictConfig]) -> None:
+def train_until(done: int, cfg: DictConfig) -> None:
+    """Train ``cfg`` until ``done`` steps of the run, within an epoch, and save there, as on SIGTERM."""
+    after_step = Epochs._after_step
+
+    def interrupt(self: Epochs, step: int, so_far: EpochSums) -> None:
+        if step == done:
+            signal.raise_signal(signal.SIGTERM)
+        after_step(self, step, so_far)
+
+    with pytest.MonkeyPatch.context() as patch, suppress(Interrupted):
+        patch.setattr(Epochs, "_after_step", interrupt)
+        fit(assemble(cfg))
+
+
+def train_all(configs: list[DictConfig], interrupted: DictConfig) -> None:
     for cfg in configs:
         fit(assemble(cfg))
+    train_until(3, interrupted)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +77,13 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     configs = {name: config(results, *case, *PARTS.get(name, ()), "trainer.devices=2") for name, case in CASES.items()}
     configs["BatchNorm"] = config(results, *BATCH_NORM, "trainer.devices=2")
     configs["BatchNorm again"] = config(results / "again", *BATCH_NORM, "trainer.devices=2")
+    interrupted = (*BATCH_NORM, "trainer.batch_norm_share=2")
     torch.set_num_threads(1)
-    spawn_processes(train_all, (list(configs.values()),), processes=2, device="cpu")
+    train_until(1, config(results / "changing", *interrupted))
+    interrupted_by_two = config(results / "changing", *interrupted, "trainer.devices=2")
+    spawn_processes(train_all, (list(configs.values()), interrupted_by_two), processes=2, device="cpu")
+    fit(assemble(config(results / "changing", *interrupted)))
+    configs["one, two, one"] = interrupted_by_two
     return {name: read(cfg) for name, cfg in configs.items()}
 
 
@@ -100,6 +124,15 @@ def test_one_device_shows_batch_norm_the_parts_that_two_devices_would(
     assert run_folder(cfg).name == run_folder(config(tmp_path, *BATCH_NORM, "trainer.devices=2")).name
     train(cfg)
     assert largest(read(cfg)["model"], two["BatchNorm"]["model"]) < 1e-12
+
+
+def test_a_run_continues_within_an_epoch_on_another_number_of_devices(two: dict[str, dict[str, Any]]) -> None:
+    """One step on one device, two on two, one on one: four steps in all, and two epochs."""
+    found, expected = two["one, two, one"], two["BatchNorm"]
+    assert found["devices"] == [1, 2]
+    assert largest(found["model"], expected["model"]) < 1e-12
+    for here, there in zip(found["rows"], expected["rows"], strict=True):
+        assert here["loss"] == pytest.approx(there["loss"], abs=1e-10)
 
 
 @pytest.mark.parametrize(
