@@ -1,4 +1,4 @@
-"""The acceptance of a GPU: its steps and page, and the images that travel. Parts 1 and 2 are tried by endurance tests."""
+"""The acceptance of a GPU: its steps and page, and the images that travel. Endurance tests try parts 1 and 2."""
 
 import json
 import zipfile

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from dkl import checkpoint
 from dkl.assembly import train
 from dkl.config import compose_config
+from dkl.losses import DIST, DKD, DKL, GKL, IKL, JSD, KL, PairLoss
 from dkl.tasks import SegmentationDistillation
 from tests.device.cases import CASES, NEEDS_TORCHDISTILL, ONLY_FINITE, overrides, write_inputs
 from tests.training.common import assert_equal
@@ -49,3 +51,17 @@ def test_training_equals_that_on_the_cpu(
     assert all(np.isfinite(row["loss"]) for row in found["rows"])
     if name not in ONLY_FINITE:
         assert_equal(found, trained(name, inputs, tmp_path, "cpu"))
+
+
+@pytest.mark.parametrize("loss", [KL(), DKL(), IKL(), IKL(weighting="sample"), GKL(), JSD(), DIST(), DKD()], ids=str)
+def test_losses_and_gradients_equal_those_on_the_cpu(loss: PairLoss, pretend: str) -> None:
+    draw = torch.Generator().manual_seed(0)
+    natural, adversarial, weights = (torch.randn(6, 10, generator=draw) for _ in range(3))
+    given = {"class": {"weights": weights.softmax(-1)}, "label": {"labels": torch.arange(6)}}.get(loss.weighting, {})
+    found = []
+    for device in ("cpu", pretend):
+        pair = [logits.to(device).requires_grad_() for logits in (natural, adversarial)]
+        value = loss(*pair, **{key: tensor.to(device) for key, tensor in given.items()})
+        gradients = torch.autograd.grad(value, pair, allow_unused=True)
+        found.append([one.cpu() for one in (value.detach(), *gradients) if one is not None])
+    assert_equal(found[1], found[0])
