@@ -18,8 +18,8 @@ ACCURACIES = {
     "average_test_miou": ("test, mean IoU of averaged weights", GREEN, ":"),
     "average_test_accuracy": ("test, average of weights", GREEN, "-"),
     "robust_accuracy": ("held out, attacked", VERMILLION, "-"),
-    "pseudo_label_accuracy": ("pseudo-labels above the threshold", ORANGE, "-"),
-    "mask_rate": ("unlabeled images above the threshold", ORANGE, ":"),
+    "pseudo_label_accuracy": ("pseudo-labels, correct", ORANGE, "-"),
+    "mask_rate": ("unlabeled, above threshold", ORANGE, ":"),
 }
 """Label, color and line style of each accuracy that is drawn."""
 
@@ -33,7 +33,8 @@ def training_curves(runs: Sequence[Curves], *, title: str) -> Figure:
     _draw(bottom, runs, "labeled_loss", label="loss on labeled images", color=PURPLE, ls="--")
     top.set(title=title, ylabel="accuracy (%)")
     bottom.set(xlabel="epoch", ylabel="loss")
-    set_ticks(top.yaxis, bottom.yaxis)
+    set_ticks(top.yaxis)
+    set_ticks(bottom.yaxis, most=6)
     set_ticks(bottom.xaxis, integer=True)
     figure.legend(loc="outside lower center", ncols=2, columnspacing=1.2)
     figure.align_ylabels()

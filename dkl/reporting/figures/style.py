@@ -59,10 +59,11 @@ def canvas(height: float, rows: int = 1, columns: int = 1, **kwargs: Any) -> tup
     return figure, list(figure.subplots(rows, columns, squeeze=False, **kwargs).flat)
 
 
-def set_ticks(*scales: Axis, integer: bool = False) -> None:
-    """Give each axis five to ten round ticks; only whole numbers if ``integer``."""
+def set_ticks(*scales: Axis, integer: bool = False, most: int = 9) -> None:
+    """Give each axis round ticks, at most ``most`` intervals; only whole numbers if ``integer``."""
     for scale in scales:
-        scale.set_major_locator(MaxNLocator(nbins=9, min_n_ticks=5, steps=[1, 2, 5, 10], integer=integer))
+        locator = MaxNLocator(nbins=most, min_n_ticks=most // 2 + 1, steps=[1, 2, 5, 10], integer=integer)
+        scale.set_major_locator(locator)
 
 
 def save(draw: Callable[[], Figure], stem: Path) -> list[Path]:

@@ -32,6 +32,10 @@ OKABE_ITO = {
 }
 FIRST, SECOND = make_pictures(0, classes=30, images=150), make_pictures(1, classes=30, images=150)
 EPOCHS = [{"epoch": e, "loss": 3 / e, "natural_accuracy": e / 9, "test_accuracy": e / 10} for e in range(1, 9)]
+SEMI_SUPERVISED = [
+    epoch | {"labeled_loss": 1.8, "mask_rate": 0.3, "pseudo_label_accuracy": 0.5, "average_test_accuracy": 0.4}
+    for epoch in EPOCHS
+]
 
 RANKED = [Ranked("IKL-KD", [0.25, 0.35], (0.2, 0.4), ours=True), Ranked("KD", [0.1], (0.05, 0.15))]
 
@@ -49,6 +53,7 @@ KINDS = {
     "tradeoff": _figure_2,
     "radii": _radii,
     "curves": lambda: styled(training_curves, [EPOCHS, EPOCHS[:5]], title="Curves"),
+    "semi-supervised curves": lambda: styled(training_curves, [SEMI_SUPERVISED], title="Curves"),
     "ranking": lambda: styled(ranking, RANKED, title="Ranking", metric="top-1 accuracy"),
     "features": lambda: styled(embedding, FIRST, title="Features"),
     "margins": lambda: styled(margin_differences, FIRST, SECOND, title="Margins"),
