@@ -3,9 +3,13 @@
 Both are zip archives, and torch trusts them when it loads them. Here an archive is read first, and refused if loading
 it could run anything but torch's operators:
 
-* A TorchScript file runs its methods ``__setstate__`` when it is loaded. A file that has one is refused.
+* A TorchScript file runs its methods ``__setstate__`` when it is loaded, and may call operators that use files. A file
+  that has one is refused.
 * An ExportedProgram is unpickled, its expressions are evaluated, and its operators are looked up by name. Its pickles
   must hold tensors and plain values, its names and expressions must be plain, and its operators must be ATen's.
+
+torch's reader of archives ignores case and an archive can be built that Python's reads otherwise, so the checks use
+torch's reader, and both must see the same entries.
 """
 
 import io
@@ -32,10 +36,13 @@ NAME = re.compile(r"[\w.]*")
 SYMBOL = r"Symbol\('\w+'(?:, \w+=(?:True|False))*\)"
 EXPRESSION = re.compile(rf"(?:{SYMBOL}|[\w ,()+*/<>=-])*")
 OPERATOR = re.compile(
-    r"torch\.ops\.aten\.\w+\.\w+|torch\.ops\.higher_order\.wrap_with_set_grad_enabled|torch\.sym_\w+"
+    r"torch\.ops\.aten\.(?!(?:save|from_file)\b)\w+\.\w+|torch\.ops\.higher_order\.wrap_with_set_grad_enabled|torch\.sym_\w+"
     r"|_operator\.(getitem|add|sub|mul|truediv|floordiv|mod|neg|pow|eq|ne|ge|gt|le|lt|and_|or_)|math\.\w+"
 )
 """Texts that an ExportedProgram may contain: names, expressions of sizes, and operators."""
+
+FORBIDDEN = re.compile(rb"__setstate__|\b(?:save|from_file|classes)\b|(?<![\w.])ops\b(?!\.(?:prim|quantized)\.)")
+"""What the code of a TorchScript file may not contain: what runs on load, operators that use files, and custom ones."""
 
 UNREAD = {"metadata", "in_spec", "out_spec", "torch_version", "guards_code"}
 """Parts of an ExportedProgram whose texts torch compares or shows, and never evaluates here."""
@@ -54,6 +61,19 @@ def _kind(path: Path) -> str | None:
     if "archive_format" in names:
         return "an ExportedProgram"
     return "TorchScript" if "constants.pkl" in names else None
+
+
+def _records(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the entries of the archive ``path`` as torch reads them: lower-case names without their folder, contents.
+
+    Raises ValueError if Python's reader sees other entries, or if two names differ in nothing but case.
+    """
+    reader = torch._C.PyTorchFileReader(str(path))
+    names = reader.get_all_records()
+    if sorted(names) != sorted(_members(path)) or len({name.lower() for name in names}) < len(names):
+        raise ValueError("its entries are ambiguous")
+    for name in names:
+        yield name.lower(), reader.get_record(name)
 
 
 def is_graph(path: Path) -> bool:
@@ -97,7 +117,11 @@ def load_graph(
         raise UserError(f"{file} is damaged or incomplete ({why}): copy it again")
     kind = _kind(file)
     check, load = (_check_script, _load_script) if kind == "TorchScript" else (_check_program, _load_program)
-    if why := check(file):
+    try:
+        why = next((f"{name} {why}" for name, content in _records(file) if (why := check(name, content))), None)
+    except READING_ERRORS as error:
+        raise UserError(f"{file} is no archive that torch reads ({first_line(error)}): export it again") from None
+    if why:
         raise UserError(
             f"{file} is not loaded, because that could run code of the file: {why}; ask for its weights alone"
         )
@@ -110,13 +134,10 @@ def load_graph(
     return graph if mean is None or std is None else normalize_input(graph, mean, std)
 
 
-def _check_script(path: Path) -> str | None:
-    """What a TorchScript file would run when it is loaded; None for nothing."""
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if "/code/" in name and name.endswith(".py") and b"def __setstate__" in archive.read(name):
-                return f"{name.partition('/')[2]} defines __setstate__"
-    return None
+def _check_script(name: str, content: bytes) -> str | None:
+    """What the entry ``name`` of a TorchScript file could run; None for nothing."""
+    found = FORBIDDEN.search(content) if name.startswith("code/") and name.endswith(".py") else None
+    return f"contains {found[0].decode()}" if found else None
 
 
 def _load_script(path: Path) -> nn.Module:
@@ -124,20 +145,24 @@ def _load_script(path: Path) -> nn.Module:
     return module.eval()
 
 
-def _check_program(path: Path) -> str | None:
-    """What in an ExportedProgram could run code when it is loaded; None for nothing."""
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.namelist():
-            name = entry.partition("/")[2]
-            if name.startswith("data/aotinductor") or "custom_obj" in name or "opaque_obj" in name:
-                return f"it contains {name}"
-            if name.endswith(".pt") and (why := _check_pickle(archive.read(entry))):
-                return f"{name} {why}"
-            if name.endswith("_config.json") and b'"use_pickle": true' in archive.read(entry):
-                return f"{name} names pickled tensors"
-            if name.startswith("models/") and (text := next(_unusual(json.loads(archive.read(entry))), None)):
-                return f"{name} contains {text[:60]!r}"
+def _check_program(name: str, content: bytes) -> str | None:
+    """What the entry ``name`` of an ExportedProgram could run when it is loaded; None for nothing."""
+    if name.startswith("data/aotinductor") or "custom_obj" in name or "opaque_obj" in name:
+        return "is no part of a network"
+    if name.endswith(".pt"):
+        return _check_pickle(content)
+    if name.endswith("_config.json") and _pickles(content):
+        return "names pickled tensors"
+    if name.startswith("models/") and (text := next(_unusual(json.loads(content)), None)):
+        return f"contains {text[:60]!r}"
     return None
+
+
+def _pickles(config: bytes) -> bool:
+    """Whether the JSON ``config`` says of any tensor that it is pickled."""
+    found: list[bool] = []
+    json.loads(config, object_hook=lambda item: found.append(bool(item.get("use_pickle"))))
+    return any(found)
 
 
 def _check_pickle(content: bytes) -> str | None:

@@ -91,9 +91,51 @@ def test_a_script_that_runs_on_load_is_refused(tmp_path: Path, capsys: pytest.Ca
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(RunsOnLoad()), tmp_path / "net.ts")
     capsys.readouterr()
-    with pytest.raises(UserError, match="defines __setstate__"):
+    with zipfile.ZipFile(tmp_path / "net.ts") as old:
+        entries = [(name, old.read(name)) for name in old.namelist()]
+    disguises = [
+        entries,
+        [(name.replace(".py", ".PY"), content) for name, content in entries],
+        [(name, content.replace(b"def __set", b"def  __set")) for name, content in entries],
+    ]
+    for disguise in disguises:
+        with zipfile.ZipFile(tmp_path / "net.ts", "w") as new:
+            for name, content in disguise:
+                new.writestr(name, content)
+        with pytest.raises(UserError, match="contains __setstate__"):
+            load_graph(str(tmp_path / "net.ts"))
+        assert capsys.readouterr().out == ""
+
+
+class WritesFile(nn.Module):
+    """Its script writes a file when it is evaluated."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.save(x, "executed")
+        return x
+
+
+def test_a_script_that_writes_files_is_refused(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(WritesFile()), tmp_path / "net.ts")
+    with pytest.raises(UserError, match="contains save"):
         load_graph(str(tmp_path / "net.ts"))
-    assert capsys.readouterr().out == ""
+
+
+def test_archives_that_torch_and_python_read_otherwise_are_refused(program: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(program) as old:
+        model = next(old.read(name) for name in old.namelist() if name.endswith("model.json"))
+    entries = {"net/archive_format": b"pt2", "net/Archive_format": b"pt2"}
+    pickled = dict.fromkeys(("serialized_state_dict.pt", "serialized_constants.pt"), pickle.dumps(RunsCode()))
+    old_format = {"net/archive_format": b"pt2", "version": b"8.1", "serialized_exported_program.json": model, **pickled}
+    for content in (entries, old_format):
+        with zipfile.ZipFile(tmp_path / "net.pt2", "w") as new:
+            for name, item in content.items():
+                new.writestr(name, item)
+        with pytest.raises(UserError, match="no archive that torch reads"):
+            load_graph(str(tmp_path / "net.pt2"))
+        assert not Path("executed").exists()
 
 
 def changed(source: Path, path: Path, member: str, change: Callable[[bytes], bytes]) -> Path:
@@ -133,7 +175,8 @@ def edit(key: str, value: str) -> Callable[[bytes], bytes]:
         ("models/model.json", edit("expr_str", "().__class__"), "().__class__"),
         ("models/model.json", edit("expr_str", "open('executed')"), "executed"),
         ("sample_inputs/model.pt", lambda _: pickle.dumps(RunsCode()), "more than tensors and plain values"),
-        ("weights_config.json", lambda text: text.replace(b'pickle": false', b'pickle": true'), "pickled tensors"),
+        ("weights_config.json", lambda text: text.replace(b'pickle": false', b'pickle":true'), "pickled tensors"),
+        ("models/model.json", edit("target", "torch.ops.aten.from_file.default"), "from_file"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
