@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dkl.errors import UserError
+from dkl.errors import UserError, choose_from
 from dkl.files import write_text
 from dkl.manifests import load_all
 from dkl.records import load_flags
@@ -75,7 +75,8 @@ def write_tables(
     the paper's tables ``<manifest>-<budget>``; the latter need a record of one of their rows. Boards of entries, named
     ``entries-<dataset>-<norm>-eps<eps>``, also show the records of other ``folders``, as ``shown`` filters. Reference
     records are shown beside the others, and are no entries of RobustBench. Broken records and manifests are
-    named in ``problems`` and not counted. Raises UserError if there is no usable record.
+    named in ``problems`` and not counted. Raises UserError if there is no usable record, or
+    none of the dataset that is ``shown``.
     """
     records, problems = load_with_reference(results)
     entries, left_out = load_entries(results, folders)
@@ -83,6 +84,9 @@ def write_tables(
     if not records and not entries:
         broken = "".join(f"; {problem}" for problem in problems)
         raise UserError(f"{results / 'records'} has no usable record: run dkl train, then dkl evaluate, first{broken}")
+    datasets = sorted({record.dataset for record in [*records, *(entry.record for entry in entries)]})
+    if shown and shown.dataset and shown.dataset not in datasets:
+        raise UserError(f"dataset={shown.dataset} has no record: {choose_from(shown.dataset, datasets)}")
     manifests, wrong = load_all()
     problems += wrong
     boards: list[AnyBoard] = [
