@@ -135,6 +135,8 @@ def test_tables_are_written_also_from_another_folder_alone(results: Path, tmp_pa
     header, row = written.read_text().splitlines()
     values = dict(zip(header.split(","), row.replace('"verified, ', '"verified ').split(","), strict=True))
     assert (values["method"], values["verified"], values["robust_mean"]) == ("Mine", "true", "60.00")
+    with pytest.raises(UserError, match="dataset=cifar1o has no record"):
+        write_tables(tmp_path / "empty", folders=[results / "records"], shown=EntryFilter(dataset="cifar1o"))
 
 
 def test_the_front_is_what_no_other_point_beats() -> None:
