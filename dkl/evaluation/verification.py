@@ -6,6 +6,7 @@ the whole record can differ. Nothing in the record is run: it may name this proj
 """
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,6 +64,8 @@ def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: in
     test = _test_images(record, subject)
     chosen = np.sort(np.random.default_rng(seed).permutation(record.n)[: min(checked, record.n)])
     part, device = test.at(torch.from_numpy(chosen)), pick_device(config.device)
+    # An interrupted verification continues here.
+    progress = Path(config.paths.results) / "runs" / "evaluations" / digest([checksum(record), len(part), seed])
     say(layout)
     say(f"{record.id}: {', '.join(record.attacks) or 'accuracy'} on {len(part)} of {record.n} images")
     task = AttackTask(
@@ -72,6 +75,7 @@ def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: in
         num_classes=subject.data.num_classes,
         protocol=_protocol(record),
         device=device,
+        folder=progress,
     )
     with arithmetic(device, products="ieee", convolutions="tf32"):  # as in dkl evaluate
         found = attack(task)
@@ -91,6 +95,7 @@ def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: in
         hardware=provenance.hardware(device),
     )
     save_verification(verification, path.parent)
+    shutil.rmtree(progress, ignore_errors=True)
     return verification
 
 

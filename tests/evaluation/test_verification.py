@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import signal
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from scipy.stats import hypergeom
 from dkl import records
 from dkl.cli import main
 from dkl.errors import UserError
+from dkl.evaluation import verification
 from dkl.evaluation.verification import verify
+from dkl.interruption import Interrupted
 from dkl.records.sampling_bound import most_in_population
 from dkl.records.verification import load_verification
 from tests.evaluation.common import trained
@@ -56,6 +60,20 @@ def test_an_honest_record_is_verified(results: Path, capsys: pytest.CaptureFixtu
     # A record that is evaluated again, or changed, is another one.
     assert load_verification(dataclasses.replace(record, checksums={}), path.parent) is None
     assert records.load_all(path.parent)[0] == [record]
+
+
+def test_an_interrupted_verification_continues(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = (record_of(results), ["checkpoint=w.pt", "threads=1"])
+    attack = "dkl.evaluation.robustness.attack_loop.AttackLoop._attack_batch"
+    with monkeypatch.context() as patch:
+        patch.setattr(verification, "save_verification", Mock(side_effect=Interrupted(signal.SIGINT)))
+        with pytest.raises(Interrupted):
+            verify(*arguments, checked=40)
+    assert list(results.glob("runs/evaluations/*/*.npz"))
+    with monkeypatch.context() as patch:
+        patch.setattr(attack, Mock(side_effect=AssertionError))
+        assert verify(*arguments, checked=40).agrees
+    assert not list(results.glob("runs/evaluations/*/*.npz"))
 
 
 def test_invented_flags_are_found(results: Path) -> None:

@@ -130,7 +130,7 @@ def load_graph(
             warnings.simplefilter("ignore")  # torch calls TorchScript deprecated
             graph = Graph(load(file).float())
     except READING_ERRORS as error:
-        raise UserError(f"{file}: torch {torch.__version__} cannot load this {kind}: {first_line(error)}") from None
+        raise UserError(f"{file}: torch {torch.__version__} cannot load it as {kind}: {first_line(error)}") from None
     return graph if mean is None or std is None else normalize_input(graph, mean, std)
 
 
