@@ -28,7 +28,7 @@ $(SETUP): pyproject.toml $(LOCK)
 
 setup: $(SETUP)  ## create .venv and install the project there, with the locked versions
 
-quickstart: $(SETUP)  ## train TRADES and IKL on digits, run AutoAttack, write tables and a page: three minutes on a CPU
+quickstart: $(SETUP)  ## train TRADES and IKL on digits, run AutoAttack, write tables and a page: two minutes on a CPU
 	$(BIN)/dkl reproduce experiment=quickstart paths.results=results/quickstart html=true
 
 reproduce-table-%: $(SETUP)  ## table N of the paper: BUDGET=smoke (seconds), mini (hours, CPU) or paper (days, GPUs; default)
