@@ -31,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run the longest tests first, so that short tests fill the remaining time of each core.
 
+    Those of the pretend device come before: the first backward pass of a process fixes which devices can have another.
     Tests of endurance run only if ``-m`` names them.
     """
     if "endurance" not in config.option.markexpr:
@@ -38,11 +39,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
 
-    def minutes(item: pytest.Item) -> float:
+    def urgency(item: pytest.Item) -> tuple[bool, float]:
         marker = item.get_closest_marker("slow")
-        return 0 if marker is None else marker.kwargs.get("minutes", 1)
+        return "device" in item.path.parts, 0 if marker is None else marker.kwargs.get("minutes", 1)
 
-    items.sort(key=minutes, reverse=True)
+    items.sort(key=urgency, reverse=True)
 
 
 @pytest.fixture(autouse=True)

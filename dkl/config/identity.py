@@ -101,7 +101,9 @@ def _without_data_folder(content: Mapping[str, Any]) -> dict[str, Any]:
             return {key: copy(item) for key, item in value.items()}
         if isinstance(value, list):
             return [copy(item) for item in value]
-        return value.removeprefix(f"{folder}/") if folder and isinstance(value, str) else value
+        if not folder or not isinstance(value, str):
+            return value
+        return "" if value == folder else value.removeprefix(f"{folder}/")
 
     return {key: copy(value) for key, value in content.items()}
 

@@ -175,7 +175,8 @@ def create_teacher(
             "for those that timm publishes, or task.teacher.run=FOLDER of a finished run, such as dkl train "
             "recipe=kd_teacher makes"
         )
-    check_normalization(mean, std, in_chans, "task.teacher")
+    if not pretrained:  # published weights have their own channels and normalization, which are compared
+        check_normalization(mean, std, in_chans, "task.teacher")
     wanted: Settings = {"name": name, "num_classes": num_classes, "in_chans": in_chans, "mean": mean, "std": std}
     checked = wanted | ({} if size is None else {"size": size})
     if pretrained:

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 from dkl.config.schema.data import DataConfig
 from dkl.config.schema.evaluation import EvaluationConfig
 from dkl.config.schema.training import OptimizerConfig, SelectionConfig, TrainerConfig
-from dkl.validation import BATCH, COUNT, DEVICES, SEED, SIDE, THREADS, Range
+from dkl.validation import BATCH, COUNT, DEVICES, MEAN, SEED, SIDE, STD, THREADS, Range
 
 TargetConfig = Mapping[str, Any]
 """A configuration with ``_target_``: which class or function to call, and its arguments."""
@@ -95,10 +95,10 @@ class EvaluateConfig:
     """package.module:function, timm:NAME, hf-hub:USER/MODEL, local-dir:FOLDER or robustbench:NAME; model= sets it."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Arguments of network=, such as arguments.depth=28."""
-    mean: list[float] | None = None
-    """Normalize the input of network= inside it: one value per channel."""
-    std: list[float] | None = None
-    """Normalize the input of network= inside it: one value per channel."""
+    mean: Annotated[list[float] | None, MEAN] = None
+    """Channel means with which network= normalizes its input, in [0, 1]; null if it does so itself."""
+    std: Annotated[list[float] | None, STD] = None
+    """Channel deviations with which network= normalizes its input, in (0, 1]; null if it does so itself."""
     label: str | None = None
     """Name of the method in tables; null takes the run's, or the file's name."""
     logger: Any = None
