@@ -31,19 +31,19 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run the longest tests first, so that short tests fill the remaining time of each core.
 
-    Those of the pretend device come before: the first backward pass of a process fixes which devices can have another.
-    Tests of endurance run only if ``-m`` names them.
+    Tests of endurance, and those of a process of their own on the pretend device, run only if ``-m`` names them.
     """
-    if "endurance" not in config.option.markexpr:
-        left_out = [item for item in items if item.get_closest_marker("endurance")]
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
+    for name in ("endurance", "pretend_device"):
+        if name not in config.option.markexpr:
+            left_out = [item for item in items if item.get_closest_marker(name)]
+            items[:] = [item for item in items if item not in left_out]
+            config.hook.pytest_deselected(items=left_out)
 
-    def urgency(item: pytest.Item) -> tuple[bool, float]:
+    def minutes(item: pytest.Item) -> float:
         marker = item.get_closest_marker("slow")
-        return "device" in item.path.parts, 0 if marker is None else marker.kwargs.get("minutes", 1)
+        return 0 if marker is None else marker.kwargs.get("minutes", 1)
 
-    items.sort(key=urgency, reverse=True)
+    items.sort(key=minutes, reverse=True)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,10 @@
 """Devices of processes and of jobs, and the arithmetic of CUDA, whose settings exist without a GPU."""
 
 import multiprocessing
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +15,19 @@ from dkl.config import EvaluateConfig
 from dkl.errors import UserError
 from dkl.evaluation.outputs import provenance
 from dkl.evaluation.run import _check_devices
+from tests.device import pretend
 
 CUDA = torch.device("cuda")
+
+
+@pytest.mark.slow(minutes=1)
+def test_all_runs_on_a_pretend_device() -> None:
+    if reason := pretend.missing():
+        pytest.skip(reason)
+    # torch starts a thread per device at the first backward pass, and then neither takes a new device nor forks.
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "pretend_device", "tests/device"]
+    ended = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import io
 from itertools import count
 
+import pytest
 import torch
 from rich.console import Console
 
@@ -14,6 +15,8 @@ from dkl.distributed import _in_one
 from dkl.training.loop import train_epoch
 from dkl.training.optimizer import make_optimizer
 from tests.device.pretend import Ledger, counting
+
+pytestmark = pytest.mark.pretend_device
 
 OFFICIAL = ("recipe=official", "loss=ikl", "averaging=none", "model=preact_resnet18_w16", "task.awp.start=1")
 STEPS = 2

@@ -17,6 +17,8 @@ from tests.device.cases import overrides
 from tests.evaluation.common import tiny_run
 from tests.training.common import assert_equal, comparable
 
+pytestmark = pytest.mark.pretend_device
+
 IKL = "IKL, AWP, step average, selection"
 
 

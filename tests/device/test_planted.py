@@ -12,6 +12,8 @@ from dkl.assembly import train
 from dkl.config import compose_config
 from tests.device.cases import overrides, write_inputs
 
+pytestmark = pytest.mark.pretend_device
+
 
 class Planted(NamedTuple):
     """A mistake: ``old`` in the source of ``module`` becomes ``new``, and training case ``case`` must fail."""

@@ -17,6 +17,8 @@ from dkl.tasks import SegmentationDistillation
 from tests.device.cases import CASES, NEEDS_TORCHDISTILL, ONLY_FINITE, overrides, write_inputs
 from tests.training.common import assert_equal
 
+pytestmark = pytest.mark.pretend_device
+
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
