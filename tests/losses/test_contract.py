@@ -157,10 +157,10 @@ def test_detaching_one_side_does_not_change_the_other_sides_gradient(kind: type[
 
 def test_compiled_losses_equal_eager_ones() -> None:
     m, n = logits(6, 10, torch.float32)
-    weights = prior_weights(6, 10, torch.float32)
+    weights, ikl, gkl = prior_weights(6, 10, torch.float32), IKL(), GKL()
 
     def sum_of_losses(m: Tensor, n: Tensor, weights: Tensor) -> Tensor:
-        return IKL()(m, n, weights=weights) + 2 * GKL()(m, n, weights=weights)
+        return ikl(m, n, weights=weights) + 2 * gkl(m, n, weights=weights)
 
     eager = value_and_gradients(sum_of_losses, m, n, weights)
     compiled = value_and_gradients(torch.compile(sum_of_losses, fullgraph=True), m, n, weights)
