@@ -74,7 +74,7 @@ def measured(protocol: EvaluationProtocol, state: EvaluationState, sample: Sampl
 
 
 def described(protocol: EvaluationProtocol, device: torch.device) -> dict[str, Any]:
-    """The fields of a record that say how and where it was made."""
+    """The provenance of a record: software, hardware, arithmetic and time."""
     return {
         "norm": PACKAGE_NORMS[protocol.norm],
         "eps": protocol.eps,
