@@ -74,7 +74,7 @@ def measured(protocol: EvaluationProtocol, state: EvaluationState, sample: Sampl
 
 
 def described(protocol: EvaluationProtocol, device: torch.device) -> dict[str, Any]:
-    """The provenance of a record: software, hardware, arithmetic and time."""
+    """The fields of a record about its protocol, time, software and hardware."""
     return {
         "norm": PACKAGE_NORMS[protocol.norm],
         "eps": protocol.eps,
