@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dkl import checkpoint
-from dkl.config import WEIGHTS
+from dkl.config import WEIGHTS, changed_setting
 from dkl.errors import UserError
 
 
@@ -48,10 +48,12 @@ def best_epoch(rows: Sequence[Mapping[str, Any]], averaged: bool) -> BestEpoch |
     return max(tested, key=lambda best: best.accuracy, default=None)  # the first of equals
 
 
-def _best_weights(path: Path) -> Weights:
+def _best_weights(path: Path, config: Mapping[str, Any]) -> Weights:
     content = checkpoint.read(path)
-    if not isinstance(content, Mapping) or not {"weights", "attack", "epoch", "model"} <= content.keys():
+    if not isinstance(content, Mapping) or not {"weights", "attack", "epoch", "model", "config"} <= content.keys():
         raise UserError(f"{path} is not from dkl train: evaluate other weights by weights=last, or train the run again")
+    if changed := changed_setting(content["config"], config):
+        raise UserError(f"{path} was trained with {changed}, so it is of another run: evaluate weights=last")
     kind = f"{content['weights']}, {content['attack']}"
     return Weights(path, "model", f"best epoch {content['epoch']} ({kind})", content["weights"] == "average")
 
@@ -67,7 +69,7 @@ def choose_weights(folder: Path, content: Mapping[str, Any], asked: str | None) 
         available = ", ".join(name for name in WEIGHTS if exists[name])
         raise UserError(f"weights={asked} is not one of the weights in {folder}; choose one of: {available}")
     if asked == "best":
-        return _best_weights(best)
+        return _best_weights(best, content["config"])
     if asked == "average" or (asked is None and exists["average"]):
         return Weights(last, "average", f"average at epoch {epoch}", averaged=True)
     return Weights(last, "model", f"last epoch {epoch}")

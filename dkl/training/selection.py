@@ -87,5 +87,6 @@ class Selection:
             "weights": "last" if self.run.average is None else "average",
             "accuracy": accuracy,
             "attack": f"{self.config.attack}, {self.config.norm} {self.config.eps}",
+            "config": self.run.config,
         }
         checkpoint.save(self.path, content)

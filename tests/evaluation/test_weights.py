@@ -44,7 +44,7 @@ def run(plain: Path, tmp_path: Path) -> Path:
     state = content["model"]
     checkpoint.save(folder / "checkpoint.pt", {**content, "model": always(state, 0), "average": always(state, 1)})
     best = {"model": always(state, 2), "epoch": 3, "weights": "average", "accuracy": 0.5, "attack": "cw-20"}
-    checkpoint.save(folder / "best.pt", best)
+    checkpoint.save(folder / "best.pt", best | {"config": content["config"]})
     return folder
 
 
@@ -66,6 +66,17 @@ def configure(run: Path, **values: Any) -> None:
     OmegaConf.save(cfg, run / "config.yaml")
     content["config"] = OmegaConf.to_container(cfg, resolve=True)
     checkpoint.save(run / "checkpoint.pt", content)
+
+
+def test_the_best_epoch_of_another_run_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = checkpoint.read(run / "best.pt")
+    best["config"]["optimizer"]["lr"] = 0.5
+    checkpoint.save(run / "best.pt", best)
+    with pytest.raises(SystemExit):
+        main(["evaluate", f"run={run}", f"paths.results={tmp_path}", "weights=best"])
+    assert "best.pt was trained with optimizer.lr=0.5, not " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ def trained(results: Path) -> Any:
     for row in rows:
         del row["images_per_second"]
     best = checkpoint.read(folder / "best.pt") if (folder / "best.pt").exists() else {}
+    best.pop("config", None)  # it names the folder
     return _plain([comparable(folder), rows, best, sorted(path.name for path in folder.iterdir())])
 
 
