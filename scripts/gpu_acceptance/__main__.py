@@ -1,6 +1,6 @@
 """Accept a GPU machine, in three parts of at most eight minutes each.
 
-    python -m scripts.gpu_acceptance prepare FOLDER      on a machine with a network: code, wheels and images, below 55 MB
+    python -m scripts.gpu_acceptance prepare FOLDER      on a machine with a network: code, wheels, images: below 55 MB
     bash FOLDER/run.sh 1|2|3 OUT                         on the GPU machine, which needs torch, torchvision and Pillow
     python -m scripts.gpu_acceptance page OUT NAME       results/benchmarks/gpu-NAME.json and .md
 
