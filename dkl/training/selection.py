@@ -6,13 +6,13 @@ al. 2020). ``best.pt`` records its epoch, which weights it holds (last or averag
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
 from dkl import checkpoint
 from dkl.attacks import frozen_eval, named_attack, uniform_noise
-from dkl.config import SelectionConfig
+from dkl.config import SelectionConfig, changed_setting
 from dkl.data import Loader
 from dkl.distributed import from_first, mean_over_ranks, rank
 from dkl.errors import UserError
@@ -29,12 +29,14 @@ def held_out(config: SelectionConfig, count: int) -> int:
     return min(config.holdout, count // 4) if config.every else 0
 
 
-def _kept_accuracy(path: Path) -> float:
-    """Return the robust accuracy of the weights in the file ``path``."""
+def _kept_accuracy(path: Path, config: Mapping[str, Any]) -> float:
+    """Return the robust accuracy of the weights in the file ``path``, which the run of ``config`` must have written."""
     content = checkpoint.read(path)
     accuracy = content.get("accuracy") if isinstance(content, Mapping) else None
-    if not isinstance(accuracy, float) or not 0 <= accuracy <= 1:
+    if not isinstance(accuracy, float) or not 0 <= accuracy <= 1 or "config" not in content:
         raise UserError(f"{path} has no robust accuracy in [0, 1]: move {path.parent} away to start again")
+    if changed := changed_setting(content["config"], config):
+        raise UserError(f"{path} was trained with {changed}, so it is of another run: move it away to continue")
     return accuracy
 
 
@@ -47,7 +49,7 @@ class Selection:
     def __init__(self, config: SelectionConfig, run: RunState, batches: Loader, folder: Path) -> None:
         self.config, self.run, self.batches, self.path = config, run, batches, folder / BEST
         # best.pt is written before checkpoint.pt. If the process was killed in between, best.pt is one epoch ahead.
-        kept = _kept_accuracy(self.path) if rank() == 0 and self.path.exists() else -1.0
+        kept = _kept_accuracy(self.path, run.config) if rank() == 0 and self.path.exists() else -1.0
         run.best = max(run.best, from_first(kept))
 
     def after(self, epoch: int, epochs: int) -> MetricsRow:

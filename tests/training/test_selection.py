@@ -12,9 +12,11 @@ from dkl import checkpoint
 from dkl.assembly import build_model, load_data, train
 from dkl.config import compose_config
 from dkl.errors import UserError
-from tests.training.common import TINY, comparable, make_config
+from dkl.training.state import RunState
+from tests.training.common import TINY, assert_equal, comparable, make_config
 
 SELECTED = ("selection.holdout=20", "selection.every=2", "selection.attack=pgd-2", "optimizer.lr=0.2")
+SAVE = RunState.save
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -36,6 +38,12 @@ def robust_accuracy(state: dict[str, torch.Tensor], seed: int = 0) -> float:
         adversarial = adversarial.detach() + eps / 4 * gradient.sign()
         adversarial = torch.max(torch.min(adversarial, x + eps), x - eps).clamp(0, 1)
     return (model(adversarial).argmax(1) == held.labels).float().mean().item()
+
+
+def stop_after_best(run: RunState, path: Path) -> None:
+    if path.with_name("best.pt").exists():
+        raise RuntimeError("stopped")
+    SAVE(run, path)
 
 
 def test_the_best_epoch_is_kept_and_named(tmp_path: Path) -> None:
@@ -69,13 +77,23 @@ def test_selection_measures_the_average_if_there_is_one(tmp_path: Path) -> None:
     assert robust_accuracy(best["model"]) == pytest.approx(best["accuracy"])
 
 
-def test_a_resumed_run_remembers_its_best(tmp_path: Path) -> None:
-    straight = train(make_config(tmp_path / "straight", *SELECTED, epochs=4))
-    broken = make_config(tmp_path / "broken", *SELECTED, epochs=4)
-    folder = train(broken)
-    content = checkpoint.read(folder / "checkpoint.pt")
-    assert content["best"] == checkpoint.read(folder / "best.pt")["accuracy"]
-    assert comparable(folder)["best"] == comparable(straight)["best"]
+def test_a_resumed_run_keeps_the_best_of_its_own_run_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs = 4
+    straight = train(make_config(tmp_path / "straight", *SELECTED, epochs=epochs))
+    cfg = make_config(tmp_path / "broken", *SELECTED, epochs=epochs)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunState, "save", stop_after_best)
+        with pytest.raises(RuntimeError, match="stopped"):
+            train(cfg)
+    (folder,) = (tmp_path / "broken" / "runs").iterdir()  # killed between best.pt and checkpoint.pt
+    best = checkpoint.read(folder / "best.pt")
+    assert best["epoch"] == 2
+
+    checkpoint.save(folder / "best.pt", best | {"config": best["config"] | {"seed": 5}})
+    with pytest.raises(UserError, match=r"best\.pt was trained with seed=5, not 0"):
+        train(cfg)
+    checkpoint.save(folder / "best.pt", best)
+    assert_equal(comparable(train(cfg)), comparable(straight))
 
 
 @pytest.mark.parametrize(
