@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 from collections.abc import Callable
 
 # Read when torch is imported, here and in the processes that tests start. There is one test process per core, and a
@@ -23,9 +24,14 @@ hypothesis.settings.load_profile("dkl")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide the GPUs unless ``-m gpu`` asks for them, so that results do not depend on the machine."""
+    """Hide the GPUs unless ``-m gpu`` asks for them, so that results do not depend on the machine.
+
+    Shells start background jobs with SIGINT ignored; tests and the processes that they start take it as usual.
+    """
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
