@@ -6,7 +6,10 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """Wrong input, missing data or a wrong option. The message says how to fix it."""
+    """Wrong input, missing data or a wrong option. The message says how to fix it.
+
+    A list that is too long for a line is a note (``add_note``); the command line prints it before the message.
+    """
 
 
 class BusyError(UserError):
@@ -41,6 +44,16 @@ def of_the_file_system(error: OSError) -> str:
     if not error.filename:
         return error.strerror or first_line(error) or type(error).__name__
     return f"{shortened(error.filename)}: {error.strerror}; check that its folder exists and can be written to"
+
+
+def line_of(error: UserError | OSError) -> str:
+    """What ``error`` says in one line."""
+    return of_the_file_system(error) if isinstance(error, OSError) else str(error)
+
+
+def for_the_terminal(error: UserError | OSError) -> str:
+    """The notes of ``error`` and, last, its line."""
+    return "\n".join([*getattr(error, "__notes__", []), f"error: {line_of(error)}"])
 
 
 def shortened(value: object, most: int = 80) -> str:

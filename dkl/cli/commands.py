@@ -94,13 +94,13 @@ def verify(arguments: list[str]) -> None:
     if not path.is_file():
         raise UserError(f"there is no record {path}: give the file that dkl evaluate printed")
     own = [text for text in arguments if text.startswith(("n=", "seed="))]
-    numbers = _options(own, {"n": "750", "seed": "0"})
+    numbers = _options(own, {"n": "750", "seed": ""})
     for key, value in numbers.items():
-        if not value.isdecimal() or (key == "n" and int(value) == 0):
+        if value and not (value.isdecimal() and (key == "n") <= int(value) < 2**63):
             raise UserError(f"{key}={value} must be a whole number, such as {key}=1000")
     rest = [text for text in arguments if "=" in text and text not in own]
-    found = run(path, rest, checked=int(numbers["n"]), seed=int(numbers["seed"]))
-    say(f"{'verified' if found.agrees else 'NOT verified'}: {found.text}; {found.lost} robust images were fooled")
+    seed = int(numbers["seed"]) if numbers["seed"] else None
+    say(run(path, rest, checked=int(numbers["n"]), seed=seed).verdict)
     say("Next: dkl tables")
 
 

@@ -55,7 +55,7 @@ OPTIONS = {
         "model=NAME": "their network, if the record names none of this project or timm, as for dkl evaluate",
         "data=NAME": "the dataset; by default that of the record",
         "n=750": "how many images are evaluated again",
-        "seed=0": "the seed that draws them",
+        "seed=NUMBER": "the seed that draws them; by default one that nobody knows before",
         "KEY=VALUE": "device, threads and paths of dkl evaluate",
     },
     "export": {

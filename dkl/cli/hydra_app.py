@@ -21,7 +21,7 @@ from dkl.cluster import adopt_tasks
 from dkl.config import register, shipped
 from dkl.config.overrides import HYDRA_OWN, check_hydras_own, compose_explained, explain, read_overrides
 from dkl.console import say
-from dkl.errors import UserError, first_line, of_the_file_system
+from dkl.errors import UserError, first_line, for_the_terminal, line_of
 from dkl.interruption import launching, worker
 
 SHELLS = ("bash", "zsh", "fish")
@@ -163,11 +163,10 @@ def run(
                 own.add(Job(_task_overrides(), str(made.absolute()), reached))
             return reached
         except (UserError, OSError) as error:  # printed here, so that the other jobs of a sweep continue
-            message = of_the_file_system(error) if isinstance(error, OSError) else str(error)
-            print(f"error: {message}", file=sys.stderr)
+            print(for_the_terminal(error), file=sys.stderr)
             failed = True
             if own is not None:
-                own.add(Job(_task_overrides(), error=message))
+                own.add(Job(_task_overrides(), error=line_of(error)))
             return None
 
     with collected as own:

@@ -7,7 +7,7 @@ from dkl import __version__
 from dkl.cli import help as help_pages
 from dkl.cli.commands import COMMANDS
 from dkl.cli.completion import complete
-from dkl.errors import UserError, choose_from, of_the_file_system
+from dkl.errors import UserError, choose_from, for_the_terminal
 from dkl.interruption import Interrupted, interruptible
 
 COMPLETION = ("-sc", "--shell-completion")
@@ -41,6 +41,5 @@ def main(arguments: list[str] | None = None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
         except (UserError, OSError) as error:
-            message = of_the_file_system(error) if isinstance(error, OSError) else error
-            print(f"error: {message}", file=sys.stderr)
+            print(for_the_terminal(error), file=sys.stderr)
             raise SystemExit(2) from None

@@ -135,7 +135,7 @@ def _attack_bounded(
     with torch.no_grad(), frozen_eval(task.model):
         sample, enough = attack_sample(
             loop,
-            _attacks(task, standard),
+            attacks_of(task, standard),
             before,
             width=math.floor(protocol.tolerance * len(task.labels) / 100 + 1e-9),
             seed=protocol.seed,
@@ -155,7 +155,8 @@ def _by_place(protocol: EvaluationProtocol) -> frozenset[str]:
     return frozenset({"square"} if protocol.norm == "linf" and not protocol.package else ())
 
 
-def _attacks(task: AttackTask, protocol: EvaluationProtocol) -> dict[str, Perturb]:
+def attacks_of(task: AttackTask, protocol: EvaluationProtocol) -> dict[str, Perturb]:
+    """The attacks of ``protocol``, which search on the network of ``task``."""
     return make_attacks(
         protocol.attacks,
         task.searched,
@@ -179,7 +180,7 @@ def _run_suite(
         task.model,
         task.images,
         task.labels,
-        _attacks(task, protocol) if protocol.attacks else {},
+        attacks_of(task, protocol) if protocol.attacks else {},
         batch_size=protocol.batch_size,
         device=task.device,
         folder=task.folder,

@@ -1,94 +1,92 @@
 """``verify``: evaluates a random part of a record's images again, and compares the flags.
 
-The images are drawn by a seed and attacked by the record's suite, norm, radius and seed. An image's random draws depend
-on its place in a batch, so a few flags can differ although nothing is wrong. What was found bounds how many flags of
-the whole record can differ. Nothing in the record is run: it may name this project's networks, and no other code.
+The images are drawn one by one and attacked by the record's suite, norm, radius and seed. An attack draws at random for
+a whole batch, so a few flags differ although nothing is wrong. Images with other flags are therefore attacked again in
+the batches that they had (``robustness.own_batches``), and count as differing only if their flags differ there too.
+What is bounded is the number of images whose flags neither of the two gives.
+
+Batches are not the sample: AutoAttack cuts 10,000 images into 50 batches, a forger may spoil whole batches, and 39 of
+the 50 would have to agree to bound the share of spoiled ones by 2 %. Single images are drawn without replacement, so
+the exact bound of the hypergeometric distribution holds, wherever the wrong flags are.
 """
 
-import dataclasses
+import secrets
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
+from numpy.typing import NDArray
 
 from dkl import records
-from dkl.assembly import load_data
-from dkl.config import EvaluateConfig, typed
-from dkl.config.choices import choices
-from dkl.config.overrides import compose_explained, expand_network
 from dkl.console import say
 from dkl.data import ImageSet
 from dkl.device import arithmetic, pick_device
 from dkl.errors import UserError
-from dkl.evaluation.attacking import AttackTask, attack
-from dkl.evaluation.foreign import foreign_subject
+from dkl.evaluation.attacking import AttackTask, attack, attacks_of
 from dkl.evaluation.network import load_network
 from dkl.evaluation.outputs import provenance
 from dkl.evaluation.outputs.make_record import flags_of
-from dkl.evaluation.protocol import EvaluationProtocol
-from dkl.evaluation.subject import Subject, run_subject
-from dkl.evaluation.weights import Weights, weights_sha256
-from dkl.files import digest
-from dkl.models.sources import is_graph
-from dkl.models.sources.hub import REFUSED
-from dkl.models.sources.timm_names import CREATE
-from dkl.records import Record
-from dkl.records.verification import Verification, checksum, save_verification
-from dkl.threat import EvaluatedNorm
-
-KEYS = ("checkpoint", "run", "model", "network", "arguments", "mean", "std", "data", "device", "threads", "paths")
-"""Keys of ``dkl evaluate`` that a verification takes; the others are those of the record."""
+from dkl.evaluation.recorded import config_of, images_of, protocol_of, subject_of
+from dkl.evaluation.robustness.attack_loop import AttackLoop
+from dkl.evaluation.robustness.own_batches import OwnBatches
+from dkl.evaluation.robustness.progress import load
+from dkl.evaluation.weights import weights_sha256
+from dkl.files import digest, write_text
+from dkl.records import Flags, Record
+from dkl.records.verification import Verification, checksum, fewest_to_refuse, save_verification
 
 
-def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: int = 0) -> Verification:
+def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: int | None = None) -> Verification:
     """Evaluate ``checked`` random images of the record in ``path`` again; save and return what was found.
 
     ``overrides`` are those of ``dkl evaluate`` that name the network and its data: ``checkpoint=FILE`` or
-    ``run=FOLDER``, and ``model=`` and ``data=`` if the record does not tell. Raises UserError if the record is not
-    usable, or if the weights, the network or the images are not those of the record.
+    ``run=FOLDER``, and ``model=`` and ``data=`` if the record does not tell. Without ``seed`` the images are drawn by a
+    new one, which nobody could know before. Raises UserError if the record is not usable, or if the weights, the
+    network or the images are not those of the record.
     """
     record, flags = records.load(path), records.load_flags(path)
     if record.segmented is not None or record.bound is not None:
         kind = "labels pixels" if record.segmented else "is of bounded AutoAttack"
         raise UserError(f"{path} {kind}, which cannot be verified: verify a record of attacks=standard")
-    config = _config(record, overrides)
-    subject = _subject(record, config)
+    config = config_of(record, overrides)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    subject = subject_of(record, config)
     model, layout = load_network(subject)
     if weights_sha256(model.state_dict()) != record.checkpoint_sha256:
         raise UserError(f"{subject.weights.path} holds other weights than those of {record.id}: give their file")
-    test = _test_images(record, subject)
-    chosen = np.sort(np.random.default_rng(seed).permutation(record.n)[: min(checked, record.n)])
-    part, device = test.at(torch.from_numpy(chosen)), pick_device(config.device)
+    test, device = images_of(record, subject), pick_device(config.device)
+    checked = min(checked, record.n)
     # An interrupted verification continues here.
-    progress = Path(config.paths.results) / "runs" / "evaluations" / digest([checksum(record), len(part), seed])
+    progress = Path(config.paths.results) / "runs" / "evaluations" / digest([checksum(record), checked, seed])
+    seed = _drawn_seed(progress) if seed is None else seed
+    chosen = np.sort(np.random.default_rng(seed).permutation(record.n)[:checked])
     say(layout)
-    say(f"{record.id}: {', '.join(record.attacks) or 'accuracy'} on {len(part)} of {record.n} images")
+    say(f"{record.id}: {', '.join(record.attacks) or 'accuracy'} on {checked} of {record.n} images, seed={seed}")
+    part = test.at(torch.from_numpy(chosen))
     task = AttackTask(
         model=model.to(device),
         images=part.tensor(),
         labels=part.labels,
         num_classes=subject.data.num_classes,
-        protocol=_protocol(record),
+        protocol=protocol_of(record),
         device=device,
-        folder=progress,
+        folder=progress / "drawn",
     )
     with arithmetic(device, products="ieee", convolutions="tf32"):  # as in dkl evaluate
-        found = attack(task)
-    again = flags_of(found.state, None)
-    differing = [flags[name][chosen] != again[name] for name in again if name in flags]
-    last = record.attacks[-1] if record.attacks else "clean"
+        found = _compare(task, record, flags, test, chosen, progress / "batches")
     verification = Verification(
         id=record.id,
         record_sha256=checksum(record),
         n=record.n,
-        checked=len(part),
-        differ=int(np.any(differing, axis=0).sum()),
-        lost=int((flags[last][chosen] & ~again[last]).sum()),
+        checked=checked,
+        differ=found.differ,
+        lost=found.lost,
+        other_draws=found.other_draws,
         seed=seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=provenance.versions(),
@@ -99,69 +97,50 @@ def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: in
     return verification
 
 
-def _config(record: Record, overrides: Sequence[str]) -> EvaluateConfig:
-    """Compose what names the network and its data; the dataset is the record's if none is given."""
-    given = expand_network(overrides)
-    keys = [text.lstrip("+~").partition("=")[0].partition(".")[0] for text in given]
-    if other := next((key for key in keys if key not in KEYS), None):
-        raise UserError(f"dkl verify takes no {other}=: it is the record's; it takes {', '.join(KEYS)}, n and seed")
-    if "run" not in keys and "data" not in keys:
-        if record.dataset not in choices("data"):
-            raise UserError(f"{record.id} is of {record.dataset!r}, no choice of configs/data: add data=…")
-        given = [*given, f"data={record.dataset}"]
-    return typed(compose_explained("evaluate", given), EvaluateConfig)
+def _drawn_seed(progress: Path) -> int:
+    """The seed of the interrupted verification in ``progress``, or a new one."""
+    path = progress / "seed.txt"
+    if not path.is_file():
+        write_text(path, str(secrets.randbelow(2**32)))
+    return int(path.read_text())
 
 
-def _subject(record: Record, config: EvaluateConfig) -> Subject:
-    """What is evaluated again: the run, or the file with the network that is named, or that of the record."""
-    if config.run:
-        return run_subject(dataclasses.replace(config, weights=_kind(record)))
-    if config.checkpoint is None and config.network is None:
-        raise UserError("name the weights: checkpoint=FILE, or run=FOLDER for a run")
-    held = config.checkpoint is not None and is_graph(Path(config.checkpoint))
-    if not (config.model or config.network or held):
-        config = dataclasses.replace(config, model=_recorded_network(record))
-    subject = foreign_subject(config)
-    if record.seed is not None:
-        key = "average" if _kind(record) == "average" else "model"
-        return dataclasses.replace(subject, weights=Weights(subject.weights.path, key))
-    if digest(subject.settings) != record.config_hash:
-        raise UserError(f"{record.id} is of another network, or of one with another normalization: {record.model}")
-    return subject
+class _Compared(NamedTuple):
+    """How many images differ, how many of those count as robust in the record, and how many differed at first only."""
+
+    differ: int
+    lost: int
+    other_draws: int
 
 
-def _kind(record: Record) -> str:
-    """Which weights of a run were evaluated: last, average or best."""
-    return record.weights.partition(" ")[0]
+def _compare(
+    task: AttackTask, record: Record, flags: Flags, test: ImageSet, chosen: NDArray[np.int64], progress: Path
+) -> _Compared:
+    """Attack the images of ``task``, which are ``chosen[M]`` of ``test[N]``, and those with other flags once more."""
+    again = flags_of(attack(task).state, None)
+    first = _first_differences(record, flags, again, chosen)
+    unequal = first <= len(record.attacks)
+    if not unequal.any():
+        return _Compared(0, 0, 0)
+    say(f"{int(unequal.sum())} have other flags: they are attacked again in the batches that they had")
+    size, device = record.batch_size, task.device
+    loop = AttackLoop(task.model, test.tensor(), test.labels, size, device, progress, load(progress), task.searched)
+    attacks = attacks_of(task, task.protocol) if record.attacks else {}
+    own = OwnBatches(loop, attacks, flags, task.num_classes)
+    differ = own.differing(first, enough=fewest_to_refuse(record.n, len(chosen)))
+    last = record.attacks[-1] if record.attacks else "clean"
+    lost = flags[last][chosen] & ~again[last] & differ[chosen]
+    return _Compared(int(differ.sum()), int(lost.sum()), int((unequal & ~differ).sum()))
 
 
-def _recorded_network(record: Record) -> dict[str, Any]:
-    """The network that ``record`` names. Raises UserError if it is none of this project or timm."""
-    model = record.training.get("model", {}) if record.seed is not None else record.model
-    if model.get("_target_") != CREATE or REFUSED & (set(model) - {"_target_"}):
-        raise UserError(f"{record.id} names no network that can be built safely: add model=package.module:function")
-    return dict(OmegaConf.to_container(OmegaConf.create(model)))  # type: ignore[arg-type]  # a mapping
+def _first_differences(record: Record, flags: Flags, again: Flags, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first stage of each image ``[N]`` at which its flags ``again[M]`` are others: 0 is clean, 1 an attack, …
 
-
-def _test_images(record: Record, subject: Subject) -> ImageSet:
-    """The images of the record. Raises UserError if the data has others."""
-    _, test = load_data(subject.data if subject.run else dataclasses.replace(subject.data, test_size=None))
-    sizes = [None, subject.data.test_size, record.n]
-    found = next((cut for size in sizes if (cut := test.balanced(size)).sha256 == record.data_sha256), None)
-    if found is None:
-        raise UserError(f"{subject.data.name} has other test images than {record.id}: give its data=… and paths.data=…")
-    return found
-
-
-def _protocol(record: Record) -> EvaluationProtocol:
-    return EvaluationProtocol(
-        attacks=record.attacks,
-        norm=cast(EvaluatedNorm, record.norm.lower()),
-        eps=record.eps,
-        eps_text=record.eps_text,
-        n=None,
-        batch_size=record.batch_size,
-        seed=record.evaluation_seed,
-        search=record.search,
-        package=record.versions.get("attacks") == "pyautoattack",
-    )
+    Images that are not ``chosen[M]``, or whose flags agree, have a stage beyond the last attack.
+    """
+    first = np.full(record.n, len(record.attacks) + 1)
+    for stage, names in reversed([*enumerate([("clean", "top5"), *((name,) for name in record.attacks)])]):
+        for name in names:
+            if name in flags and name in again:
+                first[chosen[flags[name][chosen] != again[name]]] = stage
+    return first

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dkl.checkpoint import read
 from dkl.errors import UserError
+from dkl.models.misfit import find_misfits, in_one_line, on_one_screen
 
 StateDict = dict[str, Tensor]
 
@@ -82,10 +83,6 @@ def _list(keys: list[str], most: int = 8) -> str:
     return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
 
 
-def _with_shapes(keys: set[str], state: StateDict) -> list[str]:
-    return [f"{key} {tuple(state[key].shape)}" for key in sorted(keys)]
-
-
 def _ignorable(key: str) -> bool:
     """Whether a key that the model lacks may be ignored: TRADES' unused block, a counter of averages, constants."""
     return key.startswith("sub_block1.") or key == "n_averaged" or key.rpartition(".")[2] in NORMALIZATION
@@ -117,7 +114,8 @@ def check_finite(state: Mapping[str, Tensor], source: Path | str) -> None:
 def match_state_dict(model: nn.Module, content: Any, path: Path, key: str | None = None) -> tuple[str, StateDict]:
     """Return one line that describes the checkpoint's layout, and the weights for ``model``.
 
-    Raises UserError if keys or shapes do not match, or if a value is not finite.
+    Raises UserError if keys or shapes do not match, with a list of all of them as its note, or if a value is not
+    finite.
     """
     expected = model.state_dict()
     layout, state = _unwrap(content, set(expected), path, key)
@@ -128,21 +126,13 @@ def match_state_dict(model: nn.Module, content: Any, path: Path, key: str | None
     state = {k: v for k, v in state.items() if k not in ignored}
     # Files of torch 0.3 and before have no num_batches_tracked, which nothing but an averaging BatchNorm reads.
     counters = {k: v for k, v in expected.items() if k.endswith("num_batches_tracked")}
-    problems = {
-        "missing": _with_shapes(set(expected) - set(state) - set(counters), expected),
-        "unexpected": _with_shapes(set(state) - set(expected), state),
-        "of another shape": sorted(
-            f"{k} {tuple(state[k].shape)} for {tuple(expected[k].shape)}"
-            for k in set(expected) & set(state)
-            if state[k].shape != expected[k].shape
-        ),
-    }
-    if any(problems.values()):
-        listed = "; ".join(f"{len(keys)} {what}: {_list(keys)}" for what, keys in problems.items() if keys)
-        raise UserError(
-            f"{path} does not fit this {type(model).__name__} and was not loaded; {listed}; choose the model and the "
-            "number of classes that it was trained with"
+    if misfits := find_misfits({k: v for k, v in expected.items() if k in state or k not in counters}, state):
+        error = UserError(
+            f"{path} does not fit this {type(model).__name__} and was not loaded; {in_one_line(misfits)}; choose the "
+            "model and the number of classes that it was trained with"
         )
+        error.add_note(on_one_screen(misfits))
+        raise error
     check_finite(state, path)
     if prefixes:
         layout += f", prefix {''.join(prefixes)!r} stripped"

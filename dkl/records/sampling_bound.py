@@ -91,3 +91,16 @@ def most_in_population(population: int, drawn: int, found: int, *, confidence: f
         middle = (least + most + 1) // 2
         least, most = (middle, most) if likely(middle) else (least, middle - 1)
     return least
+
+
+def fewest_without_hit(population: int, most: int, *, confidence: float = 0.95) -> int:
+    """The smallest sample that, without an item with the property, bounds their number by ``most``.
+
+    The bound is that of ``most_in_population``. At most the whole population.
+    """
+    fewest, enough = 1, population
+    while fewest < enough:
+        middle = (fewest + enough) // 2
+        bound = most_in_population(population, middle, 0, confidence=confidence)
+        fewest, enough = (fewest, middle) if bound <= most else (middle + 1, enough)
+    return fewest

@@ -8,6 +8,7 @@ own folders.
 import dataclasses
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -17,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from dkl.errors import UserError
 from dkl.files import write_text
 from dkl.records.record import STRICT, Natural, Positive, Record
-from dkl.records.sampling_bound import most_in_population
+from dkl.records.sampling_bound import fewest_without_hit, most_in_population
 from dkl.validation.mistakes import first_mistake
 
 FOLDER = "verified"
@@ -32,7 +33,8 @@ class Verification:
     """What ``dkl verify`` found for the record ``id``, whose checksum is ``record_sha256``.
 
     ``checked`` of its ``n`` images were drawn by ``seed`` and evaluated again; ``differ`` of them have another flag
-    after some attack, and ``lost`` count as robust in the record, but were fooled now.
+    after some attack, and ``lost`` of those count as robust in the record, but were fooled now. ``other_draws`` had
+    another flag at first, but not with the random draws of the record's evaluation.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Verification:
     created: str
     versions: dict[str, str]
     hardware: dict[str, Any] = Field(default_factory=dict)
+    other_draws: Natural = 0
     schema: Annotated[int, Field(ge=1, le=1)] = 1
 
     @model_validator(mode="after")
@@ -64,12 +67,25 @@ class Verification:
         return self.bound <= MOST
 
     @property
-    def text(self) -> str:
+    def verdict(self) -> str:
         """What was found, in words."""
+        if not self.differ and not self.agrees:
+            needed = fewest_without_hit(self.n, math.floor(MOST * self.n))
+            return (
+                f"too few images to verify: {self.checked} images without a difference bound {100 * self.bound:.1f} %, "
+                f"but {100 * MOST:g} % is asked; use n={needed}"
+            )
         return (
-            f"{self.checked} of {self.n} images checked, {self.differ} differ: at most {100 * self.bound:.1f} % of "
-            "flags can differ, 95 %"
+            f"{'verified' if self.agrees else 'NOT verified'}: {self.checked} of {self.n} images checked, "
+            f"{self.differ} differ: at most {100 * self.bound:.1f} % of flags can differ, 95 %; {self.lost} robust "
+            "images were fooled"
         )
+
+
+def fewest_to_refuse(n: int, checked: int) -> int:
+    """The fewest of ``checked`` images that must differ so that a record of ``n`` images does not count as verified."""
+    counts = range(1, checked + 1)
+    return next((count for count in counts if most_in_population(n, checked, count) / n > MOST), checked + 1)
 
 
 _READER = TypeAdapter(Verification)

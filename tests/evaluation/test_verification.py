@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import signal
 from pathlib import Path
 from unittest.mock import Mock
@@ -9,6 +10,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
 from dkl import records
@@ -17,7 +19,7 @@ from dkl.errors import UserError
 from dkl.evaluation import verification
 from dkl.evaluation.verification import verify
 from dkl.interruption import Interrupted
-from dkl.records.sampling_bound import most_in_population
+from dkl.records.sampling_bound import fewest_without_hit, most_in_population
 from dkl.records.verification import load_verification
 from tests.evaluation.common import trained
 
@@ -32,15 +34,32 @@ def test_the_bound_is_the_exact_one_of_the_hypergeometric_distribution(populatio
 
 def test_the_bound_that_is_quoted() -> None:
     assert most_in_population(10_000, 750, 0) / 10_000 == pytest.approx(0.004, abs=5e-4)
+    assert most_in_population(50, 39, 0) == 1 < most_in_population(50, 38, 0), "of 50 batches 39 for 2 %"
+
+
+@pytest.mark.parametrize(("population", "most"), [(1, 0), (40, 0), (60, 1), (400, 8), (400, 400)])
+def test_the_fewest_images_that_are_enough(population: int, most: int) -> None:
+    enough = [n for n in range(1, population + 1) if most_in_population(population, n, 0) <= most]
+    assert fewest_without_hit(population, most) == enough[0]
+
+
+def test_the_bound_holds_if_whole_batches_are_wrong() -> None:
+    wrong = np.zeros(400, dtype=np.bool_)
+    wrong[100:120] = wrong[200:220] = True  # two batches of twenty
+    rng = np.random.default_rng(0)
+    found = [int(wrong[rng.permutation(400)[:60]].sum()) for _ in range(2000)]
+    bounds = {count: most_in_population(400, 60, count) for count in set(found)}
+    assert np.mean([bounds[count] >= wrong.sum() for count in found]) >= 0.95
 
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with foreign weights and their record, made in the current folder."""
+    """A folder with foreign weights and their record of 320 images, made in the current folder."""
     monkeypatch.chdir(tmp_path)
     torch.save(trained().state_dict(), "w.pt")
     network = ["model=timm:small_cnn", "arguments.width=8", "data=digits"]
-    main(["evaluate", "checkpoint=w.pt", *network, "attacks=[pgd-2,cw-2]", "n=40", "threads=1", "eps=0.12"])
+    attacks = ["attacks=[pgd-2,cw-2]", "n=320", "batch_size=40", "eps=0.12"]
+    main(["evaluate", "checkpoint=w.pt", *network, *attacks, "threads=1"])
     return tmp_path / "results"
 
 
@@ -49,17 +68,43 @@ def record_of(results: Path) -> Path:
     return path
 
 
-def test_an_honest_record_is_verified(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def claim(path: Path, fooled: NDArray[np.bool_]) -> None:
+    """Edit the record: images that were classified correctly before the attacks and are ``fooled`` stay so."""
+    record, flags = records.load(path), records.load_flags(path)
+    edited = flags | {name: flags[name] | (flags["clean"] & fooled) for name in record.attacks}
+    results = {
+        name: dataclasses.replace(result, robust=float(edited[name].mean()))
+        for name, result in record.per_attack.items()
+    }
+    robust = results[record.attacks[-1]].robust
+    records.save(dataclasses.replace(record, robust=robust, per_attack=results), edited, path.parent)
+
+
+def test_an_honest_record_is_verified_though_draws_depend_on_the_batch(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = record_of(results)
-    main(["verify", str(path), "checkpoint=w.pt", "n=40", "threads=1"])
-    assert "verified: 40 of 40 images checked, 0 differ: at most 0.0 %" in capsys.readouterr().err
+    main(["verify", str(path), "checkpoint=w.pt", "n=160", "threads=1", "seed=1"])
+    assert "verified: 160 of 320 images checked, 0 differ: at most 1.2 %" in capsys.readouterr().err
     record = records.load(path)
     found = load_verification(record, path.parent)
     assert found
-    assert (found.checked, found.differ, found.lost) == (40, 0, 0)
+    assert (found.checked, found.differ, found.lost) == (160, 0, 0)
+    assert found.other_draws > 0
     # A record that is evaluated again, or changed, is another one.
     assert load_verification(dataclasses.replace(record, checksums={}), path.parent) is None
     assert records.load_all(path.parent)[0] == [record]
+
+
+def test_too_few_images_are_no_finding(results: Path) -> None:
+    found = verify(record_of(results), ["checkpoint=w.pt", "threads=1"], checked=20)
+    asked = re.fullmatch(
+        r"too few images to verify: 20 images without a difference bound 13\.\d %, but 2 % is asked; use n=(\d+)",
+        found.verdict,
+    )
+    assert asked
+    enough = verify(record_of(results), ["checkpoint=w.pt", "threads=1"], checked=int(asked[1]))
+    assert enough.verdict.startswith("verified: ")
 
 
 def test_an_interrupted_verification_continues(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,27 +113,25 @@ def test_an_interrupted_verification_continues(results: Path, monkeypatch: pytes
     with monkeypatch.context() as patch:
         patch.setattr(verification, "save_verification", Mock(side_effect=Interrupted(signal.SIGINT)))
         with pytest.raises(Interrupted):
-            verify(*arguments, checked=40)
-    assert list(results.glob("runs/evaluations/*/*.npz"))
+            verify(*arguments, checked=160)
+    (seed,) = results.glob("runs/evaluations/*/seed.txt")
+    drawn = int(seed.read_text())
+    assert list(results.glob("runs/evaluations/*/*/*.npz"))
     with monkeypatch.context() as patch:
         patch.setattr(attack, Mock(side_effect=AssertionError))
-        assert verify(*arguments, checked=40).agrees
-    assert not list(results.glob("runs/evaluations/*/*.npz"))
+        found = verify(*arguments, checked=160)
+    assert found.agrees
+    assert found.seed == drawn
+    assert not list(results.glob("runs/evaluations/*/*/*.npz"))
 
 
-def test_invented_flags_are_found(results: Path) -> None:
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_invented_flags_are_found(results: Path, share: float) -> None:
     path = record_of(results)
-    record, flags = records.load(path), records.load_flags(path)
-    last = dict.fromkeys(record.attacks, flags["clean"])
-    claimed = float(flags["clean"].mean())
-    per_attack = {name: dataclasses.replace(result, robust=claimed) for name, result in record.per_attack.items()}
-    records.save(dataclasses.replace(record, robust=claimed, per_attack=per_attack), flags | last, path.parent)
-    found = verify(path, ["checkpoint=w.pt", "threads=1"], checked=20)
-    fooled = flags["clean"] & ~flags["cw-2"]
-    assert fooled.mean() > 0.2
-    assert found.checked == 20
-    assert not found.agrees
-    assert found.lost > 0
+    claim(path, np.arange(320) < 320 * share)
+    found = verify(path, ["checkpoint=w.pt", "threads=1"], checked=160, seed=1)
+    assert found.verdict.startswith("NOT verified: 160 of 320")
+    assert found.differ >= found.lost > 0
 
 
 def test_other_weights_networks_and_images_are_refused(results: Path) -> None:

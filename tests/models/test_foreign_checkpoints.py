@@ -245,13 +245,33 @@ def test_what_does_not_fit_is_listed_and_nothing_is_loaded(source: nn.Module, tm
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_weights_of_another_network_are_refused_briefly(tmp_path: Path) -> None:
-    path = write(tmp_path / "other.pt", create_model("wrn16_2", 5).state_dict())
-    with pytest.raises(UserError, match="unexpected") as caught:
-        load_checkpoint(make_model(), path)
-    assert len(str(caught.value)) < 2000
-    with pytest.raises(UserError, match="does not fit"):
-        load_checkpoint(make_model(), write(tmp_path / "cnn.pt", create_model("small_cnn", 5).state_dict()))
+def test_weights_of_another_network_are_listed_on_one_screen(tmp_path: Path) -> None:
+    model = make_model()
+    state = create_model("preact_resnet18", 5, width=8).state_dict()
+    with pytest.raises(UserError, match="does not fit") as caught:
+        load_checkpoint(model, write(tmp_path / "other.pt", state))
+    assert len(str(caught.value)) < 1000
+    (listed,) = caught.value.__notes__
+    lines = listed.splitlines()
+    assert len(lines) == 40
+    own, theirs = set(model.state_dict()), set(state)
+    for kind, keys in {"missing": own - theirs, "unexpected": theirs - own}.items():
+        modules = {key.rpartition(".")[0] for key in keys}
+        *named, last = [line.split(": ")[1] for line in lines if line.startswith(f"{kind}: ")]
+        assert set(named) <= modules
+        assert last == f"… and {len(modules) - len(named)} more modules" or {*named, last} == modules
+
+
+def test_a_few_tensors_that_do_not_fit_are_all_listed(source: nn.Module, tmp_path: Path) -> None:
+    state = {key: value for key, value in source.state_dict().items() if not key.startswith("layer1.0.")}
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(make_model(), write(tmp_path / "part.pt", {**state, "scale": torch.ones(3)}))
+    (listed,) = caught.value.__notes__
+    lacking = [key for key in source.state_dict() if key not in state and not key.endswith("num_batches_tracked")]
+    for key in lacking:
+        module, _, name = key.rpartition(".")
+        assert re.search(rf"^missing: {re.escape(module)}: .*\b{name} \(", listed, re.M), key
+    assert listed.splitlines()[-1] == "unexpected: at the top: scale (3,)"
 
 
 @pytest.mark.parametrize(
