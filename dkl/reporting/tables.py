@@ -8,6 +8,7 @@ from typing import Any
 from dkl.errors import UserError, choose_from
 from dkl.files import write_text
 from dkl.manifests import load_all
+from dkl.published import published_entries
 from dkl.records import load_flags
 from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.board import Board
@@ -75,8 +76,8 @@ def write_tables(
     the paper's tables ``<manifest>-<budget>``; the latter need a record of one of their rows. Boards of entries, named
     ``entries-<dataset>-<norm>-eps<eps>``, also show the records of other ``folders``, as ``shown`` filters. Reference
     records are shown beside the others, and are no entries of RobustBench. Broken records and manifests are
-    named in ``problems`` and not counted. Raises UserError if there is no usable record, or
-    none of the dataset that is ``shown``.
+    named in ``problems`` and not counted. Raises UserError if there is no usable record, or no entry or published
+    evaluation of the dataset that is ``shown``.
     """
     records, problems = load_with_reference(results)
     entries, left_out = load_entries(results, folders)
@@ -84,14 +85,21 @@ def write_tables(
     if not records and not entries:
         broken = "".join(f"; {problem}" for problem in problems)
         raise UserError(f"{results / 'records'} has no usable record: run dkl train, then dkl evaluate, first{broken}")
-    datasets = sorted({record.dataset for record in [*records, *(entry.record for entry in entries)]})
-    if shown and shown.dataset and shown.dataset not in datasets:
-        raise UserError(f"dataset={shown.dataset} has no record: {choose_from(shown.dataset, datasets)}")
+    datasets = {record.dataset for record in [*records, *(entry.record for entry in entries)]}
+    if (
+        shown
+        and shown.dataset
+        and shown.dataset not in (known := datasets | {each.dataset for each in published_entries()})
+    ):
+        raise UserError(f"dataset={shown.dataset} has no record: {choose_from(shown.dataset, sorted(known))}")
     manifests, wrong = load_all()
     problems += wrong
+    joined = entry_boards(entries, shown)
+    if shown not in (None, EntryFilter()) and not joined:
+        problems.append("no entry is as asked, so there is no board of entries: leave out some filters")
     boards: list[AnyBoard] = [
         *leaderboards(records, include_smoke, published_rows(manifests)),
-        *entry_boards(entries, shown),
+        *joined,
         *accuracy_boards(records, include_smoke),
         *paper_boards(manifests, records, lambda r: load_flags(record_file(results, r)), include_smoke, problems),
     ]

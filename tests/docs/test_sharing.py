@@ -1,5 +1,6 @@
-"""The small network of docs/sharing.md goes all the way: trained, evaluated, entered, verified, and exported."""
+"""docs/sharing.md as a stranger follows it: every command from top to bottom, in an empty folder."""
 
+import runpy
 import shlex
 import sys
 import warnings
@@ -11,50 +12,55 @@ import torch
 
 import dkl
 from dkl.cli import main
-from dkl.models import create_model
-from tests.docs.pages import ROOT, commands
+from tests.docs.pages import ROOT, blocks, commands
+from tests.evaluation.common import shorten
 
-LINES = [shlex.split(line)[1:] for line in commands(ROOT / "docs" / "sharing.md")]
-FRIEND = "from dkl.models import create_model\ndef network(num_classes):\n    return create_model('small_cnn', 10, 1)\n"
-OFFLINE = ("hf-hub:", "robustbench:", "push=", "format=onnx", "format=robustbench", "dataset=cifar10")
-"""Words of lines that need a hub, an extra, or weights, images or a network that are not here."""
+PAGE = ROOT / "docs" / "sharing.md"
+FAST = {"train": ["trainer.epochs=2", "trainer.threads=1"], "evaluate": ["threads=1"], "verify": ["threads=1"]}
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder with a friend's network, its weights and a graph file."""
+    """An empty folder with the page's Python file."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delenv("DKL_RESULTS_DIR", raising=False)
-    (tmp_path / "friend.py").write_text(FRIEND)
-    (tmp_path / "friend" / "results" / "records").mkdir(parents=True)
-    torch.manual_seed(0)
-    network = create_model("small_cnn", 10, 1).eval()
-    torch.save(network.state_dict(), "friend.pth")
-    program = torch.export.export(network, (torch.zeros(2, 1, 8, 8),), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    torch.export.save(program, "friend.pt2")
+    (code,) = (block.text for block in blocks(PAGE) if block.kind == "python")
+    (tmp_path / "friend.py").write_text(code)
+    runpy.run_path("friend.py", run_name="__main__")
     yield tmp_path
     sys.modules.pop("friend", None)
 
 
+def named(word: str) -> str:
+    """``word`` with the file or folder that ``NAME`` stands for: the run, its record, or the friend's."""
+    before, found, ending = word.partition("NAME")
+    if not found:
+        return word
+    key, equals, folder = before.rpartition("=")
+    made = Path(folder).glob(f"digits-*{ending}")
+    (path,) = (path for path in made if "-s0-" in path.name or "-Friend-" in path.name)
+    return f"{key}{equals}{path}"
+
+
 @pytest.mark.slow
-def test_every_line_of_the_page_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fast = {"train": ["trainer.epochs=1", "trainer.threads=1"], "evaluate": ["attacks=pgd-2", "threads=1"]}
-    for command, *words in LINES:
-        if any(part in word for word in words for part in OFFLINE):
-            continue
-        runs = list(here.glob("results/runs/digits-*"))
-        ours = next((path for path in here.glob("results/records/*.json") if "-s0-" in path.name), None)
-        theirs = next((path for path in here.glob("results/records/*Friend*.json")), None)
-        record = ours if any(word.startswith("run=") for word in words) else theirs
-        replaced = [word.replace("results/runs/NAME", str(runs[0]) if runs else "") for word in words]
-        replaced = [word.replace("results/records/NAME.json", str(record)) for word in replaced]
+def test_every_command_of_the_page_runs(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shorten(monkeypatch, steps=3, queries=20)
+    for line in commands(PAGE):
+        command, *words = map(named, shlex.split(line)[1:])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            main([command, *replaced, *fast.get(command, [])])
-    said = capsys.readouterr().err
-    assert said.count("verified: ") == 2
-    assert "NOT verified" not in said
+            main([command, *words, *FAST.get(command, [])])
+    printed = capsys.readouterr()
+    assert printed.err.count("\nverified: ") == 2
+    shown = (here / "results" / "tables" / "entries-digits-Linf-eps0.1.md").read_text()
+    assert shown.count("| verified, ≤ ") == 2, "the last board shows the verified entries only"
+    assert "| Folder" not in shown
+    assert "Cui2023Decoupled_WRN-28-10" in printed.out
     x = torch.rand(2, 1, 8, 8)
     (run,) = here.glob("results/runs/digits-*")
-    torch.testing.assert_close(dkl.load_model(here / "mine")(x), dkl.load_model(run)(x))
+    for name in ("mine", "mine-graph/model.pt2"):
+        torch.testing.assert_close(dkl.load_model(name)(x), dkl.load_model(run)(x))
+    assert dkl.load_model("friend:network", checkpoint="friend.pth", data="digits")(x).shape == (2, 10)

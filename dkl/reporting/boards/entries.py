@@ -3,7 +3,7 @@
 Published values are claims; so are records until ``dkl verify`` has evaluated a random part of them again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dkl.published import PublishedEntry, published_entries, published_source
@@ -66,12 +66,15 @@ class EntryFilter:
 def entry_boards(entries: Sequence[Entry], shown: EntryFilter | None = None) -> list[EntryBoard]:
     """Build one board per threat model with the rows of ``shown``; ranks are those of all rows.
 
-    There is none if all entries are unverified runs of ours and nothing was published: a leaderboard shows them.
+    There is none if all entries are unverified runs of ours and nothing was published: a leaderboard shows them. The
+    boards of a dataset that is asked for are shown without entries too if RobustBench has any.
     """
     shown = shown or EntryFilter()
     found: dict[ThreatModel, list[Entry]] = group(entries, lambda entry: threat_model(entry.record))
-    boards = [key for key in sorted(found) if shown.has_board(key) and (_joined(found[key]) or _beside(key))]
-    return [_board(key, found[key], shown) for key in boards]
+    keys = [key for key in found if _joined(found[key]) or _beside(key)]
+    keys += _published_keys(shown.dataset, known=found)
+    boards = [_board(key, found.get(key, []), shown) for key in sorted(keys) if shown.has_board(key)]
+    return [board for board in boards if board.rows]
 
 
 def _joined(entries: Sequence[Entry]) -> bool:
@@ -81,14 +84,26 @@ def _joined(entries: Sequence[Entry]) -> bool:
 
 def _beside(key: ThreatModel) -> list[PublishedEntry]:
     """The published evaluations of a threat model."""
-    dataset, norm, eps = key
-    same = [each for each in published_entries() if (each.dataset, each.norm) == (dataset, norm)]
+    return [each for each in published_entries() if _alike((each.dataset, each.norm, each.eps), key)]
+
+
+def _alike(one: ThreatModel, other: ThreatModel) -> bool:
     # Some models were trained for 0.031, which RobustBench lists under 8/255.
-    return [each for each in same if abs(each.eps - eps) < 1e-3]
+    return one[:2] == other[:2] and abs(one[2] - other[2]) < 1e-3
+
+
+def _published_keys(dataset: str | None, known: Iterable[ThreatModel]) -> list[ThreatModel]:
+    """The threat models of the published evaluations of ``dataset`` that are not ``known``."""
+    found: list[ThreatModel] = []
+    for each in published_entries():
+        key = (each.dataset, each.norm, round(each.eps, 9))
+        if each.dataset == dataset and not any(_alike(key, other) for other in (*known, *found)):
+            found.append(key)
+    return found
 
 
 def _board(key: ThreatModel, entries: Sequence[Entry], shown: EntryFilter) -> EntryBoard:
-    dataset, norm, _ = key
+    dataset, norm, eps = key
     verified = {entry.record.id: entry.verification for entry in entries}
     sources = {entry.record.id: entry.source for entry in entries}
     newest = newest_per_seed(entry.record for entry in entries)
@@ -98,7 +113,11 @@ def _board(key: ThreatModel, entries: Sequence[Entry], shown: EntryFilter) -> En
     rows += [_published(each) for each in beside]
     rows.sort(key=lambda row: (descending(row.means["robust"]), descending(row.means["clean"]), row.method))
     ranked = [replace(row, rank=place) for place, row in enumerate(rows, 1)]
-    text = min((entry.record.eps_text for entry in entries), key=lambda text: (len(text), text))
+    texts = [entry.record.eps_text for entry in entries] or [
+        each.eps_text for each in beside if abs(each.eps - eps) < 1e-6
+    ]
+    text = min(texts, key=lambda text: (len(text), text))
+    provenance = notes.provenance_notes([entry.record for entry in entries]) if entries else []
     source = [f"Source {ROBUSTBENCH}: {published_source()}."] if beside else []
     return EntryBoard(
         name=slug(f"entries-{dataset}-{norm}-eps{text}"),
@@ -106,7 +125,7 @@ def _board(key: ThreatModel, entries: Sequence[Entry], shown: EntryFilter) -> En
         budget=None,
         columns=_columns(dataset, norm, text),
         rows=tuple(filter(shown.has_row, ranked)),
-        notes=(*NOTES, *source, *notes.provenance_notes([entry.record for entry in entries])),
+        notes=(*NOTES, *source, *provenance),
     )
 
 

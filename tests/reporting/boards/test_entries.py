@@ -85,9 +85,19 @@ def test_rows_are_filtered_and_keep_their_ranks(results: Path, asked: dict[str, 
 
 def test_boards_are_filtered(results: Path) -> None:
     entries, _ = load_entries(results)
-    for asked in ({"dataset": "cifar100"}, {"norm": "l2"}, {"eps": 0.5}):
+    for asked in ({"dataset": "digits"}, {"norm": "l2"}, {"eps": 0.5}, {"architecture": "none"}):
         assert entry_boards(entries, EntryFilter(**asked)) == []
     assert len(entry_boards(entries, EntryFilter(dataset="cifar10", norm="linf", eps=8 / 255))) == 1
+
+
+def test_the_published_list_of_a_dataset_is_shown_without_entries(results: Path) -> None:
+    entries, _ = load_entries(results)
+    boards = {board.name: board for board in entry_boards(entries, EntryFilter(dataset="cifar10"))}
+    assert set(boards) == {"entries-cifar10-Linf-eps8_255", "entries-cifar10-L2-eps0.5"}
+    published = [entry.id for entry in published_entries() if (entry.dataset, entry.norm) == ("cifar10", "L2")]
+    assert sorted(row.method for row in boards["entries-cifar10-L2-eps0.5"].rows) == sorted(published)
+    assert len(entry_boards([], EntryFilter(dataset="imagenet"))) == 1
+    assert entry_boards([], EntryFilter(verified=True, dataset="imagenet")) == []
 
 
 def test_parts_and_bad_verifications_do_not_count(results: Path) -> None:
