@@ -3,6 +3,7 @@
 import pytest
 import torch
 from pyautoattack.fab_projections import projection_l2, projection_linf
+from pyautoattack.square import SquareAttack
 
 from dkl.attacks.autoattack import square
 from dkl.attacks.autoattack.projection import project_onto_hyperplane
@@ -36,6 +37,24 @@ def test_square_on_part_of_a_batch_gives_the_images_of_the_whole_batch() -> None
     part = torch.tensor([7, 2, 11])
     assert 0 < (model(whole).argmax(1) != y).sum() < 12
     assert torch.equal(square(model, x[part], y[part], places=part, length=12, **options), whole[part])
+
+
+def test_square_finds_what_the_package_finds_without_repeating_queries() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 12), torch.nn.ReLU(), torch.nn.Linear(12, 5))
+    model.eval().requires_grad_(False)
+    x = torch.rand(40, 3, 4, 4)
+    y = model(x).argmax(1)
+    seen: list[int] = []
+    model.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    package = SquareAttack(model, norm="Linf", n_queries=600, eps=0.05, p_init=0.8, seed=4, resc_schedule=False)
+    expected = package.perturb(x, y)
+    asked = sum(seen)
+    seen.clear()
+    found = square(model, x, y, norm="linf", eps=0.05, seed=4, queries=600)
+    assert torch.equal(found, expected)
+    assert 10 < (found != x).flatten(1).any(1).sum() < 30
+    assert sum(seen) < asked / 2
 
 
 def test_square_refuses_part_of_a_batch_for_l2() -> None:

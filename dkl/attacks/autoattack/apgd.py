@@ -52,6 +52,9 @@ class _Search:
     number: Tensor
     """Index of the image among those that were given."""
     natural: Tensor
+    low: Tensor
+    """The smallest value of each pixel in the Linf ball and the unit box; ``high`` is the largest."""
+    high: Tensor
     classes: Tensor
     current: Tensor
     previous: Tensor
@@ -86,22 +89,22 @@ def _unit(x: Tensor, norm: Norm) -> Tensor:
     return x / (size.view(-1, 1, 1, 1) + 1e-12)
 
 
-def _project(x: Tensor, natural: Tensor, eps: float, norm: Norm) -> Tensor:
-    """Project into the ball around ``natural`` and into [0, 1], in the package's order."""
+def _project_(x: Tensor, state: _Search, eps: float, norm: Norm) -> Tensor:
+    """Project into the ball around the natural images and into [0, 1]; may change ``x``. L2 in the package's order."""
     if norm == "linf":
-        return x.clamp(natural - eps, natural + eps).clamp_(0, 1)
-    delta = x - natural
+        return x.clamp_(state.low, state.high)
+    delta = x.sub_(state.natural)
     size = (delta**2).flatten(1).sum(-1).sqrt().view(-1, 1, 1, 1)
-    return (natural + _unit(delta, norm) * size.clamp_max(eps)).clamp_(0, 1)
+    return _unit(delta, norm).mul_(size.clamp_max(eps)).add_(state.natural).clamp_(0, 1)
 
 
 def _moved(state: _Search, eps: float, norm: Norm, momentum: float) -> Tensor:
-    """The next point: a gradient step, then a mean of it and of the last move."""
+    """The next point: a gradient step, then a mean of it and of the last move. Rounds as the package does."""
     direction = torch.sign(state.gradient) if norm == "linf" else _unit(state.gradient, norm)
-    stepped = _project(state.current + state.step_size * direction, state.natural, eps, norm)
-    inertia = state.current - state.previous
-    mixed = state.current + (stepped - state.current) * momentum + inertia * (1 - momentum)
-    return _project(mixed, state.natural, eps, norm)
+    stepped = _project_(direction.mul_(state.step_size).add_(state.current), state, eps, norm)
+    inertia = (state.current - state.previous).mul_(1 - momentum)
+    mixed = stepped.sub_(state.current).mul_(momentum).add_(state.current).add_(inertia)
+    return _project_(mixed, state, eps, norm)
 
 
 def _check_progress(state: _Search, step: int, period: int) -> None:
@@ -144,6 +147,8 @@ def _apgd(
     state = _Search(
         number=torch.arange(len(x), device=x.device),
         natural=x,
+        low=(x - eps).clamp_min_(0),
+        high=(x + eps).clamp_max_(1),
         classes=classes,
         current=start,
         previous=start,

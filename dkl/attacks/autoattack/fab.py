@@ -24,20 +24,25 @@ def _logit_gap(model: nn.Module, x: Tensor, y: Tensor, target: Tensor) -> tuple[
     return gap.detach().squeeze(1), gradient
 
 
-def _step(model: nn.Module, x: Tensor, iterate: Tensor, y: Tensor, target: Tensor, norm: Norm) -> Tensor:
-    """One step from ``iterate[B, ...]``; the result is in the unit box."""
-    gap, gradient = _logit_gap(model, iterate, y, target)
-    flat, clean, normal = iterate.flatten(1), x.flatten(1), gradient.flatten(1)
+def _moved(flat: Tensor, clean: Tensor, normal: Tensor, gap: Tensor, norm: Norm) -> Tensor:
+    """The next iterates of ``flat[B, n]``, in the unit box, by the gap's gradient ``normal[B, n]``."""
     excess = gap + torch.linalg.vecdot(normal, clean - flat)
     # Both projections in one call.
     moves = project_onto_hyperplane(
         torch.cat([flat, clean]), torch.cat([normal, normal]), torch.cat([gap, excess]), norm
     )
     near, far = moves.chunk(2)
-    distance_near, distance_far = (distances(move, norm).clamp_min(1e-8).unsqueeze(1) for move in (near, far))
-    alpha = (distance_near / (distance_near + distance_far)).clamp(0, _MAX_ALPHA)
-    mean = (flat + _OVERSHOOT * near) * (1 - alpha) + (clean + _OVERSHOOT * far) * alpha
-    return mean.clamp(0, 1).view_as(x)
+    distance_near, distance_far = distances(moves, norm).clamp_min_(1e-8).unsqueeze(1).chunk(2)
+    alpha = (distance_near / (distance_near + distance_far)).clamp_(0, _MAX_ALPHA)
+    near = near.mul_(_OVERSHOOT).add_(flat).mul_(1 - alpha)
+    far = far.mul_(_OVERSHOOT).add_(clean).mul_(alpha)
+    return near.add_(far).clamp_(0, 1)
+
+
+def _step(model: nn.Module, x: Tensor, iterate: Tensor, y: Tensor, target: Tensor, norm: Norm) -> Tensor:
+    """One step from ``iterate[B, ...]``; the result is in the unit box."""
+    gap, gradient = _logit_gap(model, iterate, y, target)
+    return _moved(iterate.flatten(1), x.flatten(1), gradient.flatten(1), gap, norm).view_as(x)
 
 
 def _one_target(
@@ -48,18 +53,22 @@ def _one_target(
     remaining = torch.arange(len(x), device=x.device)
     iterate = x
     for _ in range(steps):
-        if not len(remaining):
-            break
-        clean, labels = x[remaining], y[remaining]
-        iterate = _step(model, clean, iterate, labels, target[remaining], norm)
-        wrong = model(iterate).argmax(1) != labels
-        settled = wrong & (distances((iterate - clean).flatten(1), norm) <= eps)
-        # The package's search for a still smaller perturbation cannot change the flag of a settled image.
-        adversarial[remaining[settled]] = iterate[settled]
-        fooled[remaining[settled]] = True
-        back = clean + (iterate - clean) * _BACKWARD
-        iterate = torch.where(wrong.view(-1, *[1] * (x.dim() - 1)), back, iterate)[~settled]
-        remaining = remaining[~settled]
+        iterate = _step(model, x, iterate, y, target, norm)
+        wrong = model(iterate).argmax(1) != y
+        if not wrong.any():
+            continue
+        move = iterate - x
+        settled = wrong & (distances(move.flatten(1), norm) <= eps)
+        if settled.any():
+            # The package's search for a still smaller perturbation cannot change the flag of a settled image.
+            adversarial[remaining[settled]] = iterate[settled]
+            fooled[remaining[settled]] = True
+            kept = ~settled
+            x, y, target, remaining = x[kept], y[kept], target[kept], remaining[kept]
+            iterate, move, wrong = iterate[kept], move[kept], wrong[kept]
+            if not len(remaining):
+                break
+        iterate = torch.where(wrong.view(-1, *[1] * (x.dim() - 1)), x + move * _BACKWARD, iterate)
     return adversarial, fooled
 
 

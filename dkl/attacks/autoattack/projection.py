@@ -15,15 +15,14 @@ from torch import Tensor
 
 from dkl.threat import Norm
 
-_ORDERS: dict[Norm, float] = {"linf": float("inf"), "l2": 2}
-
 _NEWTON_STEPS = 50
 """A bound that is not met in practice: 4 to 8 steps are usual for images."""
 
 
 def distances(moves: Tensor, norm: Norm) -> Tensor:
     """The norm of each row of ``moves[B, n]``, ``[B]``."""
-    return torch.linalg.vector_norm(moves, _ORDERS[norm], dim=1)
+    # torch's vector norm takes ten times as long as the maximum.
+    return moves.abs().amax(1) if norm == "linf" else torch.linalg.vector_norm(moves, dim=1)
 
 
 def _level(weight: Tensor, room: Tensor, need: Tensor) -> Tensor:
@@ -50,12 +49,12 @@ def project_onto_hyperplane(x: Tensor, w: Tensor, excess: Tensor, norm: Norm) ->
     ``excess[B]`` is ⟨w, x⟩ − b, the side and distance of ``x``. If the hyperplane does not meet the box, ``x + d`` is
     the corner of the box that is nearest to it. Coordinates with a zero normal do not move.
     """
-    w = torch.where((excess < 0).unsqueeze(1), -w, w)  # ⟨w, x + d⟩ must decrease
-    room = torch.where(w < 0, 1 - x, x)
+    w = w * torch.where(excess < 0, 1, -1).unsqueeze(1)  # so that d has the signs of w
+    room = torch.where(w > 0, 1 - x, x)
     size = w.abs()
     if norm == "linf":
-        return -torch.sign(w) * torch.minimum(room, _level(size, room, excess.abs()))
+        return torch.minimum(room, _level(size, room, excess.abs())).mul_(w.sign_())
     # As the package: such coordinates contribute nothing, and their quotient would overflow.
     size = torch.where(size > 1e-8, size, 0)
     room = torch.where(size > 0, room / size, 0)
-    return -torch.sign(w) * size * torch.minimum(room, _level(size**2, room, excess.abs()))
+    return torch.minimum(room, _level(size**2, room, excess.abs())).mul_(size).mul_(w.sign_())

@@ -10,6 +10,8 @@ For L2 the draws depend on how many images of the batch are still correct, so th
 """
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from pyautoattack.square import SquareAttack
@@ -38,6 +40,29 @@ def _offset(limit: int, generator: torch.Generator) -> int:
     return int(limit * torch.rand([1], generator=generator))
 
 
+class _Change(NamedTuple):
+    """The change of one query: a square window, and the sign of each channel."""
+
+    side: int
+    top: int
+    left: int
+    signs: tuple[float, ...]
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """The rows and columns of the window."""
+        return slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
+
+
+def _changes(shape: torch.Size, queries: int, generator: torch.Generator) -> Iterator[_Change]:
+    """Draw the changes of all queries, for images of ``shape[C, H, W]``."""
+    channels, height, width = shape
+    for query in range(queries):
+        side = _window_side(query, shape)
+        top, left = _offset(height - side, generator), _offset(width - side, generator)
+        yield _Change(side, top, left, tuple(_signs([channels, 1, 1], generator).flatten().tolist()))
+
+
 def _margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The label's logit minus the largest other one, ``[B]``; an image with a negative margin is misclassified."""
     logits = model(x)
@@ -45,15 +70,12 @@ def _margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return own.squeeze(1) - logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
 
 
-def _changed_margins(model: nn.Module, x: Tensor, y: Tensor, margin: Tensor, changed: Tensor) -> Tensor:
-    """The margins ``[B]`` of images of which only those that are ``changed[B]`` differ from the ones of ``margin[B]``.
-
-    A small window often already has the sign that it gets. The network need not see such an image again.
-    """
-    if changed.all():
+def _margins_of(model: nn.Module, x: Tensor, y: Tensor, margin: Tensor, asked: Tensor) -> Tensor:
+    """The margins ``[B]`` of the images that are ``asked[B]``, and ``margin[B]`` for the others."""
+    if asked.all():
         return _margins(model, x, y)
     found = margin.clone()
-    chosen = changed.nonzero().squeeze(1)
+    chosen = asked.nonzero().squeeze(1)
     if len(chosen):
         found[chosen] = _margins(model, x[chosen], y[chosen])
     return found
@@ -70,35 +92,43 @@ def _square_linf(
     length: int,
     queries: int,
 ) -> Tensor:
-    channels, height, width = x.shape[1:]
     # On the CPU on every device, as in the package, so that all devices draw the same.
-    stripes = _signs([length, channels, 1, width], generator)[places.cpu()].to(x.device)
+    stripes = _signs([length, x.shape[1], 1, x.shape[3]], generator)[places.cpu()].to(x.device)
     result = (x + eps * stripes).clamp_(0, 1)
     margins = _margins(model, result, y)
     remaining = (margins > 0).nonzero().squeeze(1)
     best, labels, margin = result[remaining], y[remaining], margins[remaining]
     low, high = (x[remaining] - eps).clamp_min_(0), (x[remaining] + eps).clamp_max_(1)
-    for query in range(queries):
+    last_tried: dict[_Change, int] = {}
+    last_better = torch.full_like(remaining, -1)
+    for query, change in enumerate(_changes(x.shape[1:], queries, generator)):
         if not len(remaining):
             break
-        side = _window_side(query, x.shape[1:])
-        top, left = _offset(height - side, generator), _offset(width - side, generator)
-        change = (2.0 * eps * _signs([channels, 1, 1], generator)).to(x.device)
-        window = (..., slice(top, top + side), slice(left, left + side))
+        # A change that did not help an image does not help it now either, unless the image has changed since. One that
+        # helped may help again: the sum of eps and -2 eps rounds to a number slightly above -eps.
+        asked = last_better >= last_tried.get(change, -1)
+        last_tried[change] = query
+        if not asked.any():
+            continue
+        window = (..., *change.window)
         before = best[window].clone()
-        changed = (before + change).clamp_(low[window], high[window])
+        signs = torch.tensor(change.signs).view(-1, 1, 1)
+        after = (before + (2.0 * eps * signs).to(x.device)).clamp_(low[window], high[window])
         # Outside the window a candidate equals the best image, so the window is changed in place and restored.
-        best[window] = changed
-        found = _changed_margins(model, best, labels, margin, (changed != before).flatten(1).any(1))
+        best[window] = after
+        # A small window often already has the sign that it gets.
+        asked &= (after != before).flatten(1).any(1)
+        found = _margins_of(model, best, labels, margin, asked)
         better = (found < margin) | (found <= 0)
-        best[window] = torch.where(better.view(-1, 1, 1, 1), best[window], before)
+        best[window] = torch.where(better.view(-1, 1, 1, 1), after, before)
         margin = torch.where(better, found, margin)
+        last_better[better] = query
         fooled = margin <= 0
         if fooled.any():
             result[remaining[fooled]] = best[fooled]
             kept = ~fooled
             remaining, best, labels, margin = remaining[kept], best[kept], labels[kept], margin[kept]
-            low, high = low[kept], high[kept]
+            low, high, last_better = low[kept], high[kept], last_better[kept]
     return result
 
 

@@ -64,7 +64,7 @@ def test_few_classes_are_all_targets(classes: int, tmp_path: Path) -> None:
 
 
 def test_costs_are_counted_passes() -> None:
-    """An attack that fools nothing makes about as many passes as the table says; square skips unchanged images."""
+    """An attack that fools nothing makes about as many passes as the table says; square repeats none."""
     model = linear(5, 16).requires_grad_(False)
     x = 0.2 + 0.6 * torch.rand(2, 1, 4, 4)
     y = model(x).argmax(1)
@@ -86,7 +86,8 @@ def test_costs_are_counted_passes() -> None:
             make_attacks([name], model, norm="linf", eps=1e-5, seed=0, device=CPU, num_classes=5)[name](x, y)
         cost = attack_cost(name, 5)
         if name == "square":
-            assert cost.forward / 2 < counts["forward"] < cost.forward
+            # Images of 4×4 have so few windows that most queries were made before.
+            assert 10 < counts["forward"] < cost.forward / 2
         else:
             assert counts["forward"] == pytest.approx(cost.forward, abs=3)
         assert counts["gradients"] == cost.gradients
