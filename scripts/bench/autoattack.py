@@ -30,7 +30,10 @@ VARIANTS = ("package", "dkl", "dkl, faster search")
 
 @dataclass(frozen=True)
 class Case:
-    """A network, how many images attack it, and the share of AutoAttack's steps and queries that are taken."""
+    """A network, how many images attack it, and the share of AutoAttack's steps and queries that are taken.
+
+    ``aim`` is the speed-up that is aimed at; None if there is none.
+    """
 
     title: str
     model: str
@@ -39,15 +42,17 @@ class Case:
     norm: Norm = "linf"
     share: float = 1.0
     side: int = 8
+    aim: float | None = None
 
 
 TIMED = (
-    Case("small robust CNN, digits, 1/10 of the steps", "small_cnn", 100, 0.1, share=0.1),
-    Case("ResNet-8 with BatchNorm, digits, 1/10 of the steps", "cifar_resnet8", 40, 0.1, share=0.1),
+    Case("small robust CNN, 100 digits", "small_cnn", 100, 0.1, aim=1.5),
+    Case("ResNet-8 with BatchNorm, 100 digits", "cifar_resnet8", 100, 0.1, aim=1.5),
+    Case("small CNN, random weights, 10 images of 32×32", "small_cnn", 10, 1 / 2550, side=32),
 )
-LARGE = (Case("PreAct ResNet-18, 32×32, 1/50 of the steps", "preact_resnet18", 2, 1 / 2550, share=0.02, side=32),)
+LARGE = (Case("PreAct ResNet-18, 1 image of 32×32", "preact_resnet18", 1, 1 / 2550, side=32, aim=1.3),)
 COMPARED = tuple(
-    Case("", model, 120, eps, norm, share=0.04)
+    Case("", model, 260, eps, norm, share=0.08)
     for model in ("small_cnn", "cifar_resnet8")
     for norm, radii in (("linf", (0.05, 0.1)), ("l2", (0.3, 0.6)))
     for eps in radii
@@ -159,16 +164,16 @@ def compare(case: Case, networks: dict[str, nn.Module], variants: tuple[str, ...
 
 
 def run(rounds: int) -> Result:
-    """Time a part of the standard suite on two small networks, then compare flags on more images."""
-    return _measure("autoattack", "AutoAttack: dkl against the authors' package", TIMED, 1.5, COMPARED)
+    """Time the standard suite on small networks, then compare flags on more images."""
+    return _measure("autoattack", "AutoAttack: dkl against the authors' package", TIMED, COMPARED)
 
 
 def run_large(rounds: int) -> Result:
-    """Time part of the standard suite on PreAct ResNet-18."""
-    return _measure("autoattack_large", "AutoAttack on a large network", LARGE, 1.3, ())
+    """Time the standard suite on PreAct ResNet-18."""
+    return _measure("autoattack_large", "AutoAttack on a large network", LARGE, ())
 
 
-def _measure(name: str, title: str, timed_cases: tuple[Case, ...], bound: float, compared: tuple[Case, ...]) -> Result:
+def _measure(name: str, title: str, timed_cases: tuple[Case, ...], compared: tuple[Case, ...]) -> Result:
     threads, networks = torch.get_num_threads(), dict[str, nn.Module]()
     torch.set_num_threads(1)  # processor time of several threads counts their waiting
     times: list[Row] = []
@@ -194,9 +199,10 @@ def _measure(name: str, title: str, timed_cases: tuple[Case, ...], bound: float,
     rows.append(["all", *(sum(int(row[column] or 0) for row in rows) for column in (1, 2, 3))])
     columns = ["network and attacks", "CPU s", "wall s", "speed-up", *AUTOATTACK, "flags", "differing"]
     targets = [
-        Target(f"package / {variant}, CPU time, {case.title}", timed[case.title].ratio(variant), bound)
+        Target(f"package / {variant}, CPU time, {case.title}", timed[case.title].ratio(variant), case.aim)
         for variant in VARIANTS[1:]
         for case in timed_cases
+        if case.aim is not None
     ]
     differing = float(rows[-1][3] or 0) + sum(each.differing["dkl"] for each in timed.values())
     targets.append(Target("flags of dkl that differ from the package's", differing, 0, at_least=False))
@@ -205,7 +211,8 @@ def _measure(name: str, title: str, timed_cases: tuple[Case, ...], bound: float,
         "network whose parameters are not frozen, as its users do.",
         f"Faster search: {' and '.join(FASTER)}; the network itself, in float32, classifies what it finds.",
         "Flags are compared after every attack, on the images that were still correct before it; those of the second "
-        "table with 4 % of the steps. PreAct ResNet-18 has random weights and a radius that fools no image.",
+        "table with 8 % of the steps. Images of 32×32 are random, networks on them have random weights, and their "
+        "radius fools no image.",
     ]
     tables = [
         Table("Standard AutoAttack", columns, times),
