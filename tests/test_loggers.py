@@ -54,9 +54,8 @@ def reported(folder: Path) -> bool:
 
 
 def measured(folder: Path) -> list[dict[str, Any]]:
-    """The run's metrics, and the seconds of an epoch of 96 images, as wandb should have them."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [row | {"epoch_seconds": pytest.approx(96 / row["images_per_second"])} for row in rows]
+    """The run's metrics, as wandb should have them."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_run_reports_its_name_each_epoch_and_its_weights(tmp_path: Path) -> None:

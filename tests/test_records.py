@@ -113,7 +113,7 @@ def test_another_schema_is_refused(saved: Path, schema: int) -> None:
 
 NEWER = {
     **{"weights": "last", "synthetic": None, "top5": None, "shots": None, "best": None, "best_epoch": None},
-    **{"step_seconds": None, "partial": False, "teacher": None, "search": {}},
+    **{"step_seconds": None, "training_seconds": None, "partial": False, "teacher": None, "search": {}},
 }
 """Optional fields and their defaults."""
 
@@ -145,6 +145,7 @@ def test_optional_fields_have_defaults(make_record: Make, tmp_path: Path) -> Non
         best=0.8,
         best_epoch=150,
         step_seconds=0.5,
+        training_seconds=60.0,
         partial=True,
         teacher="f" * 64,
         search={"channels_last": True},

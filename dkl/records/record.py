@@ -38,7 +38,7 @@ MOST_NESTED = 20
 """Levels of lists and mappings in ``hardware``, ``model`` and ``training``."""
 
 Curves = list[dict[str, float]]
-"""One row per epoch: ``epoch``, ``lr``, ``loss``, accuracies, ``images_per_second``."""
+"""One row per epoch: ``epoch``, ``lr``, ``loss``, accuracies, ``epoch_seconds`` of its steps, and their speed."""
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -108,6 +108,7 @@ class Record:
     - ``best``, ``best_epoch``: the highest accuracy on the run's test images after any epoch, and the first epoch that
       reached it. It is chosen on the test set and belongs to other weights than ``clean``.
     - ``step_seconds``: seconds per training step in the median epoch; None if unknown.
+    - ``training_seconds``: of all epochs, without tests between them; None if unknown.
     - ``partial``: fewer images were evaluated than the run's configuration has for testing, or, for weights trained
       elsewhere, than the dataset has.
     - ``teacher``: the fingerprint of the teacher's weights.
@@ -161,6 +162,7 @@ class Record:
     best: Fraction | None = None
     best_epoch: Positive | None = None
     step_seconds: Annotated[float, Field(gt=0)] | None = None
+    training_seconds: Annotated[float, Field(gt=0)] | None = None
     partial: bool = False
     teacher: str | None = None
     few_labels: FewLabels | None = None

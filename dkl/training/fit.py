@@ -14,7 +14,7 @@ from dkl.files import locked, remove_leftovers, write_atomically, write_text
 from dkl.interruption import Deferral, Interrupted, deferred
 from dkl.loggers import Logger, opened
 from dkl.training.epochs import Epochs
-from dkl.training.metrics import METRICS, MetricsRow, write_metrics
+from dkl.training.metrics import METRICS, write_metrics
 from dkl.training.run import Run
 from dkl.training.selection import BEST, Selection
 from dkl.training.state import CHECKPOINT
@@ -97,16 +97,10 @@ def _load(run: Run) -> None:
 @contextmanager
 def _opened_logger(run: Run) -> Iterator[Logger]:
     """Open the run's logger, report the epochs done before, and give it the weights at the end."""
-    with opened(run.logger, run.about, [_with_seconds(row, run) for row in run.state.rows]) as logger:
+    with opened(run.logger, run.about, run.state.rows) as logger:
         yield logger
         files = (run.folder / name for name in (CHECKPOINT, BEST, "config.yaml"))
         logger.keep([path for path in files if path.exists()])
-
-
-def _with_seconds(row: MetricsRow, run: Run) -> MetricsRow:
-    """Return a row of metrics with the duration of the epoch's steps, for comparisons of runs at a logger."""
-    speed = row.get("images_per_second")
-    return row | {"epoch_seconds": len(run.batches) * run.trainer.batch_size / speed} if speed else row
 
 
 def _read_when_asked(run: Run) -> Iterator[Batch]:
@@ -149,7 +143,7 @@ def _train_epochs(run: Run) -> None:
             if first:
                 state.save(folder / CHECKPOINT)
                 write_metrics(state.rows, folder)
-            logger.log(_with_seconds(row, run))
+            logger.log(row)
             progress.advance(0, f"epoch {epoch}/{trainer.epochs} loss {row['loss']:.3f}")
     last = state.rows[-1]
     miou = f", mean IoU {last['test_miou']:.2%}" if "test_miou" in last else ""

@@ -124,7 +124,7 @@ def train_epoch(
     after_step: Callable[[int], None] = lambda step: None,
     so_far: EpochSums | None = None,
 ) -> MetricsRow:
-    """Train one epoch; returns its mean loss, accuracies in [0, 1] and images per second.
+    """Train one epoch; returns its mean loss, accuracies in [0, 1], seconds and images per second.
 
     One batch is one update. Its gradient is the sum over ``accumulate`` parts, each weighted by its share of the batch.
     That is the gradient of the mean loss, with the memory of one part. ``before_step(step)`` and ``after_step(step)``
@@ -159,5 +159,6 @@ def train_epoch(
     share_buffers(task.model)
     task.end_epoch()
     row = _mean(so_far.sums, so_far.counts, so_far.seen)
-    row["images_per_second"] = so_far.images * world() / (time.perf_counter() - started)
+    row["epoch_seconds"] = time.perf_counter() - started
+    row["images_per_second"] = so_far.images * world() / row["epoch_seconds"]
     return row

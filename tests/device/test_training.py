@@ -30,7 +30,7 @@ def trained(name: str, inputs: dict[str, str], results: Path, device: str, *more
     settings = overrides(name, inputs, f"trainer.device={device}", f"paths.results={results / device}", *more)
     content: dict[str, Any] = checkpoint.read(train(compose_config("train", settings)) / "checkpoint.pt")
     for row in content["rows"]:
-        del row["images_per_second"]
+        del row["epoch_seconds"], row["images_per_second"]
     del content["config"], content["rng"]["device"]
     content["task"].pop("device", None)
     return content

@@ -80,7 +80,7 @@ def trained(results: Path) -> Any:
     (folder,) = (path for path in (results / "runs").iterdir() if path.is_dir())
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
-        del row["images_per_second"]
+        del row["epoch_seconds"], row["images_per_second"]
     best = checkpoint.read(folder / "best.pt") if (folder / "best.pt").exists() else {}
     best.pop("config", None)  # it names the folder
     return _plain([comparable(folder), rows, best, sorted(path.name for path in folder.iterdir())])

@@ -87,7 +87,11 @@ class Runs:
         folder = self.run(name)
         content = checkpoint.read(folder / "checkpoint.pt")
         epochs = [
-            {key: float(value).hex() for key, value in sorted(row.items()) if key != "images_per_second"}
+            {
+                key: float(value).hex()
+                for key, value in sorted(row.items())
+                if key not in ("epoch_seconds", "images_per_second")
+            }
             for row in content["rows"]
         ]
         trace: Trace = {"epochs": epochs, "weights": _named_digest(content["model"])}

@@ -57,6 +57,6 @@ def comparable(folder: Path) -> dict[str, Any]:
     """Return a run's checkpoint without speeds and without the paths in its configuration."""
     content: dict[str, Any] = checkpoint.read(folder / "checkpoint.pt")
     for row in content["rows"]:
-        del row["images_per_second"]
+        del row["epoch_seconds"], row["images_per_second"]
     del content["config"]["paths"]
     return content

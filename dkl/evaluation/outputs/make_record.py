@@ -31,6 +31,12 @@ def _step_seconds(run: TrainedRun) -> float | None:
     return median(run.config.trainer.batch_size / speed for speed in speeds) if speeds else None
 
 
+def _training_seconds(run: TrainedRun) -> float | None:
+    """The duration of all epochs; None for runs that did not record it."""
+    seconds = [row.get("epoch_seconds") for row in run.metrics]
+    return sum(filter(None, seconds)) if seconds and None not in seconds else None
+
+
 def _few_labels(job: EvaluationJob) -> FewLabels | None:
     run, per_class = job.subject.run, job.subject.data.labels_per_class
     if run is None or per_class is None or job.labeled_sha256 is None:
@@ -160,6 +166,7 @@ def _common(job: EvaluationJob, device: torch.device) -> dict[str, Any]:
         "teacher": run.teacher if run else None,
         "few_labels": _few_labels(job),
         "step_seconds": _step_seconds(run) if run else None,
+        "training_seconds": _training_seconds(run) if run else None,
     }
 
 

@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from dkl import checkpoint, records
 from dkl.data import digits
@@ -21,13 +22,15 @@ def test_a_record_keeps_its_runs_curves_and_the_duration_of_a_step(tmp_path: Pat
         seconds = [50 / float(row["images_per_second"]) for row in csv.DictReader(file)]
     assert len(seconds) == len(records.load_curves(path)) == 3
     assert record.step_seconds == statistics.median(seconds)
+    assert record.training_seconds == pytest.approx(sum(600 / 50 * step for step in seconds))
     assert record.few_labels is None
 
     content = checkpoint.read(run / "checkpoint.pt")
     for row in content["rows"]:
-        del row["images_per_second"]  # older runs do not have it
+        del row["images_per_second"], row["epoch_seconds"]  # older runs do not have them
     checkpoint.save(run / "checkpoint.pt", content)
-    assert evaluate_run(run, tmp_path / "older", "attacks=none")[0].step_seconds is None
+    older, _ = evaluate_run(run, tmp_path / "older", "attacks=none")
+    assert (older.step_seconds, older.training_seconds) == (None, None)
 
 
 def test_a_record_names_the_images_that_had_labels(tmp_path: Path) -> None:
