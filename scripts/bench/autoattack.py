@@ -47,12 +47,12 @@ class Case:
 
 TIMED = (
     Case("small robust CNN, 100 digits", "small_cnn", 100, 0.1, aim=1.5),
-    Case("ResNet-8 with BatchNorm, 100 digits", "cifar_resnet8", 100, 0.1, aim=1.5),
-    Case("small CNN, random weights, 10 images of 32×32", "small_cnn", 10, 1 / 2550, side=32),
+    Case("ResNet-8 with BatchNorm, 40 digits", "cifar_resnet8", 40, 0.1, aim=1.5),
+    Case("small CNN, random weights, 4 images of 32×32", "small_cnn", 4, 1 / 2550, side=32),
 )
 LARGE = (Case("PreAct ResNet-18, 1 image of 32×32", "preact_resnet18", 1, 1 / 2550, side=32, aim=1.3),)
 COMPARED = tuple(
-    Case("", model, 260, eps, norm, share=0.08)
+    Case("", model, 260, eps, norm, share=0.05)
     for model in ("small_cnn", "cifar_resnet8")
     for norm, radii in (("linf", (0.05, 0.1)), ("l2", (0.3, 0.6)))
     for eps in radii
@@ -211,7 +211,7 @@ def _measure(name: str, title: str, timed_cases: tuple[Case, ...], compared: tup
         "network whose parameters are not frozen, as its users do.",
         f"Faster search: {' and '.join(FASTER)}; the network itself, in float32, classifies what it finds.",
         "Flags are compared after every attack, on the images that were still correct before it; those of the second "
-        "table with 8 % of the steps. Images of 32×32 are random, networks on them have random weights, and their "
+        "table with 5 % of the steps. Images of 32×32 are random, networks on them have random weights, and their "
         "radius fools no image.",
     ]
     tables = [
