@@ -1,5 +1,9 @@
 """scikit-learn's digits are split as documented."""
 
+import sys
+
+import pytest
+import torch
 from sklearn.datasets import load_digits
 
 from dkl.data import digits
@@ -28,3 +32,11 @@ def test_shape_range_and_class_balance() -> None:
         assert share.shape == (10,)
         assert share.min() > 0.09
         assert share.max() < 0.11
+
+
+def test_scikit_learn_gives_the_same_images_if_its_file_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = digits()
+    monkeypatch.setattr(sys.modules["dkl.data.sources.digits"], "_FILE", "elsewhere")
+    for ours, theirs in zip(read, digits(), strict=True):
+        assert torch.equal(ours.images, theirs.images)
+        assert torch.equal(ours.labels, theirs.labels)
