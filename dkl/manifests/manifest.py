@@ -98,11 +98,18 @@ class ManifestRow:
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class Claim:
-    """The row ``better`` has the higher ``column`` than the row ``than``: in the paper, or as expected."""
+    """The row ``better`` has the higher ``column`` than the row ``than``: in the paper, or as expected.
+
+    ``text`` says it in a sentence, and ``source`` where the paper does; claims with a text have a board of their own.
+    If ``same``, both rows are claimed to be the same, as DKL and KL are.
+    """
 
     better: str
     than: str
     column: str
+    text: str = ""
+    source: str = ""
+    same: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

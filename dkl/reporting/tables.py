@@ -12,6 +12,7 @@ from dkl.published import published_entries
 from dkl.records import load_flags
 from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.board import Board
+from dkl.reporting.boards.claims import claim_boards
 from dkl.reporting.boards.configuration import is_complete
 from dkl.reporting.boards.entries import EntryFilter, entry_boards
 from dkl.reporting.boards.leaderboard import leaderboards
@@ -73,7 +74,8 @@ def write_tables(
     """Write every board of ``results`` as ``tables/<name>.{md,csv,tex,html}``, and RobustBench's ``model_info`` files.
 
     Leaderboards are named ``<dataset>-<norm>-eps<eps>-<budget>``, accuracy boards ``<dataset>-accuracy-<budget>``, and
-    the paper's tables ``<manifest>-<budget>``; the latter need a record of one of their rows. Boards of entries, named
+    the paper's tables ``<manifest>-<budget>``; the latter need a record of one of their rows. ``claims`` says what the
+    runs of small experiments show of the paper's claims. Boards of entries, named
     ``entries-<dataset>-<norm>-eps<eps>``, also show the records of other ``folders``, as ``shown`` filters. Reference
     records are shown beside the others, and are no entries of RobustBench. Broken records and manifests are
     named in ``problems`` and not counted. Raises UserError if there is no usable record, or no entry or published
@@ -107,6 +109,7 @@ def write_tables(
     visible = {board_key(record) for record in records if include_smoke or record.budget != "smoke"}
     if hidden := [record.id for record in records if board_key(record) not in visible]:
         problems.append(f"budget smoke is no result, so these are on no board: {', '.join(hidden)}")
+    boards = [*claim_boards([board for board in boards if isinstance(board, PaperBoard)]), *boards]
     written: list[Path] = []
     for board in boards:
         for extension, text in FORMATS.items():

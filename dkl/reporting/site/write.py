@@ -80,7 +80,8 @@ def write_site(
     by_budget = group(records, lambda record: record.budget)
     paper_boards = [board for board in boards if isinstance(board, PaperBoard)]
     entries = [board for board in boards if board.name.startswith("entries-")]
-    others = [board for board in boards if not isinstance(board, PaperBoard) and board not in entries]
+    claims = [board for board in boards if board.name.startswith("claims")]
+    others = [board for board in boards if not isinstance(board, PaperBoard) and board not in (*entries, *claims)]
     articles = [_article(board, ids) for board in others]
     tables = list(_paper_tables(manifests, paper_boards, ids))
     measured = {board.manifest.name for board in paper_boards if board.budget == "paper"}
@@ -93,6 +94,7 @@ def write_site(
         ],
         # The page may be published, so it must not show local paths.
         problems=[problem.replace(f"{results}/", "") for problem in (*problems, *broken)],
+        claims=[_article(board, ids) for board in claims],
         leaderboards=[article for article in articles if article.ranked],
         unranked=[article for article in articles if not article.ranked],
         entries=[(_article(board, ids), scatter(board.rows)) for board in entries],

@@ -84,16 +84,16 @@ def comparison_notes(manifest: Manifest, comparisons: Mapping[int, Comparison | 
         # Rows may share a method: their titles then also have what describes them.
         better, than = (row_title(manifest, rows[name]) for name in (claim.better, claim.than))
         column = manifest.columns[claim.column]
-        lines.append(f"{column.title}, {better} minus {than}: {_outcome(outcome, column.unit)}.")
+        lines.append(f"{column.title}, {better} minus {than}: {_outcome(outcome, column.unit, same=claim.same)}.")
     return lines
 
 
-def _outcome(outcome: Comparison | str, unit: str) -> str:
+def _outcome(outcome: Comparison | str, unit: str, *, same: bool) -> str:
     if isinstance(outcome, str):
         return f"not compared: {outcome}"
     scale, points = (100, "points") if unit == "%" else (1, unit)
     difference, low, high = (f"{scale * value:+.2f}" for value in (outcome.difference, outcome.low, outcome.high))
-    contradicts = (outcome.difference > 0) != (unit == "%")  # less is better unless it is an accuracy
+    contradicts = same or (outcome.difference > 0) != (unit == "%")  # less is better unless it is an accuracy
     if not outcome.separates:
         verdict = "no significant difference"
     else:

@@ -1,0 +1,178 @@
+"""Claims of the paper, and whether the runs of small experiments show them: one row per claim with a ``text``.
+
+The verdict follows from the 95 % interval of the paired difference. It agrees if the interval lies on the claimed side
+of 0, disagrees if it lies on the other side, and the difference is not visible at this size if the interval holds 0.
+Two rows claimed to be the same agree if the interval holds 0.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from dkl.manifests.manifest import Claim
+from dkl.records import Record
+from dkl.reporting.boards.board import Board, ColumnSpec
+from dkl.reporting.boards.cells import NONE
+from dkl.reporting.boards.notes import provenance_notes
+from dkl.reporting.boards.paper import PaperBoard
+from dkl.reporting.grouping import group
+from dkl.reporting.reference import REFERENCE, is_reference
+from dkl.reporting.statistics.compare import Comparison
+
+NOTES = (
+    "Difference of the two methods on the same seeds and test images, in percentage points, with its 95 % interval; "
+    "p is not corrected for the number of claims.",
+    "Hours are those of training and evaluating the compared rows, on the hardware named below.",
+)
+
+
+@dataclass(frozen=True)
+class ClaimRow:
+    """A ``claim``, the ``outcome`` of the comparison that tests it, and the ``board`` with the values compared."""
+
+    claim: Claim
+    outcome: Comparison
+    board: PaperBoard
+
+    @property
+    def records(self) -> list[Record]:
+        """The records of the two rows compared."""
+        return [
+            record
+            for row in self.board.rows
+            if row.row.name in (self.claim.better, self.claim.than)
+            for record in row.records
+        ]
+
+    @property
+    def record_ids(self) -> tuple[str, ...]:
+        """The ids of ``records``."""
+        return tuple(record.id for record in self.records)
+
+    @property
+    def verdict(self) -> str:
+        """``agrees``, ``disagrees`` or ``not visible at this size``."""
+        if self.claim.same:
+            return "disagrees" if self.outcome.separates else "agrees"
+        if not self.outcome.separates:
+            return "not visible at this size"
+        return "agrees" if self.outcome.difference > 0 else "disagrees"
+
+
+ClaimColumn = ColumnSpec[ClaimRow]
+
+
+def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
+    """Build one board of all tested claims, and one of those of reference records. Smoke runs test nothing."""
+    rows = [row for board in boards if board.budget != "smoke" for row in _rows(board)]
+    built = []
+    for reference, own in group(rows, lambda row: any(map(is_reference, row.records))).items():
+        records = list({record.id: record for row in own for record in row.records}.values())
+        built.append(
+            Board(
+                name=f"claims-{REFERENCE}" if reference else "claims",
+                title=f"Claims of the paper at small size{', reference results' if reference else ''}",
+                budget=None,
+                columns=COLUMNS,
+                rows=tuple(own),
+                notes=(*NOTES, *_cost_notes(own), *provenance_notes(records)),
+            )
+        )
+    return built
+
+
+def _rows(board: PaperBoard) -> Iterator[ClaimRow]:
+    for position, outcome in board.comparisons.items():
+        claim = board.manifest.claims[position]
+        if claim.text and isinstance(outcome, Comparison):
+            yield ClaimRow(claim, outcome, board)
+
+
+def _hours(records: Sequence[Record]) -> float | None:
+    """Training and evaluation of ``records``, each run's training once; None if a training time is unknown."""
+    trained = {record.checkpoint_sha256: training_seconds(record) for record in records}
+    if None in trained.values():
+        return None
+    return (sum(filter(None, trained.values())) + sum(record.seconds for record in records)) / 3600
+
+
+def training_seconds(record: Record) -> float | None:
+    """Return how long the run of ``record`` trained: as recorded, or else by its steps if their number is known."""
+    if record.training_seconds is not None or record.step_seconds is None:
+        return record.training_seconds
+    trainer = record.training.get("trainer") or {}
+    steps = trainer.get("steps_per_epoch")
+    return record.step_seconds * steps * trainer["epochs"] if steps else None
+
+
+def _cost_notes(rows: Sequence[ClaimRow]) -> Iterator[str]:
+    """State the cost of each experiment with all its rows and teachers."""
+    for board in {row.board.name: row.board for row in rows}.values():
+        records = list({record.id: record for row in board.rows for record in row.records}.values())
+        hours = _hours(records)
+        if hours is not None:
+            runs = len({record.checkpoint_sha256 for record in records})
+            yield f"{board.manifest.title}: {runs} runs, {hours:.1f} hours in all."
+
+
+def _points(value: float, sign: str = "+") -> str:
+    return f"{100 * value:{sign}.2f}"
+
+
+def _difference(row: ClaimRow) -> str:
+    found = row.outcome
+    return f"{_points(found.difference)} [{_points(found.low)}, {_points(found.high)}]"
+
+
+def _hours_cell(row: ClaimRow, missing: str = NONE) -> str:
+    hours = _hours(row.records)
+    return missing if hours is None else f"{hours:.1f}"
+
+
+def _number(name: str) -> Callable[[ClaimRow], str]:
+    return lambda row: _points(getattr(row.outcome, name), "")
+
+
+COLUMNS: tuple[ClaimColumn, ...] = (
+    ClaimColumn(
+        header="Claim",
+        cell=lambda row: row.claim.text,
+        data={
+            "claim": lambda row: row.claim.text,
+            "experiment": lambda row: row.board.manifest.name,
+            "better": lambda row: row.claim.better,
+            "than": lambda row: row.claim.than,
+            "column": lambda row: row.claim.column,
+        },
+        essential=True,
+    ),
+    ClaimColumn(
+        header="Paper", cell=lambda row: row.claim.source or NONE, data={"source": lambda row: row.claim.source}
+    ),
+    ClaimColumn(
+        header="Here",
+        align="r",
+        cell=_difference,
+        data={name: _number(name) for name in ("difference", "low", "high")},
+    ),
+    ClaimColumn(
+        header="p",
+        align="r",
+        cell=lambda row: f"{row.outcome.p:.2g}",
+        data={"p": lambda row: f"{row.outcome.p:.3g}"},
+    ),
+    ClaimColumn(
+        header="Seeds",
+        align="r",
+        cell=lambda row: str(len(row.outcome.seeds)),
+        data={"seeds": lambda row: " ".join(map(str, row.outcome.seeds))},
+    ),
+    ClaimColumn(header="n", align="r", cell=lambda row: str(row.outcome.n), data={"n": lambda row: str(row.outcome.n)}),
+    ClaimColumn(
+        header="Verdict",
+        cell=lambda row: row.verdict,
+        data={"verdict": lambda row: row.verdict},
+        essential=True,
+    ),
+    ClaimColumn(header="Hours", align="r", cell=_hours_cell, data={"hours": partial(_hours_cell, missing="")}),
+)

@@ -1,0 +1,63 @@
+"""The board of claims: verdicts by hand-made flags, hours by hand, and only claims in words that were tested."""
+
+import csv
+import io
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dkl.manifests.manifest import Claim, load
+from dkl.reporting.boards.claims import claim_boards
+from dkl.reporting.boards.paper import paper_boards
+from dkl.reporting.formats.csv import to_csv
+from tests.reporting.factories import flags_of, make_run
+
+TABLE, ROW, OTHER = "table-02", "ikl-basic", "awp-basic"
+TEXT = "IKL-AT is more robust than AWP"
+
+
+def verdicts(correct: tuple[int, int], claim: dict[str, Any], **fields: Any) -> list[dict[str, str]]:
+    """The board's rows for a robust accuracy of ``correct`` of 100 images, the smaller set within the larger."""
+    runs = [
+        make_run(TABLE, row, n=100, robust=count / 100, checkpoint_sha256=str(count) * 32, **fields)
+        for row, count in zip((ROW, OTHER), correct, strict=True)
+    ]
+    right = {run.id: np.arange(100) < count for run, count in zip(runs, correct, strict=True)}
+    manifest = load(TABLE)
+    rows = tuple(row for row in manifest.rows if row.name in (ROW, OTHER))
+    without_text = Claim(better=ROW, than=OTHER, column="clean")
+    claims = (Claim(better=ROW, than=OTHER, column="autoattack", **claim), without_text)
+    tables = paper_boards([replace(manifest, rows=rows, claims=claims)], runs, flags_of(right), include_smoke=True)
+    return [row for board in claim_boards(tables) for row in csv.DictReader(io.StringIO(to_csv(board.data())))]
+
+
+@pytest.mark.parametrize(
+    ("correct", "claim", "verdict"),
+    [
+        # Six images that differ, all in favor of one row, have p = 2/64 = 0.03; five have 2/32 = 0.06.
+        ((26, 20), {}, "agrees"),
+        ((25, 20), {}, "not visible at this size"),
+        ((20, 26), {}, "disagrees"),
+        ((25, 20), {"same": True}, "agrees"),
+        ((26, 20), {"same": True}, "disagrees"),
+    ],
+)
+def test_the_verdict_follows_from_the_interval(correct: tuple[int, int], claim: dict[str, Any], verdict: str) -> None:
+    (row,) = verdicts(correct, {"text": TEXT, "source": "Table 2", **claim})
+    assert (row["claim"], row["source"], row["verdict"]) == (TEXT, "Table 2", verdict)
+    assert float(row["difference"]) == pytest.approx(correct[0] - correct[1])
+    assert float(row["p"]) == pytest.approx(2 * 0.5 ** abs(correct[0] - correct[1]), rel=0.01)
+
+
+def test_hours_are_those_of_training_and_evaluation() -> None:
+    (row,) = verdicts((26, 20), {"text": TEXT}, training_seconds=7200.0, seconds=1800.0)
+    assert float(row["hours"]) == 2 * (7200 + 1800) / 3600
+    (row,) = verdicts((26, 20), {"text": TEXT}, seconds=1800.0)
+    assert row["hours"] == ""
+
+
+def test_claims_without_a_text_and_smoke_runs_have_no_board() -> None:
+    assert verdicts((26, 20), {}) == []
+    assert verdicts((26, 20), {"text": TEXT}, budget="smoke") == []
