@@ -43,6 +43,7 @@ tables: $(SETUP)  ## rebuild results/tables, model_info, figures and index.html 
 publish: $(SETUP)  ## move the records of results/ to results/reference, which is in git, and rebuild its tables and page
 	mv results/records/* results/reference/records/
 	$(BIN)/dkl tables --html results=results/reference
+	$(BIN)/python -m scripts.insert_claims
 
 test: $(SETUP)  ## run every test, one process per core
 	$(PYTEST)

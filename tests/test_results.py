@@ -9,6 +9,7 @@ import pytest
 from dkl.reproduction import planning
 from dkl.reproduction.options import parse
 from dkl.reproduction.results import tabulate
+from scripts.insert_claims import with_claims
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 REFERENCE = RESULTS / "reference"
@@ -33,6 +34,12 @@ def test_reference_tables_are_those_of_the_reference_records(tmp_path: Path) -> 
     assert not report.problems
     for folder in ("tables", "model_info"):
         assert files(tmp_path / folder) == files(REFERENCE / folder), f"{folder}: run make publish, and commit"
+
+
+def test_the_page_opens_with_the_claims() -> None:
+    page, board = (RESULTS / "README.md").read_text(), (REFERENCE / "tables" / "claims.md").read_text()
+    assert [line for line in board.splitlines() if line.startswith("|")][2:]
+    assert with_claims(page, board) == page, "run make publish, and commit"
 
 
 def test_a_fresh_clone_trains_what_the_reference_results_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
