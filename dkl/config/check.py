@@ -290,10 +290,12 @@ def _check_semi_supervised(config: TrainConfig) -> None:
 
 
 def _check_classes(config: TrainConfig) -> None:
-    """The network has as many outputs as the data has classes, if its configuration says how many it has."""
-    outputs, data = config.model.get("num_classes"), config.data
-    if outputs is not None and outputs != data.num_classes:
-        raise UserError(
-            f"model.num_classes={outputs}, but {data.name} has {data.num_classes} classes; leave model.num_classes "
-            "alone, it follows the data"
-        )
+    """Network, task and guide have as many classes as the data, if their configuration says how many they have."""
+    data = config.data
+    for key, part in (("model", config.model), ("task", config.task), ("task.guide", config.task.get("guide") or {})):
+        classes = part.get("num_classes")
+        if classes is not None and classes != data.num_classes:
+            raise UserError(
+                f"{key}.num_classes={classes}, but {data.name} has {data.num_classes} classes; leave {key}.num_classes "
+                "alone, it follows the data"
+            )
