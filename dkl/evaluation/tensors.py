@@ -17,7 +17,7 @@ from dkl.data import Images
 from dkl.errors import UserError
 from dkl.evaluation.attacking import Attacked, AttackTask, attack
 from dkl.evaluation.outputs.make_record import described, flags_of, measured
-from dkl.evaluation.protocol import choose_protocol
+from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
 from dkl.evaluation.robustness.suites import check_classes
 from dkl.evaluation.weights import weights_sha256
 from dkl.files import digest
@@ -168,13 +168,26 @@ def autoattack(
     )
     check_fields(asked)
     protocol = choose_protocol(asked, EvaluationConfig(eps="0"))
+    task = _task(model, images, labels, protocol, device, folder)
+    return _result(type(model).__name__, task, attack(task))
+
+
+def _task(
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    protocol: EvaluationProtocol,
+    device: torch.device | str | None,
+    folder: str | Path | None,
+) -> AttackTask:
+    """What is attacked and how. Raises UserError if the images, the labels or the model's output are not usable."""
     images, labels = _checked(images, labels)
     parse_threat(protocol.norm, protocol.eps_text, shape=images.shape[1:], norms=EVALUATED_NORMS)
     module = model if isinstance(model, nn.Module) else _Function(model)
     place = torch.device(device) if device is not None else next((p.device for p in module.parameters()), images.device)
     classes = _count_classes(module, images[:1].to(place), labels)
     check_classes(protocol.attacks, classes)
-    task = AttackTask(
+    return AttackTask(
         model=module,
         images=images,
         labels=labels,
@@ -183,17 +196,25 @@ def autoattack(
         device=place,
         folder=None if folder is None else Path(folder),
     )
-    attacked = attack(task)
+
+
+def _result(checkpoint: str, task: AttackTask, attacked: Attacked) -> AutoAttackResult:
+    """The result of ``task``; ``checkpoint`` names the model in records."""
     flags = {name: torch.from_numpy(array) for name, array in flags_of(attacked.state, attacked.sample).items()}
     found = measured(attacked.protocol, attacked.state, attacked.sample)
-    about = described(attacked.protocol, place) | {
-        "checkpoint": type(model).__name__,
-        "checkpoint_sha256": _fingerprint(module, flags),
-        "data_sha256": _data_sha256(images, labels),
+    about = described(attacked.protocol, task.device) | {
+        "checkpoint": checkpoint,
+        "checkpoint_sha256": _fingerprint(task.model, flags),
+        "data_sha256": _data_sha256(task.images, task.labels),
     }
-    seconds = {name: result.seconds for name, result in found["per_attack"].items()}
     return AutoAttackResult(
-        flags, attacked.protocol.attacks, seconds, attacked.warnings, found["bound"], attacked, about
+        flags=flags,
+        attacks=attacked.protocol.attacks,
+        seconds={name: result.seconds for name, result in found["per_attack"].items()},
+        warnings=attacked.warnings,
+        bound=found["bound"],
+        _attacked=attacked,
+        _about=about,
     )
 
 

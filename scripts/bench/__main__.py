@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from dkl.device import accelerator, describe
-from scripts.bench import autoattack, bounded, data, distillation, losses, pixels, step
+from scripts.bench import autoattack, bounded, data, distillation, losses, pixels, sharding, step
 from scripts.bench.report import Result, save, show
 from scripts.gpu_acceptance.page import write_page
 from scripts.gpu_acceptance.parts import PARTS
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, tuple[Callable[[int], Result], int]] = {
     "autoattack": (autoattack.run, 1),
     "autoattack_large": (autoattack.run_large, 1),
     "bounded": (bounded.run, 1),
+    "sharding": (sharding.run, 1),
 }
 
 
