@@ -6,6 +6,9 @@ The draws of an image therefore depend on the seed, the length of its batch and 
 else. ``square`` takes both, so that any part of a batch, or several batches of equal length together, gives every image
 the result that it has in the package.
 
+A query that did not help an image is not repeated while the image stays the same. Small images have few windows, so
+most of their later queries are such repetitions.
+
 For L2 the draws depend on how many images of the batch are still correct, so the package attacks whole batches.
 """
 
