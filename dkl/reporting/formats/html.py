@@ -22,8 +22,11 @@ def render(template: str, **values: object) -> str:
 
 
 def _unbroken(cell: str, dense: bool) -> str:
-    """Return ``cell`` with unbreakable spaces in ``12.34 ± 0.56`` and ``[12, 34]``; if ``dense``, only after ±."""
-    inside = r"(?<=±) (?=\d)" + ("" if dense else r"|(?<=\d) (?=±)|(?<=\[)[^\]]*(?=\])")
+    """Return ``cell`` with unbreakable spaces in ``12.34 ± 0.56``, ``[12, 34]`` and ``≤ 0.4 %``.
+
+    If ``dense``, only after ± and ≤.
+    """
+    inside = r"(?<=[±≤]) (?=\d)|(?<=\d) (?=%)" + ("" if dense else r"|(?<=\d) (?=±)|(?<=\[)[^\]]*(?=\])")
     return re.sub(inside, lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), cell)
 
 

@@ -1,12 +1,14 @@
 """Clean against robust accuracy of a board's rows as SVG, with the Pareto front: it is read without a script."""
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from dkl.errors import shortened
 from dkl.reporting.boards.configuration import ConfigurationRow
 from dkl.reporting.boards.entries import ROBUSTBENCH
+from dkl.reporting.site.labels import Box, Label, place_labels
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 52, 28, 14, 44
@@ -15,22 +17,29 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 28, 14, 44
 LABELED = 28
 """Characters of a label; longer names are cut."""
 
+FONT, NARROW_FONT = 12, 20
+"""Sizes of names, and of the ranks that a narrow screen shows instead, in SVG units."""
+
 REACH = 25.0
 """Published rows are drawn if both accuracies are at most this many percentage points below the best."""
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A row of the board: its place, its number in the table, its look, its description, and a label; published rows
-    have none.
+    """A row of the board: its place, its number in the table, its rank, its look, its description, and a name.
+
+    Published rows have no name. ``wide`` is the place of the name. Narrow screens show the rank instead, at ``narrow``.
     """
 
     x: float
     y: float
     row: int
+    rank: str
     kind: str
     title: str
     label: str
+    wide: Label | None = None
+    narrow: Label | None = None
 
 
 @dataclass(frozen=True)
@@ -79,12 +88,12 @@ def scatter(rows: Sequence[ConfigurationRow]) -> Scatter | None:
     y_scale, y_ticks = _scale([y for _, y in near.values()], HEIGHT - BOTTOM, TOP)
     dots = {number: _dot(rows[number], number, x_scale(x), y_scale(y)) for number, (x, y) in near.items()}
     numbers = list(near)
-    front = [numbers[i] for i in pareto_front(list(near.values()))]
+    front = [dots[numbers[i]] for i in pareto_front(list(near.values()))]
     return Scatter(
         # Published rows first, so that ours are drawn over them.
-        dots=sorted(dots.values(), key=lambda dot: dot.kind != "published"),
-        line=" ".join(f"{dots[number].x},{dots[number].y}" for number in front),
-        front=[rows[number].method for number in front],
+        dots=sorted(_labeled(dots.values(), front), key=lambda dot: dot.kind != "published"),
+        line=" ".join(f"{dot.x},{dot.y}" for dot in front),
+        front=[rows[dot.row].method for dot in front],
         x_ticks=x_ticks,
         y_ticks=y_ticks,
         outside=len(points) - len(near),
@@ -95,7 +104,25 @@ def _dot(row: ConfigurationRow, number: int, x: float, y: float) -> Dot:
     clean, robust = _percent(row)
     title = f"{row.method}: clean {clean:.2f}, robust {robust:.2f} ({row.architecture}, {row.status})"
     label = "" if row.source == ROBUSTBENCH else shortened(row.method, LABELED)
-    return Dot(round(x, 1), round(y, 1), number, _kind(row), title, label)
+    return Dot(round(x, 1), round(y, 1), number, str(row.rank), _kind(row), title, label)
+
+
+def _labeled(dots: Iterable[Dot], front: Sequence[Dot]) -> list[Dot]:
+    """Place the names and the ranks of the dots that have a name, away from dots and from the line of the front."""
+    dots = list(dots)
+    frame = Box(LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM)
+    line = [
+        (one.x + share / 20 * (other.x - one.x), one.y + share / 20 * (other.y - one.y))
+        for one, other in itertools.pairwise(front)
+        for share in range(20)
+    ]
+    around = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in [*((dot.x, dot.y) for dot in dots), *line]]
+    named = [dot for dot in dots if dot.label]
+    points = [(dot.x, dot.y) for dot in named]
+    wide = place_labels([dot.label for dot in named], points, around, frame, FONT)
+    narrow = place_labels([dot.rank for dot in named], points, around, frame, NARROW_FONT)
+    placed = [replace(dot, wide=a, narrow=b) for dot, a, b in zip(named, wide, narrow, strict=True)]
+    return [*(dot for dot in dots if not dot.label), *placed]
 
 
 def _percent(row: ConfigurationRow) -> tuple[float, float]:

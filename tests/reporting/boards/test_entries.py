@@ -171,3 +171,27 @@ def test_the_drawing_has_all_entries_and_the_published_rows_near_the_best(result
     assert 0 < drawing.outside < len(rows) / 2
     assert "Theirs" in drawing.front
     assert scatter([]) is None
+
+
+def test_labels_cover_neither_points_nor_each_other(results: Path) -> None:
+    for name in ("Mine too", "Mine again, by a long name", "Nearly mine"):  # beside each other, in the midst of points
+        save(foreign(name, clean=0.9, robust=0.6, checkpoint_sha256=name), results / "records")
+    drawing = scatter(board(results).rows)
+    assert drawing
+    dots = [(dot.x, dot.y) for dot in drawing.dots]
+    for letter, height, labels in (
+        (7.0, 12, [(dot.label, dot.wide) for dot in drawing.dots if dot.wide]),
+        (11.6, 20, [(dot.rank, dot.narrow) for dot in drawing.dots if dot.narrow]),
+    ):
+        assert len(labels) == 6
+        boxes = [
+            (at.x - letter * len(text) / 2, at.y - 0.75 * height, at.x + letter * len(text) / 2, at.y)
+            for text, at in labels
+        ]
+        assert all(left >= 52 and top >= 14 and right <= 692 and bottom <= 356 for left, top, right, bottom in boxes)
+        assert not [
+            1
+            for a, b in itertools.combinations(boxes, 2)
+            if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+        ]
+        assert not [1 for x, y in dots for left, top, right, bottom in boxes if left < x < right and top < y < bottom]
