@@ -12,7 +12,7 @@ BLOCK = re.compile(r"(<!-- claims: make publish writes this table -->\n).*?(<!--
 def with_claims(page: str, board: str) -> str:
     """Return the Markdown ``page`` with the table of ``board``; the board's title and notes are left out."""
     table = "\n".join(line for line in board.splitlines() if line.startswith("|"))
-    return BLOCK.sub(lambda found: f"{found[1]}\n{table}\n\n{found[2]}", page)
+    return BLOCK.sub(lambda found: f"{found[1]}\n{table}\n\n{found[2]}" if table else f"{found[1]}{found[2]}", page)
 
 
 def main() -> None:

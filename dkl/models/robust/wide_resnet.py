@@ -128,3 +128,9 @@ def wrn16_2(pretrained: bool = False, **kwargs: Any) -> WideResNet:
 def wrn10_2(pretrained: bool = False, **kwargs: Any) -> WideResNet:
     """WRN-10-2: 0.30 M parameters, for CPU."""
     return build(WideResNet, pretrained, kwargs, depth=10, widen_factor=2)
+
+
+@register_model
+def wrn10_1(pretrained: bool = False, **kwargs: Any) -> WideResNet:
+    """WRN-10-1: 0.08 M parameters, for CPU."""
+    return build(WideResNet, pretrained, kwargs, depth=10, widen_factor=1)
