@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from dkl.files import write_text
+from dkl.storage.files import write_text
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 BLOCK = re.compile(r"(<!-- claims: make publish writes this table -->\n).*?(<!-- end of claims -->)", re.DOTALL)

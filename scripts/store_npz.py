@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from dkl.files import write_atomically
+from dkl.storage.files import write_atomically
 
 CHUNK = 1 << 24  # bytes copied at a time
 

@@ -22,11 +22,11 @@ from dkl.assembly.parts import (
     settings_of,
 )
 from dkl.config import TrainConfig, TrainerConfig, check, model_name, run_folder
-from dkl.device import count, pick_device
-from dkl.distributed import launched
 from dkl.errors import UserError, first_line
-from dkl.files import check_writable
 from dkl.models import check_initial_weights
+from dkl.runtime.device import count, pick_device
+from dkl.runtime.distributed import launched
+from dkl.storage.files import check_writable
 from dkl.tasks import Task
 from dkl.training.averaging import Averaging
 from dkl.validation import check as check_ranges

@@ -11,8 +11,8 @@ from torch import Tensor
 from dkl.assembly.parts import make
 from dkl.config import DataConfig, Precision, TrainConfig
 from dkl.data import Augment, Images, ImageSet, Loader, StreamBatches, StrongView, SyntheticImages, make_loader
-from dkl.distributed import rank, world
 from dkl.errors import UserError
+from dkl.runtime.distributed import rank, world
 
 
 def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:

@@ -12,10 +12,10 @@ from hydra.utils import get_object, instantiate
 from torch import nn
 
 from dkl.config import TargetConfig
-from dkl.distributed import rank
 from dkl.errors import UserError, first_line
 from dkl.loggers import Logger
 from dkl.losses import PairLoss, check_pair_loss
+from dkl.runtime.distributed import rank
 from dkl.tasks import Task, check_task
 from dkl.training.averaging import Averaging
 from dkl.training.schedules import Schedule

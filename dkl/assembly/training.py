@@ -9,7 +9,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from dkl import distributed
 from dkl.assembly.checks import preflight, unusual_settings
 from dkl.assembly.data import draw_labeled, load_data, load_synthetic, make_batches, make_streams
 from dkl.assembly.parts import (
@@ -34,11 +33,12 @@ from dkl.config import (
 )
 from dkl.console import say
 from dkl.data import Images, ImageSet, Loader, SyntheticImages
-from dkl.device import arithmetic, pick_device
 from dkl.errors import UserError
-from dkl.files import digest
 from dkl.loggers import LoggerRun
 from dkl.models import load_initial_weights
+from dkl.runtime import distributed
+from dkl.runtime.device import arithmetic, pick_device
+from dkl.storage.files import digest
 from dkl.training.averaging import Average
 from dkl.training.batch_norm import split_batch_norm
 from dkl.training.fit import fit

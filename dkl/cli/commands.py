@@ -28,7 +28,7 @@ def train(arguments: list[str]) -> None:
     """``dkl train``: one run, or a sweep with ``-m``."""
     from dkl.assembly import preflight
     from dkl.assembly import train as run
-    from dkl.device import pick_device
+    from dkl.runtime.device import pick_device
     from dkl.training import objective
 
     def job(cfg: DictConfig) -> Path:

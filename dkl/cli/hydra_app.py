@@ -17,12 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dkl.cli.ends import Job, sweep
-from dkl.cluster import adopt_tasks
 from dkl.config import register, shipped
 from dkl.config.overrides import HYDRA_OWN, check_hydras_own, compose_explained, explain, read_overrides
 from dkl.console import say
 from dkl.errors import UserError, first_line, for_the_terminal, line_of
-from dkl.interruption import launching, worker
+from dkl.runtime.cluster import adopt_tasks
+from dkl.runtime.interruption import launching, worker
 
 SHELLS = ("bash", "zsh", "fish")
 """Shells that Hydra completes in."""
@@ -96,7 +96,7 @@ def _task_overrides() -> list[str]:
 
 def _take_turn() -> None:
     """Spread the jobs that a launcher runs at the same time on this machine over its accelerators."""
-    from dkl.device import take_turn
+    from dkl.runtime.device import take_turn
 
     job = HydraConfig.get().job
     if not OmegaConf.is_missing(job, "num"):  # it is, outside a sweep

@@ -8,7 +8,7 @@ from dkl.cli import help as help_pages
 from dkl.cli.commands import COMMANDS
 from dkl.cli.completion import complete
 from dkl.errors import UserError, choose_from, for_the_terminal
-from dkl.interruption import Interrupted, interruptible
+from dkl.runtime.interruption import Interrupted, interruptible
 
 COMPLETION = ("-sc", "--shell-completion")
 """Flags by which a shell asks what may follow."""

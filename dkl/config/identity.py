@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dkl.config.schema import DataConfig, TrainConfig
-from dkl.files import digest
+from dkl.storage.files import digest
 
 COMPUTING = (
     *("devices", "accumulate", "sync_batchnorm", "precision", "compile", "channels_last", "matmul", "deterministic"),

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from dkl.attacks import Perturb, frozen_eval
 from dkl.console import say
-from dkl.distributed import gather, rank
 from dkl.evaluation.protocol import EvaluationProtocol
 from dkl.evaluation.robustness import checks
 from dkl.evaluation.robustness.attack_loop import AttackLoop, run_attacks, scaled
@@ -26,6 +25,7 @@ from dkl.evaluation.robustness.progress import EvaluationState, load, merge
 from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.evaluation.robustness.search_model import search_model
 from dkl.evaluation.robustness.suites import make_attacks
+from dkl.runtime.distributed import gather, rank
 from dkl.threat import AUTOATTACK, AVERAGED, SAMPLED
 
 

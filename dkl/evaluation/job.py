@@ -21,7 +21,6 @@ from dkl.config import (
     typed,
 )
 from dkl.data import Corruptions, ImageSet, SegmentationSet, check_corruptions
-from dkl.device import pick_device
 from dkl.errors import UserError
 from dkl.evaluation.foreign import check_checkpoint, foreign_subject
 from dkl.evaluation.network import load_network
@@ -30,8 +29,9 @@ from dkl.evaluation.robustness.suites import check_classes
 from dkl.evaluation.segmentation.windows import Windows
 from dkl.evaluation.subject import Subject, evaluation_defaults, run_subject
 from dkl.evaluation.weights import weights_sha256
-from dkl.files import check_writable, digest
 from dkl.loggers import Logger
+from dkl.runtime.device import pick_device
+from dkl.storage.files import check_writable, digest
 from dkl.threat import EVALUATED_NORMS, parse_threat
 from dkl.validation import check_fields
 

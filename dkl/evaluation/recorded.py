@@ -20,11 +20,11 @@ from dkl.evaluation.foreign import foreign_subject
 from dkl.evaluation.protocol import EvaluationProtocol
 from dkl.evaluation.subject import Subject, run_subject
 from dkl.evaluation.weights import Weights
-from dkl.files import digest
 from dkl.models.sources import is_graph
 from dkl.models.sources.hub import REFUSED
 from dkl.models.sources.timm_names import CREATE
 from dkl.records import Record
+from dkl.storage.files import digest
 from dkl.threat import EvaluatedNorm
 
 KEYS = ("checkpoint", "run", "model", "network", "arguments", "mean", "std", "data", "device", "threads", "paths")

@@ -12,8 +12,6 @@ from dkl import records
 from dkl.config import EvaluateConfig, typed
 from dkl.console import say
 from dkl.data import SegmentationSet
-from dkl.device import arithmetic, count, pick_device, use
-from dkl.distributed import gather, launched, launched_group, local_device, rank, spawn_processes, world
 from dkl.errors import UserError
 from dkl.evaluation.attacking import AttackTask, attack
 from dkl.evaluation.continuing import earlier_evaluation
@@ -23,7 +21,9 @@ from dkl.evaluation.outputs.logger_report import report_evaluation
 from dkl.evaluation.outputs.make_record import flags_of, make_record, make_segmentation_record, summary
 from dkl.evaluation.outputs.mask_pictures import save_mask_pictures
 from dkl.evaluation.segmentation.pixel_counts import count_test_pixels
-from dkl.files import locked
+from dkl.runtime.device import arithmetic, count, pick_device, use
+from dkl.runtime.distributed import gather, launched, launched_group, local_device, rank, spawn_processes, world
+from dkl.storage.files import locked
 from dkl.validation import check_fields
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dkl import checkpoint
 from dkl.config import (
     DataConfig,
     EvaluateConfig,
@@ -26,6 +25,7 @@ from dkl.config import (
 from dkl.errors import UserError
 from dkl.evaluation.weights import BestEpoch, Weights, best_epoch, choose_weights
 from dkl.models.sources import Source
+from dkl.storage import checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)

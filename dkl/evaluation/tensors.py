@@ -20,10 +20,10 @@ from dkl.evaluation.outputs.make_record import described, flags_of, measured
 from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
 from dkl.evaluation.robustness.suites import check_classes
 from dkl.evaluation.weights import weights_sha256
-from dkl.files import digest
 from dkl.records import Bound, Record
 from dkl.records.checks import TEST_IMAGES
 from dkl.records.wilson import Interval, wilson
+from dkl.storage.files import digest
 from dkl.threat import EVALUATED_NORMS, parse_threat
 from dkl.validation import check_fields
 

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from dkl import records
 from dkl.console import say
 from dkl.data import ImageSet
-from dkl.device import arithmetic, pick_device
 from dkl.errors import UserError
 from dkl.evaluation.attacking import AttackTask, attack, attacks_of
 from dkl.evaluation.network import load_network
@@ -35,9 +34,10 @@ from dkl.evaluation.robustness.attack_loop import AttackLoop
 from dkl.evaluation.robustness.own_batches import OwnBatches
 from dkl.evaluation.robustness.progress import load
 from dkl.evaluation.weights import weights_sha256
-from dkl.files import digest, write_text
 from dkl.records import Flags, Record
 from dkl.records.verification import Verification, checksum, fewest_to_refuse, save_verification
+from dkl.runtime.device import arithmetic, pick_device
+from dkl.storage.files import digest, write_text
 
 
 def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: int | None = None) -> Verification:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dkl import checkpoint
 from dkl.config import WEIGHTS, changed_setting
 from dkl.errors import UserError
+from dkl.storage import checkpoint
 
 
 @dataclass(frozen=True)

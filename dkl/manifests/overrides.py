@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from dkl.config.identity import COMPUTING
 from dkl.errors import UserError
-from dkl.files import digest
 from dkl.manifests.manifest import Manifest, ManifestRow
+from dkl.storage.files import digest
 
 FIXED_BUDGETS = ("paper", "mini")
 """Budgets at which a row is that of the manifest, or nothing."""

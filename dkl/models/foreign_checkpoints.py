@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dkl.checkpoint import read
 from dkl.errors import UserError
 from dkl.models.misfit import find_misfits, in_one_line, on_one_screen
+from dkl.storage.checkpoint import read
 
 StateDict = dict[str, Tensor]
 

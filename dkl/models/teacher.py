@@ -16,12 +16,12 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from dkl.checkpoint import read
 from dkl.errors import UserError
-from dkl.files import damage
 from dkl.models.create import check_name, check_normalization, create_model
 from dkl.models.foreign_checkpoints import check_finite, load_checkpoint
-from dkl.network import unreachable
+from dkl.storage.checkpoint import read
+from dkl.storage.files import damage
+from dkl.storage.network import unreachable
 from dkl.validation import CLASSES, MEAN, SIDE, STD
 
 Settings = dict[str, Any]

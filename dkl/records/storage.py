@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from dkl.errors import UserError
-from dkl.files import ARCHIVE_ERRORS, damage, write_atomically, write_rows, write_text
 from dkl.records.checks import contradiction, copies
 from dkl.records.record import AttackResult, Curves, FewLabels, Flags, Record, Segmented
+from dkl.storage.files import ARCHIVE_ERRORS, damage, write_atomically, write_rows, write_text
 from dkl.validation.mistakes import first_mistake
 
 LARGEST_JSON, LARGEST_FLAGS = 16 * 2**20, 64 * 2**20

@@ -16,9 +16,9 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from dkl.errors import UserError
-from dkl.files import write_text
 from dkl.records.record import STRICT, Natural, Positive, Record
 from dkl.records.sampling_bound import fewest_without_hit, most_in_population
+from dkl.storage.files import write_text
 from dkl.validation.mistakes import first_mistake
 
 FOLDER = "verified"

@@ -12,11 +12,11 @@ from omegaconf import OmegaConf
 
 from dkl.config import shipped
 from dkl.errors import UserError
-from dkl.files import digest, write_text
 from dkl.records import Record
 from dkl.reporting.grouping import created_at, group, seed_key, weights_kind
 from dkl.reporting.names import slug
 from dkl.reporting.statistics.seeds import percent
+from dkl.storage.files import digest, write_text
 from dkl.threat import parse_eps
 
 LONGEST_NAME = 200

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from dkl.errors import UserError, choose_from
-from dkl.files import write_text
 from dkl.manifests import load_all
 from dkl.published import published_entries
 from dkl.records import load_flags
@@ -27,6 +26,7 @@ from dkl.reporting.formats.plain import to_terminal
 from dkl.reporting.grouping import board_key
 from dkl.reporting.reference import is_reference, load_with_reference, record_file
 from dkl.reporting.robustbench import write_model_info
+from dkl.storage.files import write_text
 
 AnyBoard = Board[Any]
 

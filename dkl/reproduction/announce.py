@@ -7,7 +7,6 @@ from omegaconf import OmegaConf
 from dkl.config import TrainConfig
 from dkl.config.choices import choices
 from dkl.console import say
-from dkl.device import accelerator, pick_device
 from dkl.errors import UserError
 from dkl.manifests import Manifest, load
 from dkl.reproduction.estimate import JobEstimate, PassSeconds, assumed, estimate, measure
@@ -15,6 +14,7 @@ from dkl.reproduction.options import Options
 from dkl.reproduction.planning import PlannedJob
 from dkl.reproduction.remaining import Remaining
 from dkl.reproduction.spans import NONE, total
+from dkl.runtime.device import accelerator, pick_device
 
 MEASURED = "on this machine, a range from a few measured passes"
 ASSUMED = "on one H100, a wide range: it rests on assumed speeds, nothing is measured"

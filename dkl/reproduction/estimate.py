@@ -21,11 +21,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dkl.assembly import build_model, load_data
 from dkl.config import DataConfig, Precision, TrainConfig
-from dkl.device import pick_device
 from dkl.evaluation.robustness.suites import attack_cost
 from dkl.manifests import ManifestJob
 from dkl.models import create_model
 from dkl.reproduction.spans import Span
+from dkl.runtime.device import pick_device
 from dkl.threat import parse_attacks
 
 H100_SPEED = Span(40e12, 300e12)

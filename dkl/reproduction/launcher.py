@@ -14,11 +14,11 @@ from dkl.config import shipped
 from dkl.config.overrides import submitit_logs
 from dkl.console import say
 from dkl.errors import first_line
-from dkl.interruption import Interrupted, launching, worker
 from dkl.manifests import ManifestJob
 from dkl.reporting.grouping import group
 from dkl.reproduction.options import Options
 from dkl.reproduction.planning import PlannedJob, plan_jobs
+from dkl.runtime.interruption import Interrupted, launching, worker
 
 
 def launch(options: Options, jobs: Sequence[PlannedJob], failed: Sequence[str]) -> None:
@@ -66,9 +66,9 @@ def _sweep(options: Options, jobs: Sequence[ManifestJob]) -> None:
     @hydra.main(config_path=str(Path(shipped("configs"))), config_name="reproduce", version_base="1.3")
     def application(cfg: DictConfig) -> None:
         # Launchers pickle this function and run it in processes that have not imported the package.
-        from dkl.cluster import adopt_tasks
-        from dkl.device import take_turn
         from dkl.reproduction.worker import run_arguments
+        from dkl.runtime.cluster import adopt_tasks
+        from dkl.runtime.device import take_turn
 
         os.chdir(here)  # paths are relative to the command's folder; a reused process may be in another
         with worker():

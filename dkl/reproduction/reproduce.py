@@ -13,9 +13,6 @@ from pathlib import Path
 
 from dkl.config.overrides import check_hydras_own
 from dkl.console import say
-from dkl.device import pick_device
-from dkl.distributed import launched, launched_group
-from dkl.files import check_writable
 from dkl.manifests import Manifest, load
 from dkl.reporting.grouping import group
 from dkl.reproduction.announce import estimates, print_plan, refuse_paper_on_cpu
@@ -25,6 +22,9 @@ from dkl.reproduction.planning import PlannedJob, find_blocked, plan_jobs
 from dkl.reproduction.remaining import Remaining
 from dkl.reproduction.results import draw, tabulate, write_page
 from dkl.reproduction.worker import run_jobs
+from dkl.runtime.device import pick_device
+from dkl.runtime.distributed import launched, launched_group
+from dkl.storage.files import check_writable
 
 
 def reproduce(arguments: list[str]) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 from dkl.config import ComposedRun
 from dkl.console import say
-from dkl.distributed import from_first, world
 from dkl.errors import BusyError, UserError, first_line
-from dkl.files import is_locked, write_text
-from dkl.interruption import Interrupted, interruptible
 from dkl.manifests import ManifestJob
 from dkl.reproduction.options import parse
 from dkl.reproduction.planning import PlannedJob, plan_jobs
+from dkl.runtime.distributed import from_first, world
+from dkl.runtime.interruption import Interrupted, interruptible
+from dkl.storage.files import is_locked, write_text
 
 FIRST_WAIT, LONGEST_WAIT = 2.0, 60.0
 """Seconds to wait if other processes hold the locks of all remaining jobs. The wait doubles each time."""

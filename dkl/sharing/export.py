@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dkl.errors import UserError, choose_from
-from dkl.files import check_writable
 from dkl.sharing.exported import Exported, read_run
 from dkl.sharing.formats import onnx, robustbench, timm_folder, torch_program
+from dkl.storage.files import check_writable
 
 FORMATS: dict[str, Callable[[Exported, Path], list[Path]]] = {
     "hf": timm_folder.write,

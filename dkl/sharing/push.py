@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from dkl.errors import UserError, first_line, needs_extra
-from dkl.network import unreachable
+from dkl.storage.network import unreachable
 
 
 def check_push(name: str) -> None:

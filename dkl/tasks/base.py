@@ -20,8 +20,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from dkl.data import Batch
-from dkl.distributed import mean_over_ranks, sum_over_ranks
 from dkl.losses import ClassPrior
+from dkl.runtime.distributed import mean_over_ranks, sum_over_ranks
 from dkl.tasks.accuracy import correct, top1
 
 

@@ -10,12 +10,12 @@ from functools import partial
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from dkl import checkpoint
 from dkl.config import Precision
 from dkl.console import Bar
-from dkl.distributed import barrier, gather, largest, rank, share_buffers, world
 from dkl.errors import UserError
-from dkl.interruption import SAVING_SECONDS, Deferral, Interrupted
+from dkl.runtime.distributed import barrier, gather, largest, rank, share_buffers, world
+from dkl.runtime.interruption import SAVING_SECONDS, Deferral, Interrupted
+from dkl.storage import checkpoint
 from dkl.training.loop import EpochSums, NonFiniteLossError, merged, train_epoch
 from dkl.training.metrics import MetricsRow
 from dkl.training.optimizer import apply_schedule

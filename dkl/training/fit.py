@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from dkl import checkpoint, distributed
 from dkl.console import bar, say
 from dkl.data import Batch
 from dkl.errors import UserError
-from dkl.files import locked, remove_leftovers, write_atomically, write_text
-from dkl.interruption import Deferral, Interrupted, deferred
 from dkl.loggers import Logger, opened
+from dkl.runtime import distributed
+from dkl.runtime.interruption import Deferral, Interrupted, deferred
+from dkl.storage import checkpoint
+from dkl.storage.files import locked, remove_leftovers, write_atomically, write_text
 from dkl.training.epochs import Epochs
 from dkl.training.metrics import METRICS, write_metrics
 from dkl.training.run import Run

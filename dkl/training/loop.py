@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from dkl.console import Bar
 from dkl.data import Batch, Loader
-from dkl.distributed import share_buffers, sum_gradients, sum_over_ranks, world
+from dkl.runtime.distributed import share_buffers, sum_gradients, sum_over_ranks, world
 from dkl.tasks import Output, Progress, Task
 from dkl.training.metrics import MetricsRow
 

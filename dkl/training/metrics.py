@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dkl.files import write_rows, write_text
+from dkl.storage.files import write_rows, write_text
 
 MetricsRow = dict[str, Any]
 

@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import torch
 
-from dkl import checkpoint
 from dkl.attacks import frozen_eval, named_attack, uniform_noise
 from dkl.config import SelectionConfig, changed_setting
 from dkl.data import Loader
-from dkl.distributed import from_first, mean_over_ranks, rank
 from dkl.errors import UserError
+from dkl.runtime.distributed import from_first, mean_over_ranks, rank
+from dkl.storage import checkpoint
 from dkl.tasks.accuracy import top1
 from dkl.threat import Norm, parse_eps
 from dkl.training.metrics import MetricsRow

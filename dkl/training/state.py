@@ -17,12 +17,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from dkl import checkpoint
-from dkl import device as device_rng
 from dkl.config import changed_setting
-from dkl.distributed import gather, rank
 from dkl.errors import UserError, first_line
-from dkl.files import digest
+from dkl.runtime import device as device_rng
+from dkl.runtime.distributed import gather, rank
+from dkl.storage import checkpoint
+from dkl.storage.files import digest
 from dkl.tasks import Task
 from dkl.training.averaging import Average
 from dkl.training.metrics import MetricsRow

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from dkl.device import accelerator, describe
+from dkl.runtime.device import accelerator, describe
 from scripts.bench import autoattack, bounded, data, distillation, losses, pixels, sharding, step
 from scripts.bench.report import Result, save, show
 from scripts.gpu_acceptance.page import write_page

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from dkl.evaluation.outputs.provenance import git_commit, hardware, versions
-from dkl.files import write_text
+from dkl.storage.files import write_text
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "benchmarks"
 ORDER = ("losses", "step", "distillation", "data", "autoattack", "autoattack_large", "bounded", "sharding")

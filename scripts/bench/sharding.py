@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from dkl.data import digits
-from dkl.distributed import rank, spawn_processes
 from dkl.evaluation.robustness.attack_loop import run_attacks
 from dkl.evaluation.robustness.suites import make_attacks
+from dkl.runtime.distributed import rank, spawn_processes
 from dkl.threat import AUTOATTACK
 from scripts.bench.autoattack import CPU, SEED, trained
 from scripts.bench.report import Result, Row, Table, Target

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from dkl import checkpoint, device
 from dkl.assembly import train
 from dkl.config import compose_config
 from dkl.evaluation import evaluate
 from dkl.evaluation.outputs.provenance import versions
 from dkl.losses import GKL, IKL, KL
 from dkl.records import load_flags
+from dkl.runtime import device
+from dkl.storage import checkpoint
 from scripts.gpu_acceptance.steps import Setting
 
 TINY = (

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
-from dkl import checkpoint, records
+from dkl import records
 from dkl.assembly import train
 from dkl.config import compose_config
 from dkl.evaluation import evaluate
 from dkl.models import create_model
+from dkl.storage import checkpoint
 from scripts.gpu_acceptance.speed import IMAGES
 from scripts.gpu_acceptance.steps import Setting
 

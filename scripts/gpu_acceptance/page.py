@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dkl.errors import UserError
-from dkl.files import write_text
+from dkl.storage.files import write_text
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "benchmarks"
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from dkl import checkpoint
 from dkl.assembly import assemble, train
 from dkl.config import compose_config
 from dkl.console import Bar
+from dkl.storage import checkpoint
 from dkl.training.loop import train_epoch
 from scripts.gpu_acceptance.steps import Setting
 

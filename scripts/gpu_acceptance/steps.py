@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from dkl.device import pick_device
-from dkl.files import write_text
+from dkl.runtime.device import pick_device
+from dkl.storage.files import write_text
 
 SECONDS = 8 * 60
 """Of a part. A step that would begin later, or last longer than is left, is left out."""

@@ -10,9 +10,9 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from dkl import checkpoint
 from dkl.config import compose_config
 from dkl.models import create_model
+from dkl.storage import checkpoint
 
 HTML = "<!DOCTYPE html><html><body>404: Not Found</body></html>\n"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dkl.download import fetch
 from dkl.errors import UserError
-from dkl.network import unreachable
+from dkl.storage.download import fetch
+from dkl.storage.network import unreachable
 
 PROGRAM = f'#!/bin/sh\nexec "{sys.executable}" -m dkl "$@"\n'
 

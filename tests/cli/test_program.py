@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dkl import __version__, checkpoint
+from dkl import __version__
+from dkl.storage import checkpoint
 from tests.cli.common import call
 from tests.configs.common import CHOICES, CONFIGS, GROUPS, reason
 from tests.training.common import TINY

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from dkl.files import locked
+from dkl.storage.files import locked
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 NAME = "pretend"

@@ -11,7 +11,7 @@ from dkl.assembly import build_model, build_task, make_batches
 from dkl.config import TrainConfig, compose_config, typed
 from dkl.console import Bar
 from dkl.data import Images
-from dkl.distributed import _in_one
+from dkl.runtime.distributed import _in_one
 from dkl.training.loop import train_epoch
 from dkl.training.optimizer import make_optimizer
 from tests.device.pretend import Ledger, counting

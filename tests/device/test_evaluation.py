@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from dkl import checkpoint
 from dkl.assembly import assemble, train
 from dkl.config import compose_config
 from dkl.evaluation import evaluate
 from dkl.records import load, load_flags
+from dkl.storage import checkpoint
 from dkl.training.fit import _load
 from dkl.training.state import RunState
 from tests.device.cases import overrides

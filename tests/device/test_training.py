@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from dkl import checkpoint
 from dkl.assembly import train
 from dkl.config import compose_config
 from dkl.losses import DIST, DKD, DKL, GKL, IKL, JSD, KL, PairLoss
+from dkl.storage import checkpoint
 from dkl.tasks import SegmentationDistillation
 from tests.device.cases import CASES, NEEDS_TORCHDISTILL, ONLY_FINITE, overrides, write_inputs
 from tests.training.common import assert_equal

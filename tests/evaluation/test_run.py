@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from dkl import checkpoint, records
+from dkl import records
 from dkl.attacks import named_attack
 from dkl.cli import main
 from dkl.data import digits
 from dkl.evaluation.robustness import checks
 from dkl.models import create_model, load_checkpoint
+from dkl.storage import checkpoint
 from tests.evaluation.common import evaluate_run, tiny_run
 
 

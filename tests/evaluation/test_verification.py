@@ -18,9 +18,9 @@ from dkl.cli import main
 from dkl.errors import UserError
 from dkl.evaluation import verification
 from dkl.evaluation.verification import verify
-from dkl.interruption import Interrupted
 from dkl.records.sampling_bound import fewest_without_hit, most_in_population
 from dkl.records.verification import load_verification
+from dkl.runtime.interruption import Interrupted
 from tests.evaluation.common import trained
 
 

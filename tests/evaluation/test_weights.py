@@ -10,7 +10,6 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from dkl import checkpoint
 from dkl.cli import main
 from dkl.config import EvaluateConfig, compose_config, typed
 from dkl.data import digits
@@ -18,6 +17,7 @@ from dkl.evaluation.job import prepare
 from dkl.evaluation.weights import best_epoch
 from dkl.models import create_model
 from dkl.records import Record, load_all
+from dkl.storage import checkpoint
 from tests.evaluation.common import evaluate_run, only_record, tiny_run, trained
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from dkl.interruption import worker
+from dkl.runtime.interruption import worker
 
 Work = Callable[[], object]
 

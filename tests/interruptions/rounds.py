@@ -22,11 +22,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from dkl import checkpoint, records
+from dkl import records
 from dkl.assembly import train
 from dkl.cli import main
 from dkl.config import compose_config, run_folder
 from dkl.evaluation import evaluate
+from dkl.storage import checkpoint
 from tests.interruptions.forks import PATIENCE, Ended, Work, run
 from tests.training.common import comparable
 

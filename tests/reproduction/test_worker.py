@@ -6,12 +6,12 @@ import pytest
 
 from dkl.cli import main
 from dkl.errors import BusyError, UserError
-from dkl.files import locked
 from dkl.manifests import ManifestJob
 from dkl.reproduction import worker
 from dkl.reproduction.options import parse
 from dkl.reproduction.planning import PlannedJob, plan_jobs
 from dkl.reproduction.worker import run_jobs
+from dkl.storage.files import locked
 
 
 @pytest.fixture

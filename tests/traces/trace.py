@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from dkl import checkpoint
 from dkl.assembly import train
 from dkl.config import compose_config
 from dkl.evaluation import evaluate
@@ -21,6 +20,7 @@ from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.leaderboard import leaderboards
 from dkl.reporting.boards.paper import paper_boards
 from dkl.reporting.boards.published import published_rows
+from dkl.storage import checkpoint
 from tests.reporting.factories import make_record, make_run
 from tests.traces import cases
 

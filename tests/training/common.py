@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from dkl import checkpoint
 from dkl.config import compose_config
+from dkl.storage import checkpoint
 
 TINY = ("data.train_size=96", "data.test_size=40", "trainer.batch_size=32", "trainer.threads=1")
 

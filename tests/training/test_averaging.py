@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dkl import checkpoint
 from dkl.assembly import load_data, train
 from dkl.config import compose_config
 from dkl.errors import UserError
+from dkl.storage import checkpoint
 from dkl.training.averaging import Average, Averaging
 from tests.training.common import make_config
 

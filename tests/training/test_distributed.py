@@ -10,12 +10,12 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from dkl import checkpoint
 from dkl.assembly import assemble, train
 from dkl.config import check, compose_config, run_folder
-from dkl.distributed import _in_one, spawn_processes
 from dkl.errors import UserError
-from dkl.interruption import Interrupted
+from dkl.runtime.distributed import _in_one, spawn_processes
+from dkl.runtime.interruption import Interrupted
+from dkl.storage import checkpoint
 from dkl.training.epochs import Epochs
 from dkl.training.fit import fit
 from dkl.training.loop import EpochSums, merged

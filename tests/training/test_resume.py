@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from dkl import checkpoint
 from dkl.assembly import train
 from dkl.config import compose_config, run_folder
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.evaluation import evaluate
+from dkl.storage import checkpoint
 from dkl.tasks import Output, Progress, TradesTraining
 from dkl.training import fit
 from dkl.training.state import rng_state, seed_everything, set_rng_state

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from dkl import checkpoint
 from dkl.assembly import build_model, load_data, train
 from dkl.config import compose_config
 from dkl.errors import UserError
+from dkl.storage import checkpoint
 from dkl.training.state import RunState
 from tests.training.common import TINY, assert_equal, comparable, make_config
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from dkl import checkpoint
 from dkl.assembly import build_model, preflight, train
 from dkl.config import compose_config
 from dkl.data import Batch
 from dkl.models import create_model
+from dkl.storage import checkpoint
 from dkl.tasks import Distillation, Output, Progress
 from tests.data.image_files import write_folder
 from tests.training.common import assert_equal, comparable

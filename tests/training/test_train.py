@@ -12,11 +12,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.functional import cross_entropy
 
-from dkl import checkpoint
 from dkl.assembly import build_model, load_data, train
 from dkl.config import compose_config, load_config, run_folder
 from dkl.errors import UserError
 from dkl.losses import IKL
+from dkl.storage import checkpoint
 from dkl.training.schedules import Constant
 from tests.training.common import assert_equal, make_config
 

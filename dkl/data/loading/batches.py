@@ -18,8 +18,8 @@ from dkl.data.loading.index_batches import SyntheticMixing
 from dkl.data.loading.prefetch import prefetch
 from dkl.data.loading.worker_views import AutoAugmentPolicyChange, worker_views
 from dkl.data.transforms.augment import Augment
-from dkl.device import on_accelerator
 from dkl.errors import UserError
+from dkl.runtime.device import on_accelerator
 
 
 class Batches:

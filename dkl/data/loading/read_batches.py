@@ -13,8 +13,8 @@ from dkl.data.images.image_set import ImageSet
 from dkl.data.loading.batch import Batch
 from dkl.data.loading.batch_plan import BatchPlan, BatchPlanner
 from dkl.data.transforms.augment import Augment
-from dkl.device import on_accelerator
 from dkl.errors import UserError
+from dkl.runtime.device import on_accelerator
 
 BATCHES_AHEAD = 2  # per worker
 

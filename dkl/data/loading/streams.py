@@ -20,8 +20,8 @@ from dkl.data.loading.prefetch import prefetch
 from dkl.data.loading.worker_views import Change, worker_views
 from dkl.data.seeding import generator_of
 from dkl.data.transforms.augment import Augment
-from dkl.device import on_accelerator
 from dkl.errors import UserError
+from dkl.runtime.device import on_accelerator
 
 LABELED, UNLABELED = 2, 3
 """Parts of the key that seeds a stream; 0 and 1 would be the generators of ``BatchPlanner``."""

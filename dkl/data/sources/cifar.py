@@ -7,9 +7,9 @@ import numpy as np
 from dkl.data.images.in_memory import Images
 from dkl.data.sources.folders import image_folder
 from dkl.data.sources.npz import images_from_arrays, npz
-from dkl.download import fetch
 from dkl.errors import UserError
-from dkl.files import locked
+from dkl.storage.download import fetch
+from dkl.storage.files import locked
 
 EXTRACTED = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}  # torchvision's folders
 

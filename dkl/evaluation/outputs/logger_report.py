@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkl.config import row_identity
-from dkl.distributed import rank
 from dkl.evaluation.job import EvaluationJob
-from dkl.files import damage
 from dkl.loggers import LoggerRun, LoggerTable, opened
 from dkl.records import Flags, Record, load, load_flags
+from dkl.runtime.distributed import rank
+from dkl.storage.files import damage
 
 
 @contextmanager

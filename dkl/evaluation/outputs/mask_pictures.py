@@ -20,7 +20,7 @@ from dkl.console import say
 from dkl.data import SegmentationSet
 from dkl.errors import UserError
 from dkl.evaluation.job import EvaluationJob
-from dkl.files import write_atomically
+from dkl.storage.files import write_atomically
 
 IMAGES = 4
 

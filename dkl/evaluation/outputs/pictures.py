@@ -29,12 +29,12 @@ from torch import Tensor, nn
 from dkl.attacks import frozen_eval, margin, named_attack
 from dkl.config import EvaluateConfig, typed
 from dkl.console import bar, say
-from dkl.device import pick_device
 from dkl.errors import UserError, needs_extra
 from dkl.evaluation.job import EvaluationJob, prepare
 from dkl.evaluation.robustness.attack_loop import scaled
-from dkl.files import write_atomically
 from dkl.models.features import forward_with_features
+from dkl.runtime.device import pick_device
+from dkl.storage.files import write_atomically
 from dkl.threat import Norm, parse_steps
 
 CLASSES, POINTS, IMAGES = 20, 50, 5

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from dkl.device import arithmetic_of, describe
-from dkl.distributed import world
+from dkl.runtime.device import arithmetic_of, describe
+from dkl.runtime.distributed import world
 
 PACKAGES = ("dkl", "torch", "torchvision", "timm", "numpy", "pyautoattack")
 

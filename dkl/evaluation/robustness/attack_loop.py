@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from dkl.attacks import Perturb, frozen_eval
 from dkl.console import Bar, bar
-from dkl.distributed import gather, rank, world
 from dkl.errors import UserError
 from dkl.evaluation.robustness.places import PerturbChosen, cut, placed, unplaced
 from dkl.evaluation.robustness.progress import AttackProgress, Bools, EvaluationState, load, merge, save
 from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.evaluation.robustness.suites import attack_cost
-from dkl.interruption import Interrupted
+from dkl.runtime.distributed import gather, rank, world
+from dkl.runtime.interruption import Interrupted
 from dkl.tasks.accuracy import top1, top5
 
 IsCorrect = Callable[[Tensor, Tensor], Tensor]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkl.errors import UserError
-from dkl.files import damage, write_atomically
+from dkl.storage.files import damage, write_atomically
 
 Bools = NDArray[np.bool_]
 

@@ -18,10 +18,10 @@ from torch import nn
 from dkl.attacks import frozen_eval
 from dkl.console import bar
 from dkl.data import SegmentationSet
-from dkl.distributed import gather, rank, world
 from dkl.errors import UserError
 from dkl.evaluation.segmentation.windows import Windows
-from dkl.files import damage, write_atomically
+from dkl.runtime.distributed import gather, rank, world
+from dkl.storage.files import damage, write_atomically
 from dkl.tasks.segmentation import count_pixels
 
 SAVE_EVERY = 10  # images

@@ -24,11 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dkl.checkpoint import READING_ERRORS
 from dkl.errors import UserError, first_line
-from dkl.files import damage, file_hash
 from dkl.models.create import normalize_input
 from dkl.models.sources.source import Request, Source
+from dkl.storage.checkpoint import READING_ERRORS
+from dkl.storage.files import damage, file_hash
 
 LOAD = "dkl.models.sources.graphs.load_graph"
 

@@ -12,7 +12,7 @@ from dkl.errors import UserError, first_line
 from dkl.models.create import check_name
 from dkl.models.sources.source import Images, Request, Source
 from dkl.models.sources.timm_names import CREATE
-from dkl.network import unreachable
+from dkl.storage.network import unreachable
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Files of weights, in order of preference."""

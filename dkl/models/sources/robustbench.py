@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from dkl.download import fetch
 from dkl.errors import UserError
 from dkl.models.sources.source import Images, Request, Source
 from dkl.models.sources.timm_names import CREATE
 from dkl.published import PublishedNetwork, drive_url, find_network, published_entries, published_networks
+from dkl.storage.download import fetch
 
 
 def cached(network: PublishedNetwork) -> Path:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dkl.errors import UserError
-from dkl.files import damage
 from dkl.reporting.figures.style import BLUE, VERMILLION, canvas
+from dkl.storage.files import damage
 
 MAX_NAMED_CLASSES = 30
 """Up to this many classes are named; more are sorted by IoU."""

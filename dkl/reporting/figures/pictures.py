@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkl.errors import UserError
-from dkl.files import damage
+from dkl.storage.files import damage
 
 ARRAYS = frozenset(
     (

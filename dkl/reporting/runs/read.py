@@ -10,10 +10,10 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]  # OmegaConf's, which has no types; OmegaConf itself takes 20 ms per file
 
 from dkl.errors import UserError
-from dkl.files import is_locked
 from dkl.records import Curves, Record, load_all
 from dkl.reporting.grouping import created_at, group
 from dkl.reporting.names import attacks_label
+from dkl.storage.files import is_locked
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The parser in C is ten times faster, but some installations lack it."""

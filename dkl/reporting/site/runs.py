@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from dkl.errors import UserError
-from dkl.files import digest
 from dkl.records import SHOTS, Curves, Record, load_curves
 from dkl.records.wilson import wilson
 from dkl.reporting.boards.cells import NONE, interval_cell, method_cell
@@ -18,6 +17,7 @@ from dkl.reporting.grouping import weights_kind
 from dkl.reporting.names import attacks_label, teacher_title
 from dkl.reporting.reference import REFERENCE, is_reference, record_file
 from dkl.reporting.statistics.seeds import percent
+from dkl.storage.files import digest
 
 _SHOWN = (
     "clean",

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dkl.files import write_text
 from dkl.manifests import Manifest
 from dkl.records import BUDGETS, Record
 from dkl.reporting.boards.board import Board
@@ -23,6 +22,7 @@ from dkl.reporting.grouping import created_at, group
 from dkl.reporting.reference import is_reference
 from dkl.reporting.site.runs import runs_data, runs_table
 from dkl.reporting.site.scatter import scatter
+from dkl.storage.files import write_text
 
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from dkl.errors import needs_extra
-from dkl.files import write_text
 from dkl.sharing.card import model_card
 from dkl.sharing.exported import Exported
 from dkl.sharing.formats.torch_program import DYNAMIC, example
+from dkl.storage.files import write_text
 
 
 def write(exported: Exported, folder: Path) -> list[Path]:

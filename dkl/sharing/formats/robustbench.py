@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dkl import checkpoint
 from dkl.config import model_name
 from dkl.errors import UserError
-from dkl.files import write_text
 from dkl.reporting.robustbench import model_id, model_info
 from dkl.sharing.exported import Exported
+from dkl.storage import checkpoint
+from dkl.storage.files import write_text
 
 DEFINITION = """# Add to robustbench/model_zoo/{file}, and the address of {id}.pt as its gdrive_id.
 {classes}

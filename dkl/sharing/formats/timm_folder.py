@@ -9,10 +9,10 @@ from safetensors.torch import save
 
 from dkl.config import model_name
 from dkl.errors import UserError
-from dkl.files import write_atomically, write_text
 from dkl.models.sources.timm_names import CREATE
 from dkl.sharing.card import eval_results, model_card
 from dkl.sharing.exported import Exported
+from dkl.storage.files import write_atomically, write_text
 
 
 def write(exported: Exported, folder: Path) -> list[Path]:

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dkl.files import write_atomically, write_text
 from dkl.sharing.card import model_card
 from dkl.sharing.exported import Exported
+from dkl.storage.files import write_atomically, write_text
 
 
 def write(exported: Exported, folder: Path) -> list[Path]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dkl.attacks import batch_statistics
-from dkl.distributed import sum_over_ranks
+from dkl.runtime.distributed import sum_over_ranks
 from dkl.validation import EPOCHS, Range, check_fields
 
 

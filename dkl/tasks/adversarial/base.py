@@ -28,9 +28,9 @@ from dkl.attacks import (
     uniform_noise,
 )
 from dkl.data import Batch
-from dkl.distributed import sum_over_ranks, world
 from dkl.errors import UserError
 from dkl.losses import BatchNormalized, PairLoss, check_pair_loss, wanted_arguments
+from dkl.runtime.distributed import sum_over_ranks, world
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.base import Output, Progress, Task, count_correct
 from dkl.validation import SEED

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from dkl.console import say
 from dkl.data import Batch
-from dkl.distributed import mean_over_ranks, sum_over_ranks
 from dkl.errors import UserError
 from dkl.losses import ClassPrior, PairLoss, check_pair_loss, wanted_arguments
 from dkl.models import fingerprint
+from dkl.runtime.distributed import mean_over_ranks, sum_over_ranks
 from dkl.tasks.accuracy import correct
 from dkl.tasks.base import Output, Progress, Task, count_correct
 from dkl.tasks.mixing import ImageMixing, label_loss, likeliest

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from dkl.console import say
 from dkl.data import Batch
-from dkl.distributed import sum_gradients
 from dkl.errors import UserError
 from dkl.losses import PairLoss
 from dkl.models import forward_dense, load_encoder
 from dkl.models.dense import DenseOutput
+from dkl.runtime.distributed import sum_gradients
 from dkl.tasks.base import Output, Progress
 from dkl.tasks.distillation.logits import Distillation
 from dkl.tasks.segmentation.pixels import correct_pixels, observe, pixel_loss, shrunk

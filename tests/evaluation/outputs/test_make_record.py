@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dkl import checkpoint, records
+from dkl import records
 from dkl.data import digits
+from dkl.storage import checkpoint
 from tests.evaluation.common import evaluate_run, tiny_run
 
 

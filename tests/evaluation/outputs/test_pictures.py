@@ -7,13 +7,13 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from dkl import checkpoint
 from dkl.assembly import build_model, load_data
 from dkl.config import compose_config
 from dkl.errors import UserError
 from dkl.evaluation import collect_pictures
 from dkl.evaluation.outputs.pictures import choose_images
 from dkl.reporting.figures.pictures import ABOUT, ARRAYS, read
+from dkl.storage import checkpoint
 from tests.evaluation.common import tiny_run
 
 EPS = 0.1

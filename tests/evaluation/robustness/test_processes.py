@@ -11,9 +11,9 @@ import pytest
 from torch import Tensor, nn
 
 from dkl.cli import main
-from dkl.distributed import gather, launched_group, rank
 from dkl.evaluation.robustness.progress import AttackProgress, EvaluationState, load, merge, save
 from dkl.records import Record, load_all
+from dkl.runtime.distributed import gather, launched_group, rank
 from tests.evaluation.common import Attack, attack, evaluate_run, tiny_run, trained
 from tests.interruptions.forks import run as in_group
 

@@ -10,11 +10,11 @@ from PIL import Image
 
 from dkl.config import hashed
 from dkl.errors import UserError
-from dkl.files import write_rows
 from dkl.manifests import load
 from dkl.reporting.figures import draw_all
 from dkl.reporting.figures.pictures import read
 from dkl.reporting.figures.style import VERMILLION
+from dkl.storage.files import write_rows
 from tests.reporting.factories import COMPOSER, make_record
 from tests.reporting.figures.common import make_pictures, store
 

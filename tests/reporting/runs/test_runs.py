@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from dkl.errors import UserError
-from dkl.files import locked
 from dkl.records import save
 from dkl.reporting.figures.compare_runs import compared_curves
 from dkl.reporting.runs import comparison, find_run, listing, read_runs
+from dkl.storage.files import locked
 from dkl.threat import AUTOATTACK
 from tests.cli.common import call
 from tests.factories import make_flags

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dkl import checkpoint
 from dkl.attacks import TrainingAttack
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import DKL, IKL, KL
+from dkl.storage import checkpoint
 from dkl.tasks import Progress, TradesTraining
 from tests.official.oracles import pairwise_ikl
 from tests.tasks.common import CLASSES, EPS, Spy, SpyLoss, make_attack, make_batch, make_net, make_task

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dkl.data import Batch
-from dkl.distributed import rank, spawn_processes, sum_gradients, world
 from dkl.losses import GKL, KD
+from dkl.runtime.distributed import rank, spawn_processes, sum_gradients, world
 from dkl.tasks import AWP, Distillation, Progress, Task
 from tests.tasks.common import CLASSES, make_attack, make_batch, make_task, share_of, two_views
 

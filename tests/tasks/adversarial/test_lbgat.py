@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dkl import checkpoint
 from dkl.errors import UserError
 from dkl.losses import KL
+from dkl.storage import checkpoint
 from dkl.tasks import AWP, LBGAT
 from tests.official.baselines import ascended, attacked, descended
 from tests.tasks.adversarial.baselines import FIRST, assert_close, composed_steps, double_batch, take_step

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from dkl import checkpoint
 from dkl.assembly import preflight, train
 from dkl.config import compose_config, config_hash, run_folder
 from dkl.errors import UserError
 from dkl.models import create_model, create_teacher, fingerprint
+from dkl.storage import checkpoint
 from dkl.tasks import Distillation
 from tests.tasks.common import interrupted
 from tests.training.common import assert_equal, comparable, make_config

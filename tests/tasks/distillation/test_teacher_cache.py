@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from dkl import checkpoint
 from dkl.assembly import preflight, train
 from dkl.errors import UserError
 from dkl.models import create_model
+from dkl.storage import checkpoint
 from dkl.tasks import Distillation
 from tests.data.image_files import write_folder
 from tests.tasks.common import Spy, interrupted

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from dkl.device import backends, local_number, own_device, use
 from dkl.errors import BusyError, UserError
-from dkl.interruption import Interrupted, deferred, end_with_parent, interruptible, waiting
+from dkl.runtime.device import backends, local_number, own_device, use
+from dkl.runtime.interruption import Interrupted, deferred, end_with_parent, interruptible, waiting
 
 T = TypeVar("T")
 

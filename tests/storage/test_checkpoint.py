@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from dkl import checkpoint
 from dkl.errors import UserError
-from dkl.files import digest, file_hash, write_atomically, write_text
+from dkl.storage import checkpoint
+from dkl.storage.files import digest, file_hash, write_atomically, write_text
 
 
 class Interrupted(BaseException):

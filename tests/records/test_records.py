@@ -161,7 +161,7 @@ def test_optional_fields_have_defaults(make_record: Make, tmp_path: Path) -> Non
 
 
 def test_committed_records_load() -> None:
-    folder = Path(__file__).resolve().parents[1] / "results" / "reference" / "records"
+    folder = Path(__file__).resolve().parents[2] / "results" / "reference" / "records"
     found, problems = records.load_all(folder)
     assert not problems
     assert len(found) == len(list(folder.glob("*.json"))) > 0

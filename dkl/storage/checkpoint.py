@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from dkl.errors import UserError, first_line
-from dkl.files import damage, write_atomically
+from dkl.storage.files import damage, write_atomically
 
 ZIP, PICKLE = b"P", b"\x80"
 """First bytes of a checkpoint, and of one by torch before 1.6."""

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import dkl
-from dkl import device
 from dkl.config import EvaluateConfig
 from dkl.errors import UserError
 from dkl.evaluation.outputs import provenance
 from dkl.evaluation.run import _check_devices
+from dkl.runtime import device
 from tests.device import pretend
 
 CUDA = torch.device("cuda")
@@ -26,7 +26,7 @@ def test_all_runs_on_a_pretend_device() -> None:
         pytest.skip(reason)
     # torch starts a thread per device at the first backward pass, and then neither takes a new device nor forks.
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "pretend_device", "tests/device"]
-    ended = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    ended = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout
 
 

@@ -11,11 +11,11 @@ from types import FrameType
 
 import pytest
 
-from dkl import checkpoint
 from dkl.assembly import train
 from dkl.config import run_folder
-from dkl.distributed import process_group
-from dkl.interruption import Interrupted, deferred, end_with_parent, interruptible
+from dkl.runtime.distributed import process_group
+from dkl.runtime.interruption import Interrupted, deferred, end_with_parent, interruptible
+from dkl.storage import checkpoint
 from dkl.training.epochs import Epochs
 from dkl.training.state import RunState
 from tests.training.common import assert_equal, comparable, make_config

@@ -7,8 +7,8 @@ import urllib.request
 from pathlib import Path
 
 from dkl.errors import UserError
-from dkl.files import file_hash, write_text
-from dkl.network import unreachable
+from dkl.storage.files import file_hash, write_text
+from dkl.storage.network import unreachable
 
 
 def fetch(url: str, path: Path, digest: str | None = None, algorithm: str = "sha256", timeout: float = 30) -> Path:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from dkl.errors import BusyError, FullDiskError
-from dkl.files import digest, file_hash, is_locked, locked, write_atomically, write_text
+from dkl.storage.files import digest, file_hash, is_locked, locked, write_atomically, write_text
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
 from pathlib import Path
-from dkl.files import write_atomically
+from dkl.storage.files import write_atomically
 
 def write(file):
     file.write(b"half of the new ")
@@ -32,7 +32,7 @@ def test_a_process_killed_while_writing_leaves_the_file_as_it_was(tmp_path: Path
     path = tmp_path / "file.txt"
     if old:
         path.write_text(old)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     command = [sys.executable, "-c", KILLED_WHILE_WRITING, str(path)]
     assert subprocess.run(command, env=environment).returncode == -signal.SIGKILL
     assert (path.read_text() if path.exists() else None) == old
@@ -67,7 +67,7 @@ def test_a_digest_is_the_start_of_the_hash_of_sorted_json() -> None:
 
 
 def test_a_lock_excludes_others_until_it_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dkl.files.LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr("dkl.storage.files.LOCK_TIMEOUT", 0.05)
     path = tmp_path / "new" / ".lock"
     assert not is_locked(path)
     with locked(path):
@@ -80,9 +80,9 @@ def test_a_lock_excludes_others_until_it_is_released(tmp_path: Path, monkeypatch
 
 
 def test_a_killed_process_loses_its_lock(tmp_path: Path) -> None:
-    code = "import sys, time; from pathlib import Path; from dkl.files import locked\n"
+    code = "import sys, time; from pathlib import Path; from dkl.storage.files import locked\n"
     code += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     command = [sys.executable, "-c", code, str(tmp_path / "lock")]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -97,7 +97,7 @@ LIMIT = """
 import resource, sys
 from pathlib import Path
 import torch
-from dkl import checkpoint
+from dkl.storage import checkpoint
 from dkl.errors import FullDiskError
 
 path = Path(sys.argv[1])
@@ -112,7 +112,7 @@ print(checkpoint.read(path), [file.name for file in path.parent.iterdir()])
 
 
 def test_a_checkpoint_that_does_not_fit_leaves_the_last_one(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", LIMIT, str(tmp_path / "checkpoint.pt")]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     message, kept = ended.stdout.splitlines()

@@ -1,0 +1,1 @@
+"""Files that survive an interruption, checkpoints, downloads, and whether a server answers."""
