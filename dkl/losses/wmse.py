@@ -68,7 +68,7 @@ class _Settings:
         # sides are less than 50 apart have offset 0 and are computed as m − n, unchanged.
         first = m.narrow(1, 0, 1)
         apart = (first - n.narrow(1, 0, 1)).round_(decimals=-2)
-        offset = (first * apart.sign().abs_()).round_(decimals=-2)
+        offset = (first * apart.ne(0)).round_(decimals=-2)
         d = m - offset
         d.sub_(n - offset.sub_(apart))
         # From here on d is d − μ, and g = S w (d − μ) is the wMSE's gradient in m; its dot product with d is the value.
