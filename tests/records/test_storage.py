@@ -1,10 +1,7 @@
-"""Records and flags are loaded as they were saved; broken, foreign and impossible files are refused by name."""
+"""Records, flags and curves are loaded as they were saved; broken and foreign files are refused by name."""
 
 import dataclasses
 import json
-import math
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +13,7 @@ from dkl.errors import UserError
 from dkl.records import Record
 from dkl.threat import AUTOATTACK
 from tests.factories import make_flags
-
-Make = Callable[..., Record]
-
-
-def change(path: Path, **fields: Any) -> Path:
-    """Overwrite fields in a saved record's JSON, without its checksums, which would also find the change."""
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"checksums": {}} | fields))
-    return path
-
-
-def refused(path: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        records.load(path)
-    assert str(path) in str(caught.value)
-    return str(caught.value)
-
-
-@pytest.fixture
-def saved(make_record: Make, tmp_path: Path) -> Path:
-    record = make_record()
-    return records.save(record, make_flags(record), tmp_path)
+from tests.records.common import Make, change, refused
 
 
 @pytest.mark.parametrize(
@@ -106,167 +83,11 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "absent.json")
 
 
-@pytest.mark.parametrize("schema", [0, 1, 99])
-def test_another_schema_is_refused(saved: Path, schema: int) -> None:
-    assert f"schema is {schema}, it should be 2" in refused(change(saved, schema=schema))
-
-
-NEWER = {
-    **{"weights": "last", "synthetic": None, "top5": None, "shots": None, "best": None, "best_epoch": None},
-    **{"step_seconds": None, "training_seconds": None, "partial": False, "teacher": None, "search": {}},
-}
-"""Optional fields and their defaults."""
-
-OPTIONAL = {
-    *("bound", "segmented", "checksums", "few_labels", "git_commit", "model", "warnings", "schema", "corruptions"),
-    *NEWER,
-}
-
-
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Record)])
-def test_a_missing_field_is_named(saved: Path, name: str) -> None:
-    content = json.loads(saved.read_text()) | {"checksums": {}}
-    del content[name]
-    saved.write_text(json.dumps(content))
-    if name in OPTIONAL:
-        assert records.load(saved).id == content["id"]
-    elif name == "training":  # weights trained elsewhere have none, but this record has a seed
-        assert "budget is mini, but it was trained with budget None" in refused(saved)
-    else:
-        assert f"{name} is missing" in refused(saved)
-
-
-def test_optional_fields_have_defaults(make_record: Make, tmp_path: Path) -> None:
-    record = make_record(
-        weights="average at epoch 200",
-        synthetic="cifar10/1m.npz, 70 % of every batch",
-        top5=0.9,
-        shots={"many": 0.5, "medium": 0.25},
-        best=0.8,
-        best_epoch=150,
-        step_seconds=0.5,
-        training_seconds=60.0,
-        partial=True,
-        teacher="f" * 64,
-        search={"channels_last": True},
-    )
-    path = records.save(record, make_flags(record), tmp_path)
-    assert records.load(path) == record
-    content = json.loads(path.read_text()) | {"checksums": {}}
-    assert all(content.pop(name) != value for name, value in NEWER.items())
-    path.write_text(json.dumps(content))
-    flags = records.load_flags(path)
-    np.savez(path.with_suffix(".npz"), **{name: values for name, values in flags.items() if name != "top5"})
-    assert {name: getattr(records.load(path), name) for name in NEWER} == NEWER
-
-
 def test_committed_records_load() -> None:
     folder = Path(__file__).resolve().parents[2] / "results" / "reference" / "records"
     found, problems = records.load_all(folder)
     assert not problems
     assert len(found) == len(list(folder.glob("*.json"))) > 0
-
-
-def test_a_record_without_attacks_is_of_accuracy_only(make_record: Make) -> None:
-    record = make_record(attacks=[])
-    assert record.accuracy_only
-    assert not record.is_autoattack
-    assert not make_record(attacks=["pgd-20"]).accuracy_only
-
-
-def test_an_unknown_field_is_named(saved: Path) -> None:
-    assert "there is no field robsut: did you mean robust or best? Choose one of additional_data, " in refused(
-        change(saved, robsut=0.3)
-    )
-    result = {"robust": 0.25, "seconds": 1.0, "note": "x"}
-    message = refused(change(saved, per_attack=dict.fromkeys(AUTOATTACK, result)))
-    assert "there is no field per_attack.apgd-ce.note: choose one of robust, seconds" in message
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("id", 3),
-        ("seed", "0"),
-        ("seed", 1.5),
-        ("seed", True),
-        ("eps", "8/255"),
-        ("eps", None),
-        ("n", 1000.0),
-        ("n", True),
-        ("clean", "0.75"),
-        ("clean", True),
-        ("attacks", "apgd-ce"),
-        ("attacks", [1, 2]),
-        ("additional_data", 1),
-        ("versions", {"torch": 2}),
-        ("versions", ["torch"]),
-        ("hardware", "cpu"),
-        ("per_attack", []),
-        ("per_attack", {"apgd-ce": 0.5}),
-        ("per_attack", {"apgd-ce": {"robust": "half", "seconds": 1.0}}),
-        ("git_commit", 12),
-        ("warnings", "none"),
-        ("weights", None),
-        ("synthetic", ["1m.npz"]),
-        ("robust", "0.25"),
-        ("top5", "0.9"),
-        ("shots", [0.5]),
-        ("shots", {"many": "half"}),
-        ("best_epoch", 1.5),
-        ("step_seconds", "fast"),
-        ("schema", "1"),
-    ],
-)
-def test_a_wrong_type_is_refused(saved: Path, name: str, value: Any) -> None:
-    assert name in refused(change(saved, **{name: value}))
-
-
-FRACTION = "equal to [01]"
-
-IMPOSSIBLE = [
-    ({"clean": 0.2}, "robust is 0.25, it must not exceed clean"),
-    ({"clean": 1.01}, FRACTION),
-    ({"robust": -0.01}, FRACTION),
-    ({"clean": math.nan}, "clean is nan, it should be a finite number"),
-    ({"per_attack": {name: {"robust": 1.5, "seconds": 1.0} for name in AUTOATTACK}}, FRACTION),
-    ({"per_attack": {"apgd-ce": {"robust": 0.5, "seconds": 1.0}}}, "disagree"),
-    ({"attacks": [], "per_attack": {}}, "disagree"),
-    ({"robust": None}, "disagree"),
-    ({"top5": 0.5}, "top5 is 0.5, it must not be below clean"),
-    ({"top5": 1.5}, FRACTION),
-    ({"best": 1.5, "best_epoch": 1}, FRACTION),
-    ({"best": 0.5}, "best and best_epoch go together"),
-    ({"best_epoch": 5}, "best and best_epoch go together"),
-    ({"shots": {"many": -0.5}}, FRACTION),
-    ({"shots": {"lots": 0.5}}, "'lots' is unknown: choose one of many, medium, few"),
-    ({"step_seconds": 0.0}, "step_seconds is 0.0, it should be greater than 0"),
-    ({"step_seconds": math.inf}, "step_seconds is inf"),
-    ({"n": 0}, "n is 0"),
-    ({"norm": "linf"}, r"norm: 'linf' is unknown: did you mean Linf\? Choose one of Linf, L2"),
-    ({"budget": "huge"}, "budget: 'huge' is unknown: choose one of own, paper, mini, smoke"),
-]
-
-
-@pytest.mark.parametrize(("overrides", "match"), IMPOSSIBLE)
-def test_an_impossible_record_is_neither_made_nor_loaded(
-    make_record: Make, saved: Path, overrides: dict[str, Any], match: str
-) -> None:
-    with pytest.raises(ValueError, match=r"validation error"):
-        dataclasses.replace(make_record(), **overrides)
-    assert re.search(match, refused(change(saved, **overrides)))
-
-
-def test_records_are_frozen(make_record: Make) -> None:
-    record = make_record()
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        record.robust = 0.9
-
-
-@pytest.mark.parametrize("left_out", [None, *AUTOATTACK])
-def test_only_all_four_attacks_are_autoattack(make_record: Make, left_out: str | None) -> None:
-    attacks = [name for name in AUTOATTACK if name != left_out]
-    assert make_record(attacks=attacks).is_autoattack == (left_out is None)
 
 
 def test_load_all_returns_the_good_and_names_the_bad(make_record: Make, tmp_path: Path) -> None:
