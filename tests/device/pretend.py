@@ -1,4 +1,4 @@
-"""Builds and registers the device type ``pretend`` of ``pretend.cpp``; see there.
+"""Builds and registers the device type ``pretend`` of ``native/backend.cpp``; see there.
 
 It is built once per version of torch and of the source, into a cache folder: about 30 s of g++.
 """
@@ -22,7 +22,7 @@ import torch
 
 from dkl.storage.files import locked
 
-SOURCE = Path(__file__).with_suffix(".cpp")
+SOURCES = Path(__file__).with_name("native")
 NAME = "pretend"
 
 
@@ -35,7 +35,7 @@ def missing() -> str:
 @cache
 def native() -> Any:
     """The compiled module; loading it registers the backend."""
-    key = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))).hexdigest()[:12]
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dkl"
     library = root / f"pretend-{torch.__version__}-{sys.version_info.major}.{sys.version_info.minor}-{key}.so"
     with locked(library.with_suffix(".lock"), wait=True):  # of several processes of pytest, one builds it
@@ -57,7 +57,13 @@ def _build(library: Path) -> None:
     folder.mkdir(parents=True)
     try:
         flags = ["-O1", "-g0"]
-        load("pretend_device", [str(SOURCE)], build_directory=str(folder), extra_cflags=flags, is_python_module=False)
+        load(
+            "pretend_device",
+            [str(SOURCES / "backend.cpp")],
+            build_directory=str(folder),
+            extra_cflags=flags,
+            is_python_module=False,
+        )
         (folder / "pretend_device.so").replace(library)
     finally:
         shutil.rmtree(folder)
