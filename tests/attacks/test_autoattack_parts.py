@@ -56,6 +56,12 @@ def test_square_finds_what_the_package_finds_without_repeating_queries() -> None
     assert 10 < (found != x).flatten(1).any(1).sum() < 30
     assert sum(seen) < asked / 2
 
+    # A randomized network is asked every time.
+    seen.clear()
+    model.register_forward_hook(lambda module, inputs, output: output + 1e-4 * torch.rand_like(output))
+    square(model, x[:1], y[:1], norm="linf", eps=1e-4, seed=4, queries=100)
+    assert sum(seen) == 103
+
 
 def test_square_refuses_part_of_a_batch_for_l2() -> None:
     with pytest.raises(ValueError, match="leave out places and length"):

@@ -7,7 +7,7 @@ else. ``square`` takes both, so that any part of a batch, or several batches of 
 the result that it has in the package.
 
 A query that did not help an image is not repeated while the image stays the same. Small images have few windows, so
-most of their later queries are such repetitions.
+most of their later queries are such repetitions. A randomized network gets every query.
 
 For L2 the draws depend on how many images of the batch are still correct, so the package attacks whole batches.
 """
@@ -99,6 +99,8 @@ def _square_linf(
     stripes = _signs([length, x.shape[1], 1, x.shape[3]], generator)[places.cpu()].to(x.device)
     result = (x + eps * stripes).clamp_(0, 1)
     margins = _margins(model, result, y)
+    # A randomized network may answer the same query in another way.
+    repeats = not torch.equal(margins, _margins(model, result, y))
     remaining = (margins > 0).nonzero().squeeze(1)
     best, labels, margin = result[remaining], y[remaining], margins[remaining]
     low, high = (x[remaining] - eps).clamp_min_(0), (x[remaining] + eps).clamp_max_(1)
@@ -109,7 +111,7 @@ def _square_linf(
             break
         # A change that did not help an image does not help it now either, unless the image has changed since. One that
         # helped may help again: the sum of eps and -2 eps rounds to a number slightly above -eps.
-        asked = last_better >= last_tried.get(change, -1)
+        asked = last_better >= (-1 if repeats else last_tried.get(change, -1))
         last_tried[change] = query
         if not asked.any():
             continue
@@ -120,7 +122,7 @@ def _square_linf(
         # Outside the window a candidate equals the best image, so the window is changed in place and restored.
         best[window] = after
         # A small window often already has the sign that it gets.
-        asked &= (after != before).flatten(1).any(1)
+        asked &= (after != before).flatten(1).any(1) | repeats
         found = _margins_of(model, best, labels, margin, asked)
         better = (found < margin) | (found <= 0)
         best[window] = torch.where(better.view(-1, 1, 1, 1), after, before)
