@@ -1,7 +1,7 @@
 """Run the benchmarks: ``python -m scripts.bench [losses|pixels|step|… ...] [--rounds N] [--threads N]``.
 
 Each prints a table, writes ``results/benchmarks/<name>.json`` and updates the README beside it. Together they take
-about ten minutes on 2 CPU cores, and 13 GB of memory. Other load on the machine changes the figures. On a GPU, epochs
+about half an hour on 2 CPU cores, and 13 GB of memory. Other load on the machine changes the figures. On a GPU, epochs
 of adversarial training follow, on a page of their own.
 """
 
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, tuple[Callable[[int], Result], int]] = {
     "autoattack": (autoattack.run, 1),
     "autoattack_large": (autoattack.run_large, 1),
     "bounded": (bounded.run, 1),
+    "bounded_timed": (bounded.run_timed, 1),
     "sharding": (sharding.run, 1),
 }
 
