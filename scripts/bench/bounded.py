@@ -23,7 +23,7 @@ from scripts.bench.report import Result, Row, Table, Target, show_cell
 
 EPS, TOLERANCE, EPOCHS, SEED = 0.1, 1.0, 10, 0
 
-FEW, MANY, BATCH = 200, 1000, 200
+FEW, MANY, BATCH = 120, 1000, 200
 """Images with which each network is attacked; those with which one is, for the times; images per batch."""
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
