@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,17 @@ CODE = ("dkl", "configs", "experiments", "scripts", "tests", "pyproject.toml")
 
 WHEELS = (
     *("hydra-core", "omegaconf", "pyautoattack", "rich", "markdown-it-py", "mdurl", "pygments", "timm", "safetensors"),
-    *("pydantic", "pydantic-core", "annotated-types", "typing-inspection", "scikit-learn", "joblib"),
-    *("threadpoolctl", "pytest", "pluggy", "iniconfig", "hypothesis", "sortedcontainers", "torchdistill"),
+    *("pydantic", "pydantic-core", "annotated-types", "typing-inspection", "scikit-learn"),
+    *("pytest", "pluggy", "iniconfig", "hypothesis", "sortedcontainers", "torchdistill"),
     *("pyyaml", "packaging", "typing-extensions"),
 )
 """What a machine that has torch, torchvision, numpy, scipy and Pillow lacks."""
 
-OPTIONAL = ("scikit_learn", "joblib", "threadpoolctl")
-"""Wheels that are left out if the folder would be too large; the tests that need them then report it."""
+NEEDED: dict[str, Callable[[str], bool]] = {
+    "pyautoattack": lambda name: "/examples/" not in name,
+    "scikit_learn": lambda name: name.endswith("/digits.csv.gz") or ".dist-info/" in name,
+}
+"""Which files of large wheels are kept: all but 40 MB of examples, and the images of digits."""
 
 COUNTS = {"train": 23_000, "test": 2_000}
 TILE = (25, 40)
@@ -93,16 +97,15 @@ def _write_wheels(folder: Path, python: str) -> None:
     subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "-w", str(folder), antlr], check=True)
 
 
-def slim(wheel: Path) -> None:
-    """Remove examples from ``wheel``: those of pyautoattack are 40 MB of weights and images."""
+def slim(wheel: Path, needed: Callable[[str], bool]) -> None:
+    """Remove the files of ``wheel`` that are not ``needed``."""
     part = wheel.with_suffix(".part")
     with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as new:
-        for entry in old.infolist():
+        for entry in filter(lambda entry: needed(entry.filename), old.infolist()):
             content = old.read(entry)
-            if "/examples/" in entry.filename:
-                continue
             if entry.filename.endswith(".dist-info/RECORD"):  # pip checks that what it lists is there
-                content = b"".join(line for line in content.splitlines(True) if b"/examples/" not in line)
+                lines = content.decode().splitlines(keepends=True)
+                content = "".join(line for line in lines if needed(line.partition(",")[0])).encode()
             new.writestr(entry, content)
     part.replace(wheel)
 
@@ -121,12 +124,9 @@ def prepare(folder: Path, *, python: str, wheels: bool = True) -> int:
     _write_images(folder / "images")
     if wheels:
         _write_wheels(folder / "wheels", python)
-        for wheel in (folder / "wheels").glob("pyautoattack-*.whl"):
-            slim(wheel)
-        for wheel in (path for name in OPTIONAL for path in (folder / "wheels").glob(f"{name}-*.whl")):
-            if size_of(folder) > LIMIT:
-                print(f"left out: {wheel.name}, {wheel.stat().st_size / 1e6:.1f} MB")
-                wheel.unlink()
+        for name, needed in NEEDED.items():
+            for wheel in (folder / "wheels").glob(f"{name}-*.whl"):
+                slim(wheel, needed)
     (folder / "run.sh").write_text(RUN, encoding="utf-8")
     if (size := size_of(folder)) > LIMIT:
         raise UserError(f"{folder} has {size / 1e6:.1f} MB, at most {LIMIT / 1e6:.0f} may be carried")
