@@ -122,7 +122,7 @@ def _compare(
     unequal = first <= len(record.attacks)
     if not unequal.any():
         return _Compared(0, 0, 0)
-    say(f"{int(unequal.sum())} have other flags: they are attacked again in the batches that they had")
+    say(f"images with other flags: {int(unequal.sum())}; they are attacked again in the batches that they had")
     size, device = record.batch_size, task.device
     loop = AttackLoop(task.model, test.tensor(), test.labels, size, device, progress, load(progress), task.searched)
     attacks = attacks_of(task, task.protocol) if record.attacks else {}
