@@ -84,7 +84,10 @@ def tables(arguments: list[str]) -> None:
 
 
 def verify(arguments: list[str]) -> None:
-    """``dkl verify``: evaluate a random part of a record's images again, and compare the flags."""
+    """``dkl verify``: evaluate a random part of a record's images again, and compare the flags.
+
+    Exits with 1 if the record is not verified.
+    """
     from dkl.evaluation.verification import verify as run
 
     words = [text for text in arguments if "=" not in text]
@@ -100,7 +103,10 @@ def verify(arguments: list[str]) -> None:
             raise UserError(f"{key}={value} must be a whole number, such as {key}=1000")
     rest = [text for text in arguments if "=" in text and text not in own]
     seed = int(numbers["seed"]) if numbers["seed"] else None
-    say(run(path, rest, checked=int(numbers["n"]), seed=seed).verdict)
+    found = run(path, rest, checked=int(numbers["n"]), seed=seed)
+    say(found.verdict)
+    if not found.agrees:
+        raise SystemExit(1)
     say("Next: dkl tables")
 
 

@@ -96,11 +96,13 @@ def test_an_honest_record_is_verified_though_draws_depend_on_the_batch(
     assert records.load_all(path.parent)[0] == [record]
 
 
-def test_too_few_images_are_no_finding(results: Path) -> None:
-    found = verify(record_of(results), ["checkpoint=w.pt", "threads=1"], checked=20)
-    asked = re.fullmatch(
+def test_too_few_images_are_no_finding(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["verify", str(record_of(results)), "checkpoint=w.pt", "threads=1", "n=20"])
+    assert stop.value.code == 1
+    asked = re.search(
         r"too few images to verify: 20 images without a difference bound 13\.\d %, but 2 % is asked; use n=(\d+)",
-        found.verdict,
+        capsys.readouterr().err,
     )
     assert asked
     enough = verify(record_of(results), ["checkpoint=w.pt", "threads=1"], checked=int(asked[1]))
