@@ -157,8 +157,11 @@ def whole(case: Case, folder: Path) -> tuple[Any, float]:
 
 def interrupt(
     case: Case, results: Path, tally: Tally, count: int, expected: Any, seconds: float, chance: random.Random
-) -> None:
-    """Interrupt one run at random moments of its ``seconds`` until ``count`` are tallied; let it end, and compare."""
+) -> float:
+    """Interrupt one run at random moments of its ``seconds`` until ``count`` are tallied; let it end, and compare.
+
+    Returns the seconds of a run: fewer if it ended before the signal, as on a machine that has become less busy.
+    """
     results.mkdir()
     for _ in range(min(PER_RUN, count - tally.total)):
         signum = chance.choice(SIGNALS)
@@ -168,6 +171,7 @@ def interrupt(
         patience = PATIENCE if only is None else ALONE
         ended = run(case.works(results), results, chance.uniform(0.01, LATEST * seconds), signum, only, patience)
         if all(one.status == 0 for one in ended):
+            seconds = min(seconds, ended[0].seconds)
             break
         tally.interruptions[signum.name] += 1
         tally.unclean += [_describe(one, signum) for one in _to_judge(ended, only) if not one.is_clean(signum)]
@@ -180,6 +184,7 @@ def interrupt(
         tally.bit_identical += 1
     tally.runs += 1
     shutil.rmtree(results)
+    return seconds
 
 
 def _to_judge(ended: list[Ended], only: int | None) -> list[Ended]:
@@ -202,7 +207,9 @@ def rounds(folder: Path, seed: int, count: int, names: Sequence[str] = ()) -> It
     while any(tally.total < count for tally in tallies.values()):
         for name, case in chosen.items():
             if tallies[name].total < count:
-                interrupt(case, folder / f"{name} {tallies[name].runs}", tallies[name], count, *wholes[name], chance)
+                expected, seconds = wholes[name]
+                results = folder / f"{name} {tallies[name].runs}"
+                wholes[name] = expected, interrupt(case, results, tallies[name], count, expected, seconds, chance)
                 figures = {name: asdict(tally) for name, tally in tallies.items()}
                 yield {"seed": seed, "seconds": round(time.monotonic() - started, 1), "cases": figures}
 
