@@ -1,6 +1,7 @@
 """``autoattack``: attacks any callable on tensors, without a configuration, by the code of ``dkl evaluate``."""
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,7 +223,7 @@ def _written(eps: float | str) -> str:
     """``eps`` as text: ``8/255`` for gray levels, so that boards show it as people write it."""
     if isinstance(eps, str):
         return eps
-    levels = round(255 * eps)
+    levels = round(255 * eps) if math.isfinite(eps) else 0
     return f"{levels}/255" if 0 < levels < 255 and levels / 255 == eps else str(eps)
 
 

@@ -29,13 +29,17 @@ def model_title(name: str) -> str:
 
 
 def attacks_label(record: Record) -> str:
-    """Return ``AutoAttack`` for all four attacks of the standard suite; otherwise the attacks, marked as not that."""
+    """Return ``AutoAttack`` for all four attacks of the standard suite; otherwise the attacks, marked as not that.
+
+    Evaluations of a part of the test set say of how many images: only AutoAttack on all of them has its plain name.
+    """
+    part = f" on {record.n} images" if record.partial else ""
     if record.is_autoattack:
-        return " + ".join(["AutoAttack", *(attack for attack in record.attacks if attack not in AUTOATTACK)])
+        return " + ".join(["AutoAttack", *(attack for attack in record.attacks if attack not in AUTOATTACK)]) + part
     precision = f" in {record.search['precision']}" if "precision" in record.search else ""
     if record.bound is not None:
-        return f"bounded AutoAttack{precision}"
-    return " + ".join(record.attacks) + f"{precision} (not AutoAttack)"
+        return f"bounded AutoAttack{precision}{part}"
+    return " + ".join(record.attacks) + f"{precision}{part} (not AutoAttack)"
 
 
 def slug(text: str) -> str:

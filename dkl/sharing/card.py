@@ -12,6 +12,7 @@ from dkl.reporting.names import attacks_label
 from dkl.reporting.robustbench import paper
 from dkl.reporting.statistics.seeds import percent
 from dkl.sharing.exported import Exported
+from dkl.threat import SAMPLED
 
 HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "imagenet": "ILSVRC/imagenet-1k"}
 """Ids of datasets on the Hugging Face hub."""
@@ -70,22 +71,35 @@ def _measured(exported: Exported) -> str:
         for name, value in _accuracies(record):
             low, high = wilson(value, record.n)
             rows.append(f"| {name} | {record.n} | {percent(value)} | [{percent(low)}, {percent(high)}] |")
+        if record.bound is not None:
+            interval = f"[{percent(record.bound.low)}, {percent(record.bound.high)}]"
+            rows.append(f"| {_attacked(record)} | {record.n} | within the interval | {interval} |")
     notes = [f"Budget {exported.subject.budget}: {BUDGET_NOTES[exported.subject.budget]}."]
     if any(record.partial for record in exported.records):
-        notes.append("Some evaluations are of a part of the test set.")
-    return "\n".join([*rows, "", *notes]) + "\n"
+        notes.append("Rows that name a number of images are of a part of the test set.")
+    return "\n".join([*dict.fromkeys(rows), "", *notes]) + "\n"
 
 
 def _accuracies(record: Record) -> Iterator[tuple[str, float]]:
-    """Yield each accuracy of ``record`` with its name."""
-    yield "clean", record.clean
+    """Yield each accuracy over all images of ``record``; the name says if they are a part of the test set."""
+    part = f" on {record.n} images" if record.partial else ""
+    yield f"clean{part}", record.clean
     if record.top5 is not None:
-        yield "clean, top-5", record.top5
-    at = f"{record.norm} {record.eps_text}"
+        yield f"clean{part}, top-5", record.top5
     for name in record.attacks:
-        yield f"after {name}, {at}", record.per_attack[name].robust
-    if record.robust is not None:
-        yield f"{attacks_label(record)}, {at}", record.robust
+        # A bounded evaluation attacks only a sample with its last attacks.
+        if record.bound is None or name not in SAMPLED.values():
+            yield f"after {name}{part}, {_threat(record)}", record.per_attack[name].robust
+    if record.robust is not None and record.bound is None:
+        yield _attacked(record), record.robust
+
+
+def _threat(record: Record) -> str:
+    return f"{record.norm} {record.eps_text}"
+
+
+def _attacked(record: Record) -> str:
+    return f"{attacks_label(record)}, {_threat(record)}"
 
 
 def _metadata(exported: Exported) -> dict[str, Any]:
@@ -116,7 +130,10 @@ def _metadata(exported: Exported) -> dict[str, Any]:
 
 
 def eval_results(exported: Exported) -> str | None:
-    """Return the hub's ``.eval_results`` file, one entry per record with AutoAttack; None for unknown datasets."""
+    """Return the hub's ``.eval_results`` file, one entry per record with AutoAttack on all test images.
+
+    None without such a record, or if the hub does not know the dataset.
+    """
     dataset = HUB_DATASETS.get(exported.subject.data.name)
     entries: list[dict[str, Any]] = [
         {
@@ -126,6 +143,6 @@ def eval_results(exported: Exported) -> str | None:
             "notes": f"{record.n} test images, clean accuracy {percent(record.clean)}",
         }
         for record in exported.records
-        if record.robust is not None and record.is_autoattack and record.budget != "smoke"
+        if record.robust is not None and record.is_autoattack and not record.partial and record.budget != "smoke"
     ]
     return OmegaConf.to_yaml(entries) if dataset and entries else None

@@ -10,6 +10,7 @@ from dkl import losses
 from dkl.attacks import AttackStrength, TrainingAttack, named_attack, pgd
 from dkl.attacks.autoattack import square
 from dkl.errors import UserError
+from dkl.evaluation import autoattack
 from dkl.losses import GKLLoss, IKLLoss, check_pair_loss, gap_mse
 from dkl.models import create_model
 from dkl.models.teacher import create_teacher
@@ -122,6 +123,7 @@ ROWS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: attacked(steps=-1), ValueError, "steps=-1 | negative"),
     (lambda: attacked(X.to(torch.uint8)), ValueError, "torch.uint8 | divide"),
     (lambda: attacked(eps=float("nan")), ValueError, "eps=nan"),
+    (lambda: autoattack(nn.Flatten(), X, Y, eps=float("nan")), UserError, "finite number | 'nan'"),
     (lambda: strength(schedule="nope"), UserError, "'nope' | official | fixed"),
     (lambda: strength(schedule="fixed"), UserError, "attack.steps | attack.relative_step"),
     (lambda: strength(schedule="fixed", steps=-1, relative_step=0.25), UserError, "attack.steps"),

@@ -1,5 +1,6 @@
 """An exported network comes back with equal logits: by timm, by RobustBench's way of loading, by torch and by dkl."""
 
+import dataclasses
 import json
 import re
 from collections import OrderedDict
@@ -18,9 +19,13 @@ from dkl.cli import main
 from dkl.errors import UserError
 from dkl.models.robust.swish_wide_resnet import SwishWideResNet
 from dkl.models.robust.wide_resnet import WideResNet
+from dkl.records import Bound
 from dkl.sharing import export, load_model
+from dkl.sharing.card import model_card
+from dkl.sharing.exported import read_run
 from dkl.sharing.push import push
 from tests.evaluation.common import evaluate_run, only_record, tiny_run
+from tests.factories import make_record
 from tests.sharing.fake_hub import Hub, serve
 
 X = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -78,6 +83,22 @@ def test_the_card_has_the_figures_of_the_record(results: Path, run: Path, tmp_pa
     assert "Nothing was measured" in card
     assert "model-index" not in card
     assert not re.search(r"\d%|\d\.\d\d \|", card)
+
+
+def test_the_card_keeps_intervals_and_parts_apart_from_autoattack(results: Path, run: Path) -> None:
+    sampled = ("apgd-ce", "apgd-t", "sample-fab-t", "sample-square")
+    bounded = make_record(attacks=list(sampled), robust=0.225, bound=Bound(low=0.175, high=0.225, tolerance=5.0))
+    part = make_record(n=40, partial=True, robust=0.25)
+    card = model_card(
+        dataclasses.replace(read_run(run, weights=None, results=results), records=[bounded, part]), "folder"
+    )
+    _, metadata, text = card.split("---\n")
+    (entry,) = yaml.safe_load(metadata)["model-index"]
+    names = [item["name"] for result in entry["results"] for item in result["metrics"]]
+    assert [name for name in names if "AutoAttack" in name] == ["AutoAttack on 40 images, Linf 8/255"]
+    assert not any("sample" in name for name in names)
+    assert "| bounded AutoAttack, Linf 8/255 | 1000 | within the interval | [17.50, 22.50] |" in text
+    assert len([line for line in text.splitlines() if line.startswith("| clean |")]) == 1
 
 
 def robustbench_load(path: Path, model: nn.Module) -> nn.Module:

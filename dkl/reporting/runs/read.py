@@ -78,9 +78,7 @@ class RunSummary:
         """The newest robust accuracy in percent with its attack; without an evaluation, that on held-out images."""
         if attacked := [record for record in self.records if record.robust is not None]:
             record = attacked[-1]
-            part = f", n={record.n}" if record.partial else ""
-            attacks = attacks_label(record).removesuffix(" (not AutoAttack)")
-            return f"{100 * (record.robust or 0):.2f} ({attacks}{part})"
+            return f"{100 * (record.robust or 0):.2f} ({attacks_label(record).removesuffix(' (not AutoAttack)')})"
         value = self.last(*ROBUST_ACCURACIES)
         return "" if value is None else f"{100 * value:.2f} (held out)"
 
