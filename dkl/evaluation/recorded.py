@@ -58,7 +58,11 @@ def subject_of(record: Record, config: EvaluateConfig) -> Subject:
         key = "average" if _kind(record) == "average" else "model"
         return dataclasses.replace(subject, weights=Weights(subject.weights.path, key))
     if digest(subject.settings) != record.config_hash:
-        raise UserError(f"{record.id} is of another network, or of one with another normalization: {record.model}")
+        network = record.model.get("name") or record.model.get("_target_")
+        raise UserError(
+            f"{record.id} is of another network or normalization: {network}, mean {record.model.get('mean')}, std "
+            f"{record.model.get('std')}; give the same model=, mean= and std="
+        )
     return subject
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dkl.errors import UserError
-from dkl.models.misfit import find_misfits, in_one_line, on_one_screen
+from dkl.models.misfit import SHOWN, find_misfits, in_one_line, on_one_screen
 from dkl.storage.checkpoint import read
 
 StateDict = dict[str, Tensor]
@@ -114,8 +114,8 @@ def check_finite(state: Mapping[str, Tensor], source: Path | str) -> None:
 def match_state_dict(model: nn.Module, content: Any, path: Path, key: str | None = None) -> tuple[str, StateDict]:
     """Return one line that describes the checkpoint's layout, and the weights for ``model``.
 
-    Raises UserError if keys or shapes do not match, with a list of all of them as its note, or if a value is not
-    finite.
+    Raises UserError if keys or shapes do not match, or if a value is not finite. If the error's line cannot name all
+    keys, its note does.
     """
     expected = model.state_dict()
     layout, state = _unwrap(content, set(expected), path, key)
@@ -131,7 +131,8 @@ def match_state_dict(model: nn.Module, content: Any, path: Path, key: str | None
             f"{path} does not fit this {type(model).__name__} and was not loaded; {in_one_line(misfits)}; choose the "
             "model and the number of classes that it was trained with"
         )
-        error.add_note(on_one_screen(misfits))
+        if any(len(tensors) > SHOWN for tensors in misfits.values()):  # otherwise the line has named all of them
+            error.add_note(on_one_screen(misfits))
         raise error
     check_finite(state, path)
     if prefixes:
