@@ -17,6 +17,7 @@ from dkl.storage.files import write_text
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "benchmarks"
 ORDER = (
     "losses",
+    "pixels",
     "step",
     "distillation",
     "data",
