@@ -291,11 +291,10 @@ def _check_semi_supervised(config: TrainConfig) -> None:
 
 def _check_classes(config: TrainConfig) -> None:
     """Network, task and guide have as many classes as the data, if their configuration says how many they have."""
-    data = config.data
     for key, part in (("model", config.model), ("task", config.task), ("task.guide", config.task.get("guide") or {})):
         classes = part.get("num_classes")
-        if classes is not None and classes != data.num_classes:
+        if classes is not None and classes != config.data.num_classes:
             raise UserError(
-                f"{key}.num_classes={classes}, but {data.name} has {data.num_classes} classes; leave {key}.num_classes "
-                "alone, it follows the data"
+                f"{key}.num_classes={classes}, but {config.data.name} has {config.data.num_classes} classes; leave "
+                f"{key}.num_classes alone, it follows the data"
             )

@@ -29,10 +29,10 @@ from dkl.evaluation.attacking import AttackTask, attack, attacks_of
 from dkl.evaluation.network import load_network
 from dkl.evaluation.outputs import provenance
 from dkl.evaluation.outputs.make_record import flags_of
-from dkl.evaluation.recorded import config_of, images_of, protocol_of, subject_of
 from dkl.evaluation.robustness.attack_loop import AttackLoop
 from dkl.evaluation.robustness.own_batches import OwnBatches
 from dkl.evaluation.robustness.progress import load
+from dkl.evaluation.verification.recorded import config_of, images_of, protocol_of, subject_of
 from dkl.evaluation.weights import weights_sha256
 from dkl.records import Flags, Record
 from dkl.records.verification import Verification, checksum, fewest_to_refuse, save_verification
