@@ -17,6 +17,7 @@ from dkl.losses.distillation import DIST, DKD, JSD, KD
 from dkl.losses.divergences import DKL, GKL, IKL, KL
 from dkl.losses.modules import GKLLoss, IKLLoss
 from dkl.losses.prior import ClassPrior
+from dkl.losses.terms import gradient_norms, split_terms
 from dkl.losses.wmse import gap_mse, soft_cross_entropy
 
 __all__ = [
@@ -41,6 +42,8 @@ __all__ = [
     "Weighting",
     "check_pair_loss",
     "gap_mse",
+    "gradient_norms",
     "soft_cross_entropy",
+    "split_terms",
     "wanted_arguments",
 ]

@@ -86,7 +86,7 @@ def plan(name: str, request: Request, compose: CachedCompose | None = None) -> l
         label = changed_label(row.label, request.overrides) if row.name in changed else row.label
         for seed in seeds:
             train = _train(manifest, replace(row, label=label), request, teacher_overrides, seed)
-            jobs.append(ManifestJob(row.name, label, seed, train, manifest.evaluations(row), needs))
+            jobs.append(ManifestJob(row.name, label, seed, train, _evaluations(manifest, row, request), needs))
     return jobs
 
 
@@ -160,6 +160,14 @@ def _train(
     return _last_wins([*own, f"label={quoted(row.label)}", f"seed={seed}", *for_students])
 
 
+def _evaluations(manifest: Manifest, row: ManifestRow, request: Request) -> tuple[tuple[str, ...], ...]:
+    """Overrides of each evaluation of ``row``; budget smoke has fewer test images than any part that is chosen."""
+    chosen = manifest.evaluations(row)
+    if request.budget != "smoke":
+        return tuple(map(tuple, chosen))
+    return tuple(tuple(text for text in each if not text.startswith("n=")) for each in chosen)
+
+
 def _teachers(
     manifest: Manifest, rows: Sequence[ManifestRow], request: Request, compose: CachedCompose
 ) -> dict[str, tuple[ManifestJob | None, list[str]]]:
@@ -180,7 +188,7 @@ def _teachers(
         overrides = [*common, *_overrides(manifest, row, request.budget), "label=Teacher", "seed=0", *shared]
         train = _last_wins(overrides)
         run = compose(train)
-        job = None if weights else ManifestJob(row.name, "Teacher", 0, train, manifest.evaluations(row))
+        job = None if weights else ManifestJob(row.name, "Teacher", 0, train, _evaluations(manifest, row, request))
         folder = [] if weights else [f"{TEACHER}run={quoted(str(run.folder))}"]
         teachers[name] = (job, [f"{TEACHER}name={model_name(run.cfg.model)}", *folder, *requested])
     return teachers

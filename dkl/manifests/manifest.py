@@ -52,14 +52,16 @@ CHECKED = ConfigDict(extra="forbid")
 class Column:
     """A measured quantity, in ``unit``.
 
-    ``attacks`` is a suite, an attack or a list of attacks. ``eps`` None is the usual radius of the dataset. ``of`` are
-    the columns that ``mean`` and ``min`` combine.
+    ``attacks`` is a suite, an attack or a list of attacks. ``eps`` None is the usual radius of the dataset. ``n`` is
+    the number of test images if the evaluation takes a part of them. ``of`` are the columns that ``mean`` and ``min``
+    combine.
     """
 
     title: str
     metric: Annotated[str, one_of(*METRICS)]
     attacks: str | list[str] = "standard"
     eps: str | None = None
+    n: int | None = None
     of: tuple[str, ...] = ()
     unit: str = "%"
 

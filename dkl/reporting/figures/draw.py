@@ -16,7 +16,7 @@ from dkl.config import row_identity
 from dkl.console import say
 from dkl.errors import UserError
 from dkl.manifests import Manifest, identities
-from dkl.records import Record, load_curves, load_flags
+from dkl.records import Curves, Record, load_curves, load_flags
 from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.cells import budget_title
 from dkl.reporting.boards.configuration import headline_of, is_complete
@@ -24,6 +24,7 @@ from dkl.reporting.boards.leaderboard import leaderboards
 from dkl.reporting.boards.paper import PaperBoard, paper_boards
 from dkl.reporting.figures import series
 from dkl.reporting.figures.curves import IN_255, robustness_curves, training_curves
+from dkl.reporting.figures.dynamics import dynamics, panels
 from dkl.reporting.figures.features import embedding, margin_differences
 from dkl.reporting.figures.masks import iou_bars, read_masks, side_by_side
 from dkl.reporting.figures.model import class_accuracies, image_strip
@@ -59,15 +60,19 @@ def draw_all(
     records = [record for record in records if include_smoke or record.budget != "smoke"]
     pictures = [found for found in pictures if include_smoke or found.budget != "smoke"]
     folder = results / "records"
-    # Only tables with a figure are needed; the others would cost time.
-    drawn = {manifest.figure.get("table") for manifest in manifests}
-    tables = [manifest for manifest in manifests if manifest.name in drawn or series.radius_columns(manifest)]
-    boards = paper_boards(tables, records, lambda record: load_flags(folder / f"{record.id}.json"), include_smoke)
+    # Only tables with a figure and experiments are needed; the others would cost time.
+    named = {manifest.figure.get("table") for manifest in manifests}
+    tables = [found for found in manifests if found.name in named or series.radius_columns(found)]
+    experiments = [found for found in manifests if not found.kind and found not in tables]
+    boards = paper_boards(
+        [*tables, *experiments], records, lambda record: load_flags(folder / f"{record.id}.json"), include_smoke
+    )
     drawings = [
         *_tradeoffs(manifests, boards),
         *_features(manifests, pictures),
         *_radii(tables, boards, records),
         *_rankings(records, include_smoke),
+        *_dynamics(boards, folder),
         *_curves(records, folder, problems),
         *_models(pictures),
         *_masks(records, results / "figures" / "masks", problems),
@@ -184,16 +189,35 @@ def _rankings(records: Sequence[Record], include_smoke: bool) -> Iterator[Drawin
         yield f"ranking-{board.name}", partial(ranking, rows, title=_title(board.title), metric=metric)
 
 
+def _dynamics(boards: Sequence[PaperBoard], folder: Path) -> Iterator[Drawing]:
+    """Training dynamics: one figure per experiment that has trained two rows or more."""
+    for board in boards:
+        if board.manifest.kind or board.budget is None:
+            continue
+        # Teachers train for longer. Broken curves are reported with the figure of their own row.
+        rows = [row for row in board.rows if row.row not in board.manifest.teachers.values()]
+        found = {row.row.label: _seeds(row.records, folder, []) for row in rows}
+        trained = {label: runs for label, runs in found.items() if runs}
+        if panels(trained):
+            title = _title(board.manifest.title, budget_title(board.budget))
+            yield slug(f"dynamics-{board.name}"), partial(dynamics, trained, title=title)
+
+
+def _seeds(records: Sequence[Record], folder: Path, problems: list[str]) -> list[Curves]:
+    """Return the curves of ``records`` that have some, one per seed."""
+    runs = []
+    for same in group(records, lambda record: record.seed).values():
+        try:
+            runs.append(load_curves(folder / f"{max(same, key=created_at).id}.json"))
+        except UserError as error:
+            problems.append(str(error))
+    return [run for run in runs if run]
+
+
 def _curves(records: Sequence[Record], folder: Path, problems: list[str]) -> Iterator[Drawing]:
     """Training curves: one figure per trained row, one line per seed."""
     for own in group((r for r in records if r.training), lambda r: (r.budget, r.row)).values():
-        runs = []
-        for same in group(own, lambda record: record.seed).values():
-            try:
-                runs.append(load_curves(folder / f"{max(same, key=created_at).id}.json"))
-            except UserError as error:
-                problems.append(str(error))
-        if runs := [run for run in runs if run]:
+        if runs := _seeds(own, folder, problems):
             one, seeds = own[0], f"{len(runs)} seeds" if len(runs) > 1 else f"seed {own[0].seed}"
             title = _title(one.method, one.dataset, one.architecture, seeds, budget_title(one.budget))
             name = slug(f"curves-{one.budget}-{one.dataset}-{one.architecture}-{one.method}-{one.row}")

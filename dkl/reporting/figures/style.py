@@ -30,6 +30,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 WIDTH = 3.3
 """Width of a column of a two-column paper, in inches."""
 
+WIDE = 6.8
+"""Width of both columns, in inches."""
+
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 7.5,
@@ -52,10 +55,12 @@ FORMATS: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date":
 """File extensions, and the metadata to remove because it changes from day to day or version to version."""
 
 
-def canvas(height: float, rows: int = 1, columns: int = 1, **kwargs: Any) -> tuple[Figure, list[Axes]]:
-    """Create a figure of column width and ``height`` inches. Returns it and its axes row by row."""
+def canvas(
+    height: float, rows: int = 1, columns: int = 1, width: float = WIDTH, **kwargs: Any
+) -> tuple[Figure, list[Axes]]:
+    """Create a figure of ``height`` and ``width`` inches. Returns it and its axes row by row."""
     # pyplot would keep every figure alive and depend on the display backend.
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False, **kwargs).flat)
 
 

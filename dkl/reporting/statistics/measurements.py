@@ -1,8 +1,8 @@
 """The value of one column of a paper table at each seed of a row.
 
 A run can have several evaluations. The one that counts has the column's attacks and radius (Linf), evaluates the
-weights that the recipe keeps (the best if it selects, else the average, else the last) and has the most images. Of
-equal ones the newest counts.
+weights that the recipe keeps (the best if it selects, else the average, else the last) and has the most images. A part
+of the test set counts only in a column of so many images. Of equal ones the newest counts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -65,7 +65,11 @@ def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) 
     value_of = _VALUES.get(column.metric)
     if value_of is None:
         return {}
-    candidates = [record for record in records if value_of(record) is not None and _has_threat_model(record, column)]
+    candidates = [
+        record
+        for record in records
+        if value_of(record) is not None and _has_threat_model(record, column) and _has_images(record, column)
+    ]
     found: dict[int, Measurement] = {}
     for record in _comparable(candidates):
         value, flags = value_of(record), _FLAGS.get(column.metric)
@@ -90,6 +94,11 @@ def _has_threat_model(record: Record, column: Column) -> bool:
     eps = parse_eps(record.training["data"]["eps"] if column.eps is None else column.eps)
     same_attacks = set(record.attacks) == set(parse_attacks(column.attacks))
     return same_attacks and record.norm == "Linf" and round(record.eps, 9) == round(eps, 9)
+
+
+def _has_images(record: Record, column: Column) -> bool:
+    """Whether the record has the column's images: all of the test set unless the column has a number."""
+    return record.n == column.n if column.n else not record.partial
 
 
 def _comparable(candidates: Sequence[Record]) -> list[Record]:

@@ -12,6 +12,7 @@ statistics only those of the first GPU survive, which holds the basic view. ``pe
 per view, of which only the first moves BatchNorm's buffers. With it, n devices here see what 2n official GPUs see.
 """
 
+from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from dkl.attacks import TrainingAttack, untracked_batch_norm
 from dkl.data import Batch
 from dkl.errors import UserError
-from dkl.losses import ClassPrior, PairLoss, check_pair_loss
+from dkl.losses import ClassPrior, PairLoss, check_pair_loss, gradient_norms, split_terms
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.adversarial.base import AdversarialTraining, make_output
 from dkl.tasks.base import Output
@@ -36,8 +37,9 @@ class TradesTraining(AdversarialTraining):
     cross-entropy and is spread over all classes. ``aug_weight`` weights the pair loss of a second view (official
     ``--gamma`` in v1, ``--aug_weight`` in v2); ``per_view_forward`` forwards the views separately (see the module).
     ``natural_first`` forwards the natural images before the adversarial ones, and ``bn_warm_start`` sets BatchNorm's
-    running statistics to those of the first batch; DM-Improves-AT does both. ``seed`` fixes the attack's noise. Raises
-    UserError if a setting is out of range.
+    running statistics to those of the first batch; DM-Improves-AT does both. ``gradient_norms`` adds the mean norms of
+    the gradients of the loss's two terms at the logits to the metrics, as ``wmse_gradient`` and ``ce_gradient``.
+    ``seed`` fixes the attack's noise. Raises UserError if a setting is out of range.
     """
 
     keeps_prior = True
@@ -59,6 +61,7 @@ class TradesTraining(AdversarialTraining):
         per_view_forward: bool = False,
         natural_first: bool = False,
         bn_warm_start: bool = False,
+        gradient_norms: bool = False,
         seed: Annotated[int, SEED] = 0,
     ) -> None:
         if not loss or not attack:
@@ -74,6 +77,12 @@ class TradesTraining(AdversarialTraining):
         self.loss, self.prior_temperature = check_pair_loss(loss), prior_temperature
         self.label_smoothing, self.aug_weight = label_smoothing, aug_weight
         self.per_view_forward, self.natural_first = per_view_forward, natural_first
+        self.gradient_norms = gradient_norms
+        if gradient_norms:
+            try:
+                split_terms(self.loss)
+            except TypeError as error:
+                raise UserError(f"task.gradient_norms=true: {error}, or set task.gradient_norms=false") from None
         parameter = next(model.parameters())
         self.prior = ClassPrior(num_classes, prior_momentum, parameter.dtype).to(parameter.device)
 
@@ -118,4 +127,13 @@ class TradesTraining(AdversarialTraining):
         size = len(batch.labels) // batch.views
         self.prior.observe(natural[:size], batch.labels[:size], self.prior_temperature)
         loss = self._natural_loss(natural, batch) + robust
-        return make_output(loss, batch, adversarial_images, natural=natural, adversarial=adversarial)
+        out = make_output(loss, batch, adversarial_images, natural=natural, adversarial=adversarial)
+        return replace(out, sums={**out.sums, **self._gradients(natural, adversarial, batch)})
+
+    def _gradients(self, natural: Tensor, adversarial: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The sum over all views of each term's gradient norms, if they are wanted."""
+        if not self.gradient_norms:
+            return {}
+        wanted = self._arguments(self.loss, natural.detach(), batch.labels, batch.share)
+        norms = gradient_norms(self.loss, natural, adversarial, **wanted)
+        return {f"{term}_gradient": values.sum() for term, values in norms.items()}

@@ -107,3 +107,12 @@ def test_flags_name_the_attacks_an_image_must_withstand() -> None:
     assert measure([at(8)], "clean", COLUMNS)[0].flags == (("clean",),)
     assert len(measure([at(8), at(4)], "mean", COLUMNS)[0].flags) == 2
     assert measure([at(8), evaluated(id="pgd", attacks=["pgd-20"])], "worst", COLUMNS)[0].flags == ()
+
+
+def test_a_part_of_the_test_set_counts_only_in_a_column_of_so_many_images() -> None:
+    columns = {"all": Column(title="AA", metric="robust"), "part": Column(title="AA, 500", metric="robust", n=500)}
+    part, other = (evaluated(id=f"{n}", n=n, partial=True, robust=n / 1000) for n in (500, 400))
+    whole = evaluated(id="whole", n=10000, robust=0.3)
+    assert [one.value for one in measure([part, other, whole], "all", columns).values()] == [0.3]
+    assert [one.value for one in measure([part, other, whole], "part", columns).values()] == [0.5]
+    assert not measure([other, whole], "part", columns)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dkl.data import Batch
 from dkl.errors import UserError
-from dkl.losses import IKL, KL
+from dkl.losses import IKL, JSD, KL
 from dkl.tasks import AWP, Progress, TradesTraining
 from tests.official.oracles import pairwise_ikl
 from tests.tasks.common import CLASSES, Spy, make_attack, make_batch, make_net, make_task
@@ -131,3 +131,29 @@ def test_the_momentum_is_back_when_the_body_of_a_warm_step_raises() -> None:
     with pytest.raises(KeyError, match="from the body"), task.step(make_batch(), Progress(1, 4)):
         raise KeyError("from the body")
     assert model[1].momentum == 0.1
+
+
+@pytest.mark.parametrize("awp", [None, AWP(start=1)])
+def test_gradient_norms_are_measured_and_change_nothing(awp: AWP | None) -> None:
+    torch.manual_seed(0)
+    plain, measured = make_net().train(), make_net().train()
+    measured.load_state_dict(plain.state_dict())
+    spy, batch = Spy(measured), make_batch()
+    take_step(make_task(plain, IKL(wmse_weight=3.0, ce_weight=2.0), awp=awp), batch)
+    task = make_task(measured, IKL(wmse_weight=3.0, ce_weight=2.0), awp=awp, gradient_norms=True)
+    rows = task.prior.table[batch.labels].clone()
+    with task.step(batch, Progress(1, 4)) as out:
+        out.loss.backward()
+        torch.optim.SGD(measured.parameters(), lr=0.1).step()
+    torch.testing.assert_close(measured.state_dict(), plain.state_dict(), rtol=0, atol=0)
+    adversarial, natural = (call.logits for call in spy.calls[-2:])
+    ce = 2.0 * (natural.softmax(-1) - adversarial.softmax(-1)).norm(dim=-1).sum()
+    gaps = (natural - adversarial)[:, :, None] - (natural - adversarial)[:, None]
+    wmse = 3.0 * 2**0.5 * (rows[:, :, None] * rows[:, None] * gaps).sum(-1).norm(dim=-1).sum()
+    torch.testing.assert_close(out.sums["ce_gradient"], ce)
+    torch.testing.assert_close(out.sums["wmse_gradient"], wmse)
+
+
+def test_gradient_norms_need_a_loss_of_two_terms() -> None:
+    with pytest.raises(UserError, match=r"task\.gradient_norms=true: JSD has no terms to split: .*, or set"):
+        make_task(make_net(), JSD(), gradient_norms=True)

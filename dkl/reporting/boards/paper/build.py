@@ -68,9 +68,11 @@ def paper_boards(
                 problems.append(f"{manifest.name}.yaml: {error}")
                 break
             found = {name: known.get(row_identity, []) for name, row_identity in rows.items()}
-            own = {name: [record for record in same if not record.partial] for name, same in found.items()}
+            # Evaluations of a part of the test set count in columns of so many images only.
+            parts = {column.n for column in manifest.columns.values()}
+            own = {name: [each for each in same if not each.partial or each.n in parts] for name, same in found.items()}
             if any(own.values()):
-                partial = [record for same in found.values() for record in same if record.partial]
+                partial = [each for name, same in found.items() for each in same if each not in own[name]]
                 board = _board(manifest, budget, own, partial, load)
                 boards.append(_as_reference(board) if reference else board)
     return boards

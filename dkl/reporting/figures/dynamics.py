@@ -1,0 +1,89 @@
+"""Training dynamics of an experiment: one panel per quantity, one line per method, bands over seeds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dkl.records import Curves
+from dkl.reporting.figures.style import CYCLE, WIDE, canvas, set_ticks
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The first of ``metrics`` that a run measured, times ``scale``, under ``title``."""
+
+    title: str
+    metrics: tuple[str, ...]
+    scale: float = 100
+
+
+PANELS = (
+    Panel("test accuracy (%)", ("average_test_accuracy", "test_accuracy")),
+    Panel("mean IoU (%)", ("average_test_miou", "test_miou")),
+    Panel("robust accuracy, held out (%)", ("robust_accuracy",)),
+    Panel("robust accuracy, training (%)", ("adversarial_accuracy",)),
+    Panel("gradient norm of the wMSE", ("wmse_gradient",), 1),
+    Panel("gradient norm of the cross-entropy", ("ce_gradient",), 1),
+    Panel("pseudo-labels above threshold (%)", ("mask_rate",)),
+    Panel("correct pseudo-labels (%)", ("pseudo_label_accuracy",)),
+)
+"""What is drawn, if two methods or more measured it at two epochs or more."""
+
+COLUMNS = 2
+
+
+def dynamics(methods: Mapping[str, Sequence[Curves]], *, title: str) -> Figure:
+    """Plot the mean over the runs of each method by epoch, and from their lowest to their highest as a band.
+
+    ``methods`` has the runs of each method, one per seed. Raises ValueError if there is nothing to plot.
+    """
+    shown = panels(methods)
+    if not shown:
+        raise ValueError("no two methods have measured the same quantity at two epochs")
+    rows = -(-len(shown) // COLUMNS)
+    figure, axes = canvas(0.7 + 1.7 * rows, rows, min(len(shown), COLUMNS), width=WIDE)
+    for panel, place in zip(shown, axes, strict=False):
+        for index, runs in enumerate(methods.values()):
+            _draw(place, series(panel, runs), CYCLE[index % len(CYCLE)])
+        place.set(title=panel.title)
+        set_ticks(place.yaxis, most=5)
+        set_ticks(place.xaxis, integer=True, most=6)
+        place.grid(axis="y", lw=0.3, alpha=0.6)
+    for place in axes[len(shown) :]:
+        place.remove()
+    for place in axes[: len(shown)][-COLUMNS:]:
+        place.set_xlabel("epoch")
+    for index, (name, runs) in enumerate(methods.items()):
+        label = name if len(runs) == 1 else f"{name} ({len(runs)} seeds)"
+        axes[0].plot([], [], color=CYCLE[index % len(CYCLE)], label=label)
+    figure.suptitle(title, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def panels(methods: Mapping[str, Sequence[Curves]]) -> list[Panel]:
+    """The panels that compare something: two methods or more have them at two epochs or more."""
+    return [panel for panel in PANELS if sum(len(series(panel, runs)) > 1 for runs in methods.values()) > 1]
+
+
+def series(panel: Panel, runs: Sequence[Curves]) -> dict[float, list[float]]:
+    """The values of all runs by epoch, for the epochs that every run has measured."""
+    metric = next((name for name in panel.metrics if any(name in row for run in runs for row in run)), None)
+    if metric is None:
+        return {}
+    by_epoch = [{row["epoch"]: panel.scale * row[metric] for row in run if metric in row} for run in runs]
+    common = sorted(set.intersection(*(set(found) for found in by_epoch)))
+    return {epoch: [found[epoch] for found in by_epoch] for epoch in common}
+
+
+def _draw(axes: Axes, values: Mapping[float, Sequence[float]], color: str) -> None:
+    """Draw the mean of ``values`` by epoch, and the band of its seeds."""
+    if not values:
+        return
+    epochs, seeds = list(values), np.array(list(values.values()))
+    axes.plot(epochs, seeds.mean(1), color=color, marker="o", ms=2)
+    if seeds.shape[1] > 1:
+        axes.fill_between(epochs, seeds.min(1), seeds.max(1), color=color, alpha=0.2, lw=0)
