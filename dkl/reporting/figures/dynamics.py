@@ -70,13 +70,14 @@ def panels(methods: Mapping[str, Sequence[Curves]]) -> list[Panel]:
 
 
 def series(panel: Panel, runs: Sequence[Curves]) -> dict[float, list[float]]:
-    """The values of all runs by epoch, for the epochs that every run has measured."""
-    metric = next((name for name in panel.metrics if any(name in row for run in runs for row in run)), None)
-    if metric is None:
-        return {}
-    by_epoch = [{row["epoch"]: panel.scale * row[metric] for row in run if metric in row} for run in runs]
-    common = sorted(set.intersection(*(set(found) for found in by_epoch)))
-    return {epoch: [found[epoch] for found in by_epoch] for epoch in common}
+    """The values of the runs that measured the panel, by epoch, for the epochs that all of them have."""
+    by_epoch = []
+    for run in runs:
+        metric = next((name for name in panel.metrics if any(name in row for row in run)), None)
+        if metric:
+            by_epoch.append({row["epoch"]: panel.scale * row[metric] for row in run if metric in row})
+    common = set.intersection(*map(set, by_epoch)) if by_epoch else set()
+    return {epoch: [found[epoch] for found in by_epoch] for epoch in sorted(common)}
 
 
 def _draw(axes: Axes, values: Mapping[float, Sequence[float]], color: str) -> None:

@@ -11,12 +11,15 @@ from PIL import Image
 from dkl.config import hashed
 from dkl.errors import UserError
 from dkl.manifests import load
+from dkl.records.record import Segmented
 from dkl.reporting.figures import draw_all
 from dkl.reporting.figures.pictures import read
 from dkl.reporting.figures.style import VERMILLION
 from dkl.storage.files import write_rows
-from tests.reporting.factories import COMPOSER, make_record
+from tests.reporting.factories import COMPOSER, make_record, make_run
 from tests.reporting.figures.common import make_pictures, store
+
+PIXELS = Segmented(miou=0.4, iou={"sky": 0.4}, prediction="whole images")
 
 
 def _names(paths: list[Path]) -> set[str]:
@@ -78,6 +81,17 @@ def test_seeds_of_a_row_share_a_figure_of_curves(tmp_path: Path) -> None:
         )
     (name,) = _names(draw_all(records, tmp_path, [], prefix="curves"))
     assert name == f"curves-mini-cifar100-WideResNet-34-10-IKL-AT-{records[0].row}"
+
+
+def test_the_rows_of_an_experiment_share_a_figure_of_dynamics(tmp_path: Path) -> None:
+    records = [make_run("camvid-mini", row, id=row, segmented=PIXELS) for row in ("alone", "ikl")]
+    for record in records:
+        write_rows(
+            tmp_path / "records" / f"{record.id}.csv", [{"epoch": e, "loss": 1.0, "test_miou": e / 9} for e in (1, 2)]
+        )
+    manifests = [load("camvid-mini")]
+    assert _names(draw_all(records, tmp_path, manifests, prefix="dynamics")) == {"dynamics-camvid-mini-mini"}
+    assert draw_all(records[:1], tmp_path, manifests, prefix="dynamics") == []
 
 
 def test_each_board_has_a_ranking_and_the_papers_losses_their_own_color(tmp_path: Path) -> None:

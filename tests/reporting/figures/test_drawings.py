@@ -18,10 +18,11 @@ from dkl.records import Record
 from dkl.reporting.boards.paper import paper_boards
 from dkl.reporting.figures import series
 from dkl.reporting.figures.curves import robustness_curves, training_curves
+from dkl.reporting.figures.dynamics import dynamics, panels
 from dkl.reporting.figures.features import embedding, margin_differences
 from dkl.reporting.figures.model import class_accuracies, image_strip
 from dkl.reporting.figures.ranking import Ranked, ranking
-from dkl.reporting.figures.style import STYLE, WIDTH
+from dkl.reporting.figures.style import STYLE, WIDE, WIDTH
 from dkl.reporting.figures.tradeoff import Point, tradeoff
 from tests.reporting.factories import make_record
 from tests.reporting.figures.common import make_pictures, styled
@@ -54,6 +55,7 @@ KINDS = {
     "radii": _radii,
     "curves": lambda: styled(training_curves, [EPOCHS, EPOCHS[:5]], title="Curves"),
     "semi-supervised curves": lambda: styled(training_curves, [SEMI_SUPERVISED], title="Curves"),
+    "dynamics": lambda: styled(dynamics, {"TRADES": [SEMI_SUPERVISED, EPOCHS], "IKL": [EPOCHS]}, title="Dynamics"),
     "ranking": lambda: styled(ranking, RANKED, title="Ranking", metric="top-1 accuracy"),
     "features": lambda: styled(embedding, FIRST, title="Features"),
     "margins": lambda: styled(margin_differences, FIRST, SECOND, title="Margins"),
@@ -72,12 +74,13 @@ def figure_of(kind: str) -> Figure:
 @pytest.mark.parametrize("kind", KINDS)
 def test_text_is_at_least_seven_points_and_nothing_is_cut_off(kind: str) -> None:
     figure = figure_of(kind)
-    assert figure.get_figwidth() == WIDTH < 3.5
+    width = WIDE if kind == "dynamics" else WIDTH
+    assert figure.get_figwidth() == width
     assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 7
     with rc_context(STYLE):
         drawn = figure.get_tightbbox()
     assert min(drawn.x0, drawn.y0) >= 0
-    assert drawn.x1 <= WIDTH
+    assert drawn.x1 <= width
     assert drawn.y1 <= figure.get_figheight()
 
 
@@ -251,3 +254,21 @@ def test_a_strip_shows_the_images_and_gray_pixels_if_they_agree() -> None:
     assert np.array_equal(images[3], pictures["adversarial_images"][0].transpose(1, 2, 0))
     assert np.array_equal(images[6][0, 0], [0.5, 0.5, 0.5])
     assert max(np.abs(image - 0.5).max() for image in images[6:]) == pytest.approx(0.5)
+
+
+def test_dynamics_are_means_over_the_epochs_that_all_seeds_have_with_their_range_as_a_band() -> None:
+    trades = [[{"epoch": e, "robust_accuracy": e / 10 + seed / 100} for e in range(1, 4 + seed)] for seed in range(2)]
+    ikl = [[{"epoch": e, "robust_accuracy": e / 5, "mask_rate": 0.5} for e in (1, 2)]]
+    (axes,) = styled(dynamics, {"TRADES": trades, "IKL": ikl}, title="").axes
+    lines = [line.get_xydata().tolist() for line in axes.lines if len(line.get_xdata())]
+    assert lines[0] == [[e, pytest.approx(10 * e + 0.5)] for e in (1, 2, 3)]
+    assert lines[1] == [[1, pytest.approx(20)], [2, pytest.approx(40)]]
+    (band,) = axes.collections
+    assert sorted({round(y, 6) for _, y in band.get_paths()[0].vertices}) == [10, 11, 20, 21, 30, 31]
+    assert "robust" in axes.get_title(), "the mask rate of one method compares nothing"
+
+
+def test_methods_without_a_quantity_in_common_have_no_dynamics() -> None:
+    one_epoch = [[{"epoch": 1, "test_accuracy": 0.5}]]
+    assert panels({"TRADES": one_epoch, "IKL": one_epoch}) == []
+    assert panels({"TRADES": [EPOCHS], "IKL": [[{"epoch": 1, "mask_rate": 0.5}, {"epoch": 2, "mask_rate": 0.5}]]}) == []
