@@ -5,6 +5,7 @@ names end in the budget. Budget smoke is drawn only on request, and its titles s
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from textwrap import fill
@@ -23,15 +24,15 @@ from dkl.reporting.boards.configuration import headline_of, is_complete
 from dkl.reporting.boards.leaderboard import leaderboards
 from dkl.reporting.boards.paper import PaperBoard, paper_boards
 from dkl.reporting.figures import series
-from dkl.reporting.figures.curves import IN_255, robustness_curves, training_curves
-from dkl.reporting.figures.dynamics import dynamics, panels
-from dkl.reporting.figures.features import embedding, margin_differences
-from dkl.reporting.figures.masks import iou_bars, read_masks, side_by_side
-from dkl.reporting.figures.model import class_accuracies, image_strip
 from dkl.reporting.figures.pictures import Pictures, read_all
-from dkl.reporting.figures.ranking import Ranked, ranking
-from dkl.reporting.figures.style import save
-from dkl.reporting.figures.tradeoff import tradeoff
+from dkl.reporting.figures.plots.curves import IN_255, robustness_curves, step_curves, training_curves
+from dkl.reporting.figures.plots.dynamics import dynamics, panels
+from dkl.reporting.figures.plots.features import embedding, margin_differences
+from dkl.reporting.figures.plots.masks import iou_bars, read_masks, side_by_side
+from dkl.reporting.figures.plots.model import class_accuracies, image_strip
+from dkl.reporting.figures.plots.ranking import Ranked, ranking
+from dkl.reporting.figures.plots.style import save
+from dkl.reporting.figures.plots.tradeoff import tradeoff
 from dkl.reporting.grouping import created_at, group
 from dkl.reporting.names import attacks_label, slug
 
@@ -71,6 +72,7 @@ def draw_all(
         *_tradeoffs(manifests, boards),
         *_features(manifests, pictures),
         *_radii(tables, boards, records),
+        *_steps(records),
         *_rankings(records, include_smoke),
         *_dynamics(boards, folder),
         *_curves(records, folder, problems),
@@ -160,6 +162,23 @@ def _radii(tables: Sequence[Manifest], boards: Sequence[PaperBoard], records: Se
             title = _title(f"{one.dataset}, {one.norm}, {attack}", budget_title(one.budget))
             name = slug(f"radii-{one.budget}-{one.dataset}-{one.norm}-{attack}")
             yield name, partial(robustness_curves, lines, title=title, unit=_unit(alike))
+
+
+def _steps(records: Sequence[Record]) -> Iterator[Drawing]:
+    """Robustness by the number of steps: PGD and CW of one dataset, threat model and budget on one figure."""
+    attacked = [record for record in records if series.steps_of(record)[0]]
+    alike = group(attacked, lambda r: (r.budget, r.dataset, r.norm, r.eps_text, attacks_label(r).partition(" ")[2]))
+    for same in alike.values():
+        lines = [
+            replace(line, label=f"{line.label}, {kind}")
+            for kind, own in group(same, lambda record: series.steps_of(record)[0]).items()
+            for line in series.step_lines(own)
+        ]
+        if lines:
+            one = same[0]
+            title = _title(one.dataset, f"{one.norm} {one.eps_text}", f"{one.n:,} images", budget_title(one.budget))
+            name = slug(f"steps-{one.budget}-{one.dataset}-{one.norm}-{one.eps_text}-{one.n}")
+            yield name, partial(step_curves, lines, title=title)
 
 
 def _unit(records: Sequence[Record]) -> str:

@@ -1,12 +1,13 @@
 """Points and lines of figures, from the published values of a table, its measured rows, or other records."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 
 from dkl.manifests import Column, Manifest, ManifestRow
 from dkl.records import Record
 from dkl.reporting.boards.paper import PaperBoard, PaperRow
-from dkl.reporting.figures.curves import Line
-from dkl.reporting.figures.tradeoff import Point
+from dkl.reporting.figures.plots.curves import Line
+from dkl.reporting.figures.plots.tradeoff import Point
 from dkl.reporting.grouping import created_at, group, weights_kind
 from dkl.reporting.statistics.seeds import SeedMean
 from dkl.threat import parse_eps
@@ -62,7 +63,7 @@ def published_lines(manifest: Manifest) -> list[Line]:
         there = [key for key in columns if key in row.paper]
         return Line(row.label, [_radius(columns[key].eps) for key in there], [row.paper[key] for key in there], True)
 
-    return [line for line in map(line, manifest.rows) if len(line.eps) > 2]
+    return [line for line in map(line, manifest.rows) if len(line.x) > 2]
 
 
 def measured_lines(board: PaperBoard) -> list[Line]:
@@ -82,15 +83,31 @@ def record_lines(records: Sequence[Record]) -> list[Line]:
     All records share dataset, norm, attack and budget. If several rows have the same method, their labels also have the
     start of their hash and the kind of weights.
     """
+    return _record_lines(records, lambda record: _radius(record.eps), from_clean=True)
+
+
+def step_lines(records: Sequence[Record]) -> list[Line]:
+    """Return a line per row attacked with three or more numbers of steps; all records share everything else."""
+    return _record_lines(records, lambda record: steps_of(record)[1])
+
+
+def steps_of(record: Record) -> tuple[str, int]:
+    """The kind of the record's only attack, PGD or CW, and its number of steps; an empty kind for other attacks."""
+    found = re.fullmatch(r"(pgd|cw)-(\d+)", "+".join(record.attacks))
+    return (found[1].upper(), int(found[2])) if found else ("", 0)
+
+
+def _record_lines(records: Sequence[Record], x_of: Callable[[Record], float], from_clean: bool = False) -> list[Line]:
+    """Return a line per row that has three or more values of ``x_of``."""
     found: dict[tuple[str, str], dict[float, list[float]]] = {}
     for own in group(records, lambda r: (r.method, r.row, weights_kind(r), r.n, r.data_sha256)).values():
-        # A radius evaluated twice counts once per seed.
-        latest = [max(again, key=created_at) for again in group(own, lambda r: (_radius(r.eps), r.seed)).values()]
-        at = group(latest, lambda record: _radius(record.eps))
-        values = {eps: [r.robust for r in at[eps] if r.robust is not None] for eps in sorted(at)}
+        # A place evaluated twice counts once per seed.
+        latest = [max(again, key=created_at) for again in group(own, lambda r: (x_of(r), r.seed)).values()]
+        at = group(latest, x_of)
+        values = {x: [r.robust for r in at[x] if r.robust is not None] for x in sorted(at)}
         if len(values) > 2:
             clean = {record.seed: record.clean for record in latest}
-            values = {0.0: list(clean.values()), **values}
+            values = {0.0: list(clean.values()), **values} if from_clean else values
             found[own[0].method, f" ({own[0].row[:4]}, {weights_kind(own[0])})"] = values
     methods = [method for method, _ in found]
     return _lines(
@@ -99,7 +116,7 @@ def record_lines(records: Sequence[Record]) -> list[Line]:
 
 
 def _lines(found: Sequence[tuple[str, dict[float, list[float]]]]) -> list[Line]:
-    """Make lines of at least three radii from a label and the values of all seeds per radius."""
+    """Make lines of at least three places from a label and the values of all seeds per place."""
     lines = []
     for label, values in found:
         if len(values) > 2:

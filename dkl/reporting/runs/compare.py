@@ -49,8 +49,8 @@ def draw_curves(runs: Sequence[RunSummary], folder: Path) -> list[Path]:
 
     Raises ModuleNotFoundError without matplotlib.
     """
-    from dkl.reporting.figures.compare_runs import compared_curves
-    from dkl.reporting.figures.style import save
+    from dkl.reporting.figures.plots.compare_runs import compared_curves
+    from dkl.reporting.figures.plots.style import save
 
     hashes = [run.hash for run in runs]
     labels = [

@@ -14,7 +14,7 @@ from dkl.manifests import load
 from dkl.records.record import Segmented
 from dkl.reporting.figures import draw_all
 from dkl.reporting.figures.pictures import read
-from dkl.reporting.figures.style import VERMILLION
+from dkl.reporting.figures.plots.style import VERMILLION
 from dkl.storage.files import write_rows
 from tests.reporting.factories import COMPOSER, make_record, make_run
 from tests.reporting.figures.common import make_pictures, store
@@ -110,6 +110,18 @@ def test_other_attacks_than_autoattack_have_a_figure_of_radii_and_no_ranking(tmp
     (name,) = _names(draw_all(found, tmp_path, []))
     assert name == "radii-mini-cifar100-Linf-pgd-20_not_AutoAttack"
     assert "pixels in [0, 1]" in (tmp_path / "figures" / f"{name}.svg").read_text()
+
+
+def test_attacks_of_three_numbers_of_steps_have_a_figure(tmp_path: Path) -> None:
+    found = [
+        make_record(id=f"{kind}-{k}", attacks=[f"{kind}-{k}"], n=2000) for kind in ("pgd", "cw") for k in (5, 10, 40)
+    ]
+    (name,) = _names(draw_all(found, tmp_path, [], prefix="steps"))
+    assert name == "steps-own-cifar100-Linf-8_255-2000"
+    text = (tmp_path / "figures" / f"{name}.svg").read_text()
+    assert "IKL-AT, PGD" in text
+    assert "IKL-AT, CW" in text
+    assert draw_all(found[:2], tmp_path, [], prefix="steps") == []
 
 
 def test_foreign_weights_have_pictures_without_a_seed(tmp_path: Path) -> None:

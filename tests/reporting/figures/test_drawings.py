@@ -17,13 +17,13 @@ from dkl.manifests import load
 from dkl.records import Record
 from dkl.reporting.boards.paper import paper_boards
 from dkl.reporting.figures import series
-from dkl.reporting.figures.curves import robustness_curves, training_curves
-from dkl.reporting.figures.dynamics import dynamics, panels
-from dkl.reporting.figures.features import embedding, margin_differences
-from dkl.reporting.figures.model import class_accuracies, image_strip
-from dkl.reporting.figures.ranking import Ranked, ranking
-from dkl.reporting.figures.style import STYLE, WIDE, WIDTH
-from dkl.reporting.figures.tradeoff import Point, tradeoff
+from dkl.reporting.figures.plots.curves import Line, robustness_curves, step_curves, training_curves
+from dkl.reporting.figures.plots.dynamics import dynamics, panels
+from dkl.reporting.figures.plots.features import embedding, margin_differences
+from dkl.reporting.figures.plots.model import class_accuracies, image_strip
+from dkl.reporting.figures.plots.ranking import Ranked, ranking
+from dkl.reporting.figures.plots.style import STYLE, WIDE, WIDTH
+from dkl.reporting.figures.plots.tradeoff import Point, tradeoff
 from tests.reporting.factories import make_record
 from tests.reporting.figures.common import make_pictures, styled
 
@@ -53,6 +53,7 @@ def _radii() -> Figure:
 KINDS = {
     "tradeoff": _figure_2,
     "radii": _radii,
+    "steps": lambda: styled(step_curves, [Line("IKL-AT, PGD", [5, 10, 100], [31, 30, 29.5])], title="Steps"),
     "curves": lambda: styled(training_curves, [EPOCHS, EPOCHS[:5]], title="Curves"),
     "semi-supervised curves": lambda: styled(training_curves, [SEMI_SUPERVISED], title="Curves"),
     "dynamics": lambda: styled(dynamics, {"TRADES": [SEMI_SUPERVISED, EPOCHS], "IKL": [EPOCHS]}, title="Dynamics"),
@@ -175,7 +176,7 @@ def test_lines_of_table_10_are_its_values() -> None:
     lines = series.published_lines(load("table-10"))
     for line, row in zip(lines, table.rows, strict=True):
         assert line.label == row.label
-        assert np.multiply(line.eps, 255) == pytest.approx(radii)
+        assert np.multiply(line.x, 255) == pytest.approx(radii)
         assert line.accuracy == [row.paper[f"aa_{radius}_255"] for radius in radii]
 
 
@@ -193,9 +194,19 @@ def test_our_lines_are_means_over_seeds_of_the_newest_evaluations_at_three_radii
     (line,) = series.record_lines(records)
     assert not line.published
     clean = 100 * records[0].clean
-    assert np.multiply(line.eps, 255) == pytest.approx([0, 2, 4, 8])
+    assert np.multiply(line.x, 255) == pytest.approx([0, 2, 4, 8])
     assert line.accuracy == pytest.approx([clean, 30, 15, 7.5])
     assert line.spread == pytest.approx([0, *(np.std([50 / eps, 70 / eps], ddof=1) for eps in (2, 4, 8))])
+
+
+def test_lines_of_steps_are_those_of_pgd_or_cw_alone() -> None:
+    def attacked(*attacks: str) -> Record:
+        return make_record(id="-".join(attacks), attacks=list(attacks), robust=1 / len(attacks[0]))
+
+    records = [attacked(*names) for names in (["pgd-5"], ["pgd-10"], ["pgd-100"], ["pgd-20", "cw-20"], ["square"])]
+    assert [series.steps_of(record) for record in records] == [("PGD", 5), ("PGD", 10), ("PGD", 100), ("", 0), ("", 0)]
+    (line,) = series.step_lines(records[:3])
+    assert (list(line.x), line.accuracy) == ([5, 10, 100], pytest.approx([20, 100 / 6, 100 / 7]))
 
 
 def test_rows_of_one_name_get_different_labels() -> None:

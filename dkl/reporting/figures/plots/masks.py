@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dkl.errors import UserError
-from dkl.reporting.figures.style import BLUE, VERMILLION, canvas
+from dkl.reporting.figures.plots.style import BLUE, VERMILLION, canvas
 from dkl.storage.files import damage
 
 MAX_NAMED_CLASSES = 30

@@ -8,8 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dkl.reporting.figures.label_placement import place_labels
-from dkl.reporting.figures.style import CYCLE, MARKERS, canvas, set_ticks
+from dkl.reporting.figures.plots.label_placement import place_labels
+from dkl.reporting.figures.plots.style import CYCLE, MARKERS, canvas, set_ticks
 
 FILLING = {
     "own": ("the paper's method", lambda color: {"color": color, "mfc": color, "mec": color}),

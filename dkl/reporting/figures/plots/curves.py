@@ -6,9 +6,10 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from dkl.records import Curves
-from dkl.reporting.figures.style import BLUE, CYCLE, GREEN, MARKERS, ORANGE, PURPLE, VERMILLION, canvas, set_ticks
+from dkl.reporting.figures.plots.style import BLUE, CYCLE, GREEN, MARKERS, ORANGE, PURPLE, VERMILLION, canvas, set_ticks
 
 ACCURACIES = {
     "natural_accuracy": ("training, natural", BLUE, "--"),
@@ -59,28 +60,46 @@ IN_255 = "1/255"
 
 @dataclass(frozen=True)
 class Line:
-    """Accuracies in percent at radii in [0, 1] pixel units. ``spread`` is the standard deviation over seeds."""
+    """Accuracies in percent at ``x``: radii in [0, 1] pixel units, or steps. ``spread`` is the deviation over seeds."""
 
     label: str
-    eps: Sequence[float]
+    x: Sequence[float]
     accuracy: Sequence[float]
     published: bool = False
     spread: Sequence[float] | None = None
 
 
 def robustness_curves(lines: Sequence[Line], *, title: str, unit: str = IN_255) -> Figure:
-    """Plot accuracy under an attack by its radius: published values dashed, ours solid.
+    """Plot accuracy under an attack by its radius, shown in ``unit``: published values dashed, ours solid.
 
-    Each method has its own color and marker. Radii are shown in ``unit``.
+    Each method has its own color and marker.
     """
+    figure, axes = _accuracies(lines, title=title, scale=255 if unit == IN_255 else 1)
+    axes.set_xlabel(f"radius of the attack ({unit})")
+    axes.set_ylim(bottom=0)
+    return figure
+
+
+def step_curves(lines: Sequence[Line], *, title: str) -> Figure:
+    """Plot accuracy under an attack by its number of steps, on a logarithmic axis."""
+    figure, axes = _accuracies(lines, title=title)
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("steps of the attack")
+    axes.set_xticks(sorted({x for line in lines for x in line.x}), minor=False)
+    axes.xaxis.set_major_formatter("{x:g}")
+    return figure
+
+
+def _accuracies(lines: Sequence[Line], *, title: str, scale: float = 1) -> tuple[Figure, Axes]:
+    """Plot each line with its own color and marker, and its spread as bars. ``scale`` multiplies ``x``."""
     figure, (axes,) = canvas(2.6)
-    scale = 255 if unit == IN_255 else 1
     ours = " (ours)" if any(line.published for line in lines) else ""
     labels = list(dict.fromkeys(line.label for line in lines))
     for line in lines:
         place = labels.index(line.label)
         axes.errorbar(
-            [scale * eps for eps in line.eps],
+            [scale * x for x in line.x],
             line.accuracy,
             line.spread,
             color=CYCLE[place % len(CYCLE)],
@@ -91,11 +110,10 @@ def robustness_curves(lines: Sequence[Line], *, title: str, unit: str = IN_255) 
             capsize=2,
             label=line.label + (" (published)" if line.published else ours),
         )
-    axes.set(title=title, xlabel=f"radius of the attack ({unit})", ylabel="accuracy (%)")
-    axes.set_ylim(bottom=0)
+    axes.set(title=title, ylabel="accuracy (%)")
     set_ticks(axes.yaxis)
     axes.grid(axis="y", lw=0.3, alpha=0.6)
-    axes.set_xticks(sorted({round(scale * eps, 6) for line in lines for eps in line.eps}), minor=False)
+    axes.set_xticks(sorted({round(scale * x, 6) for line in lines for x in line.x}), minor=False)
     axes.xaxis.set_major_formatter("{x:g}")
     figure.legend(loc="outside lower center", ncols=2)
-    return figure
+    return figure, axes

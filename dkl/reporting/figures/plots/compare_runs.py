@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from dkl.records import Curves
-from dkl.reporting.figures.style import CYCLE, canvas
+from dkl.reporting.figures.plots.style import CYCLE, canvas
 
 METRICS = {
     "test_accuracy": ("test", "-"),

@@ -4,9 +4,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dkl.reporting.figures.features import class_means
 from dkl.reporting.figures.pictures import Pictures
-from dkl.reporting.figures.style import BLUE, SKY, VERMILLION, canvas
+from dkl.reporting.figures.plots.features import class_means
+from dkl.reporting.figures.plots.style import BLUE, SKY, VERMILLION, canvas
 
 MAX_NAMED_CLASSES = 20
 """Up to this many classes are shown by number; more are sorted by accuracy."""

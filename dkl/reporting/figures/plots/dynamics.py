@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dkl.records import Curves
-from dkl.reporting.figures.style import CYCLE, WIDE, canvas, set_ticks
+from dkl.reporting.figures.plots.style import CYCLE, WIDE, canvas, set_ticks
 
 
 @dataclass(frozen=True)

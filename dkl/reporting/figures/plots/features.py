@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from dkl.reporting.figures.label_placement import place_labels
 from dkl.reporting.figures.pictures import Pictures
-from dkl.reporting.figures.style import BLUE, CYCLE, ORANGE, canvas
+from dkl.reporting.figures.plots.label_placement import place_labels
+from dkl.reporting.figures.plots.style import BLUE, CYCLE, ORANGE, canvas
 
 Values = NDArray[np.floating]
 

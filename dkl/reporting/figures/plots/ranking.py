@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from dkl.reporting.figures.style import BLUE, VERMILLION, canvas, set_ticks
+from dkl.reporting.figures.plots.style import BLUE, VERMILLION, canvas, set_ticks
 from dkl.reporting.statistics.seeds import Interval
 
 
