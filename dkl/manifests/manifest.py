@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's, which has no types
 
-from dkl.config import shipped
+from dkl.config import WEIGHTS, shipped
 from dkl.errors import UserError, choose_from, first_line
 from dkl.manifests.evaluations import check_evaluation
 from dkl.threat import parse_attacks, parse_eps
@@ -53,8 +53,8 @@ class Column:
     """A measured quantity, in ``unit``.
 
     ``attacks`` is a suite, an attack or a list of attacks. ``eps`` None is the usual radius of the dataset. ``n`` is
-    the number of test images if the evaluation takes a part of them. ``of`` are the columns that ``mean`` and ``min``
-    combine.
+    the number of test images if the evaluation takes a part of them. ``weights`` None are those that the recipe keeps.
+    ``of`` are the columns that ``mean`` and ``min`` combine.
     """
 
     title: str
@@ -62,6 +62,7 @@ class Column:
     attacks: str | list[str] = "standard"
     eps: str | None = None
     n: int | None = None
+    weights: Annotated[str, one_of(*WEIGHTS)] | None = None
     of: tuple[str, ...] = ()
     unit: str = "%"
 

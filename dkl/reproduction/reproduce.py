@@ -72,19 +72,19 @@ def reproduce(arguments: list[str]) -> None:
 
 def _show_results(manifest: Manifest, jobs: Sequence[PlannedJob], *, html: bool) -> None:
     """Write all tables, print the manifest's own, draw its figure (all and the page if ``html``), print the paths."""
-    settings = jobs[0].run.settings
+    settings, is_figure = jobs[0].run.settings, manifest.kind == "figure"
     results, smoke = Path(settings.paths.results), settings.budget.name == "smoke"
     report = tabulate(results, include_smoke=smoke)
-    if table := manifest.figure.get("table") if manifest.figure else manifest.name:
+    if table := manifest.figure.get("table") if is_figure else manifest.name:
         print(report.text_of(table, settings.budget.name))
     for problem in report.problems:
         say(f"left out: {problem}")
-    if manifest.pictures and (manifest.figure or html):
+    if manifest.pictures and (is_figure or html):
         _collect_pictures(jobs, manifest.pictures)
     figures = []
-    if manifest.figure or html:
+    if is_figure or html:
         figures = draw(results, include_smoke=smoke, begins="" if html else manifest.name)
-    for path in figures if manifest.figure else []:
+    for path in figures if is_figure else []:
         say(f"drawn: {path}")
     entries = f"   RobustBench entries: {results}/model_info" if (results / "model_info").is_dir() else ""
     say(f"Tables (md, csv, tex, html): {results}/tables{entries}")

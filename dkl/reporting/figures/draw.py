@@ -98,8 +98,9 @@ def _seed(about: Mapping[str, Any]) -> str:
 
 
 def _name(manifest: Manifest, part: str, budget: str) -> str:
-    """Return a figure's file name, which ends in the budget unless it is ``paper``."""
-    return manifest.name + part + ("" if budget == "paper" else f"-{budget}")
+    """Return the file name of a ``part`` of a figure, which ends in the budget unless it is ``paper``."""
+    name = manifest.name + part if manifest.kind else f"features-{manifest.name}-{part}"
+    return name + ("" if budget == "paper" else f"-{budget}")
 
 
 def _tradeoffs(manifests: Sequence[Manifest], boards: Sequence[PaperBoard]) -> Iterator[Drawing]:
@@ -121,7 +122,7 @@ def _tradeoffs(manifests: Sequence[Manifest], boards: Sequence[PaperBoard]) -> I
 
 
 def _features(manifests: Sequence[Manifest], pictures: Sequence[Pictures]) -> Iterator[Drawing]:
-    """Figure 3: the two rows that its manifest names, at the same seed, on the same images, under the same attack."""
+    """Figure 3 or one like it: the two rows that its manifest names, at one seed, on the same images."""
     for manifest in manifests:
         settings = manifest.figure
         trained = [found for found in pictures if found.about["training"] and settings.get("draw") == "features"]

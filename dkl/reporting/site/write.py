@@ -30,6 +30,7 @@ KINDS = {
     "dynamics": ("Training dynamics", "Means over seeds by epoch, with bands from the lowest to the highest seed"),
     "radii": ("Accuracy by radius of the attack", "Robust accuracy by radius"),
     "steps": ("Accuracy by steps of the attack", "Robust accuracy by the number of steps"),
+    "features": ("Features and class margins", "Features by t-SNE (a, b) and class margins (c), as in Figure 3"),
     "images": ("Attacked images", "Images, their adversarial versions and the magnified differences"),
     "ranking": ("Rankings", "Rows of a board: rings are seeds, diamonds their means, bars 95 % intervals"),
     "masks": ("Segmentation", "Test images, their true masks, and the masks of teacher and student"),

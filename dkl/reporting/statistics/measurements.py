@@ -1,8 +1,8 @@
 """The value of one column of a paper table at each seed of a row.
 
 A run can have several evaluations. The one that counts has the column's attacks and radius (Linf), evaluates the
-weights that the recipe keeps (the best if it selects, else the average, else the last) and has the most images. A part
-of the test set counts only in a column of so many images. Of equal ones the newest counts.
+weights that the column names or the recipe keeps (the best if it selects, else the average, else the last) and has the
+most images. A part of the test set counts only in a column of so many images. Of equal ones the newest counts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +68,10 @@ def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) 
     candidates = [
         record
         for record in records
-        if value_of(record) is not None and _has_threat_model(record, column) and _has_images(record, column)
+        if value_of(record) is not None
+        and _has_threat_model(record, column)
+        and _has_images(record, column)
+        and weights_kind(record) == (column.weights or kept_weights(record))
     ]
     found: dict[int, Measurement] = {}
     for record in _comparable(candidates):
@@ -106,9 +109,8 @@ def _comparable(candidates: Sequence[Record]) -> list[Record]:
 
     Of several sets of images the largest counts, then the one with the most seeds, then the newest.
     """
-    kept = (record for record in candidates if weights_kind(record) == kept_weights(record))
     # Values on different images must not be averaged together.
-    by_images = group(kept, lambda record: (record.n, record.data_sha256)).values()
+    by_images = group(candidates, lambda record: (record.n, record.data_sha256)).values()
     by_seed = (group(same, lambda record: record.seed) for same in by_images)
     newest = [[max(again, key=created_at) for again in seeds.values()] for seeds in by_seed]
     return max(newest, key=lambda same: (same[0].n, len(same), max(map(created_at, same))), default=[])

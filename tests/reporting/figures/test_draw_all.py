@@ -27,10 +27,11 @@ def _names(paths: list[Path]) -> set[str]:
     return {path.stem for path in paths}
 
 
-def _trained(row: str, seed: int = 0) -> dict[str, Any]:
-    """Return the training configuration of a row of Figure 3 at budget mini."""
-    (overrides,) = (found.overrides for found in load("figure-03").rows if found.name == row)
-    return hashed(COMPOSER(["data=cifar100", "budget=mini", *overrides, f"seed={seed}"]).cfg)
+def _trained(name: str, row: str, seed: int = 0) -> dict[str, Any]:
+    """Return the training configuration of a row of a manifest at budget mini."""
+    manifest = load(name)
+    (overrides,) = (found.overrides for found in manifest.rows if found.name == row)
+    return hashed(COMPOSER([*manifest.overrides, "budget=mini", *overrides, f"seed={seed}"]).cfg)
 
 
 def test_tables_alone_give_figure_2_and_the_radii_of_table_10(tmp_path: Path) -> None:
@@ -62,15 +63,21 @@ def test_smoke_is_drawn_only_on_request(tmp_path: Path) -> None:
     assert {name.split("-")[0] for name in names} == {"curves", "classes", "images", "ranking"}
 
 
-def test_figure_3_compares_its_two_rows_at_one_seed_on_the_same_images(tmp_path: Path) -> None:
-    store(make_pictures(1, training=_trained("ikl", 1), seed=1), tmp_path)
-    store(make_pictures(2, training=_trained("kl"), method="TRADES-AWP"), tmp_path)
-    store(make_pictures(3, training=_trained("ikl"), n=59), tmp_path)
-    manifests = [load("figure-03")]
-    assert not draw_all([], tmp_path, manifests, prefix="figure-03")
-    store(make_pictures(4, training=_trained("ikl")), tmp_path)
-    names = _names(draw_all([], tmp_path, manifests, prefix="figure-03"))
-    assert names == {f"figure-03{part}-mini" for part in "abc"}
+@pytest.mark.parametrize(
+    ("name", "first", "second", "stem"),
+    [("figure-03", "ikl", "kl", "figure-03"), ("cifar10-mini", "ikl-awp", "trades-awp", "features-cifar10-mini-")],
+)
+def test_features_of_two_rows_need_one_seed_and_the_same_images(
+    tmp_path: Path, name: str, first: str, second: str, stem: str
+) -> None:
+    store(make_pictures(1, training=_trained(name, first, 1), seed=1), tmp_path)
+    store(make_pictures(2, training=_trained(name, second), method="TRADES-AWP"), tmp_path)
+    store(make_pictures(3, training=_trained(name, first), n=59), tmp_path)
+    manifests = [load(name)]
+    assert not draw_all([], tmp_path, manifests, prefix=stem)
+    store(make_pictures(4, training=_trained(name, first)), tmp_path)
+    names = _names(draw_all([], tmp_path, manifests, prefix=stem))
+    assert names == {f"{stem}{part}-mini" for part in "abc"}
 
 
 def test_seeds_of_a_row_share_a_figure_of_curves(tmp_path: Path) -> None:

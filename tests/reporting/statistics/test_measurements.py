@@ -116,3 +116,14 @@ def test_a_part_of_the_test_set_counts_only_in_a_column_of_so_many_images() -> N
     assert [one.value for one in measure([part, other, whole], "all", columns).values()] == [0.3]
     assert [one.value for one in measure([part, other, whole], "part", columns).values()] == [0.5]
     assert not measure([other, whole], "part", columns)
+
+
+def test_a_column_may_name_its_weights() -> None:
+    columns = {kind: Column(title=kind, metric="robust", weights=kind) for kind in ("best", "last")}
+    columns["kept"] = Column(title="kept", metric="robust")
+    records = [
+        evaluated(id="best", training=SELECTED, weights="best epoch 3", robust=0.4),
+        evaluated(id="last", training=SELECTED, weights="last epoch 9", robust=0.2),
+    ]
+    found = {key: [one.value for one in measure(records, key, columns).values()] for key in columns}
+    assert found == {"best": [0.4], "last": [0.2], "kept": [0.4]}
