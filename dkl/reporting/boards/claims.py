@@ -2,7 +2,8 @@
 
 The verdict follows from the 95 % interval of the paired difference. It agrees if the interval lies on the claimed side
 of 0, disagrees if it lies on the other side, and the difference is not visible at this size if the interval holds 0.
-Two rows claimed to be the same agree if the interval holds 0.
+Two rows claimed to be the same agree if the interval holds 0. One seed gives no verdict: its interval knows the chance
+of the images, but not that of training.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +52,9 @@ class ClaimRow:
 
     @property
     def verdict(self) -> str:
-        """``agrees``, ``disagrees`` or ``not visible at this size``."""
+        """``agrees``, ``disagrees``, ``not visible at this size`` or ``one seed only``."""
+        if len(self.outcome.seeds) == 1:
+            return "one seed only"
         if self.claim.same:
             return "disagrees" if self.outcome.separates else "agrees"
         if not self.outcome.separates:

@@ -85,11 +85,11 @@ def draw_all(
     return [path for name, draw in chosen for path in save(draw, results / "figures" / name)]
 
 
-def _title(*parts: str) -> str:
-    """Join ``parts`` by commas, in lines of a column's width that end at commas unless a part is too long."""
+def _title(*parts: str, width: int = TITLE_WIDTH) -> str:
+    """Join ``parts`` by commas, in lines of ``width`` characters that end at commas unless a part is too long."""
     # Spaces inside a part do not break, so that lines end at commas.
-    kept = (part if len(part) > TITLE_WIDTH else part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts if part)
-    return fill(", ".join(kept), TITLE_WIDTH).replace("\N{NO-BREAK SPACE}", " ")
+    kept = (part if len(part) > width else part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts if part)
+    return fill(", ".join(kept), width).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _seed(about: Mapping[str, Any]) -> str:
@@ -219,7 +219,7 @@ def _dynamics(boards: Sequence[PaperBoard], folder: Path) -> Iterator[Drawing]:
         found = {row.row.label: _seeds(row.records, folder, []) for row in rows}
         trained = {label: runs for label, runs in found.items() if runs}
         if panels(trained):
-            title = _title(board.manifest.title, budget_title(board.budget))
+            title = _title(board.manifest.title, budget_title(board.budget), width=2 * TITLE_WIDTH)
             yield slug(f"dynamics-{board.name}"), partial(dynamics, trained, title=title)
 
 
