@@ -33,7 +33,7 @@ from dkl.reporting.figures.plots.model import class_accuracies, image_strip
 from dkl.reporting.figures.plots.ranking import Ranked, ranking
 from dkl.reporting.figures.plots.style import save
 from dkl.reporting.figures.plots.tradeoff import tradeoff
-from dkl.reporting.grouping import created_at, group
+from dkl.reporting.grouping import created_at, group, weights_kind
 from dkl.reporting.names import attacks_label, slug
 
 Drawing = tuple[str, Callable[[], Figure]]
@@ -245,10 +245,12 @@ def _curves(records: Sequence[Record], folder: Path, problems: list[str]) -> Ite
 
 
 def _masks(records: Sequence[Record], folder: Path, problems: list[str]) -> Iterator[Drawing]:
-    """IoU per class, and images beside their masks: two figures per record of a network that labels pixels."""
-    for record in records:
-        if record.segmented is None:
-            continue
+    """IoU per class, and images beside their masks: two figures per row of networks that label pixels."""
+    dense = [record for record in records if record.segmented is not None]
+    for own in group(dense, lambda record: (record.budget, record.row, weights_kind(record))).values():
+        # The lowest seed stands for the others: their masks look alike.
+        record = min(own, key=lambda each: -1 if each.seed is None else each.seed)
+        assert record.segmented is not None
         seed = "" if record.seed is None else f"seed {record.seed}"
         title = _title(record.method, record.dataset, seed, budget_title(record.budget))
         bars = partial(iou_bars, record.segmented.iou, record.segmented.miou, title=title)

@@ -101,6 +101,13 @@ def test_the_rows_of_an_experiment_share_a_figure_of_dynamics(tmp_path: Path) ->
     assert draw_all(records[:1], tmp_path, manifests, prefix="dynamics") == []
 
 
+def test_one_seed_per_row_shows_its_intersections(tmp_path: Path) -> None:
+    rows = [("alone", 1), ("alone", 0), ("ikl", 2)]
+    records = [make_run("camvid-mini", row, seed=seed, id=f"{row}-{seed}", segmented=PIXELS) for row, seed in rows]
+    names = _names(draw_all(records, tmp_path, [], prefix="iou"))
+    assert names == {"iou-mini-alone-0", "iou-mini-ikl-2"}
+
+
 def test_each_board_has_a_ranking_and_the_papers_losses_their_own_color(tmp_path: Path) -> None:
     training = {"task": {}, "loss": {"_target_": "dkl.losses.IKL"}}
     records = [make_record(seed=seed, training=training, budget="mini") for seed in (0, 1)]
