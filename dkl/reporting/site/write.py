@@ -43,7 +43,7 @@ PUBLISHED = "Figures of the paper, published values only"
 """The heading of figures without runs, which are folded."""
 
 Figures = dict[str, list[dict[str, str]]]
-"""By heading: per figure its name, source, caption, and kind (``plot`` or ``photo``)."""
+"""By heading: per figure its name, source, caption, and kind (``plot``, ``wide plot`` or ``photo``)."""
 
 OF_PAPER = re.compile(r"(?:figure|table)-\d+")
 """How the names of the paper's figures begin."""
@@ -154,6 +154,7 @@ def _figures(paths: Sequence[Path], manifests: Sequence[Manifest], measured: set
         source = f"data:{MEDIA_TYPES[smallest.suffix]};base64,{content}"
         heading, caption = _described(stem, manifests, measured)
         kind = "photo" if stem.startswith(("images-", "masks-")) else "plot"
+        kind = "wide plot" if stem.startswith("dynamics-") else kind
         found.setdefault(heading, []).append({"name": stem, "source": source, "caption": caption, "kind": kind})
     return {heading: figures for heading, figures in found.items() if figures}
 

@@ -194,13 +194,14 @@ def test_smoke_is_listed_without_accuracies_and_marked_as_no_result(tmp_path: Pa
 
 
 def test_tables_without_runs_and_published_figures_are_folded(tmp_path: Path) -> None:
-    for name in ("figure-02", "ranking-own", "images-own-x"):
-        (tmp_path / f"{name}.svg").write_bytes(SVG)
-    figures = [tmp_path / f"{name}.svg" for name in ("figure-02", "ranking-own", "images-own-x")]
+    figures = [tmp_path / f"{name}.svg" for name in ("figure-02", "ranking-own", "images-own-x", "dynamics-mini")]
+    for path in figures:
+        path.write_bytes(SVG)
     page = Page(make_site(tmp_path, [make_record()], figures=figures))
     assert [place for place, outer in page.around.items() if "details" in outer] == ["table-02", "figure-02"]
     assert page.text("figures").index("Attacked images") < page.text("figures").index("published values only")
-    assert [attributes["class"] for tag, attributes in page.tags if tag == "img"] == ["photo", "plot", "plot"]
+    kinds = [attributes["class"] for tag, attributes in page.tags if tag == "img"]
+    assert sorted(kinds) == ["photo", "plot", "plot", "wide plot"]
 
 
 def test_boards_without_autoattack_are_folded_below_the_others(tmp_path: Path) -> None:
