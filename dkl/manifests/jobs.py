@@ -164,7 +164,7 @@ def _evaluations(manifest: Manifest, row: ManifestRow, request: Request) -> tupl
     """Overrides of each evaluation of ``row``; budget smoke has fewer test images than any part that is chosen."""
     chosen = manifest.evaluations(row)
     if request.budget != "smoke":
-        return tuple(map(tuple, chosen))
+        return chosen
     return tuple(tuple(text for text in each if not text.startswith("n=")) for each in chosen)
 
 

@@ -168,7 +168,7 @@ def _radii(tables: Sequence[Manifest], boards: Sequence[PaperBoard], records: Se
 def _steps(records: Sequence[Record]) -> Iterator[Drawing]:
     """Robustness by the number of steps: PGD and CW of one dataset, threat model and budget on one figure."""
     attacked = [record for record in records if series.steps_of(record)[0]]
-    alike = group(attacked, lambda r: (r.budget, r.dataset, r.norm, r.eps_text, attacks_label(r).partition(" ")[2]))
+    alike = group(attacked, lambda r: (r.budget, r.dataset, r.norm, r.eps_text, r.n, r.search.get("precision")))
     for same in alike.values():
         lines = [
             replace(line, label=f"{line.label}, {kind}")
@@ -176,9 +176,10 @@ def _steps(records: Sequence[Record]) -> Iterator[Drawing]:
             for line in series.step_lines(own)
         ]
         if lines:
-            one = same[0]
-            title = _title(one.dataset, f"{one.norm} {one.eps_text}", f"{one.n:,} images", budget_title(one.budget))
-            name = slug(f"steps-{one.budget}-{one.dataset}-{one.norm}-{one.eps_text}-{one.n}")
+            one, precision = same[0], str(same[0].search.get("precision", ""))
+            threat, images = f"{one.norm} {one.eps_text}", f"{one.n:,} images"
+            title = _title(one.dataset, threat, images, precision, budget_title(one.budget))
+            name = slug(f"steps-{one.budget}-{one.dataset}-{one.norm}-{one.eps_text}-{one.n}-{precision}".rstrip("-"))
             yield name, partial(step_curves, lines, title=title)
 
 
@@ -216,8 +217,11 @@ def _dynamics(boards: Sequence[PaperBoard], folder: Path) -> Iterator[Drawing]:
             continue
         # Teachers train for longer. Broken curves are reported with the figure of their own row.
         rows = [row for row in board.rows if row.row not in board.manifest.teachers.values()]
-        found = {row.row.label: _seeds(row.records, folder, []) for row in rows}
-        trained = {label: runs for label, runs in found.items() if runs}
+        labels = [row.row.label for row in rows]
+        found = [_seeds(row.records, folder, []) for row in rows]
+        # Rows of one label, such as those of several datasets, are told apart by their names.
+        names = [label if labels.count(label) == 1 else row.row.name for label, row in zip(labels, rows, strict=True)]
+        trained = {name: runs for name, runs in zip(names, found, strict=True) if runs}
         if panels(trained):
             title = _title(board.manifest.title, budget_title(board.budget), width=2 * TITLE_WIDTH)
             yield slug(f"dynamics-{board.name}"), partial(dynamics, trained, title=title)
@@ -248,7 +252,7 @@ def _masks(records: Sequence[Record], folder: Path, problems: list[str]) -> Iter
     """IoU per class, and images beside their masks: two figures per row of networks that label pixels."""
     dense = [record for record in records if record.segmented is not None]
     for own in group(dense, lambda record: (record.budget, record.row, weights_kind(record))).values():
-        # The lowest seed stands for the others: their masks look alike.
+        # The lowest seed stands for its row: pictures of every seed would fill the page.
         record = min(own, key=lambda each: -1 if each.seed is None else each.seed)
         assert record.segmented is not None
         seed = "" if record.seed is None else f"seed {record.seed}"

@@ -1,5 +1,6 @@
 """From manifests, records and pictures to files: which figures are drawn, and what is left out."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -101,6 +102,16 @@ def test_the_rows_of_an_experiment_share_a_figure_of_dynamics(tmp_path: Path) ->
     assert draw_all(records[:1], tmp_path, manifests, prefix="dynamics") == []
 
 
+def test_rows_of_one_label_keep_their_own_lines(tmp_path: Path) -> None:
+    records = [make_run("camvid-mini", row, id=row, segmented=PIXELS) for row in ("alone", "ikl")]
+    for record in records:
+        write_rows(tmp_path / "records" / f"{record.id}.csv", [{"epoch": e, "test_miou": e / 9} for e in (1, 2)])
+    manifest = load("camvid-mini")
+    same = replace(manifest, rows=tuple(replace(row, label="IKL") for row in manifest.rows))
+    (_, svg) = draw_all(records, tmp_path, [same], prefix="dynamics")
+    assert all(f"<!-- {name} -->" in svg.read_text() for name in ("alone", "ikl"))
+
+
 def test_one_seed_per_row_shows_its_intersections(tmp_path: Path) -> None:
     rows = [("alone", 1), ("alone", 0), ("ikl", 2)]
     records = [make_run("camvid-mini", row, seed=seed, id=f"{row}-{seed}", segmented=PIXELS) for row, seed in rows]
@@ -136,6 +147,8 @@ def test_attacks_of_three_numbers_of_steps_have_a_figure(tmp_path: Path) -> None
     assert "IKL-AT, PGD" in text
     assert "IKL-AT, CW" in text
     assert draw_all(found[:2], tmp_path, [], prefix="steps") == []
+    in_bf16 = [replace(record, search={"precision": "bf16"}) for record in found]
+    assert _names(draw_all([*found, *in_bf16], tmp_path, [], prefix="steps")) == {name, f"{name}-bf16"}
 
 
 def test_foreign_weights_have_pictures_without_a_seed(tmp_path: Path) -> None:
