@@ -117,3 +117,13 @@ def test_records_match_rows_by_what_they_trained(name: str, budget: str) -> None
             assert row_identity(hashed(compose_config("train", overrides))) == found[job.name]
     other = compose_config("train", [*job.train, "optimizer.lr=0.5"])
     assert row_identity(hashed(other)) not in found.values()
+
+
+@pytest.mark.parametrize(
+    ("budget", "parts"), [(None, [False, True]), ("mini", [False, False]), ("smoke", [False, False])]
+)
+def test_a_part_of_the_test_set_is_chosen_at_the_manifests_own_sizes_only(
+    budget: str | None, parts: list[bool]
+) -> None:
+    (job,) = plan("cifar10-mini", Request(seeds=(0,), budget=budget, row="ikl-awp"), COMPOSER)
+    assert ["n=2000" in overrides for overrides in job.evaluations] == parts

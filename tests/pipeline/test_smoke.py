@@ -108,3 +108,16 @@ def test_every_table_and_figure_at_smoke(
     ended = call(capsys, "tables", "--html", f"results={tmp_path}", "smoke=true")
     assert ended.status == 0, ended.err
     assert "no result" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "row"), [("cifar10-mini", "gkl-awp"), ("cifar10-mini-overfitting", "pgd-awp")])
+def test_experiments_of_adversarial_training_run(
+    name: str, row: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their evaluations fit smoke: a part of the test set, and the weights of the best epoch."""
+    arguments = [f"experiment={name}", f"row={row}", "budget=smoke", f"paths.results={tmp_path}"]
+    ended = call(capsys, "reproduce", *arguments)
+    assert ended.status == 0, ended.err
+    evaluations = next(found for found in load(name).rows if found.name == row).evaluate or load(name).evaluate
+    assert len(list((tmp_path / "records").glob("*.json"))) == len(evaluations) == 2
