@@ -161,7 +161,7 @@ def _train(
 
 
 def _evaluations(manifest: Manifest, row: ManifestRow, request: Request) -> tuple[tuple[str, ...], ...]:
-    """Overrides of each evaluation of ``row``. Budgets have test images of their own: ``n`` is for the own sizes only."""
+    """Overrides of each evaluation of ``row``. Budgets have their own test images: ``n`` is for the own sizes only."""
     chosen = manifest.evaluations(row)
     if request.budget is None:
         return chosen
