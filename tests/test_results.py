@@ -45,7 +45,7 @@ def test_the_page_opens_with_the_claims() -> None:
 def test_a_fresh_clone_trains_what_the_reference_results_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "_check", lambda *_: None)  # building the network takes most of the time
     (tmp_path / "reference").symlink_to(REFERENCE)
-    command = ["experiment=cifar100-mini-kd", "row=alone", "seed=0"]
+    command = ["experiment=cifar10-mini-semi", "row=labels-alone", "seed=0"]
     for results, done in ((tmp_path, False), (REFERENCE, True)):
         (planned,) = planning.plan_jobs(parse([*command, f"paths.results={results}"]))
         assert planned.done == done

@@ -44,7 +44,7 @@ def make(node: TargetConfig, key: str, kind: type[T], **arguments: Any) -> T:
             raise UserError(f"{key}: there is no {node['_target_']} to import: check _target_ and PYTHONPATH") from None
         # A constructor that refuses its arguments is a mistake in the configuration; anything else is a defect.
         if cause is None or isinstance(cause, ValueError | TypeError):
-            raise UserError(f"{key}: {first_line(cause or error)}{_accepted(node, cause)}") from None
+            raise UserError(f"{key}: {first_line(cause or error)}{_accepted(node, key, str(cause))}") from None
         raise
     if not isinstance(made, kind):
         wanted = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
@@ -82,13 +82,14 @@ def quiet() -> Iterator[None]:
         logger.disabled = before
 
 
-def _accepted(node: TargetConfig, cause: BaseException | None) -> str:
-    """The arguments of the class in ``node``, for an error about one that it does not take; else empty."""
-    if "unexpected keyword argument" not in str(cause):
+def _accepted(node: TargetConfig, key: str, cause: str) -> str:
+    """How to drop the argument that the class in ``node`` does not take, and those that it takes; else empty."""
+    unexpected = re.search(r"unexpected keyword argument '(\w+)'", cause)
+    if not unexpected:
         return ""
     parameters = inspect.signature(get_object(node["_target_"])).parameters.values()
     names = [item.name for item in parameters if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
-    return f"; the arguments of {node['_target_']} are {', '.join(names)}"
+    return f": drop it with '~{key}.{unexpected[1]}'; the arguments of {node['_target_']} are {', '.join(names)}"
 
 
 def build_model(model: TargetConfig) -> nn.Module:

@@ -89,6 +89,18 @@ def _parse_flags(root: str, arguments: list[str]) -> argparse.Namespace:
     return given
 
 
+def _check_multirun(given: argparse.Namespace) -> None:
+    """Raise UserError if overrides list several values, but the flag -m is missing."""
+    if not given.multirun and any(override.is_sweep_override() for override in read_overrides(given.overrides)):
+        raise UserError("a list of values is a sweep of several jobs: add -m")
+
+
+def _direction(overrides: list[str]) -> list[str]:
+    """The direction of a search, if none is given: values are accuracies, and the sweeper minimizes by default."""
+    searches = any(text.startswith("hydra/sweeper=optuna") for text in overrides)
+    return [MAXIMIZE] if searches and not any("hydra.sweeper.direction=" in text for text in overrides) else []
+
+
 def _task_overrides() -> list[str]:
     """Return the overrides of the job that runs in this process."""
     return list(HydraConfig.get().overrides.task)
@@ -133,18 +145,12 @@ def run(
         return
     overrides: list[str] = given.overrides
     compose_checked(root, overrides, check)
-    sweeps = any(override.is_sweep_override() for override in read_overrides(overrides))
-    if sweeps and not given.multirun:
-        raise UserError("a list of values is a sweep of several jobs: add -m")
+    _check_multirun(given)
     register()
-    sys.argv = [f"dkl {root}", *arguments]
-    failed = False
-    several = given.multirun
-    if any(text.startswith("hydra/sweeper=optuna") for text in overrides):
-        # Values are accuracies, and the sweeper minimizes by default.
-        sys.argv += [] if any("hydra.sweeper.direction=" in text for text in overrides) else [MAXIMIZE]
+    sys.argv = [f"dkl {root}", *arguments, *_direction(overrides)]
     count = len(jobs(overrides))
-    collected = sweep(overrides, count, lambda paths: following(paths, overrides)) if several else nullcontext()
+    collected = sweep(overrides, count, lambda paths: following(paths, overrides)) if given.multirun else nullcontext()
+    failed = False
 
     @hydra.main(config_path=str(Path(shipped("configs"))), config_name=root, version_base="1.3")
     def application(cfg: DictConfig) -> object:

@@ -58,7 +58,7 @@ MISTAKES = {
     "train recipe=dm_1m data=cifar10": ["data=cifar10_1m"],
     "train recipe=official data=cifar10 attack=official_l2": ["evaluation.norm=l2", "evaluation.eps"],
     "train budget=paper recipe_name=mine": ["recipe=mine is not shipped", "budget=own"],
-    "train +model.foo=1": ["model: ", "unexpected keyword argument 'foo'", "are name, num_classes"],
+    "train +model.foo=1": ["model: ", "argument 'foo': drop it with '~model.foo'", "are name, num_classes"],
     "train data.synthetic.files=[a.npz]": ["names 1 files", "between 0 and 1"],
     "train data.synthetic.fraction=0.5": ["names 0 files", "between 0 and 1"],
     "train data.synthetic={files:[a.npz],fraction:1.5}": ["data.synthetic.fraction=1.5", "[0, 1)"],

@@ -88,7 +88,7 @@ def test_a_teacher_and_a_student_can_run_at_every_budget(name: str, budget: str 
     assert student.task.teacher.name == teacher.model.name
     tables_smoke = budget == "smoke"  # one small network replaces all
     assert (student.model.name == teacher.model.name) == tables_smoke
-    assert teacher.budget.name == student.budget.name == (budget or {"cifar100-mini-kd": "mini"}.get(name, "own"))
+    assert teacher.budget.name == student.budget.name == (budget or "own")
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_a_teacher_is_one_job_before_its_students() -> None:
     jobs = plan("cifar100-mini-kd", Request(seeds=(3, 4)))
     assert [(job.name, job.seed) for job in jobs] == [
         *(("alone", 3), ("alone", 4), ("teacher resnet20", 0)),
-        *((name, seed) for name in ("kd", "dkd", "ikl", "gkl") for seed in (3, 4)),
+        *((name, seed) for name in ("kd", "dkd", "dist", "jsd", "ikl", "gkl") for seed in (3, 4)),
     ]
     (run,) = {text for job in jobs for text in job.train if text.startswith("task.teacher.run=")}
     assert run == f"task.teacher.run={run_folder(compose_config('train', jobs[2].train))}"
@@ -158,7 +158,7 @@ def test_a_teacher_gets_sizes_and_paths_but_not_its_students_settings() -> None:
 def test_a_given_teacher_replaces_the_trained_one() -> None:
     given = ("task.teacher.checkpoint=public/ckpt_epoch_240.pth",)
     jobs = plan("cifar100-mini-kd", Request(seeds=(0,), overrides=given))
-    assert [job.name for job in jobs] == ["alone", "kd", "dkd", "ikl", "gkl"]
+    assert [job.name for job in jobs] == ["alone", "kd", "dkd", "dist", "jsd", "ikl", "gkl"]
     for job in jobs:
         cfg = compose_config("train", job.train)
         assert ("teacher" in cfg.task) == (job.name != "alone")
@@ -184,4 +184,4 @@ def test_teachers_and_students_end_to_end_and_again(tmp_path: Path, capsys: pyte
     assert shown.count("on 16 test images") == 2
     found, problems = records.load_all(tmp_path / "results" / "records")
     assert not problems
-    assert sorted(record.method for record in found) == ["GKL-KD from resnet20", "IKL-KD from resnet20", "Teacher"]
+    assert sorted(record.method for record in found) == ["GKL-KD", "IKL-KD", "Teacher"]

@@ -119,7 +119,7 @@ def test_a_deleted_teacher_is_trained_again_only_for_a_student(
     shutil.rmtree(teacher)
     assert call(capsys, *arguments).status == 0
     assert not teacher.exists()
-    for path in (tmp_path / "records").glob("*KD_from*"):
+    for path in (tmp_path / "records").glob("*-KD-*"):
         path.unlink()
     shutil.rmtree(next((tmp_path / "runs").glob("*resnet8-kd*")))
     ended = call(capsys, *arguments)
