@@ -31,7 +31,7 @@ setup: $(SETUP)  ## create .venv and install the project there, with the locked 
 quickstart: $(SETUP)  ## train TRADES and IKL on digits, run AutoAttack, write tables and a page: two minutes on a CPU
 	$(BIN)/dkl reproduce experiment=quickstart paths.results=results/quickstart html=true
 
-reproduce-table-%: $(SETUP)  ## table N of the paper: BUDGET=smoke (seconds), mini (hours, CPU) or paper (days, GPUs; default)
+reproduce-table-%: $(SETUP)  ## table N of the paper: BUDGET=smoke (a minute), mini (hours, CPU) or paper (days, GPUs; default)
 	$(BIN)/dkl reproduce table=$* budget=$(BUDGET) $(ARGS)
 
 reproduce-figure-%: $(SETUP)  ## figure N of the paper, 2 or 3; BUDGET as for tables
@@ -41,11 +41,11 @@ tables: $(SETUP)  ## rebuild results/tables, model_info, figures and index.html 
 	$(BIN)/dkl tables --html
 
 publish: $(SETUP)  ## move the records of results/ to results/reference, which is in git, and rebuild its tables and page
-	mv results/records/* results/reference/records/
+	cp -R results/records/. results/reference/records/ && rm -r results/records
 	$(BIN)/dkl tables --html results=results/reference
 	$(BIN)/python -m scripts.insert_claims
 
-test: $(SETUP)  ## run every test, one process per core
+test: $(SETUP)  ## run every test but those of endurance and GPUs, one process per core: ten minutes on two cores
 	$(PYTEST)
 
 test-fast: $(SETUP)  ## run all but the tests of whole runs, several processes and every row
@@ -59,7 +59,7 @@ test-oldest:  ## run the short tests on the oldest torch that is supported, in .
 	.venv/oldest/bin/python -m pip install --quiet torch==2.9.1 torchvision==0.24.1 '.[$(EXTRAS)]'
 	.venv/oldest/bin/python -m pytest -m 'not slow' -n logical --maxprocesses 4 --dist worksteal
 
-test-endurance: $(SETUP)  ## interrupt hundreds of runs, and other long tests; figures go to results/reliability
+test-endurance: $(SETUP)  ## interrupt hundreds of runs, and other long tests; counts go to results/reliability
 	$(BIN)/python -m pytest -m endurance
 
 check: $(SETUP)  ## lint, check formatting, types and the import contract

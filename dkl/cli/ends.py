@@ -1,4 +1,4 @@
-"""What a command prints at its end: the next command and, after a sweep, a table of its runs.
+"""The last lines of a command: the next command and, after a sweep, a table of its runs.
 
 Launchers run the jobs of a sweep in other processes, also on other machines, and return numbers only. So every job adds
 a line to one file in the results folder, which the command reads at the end and deletes.

@@ -1,4 +1,4 @@
-"""What a budget fixes: its name may only be used with its sizes, and ``paper`` only with an unchanged recipe."""
+"""The values that a budget fixes: its sizes and, at ``paper``, those of the recipe."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What identifies a run and a table's row.
+"""The identity of a run and of a table's row.
 
 ``config_hash`` names the folder of one run: its exact configuration, seed included. ``row_identity`` is what all runs
 of one table row share, for any seed and machine. Leaderboards, paper tables, ``dkl reproduce`` and loggers all
@@ -69,7 +69,8 @@ def _of_training(content: dict[Any, Any]) -> dict[str, Any]:
     if trainer.get("initial_weights"):  # a moved file is the same one
         trainer["initial_weights"] = Path(trainer["initial_weights"]).name
     model.pop("title", None)  # a display name
-    data["source"].pop("download", None)
+    for key in ("download", "where"):  # whether, and by what hint in errors, the user gets the images
+        data["source"].pop(key, None)
     teacher = content["task"].get("teacher") or {}
     for key in ("checkpoint", "run"):  # a moved teacher is the same one: a run's folder is named by its own hash
         if teacher.get(key):

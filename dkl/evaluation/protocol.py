@@ -1,4 +1,4 @@
-"""How a model is evaluated: attacks, threat model, number of images, batch size and seed."""
+"""The protocol of an evaluation: attacks, threat model, number of images, batch size and seed."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What is evaluated: the weights of a finished run, or a network trained elsewhere (``dkl.evaluation.foreign``)."""
+"""The network to evaluate: a finished run's weights, or a network trained elsewhere (``dkl.evaluation.foreign``)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

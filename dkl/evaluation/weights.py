@@ -1,4 +1,4 @@
-"""Which weights of a run are evaluated: those of the last epoch, their average, or the best that selection kept.
+"""The weights of a run to evaluate: those of the last epoch, their average, or the best that selection kept.
 
 Also the best test accuracy of any epoch, which the field often reports.
 """

@@ -1,4 +1,4 @@
-"""How strongly the two terms of a loss train the logits: the weighted MSE and the soft-label cross-entropy.
+"""Gradient norms at the logits of a loss's two terms: the weighted MSE and the soft-label cross-entropy.
 
 KL is split as DKL, which has the same gradients by the theorem of the paper.
 """

@@ -1,6 +1,6 @@
 """Manifests: the paper's tables and figures, and other experiments, as data, and the jobs that produce them."""
 
-from dkl.manifests.jobs import ManifestJob, Request, identities, plan
+from dkl.manifests.jobs import ManifestJob, Request, identities, own_sizes, plan, row_overrides
 from dkl.manifests.manifest import Claim, Column, Manifest, ManifestRow, load, load_all, names
 
 __all__ = [
@@ -14,5 +14,7 @@ __all__ = [
     "load",
     "load_all",
     "names",
+    "own_sizes",
     "plan",
+    "row_overrides",
 ]

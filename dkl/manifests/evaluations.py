@@ -11,7 +11,7 @@ from dkl.threat import parse_attacks, parse_threat
 from dkl.validation import check, settings
 
 SUBJECT = ("run", "checkpoint", "data", "model")
-"""What is evaluated, which is a row's own run."""
+"""Keys that name what to evaluate: in a manifest it is the row's own run."""
 
 
 def check_evaluation(overrides: Sequence[str]) -> None:

@@ -91,12 +91,15 @@ def plan(name: str, request: Request, compose: CachedCompose | None = None) -> l
 
 
 def identities(manifest: Manifest, budget: str, compose: CachedCompose | None = None) -> dict[str, str]:
-    """Per row that is run, and per teacher: the ``row_identity`` of its records at ``budget``.
-
-    Budget ``own`` means the manifest's sizes.
-    """
-    compose, request = compose or CachedCompose(), Request(budget=None if budget == "own" else budget)
+    """Per row that is run, and per teacher: the ``row_identity`` of its records at ``budget``."""
+    compose, request = compose or CachedCompose(), Request(budget=budget)
     return {name: compose(train).row for name, train in _trains(manifest, manifest.runnable, request, compose).items()}
+
+
+def own_sizes(manifest: Manifest, budget: str | None) -> bool:
+    """Whether ``budget`` means the manifest's own sizes: they are ``own`` unless the manifest names another budget."""
+    named = any(text.startswith("budget=") for text in (*manifest.overrides, *manifest.sizes))
+    return budget is None or (budget == "own" and not named)
 
 
 def _changed(manifest: Manifest, rows: Sequence[ManifestRow], request: Request, compose: CachedCompose) -> list[str]:
@@ -141,21 +144,17 @@ def _chosen(manifest: Manifest, name: str | None) -> list[ManifestRow]:
     return runnable
 
 
-def _common(manifest: Manifest, budget: str | None) -> list[str]:
-    """Overrides that all rows share at ``budget``."""
-    return [*manifest.overrides, *([f"budget={budget}"] if budget else manifest.sizes)]
-
-
-def _overrides(manifest: Manifest, row: ManifestRow, budget: str | None) -> list[str]:
-    """Overrides of one row, and after them those that the manifest adds at ``budget``."""
-    return [*row.overrides, *manifest.at.get(budget or "", ())]
+def row_overrides(manifest: Manifest, row: ManifestRow, budget: str | None) -> list[str]:
+    """Overrides of ``row`` at ``budget``: those of all rows, of the size, of the row, and what ``at`` adds."""
+    sizes = manifest.sizes if own_sizes(manifest, budget) else [f"budget={budget}"]
+    return [*manifest.overrides, *sizes, *row.overrides, *manifest.at.get(budget or "", ())]
 
 
 def _train(
     manifest: Manifest, row: ManifestRow, request: Request, teacher: Sequence[str], seed: int
 ) -> tuple[str, ...]:
     """Overrides of ``dkl train`` for ``row`` at ``seed``, of which ``teacher`` name its teacher."""
-    own = [*_common(manifest, request.budget), *_overrides(manifest, row, request.budget), *teacher]
+    own = [*row_overrides(manifest, row, request.budget), *teacher]
     for_students = [text for text in request.overrides if not text.startswith(TEACHER)]
     return _last_wins([*own, f"label={quoted(row.label)}", f"seed={seed}", *for_students])
 
@@ -163,7 +162,7 @@ def _train(
 def _evaluations(manifest: Manifest, row: ManifestRow, request: Request) -> tuple[tuple[str, ...], ...]:
     """Overrides of each evaluation of ``row``. Budgets have their own test images: ``n`` is for the own sizes only."""
     chosen = manifest.evaluations(row)
-    if request.budget is None:
+    if own_sizes(manifest, request.budget):
         return chosen
     return tuple(tuple(text for text in each if not text.startswith("n=")) for each in chosen)
 
@@ -184,8 +183,7 @@ def _teachers(
         if row.weights and request.budget != "smoke":
             teachers[name] = (None, [*row.weights, *requested])
             continue
-        common = _common(manifest, request.budget)
-        overrides = [*common, *_overrides(manifest, row, request.budget), "label=Teacher", "seed=0", *shared]
+        overrides = [*row_overrides(manifest, row, request.budget), "label=Teacher", "seed=0", *shared]
         train = _last_wins(overrides)
         run = compose(train)
         job = None if weights else ManifestJob(row.name, "Teacher", 0, train, _evaluations(manifest, row, request))

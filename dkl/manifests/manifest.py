@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's, which has no types
 
@@ -26,7 +26,7 @@ METRICS = (
 """``mean`` and ``min`` combine other columns. ``paper`` columns show only the paper's value: nothing is measured."""
 
 ORIGINS = ("own", "own_baseline", "quoted", "unknown")
-"""Where the paper's value comes from: its own method, a baseline it ran, or another paper."""
+"""Origin of the paper's value: its own method, a baseline it ran, or another paper."""
 
 Values = dict[str, float]
 """Column -> value."""
@@ -54,7 +54,7 @@ class Column:
 
     ``attacks`` is a suite, an attack or a list of attacks. ``eps`` None is the usual radius of the dataset. ``n`` is
     the number of test images if the evaluation takes a part of them. ``weights`` None are those that the recipe keeps.
-    ``of`` are the columns that ``mean`` and ``min`` combine.
+    ``precision`` is that of the attacks' search. ``of`` are the columns that ``mean`` and ``min`` combine.
     """
 
     title: str
@@ -63,8 +63,19 @@ class Column:
     eps: str | None = None
     n: int | None = None
     weights: Annotated[str, one_of(*WEIGHTS)] | None = None
+    precision: Annotated[str, one_of("float32", "bf16")] = "float32"
     of: tuple[str, ...] = ()
     unit: str = "%"
+
+    @property
+    def scale(self) -> int:
+        """Factor from measured values to the unit: accuracies are measured as fractions."""
+        return 100 if self.unit == "%" else 1
+
+    @property
+    def more_is_better(self) -> bool:
+        """True of accuracies; of seconds less is better."""
+        return self.unit == "%"
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -104,7 +115,7 @@ class Claim:
     """The row ``better`` has the higher ``column`` than the row ``than``: in the paper, or as expected.
 
     ``text`` says it in a sentence, and ``source`` where the paper does; claims with a text have a board of their own.
-    If ``same``, both rows are claimed to be the same, as DKL and KL are.
+    With ``within`` both rows are claimed to be the same, as DKL and KL are, up to so much in the column's unit.
     """
 
     better: str
@@ -112,7 +123,7 @@ class Claim:
     column: str
     text: str = ""
     source: str = ""
-    same: bool = False
+    within: Annotated[float, Field(gt=0)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

@@ -1,4 +1,4 @@
-"""What a network that labels pixels computes on the way: features, auxiliary logits, logits before up-sampling.
+"""Intermediate outputs of a network that labels pixels: features, auxiliary logits, logits before up-sampling.
 
 A network declares, as ``PSPNet`` does:
 

@@ -1,4 +1,4 @@
-"""What does not fit between a network and a file of weights: in one line, and tensor by tensor on one screen."""
+"""Mismatches between a network and a file of weights: in one line, and tensor by tensor on one screen."""
 
 from collections.abc import Mapping
 

@@ -28,7 +28,7 @@ Settings = dict[str, Any]
 """Properties of a network by the names of their settings: ``name``, ``num_classes``, ``size``, ``mean`` and so on."""
 
 HUB = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-"""Where timm finds weights without a URL of their own."""
+"""Place where timm finds weights without a URL of their own."""
 
 OTHER_DATA = "train the teacher on the student's data"
 NORMALIZATION = "set task.teacher.mean and task.teacher.std to its values; each network normalizes its own input"

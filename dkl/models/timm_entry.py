@@ -1,4 +1,4 @@
-"""What this project's timm entry points share: they drop timm's own arguments, and publish no weights themselves.
+"""Shared by this project's timm entry points: they drop timm's own arguments and publish no weights.
 
 ``timm.create_model("local-dir:FOLDER", pretrained=True)`` and ``hf-hub:USER/MODEL`` load what ``dkl export`` wrote.
 """
@@ -17,7 +17,7 @@ TIMM_ONLY = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "pretraine
 """Arguments that timm adds by itself."""
 
 DEFAULTS = {"num_classes": 10, "in_chans": 3}
-"""What a network has if it is not asked for anything else; ``in_chans`` of some is 1."""
+"""The default input of a network; ``in_chans`` of some is 1."""
 
 
 def build(model: Callable[..., Model], pretrained: bool, kwargs: dict[str, Any], **defaults: Any) -> Model:

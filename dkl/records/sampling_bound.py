@@ -1,4 +1,4 @@
-"""How many items of a finite population have a property, bounded from a growing random sample of them.
+"""Bounds on the number of items with a property in a finite population, from a growing random sample of it.
 
 ``n`` of ``population`` items were drawn without replacement, and ``x`` of them have the property. The confidence
 sequence is the prior-posterior ratio of Waudby-Smith and Ramdas (2020, "Confidence sequences for sampling without

@@ -1,4 +1,4 @@
-"""Which records belong together: on one board, in one row, and as evaluations of one seed of a row."""
+"""Groups of records: those of one board, of one row, and of one seed of a row."""
 
 from collections.abc import Callable, Hashable, Iterable
 from datetime import UTC, datetime
@@ -46,7 +46,8 @@ def row_key(record: Record) -> tuple[Hashable, ...]:
     The last, averaged and best weights of a run are different rows, and so are reference records.
     """
     prediction = record.segmented.prediction if record.segmented else ""
-    evaluation = weights_kind(record), tuple(record.attacks), record.n, record.data_sha256, prediction
+    attacks = tuple(record.attacks), record.search.get("precision")
+    evaluation = weights_kind(record), attacks, record.n, record.data_sha256, prediction
     return *threat_model(record), record.budget, record.row, is_reference(record), *evaluation
 
 

@@ -1,4 +1,4 @@
-"""How tables name teachers, attacks and files."""
+"""Names of teachers, attacks and files in tables."""
 
 import re
 from functools import cache

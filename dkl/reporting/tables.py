@@ -36,7 +36,7 @@ FORMATS: dict[str, Callable[[AnyBoard], str]] = {
     "tex": lambda board: to_latex(board.table(), board.name),
     "html": lambda board: to_html(board.table()),
 }
-"""What writes a board, by file extension."""
+"""The function that writes a board, by file extension."""
 
 
 @dataclass(frozen=True, kw_only=True)

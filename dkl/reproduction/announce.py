@@ -35,7 +35,9 @@ def estimates(jobs: Sequence[PlannedJob]) -> tuple[list[JobEstimate], str]:
             if key not in known:
                 known[key] = seconds(config)
             found.append(estimate(planned.job, config, known[key]))
-        except UserError:  # images or a library are missing, which is reported before the first job
+        # Images or a library are missing, which is reported before the first job, or a network needs the values of
+        # its images.
+        except (UserError, NotImplementedError):
             found.append(JobEstimate(NONE, (NONE,) * len(planned.job.evaluations), 0))
     return found, MEASURED if seconds is measure else ASSUMED
 

@@ -1,1 +1,1 @@
-"""How commands run: on which device, in how many processes, and what a signal does to them."""
+"""The device and the processes of a command, and what a signal does to them."""

@@ -215,7 +215,7 @@ MISTAKES: dict[str, type[UserError]] = {"busy": BusyError, "mistake": UserError}
 
 
 INTERRUPTED = "interrupted"
-"""What follows the time in the name of the file that an interrupted process writes."""
+"""Text after the time in the name of the file that an interrupted process writes."""
 
 
 def _entry(number: int, folder: str, size: int, device: str, function: Callable[..., object], args: tuple) -> None:

@@ -1,4 +1,4 @@
-"""What every format of an export starts from: a finished run's network with its weights, and the records of them."""
+"""The input of every format of an export: a finished run's network with its weights, and their records."""
 
 from dataclasses import dataclass
 from pathlib import Path

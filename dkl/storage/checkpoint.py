@@ -26,7 +26,7 @@ READING_ERRORS = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
     *(TypeError, ValueError, struct.error),
 )
-"""What torch raises on files that it cannot read."""
+"""Errors of torch on files that it cannot read."""
 
 
 def save(path: Path, content: dict[str, Any]) -> None:

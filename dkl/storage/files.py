@@ -193,7 +193,7 @@ ARCHIVE_ERRORS = (
     *(EOFError, LookupError, MemoryError, NotImplementedError, OSError, RuntimeError, ValueError),
     *(struct.error, zipfile.BadZipFile, zlib.error),
 )
-"""What Python raises on zip archives with changed bytes."""
+"""Errors of Python on zip archives with changed bytes."""
 
 
 def damage(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Whether a server can be reached, asked before a library that would retry for minutes."""
+"""A quick check that a server can be reached, before a library would retry for minutes."""
 
 import socket
 from urllib.parse import SplitResult, urlsplit

@@ -1,4 +1,4 @@
-"""What one training step computes. The loop knows only ``Task``, which owns all state that training changes."""
+"""One training step per task. The loop knows only ``Task``, which owns all state that training changes."""
 
 from dkl.tasks.adversarial.awp import AWP
 from dkl.tasks.adversarial.lbgat import LBGAT

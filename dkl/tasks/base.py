@@ -1,4 +1,4 @@
-"""What the training loop asks of a task.
+"""The interface between the training loop and a task.
 
 A task of your own derives from ``Task``, sets ``model`` and writes ``step``; everything else has a default:
 

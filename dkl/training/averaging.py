@@ -80,11 +80,17 @@ class Average:
         self._decay = self.rule.decay_at(done, total)
         self._average.update_parameters(model)
 
+    @property
+    def updated(self) -> bool:
+        """Whether there was an update; before the first one the average holds the initial weights."""
+        return bool(self._average.n_averaged)
+
     def state_dict(self) -> dict[str, Any]:
         """Return averaged weights and buffers, under the names that they have in the model."""
         return self.model.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned after at least one update."""
+    def load_state_dict(self, state: dict[str, Any], *, updated: bool = True) -> None:
+        """Restore what ``state_dict`` returned, ``updated`` or before the first update, which copies the weights."""
         self.model.load_state_dict(state)
-        self._average.n_averaged.fill_(1)  # with 0 the next update would copy the weights and lose the average
+        if updated:
+            self._average.n_averaged.fill_(1)  # with 0 the next update would copy the weights and lose the average

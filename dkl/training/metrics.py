@@ -11,6 +11,12 @@ MetricsRow = dict[str, Any]
 
 METRICS = "metrics.jsonl"
 
+OBJECTIVES = (
+    *("best_robust_accuracy", "average_test_miou", "test_miou"),
+    *("average_test_accuracy", "test_accuracy"),
+)
+"""Metrics that a search may maximize; the first that a run has counts."""
+
 
 def write_metrics(rows: Sequence[MetricsRow], folder: Path) -> None:
     """Write one line per epoch to ``metrics.jsonl`` and ``metrics.csv``, atomically."""
@@ -21,11 +27,11 @@ def write_metrics(rows: Sequence[MetricsRow], folder: Path) -> None:
 def objective(folder: Path) -> float | None:
     """Return what a search maximizes: robust accuracy on held-out images after the best epoch, or a test metric.
 
-    Without ``selection`` it is the mean IoU, or without masks the test accuracy, at the end, so that hyperparameters
-    are chosen on the test set. None if the run's files are on another machine.
+    Without ``selection`` it is the mean IoU, or without masks the test accuracy, at the end, of the averaged weights if
+    there are some; so hyperparameters are chosen on the test set. None if the run's files are on another machine.
     """
     path = folder / METRICS
     if not path.exists():  # of several machines, only the one with process 0 writes files
         return None
     last = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
-    return last.get("best_robust_accuracy", last.get("test_miou", last.get("test_accuracy")))
+    return next((last[metric] for metric in OBJECTIVES if metric in last), None)

@@ -34,7 +34,7 @@ READABLE = (2, 3)
 """Versions of checkpoints that can be continued; those of version 2 end with an epoch."""
 
 BROKEN = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What loading raises on a checkpoint whose parts are missing or of another form."""
+"""Errors of loading a checkpoint whose parts are missing or of another form."""
 
 BYTES_PER_SECOND = 2e8
 """Speed that is assumed of a file system before the first checkpoint is written."""
@@ -152,7 +152,7 @@ class RunState:
         if self.partial:
             content["partial"] = self.partial
         if self.average is not None:
-            content["average"] = self.average.state_dict()
+            content |= {"average": self.average.state_dict(), "average_updated": self.average.updated}
         started = time.perf_counter()
         checkpoint.save(path, content)
         self.seconds_to_save = time.perf_counter() - started
@@ -216,7 +216,7 @@ class RunState:
         self.task.load_state_dict(content["task"])
         self.optimizer.load_state_dict(content["optimizer"])
         if self.average is not None:
-            self.average.load_state_dict(content["average"])
+            self.average.load_state_dict(content["average"], updated=content.get("average_updated", True))
         self.epoch, self.rows, self.best = content["epoch"], content["rows"], content["best"]
         self.partial, self.devices = content.get("partial", {}), list(content.get("devices", []))
         # Last, because nothing after it may draw random numbers. A process that was not there before starts anew.

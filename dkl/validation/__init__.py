@@ -1,6 +1,6 @@
 """Ranges of numbers, and checks of settings and files against them.
 
-``mistakes`` is imported by name: it needs pydantic, and losses need torch alone.
+``mistakes`` is imported by name: it needs pydantic, and losses need torch and numpy only.
 """
 
 from dkl.validation.checks import Setting, check, check_arguments, check_fields, fields_of, hints, settings, unusual

@@ -1,4 +1,4 @@
-"""Whether a value fits an annotation such as ``Annotated[list[float] | None, Range(0, 1)]``: its type and its range.
+"""Checks a value by an annotation such as ``Annotated[list[float] | None, Range(0, 1)]``: its type and its range.
 
 The type is checked too, because YAML gives arguments of constructors without one: an ``int`` is a whole number, a
 ``float`` any number, a ``bool`` true or false, and no text is a number.

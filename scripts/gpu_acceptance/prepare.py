@@ -27,13 +27,13 @@ WHEELS = (
     *("pytest", "pluggy", "iniconfig", "hypothesis", "sortedcontainers", "torchdistill"),
     *("pyyaml", "packaging", "typing-extensions"),
 )
-"""What a machine that has torch, torchvision, numpy, scipy and Pillow lacks."""
+"""Packages that a machine with torch, torchvision, numpy, scipy and Pillow lacks."""
 
 NEEDED: dict[str, Callable[[str], bool]] = {
     "pyautoattack": lambda name: "/examples/" not in name,
     "scikit_learn": lambda name: name.endswith("/digits.csv.gz") or ".dist-info/" in name,
 }
-"""Which files of large wheels are kept: all but 40 MB of examples, and the images of digits."""
+"""Files of large wheels that are kept: all but 40 MB of examples, and the images of digits."""
 
 COUNTS = {"train": 23_000, "test": 2_000}
 TILE = (25, 40)

@@ -120,10 +120,12 @@ def test_records_match_rows_by_what_they_trained(name: str, budget: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("budget", "parts"), [(None, [False, True]), ("mini", [False, False]), ("smoke", [False, False])]
+    ("budget", "parts"),
+    [(None, [False, True]), ("own", [False, True]), ("mini", [False, False]), ("smoke", [False, False])],
 )
 def test_a_part_of_the_test_set_is_chosen_at_the_manifests_own_sizes_only(
     budget: str | None, parts: list[bool]
 ) -> None:
     (job,) = plan("cifar10-mini", Request(seeds=(0,), budget=budget, row="ikl-awp"), COMPOSER)
     assert ["n=2000" in overrides for overrides in job.evaluations] == parts
+    assert ("trainer.epochs=6" in job.train) == any(parts)

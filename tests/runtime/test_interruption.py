@@ -95,11 +95,15 @@ def test_the_line_is_printed_once_and_by_the_first_process(
     assert capsys.readouterr().err == ""
 
 
-def test_a_run_continues_within_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    after_step, cfg = Epochs._after_step, make_config(tmp_path / "stopped", "averaging=ema")
+@pytest.mark.parametrize(("epoch", "average"), [(1, "averaging=epoch_ema"), (2, "averaging=ema")])
+def test_a_run_continues_within_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, average: str
+) -> None:
+    """Also before the first update of an average."""
+    after_step, cfg = Epochs._after_step, make_config(tmp_path / "stopped", average)
 
     def stop_at(self: Epochs, done: int, so_far: object) -> None:
-        if done == 5:  # the second of three batches of epoch 2
+        if done == 3 * epoch - 1:  # the second of three batches
             send(signal.SIGTERM)
         after_step(self, done, so_far)
 
@@ -107,10 +111,10 @@ def test_a_run_continues_within_an_epoch(tmp_path: Path, monkeypatch: pytest.Mon
         patch.setattr(Epochs, "_after_step", stop_at)
         with pytest.raises(Interrupted) as stop:
             train(cfg)
-    assert stop.value.place == "at epoch 2 of 3, batch 2 of 3"
+    assert stop.value.place == f"at epoch {epoch} of 3, batch 2 of 3"
     saved = checkpoint.read(run_folder(cfg) / "checkpoint.pt")
-    assert (saved["epoch"], saved["partial"]["step"]) == (1, 2)
-    folder, whole = train(cfg), train(make_config(tmp_path / "whole", "averaging=ema"))
+    assert (saved["epoch"], saved["partial"]["step"]) == (epoch - 1, 2)
+    folder, whole = train(cfg), train(make_config(tmp_path / "whole", average))
     assert_equal(comparable(folder), comparable(whole))
 
 

@@ -119,6 +119,19 @@ def test_a_run_keeps_its_average_and_continues_with_it(tmp_path: Path) -> None:
     assert "average_test_accuracy" in second["rows"][-1]
 
 
+def test_an_average_saved_before_its_first_update_still_copies_the_weights() -> None:
+    model, rule = nn.Linear(1, 1), Averaging(per="epoch")
+    saved = Average(rule, model)
+    drifted = copy.deepcopy(model)
+    with torch.no_grad():
+        drifted.weight.add_(4)
+    restored = Average(rule, drifted)
+    restored.load_state_dict(saved.state_dict(), updated=saved.updated)
+    assert torch.equal(restored.model.weight, model.weight)
+    restored.update(drifted, 1, 9)
+    assert torch.equal(restored.model.weight, drifted.weight)
+
+
 def test_buffers_can_be_estimated_on_training_images(tmp_path: Path) -> None:
     overrides = ("model=wrn10_2", "data.train_size=24", "trainer.batch_size=24", "averaging=epoch_ema")
     averaged = checkpoint.read(train(make_config(tmp_path, *overrides, epochs=2)) / "checkpoint.pt")

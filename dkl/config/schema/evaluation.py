@@ -1,4 +1,4 @@
-"""What is evaluated after training."""
+"""Settings of the evaluation after training."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""What loaders share that read images in worker processes while training."""
+"""Code shared by loaders that read images in worker processes during training."""
 
 import itertools
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""Where images come from. A source is a function that returns a training and a test ``ImageSet``.
+"""Sources of images. A source is a function that returns a training and a test ``ImageSet``.
 
 A config in ``configs/data`` names its source by ``source._target_``. A source of your own needs no entry here: write a
 function with this return type in any importable module, and a YAML file that names it.

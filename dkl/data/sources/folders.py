@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dkl.data.images.encoded import IMAGE_SUFFIXES
+from dkl.data.images.encoded import DECODING_ERRORS, IMAGE_SUFFIXES
 from dkl.data.images.image_files import ImageFiles
 from dkl.data.images.in_memory import Images
 from dkl.errors import UserError
@@ -43,7 +43,7 @@ def _read_folder(folder: Path, classes: list[str]) -> Images:
             try:
                 with Image.open(path) as image:
                     pixels.append(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1))
-            except OSError as error:
+            except DECODING_ERRORS as error:
                 raise UserError(f"{path} cannot be decoded: {error}; replace or remove it") from None
             if pixels[-1].shape != pixels[0].shape:
                 raise UserError(

@@ -1,1 +1,1 @@
-"""What an evaluation writes: the record with its provenance, the logger report, and the data of figures."""
+"""Outputs of an evaluation: the record with its provenance, the logger report, and the data of figures."""

@@ -1,4 +1,4 @@
-"""Where a record's values come from: software versions, hardware and git commit."""
+"""Provenance of a record: software versions, hardware and git commit."""
 
 import os
 import platform

@@ -1,1 +1,1 @@
-"""Which images a model classifies correctly, clean and under attack: the attacks by name, and a resumable loop."""
+"""Flags of correctly classified images, clean and under attack: attacks by name, in a resumable loop."""

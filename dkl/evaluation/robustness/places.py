@@ -1,4 +1,4 @@
-"""Where images lie in AutoAttack's batches, which decides the random draws that they get.
+"""Places of images in AutoAttack's batches, which decide the random draws that they get.
 
 Before each attack the images that are still correct are cut into batches, in order, and every batch is attacked from
 the same seed. Square for Linf draws by the length of the batch and the place in it only, so part of a batch can be

@@ -1,4 +1,4 @@
-"""What a record evaluated, built again: its network, images and protocol, from what the user names.
+"""Network, images and protocol of a record, built again from what the user names.
 
 Nothing in the record is run: it may name networks of this project and of timm, and no other code.
 """

@@ -20,7 +20,7 @@ SCHEMES: dict[str, Callable[[str, Request], Source]] = {
     "local-dir": hub.resolve_folder,
     "robustbench": robustbench.resolve,
 }
-"""What resolves the text after ``scheme:``."""
+"""The function that resolves the text after ``scheme:``."""
 
 
 def resolve(text: str, request: Request) -> Source:
@@ -47,7 +47,7 @@ KNOWN_IMAGES: dict[str, Callable[[str], Images | None]] = {
     "local-dir": hub.images_of_folder,
     "robustbench": robustbench.images,
 }
-"""What knows the images that the network after ``scheme:`` is for."""
+"""The function that knows the images that the network after ``scheme:`` is for."""
 
 
 def images_of(text: str) -> Images | None:

@@ -42,7 +42,7 @@ OPERATOR = re.compile(
 """Texts that an ExportedProgram may contain: names, expressions of sizes, and operators."""
 
 FORBIDDEN = re.compile(rb"__setstate__|\b(?:save|from_file|classes)\b|(?<![\w.])ops\b(?!\.(?:prim|quantized)\.)")
-"""What the code of a TorchScript file may not contain: what runs on load, operators that use files, and custom ones."""
+"""Forbidden in the code of a TorchScript file: what runs on load, operators that use files, and custom ones."""
 
 UNREAD = {"metadata", "in_spec", "out_spec", "torch_version", "guards_code"}
 """Parts of an ExportedProgram whose texts torch compares or shows, and never evaluates here."""

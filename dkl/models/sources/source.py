@@ -1,4 +1,4 @@
-"""What resolving a network's name needs, and what it gives."""
+"""Input and result of resolving a network's name."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""How boards write budgets, methods, numbers, intervals and seeds."""
+"""Text of budgets, methods, numbers, intervals and seeds on boards."""
 
 from collections.abc import Sequence
 

@@ -2,15 +2,16 @@
 
 The verdict follows from the 95 % interval of the paired difference. It agrees if the interval lies on the claimed side
 of 0, disagrees if it lies on the other side, and the difference is not visible at this size if the interval holds 0.
-Two rows claimed to be the same agree if the interval holds 0. One seed gives no verdict: its interval knows the chance
-of the images, but not that of training.
+Two rows claimed to be the same agree if the interval lies within the margin of the claim, and disagree if it excludes 0
+and is not within the margin. One seed gives no verdict: its interval knows the chance of the images, but not that of
+training.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from dkl.manifests.manifest import Claim
+from dkl.manifests.manifest import Claim, Column
 from dkl.records import Record
 from dkl.reporting.boards.board import Board, ColumnSpec
 from dkl.reporting.boards.cells import NONE
@@ -23,6 +24,7 @@ from dkl.reporting.statistics.compare import Comparison
 NOTES = (
     "Difference of the two methods on the same seeds and test images, in percentage points, with its 95 % interval; "
     "p is not corrected for the number of claims.",
+    "Of bounded AutoAttack the upper ends are compared; the interval and p allow for its bounds.",
     "Hours are those of training and evaluating the compared rows, on the hardware named below.",
 )
 
@@ -55,11 +57,18 @@ class ClaimRow:
         """``agrees``, ``disagrees``, ``not visible at this size`` or ``one seed only``."""
         if len(self.outcome.seeds) == 1:
             return "one seed only"
-        if self.claim.same:
-            return "disagrees" if self.outcome.separates else "agrees"
-        if not self.outcome.separates:
+        found, within = self.outcome, self.claim.within
+        if within is not None and self.column.scale * max(-found.low, found.high) <= within:
+            return "agrees"
+        if not found.separates:
             return "not visible at this size"
-        return "agrees" if self.outcome.difference > 0 else "disagrees"
+        as_claimed = within is None and (found.difference > 0) == self.column.more_is_better
+        return "agrees" if as_claimed else "disagrees"
+
+    @property
+    def column(self) -> Column:
+        """The column that the claim is about."""
+        return self.board.manifest.columns[self.claim.column]
 
 
 ClaimColumn = ColumnSpec[ClaimRow]
@@ -93,10 +102,15 @@ def _rows(board: PaperBoard) -> Iterator[ClaimRow]:
 
 def _hours(records: Sequence[Record]) -> float | None:
     """Training and evaluation of ``records``, each run's training once; None if a training time is unknown."""
-    trained = {record.checkpoint_sha256: training_seconds(record) for record in records}
+    trained = {_run(record): training_seconds(record) for record in records}
     if None in trained.values():
         return None
     return (sum(filter(None, trained.values())) + sum(record.seconds for record in records)) / 3600
+
+
+def _run(record: Record) -> tuple[str, int | None]:
+    """Return what all records of one run share, of whichever of its weights they are."""
+    return record.config_hash, record.seed
 
 
 def training_seconds(record: Record) -> float | None:
@@ -114,26 +128,23 @@ def _cost_notes(rows: Sequence[ClaimRow]) -> Iterator[str]:
         records = list({record.id: record for row in board.rows for record in row.records}.values())
         hours = _hours(records)
         if hours is not None:
-            runs = len({record.checkpoint_sha256 for record in records})
+            runs = len(set(map(_run, records)))
             yield f"{board.manifest.title}: {runs} runs, {hours:.1f} hours in all."
 
 
-def _points(value: float, sign: str = "+") -> str:
-    return f"{100 * value:{sign}.2f}"
+def _number(name: str, sign: str = "") -> Callable[[ClaimRow], str]:
+    """Return the function that writes a number of the outcome, in percentage points or in the unit of its column."""
+    return lambda row: f"{row.column.scale * getattr(row.outcome, name):{sign}.2f}"
 
 
 def _difference(row: ClaimRow) -> str:
-    found = row.outcome
-    return f"{_points(found.difference)} [{_points(found.low)}, {_points(found.high)}]"
+    difference, low, high = (_number(name, "+")(row) for name in ("difference", "low", "high"))
+    return f"{difference} [{low}, {high}]{'' if row.column.unit == '%' else f' {row.column.unit}'}"
 
 
 def _hours_cell(row: ClaimRow, missing: str = NONE) -> str:
     hours = _hours(row.records)
     return missing if hours is None else f"{hours:.1f}"
-
-
-def _number(name: str) -> Callable[[ClaimRow], str]:
-    return lambda row: _points(getattr(row.outcome, name), "")
 
 
 COLUMNS: tuple[ClaimColumn, ...] = (

@@ -66,11 +66,15 @@ def draw_all(
     tables = [found for found in manifests if found.name in named or series.radius_columns(found)]
     experiments = [found for found in manifests if not found.kind and found not in tables]
     boards = paper_boards(
-        [*tables, *experiments], records, lambda record: load_flags(folder / f"{record.id}.json"), include_smoke
+        [*tables, *experiments],
+        records,
+        lambda record: load_flags(folder / f"{record.id}.json"),
+        include_smoke,
+        problems,
     )
     drawings = [
         *_tradeoffs(manifests, boards),
-        *_features(manifests, pictures),
+        *_features(manifests, pictures, problems),
         *_radii(tables, boards, records),
         *_steps(records),
         *_rankings(records, include_smoke),
@@ -121,13 +125,17 @@ def _tradeoffs(manifests: Sequence[Manifest], boards: Sequence[PaperBoard]) -> I
                 yield _name(manifest, "", budget), partial(tradeoff, shown, title=title, **titles)
 
 
-def _features(manifests: Sequence[Manifest], pictures: Sequence[Pictures]) -> Iterator[Drawing]:
+def _features(manifests: Sequence[Manifest], pictures: Sequence[Pictures], problems: list[str]) -> Iterator[Drawing]:
     """Figure 3 or one like it: the two rows that its manifest names, at one seed, on the same images."""
     for manifest in manifests:
         settings = manifest.figure
         trained = [found for found in pictures if found.about["training"] and settings.get("draw") == "features"]
         for budget, here in group(trained, lambda found: found.budget).items():
-            hashes = identities(manifest, budget)
+            try:
+                hashes = identities(manifest, budget)
+            except UserError as error:
+                problems.append(f"{manifest.name}.yaml, budget {budget}: {error}")
+                continue
             pairs = []
             # Margins and features are comparable only under the same conditions.
             for alike in group(here, lambda found: found.conditions).values():
@@ -252,8 +260,9 @@ def _masks(records: Sequence[Record], folder: Path, problems: list[str]) -> Iter
     """IoU per class, and images beside their masks: two figures per row of networks that label pixels."""
     dense = [record for record in records if record.segmented is not None]
     for own in group(dense, lambda record: (record.budget, record.row, weights_kind(record))).values():
-        # The lowest seed stands for its row: pictures of every seed would fill the page.
-        record = min(own, key=lambda each: -1 if each.seed is None else each.seed)
+        # The lowest seed stands for its row, by its newest evaluation of the most images: more would fill the page.
+        lowest = min(own, key=lambda each: -1 if each.seed is None else each.seed).seed
+        record = max((each for each in own if each.seed == lowest), key=lambda each: (each.n, created_at(each)))
         assert record.segmented is not None
         seed = "" if record.seed is None else f"seed {record.seed}"
         title = _title(record.method, record.dataset, seed, budget_title(record.budget))

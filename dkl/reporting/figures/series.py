@@ -103,10 +103,13 @@ def _record_lines(records: Sequence[Record], x_of: Callable[[Record], float], fr
     for own in group(records, lambda r: (r.method, r.row, weights_kind(r), r.n, r.data_sha256)).values():
         # A place evaluated twice counts once per seed.
         latest = [max(again, key=created_at) for again in group(own, lambda r: (x_of(r), r.seed)).values()]
-        at = group(latest, x_of)
-        values = {x: [r.robust for r in at[x] if r.robust is not None] for x in sorted(at)}
+        at = group((record for record in latest if record.robust is not None), x_of)
+        # Means of different seeds would make steps in the line: only seeds with every place count, if there are some.
+        seeds = [{record.seed for record in same} for same in at.values()]
+        complete = set.intersection(*seeds) or set.union(*seeds) if seeds else set()
+        values = {x: [r.robust for r in at[x] if r.robust is not None and r.seed in complete] for x in sorted(at)}
         if len(values) > 2:
-            clean = {record.seed: record.clean for record in latest}
+            clean = {record.seed: record.clean for record in latest if record.seed in complete}
             values = {0.0: list(clean.values()), **values} if from_clean else values
             found[own[0].method, f" ({own[0].row[:4]}, {weights_kind(own[0])})"] = values
     methods = [method for method, _ in found]

@@ -1,4 +1,4 @@
-"""In which settings runs differ."""
+"""Settings in which runs differ."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -18,8 +18,8 @@ from dkl.storage.files import is_locked
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The parser in C is ten times faster, but some installations lack it."""
 
-TEST_ACCURACIES = ("average_test_accuracy", "test_accuracy")
-"""Metrics of test accuracy, the first that a run has counts: a run with averaged weights keeps the average."""
+TEST_ACCURACIES = ("average_test_miou", "test_miou", "average_test_accuracy", "test_accuracy")
+"""Metrics on test images; the first that a run has counts. A run with averaged weights keeps the average."""
 
 ROBUST_ACCURACIES = ("best_robust_accuracy", "robust_accuracy")
 """Metrics of robust accuracy on held-out images, the first that a run has counts."""

@@ -165,7 +165,8 @@ def _accuracies(record: Record) -> Iterator[Accuracy]:
         accuracy = _image_fraction(f"Robust after {attack}", result.robust, record.n)
         yield {**accuracy, "seconds": round(result.seconds, 1)}
     if record.robust is not None:
-        yield _image_fraction("Robust after all attacks", record.robust, record.n)
+        bound = f" (AutoAttack {record.bound.text})" if record.bound else ""
+        yield _image_fraction(f"Robust after all attacks{bound}", record.robust, record.n)
     for name in SHOTS:
         if name in (record.shots or {}):
             yield {"name": f"Mean of classes with {name} training images", "percent": 100 * (record.shots or {})[name]}

@@ -46,7 +46,7 @@ Figures = dict[str, list[dict[str, str]]]
 """By heading: per figure its name, source, caption, and kind (``plot``, ``wide plot`` or ``photo``)."""
 
 OF_PAPER = re.compile(r"(?:figure|table)-\d+")
-"""How the names of the paper's figures begin."""
+"""Prefix of the names of the paper's figures."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Whether one row of a table is better than another, in pairs of the same seed and the same test images.
+"""Paired comparison of two rows of a table, on the same seeds and the same test images.
 
 One common seed: the images are the sample. Let b images be right in the first row only and c in the second row only.
 McNemar's exact test asks whether b is Binomial(b + c, 1/2). Clopper and Pearson's interval of its share p gives the
@@ -8,10 +8,13 @@ Several common seeds: both seeds and images are sampled. The squared error of th
 parts, s²/k + t²/n, where s is the standard deviation of the differences of k seeds and t that of the mean differences
 of n images, with the degrees of freedom of Welch and Satterthwaite. Noise that both share is counted twice, so the
 intervals are too wide rather than too narrow. Without per-image flags it is the paired t test over seeds.
+
+The value of bounded AutoAttack is the upper end of its interval. The accuracies may be lower, so the interval of a
+difference is longer by the mean length of either row's intervals, and p is that of the smallest possible difference.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,19 +65,32 @@ def compare(better: Mapping[int, Measurement], than: Mapping[int, Measurement], 
     per_seed = [_image_differences(one, other, load) for one, other in zip(ones, others, strict=True)]
     images = [found for found in per_seed if found is not None]
     has_images = len(images) == len(per_seed) and len({len(found) for found in images}) == 1
+    slack = (_slack(ones), _slack(others))
     if len(seeds) > 1:
         # The images' part of the error comes from differences averaged over seeds.
         samples = [differences, np.mean(images, axis=0)] if has_images else [differences]
-        found, test = _welch(samples), "t test over seeds and images" if has_images else "paired t test over seeds"
+        found, test = (
+            _welch(samples, slack),
+            "t test over seeds and images" if has_images else "paired t test over seeds",
+        )
     elif not has_images:
         raise UserError("only one seed in common, and no per-image flags")
     elif set(np.unique(images[0])) <= {-1.0, 0.0, 1.0}:
-        found, test = _mcnemar(images[0]), "McNemar's exact test"
+        found, test = _mcnemar(images[0], slack), "McNemar's exact test"
     else:  # means over several records per image, such as over several radii
-        found, test = _welch([images[0]]), "paired t test over images"
+        found, test = _welch([images[0]], slack), "paired t test over images"
     difference, low, high, p = found
-    n = ones[0].records[0].n
-    return Comparison(difference=difference, low=low, high=high, p=p, seeds=seeds, n=n, test=test)
+    n, test = ones[0].records[0].n, f"{test}, widened by AutoAttack's bounds" if any(slack) else test
+    return Comparison(difference=difference, low=low - slack[0], high=high + slack[1], p=p, seeds=seeds, n=n, test=test)
+
+
+def _slack(measured: Sequence[Measurement]) -> float:
+    """Return how far the mean accuracy may lie below the mean value: the mean length of bounded AutoAttack's intervals.
+
+    0 for other attacks.
+    """
+    bounds = [record.bound for one in measured for record in one.records]
+    return float(np.mean([bound.high - bound.low if bound else 0.0 for bound in bounds]))
 
 
 def _images(measured: Measurement) -> set[tuple[int, str]]:
@@ -102,23 +118,30 @@ def _score(measured: Measurement, load: LoadFlags) -> NDArray[np.float64]:
     return np.asarray(np.mean(parts, axis=0), dtype=np.float64)
 
 
-def _mcnemar(differences: NDArray[np.float64]) -> _Test:
-    """Run McNemar's exact test on per-image differences of -1, 0 and 1."""
+def _mcnemar(differences: NDArray[np.float64], slack: tuple[float, float]) -> _Test:
+    """Run McNemar's exact test on per-image differences of -1, 0 and 1.
+
+    p is that of the smallest difference if the first row may lose ``slack[0]`` of all images, the second ``slack[1]``.
+    """
     won, lost, n = int((differences > 0).sum()), int((differences < 0).sum()), len(differences)
     # Without any disagreement the test is undefined; the rows are then equal.
     if not won + lost:
         return 0.0, 0.0, 0.0, 1.0
     from scipy import stats  # here, because it takes a second to import
 
-    test = stats.binomtest(won, won + lost)
-    interval = test.proportion_ci(0.95, method="exact")
+    interval = stats.binomtest(won, won + lost).proportion_ci(0.95, method="exact")
     # From the share of wins among the disagreements to a difference of accuracies: (won - lost)/n.
     low, high = ((2 * share - 1) * (won + lost) / n for share in interval)
-    return (won - lost) / n, float(low), float(high), float(test.pvalue)
+    more, fewer = max(won, lost), min(won, lost) + round(slack[won < lost] * n)
+    p = float(stats.binomtest(more, more + fewer).pvalue) if more > fewer else 1.0
+    return (won - lost) / n, float(low), float(high), p
 
 
-def _welch(samples: list[NDArray[np.float64]]) -> _Test:
-    """Run a t test of the first sample's mean, whose squared error is the sum of the squared errors of all samples."""
+def _welch(samples: list[NDArray[np.float64]], slack: tuple[float, float]) -> _Test:
+    """Run a t test of the first sample's mean, whose squared error is the sum of the squared errors of all samples.
+
+    p is that of the mean nearest to 0 if it may be smaller by ``slack[0]``, or larger by ``slack[1]``.
+    """
     mean = float(np.mean(samples[0]))
     parts = [(float(np.var(sample, ddof=1)) / len(sample), len(sample) - 1) for sample in samples]
     squared = sum(part for part, _ in parts)
@@ -129,5 +152,6 @@ def _welch(samples: list[NDArray[np.float64]]) -> _Test:
     from scipy import stats  # here, because it takes a second to import
 
     half = float(stats.t.ppf(0.975, degrees)) * math.sqrt(squared)
-    p = 2 * float(stats.t.sf(abs(mean) / math.sqrt(squared), degrees))
+    nearest = max(abs(mean) - slack[mean < 0], 0.0)
+    p = 2 * float(stats.t.sf(nearest / math.sqrt(squared), degrees))
     return mean, mean - half, mean + half, p

@@ -1,8 +1,9 @@
 """The value of one column of a paper table at each seed of a row.
 
-A run can have several evaluations. The one that counts has the column's attacks and radius (Linf), evaluates the
-weights that the column names or the recipe keeps (the best if it selects, else the average, else the last) and has the
-most images. A part of the test set counts only in a column of so many images. Of equal ones the newest counts.
+A run can have several evaluations. The one that counts has the column's attacks, their precision and the radius (Linf),
+evaluates the weights that the column names or the recipe keeps (the best if it selects, else the average, else the
+last) and has the most images. A part of the test set counts only in a column of so many images. Of equal ones the
+newest counts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -90,12 +91,13 @@ def kept_weights(record: Record) -> str:
 
 
 def _has_threat_model(record: Record, column: Column) -> bool:
-    """Whether the record has the column's attacks and radius. Only robust accuracy asks for them."""
+    """Whether the record has the column's attacks, precision and radius. Only robust accuracy asks for them."""
     if column.metric != "robust":
         return True
     # A column without a radius uses the dataset's default, which the run's configuration has.
     eps = parse_eps(record.training["data"]["eps"] if column.eps is None else column.eps)
     same_attacks = set(record.attacks) == set(parse_attacks(column.attacks))
+    same_attacks = same_attacks and record.search.get("precision", "float32") == column.precision
     return same_attacks and record.norm == "Linf" and round(record.eps, 9) == round(eps, 9)
 
 

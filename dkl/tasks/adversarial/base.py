@@ -1,4 +1,4 @@
-"""What all tasks on adversarial images share: the attack, perturbed weights, and the order of a step.
+"""The base of all tasks on adversarial images: the attack, perturbed weights, and the order of a step.
 
 One step: attack; in train mode, perturb the weights (AWP), forward and compute the loss; differentiate and update (done
 by the loop); remove the perturbation. Subclasses write the loss.

@@ -10,6 +10,7 @@ code, v1 and v2).
 The strong recipe of Table 15 mixes images. Teacher and student see the same mixed images, and CE is the binary one.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -103,10 +104,13 @@ class Distillation(Task):
         """
         accuracy, count = mean_over_ranks(correct(self.teacher, testing))
         say(f"teacher {type(self.teacher).__name__} {self.fingerprint[:8]}: {accuracy:.2%} on {count} test images")
-        if count >= MIN_IMAGES_PER_CLASS * self.num_classes and accuracy < 2 / self.num_classes:
+        chance = 1 / self.num_classes
+        # At chance, only one accuracy in a thousand is three standard deviations above it.
+        expected = chance + 3 * math.sqrt(chance * (1 - chance) / count)
+        if count >= MIN_IMAGES_PER_CLASS * self.num_classes and accuracy < expected:
             raise UserError(
                 f"the teacher's accuracy is {accuracy:.2%} on {count} test images, and chance is "
-                f"{1 / self.num_classes:.2%}: give weights trained on these classes, in this order, with this "
+                f"{chance:.2%}: give weights trained on these classes, in this order, with this "
                 "normalization"
             )
         if self.cache_teacher:

@@ -1,4 +1,4 @@
-"""What FixMatch and Mean-Teacher share: few labels, and predictions on two views of unlabeled images that agree.
+"""The base of FixMatch and Mean-Teacher: few labels, and two views of unlabeled images whose predictions shall agree.
 
     loss = CE(labeled logits, y) + unlabeled_weight · r(t) · (1/U) Σ_u mask_u · loss(weak_u, strong_u)
 

@@ -21,7 +21,7 @@ TEXT = "IKL-AT is more robust than AWP"
 def verdicts(correct: tuple[int, int], claim: dict[str, Any], seeds: int = 2, **fields: Any) -> list[dict[str, str]]:
     """The board's rows for a robust accuracy of ``correct`` of 100 images, the smaller set within the larger."""
     runs = [
-        make_run(TABLE, row, seed=seed, n=100, robust=count / 100, checkpoint_sha256=f"{count}{seed}" * 16, **fields)
+        make_run(TABLE, row, seed=seed, n=100, robust=count / 100, config_hash=f"{count}{seed}", **fields)
         for row, count in zip((ROW, OTHER), correct, strict=True)
         for seed in range(seeds)
     ]
@@ -42,8 +42,11 @@ def verdicts(correct: tuple[int, int], claim: dict[str, Any], seeds: int = 2, **
         ((26, 20), {}, "agrees"),
         ((23, 20), {}, "not visible at this size"),
         ((20, 26), {}, "disagrees"),
-        ((23, 20), {"same": True}, "agrees"),
-        ((26, 20), {"same": True}, "disagrees"),
+        # The interval of d = 3 is [-0.4, 6.4], that of d = 6 is [1.2, 10.8].
+        ((23, 20), {"within": 7}, "agrees"),
+        ((23, 20), {"within": 2}, "not visible at this size"),
+        ((26, 20), {"within": 11}, "agrees"),
+        ((26, 20), {"within": 2}, "disagrees"),
     ],
 )
 def test_the_verdict_follows_from_the_interval(correct: tuple[int, int], claim: dict[str, Any], verdict: str) -> None:

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dkl.errors import UserError
+from dkl.records import Bound
 from dkl.reporting.statistics.compare import Comparison, compare
 from dkl.reporting.statistics.measurements import Measurement
+from dkl.threat import SUITES
 from tests.reporting.factories import flags_of, make_record
 
 T_2, T_3 = 4.302652730, 3.182446305
@@ -151,3 +153,18 @@ def test_equal_differences_have_no_spread() -> None:
     one, other = ({seed: Measurement(value, (make_record(seed=seed),)) for seed in (0, 1)} for value in (0.4, 0.3))
     with pytest.raises(UserError, match="no spread"):
         compare(one, other, lambda record: {})
+
+
+def test_the_bounds_of_autoattack_widen_the_interval_and_raise_p() -> None:
+    """Of 400 images the first row may lose 8 more: then 40 of 68 images that differ are in its favor."""
+    one, other = images(both=200, won=40, lost=20, neither=140)
+    plain = compared([one], [other])
+    bounded = {
+        name: run(name, [flags], attacks=list(SUITES["bounded"]), bound=Bound(low=low, high=1.0, tolerance=2.0))
+        for name, flags, low in (("one", one, 0.98), ("other", other, 0.99))
+    }
+    (ones, right), (others, more) = bounded.values()
+    found = compare(ones, others, flags_of(right | more))
+    assert found.difference == plain.difference
+    assert (found.low, found.high) == pytest.approx((plain.low - 0.02, plain.high + 0.01))
+    assert found.p == pytest.approx(2 * tail(40, 68, 0.5))

@@ -118,6 +118,17 @@ def test_a_part_of_the_test_set_counts_only_in_a_column_of_so_many_images() -> N
     assert not measure([other, whole], "part", columns)
 
 
+def test_a_search_in_bf16_counts_only_in_a_column_that_says_so() -> None:
+    columns = {kind: Column(title=kind, metric="robust", precision=kind) for kind in ("float32", "bf16")}
+    records = [
+        evaluated(id="whole", robust=0.3),
+        evaluated(id="weaker", robust=0.4, search={"precision": "bf16"}, created="2099-01-01T00:00:00+00:00"),
+        evaluated(id="same", robust=0.3, search={"fold_batch_norm": True}, created="2098-01-01T00:00:00+00:00"),
+    ]
+    found = {key: [one.records[0].id for one in measure(records, key, columns).values()] for key in columns}
+    assert found == {"float32": ["same"], "bf16": ["weaker"]}
+
+
 def test_a_column_may_name_its_weights() -> None:
     columns = {kind: Column(title=kind, metric="robust", weights=kind) for kind in ("best", "last")}
     columns["kept"] = Column(title="kept", metric="robust")

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from dkl.config import CachedCompose
 from dkl.errors import UserError
-from dkl.manifests import Manifest, ManifestRow, identities
+from dkl.manifests import Manifest, ManifestRow, identities, own_sizes, row_overrides
 from dkl.manifests.manifest import Values
 from dkl.records import Record
 from dkl.reporting.boards.cells import budget_title
@@ -65,17 +65,24 @@ def paper_boards(
             except UserError as error:
                 if problems is None:
                     raise
-                problems.append(f"{manifest.name}.yaml: {error}")
-                break
+                problems.append(f"{manifest.name}.yaml, budget {budget}: {error}")
+                continue
             found = {name: known.get(row_identity, []) for name, row_identity in rows.items()}
             # Evaluations of a part of the test set count in columns of so many images only.
-            parts = {column.n for column in manifest.columns.values()}
+            sized = manifest if own_sizes(manifest, budget) else _of_all_images(manifest)
+            parts = {column.n for column in sized.columns.values()}
             own = {name: [each for each in same if not each.partial or each.n in parts] for name, same in found.items()}
             if any(own.values()):
                 partial = [each for name, same in found.items() for each in same if each not in own[name]]
-                board = _board(manifest, budget, own, partial, load)
+                board = _board(sized, budget, own, partial, load)
                 boards.append(_as_reference(board) if reference else board)
     return boards
+
+
+def _of_all_images(manifest: Manifest) -> Manifest:
+    """Return ``manifest`` with columns of all test images: parts of them are evaluated at its own sizes only."""
+    columns = {key: replace(column, n=None) for key, column in manifest.columns.items()}
+    return replace(manifest, columns=columns)
 
 
 def _as_reference(board: PaperBoard) -> PaperBoard:
@@ -188,8 +195,8 @@ def _ids(records: Sequence[Record]) -> str:
     return ", ".join(record.id for record in records)
 
 
-_VALUE = re.compile(r"(?!trainer\.)\w+(\.\w+)+")
-"""Keys of values rather than groups. ``trainer`` is left out: it may say where a run computes, which is no identity."""
+_VALUE = re.compile(r"(?!trainer\.|model\.title|task\.teacher\.|data\.source\.)\w+(\.\w+)+")
+"""Keys of values rather than groups, without those that may differ between records of one row."""
 
 
 def _candidates(manifest: Manifest, budget: str, trained: Sequence[Mapping[str, Any]]) -> Manifest:
@@ -199,13 +206,23 @@ def _candidates(manifest: Manifest, budget: str, trained: Sequence[Mapping[str, 
     """
 
     def is_candidate(row: ManifestRow) -> bool:
-        overrides = ("recipe=quick", *manifest.overrides, *row.overrides, *manifest.at.get(budget, ()))
-        # Later overrides replace earlier ones, as in Hydra.
-        given = dict(text.split("=", 1) for text in overrides)
-        values = [("recipe_name", given["recipe"]), *(item for item in given.items() if _VALUE.fullmatch(item[0]))]
+        given: dict[str, str] = {}
+        for text in ("recipe=quick", *row_overrides(manifest, row, budget)):
+            key, _, value = text.lstrip("+~").partition("=")
+            # Later overrides replace earlier ones, as in Hydra; ~ deletes.
+            given |= {key: value}
+            if text.startswith("~"):
+                del given[key]
+        values = [("recipe_name", given["recipe"]), *filter(_is_value, given.items())]
         return any(all(_agrees(training, *item) for item in values) for training in trained)
 
     return replace(manifest, rows=tuple(filter(is_candidate, manifest.runnable)))
+
+
+def _is_value(item: tuple[str, str]) -> bool:
+    """Whether a key and its text set a value that can be compared without composing."""
+    key, text = item
+    return bool(_VALUE.fullmatch(key)) and "${" not in text
 
 
 def _agrees(training: Mapping[str, Any], key: str, value: str) -> bool:

@@ -5,7 +5,7 @@ from enum import Enum
 
 from dkl.config.identity import COMPUTING
 from dkl.config.schema import TrainerConfig
-from dkl.manifests import Manifest, ManifestRow
+from dkl.manifests import Column, Manifest, ManifestRow
 from dkl.reporting.boards.cells import NONE
 from dkl.reporting.boards.paper.board import PaperRow
 from dkl.reporting.grouping import group
@@ -84,16 +84,17 @@ def comparison_notes(manifest: Manifest, comparisons: Mapping[int, Comparison | 
         # Rows may share a method: their titles then also have what describes them.
         better, than = (row_title(manifest, rows[name]) for name in (claim.better, claim.than))
         column = manifest.columns[claim.column]
-        lines.append(f"{column.title}, {better} minus {than}: {_outcome(outcome, column.unit, same=claim.same)}.")
+        lines.append(f"{column.title}, {better} minus {than}: {_outcome(outcome, column, claim.within)}.")
     return lines
 
 
-def _outcome(outcome: Comparison | str, unit: str, *, same: bool) -> str:
+def _outcome(outcome: Comparison | str, column: Column, within: float | None) -> str:
     if isinstance(outcome, str):
         return f"not compared: {outcome}"
-    scale, points = (100, "points") if unit == "%" else (1, unit)
-    difference, low, high = (f"{scale * value:+.2f}" for value in (outcome.difference, outcome.low, outcome.high))
-    contradicts = same or (outcome.difference > 0) != (unit == "%")  # less is better unless it is an accuracy
+    points = "points" if column.unit == "%" else column.unit
+    values = (column.scale * value for value in (outcome.difference, outcome.low, outcome.high))
+    difference, low, high = (f"{value:+.2f}" for value in values)
+    contradicts = within is not None or (outcome.difference > 0) != column.more_is_better
     if not outcome.separates:
         verdict = "no significant difference"
     else:

@@ -10,6 +10,8 @@ from dkl.records import Curves
 from dkl.reporting.figures.plots.style import CYCLE, canvas
 
 METRICS = {
+    "test_miou": ("test, mean IoU", "-"),
+    "average_test_miou": ("test, mean IoU, average of weights", (0, (5, 1))),
     "test_accuracy": ("test", "-"),
     "average_test_accuracy": ("test, average of weights", (0, (5, 1))),
     "robust_accuracy": ("held out, attacked", "--"),

@@ -30,7 +30,7 @@ PANELS = (
     Panel("pseudo-labels above threshold (%)", ("mask_rate",)),
     Panel("correct pseudo-labels (%)", ("pseudo_label_accuracy",)),
 )
-"""What is drawn, if two methods or more measured it at two epochs or more."""
+"""Metrics to draw, each if two methods or more measured it at two epochs or more."""
 
 COLUMNS = 2
 
