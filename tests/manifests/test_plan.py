@@ -128,4 +128,4 @@ def test_a_part_of_the_test_set_is_chosen_at_the_manifests_own_sizes_only(
 ) -> None:
     (job,) = plan("cifar10-mini", Request(seeds=(0,), budget=budget, row="ikl-awp"), COMPOSER)
     assert ["n=2000" in overrides for overrides in job.evaluations] == parts
-    assert ("trainer.epochs=6" in job.train) == any(parts)
+    assert ("data.train_size=25000" in job.train) == any(parts)
