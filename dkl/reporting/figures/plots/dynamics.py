@@ -1,7 +1,7 @@
 """Training dynamics of an experiment: one panel per quantity, one line per method, bands over seeds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,9 +20,13 @@ class Panel:
     scale: float = 100
 
 
+ACCURACY = Panel("test accuracy (%)", ("average_test_accuracy", "test_accuracy"))
+
+MEAN_IOU = Panel("mean IoU (%)", ("average_test_miou", "test_miou"))
+
 PANELS = (
-    Panel("test accuracy (%)", ("average_test_accuracy", "test_accuracy")),
-    Panel("mean IoU (%)", ("average_test_miou", "test_miou")),
+    ACCURACY,
+    MEAN_IOU,
     Panel("robust accuracy, held out (%)", ("robust_accuracy",)),
     Panel("robust accuracy, training (%)", ("adversarial_accuracy",)),
     Panel("gradient norm of the wMSE", ("wmse_gradient",), 1),
@@ -66,7 +70,9 @@ def dynamics(methods: Mapping[str, Sequence[Curves]], *, title: str) -> Figure:
 
 def panels(methods: Mapping[str, Sequence[Curves]]) -> list[Panel]:
     """The panels that compare something: two methods or more have them at two epochs or more."""
-    return [panel for panel in PANELS if sum(len(series(panel, runs)) > 1 for runs in methods.values()) > 1]
+    shown = [panel for panel in PANELS if sum(len(series(panel, runs)) > 1 for runs in methods.values()) > 1]
+    of_pixels = replace(ACCURACY, title="pixel accuracy (%)")  # which is what accuracy means beside mean IoU
+    return [of_pixels if panel is ACCURACY and MEAN_IOU in shown else panel for panel in shown]
 
 
 def series(panel: Panel, runs: Sequence[Curves]) -> dict[float, list[float]]:

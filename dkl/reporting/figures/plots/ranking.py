@@ -32,7 +32,9 @@ def ranking(rows: Sequence[Ranked], *, title: str, metric: str) -> Figure:
         axes.plot(values, [place] * len(values), "o", ms=4, mfc="none", color=color)
         axes.plot([sum(values) / len(values)], [place], "D", ms=4, color=color)
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
-    axes.set(title=title, xlabel=f"{metric} (%)", ylim=(len(rows) - 0.5, -0.5))
+    # Over the whole figure: long labels leave the axes too narrow for it.
+    figure.suptitle(title, fontsize=8)
+    axes.set(xlabel=f"{metric} (%)", ylim=(len(rows) - 0.5, -0.5))
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if row.ours else "normal")
     set_ticks(axes.xaxis)
