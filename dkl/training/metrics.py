@@ -11,10 +11,7 @@ MetricsRow = dict[str, Any]
 
 METRICS = "metrics.jsonl"
 
-OBJECTIVES = (
-    *("best_robust_accuracy", "average_test_miou", "test_miou"),
-    *("average_test_accuracy", "test_accuracy"),
-)
+OBJECTIVES = ("best_robust_accuracy", "average_test_miou", "test_miou", "average_test_accuracy", "test_accuracy")
 """Metrics that a search may maximize; the first that a run has counts."""
 
 

@@ -69,10 +69,8 @@ def compare(better: Mapping[int, Measurement], than: Mapping[int, Measurement], 
     if len(seeds) > 1:
         # The images' part of the error comes from differences averaged over seeds.
         samples = [differences, np.mean(images, axis=0)] if has_images else [differences]
-        found, test = (
-            _welch(samples, slack),
-            "t test over seeds and images" if has_images else "paired t test over seeds",
-        )
+        found = _welch(samples, slack)
+        test = "t test over seeds and images" if has_images else "paired t test over seeds"
     elif not has_images:
         raise UserError("only one seed in common, and no per-image flags")
     elif set(np.unique(images[0])) <= {-1.0, 0.0, 1.0}:
