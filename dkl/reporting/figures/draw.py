@@ -227,7 +227,7 @@ def _dynamics(boards: Sequence[PaperBoard], folder: Path) -> Iterator[Drawing]:
         rows = [row for row in board.rows if row.row not in board.manifest.teachers.values()]
         labels = [row.row.label for row in rows]
         found = [_seeds(row.records, folder, []) for row in rows]
-        # Rows of one label, such as those of several datasets, are told apart by their names.
+        # Rows of one label, such as those of several datasets, are distinguished by their names.
         names = [label if labels.count(label) == 1 else row.row.name for label, row in zip(labels, rows, strict=True)]
         trained = {name: runs for name, runs in zip(names, found, strict=True) if runs}
         if panels(trained):

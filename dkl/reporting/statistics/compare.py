@@ -50,6 +50,10 @@ class Comparison:
         """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
+    def is_within(self, margin: float) -> bool:
+        """Whether the interval lies between -``margin`` and ``margin``: the rows are then the same up to that much."""
+        return max(-self.low, self.high) <= margin
+
 
 def compare(better: Mapping[int, Measurement], than: Mapping[int, Measurement], load: LoadFlags) -> Comparison:
     """Compare ``better`` minus ``than``, both by seed.

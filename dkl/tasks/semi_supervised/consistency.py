@@ -1,4 +1,4 @@
-"""The base of FixMatch and Mean-Teacher: few labels, and two views of unlabeled images whose predictions shall agree.
+"""The base of FixMatch and Mean-Teacher: few labels, and two views of unlabeled images whose predictions should agree.
 
     loss = CE(labeled logits, y) + unlabeled_weight · r(t) · (1/U) Σ_u mask_u · loss(weak_u, strong_u)
 

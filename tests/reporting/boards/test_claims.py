@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from dkl.manifests.manifest import Claim, load
-from dkl.reporting.boards.claims import claim_boards
+from dkl.reporting.boards.claims import COLUMNS, ClaimRow, claim_boards
 from dkl.reporting.boards.paper import paper_boards
 from dkl.reporting.formats.csv import to_csv
-from tests.reporting.factories import flags_of, make_run
+from dkl.reporting.statistics.compare import Comparison
+from tests.reporting.factories import flags_of, make_run, no_flags
 
 TABLE, ROW, OTHER = "table-02", "ikl-basic", "awp-basic"
 TEXT = "IKL-AT is more robust than AWP"
@@ -54,6 +55,16 @@ def test_the_verdict_follows_from_the_interval(correct: tuple[int, int], claim: 
     assert (row["claim"], row["source"], row["verdict"]) == (TEXT, "Table 2", verdict)
     assert float(row["difference"]) == pytest.approx(correct[0] - correct[1])
     assert row["seeds"] == "0 1"
+
+
+@pytest.mark.parametrize(("low", "high", "verdict"), [(-0.03, -0.01, "agrees"), (0.01, 0.03, "disagrees")])
+def test_fewer_seconds_are_better(low: float, high: float, verdict: str) -> None:
+    outcome = Comparison(difference=(low + high) / 2, low=low, high=high, p=0.01, seeds=(0, 1), n=100, test="t")
+    (table,) = paper_boards([load("table-04")], [make_run("table-04", "resnet34-resnet18-kd", attacks=[])], no_flags)
+    row = ClaimRow(Claim(better="a", than="b", column="step_seconds"), outcome, table)
+    assert row.verdict == verdict
+    here = next(column for column in COLUMNS if column.header == "Here")
+    assert here.cell(row) == f"{(low + high) / 2:+.2f} [{low:+.2f}, {high:+.2f}] s"
 
 
 def test_one_seed_gives_no_verdict() -> None:

@@ -14,12 +14,13 @@ import pytest
 from dkl.manifests import Manifest, identities, names
 from dkl.manifests import load as read_manifest
 from dkl.manifests.manifest import Claim
-from dkl.records import Record
+from dkl.records import Bound, Record
 from dkl.reporting.boards.paper import PaperBoard, paper_boards, published_board
 from dkl.reporting.formats.csv import to_csv
 from dkl.reporting.formats.html import to_html
 from dkl.reporting.formats.latex import to_latex
 from dkl.reporting.formats.markdown import to_markdown
+from dkl.threat import SUITES
 from tests.reporting.factories import COMPOSER, flags_of, make_record, make_run, no_flags, trained
 
 TABLE, ROW, OTHER = "table-02", "ikl-basic", "awp-basic"
@@ -73,15 +74,17 @@ def seeds(robust: list[float], **overrides: Any) -> list[Record]:
         ("table-13", "resnet56-resnet20-ikl", "smoke"),
         ("official-extra", "cifar100-gkl", "mini"),
         ("cifar10-mini-overfitting", "pgd-awp", "own"),
+        ("cifar100-mini-kd", "kd", "own"),
     ],
 )
 def test_a_record_belongs_to_the_row_that_trains_the_same(manifest: str, row: str, budget: str) -> None:
     """Also after a round trip through JSON, under another method name, on other devices and at any seed."""
     kept = json.loads(json.dumps(make_run(manifest, row, budget=budget, seed=5).training))
     kept["trainer"] |= {"devices": 4, "precision": "amp"}
-    measured: dict[str, Any] = {"attacks": []} if manifest == "table-13" else {}
-    if manifest == "cifar10-mini-overfitting":
-        measured = {"attacks": ["pgd-20"], "search": {"precision": "bf16"}}
+    weaker = {"attacks": ["pgd-20"], "search": {"precision": "bf16"}}
+    accuracy: dict[str, Any] = {"attacks": []}
+    evaluations = {"table-13": accuracy, "cifar100-mini-kd": accuracy, "cifar10-mini-overfitting": weaker}
+    measured = evaluations.get(manifest, {})
     run = make_run(manifest, row, budget=budget, seed=5, training=kept, method="whatever", **measured)
     # A few rows of Table 13 stand for all of them.
     others = ("resnet56-resnet20-kd", "wrn_40_2-wrn_16_2-ikl")
@@ -90,6 +93,18 @@ def test_a_record_belongs_to_the_row_that_trains_the_same(manifest: str, row: st
     assert found.budget == budget
     assert {one.row.name: [record.id for record in one.records] for one in found.rows if one.records} == {row: [run.id]}
     assert any("trainer.devices=4 (seed 5)" in note for note in found.notes)
+
+
+def test_a_column_of_a_part_of_the_test_set_has_all_images_at_other_sizes() -> None:
+    """``cifar10-mini`` attacks 2,000 images at its own sizes; budget mini has 1,000 in all."""
+    suite, bound = list(SUITES["bounded"]), Bound(low=0.29, high=0.3, tolerance=1.0)
+    search = {"precision": "bf16"}
+    run = make_run("cifar10-mini", "ikl-awp", attacks=suite, bound=bound, robust=0.3, search=search, n=1000)
+    found = board([run], "cifar10-mini")
+    (measured,) = [row.measurements["autoattack"] for row in found.rows if row.records]
+    assert [one.value for one in measured.values()] == [0.3]
+    headers = [column.header for column in found.columns if column.header and "Bounded" in column.header]
+    assert headers == ["Bounded AutoAttack in bf16, at most (%)"]
 
 
 def test_a_note_names_seeds_with_different_teachers() -> None:

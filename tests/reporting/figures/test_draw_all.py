@@ -16,6 +16,7 @@ from dkl.records.record import Segmented
 from dkl.reporting.figures import draw_all
 from dkl.reporting.figures.pictures import read
 from dkl.reporting.figures.plots.style import VERMILLION
+from dkl.reporting.figures.series import step_lines
 from dkl.storage.files import write_rows
 from tests.reporting.factories import COMPOSER, make_record, make_run
 from tests.reporting.figures.common import make_pictures, store
@@ -135,6 +136,29 @@ def test_other_attacks_than_autoattack_have_a_figure_of_radii_and_no_ranking(tmp
     (name,) = _names(draw_all(found, tmp_path, []))
     assert name == "radii-mini-cifar100-Linf-pgd-20_not_AutoAttack"
     assert "pixels in [0, 1]" in (tmp_path / "figures" / f"{name}.svg").read_text()
+
+
+def test_the_newest_evaluation_of_the_most_images_of_the_lowest_seed_stands_for_a_row(tmp_path: Path) -> None:
+    kept = {"n": 233, "created": "2026-03-01T00:00:00+00:00"}
+    evaluations = {
+        "part": {**kept, "n": 20, "created": "2026-04-01T00:00:00+00:00"},
+        "old": {**kept, "created": "2026-02-01T00:00:00+00:00"},
+        "kept": kept,
+        "other-seed": {**kept, "seed": 1},
+    }
+    records = [
+        make_run("camvid-mini", "ikl", id=name, segmented=PIXELS, **about) for name, about in evaluations.items()
+    ]
+    assert _names(draw_all(records, tmp_path, [], prefix="iou")) == {"iou-mini-kept"}
+
+
+def test_a_line_has_the_seeds_that_were_attacked_everywhere() -> None:
+    found = [
+        make_record(id=f"{k}-{seed}", seed=seed, attacks=[f"pgd-{k}"], robust=0.2 + 0.2 * seed)
+        for k, seed in ((5, 0), (5, 1), (10, 0), (10, 1), (20, 0))
+    ]
+    (line,) = step_lines(found)
+    assert line.accuracy == pytest.approx([20, 20, 20])
 
 
 def test_attacks_of_three_numbers_of_steps_have_a_figure(tmp_path: Path) -> None:

@@ -207,9 +207,9 @@ class Fixed(nn.Module):
         return nn.functional.one_hot(label, CLASSES).to(images.dtype)
 
 
-def made_batches(count: int, right: int) -> Batches:
-    """``count`` images; ``Fixed`` classifies ``right`` of them correctly."""
-    labels = torch.arange(count) % CLASSES
+def made_batches(count: int, right: int, classes: int = CLASSES) -> Batches:
+    """``count`` images of ``classes``; ``Fixed`` classifies ``right`` of them correctly."""
+    labels = torch.arange(count) % classes
     images = torch.zeros(count, 1, 4, 4, dtype=torch.uint8)
     images[:, 0, 0, 0] = torch.where(torch.arange(count) < right, labels, (labels + 1) % CLASSES)
     return Batches(Images(images, labels), 7)
@@ -225,6 +225,11 @@ def test_the_teachers_accuracy_is_printed_and_chance_refused(capsys: pytest.Capt
         task.before_training(made_batches(80, 31).epoch())
     task.before_training(made_batches(20, 0).epoch())  # too few images to judge
     assert "0.00% on 20 test images" in capsys.readouterr().err
+
+
+def test_a_teacher_of_two_classes_need_not_be_perfect() -> None:
+    """Twice chance would be 100 %."""
+    Distillation(make_net(), Fixed(), KD(), num_classes=2).before_training(made_batches(80, 72, classes=2).epoch())
 
 
 def test_mistakes_in_settings() -> None:

@@ -65,7 +65,8 @@ def paper_boards(
             except UserError as error:
                 if problems is None:
                     raise
-                problems.append(f"{manifest.name}.yaml, budget {budget}: {error}")
+                problem = f"{manifest.name}.yaml, budget {budget}: {error}"
+                problems += [] if problem in problems else [problem]  # own records and reference records have the same
                 continue
             found = {name: known.get(row_identity, []) for name, row_identity in rows.items()}
             # Evaluations of a part of the test set count in columns of so many images only.
@@ -210,9 +211,9 @@ def _candidates(manifest: Manifest, budget: str, trained: Sequence[Mapping[str, 
         for text in ("recipe=quick", *row_overrides(manifest, row, budget)):
             key, _, value = text.lstrip("+~").partition("=")
             # Later overrides replace earlier ones, as in Hydra; ~ deletes.
-            given |= {key: value}
-            if text.startswith("~"):
-                del given[key]
+            given.pop(key, None)
+            if not text.startswith("~"):
+                given[key] = value
         values = [("recipe_name", given["recipe"]), *filter(_is_value, given.items())]
         return any(all(_agrees(training, *item) for item in values) for training in trained)
 

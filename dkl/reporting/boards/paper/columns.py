@@ -72,7 +72,7 @@ def _quantity(manifest: Manifest, key: str, budget: str | None, publisher: str) 
     # A column with metric "paper" is printed by the paper and never measured here.
     unit, ours = f" ({column.unit})", budget is not None and column.metric != "paper"
     yield PaperColumn(
-        header=f"{column.title}, {publisher}{unit}" if ours else f"{column.title}{unit}",
+        header=f"{column.header}, {publisher}{unit}" if ours else f"{column.header}{unit}",
         align="r",
         cell=_published(key, column),
         data={f"{key}_{publisher}": lambda row: f"{row.published[key]:g}" if key in row.published else ""},
@@ -80,7 +80,7 @@ def _quantity(manifest: Manifest, key: str, budget: str | None, publisher: str) 
     )
     if ours:
         yield PaperColumn(
-            header=f"{column.title}, ours{unit}",
+            header=f"{column.header}, ours{unit}",
             align="r",
             cell=_ours(key, column),
             data=_ours_data(key, column),
@@ -89,7 +89,7 @@ def _quantity(manifest: Manifest, key: str, budget: str | None, publisher: str) 
     if ours and budget == "paper":
         measured = sum(other.metric != "paper" for other in manifest.columns.values())
         yield PaperColumn(
-            header=f"{column.title}, difference" if measured <= WIDEST else None,
+            header=f"{column.header}, difference" if measured <= WIDEST else None,
             align="r",
             cell=_difference(key, column, none=NONE),
             data={f"{key}_difference": _difference(key, column, none="")},
@@ -99,7 +99,7 @@ def _quantity(manifest: Manifest, key: str, budget: str | None, publisher: str) 
 def _measured(manifest: Manifest, key: str, column: Column) -> PaperColumn:
     """Return the column of a quantity that nobody has published."""
     return PaperColumn(
-        header=f"{column.title} ({column.unit})",
+        header=f"{column.header} ({column.unit})",
         align="r",
         cell=_ours(key, column),
         data=_ours_data(key, column),

@@ -65,7 +65,7 @@ def _other_sources(manifest: Manifest, row: ManifestRow) -> str:
     columns = manifest.columns
     texts = []
     for values, sources in by_values.items():
-        text = ", ".join(f"{columns[key].title} {published_value(value, columns[key].unit)}" for key, value in values)
+        text = ", ".join(f"{columns[key].header} {published_value(value, columns[key].unit)}" for key, value in values)
         texts.append(f"{text} ({', '.join(sources)})")
     return "; ".join(texts)
 
@@ -84,7 +84,7 @@ def comparison_notes(manifest: Manifest, comparisons: Mapping[int, Comparison | 
         # Rows may share a method: their titles then also have what describes them.
         better, than = (row_title(manifest, rows[name]) for name in (claim.better, claim.than))
         column = manifest.columns[claim.column]
-        lines.append(f"{column.title}, {better} minus {than}: {_outcome(outcome, column, claim.within)}.")
+        lines.append(f"{column.header}, {better} minus {than}: {_outcome(outcome, column, claim.within)}.")
     return lines
 
 
@@ -95,7 +95,9 @@ def _outcome(outcome: Comparison | str, column: Column, within: float | None) ->
     values = (column.scale * value for value in (outcome.difference, outcome.low, outcome.high))
     difference, low, high = (f"{value:+.2f}" for value in values)
     contradicts = within is not None or (outcome.difference > 0) != column.more_is_better
-    if not outcome.separates:
+    if within is not None and outcome.is_within(within / column.scale):
+        verdict = f"the same up to {within:g} {points}"
+    elif not outcome.separates:
         verdict = "no significant difference"
     else:
         verdict = "significant, against the claim" if contradicts else "significant"
