@@ -7,6 +7,8 @@ and is not within the margin. One seed gives no verdict: its interval knows the 
 training.
 """
 
+import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -75,8 +77,11 @@ ClaimColumn = ColumnSpec[ClaimRow]
 
 
 def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
-    """Build one board of all tested claims, and one of those of reference records. Smoke runs test nothing."""
-    rows = [row for board in boards if board.budget != "smoke" for row in _rows(board)]
+    """Build one board of all tested claims, and one of those of reference records. Smoke runs test nothing.
+
+    Experiments are in the order of the paper's tables that their claims come from.
+    """
+    rows = [row for board in sorted(boards, key=_first_table) if board.budget != "smoke" for row in _rows(board)]
     built = []
     for reference, own in group(rows, lambda row: any(map(is_reference, row.records))).items():
         records = list({record.id: record for row in own for record in row.records}.values())
@@ -91,6 +96,12 @@ def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
             )
         )
     return built
+
+
+def _first_table(board: PaperBoard) -> float:
+    """Return the smallest number of a table that a claim names as its source; infinity without any."""
+    sources = " ".join(claim.source for claim in board.manifest.claims)
+    return min(map(int, re.findall(r"Table (\d+)", sources)), default=math.inf)
 
 
 def _rows(board: PaperBoard) -> Iterator[ClaimRow]:
@@ -153,7 +164,6 @@ COLUMNS: tuple[ClaimColumn, ...] = (
         cell=lambda row: row.claim.text,
         data={
             "claim": lambda row: row.claim.text,
-            "experiment": lambda row: row.board.manifest.name,
             "better": lambda row: row.claim.better,
             "than": lambda row: row.claim.than,
             "column": lambda row: row.claim.column,
@@ -162,6 +172,11 @@ COLUMNS: tuple[ClaimColumn, ...] = (
     ),
     ClaimColumn(
         header="Paper", cell=lambda row: row.claim.source or NONE, data={"source": lambda row: row.claim.source}
+    ),
+    ClaimColumn(
+        header="Experiment",
+        cell=lambda row: row.board.manifest.name,
+        data={"experiment": lambda row: row.board.manifest.name},
     ),
     ClaimColumn(
         header="Here",

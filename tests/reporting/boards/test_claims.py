@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dkl.manifests.manifest import Claim, load
+from dkl.manifests.manifest import Claim, Manifest, load
+from dkl.records import Record
 from dkl.reporting.boards.claims import COLUMNS, ClaimRow, claim_boards
 from dkl.reporting.boards.paper import paper_boards
 from dkl.reporting.formats.csv import to_csv
@@ -26,12 +27,17 @@ def verdicts(correct: tuple[int, int], claim: dict[str, Any], seeds: int = 2, **
         for row, count in zip((ROW, OTHER), correct, strict=True)
         for seed in range(seeds)
     ]
-    right = {run.id: np.arange(100) < round(100 * (run.robust or 0)) for run in runs}
-    manifest = load(TABLE)
-    rows = tuple(row for row in manifest.rows if row.name in (ROW, OTHER))
     without_text = Claim(better=ROW, than=OTHER, column="clean")
     claims = (Claim(better=ROW, than=OTHER, column="autoattack", **claim), without_text)
-    tables = paper_boards([replace(manifest, rows=rows, claims=claims)], runs, flags_of(right), include_smoke=True)
+    manifest = load(TABLE)
+    rows = tuple(row for row in manifest.rows if row.name in (ROW, OTHER))
+    return board_rows([replace(manifest, rows=rows, claims=claims)], runs)
+
+
+def board_rows(manifests: list[Manifest], runs: list[Record]) -> list[dict[str, str]]:
+    """The board's rows if of each run the first images are right, as many as its robust accuracy says."""
+    right = {run.id: np.arange(100) < round(100 * (run.robust or 0)) for run in runs}
+    tables = paper_boards(manifests, runs, flags_of(right), include_smoke=True)
     return [row for board in claim_boards(tables) for row in csv.DictReader(io.StringIO(to_csv(board.data())))]
 
 
@@ -79,6 +85,27 @@ def test_hours_are_those_of_training_and_evaluation() -> None:
     assert float(row["hours"]) == 4 * (7200 + 1800) / 3600
     (row,) = verdicts((26, 20), {"text": TEXT}, seconds=1800.0)
     assert row["hours"] == ""
+
+
+def test_experiments_are_in_the_order_of_the_tables_their_claims_come_from() -> None:
+    tables = {"table-02": "", "table-03": "Table 13", "table-01": "Table 2"}
+    rows = {name: load(name).rows[:2] for name in tables}
+    manifests = [
+        replace(
+            load(name),
+            rows=rows[name],
+            claims=(
+                Claim(better=rows[name][0].name, than=rows[name][1].name, column="clean", text=name, source=source),
+            ),
+        )
+        for name, source in tables.items()
+    ]
+    runs = [
+        make_run(name, row.name, n=100, clean=share, robust=share, config_hash=f"{name}{share}")
+        for name in tables
+        for row, share in zip(rows[name], (0.5, 0.4), strict=True)
+    ]
+    assert [row["experiment"] for row in board_rows(manifests, runs)] == ["table-01", "table-03", "table-02"]
 
 
 def test_claims_without_a_text_and_smoke_runs_have_no_board() -> None:
