@@ -25,6 +25,14 @@ def test_budget_smoke_runs_one_seed_unless_seeds_are_given() -> None:
     assert {job.seed for job in plan("table-08", Request(budget="smoke", seeds=(0, 5)))} == {0, 5}
 
 
+def test_attacks_of_cifar10_mini_have_an_experiment_of_their_own_and_train_nothing_again() -> None:
+    main, attacks = (
+        {job.name: run_folder(compose_config("train", job.train)) for job in plan(name, Request(seeds=(0,)))}
+        for name in ("cifar10-mini", "cifar10-mini-attacks")
+    )
+    assert attacks.items() <= main.items()
+
+
 def test_a_teacher_comes_once_before_its_students_which_get_its_folder() -> None:
     jobs = plan("cifar100-mini-kd", Request())
     teacher = next(job for job in jobs if job.label == "Teacher")
