@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dkl.config.overrides import last_value, submitit_logs
+from dkl.config.overrides import last_value, quoted, submitit_logs
 from dkl.console import say
 
 DEFAULT_RESULTS = "DKL_RESULTS_DIR"
@@ -85,7 +85,7 @@ def results_folder(overrides: Sequence[str]) -> Path:
 
 def evaluate_next(paths: Sequence[Path], overrides: Sequence[str]) -> str:
     """Return the command that evaluates the runs in the folders ``paths``, trained with ``overrides``."""
-    runs = ",".join(_quoted(_relative(path)) for path in paths[: 1 if len(paths) > MANY else None])
+    runs = ",".join(quoted(str(_relative(path))) for path in paths[: 1 if len(paths) > MANY else None])
     folders = [text for text in overrides if text.startswith(("paths.results=", "paths.data="))]
     return shlex.join(["dkl", "evaluate", *(["-m"] if "," in runs else []), f"run={runs}", *folders])
 
@@ -157,11 +157,3 @@ def _own(job: Job, jobs: Sequence[Job]) -> list[str]:
 def _relative(path: Path) -> Path:
     """Return ``path`` as seen from the working directory if it lies below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _quoted(path: Path) -> str:
-    """Return ``path`` with the quotes that Hydra needs around special characters."""
-    text = str(path)
-    return (
-        text if all(letter.isalnum() or letter in "/._-" for letter in text) else "'" + text.replace("'", r"\'") + "'"
-    )

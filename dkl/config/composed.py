@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dkl.config.compose import compose_config, typed
 from dkl.config.identity import config_hash, hashed, row_identity, run_folder
-from dkl.config.overrides import compose_explained
+from dkl.config.overrides import compose_explained, quoted
 from dkl.config.schema import TrainConfig
 
 
@@ -45,10 +45,10 @@ class ComposedRun:
 
     def evaluation(self, overrides: Sequence[str]) -> DictConfig:
         """The configuration of ``dkl evaluate`` for this run, on the devices of its training, with ``overrides``."""
-        paths = [f"paths.{key}={value}" for key, value in self.cfg.paths.items()]
+        paths = [f"paths.{key}={quoted(value)}" for key, value in self.cfg.paths.items()]
         trainer = self.settings.trainer
         device = [f"device={trainer.device}", f"devices={trainer.devices}"]
-        return compose_config("evaluate", [f"run='{self.folder}'", *paths, *device, *overrides])
+        return compose_config("evaluate", [f"run={quoted(str(self.folder))}", *paths, *device, *overrides])
 
     @property
     def downloads_teacher(self) -> bool:

@@ -42,11 +42,15 @@ def expand_network(texts: Sequence[str]) -> list[str]:
     return [_expanded(text) for text in texts]
 
 
+def quoted(text: str) -> str:
+    """Return ``text`` with the quotes that Hydra needs around special characters."""
+    return text if re.fullmatch(r"[\w./-]+", text) else "'" + text.replace("'", r"\'") + "'"
+
+
 def _expanded(text: str) -> str:
     key, _, value = text.partition("=")
     if key == "model" and ":" in value:
-        quoted = value.strip("'\"").replace("'", r"\'")
-        return f"network='{quoted}'"
+        return "network=" + quoted(value.strip("'\""))
     return f"+{text}" if key.startswith("arguments.") else text
 
 
@@ -60,10 +64,10 @@ def _parsed(text: str) -> Override | None:
 def _unreadable(text: str) -> str:
     """What is wrong with an override that Hydra cannot read."""
     key, equals, value = text.partition("=")
-    quoted = f"{key}='" + value.strip("'\"").replace("'", r"\'") + "'"
-    if not equals or _parsed(quoted) is None:
+    readable = f"{key}=" + quoted(value.strip("'\""))
+    if not equals or _parsed(readable) is None:
         return f"{text!r} is not KEY=VALUE, such as seed=1"
-    return f'{text} has characters that Hydra takes only in quotes: write "{quoted}"'
+    return f'{text} has characters that Hydra takes only in quotes: write "{readable}"'
 
 
 def compose_explained(root: str, overrides: Sequence[str]) -> DictConfig:

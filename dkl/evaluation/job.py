@@ -101,6 +101,11 @@ class EvaluationJob:
         return self.results / "records" / f"{self.id}.json"
 
     @property
+    def written(self) -> Path:
+        """The file of the record that ``evaluate`` writes: the standard suite's if a bounded one has become it."""
+        return self.standard.record if self.standard and self.standard.record.exists() else self.record
+
+    @property
     def state(self) -> Path:
         """The folder of the saved progress."""
         return self.results / "runs" / "evaluations" / self.key

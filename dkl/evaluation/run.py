@@ -47,8 +47,8 @@ def evaluate(cfg: DictConfig) -> Path:
         with locked(job.state.with_suffix(".lock"), busy) if rank() == 0 else nullcontext():
             with report_evaluation(job):
                 # All processes follow the first: by the time the others look, it may have written the record.
-                if gather(_record(job).exists())[0]:
-                    say(f"{_record(job)}: already evaluated")
+                if gather(_is_done(job))[0]:
+                    say(f"{job.written}: already evaluated")
                 elif launched() or config.devices == 1:
                     _run(job, config)
                 else:
@@ -56,12 +56,19 @@ def evaluate(cfg: DictConfig) -> Path:
             if rank() == 0:
                 for each in filter(None, (job, job.standard)):
                     shutil.rmtree(each.state, ignore_errors=True)
-    return _record(job)
+    return job.written
 
 
-def _record(job: EvaluationJob) -> Path:
-    """The record of ``job``, or that of the standard suite, which a bounded evaluation may have become."""
-    return job.standard.record if job.standard and job.standard.record.exists() else job.record
+def _is_done(job: EvaluationJob) -> bool:
+    """Whether the record exists and is usable; if it is not, print why it is evaluated again."""
+    if not job.written.exists():
+        return False
+    try:
+        records.load(job.written)
+    except UserError as error:
+        say(str(error))
+        return False
+    return True
 
 
 def _check_agreement(job: EvaluationJob) -> None:

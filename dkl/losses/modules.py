@@ -63,8 +63,9 @@ class IKLLoss(_PriorLoss):
         criterion = IKLLoss(num_classes=100)
         loss = criterion(natural_logits, adversarial_logits, target)
 
-    For distillation pass the teacher's logits first and the student's second. ``ce_temperature`` softens both sides of
-    the cross-entropy (official ``--T`` 4 on CIFAR-100), ``prior_temperature`` the predictions that enter the prior.
+    ``ce_temperature`` softens both sides of the cross-entropy, ``prior_temperature`` the predictions that enter the
+    prior. For distillation pass the teacher's logits first; on CIFAR-100 the official code has sample-wise weights
+    instead of a prior: ``IKL(weighting="sample")``.
     """
 
     def __init__(

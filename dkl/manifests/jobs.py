@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dkl.config import CachedCompose, model_name
+from dkl.config.overrides import quoted
 from dkl.errors import UserError, choose_from
 from dkl.manifests.manifest import Manifest, ManifestRow, load
-from dkl.manifests.overrides import changed_label, check_overrides, may_change_rows, quoted, refuse_changed
+from dkl.manifests.overrides import changed_label, check_overrides, may_change_rows, refuse_changed
 
 TEACHER = "task.teacher."
 

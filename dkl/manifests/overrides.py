@@ -35,11 +35,6 @@ def key(override: str) -> str:
     return re.split("[=@]", override.lstrip("+~"))[0]
 
 
-def quoted(text: str) -> str:
-    """Return ``text`` with the quotes that Hydra needs around special characters."""
-    return text if re.fullmatch(r"[\w./ -]+", text) else "'" + text.replace("'", r"\'") + "'"
-
-
 def may_change_rows(overrides: Sequence[str]) -> list[str]:
     """Return the overrides that may make another row."""
     return [text for text in overrides if not _SAME_ROW.fullmatch(key(text))]

@@ -5,10 +5,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from dkl.config import TrainConfig
-from dkl.config.overrides import HYDRA_OWN
+from dkl.config.overrides import HYDRA_OWN, quoted
 from dkl.errors import UserError, choose_from, similar
 from dkl.manifests import Request
-from dkl.manifests.overrides import quoted
 
 KEYS = ("experiment", "table", "figure", "seed", "budget", "row", "dry_run", "html")
 

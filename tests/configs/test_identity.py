@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from dkl.assembly import preflight
 from dkl.config import (
+    CachedCompose,
     check,
     compose_config,
     config_hash,
@@ -181,3 +182,13 @@ def test_a_display_name_is_not_part_of_the_hash() -> None:
 )
 def test_a_method_is_called_by_its_loss_and_whether_it_attacks(overrides: list[str], expected: str) -> None:
     assert label(compose_config("train", overrides)) == expected
+
+
+@pytest.mark.parametrize("name", ["Dropbox (MIT)", "a,b", "O'Brien", "a=b", "[x]"])
+def test_a_results_folder_of_any_name_reaches_the_evaluation(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DKL_RESULTS_DIR", str(tmp_path / name))
+    run = CachedCompose()(["data=digits"])
+    cfg = run.evaluation(["attacks=none"])
+    assert (cfg.run, cfg.paths.results) == (str(run.folder), str(tmp_path / name))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dkl.cli import main
+from dkl.manifests.manifest import read
 from tests.docs.pages import ROOT, blocks
 
 pytestmark = pytest.mark.slow
@@ -52,6 +53,7 @@ def test_the_page_has_a_python_file_and_a_yaml_file_for_each(project: Path) -> N
     assert {path.name for path in project.glob("*.py")} == {"my_loss.py", "my_model.py", "my_data.py", "my_task.py"}
     assert {path.parent.name for path in project.glob("configs/*/*.yaml")} == {"loss", "model", "data", "task"}
     assert len(SINGLE) == 4
+    assert [row.name for row in read(project / "experiments/mine.yaml").rows] == ["ikl", "weaker"]
 
 
 @pytest.mark.parametrize("line", SINGLE, ids=lambda line: line.split()[3])

@@ -76,6 +76,17 @@ def test_a_record_for_every_radius_and_none_twice(
     assert by_radius["2/255"].robust > by_radius["0.2"].robust
 
 
+def test_a_record_that_cannot_be_used_is_made_again(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["attacks=[pgd-1]", "eps=0.1", "n=20"]
+    record, _ = evaluate_run(run, tmp_path, *options)
+    (tmp_path / "records" / f"{record.id}.json").write_text("{}")
+    again, _ = evaluate_run(run, tmp_path, *options)
+    assert "is not a usable record" in capsys.readouterr().err
+    assert (again.id, again.robust) == (record.id, record.robust)
+
+
 def test_one_attack_alone_sees_all_correct_images(run: Path, tmp_path: Path) -> None:
     common = ["eps=0.04", "batch_size=15", "seed=5"]
     both, together = evaluate_run(run, tmp_path / "both", *common, "attacks=[pgd-10,cw-20]")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dkl.config.choices import choices
 from dkl.errors import UserError
 from dkl.manifests import load, names
 from dkl.manifests.manifest import read
@@ -84,6 +85,8 @@ def test_every_manifest_of_the_repository_is_read() -> None:
             assert manifest.caption, manifest.name
             assert manifest.columns, manifest.name
             assert not manifest.runnable or manifest.seeds == (0, 1, 2), manifest.name
+    # dkl reproduce --help shows the first line only.
+    assert [name for name, line in choices("experiments").items() if not line.endswith(".")] == []
 
 
 def test_an_unknown_manifest_is_refused_with_the_known_names() -> None:

@@ -25,17 +25,17 @@ def report_evaluation(job: EvaluationJob) -> Iterator[None]:
     exists is reported if it has not been.
     """
     about = _logger_run(job)
-    if job.logger is None or rank() > 0 or (job.record.exists() and job.logger.reported(about)):
+    if job.logger is None or rank() > 0 or (job.written.exists() and job.logger.reported(about)):
         yield
         return
     with opened(job.logger, about) as logger:
         yield
-        record = load(job.record)
+        record = load(job.written)
         tables = {"attacks": _attack_table(record)}
         if record.segmented is not None:
             tables = {"classes": LoggerTable(["class", "iou"], [list(row) for row in record.segmented.iou.items()])}
         else:
-            tables["classes"] = _class_table(record, load_flags(job.record), job.test.labels.numpy())
+            tables["classes"] = _class_table(record, load_flags(job.written), job.test.labels.numpy())
         logger.report(_accuracies(record) | _seconds(record, job), tables, _image_strips(job))
 
 
