@@ -15,7 +15,7 @@ from dkl.config.overrides import check_hydras_own
 from dkl.console import say
 from dkl.manifests import Manifest, load
 from dkl.reporting.grouping import group
-from dkl.reproduction.announce import estimates, print_plan, refuse_paper_on_cpu
+from dkl.reproduction.announce import estimates, no_estimate, print_plan, refuse_paper_on_cpu
 from dkl.reproduction.launcher import launch
 from dkl.reproduction.options import parse
 from dkl.reproduction.planning import PlannedJob, find_blocked, plan_jobs
@@ -36,7 +36,7 @@ def reproduce(arguments: list[str]) -> None:
     check_hydras_own("reproduce", options.launcher)
     manifest, jobs = load(options.name), plan_jobs(options)
     failures: dict[str, str] = {}
-    predicted, basis = estimates(jobs)
+    predicted, basis = estimates(jobs) if first else ([no_estimate(planned) for planned in jobs], "")
     remaining = Remaining(jobs, predicted, failures)
     print_plan(manifest, jobs, remaining, basis)
     if options.dry_run:
