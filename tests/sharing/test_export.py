@@ -78,7 +78,11 @@ def test_the_card_has_the_figures_of_the_record(results: Path, run: Path, tmp_pa
     assert values["pgd-2 (not AutoAttack), Linf 0.1"] == pytest.approx(100 * record.robust, abs=0.005)
     assert f"| clean | {record.n} | {100 * record.clean:.2f} |" in text
     assert record.checkpoint_sha256 in text
+    of_another = tmp_path / "unmeasured" / ".eval_results" / "dkl.yaml"
+    of_another.parent.mkdir(parents=True)
+    of_another.write_text("- value: 56.73")
     export(run, tmp_path / "unmeasured", results=tmp_path)
+    assert not of_another.exists()
     card = (tmp_path / "unmeasured" / "README.md").read_text()
     assert "Nothing was measured" in card
     assert "model-index" not in card
@@ -192,11 +196,12 @@ def test_what_is_pushed_to_a_hub_comes_back_by_its_id(
     hub: Hub, results: Path, run: Path, logits: Tensor, tmp_path: Path
 ) -> None:
     main(["export", f"run={run}", f"to={tmp_path / 'out'}", f"results={results}", "push=user/name"])
-    pushed = {f"user/name/{path.relative_to(tmp_path / 'out')}" for path in (tmp_path / "out").rglob("*.*")}
-    assert set(hub.files) >= pushed
+    assert set(hub.files) == {f"user/name/{file}" for file in ("README.md", "config.json", "model.safetensors")}
     assert torch.equal(load_model("user/name")(X), logits)
     asked = len(hub.requests)
     assert torch.equal(load_model("hf-hub:user/name")(X), logits)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("not written by the export")
     assert len(hub.requests) == asked, "the cache has both files"
     with pytest.raises(UserError, match=r"hf-hub:user/other: the hub has no config\.json"):
         load_model("user/other")
@@ -205,5 +210,5 @@ def test_what_is_pushed_to_a_hub_comes_back_by_its_id(
 def test_a_hub_that_refuses_is_reported_in_one_line(hub: Hub, tmp_path: Path) -> None:
     hub.refuse = True
     with pytest.raises(UserError, match=r"push=user/name: .*log in by hf auth login") as refused:
-        push(tmp_path, "user/name")
+        push(tmp_path, [], "user/name")
     assert "\n" not in str(refused.value)
