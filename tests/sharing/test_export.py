@@ -136,11 +136,14 @@ def test_robustbench_loads_its_file(results: Path, run: Path, logits: Tensor, tm
 
 
 def test_robustbench_loads_a_network_without_normalization(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path, "model=wrn10_2", "data.train_size=60", "trainer.epochs=1")
+    l2 = ["evaluation.norm=l2", "evaluation.eps=0.5"]
+    run = tiny_run(tmp_path, "model=wrn10_2", "data.train_size=60", "trainer.epochs=1", *l2)
     weights, definition = export(run, tmp_path / "out", format="robustbench", results=tmp_path)
     model = robustbench_load(weights, WideResNet(10, 2, in_chans=1))
     assert torch.equal(model(X), load_model(run)(X))
-    assert "WideResNet(depth=10, widen_factor=2, num_classes=10)" in definition.read_text()
+    text = definition.read_text()
+    assert "WideResNet(depth=10, widen_factor=2, num_classes=10)" in text
+    assert "# In the dictionary l2:" in text
 
 
 def test_an_exported_program_holds_the_network(results: Path, run: Path, logits: Tensor, tmp_path: Path) -> None:
@@ -152,7 +155,10 @@ def test_an_exported_program_holds_the_network(results: Path, run: Path, logits:
 def test_an_onnx_file_holds_the_network(results: Path, run: Path, logits: Tensor, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnx.reference")
+    (tmp_path / "model.onnx").write_bytes(b"of an earlier export")
+    (tmp_path / "same").hardlink_to(tmp_path / "model.onnx")
     path, _ = export(run, tmp_path, format="onnx", results=results)
+    assert (tmp_path / "same").read_bytes() == b"of an earlier export"  # replaced, not written in place
     (found,) = runtime.ReferenceEvaluator(str(path)).run(None, {"images": X.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), logits, rtol=1e-3, atol=1e-4)
 
@@ -195,13 +201,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def test_what_is_pushed_to_a_hub_comes_back_by_its_id(
     hub: Hub, results: Path, run: Path, logits: Tensor, tmp_path: Path
 ) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("not written by the export")
     main(["export", f"run={run}", f"to={tmp_path / 'out'}", f"results={results}", "push=user/name"])
     assert set(hub.files) == {f"user/name/{file}" for file in ("README.md", "config.json", "model.safetensors")}
     assert torch.equal(load_model("user/name")(X), logits)
     asked = len(hub.requests)
     assert torch.equal(load_model("hf-hub:user/name")(X), logits)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "notes.txt").write_text("not written by the export")
     assert len(hub.requests) == asked, "the cache has both files"
     with pytest.raises(UserError, match=r"hf-hub:user/other: the hub has no config\.json"):
         load_model("user/other")
