@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from dkl.assembly.data import make_augment, make_strong_view
 from dkl.assembly.parts import (
@@ -119,11 +119,13 @@ def _check_model(config: TrainConfig) -> nn.Module:
             logits = model(torch.empty([2, *data.shape]))
         except NotImplementedError:  # an operation without a meta kernel: the shapes cannot be checked here
             return model
-        except (AssertionError, RuntimeError, ValueError) as error:
+        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f"{name} does not take images {list(data.shape)} of {data.name}: "
                 f"{first_line(error)}; choose another model or data"
             ) from None
+    if not isinstance(logits, Tensor):
+        raise UserError(f"{name} returns a {type(logits).__name__}: its forward must return one tensor of logits")
     masks = data.ignore_index is not None
     wanted = (2, data.num_classes, *data.shape[1:]) if masks else (2, data.num_classes)
     if tuple(logits.shape) != wanted:

@@ -123,10 +123,11 @@ def export(arguments: list[str]) -> None:
         check_push(options["push"])
     where, results = Path(options["to"]), options["results"]
     weights = options["weights"] or None
-    for path in run(options["run"], where, format=options["format"], weights=weights, results=results):
+    files = run(options["run"], where, format=options["format"], weights=weights, results=results)
+    for path in files:
         say(f"written: {path}")
     if options["push"]:
-        say(f"pushed: {push(where, options['push'])}")
+        say(f"pushed: {push(where, files, options['push'])}")
 
 
 def _results() -> dict[str, str]:

@@ -5,6 +5,7 @@ in ``COMP_LINE``.
 """
 
 import os
+import re
 
 from dkl.cli import hydra_app
 from dkl.cli.help import GROUPS, OPTIONS, USAGE
@@ -18,6 +19,7 @@ def complete(arguments: list[str]) -> None:
         os.environ["COMP_LINE"] = f"{program} {words}"  # to Hydra all words after the first are overrides
         hydra_app.complete(command or "train", arguments)
     elif space:
-        print(" ".join(f"{name.partition('=')[0]}=" for name in OPTIONS.get(command, {}) if "=" in name))
+        keys = re.findall(r"[\w./]+=", " ".join(OPTIONS.get(command, {})))
+        print(" ".join(key for key in keys if key != "KEY="))
     else:
         print(" ".join(USAGE))

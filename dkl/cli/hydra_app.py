@@ -11,16 +11,17 @@ from pathlib import Path
 import hydra
 from hydra._internal.utils import get_args_parser  # the flags of Hydra, which has no public list of them
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dkl.cli.ends import Job, sweep
 from dkl.config import register, shipped
+from dkl.config.choices import choices
 from dkl.config.overrides import HYDRA_OWN, check_hydras_own, compose_explained, explain, read_overrides
 from dkl.console import say
-from dkl.errors import UserError, first_line, for_the_terminal, line_of
+from dkl.errors import UserError, choose_from, first_line, for_the_terminal, line_of
 from dkl.runtime.cluster import adopt_tasks
 from dkl.runtime.interruption import launching, worker
 
@@ -35,9 +36,20 @@ def _choices(override: Override) -> list[str]:
     key, value = override.get_key_element(), override.value()
     if isinstance(value, IntervalSweep):
         return [f"{key}={value.start}", f"{key}={value.end}"]
+    if isinstance(value, Glob):
+        return [f"{key}={choice}" for choice in _matching(override, value)]
     if override.is_sweep_override():
         return [f"{key}={choice}" for choice in override.sweep_string_iterator()]
     return [override.input_line or ""]
+
+
+def _matching(override: Override, glob: Glob) -> list[str]:
+    """The choices that ``glob`` matches. Raises UserError if there are none."""
+    known = choices(override.key_or_group)
+    if not (found := glob.filter(list(known))):
+        fix = choose_from("", known) if known else "glob is for groups; list the values"
+        raise UserError(f"{override.input_line} matches nothing: {fix}")
+    return found
 
 
 def jobs(overrides: list[str]) -> list[list[str]]:

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     elif command not in (*COMMANDS, *COMPLETION):
         print(f"error: there is no command {command!r}: {choose_from(command, COMMANDS)}", file=sys.stderr)
         raise SystemExit(2)
-    elif {"-h", "--help"} & set(rest):
+    elif command in COMMANDS and {"-h", "--help"} & set(rest):
         print(help_pages.page(command), end="")
     else:
         try:

@@ -1,7 +1,7 @@
 """Reference records: those that ship with the project, in ``<results>/reference``, which is a results folder itself.
 
-Tables and the page show them beside the records of the results folder, in rows of their own that are marked. Only
-``dkl tables`` reads them: ``dkl reproduce`` never takes them for runs that are done.
+Tables and the page show them beside the records of the results folder, in rows of their own that are marked, and the
+card of an export includes those of its weights. ``dkl reproduce`` never takes them for runs that are done.
 """
 
 from dataclasses import replace

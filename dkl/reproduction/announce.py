@@ -35,18 +35,23 @@ def estimates(jobs: Sequence[PlannedJob]) -> tuple[list[JobEstimate], str]:
             if key not in known:
                 known[key] = seconds(config)
             found.append(estimate(planned.job, config, known[key]))
-        # Images or a library are missing, which is reported before the first job, or a network needs the values of
-        # its images.
-        except (UserError, NotImplementedError):
-            found.append(JobEstimate(NONE, (NONE,) * len(planned.job.evaluations), 0))
+        # Images or a library are missing, which is reported before the first job; a network needs the values of its
+        # images, or the device has too little memory.
+        except (UserError, RuntimeError):
+            found.append(no_estimate(planned))
     return found, MEASURED if seconds is measure else ASSUMED
+
+
+def no_estimate(planned: PlannedJob) -> JobEstimate:
+    """Return the estimate of a job whose duration is unknown."""
+    return JobEstimate(NONE, (NONE,) * len(planned.job.evaluations), 0)
 
 
 def _network(config: TrainConfig) -> str:
     """Return what the seconds of a pass depend on, as text."""
     trainer = config.trainer
-    about = (config.data.shape, trainer.batch_size, config.evaluation.batch_size, trainer.precision, trainer.threads)
-    return f"{OmegaConf.to_yaml(config.model)} {about}"
+    batches = (trainer.batch_size, trainer.devices, trainer.accumulate, config.evaluation.batch_size)
+    return f"{OmegaConf.to_yaml(config.model)} {config.data.shape} {batches} {trainer.precision} {trainer.threads}"
 
 
 def print_plan(manifest: Manifest, jobs: Sequence[PlannedJob], remaining: Remaining, basis: str) -> None:
@@ -71,12 +76,13 @@ def refuse_paper_on_cpu(options: Options, jobs: Sequence[PlannedJob], remaining:
     if settings.trainer.device != "auto" or pick_device("auto").type != "cpu" or options.launcher:
         return
     left = total(remaining()[0])
+    rough = f" (a rough range for one H100: {left})" if left.high else ""
     request, option = options.request, load(options.name).option
     row = f" row={request.row}" if request.row else ""
     seeds = f" seed={','.join(map(str, request.seeds))}" if request.seeds else ""
     command = f"dkl reproduce {option}{row}{seeds}"
     raise UserError(
-        f"budget=paper needs a GPU, and this machine has none (a rough range for one H100: {left}): "
-        f"use {command} budget=mini (a smaller version for CPUs), {command} budget=smoke (seconds, to see that it "
-        "runs), or add trainer.device=cpu to run it here all the same"
+        f"budget=paper needs a GPU, and this machine has none{rough}: use {command} budget=mini (a "
+        f"smaller version for CPUs), {command} budget=smoke (seconds, to see that it runs), "
+        "or add trainer.device=cpu to run it here all the same"
     )

@@ -46,8 +46,11 @@ MEASURED = Span(0.5, 1.7)
 SECONDS_TO_MEASURE = 0.3
 """Seconds of passes that measure a device's speed."""
 
+MEASURED_IMAGES = 256
+"""Images per measured pass, at most: a device may not hold a whole batch."""
+
 MEASURED_OPERATIONS = 4e10
-"""Operations per pass above which the measurement on a CPU takes fewer images than a batch."""
+"""Operations per pass above which the measurement on a CPU takes fewer images."""
 
 DATASET_SIZES = {
     "cifar10": (50_000, 10_000),
@@ -174,13 +177,15 @@ def assumed(config: TrainConfig) -> PassSeconds:
 
 
 def measure(config: TrainConfig) -> PassSeconds:
-    """Seconds of a pass of the network of ``config`` on its device, measured in batches of its size."""
-    device = pick_device(config.trainer.device)
+    """Seconds of a pass of the network of ``config`` on its device, measured in parts of its batches."""
+    trainer = config.trainer
+    device = pick_device(trainer.device)
     forward, _ = _operations(config)
     model = build_model(config.model).to(device).eval()
-    most = max(1, int(MEASURED_OPERATIONS / forward)) if device.type == "cpu" else config.trainer.batch_size
-    images = torch.rand(min(config.trainer.batch_size, most), *config.data.shape, device=device)
-    bf16 = config.trainer.precision is Precision.bf16
+    part = math.ceil(trainer.batch_size / (trainer.devices * trainer.accumulate))
+    most = MEASURED_OPERATIONS / forward if device.type == "cpu" else math.inf
+    images = torch.rand(max(1, int(min(part, MEASURED_IMAGES, most))), *config.data.shape, device=device)
+    bf16 = trainer.precision is Precision.bf16
 
     def forward_and_backward() -> None:
         model.zero_grad()
@@ -189,7 +194,7 @@ def measure(config: TrainConfig) -> PassSeconds:
         loss.backward()
         loss.item()  # waits for the device
 
-    with _threads(config.trainer.threads), torch.enable_grad():
+    with _threads(trainer.threads), torch.enable_grad():
         forward_and_backward()  # the first one allocates memory and compiles kernels
         started, took, rounds = time.perf_counter(), 0.0, 0
         while took < SECONDS_TO_MEASURE:

@@ -15,12 +15,12 @@ from dkl.config.overrides import check_hydras_own
 from dkl.console import say
 from dkl.manifests import Manifest, load
 from dkl.reporting.grouping import group
-from dkl.reproduction.announce import estimates, print_plan, refuse_paper_on_cpu
+from dkl.reproduction.announce import estimates, no_estimate, print_plan, refuse_paper_on_cpu
 from dkl.reproduction.launcher import launch
 from dkl.reproduction.options import parse
 from dkl.reproduction.planning import PlannedJob, find_blocked, plan_jobs
 from dkl.reproduction.remaining import Remaining
-from dkl.reproduction.results import draw, tabulate, write_page
+from dkl.reproduction.results import check_drawing, draw, tabulate, write_page
 from dkl.reproduction.worker import run_jobs
 from dkl.runtime.device import pick_device
 from dkl.runtime.distributed import launched, launched_group
@@ -36,7 +36,7 @@ def reproduce(arguments: list[str]) -> None:
     check_hydras_own("reproduce", options.launcher)
     manifest, jobs = load(options.name), plan_jobs(options)
     failures: dict[str, str] = {}
-    predicted, basis = estimates(jobs)
+    predicted, basis = estimates(jobs) if first else ([no_estimate(planned) for planned in jobs], "")
     remaining = Remaining(jobs, predicted, failures)
     print_plan(manifest, jobs, remaining, basis)
     if options.dry_run:
@@ -44,6 +44,8 @@ def reproduce(arguments: list[str]) -> None:
             print(planned.job.commands(str(planned.run.folder)))
         return
     refuse_paper_on_cpu(options, jobs, remaining)
+    if manifest.kind == "figure" or options.html:
+        check_drawing(manifest)
     for planned in jobs:
         check_writable(planned.run.folder)
     started = time.monotonic()
@@ -61,10 +63,12 @@ def reproduce(arguments: list[str]) -> None:
         failures = {planned.title: f"{planned.progress}: see its log" for planned in left} | failures
     minutes = (time.monotonic() - started) / 60
     say(f"{len(jobs) - len(failures)} of {len(jobs)} runs done in {minutes:.1f} min")
-    if len(failures) < len(jobs):
-        _show_results(manifest, jobs, html=options.html)
-    for reason, titles in group(failures, failures.__getitem__).items():
-        say(f"failed: {', '.join(titles)}: {reason}")
+    try:
+        if len(failures) < len(jobs):
+            _show_results(manifest, jobs, html=options.html)
+    finally:  # also if the results cannot be shown, such as on a full disk
+        for reason, titles in group(failures, failures.__getitem__).items():
+            say(f"failed: {', '.join(titles)}: {reason}")
     if failures:
         raise SystemExit(1)
     say(manifest.next or "Next: dkl train --help lists all options")

@@ -1,9 +1,11 @@
 """Tables, figures and the page of a results folder, made from its records."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from dkl.errors import needs_extra
+from dkl.manifests import Manifest
 from dkl.manifests import load_all as load_manifests
 from dkl.records import load_all
 from dkl.reporting import TablesReport, write_tables
@@ -23,6 +25,14 @@ def tabulate(
     Boards of entries also show the records of other ``folders``, as ``shown`` filters.
     """
     return write_tables(results, include_smoke=include_smoke, folders=folders, shown=shown)
+
+
+def check_drawing(manifest: Manifest) -> None:
+    """Raise NotInstalledError if a library is missing that draws the figures and pictures of ``manifest``."""
+    with needs_extra("figures"):
+        import_module("matplotlib")
+        if manifest.pictures:
+            import_module("sklearn")
 
 
 def draw(results: Path, *, include_smoke: bool = False, begins: str = "") -> list[Path]:

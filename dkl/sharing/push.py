@@ -1,6 +1,7 @@
-"""``push``: uploads an exported folder to the Hugging Face hub (extra ``hub``). HF_ENDPOINT sets the hub's address."""
+"""``push``: uploads an exported network to the Hugging Face hub (extra ``hub``). HF_ENDPOINT sets the hub's address."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from dkl.errors import UserError, first_line, needs_extra
@@ -17,19 +18,19 @@ def check_push(name: str) -> None:
         raise UserError(f"push={name}: the hub {constants.ENDPOINT} does not answer ({why}); try again later")
 
 
-def push(folder: Path, name: str) -> str:
-    """Upload ``folder`` as the hub's repository ``name``, which is created if it is missing; return its address.
+def push(folder: Path, files: Sequence[Path], name: str) -> str:
+    """Upload ``files`` of ``folder`` to the hub's repository ``name``, which is created if it is missing.
 
-    Raises UserError if the hub refuses it.
+    Nothing else in ``folder`` is uploaded. Returns the repository's address. Raises UserError if the hub refuses it.
     """
     check_push(name)
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError
 
-    api = HfApi(endpoint=constants.ENDPOINT)
+    api, only = HfApi(endpoint=constants.ENDPOINT), [path.relative_to(folder).as_posix() for path in files]
     try:
         api.create_repo(name, exist_ok=True)
-        api.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload by dkl export")
+        api.upload_folder(repo_id=name, folder_path=folder, allow_patterns=only, commit_message="Upload by dkl export")
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise UserError(f"push={name}: {first_line(error)}; log in by hf auth login, and check the name") from None
     return f"{constants.ENDPOINT}/{name}"

@@ -24,6 +24,20 @@ class Flat(nn.Module):
         return self.linear(images.flatten(1))
 
 
+class Pair(nn.Module):
+    """A network that returns its features too."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return images.flatten(1)[:, :10], images
+
+
+class Masked(nn.Module):
+    """A network that needs more than images."""
+
+    def forward(self, images: Tensor, mask: Tensor) -> Tensor:
+        return (images * mask).flatten(1)[:, :10]
+
+
 class Plain:
     """Not a network, not a loss, not a task."""
 
@@ -49,6 +63,8 @@ def with_target(key: str, name: str, **arguments: object) -> DictConfig:
         ("loss", "Plain", r"^loss: Plain is not callable"),
         ("task", "Plain", r"^task: Plain is not a task"),
         ("schedule", "Plain", r"^schedule: \S+Plain must return a \S+Schedule, not a Plain$"),
+        ("model", "Pair", r"^Pair returns a tuple: its forward must return one tensor of logits$"),
+        ("model", "Masked", r"^Masked does not take images .* missing 1 required positional argument: 'mask'"),
         ("model", "Nowhere", r"^model: .*Nowhere to import: check _target_ and PYTHONPATH$"),
     ],
 )

@@ -70,6 +70,8 @@ MISTAKES = {
     "evaluate checkpoint=x.pt model=small_cnn data=digits norm=l2": ["eps=0.5"],
     "train loss=kl,ikl": ["add -m"],
     "train -m loss=kl,nope": ["nope", "ikl"],
+    "train -m loss=glob(nope*)": ["loss=glob(nope*) matches nothing", "choose one of", "ikl"],
+    "train -m seed=glob(*)": ["seed=glob(*) matches nothing", "list the values"],
     "train -m seed=0,1,x": ["seed", "x"],
     "train data.num_classes=5": ["data.num_classes=5", "data.num_classes=10"],
     "train data.shape=[3,8,8]": ["data.shape=[1, 8, 8]"],
@@ -98,6 +100,7 @@ MISTAKES = {
     "tables smoke=maybe": ["smoke=maybe", "true or false"],
     "tables nope=1": ["nope", "results", "smoke"],
     "nope": ["nope", "train", "evaluate", "reproduce", "tables", "runs"],
+    "-sc --help": ["-sc needs install=SHELL"],
     "trian loss=ikl": ["trian", "train"],
 }
 

@@ -76,6 +76,17 @@ def test_help_wins_over_other_arguments_and_writes_nothing(tmp_path: Path, capsy
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_shell_completes_every_option_of_a_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    completed = {}
+    for command in ("reproduce", "verify"):
+        monkeypatch.setenv("COMP_LINE", f"dkl {command} ")
+        completed[command] = call(capsys, "-sc", "query=bash").out.split()
+    assert completed["reproduce"][:2] == ["table=", "figure="]
+    assert completed["verify"] == ["checkpoint=", "run=", "model=", "data=", "n=", "seed="]
+
+
 def test_hydras_own_options_reach_hydra(capsys: pytest.CaptureFixture[str]) -> None:
     ended = call(capsys, "train", "--cfg", "job", "seed=3")
     assert ended.status == 0, ended.err

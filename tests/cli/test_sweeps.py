@@ -121,6 +121,11 @@ def test_an_interval_is_checked_at_its_ends() -> None:
     ]
 
 
+def test_a_glob_is_every_choice_that_it_matches() -> None:
+    names = ("ikl", "ikl_kd", "ikl_ssl")
+    assert jobs(["loss=glob(ikl*,exclude=*_pixels)", "seed=1"]) == [[f"loss={name}", "seed=1"] for name in names]
+
+
 def test_an_interval_without_a_sweeper_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["-m"], []):
         ended = call(capsys, "train", *arguments, "loss.wmse_weight=interval(1,2)")

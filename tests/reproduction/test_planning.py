@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dkl.assembly import on_launched
 from dkl.config import TrainConfig, compose_config, run_folder, typed
 from dkl.errors import UserError
+from dkl.reproduction import announce, estimate
 from dkl.reproduction.estimate import assumed, forward_operations, passes
 from dkl.reproduction.options import parse
 from dkl.reproduction.planning import find_blocked, plan_jobs
+from dkl.reproduction.reproduce import reproduce
 from dkl.reproduction.spans import Span, duration
 
 
@@ -30,6 +32,34 @@ def test_an_epoch_of_a_small_network_is_not_faster_than_its_launches() -> None:
     # 240 epochs of three passes: an eager ResNet-56 takes 5 to 60 ms per step of 64 images, never 54 s in all.
     run = seconds * (240 * 3 * 50_000)
     assert 5 * 60 < run.low < run.high < 3 * 3600
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        (["batch_size=2048"], 256),
+        (["batch_size=2048", "devices=8", "accumulate=5"], 52),
+        (["batch_size=7"], 7),
+    ],
+)
+def test_a_measurement_fits_where_a_part_of_a_batch_does(
+    sizes: list[str], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+
+    class Network(nn.Flatten):
+        """Remembers the images it gets, and needs no time."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(images)
+            return super().forward(images).requires_grad_()
+
+    monkeypatch.setattr(estimate, "build_model", lambda config: Network())
+    monkeypatch.setattr(estimate, "_operations", lambda config: (1.0, 1))
+    monkeypatch.setattr(estimate, "SECONDS_TO_MEASURE", 1e-9)
+    overrides = ["trainer.device=cpu", *(f"trainer.{size}" for size in sizes)]
+    estimate.measure(typed(compose_config("train", overrides), TrainConfig))
+    assert {len(images) for images in seen} == {expected}
 
 
 @pytest.mark.parametrize(
@@ -102,3 +132,20 @@ def test_the_plan_knows_the_processes_that_torchrun_has_started(
     (job, *_) = plan_jobs(parse(["experiment=quickstart", "row=IKL-AT", "seed=0", f"paths.results={tmp_path}"]))
     assert job.run.settings.trainer.devices == 4
     assert job.run.folder == run_folder(on_launched(compose_config("train", job.job.train)))
+
+
+@pytest.mark.parametrize(("rank", "measured"), [("0", True), ("1", False)])
+def test_of_several_processes_the_first_measures(
+    rank: str, measured: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    configs: list[TrainConfig] = []
+
+    def measure(config: TrainConfig) -> estimate.PassSeconds:
+        configs.append(config)
+        return estimate.PassSeconds(Span(1, 2), Span(1, 2))
+
+    monkeypatch.setattr(announce, "measure", measure)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    reproduce(["experiment=quickstart", "row=IKL-AT", "seed=0", f"paths.results={tmp_path}", "dry_run=true"])
+    assert bool(configs) == measured

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from dkl.manifests import load
 from dkl.reproduction import announce, remaining
@@ -35,13 +36,14 @@ def write_epoch(planned: PlannedJob, seconds: float) -> None:
     (planned.run.folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
 
 
+@pytest.mark.parametrize("error", [NotImplementedError, torch.OutOfMemoryError])
 def test_a_network_that_cannot_be_measured_has_no_estimate(
-    jobs: list[PlannedJob], monkeypatch: pytest.MonkeyPatch
+    jobs: list[PlannedJob], monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    """One that needs the values of its images cannot run without them."""
+    """One that needs the values of its images cannot run without them, and one may be too large for the device."""
 
     def fail(config: object) -> PassSeconds:
-        raise NotImplementedError
+        raise error
 
     monkeypatch.setattr(announce, "measure", fail)
     found, _ = announce.estimates(jobs)

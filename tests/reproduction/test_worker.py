@@ -1,5 +1,6 @@
 """Jobs next to other processes and failing jobs, with training and evaluation replaced by quick stand-ins."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from dkl.cli import main
 from dkl.errors import BusyError, UserError
 from dkl.manifests import ManifestJob
-from dkl.reproduction import worker
+from dkl.reproduction import reproduce, worker
 from dkl.reproduction.options import parse
 from dkl.reproduction.planning import PlannedJob, plan_jobs
 from dkl.reproduction.worker import run_jobs
@@ -93,3 +94,31 @@ def test_the_command_ends_with_1_and_the_reason_if_a_row_failed(
     assert stop.value.code == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == "failed: TRADES seed 0, IKL-AT seed 0: the disk is full"
+
+
+def test_failed_rows_are_reported_also_if_the_results_cannot_be_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def show(*arguments: object, html: bool) -> None:
+        raise UserError("the tables cannot be written")
+
+    replace_training(monkeypatch, {"TRADES": UserError("the disk is full")})
+    monkeypatch.setattr(reproduce, "_show_results", show)
+    with pytest.raises(SystemExit):
+        main(["reproduce", "experiment=quickstart", "budget=smoke", f"paths.results={tmp_path}"])
+    last = capsys.readouterr().err.splitlines()[-2:]
+    assert last == ["failed: TRADES seed 0: the disk is full", "error: the tables cannot be written"]
+
+
+@pytest.mark.parametrize("library", ["matplotlib", "sklearn"])
+def test_a_missing_library_of_the_figures_is_named_before_the_first_job(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = replace_training(monkeypatch, {})
+    monkeypatch.setattr(reproduce, "estimates", lambda jobs: ([reproduce.no_estimate(one) for one in jobs], ""))
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(SystemExit) as stop:
+        main(["reproduce", "experiment=quickstart", "budget=smoke", f"paths.results={tmp_path}", "html=true"])
+    assert stop.value.code == 2
+    assert f"{library} is not installed: pip install 'dkl[figures]'" in capsys.readouterr().err
+    assert ran == []

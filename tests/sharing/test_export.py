@@ -78,7 +78,11 @@ def test_the_card_has_the_figures_of_the_record(results: Path, run: Path, tmp_pa
     assert values["pgd-2 (not AutoAttack), Linf 0.1"] == pytest.approx(100 * record.robust, abs=0.005)
     assert f"| clean | {record.n} | {100 * record.clean:.2f} |" in text
     assert record.checkpoint_sha256 in text
+    of_another = tmp_path / "unmeasured" / ".eval_results" / "dkl.yaml"
+    of_another.parent.mkdir(parents=True)
+    of_another.write_text("- value: 56.73")
     export(run, tmp_path / "unmeasured", results=tmp_path)
+    assert not of_another.exists()
     card = (tmp_path / "unmeasured" / "README.md").read_text()
     assert "Nothing was measured" in card
     assert "model-index" not in card
@@ -132,11 +136,14 @@ def test_robustbench_loads_its_file(results: Path, run: Path, logits: Tensor, tm
 
 
 def test_robustbench_loads_a_network_without_normalization(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path, "model=wrn10_2", "data.train_size=60", "trainer.epochs=1")
+    l2 = ["evaluation.norm=l2", "evaluation.eps=0.5"]
+    run = tiny_run(tmp_path, "model=wrn10_2", "data.train_size=60", "trainer.epochs=1", *l2)
     weights, definition = export(run, tmp_path / "out", format="robustbench", results=tmp_path)
     model = robustbench_load(weights, WideResNet(10, 2, in_chans=1))
     assert torch.equal(model(X), load_model(run)(X))
-    assert "WideResNet(depth=10, widen_factor=2, num_classes=10)" in definition.read_text()
+    text = definition.read_text()
+    assert "WideResNet(depth=10, widen_factor=2, num_classes=10)" in text
+    assert "# In the dictionary l2:" in text
 
 
 def test_an_exported_program_holds_the_network(results: Path, run: Path, logits: Tensor, tmp_path: Path) -> None:
@@ -148,7 +155,10 @@ def test_an_exported_program_holds_the_network(results: Path, run: Path, logits:
 def test_an_onnx_file_holds_the_network(results: Path, run: Path, logits: Tensor, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnx.reference")
+    (tmp_path / "model.onnx").write_bytes(b"of an earlier export")
+    (tmp_path / "same").hardlink_to(tmp_path / "model.onnx")
     path, _ = export(run, tmp_path, format="onnx", results=results)
+    assert (tmp_path / "same").read_bytes() == b"of an earlier export"  # replaced, not written in place
     (found,) = runtime.ReferenceEvaluator(str(path)).run(None, {"images": X.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), logits, rtol=1e-3, atol=1e-4)
 
@@ -191,9 +201,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def test_what_is_pushed_to_a_hub_comes_back_by_its_id(
     hub: Hub, results: Path, run: Path, logits: Tensor, tmp_path: Path
 ) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("not written by the export")
     main(["export", f"run={run}", f"to={tmp_path / 'out'}", f"results={results}", "push=user/name"])
-    pushed = {f"user/name/{path.relative_to(tmp_path / 'out')}" for path in (tmp_path / "out").rglob("*.*")}
-    assert set(hub.files) >= pushed
+    assert set(hub.files) == {f"user/name/{file}" for file in ("README.md", "config.json", "model.safetensors")}
     assert torch.equal(load_model("user/name")(X), logits)
     asked = len(hub.requests)
     assert torch.equal(load_model("hf-hub:user/name")(X), logits)
@@ -205,5 +216,5 @@ def test_what_is_pushed_to_a_hub_comes_back_by_its_id(
 def test_a_hub_that_refuses_is_reported_in_one_line(hub: Hub, tmp_path: Path) -> None:
     hub.refuse = True
     with pytest.raises(UserError, match=r"push=user/name: .*log in by hf auth login") as refused:
-        push(tmp_path, "user/name")
+        push(tmp_path, [], "user/name")
     assert "\n" not in str(refused.value)

@@ -27,8 +27,8 @@ def _torchvision(name: str, root: Path, download: bool) -> tuple[Images, Images]
             raise UserError(
                 f"{damaged} is incomplete or damaged; add data.source.download=true to download it again"
             ) from None
-        with locked(root / f".{name}.lock", wait=True):  # one process downloads, the others wait
-            fetch(dataset.url, root / dataset.filename, dataset.tgz_md5, "md5")
+        fetch(dataset.url, root / dataset.filename, dataset.tgz_md5, "md5")
+        with locked(root / f".{name}.lock", wait=True):  # one process unpacks, the others wait
             splits = [dataset(str(root), train=train, download=True) for train in (True, False)]
     train, test = (images_from_arrays(split.data, np.asarray(split.targets), f"{root}/{name}") for split in splits)
     return train, test

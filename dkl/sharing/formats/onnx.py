@@ -10,7 +10,7 @@ from dkl.errors import needs_extra
 from dkl.sharing.card import model_card
 from dkl.sharing.exported import Exported
 from dkl.sharing.formats.torch_program import DYNAMIC, example
-from dkl.storage.files import write_text
+from dkl.storage.files import write_atomically, write_text
 
 
 def write(exported: Exported, folder: Path) -> list[Path]:
@@ -19,17 +19,17 @@ def write(exported: Exported, folder: Path) -> list[Path]:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     path, card = folder / "model.onnx", folder / "README.md"
-    folder.mkdir(parents=True, exist_ok=True)
     with contextlib.redirect_stdout(io.StringIO()):  # torch prints its progress
-        torch.onnx.export(
+        program = torch.onnx.export(
             exported.model,
             (example(exported),),
-            path,
             input_names=["images"],
             output_names=["logits"],
             dynamic_shapes=(DYNAMIC,),
             dynamo=True,
-            external_data=False,
         )
+    assert program is not None
+    content = program.model_proto.SerializeToString()
+    write_atomically(path, lambda file: file.write(content))
     write_text(card, model_card(exported, f"{folder.name}/{path.name}"))
     return [path, card]

@@ -79,7 +79,7 @@ def write(exported: Exported, folder: Path) -> list[Path]:
     base, arguments = make(match, classes)
     standard = [record for record in exported.records if record.is_autoattack and not record.partial]
     id = model_id(standard[-1]) if standard else re.sub(r"[^\w.-]", "_", exported.name)
-    norm = standard[-1].norm if standard else "Linf"
+    norm = standard[-1].norm if standard else exported.run.config.evaluation.norm
     weights, definition = folder / f"{id}.pt", folder / "model_zoo.py.txt"
     checkpoint.save(weights, {"state_dict": exported.state | _buffers(exported, base)})
     write_text(definition, _definition(exported, id, base, arguments, norm))

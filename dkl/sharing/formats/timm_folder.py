@@ -28,10 +28,12 @@ def write(exported: Exported, folder: Path) -> list[Path]:
     write_atomically(weights, lambda file: file.write(content))
     write_text(config, json.dumps(timm_config(exported, name), indent=2) + "\n")
     write_text(card, model_card(exported, folder.name, timm_name=name))
-    written = [weights, config, card]
-    if results := eval_results(exported):
-        written.append(folder / ".eval_results" / "dkl.yaml")
-        write_text(written[-1], results)
+    written, results = [weights, config, card], folder / ".eval_results" / "dkl.yaml"
+    if text := eval_results(exported):
+        write_text(results, text)
+        written.append(results)
+    else:
+        results.unlink(missing_ok=True)  # of another network that was exported here before
     return written
 
 

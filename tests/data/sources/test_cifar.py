@@ -108,7 +108,7 @@ def test_a_corrupted_download_is_deleted(site: Site, tmp_path: Path, monkeypatch
     site.content = archive[:-9] + bytes(9)
     with pytest.raises(UserError, match="md5"):
         cifar("cifar10", str(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == [".cifar10.lock"]
+    assert [path.name for path in tmp_path.iterdir()] == [".tiny.tar.gz.lock"]
 
 
 def test_an_unreachable_server_names_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

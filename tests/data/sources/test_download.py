@@ -1,7 +1,9 @@
 """A file arrives complete, a broken transfer is resumed, and the hash is verified."""
 
 import hashlib
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,20 @@ def test_a_file_is_fetched_once(site: Site, tmp_path: Path) -> None:
     assert path.read_bytes() == CONTENT
     assert not part_of(path).exists()
     fetch(site.url, path, SHA256)
+    assert site.ranges == [None]
+
+
+def test_of_several_at_the_same_time_one_downloads(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, together = tmp_path / "file", threading.Barrier(3, timeout=60)
+
+    def reachable(url: str) -> None:
+        together.wait()  # nobody downloads before all have seen that there is no file
+
+    monkeypatch.setattr("dkl.storage.download.unreachable", reachable)
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(lambda _: fetch(site.url, path), range(3))) == [path] * 3
+    assert path.read_bytes() == CONTENT
+    assert (tmp_path / "file.sha256").read_text() == f"{SHA256}\n"
     assert site.ranges == [None]
 
 
@@ -79,7 +95,7 @@ def test_corrupted_bytes_are_refused_and_deleted(site: Site, tmp_path: Path, hav
         site.content = CONTENT[:-1] + b"x"
     with pytest.raises(UserError, match=site.url):
         fetch(site.url, path, SHA256)
-    assert list(tmp_path.iterdir()) == []
+    assert [left.name for left in tmp_path.iterdir()] == [".file.lock"]
     site.content = CONTENT
     fetch(site.url, path, SHA256)
     assert path.read_bytes() == CONTENT
