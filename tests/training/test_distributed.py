@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from dkl.assembly import assemble, train
 from dkl.config import check, compose_config, run_folder
 from dkl.errors import UserError
-from dkl.runtime.distributed import _in_one, spawn_processes
+from dkl.runtime.distributed import _in_one, rank, spawn_processes
 from dkl.runtime.interruption import Interrupted
 from dkl.storage import checkpoint
 from dkl.training.epochs import Epochs
@@ -43,7 +43,10 @@ def config(results: Path, *overrides: str) -> DictConfig:
 
 
 def read(cfg: DictConfig) -> dict[str, Any]:
-    return checkpoint.read(run_folder(cfg) / "checkpoint.pt")
+    """The checkpoint, and with ``fingerprints`` the different states that the processes ended with."""
+    folder = run_folder(cfg)
+    fingerprints = {path.read_text() for path in folder.glob("fingerprint-*")}
+    return checkpoint.read(folder / "checkpoint.pt") | {"fingerprints": fingerprints}
 
 
 def largest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -66,7 +69,9 @@ def train_until(done: int, cfg: DictConfig) -> None:
 
 def train_all(configs: list[DictConfig], interrupted: DictConfig) -> None:
     for cfg in configs:
-        fit(assemble(cfg))
+        run = assemble(cfg)
+        fit(run)
+        (run.folder / f"fingerprint-{rank()}").write_text(run.state.fingerprint())
     train_until(3, interrupted)
 
 
@@ -77,6 +82,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     configs = {name: config(results, *case, *PARTS.get(name, ()), "trainer.devices=2") for name, case in CASES.items()}
     configs["BatchNorm"] = config(results, *BATCH_NORM, "trainer.devices=2")
     configs["BatchNorm again"] = config(results / "again", *BATCH_NORM, "trainer.devices=2")
+    configs["BatchNorm, averaged"] = config(results, *BATCH_NORM, "averaging=ema", "trainer.devices=2")
     interrupted = (*BATCH_NORM, "trainer.batch_norm_share=2")
     torch.set_num_threads(1)
     train_until(1, config(results / "changing", *interrupted))
@@ -109,6 +115,13 @@ def test_batch_norm_sees_one_share_and_the_first_statistics_are_kept(
     train(cfg)
     assert largest(read(cfg)["model"], two["BatchNorm"]["model"]) > 1e-4
     assert largest(two["BatchNorm"]["model"], two["BatchNorm again"]["model"]) == 0
+
+
+@pytest.mark.parametrize("name", ["TRADES", "BatchNorm", "BatchNorm, averaged"])
+def test_all_processes_measure_the_weights_and_statistics_that_are_saved(
+    name: str, two: dict[str, dict[str, Any]]
+) -> None:
+    assert len(two[name]["fingerprints"]) == 1
 
 
 def test_each_process_draws_its_own_numbers_and_keeps_its_generators(two: dict[str, dict[str, Any]]) -> None:
