@@ -146,6 +146,7 @@ def test_a_run_continues_within_an_epoch_on_another_number_of_devices(two: dict[
     assert largest(found["model"], expected["model"]) < 1e-12
     for here, there in zip(found["rows"], expected["rows"], strict=True):
         assert here["loss"] == pytest.approx(there["loss"], abs=1e-10)
+        assert here["images_per_second"] * here["epoch_seconds"] == pytest.approx(16)  # each image once
 
 
 @pytest.mark.parametrize(
