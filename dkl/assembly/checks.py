@@ -21,7 +21,7 @@ from dkl.assembly.parts import (
     quiet,
     settings_of,
 )
-from dkl.config import TrainConfig, TrainerConfig, check, model_name, run_folder
+from dkl.config import OptimizerName, TrainConfig, TrainerConfig, check, model_name, run_folder
 from dkl.errors import UserError, first_line
 from dkl.models import check_initial_weights
 from dkl.runtime.device import count, pick_device
@@ -29,6 +29,7 @@ from dkl.runtime.distributed import launched
 from dkl.storage.files import check_writable
 from dkl.tasks import Task
 from dkl.training.averaging import Averaging
+from dkl.training.schedules import Schedule
 from dkl.validation import check as check_ranges
 from dkl.validation import fields_of, unusual
 
@@ -56,7 +57,7 @@ def preflight(cfg: DictConfig) -> None:
     # The attack's random generator needs a real device, which the model on the meta device is not.
     task = build_task(config.task, nn.Linear(1, 1) if config.attack else model)
     _check_needs(task, config, build_averaging(config.averaging))
-    build_schedule(config.schedule)
+    _check_momentum(build_schedule(config.schedule), config)
     _check_devices(config.trainer)
     build_logger(config.logger)
     check_writable(run_folder(cfg))
@@ -148,6 +149,16 @@ def _check_teacher(config: TrainConfig) -> None:
         raise UserError(
             f"the teacher {run} was trained at budget={trained}, this run is of budget={budget}: train one with "
             f"budget={budget}, or use budget=own"
+        )
+
+
+def _check_momentum(schedule: Schedule, config: TrainConfig) -> None:
+    """Raise UserError if ``schedule`` changes a momentum that the optimizer does not have."""
+    name = config.optimizer.name
+    if name is not OptimizerName.sgd and schedule.momentum(1, config.trainer.epochs) is not None:
+        raise UserError(
+            f"{type(schedule).__name__} changes the momentum of sgd, which optimizer.name={name.value} does not have: "
+            "set optimizer.name=sgd, or choose another schedule, such as schedule=cosine"
         )
 
 

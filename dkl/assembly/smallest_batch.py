@@ -29,9 +29,8 @@ def check_smallest_batch(task: Task, config: TrainConfig, images: int) -> None:
     parts = batch_norm_parts(trainer) * trainer.accumulate
     if min(size // parts for size in (trainer.batch_size, last or trainer.batch_size)) > 1:
         return
-    for network in (value for value in vars(task).values() if isinstance(value, nn.Module)):
-        trained = any(parameter.requires_grad for parameter in network.parameters())
-        if trained and _fails_on_one(network, list(data.shape)):
+    for network in task.trained_networks():
+        if _fails_on_one(network, list(data.shape)):
             raise UserError(
                 f"{type(network).__name__} cannot be trained on one image of {list(data.shape)}, because BatchNorm "
                 f"needs two values per channel, but {images} images in batches of {trainer.batch_size} leave a part of "

@@ -193,13 +193,18 @@ def _prepare_model(model: nn.Module, trainer: TrainerConfig, device: torch.devic
         model = model.double()
     if trainer.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    if trainer.sync_batchnorm and distributed.world() > 1:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    split_batch_norm(model, batch_norm_parts(trainer) // trainer.devices)
-    model = model.to(device)
+    model = _prepare_batch_norm(model, trainer).to(device)
     if trainer.compile:
         _compile(model, None if trainer.compile is True else str(trainer.compile))
     return model
+
+
+def _prepare_batch_norm(network: nn.Module, trainer: TrainerConfig) -> nn.Module:
+    """Let every BatchNorm of ``network`` see the part of a batch that ``trainer`` says."""
+    if trainer.sync_batchnorm and distributed.world() > 1:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    split_batch_norm(network, batch_norm_parts(trainer) // trainer.devices)
+    return network
 
 
 def _compile(model: nn.Module, mode: str | None) -> None:
@@ -222,6 +227,9 @@ def _new_state(config: TrainConfig, device: torch.device, content: dict[str, obj
         say(load_initial_weights(model, config.trainer.initial_weights))
     model = _prepare_model(model, config.trainer, device)
     task = build_task(config.task, model)
+    for network in task.trained_networks():  # LBGAT's guide, FitNet's layers
+        if network is not model:
+            _prepare_batch_norm(network, config.trainer)
     optimizer = make_optimizer(config.optimizer, task.named_parameters(), model)
     averaging = build_averaging(config.averaging)
     average = Average(averaging, model) if averaging else None

@@ -3,7 +3,7 @@
     x ← Π(x + step_size · u(∇ objective(model(x))))
 
 u is the sign for Linf and the unit-norm gradient for L2; Π projects onto the ball of radius eps around the natural
-images, then onto [0, 1].
+images, then onto [0, 1]; for L2 in the reverse order, as TRADES.
 """
 
 import math

@@ -18,8 +18,9 @@ from dkl.storage.files import digest
 COMPUTING = (
     *("devices", "accumulate", "sync_batchnorm", "precision", "compile", "channels_last", "matmul", "deterministic"),
 )
-"""Values of ``trainer`` that say how a run computes, not what it trains. They change weights only by rounding and by
-the order of random numbers, so a row may hold seeds trained on different machines."""
+"""Values of ``trainer`` that say how a run computes, not what it trains. They change weights by rounding and by the
+order of random numbers; ``devices``, ``accumulate`` and ``sync_batchnorm`` also change which images BatchNorm sees
+together. A row may hold seeds trained on different machines."""
 
 NAMED_DATASETS = ("cifar10", "cifar100", "digits", "imagenet", "imagenet_lt")
 """Values of ``data.name`` whose images are the same wherever ``data.source`` reads them. Any other name, such as that

@@ -16,6 +16,7 @@ Dense prediction has logits ``[B, C, H, W]``, and every pixel is a row. They are
 dimension is last in memory, and are computed in blocks: temporary tensors stay small, and on a CPU in the cache.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -127,7 +128,8 @@ class _GapMSE(torch.autograd.Function):
                 for whole, value in zip((rows, g, grad_n, grad_w), part, strict=True):
                     if whole is not None and value is not None:
                         whole[at if whole is not rows else at[:1] + at[2:]] = value
-        ctx.unit = settings.unit / rows.numel() if mean else settings.unit
+        # The mean over no rows is NaN, as in torch's losses.
+        ctx.unit = settings.unit / (rows.numel() or math.nan) if mean else settings.unit
         ctx.save_for_backward(g, grad_n, grad_w)
         return (rows.sum() if mean else rows).mul_(0.5 * ctx.unit)
 

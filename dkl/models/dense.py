@@ -5,7 +5,8 @@ A network declares, as ``PSPNet`` does:
 * ``feature_classifier``: the submodule whose input are the features and whose output are the logits at their size;
 * ``auxiliary_head``: the submodule that gives auxiliary logits in train mode.
 
-Networks of segmentation-models-pytorch need no declaration: their features are the input of ``segmentation_head``.
+Networks of segmentation-models-pytorch need no declaration: their features are the input of ``segmentation_head``, and
+their logits before up-sampling the output of its last convolution.
 """
 
 from contextlib import ExitStack
@@ -43,19 +44,36 @@ def feature_channels(network: nn.Module) -> int | None:
     return layers[0].in_channels if layers else None
 
 
+def native_classifier(network: nn.Module) -> nn.Module | None:
+    """The submodule whose output are the logits before they are up-sampled; None if it is not known."""
+    classifier = _submodule(network, "feature_classifier")
+    if classifier is None or hasattr(network, "feature_classifier"):
+        return classifier
+    # smp's heads up-sample what their last convolution gives.
+    return [module for module in classifier.modules() if isinstance(module, nn.Conv2d)][-1]
+
+
 def forward_dense(network: nn.Module, images: Tensor) -> DenseOutput:
     """Forward ``images`` and return what was computed on the way, with its graph. All hooks are removed afterwards."""
     kept: dict[str, Tensor] = {}
 
-    def keep_classifier(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        kept["features"], kept["native"] = args[0], output
+    def keep_features(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        kept["features"] = args[0]
+
+    def keep_native(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        kept["native"] = output
 
     def keep_auxiliary(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         kept["auxiliary"] = output
 
+    taps = (
+        (_submodule(network, "feature_classifier"), keep_features),
+        (native_classifier(network), keep_native),
+        (_submodule(network, "auxiliary_head"), keep_auxiliary),
+    )
     with ExitStack() as hooks:
-        for attribute, hook in (("feature_classifier", keep_classifier), ("auxiliary_head", keep_auxiliary)):
-            if module := _submodule(network, attribute):
+        for module, hook in taps:
+            if module is not None:
                 hooks.callback(module.register_forward_hook(hook).remove)
         logits = network(images)
     return DenseOutput(logits, **{name: kept.get(name) for name in ("features", "native", "auxiliary")})

@@ -77,6 +77,11 @@ class Task(ABC):
         """The parameters that the optimizer trains."""
         return self.model.named_parameters()
 
+    def trained_networks(self) -> Iterator[nn.Module]:
+        """The model, and other networks of the task that are trained with it."""
+        networks = (value for value in vars(self).values() if isinstance(value, nn.Module))
+        return (network for network in networks if any(p.requires_grad for p in network.parameters()))
+
     def before_training(self, testing: Iterable[Batch], training: Iterable[Batch] = ()) -> None:
         """Prepare for training; called once before the first epoch, and again after an interruption.
 

@@ -15,8 +15,8 @@ from dkl.validation import CLASSES, FRACTION, MIXING, SEED, check_arguments
 class Classification(Task):
     """Cross-entropy of ``model`` on natural images, with ``label_smoothing`` in [0, 1); ``bce`` is the binary one.
 
-    Smoothing is spread over all C classes, as in torch; ``task=adversarial`` spreads it over the C − 1 others.
-    ``mixup`` and ``cutmix`` are the α of the two ways to mix images (0: off); ``seed`` fixes the random choices.
+    Smoothing is spread over all C classes, as in torch. ``mixup`` and ``cutmix`` are the α of the two ways to mix
+    images (0: off); ``seed`` fixes the random choices.
     """
 
     @check_arguments("task")

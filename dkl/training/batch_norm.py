@@ -29,6 +29,6 @@ class _InParts:
 def split_batch_norm(model: nn.Module, parts: int) -> None:
     """Let every BatchNorm of ``model`` see the images of this process in ``parts`` parts, in place."""
     for module in model.modules():
-        if isinstance(module, _BatchNorm) and parts > 1:
+        if isinstance(module, _BatchNorm) and not isinstance(module, _InParts) and parts > 1:
             kind = type(module)
             module.__class__ = type(f"{kind.__name__}InParts", (_InParts, kind), {"parts": parts})

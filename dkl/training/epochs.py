@@ -62,6 +62,9 @@ class Epochs:
         self._update_average("epoch", epoch, epochs)
         if epoch == epochs:
             self._estimate_buffers()
+        if (average := self.run.state.average) is not None:
+            # Its buffers follow those of this process, but all processes measure, and the first saves.
+            share_buffers(average.model)
         return row
 
     def _measure(self, epoch: int, *, measure: bool) -> MetricsRow:
@@ -168,7 +171,6 @@ class Epochs:
         if average is not None and average.rule.buffers == "estimate":
             # Epoch 0 has draws of its own: training counts from 1.
             update_bn(self.run.batches.epoch(0), average.model)
-            share_buffers(average.model)
 
     def _report(self, error: NonFiniteLossError) -> UserError:
         """Write the batch and weights of a loss that is not finite; returns an error with the file's name and a fix."""

@@ -97,17 +97,19 @@ def _step(optimizer: Optimizer) -> None:
     optimizer.step()
 
 
-def _mean(sums: dict[str, Tensor], counts: dict[str, Tensor], seen: int) -> MetricsRow:
-    """Turn sums over this process into means over all processes: over ``counts`` if given, else over ``seen`` images.
+def _mean(found: EpochSums) -> tuple[MetricsRow, float]:
+    """Turn sums over this process into means over all processes, and count the images of all.
 
-    A quantity whose count is zero is left out.
+    A mean is over its entry in ``counts`` if given, else over the views. A quantity whose count is zero is left out.
     """
-    images = torch.tensor(float(seen), dtype=torch.float64, device=sums["loss"].device)
-    sum_over_ranks([*sums.values(), *counts.values(), images])
+    sums, counts = found.sums, found.counts
+    numbers = torch.tensor([found.seen, found.images], dtype=torch.float64, device=sums["loss"].device)
+    sum_over_ranks([*sums.values(), *counts.values(), numbers])
     # One copy to the CPU, which waits for the device, for all of them.
-    totals = torch.stack([*sums.values(), *(counts.get(name, images) for name in sums)]).tolist()
+    divisors = (counts.get(name, numbers[0]) for name in sums)
+    *totals, images = torch.stack([*sums.values(), *divisors, numbers[1]]).tolist()
     means = zip(sums, totals[: len(sums)], totals[len(sums) :], strict=True)
-    return {name.replace("_correct", "_accuracy"): value / count for name, value, count in means if count > 0}
+    return {name.replace("_correct", "_accuracy"): value / count for name, value, count in means if count > 0}, images
 
 
 def train_epoch(
@@ -158,7 +160,7 @@ def train_epoch(
         bar.advance()
     share_buffers(task.model)
     task.end_epoch()
-    row = _mean(so_far.sums, so_far.counts, so_far.seen)
+    row, images = _mean(so_far)
     row["epoch_seconds"] = time.perf_counter() - started
-    row["images_per_second"] = so_far.images * world() / row["epoch_seconds"]
+    row["images_per_second"] = images / row["epoch_seconds"]
     return row

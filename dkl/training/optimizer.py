@@ -68,8 +68,8 @@ def _groups(config: OptimizerConfig, named: Iterable[tuple[str, nn.Parameter]]) 
 def apply_schedule(schedule: Schedule, optimizer: Optimizer, *, lr: float, epoch: int, epochs: int) -> float:
     """Set the rate of ``epoch``, counted from 1, to its share of the peak ``lr``; returns it.
 
-    The momentum is set too if the schedule changes it. A schedule per step gets the step and the number of all steps.
-    Groups with an ``lr_scale`` have the rate times that.
+    The momentum, which only SGD has, is set too if the schedule changes it. A schedule per step gets the step and the
+    number of all steps. Groups with an ``lr_scale`` have the rate times that.
     """
     rate, momentum = lr * schedule.lr_factor(epoch, epochs), schedule.momentum(epoch, epochs)
     for group in optimizer.param_groups:

@@ -37,6 +37,14 @@ def test_logits_of_different_shapes_raise(kind: type[BaseLoss]) -> None:
                 call(loss, *given) if len(given) == 3 else loss(*given)
 
 
+@EACH_LOSS
+def test_the_mean_over_an_empty_batch_is_nan_as_in_torch(kind: type[BaseLoss]) -> None:
+    loss = kind()
+    value = call(loss, *logits(0, 5), third_argument(loss, 0, 5))
+    assert value.shape == ()
+    assert value.isnan()
+
+
 @WEIGHTED
 def test_weights_must_be_given_and_one_row_per_sample(kind: type[BaseLoss]) -> None:
     m, n = logits(4, 5)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from dkl.assembly import assemble, train
 from dkl.config import check, compose_config, run_folder
 from dkl.errors import UserError
-from dkl.runtime.distributed import _in_one, spawn_processes
+from dkl.runtime.distributed import _in_one, rank, spawn_processes
 from dkl.runtime.interruption import Interrupted
 from dkl.storage import checkpoint
 from dkl.training.epochs import Epochs
@@ -43,7 +43,10 @@ def config(results: Path, *overrides: str) -> DictConfig:
 
 
 def read(cfg: DictConfig) -> dict[str, Any]:
-    return checkpoint.read(run_folder(cfg) / "checkpoint.pt")
+    """The checkpoint, and with ``fingerprints`` the different states that the processes ended with."""
+    folder = run_folder(cfg)
+    fingerprints = {path.read_text() for path in folder.glob("fingerprint-*")}
+    return checkpoint.read(folder / "checkpoint.pt") | {"fingerprints": fingerprints}
 
 
 def largest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -66,7 +69,9 @@ def train_until(done: int, cfg: DictConfig) -> None:
 
 def train_all(configs: list[DictConfig], interrupted: DictConfig) -> None:
     for cfg in configs:
-        fit(assemble(cfg))
+        run = assemble(cfg)
+        fit(run)
+        (run.folder / f"fingerprint-{rank()}").write_text(run.state.fingerprint())
     train_until(3, interrupted)
 
 
@@ -77,6 +82,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     configs = {name: config(results, *case, *PARTS.get(name, ()), "trainer.devices=2") for name, case in CASES.items()}
     configs["BatchNorm"] = config(results, *BATCH_NORM, "trainer.devices=2")
     configs["BatchNorm again"] = config(results / "again", *BATCH_NORM, "trainer.devices=2")
+    configs["BatchNorm, averaged"] = config(results, *BATCH_NORM, "averaging=ema", "trainer.devices=2")
     interrupted = (*BATCH_NORM, "trainer.batch_norm_share=2")
     torch.set_num_threads(1)
     train_until(1, config(results / "changing", *interrupted))
@@ -111,6 +117,13 @@ def test_batch_norm_sees_one_share_and_the_first_statistics_are_kept(
     assert largest(two["BatchNorm"]["model"], two["BatchNorm again"]["model"]) == 0
 
 
+@pytest.mark.parametrize("name", ["TRADES", "BatchNorm", "BatchNorm, averaged"])
+def test_all_processes_measure_the_weights_and_statistics_that_are_saved(
+    name: str, two: dict[str, dict[str, Any]]
+) -> None:
+    assert len(two[name]["fingerprints"]) == 1
+
+
 def test_each_process_draws_its_own_numbers_and_keeps_its_generators(two: dict[str, dict[str, Any]]) -> None:
     (other,) = two["TRADES"]["rng_of_others"]
     assert not torch.equal(other["torch"], two["TRADES"]["rng"]["torch"])  # masks of DropPath
@@ -126,6 +139,15 @@ def test_one_device_shows_batch_norm_the_parts_that_two_devices_would(
     assert largest(read(cfg)["model"], two["BatchNorm"]["model"]) < 1e-12
 
 
+def test_batch_norm_of_a_network_trained_along_sees_the_same_parts(tmp_path: Path) -> None:
+    lbgat = (*BATCH_NORM, "recipe=lbgat", "task.guide.name=wrn10_2")
+    configs = (config(tmp_path, *lbgat, f"trainer.batch_norm_share={parts}") for parts in (1, 2))
+    plain, split = (assemble(cfg).state.task.guide for cfg in configs)
+    images = torch.rand(8, 1, 8, 8, dtype=torch.float64)
+    expected = torch.cat([plain(part) for part in images.chunk(2)])
+    torch.testing.assert_close(split(images), expected, rtol=0, atol=1e-12)
+
+
 def test_a_run_continues_within_an_epoch_on_another_number_of_devices(two: dict[str, dict[str, Any]]) -> None:
     """One step on one device, two on two, one on one: four steps in all, and two epochs."""
     found, expected = two["one, two, one"], two["BatchNorm"]
@@ -133,6 +155,7 @@ def test_a_run_continues_within_an_epoch_on_another_number_of_devices(two: dict[
     assert largest(found["model"], expected["model"]) < 1e-12
     for here, there in zip(found["rows"], expected["rows"], strict=True):
         assert here["loss"] == pytest.approx(there["loss"], abs=1e-10)
+        assert here["images_per_second"] * here["epoch_seconds"] == pytest.approx(16)  # each image once
 
 
 @pytest.mark.parametrize(

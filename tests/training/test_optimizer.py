@@ -139,6 +139,10 @@ def test_the_strong_recipes_rates_are_timms_over_its_300_epochs() -> None:
             r"is only for sgd, not lamb: set optimizer\.nesterov=false",
         ),
         (["optimizer.nesterov=true", "optimizer.momentum=0"], r"needs momentum"),
+        (
+            ["schedule=one_cycle", "optimizer.name=adamw", "optimizer.nesterov=false"],
+            r"OneCycle changes the momentum of sgd, which optimizer\.name=adamw does not have: set optimizer\.name=sgd",
+        ),
     ],
 )
 def test_mistakes_are_refused_before_any_work(overrides: list[str], message: str) -> None:

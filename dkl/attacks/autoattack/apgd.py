@@ -6,7 +6,7 @@ form, for one target class after the other:
     DLR(z, y) = −(z_y − max_{k≠y} z_k) / (z_(1) − z_(3)),   z_(k) the k-th largest logit
     DLR_t(z, y) = −(z_y − z_t) / (z_(1) − (z_(3) + z_(4)) / 2)
 
-The step size is halved, and the search restarted from the best point, if fewer than 75 % of the steps since the last
+The step size is halved, and the search restarted from the best point, if at most 75 % of the steps since the last
 checkpoint raised the loss, or if the best loss and the step size have not changed since.
 """
 

@@ -56,10 +56,7 @@ class Batches:
         self.augment = augment or Augment()
         self.second = self.augment.second
         self.augment.check(tuple(data.images.shape[1:]))
-        if self.augment.scale or self.augment.unrotated or self.augment.blur:
-            raise UserError(
-                "data.augment.scale, unrotated and blur change images with masks: set scale=[], unrotated=0 and blur=0"
-            )
+        self.augment.check_no_masks()
         if self.augment.randaugment:
             raise UserError(
                 "data.augment.randaugment changes images read from files (data=imagenet, imagefiles): set it to null; "
@@ -89,7 +86,7 @@ class Batches:
         return len(self.planner)
 
     def epoch(self, epoch: int = 0) -> Iterator[Batch]:
-        """Yield the batches of one epoch; on a GPU each is prepared while the one before is in use."""
+        """Yield the batches of one epoch; on a GPU each is made while the one before is in use, but for AutoAugment."""
         if self.augment.second_view == "autoaugment":
             return self._with_autoaugment(epoch)
         batches = (self._make(plan) for plan in self.planner.epoch(epoch))

@@ -84,6 +84,7 @@ class StreamBatches:
     ) -> None:
         self.augment = augment or Augment()
         self.augment.check(labeled.shape)
+        self.augment.check_no_masks()
         if batch_size % world:
             raise UserError(
                 f"a batch of {batch_size} labeled images cannot be shared equally by {world} processes: choose another "

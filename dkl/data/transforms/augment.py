@@ -106,6 +106,13 @@ class Augment:
                 f"data.augment.second_view=autoaugment needs 3 channels, not {shape[0]}: use cutout or null"
             )
 
+    def check_no_masks(self) -> None:
+        """Raise UserError if a setting is for images with masks only."""
+        if self.scale or self.unrotated or self.blur:
+            raise UserError(
+                "data.augment.scale, unrotated and blur change images with masks: set scale=[], unrotated=0 and blur=0"
+            )
+
     def draw(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Draw:
         """Draw the random choices for ``count`` images of ``size`` (H, W) from a CPU ``generator``."""
         # The order of the draws is part of the reproducible result: do not change it.

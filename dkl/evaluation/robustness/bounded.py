@@ -12,19 +12,46 @@ For L2, square draws per batch of the sample.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dkl.attacks import Perturb
 from dkl.evaluation.robustness.attack_loop import AttackLoop
-from dkl.evaluation.robustness.places import placed, unplaced
+from dkl.evaluation.robustness.places import PerturbChosen, placed, unplaced
 from dkl.evaluation.robustness.progress import AttackProgress, Bools
 from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.evaluation.robustness.suites import attack_cost
 from dkl.records.sampling_bound import count_interval, draws_needed
 from dkl.tasks.accuracy import top1
 from dkl.threat import SAMPLED
+
+
+def _attack_parts(
+    loop: AttackLoop,
+    attacks: dict[str, PerturbChosen],
+    before: Bools,
+    parts: Sequence[Tensor],
+    count: int,
+    num_classes: int,
+) -> dict[str, Bools]:
+    """Attack the first ``count`` parts by each of ``attacks``; return which images are correct after each."""
+    correct, after = before, {}
+    for name, perturb in attacks.items():
+        entry = SAMPLED[name]
+        # Parts that are attacked later start from what the attack before leaves of them.
+        loop.state.setdefault(entry, AttackProgress.begin(correct, len(parts))).flags[:] &= correct
+        correct = after[name] = loop.attack(
+            {entry: top1},
+            perturb,
+            correct,
+            attack_cost(name, num_classes).forward + 1,
+            batches=[part[correct[part.numpy()]] for part in parts],
+            first_batches=count,
+        )
+    return after
 
 
 def attack_sample(
@@ -48,28 +75,21 @@ def attack_sample(
     # Equal parts of at most a batch, so that little more than the smallest sufficient sample is attacked.
     size = math.ceil(needed / math.ceil(needed / loop.batch_size)) if population else 1
     parts = order.split(size) if population else ()
+    chosen = {
+        name: placed(attacks[name], before, loop.batch_size) if name in by_place else unplaced(attacks[name])
+        for name in SAMPLED
+    }
     drawn, after = 0, dict.fromkeys(SAMPLED, before)
     while True:
-        interval = count_interval(population, drawn, population - int(after["square"].sum()))
+        fooled = population - int(after["square"].sum())
+        interval = count_interval(population, drawn, fooled)
         enough = interval.high - interval.low <= width and (drawn > 0 or not population)
+        needed = draws_needed(population, drawn, fooled, width=width) if drawn else needed
         count = math.ceil(needed / size)
         if enough or count >= len(parts):
             break
-        correct = before
-        for name, entry in SAMPLED.items():
-            # Parts that are attacked later start from what the attack before leaves of them.
-            loop.state.setdefault(entry, AttackProgress.begin(correct, len(parts))).flags[:] &= correct
-            chosen = placed(attacks[name], before, loop.batch_size) if name in by_place else unplaced(attacks[name])
-            correct = after[name] = loop.attack(
-                {entry: top1},
-                chosen,
-                correct,
-                attack_cost(name, num_classes).forward + 1,
-                batches=[part[correct[part.numpy()]] for part in parts],
-                first_batches=count,
-            )
+        after = _attack_parts(loop, chosen, before, parts, count, num_classes)
         drawn = min(count * size, population)
-        needed = draws_needed(population, drawn, population - int(correct.sum()), width=width)
     sampled = np.zeros_like(before)
     sampled[order[:drawn].numpy()] = True
     for name, entry in SAMPLED.items():

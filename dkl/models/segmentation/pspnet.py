@@ -68,7 +68,10 @@ def _dilate(layer: nn.Module, dilation: int, name: str) -> None:
 
 
 class PSPNet(nn.Module):
-    """PSPNet around ``encoder``, whose layer3 and layer4 have ``channels`` channels.
+    """PSPNet around ``encoder``, a ResNet with a deep stem.
+
+    ``head`` and ``auxiliary`` are the widths of the two heads before their classifiers; ``dropout`` is the probability
+    in both that a channel is set to zero.
 
     Logits ``[B, num_classes, H, W]`` have the images' size. ``feature_classifier`` and ``auxiliary_head`` name the
     submodules whose input are the features and whose output the auxiliary logits (see ``dkl.models.dense``).

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Annotated, Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -62,9 +63,11 @@ class LBGAT(AdversarialTraining):
         return make_output(loss, batch, adversarial_images, natural=natural, adversarial=adversarial, guide=guide)
 
     def _ascent(self, batch: Batch, adversarial_images: Tensor) -> Tensor:
-        """The loss that AWP raises, with the guide's BatchNorm buffers unchanged."""
-        with batch_statistics(self.guide):
-            return super()._ascent(batch, adversarial_images)
+        """The terms with the robust network, which AWP raises; the guide is constant, its BatchNorm buffers too."""
+        adversarial, natural = self.model(adversarial_images), self.model(batch.images)
+        with torch.no_grad(), batch_statistics(self.guide):
+            guide = self.guide(batch.images)
+        return F.mse_loss(adversarial, guide) + self.kl(natural, adversarial)
 
     def state_dict(self) -> dict[str, Any]:
         """The task's state with the guide."""

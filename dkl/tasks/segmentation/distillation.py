@@ -21,7 +21,7 @@ from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import PairLoss
 from dkl.models import forward_dense, load_encoder
-from dkl.models.dense import DenseOutput
+from dkl.models.dense import DenseOutput, native_classifier
 from dkl.runtime.distributed import sum_gradients
 from dkl.tasks.base import Output, Progress
 from dkl.tasks.distillation.logits import Distillation
@@ -29,6 +29,16 @@ from dkl.tasks.segmentation.pixels import correct_pixels, observe, pixel_loss, s
 from dkl.tasks.segmentation.prototypes import ADAM_BETAS, Prototypes
 from dkl.tasks.segmentation.supervised import check_masks, label_losses, test_metrics
 from dkl.validation import CLASSES, EPOCHS, LABEL, PRIOR_MOMENTUM, RATE, TEMPERATURE, WEIGHT, Range, check_arguments
+
+
+def _check_native(*networks: nn.Module) -> None:
+    """Raise UserError if the logits of a network before up-sampling are not known."""
+    for network in networks:
+        if native_classifier(network) is None:
+            raise UserError(
+                f"the logits of {type(network).__name__} before up-sampling are not known: set task.upsample=true, or "
+                "declare feature_classifier on it (see dkl.models.dense)"
+            )
 
 
 class SegmentationDistillation(Distillation):
@@ -87,6 +97,8 @@ class SegmentationDistillation(Distillation):
                 f"task.masked=false compares pixels without a label, but {type(self.loss).__name__} asks for labels: "
                 "set task.masked=true, or loss.weighting=sample"
             )
+        if not upsample:
+            _check_native(model, teacher)
         self.aux_weight, self.loss_weight = aux_weight, loss_weight / (num_classes if mean_over_classes else 1)
         self.masked, self.upsample = masked, upsample
         self.prototype_weight, self.align_weight = prototype_weight, align_weight
@@ -125,8 +137,15 @@ class SegmentationDistillation(Distillation):
     def _pair_loss(self, student: DenseOutput, teacher: DenseOutput, masks: Tensor) -> Tensor:
         """The pair loss, with the class prior of the epoch before; this batch enters the prior of the next."""
         mine, theirs = student.logits, teacher.logits
-        if not self.upsample and student.native is not None and teacher.native is not None:
+        if not self.upsample:
+            assert student.native is not None
+            assert teacher.native is not None
             mine, theirs = student.native, teacher.native
+            if mine.shape != theirs.shape:
+                raise UserError(
+                    f"task.upsample=false compares logits of {list(mine.shape[-2:])} pixels with the teacher's of "
+                    f"{list(theirs.shape[-2:])}: set task.upsample=true, or choose networks with equal output strides"
+                )
             masks = shrunk(masks, mine.shape[-2:])
         value = pixel_loss(
             self.loss, theirs, mine, masks, ignore_index=self.ignore_index, prior=self.prior, masked=self.masked

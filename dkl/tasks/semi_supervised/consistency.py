@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -72,7 +73,7 @@ class ConsistencyTraining(Task):
         unlabeled = self._masked(weak, strong, selected)
         loss = supervised + self.unlabeled_weight * self.ramp(progress) * unlabeled
         right = (weak.argmax(-1) == batch.unlabeled.labels) & selected
-        count, everyone = selected.sum(), selected.new_tensor(len(selected), dtype=labeled.dtype)
+        count, everyone = selected.sum(), selected.new_tensor(len(selected), dtype=torch.int64)
         size = len(batch.labels)
         yield Output(
             loss,
@@ -88,4 +89,6 @@ class ConsistencyTraining(Task):
         """(1/U) Σ mask · loss, from the mean of the loss over the selected images."""
         if not selected.any():
             return strong.sum() * 0  # keeps the graph, so that every parameter has a gradient
-        return selected.to(strong.dtype).mean() * self.loss(weak[selected], strong[selected])
+        loss = self.loss(weak[selected], strong[selected])
+        # In the loss's dtype, float32 or more: the logits may be bfloat16, which would round the share.
+        return selected.to(loss.dtype).mean() * loss

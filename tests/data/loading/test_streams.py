@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +103,12 @@ def test_batches_that_cannot_be_filled_or_shared_are_refused() -> None:
         StreamBatches(few, 4, unlabeled=few, ratio=2)
     with pytest.raises(UserError, match=r"4 labeled images cannot be shared equally by 3 processes"):
         StreamBatches(few, 4, world=3)
+
+
+@pytest.mark.parametrize("setting", [{"scale": (0.5, 2.0)}, {"unrotated": 0.5}, {"blur": 0.5}], ids=str)
+def test_settings_of_images_with_masks_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"scale=\[\], unrotated=0 and blur=0"):
+        StreamBatches(make_images(6, (3, 8, 8)), 4, augment=Augment(**setting))
 
 
 def usb(labels: np.ndarray, classes: int, per_class: int, seed: int) -> list[int]:

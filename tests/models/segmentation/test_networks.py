@@ -64,6 +64,8 @@ def test_networks_of_smp_have_features_and_unknown_ones_are_named() -> None:
     out = forward_dense(create_model("smp_fpn_resnet18", 3).eval(), torch.rand(1, 3, 32, 32))
     assert out.logits.shape == (1, 3, 32, 32)
     assert out.features is not None
+    assert out.native is not None
+    assert (out.features.shape[-2:], out.native.shape) == ((8, 8), (1, 3, 8, 8))  # its head up-samples by 4
     for name, message in [("smp_fpn", "names no encoder"), ("smp_fpn_resnet18x", "Wrong encoder name")]:
         with pytest.raises(UserError, match=message):
             create_model(name, 3)

@@ -85,6 +85,13 @@ def test_the_attack_leaves_the_guide_alone() -> None:
     assert torch.equal(call.images, batch.images)
 
 
+def test_awp_ascends_through_the_model_alone() -> None:
+    guide, recorded = make_guide(), []
+    guide.register_forward_hook(lambda module, images, logits: recorded.append(logits.requires_grad))
+    take_step(make_task(make_net(), guide, awp=AWP(gamma=0.01, start=1)), make_batch())
+    assert recorded == [False, True]
+
+
 def test_both_networks_are_trained_under_names_of_their_own() -> None:
     model, guide = make_net(), make_guide()
     named = dict(make_task(model, guide).named_parameters())

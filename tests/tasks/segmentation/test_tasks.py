@@ -107,6 +107,33 @@ def test_a_loss_between_equal_networks_is_their_entropy_only(settings: dict[str,
     torch.testing.assert_close(values[0], values[1])
 
 
+class Unscaled(nn.Module):
+    """A network whose logits have the size of the image all along."""
+
+    feature_classifier = "classifier"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(3, CLASSES, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(images)
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        (nn.Conv2d(3, CLASSES, 1), r"logits of Conv2d before up-sampling are not known: set task\.upsample=true"),
+        (Unscaled(), r"\[33, 33\] pixels with the teacher's of \[5, 5\]: set task\.upsample=true"),
+    ],
+    ids=["unknown", "another size"],
+)
+def test_logits_before_upsampling_that_cannot_be_compared_are_refused(student: nn.Module, message: str) -> None:
+    settings: dict[str, Any] = {"num_classes": CLASSES, "ignore_index": IGNORE, "upsample": False}
+    with pytest.raises(UserError, match=message):
+        _loss(SegmentationDistillation(student.double(), _network(1), KL(), **settings), _batch())
+
+
 def test_counts_give_torchmetrics_jaccard_index() -> None:
     predictions, masks = torch.randint(CLASSES, (3, 7, 9)), torch.randint(CLASSES, (3, 7, 9))
     masks[0] = IGNORE

@@ -54,6 +54,26 @@ def test_the_mask_selects_and_the_mean_is_over_all(loss: PairLoss) -> None:
     assert [(float(a), float(b)) for a, b in ratios.values()] == [(sure.sum(), 12), (right.sum(), sure.sum())]
 
 
+class One:
+    """A pair loss that is always 1."""
+
+    weighting = "none"
+
+    def __call__(self, weak: torch.Tensor, strong: torch.Tensor) -> torch.Tensor:
+        return torch.ones(())
+
+
+def test_bfloat16_logits_do_not_round_the_share_of_selected_images() -> None:
+    task, batch = FixMatch(linear().float(), One(), threshold=0.5), make_batch(labeled=151)
+    weak, strong, hidden = batch.unlabeled
+    batch = batch._replace(images=batch.images.float(), unlabeled=Unlabeled(weak.float(), strong.float(), hidden))
+    with torch.autocast("cpu", torch.bfloat16), task.step(batch, Progress(1, 2)) as out:
+        selected, everyone = out.ratios["mask_rate"]
+    assert everyone == 453
+    assert 0 < selected < 453
+    assert (out.sums["unlabeled_loss"] / 151).item() == pytest.approx(selected.item() / 453, rel=1e-6)
+
+
 def test_nothing_certain_gives_the_labeled_loss_and_a_gradient_for_every_weight() -> None:
     net, batch = make_net().double(), make_batch()
     with FixMatch(net, SoftCE(), threshold=0.999).step(batch, Progress(1, 2)) as out:
