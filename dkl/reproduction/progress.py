@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from dkl.config import ComposedRun, TrainConfig
 from dkl.manifests import ManifestJob
 from dkl.records import Record
-from dkl.threat import AUTOATTACK, SUITES, changed_search, parse_attacks, parse_eps
+from dkl.threat import changed_search, gives_result_of, parse_attacks, parse_eps
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,9 @@ def _settings(config: TrainConfig, overrides: Sequence[str]) -> dict[str, Any]:
 
 def _is_evaluation(record: Record, settings: dict[str, Any]) -> bool:
     """Whether ``record``, of the right run, was made with ``settings``."""
-    # Bounded AutoAttack becomes the standard suite if its sample would have to hold every image.
-    exact = settings["attacks"] == list(SUITES["bounded"]) and record.attacks == list(AUTOATTACK)
     narrow = record.bound is None or record.bound.tolerance <= settings["tolerance"]
     same = (
-        (exact or record.attacks == settings["attacks"])
+        gives_result_of(record.attacks, settings["attacks"])
         and narrow
         and record.search == settings["search"]
         and record.weights.split(" ")[0] == settings["weights"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dkl.manifests import Column
 from dkl.records import SHOTS, Record
 from dkl.reporting.grouping import created_at, group, weights_kind
-from dkl.threat import parse_attacks, parse_eps
+from dkl.threat import gives_result_of, parse_attacks, parse_eps
 
 
 def _shot(name: str) -> Callable[[Record], float | None]:
@@ -96,7 +96,7 @@ def _has_threat_model(record: Record, column: Column) -> bool:
         return True
     # A column without a radius uses the dataset's default, which the run's configuration has.
     eps = parse_eps(record.training["data"]["eps"] if column.eps is None else column.eps)
-    same_attacks = set(record.attacks) == set(parse_attacks(column.attacks))
+    same_attacks = gives_result_of(record.attacks, parse_attacks(column.attacks))
     same_attacks = same_attacks and record.search.get("precision", "float32") == column.precision
     return same_attacks and record.norm == "Linf" and round(record.eps, 9) == round(eps, 9)
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from dkl.manifests import Column
-from dkl.records import Record
+from dkl.records import Bound, Record
 from dkl.reporting.statistics.measurements import measure
+from dkl.threat import SUITES
 from tests.reporting.factories import make_record
 
 COLUMNS = {
@@ -127,6 +128,18 @@ def test_a_search_in_bf16_counts_only_in_a_column_that_says_so() -> None:
     ]
     found = {key: [one.records[0].id for one in measure(records, key, columns).values()] for key in columns}
     assert found == {"float32": ["same"], "bf16": ["weaker"]}
+
+
+def test_the_standard_suite_counts_in_a_column_of_bounded_autoattack_but_not_the_other_way_round() -> None:
+    """An evaluation with attacks=bounded that had to attack every image is recorded as the standard suite."""
+    columns = {kind: Column(title=kind, metric="robust", attacks=kind) for kind in ("bounded", "standard")}
+    bound = Bound(low=0.25, high=0.26, tolerance=2.0)
+    records = [
+        evaluated(id="exact", seed=0, robust=0.2),
+        evaluated(id="bounded", seed=1, robust=0.26, attacks=list(SUITES["bounded"]), bound=bound),
+    ]
+    found = {key: [one.value for one in measure(records, key, columns).values()] for key in columns}
+    assert found == {"bounded": [0.2, 0.26], "standard": [0.2]}
 
 
 def test_a_column_may_name_its_weights() -> None:
