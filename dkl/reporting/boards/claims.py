@@ -26,7 +26,7 @@ from dkl.reporting.statistics.compare import Comparison
 NOTES = (
     "Difference of the two methods on the same seeds and test images, in percentage points, with its 95 % interval; "
     "p is not corrected for the number of claims.",
-    "Of bounded AutoAttack the upper ends are compared; the interval and p allow for its bounds.",
+    "Values of bounded AutoAttack count only the images fooled in its sample; the interval and p allow for its bounds.",
     "Hours are those of training and evaluating the compared rows, on the hardware named below.",
 )
 

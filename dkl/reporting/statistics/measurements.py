@@ -49,12 +49,13 @@ class Measurement:
     """The ``value`` of a column at one seed (a fraction, or seconds), and the ``records`` it comes from.
 
     ``flags`` names, for each record, the flags that must be true for an image to count. It is empty if the value is not
-    a mean over images.
+    a mean over images. ``slack`` is how far the accuracy may lie below the value: more than 0 for bounded AutoAttack.
     """
 
     value: float
     records: tuple[Record, ...]
     flags: tuple[tuple[str, ...], ...] = ()
+    slack: float = 0.0
 
 
 def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) -> dict[int, Measurement]:
@@ -79,7 +80,8 @@ def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) 
         value, flags = value_of(record), _FLAGS.get(column.metric)
         assert value is not None
         assert record.seed is not None
-        found[record.seed] = Measurement(value, (record,), (flags(record),) if flags else ())
+        slack = record.slack if column.metric == "robust" else 0.0
+        found[record.seed] = Measurement(value, (record,), (flags(record),) if flags else (), slack)
     return dict(sorted(found.items()))
 
 
@@ -126,10 +128,12 @@ def _combine(column: Column, parts: Sequence[Mapping[int, Measurement]]) -> dict
         values = [part.value for part in here]
         records = tuple(record for part in here for record in part.records)
         if column.metric == "min":
-            found[seed] = Measurement(min(values), records)
+            lowest = min(part.value - part.slack for part in here)
+            found[seed] = Measurement(min(values), records, slack=min(values) - lowest)
         else:
             # A mean of fractions of images is itself a mean over images, unless one part has no flags.
             flags = tuple(names for part in here for names in part.flags)
             all_have_flags = len(flags) == len(records)
-            found[seed] = Measurement(sum(values) / len(values), records, flags if all_have_flags else ())
+            slack = sum(part.slack for part in here) / len(here)
+            found[seed] = Measurement(sum(values) / len(values), records, flags if all_have_flags else (), slack)
     return found

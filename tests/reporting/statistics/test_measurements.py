@@ -142,6 +142,24 @@ def test_the_standard_suite_counts_in_a_column_of_bounded_autoattack_but_not_the
     assert found == {"bounded": [0.2, 0.26], "standard": [0.2]}
 
 
+def test_the_accuracy_may_lie_below_the_value_of_bounded_autoattack_by_its_distance_to_the_lower_end() -> None:
+    """The value may lie above the upper end as well: hits in a sample bound how many images outside of it fall."""
+    columns = {
+        "clean": Column(title="Clean", metric="clean"),
+        "aa": Column(title="AA", metric="robust", attacks="bounded"),
+        "pgd": Column(title="PGD-20", metric="robust", attacks="pgd-20"),
+        "mean": Column(title="Mean", metric="mean", of=("aa", "pgd")),
+        "worst": Column(title="Worst", metric="min", of=("aa", "pgd")),
+    }
+    bound = Bound(low=0.25, high=0.255, tolerance=2.0)
+    records = [
+        evaluated(id="bounded", attacks=list(SUITES["bounded"]), robust=0.26, bound=bound),
+        evaluated(id="pgd", attacks=["pgd-20"], robust=0.255),
+    ]
+    found = {key: measure(records, key, columns)[0].slack for key in columns}
+    assert found == pytest.approx({"clean": 0, "aa": 0.01, "pgd": 0, "mean": 0.005, "worst": 0.005})
+
+
 def test_a_column_may_name_its_weights() -> None:
     columns = {kind: Column(title=kind, metric="robust", weights=kind) for kind in ("best", "last")}
     columns["kept"] = Column(title="kept", metric="robust")
