@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from dkl.manifests import Column, Manifest, ManifestRow
-from dkl.records import Record, save
+from dkl.records import Bound, Record, save
 from dkl.records.wilson import wilson
 from dkl.reporting import accuracy_boards, leaderboards
 from dkl.reporting.boards.paper import PaperRow
 from dkl.reporting.boards.paper.build import make_board
 from dkl.reporting.site import write_site
+from dkl.reporting.site.runs import runs_data
 from dkl.reporting.statistics.measurements import Measurement
+from dkl.threat import SUITES
 from tests.factories import make_flags
 from tests.reporting.factories import make_record, make_seeds
 
@@ -143,6 +145,15 @@ def test_every_record_has_its_accuracies_intervals_curves_configuration_and_prov
     shared = {"versions", "hardware", "git_commit", "checkpoint_sha256", "data_sha256", "config_hash", "seed"}
     assert shared | {"evaluation_seed", "created", "seconds"} <= set(shown["provenance"])
     assert shown["provenance"]["git_commit"] == "abc123"
+
+
+def test_a_bounded_result_has_the_interval_of_its_row(tmp_path: Path) -> None:
+    bound = Bound(low=0.22, high=0.25, tolerance=3.0)
+    record = make_record(n=500, robust=0.25, attacks=list(SUITES["bounded"]), bound=bound)
+    (shown,) = runs_data([record], tmp_path)[0]["records"]
+    (accuracy,) = [found for found in shown["accuracies"] if "all attacks" in found["name"]]
+    low, high = wilson(0.25, 500)
+    assert accuracy["interval"] == pytest.approx([100 * (low - 0.03), 100 * high], abs=0.01)
 
 
 def test_evaluations_of_one_run_share_its_configuration_and_curves(tmp_path: Path) -> None:
