@@ -15,7 +15,7 @@ that end, and p is that of the smallest possible difference.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from dkl.errors import UserError
 from dkl.records import Flags, Record
+from dkl.reporting.grouping import images_key
 from dkl.reporting.statistics.measurements import Measurement
 
 LoadFlags = Callable[[Record], Flags]
@@ -87,9 +88,9 @@ def compare(better: Mapping[int, Measurement], than: Mapping[int, Measurement], 
     return Comparison(difference=difference, low=low - slack[0], high=high + slack[1], p=p, seeds=seeds, n=n, test=test)
 
 
-def _images(measured: Measurement) -> set[tuple[int, str]]:
+def _images(measured: Measurement) -> set[tuple[Hashable, ...]]:
     """Return the sets of test images behind a value."""
-    return {(record.n, record.data_sha256) for record in measured.records}
+    return set(map(images_key, measured.records))
 
 
 def _image_differences(one: Measurement, other: Measurement, load: LoadFlags) -> NDArray[np.float64] | None:

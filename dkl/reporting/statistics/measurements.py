@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dkl.manifests import Column
 from dkl.records import SHOTS, Record
-from dkl.reporting.grouping import created_at, group, weights_kind
+from dkl.reporting.grouping import created_at, group, images_key, weights_kind
 from dkl.threat import gives_result_of, parse_attacks, parse_eps
 
 
@@ -109,12 +109,12 @@ def _has_images(record: Record, column: Column) -> bool:
 
 
 def _comparable(candidates: Sequence[Record]) -> list[Record]:
-    """Return one evaluation per seed, all on the same test images.
+    """Return one evaluation per seed, all on the same test images, with masks predicted in the same way.
 
     Of several sets of images the largest counts, then the one with the most seeds, then the newest.
     """
     # Values on different images must not be averaged together.
-    by_images = group(candidates, lambda record: (record.n, record.data_sha256)).values()
+    by_images = group(candidates, images_key).values()
     by_seed = (group(same, lambda record: record.seed) for same in by_images)
     newest = [[max(again, key=created_at) for again in seeds.values()] for seeds in by_seed]
     return max(newest, key=lambda same: (same[0].n, len(same), max(map(created_at, same))), default=[])

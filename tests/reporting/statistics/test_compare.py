@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dkl.errors import UserError
+from dkl.records.record import Segmented
 from dkl.reporting.statistics.compare import Comparison, compare
 from dkl.reporting.statistics.measurements import Measurement
 from tests.reporting.factories import flags_of, make_record
@@ -142,9 +143,11 @@ def test_only_seeds_on_the_same_images_are_paired() -> None:
     one, right = run("one", [np.array([True, False]), np.array([True, True])])
     other, more = run("other", [np.array([False, False])])
     assert compare(one, other, flags_of(right | more)).seeds == (0,)
-    elsewhere, _ = run("other", [np.array([False, False])], data_sha256="e" * 64)
-    with pytest.raises(UserError, match="same test images"):
-        compare(one, elsewhere, flags_of(right | more))
+    mirrored = Segmented(miou=0.5, iou={"sky": 0.5}, prediction="mirrored")
+    for about in ({"data_sha256": "e" * 64}, {"attacks": [], "segmented": mirrored}):
+        elsewhere, _ = run("other", [np.array([False, False])], **about)
+        with pytest.raises(UserError, match="same test images"):
+            compare(one, elsewhere, flags_of(right | more))
     with pytest.raises(UserError, match="no per-image flags"):
         compare(one, other, lambda record: {})
 

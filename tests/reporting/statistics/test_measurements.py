@@ -6,6 +6,7 @@ import pytest
 
 from dkl.manifests import Column
 from dkl.records import Bound, Record
+from dkl.records.record import Segmented
 from dkl.reporting.statistics.measurements import measure
 from dkl.threat import SUITES
 from tests.reporting.factories import make_record
@@ -87,6 +88,22 @@ def test_seeds_of_one_column_are_all_on_the_same_images() -> None:
     """Of two equally large sets of images the one with more seeds counts. The other seeds are left out."""
     records = [evaluated(id=str(seed), seed=seed, data_sha256=("e" if seed == 2 else "d") * 64) for seed in (2, 1, 0)]
     assert list(values(records, "aa")) == [0, 1]
+
+
+def test_seeds_of_one_column_are_all_predicted_in_the_same_way() -> None:
+    """The way of more seeds counts, also if another evaluation is newer."""
+    columns = {"miou": Column(title="Mean IoU", metric="miou")}
+
+    def segmented(seed: int, miou: float, way: str, year: int) -> Record:
+        result = Segmented(miou=miou, iou={"sky": miou}, prediction=way)
+        return evaluated(id=f"{way}{seed}", seed=seed, attacks=[], segmented=result, created=f"{year}-01-01T00:00:00Z")
+
+    records = [
+        segmented(0, 0.3, "single", 2025),
+        segmented(1, 0.4, "single", 2025),
+        segmented(0, 0.5, "mirrored", 2026),
+    ]
+    assert [one.value for one in measure(records, "miou", columns).values()] == [0.3, 0.4]
 
 
 def test_top1_needs_a_record_without_attacks_and_clean_one_with_attacks() -> None:
