@@ -186,12 +186,15 @@ def test_hostile_text_stays_text(tmp_path: Path, everything: list[Record]) -> No
 def test_budgets_and_broken_files_are_listed_without_the_folders_path(tmp_path: Path, everything: list[Record]) -> None:
     path = make_site(tmp_path, everything)
     (tmp_path / "records" / "kd.csv").write_text("loss\n1\n")
-    write_site(tmp_path, everything, [], [], [f"{tmp_path}/records/torn.json is not a usable record"], [])
+    problems = [f"{tmp_path}/records/torn.json is not a usable record", "/home/me/theirs/cut.json is not one either"]
+    write_site(tmp_path, everything, [], [], problems, [])
     page = Page(path)
     top = page.text("leaderboards")
     assert "records/torn.json is not a usable record" in top
     assert "records/kd.csv is not a usable file of curves" in top
+    assert "cut.json is not one either" in top
     assert str(tmp_path) not in page.source
+    assert "/home/me" not in page.source
     assert "no result" in top
     assert "not comparable with published values" in top
 
