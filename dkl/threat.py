@@ -66,6 +66,15 @@ def changed_search(settings: Mapping[str, object]) -> dict[str, bool | str]:
     }
 
 
+def gives_result_of(attacks: Sequence[str], asked: Sequence[str]) -> bool:
+    """Whether an evaluation with ``attacks`` gives the result of those ``asked``; their order does not matter.
+
+    Bounded AutoAttack becomes the standard suite if its sample would have to hold every image.
+    """
+    exact = set(asked) == set(SUITES["bounded"]) and set(attacks) == set(AUTOATTACK)
+    return exact or set(attacks) == set(asked)
+
+
 def parse_eps(eps: str | float) -> float:
     """Parse a perturbation radius in pixel units: a number, or a fraction such as ``8/255``.
 

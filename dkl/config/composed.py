@@ -4,7 +4,7 @@ Whoever plans, reports or estimates runs reads ``settings`` and the identity; th
 on to ``dkl.assembly`` and ``dkl.evaluation``.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,7 +72,7 @@ class CachedCompose:
     def __init__(self) -> None:
         self._known: dict[tuple[str, ...], DictConfig] = {}
 
-    def __call__(self, overrides: Iterable[str]) -> ComposedRun:
+    def __call__(self, overrides: Sequence[str]) -> ComposedRun:
         """Compose the run of ``overrides``, which may include the seed."""
         seeds = [text for text in overrides if text.startswith("seed=")]
         rest = tuple(text for text in overrides if not text.startswith("seed="))

@@ -209,6 +209,11 @@ class Record:
         return sum(accuracies) / len(accuracies)
 
     @property
+    def slack(self) -> float:
+        """How far the accuracy under AutoAttack may lie below ``robust``, down to the ``bound``; 0 without one."""
+        return 0.0 if self.robust is None or self.bound is None else self.robust - self.bound.low
+
+    @property
     def accuracy_only(self) -> bool:
         """Whether the record holds clean accuracy only."""
         return not self.attacks

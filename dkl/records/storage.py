@@ -145,22 +145,24 @@ def load_flags(path: Path) -> Flags:
 def load_curves(path: Path) -> Curves:
     """Read the curves of the record at ``path``; empty if it has none.
 
-    A row holds only what was measured after that epoch. Raises UserError if the file is broken, or was changed.
+    A row holds only what was measured after that epoch. Raises UserError if the file is broken, changed or lost.
     """
     source = path.with_suffix(".csv")
     try:
+        known = json.loads(_read(path)).get("checksums", {}) if path.exists() else {}
+        if not source.exists():
+            if "curves" in known:
+                raise ValueError("it is missing")
+            return []
         with source.open(encoding="utf-8", newline="") as file:
             rows = [
                 {key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file, strict=True)
             ]
         if not all("epoch" in row for row in rows):
             raise ValueError("a row has no epoch")
-        known = json.loads(_read(path)).get("checksums", {}) if path.exists() else {}
         if "curves" in known and known["curves"] != _file_sha256(source):
             raise ValueError("it does not match its checksum")
         return rows
-    except FileNotFoundError:
-        return []
     except (OSError, TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{source} is not a usable file of curves: {error}; evaluate again") from None
 

@@ -40,14 +40,18 @@ def weights_kind(record: Record) -> str:
     return record.weights.partition(" ")[0]
 
 
+def images_key(record: Record) -> tuple[Hashable, ...]:
+    """Return what values share that may be averaged or compared: the test images, and how masks were predicted."""
+    return record.n, record.data_sha256, record.segmented.prediction if record.segmented else ""
+
+
 def row_key(record: Record) -> tuple[Hashable, ...]:
     """Return what all records of one row of a board share: the row's identity, and the way of evaluating.
 
     The last, averaged and best weights of a run are different rows, and so are reference records.
     """
-    prediction = record.segmented.prediction if record.segmented else ""
     attacks = tuple(record.attacks), record.search.get("precision")
-    evaluation = weights_kind(record), attacks, record.n, record.data_sha256, prediction
+    evaluation = weights_kind(record), attacks, *images_key(record)
     return *threat_model(record), record.budget, record.row, is_reference(record), *evaluation
 
 

@@ -7,9 +7,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from dkl.config import ComposedRun, TrainConfig
+from dkl.config.schema import prediction_text
 from dkl.manifests import ManifestJob
 from dkl.records import Record
-from dkl.threat import AUTOATTACK, SUITES, changed_search, parse_attacks, parse_eps
+from dkl.threat import changed_search, gives_result_of, parse_attacks, parse_eps
 
 
 @dataclass(frozen=True)
@@ -73,27 +74,31 @@ def _is_of_run(record: Record, run: ComposedRun) -> bool:
 
 def _settings(config: TrainConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """What an evaluation of the run of ``config`` with ``overrides`` measures."""
-    settings = asdict(config.evaluation) | dict(OmegaConf.from_dotlist(list(overrides)))
+    others = {"corruptions": None, "package": False}
+    settings = others | asdict(config.evaluation) | dict(OmegaConf.from_dotlist(list(overrides)))
     weights = settings["weights"] or ("average" if config.averaging else "last")
     attacks = parse_attacks(settings["attacks"])
     eps = parse_eps(settings["eps"]) if attacks else 0.0
-    keys = ("n", "batch_size", "seed", "norm", "tolerance")
+    keys = ("n", "batch_size", "seed", "norm", "tolerance", "mirrored", "long_side", *others)
     found = {"attacks": attacks, "eps": eps, "weights": weights, "search": changed_search(settings) if attacks else {}}
     return found | {key: settings[key] for key in keys}
 
 
 def _is_evaluation(record: Record, settings: dict[str, Any]) -> bool:
     """Whether ``record``, of the right run, was made with ``settings``."""
-    # Bounded AutoAttack becomes the standard suite if its sample would have to hold every image.
-    exact = settings["attacks"] == list(SUITES["bounded"]) and record.attacks == list(AUTOATTACK)
     narrow = record.bound is None or record.bound.tolerance <= settings["tolerance"]
+    prediction = prediction_text(mirrored=settings["mirrored"], long_side=settings["long_side"])
     same = (
-        (exact or record.attacks == settings["attacks"])
+        gives_result_of(record.attacks, settings["attacks"])
         and narrow
         and record.search == settings["search"]
         and record.weights.split(" ")[0] == settings["weights"]
         and abs(record.eps - settings["eps"]) < 1e-9
         and (not settings["attacks"] or record.norm.lower() == settings["norm"].lower())
         and (record.batch_size, record.evaluation_seed) == (settings["batch_size"], settings["seed"])
+        and (record.segmented is None or record.segmented.prediction.endswith(f", {prediction}"))
+        # An evaluation that also has corruptions, or that ran the authors' code, has the same accuracies.
+        and (not settings["corruptions"] or record.corruptions is not None)
+        and (not settings["package"] or record.versions.get("attacks") == "pyautoattack")
     )
     return same and (not record.partial if settings["n"] is None else record.n == settings["n"])

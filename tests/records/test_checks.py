@@ -171,6 +171,9 @@ def test_values_and_flags_that_agree_are_still_found_by_their_checksums(tmp_path
     curves.write_text(curves.read_text().replace("0.5", "0.6"))
     with pytest.raises(UserError, match=r"honest\.csv .*does not match its checksum"):
         records.load_curves(path)
+    curves.unlink()
+    with pytest.raises(UserError, match=r"honest\.csv .*it is missing"):
+        records.load_curves(path)
 
 
 def absurd_files(folder: Path) -> int:

@@ -3,17 +3,27 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dkl import records
 from dkl.cli import main
 from dkl.config import ComposedRun, compose_config
+from dkl.evaluation.segmentation.windows import Windows
 from dkl.manifests import ManifestJob
-from dkl.reproduction.progress import progress_of
+from dkl.records.record import Segmented
+from dkl.reproduction.progress import progress_of, records_of
+from tests.factories import make_record
 
 TRAIN = ("data=digits", "trainer.epochs=2", "trainer.threads=1", "data.train_size=64", "data.test_size=8")
 JOB = ManifestJob("row", "IKL-AT", 0, TRAIN, (("attacks=pgd-2", "batch_size=8"), ("attacks=none",)))
+
+
+def predicted(*, mirrored: bool = False, long_side: int | None = None) -> Segmented:
+    """A result of images predicted by windows of some size."""
+    windows = Windows(size=(8, 12), mirrored=mirrored, long_side=long_side, fill=(0.0, 0.0, 0.0), batch_size=1)
+    return Segmented(miou=0.5, iou={"sky": 0.5}, prediction=windows.text)
 
 
 @pytest.fixture
@@ -51,3 +61,23 @@ def test_progress_follows_metrics_and_records(tmp_path: Path, overrides: list[st
     assert str(progress_of(JOB, rounded, unknown)) == "to do"
     other_seed = ComposedRun(compose_config("train", [*overrides, "seed=1"]))
     assert str(progress_of(replace(JOB, seed=1), other_seed, found)) == "to do"
+
+
+@pytest.mark.parametrize(
+    ("asked", "done", "others"),
+    [
+        ((), {"segmented": predicted()}, {"segmented": predicted(mirrored=True)}),
+        (("long_side=64",), {"segmented": predicted(long_side=64)}, {"segmented": predicted()}),
+        (("corruptions=CIFAR-10-C",), {"corruptions": {"fog": [0.5] * 5}}, {}),
+        (("package=true",), {"versions": {"attacks": "pyautoattack"}}, {"versions": {"attacks": "dkl"}}),
+    ],
+    ids=str,
+)
+def test_another_way_of_evaluating_is_not_done(
+    overrides: list[str], asked: tuple[str, ...], done: dict[str, Any], others: dict[str, Any]
+) -> None:
+    run = ComposedRun(compose_config("train", overrides))
+    job = replace(JOB, evaluations=(("attacks=none", *asked),))
+    same = make_record(attacks=[], weights="last epoch 2", config_hash=run.config_hash, n=8)
+    for fields, finished in ((done, True), (others, False)):
+        assert len(records_of(job, run, [replace(same, **fields)])) == finished

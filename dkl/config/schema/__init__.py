@@ -6,7 +6,7 @@ each field is printed by ``dkl train --help`` and ``dkl evaluate --help``.
 """
 
 from dkl.config.schema.data import AugmentConfig, DataConfig, SyntheticConfig, UnlabeledConfig
-from dkl.config.schema.evaluation import WEIGHTS, EvaluationConfig
+from dkl.config.schema.evaluation import WEIGHTS, EvaluationConfig, prediction_text
 from dkl.config.schema.roots import BudgetConfig, EvaluateConfig, PathsConfig, TargetConfig, TrainConfig
 from dkl.config.schema.training import OptimizerConfig, OptimizerName, Precision, SelectionConfig, TrainerConfig
 
@@ -27,4 +27,5 @@ __all__ = [
     "TrainConfig",
     "TrainerConfig",
     "UnlabeledConfig",
+    "prediction_text",
 ]

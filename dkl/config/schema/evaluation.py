@@ -9,6 +9,11 @@ WEIGHTS = ("last", "average", "best")
 """Weights of a run that can be evaluated: of the last epoch, averaged over epochs, or of the best epoch."""
 
 
+def prediction_text(*, mirrored: bool, long_side: int | None) -> str:
+    """How images with masks are predicted, in words, without the size of the windows."""
+    return ("mirrored" if mirrored else "single") + (f", long side {long_side}" if long_side else "")
+
+
 @dataclass
 class EvaluationConfig:
     """What ``dkl evaluate`` does with this run unless its own options say otherwise."""

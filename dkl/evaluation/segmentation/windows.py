@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dkl.config.schema import prediction_text
 from dkl.errors import UserError
 from dkl.validation import SIDE, check_fields
 
@@ -38,8 +39,8 @@ class Windows:
     @property
     def text(self) -> str:
         """How images are predicted, in words."""
-        parts = [f"windows {self.size[1]}x{self.size[0]}", "mirrored" if self.mirrored else "single"]
-        return ", ".join([*parts, f"long side {self.long_side}"] if self.long_side else parts)
+        kind = prediction_text(mirrored=self.mirrored, long_side=self.long_side)
+        return f"windows {self.size[1]}x{self.size[0]}, {kind}"
 
     def places(self, height: int, width: int) -> Iterator[tuple[int, int]]:
         """Top and left of every window of an image that is at least as large as a window."""

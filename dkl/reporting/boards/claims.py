@@ -26,9 +26,12 @@ from dkl.reporting.statistics.compare import Comparison
 NOTES = (
     "Difference of the two methods on the same seeds and test images, in percentage points, with its 95 % interval; "
     "p is not corrected for the number of claims.",
-    "Of bounded AutoAttack the upper ends are compared; the interval and p allow for its bounds.",
+    "Values of bounded AutoAttack count only the images fooled in its sample; the interval and p allow for its bounds.",
     "Hours are those of training and evaluating the compared rows, on the hardware named below.",
 )
+
+SMALL = ("own", "mini")
+"""Budgets of small runs: smoke tests nothing, and at budget paper an experiment has its own board only."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,11 @@ ClaimColumn = ColumnSpec[ClaimRow]
 
 
 def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
-    """Build one board of all tested claims, and one of those of reference records. Smoke runs test nothing.
+    """Build one board of all claims tested at small size, and one of those of reference records.
 
     Experiments are in the order of the paper's tables that their claims come from.
     """
-    rows = [row for board in sorted(boards, key=_first_table) if board.budget != "smoke" for row in _rows(board)]
+    rows = [row for board in sorted(boards, key=_first_table) if board.budget in SMALL for row in _rows(board)]
     built = []
     for reference, own in group(rows, lambda row: any(map(is_reference, row.records))).items():
         records = list({record.id: record for row in own for record in row.records}.values())
@@ -177,6 +180,10 @@ COLUMNS: tuple[ClaimColumn, ...] = (
         header="Experiment",
         cell=lambda row: row.board.manifest.name,
         data={"experiment": lambda row: row.board.manifest.name},
+    ),
+    # The page filters by this column: one experiment may have runs of both budgets.
+    ClaimColumn(
+        header="Budget", cell=lambda row: str(row.board.budget), data={"budget": lambda row: str(row.board.budget)}
     ),
     ClaimColumn(
         header="Here",

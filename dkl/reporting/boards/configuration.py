@@ -158,7 +158,9 @@ def average_seeds(records: Sequence[Record]) -> ConfigurationRow:
         record_ids=tuple(record.id for record in records),
         means={key: SeedMean.over(found) for key, found in complete.items() if len(found) == len(records)},
         # Mean IoU is no fraction of images, so one seed has no interval.
-        interval=None if newest.segmented and len(records) == 1 else accuracy_interval(headline, newest.n),
+        interval=None
+        if newest.segmented and len(records) == 1
+        else accuracy_interval(headline, newest.n, [record.slack for record in records]),
         best_epochs=tuple(record.best_epoch for record in records if record.best_epoch is not None),
         source=REFERENCE if is_reference(newest) else None,
     )

@@ -27,11 +27,7 @@ def attack_notes(shown: Sequence[Record]) -> list[str]:
     lines = _number_notes(shown, "robust")
     if any(record.is_autoattack for record in shown):
         lines.append(f"AutoAttack is the standard suite: {', '.join(AUTOATTACK)}.")
-    if any(record.bound for record in shown):
-        lines.append(
-            "Bounded AutoAttack ran fab-t and square on a sample: with 95 % confidence per seed, the accuracy under "
-            "AutoAttack is in the interval beside it. Robust (%) counts only the images fooled in the sample."
-        )
+    lines += bounded_notes(shown)
     if searches := distinct(_written(record.search) for record in shown if record.search):
         lines.append(
             f"Some attacks searched in other rounding, to be faster ({searches}); the network itself classified what "
@@ -42,6 +38,17 @@ def attack_notes(shown: Sequence[Record]) -> list[str]:
             "Rows with fewer attacks than AutoAttack come last and are unranked: their robust accuracy is optimistic."
         )
     return [*lines, *provenance_notes(shown)]
+
+
+def bounded_notes(shown: Sequence[Record]) -> list[str]:
+    """Explain values and intervals of bounded AutoAttack, if any of the records ``shown`` has it."""
+    if not any(record.bound for record in shown):
+        return []
+    return [
+        "Bounded AutoAttack ran fab-t and square on a sample, and its value counts only the images fooled there. With "
+        "95 % confidence per seed, the accuracy under AutoAttack is within its bounds. The 95 % interval of the value "
+        "begins lower by the distance from the value to the lower bound."
+    ]
 
 
 def accuracy_notes(shown: Sequence[Record]) -> list[str]:

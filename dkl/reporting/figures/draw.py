@@ -199,20 +199,22 @@ def _unit(records: Sequence[Record]) -> str:
 
 
 def _rankings(records: Sequence[Record], include_smoke: bool) -> Iterator[Drawing]:
-    """One figure per board: its rows with every seed and the interval. Parts of AutoAttack rank nothing."""
+    """One figure per board: its complete rows with every seed and the interval. Parts of AutoAttack are not drawn."""
     known = {record.id: record for record in records}
     for board in (*leaderboards(records, include_smoke), *accuracy_boards(records, include_smoke)):
-        if board.part or not any(map(is_complete, board.rows)):  # nothing there is ranked
+        complete = [row for row in board.rows if is_complete(row)]
+        if board.part or not complete:  # nothing there is ranked
             continue
-        rows = []
-        for row in board.rows:
+        methods, rows = [row.method for row in complete], []
+        for row in complete:
             found = [known[name] for name in row.record_ids]
             accuracies = [headline_of(one) for one in found]
             # The mean IoU of one seed has no interval: a line of no length stands for it.
             interval = row.interval or (accuracies[0], accuracies[0])
             loss = (found[0].training.get("loss") or {}).get("_target_")
-            rows.append(Ranked(row.method, accuracies, interval, ours=loss in PAPER_LOSSES))
-        first = known[board.rows[0].record_ids[0]]
+            label = row.method if methods.count(row.method) == 1 else f"{row.method}, {row.weights}"
+            rows.append(Ranked(label, accuracies, interval, ours=loss in PAPER_LOSSES))
+        first = known[complete[0].record_ids[0]]
         metric = "top-1 accuracy" if first.robust is None else "robust accuracy"
         metric = "mean IoU" if first.segmented else metric
         yield f"ranking-{board.name}", partial(ranking, rows, title=_title(board.title), metric=metric)

@@ -4,12 +4,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import fill
 
+from dkl.reporting.boards.cells import NONE
 from dkl.reporting.formats.text_table import TextTable
 from dkl.reporting.runs.differences import changed_keys, own_differences, setting_name, value_text
 from dkl.reporting.runs.read import RunSummary
 from dkl.storage.files import digest
-
-NONE = "\N{EN DASH}"
 
 RESULTS: dict[str, Callable[[RunSummary], str]] = {
     "state": lambda run: run.state,

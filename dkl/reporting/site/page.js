@@ -71,7 +71,7 @@ function choose(page, query) {
     const title = board.querySelector("h3")?.textContent ?? "", rows = [...board.querySelectorAll("tbody tr")];
     for (const row of rows) {
       const text = `${title} ${row.textContent}`.toLowerCase();
-      const size = board.dataset.budget ?? row.cells[column]?.textContent;
+      const size = board.dataset.budget || row.cells[column]?.textContent;
       row.hidden = !(words.every(word => text.includes(word)) && (!only || size === only));
       count[row.hidden ? 1 : 0] += 1;
     }

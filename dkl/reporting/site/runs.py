@@ -7,7 +7,6 @@ from typing import Any
 
 from dkl.errors import UserError
 from dkl.records import SHOTS, Curves, Record, load_curves
-from dkl.records.wilson import wilson
 from dkl.reporting.boards.cells import NONE, interval_cell, method_cell
 from dkl.reporting.boards.notes import BUDGET_NOTES
 from dkl.reporting.figures.plots.curves import ACCURACIES
@@ -16,7 +15,7 @@ from dkl.reporting.formats.text_table import TextTable
 from dkl.reporting.grouping import weights_kind
 from dkl.reporting.names import attacks_label, teacher_title
 from dkl.reporting.reference import REFERENCE, is_reference, record_file
-from dkl.reporting.statistics.seeds import percent
+from dkl.reporting.statistics.seeds import accuracy_interval, percent
 from dkl.storage.files import digest
 
 _SHOWN = (
@@ -166,7 +165,7 @@ def _accuracies(record: Record) -> Iterator[Accuracy]:
         yield {**accuracy, "seconds": round(result.seconds, 1)}
     if record.robust is not None:
         bound = f" (AutoAttack {record.bound.text})" if record.bound else ""
-        yield _image_fraction(f"Robust after all attacks{bound}", record.robust, record.n)
+        yield _image_fraction(f"Robust after all attacks{bound}", record.robust, record.n, record.slack)
     for name in SHOTS:
         if name in (record.shots or {}):
             yield {"name": f"Mean of classes with {name} training images", "percent": 100 * (record.shots or {})[name]}
@@ -178,8 +177,8 @@ def _accuracies(record: Record) -> Iterator[Accuracy]:
         yield {"name": f"Best epoch ({record.best_epoch}), chosen on the test set", "percent": 100 * record.best}
 
 
-def _image_fraction(name: str, fraction: float, n: int) -> Accuracy:
-    interval = wilson(fraction, n)
+def _image_fraction(name: str, fraction: float, n: int, slack: float = 0.0) -> Accuracy:
+    interval = accuracy_interval([fraction], n, [slack])
     bounds = [round(100 * bound, 2) for bound in interval]
     return {"name": name, "percent": 100 * fraction, "interval": bounds, "text": interval_cell(interval)}
 

@@ -134,7 +134,7 @@ def _kind(row: ConfigurationRow) -> str:
 
 
 def _scale(values: Sequence[float], start: float, end: float) -> tuple[Callable[[float], float], list[Tick]]:
-    """Return what maps percent to SVG units between ``start`` and ``end``, and at most nine round ticks."""
+    """Return what maps percent to SVG units between ``start`` and ``end``, and at most ten round ticks."""
     low, high = min(values), max(values)
     step = next(step for step in (1, 2, 5, 10, 20) if (high - low) / step <= 7)
     first = max(0, step * math.floor((low - 0.2 * step) / step))

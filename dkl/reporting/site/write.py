@@ -45,6 +45,9 @@ PUBLISHED = "Figures of the paper, published values only"
 Figures = dict[str, list[dict[str, str]]]
 """By heading: per figure its name, source, caption, and kind (``plot``, ``wide plot`` or ``photo``)."""
 
+ABSOLUTE = re.compile(r"(?<!\S)/\S*/")
+"""The folders of an absolute path."""
+
 OF_PAPER = re.compile(r"(?:figure|table)-\d+")
 """Prefix of the names of the paper's figures."""
 
@@ -95,8 +98,8 @@ def write_site(
             for name in BUDGETS
             if name in by_budget
         ],
-        # The page may be published, so it must not show local paths.
-        problems=[problem.replace(f"{results}/", "") for problem in (*problems, *broken)],
+        # The page may be published, so it must not show local paths, also of other folders of records.
+        problems=[ABSOLUTE.sub("", problem.replace(f"{results}/", "")) for problem in (*problems, *broken)],
         claims=[_article(board, ids) for board in claims],
         leaderboards=[article for article in articles if article.ranked],
         unranked=[article for article in articles if not article.ranked],

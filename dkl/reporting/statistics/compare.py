@@ -9,12 +9,13 @@ parts, s²/k + t²/n, where s is the standard deviation of the differences of k 
 of n images, with the degrees of freedom of Welch and Satterthwaite. Noise that both share is counted twice, so the
 intervals are too wide rather than too narrow. Without per-image flags it is the paired t test over seeds.
 
-The value of bounded AutoAttack is the upper end of its interval. The accuracies may be lower, so the interval of a
-difference is longer by the mean length of either row's intervals, and p is that of the smallest possible difference.
+The value of bounded AutoAttack counts only the images fooled in its sample. The accuracy may be as low as the lower end
+of its bound, so the interval of a difference is longer by the mean slack of either row, the distance from the value to
+that end, and p is that of the smallest possible difference.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from dkl.errors import UserError
 from dkl.records import Flags, Record
+from dkl.reporting.grouping import images_key
 from dkl.reporting.statistics.measurements import Measurement
 
 LoadFlags = Callable[[Record], Flags]
@@ -69,7 +71,7 @@ def compare(better: Mapping[int, Measurement], than: Mapping[int, Measurement], 
     per_seed = [_image_differences(one, other, load) for one, other in zip(ones, others, strict=True)]
     images = [found for found in per_seed if found is not None]
     has_images = len(images) == len(per_seed) and len({len(found) for found in images}) == 1
-    slack = (_slack(ones), _slack(others))
+    slack = (float(np.mean([one.slack for one in ones])), float(np.mean([other.slack for other in others])))
     if len(seeds) > 1:
         # The images' part of the error comes from differences averaged over seeds.
         samples = [differences, np.mean(images, axis=0)] if has_images else [differences]
@@ -86,18 +88,9 @@ def compare(better: Mapping[int, Measurement], than: Mapping[int, Measurement], 
     return Comparison(difference=difference, low=low - slack[0], high=high + slack[1], p=p, seeds=seeds, n=n, test=test)
 
 
-def _slack(measured: Sequence[Measurement]) -> float:
-    """Return how far the mean accuracy may lie below the mean value: the mean length of bounded AutoAttack's intervals.
-
-    0 for other attacks.
-    """
-    bounds = [record.bound for one in measured for record in one.records]
-    return float(np.mean([bound.high - bound.low if bound else 0.0 for bound in bounds]))
-
-
-def _images(measured: Measurement) -> set[tuple[int, str]]:
+def _images(measured: Measurement) -> set[tuple[Hashable, ...]]:
     """Return the sets of test images behind a value."""
-    return {(record.n, record.data_sha256) for record in measured.records}
+    return set(map(images_key, measured.records))
 
 
 def _image_differences(one: Measurement, other: Measurement, load: LoadFlags) -> NDArray[np.float64] | None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from dkl.manifests import Column
 from dkl.records import SHOTS, Record
-from dkl.reporting.grouping import created_at, group, weights_kind
-from dkl.threat import parse_attacks, parse_eps
+from dkl.reporting.grouping import created_at, group, images_key, weights_kind
+from dkl.threat import gives_result_of, parse_attacks, parse_eps
 
 
 def _shot(name: str) -> Callable[[Record], float | None]:
@@ -49,12 +49,13 @@ class Measurement:
     """The ``value`` of a column at one seed (a fraction, or seconds), and the ``records`` it comes from.
 
     ``flags`` names, for each record, the flags that must be true for an image to count. It is empty if the value is not
-    a mean over images.
+    a mean over images. ``slack`` is how far the accuracy may lie below the value: more than 0 for bounded AutoAttack.
     """
 
     value: float
     records: tuple[Record, ...]
     flags: tuple[tuple[str, ...], ...] = ()
+    slack: float = 0.0
 
 
 def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) -> dict[int, Measurement]:
@@ -79,7 +80,8 @@ def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) 
         value, flags = value_of(record), _FLAGS.get(column.metric)
         assert value is not None
         assert record.seed is not None
-        found[record.seed] = Measurement(value, (record,), (flags(record),) if flags else ())
+        slack = record.slack if column.metric == "robust" else 0.0
+        found[record.seed] = Measurement(value, (record,), (flags(record),) if flags else (), slack)
     return dict(sorted(found.items()))
 
 
@@ -96,7 +98,7 @@ def _has_threat_model(record: Record, column: Column) -> bool:
         return True
     # A column without a radius uses the dataset's default, which the run's configuration has.
     eps = parse_eps(record.training["data"]["eps"] if column.eps is None else column.eps)
-    same_attacks = set(record.attacks) == set(parse_attacks(column.attacks))
+    same_attacks = gives_result_of(record.attacks, parse_attacks(column.attacks))
     same_attacks = same_attacks and record.search.get("precision", "float32") == column.precision
     return same_attacks and record.norm == "Linf" and round(record.eps, 9) == round(eps, 9)
 
@@ -107,12 +109,12 @@ def _has_images(record: Record, column: Column) -> bool:
 
 
 def _comparable(candidates: Sequence[Record]) -> list[Record]:
-    """Return one evaluation per seed, all on the same test images.
+    """Return one evaluation per seed, all on the same test images, with masks predicted in the same way.
 
     Of several sets of images the largest counts, then the one with the most seeds, then the newest.
     """
     # Values on different images must not be averaged together.
-    by_images = group(candidates, lambda record: (record.n, record.data_sha256)).values()
+    by_images = group(candidates, images_key).values()
     by_seed = (group(same, lambda record: record.seed) for same in by_images)
     newest = [[max(again, key=created_at) for again in seeds.values()] for seeds in by_seed]
     return max(newest, key=lambda same: (same[0].n, len(same), max(map(created_at, same))), default=[])
@@ -126,10 +128,12 @@ def _combine(column: Column, parts: Sequence[Mapping[int, Measurement]]) -> dict
         values = [part.value for part in here]
         records = tuple(record for part in here for record in part.records)
         if column.metric == "min":
-            found[seed] = Measurement(min(values), records)
+            lowest = min(part.value - part.slack for part in here)
+            found[seed] = Measurement(min(values), records, slack=min(values) - lowest)
         else:
             # A mean of fractions of images is itself a mean over images, unless one part has no flags.
             flags = tuple(names for part in here for names in part.flags)
             all_have_flags = len(flags) == len(records)
-            found[seed] = Measurement(sum(values) / len(values), records, flags if all_have_flags else ())
+            slack = sum(part.slack for part in here) / len(here)
+            found[seed] = Measurement(sum(values) / len(values), records, flags if all_have_flags else (), slack)
     return found

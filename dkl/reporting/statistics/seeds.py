@@ -41,12 +41,11 @@ def student(values: Sequence[float]) -> Interval:
     return seeds.mean - half, seeds.mean + half
 
 
-def accuracy_interval(accuracies: Sequence[float], n: int) -> Interval:
+def accuracy_interval(accuracies: Sequence[float], n: int, slack: Sequence[float] = (0.0,)) -> Interval:
     """Return the interval of a mean accuracy from one value per seed, each on ``n`` images.
 
-    Several seeds give Student's interval over seeds, cut to [0, 1]. A single seed gives Wilson's over images.
+    Several seeds give Student's interval over seeds, a single seed Wilson's over images. It begins lower by the mean
+    ``slack``, how far each accuracy may lie below its value, and is cut to [0, 1].
     """
-    if len(accuracies) == 1:
-        return wilson(accuracies[0], n)
-    low, high = student(accuracies)
-    return max(0.0, low), min(1.0, high)
+    low, high = wilson(accuracies[0], n) if len(accuracies) == 1 else student(accuracies)
+    return max(0.0, low - float(np.mean(slack))), min(1.0, high)

@@ -12,6 +12,7 @@ from dkl.manifests.manifest import Claim, Manifest, load
 from dkl.records import Record
 from dkl.reporting.boards.claims import COLUMNS, ClaimRow, claim_boards
 from dkl.reporting.boards.paper import paper_boards
+from dkl.reporting.boards.paper.build import make_board
 from dkl.reporting.formats.csv import to_csv
 from dkl.reporting.statistics.compare import Comparison
 from tests.reporting.factories import flags_of, make_run, no_flags
@@ -108,6 +109,16 @@ def test_experiments_are_in_the_order_of_the_tables_their_claims_come_from() -> 
     assert [row["experiment"] for row in board_rows(manifests, runs)] == ["table-01", "table-03", "table-02"]
 
 
-def test_claims_without_a_text_and_smoke_runs_have_no_board() -> None:
+def test_claims_without_a_text_and_runs_that_are_not_small_have_no_board() -> None:
     assert verdicts((26, 20), {}) == []
     assert verdicts((26, 20), {"text": TEXT}, budget="smoke") == []
+    assert verdicts((26, 20), {"text": TEXT}, budget="paper") == []
+
+
+def test_one_claim_tested_at_two_sizes_has_two_rows_with_their_budgets() -> None:
+    manifest = replace(load(TABLE), claims=(Claim(better=ROW, than=OTHER, column="autoattack", text=TEXT),))
+    outcome = Comparison(difference=0.02, low=0.01, high=0.03, p=0.01, seeds=(0, 1), n=100, test="t")
+    tables = [make_board(manifest, budget, [], {0: outcome}, []) for budget in ("own", "mini", "paper")]
+    (found,) = claim_boards(tables)
+    assert [row["budget"] for row in csv.DictReader(io.StringIO(to_csv(found.data())))] == ["own", "mini"]
+    assert "Budget" in found.table().header

@@ -5,8 +5,10 @@ import statistics
 
 import pytest
 
-from dkl.records import Record
+from dkl.records import Bound, Record
+from dkl.records.wilson import wilson
 from dkl.reporting import Leaderboard, leaderboards
+from dkl.threat import SUITES
 from tests.reporting.factories import make_record, make_run, make_seeds, trained
 
 FEWER = ["apgd-ce", "apgd-t"]
@@ -39,6 +41,21 @@ def test_one_seed_shows_an_interval_around_it() -> None:
     low, high = map(float, cells(found, "95 % interval")[0].strip("[]").split(", "))
     assert low < 32 < high
     assert "±" not in cells(found, "Robust (%)")[0]
+
+
+def test_the_interval_of_bounded_autoattack_reaches_below_its_lower_bound() -> None:
+    """Wilson's interval of one seed of 500 images, and Student's of two that are 0.01 and 0.03 above their bounds."""
+    suite = list(SUITES["bounded"])
+    bounds = [Bound(low=low, high=0.32, tolerance=3.0) for low in (0.31, 0.3)]
+    records = [
+        make_record(seed=seed, robust=robust, n=500, attacks=suite, bound=bound)
+        for seed, (robust, bound) in enumerate(zip((0.32, 0.33), bounds, strict=True))
+    ]
+    one, both = board(records[:1]).rows[0].interval, board(records).rows[0].interval
+    low, high = wilson(0.32, 500)
+    assert one == pytest.approx((low - 0.01, high))
+    half = 12.70620474 * statistics.stdev((0.32, 0.33)) / 2**0.5  # Student's quantile with 1 degree of freedom
+    assert both == pytest.approx((0.325 - half - 0.02, 0.325 + half))
 
 
 @pytest.mark.parametrize("other", [{"attacks": FEWER}, {"row": "another"}, {"data_sha256": "e" * 64}], ids=str)

@@ -107,6 +107,23 @@ def test_a_column_of_a_part_of_the_test_set_has_all_images_at_other_sizes() -> N
     assert headers == ["Bounded AutoAttack in bf16, at most (%)"]
 
 
+def test_bounded_autoattack_widens_the_interval_of_its_column_only_and_has_a_note() -> None:
+    suite, bound = list(SUITES["bounded"]), Bound(low=0.28, high=0.295, tolerance=2.0)
+    about = {"search": {"precision": "bf16"}, "n": 1000, "clean": 0.5, "robust": 0.3}
+    exact, bounded = (
+        board([make_run("cifar10-mini", "ikl-awp", attacks=attacks, bound=found, **about)], "cifar10-mini")
+        for attacks, found in ((["pgd-20"], None), (suite, bound))
+    )
+    before, after = plain(exact)["ikl-awp"], plain(bounded)["ikl-awp"]
+    assert float(after["autoattack_low"]) == pytest.approx(float(before["pgd_low"]) - 2)
+    assert after["autoattack_high"] == before["pgd_high"]
+    assert (after["clean_low"], after["clean_high"]) == (before["clean_low"], before["clean_high"])
+    assert [any("Bounded AutoAttack ran" in note for note in found.notes) for found in (exact, bounded)] == [
+        False,
+        True,
+    ]
+
+
 def test_a_note_names_seeds_with_different_teachers() -> None:
     taught = [
         make_run("table-13", "resnet56-resnet20-ikl", seed=k, attacks=[], teacher=str(k // 2) * 64) for k in range(3)

@@ -128,6 +128,20 @@ def test_each_board_has_a_ranking_and_the_papers_losses_their_own_color(tmp_path
     assert VERMILLION.lower() in (tmp_path / "figures" / f"{name}.svg").read_text().lower()
 
 
+def test_a_ranking_has_no_weaker_attacks_and_names_the_weights_of_repeated_methods(tmp_path: Path) -> None:
+    about: dict[str, dict[str, Any]] = {
+        "best": {"weights": "best epoch 3"},
+        "last": {"weights": "last epoch 9"},
+        "alone": {"method": "TRADES", "row": "trades"},
+        "weaker": {"method": "PGD only", "row": "pgd", "attacks": ["pgd-20"]},
+    }
+    records = [make_record(id=name, budget="mini", **each) for name, each in about.items()]
+    draw_all(records, tmp_path, [], prefix="ranking")
+    text = (tmp_path / "figures" / "ranking-cifar100-Linf-eps8_255-mini.svg").read_text()
+    labels = [label for label in ("IKL-AT, best", "IKL-AT, last", "TRADES", "PGD only") if f" {label} " in text]
+    assert labels == ["IKL-AT, best", "IKL-AT, last", "TRADES"]
+
+
 def test_other_attacks_than_autoattack_have_a_figure_of_radii_and_no_ranking(tmp_path: Path) -> None:
     found = [
         make_record(id=f"{eps}", eps=eps, eps_text=str(eps), attacks=["pgd-20"], budget="mini")

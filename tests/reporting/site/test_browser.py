@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,16 @@ from typing import Any
 import pytest
 
 from dkl.manifests import load
+from dkl.manifests.manifest import Claim
 from dkl.records import Record, save
 from dkl.reporting import accuracy_boards, leaderboards
+from dkl.reporting.boards.board import Board
+from dkl.reporting.boards.claims import ClaimRow, claim_boards
 from dkl.reporting.boards.paper import PaperBoard, PaperRow
 from dkl.reporting.boards.paper.build import make_board
 from dkl.reporting.boards.published import published_rows
 from dkl.reporting.site import write_site
+from dkl.reporting.statistics.compare import Comparison
 from dkl.reporting.statistics.measurements import Measurement
 from tests.factories import make_flags
 from tests.reporting.factories import make_record, make_seeds
@@ -53,7 +58,7 @@ const type = async words => {
 // Every page with all that is folded; then the names of the elements that are wider than their place.
 const cutOff = async () => {
   const found = [];
-  for (const page of ["#leaderboards", "#tables", "#figures", "#runs", "#run/trades"]) {
+  for (const page of ["#leaderboards", "#claims", "#tables", "#figures", "#runs", "#run/trades"]) {
     await visit(page);
     $$("details").forEach(box => { box.open = true; });
     for (const box of [document.documentElement, ...$$(".scroll")])
@@ -105,9 +110,17 @@ def _widest_table(records: list[Record]) -> PaperBoard:
     return make_board(table, "paper", rows, {}, ["A note."])
 
 
+def _claims() -> list[Board[ClaimRow]]:
+    """Return the board of one claim that was tested at two budgets."""
+    text = "Mean-Teacher with IKL and a weaker wMSE is better than labels alone"
+    manifest = replace(load("table-10"), claims=(Claim(better="ikl", than="kl", column="clean", text=text),))
+    outcome = Comparison(difference=-0.1, low=-0.12, high=-0.08, p=1e-9, seeds=(0, 1, 2), n=10_000, test="t")
+    return claim_boards([make_board(manifest, budget, [], {0: outcome}, []) for budget in ("own", "mini")])
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a page of four leaderboards, one of them with published rows, an unranked one, and the paper's tables."""
+    """Write a page of four leaderboards, one with published rows, an unranked one, claims, and the paper's tables."""
     paper = make_seeds([0.31, 0.32, 0.33], id="paper", budget="paper", clean=0.6578)
     paper = [make_record(**{**vars(record), "id": f"paper{record.seed}"}) for record in paper]
     own = [
@@ -123,8 +136,13 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for record in records:
         save(record, make_flags(record), folder / "records", () if record.seed is None else CURVES)
     tables = [load(f"table-{number:02d}") for number in (2, 3, 10, 11, 13)]
-    boards = [*leaderboards(records, published=published_rows(tables[:2])), *accuracy_boards(records)]
-    return write_site(folder, records, [*boards, _widest_table(paper)], [], [], [*tables, load("figure-02")])
+    boards: list[Board[Any]] = [
+        *leaderboards(records, published=published_rows(tables[:2])),
+        *accuracy_boards(records),
+        _widest_table(paper),
+        *_claims(),
+    ]
+    return write_site(folder, records, boards, [], [], [*tables, load("figure-02")])
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +201,9 @@ def wide(page: Path) -> dict[str, Any]:
             await visit("#tables"); const folded = $$("#tables > details").map(box => box.open);
             $('.index a[href="#table-11"]').click(); await turn();
             return { folded, opened: $("#table-11").offsetParent !== null, links: $$(".index a").length };""",
+        "claims": """
+            await visit("#claims"); const all = rows("claims");
+            await visit("#claims?budget=mini"); return { all, mini: rows("claims") };""",
         "curves": f'await visit("#leaderboards"); return $$("#{BOARD} .curves polyline").length;',
         "cut": "return await cutOff();",
     }
@@ -213,6 +234,12 @@ def test_words_and_budgets_filter_and_an_empty_result_says_so_and_can_be_cleared
     assert "filter" not in found["cleared"]["hash"]
     assert len(found["cleared"]["rows"]) == 3
     assert [row[1] for row in found["opened"]] == ["IKL-AT"], "a folded board with a match is opened"
+
+
+def test_a_budget_keeps_the_claims_that_were_tested_at_it(wide: dict[str, Any]) -> None:
+    found = wide["claims"]
+    assert [row[3] for row in found["all"]] == ["own", "mini"]
+    assert [row[3] for row in found["mini"]] == ["mini"]
 
 
 def test_a_method_opens_its_run_with_accuracies_curves_configuration_and_its_other_seeds(wide: dict[str, Any]) -> None:

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from dkl.manifests import Column, Manifest, ManifestRow
-from dkl.records import Record, save
+from dkl.records import Bound, Record, save
 from dkl.records.wilson import wilson
 from dkl.reporting import accuracy_boards, leaderboards
 from dkl.reporting.boards.paper import PaperRow
 from dkl.reporting.boards.paper.build import make_board
 from dkl.reporting.site import write_site
+from dkl.reporting.site.runs import runs_data
 from dkl.reporting.statistics.measurements import Measurement
+from dkl.threat import SUITES
 from tests.factories import make_flags
 from tests.reporting.factories import make_record, make_seeds
 
@@ -145,6 +147,15 @@ def test_every_record_has_its_accuracies_intervals_curves_configuration_and_prov
     assert shown["provenance"]["git_commit"] == "abc123"
 
 
+def test_a_bounded_result_has_the_interval_of_its_row(tmp_path: Path) -> None:
+    bound = Bound(low=0.22, high=0.25, tolerance=3.0)
+    record = make_record(n=500, robust=0.25, attacks=list(SUITES["bounded"]), bound=bound)
+    (shown,) = runs_data([record], tmp_path)[0]["records"]
+    (accuracy,) = [found for found in shown["accuracies"] if "all attacks" in found["name"]]
+    low, high = wilson(0.25, 500)
+    assert accuracy["interval"] == pytest.approx([100 * (low - 0.03), 100 * high], abs=0.01)
+
+
 def test_evaluations_of_one_run_share_its_configuration_and_curves(tmp_path: Path) -> None:
     radii = [make_record(id=f"r{eps}", eps=eps / 255, eps_text=f"{eps}/255", training={"a": 1}) for eps in range(2, 13)]
     data = Page(make_site(tmp_path, radii)).data
@@ -175,12 +186,15 @@ def test_hostile_text_stays_text(tmp_path: Path, everything: list[Record]) -> No
 def test_budgets_and_broken_files_are_listed_without_the_folders_path(tmp_path: Path, everything: list[Record]) -> None:
     path = make_site(tmp_path, everything)
     (tmp_path / "records" / "kd.csv").write_text("loss\n1\n")
-    write_site(tmp_path, everything, [], [], [f"{tmp_path}/records/torn.json is not a usable record"], [])
+    problems = [f"{tmp_path}/records/torn.json is not a usable record", "/home/me/theirs/cut.json is not one either"]
+    write_site(tmp_path, everything, [], [], problems, [])
     page = Page(path)
     top = page.text("leaderboards")
     assert "records/torn.json is not a usable record" in top
     assert "records/kd.csv is not a usable file of curves" in top
+    assert "cut.json is not one either" in top
     assert str(tmp_path) not in page.source
+    assert "/home/me" not in page.source
     assert "no result" in top
     assert "not comparable with published values" in top
 

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from dkl.manifests import Column
-from dkl.records import Record
+from dkl.records import Bound, Record
+from dkl.records.record import Segmented
 from dkl.reporting.statistics.measurements import measure
+from dkl.threat import SUITES
 from tests.reporting.factories import make_record
 
 COLUMNS = {
@@ -88,6 +90,22 @@ def test_seeds_of_one_column_are_all_on_the_same_images() -> None:
     assert list(values(records, "aa")) == [0, 1]
 
 
+def test_seeds_of_one_column_are_all_predicted_in_the_same_way() -> None:
+    """The way of more seeds counts, also if another evaluation is newer."""
+    columns = {"miou": Column(title="Mean IoU", metric="miou")}
+
+    def segmented(seed: int, miou: float, way: str, year: int) -> Record:
+        result = Segmented(miou=miou, iou={"sky": miou}, prediction=way)
+        return evaluated(id=f"{way}{seed}", seed=seed, attacks=[], segmented=result, created=f"{year}-01-01T00:00:00Z")
+
+    records = [
+        segmented(0, 0.3, "single", 2025),
+        segmented(1, 0.4, "single", 2025),
+        segmented(0, 0.5, "mirrored", 2026),
+    ]
+    assert [one.value for one in measure(records, "miou", columns).values()] == [0.3, 0.4]
+
+
 def test_top1_needs_a_record_without_attacks_and_clean_one_with_attacks() -> None:
     shots = {"many": 0.8, "few": 0.2}
     alone = evaluated(
@@ -127,6 +145,36 @@ def test_a_search_in_bf16_counts_only_in_a_column_that_says_so() -> None:
     ]
     found = {key: [one.records[0].id for one in measure(records, key, columns).values()] for key in columns}
     assert found == {"float32": ["same"], "bf16": ["weaker"]}
+
+
+def test_the_standard_suite_counts_in_a_column_of_bounded_autoattack_but_not_the_other_way_round() -> None:
+    """An evaluation with attacks=bounded that had to attack every image is recorded as the standard suite."""
+    columns = {kind: Column(title=kind, metric="robust", attacks=kind) for kind in ("bounded", "standard")}
+    bound = Bound(low=0.25, high=0.26, tolerance=2.0)
+    records = [
+        evaluated(id="exact", seed=0, robust=0.2),
+        evaluated(id="bounded", seed=1, robust=0.26, attacks=list(SUITES["bounded"]), bound=bound),
+    ]
+    found = {key: [one.value for one in measure(records, key, columns).values()] for key in columns}
+    assert found == {"bounded": [0.2, 0.26], "standard": [0.2]}
+
+
+def test_the_accuracy_may_lie_below_the_value_of_bounded_autoattack_by_its_distance_to_the_lower_end() -> None:
+    """The value may lie above the upper end as well: hits in a sample bound how many images outside of it fall."""
+    columns = {
+        "clean": Column(title="Clean", metric="clean"),
+        "aa": Column(title="AA", metric="robust", attacks="bounded"),
+        "pgd": Column(title="PGD-20", metric="robust", attacks="pgd-20"),
+        "mean": Column(title="Mean", metric="mean", of=("aa", "pgd")),
+        "worst": Column(title="Worst", metric="min", of=("aa", "pgd")),
+    }
+    bound = Bound(low=0.25, high=0.255, tolerance=2.0)
+    records = [
+        evaluated(id="bounded", attacks=list(SUITES["bounded"]), robust=0.26, bound=bound),
+        evaluated(id="pgd", attacks=["pgd-20"], robust=0.255),
+    ]
+    found = {key: measure(records, key, columns)[0].slack for key in columns}
+    assert found == pytest.approx({"clean": 0, "aa": 0.01, "pgd": 0, "mean": 0.005, "worst": 0.005})
 
 
 def test_a_column_may_name_its_weights() -> None:

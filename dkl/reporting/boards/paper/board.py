@@ -52,7 +52,7 @@ class PaperRow:
         if len(values) > 1 and column.unit != "%":
             return student(values)
         if len(values) > 1 or (values and column.metric in IMAGE_FRACTIONS):
-            return accuracy_interval(values, measured[0].records[0].n)
+            return accuracy_interval(values, measured[0].records[0].n, [one.slack for one in measured])
         return None
 
 

@@ -17,7 +17,7 @@ from dkl.manifests import Manifest, ManifestRow, identities, own_sizes, row_over
 from dkl.manifests.manifest import Values
 from dkl.records import Record
 from dkl.reporting.boards.cells import budget_title
-from dkl.reporting.boards.notes import BUDGET_NOTES, distinct, provenance_notes
+from dkl.reporting.boards.notes import BUDGET_NOTES, bounded_notes, distinct, provenance_notes
 from dkl.reporting.boards.paper import notes
 from dkl.reporting.boards.paper.board import PaperBoard, PaperRow
 from dkl.reporting.boards.paper.columns import paper_columns
@@ -133,6 +133,7 @@ def _board(
     lines = [
         *([manifest.caption] if manifest.caption else []),
         notes.OURS,
+        *bounded_notes(shown),
         *([notes.BEST] if any(column.metric == "best" for column in columns.values()) else []),
         f"Budget {budget}: {BUDGET_NOTES[budget]}.{_networks(budget, shown)}",
         *notes.comparison_notes(manifest, comparisons),
