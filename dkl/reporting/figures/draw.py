@@ -221,17 +221,23 @@ def _rankings(records: Sequence[Record], include_smoke: bool) -> Iterator[Drawin
 
 
 def _dynamics(boards: Sequence[PaperBoard], folder: Path) -> Iterator[Drawing]:
-    """Training dynamics: one figure per experiment that has trained two rows or more."""
+    """Training dynamics: one figure per experiment that has trained two rows or more.
+
+    An experiment that only evaluates the runs of an earlier one has none.
+    """
+    drawn: list[set[tuple[str, int | None]]] = []
     for board in boards:
-        if board.manifest.kind or board.budget is None:
+        runs = {(record.config_hash, record.seed) for row in board.rows for record in row.records}
+        if board.manifest.kind or board.budget is None or any(runs <= earlier for earlier in drawn):
             continue
+        drawn.append(runs)
         # Teachers train for longer. Broken curves are reported with the figure of their own row.
         rows = [row for row in board.rows if row.row not in board.manifest.teachers.values()]
         labels = [row.row.label for row in rows]
         found = [_seeds(row.records, folder, []) for row in rows]
         # Rows of one label, such as those of several datasets, are distinguished by their names.
         names = [label if labels.count(label) == 1 else row.row.name for label, row in zip(labels, rows, strict=True)]
-        trained = {name: runs for name, runs in zip(names, found, strict=True) if runs}
+        trained = {name: curves for name, curves in zip(names, found, strict=True) if curves}
         if panels(trained):
             title = _title(board.manifest.title, budget_title(board.budget), width=2 * TITLE_WIDTH)
             yield slug(f"dynamics-{board.name}"), partial(dynamics, trained, title=title)

@@ -98,7 +98,7 @@ def test_the_rows_of_an_experiment_share_a_figure_of_dynamics(tmp_path: Path) ->
         write_rows(
             tmp_path / "records" / f"{record.id}.csv", [{"epoch": e, "loss": 1.0, "test_miou": e / 9} for e in (1, 2)]
         )
-    manifests = [load("camvid-mini")]
+    manifests = [load("camvid-mini"), replace(load("camvid-mini"), name="other-evaluations")]
     assert _names(draw_all(records, tmp_path, manifests, prefix="dynamics")) == {"dynamics-camvid-mini-mini"}
     assert draw_all(records[:1], tmp_path, manifests, prefix="dynamics") == []
 
