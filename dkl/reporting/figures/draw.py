@@ -223,10 +223,10 @@ def _rankings(records: Sequence[Record], include_smoke: bool) -> Iterator[Drawin
 def _dynamics(boards: Sequence[PaperBoard], folder: Path) -> Iterator[Drawing]:
     """Training dynamics: one figure per experiment that has trained two rows or more.
 
-    An experiment that only evaluates the runs of an earlier one has none.
+    An experiment that only evaluates the runs of one before it, by name, has none.
     """
     drawn: list[set[tuple[str, int | None]]] = []
-    for board in boards:
+    for board in sorted(boards, key=lambda board: board.manifest.name):
         runs = {(record.config_hash, record.seed) for row in board.rows for record in row.records}
         if board.manifest.kind or board.budget is None or any(runs <= earlier for earlier in drawn):
             continue

@@ -263,7 +263,10 @@ def test_claims_are_compared_in_pairs_if_both_rows_are_measured() -> None:
 
 def test_evaluations_that_no_column_uses_are_named() -> None:
     found = board([make_run(TABLE, ROW), make_run(TABLE, ROW, attacks=["pgd-20"], id="a PGD of mine")])
-    assert any("not used in this table: a PGD of mine" in note for note in found.notes)
+    assert any("not used in this table: a PGD of mine." in note for note in found.notes)
+    others = [make_run(TABLE, ROW, attacks=["pgd-20"], id=f"PGD {number}") for number in range(7)]
+    found = board([make_run(TABLE, ROW), *others])
+    assert any("not used in this table: PGD 0, PGD 1, PGD 2, PGD 3 and 3 more." in note for note in found.notes)
 
 
 def test_rows_outside_the_paper_show_other_published_values() -> None:

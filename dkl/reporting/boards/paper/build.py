@@ -26,6 +26,9 @@ from dkl.reporting.reference import REFERENCE, is_reference
 from dkl.reporting.statistics.compare import Comparison, LoadFlags, compare
 from dkl.reporting.statistics.measurements import measure
 
+NAMED = 4
+"""Records that a note names, at most."""
+
 PAPER_BUDGETS = ("paper", "mini", "smoke")
 """Sizes of the paper's experiments. Budget ``own`` has no row in the paper, but in an experiment of its own sizes."""
 
@@ -194,7 +197,9 @@ def _unused(own: Sequence[Record], shown: Sequence[Record]) -> list[str]:
 
 
 def _ids(records: Sequence[Record]) -> str:
-    return ", ".join(record.id for record in records)
+    """Name the first ``NAMED`` records, and count the others."""
+    more = f" and {len(records) - NAMED} more" if len(records) > NAMED else ""
+    return ", ".join(record.id for record in records[:NAMED]) + more
 
 
 _VALUE = re.compile(r"(?!trainer\.|model\.title|task\.teacher\.|data\.source\.)\w+(\.\w+)+")
