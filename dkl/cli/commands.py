@@ -65,7 +65,7 @@ def reproduce(arguments: list[str]) -> None:
 def tables(arguments: list[str]) -> None:
     """``dkl tables``: make tables from the records under ``results``; with ``--html`` also figures and a page."""
     from dkl.config import compose_config
-    from dkl.reproduction.results import draw, tabulate, write_page
+    from dkl.reproduction.results import draw, not_rewritten, tabulate, write_page
 
     default = compose_config("evaluate", []).paths.results
     html = "--html" in arguments
@@ -81,6 +81,8 @@ def tables(arguments: list[str]) -> None:
         say(f"written: {path}")
     for message in [*(f"left out: {problem}" for problem in report.problems), *report.skipped]:
         say(message)
+    if old := not_rewritten(results, [*report.written, *figures]):
+        say(f"from an earlier command and not written again, so delete what you do not need: {', '.join(old)}")
 
 
 def verify(arguments: list[str]) -> None:

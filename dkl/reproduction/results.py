@@ -11,6 +11,7 @@ from dkl.records import load_all
 from dkl.reporting import TablesReport, write_tables
 from dkl.reporting.boards.entries import EntryFilter
 from dkl.reporting.reference import load_with_reference
+from dkl.reporting.tables import FORMATS
 
 
 def tabulate(
@@ -46,6 +47,23 @@ def draw(results: Path, *, include_smoke: bool = False, begins: str = "") -> lis
     records, _ = load_all(results / "records")
     manifests, _ = load_manifests()  # the tables report those that are wrong
     return draw_all(records, results, manifests, include_smoke=include_smoke, prefix=begins)
+
+
+def not_rewritten(results: Path, written: Sequence[Path]) -> list[str]:
+    """Name the tables and figures of earlier commands, in the folders of the files just ``written``.
+
+    They may show records that are gone or renamed. A table counts if it has all formats, a figure if it has both: the
+    other files are not of ``dkl``.
+    """
+    now = {path.with_suffix("") for path in written}
+    kinds = {results / "tables": tuple(FORMATS), results / "figures": ("png", "svg")}
+    return [
+        str(path.with_suffix(""))
+        for folder, (first, *others) in kinds.items()
+        if any(path.parent == folder for path in written)
+        for path in sorted(folder.glob(f"*.{first}"))
+        if path.with_suffix("") not in now and all(path.with_suffix(f".{other}").is_file() for other in others)
+    ]
 
 
 def write_page(results: Path, report: TablesReport, figures: Sequence[Path]) -> Path:

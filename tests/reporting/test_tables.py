@@ -10,6 +10,7 @@ import pytest
 from dkl.errors import UserError
 from dkl.records import Record, save
 from dkl.reporting import TablesReport, write_tables
+from dkl.reproduction.results import not_rewritten
 from tests.factories import make_flags
 from tests.reporting.factories import make_record, make_run, make_seeds
 
@@ -56,6 +57,16 @@ def test_a_broken_record_is_named_and_not_counted(tmp_path: Path) -> None:
     assert len(report.problems) == 1
     assert "torn.json" in report.problems[0]
     assert report.markdown == clean.markdown
+
+
+def test_tables_of_earlier_commands_are_named_but_no_file_of_others(tmp_path: Path) -> None:
+    first = write(tmp_path, [make_record()])
+    (tmp_path / "tables" / "mine.md").write_text("of a person\n")
+    assert not_rewritten(tmp_path, first.written) == []
+    for path in (tmp_path / "records").iterdir():
+        path.unlink()
+    second = write(tmp_path, [make_record(dataset="digits", eps=0.1, eps_text="0.1")])
+    assert not_rewritten(tmp_path, second.written) == [str(tmp_path / "tables" / "cifar100-Linf-eps8_255-own")]
 
 
 @pytest.mark.parametrize("broken", [False, True])
