@@ -12,7 +12,7 @@ For L2, square draws per batch of the sample.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dkl.attacks import Perturb
 from dkl.evaluation.robustness.attack_loop import AttackLoop
-from dkl.evaluation.robustness.places import PerturbChosen, placed, unplaced
+from dkl.evaluation.robustness.places import PerturbChosen, calls_per_batch, placed, unplaced
 from dkl.evaluation.robustness.progress import AttackProgress, Bools
 from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.evaluation.robustness.suites import attack_cost
@@ -35,9 +35,12 @@ def _attack_parts(
     before: Bools,
     parts: Sequence[Tensor],
     count: int,
-    num_classes: int,
+    passes: Mapping[str, int],
 ) -> dict[str, Bools]:
-    """Attack the first ``count`` parts by each of ``attacks``; return which images are correct after each."""
+    """Attack the first ``count`` parts by each of ``attacks``; return which images are correct after each.
+
+    ``passes`` are the approximate forward passes per part.
+    """
     correct, after = before, {}
     for name, perturb in attacks.items():
         entry = SAMPLED[name]
@@ -47,7 +50,7 @@ def _attack_parts(
             {entry: top1},
             perturb,
             correct,
-            attack_cost(name, num_classes).forward + 1,
+            passes[name],
             batches=[part[correct[part.numpy()]] for part in parts],
             first_batches=count,
         )
@@ -79,6 +82,8 @@ def attack_sample(
         name: placed(attacks[name], before, loop.batch_size) if name in by_place else unplaced(attacks[name])
         for name in SAMPLED
     }
+    calls = {name: calls_per_batch(before, loop.batch_size) if name in by_place else 1 for name in SAMPLED}
+    passes = {name: calls[name] * attack_cost(name, num_classes).forward + 1 for name in SAMPLED}
     drawn, after = 0, dict.fromkeys(SAMPLED, before)
     while True:
         fooled = population - int(after["square"].sum())
@@ -88,7 +93,7 @@ def attack_sample(
         count = math.ceil(needed / size)
         if enough or count >= len(parts):
             break
-        after = _attack_parts(loop, chosen, before, parts, count, num_classes)
+        after = _attack_parts(loop, chosen, before, parts, count, passes)
         drawn = min(count * size, population)
     sampled = np.zeros_like(before)
     sampled[order[:drawn].numpy()] = True

@@ -31,6 +31,11 @@ def places(correct: Bools, batch_size: int) -> tuple[NDArray[np.int64], NDArray[
     return number % batch_size, np.where(number < whole, batch_size, correct.sum() - whole)
 
 
+def calls_per_batch(correct: Bools, batch_size: int) -> int:
+    """How often ``placed`` calls the attack on a batch at most: once per length of the batches of ``correct[N]``."""
+    return len({len(batch) for batch in cut(correct, batch_size)}) or 1
+
+
 def unplaced(perturb: Perturb) -> PerturbChosen:
     """An attack whose draws do not depend on the places of images, or that gets whole batches."""
     return lambda x, y, chosen: perturb(x, y)

@@ -25,7 +25,7 @@ def published_points(manifest: Manifest, x: str, y: str, by: str) -> list[Point]
     return points
 
 
-def measured_points(board: PaperBoard, x: str, y: str, by: str) -> list[Point]:
+def measured_points(board: PaperBoard, x: str, y: str, group_of: Callable[[PaperRow], str]) -> list[Point]:
     """Return a point per row that we ran: the mean over the seeds that have both columns."""
     points = []
     for found in board.rows:
@@ -34,7 +34,7 @@ def measured_points(board: PaperBoard, x: str, y: str, by: str) -> list[Point]:
             # Both coordinates average over the same seeds, else the point would mix different runs.
             (mean_x, std_x), (mean_y, std_y) = (_percent([cell[seed].value for seed in seeds]) for cell in (across, up))
             spread = None if std_x is None or std_y is None else (std_x, std_y)
-            points.append(Point(found.row.label, mean_x, mean_y, found.row.show.get(by, ""), "here", spread))
+            points.append(Point(found.row.label, mean_x, mean_y, group_of(found), "here", spread))
     return points
 
 

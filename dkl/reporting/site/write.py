@@ -28,6 +28,7 @@ MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 KINDS = {
     "dynamics": ("Training dynamics", "Means over seeds by epoch, with bands from the lowest to the highest seed"),
+    "tradeoff": ("Accuracy and robustness", "Means over seeds, with bars of one standard deviation"),
     "radii": ("Accuracy by radius of the attack", "Robust accuracy by radius"),
     "steps": ("Accuracy by steps of the attack", "Robust accuracy by the number of steps"),
     "features": ("Features and class margins", "Features by t-SNE (a, b) and class margins (c), as in Figure 3"),

@@ -103,6 +103,17 @@ def test_the_rows_of_an_experiment_share_a_figure_of_dynamics(tmp_path: Path) ->
     assert draw_all(records[:1], tmp_path, manifests, prefix="dynamics") == []
 
 
+def test_an_experiment_with_three_attacked_rows_has_a_tradeoff(tmp_path: Path) -> None:
+    attacked: dict[str, Any] = {"attacks": ["pgd-20"], "search": {"precision": "bf16"}, "budget": "own"}
+    records = [make_run("cifar10-mini", row, id=row, **attacked) for row in ("pgd", "trades", "ikl")]
+    manifests = [load("cifar10-mini")]
+    (png, svg) = draw_all(records, tmp_path, manifests, prefix="tradeoff")
+    assert png.stem == "tradeoff-cifar10-mini-own"
+    text = svg.read_text()
+    assert all(label in text for label in ("Clean accuracy", "PGD-20", "TRADES", "losses of the paper", "other losses"))
+    assert draw_all(records[:2], tmp_path, manifests, prefix="tradeoff") == []
+
+
 def test_rows_of_one_label_keep_their_own_lines(tmp_path: Path) -> None:
     records = [make_run("camvid-mini", row, id=row, segmented=PIXELS) for row in ("alone", "ikl")]
     for record in records:

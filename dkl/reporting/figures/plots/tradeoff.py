@@ -69,7 +69,7 @@ def tradeoff(points: Sequence[Point], *, title: str, x: str, y: str) -> Figure:
     handles += [
         Line2D([], [], marker="o", label=text, **base | look("0.35"))
         for key, (text, look) in FILLING.items()
-        if key in origins
+        if key in origins and len(origins) > 1
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, handletextpad=0.3, columnspacing=1.2)
     places = [(point.x, point.y) for point in points]
