@@ -43,6 +43,7 @@ def draw_all(
         problems,
     )
     drawings = [
+        *of_boards.claims(boards),
         *of_boards.tradeoffs(manifests, boards),
         *of_boards.tradeoffs_of_experiments(boards),
         *of_runs.features(manifests, pictures, problems),

@@ -1,4 +1,4 @@
-"""Figures of boards: trade-offs, robustness by radius, rankings, and training dynamics of experiments."""
+"""Figures of boards: claims, trade-offs, robustness by radius, rankings, and training dynamics of experiments."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -8,11 +8,13 @@ from dkl.manifests import Manifest
 from dkl.records import Record
 from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.cells import budget_title
+from dkl.reporting.boards.claims import ClaimRow, claim_boards
 from dkl.reporting.boards.configuration import headline_of, is_complete
 from dkl.reporting.boards.leaderboard import leaderboards
 from dkl.reporting.boards.paper import PaperBoard, PaperRow
 from dkl.reporting.figures import series
 from dkl.reporting.figures.of_runs import curves_of_seeds
+from dkl.reporting.figures.plots.claims import Tested, forest
 from dkl.reporting.figures.plots.curves import IN_255, robustness_curves
 from dkl.reporting.figures.plots.dynamics import dynamics, panels
 from dkl.reporting.figures.plots.ranking import Ranked, ranking
@@ -26,6 +28,26 @@ PAPER_LOSSES = ("dkl.losses.DKL", "dkl.losses.IKL", "dkl.losses.GKL")
 
 OURS, OTHERS = "losses of the paper", "other losses"
 """Groups of an experiment's trade-off."""
+
+
+def claims(boards: Sequence[PaperBoard]) -> Iterator[Drawing]:
+    """All claims that small runs test, in one figure. Claims about seconds or the like are left out."""
+    for board in claim_boards(boards):
+        tested = [_tested(row) for row in board.rows if row.column.unit == "%"]
+        if tested:
+            yield board.name, partial(forest, tested, title=board.title)
+
+
+def _tested(row: ClaimRow) -> Tested:
+    found, scale = row.outcome, row.column.scale
+    return Tested(
+        claim=row.claim.text,
+        experiment=row.board.manifest.title,
+        difference=scale * found.difference,
+        low=scale * found.low,
+        high=scale * found.high,
+        verdict=row.verdict,
+    )
 
 
 def tradeoffs(manifests: Sequence[Manifest], boards: Sequence[PaperBoard]) -> Iterator[Drawing]:

@@ -27,6 +27,7 @@ from dkl.storage.files import write_text
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 KINDS = {
+    "claims": ("Claims", "Paired differences with their 95 % intervals; the claimed side of 0 is the right one"),
     "dynamics": ("Training dynamics", "Means over seeds by epoch, with bands from the lowest to the highest seed"),
     "tradeoff": ("Accuracy and robustness", "Means over seeds, with bars of one standard deviation"),
     "radii": ("Accuracy by radius of the attack", "Robust accuracy by radius"),

@@ -12,12 +12,14 @@ from PIL import Image
 from dkl.config import hashed
 from dkl.errors import UserError
 from dkl.manifests import load
+from dkl.records import save
 from dkl.records.record import Segmented
 from dkl.reporting.figures import draw_all
 from dkl.reporting.figures.pictures import read
 from dkl.reporting.figures.plots.style import VERMILLION
 from dkl.reporting.figures.series import step_lines
 from dkl.storage.files import write_rows
+from tests.factories import make_flags
 from tests.reporting.factories import COMPOSER, make_record, make_run
 from tests.reporting.figures.common import make_pictures, store
 
@@ -101,6 +103,19 @@ def test_the_rows_of_an_experiment_share_a_figure_of_dynamics(tmp_path: Path) ->
     manifests = [load("camvid-mini"), replace(load("camvid-mini"), name="other-evaluations")]
     assert _names(draw_all(records, tmp_path, manifests, prefix="dynamics")) == {"dynamics-camvid-mini-mini"}
     assert draw_all(records[:1], tmp_path, manifests, prefix="dynamics") == []
+
+
+def test_claims_share_a_figure_with_a_heading_per_experiment(tmp_path: Path) -> None:
+    attacked: dict[str, Any] = {"attacks": ["pgd-20"], "search": {"precision": "bf16"}, "budget": "own"}
+    records = [make_run("cifar10-mini", row, id=row, **attacked) for row in ("pgd", "trades")]
+    for record in records:
+        save(record, make_flags(record), tmp_path / "records")
+    (png, svg) = draw_all(records, tmp_path, [load("cifar10-mini")], prefix="claims")
+    assert png.stem == "claims"
+    text = svg.read_text()
+    shown = ("TRADES is more robust against PGD-20 than PGD-AT", "one seed only", load("cifar10-mini").title)
+    assert all(f"<!-- {part} -->" in text for part in shown)
+    assert "DKL" not in text
 
 
 def test_an_experiment_with_three_attacked_rows_has_a_tradeoff(tmp_path: Path) -> None:
