@@ -1,6 +1,7 @@
-"""Names of teachers, attacks and files in tables."""
+"""Names of teachers, attacks, records and files in tables."""
 
 import re
+from collections.abc import Sequence
 from functools import cache
 
 from omegaconf import OmegaConf
@@ -8,6 +9,9 @@ from omegaconf import OmegaConf
 from dkl.config import shipped
 from dkl.records import Record
 from dkl.threat import AUTOATTACK
+
+NAMED = 4
+"""Records that a note or message names, at most."""
 
 
 def teacher_title(record: Record) -> str | None:
@@ -40,6 +44,12 @@ def attacks_label(record: Record) -> str:
     if record.bound is not None:
         return f"bounded AutoAttack{precision}{part}"
     return " + ".join(record.attacks) + f"{precision}{part} (not AutoAttack)"
+
+
+def record_ids(records: Sequence[Record]) -> str:
+    """Name the first ``NAMED`` records, and count the others."""
+    more = f" and {len(records) - NAMED} more" if len(records) > NAMED else ""
+    return ", ".join(record.id for record in records[:NAMED]) + more
 
 
 def slug(text: str) -> str:

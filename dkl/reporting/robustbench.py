@@ -14,7 +14,7 @@ from dkl.config import shipped
 from dkl.errors import UserError
 from dkl.records import Record
 from dkl.reporting.grouping import created_at, group, seed_key, weights_kind
-from dkl.reporting.names import slug
+from dkl.reporting.names import record_ids, slug
 from dkl.reporting.statistics.seeds import percent
 from dkl.storage.files import digest, write_text
 from dkl.threat import parse_eps
@@ -136,19 +136,26 @@ def _footnote(record: Record) -> str:
     )
 
 
+def _unfit(record: Record) -> str | None:
+    """Return why ``record`` cannot be an entry of RobustBench, and how to make one; None if it can."""
+    if record.budget == "smoke":
+        return "budget smoke is no result, so train it at another budget"
+    if record.partial:
+        return "it evaluates a part of the test set, so evaluate all images"
+    if record.robust is None or not record.is_autoattack:
+        return "it lacks attacks of AutoAttack, so evaluate it with attacks=standard"
+    return None
+
+
 def model_info(record: Record) -> dict[str, Any]:
     """Return RobustBench's entry for ``record``.
 
     Raises UserError if the record has budget ``smoke``, lacks an attack of standard AutoAttack, or is of a part of the
     test set.
     """
-    if record.budget == "smoke":
-        raise UserError(f"{record.id} has budget smoke, which is no result: train it at another budget")
-    if record.partial:
-        raise UserError(f"{record.id} evaluates {record.n} images, a part of the test set: evaluate all images")
-    if record.robust is None or not record.is_autoattack:
-        attacks = ", ".join(record.attacks) or "nothing"
-        raise UserError(f"{record.id} was attacked with {attacks} only: evaluate it with attacks=standard")
+    if why := _unfit(record):
+        raise UserError(f"{record.id} is no entry of RobustBench: {why}")
+    assert record.robust is not None
     origin = source(record)
     return {
         "link": origin.link,
@@ -209,7 +216,7 @@ def _dataset_radius(dataset: str) -> float | None:
 
 
 def write_model_info(records: Sequence[Record], folder: Path) -> tuple[list[Path], list[str]]:
-    """Write the newest evaluation of every row and seed. Returns the files, and a message per record not exported.
+    """Write the newest evaluation of every row and seed. Returns the files, and messages about records left out.
 
     Evaluations at another radius than the standard one have a folder of their own, ``<norm>-eps<eps>``, because
     RobustBench makes one table of all files in a folder.
@@ -217,20 +224,20 @@ def write_model_info(records: Sequence[Record], folder: Path) -> tuple[list[Path
     same name, that of the later one ends in a hash of its row, so that names never change.
     """
     written: list[Path] = []
-    skipped: list[str] = []
+    unfit: list[Record] = []
     candidates = (record for record in records if not record.accuracy_only and record.budget != "smoke")
     attacked = sorted(candidates, key=created_at)
     # Oldest first: a model that came earlier keeps its name when a namesake is added.
     for key, again in sorted(group(attacked, seed_key).items(), key=lambda item: created_at(item[1][0])):
-        try:
-            content = model_info(again[-1])
-        except UserError as error:
-            skipped.append(f"not exported to RobustBench: {error}")
+        if _unfit(again[-1]):
+            unfit.append(again[-1])
             continue
+        content = model_info(again[-1])
         threat = "-".join(filter(None, (again[-1].norm, other_radius(again[-1]))))
         path = folder / slug(again[-1].dataset) / threat / f"{model_id(again[-1])}.json"
         if path in written:
             path = path.with_name(f"{path.stem}_{digest(key)}.json")
         write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         written.append(path)
-    return written, skipped
+    left_out = group(unfit, _unfit).items()
+    return written, [f"not exported to RobustBench: {record_ids(same)}: {why}" for why, same in left_out]

@@ -195,6 +195,15 @@ def test_only_autoattack_results_on_the_whole_test_set_are_exported(wrong: dict[
     assert all("named" in message for message in skipped)
 
 
+def test_one_message_per_reason_names_some_records(tmp_path: Path) -> None:
+    weak = [make_record(id=f"weak-{seed}", seed=seed, attacks=["pgd-20"]) for seed in range(6)]
+    _, messages = write_model_info([*weak, make_record(id="few", seed=9, partial=True, n=64)], tmp_path)
+    assert {message.partition(": it")[0] for message in messages} == {
+        "not exported to RobustBench: weak-0, weak-1, weak-2, weak-3 and 2 more",
+        "not exported to RobustBench: few",
+    }
+
+
 def test_files_are_named_as_robustbench_does(tmp_path: Path) -> None:
     records = [
         make_record(),

@@ -194,7 +194,7 @@ COLUMNS: tuple[ClaimColumn, ...] = (
     ClaimColumn(
         header="p",
         align="r",
-        cell=lambda row: f"{row.outcome.p:.2g}",
+        cell=lambda row: "<0.001" if row.outcome.p < 0.001 else f"{row.outcome.p:.2g}",
         data={"p": lambda row: f"{row.outcome.p:.3g}"},
     ),
     ClaimColumn(

@@ -35,7 +35,7 @@ def claims(boards: Sequence[PaperBoard]) -> Iterator[Drawing]:
     for board in claim_boards(boards):
         tested = [_tested(row) for row in board.rows if row.column.unit == "%"]
         if tested:
-            yield board.name, partial(forest, tested, title=board.title)
+            yield f"forest-{board.name}", partial(forest, tested, title=board.title)
 
 
 def _tested(row: ClaimRow) -> Tested:

@@ -27,7 +27,7 @@ from dkl.storage.files import write_text
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 KINDS = {
-    "claims": ("Claims", "Paired differences with their 95 % intervals; the claimed side of 0 is the right one"),
+    "forest": ("Claims", "Paired differences with their 95 % intervals; the claimed side of 0 is the right one"),
     "dynamics": ("Training dynamics", "Means over seeds by epoch, with bands from the lowest to the highest seed"),
     "tradeoff": ("Accuracy and robustness", "Means over seeds, with bars of one standard deviation"),
     "radii": ("Accuracy by radius of the attack", "Robust accuracy by radius"),
@@ -93,6 +93,7 @@ def write_site(
     articles = [_article(board, ids) for board in others]
     tables = list(_paper_tables(manifests, paper_boards, ids))
     measured = {board.manifest.name for board in paper_boards if board.budget == "paper"}
+    drawn = _figures(figures, manifests, measured)
     page = render(
         "site/index.html.j2",
         budgets=[
@@ -103,11 +104,12 @@ def write_site(
         # The page may be published, so it must not show local paths, also of other folders of records.
         problems=[ABSOLUTE.sub("", problem.replace(f"{results}/", "")) for problem in (*problems, *broken)],
         claims=[_article(board, ids) for board in claims],
+        claims_drawn=drawn.pop(KINDS["forest"][0], []),
         leaderboards=[article for article in articles if article.ranked],
         unranked=[article for article in articles if not article.ranked],
         entries=[(_article(board, ids), scatter(board.rows)) for board in entries],
         tables=tables,
-        figures=_figures(figures, manifests, measured),
+        figures=drawn,
         published=PUBLISHED,
         has_reference=any(map(is_reference, records)),
         runs=_linked("", "", runs_table(sorted(records, key=created_at, reverse=True)), ids),
@@ -159,7 +161,7 @@ def _figures(paths: Sequence[Path], manifests: Sequence[Manifest], measured: set
         source = f"data:{MEDIA_TYPES[smallest.suffix]};base64,{content}"
         heading, caption = _described(stem, manifests, measured)
         kind = "photo" if stem.startswith(("images-", "masks-")) else "plot"
-        kind = "wide plot" if stem.startswith("dynamics-") else kind
+        kind = "wide plot" if stem.startswith(("forest-", "dynamics-")) else kind
         found.setdefault(heading, []).append({"name": stem, "source": source, "caption": caption, "kind": kind})
     return {heading: figures for heading, figures in found.items() if figures}
 

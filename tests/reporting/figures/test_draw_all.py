@@ -110,8 +110,8 @@ def test_claims_share_a_figure_with_a_heading_per_experiment(tmp_path: Path) -> 
     records = [make_run("cifar10-mini", row, id=row, **attacked) for row in ("pgd", "trades")]
     for record in records:
         save(record, make_flags(record), tmp_path / "records")
-    (png, svg) = draw_all(records, tmp_path, [load("cifar10-mini")], prefix="claims")
-    assert png.stem == "claims"
+    (png, svg) = draw_all(records, tmp_path, [load("cifar10-mini")], prefix="forest")
+    assert png.stem == "forest-claims"
     text = svg.read_text()
     shown = ("TRADES is more robust against PGD-20 than PGD-AT", "one seed only", load("cifar10-mini").title)
     assert all(f"<!-- {part} -->" in text for part in shown)

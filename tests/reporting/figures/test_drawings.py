@@ -164,7 +164,7 @@ def test_our_points_of_figure_2_are_means_over_seeds() -> None:
     table = replace(table, rows=tuple(row for row in table.rows if row.name == "ikl-basic"))
     own = [_trained(seed, clean=clean, robust=robust) for seed, clean, robust in ((0, 0.6, 0.3), (1, 0.64, 0.31))]
     (board,) = paper_boards([table], own, lambda record: {})
-    (point,) = series.measured_points(board, "clean", "autoattack", "Augmentation")
+    (point,) = series.measured_points(board, "clean", "autoattack", lambda found: found.row.show["Augmentation"])
     assert (point.label, point.group, point.origin) == ("IKL-AT", "basic", "here")
     assert (point.x, point.y) == pytest.approx((62, 30.5))
     assert point.spread == pytest.approx((np.std([60, 64], ddof=1), np.std([30, 31], ddof=1)))

@@ -22,12 +22,10 @@ from dkl.reporting.boards.paper import notes
 from dkl.reporting.boards.paper.board import PaperBoard, PaperRow
 from dkl.reporting.boards.paper.columns import paper_columns
 from dkl.reporting.grouping import group
+from dkl.reporting.names import record_ids
 from dkl.reporting.reference import REFERENCE, is_reference
 from dkl.reporting.statistics.compare import Comparison, LoadFlags, compare
 from dkl.reporting.statistics.measurements import measure
-
-NAMED = 4
-"""Records that a note names, at most."""
 
 PAPER_BUDGETS = ("paper", "mini", "smoke")
 """Sizes of the paper's experiments. Budget ``own`` has no row in the paper, but in an experiment of its own sizes."""
@@ -145,7 +143,7 @@ def _board(
         *notes.computing_notes(manifest, rows),
         *provenance_notes(shown),
         *_unused([record for records in own.values() for record in records], shown),
-        *([f"Evaluations of a part of the test set, not in this table: {_ids(partial)}."] if partial else []),
+        *([f"Evaluations of a part of the test set, not in this table: {record_ids(partial)}."] if partial else []),
     ]
     return make_board(manifest, budget, rows, comparisons, lines)
 
@@ -193,13 +191,7 @@ def _unused(own: Sequence[Record], shown: Sequence[Record]) -> list[str]:
     """Name the evaluations of these runs that no column uses."""
     used = {record.id for record in shown}
     others = [record for record in own if record.id not in used]
-    return [f"Other evaluations of these runs, not used in this table: {_ids(others)}."] if others else []
-
-
-def _ids(records: Sequence[Record]) -> str:
-    """Name the first ``NAMED`` records, and count the others."""
-    more = f" and {len(records) - NAMED} more" if len(records) > NAMED else ""
-    return ", ".join(record.id for record in records[:NAMED]) + more
+    return [f"Other evaluations of these runs, not used in this table: {record_ids(others)}."] if others else []
 
 
 _VALUE = re.compile(r"(?!trainer\.|model\.title|task\.teacher\.|data\.source\.)\w+(\.\w+)+")

@@ -6,6 +6,7 @@ from enum import Enum
 from dkl.config.identity import COMPUTING
 from dkl.config.schema import TrainerConfig
 from dkl.manifests import Column, Manifest, ManifestRow
+from dkl.records import Record
 from dkl.reporting.boards.cells import NONE
 from dkl.reporting.boards.paper.board import PaperRow
 from dkl.reporting.grouping import group
@@ -120,18 +121,27 @@ def teacher_notes(manifest: Manifest, rows: Sequence[PaperRow]) -> list[str]:
 
 def computing_notes(manifest: Manifest, rows: Sequence[PaperRow]) -> list[str]:
     """Name the runs on several devices or in another precision than float32, which do not make another row."""
-    default_trainer, lines = TrainerConfig(), []
-    for row in rows:
-        changed: dict[str, set[int]] = {}
-        for record in row.records:
-            for key in COMPUTING:
-                default = getattr(default_trainer, key)
-                # Records hold plain values, the schema enumerations.
-                default = default.value if isinstance(default, Enum) else default
-                value = (record.training.get("trainer") or {}).get(key, default)
-                if value != default and record.seed is not None:
-                    changed.setdefault(f"trainer.{key}={value}", set()).add(record.seed)
-        if changed:
-            texts = (f"{text} (seed {', '.join(map(str, sorted(seeds)))})" for text, seeds in changed.items())
-            lines.append(f"{row_title(manifest, row.row)} was trained with {', '.join(texts)}.")
+    titles = {row.row.name: row_title(manifest, row.row) for row in rows}
+    runs = {(row.row.name, one.seed): one for row in rows for one in row.records if one.seed is not None}
+    changed: dict[str, dict[str, list[str]]] = {}
+    for (name, seed), record in runs.items():
+        for setting in _computing(record):
+            changed.setdefault(setting, {}).setdefault(name, []).append(str(seed))
+    lines = []
+    for setting, found in changed.items():
+        texts = (f"{titles[name]} (seed {', '.join(sorted(seeds))})" for name, seeds in found.items())
+        every = sum(map(len, found.values())) == len(runs)
+        lines.append(f"Trained with {setting}: {'all rows' if every else ', '.join(texts)}.")
     return lines
+
+
+def _computing(record: Record) -> list[str]:
+    """The settings of how ``record`` was computed that differ from their defaults."""
+    trainer, default, found = record.training.get("trainer") or {}, TrainerConfig(), []
+    for key in COMPUTING:
+        usual = getattr(default, key)
+        # Records hold plain values, the schema enumerations.
+        usual = usual.value if isinstance(usual, Enum) else usual
+        if (value := trainer.get(key, usual)) != usual:
+            found.append(f"trainer.{key}={value}")
+    return found
