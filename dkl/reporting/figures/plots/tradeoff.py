@@ -72,10 +72,17 @@ def tradeoff(points: Sequence[Point], *, title: str, x: str, y: str) -> Figure:
         if key in origins and len(origins) > 1
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, handletextpad=0.3, columnspacing=1.2)
-    places = [(point.x, point.y) for point in points]
-    labels = [(label, x, y) for label, (x, y) in zip(_labels(points), places, strict=True)]
-    place_labels(figure, axes, labels, places, reach=SIZE / 2 + 1, fontsize=7)
+    labels = [(label, point.x, point.y) for label, point in zip(_labels(points), points, strict=True)]
+    covered = [place for point in points for place in _covered(point)]
+    place_labels(figure, axes, labels, covered, reach=SIZE / 2 + 1, fontsize=7)
     return figure
+
+
+def _covered(point: Point) -> list[tuple[float, float]]:
+    """Return places on the marker and the bars of ``point``, which labels avoid."""
+    across, up = point.spread or (0.0, 0.0)
+    steps = [step / 10 for step in range(-10, 11)] if point.spread else [0.0]
+    return [(point.x + step * dx, point.y + step * dy) for step in steps for dx, dy in ((across, 0.0), (0.0, up))]
 
 
 def _labels(points: Sequence[Point]) -> list[str]:
