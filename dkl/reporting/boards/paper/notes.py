@@ -123,13 +123,13 @@ def computing_notes(manifest: Manifest, rows: Sequence[PaperRow]) -> list[str]:
     """Name the runs on several devices or in another precision than float32, which do not make another row."""
     titles = {row.row.name: row_title(manifest, row.row) for row in rows}
     runs = {(row.row.name, one.seed): one for row in rows for one in row.records if one.seed is not None}
-    changed: dict[str, dict[str, list[str]]] = {}
+    changed: dict[str, dict[str, list[int]]] = {}
     for (name, seed), record in runs.items():
         for setting in _computing(record):
-            changed.setdefault(setting, {}).setdefault(name, []).append(str(seed))
+            changed.setdefault(setting, {}).setdefault(name, []).append(seed)
     lines = []
     for setting, found in changed.items():
-        texts = (f"{titles[name]} (seed {', '.join(sorted(seeds))})" for name, seeds in found.items())
+        texts = (f"{titles[name]} (seed {', '.join(map(str, sorted(seeds)))})" for name, seeds in found.items())
         every = sum(map(len, found.values())) == len(runs)
         lines.append(f"Trained with {setting}: {'all rows' if every else ', '.join(texts)}.")
     return lines
