@@ -47,6 +47,7 @@ def _tested(row: ClaimRow) -> Tested:
         low=scale * found.low,
         high=scale * found.high,
         verdict=row.verdict,
+        within=row.claim.within,
     )
 
 

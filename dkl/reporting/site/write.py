@@ -27,7 +27,10 @@ from dkl.storage.files import write_text
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 KINDS = {
-    "forest": ("Claims", "Paired differences with their 95 % intervals; the claimed side of 0 is the right one"),
+    "forest": (
+        "Claims",
+        "Paired differences with their 95 % intervals; claimed is the right side of 0, or equality within the gray bar",
+    ),
     "dynamics": ("Training dynamics", "Means over seeds by epoch, with bands from the lowest to the highest seed"),
     "tradeoff": ("Accuracy and robustness", "Means over seeds, with bars of one standard deviation"),
     "radii": ("Accuracy by radius of the attack", "Robust accuracy by radius"),

@@ -20,7 +20,10 @@ LOOKS = {
 
 @dataclass(frozen=True)
 class Tested:
-    """A claim of an ``experiment``: its difference in percentage points, the ends of its interval, and the verdict."""
+    """A claim of an ``experiment``: its difference in percentage points, the ends of its interval, and the verdict.
+
+    ``within`` is the largest difference that a claim of equality allows, in percentage points.
+    """
 
     claim: str
     experiment: str
@@ -28,10 +31,14 @@ class Tested:
     low: float
     high: float
     verdict: str
+    within: float | None = None
 
 
 def forest(tested: Sequence[Tested], *, title: str) -> Figure:
-    """Plot one line per claim, the first on top, with a heading per experiment. The claimed side is the right one."""
+    """Plot one line per claim, the first on top, with a heading per experiment.
+
+    The claimed side is the right one; for a claim of equality it is the gray bar around 0.
+    """
     lines: list[tuple[str, Tested | None]] = []
     for experiment, own in groupby(tested, lambda one: one.experiment):
         lines += [(experiment, None), *((one.claim, one) for one in own)]
@@ -40,6 +47,8 @@ def forest(tested: Sequence[Tested], *, title: str) -> Figure:
     for place, (_, one) in enumerate(lines):
         if one:
             color, marker, face = LOOKS[one.verdict]
+            if one.within:
+                axes.barh(place, 2 * one.within, left=-one.within, height=0.7, color="0.85", zorder=0)
             axes.plot([one.low, one.high], [place, place], color=color, lw=1.2)
             axes.plot([one.difference], [place], marker, ms=4.5, color=color, mfc=face)
     axes.set_yticks(range(len(lines)), [text for text, _ in lines])
