@@ -24,7 +24,7 @@ from dkl.evaluation.robustness.bounded import attack_sample
 from dkl.evaluation.robustness.progress import EvaluationState, load, merge
 from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.evaluation.robustness.search_model import search_model
-from dkl.evaluation.robustness.suites import make_attacks
+from dkl.evaluation.robustness.suites import attack_cost, make_attacks
 from dkl.runtime.distributed import gather, rank
 from dkl.threat import AUTOATTACK, AVERAGED, SAMPLED
 
@@ -107,7 +107,13 @@ def _model_warnings(task: AttackTask) -> list[str]:
     first = slice(0, task.protocol.batch_size)
     with frozen_eval(task.model):
         x, y = scaled(task.images[first]).to(task.device), task.labels[first].to(task.device)
-        return checks.model_warnings(task.model, x, y, randomized=bool(set(task.protocol.attacks) & set(AVERAGED)))
+        return checks.model_warnings(
+            task.model,
+            x,
+            y,
+            randomized=bool(set(task.protocol.attacks) & set(AVERAGED)),
+            by_gradient=next((name for name in task.protocol.attacks if attack_cost(name, 2).gradients), ""),
+        )
 
 
 def _accuracies(state: EvaluationState, attacks: list[str], sample: SampleResult | None) -> dict[str, float]:

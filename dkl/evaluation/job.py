@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from dkl import records
 from dkl.assembly import build_logger, draw_labeled, load_data
 from dkl.config import (
     DataConfig,
@@ -25,7 +26,7 @@ from dkl.errors import UserError
 from dkl.evaluation.foreign import check_checkpoint, foreign_subject
 from dkl.evaluation.network import load_network
 from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
-from dkl.evaluation.robustness.suites import check_classes
+from dkl.evaluation.robustness.suites import check_classes, check_shape
 from dkl.evaluation.segmentation.windows import Windows
 from dkl.evaluation.subject import Subject, evaluation_defaults, run_subject
 from dkl.evaluation.weights import weights_sha256
@@ -103,12 +104,22 @@ class EvaluationJob:
     @property
     def written(self) -> Path:
         """The file of the record that ``evaluate`` writes: the standard suite's if a bounded one has become it."""
-        return self.standard.record if self.standard and self.standard.record.exists() else self.record
+        if self.standard and self.standard.record.exists() and _is_usable(self.standard.record):
+            return self.standard.record
+        return self.record
 
     @property
     def state(self) -> Path:
         """The folder of the saved progress."""
         return self.results / "runs" / "evaluations" / self.key
+
+
+def _is_usable(record: Path) -> bool:
+    try:
+        records.load(record)
+    except UserError:
+        return False
+    return True
 
 
 def preflight(cfg: DictConfig) -> None:
@@ -147,6 +158,7 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
     protocol = choose_protocol(config, defaults)
     parse_threat(protocol.norm, protocol.eps_text, shape=data.shape, norms=EVALUATED_NORMS)
     check_classes(protocol.attacks, data.num_classes)
+    check_shape(protocol.attacks, protocol.norm, data.shape)
     corruptions = _choose_corruptions(config, data)
     logger = config.logger if config.logger is not None or run is None else run.config.logger
     model, layout = load_network(subject)

@@ -1,43 +1,29 @@
 """``autoattack``: attacks any callable on tensors, without a configuration, by the code of ``dkl evaluate``."""
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dkl import records
-from dkl.attacks import frozen_eval
 from dkl.config import EvaluateConfig, EvaluationConfig
-from dkl.data import Images
-from dkl.errors import UserError
 from dkl.evaluation.attacking import Attacked, AttackTask, attack
 from dkl.evaluation.outputs.make_record import described, flags_of, measured
-from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
-from dkl.evaluation.robustness.suites import check_classes
+from dkl.evaluation.protocol import choose_protocol
+from dkl.evaluation.tensor_task import data_sha256, make_task
 from dkl.evaluation.weights import weights_sha256
 from dkl.records import Bound, Record
 from dkl.records.checks import TEST_IMAGES
 from dkl.records.wilson import Interval, wilson
-from dkl.storage.files import digest
-from dkl.threat import EVALUATED_NORMS, parse_threat
+from dkl.runtime.distributed import rank
+from dkl.storage.files import digest, locked
+from dkl.threat import SAMPLED
 from dkl.validation import check_fields
-
-
-class _Function(nn.Module):
-    """Any callable as a module."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 @dataclass(frozen=True)
@@ -70,8 +56,16 @@ class AutoAttackResult:
 
     @property
     def intervals(self) -> dict[str, Interval]:
-        """Wilson's 95 % interval of each accuracy, for other images of the same distribution."""
-        return {name: wilson(value, len(self.robust)) for name, value in self.accuracies.items()}
+        """Wilson's 95 % interval of each accuracy, for other images of the same distribution.
+
+        After attacks on a sample it begins lower, by the distance from the accuracy to the lower end of the ``bound``.
+        """
+        found = {name: wilson(value, len(self.robust)) for name, value in self.accuracies.items()}
+        if self.bound is not None:
+            for name in SAMPLED.values():
+                low, high = found[name]
+                found[name] = (max(0.0, low - max(0.0, self.accuracies[name] - self.bound.low)), high)
+        return found
 
     def __str__(self) -> str:
         """Return the accuracies in one line, in percent."""
@@ -138,14 +132,15 @@ def autoattack(
 ) -> AutoAttackResult:
     """Attack ``model`` on ``images[N, C, H, W]``, uint8 or float in [0, 1], with ``labels[N]``.
 
-    ``model`` maps such a batch in [0, 1] to logits ``[B, classes]``, normalization included; a module is put into eval
-    mode and frozen meanwhile, and any memory format is accepted. ``eps`` is the radius in pixel units, such as
-    ``"8/255"``, and ``norm`` one of Linf, L2 and L1. ``attacks`` is a suite or a list of attacks, ``tolerance`` the
-    widest interval of ``bounded`` in percentage points, and ``package=True`` runs the authors' own attacks, as in
-    ``dkl evaluate``. The ``device`` is by default that of the module's parameters. The progress is saved in ``folder``
-    if that is given, and the same call continues from it. ``channels_last``, ``fold_batch_norm``, ``compile`` and
-    ``precision`` (``"bf16"``) make the search faster, in other rounding; ``model`` itself then classifies what was
-    found. Raises UserError if an argument is not usable.
+    ``model`` maps such a batch in [0, 1] to logits ``[B, classes]``, normalization included, in any memory format. A
+    module is put into eval mode and frozen meanwhile; networks that a function uses must be in eval mode. ``eps`` is
+    the radius in pixel units, such as ``"8/255"``, and ``norm`` one of Linf, L2 and L1. ``attacks`` is a suite or a
+    list of attacks, ``tolerance`` the widest interval of ``bounded`` in percentage points, and ``package=True`` runs
+    the authors' own attacks, as in ``dkl evaluate``. The ``device`` is by default that of the module's parameters.
+
+    The progress is saved in a subfolder of ``folder`` if that is given, and the same call continues from it.
+    ``channels_last``, ``fold_batch_norm``, ``compile`` and ``precision`` (``"bf16"``) make the search faster, in other
+    rounding; ``model`` itself then classifies what was found. Raises UserError if an argument is not usable.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
@@ -169,34 +164,11 @@ def autoattack(
     )
     check_fields(asked)
     protocol = choose_protocol(asked, EvaluationConfig(eps="0"))
-    task = _task(model, images, labels, protocol, device, folder)
-    return _result(type(model).__name__, task, attack(task))
-
-
-def _task(
-    model: Callable[[Tensor], Tensor],
-    images: Tensor,
-    labels: Tensor,
-    protocol: EvaluationProtocol,
-    device: torch.device | str | None,
-    folder: str | Path | None,
-) -> AttackTask:
-    """What is attacked and how. Raises UserError if the images, the labels or the model's output are not usable."""
-    images, labels = _checked(images, labels)
-    parse_threat(protocol.norm, protocol.eps_text, shape=images.shape[1:], norms=EVALUATED_NORMS)
-    module = model if isinstance(model, nn.Module) else _Function(model)
-    place = torch.device(device) if device is not None else next((p.device for p in module.parameters()), images.device)
-    classes = _count_classes(module, images[:1].to(place), labels)
-    check_classes(protocol.attacks, classes)
-    return AttackTask(
-        model=module,
-        images=images,
-        labels=labels,
-        num_classes=classes,
-        protocol=protocol,
-        device=place,
-        folder=None if folder is None else Path(folder),
-    )
+    task = make_task(model, images, labels, protocol, device, folder)
+    busy = f"another process is attacking the same network and images in {task.folder}"
+    lock = locked(task.folder.with_suffix(".lock"), busy) if task.folder and rank() == 0 else nullcontext()
+    with lock:
+        return _result(type(model).__name__, task, attack(task))
 
 
 def _result(checkpoint: str, task: AttackTask, attacked: Attacked) -> AutoAttackResult:
@@ -206,7 +178,7 @@ def _result(checkpoint: str, task: AttackTask, attacked: Attacked) -> AutoAttack
     about = described(attacked.protocol, task.device) | {
         "checkpoint": checkpoint,
         "checkpoint_sha256": _fingerprint(task.model, flags),
-        "data_sha256": _data_sha256(task.images, task.labels),
+        "data_sha256": data_sha256(task.images, task.labels),
     }
     return AutoAttackResult(
         flags=flags,
@@ -227,52 +199,7 @@ def _written(eps: float | str) -> str:
     return f"{levels}/255" if 0 < levels < 255 and levels / 255 == eps else str(eps)
 
 
-def _checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return contiguous images, and labels as int64 on the CPU. Raises UserError if they are not usable."""
-    if images.ndim != 4 or not len(images):
-        raise UserError(f"images must be [N, C, H, W] with N at least 1, not {list(images.shape)}")
-    if images.dtype not in (torch.uint8, torch.float32):
-        raise UserError(f"images must be uint8, or float32 in [0, 1], not {images.dtype}: convert them")
-    if images.dtype == torch.float32 and not 0 <= float(images.min()) <= float(images.max()) <= 1:
-        low, high = float(images.min()), float(images.max())
-        raise UserError(
-            f"images must be in [0, 1], not [{low:g}, {high:g}]: divide by 255, and normalize inside the model"
-        )
-    if labels.shape != images.shape[:1] or labels.is_floating_point():
-        raise UserError(
-            f"labels must be whole numbers [{len(images)}], one per image, not {labels.dtype} {list(labels.shape)}"
-        )
-    return images.detach().contiguous(), labels.detach().long().cpu()
-
-
-@torch.no_grad()
-def _count_classes(model: nn.Module, image: Tensor, labels: Tensor) -> int:
-    """The number of logits. Raises UserError if the output is not logits, or a label has none."""
-    with frozen_eval(model):
-        logits = model(image.float() / 255 if image.dtype == torch.uint8 else image)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
-        found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(f"the model must return logits [B, classes], but for one image it returns {found}")
-    classes = logits.shape[1]
-    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise UserError(
-            f"labels must be from 0 to {classes - 1}, the model's classes, not {int(labels.min())} to "
-            f"{int(labels.max())}"
-        )
-    return classes
-
-
 def _fingerprint(model: nn.Module, flags: dict[str, Tensor]) -> str:
     """The hash of the weights; of the flags if there are no weights."""
     state = model.state_dict()
     return weights_sha256(state or flags)
-
-
-def _data_sha256(images: Tensor, labels: Tensor) -> str:
-    """The hash that ``dkl evaluate`` gives to the same images, or that of their values if they are not gray levels."""
-    pixels = images if images.dtype == torch.uint8 else (images * 255).round()
-    if images.dtype == torch.uint8 or torch.equal(pixels / 255, images):
-        return Images(pixels.to(torch.uint8).cpu(), labels).sha256
-    content = hashlib.sha256(str(tuple(images.shape)).encode())
-    content.update(np.ascontiguousarray(images.cpu().numpy()).tobytes() + labels.numpy().tobytes())
-    return content.hexdigest()

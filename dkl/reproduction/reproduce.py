@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dkl.config.overrides import check_hydras_own
 from dkl.console import say
+from dkl.errors import UserError
 from dkl.manifests import Manifest, load
 from dkl.reporting.grouping import group
 from dkl.reproduction.announce import estimates, no_estimate, print_plan, refuse_paper_on_cpu
@@ -100,9 +101,15 @@ def _show_results(manifest: Manifest, jobs: Sequence[PlannedJob], *, html: bool)
 
 
 def _collect_pictures(jobs: Sequence[PlannedJob], overrides: Sequence[str]) -> None:
-    """Collect the features and images that figures need, from every trained run; ``overrides`` name the attack."""
+    """Collect the features and images that figures need, from every trained run; ``overrides`` name the attack.
+
+    A run that is not complete is named, and the others are drawn.
+    """
     from dkl.evaluation import collect_pictures
 
     for planned in jobs:
         if (planned.run.folder / "checkpoint.pt").is_file():
-            collect_pictures(planned.run.evaluation(overrides))
+            try:
+                collect_pictures(planned.run.evaluation(overrides))
+            except UserError as error:
+                say(f"no pictures of {planned.title}: {error}")

@@ -93,7 +93,8 @@ def mean_over_ranks(flags: Tensor) -> tuple[float, int]:
     """Return the mean of bool ``flags[n]`` over all processes, each with its share of the images, and their number."""
     counts = torch.stack([flags.sum(), torch.tensor(len(flags))])
     sum_over_ranks([counts])
-    return (counts[0] / counts[1]).item(), int(counts[1])
+    right, n = counts.tolist()
+    return right / n, n
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:

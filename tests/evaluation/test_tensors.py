@@ -1,6 +1,7 @@
 """``autoattack`` on tensors: the flags and the record of ``dkl evaluate``, on any callable and memory format."""
 
 import doctest
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,43 @@ def test_any_callable_and_memory_format(tmp_path: Path, monkeypatch: pytest.Monk
     assert result.attacks == list(SUITES["bounded"])
     assert result.bound is not None
     assert result.bound.low <= float(result.robust.double().mean()) <= result.bound.high
+    low, high = result.intervals["sample-square"]
+    assert low <= result.bound.low <= result.bound.high <= high
     again = autoattack(function, images, labels, **options, folder=tmp_path)
     assert all(torch.equal(result.flags[name], again.flags[name]) for name in again.flags)
-    assert len(list(tmp_path.glob("*.npz"))) == 1
+    assert len(list(tmp_path.glob("*/*.npz"))) == 1
+
+
+def test_a_folder_holds_the_progress_of_several_evaluations(tmp_path: Path) -> None:
+    images, labels = some_digits(20)
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+
+    def attacked(model: Callable[[Tensor], Tensor], eps: float, folder: Path | None = tmp_path) -> list[bool]:
+        result = autoattack(model, images, labels, eps=eps, attacks=["pgd-2"], folder=folder)
+        return result.robust.tolist()
+
+    calls = [(trained(), 0.01), (trained(), 0.3), (linear, 0.01)]
+    alone = [attacked(model, eps, None) for model, eps in calls]
+    for _ in range(2):  # the second time from the files
+        assert [attacked(model, eps) for model, eps in calls] == alone
+    assert len(list(tmp_path.glob("*/*.npz"))) == 3
+
+    attacked(lambda x: trained()(x), 0.01)
+    assert attacked(lambda x: trained()(x) * 1.001, 0.01) == alone[0]  # as another device rounds
+    with pytest.raises(UserError, match="function with other logits: choose another folder"):
+        attacked(lambda x: -trained()(x), 0.01)
+
+
+def test_the_callers_random_numbers_and_networks_are_not_changed() -> None:
+    images, labels = some_digits(4)
+    state = torch.get_rng_state()
+    autoattack(trained(), images, labels, eps=0.1, norm="L2", attacks=["square", "fab"], batch_size=2)
+    assert torch.equal(torch.get_rng_state(), state)
+
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Linear(64, 10))
+    for function in (lambda x: network(x / 2), network.forward):
+        with pytest.raises(UserError, match=r"in training mode: call (network|self).eval\(\) first"):
+            autoattack(function, images, labels, eps=0.1, attacks="pgd")
 
 
 @pytest.mark.parametrize(
@@ -72,6 +107,13 @@ def test_any_callable_and_memory_format(tmp_path: Path, monkeypatch: pytest.Monk
         ({"tolerance": 1.0}, "tolerance=1 is a setting"),
         ({"batch_size": 0}, "batch_size"),
         ({"model": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)), "attacks": "fast"}, "4 classes"),
+        (
+            {"model": lambda x: x.flatten(1)[:, :1], "labels": torch.tensor([0, 0]), "attacks": ["square"]},
+            "square compares two logits, .* has 1; give it one logit per class",
+        ),
+        ({"norm": "L2"}, "square for L2 needs images of at least 5 x 5 pixels, not 2 x 2"),
+        ({"device": "cuda:99"}, "device=cuda:99 is .*: use auto, cpu or cuda"),
+        ({"model": torch.nn.Linear(7, 7)}, r"cannot classify an image \[1, 2, 2\] on cpu"),
     ],
 )
 def test_a_call_that_cannot_work_is_refused(changes: dict[str, object], message: str) -> None:

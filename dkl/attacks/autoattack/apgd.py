@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dkl.attacks.autoattack.misclassified import is_misclassified
 from dkl.threat import Norm
 
 _SUCCESSES = 0.75
@@ -80,7 +81,7 @@ def _gradient(model: nn.Module, x: Tensor, classes: Tensor, loss: Loss) -> tuple
         logits = model(leaf)
         losses = loss(logits, classes)
         (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-    return losses.detach(), gradient, logits.detach().argmax(1) != classes[:, 0]
+    return losses.detach(), gradient, is_misclassified(logits.detach(), classes[:, 0])
 
 
 def _unit(x: Tensor, norm: Norm) -> Tensor:

@@ -8,6 +8,7 @@ There is no random start with one restart, so an image's result does not depend 
 import torch
 from torch import Tensor, nn
 
+from dkl.attacks.autoattack.misclassified import is_misclassified
 from dkl.attacks.autoattack.projection import distances, project_onto_hyperplane
 from dkl.threat import Norm
 
@@ -54,7 +55,7 @@ def _one_target(
     iterate = x
     for _ in range(steps):
         iterate = _step(model, x, iterate, y, target, norm)
-        wrong = model(iterate).argmax(1) != y
+        wrong = is_misclassified(model(iterate), y)
         if not wrong.any():
             continue
         move = iterate - x

@@ -20,6 +20,8 @@ import torch
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
+from dkl.attacks.autoattack.misclassified import is_misclassified
+from dkl.attacks.autoattack.package import keeping_generators
 from dkl.threat import Norm
 
 _FIRST_SHARE = 0.8
@@ -67,10 +69,14 @@ def _changes(shape: torch.Size, queries: int, generator: torch.Generator) -> Ite
 
 
 def _margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The label's logit minus the largest other one, ``[B]``; an image with a negative margin is misclassified."""
+    """The label's logit minus the largest other one, ``[B]``; an image with a negative margin is misclassified.
+
+    The margin of logits that are not finite is minus infinity.
+    """
     logits = model(x)
     own = logits.gather(1, y.unsqueeze(1))
-    return own.squeeze(1) - logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
+    margins = own.squeeze(1) - logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
+    return margins.masked_fill_(~logits.isfinite().all(1), -torch.inf)
 
 
 def _margins_of(model: nn.Module, x: Tensor, y: Tensor, margin: Tensor, asked: Tensor) -> Tensor:
@@ -167,10 +173,10 @@ def square(
             resc_schedule=False,
             device=x.device,
         )
-        return package.perturb(x, y)
+        return keeping_generators(package.perturb, x.device)(x, y)
     generator = torch.Generator().manual_seed(seed)
     places = torch.arange(len(x)) if places is None else places
     length = len(x) if length is None else length
     found = _square_linf(model, x, y, eps=eps, generator=generator, places=places, length=length, queries=queries)
-    fooled = model(found).argmax(1) != y
+    fooled = is_misclassified(model(found), y)
     return torch.where(fooled.view(-1, 1, 1, 1), found, x)

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from pyautoattack import checks
 from torch import Tensor, nn
 
+from dkl.errors import UserError
+
 _NOT_FINITE = "are not finite"
 
 
@@ -35,10 +37,13 @@ def _is_dynamic(model: nn.Module, x: Tensor) -> bool:
         sys.settrace(before)
 
 
-def model_warnings(model: nn.Module, x: Tensor, y: Tensor, *, randomized: bool = False) -> list[str]:
+def model_warnings(
+    model: nn.Module, x: Tensor, y: Tensor, *, randomized: bool = False, by_gradient: str = ""
+) -> list[str]:
     """Check ``model`` on one batch ``x[B, ...]``, ``y[B]`` and return one warning per problem.
 
-    ``randomized`` says that the attacks are meant for randomized networks.
+    ``randomized`` says that the attacks are meant for randomized networks, and ``by_gradient`` names the first that
+    needs gradients. Raises UserError if it cannot have them.
     """
     found = []
     varies = _warned(lambda: checks.check_randomized(model, x, y, bs=len(x)))
@@ -67,7 +72,12 @@ def model_warnings(model: nn.Module, x: Tensor, y: Tensor, *, randomized: bool =
         leaf = x.clone().requires_grad_()
         logits = model(leaf)
         loss = F.cross_entropy(logits, y, reduction="sum")
-        gradient = torch.autograd.grad(loss, leaf)[0].flatten(1) if loss.requires_grad else torch.zeros_like(x)
+        if by_gradient and not loss.requires_grad:
+            raise UserError(
+                f"{by_gradient} follows gradients, and the model's logits have none: remove no_grad() or detach() from "
+                "it, or use attacks=[square]"
+            )
+        gradient = torch.autograd.grad(loss, leaf)[0] if loss.requires_grad else torch.zeros_like(x)
     zero = int((gradient.flatten(1).abs().sum(1) == 0).sum())
     if zero:
         found.append(

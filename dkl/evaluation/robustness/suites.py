@@ -1,6 +1,7 @@
 """The attacks of an evaluation by name, and what each costs. Suites of several attacks are named in ``dkl.threat``."""
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from dkl.attacks import Perturb, named_attack
 from dkl.attacks.autoattack import apgd_ce, apgd_dlr, apgd_targeted, fab_targeted, square
+from dkl.attacks.autoattack.package import keeping_generators
 from dkl.errors import UserError
 from dkl.threat import AUTOATTACK, AVERAGED, EvaluatedNorm, Norm, parse_restarts, parse_steps
 
@@ -62,19 +64,35 @@ def attack_cost(name: str, num_classes: int) -> AttackCost:
     return AttackCost(forward * times, gradients * times)
 
 
+_TWO = (2, "two logits")
 _FEWEST_CLASSES = {"apgd-t": (4, "four logits"), "apgd-dlr": (3, "three logits"), "apgd-dlr-eot": (3, "three logits")}
+
+
+_SMALLEST_SIDE = 5
+"""Square begins with windows of a fifth of the image for L2 and L1."""
 
 
 def check_classes(names: list[str], num_classes: int) -> None:
     """Raise UserError if a named attack cannot run because its loss compares more logits."""
-    needed = {name: _FEWEST_CLASSES.get(parse_restarts(name)[0], (2, "")) for name in names}
+    needed = {name: _FEWEST_CLASSES.get(parse_restarts(name)[0], _TWO) for name in names}
     refused = [name for name, (fewest, _) in needed.items() if num_classes < fewest]
     if refused:
         fewest, logits = needed[refused[0]]
-        others = ",".join(name for name in AUTOATTACK if num_classes >= _FEWEST_CLASSES.get(name, (2, ""))[0])
+        others = ",".join(name for name in AUTOATTACK if num_classes >= _FEWEST_CLASSES.get(name, _TWO)[0])
+        advice = f"use attacks=[{others}]" if others else "give it one logit per class"
         raise UserError(
-            f"{refused[0]} compares {logits}, so it needs at least {fewest} classes, this model has {num_classes}; use "
-            f"attacks=[{others}]"
+            f"{refused[0]} compares {logits}, so it needs at least {fewest} classes, this model has {num_classes}; "
+            f"{advice}"
+        )
+
+
+def check_shape(names: list[str], norm: EvaluatedNorm, shape: Sequence[int]) -> None:
+    """Raise UserError if Square cannot divide images of ``shape[C, H, W]`` into windows, as it does for L2 and L1."""
+    squares = [name for name in names if parse_restarts(name.removeprefix("sample-"))[0] == "square"]
+    if squares and norm != "linf" and min(shape[1:]) < _SMALLEST_SIDE:
+        raise UserError(
+            f"square for {PACKAGE_NORMS[norm]} needs images of at least {_SMALLEST_SIDE} x {_SMALLEST_SIDE} pixels, "
+            f"not {shape[1]} x {shape[2]}: use attacks=[apgd-ce,fab-t]"
         )
 
 
@@ -127,7 +145,8 @@ def _make_attack(
         "square": partial(square, model, norm=own, eps=eps, seed=seed),
     }
     if package or norm == "l1" or base not in rewritten or (restarts > 1 and not base.startswith("apgd")):
-        return _package_attack(name, model, norm=norm, eps=eps, seed=seed, device=device, targets=targets)
+        package_attack = _package_attack(name, model, norm=norm, eps=eps, seed=seed, device=device, targets=targets)
+        return keeping_generators(package_attack, device)
     return partial(rewritten[base], restarts=restarts) if restarts > 1 else rewritten[base]
 
 

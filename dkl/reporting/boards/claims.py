@@ -2,8 +2,8 @@
 
 The verdict follows from the 95 % interval of the paired difference. It agrees if the interval lies on the claimed side
 of 0, disagrees if it lies on the other side, and the difference is not visible at this size if the interval holds 0.
-Two rows claimed to be the same agree if the interval lies within the margin of the claim, and disagree if it excludes 0
-and is not within the margin. One seed gives no verdict: its interval knows the chance of the images, but not that of
+Two rows claimed to be the same agree if the interval lies within the margin of the claim, and disagree if it lies
+outside. One seed gives no verdict: its interval knows the chance of the images, but not that of
 training.
 """
 
@@ -62,13 +62,14 @@ class ClaimRow:
         """``agrees``, ``disagrees``, ``not visible at this size`` or ``one seed only``."""
         if len(self.outcome.seeds) == 1:
             return "one seed only"
-        found, within = self.outcome, self.claim.within
-        if within is not None and found.is_within(within / self.column.scale):
-            return "agrees"
-        if not found.separates:
-            return "not visible at this size"
-        as_claimed = within is None and (found.difference > 0) == self.column.more_is_better
-        return "agrees" if as_claimed else "disagrees"
+        found = self.outcome
+        if self.claim.within is not None:
+            margin = self.claim.within / self.column.scale
+            agrees, disagrees = found.is_within(margin), found.is_beyond(margin)
+        else:
+            agrees = found.separates and (found.difference > 0) == self.column.more_is_better
+            disagrees = found.separates and not agrees
+        return "agrees" if agrees else "disagrees" if disagrees else "not visible at this size"
 
     @property
     def column(self) -> Column:

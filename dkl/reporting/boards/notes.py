@@ -80,8 +80,8 @@ def _number_notes(shown: Sequence[Record], accuracy: str) -> list[str]:
     budget = shown[0].budget
     return [
         "Accuracies in percent of n test images. ± is the sample standard deviation over training seeds. The 95 % "
-        f"interval is that of the {accuracy} accuracy: Student's interval over seeds, or Wilson's interval over n "
-        "images if there is only one seed.",
+        f"interval is that of the {accuracy} accuracy: Student's interval over seeds on these images, or Wilson's "
+        "interval over n images if there is only one seed.",
         f"Budget {budget}: {BUDGET_NOTES[budget]}.",
     ]
 

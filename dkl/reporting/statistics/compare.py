@@ -1,13 +1,16 @@
 """Paired comparison of two rows of a table, on the same seeds and the same test images.
 
-One common seed: the images are the sample. Let b images be right in the first row only and c in the second row only.
-McNemar's exact test asks whether b is Binomial(b + c, 1/2). Clopper and Pearson's interval of its share p gives the
-interval of the difference, (2p - 1)(b + c)/n, which contains 0 exactly if the test does not reject.
+One common seed: the images are the sample. Let b of n images be right in the first row only and c in the second only.
+p is that of McNemar's exact test, which asks whether b is Binomial(b + c, 1/2). The interval of (b - c)/n is that of
+Agresti and Min (2005): Wald's, after 1/2 is added to b, to c, and to each of the other two counts.
 
-Several common seeds: both seeds and images are sampled. The squared error of the mean difference is the sum of two
-parts, s²/k + t²/n, where s is the standard deviation of the differences of k seeds and t that of the mean differences
-of n images, with the degrees of freedom of Welch and Satterthwaite. Noise that both share is counted twice, so the
-intervals are too wide rather than too narrow. Without per-image flags it is the paired t test over seeds.
+Several common seeds: both seeds and images are sampled. The squared error of the mean difference has two parts, s²/k
+and r²/n, where s is the standard deviation of the differences of k seeds and r that of the mean differences of n
+images. The half width of the interval is the root of the sum of t²·part, where t is Student's quantile with the degrees
+of freedom of the part, k - 1 or n - 1; p is the level at which the interval touches 0. Welch's degrees of freedom would
+be wrong here: two or three seeds often lie close together by chance, and their part would then count as known. Noise
+that both parts share is counted twice. So the intervals are too wide rather than too narrow. Without per-image flags it
+is the paired t test over seeds.
 
 The value of bounded AutoAttack counts only the images fooled in its sample. The accuracy may be as low as the lower end
 of its bound, so the interval of a difference is longer by the mean slack of either row, the distance from the value to
@@ -28,8 +31,13 @@ from dkl.reporting.statistics.measurements import Measurement
 
 LoadFlags = Callable[[Record], Flags]
 
+_LEVEL = 0.95
+
 _NO_SPREAD = 1e-24
 """Squared errors below this are rounding errors of equal differences."""
+
+_LOG_SMALLEST_P = math.log(1e-12)
+"""Smaller p values are reported as this one."""
 
 _Test = tuple[float, float, float, float]
 """Difference, lower and upper end of its 95 % interval, and p value."""
@@ -49,12 +57,16 @@ class Comparison:
 
     @property
     def separates(self) -> bool:
-        """Whether the interval excludes 0."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval excludes 0, and p is below 5 %: the exact test of one seed may differ near the limit."""
+        return self.is_beyond(0) and self.p < 1 - _LEVEL
 
     def is_within(self, margin: float) -> bool:
         """Whether the interval lies between -``margin`` and ``margin``: the rows are then the same up to that much."""
         return max(-self.low, self.high) <= margin
+
+    def is_beyond(self, margin: float) -> bool:
+        """Whether the interval lies outside of -``margin`` to ``margin``: the rows then differ by more than that."""
+        return self.low > margin or self.high < -margin
 
 
 def compare(better: Mapping[int, Measurement], than: Mapping[int, Measurement], load: LoadFlags) -> Comparison:
@@ -75,14 +87,14 @@ def compare(better: Mapping[int, Measurement], than: Mapping[int, Measurement], 
     if len(seeds) > 1:
         # The images' part of the error comes from differences averaged over seeds.
         samples = [differences, np.mean(images, axis=0)] if has_images else [differences]
-        found = _welch(samples, slack)
+        found = _student(samples, slack)
         test = "t test over seeds and images" if has_images else "paired t test over seeds"
     elif not has_images:
         raise UserError("only one seed in common, and no per-image flags")
     elif set(np.unique(images[0])) <= {-1.0, 0.0, 1.0}:
         found, test = _mcnemar(images[0], slack), "McNemar's exact test"
     else:  # means over several records per image, such as over several radii
-        found, test = _welch([images[0]], slack), "paired t test over images"
+        found, test = _student([images[0]], slack), "paired t test over images"
     difference, low, high, p = found
     n, test = ones[0].records[0].n, f"{test}, widened by AutoAttack's bounds" if any(slack) else test
     return Comparison(difference=difference, low=low - slack[0], high=high + slack[1], p=p, seeds=seeds, n=n, test=test)
@@ -119,34 +131,35 @@ def _mcnemar(differences: NDArray[np.float64], slack: tuple[float, float]) -> _T
     p is that of the smallest difference if the first row may lose ``slack[0]`` of all images, the second ``slack[1]``.
     """
     won, lost, n = int((differences > 0).sum()), int((differences < 0).sum()), len(differences)
-    # Without any disagreement the test is undefined; the rows are then equal.
-    if not won + lost:
-        return 0.0, 0.0, 0.0, 1.0
     from scipy import stats  # here, because it takes a second to import
 
-    interval = stats.binomtest(won, won + lost).proportion_ci(0.95, method="exact")
-    # From the share of wins among the disagreements to a difference of accuracies: (won - lost)/n.
-    low, high = ((2 * share - 1) * (won + lost) / n for share in interval)
+    # Agresti and Min's counts are won + 1/2 and lost + 1/2 of n + 2.
+    center, disagreements = (won - lost) / (n + 2), (won + lost + 1) / (n + 2)
+    half = float(stats.norm.ppf((1 + _LEVEL) / 2)) * math.sqrt((disagreements - center**2) / (n + 2))
     more, fewer = max(won, lost), min(won, lost) + round(slack[won < lost] * n)
     p = float(stats.binomtest(more, more + fewer).pvalue) if more > fewer else 1.0
-    return (won - lost) / n, float(low), float(high), p
+    return (won - lost) / n, center - half, center + half, p
 
 
-def _welch(samples: list[NDArray[np.float64]], slack: tuple[float, float]) -> _Test:
+def _student(samples: list[NDArray[np.float64]], slack: tuple[float, float]) -> _Test:
     """Run a t test of the first sample's mean, whose squared error is the sum of the squared errors of all samples.
 
     p is that of the mean nearest to 0 if it may be smaller by ``slack[0]``, or larger by ``slack[1]``.
     """
     mean = float(np.mean(samples[0]))
-    parts = [(float(np.var(sample, ddof=1)) / len(sample), len(sample) - 1) for sample in samples]
-    squared = sum(part for part, _ in parts)
-    if squared < _NO_SPREAD:
+    parts = np.array([np.var(sample, ddof=1) / len(sample) for sample in samples])
+    freedom = np.array([len(sample) - 1 for sample in samples])
+    if parts.sum() < _NO_SPREAD:
         raise UserError("all differences are equal, so they have no spread to test against")
-    # Welch and Satterthwaite: the degrees of freedom of a sum of independent variance estimates.
-    degrees = squared**2 / sum(part**2 / freedom for part, freedom in parts)
-    from scipy import stats  # here, because it takes a second to import
+    from scipy import optimize, stats  # here, because they take a second to import
 
-    half = float(stats.t.ppf(0.975, degrees)) * math.sqrt(squared)
+    def half_width(log_p: float) -> float:
+        return math.sqrt(float(np.sum(stats.t.isf(math.exp(log_p) / 2, freedom) ** 2 * parts)))
+
+    half = half_width(math.log(1 - _LEVEL))
     nearest = max(abs(mean) - slack[mean < 0], 0.0)
-    p = 2 * float(stats.t.sf(nearest / math.sqrt(squared), degrees))
+    if nearest >= half_width(_LOG_SMALLEST_P):
+        p = math.exp(_LOG_SMALLEST_P)
+    else:
+        p = math.exp(optimize.brentq(lambda log_p: half_width(log_p) - nearest, _LOG_SMALLEST_P, 0.0))
     return mean, mean - half, mean + half, p

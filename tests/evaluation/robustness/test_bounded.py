@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from dkl.attacks import Perturb, frozen_eval
 from dkl.cli import main
-from dkl.config import EvaluateConfig, EvaluationConfig
+from dkl.config import EvaluateConfig, EvaluationConfig, compose_config
 from dkl.errors import UserError
+from dkl.evaluation import evaluate
 from dkl.evaluation.protocol import choose_protocol
 from dkl.evaluation.robustness import suites
 from dkl.evaluation.robustness.attack_loop import AttackLoop
@@ -127,6 +128,12 @@ def test_bounded_becomes_standard_if_the_tolerance_needs_every_image(
         record, _ = evaluate_run(run, tmp_path, "attacks=bounded", "eps=0.03", "batch_size=16")
         assert record.attacks == list(AUTOATTACK)
         assert record.bound is None
+
+    (standard,) = (tmp_path / "records").glob("*.json")
+    standard.write_text("{}")  # a damaged record of the standard suite does not stand for a bounded one
+    options = ["attacks=bounded", "eps=0.03", "batch_size=16", "tolerance=100", "threads=1"]
+    path = evaluate(compose_config("evaluate", [f"run={run}", f"paths.results={tmp_path}", *options]))
+    assert load(path).bound is not None
 
 
 class Masked(nn.Module):

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 import pytest
-from torch import Tensor, enable_grad, linspace, nn, rand_like
+from torch import Tensor, enable_grad, linspace, nn, no_grad, rand_like
 
+from dkl.errors import UserError
 from dkl.evaluation.robustness.checks import model_warnings, square_warnings
 from tests.evaluation.common import some_digits, trained
 
@@ -56,3 +57,14 @@ def test_a_sound_model_passes() -> None:
 def test_square_that_finds_more() -> None:
     assert square_warnings({"apgd-ce": 0.5, "apgd-t": 0.45, "square": 0.40})
     assert not square_warnings({"apgd-ce": 0.5, "apgd-t": 0.45, "square": 0.45})
+
+
+def test_attacks_by_gradient_need_a_network_with_gradients() -> None:
+    @no_grad()
+    def forward(x: Tensor) -> Tensor:
+        return trained()(x)
+
+    x, y = some_digits(4)
+    assert "zero gradient" in " ".join(model_warnings(forward, x, y))
+    with pytest.raises(UserError, match=r"apgd-ce follows gradients, .* use attacks=.square."):
+        model_warnings(forward, x, y, by_gradient="apgd-ce")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dkl.errors import UserError
 from dkl.evaluation.robustness.attack_loop import run_attacks
 from dkl.evaluation.robustness.checks import nonfinite_warnings
+from dkl.evaluation.robustness.suites import make_attacks
 
 CPU = torch.device("cpu")
 
@@ -17,7 +18,7 @@ class Fragile(nn.Module):
     """Predicts class 0 everywhere, but NaN for images with a pixel above 1/2."""
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(len(x), 1)
+        logits = torch.tensor([1.0, 0.0, 0.0, 0.0]) - x.flatten(1).sum(1, keepdim=True) * torch.tensor([0.1, 0, 0, 0])
         return logits.masked_fill((x.flatten(1).amax(1) > 0.5)[:, None], torch.nan)
 
 
@@ -44,3 +45,13 @@ def test_nonfinite_logits_under_attack_count_as_misclassified(tmp_path: Path) ->
     assert flags == [True, True, False]
     assert warnings == ["pgd-1: the logits of 1 attacked images are not finite; these images count as misclassified"]
     assert evaluate() == (flags, warnings), "the count is part of the saved progress"
+
+
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "square"])
+def test_autoattack_finds_logits_that_become_nonfinite(name: str) -> None:
+    """All images have the label 0, which is also the argmax of NaN."""
+    x, y = _images(0.499, 0.45, 0.1)
+    attack = make_attacks([name], Fragile(), norm="linf", eps=0.1, seed=0, device=CPU, num_classes=4)[name]
+    found = attack(x, y)
+    assert Fragile()(found).isnan().any(1).tolist() == [True, True, False]
+    assert (found - x).abs().max() <= 0.1 + 1e-6

@@ -54,7 +54,8 @@ def board_rows(manifests: list[Manifest], runs: list[Record]) -> list[dict[str, 
         ((23, 20), {"within": 7}, "agrees"),
         ((23, 20), {"within": 2}, "not visible at this size"),
         ((26, 20), {"within": 11}, "agrees"),
-        ((26, 20), {"within": 2}, "disagrees"),
+        ((26, 20), {"within": 2}, "not visible at this size"),
+        ((26, 20), {"within": 1}, "disagrees"),
     ],
 )
 def test_the_verdict_follows_from_the_interval(correct: tuple[int, int], claim: dict[str, Any], verdict: str) -> None:

@@ -16,8 +16,8 @@ from dkl.reporting.statistics.compare import Comparison, compare
 from dkl.reporting.statistics.measurements import Measurement
 from tests.reporting.factories import flags_of, make_record
 
-T_2, T_3 = 4.302652730, 3.182446305
-"""Student's 97.5 % quantiles with 2 and 3 degrees of freedom, from a printed table."""
+T_2, T_3, T_49 = 4.302652730, 3.182446305, 2.009575234
+"""Student's 97.5 % quantiles with 2, 3 and 49 degrees of freedom, from a printed table."""
 
 Flags = NDArray[np.bool_]
 
@@ -61,18 +61,32 @@ def test_one_seed_gives_mcnemars_exact_test(won: int, lost: int, both: int, neit
     assert (found.n, found.seeds) == (n, (0,))
     assert found.difference == pytest.approx((won - lost) / n)
     assert found.p == pytest.approx(min(1.0, 2 * tail(max(won, lost), total, 0.5)))
-    low, high = ((bound * n / total + 1) / 2 for bound in (found.low, found.high))
-    if won:
-        assert tail(won, total, low) == pytest.approx(0.025)
-    if lost:
-        assert 1 - tail(won + 1, total, high) == pytest.approx(0.025)
-    assert found.separates == (found.p < 0.05)
+    # Wald's interval of the mean of the differences, with half an image more of each of the four kinds.
+    counts = {1: won + 0.5, -1: lost + 0.5, 0: both + neither + 1.0}
+    mean = sum(value * count for value, count in counts.items()) / (n + 2)
+    variance = sum((value - mean) ** 2 * count for value, count in counts.items()) / (n + 2)
+    half = 1.959963985 * math.sqrt(variance / (n + 2))
+    assert (found.low, found.high) == pytest.approx((mean - half, mean + half))
+    if found.separates:
+        assert found.p < 0.05
 
 
-def test_the_same_right_images_give_no_difference() -> None:
+def test_the_same_right_images_are_equal_only_within_an_interval() -> None:
     one, _ = images(5, 3, 0, 2)
     found = compared([one], [one])
-    assert (found.difference, found.low, found.high, found.p, found.separates) == (0, 0, 0, 1, False)
+    assert (found.difference, found.p, found.separates) == (0, 1, False)
+    assert found.low == -found.high
+    assert not found.is_within(0.1)  # of only ten images
+
+
+@pytest.mark.parametrize(("n", "won", "lost"), [(1000, 0.1, 0.01), (1000, 0.005, 0.001), (300, 0.004, 0.0)])
+def test_the_interval_of_one_seed_covers_the_true_difference(n: int, won: float, lost: float) -> None:
+    rng = np.random.default_rng(0)
+    covered, trials = 0, 400
+    for both, more, less, neither in rng.multinomial(n, [0.4, won, lost, 0.6 - won - lost], trials):
+        found = compared(*([flags] for flags in images(both, more, less, neither)))
+        covered += found.low <= won - lost <= found.high
+    assert covered / trials >= 0.925
 
 
 def test_several_seeds_add_the_errors_of_seeds_and_images() -> None:
@@ -84,12 +98,22 @@ def test_several_seeds_add_the_errors_of_seeds_and_images() -> None:
     mean = sum(by_seed) / 3
     seeds = sum((value - mean) ** 2 for value in by_seed) / 2 / 3
     single = sum((value - mean) ** 2 for value in by_image) / 49 / 50
-    degrees = (seeds + single) ** 2 / (seeds**2 / 2 + single**2 / 49)
     half = (found.high - found.low) / 2
     assert found.difference == pytest.approx(mean)
     assert (found.low + found.high) / 2 == pytest.approx(mean)
-    assert student_cdf(half / math.sqrt(seeds + single), degrees) == pytest.approx(0.975, abs=1e-6)
-    assert 1 - student_cdf(abs(mean) / math.sqrt(seeds + single), degrees) == pytest.approx(found.p / 2, abs=1e-6)
+    assert half == pytest.approx(math.sqrt(T_2**2 * seeds + T_49**2 * single))
+    # At the level p, the quantiles of both parts add up to the distance of the mean from 0.
+    quantiles = [student_quantile(1 - found.p / 2, degrees) for degrees in (2, 49)]
+    assert abs(mean) == pytest.approx(math.sqrt(quantiles[0] ** 2 * seeds + quantiles[1] ** 2 * single), abs=1e-6)
+
+
+def student_quantile(share: float, degrees: float) -> float:
+    """Student's quantile by bisection."""
+    low, high = 0.0, 1000.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_cdf(middle, degrees) < share else (low, middle)
+    return low
 
 
 def student_cdf(t: float, degrees: float) -> float:
@@ -114,6 +138,18 @@ def test_without_flags_it_is_the_paired_t_test(quantile: float) -> None:
     spread = math.sqrt(sum((value - mean) ** 2 for value in differences) / (len(differences) - 1) / len(differences))
     assert (found.low, found.high) == pytest.approx((mean - quantile * spread, mean + quantile * spread))
     assert found.test == "paired t test over seeds"
+
+
+def test_two_seeds_close_together_by_chance_do_not_count_as_known() -> None:
+    """Networks whose seeds differ by much more than the images explain: at most 5 % may be called different."""
+    rng = np.random.default_rng(4)
+    found = []
+    for _ in range(300):
+        chance = 0.5 + rng.normal(0, 0.06, (2, 2, 1))
+        ones, others = rng.random((2, 2, 2000)) < chance
+        found.append(compared(list(ones), list(others)))
+    assert sum(one.separates for one in found) / len(found) <= 0.07
+    assert all(one.separates == (one.p < 0.05) for one in found)
 
 
 @pytest.mark.parametrize("truth", [0.0, 0.04])

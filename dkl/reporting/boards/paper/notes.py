@@ -14,7 +14,7 @@ from dkl.reporting.statistics.compare import Comparison
 
 OURS = (
     "Our values are means over training seeds, ± their sample standard deviation, with the 95 % interval in brackets: "
-    "Student's interval over seeds, or Wilson's interval over n images if there is only one seed."
+    "Student's interval over seeds on these images, or Wilson's interval over n images if there is only one seed."
 )
 BEST = (
     "The accuracy of the best epoch is chosen on the test set, as is common, so it is optimistic; with one seed it has "
@@ -95,16 +95,24 @@ def _outcome(outcome: Comparison | str, column: Column, within: float | None) ->
     points = "points" if column.unit == "%" else column.unit
     values = (column.scale * value for value in (outcome.difference, outcome.low, outcome.high))
     difference, low, high = (f"{value:+.2f}" for value in values)
-    contradicts = within is not None or (outcome.difference > 0) != column.more_is_better
-    if within is not None and outcome.is_within(within / column.scale):
-        verdict = f"the same up to {within:g} {points}"
+    if within is not None:
+        verdict = _equality(outcome, within / column.scale, f"{within:g} {points}")
     elif not outcome.separates:
         verdict = "no significant difference"
     else:
-        verdict = "significant, against the claim" if contradicts else "significant"
+        as_claimed = (outcome.difference > 0) == column.more_is_better
+        verdict = "significant" if as_claimed else "significant, against the claim"
     seeds = f"seed{'s' if len(outcome.seeds) > 1 else ''} {', '.join(map(str, outcome.seeds))}"
     how = f"{outcome.test}, {seeds}, n = {outcome.n}"
     return f"{difference} {points} [{low}, {high}], p = {outcome.p:.2g} ({how}): {verdict}"
+
+
+def _equality(outcome: Comparison, margin: float, words: str) -> str:
+    if outcome.is_within(margin):
+        return f"the same up to {words}"
+    if outcome.is_beyond(margin):
+        return f"they differ by more than {words}, against the claim"
+    return f"neither the same up to {words} nor different by more"
 
 
 def teacher_notes(manifest: Manifest, rows: Sequence[PaperRow]) -> list[str]:
