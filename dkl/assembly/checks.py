@@ -23,6 +23,7 @@ from dkl.assembly.parts import (
 )
 from dkl.config import OptimizerName, TrainConfig, TrainerConfig, check, model_name, run_folder
 from dkl.errors import UserError, first_line
+from dkl.losses import ClassPrior, PairLoss, wanted_arguments
 from dkl.models import check_initial_weights
 from dkl.runtime.device import count, pick_device
 from dkl.runtime.distributed import launched
@@ -52,7 +53,7 @@ def preflight(cfg: DictConfig) -> None:
     if config.attack:  # the task holds the loss and the attack too, but here a mistake has the key that a user writes
         check_ranges(settings_of(config.attack, "attack"))
     if config.loss:  # the task builds it too, but here a mistake is reported as the loss's
-        build_loss(config.loss)
+        _check_value(build_loss(config.loss), config.data.num_classes)
     model = _check_model(config)
     # The attack's random generator needs a real device, which the model on the meta device is not.
     task = build_task(config.task, nn.Linear(1, 1) if config.attack else model)
@@ -61,6 +62,19 @@ def preflight(cfg: DictConfig) -> None:
     _check_devices(config.trainer)
     build_logger(config.logger)
     check_writable(run_folder(cfg))
+
+
+def _check_value(loss: PairLoss, num_classes: int) -> None:
+    """Raise UserError unless ``loss`` returns a scalar for two logits ``[2, C]``."""
+    name, labels = type(loss).__name__, torch.arange(2) % num_classes
+    logits = torch.randn(2, 2, num_classes, generator=torch.Generator().manual_seed(0))
+    try:
+        value = loss(*logits, **wanted_arguments(loss, labels, ClassPrior(num_classes)))
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"loss: {name} cannot take two logits [2, {num_classes}]: {first_line(error)}") from None
+    if not isinstance(value, Tensor) or value.ndim:
+        found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise UserError(f"loss: {name} returns {found}, not a scalar: return the mean over the batch")
 
 
 def _check_needs(task: Task, config: TrainConfig, averaging: Averaging | None) -> None:

@@ -17,7 +17,14 @@ from dkl.runtime.distributed import rank, world
 
 def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
     """Load training and test images, cut to size. Raises UserError if they do not fit ``data``."""
-    train, test = make(data.source, "data.source", tuple)
+    found = make(data.source, "data.source", tuple)
+    if len(found) != 2 or not all(isinstance(images, ImageSet) for images in found):
+        kinds = ", ".join(type(images).__name__ for images in found)
+        raise UserError(
+            f"data.source: {data.source['_target_']} must return two dkl.data.Images, for training and for tests, not "
+            f"({kinds})"
+        )
+    train, test = found
     for split, images in (("training", train), ("test", test)):
         if images.shape != tuple(data.shape):
             got = list(images.shape)

@@ -108,7 +108,9 @@ def build_loss(loss: TargetConfig) -> PairLoss:
 
 def build_task(task: TargetConfig, model: nn.Module) -> Task:
     """Build a task around ``model``, with the loss and the attack in its configuration."""
-    return check_task(make(task, "task", object, model=model))
+    # With loss=none, ``loss: ${loss}`` is an empty mapping: the task gets None.
+    absent = [key for key, value in task.items() if isinstance(value, Mapping) and not value]
+    return check_task(make(task, "task", object, model=model, **dict.fromkeys(absent)))
 
 
 def build_averaging(averaging: TargetConfig | None) -> Averaging | None:

@@ -19,6 +19,7 @@ from dkl.assembly.parts import (
     build_task,
 )
 from dkl.assembly.smallest_batch import check_smallest_batch
+from dkl.assembly.sources import own_sources
 from dkl.config import (
     Precision,
     TrainConfig,
@@ -236,4 +237,4 @@ def _new_state(config: TrainConfig, device: torch.device, content: dict[str, obj
     if average is not None:
         task.use_average(average.model)
     seed_process(config.seed, distributed.rank())
-    return RunState(task, model, optimizer, content, sha256, average)
+    return RunState(task, model, optimizer, content, sha256, average, sources=own_sources(content))

@@ -196,7 +196,8 @@ def _suggest(root: str, override: str, overrides: Sequence[str]) -> str:
     name = override.lstrip("+~").partition("=")[0].partition("@")[0]
     if name.startswith("hydra"):
         return f"dkl {root} --hydra-help explains Hydra's own keys"
-    groups = [text for text in overrides if is_group(text.lstrip("+~").partition("=")[0])]
+    given = [(text.lstrip("+~").partition("=")[0], text) for text in overrides]
+    groups = [text for key, text in given if key == "hydra.searchpath" or is_group(key)]
     try:
         keys = list(_keys(compose_config(root, groups)))
     except HydraException:  # the unknown key is one of the groups

@@ -1,6 +1,7 @@
 """One training step per task. The loop knows only ``Task``, which owns all state that training changes."""
 
 from dkl.tasks.adversarial.awp import AWP
+from dkl.tasks.adversarial.base import AdversarialTraining, make_output
 from dkl.tasks.adversarial.lbgat import LBGAT
 from dkl.tasks.adversarial.mart import MART
 from dkl.tasks.adversarial.pgd_at import PGDTraining
@@ -18,6 +19,7 @@ __all__ = [
     "AWP",
     "LBGAT",
     "MART",
+    "AdversarialTraining",
     "Classification",
     "Distillation",
     "FeatureDistillation",
@@ -31,4 +33,5 @@ __all__ = [
     "Task",
     "TradesTraining",
     "check_task",
+    "make_output",
 ]

@@ -1,7 +1,8 @@
 """The one training loop. It handles batches, an optimizer and a task, and knows nothing of losses or attacks."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 
 from dkl.console import Bar
 from dkl.data import Batch, Loader
+from dkl.errors import UserError
 from dkl.runtime.distributed import share_buffers, sum_gradients, sum_over_ranks, world
 from dkl.tasks import Output, Progress, Task
 from dkl.training.metrics import MetricsRow
@@ -112,6 +114,20 @@ def _mean(found: EpochSums) -> tuple[MetricsRow, float]:
     return {name.replace("_correct", "_accuracy"): value / count for name, value, count in means if count > 0}, images
 
 
+@contextmanager
+def _step_of(task: Task, batch: Batch, progress: Progress) -> Iterator[Output]:
+    """Enter the step of ``task``. Raises UserError if it is no context, or yields something else than an Output."""
+    name, context = f"{type(task).__name__}.step", task.step(batch, progress)
+    if not isinstance(context, AbstractContextManager):
+        raise UserError(f"task: {name} returns a {type(context).__name__}: decorate it with @contextmanager")
+    with context as out:
+        if not isinstance(out, Output):
+            raise UserError(f"task: {name} yields a {type(out).__name__}: yield a dkl.tasks.Output")
+        if out.loss.ndim:
+            raise UserError(f"task: {name} yields a loss {list(out.loss.shape)}, not a scalar: take the mean")
+        yield out
+
+
 def train_epoch(
     task: Task,
     batches: Loader,
@@ -146,7 +162,7 @@ def train_epoch(
         for number, part in enumerate(parts, 1):
             forward = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
             backward = torch.autocast(device.type, enabled=False)  # torch advises against autocast in backward
-            with forward, task.step(part, progress) as out, backward:
+            with forward, _step_of(task, part, progress) as out, backward:
                 # The only value that the CPU waits for at each step; the others stay on the device for the epoch.
                 if not torch.isfinite(out.loss):
                     raise NonFiniteLossError(part, progress, out)

@@ -101,7 +101,8 @@ class RunState:
     highest robust accuracy that selection has measured, -1 before the first. ``partial`` is what was done of the next
     epoch, empty between epochs: the number of the ``step`` reached, and the metrics' ``row`` if only measurements were
     left, else their sums so far per process in ``processes``. ``rng`` has the global generators' states of every
-    process, as ``collect_rng`` found them. ``devices`` are the numbers of devices that the run has used.
+    process, as ``collect_rng`` found them. ``devices`` are the numbers of devices that the run has used. ``sources``
+    maps the import path of each class outside the package to the hash of its file.
     """
 
     task: Task
@@ -116,6 +117,7 @@ class RunState:
     partial: dict[str, Any] = field(default_factory=dict)
     rng: list[dict[str, Any]] = field(default_factory=list)
     devices: list[int] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)
     seconds_to_save: float | None = None
 
     @property
@@ -146,6 +148,7 @@ class RunState:
             "data_sha256": self.data_sha256,
             "best": self.best,
             "devices": self.devices,
+            "sources": self.sources,
         }
         if len(self.rng) > 1:
             content["rng_of_others"] = self.rng[1:]
@@ -193,6 +196,12 @@ class RunState:
                 raise UserError(
                     f"{path} was trained with {changed}, so it is of another run: move {path.parent} away to start "
                     "again"
+                )
+            trained = content.get("sources", {})
+            if edited := [name for name, now in self.sources.items() if trained.get(name, now) != now]:
+                raise UserError(
+                    f"{path.parent} was trained before the file of {edited[0]} was edited: move the folder away to "
+                    "start again, or undo the edit"
                 )
             if content["data_sha256"] != self.data_sha256:
                 raise UserError(

@@ -17,6 +17,12 @@ PAGE = ROOT / "docs" / "extending.md"
 COMMANDS = [line for block in blocks(PAGE) if block.kind == "bash" for line in block.text.splitlines()]
 SINGLE = [line for line in COMMANDS if line.startswith("dkl train")][:-1]
 TOGETHER = [line for line in COMMANDS if line.startswith("dkl ")][-3:]
+CHOICES = {
+    "loss": "_target_: wrong.Wrong",
+    "task": "_target_: wrong.Wrong",
+    "data": "{name: wrong, num_classes: 10, shape: [1, 8, 8], eps: '0.1', source: {_target_: wrong.Wrong}}",
+}
+"""By group: the YAML of a class that is wrong."""
 TINY = ["trainer.epochs=1", "data.train_size=80", "data.test_size=40", "trainer.threads=1", "trainer.device=cpu"]
 
 
@@ -52,7 +58,7 @@ def words(line: str, project: Path) -> list[str]:
 def test_the_page_has_a_python_file_and_a_yaml_file_for_each(project: Path) -> None:
     assert {path.name for path in project.glob("*.py")} == {"my_loss.py", "my_model.py", "my_data.py", "my_task.py"}
     assert {path.parent.name for path in project.glob("configs/*/*.yaml")} == {"loss", "model", "data", "task"}
-    assert len(SINGLE) == 4
+    assert len(SINGLE) == 6
     assert [row.name for row in read(project / "experiments/mine.yaml").rows] == ["ikl", "weaker"]
 
 
@@ -79,6 +85,72 @@ def test_mistakes_in_a_yaml_are_one_line(
     message = capsys.readouterr().err
     assert says in message
     assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("group", "code", "says"),
+    [
+        (
+            "loss",
+            "weighting = 'none'\n    def __call__(self, a, b): return (a - b).sum(-1)",
+            "returns [2], not a scalar",
+        ),
+        ("loss", "weighting = 'none'\n    def __call__(self, a, b): return a @ b", "cannot take two logits [2, 10]"),
+        ("data", "def __new__(cls): return [], []", "must return two dkl.data.Images"),
+        ("task", "def step(self, batch, progress): return 1", "step returns a int: decorate it with @contextmanager"),
+        (
+            "task",
+            "@contextmanager\n    def step(self, batch, progress): yield 1",
+            "yields a int: yield a dkl.tasks.Output",
+        ),
+        (
+            "task",
+            "@contextmanager\n    def step(self, batch, progress): yield Output(batch.images)",
+            "yields a loss [80, 1, 8, 8], not a scalar",
+        ),
+    ],
+)
+def test_mistakes_in_a_class_are_one_line(
+    group: str, code: str, says: str, inside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, model = ("(Task)", "\n    def __init__(self, model): self.model = model") if group == "task" else ("", "")
+    (inside / "wrong.py").write_text(
+        "from contextlib import contextmanager\nfrom dkl.tasks import Output, Task\n"
+        f"class Wrong{base}:{model}\n    {code}\n"
+    )
+    (inside / f"configs/{group}/wrong.yaml").write_text(CHOICES[group])
+    plain = {
+        "loss": [],
+        "task": ["loss=none", "attack=none"],
+        "data": ["loss=none", "attack=none", "task=classification"],
+    }
+    with pytest.raises(SystemExit):
+        main(["train", f"hydra.searchpath=[file://{inside}/configs]", *plain[group], f"{group}=wrong", *TINY])
+    message = capsys.readouterr().err
+    assert says in message
+    assert message.count("error:") == message.count("\n", message.index("error:")) == 1
+
+
+def test_a_run_is_not_continued_by_edited_code(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (inside / "edited.py").write_text((inside / "my_loss.py").read_text())
+    (inside / "configs/loss/edited.yaml").write_text("_target_: edited.CosineGap\nweight: 5.0\n")
+    command = ["train", f"hydra.searchpath=[file://{inside}/configs]", "loss=edited", *TINY]
+    main(command)
+    main(command)
+    assert "already trained" in capsys.readouterr().err
+    sys.modules.pop("edited")
+    (inside / "edited.py").write_text((inside / "my_loss.py").read_text().replace("1 -", "2 -"))
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "was trained before the file of edited.CosineGap was edited: move the folder" in capsys.readouterr().err
+
+
+def test_a_typing_error_is_compared_with_the_keys_of_your_choice(
+    inside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", f"hydra.searchpath=[file://{inside}/configs]", "loss=cosine", "loss.weigth=2"])
+    assert "did you mean loss.weight?" in capsys.readouterr().err
 
 
 def test_all_four_go_from_training_to_a_table(

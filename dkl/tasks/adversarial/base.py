@@ -46,8 +46,8 @@ class AdversarialTraining(Task):
     """Trains ``model`` on adversarial images that ``attack`` makes, at weights that ``awp`` perturbs.
 
     ``bn_warm_start`` sets BatchNorm's running statistics to those of the first batch. ``seed`` fixes the attack's
-    noise, whose generator belongs to the task's state. Raises UserError if there is no attack, or if its objective is
-    weighted by a class prior that the task does not keep.
+    noise, whose generator belongs to the task's state. A subclass writes ``output``. Raises UserError if there is no
+    attack, or if its objective is weighted by a class prior that the task does not keep.
     """
 
     keeps_prior = False
@@ -77,12 +77,12 @@ class AdversarialTraining(Task):
         self._drawn: tuple[tuple[int, int], Tensor] | None = None
 
     @abstractmethod
-    def _output(self, batch: Batch, adversarial_images: Tensor) -> Output:
-        """Forward in train mode, and the loss."""
+    def output(self, batch: Batch, adversarial_images: Tensor) -> Output:
+        """Forward ``model`` in train mode on ``adversarial_images``, those of ``batch``; return the loss."""
 
-    def _ascent(self, batch: Batch, adversarial_images: Tensor) -> Tensor:
+    def ascent(self, batch: Batch, adversarial_images: Tensor) -> Tensor:
         """The loss that AWP raises; it changes no state."""
-        return self._output(batch, adversarial_images).loss
+        return self.output(batch, adversarial_images).loss
 
     def _arguments(self, loss: PairLoss, natural: Tensor, labels: Tensor, share: float) -> dict[str, Tensor]:
         """The keyword arguments that ``loss`` wants for natural logits ``[B, C]``, this process's ``share`` of a batch.
@@ -163,9 +163,9 @@ class AdversarialTraining(Task):
         images = self.perturb(batch, progress)
         first = self.bn_warm_start and progress.epoch == 1 and progress.step == 0
         warm = batch_norm_momentum(self.model, 1.0) if first else nullcontext()
-        ascent = partial(self._ascent, batch, images)
+        ascent = partial(self.ascent, batch, images)
         with warm, self.awp.perturbed(self.model, ascent, epoch=progress.epoch, share=batch.share) as broken:
-            yield self._output(batch, images) if broken is None else Output(broken, {}, images)
+            yield self.output(batch, images) if broken is None else Output(broken, {}, images)
 
     def state_dict(self) -> dict[str, Any]:
         """The task's state with that of the attack's noise."""

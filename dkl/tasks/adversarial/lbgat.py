@@ -55,14 +55,14 @@ class LBGAT(AdversarialTraining):
         """The parameters of both networks."""
         return chain(self.model.named_parameters(), self.guide.named_parameters(prefix="guide"))
 
-    def _output(self, batch: Batch, adversarial_images: Tensor) -> Output:
+    def output(self, batch: Batch, adversarial_images: Tensor) -> Output:
         adversarial = self.model(adversarial_images)
         natural = self.model(batch.images)
         guide = self.guide(batch.images)
         loss = F.mse_loss(adversarial, guide) + F.cross_entropy(guide, batch.labels) + self.kl(natural, adversarial)
         return make_output(loss, batch, adversarial_images, natural=natural, adversarial=adversarial, guide=guide)
 
-    def _ascent(self, batch: Batch, adversarial_images: Tensor) -> Tensor:
+    def ascent(self, batch: Batch, adversarial_images: Tensor) -> Tensor:
         """The terms with the robust network, which AWP raises; the guide is constant, its BatchNorm buffers too."""
         adversarial, natural = self.model(adversarial_images), self.model(batch.images)
         with torch.no_grad(), batch_statistics(self.guide):

@@ -68,7 +68,7 @@ class MART(AdversarialTraining):
         super().__init__(model, attack, awp=awp, seed=seed)
         self.beta = beta
 
-    def _output(self, batch: Batch, adversarial_images: Tensor) -> Output:
+    def output(self, batch: Batch, adversarial_images: Tensor) -> Output:
         natural = self.model(batch.images)
         adversarial = self.model(adversarial_images)
         loss = mart_loss(natural, adversarial, batch.labels, beta=self.beta)

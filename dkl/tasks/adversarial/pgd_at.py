@@ -40,7 +40,7 @@ class PGDTraining(AdversarialTraining):
         super().__init__(model, attack, awp=awp, seed=seed)
         self.label_smoothing = label_smoothing
 
-    def _output(self, batch: Batch, adversarial_images: Tensor) -> Output:
+    def output(self, batch: Batch, adversarial_images: Tensor) -> Output:
         adversarial = self.model(adversarial_images)
         loss = F.cross_entropy(adversarial, batch.labels, label_smoothing=self.label_smoothing)
         return make_output(loss, batch, adversarial_images, adversarial=adversarial)

@@ -111,13 +111,13 @@ class TradesTraining(AdversarialTraining):
     def _natural_loss(self, natural: Tensor, batch: Batch) -> Tensor:
         return F.cross_entropy(natural, batch.labels, label_smoothing=self.label_smoothing)
 
-    def _ascent(self, batch: Batch, adversarial_images: Tensor) -> Tensor:
+    def ascent(self, batch: Batch, adversarial_images: Tensor) -> Tensor:
         """The loss that AWP raises, in which all views of an image have the same weight."""
         natural, adversarial = self.forward(batch, adversarial_images)
         robust = self._pair_loss(natural, adversarial, batch.labels, batch.share)
         return self._natural_loss(natural, batch) + robust
 
-    def _output(self, batch: Batch, adversarial_images: Tensor) -> Output:
+    def output(self, batch: Batch, adversarial_images: Tensor) -> Output:
         """Both forwards, the loss, and the first view's natural predictions into the class prior."""
         natural, adversarial = self.forward(batch, adversarial_images)
         views = (values.chunk(batch.views) for values in (natural, adversarial, batch.labels))
