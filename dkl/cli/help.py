@@ -62,7 +62,7 @@ OPTIONS = {
         "run=FOLDER": "a finished run of dkl train",
         "to=FOLDER": "where the files are written",
         "format=NAME": "hf (timm and the Hugging Face hub; the default), robustbench, torch or onnx",
-        "weights=NAME": "last, average or best; by default the run's evaluation.weights, else the average if it keeps one",
+        "weights=NAME": "last, average or best; by default evaluation.weights of the run, else its average",
         "push=USER/NAME": "also upload the written files to the Hugging Face hub",
         "results=FOLDER": "folder with the records of the card; DKL_RESULTS_DIR sets the default, else results",
     },
