@@ -48,6 +48,9 @@ AVERAGED = ("apgd-ce-eot", "apgd-dlr-eot")
 _STEPPED = re.compile(r"(pgd|cw)-([1-9]\d{0,4})")
 _RESTARTED = re.compile(r"(.+)-r([2-9]|[1-9]\d)")
 
+PRECISIONS = ("float32", "bf16")
+"""Precisions in which attacks search."""
+
 SEARCH: Mapping[str, bool | str] = {
     "channels_last": False,
     "fold_batch_norm": False,
@@ -81,6 +84,8 @@ def parse_eps(eps: str | float) -> float:
     Raises UserError if it is neither, or not finite.
     """
     try:
+        if isinstance(eps, bool):
+            raise TypeError
         # Fraction gives the float nearest to 8/255, as Python's 8 / 255 does.
         value = float(Fraction(eps.replace(" ", ""))) if isinstance(eps, str) else float(eps)
     except (TypeError, ValueError, OverflowError, ZeroDivisionError):

@@ -45,6 +45,8 @@ def make(node: TargetConfig, key: str, kind: type[T], **arguments: Any) -> T:
         # A constructor that refuses its arguments is a mistake in the configuration; anything else is a defect.
         if cause is None or isinstance(cause, ValueError | TypeError):
             raise UserError(f"{key}: {first_line(cause or error)}{_accepted(node, key, str(cause))}") from None
+        if not str(node["_target_"]).startswith("dkl."):
+            raise UserError(f"{key}: {node['_target_']} raises {type(cause).__name__}: {first_line(cause)}") from cause
         raise
     if not isinstance(made, kind):
         wanted = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"

@@ -103,6 +103,8 @@ def verify(arguments: list[str]) -> None:
     for key, value in numbers.items():
         if value and not (value.isdecimal() and (key == "n") <= int(value) < 2**63):
             raise UserError(f"{key}={value} must be a whole number, such as {key}=1000")
+    if path.suffix != ".json":
+        raise UserError(f"{path} is no record: give the file that ends with .json")
     rest = [text for text in arguments if "=" in text and text not in own]
     seed = int(numbers["seed"]) if numbers["seed"] else None
     found = run(path, rest, checked=int(numbers["n"]), seed=seed)

@@ -159,7 +159,10 @@ def run(
     compose_checked(root, overrides, check)
     _check_multirun(given)
     register()
-    sys.argv = [f"dkl {root}", *arguments, *_direction(overrides)]
+    flags = list(arguments)
+    for text in overrides:
+        flags.remove(text)
+    sys.argv = [f"dkl {root}", *flags, *overrides, *_direction(overrides)]  # Hydra takes no flags between overrides
     count = len(jobs(overrides))
     collected = sweep(overrides, count, lambda paths: following(paths, overrides)) if given.multirun else nullcontext()
     failed = False

@@ -17,7 +17,7 @@ from dkl.config.schema import (
     TrainConfig,
 )
 from dkl.errors import UserError, choose_from, shortened
-from dkl.threat import EVALUATED_NORMS, NORMS, parse_attacks, parse_steps, parse_threat
+from dkl.threat import EVALUATED_NORMS, NORMS, PRECISIONS, parse_attacks, parse_steps, parse_threat
 from dkl.validation import check_fields
 
 LONGEST_NAME = 100
@@ -31,6 +31,8 @@ def check(cfg: DictConfig) -> TrainConfig:
     check_label(config.label)
     check_fields(config)
     parse_attacks(config.evaluation.attacks)
+    if config.evaluation.precision not in PRECISIONS:
+        raise UserError(f"evaluation.precision={config.evaluation.precision} must be {' or '.join(PRECISIONS)}")
     _check_radii(config)
     _check_optimizer(config.optimizer)
     _check_computing(config)
@@ -69,6 +71,10 @@ def _check_keys(cfg: DictConfig) -> None:
         raise UserError(f"there is no key {unknown[0]!r} at the root: {choose_from(unknown[0], known)}")
     if missing := _missing(cfg):
         raise UserError(f"these have no value yet: {', '.join(missing)}; set them, such as {missing[0]}=…")
+    for key in ("awp", "guide", "teacher"):
+        if (node := cfg.task.get(key)) is not None and not isinstance(node, DictConfig):
+            fix = {"awp": "gamma=0.005", "guide": "name=NETWORK", "teacher": "run=FOLDER"}[key]
+            raise UserError(f"task.{key}={node} must be a group of values: set them, such as task.{key}.{fix}")
     shape = cfg.data.shape  # others refer to its entries
     if not isinstance(shape, ListConfig) or len(shape) != 3:
         raise UserError(f"data.shape={shape} must be [channels, height, width]")

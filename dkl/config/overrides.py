@@ -73,6 +73,7 @@ def _unreadable(text: str) -> str:
 def compose_explained(root: str, overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration ``root``. Raises UserError in one line if an override does not fit it."""
     _check_searchpath(overrides)
+    _check_lists(overrides)
     try:
         return compose_config(root, list(overrides))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -103,6 +104,14 @@ def _check_choice(override: Override) -> None:
         raise UserError(f"{override.input_line}: write {group}=NAME without +, once")
     if not isinstance(value, str):
         raise UserError(f"{override.input_line}: {group} takes a name: {choose_from('', choices(group))}")
+
+
+def _check_lists(overrides: Sequence[str]) -> None:
+    """Raise UserError if a group is given a list, which Hydra would merge into one choice."""
+    for text in overrides:
+        group, _, value = text.partition("=")
+        if value.startswith("[") and value.endswith("]") and is_group(group):
+            raise UserError(f"{text}: {group} takes one name; for one run per name write -m {group}={value[1:-1]}")
 
 
 def _check_searchpath(overrides: Sequence[str]) -> None:

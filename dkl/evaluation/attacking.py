@@ -134,7 +134,7 @@ def _attack_bounded(
     start = _run_suite(task, dataclasses.replace(protocol, attacks=on_all))
     before = start[on_all[-1]].flags
     assert protocol.tolerance is not None
-    known = merge(gather(load(task.folder)))
+    known = merge(gather(load(task.folder, len(task.labels))))
     size, place = protocol.batch_size, task.device
     loop = AttackLoop(task.model, task.images, task.labels, size, place, task.folder, known, task.searched)
     standard = protocol.standard

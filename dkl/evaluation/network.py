@@ -32,14 +32,17 @@ def load_network(subject: Subject) -> tuple[nn.Module, str]:
 def _check_logits(model: nn.Module, subject: Subject) -> None:
     """Raise UserError unless ``model`` gives logits [2, C] for two images of the subject's data."""
     shape, classes = list(subject.data.shape), subject.data.num_classes
+    images = torch.zeros(2, *shape)
     try:
         with torch.no_grad():
-            logits = model(torch.zeros(2, *shape))
+            logits = model(images)
     except Exception as error:  # whatever a foreign network raises
         raise UserError(
             f"{subject.method} does not take images {shape} of {subject.data.name}: {type(error).__name__}, "
             f"{shortened(first_line(error), 200)}; choose data of its size"
         ) from None
+    if images.any():
+        raise UserError(f"{subject.method} changes its images in place: write x = x - mean, not x -= mean")
     got = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if got != [2, classes] and subject.data.ignore_index is None:
         raise UserError(

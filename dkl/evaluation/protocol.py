@@ -10,6 +10,7 @@ from dkl.errors import UserError
 from dkl.threat import (
     AUTOATTACK,
     EVALUATED_NORMS,
+    PRECISIONS,
     SEARCH,
     SUITES,
     EvaluatedNorm,
@@ -87,8 +88,8 @@ def _check_used(asked: EvaluateConfig, attacks: list[str], *, bounded: bool) -> 
 
 def _check_search(asked: EvaluateConfig, search: Mapping[str, object], attacks: list[str]) -> None:
     """Raise UserError if the precision is not known, or if a setting of the search is given without attacks."""
-    if search["precision"] not in ("float32", "bf16"):
-        raise UserError(f"precision={search['precision']} must be float32 or bf16")
+    if search["precision"] not in PRECISIONS:
+        raise UserError(f"precision={search['precision']} must be {' or '.join(PRECISIONS)}")
     given = [f"{name}={getattr(asked, name)}" for name in SEARCH if getattr(asked, name) is not None]
     if given and not attacks:
         raise UserError(f"attacks=none attacks nothing: leave out {' '.join(given)}, or name attacks")

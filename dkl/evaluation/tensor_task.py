@@ -95,6 +95,9 @@ def _own_folder(folder: Path, task: AttackTask) -> Path:
 
 def _checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return contiguous images, and labels as int64 on the CPU. Raises UserError if they are not usable."""
+    for name, given in (("images", images), ("labels", labels)):
+        if not isinstance(given, Tensor):
+            raise UserError(f"{name} must be a tensor, not {type(given).__name__}: torch.as_tensor(…) makes one")
     if images.ndim != 4 or not len(images):
         raise UserError(f"images must be [N, C, H, W] with N at least 1, not {list(images.shape)}")
     if images.dtype not in (torch.uint8, torch.float32):
@@ -104,7 +107,7 @@ def _checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         raise UserError(
             f"images must be in [0, 1], not [{low:g}, {high:g}]: divide by 255, and normalize inside the model"
         )
-    if labels.shape != images.shape[:1] or labels.is_floating_point():
+    if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
         raise UserError(
             f"labels must be whole numbers [{len(images)}], one per image, not {labels.dtype} {list(labels.shape)}"
         )
@@ -114,9 +117,11 @@ def _checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _count_classes(model: nn.Module, image: Tensor, labels: Tensor) -> int:
     """The number of logits. Raises UserError if the output is not logits, or a label has none."""
+    given = scaled(image).clone()
+    before = given.clone()
     try:
         with frozen_eval(model):
-            logits = model(scaled(image))
+            logits = model(given)
     except RuntimeError as error:
         raise UserError(
             f"the model cannot classify an image {list(image.shape[1:])} on {image.device}: {first_line(error)}"
@@ -124,6 +129,8 @@ def _count_classes(model: nn.Module, image: Tensor, labels: Tensor) -> int:
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
         found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(f"the model must return logits [B, classes], but for one image it returns {found}")
+    if not torch.equal(given, before):
+        raise UserError("the model changes its input in place: write x = x - mean, not x -= mean")
     classes = logits.shape[1]
     if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise UserError(

@@ -36,6 +36,8 @@ Overrides = tuple[str, ...]
 
 def _one_per_evaluation(entry: Any) -> Any:
     """A single list of overrides is one evaluation; a list of lists is several."""
+    if entry is not None and not isinstance(entry, list | tuple):
+        raise ValueError(f"{entry!r} must be a list of overrides, such as [attacks=pgd-20]")
     return entry if entry is None or (entry and isinstance(entry[0], list | tuple)) else [entry]
 
 

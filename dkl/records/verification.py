@@ -69,16 +69,20 @@ class Verification:
     @property
     def verdict(self) -> str:
         """What was found, in words."""
-        if not self.differ and not self.agrees:
-            needed = fewest_without_hit(self.n, math.floor(MOST * self.n))
-            return (
-                f"too few images to verify: {self.checked} images without a difference bound {100 * self.bound:.1f} %, "
-                f"but {100 * MOST:g} % is asked; use n={needed}"
-            )
         return (
             f"{'verified' if self.agrees else 'NOT verified'}: {self.checked} of {self.n} images checked, "
             f"{self.differ} differ: at most {100 * self.bound:.1f} % of flags can differ, 95 %; {self.lost} robust "
             "images were fooled"
+        )
+
+
+def check_enough(n: int, checked: int) -> None:
+    """Raise UserError if ``checked`` of ``n`` images are too few to verify a record, even without any difference."""
+    bound, needed = most_in_population(n, checked, 0) / n, fewest_without_hit(n, math.floor(MOST * n))
+    if bound > MOST:
+        raise UserError(
+            f"n={checked} images are too few to verify: without a difference they bound {100 * bound:.1f} %, but "
+            f"{100 * MOST:g} % is asked; use n={needed}"
         )
 
 

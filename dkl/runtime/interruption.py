@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as exceptions, with time to save the state of the work.
+"""Ctrl-C, SIGTERM and SIGHUP as exceptions, with time to save the state of the work.
 
 Contexts nest. ``interruptible`` surrounds a command: a signal raises ``Interrupted`` at once. ``deferred`` surrounds
 work that can save its state, or that waits for other processes: a signal is remembered, and raised when that is done,
@@ -18,12 +18,15 @@ from types import FrameType
 
 Handler = Callable[[int, FrameType | None], object]
 
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Ctrl-C, the end of a job on a cluster, and a closed terminal, which Windows does not have."""
+
 SAVING_SECONDS = 1.0
 """A state is saved on a signal if that takes less; otherwise the last checkpoint is where the run continues."""
 
 
 class Interrupted(SystemExit):
-    """SIGINT or SIGTERM has arrived. The exit code is 128 + ``signum``; ``place`` says where the work is."""
+    """SIGINT, SIGTERM or SIGHUP has arrived. The exit code is 128 + ``signum``; ``place`` says where the work is."""
 
     def __init__(self, signum: int, place: str = "", reported: bool = False) -> None:
         super().__init__(128 + signum)
@@ -80,9 +83,9 @@ def _handling(handlers: Mapping[int, Handler]) -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise Interrupted at once on SIGINT and SIGTERM, unless another library handles them."""
+    """Raise Interrupted at once on SIGINT, SIGTERM and SIGHUP, unless another library handles them."""
     raising = _Raising()
-    wanted = [signum for signum in (signal.SIGINT, signal.SIGTERM) if _is_ours(signal.getsignal(signum))]
+    wanted = [signum for signum in ENDING if _is_ours(signal.getsignal(signum))]
     with _handling(dict.fromkeys(wanted, raising.handle)):
         try:
             yield
@@ -142,13 +145,13 @@ class Deferral:
 
 @contextmanager
 def deferred(patience: float = SAVING_SECONDS, *, forward: bool = False) -> Iterator[Deferral]:
-    """Remember SIGINT and SIGTERM, and signals that another library handles, until the body calls ``act``.
+    """Remember SIGINT, SIGTERM and SIGHUP, and signals that another library handles, until the body calls ``act``.
 
     If the body has not called it ``patience`` seconds after the signal, it is interrupted. ``forward`` sends the signal
     to the processes that this one has started.
     """
     deferral = Deferral(patience, forward)
-    wanted = [signal.SIGINT, signal.SIGTERM]
+    wanted = [*ENDING]
     users = [signum for name in ("SIGUSR1", "SIGUSR2") if (signum := getattr(signal, name, None))]
     wanted += [signum for signum in users if callable(signal.getsignal(signum))]
     deferral.begin({signum: signal.getsignal(signum) for signum in wanted})

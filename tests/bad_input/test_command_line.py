@@ -99,6 +99,7 @@ KEYS = {
     "train loss=IKL": "loss=IKL | did you mean ikl",
     "train loss=": "loss= | choose one of | ikl",
     "train loss=null": "loss=null | takes a name",
+    "train loss=[dkl,ikl]": "loss takes one name | -m loss=dkl,ikl",
     "train data=cifar": "data=cifar | did you mean cifar10",
     "train model=wrn-34-10": "did you mean wrn34_10",
     "train attack=fgsm": "attack=fgsm | pgd",
@@ -134,6 +135,10 @@ VALUES = {
     "train task._target_=dkl.tasks.Nope": "there is no dkl.tasks.Nope to import",
     "train attack.eps=300": "attack.eps=300 | 8/255",
     "train attack.eps=8/255/2": "8/255/2 | fraction",
+    "train attack.eps=true": "not True",
+    "train evaluation.precision=fp16": "evaluation.precision=fp16 must be float32 or bf16",
+    "train recipe=kd_cifar task.teacher=runs/NAME": "task.teacher=runs/NAME | task.teacher.run=FOLDER",
+    "train task.awp=0.005": "task.awp=0.005 | task.awp.gamma=0.005",
     "train paths.results='${oc.env:NOT_SET}'": "paths.results | 'NOT_SET'",
     "train paths.results=bad/weights/text.pt": "bad/weights/text.pt is a file",
 }

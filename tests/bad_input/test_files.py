@@ -116,7 +116,7 @@ VERIFICATIONS = {
     "verify": "name one record",
     "verify a.json b.json": "name one record",
     "verify missing.json checkpoint=bad/weights/good.pt": "no record missing.json",
-    "verify bad/weights/text.pt checkpoint=bad/weights/good.pt": "not a usable record",
+    "verify bad/weights/text.pt checkpoint=bad/weights/good.pt": "no record: give the file that ends with .json",
     "verify bad/weights/text.pt n=0": "n=0 must be a whole number",
     "verify bad/weights/text.pt seed=x": "seed=x must be a whole number",
     "verify bad/weights/text.pt n": "name one record",

@@ -94,6 +94,8 @@ MANIFESTS = {
     "title: T\npictures: [attack=pgd]": "'attack' | did you mean attacks?",
     "title: T\nrows: [{label: a, evaluate: [weights=bets]}]": "weights=bets | did you mean best?",
     "title: T\nrows: [{label: a, evaluate: [attacks=none, eps=0.1]}]": "leave out eps",
+    "title: T\nevaluate: {attacks: pgd-20}": "evaluate | must be a list of overrides, such as [attacks=pgd-20]",
+    "title: T\nrows: [{label: a, evaluate: 3}]": "must be a list of overrides",
     "title: T\nteachers: [1]": "one mapping per teacher",
 }
 

@@ -127,7 +127,7 @@ def test_a_sweep_trains_every_combination_and_continues_after_a_failed_job(
         "data.train_size=200",
         "data.test_size=16",
     ]
-    ended = call(capsys, "train", "-m", *sweep, "trainer.threads=1")
+    ended = call(capsys, "train", "trainer.threads=1", "-m", *sweep)
     assert ended.status == 2
     assert ended.err.count("\nerror: ") == 2  # an image divided by 1e-38 is not finite
     trained = [path.parent for path in (tmp_path / "results" / "runs").glob("*/checkpoint.pt")]

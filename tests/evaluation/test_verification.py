@@ -99,9 +99,10 @@ def test_an_honest_record_is_verified_though_draws_depend_on_the_batch(
 def test_too_few_images_are_no_finding(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["verify", str(record_of(results)), "checkpoint=w.pt", "threads=1", "n=20"])
-    assert stop.value.code == 1
+    assert stop.value.code == 2
+    assert not list(results.glob("**/verifications/*"))
     asked = re.search(
-        r"too few images to verify: 20 images without a difference bound 13\.\d %, but 2 % is asked; use n=(\d+)",
+        r"n=20 images are too few to verify: without a difference they bound 13\.\d %, but 2 % is asked; use n=(\d+)",
         capsys.readouterr().err,
     )
     assert asked

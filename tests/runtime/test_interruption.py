@@ -20,7 +20,7 @@ from dkl.training.epochs import Epochs
 from dkl.training.state import RunState
 from tests.training.common import assert_equal, comparable, make_config
 
-SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 
 def send(signum: int) -> None:

@@ -86,6 +86,22 @@ def test_a_run_that_fails_within_an_epoch_continues_bit_for_bit(
     assert len(draws) == 12
 
 
+def test_a_test_image_that_cannot_be_read_loses_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = make_config(tmp_path / "broken", epochs=1)
+
+    def fail(*args: object) -> None:
+        raise UserError("1.png cannot be read as an image")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TradesTraining, "test", fail)
+        with pytest.raises(UserError, match=r"1\.png"):
+            train(cfg)
+    with monkeypatch.context() as patch:
+        patch.setattr(TradesTraining, "step", fail)
+        folder = train(cfg)  # measures, and takes no step
+    assert_equal(comparable(folder), comparable(train(make_config(tmp_path / "whole", epochs=1))))
+
+
 @pytest.mark.parametrize("epoch", [2, 3])
 def test_a_run_that_stops_between_checkpoint_and_metrics_loses_no_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int

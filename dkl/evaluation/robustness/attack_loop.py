@@ -163,7 +163,7 @@ def run_attacks(
     found by attacking some of the images: neither is done again. The attacks search on ``searched`` if it is given.
     """
     # No process writes before all have read: gather waits for every process.
-    state = {**(start or {}), **merge(gather(load(folder)))}
+    state = {**(start or {}), **merge(gather(load(folder, len(labels))))}
     loop = AttackLoop(model, images, labels, batch_size, device, folder, state, searched)
     clean: dict[str, IsCorrect] = {"clean": top1, "top5": top5} if top_five else {"clean": top1}
     with frozen_eval(model):

@@ -75,19 +75,26 @@ def save(state: EvaluationState, path: Path) -> None:
     write_atomically(path, lambda file: file.write(content.getvalue()))
 
 
-def _load_file(path: Path) -> EvaluationState:
+def _load_file(path: Path, images: int | None) -> EvaluationState:
+    advice = f"delete {path.parent}, and the same command evaluates from the start"
     if why := damage(path):
-        raise UserError(
-            f"{path} is damaged ({why}): delete {path.parent}, and the same command evaluates from the start"
-        )
+        raise UserError(f"{path} is damaged ({why}): {advice}")
     with np.load(path, allow_pickle=False) as content:
         names = [name.removeprefix("flags/") for name in content.files if name.startswith("flags/")]
         parts = ("flags", "seconds", "nonfinite")
-        return {name: AttackProgress(*(content[f"{part}/{name}"] for part in parts)) for name in names}
+        if not {f"{part}/{name}" for part in parts for name in names} <= set(content.files):
+            raise UserError(f"{path} is of another version of dkl: {advice}")
+        found = {name: AttackProgress(*(content[f"{part}/{name}"] for part in parts)) for name in names}
+    if images is not None and "clean" in found and (size := len(found["clean"].flags)) != images:
+        raise UserError(f"{path} is of {size} images, not {images}: {advice}")
+    return found
 
 
-def load(folder: Path | None) -> EvaluationState:
-    """Combine all files in ``folder``; the state is empty without files. Raises UserError if one is damaged."""
+def load(folder: Path | None, images: int | None = None) -> EvaluationState:
+    """Combine all files in ``folder``; the state is empty without files.
+
+    Raises UserError if one is damaged, of another version, or of another number of ``images`` if that is given.
+    """
     if folder is None:
         return {}
-    return merge(_load_file(path) for path in sorted(folder.glob("*.npz")))
+    return merge(_load_file(path, images) for path in sorted(folder.glob("*.npz")))

@@ -4,7 +4,7 @@ Nothing in the record is run: it may name networks of this project and of timm, 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from dkl.models.sources import is_graph
 from dkl.models.sources.hub import REFUSED
 from dkl.models.sources.timm_names import CREATE
 from dkl.records import Record
+from dkl.storage import checkpoint
 from dkl.storage.files import digest
 from dkl.threat import EvaluatedNorm
 
@@ -55,8 +56,9 @@ def subject_of(record: Record, config: EvaluateConfig) -> Subject:
         config = dataclasses.replace(config, model=_recorded_network(record))
     subject = foreign_subject(config)
     if record.seed is not None:
-        key = "average" if _kind(record) == "average" else "model"
-        return dataclasses.replace(subject, weights=Weights(subject.weights.path, key))
+        key, path = "average" if _kind(record) == "average" else "model", subject.weights.path
+        # An exported file holds the weights alone.
+        return dataclasses.replace(subject, weights=Weights(path, key)) if _has(path, key) else subject
     if digest(subject.settings) != record.config_hash:
         network = record.model.get("name") or record.model.get("_target_")
         raise UserError(
@@ -64,6 +66,14 @@ def subject_of(record: Record, config: EvaluateConfig) -> Subject:
             f"{record.model.get('std')}; give the same model=, mean= and std="
         )
     return subject
+
+
+def _has(path: Path, key: str) -> bool:
+    """Whether the checkpoint at ``path`` has an entry ``key``."""
+    if path.suffix == ".safetensors" or is_graph(path):
+        return False
+    content = checkpoint.read(path)
+    return isinstance(content, Mapping) and key in content
 
 
 def _kind(record: Record) -> str:

@@ -35,7 +35,7 @@ from dkl.evaluation.robustness.progress import load
 from dkl.evaluation.verification.recorded import config_of, images_of, protocol_of, subject_of
 from dkl.evaluation.weights import weights_sha256
 from dkl.records import Flags, Record
-from dkl.records.verification import Verification, checksum, fewest_to_refuse, save_verification
+from dkl.records.verification import Verification, check_enough, checksum, fewest_to_refuse, save_verification
 from dkl.runtime.device import arithmetic, pick_device
 from dkl.storage.files import digest, write_text
 
@@ -61,6 +61,7 @@ def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: in
         raise UserError(f"{subject.weights.path} holds other weights than those of {record.id}: give their file")
     test, device = images_of(record, subject), pick_device(config.device)
     checked = min(checked, record.n)
+    check_enough(record.n, checked)
     # An interrupted verification continues here.
     progress = Path(config.paths.results) / "runs" / "evaluations" / digest([checksum(record), checked, seed])
     seed = _drawn_seed(progress) if seed is None else seed

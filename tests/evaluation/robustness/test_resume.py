@@ -42,6 +42,16 @@ def test_damaged_progress_is_refused_by_name(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_progress_of_other_images_or_another_version_is_refused(tmp_path: Path) -> None:
+    save(attack(["pgd-3"], tmp_path / "whole"), tmp_path / "0.npz")
+    with pytest.raises(UserError, match=rf"0.npz is of 24 images, not 25: delete {tmp_path}"):
+        load(tmp_path, 25)
+    assert load(tmp_path, 24).keys() == {"clean", "pgd-3"}
+    np.savez(tmp_path / "0.npz", **{"flags/clean": np.ones(24, np.bool_), "seconds/clean": np.zeros(3)})
+    with pytest.raises(UserError, match=r"0.npz is of another version of dkl: delete"):
+        load(tmp_path, 24)
+
+
 @pytest.mark.parametrize("stop_at", range(6))
 def test_stopped_at_any_batch(stop_at: int, whole: EvaluationState, tmp_path: Path) -> None:
     sizes: list[int] = []
