@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -38,6 +39,12 @@ PANELS = (
 
 COLUMNS = 2
 
+DASHES = ("-", "--", ":")
+"""Line styles in the order of their use, after all colors of the cycle."""
+
+MOST_DOTS = 60
+"""Lines of more epochs have no dots."""
+
 
 def dynamics(methods: Mapping[str, Sequence[Curves]], *, title: str) -> Figure:
     """Plot the mean over the runs of each method by epoch, and from their lowest to their highest as a band.
@@ -51,7 +58,7 @@ def dynamics(methods: Mapping[str, Sequence[Curves]], *, title: str) -> Figure:
     figure, axes = canvas(0.7 + 1.7 * rows, rows, min(len(shown), COLUMNS), width=WIDE)
     for panel, place in zip(shown, axes, strict=False):
         for index, runs in enumerate(methods.values()):
-            _draw(place, series(panel, runs), CYCLE[index % len(CYCLE)])
+            _draw(place, series(panel, runs), _look(index))
         place.set(title=panel.title)
         set_ticks(place.yaxis, most=5)
         set_ticks(place.xaxis, integer=True, most=6)
@@ -62,7 +69,7 @@ def dynamics(methods: Mapping[str, Sequence[Curves]], *, title: str) -> Figure:
         place.set_xlabel("epoch")
     for index, (name, runs) in enumerate(methods.items()):
         label = name if len(runs) == 1 else f"{name} ({len(runs)} seeds)"
-        axes[0].plot([], [], color=CYCLE[index % len(CYCLE)], label=label)
+        axes[0].plot([], [], **_look(index), label=label)
     figure.suptitle(title, fontsize=8)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
@@ -86,11 +93,16 @@ def series(panel: Panel, runs: Sequence[Curves]) -> dict[float, list[float]]:
     return {epoch: [found[epoch] for found in by_epoch] for epoch in sorted(common)}
 
 
-def _draw(axes: Axes, values: Mapping[float, Sequence[float]], color: str) -> None:
+def _look(index: int) -> dict[str, Any]:
+    """Color and dashes of the line of method ``index``: no two methods look the same."""
+    return {"color": CYCLE[index % len(CYCLE)], "linestyle": DASHES[index // len(CYCLE) % len(DASHES)]}
+
+
+def _draw(axes: Axes, values: Mapping[float, Sequence[float]], look: Mapping[str, Any]) -> None:
     """Draw the mean of ``values`` by epoch, and the band of its seeds."""
     if not values:
         return
     epochs, seeds = list(values), np.array(list(values.values()))
-    axes.plot(epochs, seeds.mean(1), color=color, marker="o", ms=2)
+    axes.plot(epochs, seeds.mean(1), **look, marker="o" if len(epochs) <= MOST_DOTS else "", ms=2)
     if seeds.shape[1] > 1:
-        axes.fill_between(epochs, seeds.min(1), seeds.max(1), color=color, alpha=0.2, lw=0)
+        axes.fill_between(epochs, seeds.min(1), seeds.max(1), color=look["color"], alpha=0.2, lw=0)
