@@ -105,6 +105,8 @@ def load_config(folder: Path) -> DictConfig:
         cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig(data=DataConfig())), OmegaConf.load(path))
         if missing := sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{path} is not of this version of dkl: it has no {missing[0]}; train the run again")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is damaged: it is not text in UTF-8; train the run again") from None
     except (OmegaConfBaseException, YAMLError) as error:
         reason = first_line(error)
         raise UserError(f"{path} is not of this version of dkl: {reason}; use the version that trained it") from None

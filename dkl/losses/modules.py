@@ -1,5 +1,7 @@
 """Drop-in modules that keep their own class prior, for your own training loop."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -12,8 +14,8 @@ class _PriorLoss(nn.Module):
 
     def __init__(self, loss: IKL | GKL, num_classes: int, prior_temperature: float, prior_momentum: float) -> None:
         super().__init__()
-        if prior_temperature <= 0:
-            raise ValueError(f"prior_temperature={prior_temperature} must be above 0")
+        if not 0 < prior_temperature < math.inf:
+            raise ValueError(f"prior_temperature={prior_temperature} must be above 0 and finite")
         self.loss = loss
         self.prior_temperature = prior_temperature
         self.prior = ClassPrior(num_classes, prior_momentum)

@@ -158,6 +158,16 @@ def test_a_line_is_refused(refuse: Refuse, line: str) -> None:
     refuse(line, (RUNS | TEACHERS | DATA)[line])
 
 
+def test_a_script_with_a_command_line_of_its_own_is_refused(
+    refuse: Refuse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "reads_arguments.py").write_text("import argparse\nargparse.ArgumentParser().parse_args()\n")
+    refuse(GOOD + "model=reads_arguments:Net", "reads_arguments has no 'Net'")
+    (tmp_path / "ends.py").write_text("raise SystemExit(3)\n")
+    refuse(GOOD + "model=ends:Net", "ends ends the program when it is imported")
+
+
 @pytest.mark.parametrize("line", NETWORKS | EXPORTS | VERIFICATIONS)
 def test_a_network_is_refused(refuse: Refuse, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")

@@ -19,15 +19,21 @@ def _import(module: str, text: str) -> Any:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     importlib.invalidate_caches()  # the file may be new
+    arguments = sys.argv
     try:
+        sys.argv = [module]  # a script that parses arguments on import does not get those of this command
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if f"{module}.".startswith(f"{error.name}."):
             where = f"the current folder ({here}) and the Python path"
             raise UserError(f"model={text}: there is no module {error.name!r} in {where}") from None
         raise UserError(f"model={text}: it imports {error.name}, which is not installed") from None
+    except SystemExit:
+        raise UserError(f"model={text}: {module} ends the program when it is imported: guard it by __name__") from None
     except Exception as error:
         raise UserError(f"model={text}: importing it fails with {type(error).__name__}: {first_line(error)}") from None
+    finally:
+        sys.argv = arguments
 
 
 def _find(text: str) -> Callable[..., Any]:
