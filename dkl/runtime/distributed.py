@@ -93,8 +93,7 @@ def mean_over_ranks(flags: Tensor) -> tuple[float, int]:
     """Return the mean of bool ``flags[n]`` over all processes, each with its share of the images, and their number."""
     counts = torch.stack([flags.sum(), torch.tensor(len(flags))])
     sum_over_ranks([counts])
-    right, n = counts.tolist()
-    return right / n, n
+    return (counts[0] / counts[1]).item(), int(counts[1])
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -38,7 +38,7 @@ class SegmentationCounts(NamedTuple):
     @property
     def accuracy(self) -> float:
         """The share of correct pixels."""
-        return (self.hits.sum().double() / self.true.sum()).item()
+        return (self.hits.sum() / self.true.sum()).item()
 
 
 def require_torchmetrics() -> None:

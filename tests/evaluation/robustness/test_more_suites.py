@@ -40,7 +40,7 @@ def test_the_packages_attacks_have_the_settings_of_its_suites(names: tuple[str, 
             "apgd": {"loss": base.removeprefix("apgd-")},
             "fab": {"targeted": base == "fab-t", "n_restarts": 5 if base == "fab" else 1},
         }.get(parts.get(base, ""), {})
-        assert vars(perturb.__self__) == expected, name
+        assert vars(perturb.__wrapped__.__self__) == expected, name
 
 
 @pytest.mark.parametrize(("name", "loss"), [("apgd-ce-r3", "ce"), ("apgd-dlr-r3", "dlr")])
