@@ -51,8 +51,9 @@ class Epochs:
             saved = self._save_partial()
             stop.place = f"after the last batch of epoch {epoch} of {epochs}" if saved else ""
             raise
-        except (UserError, OSError):  # such as a test image that cannot be read
-            self._save_partial()
+        except (UserError, OSError):  # such as a test image that cannot be read: no signal waits, so large states too
+            if rank() == 0:
+                state.save(run.folder / CHECKPOINT)
             raise
         state.partial = {}
         return row
