@@ -1,27 +1,24 @@
-"""Run a function as a Hydra application. The configurations of all jobs are checked before the first job starts."""
+"""Run a function as a Hydra application."""
 
 import argparse
-import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser  # the flags of Hydra, which has no public list of them
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from dkl.cli.ends import Job, sweep
+from dkl.cli.ends import Job, Sweep, sweep
+from dkl.cli.jobs import compose_checked, jobs
 from dkl.config import register, shipped
-from dkl.config.choices import choices
-from dkl.config.overrides import HYDRA_OWN, check_hydras_own, compose_explained, explain, read_overrides
+from dkl.config.overrides import read_overrides
 from dkl.console import say
-from dkl.errors import UserError, choose_from, first_line, for_the_terminal, line_of
+from dkl.errors import UserError, first_line, for_the_terminal, line_of
 from dkl.runtime.cluster import adopt_tasks
 from dkl.runtime.interruption import launching, worker
 
@@ -29,56 +26,6 @@ SHELLS = ("bash", "zsh", "fish")
 """Shells that Hydra completes in."""
 
 MAXIMIZE = "hydra.sweeper.direction=maximize"
-
-
-def _choices(override: Override) -> list[str]:
-    """The values of ``override`` in a sweep, as plain overrides; an interval is checked at its two ends."""
-    key, value = override.get_key_element(), override.value()
-    if isinstance(value, IntervalSweep):
-        return [f"{key}={value.start}", f"{key}={value.end}"]
-    if isinstance(value, Glob):
-        return [f"{key}={choice}" for choice in _matching(override, value)]
-    if override.is_sweep_override():
-        return [f"{key}={choice}" for choice in override.sweep_string_iterator()]
-    return [override.input_line or ""]
-
-
-def _matching(override: Override, glob: Glob) -> list[str]:
-    """The choices that ``glob`` matches. Raises UserError if there are none."""
-    known = choices(override.key_or_group)
-    if not (found := glob.filter(list(known))):
-        fix = choose_from("", known) if known else "glob is for groups; list the values"
-        raise UserError(f"{override.input_line} matches nothing: {fix}")
-    return found
-
-
-def jobs(overrides: list[str]) -> list[list[str]]:
-    """List the overrides of each job of a sweep; without a sweep there is one job."""
-    parsed = read_overrides(overrides)
-    options = [_choices(override) for override in parsed if not HYDRA_OWN.match(override.input_line or "")]
-    return [list(choice) for choice in itertools.product(*options)]
-
-
-def _check_searched(overrides: list[str]) -> None:
-    """Raise UserError if an override is an interval, but no sweeper searches it."""
-    for override in read_overrides(overrides):
-        if isinstance(override.value(), IntervalSweep) and not any(o.startswith("hydra/sweeper=") for o in overrides):
-            raise UserError(
-                f"{override.input_line} is an interval: add -m hydra/sweeper=optuna to search it, or list values"
-            )
-
-
-def compose_checked(root: str, overrides: list[str], check: Callable[[DictConfig], None]) -> None:
-    """Compose and check every job. Raises UserError on the first one that cannot run."""
-    _check_searched(overrides)
-    for job in jobs(overrides):
-        cfg = compose_explained(root, job)
-        try:
-            check(cfg)
-            OmegaConf.to_container(cfg, resolve=True)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise explain(root, error, job) from None
-    check_hydras_own(root, overrides)
 
 
 def _parse_flags(root: str, arguments: list[str]) -> argparse.Namespace:
@@ -165,35 +112,49 @@ def run(
     sys.argv = [f"dkl {root}", *flags, *overrides, *_direction(overrides)]  # Hydra takes no flags between overrides
     count = len(jobs(overrides))
     collected = sweep(overrides, count, lambda paths: following(paths, overrides)) if given.multirun else nullcontext()
-    failed = False
+    with collected as found:
+        application = _Application(job, lambda path: following([path], overrides), value, found)
+        decorate = hydra.main(config_path=str(Path(shipped("configs"))), config_name=root, version_base="1.3")
+        with launching():
+            decorate(lambda cfg: application(cfg))()
+        failed = application.failed or (found is not None and any(each.error for each in found.jobs()))
+    if failed:
+        raise SystemExit(2)
 
-    @hydra.main(config_path=str(Path(shipped("configs"))), config_name=root, version_base="1.3")
-    def application(cfg: DictConfig) -> object:
-        nonlocal failed
+
+@dataclass
+class _Application:
+    """What Hydra calls once per job. A launcher sends it to other processes, whose copies of ``failed`` are lost.
+
+    The arguments are those of ``run``, and ``found`` collects the jobs of a sweep; None without a sweep.
+    """
+
+    job: Callable[[DictConfig], Path]
+    following: Callable[[Path], str]
+    value: Callable[[Path], float | None]
+    found: Sweep | None
+    failed: bool = False
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """Run one job; return its value. An error is printed here, so that the other jobs of a sweep continue."""
         try:
             with worker():  # a launcher may have started this process
                 adopt_tasks()
                 _take_turn()
-                made = job(cfg)
-            reached = value(made)
-            if int(os.environ.get("RANK", 0)):  # the first of several tasks reports what they made
-                return reached
-            if own is None:
-                say(f"Next: {following([made], overrides)}")
-            else:
-                own.add(Job(_task_overrides(), str(made.absolute()), reached))
+                made = self.job(cfg)
+            reached = self.value(made)
+            if not int(os.environ.get("RANK", 0)):  # the first of several tasks reports what they made
+                self._report(made, reached)
             return reached
-        except (UserError, OSError) as error:  # printed here, so that the other jobs of a sweep continue
+        except (UserError, OSError) as error:
             print(for_the_terminal(error), file=sys.stderr)
-            failed = True
-            if own is not None:
-                own.add(Job(_task_overrides(), error=line_of(error)))
+            self.failed = True
+            if self.found is not None:
+                self.found.add(Job(_task_overrides(), error=line_of(error)))
             return None
 
-    with collected as own:
-        with launching():
-            application()
-        # Processes of a launcher have their own copy of ``failed``.
-        failed = failed or (own is not None and any(job.error for job in own.jobs()))
-    if failed:
-        raise SystemExit(2)
+    def _report(self, made: Path, reached: float | None) -> None:
+        if self.found is None:
+            say(f"Next: {self.following(made)}")
+        else:
+            self.found.add(Job(_task_overrides(), str(made.absolute()), reached))

@@ -104,7 +104,7 @@ class EvaluationJob:
     @property
     def written(self) -> Path:
         """The file of the record that ``evaluate`` writes: the standard suite's if a bounded one has become it."""
-        if self.standard and self.standard.record.exists() and _is_usable(self.standard.record):
+        if self.standard and self.standard.record.exists() and not records.defect(self.standard.record):
             return self.standard.record
         return self.record
 
@@ -112,14 +112,6 @@ class EvaluationJob:
     def state(self) -> Path:
         """The folder of the saved progress."""
         return self.results / "runs" / "evaluations" / self.key
-
-
-def _is_usable(record: Path) -> bool:
-    try:
-        records.load(record)
-    except UserError:
-        return False
-    return True
 
 
 def preflight(cfg: DictConfig) -> None:

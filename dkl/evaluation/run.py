@@ -63,12 +63,9 @@ def _is_done(job: EvaluationJob) -> bool:
     """Whether the record exists and is usable; if it is not, print why it is evaluated again."""
     if not job.written.exists():
         return False
-    try:
-        records.load(job.written)
-    except UserError as error:
-        say(str(error))
-        return False
-    return True
+    if why := records.defect(job.written):
+        say(why)
+    return not why
 
 
 def _check_agreement(job: EvaluationJob) -> None:

@@ -91,6 +91,15 @@ def load(path: Path) -> Record:
     return record
 
 
+def defect(path: Path) -> str | None:
+    """Return what ``load`` would raise on the record in ``path``, as one line; None if it is usable."""
+    try:
+        load(path)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def _read(path: Path) -> bytes:
     if path.is_dir():
         raise ValueError("it is a folder")

@@ -12,7 +12,7 @@ from torch import nn
 
 import dkl
 from dkl.cli.help import OPTIONS
-from dkl.cli.hydra_app import compose_checked
+from dkl.cli.jobs import compose_checked
 from dkl.config import check
 from dkl.config.overrides import expand_network
 from dkl.manifests import load

@@ -156,8 +156,11 @@ def test_no_step_is_taken_where_a_later_part_is_not_finite() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["trainer.accumulate=33"], r"trainer\.accumulate=33 on 1 devices cuts a batch of 32 into 33 parts: lower"),
-        (["trainer.accumulate=17", "trainer.devices=2"], r"into 34 parts: lower trainer\.accumulate"),
+        (
+            ["trainer.accumulate=33"],
+            r"trainer\.devices=1 and trainer\.accumulate=33 cut a batch of 32 into 33 parts: lower",
+        ),
+        (["trainer.accumulate=17", "trainer.devices=2"], r"into 34 parts: lower one of them"),
         (["trainer.accumulate=0"], r"trainer\.accumulate=0 must be a whole number from 1"),
         (["trainer.accumulate=2", "task.awp.gamma=0.005"], r"task\.awp .* whole batch.*set trainer\.accumulate=1"),
         (
