@@ -78,10 +78,10 @@ def gives_result_of(attacks: Sequence[str], asked: Sequence[str]) -> bool:
     return exact or set(attacks) == set(asked)
 
 
-def parse_eps(eps: str | float) -> float:
+def parse_eps(eps: str | float, key: str = "") -> float:
     """Parse a perturbation radius in pixel units: a number, or a fraction such as ``8/255``.
 
-    Raises UserError if it is neither, or not finite.
+    Raises UserError, which names ``{key}eps``, if it is neither, or not finite.
     """
     try:
         if isinstance(eps, bool):
@@ -91,7 +91,7 @@ def parse_eps(eps: str | float) -> float:
     except (TypeError, ValueError, OverflowError, ZeroDivisionError):
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"eps must be a finite number or a fraction such as 8/255, not {eps!r}")
+        raise UserError(f"{key}eps={eps!r} must be a finite number or a fraction such as 8/255")
     return value
 
 
@@ -105,7 +105,7 @@ def parse_threat(
     """
     if norm not in norms:
         raise UserError(f"{key}norm must be one of {', '.join(norms)}, not {norm!r}")
-    value = parse_eps(eps)
+    value = parse_eps(eps, key)
     if value < 0:
         raise UserError(f"{key}eps={eps} is negative: give a radius in pixel units, such as 8/255")
     if norm == "linf" and value > 1:

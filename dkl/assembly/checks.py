@@ -25,7 +25,7 @@ from dkl.config import OptimizerName, TrainConfig, TrainerConfig, check, model_n
 from dkl.errors import UserError, first_line
 from dkl.losses import ClassPrior, PairLoss, wanted_arguments
 from dkl.models import check_initial_weights
-from dkl.runtime.device import count, pick_device
+from dkl.runtime.device import check_processes, pick_device
 from dkl.runtime.distributed import launched
 from dkl.storage.files import check_writable
 from dkl.tasks import Task
@@ -50,6 +50,8 @@ def preflight(cfg: DictConfig) -> None:
     make_augment(config.data).check(tuple(config.data.shape))
     make_strong_view(config.data)
     check_ranges(settings_of(config.data.source, "data.source"))
+    if config.attack and config.attack.get("objective") is not None:
+        check_node(config.attack["objective"], "attack.objective")
     if config.attack:  # the task holds the loss and the attack too, but here a mistake has the key that a user writes
         check_ranges(settings_of(config.attack, "attack"))
     if config.loss:  # the task builds it too, but here a mistake is reported as the loss's
@@ -181,7 +183,7 @@ def _check_devices(trainer: TrainerConfig) -> None:
     devices, device, started = trainer.devices, pick_device(trainer.device), launched()
     if started > 1 and devices not in (1, started):
         raise UserError(f"trainer.devices={devices}, but torchrun has started {started} processes; make them equal")
-    if device.type != "cpu" and not started and devices > count(device.type):
-        raise UserError(f"trainer.devices={devices}, but there are {count(device.type)} GPUs here; lower it")
+    if not started:
+        check_processes(devices, device, "trainer.devices")
     if trainer.sync_batchnorm and device.type == "cpu":
         raise UserError("torch's SyncBatchNorm works on GPUs only: leave trainer.sync_batchnorm=false on a CPU")

@@ -1,7 +1,7 @@
 """Images and loaders from a configuration."""
 
 import hashlib
-import os
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +12,7 @@ from dkl.assembly.parts import make
 from dkl.config import DataConfig, Precision, TrainConfig
 from dkl.data import Augment, Images, ImageSet, Loader, StreamBatches, StrongView, SyntheticImages, make_loader
 from dkl.errors import UserError
+from dkl.runtime.device import cores
 from dkl.runtime.distributed import rank, world
 
 
@@ -50,6 +51,15 @@ def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
         )
     # Checked before cutting: the message names the whole dataset's classes.
     return train.balanced(data.train_size), test.balanced(data.test_size)
+
+
+def doubts(train: ImageSet, test: ImageSet, data: DataConfig) -> Iterator[str]:
+    """Yield what is unusual, but not wrong, about the images of ``data``."""
+    masks = data.ignore_index is not None
+    if not masks and (missing := int((train.per_class(data.num_classes) == 0).sum())):
+        yield f"{missing} of data.num_classes={data.num_classes} classes of {data.name} have no training image"
+    if len(train) == len(test) and torch.equal(train.labels, test.labels) and train.sha256 == test.sha256:
+        yield f"{data.name} has the same images for training and for tests"
 
 
 def load_synthetic(data: DataConfig) -> SyntheticImages | None:
@@ -114,7 +124,7 @@ def _processing(config: TrainConfig) -> dict[str, Any]:
         "memory_format": torch.channels_last if trainer.channels_last else torch.contiguous_format,
         "rank": rank(),
         "world": world(),
-        "workers": min(trainer.workers, _cores()),
+        "workers": min(trainer.workers, cores()),  # more would only wait for each other
     }
 
 
@@ -152,8 +162,3 @@ def make_batches(
         **_processing(config),
         **mixing,
     )
-
-
-def _cores() -> int:
-    """Count the processor cores that this process may use; more workers than that only wait for each other."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -94,10 +94,10 @@ def _accepted(node: TargetConfig, key: str, cause: str) -> str:
     return f": drop it with '~{key}.{unexpected[1]}'; the arguments of {node['_target_']} are {', '.join(names)}"
 
 
-def build_model(model: TargetConfig) -> nn.Module:
-    """Build a network in float32 on the current default device."""
+def build_model(model: TargetConfig, key: str = "model") -> nn.Module:
+    """Build a network in float32 on the current default device. Errors name ``key``."""
     node = {key: value for key, value in model.items() if key != "title"}  # for tables; a plain module takes none
-    return make(node, "model", nn.Module)
+    return make(node, key, nn.Module)
 
 
 def build_loss(loss: TargetConfig) -> PairLoss:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from dkl.assembly.checks import preflight, unusual_settings
-from dkl.assembly.data import draw_labeled, load_data, load_synthetic, make_batches, make_streams
+from dkl.assembly.data import doubts, draw_labeled, load_data, load_synthetic, make_batches, make_streams
 from dkl.assembly.parts import (
     build_averaging,
     build_logger,
@@ -43,7 +43,7 @@ from dkl.storage.files import digest
 from dkl.training.averaging import Average
 from dkl.training.batch_norm import split_batch_norm
 from dkl.training.fit import fit
-from dkl.training.optimizer import make_optimizer
+from dkl.training.optimizer import make_optimizer, unmatched
 from dkl.training.run import Run
 from dkl.training.selection import held_out
 from dkl.training.state import RunState, seed_everything, seed_process
@@ -166,6 +166,10 @@ def _load_in_turn(config: TrainConfig) -> Data:
 
 def _load(config: TrainConfig) -> Data:
     training, testing = load_data(config.data)
+    if (n := config.evaluation.n) is not None and n > len(testing):
+        raise UserError(f"evaluation.n={n} is more than the {len(testing)} test images: lower it, or set it to null")
+    for doubt in doubts(training, testing, config.data):
+        say(f"warning: {doubt}")
     synthetic, sha = load_synthetic(config.data), training.sha256
     if synthetic:
         sha = digest([sha, synthetic.sha256], length=64)
@@ -231,6 +235,8 @@ def _new_state(config: TrainConfig, device: torch.device, content: dict[str, obj
     for network in task.trained_networks():  # LBGAT's guide, FitNet's layers
         if network is not model:
             _prepare_batch_norm(network, config.trainer)
+    for setting in unmatched(config.optimizer, [name for name, _ in task.named_parameters()]):
+        say(f"warning: {setting} matches the name of no parameter")
     optimizer = make_optimizer(config.optimizer, task.named_parameters(), model)
     averaging = build_averaging(config.averaging)
     average = Average(averaging, model) if averaging else None

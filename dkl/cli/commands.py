@@ -125,6 +125,8 @@ def export(arguments: list[str]) -> None:
             raise UserError(f"{key}= is missing: dkl export run=FOLDER to=FOLDER")
     if options["push"]:
         check_push(options["push"])
+    if any(text.startswith("results=") for text in arguments) and not Path(options["results"]).is_dir():
+        raise UserError(f"results={options['results']} is no folder: give that of the run's records, or leave it out")
     where, results = Path(options["to"]), options["results"]
     weights = options["weights"] or None
     files = run(options["run"], where, format=options["format"], weights=weights, results=results)

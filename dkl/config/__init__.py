@@ -1,6 +1,6 @@
 """Configurations: typed root, composition from YAML, checks, and the hash that names a run."""
 
-from dkl.config.check import check, check_label, check_subject, check_weights
+from dkl.config.check import check, check_complete, check_label, check_subject, check_weights
 from dkl.config.compose import compose_config, load_config, register, shipped, typed
 from dkl.config.composed import CachedCompose, ComposedRun
 from dkl.config.identity import (
@@ -45,6 +45,7 @@ __all__ = [
     "batch_norm_parts",
     "changed_setting",
     "check",
+    "check_complete",
     "check_label",
     "check_subject",
     "check_weights",

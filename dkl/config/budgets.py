@@ -8,8 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dkl.config.choices import choices
 from dkl.config.compose import shipped
-from dkl.errors import UserError
+from dkl.errors import UserError, choose_from
 
 FIXED_GROUPS = ("model", "attack", "averaging", "schedule")
 """Groups whose choice in a recipe or budget is fixed too. Loss and data belong to the row of a table."""
@@ -27,7 +28,10 @@ def check_budget(cfg: DictConfig) -> None:
     name = cfg.budget.name
     if name in ("own", "smoke"):  # own fixes nothing; the values of smoke are never shown
         return
-    fixed = _leaves(shipped("configs") / "budget" / f"{name}.yaml")
+    file = shipped("configs") / "budget" / f"{name}.yaml"
+    if not file.is_file():
+        raise UserError(f"budget.name={name}: {choose_from(str(name), choices('budget'))}, as budget=NAME")
+    fixed = _leaves(file)
     if name == "paper":
         if cfg.recipe_name == "quick":
             raise UserError("budget=paper needs a recipe of the paper: add recipe=official, or use budget=own")

@@ -67,8 +67,7 @@ def _check_keys(cfg: DictConfig) -> None:
     known = [item.name for item in fields(TrainConfig)]
     if unknown := sorted({str(key) for key in cfg} - set(known)):
         raise UserError(f"there is no key {unknown[0]!r} at the root: {choose_from(unknown[0], known)}")
-    if missing := _missing(cfg):
-        raise UserError(f"these have no value yet: {', '.join(missing)}; set them, such as {missing[0]}=…")
+    check_complete(cfg)
     for key in ("awp", "guide", "teacher"):
         if (node := cfg.task.get(key)) is not None and not isinstance(node, DictConfig):
             fix = {"awp": "gamma=0.005", "guide": "name=NETWORK", "teacher": "run=FOLDER"}[key]
@@ -76,6 +75,12 @@ def _check_keys(cfg: DictConfig) -> None:
     shape = cfg.data.shape  # others refer to its entries
     if not isinstance(shape, ListConfig) or len(shape) != 3:
         raise UserError(f"data.shape={shape} must be [channels, height, width]")
+
+
+def check_complete(cfg: DictConfig, prefix: str = "") -> None:
+    """Raise UserError if a key of ``cfg``, which begins with ``prefix``, has no value yet."""
+    if missing := _missing(cfg, prefix):
+        raise UserError(f"these have no value yet: {', '.join(missing)}; set them, such as {missing[0]}=…")
 
 
 def _missing(cfg: DictConfig, prefix: str = "") -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dkl.config.choices import choices
@@ -88,11 +88,14 @@ def check_hydras_own(root: str, overrides: Sequence[str]) -> None:
     if not own:
         return
     try:
-        compose_config(root, own, with_hydra=True)
+        cfg = compose_config(root, own, with_hydra=True)
     except ValueError:  # a value for the whole of Hydra's configuration
         raise UserError(f"{own[0]}: set single keys, such as hydra/launcher=joblib") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(root, error, own) from None
+    trials = OmegaConf.select(cfg, "hydra.sweeper.n_trials")
+    if isinstance(trials, int) and trials < 1:
+        raise UserError(f"hydra.sweeper.n_trials={trials} must be at least 1")
 
 
 def _check_choice(override: Override) -> None:

@@ -14,6 +14,7 @@ from dkl.config import (
     EvaluateConfig,
     EvaluationConfig,
     TrainConfig,
+    check_complete,
     check_label,
     check_subject,
     check_weights,
@@ -120,6 +121,8 @@ def preflight(cfg: DictConfig) -> None:
     if not cfg.run and not cfg.data:  # before the network's values that refer to the data are resolved
         named = f"model={cfg.network}" if cfg.network else f"checkpoint={cfg.checkpoint}"
         raise UserError(f"{named} does not say its network and data: add model=… data=…")
+    if cfg.data:
+        check_complete(cfg.data, "data.")
     config = typed(cfg, EvaluateConfig)
     check_label(config.label)
     check_fields(config)
@@ -129,16 +132,29 @@ def preflight(cfg: DictConfig) -> None:
     build_logger(config.logger)
     if config.run:
         check_weights(config.weights)
-        path = Path(config.run) / "checkpoint.pt"
-        choose_protocol(config, typed(load_config(Path(config.run)), TrainConfig).evaluation)
+        path, trained = Path(config.run) / "checkpoint.pt", typed(load_config(Path(config.run)), TrainConfig)
+        _check_used(config, trained.data)
+        choose_protocol(config, trained.evaluation)
         check_checkpoint(path)
     else:
         subject = foreign_subject(config)
+        _check_used(config, subject.data)
         choose_protocol(config, evaluation_defaults(subject))
         if config.checkpoint:
             check_checkpoint(Path(config.checkpoint))
     for folder in ("records", "runs"):
         check_writable(Path(config.paths.results) / folder)
+
+
+def _check_used(asked: EvaluateConfig, data: DataConfig) -> None:
+    """Raise UserError on a value that an evaluation of this kind, on ``data``, would ignore."""
+    for key in ("arguments", "mean", "std"):
+        if asked.run and (value := getattr(asked, key)):
+            given = f"arguments.{next(iter(value))}" if key == "arguments" else key
+            raise UserError(f"{given} is for model=package.module:function; a run has its own: leave it out")
+    for key in ("mirrored", "long_side"):
+        if data.ignore_index is None and (value := getattr(asked, key)) is not None:
+            raise UserError(f"{key}={value} is for images with masks, which {data.name} does not have: leave it out")
 
 
 def prepare(config: EvaluateConfig) -> EvaluationJob:

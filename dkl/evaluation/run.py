@@ -21,7 +21,7 @@ from dkl.evaluation.outputs.logger_report import report_evaluation
 from dkl.evaluation.outputs.make_record import flags_of, make_record, make_segmentation_record, summary
 from dkl.evaluation.outputs.mask_pictures import save_mask_pictures
 from dkl.evaluation.segmentation.pixel_counts import count_test_pixels
-from dkl.runtime.device import arithmetic, count, pick_device, use
+from dkl.runtime.device import arithmetic, check_processes, pick_device, use
 from dkl.runtime.distributed import gather, launched, launched_group, local_device, rank, spawn_processes, world
 from dkl.storage.files import locked
 from dkl.validation import check_fields
@@ -79,11 +79,10 @@ def _check_agreement(job: EvaluationJob) -> None:
 
 
 def _check_devices(config: EvaluateConfig) -> None:
-    """Raise UserError if there are fewer devices than ``config`` needs."""
-    device = pick_device(config.device)
+    """Raise UserError if this machine cannot carry the processes that ``config`` asks for."""
     # With torchrun the processes of several machines share the work, and each of them takes a device of its own.
-    if device.type != "cpu" and not launched() and config.devices > count(device.type):
-        raise UserError(f"devices={config.devices} exceeds the {count(device.type)} GPUs of this machine: lower it")
+    if not launched():
+        check_processes(config.devices, pick_device(config.device))
 
 
 def _run_in_group(config: EvaluateConfig) -> None:

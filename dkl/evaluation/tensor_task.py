@@ -20,7 +20,7 @@ from dkl.evaluation.robustness.attack_loop import scaled
 from dkl.evaluation.robustness.suites import check_classes, check_shape
 from dkl.evaluation.weights import weights_sha256
 from dkl.runtime.device import pick_device
-from dkl.storage.files import digest, write_atomically
+from dkl.storage.files import check_writable, digest, write_atomically
 from dkl.threat import EVALUATED_NORMS, parse_threat
 
 _KNOWN_BY = 8
@@ -32,6 +32,8 @@ class _Function(nn.Module):
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
+        if not callable(function):
+            raise UserError(f"model must be a module or a function from images to logits, not {function!r}")
         self.function = function
         if name := next((name for name, network in _networks_in(function) if network.training), None):
             raise UserError(f"the function uses {name}, a network in training mode: call {name}.eval() first")
@@ -64,6 +66,8 @@ def make_task(
     Raises UserError if the model, the images, the labels or the device are not usable.
     """
     images, labels = _checked(images, labels)
+    if folder is not None:
+        check_writable(Path(folder))
     parse_threat(protocol.norm, protocol.eps_text, shape=images.shape[1:], norms=EVALUATED_NORMS)
     check_shape(protocol.attacks, protocol.norm, images.shape[1:])
     module = model if isinstance(model, nn.Module) else _Function(model)

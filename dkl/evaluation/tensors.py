@@ -151,7 +151,7 @@ def autoattack(
     """
     asked = EvaluateConfig(
         attacks=list(attacks) if not isinstance(attacks, str) else attacks,
-        norm=norm.lower(),
+        norm=str(norm).lower(),
         eps=_written(eps),
         batch_size=batch_size,
         seed=seed,
@@ -193,8 +193,8 @@ def _result(checkpoint: str, task: AttackTask, attacked: Attacked) -> AutoAttack
 
 def _written(eps: float | str) -> str:
     """``eps`` as text: ``8/255`` for gray levels, so that boards show it as people write it."""
-    if isinstance(eps, str):
-        return eps
+    if not isinstance(eps, int | float):
+        return str(eps)
     levels = round(255 * eps) if math.isfinite(eps) else 0
     return f"{levels}/255" if 0 < levels < 255 and levels / 255 == eps else str(eps)
 

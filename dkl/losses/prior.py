@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 
 class ClassPrior(nn.Module):
@@ -27,8 +28,8 @@ class ClassPrior(nn.Module):
         self.register_buffer("sums", torch.zeros(num_classes, num_classes, dtype=dtype))
 
     def __getitem__(self, target: Tensor) -> Tensor:
-        """Weights ``[B, C]`` for labels ``target[B]``."""
-        return self.table[target]
+        """Weights ``[B, C]`` for labels ``target[B]``. Labels out of range are an error, negative ones too."""
+        return embedding(target, self.table)
 
     @torch.no_grad()
     def observe(self, logits: Tensor, target: Tensor, prior_temperature: float) -> None:

@@ -61,6 +61,26 @@ def count(kind: str) -> int:
     return torch.accelerator.device_count() if found is not None and found.type == kind else 0
 
 
+def cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+PROCESSES = 8
+"""Any CPU may run so many processes, to try out what several devices do."""
+
+
+def check_processes(processes: int, device: torch.device, key: str = "devices") -> None:
+    """Raise UserError, which names ``key``, if this machine cannot carry so many ``processes``.
+
+    On an accelerator each of them needs one, and on a CPU a core, if there are more than ``PROCESSES``.
+    """
+    if device.type != "cpu" and processes > count(device.type):
+        raise UserError(f"{key}={processes} exceeds the {count(device.type)} GPUs of this machine: lower it")
+    if device.type == "cpu" and processes > max(PROCESSES, cores()):
+        raise UserError(f"{key}={processes} exceeds the {cores()} cores of this machine: lower it")
+
+
 def own_device(device: torch.device, number: int) -> torch.device:
     """Return the device of process ``number`` on its machine, counted from 0: one accelerator per process.
 

@@ -17,6 +17,7 @@ from dkl.evaluation.subject import run_subject
 from dkl.models.sources import images_of, is_graph
 from dkl.models.sources.graphs import load_graph
 from dkl.published import published_networks
+from dkl.runtime.device import pick_device
 
 
 def load_model(
@@ -40,15 +41,15 @@ def load_model(
 
     >>> model = load_model("timm:wrn10_2", checkpoint="weights.pt", data="cifar100")  # doctest: +SKIP
     """
-    place = Path(name)
+    place, where = Path(name), pick_device(str(device))
     if (place / "config.yaml").is_file():
         config = EvaluateConfig(run=str(place), weights=weights)
-        return load_network(run_subject(config))[0].to(device)
+        return load_network(run_subject(config))[0].to(where)
     file = checkpoint
     network: str | None = str(name)
     if is_graph(place):
         if data is None:  # its images cannot be checked
-            return load_graph(str(place)).to(device)
+            return load_graph(str(place)).to(where)
         file, network = place, None
     elif ":" not in str(name):
         network = _scheme(str(name))
@@ -62,7 +63,7 @@ def load_model(
         std=arguments.pop("std", None),
         arguments=arguments,
     )
-    return load_network(foreign_subject(asked))[0].to(device)
+    return load_network(foreign_subject(asked))[0].to(where)
 
 
 def _data(name: str | None, network: str | None) -> DataConfig:

@@ -1,6 +1,6 @@
 """The optimizer of a run, and its learning rate and momentum in each epoch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from timm.optim import create_optimizer_v2, param_groups_layer_decay
@@ -35,6 +35,14 @@ def make_optimizer(
             weight_decay=config.weight_decay,
         )
     return create_optimizer_v2(groups, opt=config.name.value, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def unmatched(config: OptimizerConfig, names: Sequence[str]) -> list[str]:
+    """Return the settings of ``config`` that are about some parameters, but match none of their ``names``."""
+    spared = any(part in name for part in config.no_decay for name in names)
+    faster = any(name.startswith(tuple(config.faster)) for name in names)
+    found = {"no_decay": config.no_decay if not spared else [], "faster": config.faster if not faster else []}
+    return [f"optimizer.{key}=[{','.join(parts)}]" for key, parts in found.items() if parts]
 
 
 def _layer_groups(config: OptimizerConfig, model: nn.Module) -> list[dict[str, Any]]:

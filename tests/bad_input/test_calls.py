@@ -14,6 +14,7 @@ from dkl.evaluation import autoattack
 from dkl.losses import GKLLoss, IKLLoss, check_pair_loss, gap_mse
 from dkl.models import create_model
 from dkl.models.teacher import create_teacher
+from dkl.sharing import load_model
 from dkl.threat import parse_attacks, parse_eps, parse_threat
 
 X = torch.zeros(2, 3, 4, 4)
@@ -83,6 +84,7 @@ ROWS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: losses.ClassPrior(0), ValueError, "num_classes=0"),
     (lambda: losses.ClassPrior(5, 0), ValueError, "prior_momentum=0"),
     (lambda: losses.ClassPrior(5, 1.5), ValueError, "prior_momentum=1.5"),
+    (lambda: losses.ClassPrior(5)[Y - 1], IndexError, "out of range"),
     (lambda: losses.IKL()(LOGITS, LOGITS), ValueError, "weights=prior[target] | weighting='sample'"),
     (lambda: losses.IKL(weighting="sample")(LOGITS, LOGITS[:, :4]), ValueError, "(2, 5) and (2, 4)"),
     (lambda: losses.IKL(weighting="sample")(LOGITS[0], LOGITS[0]), ValueError, "(5,) and (5,)"),
@@ -124,6 +126,11 @@ ROWS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: attacked(X.to(torch.uint8)), ValueError, "torch.uint8 | divide"),
     (lambda: attacked(eps=float("nan")), ValueError, "eps=nan"),
     (lambda: autoattack(nn.Flatten(), X, Y, eps=float("nan")), UserError, "finite number | 'nan'"),
+    (lambda: autoattack(None, X, Y, eps=0.1), UserError, "model must be a module or a function | not None"),  # type: ignore[arg-type]  # wrong
+    (lambda: autoattack(nn.Flatten(), X, Y, eps=None), UserError, "eps='None'"),  # type: ignore[arg-type]  # wrong
+    (lambda: autoattack(nn.Flatten(), X, Y, eps=0.1, norm="l0"), UserError, "one of linf, l2, l1"),
+    (lambda: autoattack(nn.Flatten(), X, Y, eps=0.1, folder=__file__), UserError, "is a file"),
+    (lambda: load_model("timm:small_cnn", device="gpu"), UserError, "device=gpu is not a device"),
     (lambda: strength(schedule="nope"), UserError, "'nope' | official | fixed"),
     (lambda: strength(schedule="fixed"), UserError, "attack.steps | attack.relative_step"),
     (lambda: strength(schedule="fixed", steps=-1, relative_step=0.25), UserError, "attack.steps"),

@@ -4,18 +4,14 @@
 """
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 from dkl.errors import UserError, first_line
 from dkl.models.create import check_name
+from dkl.models.sources.hub_files import WEIGHTS, fetch
 from dkl.models.sources.source import Images, Request, Source
 from dkl.models.sources.timm_names import CREATE
-from dkl.storage.network import unreachable
-
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""Files of weights, in order of preference."""
 
 REFUSED = {"_target_", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"}
 """Arguments that ``config.json`` cannot set: what is built and loaded is decided here."""
@@ -43,8 +39,8 @@ def resolve_hub(name: str, request: Request) -> Source:
     Raises UserError if the hub does not answer, or has no such network.
     """
     text = f"hf-hub:{name}"
-    config = _fetch(name, ("config.json",), text)
-    return _source(config, request.checkpoint or _fetch(name, WEIGHTS, text), text, request)
+    config = fetch(name, ("config.json",), text)
+    return _source(config, request.checkpoint or fetch(name, WEIGHTS, text), text, request)
 
 
 def images_of_folder(folder: str) -> Images | None:
@@ -54,35 +50,13 @@ def images_of_folder(folder: str) -> Images | None:
 
 def images_of_hub(name: str) -> Images | None:
     """Return the images that the ``config.json`` of the hub's ``name`` names; None if it names none."""
-    return _images(_fetch(name, ("config.json",), f"hf-hub:{name}"), f"hf-hub:{name}")
+    return _images(fetch(name, ("config.json",), f"hf-hub:{name}"), f"hf-hub:{name}")
 
 
 def _images(config: Path, text: str) -> Images | None:
     about = _read(config, text)
     classes, size = about.get("num_classes"), about.get("input_size")
     return Images("", int(classes), tuple(size)) if classes and size else None
-
-
-def _fetch(name: str, files: tuple[str, ...], text: str) -> Path:
-    """Return the first of ``files`` that the repository has, from the cache or downloaded."""
-    from huggingface_hub import constants, hf_hub_download  # a machine without a network may lack it
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
-        raise UserError(f"model={text} is not hf-hub:USER/MODEL, or hf-hub:USER/MODEL@REVISION")
-    repository, _, revision = name.partition("@")
-    place: dict[str, Any] = {"revision": revision or None, "endpoint": constants.ENDPOINT}
-    for local in (True, False):
-        if not local and (why := unreachable(constants.ENDPOINT)):
-            raise UserError(
-                f"model={text}: the hub {constants.ENDPOINT} does not answer ({why}); try again, or use local-dir:…"
-            )
-        for file in files:
-            try:
-                return Path(hf_hub_download(repository, file, **place, local_files_only=local))
-            except (HfHubHTTPError, OSError, ValueError) as error:
-                reason = first_line(error)
-    raise UserError(f"model={text}: the hub has no {' or '.join(files)} ({reason}); check the name and your login")
 
 
 def _read(config: Path, text: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import timm
 
 from dkl.errors import UserError
 from dkl.models.create import check_name
+from dkl.models.sources.hub_files import WEIGHTS, fetch
 from dkl.models.sources.source import Images, Request, Source
 
 CREATE = "dkl.models.create_model"
@@ -29,6 +30,8 @@ def resolve(name: str, request: Request) -> Source:
             f"timm's weights of {name} have {known.num_classes} classes, the data {request.num_classes}: choose other "
             "data, or add checkpoint=FILE"
         )
+    if known.hf_hub_id:  # timm would retry for a minute without a network; it finds in the cache what is fetched here
+        fetch(known.hf_hub_id, (known.hf_hub_filename,) if known.hf_hub_filename else WEIGHTS, f"timm:{name}")
     model = {"mean": list(known.mean), "std": list(known.std)} | model | {"pretrained": True}
     return Source(model=model, weights=None, label=name)
 
