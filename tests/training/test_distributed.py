@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from dkl.assembly import assemble, train
+from dkl.assembly import assemble, preflight, train
 from dkl.config import check, compose_config, run_folder
 from dkl.errors import UserError
 from dkl.runtime.distributed import _in_one, rank, spawn_processes
@@ -219,10 +219,18 @@ def test_a_batch_too_small_for_the_processes_is_refused(tmp_path: Path, monkeypa
 
 
 def test_more_devices_than_there_are_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dkl.assembly.checks.count", lambda kind: 1)
+    monkeypatch.setattr("dkl.runtime.device.count", lambda kind: 1)
     monkeypatch.setattr("dkl.assembly.checks.pick_device", lambda name: torch.device("cuda"))
-    with pytest.raises(UserError, match=r"trainer\.devices=4, but there are 1 GPUs"):
+    with pytest.raises(UserError, match=r"trainer\.devices=4 exceeds the 1 GPUs"):
         train(make_config(tmp_path, "trainer.devices=4"))
+
+
+def test_more_processes_than_cores_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dkl.runtime.device.cores", lambda: 2)
+    with pytest.raises(UserError, match=r"trainer\.devices=9 exceeds the 2 cores"):
+        train(make_config(tmp_path, "trainer.devices=9"))
+    monkeypatch.setattr("dkl.runtime.device.cores", lambda: 16)
+    preflight(make_config(tmp_path, "trainer.devices=9"))
 
 
 def test_torchrun_and_devices_must_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
