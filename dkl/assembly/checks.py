@@ -18,6 +18,7 @@ from dkl.assembly.parts import (
     build_schedule,
     build_task,
     check_node,
+    make,
     quiet,
     settings_of,
 )
@@ -50,10 +51,11 @@ def preflight(cfg: DictConfig) -> None:
     make_augment(config.data).check(tuple(config.data.shape))
     make_strong_view(config.data)
     check_ranges(settings_of(config.data.source, "data.source"))
-    if config.attack and config.attack.get("objective") is not None:
-        check_node(config.attack["objective"], "attack.objective")
     if config.attack:  # the task holds the loss and the attack too, but here a mistake has the key that a user writes
         check_ranges(settings_of(config.attack, "attack"))
+        objective = config.attack.get("objective")
+        if objective is not None and str(config.attack.get("_target_")).startswith("dkl."):
+            make(objective, "attack.objective", object)
     if config.loss:  # the task builds it too, but here a mistake is reported as the loss's
         _check_value(build_loss(config.loss), config.data.num_classes)
     model = _check_model(config)
@@ -183,7 +185,7 @@ def _check_devices(trainer: TrainerConfig) -> None:
     devices, device, started = trainer.devices, pick_device(trainer.device), launched()
     if started > 1 and devices not in (1, started):
         raise UserError(f"trainer.devices={devices}, but torchrun has started {started} processes; make them equal")
-    if not started:
+    if device.type != "cpu" and not started:  # processes on CPUs may run on other machines than this one
         check_processes(devices, device, "trainer.devices")
     if trainer.sync_batchnorm and device.type == "cpu":
         raise UserError("torch's SyncBatchNorm works on GPUs only: leave trainer.sync_batchnorm=false on a CPU")

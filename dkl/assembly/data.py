@@ -53,7 +53,7 @@ def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
     return train.balanced(data.train_size), test.balanced(data.test_size)
 
 
-def doubts(train: ImageSet, test: ImageSet, data: DataConfig) -> Iterator[str]:
+def data_warnings(train: ImageSet, test: ImageSet, data: DataConfig) -> Iterator[str]:
     """Yield what is unusual, but not wrong, about the images of ``data``."""
     masks = data.ignore_index is not None
     if not masks and (missing := int((train.per_class(data.num_classes) == 0).sum())):

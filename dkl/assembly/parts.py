@@ -91,7 +91,8 @@ def _accepted(node: TargetConfig, key: str, cause: str) -> str:
         return ""
     parameters = inspect.signature(get_object(node["_target_"])).parameters.values()
     names = [item.name for item in parameters if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
-    return f": drop it with '~{key}.{unexpected[1]}'; the arguments of {node['_target_']} are {', '.join(names)}"
+    fix = "leave it out" if key == "arguments" else f"drop it with '~{key}.{unexpected[1]}'"
+    return f": {fix}; the arguments of {node['_target_']} are {', '.join(names)}"
 
 
 def build_model(model: TargetConfig, key: str = "model") -> nn.Module:

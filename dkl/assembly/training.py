@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from dkl.assembly.checks import preflight, unusual_settings
-from dkl.assembly.data import doubts, draw_labeled, load_data, load_synthetic, make_batches, make_streams
+from dkl.assembly.data import data_warnings, draw_labeled, load_data, load_synthetic, make_batches, make_streams
 from dkl.assembly.parts import (
     build_averaging,
     build_logger,
@@ -38,7 +38,7 @@ from dkl.errors import UserError
 from dkl.loggers import LoggerRun
 from dkl.models import load_initial_weights
 from dkl.runtime import distributed
-from dkl.runtime.device import arithmetic, pick_device
+from dkl.runtime.device import arithmetic, check_processes, pick_device
 from dkl.storage.files import digest
 from dkl.training.averaging import Average
 from dkl.training.batch_norm import split_batch_norm
@@ -79,6 +79,7 @@ def train(cfg: DictConfig) -> Path:
         with distributed.launched_group(device.type):
             _train_one(cfg)
     elif cfg.trainer.devices > 1:
+        check_processes(cfg.trainer.devices, device, "trainer.devices")
         # The configuration travels, not the objects: each process assembles its own on its own device.
         distributed.spawn_processes(_train_one, (cfg,), processes=cfg.trainer.devices, device=device.type)
     else:
@@ -166,10 +167,9 @@ def _load_in_turn(config: TrainConfig) -> Data:
 
 def _load(config: TrainConfig) -> Data:
     training, testing = load_data(config.data)
-    if (n := config.evaluation.n) is not None and n > len(testing):
-        raise UserError(f"evaluation.n={n} is more than the {len(testing)} test images: lower it, or set it to null")
-    for doubt in doubts(training, testing, config.data):
-        say(f"warning: {doubt}")
+    if config.budget.name != "smoke":  # whose few images need not show every class
+        for warning in data_warnings(training, testing, config.data):
+            say(f"warning: {warning}")
     synthetic, sha = load_synthetic(config.data), training.sha256
     if synthetic:
         sha = digest([sha, synthetic.sha256], length=64)
@@ -236,7 +236,7 @@ def _new_state(config: TrainConfig, device: torch.device, content: dict[str, obj
         if network is not model:
             _prepare_batch_norm(network, config.trainer)
     for setting in unmatched(config.optimizer, [name for name, _ in task.named_parameters()]):
-        say(f"warning: {setting} matches the name of no parameter")
+        say(f"warning: no parameter's name matches {setting}")
     optimizer = make_optimizer(config.optimizer, task.named_parameters(), model)
     averaging = build_averaging(config.averaging)
     average = Average(averaging, model) if averaging else None

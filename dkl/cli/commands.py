@@ -126,7 +126,9 @@ def export(arguments: list[str]) -> None:
     if options["push"]:
         check_push(options["push"])
     if any(text.startswith("results=") for text in arguments) and not Path(options["results"]).is_dir():
-        raise UserError(f"results={options['results']} is no folder: give that of the run's records, or leave it out")
+        raise UserError(
+            f"results={options['results']} is not a folder: give the folder of the run's records, or leave out results="
+        )
     where, results = Path(options["to"]), options["results"]
     weights = options["weights"] or None
     files = run(options["run"], where, format=options["format"], weights=weights, results=results)

@@ -116,7 +116,7 @@ def run(
         application = _Application(job, lambda path: following([path], overrides), value, found)
         decorate = hydra.main(config_path=str(Path(shipped("configs"))), config_name=root, version_base="1.3")
         with launching():
-            decorate(lambda cfg: application(cfg))()
+            decorate(lambda cfg: application(cfg))()  # a function: Hydra reads its module and name
         failed = application.failed or (found is not None and any(each.error for each in found.jobs()))
     if failed:
         raise SystemExit(2)

@@ -37,8 +37,8 @@ def _choices(override: Override) -> list[str]:
     """The values of ``override`` in a sweep, as plain overrides; an interval is checked at its two ends."""
     key, value = override.get_key_element(), override.value()
     if isinstance(value, IntervalSweep):
-        if not (value.start or 0) < (value.end or 0):
-            raise UserError(f"{override.input_line} is empty: write interval(LOW,HIGH) with LOW below HIGH")
+        if value.start is not None and value.end is not None and value.start > value.end:
+            raise UserError(f"{override.input_line} is empty: write interval({value.end},{value.start})")
         return [f"{key}={value.start}", f"{key}={value.end}"]
     if isinstance(value, Glob):
         return [f"{key}={choice}" for choice in _matching(override, value)]

@@ -32,6 +32,9 @@ def check(cfg: DictConfig) -> TrainConfig:
     parse_attacks(config.evaluation.attacks)
     if config.evaluation.precision not in PRECISIONS:
         raise UserError(f"evaluation.precision={config.evaluation.precision} must be {' or '.join(PRECISIONS)}")
+    n, test_size = config.evaluation.n, config.data.test_size
+    if n is not None and test_size is not None and n > test_size:
+        raise UserError(f"evaluation.n={n} is more than data.test_size={test_size}: lower it, or set it to null")
     _check_radii(config)
     _check_optimizer(config.optimizer)
     if config.trainer.compile not in (True, False, "reduce-overhead"):

@@ -88,12 +88,11 @@ def check_hydras_own(root: str, overrides: Sequence[str]) -> None:
     if not own:
         return
     try:
-        cfg = compose_config(root, own, with_hydra=True)
-    except ValueError:  # a value for the whole of Hydra's configuration
-        raise UserError(f"{own[0]}: set single keys, such as hydra/launcher=joblib") from None
+        trials = OmegaConf.select(compose_config(root, own, with_hydra=True), "hydra.sweeper.n_trials")
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(root, error, own) from None
-    trials = OmegaConf.select(cfg, "hydra.sweeper.n_trials")
+    except ValueError:  # a value for the whole of Hydra's configuration
+        raise UserError(f"{own[0]}: set single keys, such as hydra/launcher=joblib") from None
     if isinstance(trials, int) and trials < 1:
         raise UserError(f"hydra.sweeper.n_trials={trials} must be at least 1")
 

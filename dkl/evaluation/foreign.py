@@ -55,4 +55,5 @@ def foreign_subject(asked: EvaluateConfig) -> Subject:
     source = resolve(asked.network, request) if asked.network else graph_source(Path(str(path)), request)
     weights = Weights(source.weights or Path(str(asked.network).replace(":", "/")))
     method = asked.label or source.label or weights.path.stem
-    return Subject(method=method, data=asked.data, model=source.model, weights=weights, source=source)
+    key = "arguments" if asked.arguments else "model"
+    return Subject(method=method, data=asked.data, model=source.model, weights=weights, source=source, key=key)

@@ -105,7 +105,7 @@ class EvaluationJob:
     @property
     def written(self) -> Path:
         """The file of the record that ``evaluate`` writes: the standard suite's if a bounded one has become it."""
-        if self.standard and self.standard.record.exists() and not records.defect(self.standard.record):
+        if self.standard and self.standard.record.exists() and not records.why_unusable(self.standard.record):
             return self.standard.record
         return self.record
 
@@ -116,7 +116,10 @@ class EvaluationJob:
 
 
 def preflight(cfg: DictConfig) -> None:
-    """Raise UserError on any mistake in ``cfg``, a configuration of ``dkl evaluate``, found without reading weights."""
+    """Raise UserError on any mistake in ``cfg``, a configuration of ``dkl evaluate``, found without reading weights.
+
+    Those of a network on a hub are downloaded.
+    """
     check_subject(cfg.run, cfg.checkpoint, cfg.network)
     if not cfg.run and not cfg.data:  # before the network's values that refer to the data are resolved
         named = f"model={cfg.network}" if cfg.network else f"checkpoint={cfg.checkpoint}"
@@ -133,12 +136,12 @@ def preflight(cfg: DictConfig) -> None:
     if config.run:
         check_weights(config.weights)
         path, trained = Path(config.run) / "checkpoint.pt", typed(load_config(Path(config.run)), TrainConfig)
-        _check_used(config, trained.data)
+        _refuse_ignored(config, trained.data)
         choose_protocol(config, trained.evaluation)
         check_checkpoint(path)
     else:
         subject = foreign_subject(config)
-        _check_used(config, subject.data)
+        _refuse_ignored(config, subject.data)
         choose_protocol(config, evaluation_defaults(subject))
         if config.checkpoint:
             check_checkpoint(Path(config.checkpoint))
@@ -146,7 +149,7 @@ def preflight(cfg: DictConfig) -> None:
         check_writable(Path(config.paths.results) / folder)
 
 
-def _check_used(asked: EvaluateConfig, data: DataConfig) -> None:
+def _refuse_ignored(asked: EvaluateConfig, data: DataConfig) -> None:
     """Raise UserError on a value that an evaluation of this kind, on ``data``, would ignore."""
     for key in ("arguments", "mean", "std"):
         if asked.run and (value := getattr(asked, key)):
@@ -154,7 +157,9 @@ def _check_used(asked: EvaluateConfig, data: DataConfig) -> None:
             raise UserError(f"{given} is for model=package.module:function; a run has its own: leave it out")
     for key in ("mirrored", "long_side"):
         if data.ignore_index is None and (value := getattr(asked, key)) is not None:
-            raise UserError(f"{key}={value} is for images with masks, which {data.name} does not have: leave it out")
+            raise UserError(
+                f"{key}={str(value).lower()} is for images with masks, which {data.name} does not have: leave it out"
+            )
 
 
 def prepare(config: EvaluateConfig) -> EvaluationJob:
@@ -162,6 +167,7 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
     check_subject(config.run, config.checkpoint, config.network)
     subject = run_subject(config) if config.run else foreign_subject(config)
     run, data = subject.run, subject.data
+    _refuse_ignored(config, data)
     defaults = evaluation_defaults(subject)
     protocol = choose_protocol(config, defaults)
     parse_threat(protocol.norm, protocol.eps_text, shape=data.shape, norms=EVALUATED_NORMS)

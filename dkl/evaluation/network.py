@@ -21,7 +21,7 @@ def load_network(subject: Subject) -> tuple[nn.Module, str]:
     elif source is not None and source.weights is None:
         model, layout = build_model(subject.model), f"{weights.path}: published weights"
     else:
-        model = build_model(subject.model, key="model" if source is None else "arguments")
+        model = build_model(subject.model, subject.key)
         layout = load_checkpoint(model, weights.path, weights.key)
     model = model.float().eval()  # checkpoints may hold half or double precision; attacks run in float32
     if source is not None:

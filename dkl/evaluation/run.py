@@ -63,7 +63,7 @@ def _is_done(job: EvaluationJob) -> bool:
     """Whether the record exists and is usable; if it is not, print why it is evaluated again."""
     if not job.written.exists():
         return False
-    if why := records.defect(job.written):
+    if why := records.why_unusable(job.written):
         say(why)
     return not why
 

@@ -62,7 +62,8 @@ class TrainedRun:
 class Subject:
     """The evaluated weights, the network and data they belong to, and their ``run``; None for a foreign network.
 
-    ``method`` is the name shown in tables. ``source`` is a foreign network's, if it was named by its place.
+    ``method`` is the name shown in tables. ``source`` is a foreign network's, if it was named by its place. ``key`` is
+    the setting that errors of building the network name.
     """
 
     method: str
@@ -71,6 +72,7 @@ class Subject:
     weights: Weights
     run: TrainedRun | None = None
     source: Source | None = None
+    key: str = "model"
 
     @property
     def seed(self) -> int | None:

@@ -58,7 +58,7 @@ def make_task(
     images: Tensor,
     labels: Tensor,
     protocol: EvaluationProtocol,
-    device: torch.device | str | None,
+    device: torch.device | str | int | None,
     folder: str | Path | None,
 ) -> AttackTask:
     """What is attacked and how; the progress is saved in a subfolder of ``folder``.
@@ -71,7 +71,7 @@ def make_task(
     parse_threat(protocol.norm, protocol.eps_text, shape=images.shape[1:], norms=EVALUATED_NORMS)
     check_shape(protocol.attacks, protocol.norm, images.shape[1:])
     module = model if isinstance(model, nn.Module) else _Function(model)
-    place = next((p.device for p in module.parameters()), images.device) if device is None else pick_device(str(device))
+    place = next((p.device for p in module.parameters()), images.device) if device is None else pick_device(device)
     classes = _count_classes(module, images[:1].to(place), labels)
     check_classes(protocol.attacks, classes)
     task = AttackTask(model=module, images=images, labels=labels, num_classes=classes, protocol=protocol, device=place)

@@ -123,7 +123,7 @@ def autoattack(
     seed: int = 0,
     tolerance: float | None = None,
     package: bool = False,
-    device: torch.device | str | None = None,
+    device: torch.device | str | int | None = None,
     folder: str | Path | None = None,
     channels_last: bool = False,
     fold_batch_norm: bool = False,
@@ -192,11 +192,19 @@ def _result(checkpoint: str, task: AttackTask, attacked: Attacked) -> AutoAttack
 
 
 def _written(eps: float | str) -> str:
-    """``eps`` as text: ``8/255`` for gray levels, so that boards show it as people write it."""
-    if not isinstance(eps, int | float):
+    """``eps`` as text: ``8/255`` for gray levels, so that boards show it as people write it.
+
+    Scalars of numpy and torch are numbers too. Anything else is refused later, as a text.
+    """
+    if isinstance(eps, str | bool):
         return str(eps)
-    levels = round(255 * eps) if math.isfinite(eps) else 0
-    return f"{levels}/255" if 0 < levels < 255 and levels / 255 == eps else str(eps)
+    try:
+        value = float(eps)
+    except (TypeError, ValueError):
+        return str(eps)
+    levels = round(255 * value) if math.isfinite(value) else 0
+    # In the precision of ``eps``: 8/255 in float32 is 8/255.
+    return f"{levels}/255" if 0 < levels < 255 and levels / 255 == eps else f"{eps}"
 
 
 def _fingerprint(model: nn.Module, flags: dict[str, Tensor]) -> str:

@@ -28,8 +28,11 @@ class ClassPrior(nn.Module):
         self.register_buffer("sums", torch.zeros(num_classes, num_classes, dtype=dtype))
 
     def __getitem__(self, target: Tensor) -> Tensor:
-        """Weights ``[B, C]`` for labels ``target[B]``. Labels out of range are an error, negative ones too."""
-        return embedding(target, self.table)
+        """Weights ``[B, C]`` for labels ``target[B]``, int64 or int32; of a single label ``[C]``.
+
+        Labels below 0 or from C on raise IndexError; on a GPU they are a failed assertion of the device.
+        """
+        return embedding(torch.as_tensor(target, device=self.table.device), self.table)
 
     @torch.no_grad()
     def observe(self, logits: Tensor, target: Tensor, prior_temperature: float) -> None:

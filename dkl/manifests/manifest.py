@@ -276,7 +276,7 @@ def _check(manifest: Manifest) -> None:
                 raise ValueError(f"row {row.name} has values for {', '.join(sorted(unknown))}, which are no columns")
         if row.teacher is not None and row.teacher not in manifest.teachers:
             raise ValueError(f"row {row.name} names the teacher {row.teacher}, which is not among teachers")
-        if own := next((text for text in row.overrides if text.startswith(("seed=", "label="))), None):
+        if own := next((text for text in row.overrides if re.match(r"\+*(seed|label)=", text)), None):
             raise ValueError(f"row {row.name} sets {own}: the manifest's seeds and the row's label set it; remove it")
         if row.quoted is not None and (row.overrides or row.teacher):
             raise ValueError(f"row {row.name} is quoted and has overrides: remove one of the two")

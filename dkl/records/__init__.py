@@ -2,7 +2,7 @@
 
 from dkl.records.checks import iou_of
 from dkl.records.record import BUDGETS, SHOTS, AttackResult, Bound, Curves, FewLabels, Flags, Record, Segmented
-from dkl.records.storage import defect, load, load_all, load_curves, load_flags, save
+from dkl.records.storage import load, load_all, load_curves, load_flags, save, why_unusable
 
 __all__ = [
     "BUDGETS",
@@ -14,11 +14,11 @@ __all__ = [
     "Flags",
     "Record",
     "Segmented",
-    "defect",
     "iou_of",
     "load",
     "load_all",
     "load_curves",
     "load_flags",
     "save",
+    "why_unusable",
 ]

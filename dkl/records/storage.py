@@ -91,7 +91,7 @@ def load(path: Path) -> Record:
     return record
 
 
-def defect(path: Path) -> str | None:
+def why_unusable(path: Path) -> str | None:
     """Return what ``load`` would raise on the record in ``path``, as one line; None if it is usable."""
     try:
         load(path)

@@ -23,10 +23,10 @@ def accelerator() -> torch.device | None:
     return None if found is None or found.type == "mps" else found
 
 
-def _why_unusable(device: torch.device) -> str | None:
+def _why_unusable(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why no tensors can be on ``device``, in words; None if they can."""
     try:
-        torch.empty(0, device=device, dtype=torch.float64)
+        torch.empty(0, device=device, dtype=dtype)
     except NotImplementedError:
         return "not supported by this installation of torch"
     except (RuntimeError, AssertionError, TypeError) as error:
@@ -34,20 +34,26 @@ def _why_unusable(device: torch.device) -> str | None:
     return None
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: torch.device | str | int) -> torch.device:
     """Return the device ``name``; ``auto`` is the accelerator if there is one, else the CPU.
 
     Raises UserError if the device is not usable.
     """
     if name == "auto":
         return accelerator() or torch.device("cpu")
+    # An epoch's sums are kept in float64.
+    return usable_device(name, torch.float64)
+
+
+def usable_device(device: torch.device | str | int, dtype: torch.dtype) -> torch.device:
+    """Return ``device`` as one of torch. Raises UserError if it cannot hold tensors of ``dtype``."""
     try:
-        device = torch.device(name)
-    except RuntimeError:  # torch lists twenty kinds of devices
-        raise UserError(f"device={name} is not a device: use auto, cpu or cuda") from None
-    if why := _why_unusable(device):
-        raise UserError(f"device={name} is {why}: use auto, cpu or cuda")
-    return device
+        found = torch.device(device)
+    except (RuntimeError, TypeError):  # torch lists twenty kinds of devices
+        raise UserError(f"device={device} is not a device: use auto, cpu or cuda") from None
+    if why := _why_unusable(found, dtype):
+        raise UserError(f"device={device} is {why}: use auto, cpu or cuda")
+    return found
 
 
 def on_accelerator(tensor: torch.Tensor) -> bool:
@@ -66,19 +72,19 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-PROCESSES = 8
-"""Any CPU may run so many processes, to try out what several devices do."""
+FEW_PROCESSES = 8
+"""So many processes may run also on a CPU with fewer cores, to try out several devices."""
 
 
 def check_processes(processes: int, device: torch.device, key: str = "devices") -> None:
     """Raise UserError, which names ``key``, if this machine cannot carry so many ``processes``.
 
-    On an accelerator each of them needs one, and on a CPU a core, if there are more than ``PROCESSES``.
+    Each needs an accelerator, or on a CPU a core; ``FEW_PROCESSES`` may share cores.
     """
     if device.type != "cpu" and processes > count(device.type):
         raise UserError(f"{key}={processes} exceeds the {count(device.type)} GPUs of this machine: lower it")
-    if device.type == "cpu" and processes > max(PROCESSES, cores()):
-        raise UserError(f"{key}={processes} exceeds the {cores()} cores of this machine: lower it")
+    if device.type == "cpu" and processes > (most := max(FEW_PROCESSES, cores())):
+        raise UserError(f"{key}={processes} is too much for the {cores()} cores of this machine: use at most {most}")
 
 
 def own_device(device: torch.device, number: int) -> torch.device:

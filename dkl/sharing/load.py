@@ -17,7 +17,7 @@ from dkl.evaluation.subject import run_subject
 from dkl.models.sources import images_of, is_graph
 from dkl.models.sources.graphs import load_graph
 from dkl.published import published_networks
-from dkl.runtime.device import pick_device
+from dkl.runtime.device import usable_device
 
 
 def load_model(
@@ -27,7 +27,7 @@ def load_model(
     data: str | None = None,
     norm: str | None = None,
     weights: str | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | int = "cpu",
     **arguments: Any,
 ) -> nn.Module:
     """Return the network ``name`` with its weights, in eval mode on ``device``, for images ``[B, C, H, W]`` in [0, 1].
@@ -41,7 +41,7 @@ def load_model(
 
     >>> model = load_model("timm:wrn10_2", checkpoint="weights.pt", data="cifar100")  # doctest: +SKIP
     """
-    place, where = Path(name), pick_device(str(device))
+    place, where = Path(name), usable_device(device, torch.float32)
     if (place / "config.yaml").is_file():
         config = EvaluateConfig(run=str(place), weights=weights)
         return load_network(run_subject(config))[0].to(where)

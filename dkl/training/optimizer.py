@@ -39,10 +39,11 @@ def make_optimizer(
 
 def unmatched(config: OptimizerConfig, names: Sequence[str]) -> list[str]:
     """Return the settings of ``config`` that are about some parameters, but match none of their ``names``."""
-    spared = any(part in name for part in config.no_decay for name in names)
-    faster = any(name.startswith(tuple(config.faster)) for name in names)
-    found = {"no_decay": config.no_decay if not spared else [], "faster": config.faster if not faster else []}
-    return [f"optimizer.{key}=[{','.join(parts)}]" for key, parts in found.items() if parts]
+    found = [f"{part!r} of optimizer.no_decay" for part in config.no_decay if not any(part in name for name in names)]
+    # A recipe may list the parts of several networks, of which one matches.
+    if config.faster and not any(name.startswith(tuple(config.faster)) for name in names):
+        found.append(f"optimizer.faster=[{','.join(config.faster)}]")
+    return found
 
 
 def _layer_groups(config: OptimizerConfig, model: nn.Module) -> list[dict[str, Any]]:

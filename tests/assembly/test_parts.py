@@ -98,13 +98,15 @@ def test_assemble_builds_a_run_without_touching_its_folder(tmp_path: Path) -> No
 
 def test_a_run_that_is_unusual_but_possible_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assemble(make_config(tmp_path))
+    assemble(compose_config("train", ["budget=smoke", f"paths.results={tmp_path}"]))
     assert "warning" not in capsys.readouterr().err
     np.savez(tmp_path / "one.npz", image=np.zeros((40, 8, 8, 1), np.uint8), label=np.arange(40) % 4)
     files = [f"data.source.{split}={tmp_path / 'one.npz'}" for split in ("train", "test")]
     own = ["data=npz", "data.num_classes=6", "data.shape=[1,8,8]", "data.train_size=null", "data.test_size=null"]
-    assemble(make_config(tmp_path, *own, *files, "optimizer.no_decay=[nothing]"))
+    assemble(make_config(tmp_path, *own, *files, "optimizer.no_decay=[bias,nothing]", "optimizer.faster=[head]"))
     assert capsys.readouterr().err.splitlines() == [
         "warning: 2 of data.num_classes=6 classes of npz have no training image",
         "warning: npz has the same images for training and for tests",
-        "warning: optimizer.no_decay=[nothing] matches the name of no parameter",
+        "warning: no parameter's name matches 'nothing' of optimizer.no_decay",
+        "warning: no parameter's name matches optimizer.faster=[head]",
     ]

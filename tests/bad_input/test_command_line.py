@@ -68,7 +68,7 @@ SYNTAX = {
     "train 'loss=choice()'": "loss='choice()'",
     "train 'seed=interval(0,1)'": "is an interval | hydra/sweeper=optuna",
     "train 'optimizer.lr=interval(0.01,0.1)'": "is an interval | hydra/sweeper=optuna",
-    "train -m hydra/sweeper=optuna 'optimizer.lr=interval(0.2,0.1)'": "is empty | LOW below HIGH",
+    "train -m hydra/sweeper=optuna 'optimizer.lr=interval(0.2,0.1)'": "is empty | interval(0.1,0.2)",
     "train 'seed=range(1)'": "add -m",
     "train seed=1,": "seed='1,'",
     "train ,seed=1": "',seed=1' | KEY=VALUE",
@@ -117,6 +117,7 @@ KEYS = {
     "train hydra/launcher=slurm": "hydra/launcher=slurm | submitit_slurm",
     "train -m seed=": "seed | whole number",
     "train -m hydra/sweeper=optuna hydra.sweeper.n_trials=0": "hydra.sweeper.n_trials=0 must be at least 1",
+    "train -m hydra/sweeper=optuna 'hydra.sweeper.n_trials=${oc.env:NOPE}'": "n_trials | NOPE",
 }
 
 VALUES = {
@@ -136,7 +137,8 @@ VALUES = {
     "train trainer.batch_size=2 trainer.devices=3": "trainer.devices=3 | a batch of 2 into 3 parts",
     "train budget.name=tiny": "budget.name=tiny: choose one of mini, own, paper, smoke",
     "train attack.objective=kl": "attack.objective=kl must hold a _target_",
-    "train evaluation.n=9999": "evaluation.n=9999 is more than the 355 test images",
+    "train attack.objective._target_=dkl.losses.Nope": "attack.objective: there is no dkl.losses.Nope to import",
+    "train data.test_size=40 evaluation.n=50": "evaluation.n=50 is more than data.test_size=40",
     "train data.source._target_=nope.x": "there is no nope.x to import",
     "train loss._target_=dkl.losses.Nope": "there is no dkl.losses.Nope to import",
     "train task._target_=dkl.tasks.Nope": "there is no dkl.tasks.Nope to import",

@@ -92,6 +92,13 @@ def test_the_callers_random_numbers_and_networks_are_not_changed() -> None:
             autoattack(function, images, labels, eps=0.1, attacks="pgd")
 
 
+@pytest.mark.parametrize("eps", [8 / 255, np.float32(8 / 255), torch.tensor(8 / 255), "8/255"])
+def test_a_radius_is_written_in_gray_levels(eps: float) -> None:
+    images, model = torch.rand(2, 1, 2, 2), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 4))
+    result = autoattack(model, images, torch.tensor([0, 1]), eps=eps, attacks="pgd")
+    assert result.record(method="m", dataset="d", architecture="a").eps_text == "8/255"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -72,6 +72,8 @@ def test_rows_are_picked_by_label() -> None:
     assert prior[target].shape == (4, CLASSES)
     for row, label in zip(prior[target], target, strict=True):
         assert torch.equal(row, prior.table[label])
+    assert torch.equal(prior[4], prior.table[4])
+    assert torch.equal(prior[target.int()], prior[target.tolist()])
 
 
 def test_a_class_without_samples_keeps_its_row() -> None:

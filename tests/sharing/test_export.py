@@ -63,6 +63,7 @@ def test_a_folder_loads_back_by_timm_and_by_dkl(results: Path, run: Path, logits
     assert torch.equal(model((X - mean) / std), logits)
     for name in (tmp_path / "mine", f"local-dir:{tmp_path / 'mine'}"):
         assert torch.equal(load_model(name)(X), logits)
+    assert next(load_model(tmp_path / "mine", device=torch.device("meta")).parameters()).is_meta
     (tmp_path / "mine" / "model.safetensors").unlink()
     with pytest.raises(RuntimeError):  # timm looks for the file, and no random weights are returned
         timm.create_model(f"local-dir:{tmp_path / 'mine'}", pretrained=True)

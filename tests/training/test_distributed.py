@@ -10,9 +10,10 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from dkl.assembly import assemble, preflight, train
+from dkl.assembly import assemble, train
 from dkl.config import check, compose_config, run_folder
 from dkl.errors import UserError
+from dkl.runtime.device import check_processes
 from dkl.runtime.distributed import _in_one, rank, spawn_processes
 from dkl.runtime.interruption import Interrupted
 from dkl.storage import checkpoint
@@ -227,10 +228,12 @@ def test_more_devices_than_there_are_is_refused(tmp_path: Path, monkeypatch: pyt
 
 def test_more_processes_than_cores_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dkl.runtime.device.cores", lambda: 2)
-    with pytest.raises(UserError, match=r"trainer\.devices=9 exceeds the 2 cores"):
+    with pytest.raises(
+        UserError, match=r"trainer\.devices=9 is too much for the 2 cores of this machine: use at most 8"
+    ):
         train(make_config(tmp_path, "trainer.devices=9"))
     monkeypatch.setattr("dkl.runtime.device.cores", lambda: 16)
-    preflight(make_config(tmp_path, "trainer.devices=9"))
+    check_processes(9, torch.device("cpu"))
 
 
 def test_torchrun_and_devices_must_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

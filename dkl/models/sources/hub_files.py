@@ -34,4 +34,8 @@ def fetch(name: str, files: tuple[str, ...], text: str) -> Path:
                 return Path(hf_hub_download(repository, file, **place, local_files_only=local))
             except (HfHubHTTPError, OSError, ValueError) as error:
                 reason = first_line(error)
+        if constants.HF_HUB_OFFLINE:
+            raise UserError(
+                f"model={text} is not in the cache, and HF_HUB_OFFLINE is set: unset it, or give checkpoint=FILE"
+            )
     raise UserError(f"model={text}: the hub has no {' or '.join(files)} ({reason}); check the name and your login")

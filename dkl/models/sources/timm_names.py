@@ -30,8 +30,9 @@ def resolve(name: str, request: Request) -> Source:
             f"timm's weights of {name} have {known.num_classes} classes, the data {request.num_classes}: choose other "
             "data, or add checkpoint=FILE"
         )
-    if known.hf_hub_id:  # timm would retry for a minute without a network; it finds in the cache what is fetched here
-        fetch(known.hf_hub_id, (known.hf_hub_filename,) if known.hf_hub_filename else WEIGHTS, f"timm:{name}")
+    if known.hf_hub_id and not known.file:
+        # timm finds in the cache what is fetched here; by itself it would retry for a minute without a network.
+        fetch(known.hf_hub_id, WEIGHTS, f"timm:{name}")
     model = {"mean": list(known.mean), "std": list(known.std)} | model | {"pretrained": True}
     return Source(model=model, weights=None, label=name)
 
