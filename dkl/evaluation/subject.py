@@ -63,7 +63,7 @@ class Subject:
     """The evaluated weights, the network and data they belong to, and their ``run``; None for a foreign network.
 
     ``method`` is the name shown in tables. ``source`` is a foreign network's, if it was named by its place. ``key`` is
-    the setting that errors of building the network name.
+    the setting that is named if the network cannot be built.
     """
 
     method: str
