@@ -116,10 +116,7 @@ class EvaluationJob:
 
 
 def preflight(cfg: DictConfig) -> None:
-    """Raise UserError on any mistake in ``cfg``, a configuration of ``dkl evaluate``, found without reading weights.
-
-    Those of a network on a hub are downloaded.
-    """
+    """Raise UserError on any mistake in ``cfg``, a configuration of ``dkl evaluate``, found without reading weights."""
     check_subject(cfg.run, cfg.checkpoint, cfg.network)
     if not cfg.run and not cfg.data:  # before the network's values that refer to the data are resolved
         named = f"model={cfg.network}" if cfg.network else f"checkpoint={cfg.checkpoint}"

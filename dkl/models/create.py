@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dkl.errors import UserError, similar
 from dkl.models.segmentation import build_smp, is_smp
+from dkl.storage.hub import WEIGHTS, fetch
 from dkl.validation import CLASSES, FRACTION, MEAN, SIDE, STD
 
 
@@ -55,6 +56,16 @@ def check_normalization(
         )
 
 
+def _fetch_published(name: str) -> None:
+    """Download the weights that timm publishes for ``name`` to the hub's cache, where timm finds them.
+
+    Raises UserError if the hub does not answer. By itself timm would retry for a minute.
+    """
+    known = None if is_smp(name) else timm.models.get_pretrained_cfg(name)
+    if known is not None and known.hf_hub_id and not known.file:
+        fetch(known.hf_hub_id, WEIGHTS, f"timm:{name}")
+
+
 def create_model(
     name: str,
     num_classes: Annotated[int, CLASSES],
@@ -80,6 +91,8 @@ def create_model(
     check_normalization(mean, std, in_chans)
     kwargs |= {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     given = {key: value for key, value in kwargs.items() if value is not None}
+    if given.get("pretrained") and not {"pretrained_cfg", "pretrained_cfg_overlay"} & given.keys():
+        _fetch_published(name)
     model = (build_smp if is_smp(name) else timm.create_model)(
         name, num_classes=num_classes, in_chans=in_chans, **given
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 from dkl.errors import UserError, first_line
 from dkl.models.create import check_name
-from dkl.models.sources.hub_files import WEIGHTS, fetch
 from dkl.models.sources.source import Images, Request, Source
 from dkl.models.sources.timm_names import CREATE
+from dkl.storage.hub import WEIGHTS, fetch
 
 REFUSED = {"_target_", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"}
 """Arguments that ``config.json`` cannot set: what is built and loaded is decided here."""

@@ -6,7 +6,6 @@ import timm
 
 from dkl.errors import UserError
 from dkl.models.create import check_name
-from dkl.models.sources.hub_files import WEIGHTS, fetch
 from dkl.models.sources.source import Images, Request, Source
 
 CREATE = "dkl.models.create_model"
@@ -30,9 +29,6 @@ def resolve(name: str, request: Request) -> Source:
             f"timm's weights of {name} have {known.num_classes} classes, the data {request.num_classes}: choose other "
             "data, or add checkpoint=FILE"
         )
-    if known.hf_hub_id and not known.file:
-        # timm finds in the cache what is fetched here; by itself it would retry for a minute without a network.
-        fetch(known.hf_hub_id, WEIGHTS, f"timm:{name}")
     model = {"mean": list(known.mean), "std": list(known.std)} | model | {"pretrained": True}
     return Source(model=model, weights=None, label=name)
 
