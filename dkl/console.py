@@ -9,6 +9,8 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from dkl.errors import visible
+
 LOG_EVERY_SECONDS = 15.0
 
 
@@ -74,4 +76,4 @@ def say(text: str) -> None:
     """Print a line to stderr without markup; of several processes only the first prints."""
     if not _first():
         return
-    Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False, emoji=False)
+    Console(stderr=True, soft_wrap=True).print(visible(text), markup=False, highlight=False, emoji=False)

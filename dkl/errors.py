@@ -1,6 +1,7 @@
 """Exceptions whose message is for the user; the command line prints them without a traceback."""
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -53,7 +54,13 @@ def line_of(error: UserError | OSError) -> str:
 
 def for_the_terminal(error: UserError | OSError) -> str:
     """The notes of ``error`` and, last, its line."""
-    return "\n".join([*getattr(error, "__notes__", []), f"error: {line_of(error)}"])
+    return visible("\n".join([*getattr(error, "__notes__", []), f"error: {line_of(error)}"]))
+
+
+def visible(text: str) -> str:
+    """Return ``text`` with control characters but line ends and tabs as escapes: they can hide or reorder the rest."""
+    controls = {each for each in set(text) - {"\n", "\t"} if unicodedata.category(each) in ("Cc", "Cf", "Zl", "Zp")}
+    return text.translate({ord(each): each.encode("unicode_escape").decode() for each in controls})
 
 
 def shortened(value: object, most: int = 80) -> str:

@@ -23,7 +23,7 @@ from dkl.config import (
     typed,
 )
 from dkl.data import Corruptions, ImageSet, SegmentationSet, check_corruptions
-from dkl.errors import UserError
+from dkl.errors import UserError, visible
 from dkl.evaluation.foreign import check_checkpoint, foreign_subject
 from dkl.evaluation.network import load_network
 from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
@@ -88,7 +88,7 @@ class EvaluationJob:
     @property
     def id(self) -> str:
         """The record's name."""
-        return f"{self.subject.data.name}-{model_name(self.subject.model)}-{self.subject.title}-{self.key}"
+        return visible(f"{self.subject.data.name}-{model_name(self.subject.model)}-{self.subject.title}-{self.key}")
 
     @property
     def standard(self) -> "EvaluationJob | None":

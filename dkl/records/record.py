@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from dkl.config import row_identity
+from dkl.errors import shortened, visible
 from dkl.threat import AUTOATTACK, SUITES
 from dkl.validation.mistakes import one_of
 
@@ -35,7 +36,7 @@ Flags = dict[str, NDArray[np.bool_]]
 """Per attack, whether the network still classifies each test image correctly, [n]; per corruption [5, images]."""
 
 MOST_NESTED = 20
-"""Levels of lists and mappings in ``hardware``, ``model`` and ``training``."""
+"""Levels of lists and mappings in a field."""
 
 Curves = list[dict[str, float]]
 """One row per epoch: ``epoch``, ``lr``, ``loss``, accuracies, ``epoch_seconds`` of its steps, and their speed."""
@@ -189,8 +190,8 @@ class Record:
             raise ValueError(f"top5 is {self.top5}, it must not be below clean, which is {self.clean}")
         if self.corruptions is not None and (self.attacks or not self.corruptions):
             raise ValueError("corruptions are measured without attacks: give at least one, or no attacks")
-        for name in ("hardware", "model", "training"):
-            if why := _unusable_part(getattr(self, name)):
+        for name, value in dataclasses.asdict(self).items():
+            if why := _unusable_part(value):
                 raise ValueError(f"{name} {why}")
         return self
 
@@ -225,12 +226,14 @@ class Record:
 
 
 def _unusable_part(value: Any, depth: int = 0) -> str | None:
-    """What makes a plain value unusable: nesting, or a number that is not finite or has more than 64 bits."""
+    """What makes a plain value unusable: nesting, control characters, or a number that is not finite or too large."""
     if depth > MOST_NESTED:
         return f"is nested more than {MOST_NESTED} levels deep"
     if isinstance(value, dict | list):
-        inner = value.values() if isinstance(value, dict) else value
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
         return next(filter(None, (_unusable_part(item, depth + 1) for item in inner)), None)
+    if isinstance(value, str) and value != visible(value):
+        return f"holds control characters: {shortened(visible(value))}"
     if isinstance(value, int) and abs(value) > LARGEST:
         return "holds a whole number of more than 64 bits"
     return f"holds {value}, which is not finite" if isinstance(value, float) and not math.isfinite(value) else None

@@ -148,6 +148,9 @@ IMPOSSIBLE = [
     ({"step_seconds": math.inf}, "step_seconds is inf"),
     ({"n": 0}, "n is 0"),
     ({"norm": "linf"}, r"norm: 'linf' is unknown: did you mean Linf\? Choose one of Linf, L2"),
+    ({"method": "IKL\x1b[2J"}, r"method holds control characters: IKL\\x1b\[2J"),
+    ({"hardware": {"name": [{"a\0": 1}]}}, r"hardware holds control characters: a\\x00"),
+    ({"warnings": ["\u202eAT-LKI"]}, r"warnings holds control characters: \\u202e"),
     ({"budget": "huge"}, "budget: 'huge' is unknown: choose one of own, paper, mini, smoke"),
 ]
 

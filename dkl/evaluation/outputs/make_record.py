@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dkl.errors import visible
 from dkl.evaluation.corrupted import by_severity
 from dkl.evaluation.job import EvaluationJob
 from dkl.evaluation.outputs import provenance
@@ -121,7 +122,7 @@ def make_segmentation_record(job: EvaluationJob, counts: PixelCounts, *, device:
     """Make the record of ``job``, which ended in ``counts``."""
     assert job.windows is not None
     iou = iou_of({"hits": counts.hits, "true": counts.true, "predicted": counts.predicted})
-    names = job.subject.data.class_names or [str(label) for label in range(len(iou))]
+    names = map(visible, job.subject.data.class_names or map(str, range(len(iou))))
     result = Segmented(
         miou=float(np.nanmean(iou)),
         iou={name: None if math.isnan(value) else value for name, value in zip(names, iou.tolist(), strict=True)},
@@ -143,7 +144,7 @@ def _common(job: EvaluationJob, device: torch.device) -> dict[str, Any]:
     best, fields = subject.best, described(job.protocol, device)
     if run and len(run.devices) > 1:
         fields["hardware"] |= {"training_devices": list(run.devices)}
-    return fields | {
+    fields |= {
         "id": job.id,
         "method": subject.method,
         "dataset": subject.data.name,
@@ -168,6 +169,16 @@ def _common(job: EvaluationJob, device: torch.device) -> dict[str, Any]:
         "step_seconds": _step_seconds(run) if run else None,
         "training_seconds": _training_seconds(run) if run else None,
     }
+    return {name: _visible(value) for name, value in fields.items()}
+
+
+def _visible(value: Any) -> Any:
+    """Return ``value`` without control characters, which records refuse: names of files and folders may hold some."""
+    if isinstance(value, dict):
+        return {_visible(key): _visible(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_visible(item) for item in value]
+    return visible(value) if isinstance(value, str) else value
 
 
 def summary(record: Record) -> str:

@@ -23,5 +23,6 @@ def to_markdown(table: TextTable) -> str:
 
 
 def _escape(text: str) -> str:
-    # Only characters that can start markup inside a cell are escaped, to keep the source readable.
-    return re.sub(r"([\\|*`<])", r"\\\1", collapse_spaces(text))
+    # Only what can start markup inside a cell is escaped, and no interval, to keep the source readable.
+    interval = r"\[[-+]?[\d.]+, [-+]?[\d.]+\](?![(\[:])"
+    return re.sub(rf"{interval}|([\\|*`<!\[\]])", lambda found: "\\" * bool(found[1]) + found[0], collapse_spaces(text))

@@ -87,7 +87,27 @@ def test_a_table_in_a_terminal_fits_80_columns_and_loses_no_cell() -> None:
 @given(tables)
 def test_csv_reads_back(made: TextTable) -> None:
     expected = [[" ".join(text.split()) for text in row] for row in (made.header, *made.rows)]
-    assert list(csv.reader(io.StringIO(to_csv(made), newline=""))) == expected
+    found = list(csv.reader(io.StringIO(to_csv(made), newline="")))
+    for cells, texts in zip(found, expected, strict=True):
+        for cell, text in zip(cells, texts, strict=True):
+            assert cell in (text, f"'{text}")
+            assert cell == text or text[0] in "=+-@"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd|' /C calc'!A0", "-A1", "@SUM(A1)", "  =1", "-1e3-A2"])
+def test_csv_holds_no_formula(text: str) -> None:
+    assert f"'{text.strip()}" in to_csv(table(("a", "b", text)))
+
+
+def test_numbers_and_intervals_are_unchanged_in_csv_and_markdown() -> None:
+    cells = ("-0.48 [-3.39, +2.19]", "+1.25 ± 0.5", "[22.4, 27.8]")
+    assert ",".join(f'"{text}"' if "," in text else text for text in cells) in to_csv(table(cells))
+    assert " | ".join(cells) in re.sub(" +", " ", to_markdown(table(cells)))
+
+
+@pytest.mark.parametrize("text", ["![x](http://a.b)", "[IKL](http://a.b)", "[1.0, 2.0](http://a.b)", "[a]: http://a.b"])
+def test_markdown_holds_no_link_or_image(text: str) -> None:
+    assert not re.search(r"(?<!\\)[\[\]!]", to_markdown(table(("a", "b", text))).splitlines()[-4])
 
 
 @settings(max_examples=40)
