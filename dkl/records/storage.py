@@ -7,8 +7,8 @@ was changed, or that contradicts its flags is an error that names the file.
 import csv
 import dataclasses
 import hashlib
+import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,8 @@ from pydantic import TypeAdapter, ValidationError
 from dkl.errors import UserError
 from dkl.records.checks import contradiction, copies
 from dkl.records.record import AttackResult, Curves, FewLabels, Flags, Record, Segmented
-from dkl.storage.files import ARCHIVE_ERRORS, damage, write_atomically, write_rows, write_text
+from dkl.storage.files import ARCHIVE_ERRORS, LARGEST_FLAGS, damage, read_text, write_atomically, write_rows, write_text
 from dkl.validation.mistakes import first_mistake
-
-LARGEST_JSON, LARGEST_FLAGS = 16 * 2**20, 64 * 2**20
-"""Bytes of a record, and of its flags when they are unpacked; the largest of ImageNet have 20 kB and 300 kB."""
 
 SUFFIXES = {"flags": ".npz", "curves": ".csv"}
 
@@ -78,9 +75,8 @@ def load(path: Path) -> Record:
     Raises UserError, which names the file, if it is broken, of another schema, contradicts its flags, or was changed.
     """
     try:
-        text = _read(path)
+        text = read_text(path)
         record: Record = _READER.validate_json(text)
-        text.decode().encode()  # text that is no UTF-8 cannot be printed
         why = contradiction(record, path, load_flags(path)) or _changed(json.loads(text), path) or _best(record, path)
     except ValidationError as error:
         why = first_mistake(error, NESTED)
@@ -98,14 +94,6 @@ def why_unusable(path: Path) -> str | None:
     except UserError as error:
         return str(error)
     return None
-
-
-def _read(path: Path) -> bytes:
-    if path.is_dir():
-        raise ValueError("it is a folder")
-    if path.stat().st_size > LARGEST_JSON:
-        raise ValueError(f"it has {path.stat().st_size} bytes, more than {LARGEST_JSON}")
-    return path.read_bytes()
 
 
 def _changed(content: Mapping[str, Any], path: Path) -> str | None:
@@ -140,10 +128,7 @@ def load_flags(path: Path) -> Flags:
     try:
         if not source.exists():
             raise ValueError("it is missing")
-        with zipfile.ZipFile(source) as archive:
-            if (size := sum(item.file_size for item in archive.infolist())) > LARGEST_FLAGS:
-                raise ValueError(f"it unpacks to {size} bytes, more than {LARGEST_FLAGS}")
-        if why := damage(source):
+        if why := damage(source, LARGEST_FLAGS):
             raise ValueError(why)
         with source.open("rb") as file, np.load(file, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
@@ -158,17 +143,15 @@ def load_curves(path: Path) -> Curves:
     """
     source = path.with_suffix(".csv")
     try:
-        known = json.loads(_read(path)).get("checksums", {}) if path.exists() else {}
+        known = json.loads(read_text(path)).get("checksums", {}) if path.exists() else {}
         if not source.exists():
             if "curves" in known:
                 raise ValueError("it is missing")
             return []
-        with source.open(encoding="utf-8", newline="") as file:
-            rows = [
-                {key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file, strict=True)
-            ]
-        if not all("epoch" in row for row in rows):
-            raise ValueError("a row has no epoch")
+        lines = csv.DictReader(io.StringIO(read_text(source), newline=""), strict=True)
+        rows = [{key: float(cell) for key, cell in row.items() if cell} for row in lines]
+        if not all("epoch" in row and "".join(row).isprintable() for row in rows):
+            raise ValueError("a row has no epoch, or a name with control characters")
         if "curves" in known and known["curves"] != _file_sha256(source):
             raise ValueError("it does not match its checksum")
         return rows

@@ -8,6 +8,7 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,14 @@ def _read_safetensors(path: Path, map_location: str | torch.device) -> dict[str,
         ) from None
 
 
+def _pickles(path: Path, first: bytes) -> bytes:
+    """The pickles in the checkpoint ``path``, which begins with ``first``."""
+    if first == PICKLE:
+        return path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        return b"".join(archive.read(name) for name in archive.namelist() if name.lower().endswith(".pkl"))
+
+
 def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
     """Read a checkpoint with ``weights_only=True``.
 
@@ -65,6 +74,8 @@ def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
             "again by the same command"
         )
     try:
+        if b"bytearray" in _pickles(path, first):
+            raise pickle.UnpicklingError("GLOBAL bytearray")  # torch allows it, but bytearray(10**10) fills the memory
         with warnings.catch_warnings():  # torch warns of a pickle that it then refuses
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location=map_location, weights_only=True)

@@ -21,6 +21,10 @@ from filelock import FileLock, Timeout
 
 from dkl.errors import BusyError, FullDiskError, UserError, first_line, shortened
 
+LARGEST_TEXT, LARGEST_FLAGS, LARGEST_GROWTH = 16 * 2**20, 64 * 2**20, 64 * 2**20
+"""Limits for files of others, in bytes: of JSON and CSV; of a record's flags when they are unpacked; and of what any
+other archive unpacks to beyond its own size. torch and numpy hardly compress; ImageNet's flags have 300 kB."""
+
 LOCK_TIMEOUT = 1.0
 """Seconds before a lock counts as busy: long enough for another process's ``is_locked``, which holds it briefly."""
 
@@ -183,6 +187,15 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text(path, content.getvalue())
 
 
+def read_text(path: Path) -> str:
+    """Read UTF-8. Raises ValueError if it is something else, or larger than what this package writes."""
+    if path.is_dir():
+        raise ValueError("it is a folder")
+    if (size := path.stat().st_size) > LARGEST_TEXT:
+        raise ValueError(f"it has {size:,} bytes, more than {LARGEST_TEXT:,}")
+    return path.read_bytes().decode()
+
+
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
     """Hash of a file's bytes, in hex; ``algorithm`` is a name of ``hashlib``."""
     with path.open("rb") as file:
@@ -196,14 +209,18 @@ ARCHIVE_ERRORS = (
 """Errors of Python on zip archives with changed bytes."""
 
 
-def damage(path: Path) -> str | None:
+def damage(path: Path, most: int | None = None) -> str | None:
     """What is wrong with the zip archive ``path``, in words; None if every entry has the content of its checksum.
 
     Checkpoints of torch and numpy's ``.npz`` are zip archives, which store the CRC-32 of each entry. torch does not
-    compare it when it reads, and numpy only if it reads an entry to its end.
+    compare it when it reads, and numpy only if it reads an entry to its end. Nothing is unpacked if the sizes in its
+    directory add up to more than ``most`` bytes, by default somewhat more than the file has.
     """
     try:
+        most = path.stat().st_size + LARGEST_GROWTH if most is None else most
         with zipfile.ZipFile(path) as archive:
+            if (size := sum(info.file_size for info in archive.infolist())) > most:
+                return f"it unpacks to {size:,} bytes, more than {most:,}"
             entry = archive.testzip()
             # torch reads no bytes of an entry that is marked as a folder, and returns whatever was in memory.
             folder = next((info.filename for info in archive.infolist() if info.external_attr & 0x10), None)

@@ -12,12 +12,12 @@ import pytest
 from dkl import records
 from dkl.errors import UserError
 from dkl.records import Record
-from dkl.records.storage import LARGEST_JSON
 from dkl.reporting import write_tables
 from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.leaderboard import leaderboards
 from dkl.reporting.robustbench import write_model_info
 from dkl.reporting.site.runs import runs_data, runs_table
+from dkl.storage.files import LARGEST_TEXT
 from tests.factories import make_flags, make_record
 
 Content = dict[str, Any]
@@ -186,7 +186,7 @@ def absurd_files(folder: Path) -> int:
     (folder / "surrogate.json").write_bytes(rb'{"id": "\ud800"}')
     (folder / "link.json").symlink_to(folder / "link.json")
     with (folder / "huge.json").open("wb") as file:
-        file.truncate(LARGEST_JSON + 1)
+        file.truncate(LARGEST_TEXT + 1)
     return 8
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from dkl import records
 from dkl.errors import UserError
-from dkl.records import Record
+from dkl.records import Record, storage
 from dkl.threat import AUTOATTACK
 from tests.factories import make_flags
 from tests.records.common import Make, change, refused
@@ -129,6 +129,12 @@ def test_missing_flags_are_refused_by_name(saved: Path) -> None:
 def test_a_record_that_contradicts_its_flags_is_refused(saved: Path, fields: dict[str, Any], message: str) -> None:
     assert message in refused(change(saved, **fields))
     assert saved.name in records.load_all(saved.parent)[1][0]
+
+
+def test_flags_that_unpack_to_too_much_are_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "LARGEST_FLAGS", 1000)
+    with pytest.raises(UserError, match=r"\.npz is not a usable file of flags: it unpacks to .* more than 1,000"):
+        records.load_flags(saved)
 
 
 def test_flags_hold_no_pickles(saved: Path) -> None:

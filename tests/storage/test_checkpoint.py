@@ -1,6 +1,7 @@
 """Files are written atomically; checkpoints come back unchanged, and broken ones are refused."""
 
 import io
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from dkl.errors import UserError
-from dkl.storage import checkpoint
+from dkl.storage import checkpoint, files
 from dkl.storage.files import digest, file_hash, write_atomically, write_text
 
 
@@ -184,6 +185,31 @@ def test_an_entry_marked_as_a_folder_is_refused(tmp_path: Path) -> None:
     written[directory_entry + 38] |= 0x10  # external attributes
     path.write_bytes(written)
     assert "data/0 is marked as a folder" in refused(path)
+
+
+def test_a_file_that_unpacks_to_far_more_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(tmp_path / "plain.pt", {"weight": torch.zeros(10**6)})
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert checkpoint.read(path)["weight"].shape == (10**6,)
+    monkeypatch.setattr(files, "LARGEST_GROWTH", 10**6)
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda _: pytest.fail("it was unpacked"))
+    assert "it unpacks to 4,00" in refused(path)
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [10**9], "data_offsets": [0, 4 * 10**9]}}).encode()
+    path = tmp_path / "bomb.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert "not a readable safetensors file" in refused(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_makes_bytes_of_any_number_is_refused(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "bomb.pt"
+    torch.save({"filler": bytearray(3)}, path, _use_new_zipfile_serialization=zipped)
+    assert "more than tensors and plain values (bytearray)" in refused(path)
 
 
 def test_flipped_weights_are_found_by_the_checksum(tmp_path: Path) -> None:
