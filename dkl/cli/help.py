@@ -56,7 +56,7 @@ OPTIONS = {
         "data=NAME": "the dataset; by default that of the record",
         "n=750": "how many images are evaluated again",
         "seed=NUMBER": "the seed that draws them; by default one that nobody knows before",
-        "KEY=VALUE": "device, threads and paths of dkl evaluate",
+        "KEY=VALUE": "trust, device, threads and paths of dkl evaluate",
     },
     "export": {
         "run=FOLDER": "a finished run of dkl train",

@@ -51,6 +51,7 @@ def foreign_subject(asked: EvaluateConfig) -> Subject:
         arguments=asked.arguments,
         mean=asked.mean,
         std=asked.std,
+        trust=asked.trust,
     )
     source = resolve(asked.network, request) if asked.network else graph_source(Path(str(path)), request)
     weights = Weights(source.weights or Path(str(asked.network).replace(":", "/")))

@@ -16,7 +16,7 @@ def load_network(subject: Subject) -> tuple[nn.Module, str]:
     """
     source, weights = subject.source, subject.weights
     if source is not None and source.holds_network:
-        model = build_model({**subject.model, "path": str(weights.path)})
+        model = build_model({**subject.model, "path": str(weights.path), "trust": True})
         layout = f"{weights.path}: a network with its weights"
     elif source is not None and source.weights is None:
         model, layout = build_model(subject.model), f"{weights.path}: published weights"

@@ -20,7 +20,7 @@ HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "i
 USE = """```python
 import dkl
 
-model = dkl.load_model("{folder}")  # for images [B, {channels}, {height}, {width}] in [0, 1]
+model = dkl.load_model("{folder}"{trust})  # for images [B, {channels}, {height}, {width}] in [0, 1]
 ```
 """
 
@@ -40,7 +40,8 @@ def model_card(exported: Exported, folder: str, *, timm_name: str | None = None)
     text += f"{subject.architecture}, trained on {subject.data.name} by {run.label} with the recipe "
     text += f"`{run.config.recipe_name}` (budget {subject.budget}, seed {run.config.seed}). "
     text += f"Weights: {subject.weights.text}.\n\n"
-    text += USE.format(folder=folder, channels=channels, height=height, width=width)
+    trust = ", trust=True" if folder.endswith(".pt2") else ""  # a program
+    text += USE.format(folder=folder, trust=trust, channels=channels, height=height, width=width)
     if timm_name is not None:
         ours = f" after `import dkl.models`, which registers `{timm_name}`"
         ours = ours if type(exported.model).__module__.startswith("dkl.") else ""

@@ -27,6 +27,7 @@ def load_model(
     data: str | None = None,
     norm: str | None = None,
     weights: str | None = None,
+    trust: bool = False,
     device: torch.device | str | int = "cpu",
     **arguments: Any,
 ) -> nn.Module:
@@ -36,8 +37,10 @@ def load_model(
     TorchScript or ExportedProgram file, a hub id such as ``user/model``, a name of RobustBench or of timm, or any
     ``model=`` of ``dkl evaluate`` such as ``package.module:function``. ``checkpoint`` is a file with the weights.
     ``data`` is a choice of ``configs/data``: the images that a network is for, if its name does not tell. ``norm``
-    chooses among RobustBench's models of one name. ``arguments`` go to the network's constructor; ``mean`` and ``std``
-    among them normalize its input. Raises UserError if there is no such network, or if the weights do not fit.
+    chooses among RobustBench's models of one name. ``trust`` loads a file that is a program (TorchScript,
+    ExportedProgram), which can run any code on this machine. ``arguments`` go to the network's constructor; ``mean``
+    and ``std`` among them normalize its input. Raises UserError if there is no such network, or if the weights do not
+    fit.
 
     >>> model = load_model("timm:wrn10_2", checkpoint="weights.pt", data="cifar100")  # doctest: +SKIP
     """
@@ -49,7 +52,7 @@ def load_model(
     network: str | None = str(name)
     if is_graph(place):
         if data is None:  # its images cannot be checked
-            return load_graph(str(place)).to(where)
+            return load_graph(str(place), trust=trust).to(where)
         file, network = place, None
     elif ":" not in str(name):
         network = _scheme(str(name))
@@ -61,6 +64,7 @@ def load_model(
         weights=weights,
         mean=arguments.pop("mean", None),
         std=arguments.pop("std", None),
+        trust=trust,
         arguments=arguments,
     )
     return load_network(foreign_subject(asked))[0].to(where)

@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,8 @@ def _checkpoints(folder: Path) -> None:
     (folder / "html.pt").write_text(HTML)
     (folder / "no_bytes.pt").write_bytes(b"")
     (folder / "folder.pt").mkdir()
+    with zipfile.ZipFile(folder / "program.pt", "w") as archive:
+        archive.writestr("program/constants.pkl", b"")
     (folder / "html.safetensors").write_text(HTML)
     _folders_of_networks(folder)
 

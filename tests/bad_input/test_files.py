@@ -69,6 +69,7 @@ RUNS = {
 GOOD = "evaluate data=digits checkpoint=bad/weights/good.pt "
 CIFAR = "evaluate data=cifar10 checkpoint=bad/weights/good.pt "
 NETWORKS = {
+    "evaluate data=digits checkpoint=bad/weights/program.pt": "is a program | any code on this machine | trust=true",
     GOOD + "model=small_cnn:": "model=small_cnn: names no network | package.module:function",
     GOOD + "model=tim:resnet18": "there is no module 'tim'",
     GOOD + "model=no-module:f": "'no-module' is no kind of network | timm, hf-hub, local-dir, robustbench",

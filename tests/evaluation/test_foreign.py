@@ -34,6 +34,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model = trained()
     parallel = {f"module.{key}": value for key, value in model.state_dict().items()}
     torch.save({"epoch": 3, "model": {"state_dict": parallel}}, "parallel.pth")
+    shutil.copy("parallel.pth", "odd \u202e\u200d.pth")
     (tmp_path / "foreign_nets.py").write_text(NETS)
     (tmp_path / "folder").mkdir()
     save_file(model.state_dict(), "folder/model.safetensors")
@@ -51,11 +52,11 @@ def evaluate(*words: str) -> Record:
 
 def test_five_kinds_of_networks_have_equal_results(here: Path) -> None:
     lines = {
-        "function": ["checkpoint=parallel.pth", "model=foreign_nets:small", "data=digits"],
+        "function": ["checkpoint='odd \u202e\u200d.pth'", "model=foreign_nets:small", "data=digits"],
         "timm": ["checkpoint=parallel.pth", "model=timm:small_cnn", "arguments.width=8", "data=digits"],
         "folder": ["model=local-dir:folder", "data=digits"],
-        "script": ["checkpoint=net.ts", "data=digits"],
-        "program": ["checkpoint=net.pt2", "data=digits"],
+        "script": ["checkpoint=net.ts", "data=digits", "trust=true"],
+        "program": ["checkpoint=net.pt2", "data=digits", "trust=true"],
     }
     found = {kind: evaluate(*line) for kind, line in lines.items()}
     assert len({(record.clean, record.robust) for record in found.values()}) == 1
@@ -66,6 +67,7 @@ def test_five_kinds_of_networks_have_equal_results(here: Path) -> None:
     assert found["timm"].checkpoint_sha256 == found["function"].checkpoint_sha256
     assert len({record.row for record in found.values()}) == 4
     assert found["folder"].method == "folder"
+    assert found["function"].method == r"odd \u202e\u200d"
 
 
 def test_a_model_of_robustbench_brings_its_threat_model(here: Path) -> None:

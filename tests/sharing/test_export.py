@@ -148,8 +148,9 @@ def test_robustbench_loads_a_network_without_normalization(tmp_path: Path) -> No
 
 
 def test_an_exported_program_holds_the_network(results: Path, run: Path, logits: Tensor, tmp_path: Path) -> None:
-    program, _ = export(run, tmp_path, format="torch", results=results)
-    for loaded in (load_model(program), load_model(program, data="digits")):
+    program, card = export(run, tmp_path, format="torch", results=results)
+    assert 'model.pt2", trust=True)' in card.read_text()
+    for loaded in (load_model(program, trust=True), load_model(program, data="digits", trust=True)):
         torch.testing.assert_close(loaded(X), logits)
 
 

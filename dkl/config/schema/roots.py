@@ -99,6 +99,8 @@ class EvaluateConfig:
     """Channel means with which network= normalizes its input, in [0, 1]; null if it does so itself."""
     std: Annotated[list[float] | None, STD] = None
     """Channel deviations with which network= normalizes its input, in (0, 1]; null if it does so itself."""
+    trust: bool = False
+    """Load a checkpoint= that is a program (TorchScript, ExportedProgram), which can run any code on this machine."""
     label: str | None = None
     """Name of the method in tables; null takes the run's, or the file's name."""
     logger: Any = None

@@ -24,7 +24,7 @@ class Request:
     """The images that a network is wanted for, and what the user gave beside its name.
 
     ``shape`` is (C, H, W). ``arguments`` go to the network's constructor; ``mean`` and ``std``, one value per channel,
-    normalize the input inside the network. ``checkpoint`` is a file with the weights.
+    normalize the input inside the network. ``checkpoint`` is a file with the weights. ``trust``: it may be a program.
     """
 
     num_classes: int
@@ -35,6 +35,7 @@ class Request:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    trust: bool = False
 
     @property
     def normalization(self) -> dict[str, list[float]]:
@@ -56,8 +57,9 @@ class Source:
     """A network of somebody else.
 
     ``model`` is its configuration, with ``_target_``. ``weights`` is the file of its weights; None if the constructor
-    loads them. ``holds_network``: that file holds the network too. The rest are defaults of its evaluation: the name of
-    the method, the norm and radius it was trained for, and whether real images of other datasets were used.
+    loads them. ``holds_network``: that file holds the network too, and the user trusts it. The rest are defaults of its
+    evaluation: the name of the method, the norm and radius it was trained for, and whether real images of other
+    datasets were used.
     """
 
     model: dict[str, Any]
