@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import signal
+import zipfile
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -142,6 +143,12 @@ def test_other_weights_networks_and_images_are_refused(results: Path) -> None:
     torch.save({key: value + 1 for key, value in trained().state_dict().items()}, "other.pt")
     with pytest.raises(UserError, match=r"other\.pt holds other weights"):
         verify(path, ["checkpoint=other.pt"])
+    with zipfile.ZipFile("net.ts", "w") as archive:
+        archive.writestr("net/constants.pkl", "")
+    with pytest.raises(UserError, match=r"is a program .* trust=true"):
+        verify(path, ["checkpoint=net.ts"])
+    with pytest.raises(UserError, match="of another network or normalization: small_cnn"):
+        verify(path, ["checkpoint=net.ts", "trust=true"])
     with pytest.raises(UserError, match="of another network or normalization: small_cnn"):
         verify(path, ["checkpoint=w.pt", "model=timm:small_cnn", "arguments.width=8", "mean=[0.5]", "std=[1.0]"])
     content = json.loads(path.read_text())
@@ -152,10 +159,15 @@ def test_other_weights_networks_and_images_are_refused(results: Path) -> None:
         verify(path, ["checkpoint=w.pt"])
 
 
-def test_a_record_cannot_name_code(results: Path) -> None:
+CODE = {"_target_": "os.system", "command": "touch executed"}
+OURS = {"_target_": "dkl.models.create_model", "name": "small_cnn", "num_classes": 10}
+
+
+@pytest.mark.parametrize("model", [CODE, {**OURS, "act": [{"of": CODE}]}, {**OURS, "act": {"of": "${oc.env:HOME}"}}])
+def test_a_record_cannot_name_code(model: dict[str, object], results: Path) -> None:
     path = record_of(results)
     content = json.loads(path.read_text())
-    content["model"] = {"_target_": "os.system", "command": "touch executed"}
+    content["model"] = model
     del content["checksums"]
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match="names no network that can be built safely"):

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import OmegaConf
-
 from dkl.assembly import load_data
 from dkl.config import EvaluateConfig, typed
 from dkl.config.choices import choices
@@ -21,14 +19,16 @@ from dkl.evaluation.protocol import EvaluationProtocol
 from dkl.evaluation.subject import Subject, run_subject
 from dkl.evaluation.weights import Weights
 from dkl.models.sources import is_graph
-from dkl.models.sources.hub import REFUSED
-from dkl.models.sources.timm_names import CREATE
+from dkl.models.sources.timm_names import CREATE, foreign_network
 from dkl.records import Record
 from dkl.storage import checkpoint
 from dkl.storage.files import digest
 from dkl.threat import EvaluatedNorm
 
-KEYS = ("checkpoint", "run", "model", "network", "arguments", "mean", "std", "data", "device", "threads", "paths")
+KEYS = (
+    *("checkpoint", "run", "model", "network", "arguments", "mean", "std", "trust"),
+    *("data", "device", "threads", "paths"),
+)
 """Keys of ``dkl evaluate`` that a verification takes; the others are those of the record."""
 
 
@@ -83,10 +83,10 @@ def _kind(record: Record) -> str:
 
 def _recorded_network(record: Record) -> dict[str, Any]:
     """The network that ``record`` names. Raises UserError if it is none of this project or timm."""
-    model = record.training.get("model", {}) if record.seed is not None else record.model
-    if model.get("_target_") != CREATE or REFUSED & (set(model) - {"_target_"}):
-        raise UserError(f"{record.id} names no network that can be built safely: add model=package.module:function")
-    return dict(OmegaConf.to_container(OmegaConf.create(model)))  # type: ignore[arg-type]  # a mapping
+    model = dict(record.training.get("model", {}) if record.seed is not None else record.model)
+    if model.get("_target_") == CREATE:
+        del model["_target_"]  # any other is refused like every key of Hydra
+    return foreign_network(model, record.id)
 
 
 def images_of(record: Record, subject: Subject) -> ImageSet:

@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from dkl.errors import UserError, first_line
-from dkl.models.create import check_name
 from dkl.models.sources.source import Images, Request, Source
-from dkl.models.sources.timm_names import CREATE
+from dkl.models.sources.timm_names import foreign_network
+from dkl.storage.files import read_text
 from dkl.storage.hub import WEIGHTS, fetch
-
-REFUSED = {"_target_", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"}
-"""Arguments that ``config.json`` cannot set: what is built and loaded is decided here."""
 
 
 def resolve_folder(folder: str, request: Request) -> Source:
@@ -65,29 +62,29 @@ def _read(config: Path, text: str) -> dict[str, Any]:
     ``text`` is the network's name in messages.
     """
     try:
-        content: Any = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_text(config))
+        arguments: dict[str, Any] = {} | (content.get("model_args") or {})
+        about = (content.get("pretrained_cfg") or {}) | content | {"model_args": arguments}
+    except (AttributeError, OSError, RecursionError, TypeError, ValueError) as error:
         raise UserError(f"model={text}: {config.name} cannot be read ({first_line(error)}): fetch it again") from None
-    if not isinstance(content, dict) or not isinstance(content.get("architecture"), str):
+    if not isinstance(about.get("architecture"), str):
         raise UserError(
             f"model={text}: its config.json names no timm architecture; give model=package.module:function and its "
             "file of weights as checkpoint=FILE"
         )
-    return {**(content.get("pretrained_cfg") or {}), **content}
+    return about
 
 
 def _source(config: Path, weights: Path, text: str, request: Request) -> Source:
     """Return the network that ``config`` describes, with the weights in ``weights``."""
     about = _read(config, text)
-    check_name(about["architecture"])
     if (classes := about.get("num_classes")) not in (None, request.num_classes):
         raise UserError(f"model={text} has {classes} classes, the data {request.num_classes}: choose other data")
-    own = {key: value for key, value in (about.get("model_args") or {}).items() if key not in REFUSED}
     channels = request.shape[0]
     normalization: dict[str, Any] = {key: about[key] for key in ("mean", "std") if key in about}
     if normalization == {"mean": [0.0] * channels, "std": [1.0] * channels}:
         normalization = {}  # the network takes images in [0, 1] as they are
-    model: dict[str, Any] = {"_target_": CREATE, "name": about["architecture"]}
-    model |= {"num_classes": request.num_classes, "in_chans": channels}
-    model |= {**normalization, **own, **request.normalization, **request.arguments}
+    described = {"num_classes": request.num_classes, "in_chans": channels, **normalization}
+    described |= about["model_args"] | {"name": about["architecture"]}
+    model = foreign_network(described, f"config.json of model={text}") | request.normalization | dict(request.arguments)
     return Source(model=model, weights=weights, label=text.partition(":")[2].rpartition("/")[2])

@@ -90,12 +90,31 @@ def test_a_local_folder_has_equal_logits(tmp_path: Path) -> None:
 
 
 def test_a_config_cannot_choose_what_is_loaded(tmp_path: Path) -> None:
-    refused = {"_target_": "os.system", "pretrained": True, "checkpoint_path": "x", "drop_rate": 0.1}
-    write_folder(tmp_path / "mine", model_args=refused)
+    write_folder(tmp_path / "mine", model_args={"pretrained": True, "checkpoint_path": "x", "drop_rate": 0.1})
     model = resolve(f"local-dir:{tmp_path / 'mine'}", wanted()).model
     assert model["_target_"] == "dkl.models.create_model"
     assert {"pretrained", "checkpoint_path"}.isdisjoint(model)
     assert model["drop_rate"] == 0.1
+
+
+CODE = {"_target_": "sympy.sympify", "a": "open('executed', 'w')"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [CODE, {"act": CODE}, {"act": [{"of": [CODE]}]}, {"act": {"_args_": []}}, {"act": ["${oc.env:HOME}"]}, {"${a}": 1}],
+)
+def test_a_config_holds_plain_values_at_any_depth(arguments: dict[str, object], tmp_path: Path) -> None:
+    write_folder(tmp_path / "mine", model_args=arguments)
+    with pytest.raises(UserError, match="may hold only plain values"):
+        resolve(f"local-dir:{tmp_path / 'mine'}", wanted())
+
+
+@pytest.mark.parametrize("changes", [{"architecture": "smp_unet_tu-hf-hub:a/b"}, {"mean": "${oc.env:HOME}"}])
+def test_a_config_names_a_network_of_timm_and_its_numbers(changes: dict[str, object], tmp_path: Path) -> None:
+    write_folder(tmp_path / "mine", **changes)
+    with pytest.raises(UserError, match=r"add model=package\.module:function"):
+        resolve(f"local-dir:{tmp_path / 'mine'}", wanted())
 
 
 def test_a_model_of_robustbench_is_downloaded_once_and_its_hash_recorded(
