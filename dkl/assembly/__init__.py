@@ -13,6 +13,7 @@ Pieces, for evaluation, estimates and tests:
     build_schedule(config.schedule)                 learning rate over epochs
     build_logger(config.logger)                     logger of the first process; a silent one elsewhere
     load_data(config.data)                          training and test images, cut to size
+    overlap_warnings(train, test, config.data)      test images that are training images too
     load_synthetic(config.data)                     synthetic images, or None
     draw_labeled(config.data, images, seed)         images that keep their labels, and the unlabeled ones
     make_batches(config, images, device, ...)       loader of this process's share
@@ -27,7 +28,7 @@ Whole runs:
 """
 
 from dkl.assembly.checks import preflight
-from dkl.assembly.data import draw_labeled, load_data, load_synthetic, make_batches, make_streams
+from dkl.assembly.data import draw_labeled, load_data, load_synthetic, make_batches, make_streams, overlap_warnings
 from dkl.assembly.parts import (
     build_averaging,
     build_logger,
@@ -52,6 +53,7 @@ __all__ = [
     "make_batches",
     "make_streams",
     "on_launched",
+    "overlap_warnings",
     "preflight",
     "train",
 ]

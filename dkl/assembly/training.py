@@ -167,7 +167,7 @@ def _load_in_turn(config: TrainConfig) -> Data:
 
 def _load(config: TrainConfig) -> Data:
     training, testing = load_data(config.data)
-    if config.budget.name != "smoke":  # whose few images need not show every class
+    if config.budget.name != "smoke" and distributed.rank() == 0:  # a smoke run's few images need not show every class
         for warning in data_warnings(training, testing, config.data):
             say(f"warning: {warning}")
     synthetic, sha = load_synthetic(config.data), training.sha256

@@ -111,7 +111,7 @@ def verify(arguments: list[str]) -> None:
     say(found.verdict)
     if not found.agrees:
         raise SystemExit(1)
-    say("Next: dkl tables")
+    say(f"Next: {tables_next([path], rest)}")
 
 
 def export(arguments: list[str]) -> None:

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from dkl import records
-from dkl.assembly import build_logger, draw_labeled, load_data
+from dkl.assembly import build_logger, draw_labeled, load_data, overlap_warnings
 from dkl.config import (
     DataConfig,
     EvaluateConfig,
@@ -33,6 +33,7 @@ from dkl.evaluation.subject import Subject, evaluation_defaults, run_subject
 from dkl.evaluation.weights import weights_sha256
 from dkl.loggers import Logger
 from dkl.runtime.device import pick_device
+from dkl.runtime.distributed import rank
 from dkl.storage.files import check_writable, digest
 from dkl.threat import EVALUATED_NORMS, parse_threat
 from dkl.validation import check_fields
@@ -48,7 +49,7 @@ class EvaluationJob:
     is not the first process.
 
     ``windows`` say how images with masks are predicted; None for images with one label each. ``corruptions`` are
-    classified too if they are given.
+    classified too if they are given. ``warnings`` are about the images.
     """
 
     subject: Subject
@@ -65,6 +66,7 @@ class EvaluationJob:
     logger: Logger | None = None
     windows: Windows | None = None
     corruptions: Corruptions | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def config_hash(self) -> str:
@@ -176,13 +178,14 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
     # A run says how large its test set is; for anyone's weights a smaller one is a part of the dataset's.
     training, test = load_data(data if run else dataclasses.replace(data, test_size=None))
     cut = test if run else test.balanced(data.test_size)
+    chosen = cut.balanced(protocol.n)
     positions = draw_labeled(data, training, run.config.seed)[2] if run else None
     return EvaluationJob(
         subject=subject,
         protocol=protocol,
         model=model,
         layout=layout,
-        test=cut.balanced(protocol.n),
+        test=chosen,
         test_images=len(test),
         train_counts=training.per_class(data.num_classes),
         weights_sha256=weights_sha256(model.state_dict()),
@@ -192,6 +195,8 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
         logger=build_logger(logger) if logger else None,
         windows=_choose_windows(config, defaults, test, protocol) if isinstance(test, SegmentationSet) else None,
         corruptions=corruptions,
+        # Only the first process writes the record.
+        warnings=tuple(overlap_warnings(training, chosen, data)) if rank() == 0 else (),
     )
 
 

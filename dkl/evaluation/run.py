@@ -103,6 +103,8 @@ def _run(job: EvaluationJob, config: EvaluateConfig) -> None:
 def _run_on(device: torch.device, job: EvaluationJob, config: EvaluateConfig) -> None:
     job.model.to(device)
     say(job.layout)
+    for warning in job.warnings:
+        say(f"warning: {warning}")
     if job.windows is not None:
         _run_segmentation(job, device)
         return

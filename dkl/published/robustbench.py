@@ -9,6 +9,9 @@ from typing import Any
 from dkl.errors import UserError, choose_from, similar
 from dkl.threat import parse_eps
 
+IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}
+"""The number of images on which RobustBench evaluates; ImageNet's are a fixed tenth of the validation set."""
+
 FOLDER = Path(__file__).resolve().parent
 
 
@@ -31,6 +34,11 @@ class PublishedEntry:
     paper: str
     venue: str
     link: str
+
+    @property
+    def n(self) -> int:
+        """The number of test images."""
+        return IMAGES[self.dataset]
 
 
 @dataclass(frozen=True, kw_only=True)

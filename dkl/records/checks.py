@@ -5,7 +5,7 @@ found: only evaluating the weights again shows that.
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,19 @@ GROUPS = ("data", "model", "task", "selection", "optimizer", "schedule", "traine
 OPTIONAL_GROUPS = ("loss", "attack", "averaging")
 """Parts of a training configuration that are mappings; the optional ones may be None."""
 
-TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 50_000, "imagenet_lt": 50_000}
-"""Test images of the datasets that budgets paper and mini use."""
+TEST_IMAGES = {
+    "cifar10": 10_000,
+    "cifar100": 10_000,
+    "imagenet": 50_000,
+    "imagenet_lt": 50_000,
+    "camvid": 233,
+    "ade20k": 2_000,
+    "digits": 355,
+}
+"""Images in the whole test set of each dataset whose test set is known."""
+
+CLOCK_ERROR = timedelta(days=1)
+"""A record may be this much newer than now: clocks of two machines differ."""
 
 
 def contradiction(record: Record, path: Path, flags: Flags) -> str | None:
@@ -36,19 +47,21 @@ def contradiction(record: Record, path: Path, flags: Flags) -> str | None:
 
 
 def _with_its_name(record: Record, path: Path) -> str | None:
-    """The id is the file's name, the radius that of its text, and the time can be read."""
+    """The id is the file's name, the radius that of its text, and the time is in the past."""
     if record.id != path.stem:
         return f"its id is {record.id}, but the file is named {path.name}"
     try:
         eps = parse_eps(record.eps_text)
     except UserError as error:
         return f"eps_text: {error}"
-    if abs(eps - record.eps) > 1e-9:
+    if eps != record.eps:
         return f"eps is {record.eps}, but its text is {record.eps_text}"
     try:
-        datetime.fromisoformat(record.created)
+        created = record.time
     except ValueError:
         return f"created is {record.created!r}, which is no time such as 2025-01-31T12:00:00+00:00"
+    if created > datetime.now(UTC) + CLOCK_ERROR:
+        return f"created is {record.created}, which is more than a day in the future"
     return None
 
 

@@ -5,6 +5,7 @@ Accuracies are fractions in [0, 1]; eps is in [0, 1] pixel units, and 0 without 
 
 import dataclasses
 import math
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -200,6 +201,12 @@ class Record:
         """What all records of one table row share; for weights trained elsewhere, checkpoint and model."""
         known = self.seed is not None and self.training
         return row_identity(self.training) if known else f"{self.checkpoint_sha256}-{self.config_hash}"
+
+    @cached_property
+    def time(self) -> datetime:
+        """``created``; without a zone it is read as UTC. Raises ValueError if it is no time."""
+        created = datetime.fromisoformat(self.created)
+        return created if created.tzinfo else created.replace(tzinfo=UTC)
 
     @property
     def corrupted(self) -> float | None:

@@ -1,8 +1,8 @@
 """Verifications: a random part of a record's images was evaluated again, and the flags were compared.
 
-They are files ``verified/<id>.json`` beside the record, bound to it by its checksum: a record that was changed or
-evaluated again is not verified. They are as trustworthy as whoever ran ``dkl verify``, so a board counts those of its
-own folders.
+They are files ``records/verified/<id>.json`` in the results folder of whoever ran ``dkl verify``, bound to the record
+by its checksum: a record that was changed or evaluated again is not verified. A verification is as trustworthy as
+whoever ran it, so those that lie beside somebody else's records are never read.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ from dkl.records.sampling_bound import fewest_without_hit, most_in_population
 from dkl.storage.files import write_text
 from dkl.validation.mistakes import first_mistake
 
-FOLDER = "verified"
-"""The folder of verifications inside a folder of records."""
+FOLDER = Path("records", "verified")
+"""The folder of verifications inside a results folder."""
 
 MOST = 0.02
 """A record counts as verified if at most this share of its images can have other flags, with 95 % confidence."""
@@ -103,19 +103,19 @@ def checksum(record: Record) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def save_verification(found: Verification, folder: Path) -> Path:
-    """Write ``found`` beside the records in ``folder``; return the file's path."""
-    path = folder / FOLDER / f"{found.id}.json"
+def save_verification(found: Verification, results: Path) -> Path:
+    """Write ``found`` to the own ``results``; return the file's path."""
+    path = results / FOLDER / f"{found.id}.json"
     write_text(path, json.dumps(dataclasses.asdict(found), indent=2, allow_nan=False) + "\n")
     return path
 
 
-def load_verification(record: Record, folder: Path) -> Verification | None:
-    """Return the verification of ``record`` in ``folder``; None if there is none of this very record.
+def load_verification(record: Record, results: Path) -> Verification | None:
+    """Return the verification of ``record`` in the own ``results``; None if there is none of this very record.
 
     Raises UserError if the file is broken.
     """
-    path = folder / FOLDER / f"{record.id.rpartition('/')[2]}.json"
+    path = results / FOLDER / f"{record.id.rpartition('/')[2]}.json"
     if not path.is_file():
         return None
     try:

@@ -13,7 +13,7 @@ from dkl.records import Record, load_all
 from dkl.records.checks import TEST_IMAGES
 from dkl.records.verification import Verification, load_verification
 from dkl.reporting.grouping import created_at, group, threat_model
-from dkl.reporting.reference import REFERENCE, load_with_reference, record_file
+from dkl.reporting.reference import REFERENCE, load_with_reference
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Entry:
 
 
 def load_entries(results: Path, folders: Sequence[Path] = ()) -> tuple[list[Entry], list[str]]:
-    """Read the entries of ``results`` and of other ``folders`` of records.
+    """Read the entries of ``results`` and of other ``folders`` of records, with the verifications in ``results``.
 
     Also returns one message per file or entry that is left out. An id of a second folder that exists already is left
     out unless it is the same record.
     """
     own, _ = load_with_reference(results)  # whoever makes tables reports its problems
-    found: list[tuple[Record, Path, str | None]] = [(each, record_file(results, each).parent, None) for each in own]
+    found: list[tuple[Record, Path, str | None]] = [(each, results / "records", None) for each in own]
     problems: list[str] = []
     for folder in folders:
         if not folder.is_dir():
@@ -50,7 +50,7 @@ def load_entries(results: Path, folders: Sequence[Path] = ()) -> tuple[list[Entr
                 problems.append(f"{folder / record.id}.json: the id is taken by another record; evaluate it again")
             continue
         try:
-            entries.append(Entry(record, load_verification(record, folder), source))
+            entries.append(Entry(record, load_verification(record, results), source))
         except UserError as error:
             problems.append(str(error))
             entries.append(Entry(record, None, source))

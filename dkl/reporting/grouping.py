@@ -1,7 +1,7 @@
 """Groups of records: those of one board, of one row, and of one seed of a row."""
 
 from collections.abc import Callable, Hashable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TypeVar
 
 from dkl.records import Record
@@ -61,15 +61,8 @@ def seed_key(record: Record) -> tuple[Hashable, ...]:
 
 
 def created_at(record: Record) -> tuple[datetime, str]:
-    """Return a key that sorts records from old to new.
-
-    A time without a zone is read as UTC. An unreadable time counts as the oldest.
-    """
-    try:
-        created = datetime.fromisoformat(record.created)
-    except ValueError:
-        created = datetime.min
-    return created if created.tzinfo else created.replace(tzinfo=UTC), record.id
+    """Return a key that sorts records from old to new."""
+    return record.time, record.id
 
 
 def newest_per_seed(records: Iterable[Record]) -> list[Record]:

@@ -1,7 +1,7 @@
 """Builds all tables from a folder of records and writes them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ def write_tables(
     visible = {board_key(record) for record in records if include_smoke or record.budget != "smoke"}
     if hidden := [record.id for record in records if board_key(record) not in visible]:
         problems.append(f"budget smoke is no result, so these are on no board: {', '.join(hidden)}")
-    boards = [*claim_boards([board for board in boards if isinstance(board, PaperBoard)]), *boards]
+    boards = _distinct([*claim_boards([board for board in boards if isinstance(board, PaperBoard)]), *boards])
     written: list[Path] = []
     for board in boards:
         for extension, text in FORMATS.items():
@@ -118,3 +118,15 @@ def write_tables(
             written.append(path)
     models, skipped = write_model_info([r for r in records if not is_reference(r)], results / "model_info")
     return TablesReport(written=[*written, *models], boards=boards, problems=problems, skipped=skipped)
+
+
+def _distinct(boards: Sequence[AnyBoard]) -> list[AnyBoard]:
+    """Number boards whose file names another board has, also on disks that ignore case: none overwrites another."""
+    found: dict[str, AnyBoard] = {}
+    for board in boards:
+        name, count = board.name, 1
+        while name.lower() in found:
+            count += 1
+            name = f"{board.name}-{count}"
+        found[name.lower()] = board if count == 1 else replace(board, name=name, title=f"{board.title} ({count})")
+    return list(found.values())

@@ -3,11 +3,13 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from dkl.cli import main
+from dkl.data import digits
 from dkl.models import create_model
 from dkl.records import Record
 from tests.evaluation.common import only_record, trained
@@ -23,6 +25,7 @@ def small(num_classes):
 def images(**_):
     return generated([3, 32, 32], 10)
 """
+OVERLAP = "20 of 60 test images are among the training images of npz (33.33 %), so accuracies may be too high"
 PGD = ["attacks=pgd-2", "n=10", "threads=1"]
 
 
@@ -77,3 +80,16 @@ def test_a_model_of_robustbench_brings_its_threat_model(here: Path) -> None:
     assert (record.method, record.architecture) == ("Rice2020Overfitting", "PreActResNet-18")
     assert (record.norm, record.eps_text) == ("L2", "0.5")
     assert record.model["std"] == [0.2471, 0.2435, 0.2616]
+
+
+def test_test_images_that_are_training_images_stand_in_the_record_and_on_its_board(here: Path) -> None:
+    _, test = digits()
+    pixels, labels = test.images.numpy().transpose(0, 2, 3, 1), test.labels.numpy()
+    np.savez("train.npz", image=pixels[40:100], label=labels[40:100])
+    np.savez("test.npz", image=pixels[:60], label=labels[:60])
+    data = ["data=npz", "data.num_classes=10", "data.shape=[1,8,8]", "data.source.train=train.npz"]
+    network = ["checkpoint=parallel.pth", "model=timm:small_cnn", "arguments.width=8"]
+    main(["evaluate", *network, *data, "data.source.test=test.npz", "attacks=none", "threads=1"])
+    assert only_record(here / "results")[0].warnings == [OVERLAP]
+    main(["tables"])
+    assert OVERLAP in Path("results/tables/npz-accuracy-own.md").read_text()

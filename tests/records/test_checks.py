@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ FALSIFICATIONS: dict[str, tuple[Callable[[Content, Content], None], str]] = {
     "no flags": (lambda content, flags: flags.clear(), "it is missing"),
     "flags of numbers": (lambda content, flags: flags.update(clean=flags["clean"] * 1), "its flags clean are int64"),
     "id": (fields(id="somebody"), "its id is somebody, but the file is named forged.json"),
-    "radius": (fields(eps=1 / 255), "but its text is 8/255"),
+    "radius": (fields(eps=8 / 255 + 1e-10), "but its text is 8/255"),
     "text of the radius": (fields(eps_text="2/255"), "but its text is 2/255"),
     "budget": (fields(budget="paper"), "budget is paper, but it was trained with budget mini"),
     "budget of weights trained elsewhere": (
@@ -101,6 +102,10 @@ FALSIFICATIONS: dict[str, tuple[Callable[[Content, Content], None], str]] = {
     "a huge number": (fields(evaluation_seed=10**30), "evaluation_seed is 1000"),
     "an attack twice": (fields(attacks=["square", "square"]), "attacks names one twice"),
     "a date that is none": (fields(created="tomorrow"), "created is 'tomorrow'"),
+    "a date in the future": (
+        fields(created=(datetime.now(UTC) + timedelta(days=2)).isoformat()),
+        "is more than a day in the future",
+    ),
     "nesting": (trained(task=json.loads('{"a":' * 30 + "1" + "}" * 30)), "training is nested more than 20 levels"),
     "a configuration that is none": (trained(trainer=5), "training.trainer is not a group"),
 }

@@ -43,6 +43,14 @@ def test_every_board_in_every_format_and_every_model(tmp_path: Path) -> None:
     assert float(row["clean_mean"]) == pytest.approx(100 * digits.clean)
 
 
+def test_boards_with_one_file_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    names = ("my faces", "my_faces", "My_faces")
+    report = write(tmp_path, [make_record(dataset=name) for name in names])
+    stems = [f"my_faces-linf-eps8_255-own{end}" for end in ("", "-2", "-3")]
+    assert sorted(path.stem.lower() for path in (tmp_path / "tables").glob("*.md")) == stems
+    assert len({board.title for board in report.boards}) == len(names)
+
+
 def test_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     first = write(tmp_path, [*make_seeds([0.2, 0.3]), make_record(method="TRADES", warnings=["odd"])])
     before = contents(tmp_path)

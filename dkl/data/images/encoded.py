@@ -27,6 +27,7 @@ DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Ima
 class EncodedImages(ImageSet):
     """Images of any sizes; a model sees ``size``² pixels of each."""
 
+    most_compared = 500
     names: NDArray[np.bytes_]
     size: int
 
@@ -43,9 +44,15 @@ class EncodedImages(ImageSet):
     def location(self, index: int) -> str:
         """The place of image ``index``, for error messages."""
 
-    @abstractmethod
-    def _lengths(self) -> NDArray[np.int64]:
-        """Length of each encoded image in bytes."""
+    def content(self, index: int) -> bytes:
+        """The encoded image ``index``. Raises UserError if it cannot be read."""
+        try:
+            with self.open(index) as file:
+                return file.read()
+        except OSError as error:
+            raise UserError(
+                f"{self.location(index)} cannot be read: {error.strerror}; check that the dataset is complete"
+            ) from None
 
     @cached_property
     def sha256(self) -> str:
@@ -57,7 +64,7 @@ class EncodedImages(ImageSet):
         content = hashlib.sha256(str((len(self), *self.shape)).encode())
         content.update(b"\0".join(self.names.tolist()))
         content.update(self.labels.numpy().tobytes())
-        content.update(self._lengths().tobytes())
+        content.update(self.lengths().tobytes())
         return content.hexdigest()
 
     def crop(self, index: int, transform: Transform, seed: int | None = None) -> NDArray[np.uint8]:

@@ -55,7 +55,8 @@ class ImageFiles(EncodedImages):
     def _select(self, mask: Tensor) -> "ImageFiles":
         return ImageFiles(self.root, self.names[mask.numpy()], self.labels[mask], self.size)
 
-    def _lengths(self) -> NDArray[np.int64]:
+    def lengths(self) -> NDArray[np.int64]:
+        """Length of each encoded image in bytes."""
         folder = os.open(self.root, os.O_RDONLY)
         try:  # stat relative to an open folder is four times as fast as building a Path per file
             sizes = (os.stat(name, dir_fd=folder).st_size for name in self.names.tolist())

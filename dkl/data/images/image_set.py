@@ -1,10 +1,13 @@
-"""The interface of labeled images, in memory or in files: class-balanced subsets and images per class."""
+"""The interface of labeled images, in memory or in files: subsets, images per class, and images in two sets."""
 
+import hashlib
+import math
 from abc import ABC, abstractmethod
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dkl.errors import UserError
@@ -13,9 +16,10 @@ Set = TypeVar("Set", bound="ImageSet")
 
 
 class ImageSet(ABC):
-    """Images with ``labels[N]``, int64."""
+    """Images with ``labels[N]``, int64. ``most_compared`` images of a set are looked for in another; None for all."""
 
     labels: Tensor
+    most_compared: ClassVar[int | None] = None
 
     @property
     @abstractmethod
@@ -30,6 +34,25 @@ class ImageSet(ABC):
     @abstractmethod
     def tensor(self) -> Tensor:
         """All images as validation sees them, uint8 [N, C, H, W]."""
+
+    @abstractmethod
+    def lengths(self) -> NDArray[np.int64]:
+        """Bytes of the ``content`` of each image, [N]."""
+
+    @abstractmethod
+    def content(self, index: int) -> bytes:
+        """The pixels of image ``index`` in memory, or its file."""
+
+    def count_in(self, other: "ImageSet") -> tuple[int, int]:
+        """How many of these images are in ``other`` too, and how many were looked for: all, or evenly spaced ones.
+
+        Images are equal if their contents have one hash. Only those of equal length are read.
+        """
+        looked = np.arange(0, len(self), math.ceil(len(self) / (self.most_compared or len(self))))
+        lengths, others = self.lengths()[looked], other.lengths()
+        known = {_hash(other.content(index)) for index in np.flatnonzero(np.isin(others, lengths)).tolist()}
+        possible = looked[np.isin(lengths, others)].tolist()
+        return sum(_hash(self.content(index)) in known for index in possible), len(looked)
 
     @abstractmethod
     def _select(self: Set, mask: Tensor) -> Set:
@@ -104,3 +127,7 @@ class ImageSet(ABC):
         mask = torch.zeros(len(self), dtype=torch.bool)
         mask[rank.argsort(stable=True)[:size]] = True
         return mask
+
+
+def _hash(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()

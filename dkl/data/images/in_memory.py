@@ -1,10 +1,13 @@
 """Labeled images in memory."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dkl.data.images.image_set import ImageSet
@@ -39,6 +42,14 @@ class Images(ImageSet):
     def tensor(self) -> Tensor:
         """The images themselves."""
         return self.images
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Bytes of an image, for each."""
+        return np.full(len(self), math.prod(self.shape))
+
+    def content(self, index: int) -> bytes:
+        """The pixels of image ``index``."""
+        return self.images.numpy()[index].tobytes()
 
     def _select(self, mask: Tensor) -> "Images":
         return Images(self.images[mask], self.labels[mask])

@@ -110,6 +110,14 @@ class SegmentationArrays(SegmentationSet):
         """Image and mask ``index``."""
         return Pair(self.images[index], self.masks[index])
 
+    def lengths(self) -> NDArray[np.int64]:
+        """Bytes of an image, for each."""
+        return np.full(len(self), self.images[0].numel())
+
+    def content(self, index: int) -> bytes:
+        """The pixels of image ``index``."""
+        return self.images.numpy()[index].tobytes()
+
     @property
     def largest(self) -> tuple[int, int]:
         """The size of all images."""
@@ -134,6 +142,7 @@ class SegmentationFiles(SegmentationSet):
     Made by ``from_folders``.
     """
 
+    most_compared = 500
     images: Path
     annotations: Path
     names: NDArray[np.bytes_]
@@ -198,14 +207,25 @@ class SegmentationFiles(SegmentationSet):
         height, width = self.sizes.max(axis=0).tolist()
         return height, width
 
+    def lengths(self) -> NDArray[np.int64]:
+        """Bytes of each image's file."""
+        return _lengths(self.images, self.names)
+
+    def content(self, index: int) -> bytes:
+        """The file of image ``index``."""
+        path = self.images / os.fsdecode(self.names[index])
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise _broken(path, error) from None
+
     @cached_property
     def sha256(self) -> str:
         """Hash of names, image sizes and lengths of all files, in hex; like that of ``EncodedImages``."""
         content = hashlib.sha256(str((len(self), *self.shape)).encode())
         for folder, names in ((self.images, self.names), (self.annotations, self.masks)):
             content.update(b"\0".join(names.tolist()))
-            lengths = (os.stat(folder / os.fsdecode(name)).st_size for name in names.tolist())  # noqa: PTH116
-            content.update(np.fromiter(lengths, np.int64, len(self)).tobytes())
+            content.update(_lengths(folder, names).tobytes())
         content.update(self.sizes.tobytes())
         return content.hexdigest()
 
@@ -220,6 +240,12 @@ class SegmentationFiles(SegmentationSet):
             pixels=self.pixels,
             size=self.size,
         )
+
+
+def _lengths(folder: Path, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    """Bytes of each of the files ``names`` in ``folder``."""
+    lengths = (os.stat(folder / os.fsdecode(name)).st_size for name in names.tolist())  # noqa: PTH116
+    return np.fromiter(lengths, np.int64, len(names))
 
 
 def _size(path: Path) -> tuple[int, int]:

@@ -40,5 +40,6 @@ class ShardedImages(EncodedImages):
         arrays = {name: getattr(self, name)[kept] for name in ("names", "shard", "spans")}
         return replace(self, **arrays, labels=self.labels[mask])
 
-    def _lengths(self) -> NDArray[np.int64]:
+    def lengths(self) -> NDArray[np.int64]:
+        """Length of each encoded image in bytes."""
         return np.ascontiguousarray(self.spans[:, 1])

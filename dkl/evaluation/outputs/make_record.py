@@ -112,7 +112,7 @@ def make_record(
     return Record(
         **_common(job, device),
         **fields,
-        warnings=warnings,
+        warnings=[*job.warnings, *warnings],
         shots=accuracy_per_shot(state["clean"].flags, job.test.labels, job.train_counts),
         corruptions={name: flags.mean(1).tolist() for name, flags in by_severity(corrupted or {}).items()} or None,
     )
@@ -135,6 +135,7 @@ def make_segmentation_record(job: EvaluationJob, counts: PixelCounts, *, device:
         per_attack={},
         seconds=float(counts.seconds.sum()),
         segmented=result,
+        warnings=list(job.warnings),
     )
 
 

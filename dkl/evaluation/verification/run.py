@@ -41,7 +41,9 @@ from dkl.storage.files import digest, write_text
 
 
 def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: int | None = None) -> Verification:
-    """Evaluate ``checked`` random images of the record in ``path`` again; save and return what was found.
+    """Evaluate ``checked`` random images of the record in ``path`` again; return what was found.
+
+    It is saved in the user's results folder, wherever the record lies.
 
     ``overrides`` are those of ``dkl evaluate`` that name the network and its data: ``checkpoint=FILE`` or
     ``run=FOLDER``, and ``model=`` and ``data=`` if the record does not tell. Without ``seed`` the images are drawn by a
@@ -93,7 +95,7 @@ def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: in
         versions=provenance.versions(),
         hardware=provenance.hardware(device),
     )
-    save_verification(verification, path.parent)
+    say(f"written: {save_verification(verification, Path(config.paths.results))}")
     shutil.rmtree(progress, ignore_errors=True)
     return verification
 

@@ -49,6 +49,18 @@ def interval_data(name: str) -> ConfigurationColumn:
     )
 
 
+def images_cell(row: ConfigurationRow) -> str:
+    """Return the number of test images, so that fewer than the dataset has cannot pass for all of them.
+
+    Rows that say so themselves are on boards of parts, whose title says it.
+    """
+    if row.n is None:
+        return NONE
+    if row.part or row.n == row.test_images:
+        return str(row.n)
+    return f"{row.n} of {row.test_images}" if row.test_images else f"{row.n}, test set unknown"
+
+
 # Columns that look the same on every board.
 RANK = ConfigurationColumn(
     header="Rank",
@@ -75,7 +87,7 @@ WEIGHTS_DATA = ConfigurationColumn(data={"weights": lambda row: row.weights})
 IMAGES = ConfigurationColumn(
     header="n",
     align="r",
-    cell=lambda row: NONE if row.n is None else str(row.n),
+    cell=images_cell,
     data={"n": lambda row: str(row.n or "")},
 )
 SEEDS = ConfigurationColumn(

@@ -9,8 +9,9 @@ from statistics import mean
 from typing import Any
 
 from dkl.records import BUDGETS, SHOTS, Record
+from dkl.records.checks import TEST_IMAGES
 from dkl.reporting.boards.cells import NONE
-from dkl.reporting.boards.notes import left_out, part_notes
+from dkl.reporting.boards.notes import equal_seed_notes, left_out, part_notes
 from dkl.reporting.grouping import board_key, created_at, group, newest_per_seed, row_key, weights_kind
 from dkl.reporting.names import attacks_label, teacher_title
 from dkl.reporting.reference import REFERENCE, is_reference
@@ -25,6 +26,7 @@ class ConfigurationRow:
     ``interval`` is the 95 % interval of robust accuracy if anything attacked, of mean IoU with masks (None for one
     seed), else of clean accuracy. ``best`` is the accuracy of the best epoch, chosen on the test set; ``best_epochs``
     are these epochs, seed by seed. ``rank`` is None for unranked rows.
+    ``test_images`` is the size of the dataset's test set if known; ``part``: the record says that it is of a part.
     ``source`` is ``reference`` for reference records, and None for others. A published row names its source, and has
     neither seeds, records nor an interval. ``status`` is whether an entry was verified, on boards of entries.
     """
@@ -39,6 +41,8 @@ class ConfigurationRow:
     attacks: str = ""
     autoattack: bool = False
     n: int | None = None
+    test_images: int | None = None
+    part: bool = False
     seeds: tuple[int | None, ...] = ()
     record_ids: tuple[str, ...] = ()
     means: Mapping[str, SeedMean]
@@ -88,9 +92,10 @@ def group_by_board(
             boards = _by_size(budgets[budget])
             for part, same_size in boards.items():
                 newest = newest_per_seed(same_size)
-                rows = [average_seeds(same) for same in group(newest, row_key).values()]
-                rows.sort(key=lambda row: (*order(row), row.method, row.record_ids))
-                lines = [*left_out(same_size, len(smoke)), *part_notes(part, len(boards))]
+                seeds = group(newest, row_key).values()
+                rows = sorted(map(average_seeds, seeds), key=lambda row: (*order(row), row.method, row.record_ids))
+                equal = equal_seed_notes([headline_of(record) for record in same] for same in seeds)
+                lines = [*equal, *left_out(same_size, len(smoke)), *part_notes(part, len(boards))]
                 yield BoardRecords(budget, newest, rows, lines, part)
 
 
@@ -154,13 +159,15 @@ def average_seeds(records: Sequence[Record]) -> ConfigurationRow:
         attacks=_attacks(records, newest),
         autoattack=newest.is_autoattack,
         n=newest.n,
+        test_images=TEST_IMAGES.get(newest.dataset),
+        part=newest.partial,
         seeds=tuple(record.seed for record in records),
         record_ids=tuple(record.id for record in records),
         means={key: SeedMean.over(found) for key, found in complete.items() if len(found) == len(records)},
         # Mean IoU is no fraction of images, so one seed has no interval.
-        interval=None
-        if newest.segmented and len(records) == 1
-        else accuracy_interval(headline, newest.n, [record.slack for record in records]),
+        interval=accuracy_interval(
+            headline, None if newest.segmented else newest.n, [record.slack for record in records]
+        ),
         best_epochs=tuple(record.best_epoch for record in records if record.best_epoch is not None),
         source=REFERENCE if is_reference(newest) else None,
     )

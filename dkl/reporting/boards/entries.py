@@ -1,9 +1,11 @@
-"""Boards of entries: networks of anyone, ours, and RobustBench's published list, one board per threat model.
+"""Boards of entries: networks of anyone, ours, and RobustBench's published list.
+
+There is one board per threat model and test images, so ranks compare equal images only.
 
 Published values are claims; so are records until ``dkl verify`` has evaluated a random part of them again.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dkl.published import PublishedEntry, published_entries, published_source
@@ -23,9 +25,14 @@ EntryBoard = Board[ConfigurationRow]
 ROBUSTBENCH = "RobustBench"
 CLAIMED = "claimed"
 
+APART = (
+    "These entries were evaluated on other test images than those of the first board, so they are ranked among "
+    "themselves only."
+)
+
 NOTES = (
-    "Clean accuracy, and robust accuracy after standard AutoAttack, in percent of the whole test set. Published rows "
-    "have the lowest robust accuracy that RobustBench lists.",
+    "Clean accuracy, and robust accuracy after standard AutoAttack, in percent of n test images. Published rows have "
+    "the lowest robust accuracy that RobustBench lists.",
     "Verified: a random part of the images was evaluated again by dkl verify, and at most this share of the flags can "
     "differ, with 95 % confidence. Claimed: not verified here.",
 )
@@ -64,7 +71,9 @@ class EntryFilter:
 
 
 def entry_boards(entries: Sequence[Entry], shown: EntryFilter | None = None) -> list[EntryBoard]:
-    """Build one board per threat model with the rows of ``shown``; ranks are those of all rows.
+    """Build the boards of each threat model with the rows of ``shown``; ranks are those of all rows.
+
+    Entries on other test images than most have a board of their own.
 
     There is none if all entries are unverified runs of ours and nothing was published: a leaderboard shows them. The
     boards of a dataset that is asked for are shown without entries too if RobustBench has any.
@@ -73,8 +82,8 @@ def entry_boards(entries: Sequence[Entry], shown: EntryFilter | None = None) -> 
     found: dict[ThreatModel, list[Entry]] = group(entries, lambda entry: threat_model(entry.record))
     keys = [key for key in found if _joined(found[key]) or _beside(key)]
     keys += _published_keys(shown.dataset, known=found)
-    boards = [_board(key, found.get(key, []), shown) for key in sorted(keys) if shown.has_board(key)]
-    return [board for board in boards if board.rows]
+    boards = (_boards(key, found.get(key, []), shown) for key in sorted(keys) if shown.has_board(key))
+    return [board for same in boards for board in same if board.rows]
 
 
 def _joined(entries: Sequence[Entry]) -> bool:
@@ -102,20 +111,42 @@ def _published_keys(dataset: str | None, known: Iterable[ThreatModel]) -> list[T
     return found
 
 
-def _board(key: ThreatModel, entries: Sequence[Entry], shown: EntryFilter) -> EntryBoard:
+def _boards(key: ThreatModel, entries: Sequence[Entry], shown: EntryFilter) -> Iterator[EntryBoard]:
+    """Yield the board of the images of most entries, ours first, with the published list, then those of other images.
+
+    The published list does not say which images were used, so their number must be equal.
+    """
+    beside = _beside(key)
+    by_images = sorted(
+        group(entries, lambda entry: (entry.record.n, entry.record.data_sha256)).values(),
+        key=lambda same: (sum(entry.source is None for entry in same), len(same)),
+        reverse=True,
+    )
+    main = next((same for same in by_images if not beside or same[0].record.n == beside[0].n), [])
+    yield _board(key, main, beside, shown)
+    for same in by_images:
+        if same is not main:
+            images = same[0].record.data_sha256[:8]
+            board = _board(key, same, [], shown)
+            title, name = f"{board.title}, test images {images}", slug(f"{board.name}-images-{images}")
+            yield replace(board, name=name, title=title, notes=(APART, *board.notes))
+
+
+def _board(
+    key: ThreatModel, entries: Sequence[Entry], beside: Sequence[PublishedEntry], shown: EntryFilter
+) -> EntryBoard:
     dataset, norm, eps = key
     verified = {entry.record.id: entry.verification for entry in entries}
-    sources = {entry.record.id: entry.source for entry in entries}
-    newest = newest_per_seed(entry.record for entry in entries)
-    own = [average_seeds(same) for same in group(newest, row_key).values()]
-    rows = [replace(row, status=_status(row, verified), source=sources[row.record_ids[0]]) for row in own]
-    beside = _beside(key)
+    averaged = [
+        (average_seeds(newest_per_seed(entry.record for entry in same)), same[0].source)
+        for same in group(entries, _row).values()
+    ]
+    rows = [replace(row, status=_status(row, verified), source=source) for row, source in averaged]
+    equal = _equal_weights(rows, {entry.record.id: entry.record.checkpoint_sha256 for entry in entries})
     rows += [_published(each) for each in beside]
     rows.sort(key=lambda row: (descending(row.means["robust"]), descending(row.means["clean"]), row.method))
     ranked = [replace(row, rank=place) for place, row in enumerate(rows, 1)]
-    texts = [entry.record.eps_text for entry in entries] or [
-        each.eps_text for each in beside if abs(each.eps - eps) < 1e-6
-    ]
+    texts = [entry.record.eps_text for entry in entries] or [min(beside, key=lambda e: abs(e.eps - eps)).eps_text]
     text = min(texts, key=lambda text: (len(text), text))
     provenance = notes.provenance_notes([entry.record for entry in entries]) if entries else []
     source = [f"Source {ROBUSTBENCH}: {published_source()}."] if beside else []
@@ -125,8 +156,21 @@ def _board(key: ThreatModel, entries: Sequence[Entry], shown: EntryFilter) -> En
         budget=None,
         columns=_columns(dataset, norm, text),
         rows=tuple(filter(shown.has_row, ranked)),
-        notes=(*NOTES, *source, *provenance),
+        notes=(*NOTES, *equal, *source, *provenance),
     )
+
+
+def _row(entry: Entry) -> tuple[Hashable, ...]:
+    """Return what the entries of a row share; it mixes neither sources nor names of weights trained elsewhere."""
+    record = entry.record
+    return *row_key(record), entry.source, record.method.lower() if record.seed is None else ""
+
+
+def _equal_weights(rows: Sequence[ConfigurationRow], weights: Mapping[str, str]) -> list[str]:
+    """Name the networks that have the weights of another one; ``weights`` are hashes by record."""
+    named = [(weights[name], f"{row.method} ({row.source or 'here'})") for row in rows for name in row.record_ids]
+    same = {sha: sorted({name for _, name in pairs}) for sha, pairs in group(named, lambda pair: pair[0]).items()}
+    return [f"Equal weights (sha256 {sha[:8]}): {', '.join(names)}." for sha, names in same.items() if len(names) > 1]
 
 
 def _status(row: ConfigurationRow, found: Mapping[str, Verification | None]) -> str:
@@ -144,6 +188,8 @@ def _published(entry: PublishedEntry) -> ConfigurationRow:
         synthetic=False,
         attacks="AutoAttack",
         autoattack=True,
+        n=entry.n,
+        test_images=entry.n,
         means={"clean": SeedMean(entry.clean, None), "robust": SeedMean(entry.robust, None)},
         source=ROBUSTBENCH,
         status=CLAIMED,
@@ -168,6 +214,7 @@ def _columns(dataset: str, norm: str, eps: str) -> tuple[ConfigurationColumn, ..
         columns.mean_column("Robust (%)", "robust", "robust", essential=True),
         columns.INTERVAL,
         columns.interval_data("robust"),
+        columns.IMAGES,
         columns.ARCHITECTURE,
         extra,
         status,

@@ -6,6 +6,7 @@ from typing import Any
 from dkl.records import Record
 from dkl.reporting.grouping import created_at, group, seed_key
 from dkl.reporting.reference import is_reference
+from dkl.reporting.statistics.seeds import has_spread
 from dkl.threat import AUTOATTACK
 
 BUDGET_NOTES = {
@@ -49,6 +50,13 @@ def bounded_notes(shown: Sequence[Record]) -> list[str]:
         "95 % confidence per seed, the accuracy under AutoAttack is within its bounds. The 95 % interval of the value "
         "begins lower by the distance from the value to the lower bound."
     ]
+
+
+def equal_seed_notes(accuracies: Iterable[Sequence[float]]) -> list[str]:
+    """Say whose interval is shown if all seeds of some row have equal ``accuracies``."""
+    if not any(len(values) > 1 and not has_spread(values) for values in accuracies):
+        return []
+    return ["Seeds of equal accuracy say nothing about other seeds: their interval is Wilson's over n images."]
 
 
 def accuracy_notes(shown: Sequence[Record]) -> list[str]:

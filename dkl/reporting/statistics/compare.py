@@ -69,10 +69,13 @@ class Comparison:
         return self.low > margin or self.high < -margin
 
 
-def compare(better: Mapping[int, Measurement], than: Mapping[int, Measurement], load: LoadFlags) -> Comparison:
+def compare(
+    better: Mapping[int, Measurement], than: Mapping[int, Measurement], load: LoadFlags, *, largest: float = 1.0
+) -> Comparison:
     """Compare ``better`` minus ``than``, both by seed.
 
-    Raises UserError if there is nothing to pair; the message says what is missing.
+    The interval is cut at ``largest``, the largest possible difference: 1 for accuracies. Raises UserError if there is
+    nothing to pair, or nothing to estimate a spread from; the message says what is missing.
     """
     seeds = tuple(seed for seed in better if seed in than and _images(better[seed]) == _images(than[seed]))
     if not seeds:
@@ -97,7 +100,8 @@ def compare(better: Mapping[int, Measurement], than: Mapping[int, Measurement], 
         found, test = _student([images[0]], slack), "paired t test over images"
     difference, low, high, p = found
     n, test = ones[0].records[0].n, f"{test}, widened by AutoAttack's bounds" if any(slack) else test
-    return Comparison(difference=difference, low=low - slack[0], high=high + slack[1], p=p, seeds=seeds, n=n, test=test)
+    low, high = max(low - slack[0], -largest), min(high + slack[1], largest)
+    return Comparison(difference=difference, low=low, high=high, p=p, seeds=seeds, n=n, test=test)
 
 
 def _images(measured: Measurement) -> set[tuple[Hashable, ...]]:
@@ -146,6 +150,8 @@ def _student(samples: list[NDArray[np.float64]], slack: tuple[float, float]) -> 
 
     p is that of the mean nearest to 0 if it may be smaller by ``slack[0]``, or larger by ``slack[1]``.
     """
+    if any(len(sample) < 2 for sample in samples):
+        raise UserError("one test image has no spread to test against")
     mean = float(np.mean(samples[0]))
     parts = np.array([np.var(sample, ddof=1) / len(sample) for sample in samples])
     freedom = np.array([len(sample) - 1 for sample in samples])

@@ -8,6 +8,9 @@ import numpy as np
 
 from dkl.records.wilson import Interval, wilson
 
+_ROUNDING = 1e-12
+"""Relative differences below this are rounding errors of equal values."""
+
 
 @dataclass(frozen=True)
 class SeedMean:
@@ -31,8 +34,18 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f}"
 
 
-def student(values: Sequence[float]) -> Interval:
-    """Return Student's interval of the mean of k >= 2 ``values``: mean ± t·s/sqrt(k), with k - 1 degrees of freedom."""
+def has_spread(values: Sequence[float]) -> bool:
+    """Whether ``values`` differ by more than rounding errors, so that they say how much seeds vary."""
+    return max(values) - min(values) > _ROUNDING * max(map(abs, values))
+
+
+def student(values: Sequence[float]) -> Interval | None:
+    """Return Student's interval of the mean of k ``values``: mean ± t·s/sqrt(k), with k - 1 degrees of freedom.
+
+    None if they have no spread, such as a single value.
+    """
+    if not has_spread(values):
+        return None
     from scipy import stats  # here, because it takes a second to import
 
     seeds = SeedMean.over(values)
@@ -41,11 +54,12 @@ def student(values: Sequence[float]) -> Interval:
     return seeds.mean - half, seeds.mean + half
 
 
-def accuracy_interval(accuracies: Sequence[float], n: int, slack: Sequence[float] = (0.0,)) -> Interval:
-    """Return the interval of a mean accuracy from one value per seed, each on ``n`` images.
+def accuracy_interval(accuracies: Sequence[float], n: int | None, slack: Sequence[float] = (0.0,)) -> Interval | None:
+    """Return the interval of a mean accuracy from one value per seed, each a fraction of ``n`` images.
 
-    Several seeds give Student's interval over seeds, a single seed Wilson's over images. It begins lower by the mean
-    ``slack``, how far each accuracy may lie below its value, and is cut to [0, 1].
+    Several seeds give Student's interval over seeds, a single seed Wilson's over images. So do seeds of equal accuracy:
+    Student's would have no width. It begins lower by the mean ``slack``, how far each accuracy may lie below its value,
+    and is cut to [0, 1]. ``n`` is None for accuracies that are no fraction of images: there is none over images then.
     """
-    low, high = wilson(accuracies[0], n) if len(accuracies) == 1 else student(accuracies)
-    return max(0.0, low - float(np.mean(slack))), min(1.0, high)
+    interval = student(accuracies) or (wilson(accuracies[0], n) if n else None)
+    return interval and (max(0.0, interval[0] - float(np.mean(slack))), min(1.0, interval[1]))

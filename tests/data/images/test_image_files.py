@@ -1,6 +1,7 @@
 """The hash of image files covers name, label and size; validation sees the center crop, as Pillow makes it."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dkl.data import ImageFiles
+from dkl.data import ImageFiles, SegmentationArrays, SegmentationFiles
+from dkl.data.images import PixelLabels
 from dkl.errors import UserError
-from tests.data.image_files import center, make_files, write_image
+from tests.data.image_files import SIZES, center, make_files, write_image
 
 
 def test_shape_labels_and_paths(tmp_path: Path) -> None:
@@ -41,6 +43,37 @@ def test_subsets_keep_names_and_labels_together(tmp_path: Path) -> None:
     assert held.sha256 == subset.sha256
     assert sorted([*rest.names.tolist(), *held.names.tolist()]) == files.names.tolist()
     assert files.balanced(None) is files
+
+
+def test_files_of_another_set_are_found_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, test = make_files(tmp_path / "train"), make_files(tmp_path / "test", 2)
+    for index in range(len(test)):  # the first is a copy under another name, the second has its length only
+        test.path(index).write_bytes(training.path(5).read_bytes() + b"\0" * (index > 0))
+    training.path(7).write_bytes(training.path(5).read_bytes() + b"\1")
+    assert test.count_in(training) == (1, 6)
+    assert training.count_in(test) == (1, 12)
+    monkeypatch.setattr(ImageFiles, "most_compared", 4)
+    assert training.count_in(training) == (4, 4)
+    training.path(7).unlink()
+    with pytest.raises(UserError, match=r"n02/003\.JPEG cannot be read"):
+        test.count_in(training)
+
+
+def test_images_with_masks_are_found_by_their_files(tmp_path: Path) -> None:
+    names = [(f"{number}.jpg", f"{number}.png") for number in range(4)]
+    for number, (name, mask) in enumerate(names):
+        write_image(tmp_path / name, 4 * (number % 3))  # the first and the last are equal, all have one size
+        Image.new("L", SIZES[0]).save(tmp_path / mask)
+    pixels = PixelLabels(num_classes=2, ignore_index=255)
+    folder = partial(SegmentationFiles.from_folders, tmp_path, tmp_path, pixels=pixels, size=(8, 8))
+    assert folder(names[2:]).count_in(folder(names[:2])) == (1, 2)
+    pairs = [folder(names).pair(index) for index in range(4)]
+    images, masks = (torch.stack([getattr(pair, kind) for pair in pairs]) for kind in ("image", "mask"))
+    known, asked = (
+        SegmentationArrays(images=images[part], masks=masks[part], pixels=pixels, size=(8, 8))
+        for part in (slice(2), slice(2, 4))
+    )
+    assert asked.count_in(known) == (1, 2)
 
 
 def test_the_hash_covers_names_labels_sizes_and_shape_but_not_the_folder(tmp_path: Path) -> None:

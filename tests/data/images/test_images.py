@@ -23,6 +23,16 @@ def test_other_dtypes_and_shapes_are_refused(images: torch.Tensor, labels: torch
         Images(images, labels)
 
 
+def test_images_of_another_set_are_found_whatever_their_place_and_label() -> None:
+    pixels = torch.randint(256, (30, 2, 3, 3), dtype=torch.uint8).to(memory_format=torch.channels_last)
+    training, order = Images(pixels[:20], torch.zeros(20, dtype=torch.int64)), torch.randperm(15)
+    test = Images(pixels[15:][order], torch.ones(15, dtype=torch.int64))
+    assert test.count_in(training) == (5, 15)
+    assert training.count_in(training) == (20, 20)
+    shifted = Images(pixels[:20].roll(1, dims=1), training.labels)
+    assert shifted.count_in(training) == (0, 20), "the same bytes in another order"
+
+
 def first_of_each_class(labels: list[int], size: int) -> list[int]:
     """Positions of a subset, built in rounds: the first image of every class, then the second, …"""
     rounds: dict[int, list[int]] = {}

@@ -9,7 +9,7 @@ import pytest
 from dkl import records
 from dkl.errors import UserError
 from dkl.published import published_entries
-from dkl.records import Record
+from dkl.records import Record, load_all
 from dkl.records.verification import Verification, checksum, save_verification
 from dkl.reporting import write_tables
 from dkl.reporting.boards.entries import EntryBoard, EntryFilter, entry_boards
@@ -28,10 +28,10 @@ def save(record: Record, folder: Path) -> Record:
     return records.load(records.save(record, make_flags(record), folder))
 
 
-def verified(record: Record, folder: Path, differ: int = 0) -> None:
+def verified(record: Record, results: Path, differ: int = 0) -> None:
     about = {"id": record.id, "n": record.n, "checked": 750, "differ": differ, "lost": 0, "seed": 0}
     found = Verification(**about, record_sha256=checksum(record), created=record.created, versions={})
-    save_verification(found, folder)
+    save_verification(found, results)
 
 
 def board(results: Path, *folders: Path, **shown: Any) -> EntryBoard:
@@ -45,11 +45,12 @@ def board(results: Path, *folders: Path, **shown: Any) -> EntryBoard:
 def results(tmp_path: Path) -> Path:
     """Results with one verified entry, one claimed one, and a run of ours; another folder with one entry."""
     here, there = tmp_path / "results" / "records", tmp_path / "friend" / "records"
-    verified(save(foreign("Mine", clean=0.9, robust=0.6), here), here)
+    verified(save(foreign("Mine", clean=0.9, robust=0.6), here), here.parent)
     save(foreign("Claim", clean=0.8, robust=0.55, additional_data=True, architecture="PreActResNet-18"), here)
     save(make_record(budget="paper", n=10_000, clean=0.85, robust=0.5), here)
     save(make_record(budget="mini", method="mini", n=10_000, clean=0.85, robust=0.5), here)
-    save(foreign("Theirs", clean=0.95, robust=0.75, checkpoint_sha256="t" * 64), there)
+    theirs = save(foreign("Theirs", clean=0.95, robust=0.75, checkpoint_sha256="t" * 64), there)
+    verified(theirs, there.parent)  # their word, which does not count here
     return tmp_path / "results"
 
 
@@ -66,6 +67,40 @@ def test_entries_stand_beside_ours_and_the_published_list(results: Path) -> None
     assert own["Claim"].status == own["Theirs"].status == "claimed"
     assert (own["Theirs"].source, own["Mine"].source) == ("friend", None)
     assert any("78fcc9e, 2025-03-31" in note for note in shown.notes)
+    verified(load_all(results.parent / "friend" / "records")[0][0], results)
+    again = {row.method: row.status for row in board(results, results.parent / "friend" / "records").rows}
+    assert again["Theirs"] == "verified, ≤ 0.4 %"
+
+
+def test_ranks_compare_equal_images_only(results: Path) -> None:
+    for method, fields in {
+        "Sorted": {"clean": 0.99, "robust": 0.98, "data_sha256": "e" * 64},
+        "Few": {"dataset": "faces", "n": 20, "clean": 1.0, "robust": 1.0, "data_sha256": "f" * 64},
+        "Many": {"dataset": "faces", "n": 1000, "clean": 0.5, "robust": 0.5},
+        "More": {"dataset": "faces", "n": 1000, "clean": 0.4, "robust": 0.4},
+        "Whole": {"dataset": "imagenet", "n": 50_000, "eps": 4 / 255, "eps_text": "4/255"},
+    }.items():
+        save(foreign(method, **fields), results / "records")
+    boards = {board.name: board for board in entry_boards(load_entries(results)[0])}
+    ranks = {name: {row.method: row.rank for row in board.rows if row.seeds} for name, board in boards.items()}
+    assert {row.source for row in boards["entries-imagenet-Linf-eps4_255"].rows} == {"RobustBench"}, "its 5,000 images"
+    assert ranks["entries-imagenet-Linf-eps4_255-images-dddddddd"] == {"Whole": 1}
+    assert ranks["entries-faces-Linf-eps8_255"] == {"Many": 1, "More": 2}
+    assert ranks["entries-faces-Linf-eps8_255-images-ffffffff"] == {"Few": 1}
+    assert ranks["entries-cifar10-Linf-eps8_255-images-eeeeeeee"] == {"Sorted": 1}
+    assert "Sorted" not in ranks["entries-cifar10-Linf-eps8_255"]
+    assert "on other test images" in boards["entries-faces-Linf-eps8_255-images-ffffffff"].notes[0]
+    table = boards["entries-faces-Linf-eps8_255-images-ffffffff"].table()
+    assert table.rows[0][table.header.index("n")] == "20, test set unknown"
+
+
+def test_equal_weights_are_remarked_and_never_one_row(results: Path) -> None:
+    mine = foreign("Mine", clean=0.9, robust=0.6)
+    copy = {"id": "copy", "checkpoint_sha256": mine.checkpoint_sha256, "config_hash": mine.config_hash}
+    save(foreign("Copy", clean=0.9, robust=0.6, **copy), results.parent / "friend" / "records")
+    shown = board(results, results.parent / "friend" / "records")
+    assert {"Mine", "Copy"} <= {row.method for row in shown.rows}
+    assert f"Equal weights (sha256 {mine.checkpoint_sha256[:8]}): Copy (friend), Mine (here)." in shown.notes
 
 
 @pytest.mark.parametrize(
@@ -104,9 +139,9 @@ def test_parts_and_bad_verifications_do_not_count(results: Path) -> None:
     folder = results / "records"
     save(foreign("Part", n=1000, partial=True), folder)
     record = save(foreign("Bad", clean=0.7, robust=0.5), folder)
-    verified(record, folder, differ=40)
+    verified(record, results, differ=40)
     assert {row.method: row.status for row in board(results).rows}["Bad"] == "claimed"
-    verified(record, folder)
+    verified(record, results)
     save(foreign("Bad", clean=0.7, robust=0.45), folder)  # the same id, evaluated again
     rows = {row.method: row for row in board(results).rows}
     assert rows["Bad"].status == "claimed"
@@ -114,7 +149,7 @@ def test_parts_and_bad_verifications_do_not_count(results: Path) -> None:
 
 
 def test_a_name_cannot_be_taken_twice(results: Path) -> None:
-    later = {"created": "2026-01-01T00:00:00+00:00", "config_hash": "f" * 8, "checkpoint_sha256": "f" * 64}
+    later = {"created": "2025-06-01T00:00:00+00:00", "config_hash": "f" * 8, "checkpoint_sha256": "f" * 64}
     save(foreign("mine", id="second", clean=0.99, robust=0.9, **later), results / "records")
     entries, problems = load_entries(results)
     assert "second" not in {entry.record.id for entry in entries}
@@ -139,6 +174,8 @@ def test_a_folder_that_is_missing_is_refused(results: Path) -> None:
 
 
 def test_tables_are_written_also_from_another_folder_alone(results: Path, tmp_path: Path) -> None:
+    mine = next(record for record in load_all(results / "records")[0] if record.method == "Mine")
+    verified(mine, tmp_path / "empty")
     report = write_tables(tmp_path / "empty", folders=[results / "records"], shown=EntryFilter(verified=True))
     (written,) = tmp_path.glob("empty/tables/entries-*.csv")
     assert written in report.written

@@ -64,6 +64,13 @@ def test_other_evaluations_are_other_rows(other: dict[str, object]) -> None:
     assert [row.seeds for row in found.rows] in ([(0,), (1,)], [(1,), (0,)])
 
 
+def test_seeds_of_equal_accuracy_have_an_interval_with_a_width() -> None:
+    found = board(make_seeds([0.32, 0.32], n=500))
+    assert found.rows[0].interval == wilson(0.32, 500)
+    assert any("Seeds of equal accuracy" in note for note in found.notes)
+    assert not any("Seeds of equal accuracy" in note for note in board(make_seeds([0.3, 0.32])).notes)
+
+
 @pytest.mark.parametrize(
     "other", [{"dataset": "cifar10"}, {"norm": "L2"}, {"eps": 0.1, "eps_text": "0.1"}, {"budget": "mini"}], ids=str
 )

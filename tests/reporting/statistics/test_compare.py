@@ -66,7 +66,7 @@ def test_one_seed_gives_mcnemars_exact_test(won: int, lost: int, both: int, neit
     mean = sum(value * count for value, count in counts.items()) / (n + 2)
     variance = sum((value - mean) ** 2 * count for value, count in counts.items()) / (n + 2)
     half = 1.959963985 * math.sqrt(variance / (n + 2))
-    assert (found.low, found.high) == pytest.approx((mean - half, mean + half))
+    assert (found.low, found.high) == pytest.approx((max(mean - half, -1), min(mean + half, 1)))
     if found.separates:
         assert found.p < 0.05
 
@@ -186,6 +186,20 @@ def test_only_seeds_on_the_same_images_are_paired() -> None:
             compare(one, elsewhere, flags_of(right | more))
     with pytest.raises(UserError, match="no per-image flags"):
         compare(one, other, lambda record: {})
+
+
+def test_no_difference_is_beyond_all_images() -> None:
+    right, wrong = np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
+    single = compared([right], [wrong])
+    assert single.low <= single.difference <= single.high == 1
+    found = compared([right, np.array([True, False, True])], [wrong, wrong])
+    assert (found.low, found.high) == (-1, 1)
+
+
+@pytest.mark.parametrize("flags", [[[True], [False]], [[True], [True]]])
+def test_several_seeds_on_one_image_are_not_compared(flags: list[list[bool]]) -> None:
+    with pytest.raises(UserError, match="one test image has no spread"):
+        compared([np.array(seed) for seed in flags], [np.array([False])] * 2)
 
 
 def test_equal_differences_have_no_spread() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dkl.records.wilson import wilson
-from dkl.reporting.statistics.seeds import SeedMean, percent, student
+from dkl.reporting.statistics.seeds import SeedMean, accuracy_interval, percent, student
 
 
 def score_bound(fraction: float, n: int, outer: float) -> float:
@@ -47,9 +47,16 @@ def test_wilson_solves_the_quadratic(n: int, share: float) -> None:
 )
 def test_student_has_the_quantiles_of_printed_tables(seeds: int, quantile: float) -> None:
     values = [0.3 + 0.01 * (seed % 3) + 0.001 * seed for seed in range(seeds)]
-    low, high = student(values)
+    interval = student(values)
     half = quantile * statistics.stdev(values) / math.sqrt(seeds)
-    assert (low, high) == pytest.approx((statistics.fmean(values) - half, statistics.fmean(values) + half))
+    assert interval == pytest.approx((statistics.fmean(values) - half, statistics.fmean(values) + half))
+
+
+def test_seeds_of_equal_accuracy_have_the_interval_of_the_images_or_none() -> None:
+    third = sum([0.1] * 3) / 3  # 0.1, but for a rounding error
+    assert accuracy_interval([0.1, third], 50) == accuracy_interval([0.1], 50) == wilson(0.1, 50)
+    assert accuracy_interval([0.1, 0.1], None) is None, "a mean IoU is no fraction of images"
+    assert student([7.5, 7.5]) is None
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=9))

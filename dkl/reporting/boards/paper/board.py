@@ -47,13 +47,14 @@ class PaperRow:
     def interval(self, key: str, column: Column) -> Interval | None:
         """Return the 95 % interval of a column: over seeds, or over images for one seed of an image fraction."""
         measured = list(self.measurements.get(key, {}).values())
+        if not measured:
+            return None
         values = [one.value for one in measured]
         # Only percentages are bounded: seconds must not be cut to [0, 1].
-        if len(values) > 1 and column.unit != "%":
+        if column.unit != "%":
             return student(values)
-        if len(values) > 1 or (values and column.metric in IMAGE_FRACTIONS):
-            return accuracy_interval(values, measured[0].records[0].n, [one.slack for one in measured])
-        return None
+        n = measured[0].records[0].n if column.metric in IMAGE_FRACTIONS else None
+        return accuracy_interval(values, n, [one.slack for one in measured])
 
 
 @dataclass(frozen=True, kw_only=True)

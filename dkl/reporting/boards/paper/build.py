@@ -3,6 +3,7 @@
 A record belongs to a row if both train the same, whatever the record's method is called. Budgets are never mixed.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from dkl.manifests import Manifest, ManifestRow, identities, own_sizes, row_over
 from dkl.manifests.manifest import Values
 from dkl.records import Record
 from dkl.reporting.boards.cells import budget_title
-from dkl.reporting.boards.notes import BUDGET_NOTES, bounded_notes, distinct, provenance_notes
+from dkl.reporting.boards.notes import BUDGET_NOTES, bounded_notes, distinct, equal_seed_notes, provenance_notes
 from dkl.reporting.boards.paper import notes
 from dkl.reporting.boards.paper.board import PaperBoard, PaperRow
 from dkl.reporting.boards.paper.columns import paper_columns
@@ -25,7 +26,7 @@ from dkl.reporting.grouping import group
 from dkl.reporting.names import record_ids
 from dkl.reporting.reference import REFERENCE, is_reference
 from dkl.reporting.statistics.compare import Comparison, LoadFlags, compare
-from dkl.reporting.statistics.measurements import measure
+from dkl.reporting.statistics.measurements import IMAGE_FRACTIONS, measure
 
 PAPER_BUDGETS = ("paper", "mini", "smoke")
 """Sizes of the paper's experiments. Budget ``own`` has no row in the paper, but in an experiment of its own sizes."""
@@ -134,6 +135,12 @@ def _board(
     lines = [
         *([manifest.caption] if manifest.caption else []),
         notes.OURS,
+        *equal_seed_notes(
+            [one.value for one in cell.values()]
+            for row in rows
+            for key, cell in row.measurements.items()
+            if columns[key].metric in IMAGE_FRACTIONS
+        ),
         *bounded_notes(shown),
         *([notes.BEST] if any(column.metric == "best" for column in columns.values()) else []),
         f"Budget {budget}: {BUDGET_NOTES[budget]}.{_networks(budget, shown)}",
@@ -173,8 +180,9 @@ def _compare(manifest: Manifest, rows: Sequence[PaperRow], load: LoadFlags) -> d
     for position, claim in enumerate(manifest.claims):
         better, than = measured[claim.better][claim.column], measured[claim.than][claim.column]
         if better and than:
+            largest = 1.0 if manifest.columns[claim.column].unit == "%" else math.inf
             try:
-                found[position] = compare(better, than, load)
+                found[position] = compare(better, than, load, largest=largest)
             except UserError as error:
                 found[position] = str(error)
     return found
