@@ -84,7 +84,7 @@ def draw_labeled(data: DataConfig, training: ImageSet, seed: int) -> tuple[Image
         raise UserError(
             f"{data.name}: data.labels_per_class needs training images in memory; set data.labels_per_class=null"
         )
-    indices = training.labeled_indices(data.labels_per_class, seed)
+    indices = training.labeled_indices(data.labels_per_class, seed, official=data.official_labels)
     return training.at(indices), training if data.unlabeled.ratio else None, positions_sha256(indices)
 
 

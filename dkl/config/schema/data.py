@@ -110,6 +110,8 @@ class DataConfig:
     """Synthetic images that are mixed with the real ones."""
     labels_per_class: Annotated[int | None, COUNT] = None
     """Keep the labels of this many training images per class, from 1 to 1e9, drawn by seed; null keeps all."""
+    official_labels: bool = False
+    """Draw them as DKL's fork of USB, which takes nine random numbers before; false draws them as USB."""
     unlabeled: UnlabeledConfig = field(default_factory=UnlabeledConfig)
     """Unlabeled images in semi-supervised training."""
     source: Any = MISSING
