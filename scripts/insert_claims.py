@@ -9,10 +9,11 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 BLOCK = re.compile(r"(<!-- claims: make publish writes this part -->\n).*?(<!-- end of claims -->)", re.DOTALL)
 INTRODUCTION = """\
 Small runs on a CPU, compared by paired tests over seeds and test images. **They neither confirm nor contradict a value
-of the paper.** Rows that name a table test a claim of the paper; rows with “–” test that the setup works, or what one
-would expect. *Here* is the difference in percentage points with its 95 % interval. A claim *agrees* if the interval is
-on the claimed side of 0, *disagrees* if it is on the other side, and is *not visible at this size* if it contains 0.
-Two methods claimed to be the same *agree* if the whole interval is within the points that the claim allows."""
+of the paper.** Rows that name a table test a claim of the paper; if the table has another dataset or attack, the claim
+names it after “paper:”. Rows with “–” test that the setup works, or what one would expect. *Here* is the difference in
+percentage points with its 95 % interval. A claim *agrees* if the interval is on the claimed side of 0, *disagrees* if
+it is on the other side, and is *not visible at this size* if it contains 0. Two methods claimed to be the same *agree*
+if the whole interval is within the points that the claim allows."""
 NOTES = "The [same table with its notes](reference/tables/claims.md) names hardware, versions and total cost."
 
 

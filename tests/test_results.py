@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from dkl import records
+from dkl.config import CachedCompose
+from dkl.manifests import Request, plan
 from dkl.reproduction import planning
 from dkl.reproduction.options import parse
 from dkl.reproduction.results import tabulate
@@ -49,6 +52,18 @@ def test_a_fresh_clone_trains_what_the_reference_results_have(tmp_path: Path, mo
     for results, done in ((tmp_path, False), (REFERENCE, True)):
         (planned,) = planning.plan_jobs(parse([*command, f"paths.results={results}"]))
         assert planned.done == done
+
+
+def test_reference_runs_keep_their_hashes() -> None:
+    """What an experiment trains today is what its records say, also if a default has become the official one."""
+    names = [
+        "camvid-mini",
+        *(f"cifar{part}" for part in ("10-mini", "10-mini-overfitting", "10-mini-semi", "100-mini-kd")),
+    ]
+    compose = CachedCompose()
+    planned = {compose(job.train).config_hash for name in names for job in plan(name, Request(seeds=(0, 1, 2, 3)))}
+    found, _ = records.load_all(REFERENCE / "records")
+    assert {record.config_hash for record in found} <= planned
 
 
 @pytest.mark.parametrize("page", ["README.md", "../README.md"])

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,19 @@ from torch import Tensor
 
 from dkl.assembly.parts import make
 from dkl.config import DataConfig, Precision, TrainConfig
-from dkl.data import Augment, Images, ImageSet, Loader, StreamBatches, StrongView, SyntheticImages, make_loader
+from dkl.data import (
+    Augment,
+    ImageFiles,
+    Images,
+    ImageSet,
+    Loader,
+    ShardedImages,
+    StreamBatches,
+    StrongView,
+    SyntheticImages,
+    make_loader,
+)
+from dkl.data.transforms import USUAL_CENTER, Center
 from dkl.errors import UserError
 from dkl.runtime.device import cores
 from dkl.runtime.distributed import rank, world
@@ -53,7 +65,20 @@ def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
             f"{data.name}: data.synthetic.files need training images in memory; set data.synthetic.files=[]"
         )
     # Checked before cutting: the message names the whole dataset's classes.
-    return train.balanced(data.train_size), test.balanced(data.test_size)
+    return _centered(train.balanced(data.train_size), data), _centered(test.balanced(data.test_size), data)
+
+
+def _centered(images: ImageSet, data: DataConfig) -> ImageSet:
+    """``images`` of which tests see what ``data`` says. Raises UserError if they are not read from files."""
+    center = Center(data.center_crop, data.interpolation)
+    if center == USUAL_CENTER:
+        return images
+    if not isinstance(images, ImageFiles | ShardedImages):
+        raise UserError(
+            f"data.center_crop={center.share} and data.interpolation={center.interpolation} are for images read from "
+            f"files (data=imagenet, imagefiles): set {USUAL_CENTER.share} and {USUAL_CENTER.interpolation}"
+        )
+    return replace(images, center=center)
 
 
 def data_warnings(train: ImageSet, test: ImageSet, data: DataConfig) -> Iterator[str]:
@@ -100,7 +125,7 @@ def draw_labeled(data: DataConfig, training: ImageSet, seed: int) -> tuple[Image
         raise UserError(
             f"{data.name}: data.labels_per_class needs training images in memory; set data.labels_per_class=null"
         )
-    indices = training.labeled_indices(data.labels_per_class, seed)
+    indices = training.labeled_indices(data.labels_per_class, seed, official=data.official_labels)
     return training.at(indices), training if data.unlabeled.ratio else None, positions_sha256(indices)
 
 

@@ -15,7 +15,7 @@ from dkl.errors import UserError, choose_from
 FIXED_GROUPS = ("model", "attack", "averaging", "schedule")
 """Groups whose choice in a recipe or budget is fixed too. Loss and data belong to the row of a table."""
 
-FREE = re.compile(r"attack\.objective\b.*|model\.(?!name$).*|task\.warmup_epochs|trainer\.workers")
+FREE = re.compile(r"attack\.objective\b.*|model\.(?!name$).*|task\.(warmup_epochs|masked)|trainer\.workers")
 """Keys of those groups that a row may set, and the number of workers, which changes no batch."""
 
 

@@ -187,13 +187,15 @@ def _check_norms(config: TrainConfig) -> None:
 
 
 def _check_data(data: DataConfig) -> None:
-    """Synthetic images have files and a share; a long tail is not cut to equal classes."""
+    """Synthetic images have files and a share; a long tail is not cut to equal classes; names are known."""
     files, fraction = data.synthetic.files, data.synthetic.fraction
     if bool(files) != bool(fraction):
         raise UserError(
             f"data.synthetic.files names {len(files)} files and data.synthetic.fraction={fraction}: choose a dataset "
             "with both, such as data=cifar10_1m, or give files and a fraction between 0 and 1, or neither and 0"
         )
+    if data.interpolation not in ("bilinear", "bicubic"):
+        raise UserError(f"data.interpolation={data.interpolation} must be bilinear or bicubic")
     if data.long_tail and data.train_size:
         raise UserError(
             f"data.train_size={data.train_size} takes as many images of every class, which leaves no long tail: "

@@ -72,6 +72,8 @@ def _of_training(content: dict[Any, Any]) -> dict[str, Any]:
     model.pop("title", None)  # a display name
     for key in ("download", "where"):  # whether, and by what hint in errors, the user gets the images
         data["source"].pop(key, None)
+    if weights := content["task"].get("encoder_weights"):
+        content["task"]["encoder_weights"] = Path(weights).name
     teacher = content["task"].get("teacher") or {}
     for key in ("checkpoint", "run"):  # a moved teacher is the same one: a run's folder is named by its own hash
         if teacher.get(key):

@@ -122,6 +122,7 @@ class Claim:
     """The row ``better`` is better in ``column`` than the row ``than``: in the paper, or as expected.
 
     ``text`` says it in a sentence, and ``source`` where the paper does; claims with a text have a board of their own.
+    If the source is a table, ``paper`` names the comparison in its manifest: the better row, the other, the column.
     With ``within`` both rows are claimed to be the same, as DKL and KL are, up to so much in the column's unit.
     """
 
@@ -130,6 +131,7 @@ class Claim:
     column: str
     text: str = ""
     source: str = ""
+    paper: tuple[str, str, str] | None = None
     within: Annotated[float, Field(gt=0)] | None = None
 
 

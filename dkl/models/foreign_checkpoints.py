@@ -159,6 +159,12 @@ def load_checkpoint(model: nn.Module, path: str | Path, key: str | None = None) 
     return f"{path}: {layout}"
 
 
+def weights_in(path: Path, expected: set[str]) -> StateDict:
+    """Read the weights in ``path``, without prefixes before ``expected`` keys, whether or not they fit a network."""
+    _, state = _unwrap(read(path, map_location="cpu"), expected, path, None)
+    return _strip(state, expected)[1]
+
+
 CLASSIFIERS = ("fc", "classifier", "mlp", "head")
 """Beginnings of the keys that USB leaves out of pretrained weights."""
 
@@ -182,8 +188,7 @@ def load_initial_weights(model: nn.Module, path: str | Path) -> str:
     check_initial_weights(path)
     own = model.state_dict()
     classifier = {key: value for key, value in own.items() if key.startswith(CLASSIFIERS)}
-    _, state = _unwrap(read(path, map_location="cpu"), set(own), path, None)
-    _, state = _strip(state, set(own) - set(classifier))
+    state = weights_in(path, set(own) - set(classifier))
     kept = {key: value for key, value in state.items() if not key.startswith(CLASSIFIERS)}
     layout, state = match_state_dict(model, {**kept, **classifier}, path)
     with torch.no_grad():

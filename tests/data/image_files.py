@@ -36,13 +36,15 @@ def make_files(root: Path, per_class: int = 4, size: int = 32) -> ImageFiles:
     return ImageFiles.from_names(root, names, [CLASSES.index(name[:3]) for name in names], size=size)
 
 
-def center(path: Path, size: int) -> NDArray[np.uint8]:
-    """The center crop [size, size, 3] of the image resized to a shorter side of ``size`` / 0.875."""
+def center(
+    path: Path, size: int, share: float = 0.875, by: Image.Resampling = Image.Resampling.BILINEAR
+) -> NDArray[np.uint8]:
+    """The center crop [size, size, 3] of the image resized to a shorter side of ``size`` / ``share``."""
     with Image.open(path) as opened:
         image = opened.convert("RGB")
-    short = math.floor(size / 0.875)
+    short = math.floor(size / share)
     scale = short / min(image.size)
     width, height = (math.floor(side * scale + 1e-9) for side in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    resized = image.resize((width, height), by)
     return np.asarray(resized.crop((left, top, left + size, top + size)))

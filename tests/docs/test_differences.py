@@ -21,6 +21,7 @@ def test_named_switches_compose() -> None:
     found = {switch for row in ROWS for cell in row for switch in SWITCH.findall(cell)}
     assert {"attack.schedule=as_intended", "averaging=ema", "trainer.devices=4"} <= found
     bases = {"task.teacher": ["recipe=kd_strong", "data=imagenet"], "task.masked": ["recipe=apd", "data=ade20k"]}
+    bases["task.prototype"] = bases["task.masked"]
     compose_config("evaluate", ["package=true"])  # the one switch of dkl evaluate
     for switch in found - {"package=true"}:
         base = next((base for start, base in bases.items() if switch.startswith(start)), ["recipe=official"])

@@ -41,6 +41,7 @@ def test_rows_have_usbs_settings_and_pass_the_checks(tmp_path: Path) -> None:
             0.5,
         )
         assert (data.labels_per_class, data.unlabeled.ratio, data.augment.crop_fill) == (2, 1, "reflect")
+        assert data.official_labels
         assert data.unlabeled.second_view == ("strong" if task == "FixMatch" else "weak")
         assert [round(255 * value, 1) for value in (*data.mean, *data.std)] == [129.3, 124.1, 112.4, 68.2, 65.4, 70.4]
         assert list(cfg.model.mean) == list(data.mean)

@@ -78,6 +78,9 @@ def test_the_recipe_is_the_published_command(tmp_path: Path) -> None:
     assert cfg.schedule._target_.rpartition(".")[2].lower().startswith(given_options["--sched"])
     assert cfg.trainer.batch_size == int(given_options["--nproc_per_node"]) * int(given_options["--batch-size"])
     assert (cfg.model.name, cfg.trainer.drop_last, cfg.data.augment.flip) == ("resnet50", True, True)
+    # The defaults of train-kd.py, and timm 0.6.5's of ResNet-50.
+    augment, data = cfg.data.augment, cfg.data
+    assert (augment.interpolation, data.interpolation, data.center_crop) == ("random", "bicubic", 0.95)
     assert (task.warmup_epochs, task.ce_weight, optimizer.decay_vectors) == (0, 1.0, False)
     with torch.device("meta"):
         count = sum(parameter.numel() for parameter in build_model(cfg.model).parameters())

@@ -8,6 +8,7 @@ from omegaconf import MISSING
 from dkl.validation import (
     CLASSES,
     COUNT,
+    CROPPED,
     DEGREES,
     FRACTION,
     LABEL,
@@ -40,6 +41,8 @@ class AugmentConfig:
     """Add a second draw of every image: autoaugment, cutout, or null for none."""
     randaugment: str | None = None
     """A RandAugment policy in timm's notation, such as rand-m7-mstd0.5, for images read from files; null for none."""
+    interpolation: str = "bilinear"
+    """With images read from files: how crops are resized, bilinear, or random for bilinear or bicubic."""
     repeats: Annotated[int, REPEATS] = 1
     """Show each image this many times per epoch, and fewer images, from 1 to 1000."""
     scale: Annotated[list[float], SCALE] = field(default_factory=list)
@@ -98,6 +101,10 @@ class DataConfig:
     """Use this many training images, balanced over classes, from 1 to 1e9; null for all."""
     test_size: Annotated[int | None, COUNT] = None
     """Use this many test images, balanced over classes, from 1 to 1e9; null for all."""
+    center_crop: Annotated[float, CROPPED] = 0.875
+    """With images read from files: share of the shorter side that tests see, in (0, 1]."""
+    interpolation: str = "bilinear"
+    """With images read from files: how tests resize them, bilinear or bicubic."""
     ignore_index: Annotated[int | None, LABEL] = None
     """Label of pixels that do not count, no class, from -32768 to 65535; null for images with one label each."""
     class_names: list[str] = field(default_factory=list)
@@ -110,6 +117,8 @@ class DataConfig:
     """Synthetic images that are mixed with the real ones."""
     labels_per_class: Annotated[int | None, COUNT] = None
     """Keep the labels of this many training images per class, from 1 to 1e9, drawn by seed; null keeps all."""
+    official_labels: bool = False
+    """Draw them as DKL's fork of USB, which takes nine random numbers before; false draws them as USB."""
     unlabeled: UnlabeledConfig = field(default_factory=UnlabeledConfig)
     """Unlabeled images in semi-supervised training."""
     source: Any = MISSING

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dkl.data.images.image_set import ImageSet
 from dkl.data.seeding import seed_global
-from dkl.data.transforms.pil_image import Transform, center_crop
+from dkl.data.transforms.pil_image import Center, Transform, center_crop
 from dkl.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -25,11 +25,12 @@ DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Ima
 
 
 class EncodedImages(ImageSet):
-    """Images of any sizes; a model sees ``size``² pixels of each."""
+    """Images of any sizes; a model sees ``size``² pixels of each, in tests the ``center``."""
 
     most_compared = 500
     names: NDArray[np.bytes_]
     size: int
+    center: Center
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -90,7 +91,7 @@ class EncodedImages(ImageSet):
         Meant for subsets that are attacked: 1,000 images of size 224 take 150 MB, ImageNet's 50,000 take 7.5 GB.
         """
         images = torch.empty(len(self), *self.shape, dtype=torch.uint8)
-        pixels, transform = images.numpy(), center_crop(self.size)
+        pixels, transform = images.numpy(), center_crop(self.size, self.center)
 
         def fill(index: int) -> None:
             pixels[index] = self.crop(index, transform).transpose(2, 0, 1)

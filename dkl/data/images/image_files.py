@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dkl.data.images.encoded import EncodedImages
+from dkl.data.transforms.pil_image import USUAL_CENTER, Center
 from dkl.errors import UserError
 
 
@@ -27,6 +28,7 @@ class ImageFiles(EncodedImages):
     names: NDArray[np.bytes_]
     labels: Tensor
     size: int
+    center: Center = USUAL_CENTER
 
     def __post_init__(self) -> None:
         if not len(self.names):
@@ -53,7 +55,7 @@ class ImageFiles(EncodedImages):
         return str(self.path(index))
 
     def _select(self, mask: Tensor) -> "ImageFiles":
-        return ImageFiles(self.root, self.names[mask.numpy()], self.labels[mask], self.size)
+        return replace(self, names=self.names[mask.numpy()], labels=self.labels[mask])
 
     def lengths(self) -> NDArray[np.int64]:
         """Length of each encoded image in bytes."""

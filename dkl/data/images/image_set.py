@@ -92,13 +92,16 @@ class ImageSet(ABC):
         held = self._balanced_mask(count)
         return self._select(~held), self._select(held)
 
-    def labeled_indices(self, per_class: int, seed: int) -> Tensor:
+    def labeled_indices(self, per_class: int, seed: int, *, official: bool = False) -> Tensor:
         """The positions of ``per_class`` random images of every class, int64, sorted: USB's labeled subset at ``seed``.
 
         USB seeds NumPy's global generator, shuffles the positions of each class in turn and takes the first ones.
+        ``official`` is DKL's fork of USB, which prints nine random numbers after seeding.
         Classes without any image are left out. Raises UserError if another class has fewer than ``per_class``.
         """
         draw, labels = np.random.RandomState(seed % 2**32), self.labels.numpy()
+        if official:
+            draw.randn(2, 4), draw.uniform(32)
         chosen = []
         for label in range(int(labels.max()) + 1):
             places = np.flatnonzero(labels == label)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dkl.data.images.encoded import EncodedImages
+from dkl.data.transforms.pil_image import USUAL_CENTER, Center
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,7 @@ class ShardedImages(EncodedImages):
     spans: NDArray[np.int64]
     labels: Tensor
     size: int
+    center: Center = USUAL_CENTER
 
     def open(self, index: int) -> IO[bytes]:
         """Read the encoded image ``index``."""

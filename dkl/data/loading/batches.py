@@ -57,10 +57,10 @@ class Batches:
         self.second = self.augment.second
         self.augment.check(tuple(data.images.shape[1:]))
         self.augment.check_no_masks()
-        if self.augment.randaugment:
+        if self.augment.randaugment or self.augment.interpolation != "bilinear":
             raise UserError(
-                "data.augment.randaugment changes images read from files (data=imagenet, imagefiles): set it to null; "
-                "data.augment.second_view=autoaugment changes images in memory"
+                "data.augment.randaugment and interpolation change images read from files (data=imagenet, imagefiles): "
+                "set randaugment=null and interpolation=bilinear; second_view=autoaugment changes images in memory"
             )
         self.planner = BatchPlanner(
             count=len(data),

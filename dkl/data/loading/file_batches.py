@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import replace
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -53,14 +53,20 @@ class FileBatches(ReadBatches[Tensor]):
         augment: Augment | None = None,
         **options: Unpack[LoaderOptions],
     ) -> None:
-        if augment is not None and replace(augment, flip=False, randaugment=None, repeats=1) != Augment():
+        allowed: dict[str, Any] = {"flip": False, "randaugment": None, "interpolation": "bilinear", "repeats": 1}
+        if augment is not None and replace(augment, **allowed) != Augment():
             raise UserError(
-                "images read from files allow only flip, randaugment and repeats of data.augment: set crop_padding=0, "
+                f"images read from files allow only {', '.join(allowed)} of data.augment: set crop_padding=0, "
                 "rotation=0, cutout=0 and second_view=null"
             )
-        crop, repeats = center_crop(data.size), 1
+        crop, repeats = center_crop(data.size, data.center), 1
         if augment:
-            crop, repeats = random_crop(data.size, flip=augment.flip, policy=augment.randaugment), augment.repeats
+            crop, repeats = (
+                random_crop(
+                    data.size, flip=augment.flip, policy=augment.randaugment, interpolation=augment.interpolation
+                ),
+                augment.repeats,
+            )
         reader = _Crops(data, crop)
         super().__init__(data, batch_size, reader, per_image_seeds=augment is not None, repeats=repeats, **options)
 

@@ -5,7 +5,7 @@
 """
 
 from dkl.data.transforms.augment import Augment, Draw
-from dkl.data.transforms.pil_image import center_crop, randaugment, random_crop
+from dkl.data.transforms.pil_image import USUAL_CENTER, Center, center_crop, randaugment, random_crop
 from dkl.data.transforms.strong_view import StrongView
 
-__all__ = ["Augment", "Draw", "StrongView", "center_crop", "randaugment", "random_crop"]
+__all__ = ["USUAL_CENTER", "Augment", "Center", "Draw", "StrongView", "center_crop", "randaugment", "random_crop"]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dkl.data.transforms.pil_image import randaugment
+from dkl.data.transforms.pil_image import TRAINING_INTERPOLATIONS, randaugment
 from dkl.errors import UserError
 from dkl.validation import DEGREES, PIXELS, REPEATS, SCALE, SHARE, check_fields
 
@@ -48,7 +48,8 @@ class Augment:
 
     ``second_view``: add a second view of each image, with its own crop, flip and rotation, then changed by CIFAR-10's
     AutoAugment policy (``autoaugment``) or by a hole of 16 pixels (``cutout``).
-    ``randaugment``: a RandAugment policy of timm, for images read from files.
+    ``randaugment``: a RandAugment policy of timm, for images read from files. ``interpolation``: how their crops are
+    resized, ``bilinear``, or ``random`` for one of bilinear and bicubic.
     ``repeats``: show each image this many times, augmented differently, and fewer images per epoch.
 
     For images with masks (``dkl.data.transforms.joint``): ``scale`` resizes by a uniform factor between its two values
@@ -63,6 +64,7 @@ class Augment:
     cutout: Annotated[int, PIXELS] = 0
     second_view: str | None = None
     randaugment: str | None = None
+    interpolation: str = "bilinear"
     repeats: Annotated[int, REPEATS] = 1
     scale: Annotated[Sequence[float], SCALE] = ()
     unrotated: Annotated[float, SHARE] = 0.0
@@ -78,6 +80,8 @@ class Augment:
         if self.second_view is not None and self.second_view not in SECOND_VIEW_CUTOUT:
             known = ", ".join(SECOND_VIEW_CUTOUT)
             raise UserError(f"data.augment.second_view={self.second_view} is unknown: use {known} or null")
+        if self.interpolation not in TRAINING_INTERPOLATIONS:
+            raise UserError(f"data.augment.interpolation={self.interpolation} must be bilinear or random")
         if self.randaugment is not None:
             randaugment(self.randaugment, 224)  # raises on an unknown policy
 

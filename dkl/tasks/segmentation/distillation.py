@@ -28,7 +28,18 @@ from dkl.tasks.distillation.logits import Distillation
 from dkl.tasks.segmentation.pixels import correct_pixels, observe, pixel_loss, shrunk
 from dkl.tasks.segmentation.prototypes import ADAM_BETAS, Prototypes
 from dkl.tasks.segmentation.supervised import check_masks, label_losses, test_metrics
-from dkl.validation import CLASSES, EPOCHS, LABEL, PRIOR_MOMENTUM, RATE, TEMPERATURE, WEIGHT, Range, check_arguments
+from dkl.validation import (
+    CLASSES,
+    COUNT,
+    EPOCHS,
+    LABEL,
+    PRIOR_MOMENTUM,
+    RATE,
+    TEMPERATURE,
+    WEIGHT,
+    Range,
+    check_arguments,
+)
 
 
 def _check_native(*networks: nn.Module) -> None:
@@ -48,7 +59,7 @@ class SegmentationDistillation(Distillation):
     of the masks; without it, before up-sampling. ``prototype_weight`` and ``align_weight`` switch APD's two terms on;
     their adapters are ``prototype_width`` wide, cosines are multiplied by ``prototype_scale``, and the teacher's
     adapter has the rate ``teacher_lr``. The student's is trained by the run's optimizer, under names that start with
-    ``adapter``.
+    ``adapter``. ``prototype_images`` images share their prototypes; None takes the whole batch of a process.
 
     ``prior_temperature``, ``prior_momentum`` and ``warmup_epochs`` are those of ``Distillation``; the class prior has
     the teacher's predictions by the label of the pixel. Other arguments are those of ``Segmentation``.
@@ -74,6 +85,7 @@ class SegmentationDistillation(Distillation):
         prototype_weight: Annotated[float, WEIGHT] = 0.0,
         align_weight: Annotated[float, WEIGHT] = 0.0,
         prototype_width: Annotated[int, Range(1, 10_000)] = 512,
+        prototype_images: Annotated[int | None, COUNT] = None,
         prototype_scale: Annotated[float, Range(0, 1000, above=True, usual=(0.1, 100))] = 10.0,
         teacher_lr: Annotated[float, RATE] = 1e-5,
         warmup_epochs: Annotated[int, EPOCHS] = 0,
@@ -105,11 +117,12 @@ class SegmentationDistillation(Distillation):
         self.prototypes: Prototypes | None = None
         if prototype_weight or align_weight:
             parameter = next(model.parameters())
-            self.prototypes = Prototypes(model, teacher, width=prototype_width, scale=prototype_scale)
+            self.prototypes = Prototypes(
+                model, teacher, width=prototype_width, scale=prototype_scale, images=prototype_images
+            )
             self.prototypes.to(parameter.device, parameter.dtype)
             self.adam = torch.optim.Adam(self.prototypes.teacher.parameters(), teacher_lr, ADAM_BETAS)
-        if encoder_weights and not next(model.parameters()).is_meta:  # checks of a configuration download nothing
-            say(load_encoder(model, encoder_weights))
+        load_encoder(model, encoder_weights)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The student's parameters, and those of its adapter."""

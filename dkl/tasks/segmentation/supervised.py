@@ -11,7 +11,6 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
-from dkl.console import say
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.models import forward_dense, load_encoder
@@ -52,8 +51,8 @@ def test_metrics(model: nn.Module, batches: Iterable[Batch], num_classes: int, i
 class Segmentation(Task):
     """Cross-entropy of ``model`` per pixel; ``aux_weight`` weights its auxiliary head, if it has one.
 
-    ``ignore_index`` is the label of pixels that do not count. ``encoder_weights`` is the timm name of an ImageNet
-    network, whose weights of equal name and shape the encoder starts from.
+    ``ignore_index`` is the label of pixels that do not count. ``encoder_weights`` are ImageNet weights, a file or
+    a name of timm, from which the encoder starts where names and shapes agree.
     """
 
     dense: ClassVar[bool] = True
@@ -70,8 +69,7 @@ class Segmentation(Task):
     ) -> None:
         self.model, self.num_classes, self.aux_weight = model, num_classes, aux_weight
         self.ignore_index = check_masks(ignore_index)
-        if encoder_weights and not next(model.parameters()).is_meta:  # checks of a configuration download nothing
-            say(load_encoder(model, encoder_weights))
+        load_encoder(model, encoder_weights)
 
     def test(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
         """Pixel accuracy and mean IoU."""

@@ -3,6 +3,7 @@
 import multiprocessing
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision.transforms import RandomResizedCrop
 
 from dkl.data import Augment, Batch, FileBatches, ImageFiles, Images, make_loader
+from dkl.data.transforms import Center
 from dkl.errors import UserError
 from tests.data.common import make_images
 from tests.data.image_files import center, make_files
@@ -65,10 +68,34 @@ def test_training_batches_are_random_crops_in_shuffled_order(tmp_path: Path, fli
     assert [(batch.first, batch.total, batch.views) for batch in got] == [(0, 5, 1), (0, 5, 1), (0, 2, 1)]
 
 
-def test_validation_batches_are_center_crops_in_order(tmp_path: Path) -> None:
-    files = make_files(tmp_path, 3)
+def test_random_interpolation_is_bilinear_or_bicubic_per_image(tmp_path: Path) -> None:
+    """Each resized crop is one of Pillow's two, of the box that timm draws; both occur."""
+    files = make_files(tmp_path, size=24)
+    batches = FileBatches(files, 12, augment=Augment(interpolation="random"), shuffle=True, seed=7)
+    (batch,) = batches.epoch(3)
+    seeds = torch.randint(2**32, (12,), generator=generator(7, 3, 1)).tolist()
+    kinds = []
+    for index, pixels in zip(batch.indices.tolist(), (batch.images * 255).round().byte(), strict=True):
+        with Image.open(files.path(index)) as opened:
+            image = opened.convert("RGB")
+        random.seed(seeds[index])
+        top, left, height, width = RandomResizedCropAndInterpolation.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3))
+        box = image.crop((left, top, left + width, top + height))
+        both = [np.asarray(box.resize((24, 24), by)) for by in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)]
+        kinds += [number for number, one in enumerate(both) if np.array_equal(one, pixels.permute(1, 2, 0).numpy())]
+    assert len(kinds) == 12
+    assert set(kinds) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("crop", "by"),
+    [(Center(), Image.Resampling.BILINEAR), (Center(0.95, "bicubic"), Image.Resampling.BICUBIC)],
+    ids=["usual", "strong recipe"],
+)
+def test_validation_batches_are_center_crops_in_order(tmp_path: Path, crop: Center, by: Image.Resampling) -> None:
+    files = replace(make_files(tmp_path, 3), center=crop)
     got = list(FileBatches(files, 4).epoch())
-    expected = np.stack([center(files.path(index), 32) for index in range(9)]).transpose(0, 3, 1, 2)
+    expected = np.stack([center(files.path(index), 32, crop.share, by) for index in range(9)]).transpose(0, 3, 1, 2)
     assert torch.equal(torch.cat([batch.images for batch in got]), torch.from_numpy(expected).float() / 255)
     assert torch.cat([batch.labels for batch in got]).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert torch.equal(torch.cat([batch.images for batch in got]), files.tensor().float() / 255)

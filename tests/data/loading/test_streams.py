@@ -111,9 +111,12 @@ def test_settings_of_images_with_masks_are_refused(setting: dict[str, Any]) -> N
         StreamBatches(make_images(6, (3, 8, 8)), 4, augment=Augment(**setting))
 
 
-def usb(labels: np.ndarray, classes: int, per_class: int, seed: int) -> list[int]:
-    """``sample_labeled_unlabeled_data`` of USB after ``np.random.seed(seed)``."""
+def usb(labels: np.ndarray, classes: int, per_class: int, seed: int, official: bool) -> list[int]:
+    """``sample_labeled_unlabeled_data`` of USB after ``np.random.seed(seed)``, and what DKL's ``train.py`` prints."""
     np.random.seed(seed)
+    if official:
+        np.random.randn(2, 4)
+        np.random.uniform(32)
     chosen: list[int] = []
     for label in range(classes):
         places = np.where(labels == label)[0]
@@ -122,12 +125,13 @@ def usb(labels: np.ndarray, classes: int, per_class: int, seed: int) -> list[int
     return sorted(chosen)
 
 
-def test_the_labeled_subset_is_usbs() -> None:
+@pytest.mark.parametrize("official", [False, True])
+def test_the_labeled_subset_is_usbs(official: bool) -> None:
     labels = torch.from_numpy(np.random.default_rng(3).permutation(np.arange(60) % 4))
     data = replace(make_images(60), labels=labels)
     for per_class, seed in ((2, 0), (5, 7)):
-        indices = data.labeled_indices(per_class, seed)
-        assert indices.tolist() == usb(labels.numpy(), 4, per_class, seed)
+        indices = data.labeled_indices(per_class, seed, official=official)
+        assert indices.tolist() == usb(labels.numpy(), 4, per_class, seed, official)
         assert data.at(indices).per_class(4).tolist() == [per_class] * 4
     assert all(a < b for a, b in pairwise(indices.tolist()))
 

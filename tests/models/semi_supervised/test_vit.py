@@ -32,6 +32,13 @@ def test_size_and_keys_are_usbs() -> None:
     assert model(torch.empty(2, 3, 32, 32, device="meta")).shape == (2, 100)
 
 
+def test_the_classifier_starts_as_timms() -> None:
+    """USB's has torch's uniform start instead, of deviation 0.029 with biases: docs/differences.md."""
+    head = create_model("vit_small_patch2_32", 1000, depth=1).head
+    assert head.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert not head.bias.any()
+
+
 def test_a_pretrained_file_loads_without_its_classifier(tmp_path: Path) -> None:
     published, model = (create_model("vit_small_patch2_32", classes, **SMALL) for classes in (1000, 7))
     head = model.head.weight.detach().clone()

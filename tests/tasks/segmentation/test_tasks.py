@@ -1,5 +1,6 @@
 """Both segmentation tasks: APD's terms equal their oracle, the loss is the sum of its parts, mistakes are refused."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,16 +49,21 @@ def _loss(task: SegmentationDistillation, batch: Batch) -> Tensor:
         return out.loss
 
 
-def test_prototype_terms_are_apds() -> None:
+@pytest.mark.parametrize("images", [None, 2])
+def test_prototype_terms_are_apds(images: int | None) -> None:
+    """APD's GPUs have two images each, and its gradient is the mean over GPUs."""
     student, teacher = _network(0), _network(1)
-    prototypes = Prototypes(student, teacher, width=6).double()
-    features = [torch.randn(2, 128, 5, 4, dtype=torch.float64) for _ in range(2)]
-    masks = torch.randint(3, (2, 37, 29))  # the fourth class does not occur
+    prototypes = Prototypes(student, teacher, width=6, images=images).double()
+    features = [torch.randn(4, 128, 5, 4, dtype=torch.float64) for _ in range(2)]
+    masks = torch.randint(3, (4, 37, 29))  # the fourth class does not occur
     masks[0, :12] = IGNORE
     terms = prototypes(*features, masks, num_classes=CLASSES, ignore_index=IGNORE)
     with torch.no_grad():
         adapted = [prototypes.student(features[0]).numpy(), prototypes.teacher(features[1]).numpy()]
-    expected = prototype_terms(*adapted, masks.numpy(), IGNORE)
+    count = images or 4
+    parts = [slice(first, first + count) for first in range(0, 4, count)]
+    oracle = [prototype_terms(*(values[part] for values in adapted), masks.numpy()[part], IGNORE) for part in parts]
+    expected = tuple(np.mean(oracle, axis=0))
     assert (terms.kl.item(), terms.align.item()) == pytest.approx(expected, rel=1e-9)
 
 
@@ -150,6 +156,7 @@ PIXELS = ["data=scenes", "model=pspnet_resnet10_w16"]
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        ([*PIXELS, "task=segmentation", "task.encoder_weights=a.pth"], "encoder_weights=a.pth is no file, and timm"),
         (["data=camvid"], "has a label per pixel: add task=segmentation"),
         (["task=segmentation"], "needs a label per pixel"),
         (["task=segmentation", "data=scenes"], "choose a network that labels pixels"),
@@ -164,3 +171,37 @@ def test_mistakes_are_one_line_before_any_work(overrides: list[str], message: st
     with pytest.raises(UserError, match=message) as caught:
         preflight(compose_config("train", overrides))
     assert "\n" not in str(caught.value)
+
+
+def _semseg(network: nn.Module) -> dict[str, Tensor]:
+    """The encoder of a PSPNet as semseg's ImageNet file of a ResNet with a deep stem has it, with a classifier."""
+    stem = {0: "conv1", 1: "bn1", 3: "conv2", 4: "bn2", 6: "conv3", 7: "bn3"}
+    found = {"fc.weight": torch.zeros(1000, 128), "fc.bias": torch.zeros(1000)}
+    for key, value in network.state_dict().items():
+        first, second, *rest = key.split(".")
+        if first == "layer0":
+            found[".".join([stem[int(second)], *rest])] = value.clone()
+        elif first.startswith("layer"):
+            found[key] = value.clone()
+    return found
+
+
+def test_an_encoder_starts_from_semsegs_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No tensor of the encoder is left random, as 21 of 115 are by timm's weights of a plain ResNet-18."""
+    path, source = tmp_path / "resnet18_v2.pth", _network(2)
+    torch.save({f"module.{key}": value for key, value in _semseg(source).items()}, path)
+    task = _task(encoder_weights=str(path))
+    own, wanted = task.model.state_dict(), source.state_dict()
+    encoder = [key for key in own if key.startswith("layer")]
+    assert all(torch.equal(own[key], wanted[key]) for key in encoder)
+    assert f"{len(encoder)} of {len(encoder) + 2} tensors" in capsys.readouterr().err
+    assert not torch.equal(own["cls.0.weight"], wanted["cls.0.weight"])
+
+
+def test_apds_recipe_is_apds() -> None:
+    cfg = compose_config("train", ["recipe=apd", "data=ade20k"])
+    task = cfg.task
+    assert (task.loss_weight, task.prototype_weight, task.align_weight, task.prototype_images) == (10, 10, 10, 2)
+    assert (task.masked, task.mean_over_classes, cfg.evaluation.long_side, cfg.evaluation.mirrored) == (
+        *(False, True, 512, True),
+    )
