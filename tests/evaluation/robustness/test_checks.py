@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor, enable_grad, linspace, nn, no_grad, rand_like
 
 from dkl.errors import UserError
-from dkl.evaluation.robustness.checks import model_warnings, square_warnings
+from dkl.evaluation.robustness.checks import check_model, square_warnings
 from tests.evaluation.common import some_digits, trained
 
 
@@ -47,11 +47,11 @@ class Stepped(nn.Module):
     ids=["random", "probabilities", "zero gradients", "adapting", "constant"],
 )
 def test_a_model_that_cannot_be_evaluated_is_warned_of(make_model: Callable[[], nn.Module], warning: str) -> None:
-    assert warning in " ".join(model_warnings(make_model(), *some_digits(20)))
+    assert warning in " ".join(check_model(make_model(), *some_digits(20)))
 
 
 def test_a_sound_model_passes() -> None:
-    assert model_warnings(trained(), *some_digits(20)) == []
+    assert check_model(trained(), *some_digits(20)) == []
 
 
 def test_square_that_finds_more() -> None:
@@ -65,6 +65,6 @@ def test_attacks_by_gradient_need_a_network_with_gradients() -> None:
         return trained()(x)
 
     x, y = some_digits(4)
-    assert "zero gradient" in " ".join(model_warnings(forward, x, y))
+    assert "zero gradient" in " ".join(check_model(forward, x, y))
     with pytest.raises(UserError, match=r"apgd-ce follows gradients, .* use attacks=.square."):
-        model_warnings(forward, x, y, by_gradient="apgd-ce")
+        check_model(forward, x, y, by_gradient="apgd-ce")
