@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -48,17 +47,13 @@ class Classifier(nn.Module):
 def first_output(model: nn.Module, images: Tensor, name: str = "the model") -> object:
     """What ``model`` returns for the first ``images`` that it gets.
 
-    Raises UserError if it changes them in place, or calls a network in training mode that is not one of its modules:
-    its eval mode is in nobody's hands, and its running statistics would move.
+    Raises UserError if it changes them in place, or calls a network in training mode that is not one of its modules and
+    has statistics: every call would move them.
     """
     modules, given = set(model.modules()), images.clone()
 
     def refuse_training(module: nn.Module, inputs: object) -> None:
-        if (
-            module not in modules
-            and module.training
-            and any(True for _ in chain(module.parameters(), module.buffers()))
-        ):
+        if module.training and module not in modules and any(True for _ in module.buffers()):
             network = type(module).__name__
             raise UserError(
                 f"{name} calls a network in training mode, {network}: call the eval() of that network first"
