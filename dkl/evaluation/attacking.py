@@ -93,9 +93,7 @@ def attack(task: AttackTask, earlier: Earlier | None = None) -> Attacked:
     checked = _check_model(task) if task.protocol.attacks and rank() == 0 else ModelChecks([])
     warnings, protocol, sample, past = _printed(checked.warnings), task.protocol, None, tuple[str, ...]()
     if from_first(checked.whole_batches):
-        # Samples, and images that are left out once they are fooled, would change the batches of the others.
-        suite = protocol if protocol.tolerance is None else protocol.standard
-        protocol, earlier = dataclasses.replace(suite, whole_batches=True), None
+        protocol, earlier = protocol.in_whole_batches, None
     if protocol.tolerance is not None:
         protocol, state, sample, past = _attack_bounded(task, protocol)
     elif earlier:

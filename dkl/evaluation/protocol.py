@@ -16,6 +16,8 @@ from dkl.threat import (
     EvaluatedNorm,
     changed_search,
     parse_attacks,
+    parse_restarts,
+    parse_steps,
     parse_threat,
 )
 
@@ -55,6 +57,13 @@ class EvaluationProtocol:
     def standard(self) -> "EvaluationProtocol":
         """The standard suite, which a bounded evaluation becomes if it must."""
         return dataclasses.replace(self, attacks=list(AUTOATTACK), tolerance=None)
+
+    @property
+    def in_whole_batches(self) -> "EvaluationProtocol":
+        """The evaluation of a network that is not a function of one image: nothing is sampled, nothing left out."""
+        suite = self if self.tolerance is None else self.standard
+        by_package = any(parse_steps(parse_restarts(name)[0]) is None for name in suite.attacks)
+        return dataclasses.replace(suite, whole_batches=by_package)
 
     @property
     def text(self) -> str:

@@ -106,8 +106,8 @@ def check_model(
     if depends:
         found.append(
             "the network's answer to an image depends on the other images of its batch or on its place there, as with "
-            "BatchNorm without running statistics: the result holds for these batches only. The authors' code attacks "
-            "it, in AutoAttack's batches"
+            "BatchNorm without running statistics: the accuracies hold for these batches only, in which the authors' "
+            "code attacks it"
         )
     if _warned(lambda: checks.check_range_output(model, x)):
         found.append(
