@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dkl.attacks import Perturb, frozen_eval, margin
 from dkl.console import say
-from dkl.evaluation.protocol import EvaluationProtocol
+from dkl.evaluation.protocol import EvaluationProtocol, WholeBatches
 from dkl.evaluation.robustness import checks
 from dkl.evaluation.robustness.attack_loop import AttackLoop, run_attacks, scaled
 from dkl.evaluation.robustness.bounded import attack_sample
@@ -93,7 +93,9 @@ def attack(task: AttackTask, earlier: Earlier | None = None) -> Attacked:
     checked = _check_model(task) if task.protocol.attacks and rank() == 0 else ModelChecks([])
     warnings, protocol, sample, past = _printed(checked.warnings), task.protocol, None, tuple[str, ...]()
     if from_first(checked.whole_batches):
-        protocol, earlier = protocol.in_whole_batches, None
+        # Of a sample, other batches would be attacked.
+        suite = protocol if protocol.tolerance is None else protocol.standard
+        protocol, earlier = WholeBatches(**vars(suite)), None
     if protocol.tolerance is not None:
         protocol, state, sample, past = _attack_bounded(task, protocol)
     elif earlier:

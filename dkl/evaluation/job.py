@@ -77,7 +77,6 @@ class EvaluationJob:
         """The hash of weights, run or model, images and protocol."""
         # The run is part of it because different runs can have equal weights: averaging does not change the last ones.
         protocol = dataclasses.asdict(self.protocol)
-        del protocol["whole_batches"]  # found by attacking
         # Absent unless asked for, so that evaluations from before these settings keep their names.
         for setting in ("package", "tolerance", "search"):
             if not protocol[setting]:

@@ -31,9 +31,7 @@ class EvaluationProtocol:
     ``n`` images are taken, balanced over classes, or all if it is None. Without attacks the threat model is Linf with
     radius 0, which contains only the clean image. With ``package`` the authors' code of AutoAttack runs, not ours.
     ``tolerance`` is the widest interval of bounded AutoAttack, in percentage points; None for other suites. ``search``
-    are the settings of ``dkl.threat.SEARCH`` that differ from their defaults. ``whole_batches`` is not asked for but
-    found: the authors' code, which keeps AutoAttack's batches whole, attacks a network that is not a function of one
-    image.
+    are the settings of ``dkl.threat.SEARCH`` that differ from their defaults.
     """
 
     attacks: list[str]
@@ -46,12 +44,11 @@ class EvaluationProtocol:
     package: bool = False
     tolerance: float | None = None
     search: Mapping[str, bool | str] = field(default_factory=dict)
-    whole_batches: bool = field(default=False, repr=False)  # names of progress and records are made of the text
 
     @property
     def authors_code(self) -> bool:
-        """Whether AutoAttack's four attacks are the authors' code: on request, for L1, and to keep batches whole."""
-        return self.package or self.whole_batches or self.norm == "l1"
+        """Whether AutoAttack's four attacks are the authors' code: on request, and for L1."""
+        return self.package or self.norm == "l1"
 
     @property
     def standard(self) -> "EvaluationProtocol":
@@ -59,16 +56,21 @@ class EvaluationProtocol:
         return dataclasses.replace(self, attacks=list(AUTOATTACK), tolerance=None)
 
     @property
-    def in_whole_batches(self) -> "EvaluationProtocol":
-        """The evaluation of a network that is not a function of one image: nothing is sampled, nothing left out."""
-        suite = self if self.tolerance is None else self.standard
-        by_package = any(parse_steps(parse_restarts(name)[0]) is None for name in suite.attacks)
-        return dataclasses.replace(suite, whole_batches=by_package)
-
-    @property
     def text(self) -> str:
         """The attacks and the threat model in words."""
         return f"{', '.join(self.attacks)}, {self.norm} eps {self.eps_text}" if self.attacks else "accuracy"
+
+
+class WholeBatches(EvaluationProtocol):
+    """What becomes of the protocol of a network that is not a function of one image; names of records stay.
+
+    The authors' code keeps AutoAttack's batches whole, in which ours leaves out what is fooled.
+    """
+
+    @property
+    def authors_code(self) -> bool:
+        """Whether there are attacks of AutoAttack."""
+        return any(parse_steps(parse_restarts(name)[0]) is None for name in self.attacks)
 
 
 def _asked_or(asked: T | None, default: T) -> T:

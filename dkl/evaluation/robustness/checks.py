@@ -22,7 +22,6 @@ _NOT_FINITE = "are not finite"
 _REPEATS = 25
 """Passes of two images, which cost little and find a network that is random in every tenth pass."""
 
-
 _ROUNDING = 1e-4
 """The package's bound of distances between logits of one image, as vectors of length 1, in passes of equal shape."""
 
