@@ -15,17 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dkl.attacks import Perturb, frozen_eval
+from dkl.attacks import Perturb, frozen_eval, margin
 from dkl.console import say
-from dkl.evaluation.protocol import EvaluationProtocol
+from dkl.evaluation.protocol import EvaluationProtocol, WholeBatches
 from dkl.evaluation.robustness import checks
 from dkl.evaluation.robustness.attack_loop import AttackLoop, run_attacks, scaled
 from dkl.evaluation.robustness.bounded import attack_sample
-from dkl.evaluation.robustness.progress import EvaluationState, load, merge
+from dkl.evaluation.robustness.checks import ModelChecks
+from dkl.evaluation.robustness.classifier import Classifier
+from dkl.evaluation.robustness.places import cut
+from dkl.evaluation.robustness.progress import Bools, EvaluationState, load, merge
 from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.evaluation.robustness.search_model import search_model
 from dkl.evaluation.robustness.suites import attack_cost, make_attacks
-from dkl.runtime.distributed import gather, rank
+from dkl.runtime.distributed import from_first, gather, rank
+from dkl.tasks.accuracy import top1
 from dkl.threat import AUTOATTACK, AVERAGED, SAMPLED
 
 
@@ -45,9 +49,16 @@ class AttackTask:
     folder: Path | None = None
 
     @cached_property
+    def classifier(self) -> nn.Module:
+        """The network as it is called."""
+        return Classifier(self.model)
+
+    @cached_property
     def searched(self) -> nn.Module:
         """The network on which the attacks search."""
-        return search_model(self.model, self.protocol.search, self.protocol.batch_size)
+        if not self.protocol.search:
+            return self.classifier
+        return Classifier(search_model(self.model, self.protocol.search, self.protocol.batch_size))
 
 
 class Earlier(NamedTuple):
@@ -60,8 +71,10 @@ class Earlier(NamedTuple):
 
 
 class Attacked(NamedTuple):
-    """What was done and found: a bounded ``protocol`` that had to attack every image has become the standard one.
+    """What was done and found.
 
+    A bounded ``protocol`` that had to attack every image has become the standard one, and one for a network that is not
+    a function of one image has whole batches.
     ``sample`` is what bounds the result of a bounded one; None for others.
     """
 
@@ -77,13 +90,17 @@ def attack(task: AttackTask, earlier: Earlier | None = None) -> Attacked:
     Warnings are printed and returned: by the first process only.
     """
     # Printed before the attacks, which may take hours and tell little about such a network.
-    warnings = _printed(_model_warnings(task)) if task.protocol.attacks and rank() == 0 else []
-    protocol, sample, past = task.protocol, None, tuple(earlier.warnings if earlier else ())
+    checked = _check_model(task) if task.protocol.attacks and rank() == 0 else ModelChecks([])
+    warnings, protocol, sample, past = _printed(checked.warnings), task.protocol, None, tuple[str, ...]()
+    if from_first(checked.whole_batches):
+        # Of a sample, other batches would be attacked.
+        suite = protocol if protocol.tolerance is None else protocol.standard
+        protocol, earlier = WholeBatches(**vars(suite)), None
     if protocol.tolerance is not None:
         protocol, state, sample, past = _attack_bounded(task, protocol)
     elif earlier:
         say(f"continues from {earlier.name}")
-        state = _run_suite(task, protocol, start=earlier.start, sample=earlier.sample)
+        state, past = _run_suite(task, protocol, start=earlier.start, sample=earlier.sample), earlier.warnings
     else:
         state = _run_suite(task, protocol)
     if protocol.attacks and rank() == 0:
@@ -91,6 +108,7 @@ def attack(task: AttackTask, earlier: Earlier | None = None) -> Attacked:
         warnings += _printed(checks.square_warnings(_accuracies(state, protocol.attacks, sample)))
         counts = {name: int(state[name].nonfinite.sum()) for name in protocol.attacks}
         warnings += _printed(checks.nonfinite_warnings(counts))
+        warnings += _printed(checks.changed_warnings(_count_changed(task, state["clean"].flags), len(task.labels)))
     return Attacked(protocol, state, sample, warnings)
 
 
@@ -102,18 +120,32 @@ def _printed(warnings: Iterable[str]) -> list[str]:
     return found
 
 
-def _model_warnings(task: AttackTask) -> list[str]:
-    """Run AutoAttack's checks of the network on the first batch."""
+def _check_model(task: AttackTask) -> ModelChecks:
+    """Run the checks of the network on the first batch."""
     first = slice(0, task.protocol.batch_size)
-    with frozen_eval(task.model):
+    with frozen_eval(task.classifier):
         x, y = scaled(task.images[first]).to(task.device), task.labels[first].to(task.device)
-        return checks.model_warnings(
-            task.model,
+        return checks.check_model(
+            task.classifier,
             x,
             y,
             randomized=bool(set(task.protocol.attacks) & set(AVERAGED)),
             by_gradient=next((name for name in task.protocol.attacks if attack_cost(name, 2).gradients), ""),
         )
+
+
+@torch.no_grad()
+def _count_changed(task: AttackTask, clean: Bools) -> int:
+    """The number of images that are clearly not as ``clean[N]``, classified right or wrong in the same batches."""
+    count, batches = 0, cut(np.ones_like(clean), task.protocol.batch_size)
+    with frozen_eval(task.classifier):
+        for chosen in batches:
+            x, y = scaled(task.images[chosen]).to(task.device), task.labels[chosen].to(task.device)
+            logits = task.classifier(x)
+            # An earlier process may have rounded in another way.
+            clear = margin(logits, y).abs() > 1e-3 * logits.norm(dim=1)
+            count += int((clear.cpu() & (top1(logits, y).cpu() != torch.from_numpy(clean)[chosen])).sum())
+    return count
 
 
 def _accuracies(state: EvaluationState, attacks: list[str], sample: SampleResult | None) -> dict[str, float]:
@@ -136,9 +168,9 @@ def _attack_bounded(
     assert protocol.tolerance is not None
     known = merge(gather(load(task.folder, len(task.labels))))
     size, place = protocol.batch_size, task.device
-    loop = AttackLoop(task.model, task.images, task.labels, size, place, task.folder, known, task.searched)
+    loop = AttackLoop(task.classifier, task.images, task.labels, size, place, task.folder, known, task.searched)
     standard = protocol.standard
-    with torch.no_grad(), frozen_eval(task.model):
+    with torch.no_grad(), frozen_eval(task.classifier):
         sample, enough = attack_sample(
             loop,
             attacks_of(task, standard),
@@ -158,7 +190,7 @@ def _attack_bounded(
 
 def _by_place(protocol: EvaluationProtocol) -> frozenset[str]:
     """The attacks whose draws for an image depend on its place in AutoAttack's batches and on nothing else."""
-    return frozenset({"square"} if protocol.norm == "linf" and not protocol.package else ())
+    return frozenset({"square"} if protocol.norm == "linf" and not protocol.authors_code else ())
 
 
 def attacks_of(task: AttackTask, protocol: EvaluationProtocol) -> dict[str, Perturb]:
@@ -171,7 +203,7 @@ def attacks_of(task: AttackTask, protocol: EvaluationProtocol) -> dict[str, Pert
         seed=protocol.seed,
         device=task.device,
         num_classes=task.num_classes,
-        package=protocol.package,
+        package=protocol.authors_code,
     )
 
 
@@ -183,7 +215,7 @@ def _run_suite(
     sample: SampleResult | None = None,
 ) -> EvaluationState:
     state = run_attacks(
-        task.model,
+        task.classifier,
         task.images,
         task.labels,
         attacks_of(task, protocol) if protocol.attacks else {},

@@ -22,12 +22,12 @@ def classify_corrupted(task: AttackTask, corruptions: Corruptions) -> Evaluation
     """
     protocol = task.protocol
     state = merge(gather(load(task.folder)))
-    with frozen_eval(task.model):
+    with frozen_eval(task.classifier):
         for name in CORRUPTIONS:
             found = corruptions.read(name, protocol.n)
             everything = np.ones(len(found), dtype=np.bool_)
             loop = AttackLoop(
-                task.model, found.images, found.labels, protocol.batch_size, task.device, task.folder, state
+                task.classifier, found.images, found.labels, protocol.batch_size, task.device, task.folder, state
             )
             loop.attack({name: top1}, lambda x, y, chosen: x, everything, 1)
             state = loop.state

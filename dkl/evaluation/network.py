@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from dkl.assembly import build_model
-from dkl.errors import UserError, first_line, shortened
+from dkl.errors import UserError
+from dkl.evaluation.robustness.classifier import blamed, first_output
 from dkl.evaluation.subject import Subject
 from dkl.models import load_checkpoint
 
@@ -32,17 +33,8 @@ def load_network(subject: Subject) -> tuple[nn.Module, str]:
 def _check_logits(model: nn.Module, subject: Subject) -> None:
     """Raise UserError unless ``model`` gives logits [2, C] for two images of the subject's data."""
     shape, classes = list(subject.data.shape), subject.data.num_classes
-    images = torch.zeros(2, *shape)
-    try:
-        with torch.no_grad():
-            logits = model(images)
-    except Exception as error:  # whatever a foreign network raises
-        raise UserError(
-            f"{subject.method} does not take images {shape} of {subject.data.name}: {type(error).__name__}, "
-            f"{shortened(first_line(error), 200)}; choose data of its size"
-        ) from None
-    if images.any():
-        raise UserError(f"{subject.method} changes its images in place: write x = x - mean, not x -= mean")
+    with blamed(f"{subject.method} does not take images {shape} of {subject.data.name}", "; choose data of its size"):
+        logits = first_output(model, torch.zeros(2, *shape), subject.method)
     got = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if got != [2, classes] and subject.data.ignore_index is None:
         raise UserError(

@@ -16,6 +16,8 @@ from dkl.threat import (
     EvaluatedNorm,
     changed_search,
     parse_attacks,
+    parse_restarts,
+    parse_steps,
     parse_threat,
 )
 
@@ -57,6 +59,18 @@ class EvaluationProtocol:
     def text(self) -> str:
         """The attacks and the threat model in words."""
         return f"{', '.join(self.attacks)}, {self.norm} eps {self.eps_text}" if self.attacks else "accuracy"
+
+
+class WholeBatches(EvaluationProtocol):
+    """What becomes of the protocol of a network that is not a function of one image; names of records stay.
+
+    The authors' code keeps AutoAttack's batches whole, in which ours leaves out what is fooled.
+    """
+
+    @property
+    def authors_code(self) -> bool:
+        """Whether there are attacks of AutoAttack."""
+        return any(parse_steps(parse_restarts(name)[0]) is None for name in self.attacks)
 
 
 def _asked_or(asked: T | None, default: T) -> T:

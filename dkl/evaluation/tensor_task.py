@@ -2,9 +2,7 @@
 
 import dataclasses
 import hashlib
-import inspect
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +11,11 @@ from torch import Tensor, nn
 
 from dkl.attacks import frozen_eval
 from dkl.data import Images
-from dkl.errors import UserError, first_line
+from dkl.errors import UserError
 from dkl.evaluation.attacking import AttackTask
 from dkl.evaluation.protocol import EvaluationProtocol
 from dkl.evaluation.robustness.attack_loop import scaled
+from dkl.evaluation.robustness.classifier import blamed, first_output
 from dkl.evaluation.robustness.suites import check_classes, check_shape
 from dkl.evaluation.weights import weights_sha256
 from dkl.runtime.device import pick_device
@@ -28,29 +27,16 @@ _KNOWN_BY = 8
 
 
 class _Function(nn.Module):
-    """Any callable as a module. Raises UserError if it uses a network in training mode, whose mode stays as it is."""
+    """Any callable as a module."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         if not callable(function):
             raise UserError(f"model must be a module or a function from images to logits, not {function!r}")
         self.function = function
-        if name := next((name for name, network in _networks_in(function) if network.training), None):
-            raise UserError(f"the function uses {name}, a network in training mode: call {name}.eval() first")
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
-
-
-def _networks_in(function: Callable[[Tensor], Tensor]) -> Iterator[tuple[str, nn.Module]]:
-    """The modules that ``function`` refers to directly, by the names that it uses."""
-    used = {"self": getattr(function, "__self__", None)}
-    with suppress(TypeError, ValueError):  # not a Python function, or one whose variables have no values yet
-        variables = inspect.getclosurevars(function)
-        used |= {**variables.globals, **variables.nonlocals}
-    for name, value in used.items():
-        if isinstance(value, nn.Module):
-            yield name, value
 
 
 def make_task(
@@ -88,7 +74,7 @@ def _own_folder(folder: Path, task: AttackTask) -> Path:
         return own
     # A function has no weights to be known by. Its logits are the same up to the rounding of another device.
     with torch.no_grad():
-        logits = task.model(scaled(task.images[:_KNOWN_BY]).to(task.device)).float().cpu().numpy()
+        logits = task.classifier(scaled(task.images[:_KNOWN_BY]).to(task.device)).cpu().numpy()
     path = own / "logits.npy"
     if not path.exists():
         write_atomically(path, lambda file: np.save(file, logits))
@@ -118,23 +104,14 @@ def _checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return images.detach().contiguous(), labels.detach().long().cpu()
 
 
-@torch.no_grad()
 def _count_classes(model: nn.Module, image: Tensor, labels: Tensor) -> int:
     """The number of logits. Raises UserError if the output is not logits, or a label has none."""
-    given = scaled(image).clone()
-    before = given.clone()
-    try:
-        with frozen_eval(model):
-            logits = model(given)
-    except RuntimeError as error:
-        raise UserError(
-            f"the model cannot classify an image {list(image.shape[1:])} on {image.device}: {first_line(error)}"
-        ) from error
+    what = f"the model cannot classify an image {list(image.shape[1:])} on {image.device}"
+    with frozen_eval(model), blamed(what):
+        logits = first_output(model, scaled(image))
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
         found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(f"the model must return logits [B, classes], but for one image it returns {found}")
-    if not torch.equal(given, before):
-        raise UserError("the model changes its input in place: write x = x - mean, not x -= mean")
     classes = logits.shape[1]
     if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise UserError(

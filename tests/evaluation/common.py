@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from pyautoattack.fab_pt import FABAttack_PT
+from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
 from dkl.assembly import train
@@ -42,6 +45,26 @@ def trained() -> nn.Module:
     return model.eval()
 
 
+def batch_statistics() -> nn.Module:
+    """The trained network with a BatchNorm without running statistics in front, in eval mode."""
+    return nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False, affine=False), Shifted(), trained()).eval()
+
+
+class Shifted(nn.Module):
+    """Images of mean 0 and variance 1 with about those of digits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.3 + 0.38 * x
+
+
+class BatchMean(nn.Module):
+    """The trained network, whose logits depend on their mean over the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = trained()(x)
+        return logits + 2 * logits.mean(0)
+
+
 def some_digits(count: int) -> tuple[Tensor, Tensor]:
     """Test images ``[count, 1, 8, 8]`` in [0, 1] and their labels."""
     test = digits()[1].balanced(count)
@@ -70,6 +93,23 @@ def shorten(monkeypatch: pytest.MonkeyPatch, steps: int, queries: int) -> None:
     for name in ("apgd_ce", "apgd_targeted", "fab_targeted"):
         monkeypatch.setattr(suites, name, partial(getattr(suites, name), steps=steps))
     monkeypatch.setattr(suites, "square", partial(suites.square, queries=queries))
+
+
+def shorten_package(monkeypatch: pytest.MonkeyPatch, steps: int = 3, queries: int = 10) -> None:
+    """Give the attacks of AutoAttack's package fewer steps and queries, however it makes them."""
+
+    def shorten_class(attack: type, setting: str, value: int) -> None:
+        perturb = attack.perturb
+
+        def short(self: object, *args: Tensor, **options: object) -> Tensor:
+            setattr(self, setting, value)
+            return perturb(self, *args, **options)
+
+        monkeypatch.setattr(attack, "perturb", short)
+
+    for attack in (APGDAttack, APGDAttack_targeted, FABAttack_PT):
+        shorten_class(attack, "n_iter", steps)
+    shorten_class(SquareAttack, "n_queries", queries)
 
 
 def tiny_run(results: Path, *overrides: str) -> Path:

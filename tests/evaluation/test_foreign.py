@@ -10,18 +10,30 @@ from safetensors.torch import save_file
 
 from dkl.cli import main
 from dkl.data import digits
+
+
+from dkl.evaluation.verification.run import verify
 from dkl.models import create_model
 from dkl.records import Record
-from tests.evaluation.common import only_record, trained
+from tests.evaluation.common import batch_statistics, only_record, shorten_package, trained
 from tests.models.sources.test_graphs import export, script
 
 NETS = """
 from dkl.data import generated
-from tests.evaluation.common import trained
+from tests.evaluation.common import batch_statistics, trained
 import copy
+import torch
 def small(num_classes):
     assert num_classes == 10
     return copy.deepcopy(trained())
+def batchwise(num_classes):
+    return copy.deepcopy(batch_statistics())
+class hiding(torch.nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.network, self.hidden = copy.deepcopy(trained()), [torch.nn.BatchNorm2d(1)]
+    def forward(self, x):
+        return self.network(self.hidden[0](x))
 def images(**_):
     return generated([3, 32, 32], 10)
 """
@@ -93,3 +105,32 @@ def test_test_images_that_are_training_images_stand_in_the_record_and_on_its_boa
     assert only_record(here / "results")[0].warnings == [OVERLAP]
     main(["tables"])
     assert OVERLAP in Path("results/tables/npz-accuracy-own.md").read_text()
+
+
+def test_a_network_that_depends_on_the_batch_is_warned_of_in_record_and_tables(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shorten_package(monkeypatch)
+    torch.save(batch_statistics().state_dict(), "batchwise.pt")
+    line = ["checkpoint=batchwise.pt", "model=foreign_nets:batchwise", "data=digits", "attacks=bounded", "eps=0.05"]
+    main(["evaluate", *line, "tolerance=20", "n=20", "threads=1"])
+    record = only_record(Path("results"))[0]
+    assert "depends on the other images" in record.warnings[0]
+    assert record.bound is None  # of images in other batches it would say nothing
+    assert record.versions["attacks"] == "pyautoattack"
+    capsys.readouterr()
+    main(["evaluate", *line, "tolerance=20", "n=20", "threads=1"])
+    assert "already evaluated" in capsys.readouterr().err
+    (path,) = Path("results/records").glob("*.json")
+    assert verify(path, line[:3], checked=19, seed=0).differ == 0
+    main(["tables"])
+    assert "depends on the other images" in next(Path("results/tables").glob("*.md")).read_text()
+
+
+def test_a_network_that_hides_another_in_training_mode_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({f"network.{key}": value for key, value in trained().state_dict().items()}, "hiding.pt")
+    with pytest.raises(SystemExit):
+        evaluate("checkpoint=hiding.pt", "model=foreign_nets:hiding", "data=digits")
+    assert "calls a network in training mode, BatchNorm2d: call the eval()" in capsys.readouterr().err

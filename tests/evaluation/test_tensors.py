@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dkl.cli import main
 from dkl.data import digits
@@ -16,7 +16,7 @@ from dkl.evaluation import autoattack, tensors
 from dkl.models import create_model, load_checkpoint
 from dkl.records import load, load_flags
 from dkl.threat import SUITES
-from tests.evaluation.common import evaluate_run, shorten, some_digits, tiny_run, trained
+from tests.evaluation.common import evaluate_run, shorten, shorten_package, some_digits, tiny_run, trained
 
 
 def test_flags_are_those_of_dkl_evaluate(tmp_path: Path) -> None:
@@ -80,16 +80,99 @@ def test_a_folder_holds_the_progress_of_several_evaluations(tmp_path: Path) -> N
         attacked(lambda x: -trained()(x), 0.01)
 
 
-def test_the_callers_random_numbers_and_networks_are_not_changed() -> None:
+def test_the_callers_random_numbers_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_package(monkeypatch)
     images, labels = some_digits(4)
     state = torch.get_rng_state()
     autoattack(trained(), images, labels, eps=0.1, norm="L2", attacks=["square", "fab"], batch_size=2)
     assert torch.equal(torch.get_rng_state(), state)
 
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Linear(64, 10))
-    for function in (lambda x: network(x / 2), network.forward):
-        with pytest.raises(UserError, match=r"in training mode: call (network|self).eval\(\) first"):
+
+def test_a_network_in_training_mode_is_refused_before_its_statistics_move() -> None:
+    images, labels = some_digits(4)
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+
+    class Hidden:
+        """An object that is no module, or a module that does not know its network."""
+
+        def __init__(self) -> None:
+            self.parts = {"networks": [network]}
+
+        def __call__(self, x: Tensor) -> Tensor:
+            return self.parts["networks"][0](x)
+
+    class HiddenInModule(Hidden, nn.Module):
+        def __init__(self) -> None:
+            nn.Module.__init__(self)
+            Hidden.__init__(self)
+
+    functions = [lambda x: network(x / 2), network.forward, Hidden(), HiddenInModule(), Hidden().__call__]
+    for function in functions:
+        with pytest.raises(UserError, match=r"network in training mode, \w+: call the eval\(\) of that network first"):
             autoattack(function, images, labels, eps=0.1, attacks="pgd")
+    assert network.training
+    assert int(network[1].num_batches_tracked) == 0
+    network.eval()
+    for function in functions:
+        autoattack(function, images, labels, eps=0.1, attacks=["pgd-1"])
+
+
+def test_what_a_network_raises_is_reported_as_its_own() -> None:
+    images, labels = some_digits(4)
+
+    class Failing(nn.Module):
+        """Fails by ``error`` in call ``last``."""
+
+        def __init__(self, error: BaseException, last: int) -> None:
+            super().__init__()
+            self.error, self.calls_left = error, last
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls_left -= 1
+            if not self.calls_left:
+                raise self.error
+            return trained()(x)
+
+    class Backward(torch.autograd.Function):
+        @staticmethod
+        def forward(context: object, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, :10]
+
+        @staticmethod
+        def backward(context: object, gradient: Tensor) -> Tensor:
+            raise LookupError("no\ngradient")
+
+    models = {
+        r"an image \[1, 8, 8\] on cpu: ValueError: bad$": Failing(ValueError("bad\nworse"), 1),
+        r"images \[2, 1, 8, 8\] on cpu: KeyError: 'bad'$": Failing(KeyError("bad"), 2),
+        "on cpu: AssertionError$": Failing(AssertionError(), 50),
+        "SystemExit: 3$": Failing(SystemExit(3), 60),
+        "^the model's gradient cannot be computed: LookupError: no$": Backward.apply,
+    }
+    for message, model in models.items():
+        with pytest.raises(UserError, match=message):
+            autoattack(model, images, labels, eps=0.1, attacks=["apgd-ce"])
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
+def test_logits_of_another_precision_are_cast(precision: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten(monkeypatch, steps=3, queries=10)
+    shorten_package(monkeypatch)
+    images, labels = some_digits(4)
+    for norm, eps, attacks in [("L2", 0.3, "standard"), ("L1", 2.0, ["apgd-t"]), ("Linf", 0.06, ["apgd-dlr", "fab"])]:
+        options = {"eps": eps, "norm": norm, "attacks": attacks, "batch_size": 4}
+        cast = autoattack(lambda x: trained()(x).to(precision).float(), images, labels, **options)
+        given = autoattack(lambda x: trained()(x).to(precision), images, labels, **options)
+        assert all(torch.equal(cast.flags[name], given.flags[name]) for name in cast.flags)
+
+
+def test_a_network_that_changes_during_the_attacks() -> None:
+    images, labels = some_digits(20)
+    calls = iter(range(100_000))
+    result = autoattack(lambda x: trained()(x).roll(next(calls) // 60, 1), images, labels, eps=0.01, attacks=["pgd-50"])
+    assert "clean images are classified in another way after the attacks than before" in result.warnings[-1]
+    record = result.record(method="mine", dataset="digits", architecture="CNN")
+    assert record.warnings == result.warnings
 
 
 @pytest.mark.parametrize("eps", [8 / 255, np.float32(8 / 255), torch.tensor(8 / 255), "8/255"])
@@ -118,7 +201,7 @@ def test_a_radius_is_written_in_gray_levels(eps: float) -> None:
             {"model": lambda x: x.flatten(1)[:, :1], "labels": torch.tensor([0, 0]), "attacks": ["square"]},
             "square compares two logits, .* has 1; give it one logit per class",
         ),
-        ({"model": lambda x: x.sub_(0.5).flatten(1)}, "changes its input in place: write x = x - mean"),
+        ({"model": lambda x: x.sub_(0.5).flatten(1)}, "changes its images in place: write x = x - mean"),
         ({"images": np.zeros((2, 1, 2, 2), np.uint8)}, "images must be a tensor, not ndarray"),
         ({"labels": torch.tensor([True, False])}, "labels must be whole numbers"),
         ({"norm": "L2"}, "square for L2 needs images of at least 5 x 5 pixels, not 2 x 2"),

@@ -1,11 +1,13 @@
 """Warnings about networks whose robustness AutoAttack overestimates, in plain words.
 
-The checks and their thresholds are the package's, and one of ours: logits that are equal for all images.
+The checks and their thresholds are the package's, and ours: logits that are equal for all images, and networks whose
+answer to an image depends on other images, on its place, or on earlier calls.
 """
 
 import sys
 import warnings
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +15,25 @@ from pyautoattack import checks
 from torch import Tensor, nn
 
 from dkl.errors import UserError
+from dkl.evaluation.robustness.classifier import blamed
 
 _NOT_FINITE = "are not finite"
+
+_REPEATS = 25
+"""Passes of two images, which cost little and find a network that is random in every tenth pass."""
+
+_ROUNDING = 1e-4
+"""The package's bound of distances between logits of one image, as vectors of length 1, in passes of equal shape."""
+
+_ROUNDING_OF_SIZES = 0.02
+"""The same for batches of other sizes, for which TF32 and bfloat16 round in another way."""
+
+
+class ModelChecks(NamedTuple):
+    """Warnings about a network, and whether AutoAttack's batches are kept whole: it is no function of one image."""
+
+    warnings: list[str]
+    whole_batches: bool = False
 
 
 def _warned(check: Callable[[], object]) -> bool:
@@ -37,16 +56,41 @@ def _is_dynamic(model: nn.Module, x: Tensor) -> bool:
         sys.settrace(before)
 
 
-def model_warnings(
+def _distance(logits: Tensor, others: Tensor) -> float:
+    """The largest distance of rows ``[B, C]`` that are divided by their norms."""
+    return float((F.normalize(logits) - F.normalize(others)).norm(dim=1).max())
+
+
+@torch.no_grad()
+def _varies(model: nn.Module, x: Tensor, y: Tensor) -> bool:
+    """Whether the same images ``x[B, ...]`` get other logits in another pass."""
+    few, first = x[:2], model(x[:2])
+    if any(_distance(model(few), first) > _ROUNDING for _ in range(_REPEATS)):
+        return True
+    return _warned(lambda: checks.check_randomized(model, x, y, bs=len(x)))
+
+
+@torch.no_grad()
+def _depends_on_batch(model: nn.Module, x: Tensor) -> bool:
+    """Whether images ``x[B, ...]`` get other logits among other images, or at other places of a smaller batch."""
+    half, logits = (len(x) + 1) // 2, model(x)
+    among_others = model(torch.cat([x[:half], x[:half]])[: len(x)])[:half]
+    if _distance(among_others, logits[:half]) > _ROUNDING:
+        return True
+    return _distance(model(x[-half:]), logits[-half:]) > _ROUNDING_OF_SIZES
+
+
+def check_model(
     model: nn.Module, x: Tensor, y: Tensor, *, randomized: bool = False, by_gradient: str = ""
-) -> list[str]:
-    """Check ``model`` on one batch ``x[B, ...]``, ``y[B]`` and return one warning per problem.
+) -> ModelChecks:
+    """Check ``model`` on one batch ``x[B, ...]``, ``y[B]``, with one warning per problem.
 
     ``randomized`` says that the attacks are meant for randomized networks, and ``by_gradient`` names the first that
     needs gradients. Raises UserError if it cannot have them.
     """
     found = []
-    varies = _warned(lambda: checks.check_randomized(model, x, y, bs=len(x)))
+    varies = _varies(model, x, y)
+    depends = not varies and _depends_on_batch(model, x)
     if randomized and not varies:
         found.append(
             "attacks=rand is for randomized networks, and this one is not random: attacks=standard is stronger"
@@ -57,6 +101,12 @@ def model_warnings(
         found.append(
             "the network is randomized or not deterministic: the same images get other logits each time. Attacks meant "
             "for fixed networks overestimate it: also evaluate attacks=rand"
+        )
+    if depends:
+        found.append(
+            "the network's answer to an image depends on the other images of its batch or on its place there, as with "
+            "BatchNorm without running statistics: the accuracies hold for these batches only, in which the authors' "
+            "code attacks it"
         )
     if _warned(lambda: checks.check_range_output(model, x)):
         found.append(
@@ -77,7 +127,8 @@ def model_warnings(
                 f"{by_gradient} follows gradients, and the model's logits have none: remove no_grad() or detach() from "
                 "it, or use attacks=[square]"
             )
-        gradient = torch.autograd.grad(loss, leaf)[0] if loss.requires_grad else torch.zeros_like(x)
+        with blamed("the model's gradient cannot be computed"):
+            gradient = torch.autograd.grad(loss, leaf)[0] if loss.requires_grad else torch.zeros_like(x)
     zero = int((gradient.flatten(1).abs().sum(1) == 0).sum())
     if zero:
         found.append(
@@ -86,7 +137,17 @@ def model_warnings(
         )
     if len(x) > 1 and (logits == logits[:1]).all():
         found.append("the logits are equal for all images: the network ignores its input")
-    return found
+    return ModelChecks(found, whole_batches=varies or depends)
+
+
+def changed_warnings(count: int, images: int) -> list[str]:
+    """Return a warning if ``count`` of the ``images`` are classified in another way after the attacks than before."""
+    if not count:
+        return []
+    return [
+        f"{count} of {images} clean images are classified in another way after the attacks than before: the network is "
+        "randomized, or calls change it"
+    ]
 
 
 def square_warnings(accuracies: dict[str, float]) -> list[str]:

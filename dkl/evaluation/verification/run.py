@@ -127,7 +127,9 @@ def _compare(
         return _Compared(0, 0, 0)
     say(f"images with other flags: {int(unequal.sum())}; they are attacked again in the batches that they had")
     size, device = record.batch_size, task.device
-    loop = AttackLoop(task.model, test.tensor(), test.labels, size, device, progress, load(progress), task.searched)
+    loop = AttackLoop(
+        task.classifier, test.tensor(), test.labels, size, device, progress, load(progress), task.searched
+    )
     attacks = attacks_of(task, task.protocol) if record.attacks else {}
     own = OwnBatches(loop, attacks, flags, task.num_classes)
     differ = own.differing(first, enough=fewest_to_refuse(record.n, len(chosen)))

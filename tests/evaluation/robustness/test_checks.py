@@ -1,13 +1,14 @@
 """AutoAttack's checks warn of models that it cannot evaluate, and of no sound model."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
-from torch import Tensor, enable_grad, linspace, nn, no_grad, rand_like
+from torch import Generator, Tensor, enable_grad, linspace, nn, no_grad, rand, rand_like
 
 from dkl.errors import UserError
-from dkl.evaluation.robustness.checks import model_warnings, square_warnings
-from tests.evaluation.common import some_digits, trained
+from dkl.evaluation.robustness.checks import check_model, square_warnings
+from tests.evaluation.common import BatchMean, batch_statistics, some_digits, trained
 
 
 class Noisy(nn.Module):
@@ -35,23 +36,63 @@ class Stepped(nn.Module):
         return trained()((x * 4).round() / 4 + 0 * x)
 
 
+class SometimesNoisy(Noisy):
+    """Random in every tenth pass."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return trained()(x) if self.calls % 10 else super().forward(x)
+
+
+class OfPlaces(nn.Module):
+    """Adds the same noise in every pass, another for each place in the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return trained()(x + 0.3 * rand(x.shape, generator=Generator().manual_seed(0)))
+
+
+class LowPrecision(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return copy.deepcopy(trained()).bfloat16()(x.bfloat16()).float()
+
+
 @pytest.mark.parametrize(
     ("make_model", "warning"),
     [
         (Noisy, "randomized"),
+        (SometimesNoisy, "randomized"),
+        (batch_statistics, "depends on the other images"),
+        (BatchMean, "depends on the other images"),
+        (OfPlaces, "or on its place"),
         (lambda: nn.Sequential(trained(), nn.Softmax(dim=1)), "probability distribution"),
         (Stepped, "zero gradient"),
         (Adapting, "differentiates"),
         (Constant, "equal for all images"),
     ],
-    ids=["random", "probabilities", "zero gradients", "adapting", "constant"],
+    ids=[
+        "random",
+        "sometimes random",
+        "statistics of the batch",
+        "mean of the batch",
+        "places",
+        "probabilities",
+        "zero gradients",
+        "adapting",
+        "constant",
+    ],
 )
 def test_a_model_that_cannot_be_evaluated_is_warned_of(make_model: Callable[[], nn.Module], warning: str) -> None:
-    assert warning in " ".join(model_warnings(make_model(), *some_digits(20)))
+    found = check_model(make_model(), *some_digits(20))
+    assert warning in " ".join(found.warnings)
+    assert found.whole_batches == ("randomized" in warning or "depends" in warning or "place" in warning)
 
 
-def test_a_sound_model_passes() -> None:
-    assert model_warnings(trained(), *some_digits(20)) == []
+@pytest.mark.parametrize("count", [1, 2, 5, 20])
+def test_a_sound_model_passes(count: int) -> None:
+    for model in (trained(), LowPrecision()):
+        assert check_model(model, *some_digits(count)) == ([], False)
 
 
 def test_square_that_finds_more() -> None:
@@ -65,6 +106,6 @@ def test_attacks_by_gradient_need_a_network_with_gradients() -> None:
         return trained()(x)
 
     x, y = some_digits(4)
-    assert "zero gradient" in " ".join(model_warnings(forward, x, y))
+    assert "zero gradient" in " ".join(check_model(forward, x, y).warnings)
     with pytest.raises(UserError, match=r"apgd-ce follows gradients, .* use attacks=.square."):
-        model_warnings(forward, x, y, by_gradient="apgd-ce")
+        check_model(forward, x, y, by_gradient="apgd-ce")

@@ -1,18 +1,21 @@
 """The flags of an evaluation equal those of the AutoAttack package called directly."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
+from dkl.evaluation import autoattack
 from dkl.evaluation.robustness import suites
 from dkl.evaluation.robustness.attack_loop import run_attacks
 from dkl.evaluation.robustness.suites import PACKAGE_NORMS, make_attacks, target_classes
 from dkl.threat import AUTOATTACK, Norm
-from tests.evaluation.common import CPU, some_digits, trained
+from tests.evaluation.common import CPU, BatchMean, batch_statistics, shorten_package, some_digits, trained
 
 pytestmark = pytest.mark.slow
 
@@ -80,3 +83,25 @@ def test_shortened_attacks_in_several_batches(
 
     monkeypatch.setattr(AutoAttack, "_set_version", shorten)
     assert_flags_equal_the_packages(names, tmp_path, norm=norm, eps=eps, count=20, batch_size=8)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.06), ("L2", 0.3)])
+@pytest.mark.parametrize("make_model", [batch_statistics, BatchMean])
+def test_a_network_that_depends_on_the_batch_is_attacked_in_the_packages_batches(
+    make_model: Callable[[], nn.Module], norm: str, eps: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten_package(monkeypatch, steps=5, queries=50)
+    model, (images, labels) = make_model(), some_digits(20)
+    package = AutoAttack(model, norm=norm, eps=eps, seed=SEED, device="cpu", version="standard")
+    _, predicted = package.run_standard_evaluation(images, labels, batch_size=8)
+    options = {"eps": eps, "norm": norm, "batch_size": 8, "seed": SEED}
+    result = autoattack(model, images, labels, **options)
+    assert torch.equal(result.robust, predicted == labels)
+    assert 0 < result.robust.sum() < result.flags["clean"].sum()
+    assert "depends on the other images" in " ".join(result.warnings)
+    bounded = autoattack(model, images, labels, **options, attacks="bounded", tolerance=20)  # no sample of the images
+    assert torch.equal(bounded.robust, result.robust)
+    assert bounded.bound is None
+    record = bounded.record(method="mine", dataset="digits", architecture="CNN")
+    assert record.versions["attacks"] == "pyautoattack"
+    assert record.warnings == result.warnings
