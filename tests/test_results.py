@@ -1,11 +1,14 @@
 """The reference results are those of their records and never count as a user's, and links to results lead to files."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from dkl.config import CachedCompose
+from dkl.manifests import Request, plan
 from dkl.reproduction import planning
 from dkl.reproduction.options import parse
 from dkl.reproduction.results import tabulate
@@ -13,6 +16,8 @@ from scripts.insert_claims import with_claims
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 REFERENCE = RESULTS / "reference"
+TRAINED = ("camvid-mini", "cifar10-mini", "cifar10-mini-overfitting", "cifar10-mini-semi", "cifar100-mini-kd")
+"""The experiments whose runs the reference results have."""
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -49,6 +54,15 @@ def test_a_fresh_clone_trains_what_the_reference_results_have(tmp_path: Path, mo
     for results, done in ((tmp_path, False), (REFERENCE, True)):
         (planned,) = planning.plan_jobs(parse([*command, f"paths.results={results}"]))
         assert planned.done == done
+
+
+@pytest.mark.slow
+def test_the_manifests_still_name_the_runs_of_the_reference_records() -> None:
+    records = [json.loads(path.read_text()) for path in (REFERENCE / "records").glob("*.json")]
+    compose, named = CachedCompose(), set()
+    for experiment in TRAINED:
+        named |= {compose(job.train).config_hash for job in plan(experiment, Request(seeds=(0,)), compose)}
+    assert {record["config_hash"] for record in records if record["seed"] == 0} <= named
 
 
 @pytest.mark.parametrize("page", ["README.md", "../README.md"])
