@@ -25,7 +25,7 @@ def test_the_optimizer_and_the_length() -> None:
     optimizer, trainer = cfg.optimizer, cfg.trainer
     assert cfg.model.name == "wrn34_10"
     assert (optimizer.lr, optimizer.momentum, optimizer.nesterov, optimizer.weight_decay) == (0.2, 0.9, False, 5e-4)
-    assert (trainer.epochs, trainer.batch_size) == (200, 128)
+    assert (trainer.epochs, trainer.batch_size, trainer.batch_norm_share) == (200, 128, 4)  # 32 images per GPU
     assert "mean" not in cfg.model  # inputs in [0, 1], no normalization
 
 
