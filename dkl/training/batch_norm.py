@@ -21,7 +21,10 @@ class _InParts:
         assert isinstance(self, _BatchNorm)
         if not self.training:
             return super().forward(images)  # type: ignore[misc]
-        first, *others = images.tensor_split(min(self.parts, len(images)))
+        size, larger = divmod(len(images), self.parts)
+        smaller = self.parts - larger if size else 0  # of few images no part is empty
+        # Unlike tensor_split, split has a backward pass that copies every part once.
+        first, *others = images.split([size + 1] * larger + [size] * smaller)
         normalized = [super().forward(first)]  # type: ignore[misc]  # it alone moves the running statistics
         for part in others:
             normalized.append(F.batch_norm(part, None, None, self.weight, self.bias, training=True, eps=self.eps))

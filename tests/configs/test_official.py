@@ -88,7 +88,9 @@ def test_the_recipe_with_synthetic_images() -> None:
     assert (budget.eps, budget.step_size) == pytest.approx((8 / 255, 2 / 255))
     rule = build_averaging(cfg.averaging)
     assert (rule.per, rule.decay, rule.start, rule.ramp, rule.buffers) == ("step", 0.995, 0.025, True, "copy")
-    assert (cfg.selection.holdout, cfg.selection.every, cfg.selection.attack) == (1024, 1, "cw-40")
+    selection = cfg.selection
+    assert (selection.holdout, selection.balanced, selection.every) == (1024, False, 1)
+    assert selection.attack == "cw-40"
     assert (cfg.evaluation.weights, cfg.evaluation.batch_size, cfg.evaluation.seed) == ("best", 128, 1)
     assert list(cfg.model.mean) == [0.5071, 0.4865, 0.4409]
     network = nn.ModuleDict({"conv": nn.Linear(1, 1), "batchnorm_0": nn.BatchNorm1d(1)})

@@ -90,7 +90,7 @@ TRADES = Recipe(
 
 
 class DataParallel(nn.Module):
-    """``nn.DataParallel`` on four GPUs: contiguous chunks of a batch, each on a copy; the first one's buffers are kept."""
+    """``nn.DataParallel`` on four GPUs: each takes a contiguous chunk of a batch; the first one's buffers are kept."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

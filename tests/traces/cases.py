@@ -66,6 +66,7 @@ _ADVERSARIAL: dict[str, tuple[str, ...]] = {
         "data.mean=[0.3]",
         "data.std=[0.4]",
         "selection.attack=cw-3",
+        "selection.balanced=true",
         *PGD,
     ),
     "trades": ("recipe=trades", *PGD),

@@ -62,6 +62,8 @@ class SelectionConfig:
 
     holdout: Annotated[int, Range(0, 1e9)] = 0
     """Hold out this many training images, from 0 to 1e9, but at most a quarter; 0 switches selection off."""
+    balanced: bool = True
+    """Hold out as many images of every class; false: the first training images, as DM-Improves-AT does."""
     every: Annotated[int, EPOCHS] = 0
     """Measure after every so many epochs, from 0 to 1e6; 0 switches selection off."""
     attack: str = "pgd-20"
