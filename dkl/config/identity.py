@@ -20,7 +20,8 @@ COMPUTING = (
     *("precision", "compile", "channels_last", "matmul", "deterministic"),
 )
 """Values of ``trainer`` that say how a run computes, not what it trains. They change weights by rounding and by the
-order of random numbers; the first four also change which images BatchNorm sees together. A row may hold seeds trained on different machines."""
+order of random numbers; the first four also change which images BatchNorm sees together. A row may hold seeds trained
+on different machines."""
 
 NAMED_DATASETS = ("cifar10", "cifar100", "digits", "imagenet", "imagenet_lt")
 """Values of ``data.name`` whose images are the same wherever ``data.source`` reads them. Any other name, such as that

@@ -1,9 +1,9 @@
 """BatchNorm that sees a batch in parts, as several devices would.
 
-``nn.DataParallel`` cuts a batch into contiguous chunks. Each GPU normalizes its chunk by that chunk's statistics, and of
-the running statistics those of the first GPU are kept. One device that does the same with the parts of its share
-computes what so many devices compute. With two views per image, [basic; augmented], an even number of parts shows
-BatchNorm one view at a time, and the basic view moves the running statistics.
+``nn.DataParallel`` cuts a batch into contiguous chunks. Each GPU normalizes its chunk by that chunk's statistics, and
+the running statistics of the first GPU are kept. One device that does the same with the parts of its share computes
+what so many devices compute. With two views per image, [basic; augmented], an even number of parts shows BatchNorm one
+view at a time, and the basic view moves the running statistics.
 """
 
 import torch

@@ -7,6 +7,7 @@ computes colors. Uncovered pixels are gray. Source: jiequancui/DKL, autoaug.py, 
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +18,14 @@ from torch import Tensor
 GRAY = (128, 128, 128)
 """Color of the pixels that a transform uncovers."""
 
-_BICUBIC = {"resample": Image.Resampling.BICUBIC, "fillcolor": GRAY}
-_NEAREST = {"resample": Image.Resampling.NEAREST, "fillcolor": GRAY}
+_BICUBIC: dict[str, Any] = {"resample": Image.Resampling.BICUBIC, "fillcolor": GRAY}
+_NEAREST: dict[str, Any] = {"resample": Image.Resampling.NEAREST, "fillcolor": GRAY}
 
 Operation = Callable[[Image.Image, float, Random], Image.Image]
 """An image, the level in 0, 1/9, …, 1 and the source of a random sign -> the changed image."""
 
 
-def _signed(change: Callable[..., Image.Image], largest: float, base: float = 0, **settings: object) -> Operation:
+def _signed(change: Callable[..., Image.Image], largest: float, base: float = 0, **settings: Any) -> Operation:
     """``change`` by ``base`` plus or minus a share of ``largest``."""
     return lambda image, level, draw: change(image, base + largest * level * draw.choice([-1, 1]), **settings)
 

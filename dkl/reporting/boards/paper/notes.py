@@ -128,7 +128,7 @@ def teacher_notes(manifest: Manifest, rows: Sequence[PaperRow]) -> list[str]:
 
 
 def computing_notes(manifest: Manifest, rows: Sequence[PaperRow]) -> list[str]:
-    """Name the runs with several parts for BatchNorm or in another precision than float32, which do not make another row."""
+    """Name the runs with shares for BatchNorm or in another precision than float32, which do not make another row."""
     titles = {row.row.name: row_title(manifest, row.row) for row in rows}
     runs = {(row.row.name, one.seed): one for row in rows for one in row.records if one.seed is not None}
     changed: dict[str, dict[str, list[int]]] = {}
