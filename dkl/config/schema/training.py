@@ -97,8 +97,7 @@ class TrainerConfig:
     sync_batchnorm: bool = False
     """Share BatchNorm's statistics over devices; by default each sees its own part, as in the official code."""
     batch_norm_share: Annotated[int | None, DEVICES] = None
-    """Equal parts in which BatchNorm sees a batch with all its views, a multiple of trainer.devices, from 1 to 10000;
-    null for trainer.devices."""
+    """Equal parts in which BatchNorm sees a batch, a multiple of trainer.devices, from 1 to 10000; null for as many."""
     workers: Annotated[int, Range(0, 1000)] = 0
     """Processes that prepare AutoAugment's views or decode files, from 0 to 1000."""
     precision: Precision = Precision.float32
