@@ -16,6 +16,8 @@ from scripts.insert_claims import with_claims
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 REFERENCE = RESULTS / "reference"
+TRAINED = ("camvid-mini", "cifar10-mini", "cifar10-mini-overfitting", "cifar10-mini-semi", "cifar100-mini-kd")
+"""The experiments whose runs the reference results have."""
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -56,12 +58,8 @@ def test_a_fresh_clone_trains_what_the_reference_results_have(tmp_path: Path, mo
 
 def test_reference_runs_keep_their_hashes() -> None:
     """What an experiment trains today is what its records say, also if a default has become the official one."""
-    names = [
-        "camvid-mini",
-        *(f"cifar{part}" for part in ("10-mini", "10-mini-overfitting", "10-mini-semi", "100-mini-kd")),
-    ]
-    compose = CachedCompose()
-    planned = {compose(job.train).config_hash for name in names for job in plan(name, Request(seeds=(0, 1, 2, 3)))}
+    compose, request = CachedCompose(), Request(seeds=(0, 1, 2, 3))
+    planned = {compose(job.train).config_hash for name in TRAINED for job in plan(name, request)}
     found, _ = records.load_all(REFERENCE / "records")
     assert {record.config_hash for record in found} <= planned
 

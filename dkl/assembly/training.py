@@ -174,7 +174,7 @@ def _load(config: TrainConfig) -> Data:
     if synthetic:
         sha = digest([sha, synthetic.sha256], length=64)
     count = held_out(config.selection, len(training))
-    rest, held = training.holdout(count) if count else (training, None)
+    rest, held = training.holdout(count, balanced=config.selection.balanced) if count else (training, None)
     labeled, unlabeled, positions = draw_labeled(config.data, rest, config.seed)
     if positions:
         sha = digest([sha, positions], length=64)

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from dkl.config.identity import batch_norm_parts
+from dkl.config.identity import batch_norm_parts, views_together
 from dkl.config.schema import AugmentConfig, TrainConfig
 from dkl.errors import UserError
 
@@ -19,25 +19,32 @@ def _check_batch_norm(config: TrainConfig) -> None:
     """The parts of a batch that BatchNorm sees together fit its devices."""
     trainer = config.trainer
     parts, devices = batch_norm_parts(trainer), trainer.devices
-    if parts == devices:
+    both_views = views_together(config.data.augment.second_view, config.task)
+    by_view = both_views and (trainer.batch_norm_share or 1) > 1
+    if parts == devices and not by_view:
         return
     if parts % devices:
         raise UserError(
-            f"trainer.batch_norm_share={parts} must be a multiple of trainer.devices={devices}: BatchNorm cannot see "
-            "images of several devices together"
+            f"trainer.batch_norm_share={parts} must be a multiple of trainer.devices={devices}, because BatchNorm "
+            f"cannot see images of several devices together: use fewer devices, or trainer.batch_norm_share={devices}"
+        )
+    if by_view and parts // devices % 2:
+        raise UserError(
+            f"trainer.batch_norm_share={parts} on {devices} devices would show BatchNorm both views together, because "
+            "each device has both: use half as many devices or fewer, or trainer.batch_norm_share=null"
         )
     if trainer.sync_batchnorm:
         raise UserError("trainer.sync_batchnorm=true shows BatchNorm whole batches: set trainer.batch_norm_share=null")
     if trainer.accumulate > 1 or trainer.batch_size % parts:
         raise UserError(
             f"trainer.batch_norm_share={parts} on {devices} devices needs trainer.accumulate=1 and a multiple of "
-            f"{parts} as trainer.batch_size, not accumulate={trainer.accumulate} and batch_size={trainer.batch_size}"
+            f"{parts} as trainer.batch_size, not accumulate={trainer.accumulate} and batch_size={trainer.batch_size}; "
+            "trainer.batch_norm_share=null lets BatchNorm see whole batches"
         )
-    together = config.data.augment.second_view and not config.task.get("per_view_forward")
-    if together or config.data.labels_per_class is not None:
+    if config.data.labels_per_class is not None:
         raise UserError(
-            f"trainer.batch_norm_share={parts} on {devices} devices needs one kind of images in each forward pass: use "
-            f"{parts} devices, or with a second view task.per_view_forward=true"
+            f"trainer.batch_norm_share={parts} on {devices} devices needs one kind of images in each forward pass, but "
+            f"data.labels_per_class adds unlabeled ones: use {parts} devices"
         )
 
 

@@ -16,11 +16,12 @@ from dkl.config.schema import DataConfig, TrainConfig
 from dkl.storage.files import digest
 
 COMPUTING = (
-    *("devices", "accumulate", "sync_batchnorm", "precision", "compile", "channels_last", "matmul", "deterministic"),
+    *("devices", "batch_norm_share", "accumulate", "sync_batchnorm"),
+    *("precision", "compile", "channels_last", "matmul", "deterministic"),
 )
 """Values of ``trainer`` that say how a run computes, not what it trains. They change weights by rounding and by the
-order of random numbers; ``devices``, ``accumulate`` and ``sync_batchnorm`` also change which images BatchNorm sees
-together. A row may hold seeds trained on different machines."""
+order of random numbers; the first four also change which images BatchNorm sees together. A row may hold seeds trained
+on different machines."""
 
 NAMED_DATASETS = ("cifar10", "cifar100", "digits", "imagenet", "imagenet_lt")
 """Values of ``data.name`` whose images are the same wherever ``data.source`` reads them. Any other name, such as that
@@ -48,6 +49,11 @@ def batch_norm_parts(trainer: Any) -> int:
     return int(trainer.batch_norm_share or trainer.devices)
 
 
+def views_together(second_view: str | None, task: Mapping[str, Any]) -> bool:
+    """Whether a forward pass of ``task`` has both views of each image."""
+    return second_view is not None and not task.get("per_view_forward")
+
+
 def hashed(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration without what cannot change the trained weights: paths, logger, device and names."""
     cfg = cfg.copy()
@@ -66,7 +72,11 @@ def _of_training(content: dict[Any, Any]) -> dict[str, Any]:
     for key in ("device", "threads", "validate_every", "workers"):
         trainer.pop(key, None)
     # A run continues on any number of devices, as long as BatchNorm sees the same parts of a batch.
-    trainer["devices"] = trainer.pop("batch_norm_share", None) or trainer.get("devices", 1)
+    parts = trainer.pop("batch_norm_share", None)
+    trainer["devices"] = parts or trainer.get("devices", 1)
+    # On one device each part has one view; so many devices would mix the views.
+    if (parts or 1) > 1 and views_together(data.get("augment", {}).get("second_view"), content["task"]):
+        trainer |= {"devices": 1, "batch_norm_share": parts}
     if trainer.get("initial_weights"):  # a moved file is the same one
         trainer["initial_weights"] = Path(trainer["initial_weights"]).name
     model.pop("title", None)  # a display name

@@ -1,7 +1,9 @@
-"""BatchNorm that sees a batch in parts, as several devices would: a run continues on fewer devices than it began on.
+"""BatchNorm that sees a batch in parts, as several devices would.
 
-A device normalizes its share of a batch by that share's statistics, and of the running statistics those of the first
-device are kept. One device that does the same with the parts of its share computes what so many devices compute.
+``nn.DataParallel`` cuts a batch into contiguous chunks. Each GPU normalizes its chunk by that chunk's statistics, and
+the running statistics of the first GPU are kept. One device that does the same with the parts of its share computes
+what so many devices compute. With two views per image, [basic; augmented], an even number of parts shows BatchNorm one
+view at a time, and the basic view moves the running statistics.
 """
 
 import torch
@@ -19,7 +21,10 @@ class _InParts:
         assert isinstance(self, _BatchNorm)
         if not self.training:
             return super().forward(images)  # type: ignore[misc]
-        first, *others = images.tensor_split(self.parts)
+        size, larger = divmod(len(images), self.parts)
+        smaller = self.parts - larger if size else 0  # of few images no part is empty
+        # Unlike tensor_split, split has a backward pass that copies every part once.
+        first, *others = images.split([size + 1] * larger + [size] * smaller)
         normalized = [super().forward(first)]  # type: ignore[misc]  # it alone moves the running statistics
         for part in others:
             normalized.append(F.batch_norm(part, None, None, self.weight, self.bias, training=True, eps=self.eps))

@@ -91,6 +91,18 @@ def test_what_is_trained_is(other: str) -> None:
     assert identity(other) != identity()
 
 
+def test_parts_of_batch_norm_are_as_many_devices_but_for_two_views() -> None:
+    def named(*overrides: str) -> str:
+        return config_hash(compose_config("train", ["recipe=official", *overrides]))
+
+    views = "data.augment.second_view=cutout"
+    assert named("trainer.devices=2") == named() == named("trainer.batch_norm_share=null", "trainer.devices=4")
+    assert named("trainer.batch_norm_share=1") == named("trainer.batch_norm_share=null") != named()
+    # On a device each of four parts has one view; four devices without shares would mix the views.
+    assert named(views, "trainer.devices=2") == named(views) != named(views, "trainer.batch_norm_share=null")
+    assert named(views) != named(views, "trainer.batch_norm_share=null", "trainer.devices=4")
+
+
 def test_a_record_of_before_a_key_came_is_known_by_the_rows_after() -> None:
     training = hashed(compose_config("train", TAUGHT))
     for group, key in (("trainer", "accumulate"), ("optimizer", "no_decay"), ("optimizer", "name")):

@@ -25,7 +25,7 @@ def test_the_optimizer_and_the_length() -> None:
     optimizer, trainer = cfg.optimizer, cfg.trainer
     assert cfg.model.name == "wrn34_10"
     assert (optimizer.lr, optimizer.momentum, optimizer.nesterov, optimizer.weight_decay) == (0.2, 0.9, False, 5e-4)
-    assert (trainer.epochs, trainer.batch_size) == (200, 128)
+    assert (trainer.epochs, trainer.batch_size, trainer.batch_norm_share) == (200, 128, 4)  # 32 images per GPU
     assert "mean" not in cfg.model  # inputs in [0, 1], no normalization
 
 
@@ -88,7 +88,9 @@ def test_the_recipe_with_synthetic_images() -> None:
     assert (budget.eps, budget.step_size) == pytest.approx((8 / 255, 2 / 255))
     rule = build_averaging(cfg.averaging)
     assert (rule.per, rule.decay, rule.start, rule.ramp, rule.buffers) == ("step", 0.995, 0.025, True, "copy")
-    assert (cfg.selection.holdout, cfg.selection.every, cfg.selection.attack) == (1024, 1, "cw-40")
+    selection = cfg.selection
+    assert (selection.holdout, selection.balanced, selection.every) == (1024, False, 1)
+    assert selection.attack == "cw-40"
     assert (cfg.evaluation.weights, cfg.evaluation.batch_size, cfg.evaluation.seed) == ("best", 128, 1)
     assert list(cfg.model.mean) == [0.5071, 0.4865, 0.4409]
     network = nn.ModuleDict({"conv": nn.Linear(1, 1), "batchnorm_0": nn.BatchNorm1d(1)})

@@ -19,7 +19,7 @@ def test_named_tests_exist() -> None:
 
 def test_named_switches_compose() -> None:
     found = {switch for row in ROWS for cell in row for switch in SWITCH.findall(cell)}
-    assert {"attack.schedule=as_intended", "averaging=ema", "trainer.devices=4"} <= found
+    assert {"attack.schedule=as_intended", "averaging=ema", "trainer.batch_norm_share=4"} <= found
     bases = {"task.teacher": ["recipe=kd_strong", "data=imagenet"], "task.masked": ["recipe=apd", "data=ade20k"]}
     bases["task.prototype"] = bases["task.masked"]
     compose_config("evaluate", ["package=true"])  # the one switch of dkl evaluate

@@ -18,6 +18,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.optim import SGD, Optimizer
 
 from tests.official.oracles import pairwise_gkl, pairwise_ikl
@@ -86,6 +87,22 @@ TRADES = Recipe(
     objective=partial(kl, factor=1.0, reduction="sum"),
     rate=trades_rate,
 )
+
+
+class DataParallel(nn.Module):
+    """``nn.DataParallel`` on four GPUs: each takes a contiguous chunk of a batch; the first one's buffers are kept."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: Tensor) -> Tensor:
+        first, *others = images.chunk(4)
+        buffers = {name: value.clone() for name, value in self.module.named_buffers()}
+        logits = [self.module(first)]
+        for chunk in others:
+            logits.append(functional_call(self.module, {name: value.clone() for name, value in buffers.items()}, chunk))
+        return torch.cat(logits)
 
 
 class ProxyAWP:

@@ -17,6 +17,7 @@ BASE = (
 
 PGD = ("attack.steps=3", "attack.relative_step=0.5")
 AWP = ("task.awp.gamma=0.005", "task.awp.start=2")
+WHOLE = ("trainer.batch_norm_share=null",)
 LARGE = ("data=cifar10", "budget=smoke", "+budget.source.train_size=80", "data.train_size=null", "data.test_size=null")
 """Color images of 32×32 pixels instead of digits: AutoAugment needs colors, cutout removes 16×16 pixels."""
 STUDENT = ("model=cifar_resnet8", "task.teacher.name=cifar_resnet14", "task.teacher.run={teacher}")
@@ -45,10 +46,11 @@ _ADVERSARIAL: dict[str, tuple[str, ...]] = {
     "adversarial-accumulate": ("loss=ikl", "trainer.accumulate=2", *PGD),
     "adversarial-devices": ("loss=ikl", "trainer.devices=2", *AWP, *PGD),
     "adversarial-ema": ("loss=ikl", "averaging=ema", *PGD),
-    "official": ("recipe=official", *AWP),
-    "official-cutout": ("recipe=official", "model=small_cnn", *LARGE, "data.augment.second_view=cutout", *AWP),
+    "official": ("recipe=official", *WHOLE, *AWP),
+    "official-cutout": ("recipe=official", *WHOLE, "model=small_cnn", *LARGE, "data.augment.second_view=cutout", *AWP),
     "official-autoaugment": (
         "recipe=official",
+        *WHOLE,
         "model=small_cnn",
         *LARGE,
         "attack=official_kl",
@@ -64,11 +66,12 @@ _ADVERSARIAL: dict[str, tuple[str, ...]] = {
         "data.mean=[0.3]",
         "data.std=[0.4]",
         "selection.attack=cw-3",
+        "selection.balanced=true",
         *PGD,
     ),
     "trades": ("recipe=trades", *PGD),
     "awp": ("recipe=awp", "task.awp.start=2", *PGD),
-    "trades_awp": ("recipe=trades_awp", *AWP),
+    "trades_awp": ("recipe=trades_awp", *WHOLE, *AWP),
     "pgd_at": ("recipe=pgd_at", "selection.attack=pgd-3", *PGD),
     "pgd_at-awp": ("recipe=pgd_at", "model=small_cnn", "task.label_smoothing=0.1", "selection.every=2", *AWP, *PGD),
     "mart": ("recipe=mart", *AWP, *PGD),

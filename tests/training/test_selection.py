@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from dkl.assembly import build_model, load_data, train
+from dkl.assembly import assemble, build_model, load_data, train
 from dkl.config import compose_config
 from dkl.errors import UserError
 from dkl.storage import checkpoint
@@ -38,6 +38,16 @@ def robust_accuracy(state: dict[str, torch.Tensor], seed: int = 0) -> float:
         adversarial = adversarial.detach() + eps / 4 * gradient.sign()
         adversarial = torch.max(torch.min(adversarial, x + eps), x - eps).clamp(0, 1)
     return (model(adversarial).argmax(1) == held.labels).float().mean().item()
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_balanced_or_first_images_are_held_out(balanced: bool, tmp_path: Path) -> None:
+    chosen = ("data.train_size=null", "selection.holdout=200", f"selection.balanced={balanced}")
+    cfg = make_config(tmp_path, *SELECTED, *chosen)
+    held, images = assemble(cfg).held_out, load_data(cfg.data)[0]
+    assert held is not None
+    assert torch.equal(held.labels, images.labels[:200]) != balanced
+    assert bool((held.labels.bincount(minlength=10) == 20).all()) == balanced
 
 
 def stop_after_best(run: RunState, path: Path) -> None:

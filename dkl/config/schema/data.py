@@ -38,7 +38,7 @@ class AugmentConfig:
     cutout: Annotated[int, PIXELS] = 0
     """Side in pixels of a square hole at a random place, from 0 to 1000; 0 is none."""
     second_view: str | None = None
-    """Add a second draw of every image: autoaugment, cutout, or null for none."""
+    """Add a second draw of every image: official_autoaugment, autoaugment (torchvision's), cutout, or null for none."""
     randaugment: str | None = None
     """A RandAugment policy in timm's notation, such as rand-m7-mstd0.5, for images read from files; null for none."""
     interpolation: str = "bilinear"

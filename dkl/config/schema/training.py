@@ -62,6 +62,8 @@ class SelectionConfig:
 
     holdout: Annotated[int, Range(0, 1e9)] = 0
     """Hold out this many training images, from 0 to 1e9, but at most a quarter; 0 switches selection off."""
+    balanced: bool = True
+    """Hold out as many images of every class; false: the first training images, as DM-Improves-AT does."""
     every: Annotated[int, EPOCHS] = 0
     """Measure after every so many epochs, from 0 to 1e6; 0 switches selection off."""
     attack: str = "pgd-20"
@@ -95,7 +97,7 @@ class TrainerConfig:
     sync_batchnorm: bool = False
     """Share BatchNorm's statistics over devices; by default each sees its own part, as in the official code."""
     batch_norm_share: Annotated[int | None, DEVICES] = None
-    """Equal parts in which BatchNorm sees a batch, on fewer devices too, from 1 to 10000; null for trainer.devices."""
+    """Equal parts in which BatchNorm sees a batch, a multiple of trainer.devices, from 1 to 10000; null for as many."""
     workers: Annotated[int, Range(0, 1000)] = 0
     """Processes that prepare AutoAugment's views or decode files, from 0 to 1000."""
     precision: Precision = Precision.float32

@@ -79,8 +79,8 @@ class ImageSet(ABC):
             )
         return self._select(self._balanced_mask(size))
 
-    def holdout(self: Set, count: int) -> tuple[Set, Set]:
-        """Split off ``count`` images with the classes balanced. Returns the rest, then the held-out images.
+    def holdout(self: Set, count: int, *, balanced: bool = True) -> tuple[Set, Set]:
+        """Split off ``count`` images, with the classes balanced or the first ones. Returns the rest, then these images.
 
         Raises UserError if either part would be empty.
         """
@@ -89,7 +89,7 @@ class ImageSet(ABC):
                 f"selection.holdout={count} images cannot be held out of {len(self)}: choose between 1 and "
                 f"{len(self) - 1}"
             )
-        held = self._balanced_mask(count)
+        held = self._balanced_mask(count) if balanced else torch.arange(len(self)) < count
         return self._select(~held), self._select(held)
 
     def labeled_indices(self, per_class: int, seed: int, *, official: bool = False) -> Tensor:

@@ -17,7 +17,8 @@ from dkl.data.loading.batch_plan import BatchPlan, BatchPlanner
 from dkl.data.loading.index_batches import SyntheticMixing
 from dkl.data.loading.prefetch import prefetch
 from dkl.data.loading.worker_views import AutoAugmentPolicyChange, worker_views
-from dkl.data.transforms.augment import Augment
+from dkl.data.transforms.augment import POLICIES, Augment
+from dkl.data.transforms.official_policy import official_policy
 from dkl.errors import UserError
 from dkl.runtime.device import on_accelerator
 
@@ -60,7 +61,8 @@ class Batches:
         if self.augment.randaugment or self.augment.interpolation != "bilinear":
             raise UserError(
                 "data.augment.randaugment and interpolation change images read from files (data=imagenet, imagefiles): "
-                "set randaugment=null and interpolation=bilinear; second_view=autoaugment changes images in memory"
+                "set randaugment=null and interpolation=bilinear; data.augment.second_view=official_autoaugment changes "
+                "images in memory"
             )
         self.planner = BatchPlanner(
             count=len(data),
@@ -75,7 +77,7 @@ class Batches:
             mixing=_make_mixing(synthetic, fraction, batch_size, epoch_size or len(data), self.augment)
             if synthetic is not None
             else None,
-            per_image_seeds=self.augment.second_view == "autoaugment",
+            per_image_seeds=self.augment.second_view in POLICIES,
         )
         self.dtype, self.memory_format = dtype, memory_format
         self.data, self.synthetic, self.workers = data, synthetic, workers
@@ -87,14 +89,15 @@ class Batches:
 
     def epoch(self, epoch: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch; on a GPU each is made while the one before is in use, but for AutoAugment."""
-        if self.augment.second_view == "autoaugment":
+        if self.augment.second_view in POLICIES:
             return self._with_autoaugment(epoch)
         batches = (self._make(plan) for plan in self.planner.epoch(epoch))
         return prefetch(batches) if on_accelerator(self.labels) else batches
 
     def _with_autoaugment(self, epoch: int) -> Iterator[Batch]:
         plans, ahead = itertools.tee(self.planner.epoch(epoch))
-        views = worker_views(self.data.images, self.augment, AutoAugmentPolicyChange(), ahead, self.workers)
+        change = official_policy if self.augment.second_view == "official_autoaugment" else AutoAugmentPolicyChange()
+        views = worker_views(self.data.images, self.augment, change, ahead, self.workers)
         for plan, view in zip(plans, views, strict=False):
             yield self._make(plan, view.to(self.labels.device, non_blocking=True))
 

@@ -15,8 +15,7 @@ from torchvision.transforms.v2 import AutoAugment
 from dkl.data.loading.batch_plan import BatchPlan
 from dkl.data.seeding import preserved_global_rng, seed_global
 from dkl.data.transforms.augment import Augment
-
-GRAY = [128, 128, 128]  # fills pixels that a transform uncovers
+from dkl.data.transforms.official_policy import GRAY
 
 Change = Callable[[Tensor, int], Tensor]
 """An image, uint8 [C, H, W], and a seed -> the changed image."""
@@ -26,7 +25,7 @@ class AutoAugmentPolicyChange:
     """torchvision's policy draws from torch's global generator, which is seeded for each image."""
 
     def __init__(self) -> None:
-        self.policy = AutoAugment(AutoAugmentPolicy.CIFAR10, fill=GRAY)
+        self.policy = AutoAugment(AutoAugmentPolicy.CIFAR10, fill=list(GRAY))
 
     def __call__(self, image: Tensor, seed: int) -> Tensor:
         """Change ``image``, uint8 [3, H, W]."""

@@ -19,7 +19,10 @@ from dkl.validation import DEGREES, PIXELS, REPEATS, SCALE, SHARE, check_fields
 
 CROP_FILLS = ("zeros", "reflect")
 
-SECOND_VIEW_CUTOUT = {"autoaugment": 0, "cutout": 16}  # hole size in pixels, by the kind of second view
+SECOND_VIEW_CUTOUT = {"official_autoaugment": 0, "autoaugment": 0, "cutout": 16}
+"""Hole size in pixels, by the kind of second view."""
+POLICIES = ("official_autoaugment", "autoaugment")
+"""Second views that are changed image by image."""
 
 
 class Draw(NamedTuple):
@@ -47,7 +50,8 @@ class Augment:
     Taylor 2017).
 
     ``second_view``: add a second view of each image, with its own crop, flip and rotation, then changed by CIFAR-10's
-    AutoAugment policy (``autoaugment``) or by a hole of 16 pixels (``cutout``).
+    AutoAugment policy (``official_autoaugment`` computes it as the official code, ``autoaugment`` is torchvision's) or
+    by a hole of 16 pixels (``cutout``).
     ``randaugment``: a RandAugment policy of timm, for images read from files. ``interpolation``: how their crops are
     resized, ``bilinear``, or ``random`` for one of bilinear and bicubic.
     ``repeats``: show each image this many times, augmented differently, and fewer images per epoch.
@@ -105,9 +109,9 @@ class Augment:
                 f"data.augment.crop_padding={self.crop_padding} cannot mirror images of {list(shape[1:])}: lower it, "
                 "or set data.augment.crop_fill=zeros"
             )
-        if self.second_view == "autoaugment" and shape[0] != 3:
+        if self.second_view in POLICIES and shape[0] != 3:
             raise UserError(
-                f"data.augment.second_view=autoaugment needs 3 channels, not {shape[0]}: use cutout or null"
+                f"data.augment.second_view={self.second_view} needs 3 channels, not {shape[0]}: use cutout or null"
             )
 
     def check_no_masks(self) -> None:

@@ -6,10 +6,9 @@ A step is that of ``AdversarialTraining``: in train mode it forwards the adversa
 the natural predictions to the class prior, which changes at the end of the epoch.
 
 Two views per image. The pair loss of the second view is weighted by ``aug_weight``. By default one forward takes both
-views, so BatchNorm normalizes and tracks the mixture. The official code wraps the model in DataParallel, which cuts the
-batch [basic; augmented] into contiguous chunks: each GPU, and so its BatchNorm, sees one view, and of the running
-statistics only those of the first GPU survive, which holds the basic view. ``per_view_forward`` does that: one forward
-per view, of which only the first moves BatchNorm's buffers. With it, n devices here see what 2n official GPUs see.
+views, so BatchNorm normalizes and tracks the mixture, unless it sees the batch in parts (``dkl.training.batch_norm``),
+as in the official recipes. ``per_view_forward`` separates the views without parts: one forward per view, of which only
+the first moves BatchNorm's buffers.
 """
 
 from dataclasses import replace

@@ -93,6 +93,8 @@ def test_held_out_images_are_the_first_of_each_class() -> None:
     assert held.labels.tolist() == [0, 0, 1, 1, 2]
     assert rest.labels.tolist() == [0, 0, 1, 2, 0]
     assert data.balanced(5).sha256 == held.sha256
+    rest, held = data.holdout(5, balanced=False)
+    assert (held.images.flatten().tolist(), rest.images.flatten().tolist()) == ([0, 1, 2, 3, 4], [5, 6, 7, 8, 9])
 
 
 @pytest.mark.parametrize("count", [0, -1, 10, 11])

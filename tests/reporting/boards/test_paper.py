@@ -80,7 +80,7 @@ def seeds(robust: list[float], **overrides: Any) -> list[Record]:
 def test_a_record_belongs_to_the_row_that_trains_the_same(manifest: str, row: str, budget: str) -> None:
     """Also after a round trip through JSON, under another method name, on other devices and at any seed."""
     kept = json.loads(json.dumps(make_run(manifest, row, budget=budget, seed=5).training))
-    kept["trainer"] |= {"devices": 4, "precision": "amp"}
+    kept["trainer"] |= {"devices": 4, "batch_norm_share": None, "precision": "amp"}
     weaker = {"attacks": ["pgd-20"], "search": {"precision": "bf16"}}
     accuracy: dict[str, Any] = {"attacks": []}
     evaluations = {"table-13": accuracy, "cifar100-mini-kd": accuracy, "cifar10-mini-overfitting": weaker}
@@ -92,20 +92,22 @@ def test_a_record_belongs_to_the_row_that_trains_the_same(manifest: str, row: st
     found = board([run], rows, smoke=True)
     assert found.budget == budget
     assert {one.row.name: [record.id for record in one.records] for one in found.rows if one.records} == {row: [run.id]}
-    assert "Trained with trainer.devices=4: all rows." in found.notes
+    assert "Trained with trainer.batch_norm_share=4: all rows." in found.notes
 
 
 def test_a_note_names_the_rows_that_were_computed_in_another_way() -> None:
     several = make_run("table-02", "ikl-basic").training
-    several = several | {"trainer": several["trainer"] | {"devices": 4}}
+    one = several | {"trainer": several["trainer"] | {"devices": 1}}
     runs = [
-        make_run("table-02", "ikl-basic"),
-        make_run("table-02", "ikl-basic", seed=10, training=several),
-        make_run("table-02", "ikl-basic", seed=2, training=several),
+        make_run("table-02", "ikl-basic", training=one),
+        make_run("table-02", "ikl-basic", seed=10),
+        make_run("table-02", "ikl-basic", seed=2),
         make_run("table-02", "awp-basic"),
     ]
     notes = board(runs, part("table-02", "ikl-basic", "awp-basic")).notes
-    assert [note for note in notes if "devices" in note] == ["Trained with trainer.devices=4: IKL-AT (seed 2, 10)."]
+    assert [note for note in notes if "share" in note] == [
+        "Trained with trainer.batch_norm_share=4: IKL-AT (seed 2, 10)."
+    ]
 
 
 def test_a_column_of_a_part_of_the_test_set_has_all_images_at_other_sizes() -> None:

@@ -128,7 +128,7 @@ def teacher_notes(manifest: Manifest, rows: Sequence[PaperRow]) -> list[str]:
 
 
 def computing_notes(manifest: Manifest, rows: Sequence[PaperRow]) -> list[str]:
-    """Name the runs on several devices or in another precision than float32, which do not make another row."""
+    """Name the runs with shares for BatchNorm or in another precision than float32, which do not make another row."""
     titles = {row.row.name: row_title(manifest, row.row) for row in rows}
     runs = {(row.row.name, one.seed): one for row in rows for one in row.records if one.seed is not None}
     changed: dict[str, dict[str, list[int]]] = {}
@@ -151,5 +151,6 @@ def _computing(record: Record) -> list[str]:
         # Records hold plain values, the schema enumerations.
         usual = usual.value if isinstance(usual, Enum) else usual
         if (value := trainer.get(key, usual)) != usual:
-            found.append(f"trainer.{key}={value}")
+            # On however many devices: as ``devices`` a record has in how many parts BatchNorm saw a batch.
+            found.append(f"trainer.{'batch_norm_share' if key == 'devices' else key}={value}")
     return found
