@@ -15,6 +15,7 @@ from dkl.config import (
     EvaluationConfig,
     TrainConfig,
     check_complete,
+    check_known,
     check_label,
     check_subject,
     check_weights,
@@ -117,6 +118,7 @@ class EvaluationJob:
 
 def preflight(cfg: DictConfig) -> None:
     """Raise UserError on any mistake in ``cfg``, a configuration of ``dkl evaluate``, found without reading weights."""
+    check_known(cfg, EvaluateConfig)
     check_subject(cfg.run, cfg.checkpoint, cfg.network)
     if not cfg.run and not cfg.data:  # before the network's values that refer to the data are resolved
         named = f"model={cfg.network}" if cfg.network else f"checkpoint={cfg.checkpoint}"
