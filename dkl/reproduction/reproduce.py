@@ -16,7 +16,7 @@ from dkl.console import say
 from dkl.errors import UserError
 from dkl.manifests import Manifest, load
 from dkl.reporting.grouping import group
-from dkl.reproduction.announce import estimates, no_estimate, print_plan, refuse_paper_on_cpu
+from dkl.reproduction.announce import estimates, no_estimate, print_plan, refuse_paper_on_cpu, warn_of_changed_rows
 from dkl.reproduction.launcher import launch
 from dkl.reproduction.options import parse
 from dkl.reproduction.planning import PlannedJob, find_blocked, plan_jobs
@@ -40,6 +40,7 @@ def reproduce(arguments: list[str]) -> None:
     predicted, basis = estimates(jobs) if first else ([no_estimate(planned) for planned in jobs], "")
     remaining = Remaining(jobs, predicted, failures)
     print_plan(manifest, jobs, remaining, basis)
+    warn_of_changed_rows(manifest, jobs, options.request)
     if options.dry_run:
         for planned in jobs if first else ():
             print(planned.job.commands(str(planned.run.folder)))
