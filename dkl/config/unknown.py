@@ -24,8 +24,10 @@ def unknown_keys(content: Mapping[Any, Any], root: type[Any], prefix: str = "") 
 
 
 def check_known(cfg: DictConfig, root: type[Any]) -> None:
-    """Raise UserError if ``cfg`` has a key that the dataclass ``root`` does not have."""
+    """Raise UserError if ``cfg`` has a key that the dataclass ``root`` does not have, or lacks one that it has."""
     content = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(content, dict)
     for key, known in unknown_keys(content, root):
         raise UserError(f"there is no key {key!r}: {choose_from(key.rpartition('.')[2], known)}")
+    if removed := next((field.name for field in fields(root) if field.name not in content), None):
+        raise UserError(f"{removed} cannot be removed: leave out ~{removed}")

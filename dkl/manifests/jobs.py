@@ -50,7 +50,7 @@ class ManifestJob:
         """The commands that do this job by hand; ``run`` is the folder that training fills."""
         train = ["dkl", "train", *self.train]
         shared = [text.removeprefix("trainer.") for text in self.train if SHARED_WITH_EVALUATION.match(text)]
-        evaluate = [["dkl", "evaluate", f"run={run}", *overrides, *shared] for overrides in self.evaluations]
+        evaluate = [["dkl", "evaluate", f"run={quoted(run)}", *overrides, *shared] for overrides in self.evaluations]
         return "\n".join(shlex.join(command) for command in [train, *evaluate])
 
 

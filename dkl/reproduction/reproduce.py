@@ -6,6 +6,7 @@ the same job at the same time. Failed rows are reported at the end; the others c
 """
 
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -98,7 +99,8 @@ def _show_results(manifest: Manifest, jobs: Sequence[PlannedJob], *, html: bool)
     if html:
         say(f"Page with tables, curves, figures and attacked images: {write_page(results, report, figures)}")
     else:
-        say(f"One page with everything: dkl tables --html results={results}{' smoke=true' if smoke else ''}")
+        command = ["dkl", "tables", "--html", f"results={results}", *(["smoke=true"] if smoke else [])]
+        say(f"One page with everything: {shlex.join(command)}")
 
 
 def _collect_pictures(jobs: Sequence[PlannedJob], overrides: Sequence[str]) -> None:
