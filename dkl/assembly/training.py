@@ -43,7 +43,7 @@ from dkl.storage.files import digest
 from dkl.training.averaging import Average
 from dkl.training.batch_norm import split_batch_norm
 from dkl.training.fit import fit
-from dkl.training.optimizer import make_optimizer, unmatched
+from dkl.training.optimizer import make_optimizer, unmatched, untrained
 from dkl.training.run import Run
 from dkl.training.selection import held_out
 from dkl.training.state import RunState, seed_everything, seed_process
@@ -237,6 +237,11 @@ def _new_state(config: TrainConfig, device: torch.device, content: dict[str, obj
             _prepare_batch_norm(network, config.trainer)
     for setting in unmatched(config.optimizer, [name for name, _ in task.named_parameters()]):
         say(f"warning: no parameter's name matches {setting}")
+    if names := untrained(task):
+        say(
+            f"warning: nothing trains {', '.join(names)}: yield them in named_parameters of {type(task).__name__} and "
+            "keep them in its state_dict, or freeze them by requires_grad_(False)"
+        )
     optimizer = make_optimizer(config.optimizer, task.named_parameters(), model)
     averaging = build_averaging(config.averaging)
     average = Average(averaging, model) if averaging else None

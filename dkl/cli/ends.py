@@ -74,7 +74,7 @@ def sweep(overrides: Sequence[str], count: int, following: Callable[[list[Path]]
             best = pick(valued, key=lambda job: job.value or 0.0)
             point, place = " ".join(_own(best, jobs)), _relative(Path(best.path))
             say(f"best of {len(jobs)}: {point}  value {best.value:.4f}  {place}")
-        if paths := [Path(job.path) for job in jobs if job.path]:
+        if paths := [Path(path) for path in dict.fromkeys(job.path for job in jobs) if path]:
             say(f"Next: {following(paths)}")
 
 
@@ -85,9 +85,10 @@ def results_folder(overrides: Sequence[str]) -> Path:
 
 def evaluate_next(paths: Sequence[Path], overrides: Sequence[str]) -> str:
     """Return the command that evaluates the runs in the folders ``paths``, trained with ``overrides``."""
-    runs = ",".join(quoted(str(_relative(path))) for path in paths[: 1 if len(paths) > MANY else None])
+    chosen = paths[: 1 if len(paths) > MANY else None]
+    runs = ",".join(quoted(str(_relative(path))) for path in chosen)
     folders = [text for text in overrides if text.startswith(("paths.results=", "paths.data="))]
-    return shlex.join(["dkl", "evaluate", *(["-m"] if "," in runs else []), f"run={runs}", *folders])
+    return shlex.join(["dkl", "evaluate", *(["-m"] if len(chosen) > 1 else []), f"run={runs}", *folders])
 
 
 def tables_next(paths: Sequence[Path], overrides: Sequence[str]) -> str:

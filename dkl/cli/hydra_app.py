@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from dkl.cli.ends import Job, Sweep, sweep
-from dkl.cli.jobs import compose_checked, jobs
+from dkl.cli.jobs import compose_checked, jobs, without_repeats
 from dkl.config import register, shipped
 from dkl.config.overrides import read_overrides
 from dkl.console import say
@@ -102,12 +102,12 @@ def run(
     if given.shell_completion:
         complete(root, arguments)
         return
-    overrides: list[str] = given.overrides
+    overrides = without_repeats(given.overrides)
     compose_checked(root, overrides, check)
     _check_multirun(given)
     register()
     flags = list(arguments)
-    for text in overrides:
+    for text in given.overrides:
         flags.remove(text)
     sys.argv = [f"dkl {root}", *flags, *overrides, *_direction(overrides)]  # Hydra takes no flags between overrides
     count = len(jobs(overrides))

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable
 
-from hydra.core.override_parser.types import Glob, IntervalSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,6 +24,19 @@ def compose_checked(root: str, overrides: list[str], check: Callable[[DictConfig
         except (HydraException, OmegaConfBaseException) as error:
             raise explain(root, error, job) from None
     check_hydras_own(root, overrides)
+
+
+def without_repeats(overrides: list[str]) -> list[str]:
+    """``overrides`` in which every list of a sweep has each value once: the same run is one job."""
+    return [_once(override) for override in read_overrides(overrides)]
+
+
+def _once(override: Override) -> str:
+    listed = isinstance(override.value(), ChoiceSweep)
+    values = list(override.sweep_string_iterator()) if listed else []
+    different = list(dict.fromkeys(values))
+    repeats = len(different) < len(values)
+    return f"{override.get_key_element()}={','.join(different)}" if repeats else override.input_line or ""
 
 
 def jobs(overrides: list[str]) -> list[list[str]]:

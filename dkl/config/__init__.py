@@ -27,6 +27,7 @@ from dkl.config.schema import (
     TrainConfig,
     TrainerConfig,
 )
+from dkl.config.unknown import check_known
 
 __all__ = [
     "WEIGHTS",
@@ -46,6 +47,7 @@ __all__ = [
     "changed_setting",
     "check",
     "check_complete",
+    "check_known",
     "check_label",
     "check_subject",
     "check_weights",

@@ -1,7 +1,6 @@
 """Values of a training configuration that no run could use, found before any work. One function per rule."""
 
 import re
-from dataclasses import fields
 
 from omegaconf import DictConfig, ListConfig, Node
 
@@ -15,7 +14,8 @@ from dkl.config.schema import (
     OptimizerName,
     TrainConfig,
 )
-from dkl.errors import UserError, choose_from, shortened
+from dkl.config.unknown import check_known
+from dkl.errors import UserError, shortened
 from dkl.threat import EVALUATED_NORMS, NORMS, PRECISIONS, parse_attacks, parse_steps, parse_threat
 from dkl.validation import check_fields
 
@@ -66,10 +66,8 @@ def check_subject(run: str | None, checkpoint: str | None, network: str | None =
 
 
 def _check_keys(cfg: DictConfig) -> None:
-    """The root has no unknown key, every key has a value, and a shape has three sizes."""
-    known = [item.name for item in fields(TrainConfig)]
-    if unknown := sorted({str(key) for key in cfg} - set(known)):
-        raise UserError(f"there is no key {unknown[0]!r} at the root: {choose_from(unknown[0], known)}")
+    """There is no unknown key, every key has a value, and a shape has three sizes."""
+    check_known(cfg, TrainConfig)
     check_complete(cfg)
     for key in ("awp", "guide", "teacher"):
         if (node := cfg.task.get(key)) is not None and not isinstance(node, DictConfig):

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's, which has no types
 
 from dkl.config.schema import DataConfig, EvaluateConfig, TrainConfig
+from dkl.config.unknown import unknown_keys
 from dkl.errors import UserError, first_line
 
 T = TypeVar("T")
@@ -102,7 +103,14 @@ def load_config(folder: Path) -> DictConfig:
             f"run={folder} is not the folder of a run (it has no config.yaml); dkl train prints the folder's name"
         )
     try:
-        cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig(data=DataConfig())), OmegaConf.load(path))
+        content = OmegaConf.load(path)
+        plain = OmegaConf.to_container(content, resolve=False)
+        if ignored := [key for key, _ in unknown_keys(plain if isinstance(plain, dict) else {}, TrainConfig)]:
+            raise UserError(
+                f"{path} has keys that do not exist, {', '.join(map(repr, ignored))}: if + has added them, training "
+                "has ignored them, so remove their lines; otherwise use the version of dkl that trained the run"
+            )
+        cfg = OmegaConf.merge(OmegaConf.structured(TrainConfig(data=DataConfig())), content)
         if missing := sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{path} is not of this version of dkl: it has no {missing[0]}; train the run again")
     except UnicodeDecodeError:

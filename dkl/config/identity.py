@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dkl.config.schema import DataConfig, TrainConfig
+from dkl.config.unknown import unknown_keys
 from dkl.storage.files import digest
 
 COMPUTING = (
@@ -94,11 +95,14 @@ def _of_training(content: dict[Any, Any]) -> dict[str, Any]:
 def changed_setting(trained: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """Describe the first setting of training in which two resolved configurations differ; None if there is none.
 
-    ``trained`` is from a checkpoint, ``now`` what it is to continue. Moved folders of data are no difference.
+    ``trained`` is from a checkpoint, ``now`` what it is to continue. Moved folders of data are no difference, and
+    neither are keys that training has ignored.
     """
     contents = [_of_training(_without_data_folder(one)) for one in (trained, now)]
     before, after = (dict(_leaves(_changed(content, _defaults()))) for content in contents)
-    different = [key for key in before | after if before.get(key) != after.get(key)]
+    ignored = tuple(f"{key}." for content in contents for key, _ in unknown_keys(content, TrainConfig))
+    keys = (key for key in before | after if not f"{key}.".startswith(ignored))
+    different = [key for key in keys if before.get(key) != after.get(key)]
     # A task repeats the seed, its loss and its attack.
     for key in sorted(different, key=lambda key: key.startswith("task.")):
         old, new = (dict(_leaves(content)).get(key, "absent") for content in contents)

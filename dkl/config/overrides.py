@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -43,8 +43,9 @@ def expand_network(texts: Sequence[str]) -> list[str]:
 
 
 def quoted(text: str) -> str:
-    """Return ``text`` with the quotes that Hydra needs around special characters."""
-    return text if re.fullmatch(r"[\w./-]+", text) else "'" + text.replace("'", r"\'") + "'"
+    """Return ``text`` as the value of an override: in quotes, unless Hydra reads it as the same text without them."""
+    plain = _parsed(f"key={text}") if re.fullmatch(r"[\w./-]+", text, re.ASCII) else None
+    return text if plain and plain.value() == text else QuotedString(text, Quote.single).with_quotes()
 
 
 def _expanded(text: str) -> str:
@@ -133,6 +134,8 @@ def explain(root: str, error: Exception, overrides: Sequence[str] = ()) -> UserE
         chain.append(chain[-1].__cause__)
     text = "\n".join(dict.fromkeys(str(item).partition("Config search path")[0].strip() for item in chain))
     unknown = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text)
+    if unknown and f"~{unknown[1]}" in overrides and unknown[1] in _keys(compose_config(root, [])):
+        return UserError(f"~{unknown[1]}: {unknown[1]} is null, so there is nothing to remove: leave it out")
     if unknown and ("not in" in text or "does not exist" in text or "No match" in text):
         return UserError(f"there is no key {unknown[1]!r}: {_suggest(root, unknown[1], overrides)}")
     if existing := re.search(r"Could not append to config. An item is already at '([^']+)'", text):
@@ -181,8 +184,10 @@ def _plain(text: str) -> str:
 
 
 def last_value(overrides: Sequence[str], key: str, default: str) -> str:
-    """Return the last value that ``overrides`` give ``key``, or ``default``."""
-    return next((text.partition("=")[2] for text in reversed(overrides) if text.startswith(f"{key}=")), default)
+    """Return the last value that ``overrides`` give ``key``, without quotes, or ``default``."""
+    given = next((text for text in reversed(overrides) if text.startswith(f"{key}=")), f"{key}={quoted(default)}")
+    value = read_overrides([given])[0].value()
+    return value if isinstance(value, str) else given.partition("=")[2]  # of a sweep, all values
 
 
 def submitit_logs(overrides: Sequence[str], sweep_folder: str) -> str | None:

@@ -13,7 +13,7 @@ def check_foreign(asked: EvaluateConfig) -> None:
     """Raise UserError if a foreign network lacks its data or model, or has settings that do not apply to it."""
     named, held = bool(asked.model or asked.network), asked.checkpoint and is_graph(Path(asked.checkpoint))
     if not asked.data or not (named or held):
-        raise UserError(f"checkpoint={asked.checkpoint} does not say its network and data: add model=… data=…")
+        raise undescribed(asked.checkpoint, asked.network)
     if held and named:
         raise UserError(f"checkpoint={asked.checkpoint} holds its network: leave out model=…")
     if asked.model and asked.network:
@@ -24,6 +24,14 @@ def check_foreign(asked: EvaluateConfig) -> None:
         raise UserError(
             f"weights={asked.weights} chooses among the weights of a run: leave it out with checkpoint=FILE"
         )
+
+
+def undescribed(checkpoint: str | None, network: str | None) -> UserError:
+    """The error about a foreign network without its data or model. Raises UserError if its file does not exist."""
+    if checkpoint:
+        check_checkpoint(Path(checkpoint))
+    named = f"model={network}" if network else f"checkpoint={checkpoint}"
+    return UserError(f"{named} does not say its network and data: add model=… data=…")
 
 
 def check_checkpoint(path: Path) -> None:

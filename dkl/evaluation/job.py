@@ -15,6 +15,7 @@ from dkl.config import (
     EvaluationConfig,
     TrainConfig,
     check_complete,
+    check_known,
     check_label,
     check_subject,
     check_weights,
@@ -24,7 +25,7 @@ from dkl.config import (
 )
 from dkl.data import Corruptions, ImageSet, SegmentationSet, check_corruptions
 from dkl.errors import UserError, visible
-from dkl.evaluation.foreign import check_checkpoint, foreign_subject
+from dkl.evaluation.foreign import check_checkpoint, foreign_subject, undescribed
 from dkl.evaluation.network import load_network
 from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
 from dkl.evaluation.robustness.suites import check_classes, check_shape
@@ -119,10 +120,10 @@ class EvaluationJob:
 
 def preflight(cfg: DictConfig) -> None:
     """Raise UserError on any mistake in ``cfg``, a configuration of ``dkl evaluate``, found without reading weights."""
+    check_known(cfg, EvaluateConfig)
     check_subject(cfg.run, cfg.checkpoint, cfg.network)
     if not cfg.run and not cfg.data:  # before the network's values that refer to the data are resolved
-        named = f"model={cfg.network}" if cfg.network else f"checkpoint={cfg.checkpoint}"
-        raise UserError(f"{named} does not say its network and data: add model=… data=…")
+        raise undescribed(cfg.checkpoint, cfg.network)
     if cfg.data:
         check_complete(cfg.data, "data.")
     config = typed(cfg, EvaluateConfig)

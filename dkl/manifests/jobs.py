@@ -29,7 +29,8 @@ SHARED_WITH_EVALUATION = re.compile(r"paths\.|trainer\.devices?=")
 class ManifestJob:
     """One row at one seed: the overrides of ``dkl train``, and those of each ``dkl evaluate``.
 
-    ``teacher`` is the title of the job that must be done first.
+    ``teacher`` is the title of the job that must be done first. ``changed``: the command's overrides make it another
+    row than the manifest's, which the manifest's table and claims do not show.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ManifestJob:
     train: tuple[str, ...]
     evaluations: tuple[tuple[str, ...], ...]
     teacher: str | None = None
+    changed: bool = False
 
     @property
     def title(self) -> str:
@@ -48,7 +50,7 @@ class ManifestJob:
         """The commands that do this job by hand; ``run`` is the folder that training fills."""
         train = ["dkl", "train", *self.train]
         shared = [text.removeprefix("trainer.") for text in self.train if SHARED_WITH_EVALUATION.match(text)]
-        evaluate = [["dkl", "evaluate", f"run={run}", *overrides, *shared] for overrides in self.evaluations]
+        evaluate = [["dkl", "evaluate", f"run={quoted(run)}", *overrides, *shared] for overrides in self.evaluations]
         return "\n".join(shlex.join(command) for command in [train, *evaluate])
 
 
@@ -84,10 +86,11 @@ def plan(name: str, request: Request, compose: CachedCompose | None = None) -> l
         if teacher is not None and teacher not in jobs:
             jobs.append(teacher)
         needs = teacher.title if teacher else None
-        label = changed_label(row.label, request.overrides) if row.name in changed else row.label
+        other = row.name in changed
+        label = changed_label(row.label, request.overrides) if other else row.label
         for seed in seeds:
             train = _train(manifest, replace(row, label=label), request, teacher_overrides, seed)
-            jobs.append(ManifestJob(row.name, label, seed, train, _evaluations(manifest, row, request), needs))
+            jobs.append(ManifestJob(row.name, label, seed, train, _evaluations(manifest, row, request), needs, other))
     return jobs
 
 

@@ -8,7 +8,8 @@ from dkl.config import TrainConfig
 from dkl.config.choices import choices
 from dkl.console import say
 from dkl.errors import UserError
-from dkl.manifests import Manifest, load
+from dkl.manifests import Manifest, Request, load, own_sizes
+from dkl.manifests.overrides import may_change_rows
 from dkl.reproduction.estimate import JobEstimate, PassSeconds, assumed, estimate, measure
 from dkl.reproduction.options import Options
 from dkl.reproduction.planning import PlannedJob
@@ -66,6 +67,19 @@ def print_plan(manifest: Manifest, jobs: Sequence[PlannedJob], remaining: Remain
         say(f"  {number}/{len(jobs)}  {planned.title}: {planned.progress}{takes}  {planned.run.folder}")
     if (left := total(spans)).high:
         say(f"  left: {left} {basis}{f', corrected {CORRECTED}' if corrected else ''}")
+
+
+def warn_of_changed_rows(manifest: Manifest, jobs: Sequence[PlannedJob], request: Request) -> None:
+    """Print a warning if overrides of the command make rows that the manifest's own table does not show."""
+    rows = dict.fromkeys(planned.job.name for planned in jobs if planned.job.changed)
+    if not rows or not manifest.columns:
+        return
+    given = ", ".join(may_change_rows(request.overrides))
+    place = "sizes" if own_sizes(manifest, request.budget) else f"at: {request.budget}"
+    say(
+        f"warning: with {given} the table and the claims of {manifest.name} leave out {', '.join(rows)}, whose records "
+        f"only other tables show; to have them there, add [{given}] to {place} in experiments/{manifest.name}.yaml"
+    )
 
 
 def refuse_paper_on_cpu(options: Options, jobs: Sequence[PlannedJob], remaining: Remaining) -> None:

@@ -6,6 +6,7 @@ the same job at the same time. Failed rows are reported at the end; the others c
 """
 
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ from dkl.console import say
 from dkl.errors import UserError
 from dkl.manifests import Manifest, load
 from dkl.reporting.grouping import group
-from dkl.reproduction.announce import estimates, no_estimate, print_plan, refuse_paper_on_cpu
+from dkl.reproduction.announce import estimates, no_estimate, print_plan, refuse_paper_on_cpu, warn_of_changed_rows
 from dkl.reproduction.launcher import launch
 from dkl.reproduction.options import parse
 from dkl.reproduction.planning import PlannedJob, find_blocked, plan_jobs
@@ -40,6 +41,7 @@ def reproduce(arguments: list[str]) -> None:
     predicted, basis = estimates(jobs) if first else ([no_estimate(planned) for planned in jobs], "")
     remaining = Remaining(jobs, predicted, failures)
     print_plan(manifest, jobs, remaining, basis)
+    warn_of_changed_rows(manifest, jobs, options.request)
     if options.dry_run:
         for planned in jobs if first else ():
             print(planned.job.commands(str(planned.run.folder)))
@@ -97,7 +99,8 @@ def _show_results(manifest: Manifest, jobs: Sequence[PlannedJob], *, html: bool)
     if html:
         say(f"Page with tables, curves, figures and attacked images: {write_page(results, report, figures)}")
     else:
-        say(f"One page with everything: dkl tables --html results={results}{' smoke=true' if smoke else ''}")
+        command = ["dkl", "tables", "--html", f"results={results}", *(["smoke=true"] if smoke else [])]
+        say(f"One page with everything: {shlex.join(command)}")
 
 
 def _collect_pictures(jobs: Sequence[PlannedJob], overrides: Sequence[str]) -> None:

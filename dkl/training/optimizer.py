@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 
 from dkl.config import OptimizerConfig, OptimizerName
+from dkl.tasks import Task
 from dkl.training.schedules import Schedule
 
 
@@ -44,6 +45,17 @@ def unmatched(config: OptimizerConfig, names: Sequence[str]) -> list[str]:
     if config.faster and not any(name.startswith(tuple(config.faster)) for name in names):
         found.append(f"optimizer.faster=[{','.join(config.faster)}]")
     return found
+
+
+def untrained(task: Task) -> list[str]:
+    """Return the names of parameters of ``task`` that require gradients, but that no optimizer trains."""
+    parts = vars(task)
+    own = [group for part in parts.values() if isinstance(part, Optimizer) for group in part.param_groups]
+    trained = {id(parameter) for _, parameter in task.named_parameters()}
+    trained |= {id(parameter) for group in own for parameter in group["params"]}
+    modules = ((key, part) for key, part in parts.items() if isinstance(part, nn.Module))
+    named = ((f"{key}.{name}", parameter) for key, part in modules for name, parameter in part.named_parameters())
+    return [name for name, parameter in named if parameter.requires_grad and id(parameter) not in trained]
 
 
 def _layer_groups(config: OptimizerConfig, model: nn.Module) -> list[dict[str, Any]]:

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from dkl.assembly import assemble, load_data, preflight
 from dkl.config import compose_config, run_folder
+from dkl.data import Batch
 from dkl.errors import UserError
+from dkl.tasks import Progress, Task
 from tests.training.common import make_config
 
 
@@ -44,6 +46,30 @@ class Plain:
 
     def __init__(self, **arguments: object) -> None:
         self.arguments = arguments
+
+
+class Projected(nn.Module):
+    """A loss with weights of its own."""
+
+    weighting = "none"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.projection, self.frozen = nn.Linear(10, 10), nn.Linear(10, 10).requires_grad_(False)
+
+    def forward(self, natural_logits: Tensor, adversarial_logits: Tensor) -> Tensor:
+        return (self.projection(natural_logits) - self.frozen(adversarial_logits)).square().mean()
+
+
+class Headed(Task):
+    """A task with a head that no optimizer gets, and one that it trains itself."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.head, self.critic = model, nn.Linear(10, 10, bias=False), nn.Linear(10, 1)
+        self.adam = torch.optim.Adam(self.critic.parameters())
+
+    def step(self, batch: Batch, progress: Progress) -> None:  # type: ignore[override]
+        raise NotImplementedError
 
 
 def one_image() -> Tensor:
@@ -110,3 +136,20 @@ def test_a_run_that_is_unusual_but_possible_is_warned_of(tmp_path: Path, capsys:
         "warning: no parameter's name matches 'nothing' of optimizer.no_decay",
         "warning: no parameter's name matches optimizer.faster=[head]",
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "untrained"),
+    [
+        ("loss", "Projected", "loss.projection.weight, loss.projection.bias: yield them in named_parameters of Trades"),
+        ("task", "Headed", "head.weight: yield them in named_parameters of Headed"),
+    ],
+)
+def test_parameters_that_nothing_trains_are_named(
+    key: str, name: str, untrained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = with_target(key, name)
+    cfg.paths.results = str(tmp_path)
+    assemble(cfg)
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: nothing trains {untrained}")

@@ -143,6 +143,7 @@ def _runs(folder: Path) -> None:
         "no_yaml": "a: [1,",
         "empty_yaml": "",
         "unknown_key": config + "colour: red\n",
+        "ignored_keys": config.replace("\n  lr: ", "\n  betas: 1\n  lr: ").replace("flip: ", "mixup: 1\n    flip: "),
         "no_data": "\n".join(line for line in config.splitlines() if not line.startswith("seed")),
         "foreign": config,
         "edited": config.replace("\nseed: 0", "\nseed: 1"),

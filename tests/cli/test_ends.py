@@ -1,16 +1,21 @@
 """Commands end by naming the next one, and sweeps by a table of their runs; the runs here are made up."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from omegaconf import DictConfig
 
 from dkl.cli import hydra_app, main
-from dkl.cli.ends import evaluate_next, tables_next
-from dkl.config.overrides import submitit_logs
+from dkl.cli.ends import evaluate_next, results_folder, tables_next
+from dkl.cli.jobs import jobs
+from dkl.config.overrides import quoted, read_overrides, submitit_logs
 from dkl.errors import UserError
+from dkl.manifests import ManifestJob
 from dkl.records import save
 from tests.factories import make_flags, make_record
 from tests.reporting.runs.test_runs import make_run
@@ -92,6 +97,45 @@ def test_an_evaluation_names_the_command_that_makes_its_tables(tmp_path: Path) -
     paths = [save(record, make_flags(record), tmp_path) for record in (own, smoke)]
     assert tables_next(paths[:1], ["run=x"]) == "dkl tables"
     assert tables_next(paths, ["paths.results=elsewhere"]) == "dkl tables results=elsewhere smoke=true"
+
+
+NAMES = ["plain", "my results", "Größe-π", "it's", '"q"', "a,b=c:d", "back\\", "10", "1e3", "null", "[x]"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_printed_command_can_be_pasted(name: str, tmp_path: Path) -> None:
+    """Splitting a command as a shell does, and reading it as Hydra does, gives the names that it is about."""
+
+    def values(command: str) -> dict[str, object]:
+        _, _, *arguments = shlex.split(command)
+        return {one.key_or_group: one.value() for one in read_overrides([text for text in arguments if "=" in text])}
+
+    results, run = f"paths.results={quoted(name)}", Path(name) / "runs" / "digits"
+    assert values(evaluate_next([run], [results])) == {"run": str(run), "paths.results": name}
+    both = shlex.split(evaluate_next([run, run.with_name("other")], [results]))
+    assert both[2] == "-m"
+    assert [job[0] for job in jobs(both[3:4])] == [f"run={quoted(str(path))}" for path in (run, run.with_name("other"))]
+    record = make_record(budget="own")
+    path = save(record, make_flags(record), tmp_path)
+    assert shlex.split(tables_next([path], [results])) == ["dkl", "tables", f"results={name}"]
+    assert results_folder([results]) == Path(name)
+    train, evaluate = (
+        ManifestJob(name, name, 0, (f"label={quoted(name)}",), (("n=5",),)).commands(str(run)).splitlines()
+    )
+    assert values(train) == {"label": name}
+    assert values(evaluate) == {"run": str(run), "n": 5}
+
+
+@given(st.text(st.characters(exclude_categories=["C"])))
+def test_hydra_reads_quoted_text_as_it_is(text: str) -> None:
+    assert read_overrides([f"label={quoted(text)}"])[0].value() == text
+
+
+def test_a_value_given_twice_is_one_run(capsys: pytest.CaptureFixture[str]) -> None:
+    run("-m", "seed=3,3", "loss.wmse_weight=12,20,12")
+    *table, following = capsys.readouterr().err.splitlines()
+    assert len(table) == 3
+    assert following == "Next: dkl evaluate -m run=results/runs/digits-ikl-s3-12,results/runs/digits-ikl-s3-20"
 
 
 def test_submitit_names_its_logs() -> None:

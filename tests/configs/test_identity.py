@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from dkl.assembly import preflight
 from dkl.config import (
     CachedCompose,
+    changed_setting,
     check,
     compose_config,
     config_hash,
@@ -141,8 +142,16 @@ def test_a_run_of_before_a_key_came_is_read_with_its_default(tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"config\.yaml is not of this version"):
         load_config(tmp_path)
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(content) + "gone: 1\n")
-    with pytest.raises(UserError, match=r"config\.yaml is not of this version of dkl: Key 'gone' not in 'TrainConfig'"):
+    with pytest.raises(UserError, match=r"config\.yaml has keys that do not exist, 'gone'"):
         load_config(tmp_path)
+
+
+def test_keys_that_training_ignored_are_no_other_run() -> None:
+    trained, now = ({**hashed(compose_config("train", TAUGHT)), "paths": {}} for _ in range(2))
+    trained["optimizer"] |= {"betas": [0.9, 0.98], "amsgrad": {"on": True}}
+    trained["data"]["augment"]["mixup"] = 0.5
+    assert changed_setting(trained, now) is changed_setting(now, trained) is None
+    assert changed_setting(trained | {"seed": 7}, now) == "seed=7, not 0"
 
 
 @pytest.mark.parametrize(("epochs", "expected"), [(240, 20), (480, 20), (20, 2), (12, 1), (2, 1)])

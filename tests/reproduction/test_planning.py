@@ -1,6 +1,7 @@
 """Options, estimates and the plan of ``dkl reproduce``."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from dkl.assembly import on_launched
 from dkl.config import TrainConfig, compose_config, run_folder, typed
 from dkl.errors import UserError
+from dkl.manifests import identities, load
 from dkl.reproduction import announce, estimate
 from dkl.reproduction.estimate import assumed, forward_operations, passes
 from dkl.reproduction.options import parse
@@ -132,6 +134,28 @@ def test_the_plan_knows_the_processes_that_torchrun_has_started(
     (job, *_) = plan_jobs(parse(["experiment=quickstart", "row=IKL-AT", "seed=0", f"paths.results={tmp_path}"]))
     assert job.run.settings.trainer.devices == 4
     assert job.run.folder == run_folder(on_launched(compose_config("train", job.job.train)))
+
+
+@pytest.mark.parametrize("given", ["trainer.epochs=3", "trainer.threads=1"])
+def test_rows_that_leave_their_table_are_warned_of(
+    given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, budget = "cifar10-mini", "smoke"
+    options = parse([f"experiment={name}", "row=ikl-awp", f"budget={budget}", f"paths.results={tmp_path}", given])
+    jobs = plan_jobs(options)
+    announce.warn_of_changed_rows(load(name), jobs, options.request)
+    warning = capsys.readouterr().err
+    if given == "trainer.threads=1":
+        assert not warning
+        return
+    assert f"ikl-awp, whose records only other tables show; to have them there, add [{given}] to at: smoke" in warning
+    assert len(warning.splitlines()) == 1
+    own = replace(load(name), rows=tuple(row for row in load(name).rows if row.name == "ikl-awp"))
+    advised = replace(own, at={budget: (*own.at.get(budget, ()), given)})
+    assert [identities(manifest, budget) == {"ikl-awp": jobs[0].run.row} for manifest in (own, advised)] == [
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(("rank", "measured"), [("0", True), ("1", False)])
