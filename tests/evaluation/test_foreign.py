@@ -10,8 +10,6 @@ from safetensors.torch import save_file
 
 from dkl.cli import main
 from dkl.data import digits
-
-
 from dkl.evaluation.verification.run import verify
 from dkl.models import create_model
 from dkl.records import Record

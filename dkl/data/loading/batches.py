@@ -61,8 +61,8 @@ class Batches:
         if self.augment.randaugment or self.augment.interpolation != "bilinear":
             raise UserError(
                 "data.augment.randaugment and interpolation change images read from files (data=imagenet, imagefiles): "
-                "set randaugment=null and interpolation=bilinear; data.augment.second_view=official_autoaugment changes "
-                "images in memory"
+                "set randaugment=null and interpolation=bilinear; second_view=official_autoaugment changes images in "
+                "memory"
             )
         self.planner = BatchPlanner(
             count=len(data),
