@@ -28,7 +28,7 @@ from dkl.runtime.device import cores
 from dkl.runtime.distributed import rank, world
 
 PUBLISHED_TWICE = {"cifar100": 10}
-"""Test images that datasets as published have among their training images, bit for bit."""
+"""Test images that published datasets have among their training images, counted in those of the reference records."""
 
 
 def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
