@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from dkl.assembly import preflight
-from dkl.config import compose_config
+from dkl.config import compose_config, config_hash
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import IKL, KL
@@ -205,3 +205,8 @@ def test_apds_recipe_is_apds() -> None:
     assert (task.masked, task.mean_over_classes, cfg.evaluation.long_side, cfg.evaluation.mirrored) == (
         *(False, True, 512, True),
     )
+    hashes = {
+        config_hash(compose_config("train", ["recipe=apd", "data=ade20k", "task.teacher.name=a", given]))
+        for given in ("task.encoder_weights=here/a.pth", "task.encoder_weights=there/a.pth")
+    }
+    assert len(hashes) == 1  # a moved file is the same one
