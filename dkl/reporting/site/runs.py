@@ -9,8 +9,8 @@ from dkl.errors import UserError
 from dkl.records import SHOTS, Curves, Record, load_curves
 from dkl.reporting.boards.cells import NONE, interval_cell, method_cell
 from dkl.reporting.boards.notes import BUDGET_NOTES
-from dkl.reporting.figures.plots.curves import ACCURACIES
-from dkl.reporting.figures.plots.style import CYCLE
+from dkl.reporting.figures.curves import ACCURACIES
+from dkl.reporting.figures.style import CYCLE
 from dkl.reporting.formats.text_table import TextTable
 from dkl.reporting.grouping import weights_kind
 from dkl.reporting.names import attacks_label, teacher_title

@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from dkl.reporting.figures.pictures import Pictures
-from dkl.reporting.figures.plots.style import STYLE
+from dkl.reporting.figures.style import STYLE
 
 
 def make_pictures(number: int = 0, classes: int = 12, images: int = 60, channels: int = 3, **about: Any) -> Pictures:

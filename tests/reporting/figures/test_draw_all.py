@@ -12,12 +12,11 @@ from PIL import Image
 from dkl.config import hashed
 from dkl.errors import UserError
 from dkl.manifests import load
-from dkl.records import save
+from dkl.records import Record, save
 from dkl.records.record import Segmented
 from dkl.reporting.figures import draw_all
 from dkl.reporting.figures.pictures import read
-from dkl.reporting.figures.plots.style import VERMILLION
-from dkl.reporting.figures.series import step_lines
+from dkl.reporting.figures.style import VERMILLION
 from dkl.storage.files import write_rows
 from tests.factories import make_flags
 from tests.reporting.factories import COMPOSER, make_record, make_run
@@ -84,67 +83,52 @@ def test_features_of_two_rows_need_one_seed_and_the_same_images(
     assert names == {f"{stem}{part}-mini" for part in "abc"}
 
 
+def _with_curves(records: list[Record], results: Path, **last: float) -> list[Record]:
+    """Write two epochs of curves of each record, in which the metrics ``last`` have the same values."""
+    for record in records:
+        write_rows(results / "records" / f"{record.id}.csv", [{"epoch": e, "loss": 1.0, **last} for e in (1, 2)])
+    return records
+
+
 def test_seeds_of_a_row_share_a_figure_of_curves(tmp_path: Path) -> None:
     records = [make_record(seed=seed, training={"task": {}}, budget="mini") for seed in (0, 1)]
-    for record in records:
-        write_rows(
-            tmp_path / "records" / f"{record.id}.csv", [{"epoch": e, "loss": 1.0, "test_accuracy": 0.5} for e in (1, 2)]
-        )
+    _with_curves(records, tmp_path, test_accuracy=0.5)
     (name,) = _names(draw_all(records, tmp_path, [], prefix="curves"))
     assert name == f"curves-mini-cifar100-WideResNet-34-10-IKL-AT-{records[0].row}"
 
 
-def test_the_rows_of_an_experiment_share_a_figure_of_dynamics(tmp_path: Path) -> None:
+def test_the_rows_of_an_experiment_share_a_figure_of_dynamics_and_rows_of_one_label_have_their_names(
+    tmp_path: Path,
+) -> None:
     records = [make_run("camvid-mini", row, id=row, segmented=PIXELS) for row in ("alone", "ikl")]
-    for record in records:
-        write_rows(
-            tmp_path / "records" / f"{record.id}.csv", [{"epoch": e, "loss": 1.0, "test_miou": e / 9} for e in (1, 2)]
-        )
-    manifests = [load("camvid-mini"), replace(load("camvid-mini"), name="other-evaluations")]
-    assert _names(draw_all(records, tmp_path, manifests, prefix="dynamics")) == {"dynamics-camvid-mini-mini"}
+    _with_curves(records, tmp_path, test_miou=0.4)
+    manifest = load("camvid-mini")
+    same = replace(manifest, rows=tuple(replace(row, label="IKL") for row in manifest.rows))
+    manifests = [same, replace(manifest, name="other-evaluations")]
+    (png, svg) = draw_all(records, tmp_path, manifests, prefix="dynamics")
+    assert png.stem == "dynamics-camvid-mini-mini"
+    assert all(f"<!-- {name} -->" in svg.read_text() for name in ("alone", "ikl"))
     assert draw_all(records[:1], tmp_path, manifests, prefix="dynamics") == []
 
 
-def test_claims_share_a_figure_with_a_heading_per_experiment(tmp_path: Path) -> None:
+def test_claims_share_a_figure_and_three_attacked_rows_have_a_tradeoff(tmp_path: Path) -> None:
     attacked: dict[str, Any] = {"attacks": ["pgd-20"], "search": {"precision": "bf16"}, "budget": "own"}
     records = [make_run("cifar10-mini", row, id=row, **attacked) for row in ("pgd", "trades", "dkl")]
     for record in records:
         save(record, make_flags(record), tmp_path / "records")
-    (png, svg) = draw_all(records, tmp_path, [load("cifar10-mini")], prefix="forest")
+    manifests = [load("cifar10-mini")]
+    (png, svg) = draw_all(records, tmp_path, manifests, prefix="forest")
     assert png.stem == "forest-claims"
     text = svg.read_text()
     equality = "DKL trains the same as KL, up to two points"
-    shown = ("TRADES is more robust against PGD-20 than PGD-AT", equality, "one seed only", load("cifar10-mini").title)
+    shown = ("TRADES is more robust against PGD-20 than PGD-AT", equality, "one seed only", manifests[0].title)
     assert all(f"<!-- {part} -->" in text for part in shown)
     assert "GKL" not in text
-
-
-def test_an_experiment_with_three_attacked_rows_has_a_tradeoff(tmp_path: Path) -> None:
-    attacked: dict[str, Any] = {"attacks": ["pgd-20"], "search": {"precision": "bf16"}, "budget": "own"}
-    records = [make_run("cifar10-mini", row, id=row, **attacked) for row in ("pgd", "trades", "ikl")]
-    manifests = [load("cifar10-mini")]
     (png, svg) = draw_all(records, tmp_path, manifests, prefix="tradeoff")
     assert png.stem == "tradeoff-cifar10-mini-own"
     text = svg.read_text()
     assert all(label in text for label in ("Clean accuracy", "PGD-20", "TRADES", "losses of the paper", "other losses"))
     assert draw_all(records[:2], tmp_path, manifests, prefix="tradeoff") == []
-
-
-def test_rows_of_one_label_keep_their_own_lines(tmp_path: Path) -> None:
-    records = [make_run("camvid-mini", row, id=row, segmented=PIXELS) for row in ("alone", "ikl")]
-    for record in records:
-        write_rows(tmp_path / "records" / f"{record.id}.csv", [{"epoch": e, "test_miou": e / 9} for e in (1, 2)])
-    manifest = load("camvid-mini")
-    same = replace(manifest, rows=tuple(replace(row, label="IKL") for row in manifest.rows))
-    (_, svg) = draw_all(records, tmp_path, [same], prefix="dynamics")
-    assert all(f"<!-- {name} -->" in svg.read_text() for name in ("alone", "ikl"))
-
-
-def test_one_seed_per_row_shows_its_intersections(tmp_path: Path) -> None:
-    rows = [("alone", 1), ("alone", 0), ("ikl", 2)]
-    records = [make_run("camvid-mini", row, seed=seed, id=f"{row}-{seed}", segmented=PIXELS) for row, seed in rows]
-    names = _names(draw_all(records, tmp_path, [], prefix="iou"))
-    assert names == {"iou-mini-alone-0", "iou-mini-ikl-2"}
 
 
 def test_each_board_has_a_ranking_and_the_papers_losses_their_own_color(tmp_path: Path) -> None:
@@ -179,27 +163,17 @@ def test_other_attacks_than_autoattack_have_a_figure_of_radii_and_no_ranking(tmp
     assert "pixels in [0, 1]" in (tmp_path / "figures" / f"{name}.svg").read_text()
 
 
-def test_the_newest_evaluation_of_the_most_images_of_the_lowest_seed_stands_for_a_row(tmp_path: Path) -> None:
-    kept = {"n": 233, "created": "2026-03-01T00:00:00+00:00"}
-    evaluations = {
+def test_the_newest_evaluation_of_the_most_images_of_the_lowest_seed_represents_a_row(tmp_path: Path) -> None:
+    kept = {"row": "ikl", "n": 233, "created": "2026-03-01T00:00:00+00:00"}
+    evaluations: dict[str, dict[str, Any]] = {
         "part": {**kept, "n": 20, "created": "2026-04-01T00:00:00+00:00"},
         "old": {**kept, "created": "2026-02-01T00:00:00+00:00"},
         "kept": kept,
         "other-seed": {**kept, "seed": 1},
+        "other-row": {**kept, "row": "alone", "seed": 2},
     }
-    records = [
-        make_run("camvid-mini", "ikl", id=name, segmented=PIXELS, **about) for name, about in evaluations.items()
-    ]
-    assert _names(draw_all(records, tmp_path, [], prefix="iou")) == {"iou-mini-kept"}
-
-
-def test_a_line_has_the_seeds_that_were_attacked_everywhere() -> None:
-    found = [
-        make_record(id=f"{k}-{seed}", seed=seed, attacks=[f"pgd-{k}"], robust=0.2 + 0.2 * seed)
-        for k, seed in ((5, 0), (5, 1), (10, 0), (10, 1), (20, 0))
-    ]
-    (line,) = step_lines(found)
-    assert line.accuracy == pytest.approx([20, 20, 20])
+    records = [make_run("camvid-mini", id=name, segmented=PIXELS, **about) for name, about in evaluations.items()]
+    assert _names(draw_all(records, tmp_path, [], prefix="iou")) == {"iou-mini-kept", "iou-mini-other-row"}
 
 
 def test_attacks_of_three_numbers_of_steps_have_a_figure(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import yaml
 
 from dkl.errors import UserError
 from dkl.records import save
-from dkl.reporting.figures.plots.compare_runs import compared_curves
+from dkl.reporting.figures.curves import compared_curves
 from dkl.reporting.runs import comparison, find_run, listing, read_runs
 from dkl.storage.files import locked
 from dkl.threat import AUTOATTACK
