@@ -109,17 +109,7 @@ def test_the_command_lists_compares_and_draws(results: Path, capsys: pytest.Capt
     (results / "runs" / "torn").mkdir()
     (results / "runs" / "torn" / "config.yaml").write_text("trainer: [")
     listed = call(capsys, "runs", f"results={results}")
-    assert listed.out.splitlines()[0].split() == [
-        "Run",
-        "Epochs",
-        "Test",
-        "(%)",
-        "Robust",
-        "(%)",
-        "State",
-        "Differs",
-        "in",
-    ]
+    assert listed.out.split()[:9] == ["Run", "Epochs", "Test", "(%)", "Robust", "(%)", "State", "Differs", "in"]
     assert len(listed.out.splitlines()) == 4
     assert "torn/config.yaml cannot be read" in listed.err
     compared = call(capsys, "runs", "compare", "aaaa", "bbbb", "cccc", f"results={results}")

@@ -119,6 +119,7 @@ def place_labels(
     """
     # Sizes of text are known only after layout; a later layout would move the points again.
     figure = axes.figure
+    assert isinstance(figure, Figure)
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
