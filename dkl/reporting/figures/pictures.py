@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
@@ -62,6 +61,8 @@ ABOUT = frozenset(
 COLUMNS = {"images": "image", "truth": "truth", "teacher": "teacher", "student": "student"}
 """Arrays in a file of masks, in the order of the columns, and their titles. ``teacher`` may be missing."""
 
+ARROW = "\N{RIGHTWARDS ARROW}"
+
 MOST_CLASSES, MOST_NAMES = 20, 30
 """Up to this many classes are shown by number, or by name; more are sorted by accuracy or IoU."""
 
@@ -82,11 +83,10 @@ class Pictures:
         return f"{self.about['attacks'][0].upper()}, {self.about['eps_text']}"
 
     @property
-    def conditions(self) -> tuple[Any, ...]:
+    def conditions(self) -> tuple[str, ...]:
         """What two models must share to be compared: seed, images, attack and kind of weights."""
-        about = self.about
         keys = ("budget", "seed", "n", "data_sha256", "norm", "eps", "attacks")
-        return *(str(about[key]) for key in keys), about["weights"].partition(" ")[0]
+        return *(str(self.about[key]) for key in keys), self.about["weights"].partition(" ")[0]
 
 
 def read(path: Path) -> Pictures:
@@ -175,7 +175,7 @@ def margin_differences(first: Pictures, second: Pictures, *, title: str) -> Figu
         for key in ("natural_margin", "adversarial_margin")
     )
     order, places = natural.argsort()[::-1], np.arange(len(natural))
-    wins = [f"{int((found > 0).sum())} of {len(found)} larger" for found in (natural, adversarial)]
+    wins = [f"{int((larger > 0).sum())} of {len(larger)} larger" for larger in (natural, adversarial)]
     bars = axes.bar(places, natural[order], 0.85, color=BLUE, label=f"natural ({wins[0]})")
     dots: dict[str, Any] = {"color": ORANGE, "ms": 2.6, "mec": "black", "mew": 0.3, "label": f"adversarial ({wins[1]})"}
     points = axes.plot(places, adversarial[order], "o", **dots)
@@ -222,34 +222,34 @@ def class_accuracies(pictures: Pictures, *, title: str) -> Figure:
 
 
 def image_strip(pictures: Pictures, *, title: str) -> Figure:
-    """Show natural images, adversarial images and their differences (gray is zero), with the model's predictions."""
+    """Show natural images, adversarial images and their differences (gray is zero).
+
+    Predictions are below the images, wrong ones in red.
+    """
     natural, adversarial = pictures["natural_images"], pictures["adversarial_images"]
     delta = adversarial - natural
     # Perturbations are too small to see: the largest gets full contrast, and zero is middle gray.
     largest = np.abs(delta).max() or 1.0
-    columns = len(natural)
-    figure, axes = canvas(2.6, 3, columns)
-    rows = zip(axes[:columns], axes[columns : 2 * columns], axes[2 * columns :], strict=True)
-    for index, (top, middle, bottom) in enumerate(rows):
-        label, *predictions = (
-            int(pictures[key][index]) for key in ("image_labels", "image_natural", "image_adversarial")
-        )
-        _show(top, natural[index], f"{label} \N{RIGHTWARDS ARROW} {predictions[0]}", predictions[0] != label)
-        _show(middle, adversarial[index], f"{label} \N{RIGHTWARDS ARROW} {predictions[1]}", predictions[1] != label)
-        _show(bottom, 0.5 + delta[index] / (2 * largest), "", False)
-    for row, text in enumerate(("natural", "adversarial", "difference")):
-        axes[row * columns].set_ylabel(text)
+    rows = {
+        "natural": (natural, pictures["image_natural"]),
+        "adversarial": (adversarial, pictures["image_adversarial"]),
+        "difference": (0.5 + delta / (2 * largest), None),
+    }
+    figure, axes = canvas(2.6, 3, len(natural))
+    for row, (text, (images, predictions)) in enumerate(rows.items()):
+        here = axes[row * len(images) : (row + 1) * len(images)]
+        here[0].set_ylabel(text)
+        for index, (place, image) in enumerate(zip(here, images, strict=True)):
+            place.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            place.set(xticks=[], yticks=[])
+            place.spines[:].set_visible(False)
+            if predictions is not None:
+                label, prediction = int(pictures["image_labels"][index]), int(predictions[index])
+                color = "black" if prediction == label else VERMILLION
+                place.set_xlabel(f"{label} {ARROW} {prediction}", color=color, fontsize=7, labelpad=2)
     figure.suptitle(title, fontsize=8)
-    figure.supxlabel(f"class \N{RIGHTWARDS ARROW} prediction; {pictures.attack}; differences magnified", fontsize=7)
+    figure.supxlabel(f"class {ARROW} prediction; {pictures.attack}; differences magnified", fontsize=7)
     return figure
-
-
-def _show(axes: Axes, image: np.ndarray, caption: str, wrong: bool) -> None:
-    """Show ``image[C, H, W]`` in [0, 1] above its caption, in red if the model is wrong."""
-    axes.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set(xticks=[], yticks=[])
-    axes.set_xlabel(caption, color=VERMILLION if wrong else "black", fontsize=7, labelpad=2)
-    axes.spines[:].set_visible(False)
 
 
 def masks(records: Sequence[Record], folder: Path, problems: list[str]) -> Iterator[Drawing]:
@@ -273,11 +273,11 @@ def masks(records: Sequence[Record], folder: Path, problems: list[str]) -> Itera
 
 def iou_bars(iou: Mapping[str, float | None], mean: float, *, title: str) -> Figure:
     """Plot the IoU of each class in percent, and the mean as a line."""
-    found = {name: 100 * value for name, value in iou.items() if value is not None}
-    few = len(found) <= MOST_NAMES
-    names = list(found) if few else sorted(found, key=found.__getitem__, reverse=True)
+    percents = {name: 100 * value for name, value in iou.items() if value is not None}
+    few = len(percents) <= MOST_NAMES
+    names = list(percents) if few else sorted(percents, key=percents.__getitem__, reverse=True)
     figure, (axes,) = canvas(2.4)
-    axes.bar(range(len(names)), [found[name] for name in names], 0.8 if few else 1.0, color=BLUE)
+    axes.bar(range(len(names)), [percents[name] for name in names], 0.8 if few else 1.0, color=BLUE)
     axes.axhline(100 * mean, color=VERMILLION, lw=1, label=f"mean {100 * mean:.1f}")
     axes.set(title=title, ylabel="IoU (%)", ylim=(0, 100), xlabel="" if few else "classes, sorted")
     axes.set_xticks(range(len(names)) if few else [], names if few else [], rotation=60, ha="right")

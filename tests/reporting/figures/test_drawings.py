@@ -291,9 +291,6 @@ def test_dynamics_are_means_over_the_epochs_that_all_seeds_have_with_their_range
     (band,) = axes.collections
     assert sorted({round(y, 6) for _, y in band.get_paths()[0].vertices}) == [10, 11, 20, 21, 30, 31]
     assert "robust" in axes.get_title(), "the mask rate of one method compares nothing"
-
-
-def test_methods_without_a_quantity_in_common_have_no_dynamics() -> None:
     one_epoch = [[{"epoch": 1, "test_accuracy": 0.5}]]
     assert not panels({"TRADES": one_epoch, "IKL": one_epoch})
     assert not panels({"TRADES": [EPOCHS], "IKL": [[{"epoch": e, "mask_rate": 0.5} for e in (1, 2)]]})

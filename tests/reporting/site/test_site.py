@@ -191,22 +191,17 @@ def test_budgets_and_broken_files_are_listed_without_the_folders_path(tmp_path: 
     assert "not comparable with published values" in top
 
 
-def test_tables_without_runs_and_published_figures_are_folded(tmp_path: Path) -> None:
+def test_tables_without_runs_boards_without_autoattack_and_published_figures_are_folded(tmp_path: Path) -> None:
     figures = [tmp_path / f"{name}.svg" for name in ("figure-02", "ranking-own", "images-own-x", "dynamics-mini")]
     for path in figures:
         path.write_bytes(SVG)
-    page = Page(make_site(tmp_path, [make_record()], figures=figures))
-    assert [place for place, outer in page.around.items() if "details" in outer] == ["table-02", "figure-02"]
+    weaker = make_record(id="weaker", attacks=["pgd-20"], eps=4 / 255, eps_text="4/255")
+    page = Page(make_site(tmp_path, [make_record(), weaker], figures=figures))
+    folded = [place for place, outer in page.around.items() if "details" in outer]
+    assert folded == ["cifar100-Linf-eps4_255-own", "table-02", "figure-02"]
     assert page.text("figures").index("Attacked images") < page.text("figures").index("published values only")
     kinds = [attributes["class"] for tag, attributes in page.tags if tag == "img"]
     assert sorted(kinds) == ["photo", "plot", "plot", "wide plot"]
-
-
-def test_boards_without_autoattack_are_folded_below_the_others(tmp_path: Path) -> None:
-    weaker = make_record(id="weaker", attacks=["pgd-20"], eps=4 / 255, eps_text="4/255")
-    page = Page(make_site(tmp_path, [make_record(), weaker]))
-    assert "details" not in page.around["cifar100-Linf-eps8_255-own"]
-    assert "details" in page.around["cifar100-Linf-eps4_255-own"]
     alone = Page(make_site(tmp_path / "alone", [weaker]))
     assert "details" not in alone.around["cifar100-Linf-eps4_255-own"]
 
