@@ -129,7 +129,7 @@ def _table(jobs: Sequence[Job]) -> str:
 def _outcome(path: Path) -> dict[str, str]:
     """Return the results of a run's folder or of a record, by column."""
     from dkl.records import load
-    from dkl.reporting.runs.read import read_run
+    from dkl.reporting.runs import read_run
 
     if path.is_dir():
         run = read_run(path, [])

@@ -18,7 +18,7 @@ from dkl.errors import UserError
 from dkl.manifests import ManifestJob
 from dkl.records import save
 from tests.factories import make_flags, make_record
-from tests.reporting.runs.test_runs import make_run
+from tests.reporting.test_runs import make_run
 
 
 @pytest.fixture(autouse=True)

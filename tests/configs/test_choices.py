@@ -124,7 +124,8 @@ def test_digits_and_cifar_have_the_shapes_their_sources_have() -> None:
         cfg = compose_config("train", [f"data={name}"]).data
         assert (list(cfg.shape), cfg.num_classes, cfg.eps) == ([3, 32, 32], classes, "8/255")
         changing = {key: value for key, value in cfg.augment.items() if value}
-        assert changing == {"crop_padding": 4, "crop_fill": "zeros", "flip": True, "repeats": 1}
+        padded = {"crop_padding": 4, "crop_fill": "zeros", "flip": True, "repeats": 1}
+        assert changing == {**padded, "interpolation": "bilinear"}
         assert cfg.source.name == name
 
 

@@ -17,7 +17,7 @@ from dkl.reporting import write_tables
 from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.leaderboard import leaderboards
 from dkl.reporting.robustbench import write_model_info
-from dkl.reporting.site.runs import runs_data, runs_table
+from dkl.reporting.site.page import runs_data, runs_table
 from dkl.storage.files import LARGEST_TEXT
 from tests.factories import make_flags, make_record
 

@@ -1,5 +1,5 @@
 """Writes the results page: one self-contained ``index.html`` of boards, paper tables, figures and runs."""
 
-from dkl.reporting.site.write import write_site
+from dkl.reporting.site.page import write_site
 
 __all__ = ["write_site"]

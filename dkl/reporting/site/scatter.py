@@ -1,14 +1,19 @@
-"""Clean against robust accuracy of a board's rows as SVG, with the Pareto front: it is read without a script."""
+"""Clean against robust accuracy of a board's rows as SVG, with the Pareto front: it is read without a script.
+
+Names are beside their dots, so that they cover neither dots nor each other if there is room.
+"""
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from dkl.errors import shortened
 from dkl.reporting.boards.configuration import ConfigurationRow
 from dkl.reporting.boards.entries import ROBUSTBENCH
-from dkl.reporting.site.labels import Box, Label, place_labels
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 52, 28, 14, 44
@@ -20,8 +25,26 @@ LABELED = 28
 FONT, NARROW_FONT = 12, 20
 """Sizes of names, and of the ranks that a narrow screen shows instead, in SVG units."""
 
+LETTER, LINE = 0.58, 1.2
+"""Width of a letter and height of a line, in font sizes."""
+
+STEPS, DIRECTIONS = 12, 16
+"""Distances and directions from a dot in which a place for its label is searched."""
+
 REACH = 25.0
 """Published rows are drawn if both accuracies are at most this many percentage points below the best."""
+
+Place = tuple[float, float]
+"""A place in SVG units, or clean and robust accuracy in percent."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """The middle of a label's baseline, and the end of the line to its point; None if the label is beside it."""
+
+    x: float
+    y: float
+    line: Place | None
 
 
 @dataclass(frozen=True)
@@ -38,31 +61,25 @@ class Dot:
     kind: str
     title: str
     label: str
-    wide: Label | None = None
-    narrow: Label | None = None
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A line of the grid at ``at`` in SVG units, with its value in percent."""
-
-    at: float
-    text: str
+    wide: Label | None
+    narrow: Label | None
 
 
 @dataclass(frozen=True)
 class Scatter:
-    """The dots, the Pareto front as points of a polyline and as names, the grid, and the published rows left out."""
+    """The dots, the Pareto front as points of a polyline, the grid, and the number of published rows left out.
+
+    A line of the grid is a place along its axis in SVG units, and a value in percent.
+    """
 
     dots: list[Dot]
-    line: str
-    front: list[str]
-    x_ticks: list[Tick]
-    y_ticks: list[Tick]
+    front: str
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
     outside: int
 
 
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+def pareto_front(points: Sequence[Place]) -> list[int]:
     """Return the indices of the points that no other point exceeds in one value and reaches in the other, by x."""
     order = sorted(range(len(points)), key=lambda i: (-points[i][0], -points[i][1]))
     front: list[int] = []
@@ -74,66 +91,46 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 def scatter(rows: Sequence[ConfigurationRow]) -> Scatter | None:
     """Place the rows of a board; None without rows. Published rows far below the best are left out."""
-    points = {number: _percent(row) for number, row in enumerate(rows)}
-    if not points:
+    if not rows:
         return None
-    best = [max(point[axis] for point in points.values()) for axis in (0, 1)]
-    near = {
-        number: point
-        for number, point in points.items()
-        if rows[number].source != ROBUSTBENCH
-        or all(top - value <= REACH for top, value in zip(best, point, strict=True))
-    }
-    x_scale, x_ticks = _scale([x for x, _ in near.values()], LEFT, WIDTH - RIGHT)
-    y_scale, y_ticks = _scale([y for _, y in near.values()], HEIGHT - BOTTOM, TOP)
-    dots = {number: _dot(rows[number], number, x_scale(x), y_scale(y)) for number, (x, y) in near.items()}
-    numbers = list(near)
-    front = [dots[numbers[i]] for i in pareto_front(list(near.values()))]
+    points = [(100 * row.means["clean"].mean, 100 * row.means["robust"].mean) for row in rows]
+    best = [max(values) for values in zip(*points, strict=True)]
+    named = [number for number, row in enumerate(rows) if row.source != ROBUSTBENCH]
+    near = [i for i, (x, y) in enumerate(points) if i in named or (best[0] - x <= REACH and best[1] - y <= REACH)]
+    x_place, x_ticks = _scale([points[i][0] for i in near], LEFT, WIDTH - RIGHT)
+    y_place, y_ticks = _scale([points[i][1] for i in near], HEIGHT - BOTTOM, TOP)
+    places = {i: (round(x_place(points[i][0]), 1), round(y_place(points[i][1]), 1)) for i in near}
+    front = [near[i] for i in pareto_front([points[i] for i in near])]
+    line = [
+        (x + share / 20 * (next_x - x), y + share / 20 * (next_y - y))
+        for (x, y), (next_x, next_y) in itertools.pairwise(places[i] for i in front)
+        for share in range(20)
+    ]
+    around = [(x - 6, y - 6, x + 6, y + 6) for x, y in [*places.values(), *line]]
+    names = {i: shortened(rows[i].method, LABELED) for i in named}
+    at = [places[i] for i in named]
+    wide = dict(zip(named, place_labels(list(names.values()), at, around, FONT), strict=True))
+    narrow = dict(zip(named, place_labels([str(rows[i].rank) for i in named], at, around, NARROW_FONT), strict=True))
+
+    def dot(i: int) -> Dot:
+        row, (clean, robust) = rows[i], points[i]
+        kind = "published" if i not in names else "entry" if row.status == "claimed" else "verified"
+        title = f"{row.method}: clean {clean:.2f}, robust {robust:.2f} ({row.architecture}, {row.status})"
+        return Dot(*places[i], i, str(row.rank), kind, title, names.get(i, ""), wide.get(i), narrow.get(i))
+
     return Scatter(
         # Published rows first, so that ours are drawn over them.
-        dots=sorted(_labeled(dots.values(), front), key=lambda dot: dot.kind != "published"),
-        line=" ".join(f"{dot.x},{dot.y}" for dot in front),
-        front=[rows[dot.row].method for dot in front],
+        dots=[dot(i) for i in [*(i for i in near if i not in names), *named]],
+        front=" ".join(f"{x},{y}" for x, y in (places[i] for i in front)),
         x_ticks=x_ticks,
         y_ticks=y_ticks,
         outside=len(points) - len(near),
     )
 
 
-def _dot(row: ConfigurationRow, number: int, x: float, y: float) -> Dot:
-    clean, robust = _percent(row)
-    title = f"{row.method}: clean {clean:.2f}, robust {robust:.2f} ({row.architecture}, {row.status})"
-    label = "" if row.source == ROBUSTBENCH else shortened(row.method, LABELED)
-    return Dot(round(x, 1), round(y, 1), number, str(row.rank), _kind(row), title, label)
-
-
-def _labeled(dots: Iterable[Dot], front: Sequence[Dot]) -> list[Dot]:
-    """Place the names and the ranks of the dots that have a name, away from dots and from the line of the front."""
-    dots = list(dots)
-    frame = Box(LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM)
-    line = [
-        (one.x + share / 20 * (other.x - one.x), one.y + share / 20 * (other.y - one.y))
-        for one, other in itertools.pairwise(front)
-        for share in range(20)
-    ]
-    around = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in [*((dot.x, dot.y) for dot in dots), *line]]
-    named = [dot for dot in dots if dot.label]
-    points = [(dot.x, dot.y) for dot in named]
-    wide = place_labels([dot.label for dot in named], points, around, frame, FONT)
-    narrow = place_labels([dot.rank for dot in named], points, around, frame, NARROW_FONT)
-    placed = [replace(dot, wide=a, narrow=b) for dot, a, b in zip(named, wide, narrow, strict=True)]
-    return [*(dot for dot in dots if not dot.label), *placed]
-
-
-def _percent(row: ConfigurationRow) -> tuple[float, float]:
-    return 100 * row.means["clean"].mean, 100 * row.means["robust"].mean
-
-
-def _kind(row: ConfigurationRow) -> str:
-    return "published" if row.source == ROBUSTBENCH else "entry" if row.status == "claimed" else "verified"
-
-
-def _scale(values: Sequence[float], start: float, end: float) -> tuple[Callable[[float], float], list[Tick]]:
+def _scale(
+    values: Sequence[float], start: float, end: float
+) -> tuple[Callable[[float], float], list[tuple[float, str]]]:
     """Return what maps percent to SVG units between ``start`` and ``end``, and at most ten round ticks."""
     low, high = min(values), max(values)
     step = next(step for step in (1, 2, 5, 10, 20) if (high - low) / step <= 7)
@@ -143,4 +140,38 @@ def _scale(values: Sequence[float], start: float, end: float) -> tuple[Callable[
     def place(value: float) -> float:
         return start + (value - first) / (last - first) * (end - start)
 
-    return place, [Tick(round(place(value), 1), f"{value:g}") for value in range(first, last + 1, step)]
+    return place, [(round(place(value), 1), f"{value:g}") for value in range(first, last + 1, step)]
+
+
+def place_labels(texts: Sequence[str], points: Sequence[Place], obstacles: ArrayLike, font: float) -> list[Label]:
+    """Place ``texts[i]`` near ``points[i]``, one after another, inside the frame and away from ``obstacles[N, 4]``.
+
+    Of all places around a point the one that covers the least is taken, then the nearest. A box is left, top, right
+    and bottom.
+    """
+    angles = 2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS
+    directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    frame, taken = np.array([[LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM]]), np.array(obstacles)
+    labels = []
+    for text, point in zip(texts, points, strict=True):
+        size = np.array([LETTER * font * len(text), LINE * font])
+        # The edge of the nearest labels is 8 units from the point, and of others by a line more each.
+        reaches = (8 + size[1] * np.arange(STEPS))[:, None, None] + size / 2
+        middles = (np.array(point) + directions * reaches).reshape(-1, 2)
+        boxes = np.concatenate([middles - size / 2, middles + size / 2], axis=1)
+        inside = boxes[_shared(boxes, frame) > 0.999 * size.prod()]
+        boxes = inside if len(inside) else boxes
+        best = boxes[_shared(boxes, taken).round(3).argmin()]  # the first of equals
+        taken = np.concatenate([taken, [best]])
+        left, top, right, bottom = best.tolist()
+        # The point of the label that is nearest to its dot.
+        end = (min(max(point[0], left), right), min(max(point[1], top), bottom))
+        far = math.dist(end, point) > size[1]
+        labels.append(Label(round((left + right) / 2, 1), round(bottom - 0.3 * font, 1), end if far else None))
+    return labels
+
+
+def _shared(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the area that each of ``boxes[K, 4]`` shares with all ``others[N, 4]``."""
+    sides = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
+    return sides.clip(0).prod(-1).sum(-1)

@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from dkl.reporting.figures.pictures import Pictures
-from dkl.reporting.figures.plots.style import STYLE
+from dkl.reporting.figures.style import STYLE
 
 
 def make_pictures(number: int = 0, classes: int = 12, images: int = 60, channels: int = 3, **about: Any) -> Pictures:
@@ -38,12 +38,10 @@ def make_pictures(number: int = 0, classes: int = 12, images: int = 60, channels
         "id": f"cifar100-wrn34_10-IKL-AT-s0-{number:08x}",
         "method": "IKL-AT",
         "dataset": "cifar100",
-        "architecture": "wrn34_10",
         "budget": "mini",
         "seed": 0,
         "weights": "average at epoch 30",
         "training": {},
-        "checkpoint_sha256": "c" * 64,
         "data_sha256": "d" * 64,
         "attacks": ["pgd-20"],
         "norm": "linf",

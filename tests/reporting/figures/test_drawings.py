@@ -1,5 +1,6 @@
 """Every kind of figure shows the numbers it is given, in readable text."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
@@ -14,16 +15,14 @@ from omegaconf import OmegaConf
 
 from dkl.config import compose_config, hashed, shipped
 from dkl.manifests import load
-from dkl.records import Record
+from dkl.records import Curves, Record
 from dkl.reporting.boards.paper import paper_boards
-from dkl.reporting.figures import series
-from dkl.reporting.figures.plots.curves import Line, robustness_curves, step_curves, training_curves
-from dkl.reporting.figures.plots.dynamics import dynamics, panels
-from dkl.reporting.figures.plots.features import embedding, margin_differences
-from dkl.reporting.figures.plots.model import class_accuracies, image_strip
-from dkl.reporting.figures.plots.ranking import Ranked, ranking
-from dkl.reporting.figures.plots.style import STYLE, WIDE, WIDTH
-from dkl.reporting.figures.plots.tradeoff import Point, tradeoff
+from dkl.reporting.figures.claims import rankings
+from dkl.reporting.figures.curves import dynamics, panels, training_curves
+from dkl.reporting.figures.pictures import class_accuracies, embedding, image_strip, margin_differences
+from dkl.reporting.figures.robustness import STEPS, Line, published_lines, radii, robustness_curves, steps
+from dkl.reporting.figures.style import STYLE, WIDE, WIDTH, Drawing
+from dkl.reporting.figures.tradeoff import Point, measured_points, published_points, tradeoff
 from tests.reporting.factories import make_record
 from tests.reporting.figures.common import make_pictures, styled
 
@@ -38,26 +37,34 @@ SEMI_SUPERVISED = [
     for epoch in EPOCHS
 ]
 
-RANKED = [Ranked("IKL-KD", [0.25, 0.35], (0.2, 0.4), ours=True), Ranked("KD", [0.1], (0.05, 0.15))]
+
+def _figure_2(*own: Point) -> Figure:
+    table = load("table-02")
+    points = published_points(table, "clean", "autoattack", "Augmentation")
+    x, y = (table.columns[key] for key in ("clean", "autoattack"))
+    return styled(tradeoff, [*points, *own], title="Figure 2", x=x, y=y)
 
 
-def _figure_2(own: list[Point] | None = None) -> Figure:
-    points = series.published_points(load("table-02"), "clean", "autoattack", "Augmentation")
-    return styled(tradeoff, [*points, *(own or [])], title="Figure 2", x="Clean accuracy", y="AutoAttack")
+def _dynamics(**methods: list[Curves]) -> Figure:
+    return styled(dynamics, list(methods), panels(methods), title="Dynamics")
 
 
-def _radii() -> Figure:
-    return styled(robustness_curves, series.published_lines(load("table-10")), title="Table 10")
+def _ranking() -> Figure:
+    """Two seeds of one method, and one of another, on an accuracy board."""
+    found = ("IKL-KD", 0, 0.29), ("IKL-KD", 1, 0.31), ("KD", 0, 0.1)
+    records = [make_record(method=method, seed=seed, clean=clean, attacks=[]) for method, seed, clean in found]
+    ((_, draw),) = rankings(records, include_smoke=False)
+    return styled(draw)
 
 
 KINDS = {
     "tradeoff": _figure_2,
-    "radii": _radii,
-    "steps": lambda: styled(step_curves, [Line("IKL-AT, PGD", [5, 10, 100], [31, 30, 29.5])], title="Steps"),
+    "radii": lambda: styled(robustness_curves, published_lines(load("table-10")), title="Table 10"),
+    "steps": lambda: styled(robustness_curves, [Line("PGD", [5, 10, 100], [31, 30, 29.5])], title="Steps", unit=STEPS),
     "curves": lambda: styled(training_curves, [EPOCHS, EPOCHS[:5]], title="Curves"),
     "semi-supervised curves": lambda: styled(training_curves, [SEMI_SUPERVISED], title="Curves"),
-    "dynamics": lambda: styled(dynamics, {"TRADES": [SEMI_SUPERVISED, EPOCHS], "IKL": [EPOCHS]}, title="Dynamics"),
-    "ranking": lambda: styled(ranking, RANKED, title="Ranking", metric="top-1 accuracy"),
+    "dynamics": lambda: _dynamics(TRADES=[SEMI_SUPERVISED, EPOCHS], IKL=[EPOCHS]),
+    "ranking": _ranking,
     "features": lambda: styled(embedding, FIRST, title="Features"),
     "margins": lambda: styled(margin_differences, FIRST, SECOND, title="Margins"),
     "classes": lambda: styled(class_accuracies, FIRST, title="Classes"),
@@ -98,22 +105,19 @@ def test_colors_are_those_of_okabe_and_ito(kind: str) -> None:
     assert colored <= OKABE_ITO
 
 
-def test_figure_2_shows_the_values_of_its_table() -> None:
-    table = OmegaConf.load(shipped("experiments") / "table-02.yaml")
+def test_figure_2_shows_the_values_of_its_table_and_no_label_covers_another() -> None:
+    rows = OmegaConf.load(shipped("experiments") / "table-02.yaml").rows
     shown = [(line.get_label(), *line.get_xydata()[0]) for line in _figure_2().axes[0].lines]
-    assert shown == [(row.label, row.paper.clean, row.paper.autoattack) for row in table.rows]
-
-
-def test_no_label_of_figure_2_covers_another() -> None:
+    assert shown == [(row.label, row.paper.clean, row.paper.autoattack) for row in rows]
     own = [Point("IKL-AT", 65.5, 31.6, "basic", "here", (0.2, 0.15)), Point("IKL-AT", 66.2, 32.4, "AutoAug", "here")]
-    boxes = [text.get_window_extent() for text in _figure_2(own).findobj(Annotation)]
-    assert len(boxes) == len(load("table-02").rows) + 2
-    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    boxes = [text.get_window_extent() for text in _figure_2(*own).findobj(Annotation)]
+    assert len(boxes) == len(rows) + 2
+    assert not any(first.overlaps(second) for first, second in combinations(boxes, 2))
 
 
 def test_labels_and_markers_of_figure_2_tell_methods_apart_without_color() -> None:
     own = Point("IKL-AT", 65.5, 31.6, "basic", "here")
-    (axes,) = _figure_2([own]).axes
+    (axes,) = _figure_2(own).axes
     groups = {row.show["Augmentation"] for row in load("table-02").rows}
     labels = [text.get_text() for text in axes.findobj(Annotation)]
     assert {f"IKL-AT ({group})" for group in groups} <= set(labels)
@@ -164,7 +168,7 @@ def test_our_points_of_figure_2_are_means_over_seeds() -> None:
     table = replace(table, rows=tuple(row for row in table.rows if row.name == "ikl-basic"))
     own = [_trained(seed, clean=clean, robust=robust) for seed, clean, robust in ((0, 0.6, 0.3), (1, 0.64, 0.31))]
     (board,) = paper_boards([table], own, lambda record: {})
-    (point,) = series.measured_points(board, "clean", "autoattack", lambda found: found.row.show["Augmentation"])
+    (point,) = measured_points(board, "clean", "autoattack", lambda found: found.row.show["Augmentation"])
     assert (point.label, point.group, point.origin) == ("IKL-AT", "basic", "here")
     assert (point.x, point.y) == pytest.approx((62, 30.5))
     assert point.spread == pytest.approx((np.std([60, 64], ddof=1), np.std([30, 31], ddof=1)))
@@ -173,15 +177,20 @@ def test_our_points_of_figure_2_are_means_over_seeds() -> None:
 def test_lines_of_table_10_are_its_values() -> None:
     table = OmegaConf.load(shipped("experiments") / "table-10.yaml")
     radii = (2, 4, 6, 8, 10, 12)
-    lines = series.published_lines(load("table-10"))
+    lines = published_lines(load("table-10"))
     for line, row in zip(lines, table.rows, strict=True):
         assert line.label == row.label
         assert np.multiply(line.x, 255) == pytest.approx(radii)
         assert line.accuracy == [row.paper[f"aa_{radius}_255"] for radius in radii]
 
 
+def _lines(drawings: Iterable[Drawing]) -> list[Line]:
+    """Return the lines of all figures of ``radii`` or ``steps``."""
+    return [line for _, draw in drawings for line in draw.args[0]]
+
+
 def _at(eps: int, robust: float, seed: int = 0, **fields: object) -> Record:
-    name = f"{fields.get('method', 'IKL-AT')}-{eps}-{seed}-{robust}"
+    name = f"{fields.get('method', 'IKL-AT')}-{eps}-{seed}-{robust}-{fields.get('weights')}"
     return make_record(
         **{"id": name, "eps": eps / 255, "eps_text": f"{eps}/255", "robust": robust, "seed": seed, **fields}
     )
@@ -191,7 +200,7 @@ def test_our_lines_are_means_over_seeds_of_the_newest_evaluations_at_three_radii
     old = _at(2, 0.1, created="2024-01-01T00:00:00+00:00")
     records = [old, *(_at(eps, value, seed) for eps in (2, 4, 8) for seed, value in ((0, 0.5 / eps), (1, 0.7 / eps)))]
     records += [_at(eps, 0.3, method="at two radii") for eps in (2, 4)]
-    (line,) = series.record_lines(records)
+    (line,) = _lines(radii([], [], records))
     assert not line.published
     clean = 100 * records[0].clean
     assert np.multiply(line.x, 255) == pytest.approx([0, 2, 4, 8])
@@ -199,20 +208,22 @@ def test_our_lines_are_means_over_seeds_of_the_newest_evaluations_at_three_radii
     assert line.spread == pytest.approx([0, *(np.std([50 / eps, 70 / eps], ddof=1) for eps in (2, 4, 8))])
 
 
-def test_lines_of_steps_are_those_of_pgd_or_cw_alone() -> None:
-    def attacked(*attacks: str) -> Record:
-        return make_record(id="-".join(attacks), attacks=list(attacks), robust=1 / len(attacks[0]))
-
-    records = [attacked(*names) for names in (["pgd-5"], ["pgd-10"], ["pgd-100"], ["pgd-20", "cw-20"], ["square"])]
-    assert [series.steps_of(record) for record in records] == [("PGD", 5), ("PGD", 10), ("PGD", 100), ("", 0), ("", 0)]
-    (line,) = series.step_lines(records[:3])
+def test_lines_of_steps_are_those_of_pgd_or_cw_alone_of_the_seeds_attacked_everywhere() -> None:
+    attacked = [("pgd-5", 0), ("pgd-5", 1), ("pgd-10", 0), ("pgd-10", 1), ("pgd-100", 0)]
+    attacked += [("pgd-20 cw-20", 0), ("square", 0), ("cw-5", 0), ("cw-10", 0)]
+    records = [
+        make_record(id=f"{names}-{seed}", seed=seed, attacks=names.split(), robust=1 / len(names) + 0.1 * seed)
+        for names, seed in attacked
+    ]
+    (line,) = _lines(steps(records))
+    assert line.label == "IKL-AT, PGD"
     assert (list(line.x), line.accuracy) == ([5, 10, 100], pytest.approx([20, 100 / 6, 100 / 7]))
 
 
 def test_rows_of_one_name_get_different_labels() -> None:
     weights = ("last epoch 30", "average at epoch 30")
     records = [_at(eps, 0.4, weights=kind) for kind in weights for eps in (2, 4, 8)]
-    labels = [line.label for line in series.record_lines(records)]
+    labels = [line.label for line in _lines(radii([], [], records))]
     assert len(set(labels)) == 2
     assert all(label.startswith("IKL-AT (") for label in labels)
 
@@ -227,8 +238,11 @@ def test_curves_are_percent_by_epoch_and_a_run_need_not_measure_everything() -> 
 
 def test_a_ranking_shows_seeds_means_and_intervals_in_percent() -> None:
     (axes,) = figure_of("ranking").axes
-    bar, seeds, mean = (line.get_xydata().tolist() for line in axes.lines[:3])
-    assert (bar, seeds, mean) == ([[20, 0], [40, 0]], [[25, 0], [35, 0]], [[30, 0]])
+    bar, seeds, mean = (line.get_xdata() for line in axes.lines[:3])
+    half = 12.706 * np.std([29, 31], ddof=1) / np.sqrt(2)  # Student's t with one degree of freedom
+    assert bar == pytest.approx([30 - half, 30 + half], abs=1e-3)
+    assert (seeds, mean) == (pytest.approx([29, 31]), pytest.approx([30]))
+    assert [line.get_ydata()[0] for line in axes.lines] == [0, 0, 0, 1, 1, 1]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["IKL-KD", "KD"]
     assert axes.yaxis_inverted(), "the first row is on top"
 
@@ -270,16 +284,13 @@ def test_a_strip_shows_the_images_and_gray_pixels_if_they_agree() -> None:
 def test_dynamics_are_means_over_the_epochs_that_all_seeds_have_with_their_range_as_a_band() -> None:
     trades = [[{"epoch": e, "robust_accuracy": e / 10 + seed / 100} for e in range(1, 4 + seed)] for seed in range(2)]
     ikl = [[{"epoch": e, "robust_accuracy": e / 5, "mask_rate": 0.5} for e in (1, 2)]]
-    (axes,) = styled(dynamics, {"TRADES": trades, "IKL": ikl}, title="").axes
+    (axes,) = _dynamics(TRADES=trades, IKL=ikl).axes
     lines = [line.get_xydata().tolist() for line in axes.lines if len(line.get_xdata())]
     assert lines[0] == [[e, pytest.approx(10 * e + 0.5)] for e in (1, 2, 3)]
     assert lines[1] == [[1, pytest.approx(20)], [2, pytest.approx(40)]]
     (band,) = axes.collections
     assert sorted({round(y, 6) for _, y in band.get_paths()[0].vertices}) == [10, 11, 20, 21, 30, 31]
     assert "robust" in axes.get_title(), "the mask rate of one method compares nothing"
-
-
-def test_methods_without_a_quantity_in_common_have_no_dynamics() -> None:
     one_epoch = [[{"epoch": 1, "test_accuracy": 0.5}]]
-    assert panels({"TRADES": one_epoch, "IKL": one_epoch}) == []
-    assert panels({"TRADES": [EPOCHS], "IKL": [[{"epoch": 1, "mask_rate": 0.5}, {"epoch": 2, "mask_rate": 0.5}]]}) == []
+    assert not panels({"TRADES": one_epoch, "IKL": one_epoch})
+    assert not panels({"TRADES": [EPOCHS], "IKL": [[{"epoch": e, "mask_rate": 0.5} for e in (1, 2)]]})

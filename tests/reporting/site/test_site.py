@@ -16,7 +16,7 @@ from dkl.reporting import accuracy_boards, leaderboards
 from dkl.reporting.boards.paper import PaperRow
 from dkl.reporting.boards.paper.build import make_board
 from dkl.reporting.site import write_site
-from dkl.reporting.site.runs import runs_data
+from dkl.reporting.site.page import runs_data
 from dkl.reporting.statistics.measurements import Measurement
 from dkl.threat import SUITES
 from tests.factories import make_flags
@@ -119,14 +119,22 @@ def test_the_page_requests_nothing(tmp_path: Path, everything: list[Record]) -> 
     assert "img-src data:;" in policy
 
 
-def test_ids_are_unique_and_every_link_leads_somewhere(tmp_path: Path, everything: list[Record]) -> None:
-    page = Page(make_site(tmp_path, everything))
+def test_ids_are_unique_links_lead_somewhere_and_hostile_text_stays_text(
+    tmp_path: Path, everything: list[Record]
+) -> None:
+    page = Page(path := make_site(tmp_path, everything, [f"{HOSTILE} is no record"]))
     ids = page.attributes("id")
     assert len(set(ids)) == len(ids)
     runs = {f"run/{record.id}" for record in everything}
     links = {address.removeprefix("#") for address in page.attributes("href")}
     assert links <= runs | set(ids)
     assert runs <= links
+    assert [tag for tag, _ in page.tags].count("script") == 2
+    assert HOSTILE in page.text("leaderboards")
+    (shown,) = [record for record in page.data["records"] if record["id"] == "hostile"]
+    assert shown["method"] == HOSTILE
+    first = path.read_bytes()
+    assert make_site(tmp_path, everything, [f"{HOSTILE} is no record"]).read_bytes() == first
 
 
 def test_every_record_has_its_accuracies_intervals_curves_configuration_and_provenance(tmp_path: Path) -> None:
@@ -151,36 +159,20 @@ def test_a_bounded_result_has_the_interval_of_its_row(tmp_path: Path) -> None:
     bound = Bound(low=0.22, high=0.25, tolerance=3.0)
     record = make_record(n=500, robust=0.25, attacks=list(SUITES["bounded"]), bound=bound)
     (shown,) = runs_data([record], tmp_path)[0]["records"]
-    (accuracy,) = [found for found in shown["accuracies"] if "all attacks" in found["name"]]
+    (accuracy,) = [accuracy for accuracy in shown["accuracies"] if "all attacks" in accuracy["name"]]
     low, high = wilson(0.25, 500)
     assert accuracy["interval"] == pytest.approx([100 * (low - 0.03), 100 * high], abs=0.01)
 
 
-def test_evaluations_of_one_run_share_its_configuration_and_curves(tmp_path: Path) -> None:
+def test_evaluations_of_one_run_share_its_curves_and_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
     radii = [make_record(id=f"r{eps}", eps=eps / 255, eps_text=f"{eps}/255", training={"a": 1}) for eps in range(2, 13)]
-    data = Page(make_site(tmp_path, radii)).data
+    curves = [{"epoch": 1, "loss": float("nan")}, {"epoch": 2, "loss": 1.0}]
+    for record in radii:
+        save(record, make_flags(record), tmp_path / "records", curves)
+    data = Page(write_site(tmp_path, radii, [], [], [], [])).data
     assert len(data["records"]) == 11
-    assert len(data["runs"]) == 1
-
-
-def test_a_value_that_is_not_finite_does_not_break_the_page(tmp_path: Path) -> None:
-    record = make_record()
-    save(
-        record,
-        make_flags(record),
-        tmp_path / "records",
-        [{"epoch": 1, "loss": float("nan")}, {"epoch": 2, "loss": 1.0}],
-    )
-    data = Page(write_site(tmp_path, [record], [], [], [], [])).data
-    assert data["runs"][data["records"][0]["run"]]["curves"] == {"epoch": [1, 2], "loss": [None, 1]}
-
-
-def test_hostile_text_stays_text(tmp_path: Path, everything: list[Record]) -> None:
-    page = Page(make_site(tmp_path, everything, [f"{HOSTILE} is no record"]))
-    assert [tag for tag, _ in page.tags].count("script") == 2
-    assert HOSTILE in page.text("leaderboards")
-    (shown,) = [record for record in page.data["records"] if record["id"] == "hostile"]
-    assert shown["method"] == HOSTILE
+    (run,) = data["runs"].values()
+    assert run["curves"] == {"epoch": [1, 2], "loss": [None, 1]}
 
 
 def test_budgets_and_broken_files_are_listed_without_the_folders_path(tmp_path: Path, everything: list[Record]) -> None:
@@ -199,64 +191,45 @@ def test_budgets_and_broken_files_are_listed_without_the_folders_path(tmp_path: 
     assert "not comparable with published values" in top
 
 
-def test_smoke_is_listed_without_accuracies_and_marked_as_no_result(tmp_path: Path) -> None:
-    page = Page(make_site(tmp_path, [make_record(budget="smoke", clean=0.7777)]))
-    assert "77.77" not in page.text("runs")
-    (shown,) = page.data["records"]
-    assert not shown["result"]
-    assert "no result" in shown["budget"]
-
-
-def test_tables_without_runs_and_published_figures_are_folded(tmp_path: Path) -> None:
+def test_tables_without_runs_boards_without_autoattack_and_published_figures_are_folded(tmp_path: Path) -> None:
     figures = [tmp_path / f"{name}.svg" for name in ("figure-02", "ranking-own", "images-own-x", "dynamics-mini")]
     for path in figures:
         path.write_bytes(SVG)
-    page = Page(make_site(tmp_path, [make_record()], figures=figures))
-    assert [place for place, outer in page.around.items() if "details" in outer] == ["table-02", "figure-02"]
+    weaker = make_record(id="weaker", attacks=["pgd-20"], eps=4 / 255, eps_text="4/255")
+    page = Page(make_site(tmp_path, [make_record(), weaker], figures=figures))
+    folded = [place for place, outer in page.around.items() if "details" in outer]
+    assert folded == ["cifar100-Linf-eps4_255-own", "table-02", "figure-02"]
     assert page.text("figures").index("Attacked images") < page.text("figures").index("published values only")
     kinds = [attributes["class"] for tag, attributes in page.tags if tag == "img"]
     assert sorted(kinds) == ["photo", "plot", "plot", "wide plot"]
-
-
-def test_boards_without_autoattack_are_folded_below_the_others(tmp_path: Path) -> None:
-    weaker = make_record(id="weaker", attacks=["pgd-20"], eps=4 / 255, eps_text="4/255")
-    page = Page(make_site(tmp_path, [make_record(), weaker]))
-    assert "details" not in page.around["cifar100-Linf-eps8_255-own"]
-    assert "details" in page.around["cifar100-Linf-eps4_255-own"]
     alone = Page(make_site(tmp_path / "alone", [weaker]))
     assert "details" not in alone.around["cifar100-Linf-eps4_255-own"]
 
 
-def test_budgets_without_runs_are_not_explained(tmp_path: Path) -> None:
-    page = Page(make_site(tmp_path, [make_record(budget="mini")]))
+def test_budgets_are_explained_numbers_do_not_break_and_a_narrow_screen_keeps_three_columns(tmp_path: Path) -> None:
+    smoke = make_record(budget="smoke", clean=0.7777)
+    page = Page(make_site(tmp_path, [*make_seeds([0.21, 0.24], budget="mini"), smoke]))
     assert "reduced to what a CPU can train" in page.text("leaderboards")
-    assert "at full size" not in page.text("leaderboards")
-
-
-def test_a_narrow_screen_keeps_three_columns_and_offers_the_others(tmp_path: Path) -> None:
-    page = Page(make_site(tmp_path, [make_record()]))
-    board = page.source[page.source.index('<article id="cifar100-Linf-eps8_255-own"') :].split("</article>")[0]
+    assert "at full size" not in page.text("leaderboards"), "this budget has no runs"
+    assert "77.77" not in page.text("runs")
+    shown = page.data["records"][-1]
+    assert not shown["result"]
+    assert "no result" in shown["budget"]
+    assert "22.50\xa0±\xa02.12" in page.source
+    assert {page.around[control][-1] for control in ("filter", "budget")} == {"label"}
+    assert page.around["clear"][-1] == "p"
+    board = page.source[page.source.index('<article id="cifar100-Linf-eps8_255-mini"') :].split("</article>")[0]
     heads = re.findall(r'<th scope="col" class="([^"]*)"><button type="button">([^<]*)<', board)
     assert [name for kinds, name in heads if "more" not in kinds] == ["Rank", "Method", "Robust (%)"]
     assert f'<label class="columns"><input type="checkbox"> all {len(heads)} columns</label>' in board
 
 
-def test_numbers_do_not_break_inside_and_the_filter_has_labels(tmp_path: Path) -> None:
-    page = Page(make_site(tmp_path, make_seeds([0.21, 0.24], budget="mini")))
-    assert "22.50\xa0±\xa02.12" in page.source
-    assert {page.around[control][-1] for control in ("filter", "budget")} == {"label"}
-    assert page.around["clear"][-1] == "p"
-
-
-def test_a_table_without_runs_shows_the_papers_values_only(tmp_path: Path) -> None:
-    page = Page(make_site(tmp_path, [make_record()]))
-    assert "65.76" in page.text("table-02")
-    assert "values of the paper" in page.text("table-02")
-    assert "ours" not in page.text("table-02")
-
-
-def test_a_table_with_runs_shows_and_links_ours(tmp_path: Path) -> None:
+def test_a_table_shows_the_papers_values_and_links_ours_if_there_are_runs(tmp_path: Path) -> None:
     record = make_record(budget="mini", clean=0.4242)
+    without = Page(make_site(tmp_path, [record]))
+    assert "65.76" in without.text("table-02")
+    assert "values of the paper" in without.text("table-02")
+    assert "ours" not in without.text("table-02")
     measured = [{"clean": {0: Measurement(record.clean, (record,))}}, {"clean": {}}]
     rows = [PaperRow(row, row.paper, cells) for row, cells in zip(TABLE.rows, measured, strict=True)]
     board = make_board(TABLE, "mini", rows, {}, [])
@@ -284,8 +257,3 @@ def test_figures_are_embedded_from_the_smaller_file_with_a_caption(tmp_path: Pat
     assert found == {SVG: "data:image/svg+xml", b"mini": "data:image/png", b"radii": "data:image/png"}
     assert "Figure 2: trade-off. Points. Published values" in page.text("figure-02")
     assert "Budget mini" in page.text("figure-02-mini")
-
-
-def test_the_same_records_give_the_same_bytes(tmp_path: Path, everything: list[Record]) -> None:
-    first = make_site(tmp_path, everything).read_bytes()
-    assert make_site(tmp_path, everything).read_bytes() == first

@@ -9,7 +9,7 @@ import yaml
 
 from dkl.errors import UserError
 from dkl.records import save
-from dkl.reporting.figures.plots.compare_runs import compared_curves
+from dkl.reporting.figures.curves import compared_curves
 from dkl.reporting.runs import comparison, find_run, listing, read_runs
 from dkl.storage.files import locked
 from dkl.threat import AUTOATTACK
@@ -65,7 +65,7 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_list_has_epochs_accuracies_state_and_differences(results: Path) -> None:
+def test_a_list_has_epochs_accuracies_state_and_differences_and_a_comparison_every_setting(results: Path) -> None:
     runs, problems = read_runs(results)
     assert not problems
     with locked(runs[2].folder / ".lock"):
@@ -76,12 +76,7 @@ def test_the_list_has_epochs_accuracies_state_and_differences(results: Path) -> 
         ("0/2", "", "", "running", "recipe=trades"),  # its loss is in its name, whose arguments others do not have
     ]
     assert [row[0] for row in table.rows] == [run.name for run in runs]
-
-
-def test_a_comparison_has_every_setting_that_differs_and_the_results(results: Path) -> None:
-    runs, _ = read_runs(results)
-    found = {row[0]: row[1:] for row in comparison(runs[:2]).rows}
-    assert found == {
+    assert {row[0]: row[1:] for row in comparison(runs[:2]).rows} == {
         "loss.wmse_weight": ("20", "12.5"),
         "trainer.threads": ("1", "4"),
         "seed": ("0", "1"),
@@ -109,17 +104,7 @@ def test_the_command_lists_compares_and_draws(results: Path, capsys: pytest.Capt
     (results / "runs" / "torn").mkdir()
     (results / "runs" / "torn" / "config.yaml").write_text("trainer: [")
     listed = call(capsys, "runs", f"results={results}")
-    assert listed.out.splitlines()[0].split() == [
-        "Run",
-        "Epochs",
-        "Test",
-        "(%)",
-        "Robust",
-        "(%)",
-        "State",
-        "Differs",
-        "in",
-    ]
+    assert listed.out.split()[:9] == ["Run", "Epochs", "Test", "(%)", "Robust", "(%)", "State", "Differs", "in"]
     assert len(listed.out.splitlines()) == 4
     assert "torn/config.yaml cannot be read" in listed.err
     compared = call(capsys, "runs", "compare", "aaaa", "bbbb", "cccc", f"results={results}")
@@ -140,16 +125,16 @@ def test_each_run_has_one_color_and_each_metric_one_line_style(results: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("words", "message"),
     [
-        (["compare", "aaaa"], "is not complete"),
-        (["aaaa"], "is not complete"),
-        (["nope=1"], "no option 'nope'"),
-        (["results=empty"], "has no run"),
+        ("compare aaaa", "is not complete"),
+        ("aaaa", "is not complete"),
+        ("nope=1", "no option 'nope'"),
+        ("results=empty", "has no run"),
     ],
 )
-def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    ended = call(capsys, "runs", *arguments)
+def test_mistakes_are_one_line(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = call(capsys, "runs", *words.split())
     assert ended.status == 2
     assert message in ended.err
     assert len(ended.err.splitlines()) == 1

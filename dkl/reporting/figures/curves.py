@@ -1,0 +1,231 @@
+"""Metrics by training epoch: of the seeds of one row, of several runs, and of the methods of an experiment."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from dkl.errors import UserError
+from dkl.records import Curves, Record, load_curves
+from dkl.reporting.boards.cells import budget_title
+from dkl.reporting.boards.paper import PaperBoard
+from dkl.reporting.figures.style import (
+    BLUE,
+    CYCLE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    VERMILLION,
+    Drawing,
+    canvas,
+    set_ticks,
+    title_of,
+)
+from dkl.reporting.grouping import created_at, group
+from dkl.reporting.names import slug
+
+ACCURACIES = {
+    "natural_accuracy": ("training, natural", BLUE, "--"),
+    "adversarial_accuracy": ("training, attacked", VERMILLION, "--"),
+    "test_accuracy": ("test, natural", BLUE, "-"),
+    "test_miou": ("test, mean IoU", GREEN, "-."),
+    "average_test_miou": ("test, mean IoU of averaged weights", GREEN, ":"),
+    "average_test_accuracy": ("test, average of weights", GREEN, "-"),
+    "robust_accuracy": ("held out, attacked", VERMILLION, "-"),
+    "pseudo_label_accuracy": ("pseudo-labels, correct", ORANGE, "-"),
+    "mask_rate": ("unlabeled, above threshold", ORANGE, ":"),
+}
+"""Label, color and line style of each accuracy of one row."""
+
+COMPARED = {
+    "test_miou": ("test, mean IoU", "-"),
+    "average_test_miou": ("test, mean IoU, average of weights", (0, (5, 1))),
+    "test_accuracy": ("test", "-"),
+    "average_test_accuracy": ("test, average of weights", (0, (5, 1))),
+    "robust_accuracy": ("held out, attacked", "--"),
+    "adversarial_accuracy": ("training, attacked", ":"),
+}
+"""Label and line style of each accuracy of several runs, whose colors are those of the runs."""
+
+
+ACCURACY, MEAN_IOU = "test accuracy (%)", "mean IoU (%)"
+
+PANELS = {
+    ACCURACY: ("average_test_accuracy", "test_accuracy"),
+    MEAN_IOU: ("average_test_miou", "test_miou"),
+    "robust accuracy, held out (%)": ("robust_accuracy",),
+    "robust accuracy, training (%)": ("adversarial_accuracy",),
+    "gradient norm of the wMSE": ("wmse_gradient",),
+    "gradient norm of the cross-entropy": ("ce_gradient",),
+    "pseudo-labels above threshold (%)": ("mask_rate",),
+    "correct pseudo-labels (%)": ("pseudo_label_accuracy",),
+}
+"""Titles of an experiment's panels, and the metrics of which each shows the first that a run measured.
+
+A panel is drawn if two methods or more have it at two epochs or more.
+"""
+
+Series = dict[float, list[float]]
+"""The values of all seeds by epoch."""
+
+COLUMNS = 2
+
+DASHES = ("-", "--", ":")
+"""Line styles in the order of their use, after all colors of the cycle."""
+
+MOST_DOTS = 60
+"""Lines of more epochs have no dots."""
+
+
+def curves(records: Sequence[Record], folder: Path, problems: list[str]) -> Iterator[Drawing]:
+    """Training curves: one figure per trained row, one line per seed."""
+    for own in group((r for r in records if r.training), lambda r: (r.budget, r.row)).values():
+        if runs := _curves_of_seeds(own, folder, problems):
+            first, seeds = own[0], f"{len(runs)} seeds" if len(runs) > 1 else f"seed {own[0].seed}"
+            title = title_of(first.method, first.dataset, first.architecture, seeds, budget_title(first.budget))
+            name = slug(f"curves-{first.budget}-{first.dataset}-{first.architecture}-{first.method}-{first.row}")
+            yield name, partial(training_curves, runs, title=title)
+
+
+def training_dynamics(boards: Sequence[PaperBoard], folder: Path) -> Iterator[Drawing]:
+    """Training dynamics: one figure per experiment that has trained two rows or more.
+
+    An experiment that only evaluates the runs of one before it, by name, has none.
+    """
+    drawn: list[set[tuple[str, int | None]]] = []
+    for board in sorted(boards, key=lambda board: board.manifest.name):
+        runs = {(record.config_hash, record.seed) for row in board.rows for record in row.records}
+        if board.manifest.kind or board.budget is None or any(runs <= earlier for earlier in drawn):
+            continue
+        drawn.append(runs)
+        # Teachers train for longer. Broken curves are reported with the figure of their own row.
+        rows = [row for row in board.rows if row.row not in board.manifest.teachers.values()]
+        labels = [row.row.label for row in rows]
+        trained: dict[str, list[Curves]] = {}
+        for row in rows:
+            # Rows of one label, such as those of several datasets, are distinguished by their names.
+            name = row.row.label if labels.count(row.row.label) == 1 else row.row.name
+            if own := _curves_of_seeds(row.records, folder, []):
+                trained[name] = own
+        if shown := panels(trained):
+            names = [name if len(own) == 1 else f"{name} ({len(own)} seeds)" for name, own in trained.items()]
+            title = title_of(board.manifest.title, budget_title(board.budget), wide=True)
+            yield slug(f"dynamics-{board.name}"), partial(dynamics, names, shown, title=title)
+
+
+def _curves_of_seeds(records: Sequence[Record], folder: Path, problems: list[str]) -> list[Curves]:
+    """Return the curves of ``records`` that have some, one per seed."""
+    runs = []
+    for same in group(records, lambda record: record.seed).values():
+        try:
+            runs.append(load_curves(folder / f"{max(same, key=created_at).id}.json"))
+        except UserError as error:
+            problems.append(str(error))
+    return [run for run in runs if run]
+
+
+def training_curves(runs: Sequence[Curves], *, title: str) -> Figure:
+    """Plot accuracies in percent, and the loss below, by epoch. Several runs are seeds of one row."""
+    figure, (top, bottom) = canvas(3.4, 2, 1, sharex=True, height_ratios=(2, 1))
+    # Thin, transparent lines keep several seeds apart.
+    several: dict[str, Any] = {"alpha": 0.6, "lw": 0.8} if len(runs) > 1 else {}
+    lines = [(top, metric, 100, *look) for metric, look in ACCURACIES.items()]
+    lines += [(bottom, "loss", 1, "", PURPLE, "-"), (bottom, "labeled_loss", 1, "loss on labeled images", PURPLE, "--")]
+    for axes, metric, scale, label, color, dashes in lines:
+        for run in runs:
+            if _plot(axes, run, metric, scale, label=label or None, color=color, ls=dashes, **several):
+                label = ""  # one legend entry for all runs
+    top.set(title=title, ylabel="accuracy (%)")
+    bottom.set(xlabel="epoch", ylabel="loss")
+    set_ticks(top.yaxis)
+    set_ticks(bottom.yaxis, most=6)
+    set_ticks(bottom.xaxis, integer=True)
+    figure.legend(loc="outside lower center", ncols=2, columnspacing=1.2)
+    figure.align_ylabels()
+    return figure
+
+
+def _plot(axes: Axes, run: Curves, metric: str, scale: float = 1, **style: Any) -> bool:
+    """Draw a line through the epochs that measured ``metric``, or a dot for a single epoch; return if there are any."""
+    points = [(row["epoch"], scale * row[metric]) for row in run if metric in row]
+    if points:
+        axes.plot(*zip(*points, strict=True), marker="o" if len(points) == 1 else "", ms=3, **style)
+    return bool(points)
+
+
+def compared_curves(runs: Mapping[str, Curves]) -> Figure:
+    """Plot accuracies in percent, and the loss below, by epoch: one color per run, one line style per metric.
+
+    ``runs`` are named by their legend entry.
+    """
+    figure, (top, bottom) = canvas(3.6, 2, 1, sharex=True, height_ratios=(2, 1))
+    colors = dict(zip(runs, CYCLE * (1 + len(runs) // len(CYCLE)), strict=False))
+    handles = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
+    for metric, (label, dashes) in COMPARED.items():
+        drawn = [_plot(top, run, metric, 100, color=colors[name], ls=dashes) for name, run in runs.items()]
+        if any(drawn):
+            handles.append(Line2D([], [], color="0.35", ls=dashes, label=label))
+    for name, run in runs.items():
+        _plot(bottom, run, "loss", color=colors[name])
+    top.set(ylabel="accuracy (%)")
+    bottom.set(xlabel="epoch", ylabel="loss")
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    figure.legend(handles=handles, loc="outside lower center", ncols=1)
+    figure.align_ylabels()
+    return figure
+
+
+def panels(methods: Mapping[str, Sequence[Curves]]) -> dict[str, list[Series]]:
+    """Return the panels that compare something, by title: the series of each method, empty if it has none."""
+    series = {title: [_series(title, runs) for runs in methods.values()] for title in PANELS}
+    shown = {title: own for title, own in series.items() if sum(len(values) > 1 for values in own) > 1}
+    # Beside mean IoU, accuracy is that of pixels.
+    return {"pixel accuracy (%)" if title == ACCURACY and MEAN_IOU in shown else title: shown[title] for title in shown}
+
+
+def _series(title: str, runs: Sequence[Curves]) -> Series:
+    """Return the values of the runs that measured a panel, for the epochs that all of them have."""
+    scale, by_epoch = 100 if title.endswith("(%)") else 1, []
+    for run in runs:
+        metric = next((name for name in PANELS[title] if any(name in row for row in run)), None)
+        if metric:
+            by_epoch.append({row["epoch"]: scale * row[metric] for row in run if metric in row})
+    common = set.intersection(*map(set, by_epoch)) if by_epoch else set()
+    return {epoch: [values[epoch] for values in by_epoch] for epoch in sorted(common)}
+
+
+def dynamics(methods: Sequence[str], shown: Mapping[str, Sequence[Series]], *, title: str) -> Figure:
+    """Plot the mean over seeds by epoch, and a band from lowest to highest: a panel per title, a line per method."""
+    rows = -(-len(shown) // COLUMNS)
+    figure, axes = canvas(0.7 + 1.7 * rows, rows, min(len(shown), COLUMNS), wide=True)
+    # No two methods look the same.
+    looks: list[dict[str, Any]] = [
+        {"color": CYCLE[i % len(CYCLE)], "linestyle": DASHES[i // len(CYCLE) % len(DASHES)]}
+        for i in range(len(methods))
+    ]
+    for place, (name, of_methods) in zip(axes, shown.items(), strict=False):
+        for look, series in zip(looks, of_methods, strict=True):
+            if series:
+                epochs, seeds = list(series), np.array(list(series.values()))
+                place.plot(epochs, seeds.mean(1), **look, marker="o" if len(epochs) <= MOST_DOTS else "", ms=2)
+                if seeds.shape[1] > 1:
+                    place.fill_between(epochs, seeds.min(1), seeds.max(1), color=look["color"], alpha=0.2, lw=0)
+        place.set(title=name)
+        set_ticks(place.yaxis, most=5)
+        set_ticks(place.xaxis, integer=True, most=6)
+        place.grid(axis="y", lw=0.3, alpha=0.6)
+    for place in axes[len(shown) :]:
+        place.remove()
+    for place in axes[: len(shown)][-COLUMNS:]:
+        place.set_xlabel("epoch")
+    for look, method in zip(looks, methods, strict=True):
+        axes[0].plot([], [], **look, label=method)
+    figure.suptitle(title, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure

@@ -1,0 +1,164 @@
+"""The look of all figures: column width, fonts of at least seven points, colors safe for color-blind readers, labels.
+
+Figures are matplotlib ``Figure`` objects without pyplot, drawn inside a local style, so that global settings stay as
+they are. The same drawing gives the same bytes.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from dkl.manifests import Manifest
+from dkl.storage.files import write_atomically
+
+Drawing = tuple[str, Callable[[], Figure]]
+"""A file name without extension, and the function that draws the figure."""
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
+    *("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"),
+)
+"""The palette of Okabe and Ito."""
+
+CYCLE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
+"""Colors in the order of their use. Yellow is left out: it is too pale on white."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+"""Shapes in the order of their use, beside the colors: nothing depends on color alone."""
+
+WIDTH = 3.3
+"""Width of a column of a two-column paper, in inches."""
+
+WIDE = 6.8
+"""Width of both columns, in inches."""
+
+TITLE_WIDTH = 46
+"""Characters of a title that fit into a column."""
+
+RINGS, DIRECTIONS, STEP = 16, 24, 4.0
+"""Distances that are tried for the center of a label, directions of each, and points (1/72 inch) between distances."""
+
+LEAD = 8.0
+"""Labels that are farther than this from their position, in points, get a thin line to it."""
+
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.2,
+    "svg.hashsalt": "dkl",
+}
+
+FORMATS: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+"""File extensions, and the metadata to remove because it changes from day to day or version to version."""
+
+
+def title_of(*parts: str, wide: bool = False) -> str:
+    """Join ``parts`` by commas, in lines that fit into one column or both, and end at commas if their parts fit."""
+    width = 2 * TITLE_WIDTH if wide else TITLE_WIDTH
+    # Spaces inside a part do not break, so that lines end at commas.
+    kept = (part if len(part) > width else part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts if part)
+    return fill(", ".join(kept), width).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def seed_text(seed: int | None) -> str:
+    """Return ``seed N``, or nothing for weights trained elsewhere."""
+    return "" if seed is None else f"seed {seed}"
+
+
+def file_name(manifest: Manifest, part: str, budget: str) -> str:
+    """Return the file name of a ``part`` of a manifest's figure, which ends in the budget unless it is ``paper``."""
+    name = manifest.name + part if manifest.kind else f"features-{manifest.name}-{part}"
+    return name + ("" if budget == "paper" else f"-{budget}")
+
+
+def canvas(
+    height: float, rows: int = 1, columns: int = 1, wide: bool = False, **kwargs: Any
+) -> tuple[Figure, list[Axes]]:
+    """Create a figure of ``height`` inches, as wide as one column or both. Returns it and its axes row by row."""
+    # pyplot would keep every figure alive and depend on the display backend.
+    figure = Figure(figsize=(WIDE if wide else WIDTH, height), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **kwargs).flat)
+
+
+def set_ticks(*scales: Axis, integer: bool = False, most: int = 9) -> None:
+    """Give each axis round ticks, at most ``most`` intervals; only whole numbers if ``integer``."""
+    for scale in scales:
+        locator = MaxNLocator(nbins=most, min_n_ticks=most // 2 + 1, steps=[1, 2, 5, 10], integer=integer)
+        scale.set_major_locator(locator)
+
+
+def place_labels(
+    axes: Axes, labels: Sequence[tuple[str, float, float]], points: ArrayLike, *, reach: float, **style: Any
+) -> None:
+    """Write ``labels``, each a text at x and y, close to their positions.
+
+    They do not cover ``points[N, 2]``, markers of radius ``reach`` points, nor each other, and stay inside the axes; if
+    there is no such place within reach, the one that covers the least is taken. The layout is fixed from here on, so
+    call this last.
+    """
+    # Sizes of text are known only after layout; a later layout would move the points again.
+    figure = axes.figure
+    assert isinstance(figure, Figure)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    frame, point = axes.get_window_extent(renderer), figure.dpi / 72
+    pixels = axes.transData.transform(np.asarray(points, dtype=float))
+    angles = np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False)
+    rings = STEP * point * np.arange(RINGS)[:, None, None]
+    offsets = (rings * np.stack([np.cos(angles), np.sin(angles)], axis=1)).reshape(-1, 2)
+    taken = np.empty((0, 2, 2))  # center and half size of each label
+    for text, x, y in labels:  # greedy: each label avoids the labels before it
+        label = axes.annotate(text, (x, y), ha="center", va="center", **style)
+        half, position = np.array(label.get_window_extent(renderer).size) / 2, axes.transData.transform((x, y))
+        centers = position + offsets
+        gaps = np.hypot(*np.maximum(np.abs(offsets) - half, 0).T)
+        covered = 1e-6 * gaps + _within(pixels, centers, half + reach * point)
+        covered += 1000 * _within(taken[:, 0], centers, half + point + taken[:, 1])
+        covered += 1000 * ((centers - half < frame.min) | (centers + half > frame.max)).any(axis=1)
+        nearest = covered.argmin()  # of those that cover the least
+        best = centers[nearest]
+        taken = np.concatenate([taken, [[best, half]]])
+        label.set_position(tuple(axes.transData.inverted().transform(best)))
+        if gaps[nearest] > LEAD * point:
+            end = axes.transData.inverted().transform(np.clip(position, best - half, best + half))
+            axes.add_line(Line2D(*zip((x, y), end, strict=True), color="0.35", lw=0.4, zorder=0.5))
+
+
+def _within(places: NDArray[Any], centers: NDArray[Any], reach: NDArray[Any] | float) -> NDArray[np.int64]:
+    """Return for each of ``centers[K, 2]`` how many of ``places[N, 2]`` are within ``reach`` of it along both axes."""
+    return (np.abs(places - centers[:, None]) < reach).all(axis=-1).sum(axis=1)
+
+
+def save(draw: Callable[[], Figure], stem: Path) -> list[Path]:
+    """Write the figure that ``draw`` returns as ``<stem>.png`` and ``<stem>.svg``, atomically. Returns both paths."""
+    written = []
+    with rc_context(STYLE):
+        figure = draw()
+        for extension, metadata in FORMATS.items():
+            path = stem.with_name(f"{stem.name}.{extension}")
+            # The function is called at once, so it sees this round's extension and metadata.
+            write_atomically(path, lambda file: figure.savefig(file, format=extension, dpi=300, metadata=metadata))  # noqa: B023
+            written.append(path)
+    return written
