@@ -2,12 +2,13 @@
 
 import os
 import sys
+from pathlib import Path
 
 from dkl import __version__
 from dkl.cli import help as help_pages
 from dkl.cli.commands import COMMANDS
 from dkl.cli.completion import complete
-from dkl.errors import UserError, choose_from, for_the_terminal
+from dkl.errors import UserError, choose_from, first_line, for_the_terminal
 from dkl.runtime.interruption import Interrupted, interruptible
 
 COMPLETION = ("-sc", "--shell-completion")
@@ -40,6 +41,15 @@ def main(arguments: list[str] | None = None) -> None:
         except BrokenPipeError:  # the reader of the output, such as head, has ended
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
+        except ImportError as error:
+            if Path(error.path or "").suffix in ("", ".py"):  # not of a library in machine code
+                raise
+            print(
+                f"error: {first_line(error)}: a library cannot be loaded, mostly for lack of memory: free some, or raise "
+                "the limit that `ulimit -v` shows",
+                file=sys.stderr,
+            )
+            raise SystemExit(2) from None
         except (UserError, OSError) as error:
             print(for_the_terminal(error), file=sys.stderr)
             raise SystemExit(2) from None

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from dkl.config import (
     DataConfig,
@@ -26,6 +28,7 @@ from dkl.errors import UserError
 from dkl.evaluation.weights import BestEpoch, Weights, best_epoch, choose_weights
 from dkl.models.sources import Source
 from dkl.storage import checkpoint
+from dkl.validation.mistakes import first_mistake
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +125,7 @@ def run_subject(asked: EvaluateConfig) -> Subject:
             f"{path} was trained with {changed} as in {folder / 'config.yaml'}: the files are of different runs, or "
             "one was edited; restore it, or train again"
         )
+    _check_metadata(content, path, config.trainer.epochs)
     if content["epoch"] < config.trainer.epochs:
         done = f"{content['epoch']} of {config.trainer.epochs} epochs"
         raise UserError(f"{folder} has trained only {done}: finish training by the same dkl train, then evaluate")
@@ -143,6 +147,30 @@ def run_subject(asked: EvaluateConfig) -> Subject:
         weights=choose_weights(folder, content, asked.weights or config.evaluation.weights),
         run=run,
     )
+
+
+class _Metadata(TypedDict, total=False):
+    """What an evaluation reads of a checkpoint besides its weights."""
+
+    epoch: int
+    rows: list[dict[str, float]]
+    devices: list[int]
+    task: dict[str, Any]
+    data_sha256: str
+
+
+def _check_metadata(content: Mapping[str, Any], path: Path, epochs: int) -> None:
+    """Raise UserError unless the metadata in the checkpoint at ``path`` are those of a run of ``epochs`` epochs."""
+    try:
+        found = TypeAdapter(_Metadata).validate_python(content, strict=True)
+    except ValidationError as error:
+        raise UserError(f"{path} is damaged: {first_mistake(error, {})}; restore it, or train again") from None
+    epoch, rows = found["epoch"], found.get("rows", [])
+    if epoch > epochs or (rows and [row.get("epoch") for row in rows] != list(range(1, epoch + 1))):
+        raise UserError(
+            f"{path} is of epoch {epoch} and has the metrics of {len(rows)} epochs, but its run has {epochs} epochs: "
+            "restore it, or train again"
+        )
 
 
 def _changed_setting(trained: Mapping[str, Any], cfg: DictConfig) -> str | None:

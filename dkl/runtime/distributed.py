@@ -7,6 +7,7 @@ weight perturbation also needs a sum in the middle of a step.
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -29,6 +30,9 @@ T = TypeVar("T")
 
 POLL = 0.2
 """Seconds between two questions to the store."""
+
+GRACE = 5.0
+"""Seconds in which processes notice that another one has failed, and end by themselves; then they are stopped."""
 
 PATIENCE = 10.0
 """Seconds that a process waits for those it has started to save their state after a signal; then it kills them."""
@@ -242,11 +246,20 @@ def _entry(number: int, folder: str, size: int, device: str, function: Callable[
             raise SystemExit(2) from None
 
 
-def _how_it_ended(ended: Any) -> str:
-    """Describe the ``ProcessException`` of a process that left no message: it was killed from outside."""
-    name = getattr(ended, "signal_name", None)
-    hint = ", perhaps because memory ran out" if name == "SIGKILL" else ""
-    return f"process {ended.error_index} was ended by {name or 'an error of its own'}{hint}"
+def _killed(codes: Sequence[int | None], first: int, fault: Path | None) -> str | None:
+    """Describe the process that was killed from outside, by the exit ``codes``; None if there is none.
+
+    ``first`` is the number of the process that ended first, and ``fault`` the first report of another process.
+    """
+    # A process that loses its connection reports a fault, and may be seen to end before the one that was killed. After
+    # two grace periods the processes that are left are killed from here.
+    recent = fault is None or time.time_ns() - int(fault.stem) < 2e9 * GRACE
+    for number in (first, *(range(len(codes)) if recent else ())):
+        if (code := codes[number]) is not None and code < 0:
+            name = signal.Signals(-code).name
+            hint = ", perhaps because memory ran out" if name == "SIGKILL" else ""
+            return f"process {number} was ended by {name}{hint}"
+    return None
 
 
 @contextmanager
@@ -274,18 +287,18 @@ def spawn_processes(function: Callable[..., object], args: tuple, *, processes: 
         try:
             arguments = (folder, processes, device, function, args)
             context = start_processes(_entry, arguments, processes, join=False, start_method="spawn")
-            # If one process fails, the others notice and end by themselves, within this grace period in seconds.
-            while not context.join(grace_period=5):
+            while not context.join(grace_period=GRACE):
                 pass
         except ProcessException as ended:
             kinds = (*MISTAKES, "fault", INTERRUPTED)
             failures = sorted(path for kind in kinds for path in Path(folder).glob(f"*.{kind}"))
-            if not failures:
-                if deferral.signum:
-                    raise Interrupted(deferral.signum) from None
-                raise UserError(
-                    f"{_how_it_ended(ended)}; the same command continues from the last checkpoint"
-                ) from None
+            fault = failures[0] if failures and failures[0].suffix == ".fault" else None
+            killed = _killed([each.exitcode for each in context.processes], ended.error_index, fault)
+            if not failures and deferral.signum:
+                raise Interrupted(deferral.signum) from None
+            if not failures or (fault and killed):
+                how = killed or f"process {ended.error_index} was ended by an error of its own"
+                raise UserError(f"{how}; the same command continues from the last checkpoint") from None
             text = failures[0].read_text(encoding="utf-8")
             if failures[0].suffix == f".{INTERRUPTED}":
                 signum, _, place = text.partition(" ")

@@ -57,7 +57,17 @@ class _Raising:
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
+        if _importing(frame):  # an exception inside a library that starts in C++ would end in an abort
+            Interrupted(signum).report()
+            os._exit(128 + signum)
         raise Interrupted(signum)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether ``frame`` is inside an import."""
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
 
 
 def _is_ours(handler: object) -> bool:

@@ -21,7 +21,6 @@ from dkl.training.metrics import MetricsRow
 from dkl.training.optimizer import apply_schedule
 from dkl.training.run import Run
 from dkl.training.selection import Selection
-from dkl.training.state import CHECKPOINT
 
 
 @dataclass
@@ -53,7 +52,7 @@ class Epochs:
             raise
         except (UserError, OSError):  # such as a test image that cannot be read: no signal waits, so large states too
             if rank() == 0:
-                state.save(run.folder / CHECKPOINT)
+                run.save()
             raise
         state.partial = {}
         return row
@@ -160,7 +159,7 @@ class Epochs:
             return False
         self.deferral.close()  # the signal was answered in time
         if rank() == 0:
-            self.run.state.save(self.run.folder / CHECKPOINT)
+            self.run.save()
         return True
 
     def _update_average(self, per: str, done: int, total: int) -> None:

@@ -142,7 +142,7 @@ def _train_epochs(run: Run) -> None:
             state.rows.append(row)
             state.collect_rng()
             if first:
-                state.save(folder / CHECKPOINT)
+                run.save()
                 write_metrics(state.rows, folder)
             logger.log(row)
             progress.advance(0, f"epoch {epoch}/{trainer.epochs} loss {row['loss']:.3f}")

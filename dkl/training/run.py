@@ -8,9 +8,10 @@ import torch
 
 from dkl.config import SelectionConfig, TrainerConfig
 from dkl.data import Loader
+from dkl.errors import UserError
 from dkl.loggers import Logger, LoggerRun
 from dkl.training.schedules import Schedule
-from dkl.training.state import RunState
+from dkl.training.state import CHECKPOINT, RunState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,3 +41,9 @@ class Run:
     about: LoggerRun
     config_yaml: str
     unusual: Sequence[str] = ()
+
+    def save(self) -> None:
+        """Write the checkpoint. Raises UserError if the folder was deleted during training."""
+        if not (self.folder / "config.yaml").is_file():
+            raise UserError(f"{self.folder} was deleted or moved during training: give the same command again")
+        self.state.save(self.folder / CHECKPOINT)

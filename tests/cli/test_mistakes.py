@@ -1,9 +1,11 @@
 """Every mistake of the user ends with status 2 and a message that says how to fix it, before anything is written."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from dkl.cli.commands import COMMANDS
 from tests.cli.common import call
 
 MISTAKES = {
@@ -138,3 +140,22 @@ def test_a_mistake_ends_with_2_and_says_how_to_fix_it(
 def test_a_message_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     for line in ("train loss=nope", "train seed=abc", "train trainer.epoch=3", "train trainer.epochs=("):
         assert len(call(capsys, *line.split()).err.splitlines()) == 1
+
+
+def test_a_library_that_cannot_be_loaded_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(path: str) -> Callable[[list[str]], None]:
+        def command(arguments: list[str]) -> None:
+            raise ImportError("libtorch_cpu.so: failed to map segment from shared object", path=path)
+
+        return command
+
+    monkeypatch.setitem(COMMANDS, "train", fails("torch/_C.so"))
+    ended = call(capsys, "train")
+    assert ended.status == 2
+    assert ended.err.startswith("error: libtorch_cpu.so: failed to map segment")
+    assert len(ended.err.splitlines()) == 1
+    monkeypatch.setitem(COMMANDS, "train", fails("dkl/tasks/__init__.py"))  # a defect, not the machine's
+    with pytest.raises(ImportError):
+        call(capsys, "train")

@@ -156,12 +156,20 @@ def test_settings_without_meaning_are_refused(
     assert len(error.splitlines()) == 1
 
 
-def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unfinished_or_damaged_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
     content = checkpoint.read(run / "checkpoint.pt")
-    for change, message in (({"epoch": 1}, "has trained only 1 of 2 epochs"), ({}, "not a checkpoint of dkl train")):
+    changes: list[tuple[dict[str, object], str]] = [
+        ({"epoch": 1, "rows": content["rows"][:1]}, "has trained only 1 of 2 epochs"),
+        ({}, "not a checkpoint of dkl train"),
+        ({"epoch": "two"}, "damaged: epoch is 'two'"),
+        ({"epoch": 2, "rows": 5}, "damaged: rows is 5"),
+        ({"epoch": 2, "rows": content["rows"][:1]}, "has the metrics of 1 epochs"),
+        ({"epoch": 99}, "of epoch 99 and has the metrics of 2 epochs, but its run has 2 epochs"),
+    ]
+    for change, message in changes:
         rest = {key: value for key, value in content.items() if key != "epoch"}
         checkpoint.save(folder / "checkpoint.pt", {**rest, **change})
         with pytest.raises(SystemExit):

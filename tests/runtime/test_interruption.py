@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,6 +147,19 @@ def test_a_signal_counts_although_a_library_turns_its_exception_into_another() -
         except BaseException as error:
             raise ValueError("not a number") from error
     assert stop.value.code == 143
+
+
+def test_a_signal_inside_an_import_ends_the_process_at_once(tmp_path: Path) -> None:
+    """A library that starts in C++ aborts if an exception reaches it, as this module does."""
+    send_to_itself = "os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(5)"
+    aborts = f"import os, signal, time\ntry:\n    {send_to_itself}\nexcept BaseException:\n    os.abort()\n"
+    (tmp_path / "starts_in_c.py").write_text(aborts)
+    program = "from dkl.runtime.interruption import interruptible\nwith interruptible():\n    import starts_in_c"
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (143, "interrupted; the same command continues\n")
 
 
 def test_other_exceptions_pass_unchanged() -> None:

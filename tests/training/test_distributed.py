@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from dkl.assembly import assemble, train
 from dkl.config import check, compose_config, run_folder
 from dkl.errors import UserError
 from dkl.runtime.device import check_processes
-from dkl.runtime.distributed import _in_one, rank, spawn_processes
+from dkl.runtime.distributed import _in_one, _killed, rank, spawn_processes, sum_over_ranks
 from dkl.runtime.interruption import Interrupted
 from dkl.storage import checkpoint
 from dkl.training.epochs import Epochs
@@ -214,6 +215,24 @@ def test_a_loss_that_is_not_finite_stops_all_processes_with_one_message(tmp_path
     with pytest.raises(UserError, match=r"the loss is .* in epoch 1, batch \d; .*nonfinite-epoch1-batch"):
         train(cfg)
     assert list(tmp_path.glob("runs/*/nonfinite-epoch1-batch*-rank*.pt"))
+
+
+def sum_after_one_is_killed(killed: int) -> None:
+    """Sum over all processes, of which ``killed`` is killed before."""
+    if rank() == killed:
+        os.kill(os.getpid(), signal.SIGKILL)
+    sum_over_ranks([torch.ones(1)])
+
+
+def test_a_killed_process_is_reported_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"^process 1 was ended by SIGKILL.* continues from the last checkpoint$"):
+        spawn_processes(sum_after_one_is_killed, (1,), processes=2, device="cpu")
+
+
+@pytest.mark.parametrize(("age", "named"), [(0, True), (60, False)])
+def test_a_process_stopped_after_a_fault_is_not_its_cause(age: float, named: bool) -> None:
+    fault = Path(f"{time.time_ns() - int(age * 1e9)}.fault")
+    assert (_killed([-signal.SIGKILL, 2], 1, fault) is not None) == named
 
 
 def test_a_batch_too_small_for_the_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

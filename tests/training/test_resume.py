@@ -86,6 +86,20 @@ def test_a_run_that_fails_within_an_epoch_continues_bit_for_bit(
     assert len(draws) == 12
 
 
+def test_a_folder_that_is_deleted_during_training_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg, original = make_config(tmp_path, epochs=1), TradesTraining.test
+
+    def delete(self: TradesTraining, *arguments: Any) -> dict[str, float]:
+        shutil.rmtree(run_folder(cfg))
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TradesTraining, "test", delete)
+        with pytest.raises(UserError, match="was deleted or moved during training: give the same command again"):
+            train(cfg)
+    assert {path.name for path in train(cfg).iterdir()} >= {"config.yaml", "checkpoint.pt"}
+
+
 def test_a_test_image_that_cannot_be_read_loses_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = make_config(tmp_path / "broken", epochs=1)
 
