@@ -10,7 +10,17 @@ from torch import Tensor
 
 from dkl.assembly.parts import make
 from dkl.config import DataConfig, Precision, TrainConfig
-from dkl.data import Augment, Images, ImageSet, Loader, StreamBatches, StrongView, SyntheticImages, make_loader
+from dkl.data import (
+    Augment,
+    EncodedImages,
+    Images,
+    ImageSet,
+    Loader,
+    StreamBatches,
+    StrongView,
+    SyntheticImages,
+    make_loader,
+)
 from dkl.errors import UserError
 from dkl.runtime.device import cores
 from dkl.runtime.distributed import rank, world
@@ -50,7 +60,11 @@ def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
             f"{data.name}: data.synthetic.files need training images in memory; set data.synthetic.files=[]"
         )
     # Checked before cutting: the message names the whole dataset's classes.
-    return train.balanced(data.train_size), test.balanced(data.test_size)
+    cut = train.balanced(data.train_size), test.balanced(data.test_size)
+    for images in cut:
+        if isinstance(images, EncodedImages):
+            images.check_first()
+    return cut
 
 
 def data_warnings(train: ImageSet, test: ImageSet, data: DataConfig) -> Iterator[str]:
