@@ -45,8 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
             if Path(error.path or "").suffix in ("", ".py"):  # not of a library in machine code
                 raise
             print(
-                f"error: {first_line(error)}: a library cannot be loaded, mostly for lack of memory: free some, or raise "
-                "the limit that `ulimit -v` shows",
+                f"error: {first_line(error)}: a library cannot be loaded, mostly for lack of memory: free some, or "
+                "raise the limit that `ulimit -v` shows",
                 file=sys.stderr,
             )
             raise SystemExit(2) from None
