@@ -12,6 +12,7 @@ from dkl.assembly.parts import make
 from dkl.config import DataConfig, Precision, TrainConfig
 from dkl.data import (
     Augment,
+    EncodedImages,
     ImageFiles,
     Images,
     ImageSet,
@@ -65,7 +66,11 @@ def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
             f"{data.name}: data.synthetic.files need training images in memory; set data.synthetic.files=[]"
         )
     # Checked before cutting: the message names the whole dataset's classes.
-    return _centered(train.balanced(data.train_size), data), _centered(test.balanced(data.test_size), data)
+    cut = train.balanced(data.train_size), test.balanced(data.test_size)
+    for images in cut:
+        if isinstance(images, EncodedImages):
+            images.check_first()
+    return _centered(cut[0], data), _centered(cut[1], data)
 
 
 def _centered(images: ImageSet, data: DataConfig) -> ImageSet:

@@ -129,6 +129,8 @@ def assemble(cfg: DictConfig) -> Run:
     folder, plain = run_folder(cfg), OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     assert isinstance(plain, dict)
     content = {str(key): value for key, value in plain.items()}
+    if config.attack and config.attack.get("steps") == 0:
+        say("warning: attack.steps=0 takes no step: adversarial images are random noise alone; set attack.steps=10")
     state = _new_state(config, device, content, data.sha256)
     check_smallest_batch(state.task, config, len(data.training))
     return Run(

@@ -129,23 +129,25 @@ def _train_epochs(run: Run) -> None:
     if first:
         write_text(folder / "config.yaml", run.config_yaml)
     state.devices += [] if distributed.world() in state.devices else [distributed.world()]
-    left = f"epochs {state.epoch + 1} to {trainer.epochs}"
-    say(f"{folder}: {run.label}, {left} on {trainer.devices} x {run.device.type}")
     state.task.before_training(run.validation.epoch(), _read_when_asked(run))
     name = f"train {run.label} seed {run.seed}"
     total, done = trainer.epochs * steps, state.epoch * steps + state.partial.get("step", 0)
-    with _opened_logger(run) as logger, _ending(run) as deferral, bar(name, total, done) as progress:
-        epochs = Epochs(run, selection, progress, deferral)
-        for epoch in range(state.epoch + 1, trainer.epochs + 1):
-            row = epochs.train(epoch)
-            state.epoch = epoch
-            state.rows.append(row)
-            state.collect_rng()
-            if first:
-                run.save()
-                write_metrics(state.rows, folder)
-            logger.log(row)
-            progress.advance(0, f"epoch {epoch}/{trainer.epochs} loss {row['loss']:.3f}")
+    with _opened_logger(run) as logger, _ending(run) as deferral:
+        # After all that may refuse to start: a login is missing, or the teacher's weights are not of these classes.
+        left = f"epochs {state.epoch + 1} to {trainer.epochs}"
+        say(f"{folder}: {run.label}, {left} on {trainer.devices} x {run.device.type}")
+        with bar(name, total, done) as progress:
+            epochs = Epochs(run, selection, progress, deferral)
+            for epoch in range(state.epoch + 1, trainer.epochs + 1):
+                row = epochs.train(epoch)
+                state.epoch = epoch
+                state.rows.append(row)
+                state.collect_rng()
+                if first:
+                    run.save()
+                    write_metrics(state.rows, folder)
+                logger.log(row)
+                progress.advance(0, f"epoch {epoch}/{trainer.epochs} loss {row['loss']:.3f}")
     last = state.rows[-1]
     miou = f", mean IoU {last['test_miou']:.2%}" if "test_miou" in last else ""
     say(f"{folder}: done, loss {last['loss']:.4f}, natural test accuracy {last['test_accuracy']:.2%}{miou}")

@@ -138,6 +138,11 @@ def test_a_run_that_is_unusual_but_possible_is_warned_of(tmp_path: Path, capsys:
     ]
 
 
+def test_an_attack_of_no_step_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assemble(make_config(tmp_path, "attack.steps=0"))
+    assert "warning: attack.steps=0 takes no step" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("key", "name", "untrained"),
     [

@@ -63,6 +63,10 @@ class NoStep(Task):
     def __init__(self, model):
         self.model = model
 
+class NoContext(Supervised):
+    def step(self, batch, progress):
+        yield
+
 class NoModel(Supervised):
     def __init__(self, model):
         pass
@@ -78,7 +82,13 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "own_losses.py").write_text(LOSS_FILE)
     (tmp_path / "own_tasks.py").write_text(TASK_FILE)
     (tmp_path / "task").mkdir()
-    for name in ("own_tasks.Supervised", "own_tasks.NoStep", "own_tasks.NoModel", "own_losses.NotATask"):
+    for name in (
+        "own_tasks.Supervised",
+        "own_tasks.NoStep",
+        "own_tasks.NoModel",
+        "own_tasks.NoContext",
+        "own_losses.NotATask",
+    ):
         (tmp_path / "task" / f"{name.partition('.')[2]}.yaml").write_text(f"_target_: {name}\n")
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
@@ -130,8 +140,9 @@ def test_a_task_of_your_own_is_one_class_with_defaults(own_files: Path) -> None:
         ([*OWN_TASK, "task=NotATask"], "NotATask is not a task: derive it from dkl.tasks.Task"),
         ([*OWN_TASK, "task=NoStep"], "abstract method '?step"),
         ([*OWN_TASK, "task=NoModel"], "NoModel has no model: set self.model"),
+        ([*OWN_TASK, "task=NoContext"], "NoContext.step returns a generator: decorate it with @contextmanager"),
     ],
-    ids=["loss", "no loss", "objective", "no task", "no step", "no model"],
+    ids=["loss", "no loss", "objective", "no task", "no step", "no model", "no context"],
 )
 def test_what_is_missing_is_reported_in_one_line(own_files: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message) as found:

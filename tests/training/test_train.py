@@ -1,6 +1,7 @@
 """A training run writes its files, learns, is not repeated, and stops with an error that says how to fix it."""
 
 import csv
+import dataclasses
 import fcntl
 import json
 import math
@@ -12,11 +13,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.functional import cross_entropy
 
-from dkl.assembly import build_model, load_data, train
+from dkl.assembly import assemble, build_model, load_data, train
 from dkl.config import compose_config, load_config, run_folder
 from dkl.errors import UserError
+from dkl.loggers import Logger, LoggerRun
 from dkl.losses import IKL
 from dkl.storage import checkpoint
+from dkl.training.fit import fit
 from dkl.training.schedules import Constant
 from tests.training.common import assert_equal, make_config
 
@@ -128,6 +131,22 @@ def test_another_process_on_the_same_run_is_refused(tmp_path: Path) -> None:
         assert str(folder) in str(caught.value)
         assert [path.name for path in folder.iterdir()] == [".lock"]
     assert train(cfg) == folder  # the lock of a process that has ended does not count
+
+
+class Refuses(Logger):
+    """A logger without a login."""
+
+    def start(self, about: LoggerRun) -> None:
+        raise UserError("log in first")
+
+
+def test_what_refuses_to_start_does_so_before_the_epochs_are_announced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = assemble(make_config(tmp_path))
+    with pytest.raises(UserError, match="log in first"):
+        fit(dataclasses.replace(run, logger=Refuses()))
+    assert not capsys.readouterr().err
 
 
 def assert_it_repeats(cfg: DictConfig, content: dict[str, Any]) -> None:

@@ -85,6 +85,10 @@ class EncodedImages(ImageSet):
             seed_global(seed)
         return np.asarray(transform(rgb))
 
+    def check_first(self) -> None:
+        """Raise UserError if the first image cannot be decoded; the others are read when they are used."""
+        self.crop(0, center_crop(self.size))
+
     def tensor(self) -> Tensor:
         """The center crop of every image, uint8 [N, 3, size, size], decoded at every call.
 

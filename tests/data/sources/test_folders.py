@@ -112,6 +112,14 @@ def test_a_configuration_that_does_not_fit_the_files_is_refused(tmp_path: Path, 
         load_data(configuration(tmp_path, override).data)
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_files_that_are_no_images_are_refused_before_training(tmp_path: Path, split: str) -> None:
+    make_splits(tmp_path, "test")
+    min((tmp_path / split / "n01").iterdir()).write_text("<html>")
+    with pytest.raises(UserError, match=rf"{split}/n01/\S+ cannot be read as an image"):
+        load_data(configuration(tmp_path).data)
+
+
 def test_training_on_files_is_the_same_with_workers(tmp_path: Path) -> None:
     make_splits(tmp_path, "test")
     rows = []
