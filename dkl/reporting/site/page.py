@@ -338,6 +338,7 @@ def _accuracies(record: Record) -> Iterator[Accuracy]:
 
 def _image_fraction(name: str, fraction: float, n: int, slack: float = 0.0) -> Accuracy:
     interval = accuracy_interval([fraction], n, [slack])
+    assert interval  # a fraction of images always has one
     bounds = [round(100 * bound, 2) for bound in interval]
     return {"name": name, "percent": 100 * fraction, "interval": bounds, "text": interval_cell(interval)}
 
