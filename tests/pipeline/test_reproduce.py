@@ -116,9 +116,9 @@ def test_an_l2_evaluation_has_its_own_radius_and_board(run: Path, tmp_path: Path
 def test_data_with_few_classes_runs_through_autoattack(tmp_path: Path) -> None:
     for split, count in (("train", 80), ("test", 12)):
         label = np.arange(count) % 4
-        image = (np.random.default_rng(0).integers(0, 60, (count, 8, 8, 1)) + 45 * label[:, None, None, None]).astype(
-            "u1"
-        )
+        image = (
+            np.random.default_rng(count).integers(0, 60, (count, 8, 8, 1)) + 45 * label[:, None, None, None]
+        ).astype("u1")
         np.savez(tmp_path / f"{split}.npz", image=image, label=label)
     data = ["data=npz", "data.num_classes=4", "data.shape=[1,8,8]", f"paths.data={tmp_path}"]
     results = f"paths.results={tmp_path}"
