@@ -1,12 +1,12 @@
 """Networks for images in [0, 1], and loading their weights.
 
-``robust``, ``distillation``, ``semi_supervised`` and ``segmentation`` hold the networks of the paper's tables,
-registered with timm; those of ``segmentation`` label pixels.
-``create_model`` builds any timm model with its input normalization; ``load_checkpoint`` loads weights that others
-saved; ``create_teacher`` does both for a distillation teacher. ``features`` extracts the features of each stage.
+``networks`` holds those of the paper's tables, registered with timm. ``create_model`` builds any timm model with its
+input normalization; ``load_checkpoint`` loads weights that others saved; ``create_teacher`` does both for a
+distillation teacher. ``features`` extracts the features of each stage, and ``dense`` those of networks that label
+pixels.
 """
 
-from dkl.models import distillation, robust, segmentation, semi_supervised  # noqa: F401  (registers their networks)
+from dkl.models import networks  # noqa: F401  (registers them)
 from dkl.models.create import create_model, normalize_input
 from dkl.models.dense import DenseOutput, forward_dense, load_encoder
 from dkl.models.features import Features, forward_with_features

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dkl.errors import UserError
 from dkl.models.dense import feature_channels
-from dkl.models.segmentation.pspnet import resize
+from dkl.models.networks.pspnet import resize
 from dkl.tasks.segmentation.pixels import mask_loss
 
 ADAM_BETAS = (0.9, 0.99)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.models import create_model
-from dkl.models.distillation.cifar_resnet import CifarResNet
+from dkl.models.networks.cifar_resnet import CifarResNet
 from tests.models.common import with_fitted_statistics
 
 SMALL = ["cifar_resnet8", "cifar_wrn_16_1", "cifar_mobilenetv2", "cifar_shufflev1", "cifar_shufflev2"]

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.models import create_model
-from dkl.models.robust.swish_preact_resnet import SwishPreActResNet
-from dkl.models.robust.swish_wide_resnet import SwishWideResNet
-from dkl.models.robust.wide_resnet import WideResNet
+from dkl.models.networks.preact_resnet import SwishPreActResNet
+from dkl.models.networks.wide_resnet import SwishWideResNet, WideResNet
 from tests.models.common import count, with_statistics
 
 Count = Callable[[int, int], int]

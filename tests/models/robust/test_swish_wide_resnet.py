@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dkl.config import compose_config
 from dkl.models import create_model
-from dkl.models.robust.swish_wide_resnet import SwishWideResNet
+from dkl.models.networks.wide_resnet import SwishWideResNet
 from tests.models.common import with_statistics
 
 Pad = Callable[[Tensor], Tensor]
