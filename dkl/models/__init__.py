@@ -8,9 +8,9 @@ pixels.
 
 from dkl.models import networks  # noqa: F401  (registers them)
 from dkl.models.create import create_model, normalize_input
-from dkl.models.dense import DenseOutput, forward_dense, load_encoder
+from dkl.models.dense import DenseOutput, forward_dense
 from dkl.models.features import Features, forward_with_features
-from dkl.models.foreign_checkpoints import check_initial_weights, load_checkpoint, load_initial_weights
+from dkl.models.foreign_checkpoints import check_initial_weights, load_checkpoint, load_encoder, load_initial_weights
 from dkl.models.teacher import create_teacher, fingerprint
 
 __all__ = [

@@ -9,17 +9,11 @@ Networks of segmentation-models-pytorch need no declaration: their features are 
 their logits before up-sampling the output of its last convolution.
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import NamedTuple
 
-import timm
-import torch
 from torch import Tensor, nn
-
-from dkl.console import say
-from dkl.errors import UserError, first_line
-from dkl.models.foreign_checkpoints import weights_in
 
 
 class DenseOutput(NamedTuple):
@@ -60,19 +54,13 @@ def forward_dense(network: nn.Module, images: Tensor) -> DenseOutput:
     """Forward ``images`` and return what was computed on the way, with its graph. All hooks are removed afterwards."""
     kept: dict[str, Tensor] = {}
 
-    def keep_features(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        kept["features"] = args[0]
-
-    def keep_native(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        kept["native"] = output
-
-    def keep_auxiliary(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        kept["auxiliary"] = output
+    def keep(name: str, of_input: bool = False) -> Callable[..., None]:
+        return lambda module, args, output: kept.update({name: args[0] if of_input else output})
 
     taps = (
-        (_submodule(network, "feature_classifier"), keep_features),
-        (native_classifier(network), keep_native),
-        (_submodule(network, "auxiliary_head"), keep_auxiliary),
+        (_submodule(network, "feature_classifier"), keep("features", of_input=True)),
+        (native_classifier(network), keep("native")),
+        (_submodule(network, "auxiliary_head"), keep("auxiliary")),
     )
     with ExitStack() as hooks:
         for module, hook in taps:
@@ -80,54 +68,3 @@ def forward_dense(network: nn.Module, images: Tensor) -> DenseOutput:
                 hooks.callback(module.register_forward_hook(hook).remove)
         logits = network(images)
     return DenseOutput(logits, **{name: kept.get(name) for name in ("features", "native", "auxiliary")})
-
-
-STEMS = {
-    # timm's deep stem is conv1 = (conv, BN, ReLU, conv, BN, ReLU, conv), then bn1; PSPNet's is one sequence.
-    "timm": {"conv1.": "layer0.", "bn1.": "layer0.7."},
-    # semseg's, which APD starts from: each convolution and BatchNorm has its own name.
-    "semseg": {f"{kind}{i + 1}.": f"layer0.{3 * i + n}." for i in range(3) for n, kind in enumerate(("conv", "bn"))},
-}
-
-
-def load_encoder(network: nn.Module, name: str | None) -> None:
-    """Load the ImageNet weights ``name``, a file or weights of timm, into ``network``, and print how many fit.
-
-    Tensors whose names and shapes agree are loaded, with the stem renamed to that of ``PSPNet``. Nothing is read if
-    ``name`` is None, or if ``network`` is on the meta device, as in checks of a configuration. Raises UserError if
-    there are no such weights, if they cannot be loaded, or if nothing agrees.
-    """
-    if name is None:
-        return
-    path = Path(name) if Path(name).is_file() else None
-    cfg = None if path else timm.models.get_pretrained_cfg(name)
-    if not path and (cfg is None or not cfg.has_weights):
-        raise UserError(
-            f"task.encoder_weights={name} is no file, and timm publishes no weights of this name: see "
-            "timm.list_pretrained()"
-        )
-    own = network.state_dict()
-    if next(iter(own.values())).is_meta:
-        return
-    state = _timm_weights(name) if path is None else weights_in(path, set(own))
-    renamed = {}
-    stem = STEMS["semseg" if "conv3.weight" in state else "timm"]
-    for key, value in state.items():
-        old = next((prefix for prefix in stem if key.startswith(prefix)), "")
-        renamed[stem.get(old, "") + key.removeprefix(old)] = value
-    fitting = {key: value for key, value in renamed.items() if key in own and own[key].shape == value.shape}
-    if not fitting:
-        raise UserError(f"no weights of {name} fit {type(network).__name__}: choose those of its encoder")
-    with torch.no_grad():
-        for key, value in fitting.items():
-            own[key].copy_(value)  # a state_dict shares the network's memory
-    say(f"{name}: {len(fitting)} of {len(renamed)} tensors loaded into the encoder")
-
-
-def _timm_weights(name: str) -> dict[str, Tensor]:
-    try:
-        return timm.create_model(name, pretrained=True).state_dict()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"the weights of {name} cannot be loaded: {first_line(error)}; set task.encoder_weights"
-        ) from None

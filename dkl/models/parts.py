@@ -102,3 +102,12 @@ def initialize_head(head: nn.Linear) -> None:
     """Draw weights from N(0, 0.01²); set biases to 0."""
     nn.init.normal_(head.weight, 0, 0.01)
     nn.init.zeros_(head.bias)
+
+
+def with_prefixes(state: Mapping[str, Tensor], new: Mapping[str, str]) -> dict[str, Tensor]:
+    """``state`` with the beginnings of its keys renamed from the keys of ``new`` to their values."""
+    renamed = {}
+    for key, value in state.items():
+        old = next((prefix for prefix in new if key.startswith(prefix)), "")
+        renamed[new.get(old, "") + key.removeprefix(old)] = value
+    return renamed

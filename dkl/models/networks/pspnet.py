@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
-from dkl.models.parts import register
+from dkl.models.parts import register, with_prefixes
 
 BINS = (1, 2, 3, 6)
-OFFICIAL_NAMES = (("cls.0.", "ppm.merge.0."), ("cls.1.", "ppm.merge.1."), ("cls.4.", "cls.0."))
+OFFICIAL_NAMES = {"cls.0.": "ppm.merge.0.", "cls.1.": "ppm.merge.1.", "cls.4.": "cls.0."}
 """The beginnings of keys of semseg, and those of APD, which are ours."""
 
 
@@ -101,16 +101,7 @@ class PSPNet(nn.Module):
     @staticmethod
     def official_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
         """``state`` with semseg's keys renamed; APD's are ours."""
-        if "cls.4.weight" not in state:
-            return state
-        return {_renamed(key): value for key, value in state.items()}
-
-
-def _renamed(key: str) -> str:
-    for old, new in OFFICIAL_NAMES:
-        if key.startswith(old):
-            return new + key.removeprefix(old)
-    return key
+        return with_prefixes(state, OFFICIAL_NAMES) if "cls.4.weight" in state else state
 
 
 def _pspnet(
