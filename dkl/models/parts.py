@@ -57,31 +57,12 @@ def conv(in_planes: int, out_planes: int, kernel: int, stride: int = 1, groups: 
     return nn.Conv2d(in_planes, out_planes, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
 
 
-def conv_bn_relu(
-    in_planes: int, out_planes: int, kernel: int, stride: int = 1, groups: int = 1
-) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
-    """A convolution without bias, its BatchNorm and ReLU, to be unpacked into one flat ``nn.Sequential``."""
-    return conv(in_planes, out_planes, kernel, stride, groups), nn.BatchNorm2d(out_planes), nn.ReLU(inplace=True)
-
-
-def projection(in_planes: int, out_planes: int, stride: int) -> nn.Sequential:
-    """The shortcut of a post-activation block: 1×1 convolution and BatchNorm if the shape changes, or the identity."""
-    if stride == 1 and in_planes == out_planes:
-        return nn.Sequential()
-    return nn.Sequential(conv(in_planes, out_planes, 1, stride), nn.BatchNorm2d(out_planes))
-
-
 def block_group(
     block: Callable[[int, int, int], nn.Module], blocks: int, in_planes: int, out_planes: int, stride: int
 ) -> nn.Sequential:
     """A sequence of ``blocks`` modules ``block(in_planes, out_planes, stride)``; only the first has the stride."""
     rest = (block(out_planes, out_planes, 1) for _ in range(blocks - 1))
     return nn.Sequential(block(in_planes, out_planes, stride), *rest)
-
-
-def channel_shuffle(x: Tensor, groups: int) -> Tensor:
-    """Interleave the channels of ``groups`` groups: 0 1 2 | 3 4 5 becomes 0 3 1 4 2 5."""
-    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
 def pool(x: Tensor) -> Tensor:

@@ -11,12 +11,19 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dkl.models.parts import block_group, conv, initialize_convolutions, pool, projection, register
+from dkl.models.parts import block_group, conv, initialize_convolutions, pool, register
 
 THIN = (16, 16, 32, 64)
 TIMES_4 = (32, 64, 128, 256)
 STEM = 64
 """Width of the first convolution with four groups."""
+
+
+def _projection(in_planes: int, out_planes: int, stride: int) -> nn.Sequential:
+    """The shortcut of a post-activation block: 1×1 convolution and BatchNorm if the shape changes, or the identity."""
+    if stride == 1 and in_planes == out_planes:
+        return nn.Sequential()
+    return nn.Sequential(conv(in_planes, out_planes, 1, stride), nn.BatchNorm2d(out_planes))
 
 
 class BasicBranch(nn.Module):
@@ -40,7 +47,7 @@ class BasicBlock(BasicBranch):
 
     def __init__(self, in_planes: int, planes: int, stride: int) -> None:
         super().__init__(in_planes, planes, stride)
-        self.downsample = projection(in_planes, planes, stride)
+        self.downsample = _projection(in_planes, planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.branch(x) + self.downsample(x), inplace=True)
@@ -101,7 +108,7 @@ class ShortcutBlock(BasicBranch):
 
     def __init__(self, in_planes: int, planes: int, stride: int) -> None:
         super().__init__(in_planes, planes, stride)
-        self.shortcut = projection(in_planes, planes, stride)
+        self.shortcut = _projection(in_planes, planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.branch(x) + self.shortcut(x), inplace=True)
@@ -121,7 +128,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(middle)
         self.conv3 = conv(middle, planes, 1)
         self.bn3 = nn.BatchNorm2d(planes)
-        self.shortcut = projection(in_planes, planes, stride)
+        self.shortcut = _projection(in_planes, planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)

@@ -11,16 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dkl.models.parts import (
-    block_group,
-    channel_shuffle,
-    conv,
-    conv_bn_relu,
-    initialize_convolutions,
-    initialize_head,
-    pool,
-    register,
-)
+from dkl.models.parts import block_group, conv, initialize_convolutions, initialize_head, pool, register
 
 V1_BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
 """MobileNet's blocks: width and stride."""
@@ -35,6 +26,13 @@ SHUFFLE_GROUPS = 3
 """Groups of ShuffleNet's 1×1 convolutions."""
 
 
+def _conv_bn_relu(
+    in_planes: int, out_planes: int, kernel: int, stride: int = 1, groups: int = 1
+) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
+    """A convolution without bias, its BatchNorm and ReLU, to be unpacked into one flat ``nn.Sequential``."""
+    return conv(in_planes, out_planes, kernel, stride, groups), nn.BatchNorm2d(out_planes), nn.ReLU(inplace=True)
+
+
 class MobileNetV1(nn.Module):
     """MobileNet (Howard et al. 2017): ``logits[B, num_classes]`` of images ``[B, in_chans, H, W]``, 224×224 in tables.
 
@@ -47,11 +45,11 @@ class MobileNetV1(nn.Module):
     def __init__(self, num_classes: int = 1000, in_chans: int = 3) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.model = nn.Sequential(nn.Sequential(*conv_bn_relu(in_chans, MOBILE_STEM, 3, 2)))
+        self.model = nn.Sequential(nn.Sequential(*_conv_bn_relu(in_chans, MOBILE_STEM, 3, 2)))
         planes = MOBILE_STEM
         for width, stride in V1_BLOCKS:
-            depthwise = conv_bn_relu(planes, planes, 3, stride, groups=planes)
-            self.model.append(nn.Sequential(*depthwise, *conv_bn_relu(planes, width, 1)))
+            depthwise = _conv_bn_relu(planes, planes, 3, stride, groups=planes)
+            self.model.append(nn.Sequential(*depthwise, *_conv_bn_relu(planes, width, 1)))
             planes = width
         self.fc = nn.Linear(planes, num_classes)
 
@@ -67,8 +65,8 @@ class InvertedResidual(nn.Module):
         middle = in_planes * expansion
         self.residual = stride == 1 and in_planes == planes
         self.conv = nn.Sequential(
-            *conv_bn_relu(in_planes, middle, 1),
-            *conv_bn_relu(middle, middle, 3, stride, groups=middle),
+            *_conv_bn_relu(in_planes, middle, 1),
+            *_conv_bn_relu(middle, middle, 3, stride, groups=middle),
             conv(middle, planes, 1),
             nn.BatchNorm2d(planes),
         )
@@ -91,14 +89,14 @@ class CifarMobileNetV2(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         planes = int(MOBILE_STEM * width)
-        self.conv1 = nn.Sequential(*conv_bn_relu(in_chans, planes, 3, 2))
+        self.conv1 = nn.Sequential(*_conv_bn_relu(in_chans, planes, 3, 2))
         self.blocks = nn.Sequential()
         for expansion, published, blocks, stride in V2_GROUPS:
             before, planes = planes, int(published * width)
             self.blocks.append(
                 block_group(partial(InvertedResidual, expansion=expansion), blocks, before, planes, stride)
             )
-        self.conv2 = nn.Sequential(*conv_bn_relu(planes, MOBILE_LAST, 1))
+        self.conv2 = nn.Sequential(*_conv_bn_relu(planes, MOBILE_LAST, 1))
         head = nn.Linear(MOBILE_LAST, num_classes)
         self.classifier = nn.Sequential(head)
         initialize_convolutions(self)
@@ -106,6 +104,11 @@ class CifarMobileNetV2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(pool(self.conv2(self.blocks(self.conv1(x)))))
+
+
+def _shuffle(x: Tensor, groups: int) -> Tensor:
+    """Interleave the channels of ``groups`` groups: 0 1 2 | 3 4 5 becomes 0 3 1 4 2 5."""
+    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
 class ShuffleUnit(nn.Module):
@@ -127,7 +130,7 @@ class ShuffleUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        out = channel_shuffle(out, self.first_groups)
+        out = _shuffle(out, self.first_groups)
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(out))
         if self.down:
@@ -176,7 +179,7 @@ class SplitUnit(nn.Module):
         out = F.relu(self.bn1(self.conv1(out)), inplace=True)
         out = self.bn2(self.conv2(out))
         out = F.relu(self.bn3(self.conv3(out)), inplace=True)
-        return channel_shuffle(torch.cat([kept, out], dim=1), 2)
+        return _shuffle(torch.cat([kept, out], dim=1), 2)
 
 
 class DownUnit(nn.Module):
@@ -202,7 +205,7 @@ class DownUnit(nn.Module):
         right = F.relu(self.bn3(self.conv3(x)), inplace=True)
         right = self.bn4(self.conv4(right))
         right = F.relu(self.bn5(self.conv5(right)), inplace=True)
-        return channel_shuffle(torch.cat([left, right], dim=1), 2)
+        return _shuffle(torch.cat([left, right], dim=1), 2)
 
 
 class CifarShuffleV2(nn.Module):

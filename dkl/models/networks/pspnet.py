@@ -71,7 +71,7 @@ class PSPNet(nn.Module):
     in both that a channel is set to zero.
 
     Logits ``[B, num_classes, H, W]`` have the images' size. ``feature_classifier`` and ``auxiliary_head`` name the
-    submodules whose input are the features and whose output the auxiliary logits (see ``dkl.models.dense``).
+    submodules whose input are the features and whose output the auxiliary logits (see ``dkl.models.features``).
     """
 
     feature_classifier = "cls"
