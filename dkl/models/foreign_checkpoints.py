@@ -149,11 +149,10 @@ def _check_fit(expected: StateDict, state: StateDict, model: nn.Module, path: Pa
     raise error
 
 
-def match_state_dict(model: nn.Module, content: Any, path: Path, key: str | None = None) -> tuple[str, StateDict]:
-    """Return one line that describes the checkpoint's layout, and the weights for ``model``.
+def _load(model: nn.Module, content: Any, path: Path, key: str | None = None) -> str:
+    """Load the weights in ``content``, read from ``path``, and return one line that describes the file.
 
-    Raises UserError if keys or shapes do not match, or if a value is not finite. If the error's line cannot name all
-    keys, its note does.
+    Raises UserError, and loads nothing, if keys or shapes do not match, or if a value is not finite.
     """
     expected = model.state_dict()
     layout, state = _unwrap(content, set(expected), path, key)
@@ -170,7 +169,9 @@ def match_state_dict(model: nn.Module, content: Any, path: Path, key: str | None
         layout += f", prefix {''.join(prefixes)!r} stripped"
     if ignored:
         layout += f", {_describe_ignored(model, ignored)}"
-    return layout, {**counters, **state}
+    with torch.no_grad():
+        model.load_state_dict({**counters, **state})
+    return f"{path}: {layout}"
 
 
 def load_checkpoint(model: nn.Module, path: str | Path, key: str | None = None) -> str:
@@ -183,11 +184,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, key: str | None = None) 
     model, or contains NaN or infinite values; nothing is loaded then.
     """
     path = Path(path)
-    content = read(path, map_location="cpu")
-    layout, state = match_state_dict(model, content, path, key)
-    with torch.no_grad():
-        model.load_state_dict(state)
-    return f"{path}: {layout}"
+    return _load(model, read(path, map_location="cpu"), path, key)
 
 
 def _weights_in(path: Path, expected: set[str]) -> StateDict:
@@ -217,10 +214,7 @@ def load_initial_weights(model: nn.Module, path: str | Path) -> str:
     classifier = {key: value for key, value in own.items() if key.startswith(CLASSIFIERS)}
     state = _weights_in(path, set(own) - set(classifier))
     kept = {key: value for key, value in state.items() if not key.startswith(CLASSIFIERS)}
-    layout, state = match_state_dict(model, {**kept, **classifier}, path)
-    with torch.no_grad():
-        model.load_state_dict(state)
-    return f"{path}: {layout}, without the classifier"
+    return f"{_load(model, {**kept, **classifier}, path)}, without the classifier"
 
 
 def load_encoder(network: nn.Module, name: str | None) -> None:
