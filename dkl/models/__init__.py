@@ -1,16 +1,14 @@
 """Networks for images in [0, 1], and loading their weights.
 
-``robust``, ``distillation``, ``semi_supervised`` and ``segmentation`` hold the networks of the paper's tables,
-registered with timm; those of ``segmentation`` label pixels.
-``create_model`` builds any timm model with its input normalization; ``load_checkpoint`` loads weights that others
-saved; ``create_teacher`` does both for a distillation teacher. ``features`` extracts the features of each stage.
+``networks`` holds those of the paper's tables, registered with timm. ``create_model`` builds any timm model with its
+input normalization; ``load_checkpoint`` loads weights that others saved; ``create_teacher`` does both for a
+distillation teacher. ``features`` extracts what networks compute on the way to their logits.
 """
 
-from dkl.models import distillation, robust, segmentation, semi_supervised  # noqa: F401  (registers their networks)
+from dkl.models import networks  # noqa: F401  (registers them)
 from dkl.models.create import create_model, normalize_input
-from dkl.models.dense import DenseOutput, forward_dense, load_encoder
-from dkl.models.features import Features, forward_with_features
-from dkl.models.foreign_checkpoints import check_initial_weights, load_checkpoint, load_initial_weights
+from dkl.models.features import DenseOutput, Features, forward_dense, forward_with_features
+from dkl.models.foreign_checkpoints import check_initial_weights, load_checkpoint, load_encoder, load_initial_weights
 from dkl.models.teacher import create_teacher, fingerprint
 
 __all__ = [

@@ -1,5 +1,6 @@
-"""Build a model by its timm name, with input normalization inside the model."""
+"""Build a network by its name in timm or segmentation-models-pytorch, with input normalization inside the network."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -7,10 +8,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from dkl.errors import UserError, similar
-from dkl.models.segmentation import build_smp, is_smp
+from dkl.errors import UserError, first_line, needs_extra, similar
 from dkl.storage.hub import WEIGHTS, fetch
 from dkl.validation import CLASSES, FRACTION, MEAN, SIDE, STD
+
+SMP = "smp_"
+"""Beginning of the names of segmentation-models-pytorch: ``smp_<architecture>_<encoder>``."""
 
 
 def _normalize(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -33,7 +36,7 @@ def check_name(name: str) -> None:
 
     Names of segmentation-models-pytorch are checked when the network is built.
     """
-    if is_smp(name):
+    if name.startswith(SMP):
         return
     # timm.is_model ignores the tag after the dot, so the tag is checked against the published names.
     tagged = timm.list_pretrained(f"{name.partition('.')[0]}.*") if "." in name else []
@@ -56,14 +59,37 @@ def check_normalization(
         )
 
 
-def _fetch_published(name: str) -> None:
-    """Download the weights that timm publishes for ``name`` to the hub's cache, where timm finds them.
+def _build_smp(name: str, num_classes: int, in_chans: int, **kwargs: Any) -> nn.Module:
+    """Build ``smp_<architecture>_<encoder>``, freshly initialized unless ``kwargs`` have ``encoder_weights``.
 
-    Raises UserError if the hub does not answer. By itself timm would retry for a minute.
+    Raises UserError if there is no such architecture or encoder, and NotInstalledError without the library.
     """
-    known = None if is_smp(name) else timm.models.get_pretrained_cfg(name)
-    if known is not None and known.hf_hub_id and not known.file:
-        fetch(known.hf_hub_id, WEIGHTS, f"timm:{name}")
+    with needs_extra("segmentation"):
+        import segmentation_models_pytorch as smp
+    architecture, _, encoder = name.removeprefix(SMP).partition("_")
+    if not encoder:
+        raise UserError(f"{name} names no encoder: write {SMP}<architecture>_<encoder>, such as smp_fpn_resnet18")
+    settings = {"encoder_weights": None} | kwargs
+    try:
+        return smp.create_model(
+            architecture, encoder_name=encoder, in_channels=in_chans, classes=num_classes, **settings
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        # A KeyError prints its message in quotes. The library lists hundreds of encoders.
+        reason = textwrap.shorten(first_line(error).strip("'\""), 200, placeholder=" …")
+        raise UserError(f"there is no network {name}: {reason}; such as smp_fpn_resnet18") from None
+
+
+def _build_timm(name: str, **settings: Any) -> nn.Module:
+    """Build timm's ``name``. If the hub has its published weights, download them first to the cache that timm reads.
+
+    By itself timm would retry for a minute. Raises UserError if the hub does not answer.
+    """
+    if settings.get("pretrained") and not {"pretrained_cfg", "pretrained_cfg_overlay"} & settings.keys():
+        published = timm.models.get_pretrained_cfg(name)
+        if published is not None and published.hf_hub_id and not published.file:
+            fetch(published.hf_hub_id, WEIGHTS, f"timm:{name}")
+    return timm.create_model(name, **settings)
 
 
 def create_model(
@@ -91,9 +117,6 @@ def create_model(
     check_normalization(mean, std, in_chans)
     kwargs |= {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     given = {key: value for key, value in kwargs.items() if value is not None}
-    if given.get("pretrained") and not {"pretrained_cfg", "pretrained_cfg_overlay"} & given.keys():
-        _fetch_published(name)
-    model = (build_smp if is_smp(name) else timm.create_model)(
-        name, num_classes=num_classes, in_chans=in_chans, **given
-    )
+    build = _build_smp if name.startswith(SMP) else _build_timm
+    model = build(name, num_classes=num_classes, in_chans=in_chans, **given)
     return model if mean is None or std is None else normalize_input(model, mean, std)

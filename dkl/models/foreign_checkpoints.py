@@ -1,14 +1,19 @@
-"""Load weights that other projects saved: unwrap them, strip prefixes, and check every key before loading anything."""
+"""Load weights that other projects saved or timm publishes, and report those that do not fit.
+
+Checkpoints are unwrapped, prefixes stripped, and every key is checked before anything is loaded.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
-from dkl.errors import UserError
-from dkl.models.misfit import SHOWN, find_misfits, in_one_line, on_one_screen
+from dkl.console import say
+from dkl.errors import UserError, first_line
+from dkl.models.parts import with_prefixes
 from dkl.storage.checkpoint import read
 
 StateDict = dict[str, Tensor]
@@ -23,20 +28,31 @@ NORMALIZATION = {
 }
 """Last part of the keys of saved normalization constants, and the buffer of ``normalize_input`` that corresponds."""
 
+UNUSED = ("sub_block1.", "n_averaged")
+"""Beginnings of keys that are ignored: TRADES' unused block, and a counter of averages."""
 
-def _is_state_dict(value: object) -> bool:
-    if not isinstance(value, Mapping) or not value:
-        return False
-    return all(isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items())
+CLASSIFIERS = ("fc", "classifier", "mlp", "head")
+"""Beginnings of the keys that USB leaves out of pretrained weights."""
+
+STEMS = {
+    # timm's deep stem is conv1 = (conv, BN, ReLU, conv, BN, ReLU, conv), then bn1; PSPNet's is one sequence.
+    "timm": {"conv1.": "layer0.", "bn1.": "layer0.7."},
+    # semseg's, which APD starts from: each convolution and BatchNorm has its own name.
+    "semseg": {f"{kind}{i + 1}.": f"layer0.{3 * i + n}." for i in range(3) for n, kind in enumerate(("conv", "bn"))},
+}
+"""Stems of encoders, and the beginnings of their keys in ``PSPNet``."""
+
+SHOWN, SCREEN = 4, 40
+"""Tensors of each kind that an error about misfits names in its line, and the lines of its note."""
 
 
 def _find(content: object, *keys: str) -> tuple[tuple[str, ...], StateDict] | None:
     """Find the first state_dict at the top of ``content`` or under nested WRAPPERS; return the keys to it, and it."""
     if not isinstance(content, Mapping):
         return None
-    if _is_state_dict(content):
+    if content and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
         return keys, dict(content)
-    return next((found for key in WRAPPERS if (found := _find(content.get(key), *keys, key))), None)
+    return next((place for key in WRAPPERS if (place := _find(content.get(key), *keys, key))), None)
 
 
 def _strip(state: StateDict, expected: set[str]) -> tuple[list[str], StateDict]:
@@ -51,26 +67,21 @@ def _strip(state: StateDict, expected: set[str]) -> tuple[list[str], StateDict]:
     return stripped, state
 
 
-def _entries(content: Mapping[str, Any], expected: set[str]) -> list[str]:
-    """The top-level keys of a checkpoint under which there are weights for this model."""
-    found = {key: _find(value) for key, value in content.items()}
-    return [key for key, entry in found.items() if entry and expected & set(_strip(entry[1], expected)[1])]
-
-
 def _unwrap(content: Any, expected: set[str], path: Path, key: str | None) -> tuple[str, StateDict]:
     """Return a description of the layout, and the state_dict, found under ``key`` if given."""
     content = content if isinstance(content, Mapping) else {}
     # Only entries with keys of this model: others, such as the class prior, are no weights of it.
-    entries = _entries(content, expected)
-    found = _find(content) if key is None else _find(content.get(key), key)
-    if found is None and key is not None:
+    states = {entry: _find(value) for entry, value in content.items()}
+    entries = [entry for entry, place in states.items() if place and expected & set(_strip(place[1], expected)[1])]
+    place = _find(content) if key is None else _find(content.get(key), key)
+    if place is None and key is not None:
         there = f"try {', '.join(map(repr, entries))}" if entries else "give no key to load a plain state_dict"
         raise UserError(f"{path} holds no weights under {key!r}; {there}")
-    if found is None:
+    if place is None:
         raise UserError(
             f"{path} holds no state_dict: expected tensors at the top or under one of {', '.join(WRAPPERS)}"
         )
-    keys, state = found
+    keys, state = place
     if not keys:
         return "a plain state_dict", state
     averaged = keys[-1] in AVERAGED or (keys[-1] == "model_state_dict" and UNAVERAGED in content)
@@ -79,13 +90,13 @@ def _unwrap(content: Any, expected: set[str], path: Path, key: str | None) -> tu
     return layout + (f" (also there: {others})" if others else ""), state
 
 
+def _constant_of(key: str) -> str | None:
+    """The buffer of ``normalize_input`` for the constant saved as ``key``; None if it is none."""
+    return NORMALIZATION.get(key.rpartition(".")[2])
+
+
 def _list(keys: list[str], most: int = 8) -> str:
     return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
-
-
-def _ignorable(key: str) -> bool:
-    """Whether a key that the model lacks may be ignored: TRADES' unused block, a counter of averages, constants."""
-    return key.startswith("sub_block1.") or key == "n_averaged" or key.rpartition(".")[2] in NORMALIZATION
 
 
 def _describe_ignored(model: nn.Module, ignored: StateDict) -> str:
@@ -93,7 +104,7 @@ def _describe_ignored(model: nn.Module, ignored: StateDict) -> str:
     words = f"{len(ignored)} keys ignored ({_list(list(ignored), 2)})"
     buffers = {"input_mean": torch.zeros(1), "input_std": torch.ones(1), **dict(model.named_buffers())}
     for key, value in ignored.items():
-        if name := NORMALIZATION.get(key.rpartition(".")[2]):
+        if name := _constant_of(key):
             saved, applied = value.flatten().float(), buffers[name].flatten().float().cpu()
             comparable = 1 in (saved.numel(), applied.numel()) or saved.numel() == applied.numel()
             if not (comparable and torch.allclose(saved, applied, rtol=0, atol=1e-3)):
@@ -111,35 +122,56 @@ def check_finite(state: Mapping[str, Tensor], source: Path | str) -> None:
         )
 
 
-def match_state_dict(model: nn.Module, content: Any, path: Path, key: str | None = None) -> tuple[str, StateDict]:
-    """Return one line that describes the checkpoint's layout, and the weights for ``model``.
+def _check_fit(expected: StateDict, state: StateDict, model: nn.Module, path: Path) -> None:
+    """Raise UserError, which lists the tensors in a note if there are many, unless ``state`` has those ``expected``."""
+    shapes, own = ({key: tuple(tensors[key].shape) for key in sorted(tensors)} for tensors in (state, expected))
+    misfits = {
+        "missing": [f"{key} {shape}" for key, shape in own.items() if key not in shapes],
+        "unexpected": [f"{key} {shape}" for key, shape in shapes.items() if key not in own],
+        "of another shape": [
+            f"{key} {shape} for {own[key]}" for key, shape in shapes.items() if own.get(key, shape) != shape
+        ],
+    }
+    misfits = {kind: tensors for kind, tensors in misfits.items() if tensors}
+    if not misfits:
+        return
+    counts = "; ".join(f"{len(tensors)} {kind}: {_list(tensors, SHOWN)}" for kind, tensors in misfits.items())
+    error = UserError(
+        f"{path} does not fit this {type(model).__name__} and was not loaded; {counts}; choose the model and the "
+        "number of classes that it was trained with"
+    )
+    if any(len(tensors) > SHOWN for tensors in misfits.values()):  # otherwise the line has named all of them
+        most, lines = SCREEN // len(misfits) - 1, []
+        for kind, tensors in misfits.items():
+            more = [f"and {len(tensors) - most} more"] if len(tensors) > most else []
+            lines += [f"{kind}: {tensor}" for tensor in [*tensors[:most], *more]]
+        error.add_note("\n".join(lines))
+    raise error
 
-    Raises UserError if keys or shapes do not match, or if a value is not finite. If the error's line cannot name all
-    keys, its note does.
+
+def _load(model: nn.Module, content: Any, path: Path, key: str | None = None) -> str:
+    """Load the weights in ``content``, read from ``path``, and return one line that describes the file.
+
+    Raises UserError, and loads nothing, if keys or shapes do not match, or if a value is not finite.
     """
     expected = model.state_dict()
     layout, state = _unwrap(content, set(expected), path, key)
     prefixes, state = _strip(state, set(expected))
     if rename := getattr(model, "official_names", None):
         state = rename(state)
-    ignored = {k: v for k, v in state.items() if k not in expected and _ignorable(k)}
+    ignored = {k: v for k, v in state.items() if k not in expected and (k.startswith(UNUSED) or _constant_of(k))}
     state = {k: v for k, v in state.items() if k not in ignored}
     # Files of torch 0.3 and before have no num_batches_tracked, which nothing but an averaging BatchNorm reads.
     counters = {k: v for k, v in expected.items() if k.endswith("num_batches_tracked")}
-    if misfits := find_misfits({k: v for k, v in expected.items() if k in state or k not in counters}, state):
-        error = UserError(
-            f"{path} does not fit this {type(model).__name__} and was not loaded; {in_one_line(misfits)}; choose the "
-            "model and the number of classes that it was trained with"
-        )
-        if any(len(tensors) > SHOWN for tensors in misfits.values()):  # otherwise the line has named all of them
-            error.add_note(on_one_screen(misfits))
-        raise error
+    _check_fit({k: v for k, v in expected.items() if k in state or k not in counters}, state, model, path)
     check_finite(state, path)
     if prefixes:
         layout += f", prefix {''.join(prefixes)!r} stripped"
     if ignored:
         layout += f", {_describe_ignored(model, ignored)}"
-    return layout, {**counters, **state}
+    with torch.no_grad():
+        model.load_state_dict({**counters, **state})
+    return f"{path}: {layout}"
 
 
 def load_checkpoint(model: nn.Module, path: str | Path, key: str | None = None) -> str:
@@ -152,21 +184,13 @@ def load_checkpoint(model: nn.Module, path: str | Path, key: str | None = None) 
     model, or contains NaN or infinite values; nothing is loaded then.
     """
     path = Path(path)
-    content = read(path, map_location="cpu")
-    layout, state = match_state_dict(model, content, path, key)
-    with torch.no_grad():
-        model.load_state_dict(state)
-    return f"{path}: {layout}"
+    return _load(model, read(path, map_location="cpu"), path, key)
 
 
-def weights_in(path: Path, expected: set[str]) -> StateDict:
+def _weights_in(path: Path, expected: set[str]) -> StateDict:
     """Read the weights in ``path``, without prefixes before ``expected`` keys, whether or not they fit a network."""
     _, state = _unwrap(read(path, map_location="cpu"), expected, path, None)
     return _strip(state, expected)[1]
-
-
-CLASSIFIERS = ("fc", "classifier", "mlp", "head")
-"""Beginnings of the keys that USB leaves out of pretrained weights."""
 
 
 def check_initial_weights(path: str | Path) -> None:
@@ -188,9 +212,41 @@ def load_initial_weights(model: nn.Module, path: str | Path) -> str:
     check_initial_weights(path)
     own = model.state_dict()
     classifier = {key: value for key, value in own.items() if key.startswith(CLASSIFIERS)}
-    state = weights_in(path, set(own) - set(classifier))
+    state = _weights_in(path, set(own) - set(classifier))
     kept = {key: value for key, value in state.items() if not key.startswith(CLASSIFIERS)}
-    layout, state = match_state_dict(model, {**kept, **classifier}, path)
+    return f"{_load(model, {**kept, **classifier}, path)}, without the classifier"
+
+
+def load_encoder(network: nn.Module, name: str | None) -> None:
+    """Load the ImageNet weights ``name``, a file or weights of timm, into ``network``, and print how many fit.
+
+    Tensors whose names and shapes agree are loaded, with the stem renamed to that of ``PSPNet``. Nothing is read if
+    ``name`` is None, or if ``network`` is on the meta device, as in checks of a configuration. Raises UserError if
+    there are no such weights, if they cannot be loaded, or if nothing agrees.
+    """
+    if name is None:
+        return
+    path = Path(name) if Path(name).is_file() else None
+    cfg = None if path else timm.models.get_pretrained_cfg(name)
+    if not path and (cfg is None or not cfg.has_weights):
+        raise UserError(
+            f"task.encoder_weights={name} is no file, and timm publishes no weights of this name: see "
+            "timm.list_pretrained()"
+        )
+    own = network.state_dict()
+    if next(iter(own.values())).is_meta:
+        return
+    try:
+        state = _weights_in(path, set(own)) if path else timm.create_model(name, pretrained=True).state_dict()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the weights of {name} cannot be loaded: {first_line(error)}; set task.encoder_weights"
+        ) from None
+    renamed = with_prefixes(state, STEMS["semseg" if "conv3.weight" in state else "timm"])
+    fitting = {key: value for key, value in renamed.items() if key in own and own[key].shape == value.shape}
+    if not fitting:
+        raise UserError(f"no weights of {name} fit {type(network).__name__}: choose those of its encoder")
     with torch.no_grad():
-        model.load_state_dict(state)
-    return f"{path}: {layout}, without the classifier"
+        for key, value in fitting.items():
+            own[key].copy_(value)  # a state_dict shares the network's memory
+    say(f"{name}: {len(fitting)} of {len(renamed)} tensors loaded into the encoder")

@@ -5,7 +5,6 @@ The weights are published by timm, in a file, or in the folder of a finished run
 
 import hashlib
 import os
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,11 +15,12 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from dkl.errors import UserError
+from dkl.errors import UserError, first_line
 from dkl.models.create import check_name, check_normalization, create_model
 from dkl.models.foreign_checkpoints import check_finite, load_checkpoint
-from dkl.storage.checkpoint import read
+from dkl.storage.checkpoint import READING_ERRORS, read
 from dkl.storage.files import damage
+from dkl.storage.hub import WEIGHTS
 from dkl.storage.network import unreachable
 from dkl.validation import CLASSES, MEAN, SIDE, STD
 
@@ -34,9 +34,6 @@ OTHER_DATA = "train the teacher on the student's data"
 NORMALIZATION = "set task.teacher.mean and task.teacher.std to its values; each network normalizes its own input"
 FIXES = {"name": "set task.teacher.name to that, or give another run", "mean": NORMALIZATION, "std": NORMALIZATION}
 
-# What timm, its hub and safetensors raise on missing, damaged or unfitting weights.
-LOADING_ERRORS = (EOFError, LookupError, OSError, RuntimeError, ValueError, SafetensorError, struct.error)
-
 
 def fingerprint(model: nn.Module) -> str:
     """Hash of names, dtypes, shapes and values of ``model``'s state_dict, in hex."""
@@ -47,21 +44,18 @@ def fingerprint(model: nn.Module) -> str:
     return content.hexdigest()
 
 
-def _agree(wanted: Any, found: Any) -> bool:
-    """Whether two settings are equal; numbers in sequences may differ by 1e-6."""
-    if isinstance(wanted, Sequence) and isinstance(found, Sequence) and not isinstance(wanted, str):
-        return len(wanted) == len(found) and all(abs(a - b) <= 1e-6 for a, b in zip(wanted, found, strict=True))
-    return bool(wanted == found)
-
-
 def _check_settings(wanted: Settings, trained: Settings, source: str) -> None:
-    """Raise UserError if the ``trained`` network of ``source`` differs from ``wanted``.
+    """Raise UserError if the ``trained`` network of ``source`` differs from ``wanted``; numbers in lists by over 1e-6.
 
     Training on images of another size is refused too, although many networks accept them.
     """
     for key, value in wanted.items():
-        if not _agree(value, trained[key]):
-            asked, has = ("null" if setting is None else setting for setting in (value, trained[key]))
+        other = trained[key]
+        equal = value == other
+        if isinstance(value, Sequence) and isinstance(other, Sequence) and not isinstance(value, str):
+            equal = len(value) == len(other) and all(abs(a - b) <= 1e-6 for a, b in zip(value, other, strict=True))
+        if not equal:
+            asked, has = ("null" if setting is None else setting for setting in (value, other))
             raise UserError(f"the teacher needs {key}={asked}, but {source} has {has}: {FIXES.get(key, OTHER_DATA)}")
 
 
@@ -87,8 +81,7 @@ def _is_cached(known: Any) -> bool:
     if known.hf_hub_id:
         from huggingface_hub import try_to_load_from_cache  # a machine without a network may lack it
 
-        names = ("model.safetensors", "pytorch_model.bin")
-        return any(isinstance(try_to_load_from_cache(known.hf_hub_id, name), str) for name in names)
+        return any(isinstance(try_to_load_from_cache(known.hf_hub_id, file), str) for file in WEIGHTS)
     return (Path(torch.hub.get_dir()) / "checkpoints" / Path(known.url).name).is_file()
 
 
@@ -121,8 +114,8 @@ def _published(wanted: Settings, checkpoint: str | None) -> nn.Module:
     settings = {key: value for key, value in wanted.items() if key != "size"}
     try:
         model = create_model(**settings, pretrained=True, **overlay)
-    except LOADING_ERRORS as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+    except (SafetensorError, *READING_ERRORS) as error:  # of missing, damaged or unfitting weights
+        reason = first_line(error) or type(error).__name__
         if checkpoint is not None:
             raise UserError(f"{checkpoint} does not hold the published weights of {name}: {reason}") from None
         raise UserError(f"the weights of {name} could not be downloaded ({reason}): {fix}") from None
@@ -136,8 +129,7 @@ def _check_size(model: nn.Module, name: str, in_chans: int, size: Sequence[int])
         with torch.no_grad():
             model(torch.zeros(1, in_chans, *size))
     except (AssertionError, RuntimeError, ValueError) as error:
-        # torch's messages may have several lines.
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error) or type(error).__name__
         raise UserError(
             f"the teacher {name} does not take images {[in_chans, *size]}: {reason}; choose another teacher or data"
         ) from None

@@ -1,7 +1,7 @@
 """Every model of configs/model and every network registered by this project builds, runs and has a title.
 
 The lists come from the YAML files and from timm's registry, so that a new model is covered without an edit here. Sizes,
-keys and equations of single networks are tested beside their oracles, in ``robust`` and ``distillation``.
+keys and equations of single networks are tested beside their oracles, in ``networks``.
 """
 
 from pathlib import Path

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 import dkl
 from dkl.cli import main
 from dkl.errors import UserError
-from dkl.models.robust.swish_wide_resnet import SwishWideResNet
-from dkl.models.robust.wide_resnet import WideResNet
+from dkl.models.networks.wide_resnet import SwishWideResNet, WideResNet
 from dkl.records import Bound
 from dkl.sharing import export, load_model
 from dkl.sharing.card import model_card

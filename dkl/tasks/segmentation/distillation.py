@@ -21,7 +21,7 @@ from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import PairLoss
 from dkl.models import forward_dense, load_encoder
-from dkl.models.dense import DenseOutput, native_classifier
+from dkl.models.features import DenseOutput, native_classifier
 from dkl.runtime.distributed import sum_gradients
 from dkl.tasks.base import Output, Progress
 from dkl.tasks.distillation.logits import Distillation
@@ -48,7 +48,7 @@ def _check_native(*networks: nn.Module) -> None:
         if native_classifier(network) is None:
             raise UserError(
                 f"the logits of {type(network).__name__} before up-sampling are not known: set task.upsample=true, or "
-                "declare feature_classifier on it (see dkl.models.dense)"
+                "declare feature_classifier on it (see dkl.models.features)"
             )
 
 

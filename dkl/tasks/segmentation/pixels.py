@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dkl.losses import ClassPrior, PairLoss, RowLoss, wanted_arguments
-from dkl.models.segmentation.pspnet import resize
+from dkl.models.networks.pspnet import resize
 
 
 def mask_loss(logits: Tensor, masks: Tensor, ignore_index: int) -> Tensor:

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.errors import UserError
-from dkl.models.dense import feature_channels
-from dkl.models.segmentation.pspnet import resize
+from dkl.models.features import feature_channels
+from dkl.models.networks.pspnet import resize
 from dkl.tasks.segmentation.pixels import mask_loss
 
 ADAM_BETAS = (0.9, 0.99)
@@ -57,7 +57,7 @@ class Prototypes(nn.Module):
             if count is None:
                 raise UserError(
                     f"the features of {type(network).__name__} are not known: set task.prototype_weight=0 and "
-                    "task.align_weight=0, or declare feature_classifier on it (see dkl.models.dense)"
+                    "task.align_weight=0, or declare feature_classifier on it (see dkl.models.features)"
                 )
         self.student, self.teacher = (_adapter(count or 0, width) for count in channels)
         self.scale, self.images = scale, images

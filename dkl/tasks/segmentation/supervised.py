@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.models import forward_dense, load_encoder
-from dkl.models.dense import DenseOutput
+from dkl.models.features import DenseOutput
 from dkl.runtime.distributed import sum_over_ranks
 from dkl.tasks.base import Output, Progress, Task
 from dkl.tasks.segmentation.metrics import count_all, require_torchmetrics

@@ -1,6 +1,8 @@
-"""Networks of distillation are initialized as in the original codes, and take a training step correctly."""
+"""Networks are initialized as in the original codes, and take a training step correctly."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -8,11 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.models import create_model
-from dkl.models.distillation.cifar_resnet import CifarResNet
+from dkl.models.networks.cifar_resnet import CifarResNet
+from dkl.models.networks.wide_resnet import SwishWideResNet, WideResNet
 from tests.models.common import with_fitted_statistics
 
 SMALL = ["cifar_resnet8", "cifar_wrn_16_1", "cifar_mobilenetv2", "cifar_shufflev1", "cifar_shufflev2"]
 EACH_FAMILY = [*SMALL, "cifar_resnet18", "cifar_resnet50", "cifar_vgg8", "mobilenetv1"]
+ROBUST = ["wrn10_2", "wrn10_2_swish", "preact_resnet18_w16", "small_cnn"]
 
 
 def convolutions(model: nn.Module) -> list[nn.Conv2d]:
@@ -32,7 +36,7 @@ def assert_uniform(values: Tensor, bound: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["cifar_resnet8x4", "cifar_resnet18", "cifar_wrn_16_2", "cifar_vgg8", "cifar_mobilenetv2"]
+    "name", ["cifar_resnet8x4", "cifar_resnet18", "cifar_wrn_16_2", "cifar_vgg8", "cifar_mobilenetv2", "wrn10_2_swish"]
 )
 def test_convolutions_are_normal_with_the_variance_of_their_fan_out(name: str, seed: int) -> None:
     for module in convolutions(create_model(name, 10)):
@@ -65,8 +69,9 @@ def test_other_heads_have_the_default_of_torch(name: str, seed: int) -> None:
     assert_uniform(head.bias, 1 / math.sqrt(head.in_features))
 
 
-def test_the_bias_of_a_wide_resnet_is_zero() -> None:
-    assert not head_of(create_model("cifar_wrn_16_1", 100)).bias.any()
+@pytest.mark.parametrize("name", ["cifar_wrn_16_1", "wrn10_2_swish"])
+def test_the_bias_of_a_wide_resnet_is_zero(name: str) -> None:
+    assert not head_of(create_model(name, 100)).bias.any()
 
 
 @pytest.mark.parametrize("name", EACH_FAMILY)
@@ -85,9 +90,9 @@ def test_batchnorms_start_as_the_identity_and_update_their_statistics_once_per_s
         assert parameter.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", [*SMALL, "cifar_vgg8"])
+@pytest.mark.parametrize("name", [*SMALL, *ROBUST, "cifar_vgg8"])
 def test_in_place_activations_do_not_change_the_input_or_break_gradients(name: str, seed: int) -> None:
-    model = with_fitted_statistics(create_model(name, 4), torch.rand(4, 3, 16, 16, dtype=torch.float64))
+    model = with_fitted_statistics(create_model(name, 4, 3), torch.rand(4, 3, 16, 16, dtype=torch.float64))
     x = torch.rand(2, 3, 16, 16, dtype=torch.float64, requires_grad=True)
     kept = x.detach().clone()
     (gradient,) = torch.autograd.grad(model(x).square().sum(), x)
@@ -99,7 +104,15 @@ def test_in_place_activations_do_not_change_the_input_or_break_gradients(name: s
     torch.testing.assert_close(change, 2 * (gradient * step).sum(), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("depth", [9, 18, 28])
-def test_an_impossible_depth_raises(depth: int) -> None:
-    with pytest.raises(ValueError, match=r"6n \+ 2"):
-        CifarResNet(depth)
+@pytest.mark.parametrize(
+    ("make", "depths", "rule"),
+    [
+        (CifarResNet, [9, 18, 28], r"6n \+ 2"),
+        (partial(WideResNet, widen_factor=1), [33, 35, 38], r"6n \+ 4"),
+        (partial(SwishWideResNet, widen_factor=1), [33, 35, 38], r"6n \+ 4"),
+    ],
+)
+def test_an_impossible_depth_raises(make: Callable[..., nn.Module], depths: list[int], rule: str) -> None:
+    for depth in depths:
+        with pytest.raises(ValueError, match=rf"{rule}, not {depth}"):
+            make(depth=depth)

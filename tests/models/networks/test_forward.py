@@ -1,4 +1,4 @@
-"""Each network of distillation computes its equations, written here with plain functions of the state_dict in float64.
+"""Each network computes its equations, written here with plain functions of the state_dict in float64.
 
 Poolings have the fixed sizes of the original networks on 32×32 images.
 """
@@ -95,6 +95,20 @@ def wrn(state: State, x: Tensor) -> Tensor:
     return f.linear(F.avg_pool2d(f.bn(out, "bn1").clamp(min=0), 8), "fc")
 
 
+def preact_resnet(state: State, x: Tensor) -> Tensor:
+    """The shortcut is the identity if shapes agree, otherwise the projection of the *activated* input."""
+    f = Functions(state)
+    out = f.conv(x, "conv1")
+    for group in (1, 2, 3, 4):
+        for index in (0, 1):
+            block, stride = f"layer{group}.{index}", stride_of(group, index)
+            active = f.bn(out, f"{block}.bn1").clamp(min=0)
+            inner = f.conv(f.step(active, f"{block}.conv1", f"{block}.bn2", stride), f"{block}.conv2")
+            projected = f"{block}.shortcut.0.weight" in state
+            out = inner + (f.conv(active, f"{block}.shortcut.0", stride) if projected else out)
+    return f.linear(f.bn(out, "bn").clamp(min=0).mean((2, 3)), "linear")
+
+
 def vgg(state: State, x: Tensor) -> Tensor:
     f = Functions(state)
     for block in range(5):
@@ -183,6 +197,8 @@ ORACLES: list[tuple[str, Callable[[State, Tensor], Tensor], int]] = [
     ("cifar_resnet50", imagenet_resnet, 16),
     ("cifar_wrn_16_1", wrn, 32),
     ("cifar_wrn_16_2", wrn, 32),
+    ("wrn10_2", wrn, 32),
+    ("preact_resnet18_w16", preact_resnet, 32),
     ("cifar_vgg13", vgg, 32),
     ("cifar_mobilenetv2", mobilenetv2, 32),
     ("cifar_shufflev1", shufflev1, 32),

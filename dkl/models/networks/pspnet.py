@@ -7,18 +7,15 @@ timm's blocks have the names of the official ones, so APD's files load by name. 
 classifier (``cls.0``, ``cls.1``, ``cls.4``); ``official_names`` renames those.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
-from timm.models import register_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
-from dkl.models.timm_entry import build
+from dkl.models.parts import register, with_prefixes
 
 BINS = (1, 2, 3, 6)
-OFFICIAL_NAMES = (("cls.0.", "ppm.merge.0."), ("cls.1.", "ppm.merge.1."), ("cls.4.", "cls.0."))
+OFFICIAL_NAMES = {"cls.0.": "ppm.merge.0.", "cls.1.": "ppm.merge.1.", "cls.4.": "cls.0."}
 """The beginnings of keys of semseg, and those of APD, which are ours."""
 
 
@@ -74,7 +71,7 @@ class PSPNet(nn.Module):
     in both that a channel is set to zero.
 
     Logits ``[B, num_classes, H, W]`` have the images' size. ``feature_classifier`` and ``auxiliary_head`` name the
-    submodules whose input are the features and whose output the auxiliary logits (see ``dkl.models.dense``).
+    submodules whose input are the features and whose output the auxiliary logits (see ``dkl.models.features``).
     """
 
     feature_classifier = "cls"
@@ -104,16 +101,7 @@ class PSPNet(nn.Module):
     @staticmethod
     def official_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
         """``state`` with semseg's keys renamed; APD's are ours."""
-        if "cls.4.weight" not in state:
-            return state
-        return {_renamed(key): value for key, value in state.items()}
-
-
-def _renamed(key: str) -> str:
-    for old, new in OFFICIAL_NAMES:
-        if key.startswith(old):
-            return new + key.removeprefix(old)
-    return key
+        return with_prefixes(state, OFFICIAL_NAMES) if "cls.4.weight" in state else state
 
 
 def _pspnet(
@@ -131,31 +119,15 @@ def _pspnet(
     return PSPNet(encoder, num_classes, head=8 * width, auxiliary=4 * width)
 
 
-@register_model
-def pspnet_resnet18(pretrained: bool = False, **kwargs: Any) -> PSPNet:
-    """PSPNet with ResNet-18, the student of Table 17."""
-    return build(_pspnet, pretrained, kwargs, block=BasicBlock, layers=(2, 2, 2, 2))
-
-
-@register_model
-def pspnet_resnet50(pretrained: bool = False, **kwargs: Any) -> PSPNet:
-    """PSPNet with ResNet-50."""
-    return build(_pspnet, pretrained, kwargs, block=Bottleneck, layers=(3, 4, 6, 3))
-
-
-@register_model
-def pspnet_resnet101(pretrained: bool = False, **kwargs: Any) -> PSPNet:
-    """PSPNet with ResNet-101, the teacher of Table 17."""
-    return build(_pspnet, pretrained, kwargs, block=Bottleneck, layers=(3, 4, 23, 3))
-
-
-@register_model
-def pspnet_resnet18_w32(pretrained: bool = False, **kwargs: Any) -> PSPNet:
-    """PSPNet with ResNet-18 at half the width: the teacher of the small tables."""
-    return build(_pspnet, pretrained, kwargs, block=BasicBlock, layers=(2, 2, 2, 2), width=32)
-
-
-@register_model
-def pspnet_resnet10_w16(pretrained: bool = False, **kwargs: Any) -> PSPNet:
-    """PSPNet with one block per layer at a quarter of the width: the student of the small tables."""
-    return build(_pspnet, pretrained, kwargs, block=BasicBlock, layers=(1, 1, 1, 1), width=16)
+register(
+    __name__,
+    _pspnet,
+    {
+        "pspnet_resnet18": {"block": BasicBlock, "layers": (2, 2, 2, 2)},  # the student of Table 17
+        "pspnet_resnet50": {"block": Bottleneck, "layers": (3, 4, 6, 3)},
+        "pspnet_resnet101": {"block": Bottleneck, "layers": (3, 4, 23, 3)},  # the teacher of Table 17
+        # of small tables: the teacher at half the width; the student, one block per layer at a quarter of the width
+        "pspnet_resnet18_w32": {"block": BasicBlock, "layers": (2, 2, 2, 2), "width": 32},
+        "pspnet_resnet10_w16": {"block": BasicBlock, "layers": (1, 1, 1, 1), "width": 16},
+    },
+)

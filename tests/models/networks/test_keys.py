@@ -1,5 +1,6 @@
-"""Networks of distillation have exactly the keys, shapes and sizes of the public checkpoints."""
+"""Networks have exactly the keys, shapes and sizes of the public checkpoints."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
@@ -58,18 +59,72 @@ def imagenet_resnet(blocks: tuple[int, ...], expansion: int) -> Shapes:
     return shapes | affine("linear", 100, before)
 
 
-def wrn(blocks: int, first: int) -> Shapes:
-    shapes = weight("conv1", 16, 3, 3, 3)
-    before = 16
-    for group, width in enumerate((first, 2 * first, 4 * first), start=1):
+@dataclass(frozen=True)
+class Names:
+    """Names of the parts in one family of checkpoints; ``block`` is formatted with a group and a block from 0."""
+
+    stem: str
+    block: str
+    norm: tuple[str, str]
+    conv: tuple[str, str]
+    shortcut: str
+    last_norm: str
+    head: str
+    first_group: int = 0
+
+
+TRADES = Names(
+    "conv1", "block{}.layer.{}", ("bn1", "bn2"), ("conv1", "conv2"), "convShortcut", "bn1", "fc", first_group=1
+)
+DEEPMIND = Names(
+    "init_conv",
+    "layer.{}.block.{}",
+    ("batchnorm_0", "batchnorm_1"),
+    ("conv_0", "conv_1"),
+    "shortcut",
+    "batchnorm",
+    "logits",
+)
+
+
+PREACT = Names("conv1", "layer{}.{}", ("bn1", "bn2"), ("conv1", "conv2"), "shortcut.0", "bn", "linear", first_group=1)
+ROBUSTBENCH = Names(
+    "conv_2d",
+    "layer_{}.{}",
+    ("batchnorm_0", "batchnorm_1"),
+    ("conv_2d_1", "conv_2d_2"),
+    "shortcut",
+    "batchnorm",
+    "logits",
+)
+
+
+def preactivated(names: Names, stem: int, widths: tuple[int, ...], blocks: int, shortcut: int = 1) -> Shapes:
+    """Groups of ``blocks`` pre-activation blocks; the kernel of their shortcuts has the size ``shortcut``."""
+    shapes = weight(names.stem, stem, 3, 3, 3)
+    before = stem
+    for group, width in enumerate(widths, start=names.first_group):
         for index in range(blocks):
-            block = f"block{group}.layer.{index}"
-            shapes |= bn(f"{block}.bn1", before) | weight(f"{block}.conv1", width, before, 3, 3)
-            shapes |= bn(f"{block}.bn2", width) | weight(f"{block}.conv2", width, width, 3, 3)
+            block = names.block.format(group, index)
+            shapes |= bn(f"{block}.{names.norm[0]}", before) | weight(f"{block}.{names.conv[0]}", width, before, 3, 3)
+            shapes |= bn(f"{block}.{names.norm[1]}", width) | weight(f"{block}.{names.conv[1]}", width, width, 3, 3)
             if before != width:
-                shapes |= weight(f"{block}.convShortcut", width, before, 1, 1)
+                shapes |= weight(f"{block}.{names.shortcut}", width, before, shortcut, shortcut)
             before = width
-    return shapes | bn("bn1", before) | affine("fc", 100, before)
+    return shapes | bn(names.last_norm, before) | affine(names.head, 100, before)
+
+
+def wrn(depth: int, widen: int, names: Names = TRADES) -> Shapes:
+    return preactivated(names, 16, (16 * widen, 32 * widen, 64 * widen), (depth - 4) // 6)
+
+
+def preact_resnet18(first: int, names: Names = PREACT, shortcut: int = 1) -> Shapes:
+    return preactivated(names, first, (first, 2 * first, 4 * first, 8 * first), 2, shortcut)
+
+
+def small_cnn() -> Shapes:
+    convolutions = affine("features.0", 16, 3, 3, 3) | affine("features.2", 32, 16, 3, 3)
+    return convolutions | affine("features.4", 32, 32, 3, 3) | affine("classifier", 100, 32 * 16)
 
 
 def vgg(*widths: tuple[int, ...]) -> Shapes:
@@ -143,10 +198,22 @@ EXPECTED: dict[str, tuple[int, Shapes]] = {  # number of tensors in the checkpoi
     "cifar_resnet32x4": (206, resnet(5, 32, 64)),
     "cifar_resnet18": (122, imagenet_resnet((2, 2, 2, 2), 1)),
     "cifar_resnet50": (320, imagenet_resnet((3, 4, 6, 3), 4)),
-    "cifar_wrn_16_1": (82, wrn(2, 16)),
-    "cifar_wrn_16_2": (83, wrn(2, 32)),
-    "cifar_wrn_40_1": (226, wrn(6, 16)),
-    "cifar_wrn_40_2": (227, wrn(6, 32)),
+    "cifar_wrn_16_1": (82, wrn(16, 1)),
+    "cifar_wrn_16_2": (83, wrn(16, 2)),
+    "cifar_wrn_40_1": (226, wrn(40, 1)),
+    "cifar_wrn_40_2": (227, wrn(40, 2)),
+    "wrn34_10": (191, wrn(34, 10)),
+    "wrn34_20": (191, wrn(34, 20)),
+    "wrn28_10": (155, wrn(28, 10)),
+    "wrn16_2": (83, wrn(16, 2)),
+    "wrn10_2": (47, wrn(10, 2)),
+    "wrn28_10_swish": (155, wrn(28, 10, DEEPMIND)),
+    "wrn70_16_swish": (407, wrn(70, 16, DEEPMIND)),
+    "wrn10_2_swish": (47, wrn(10, 2, DEEPMIND)),
+    "preact_resnet18": (107, preact_resnet18(64)),
+    "preact_resnet18_w16": (107, preact_resnet18(16)),
+    "preact_resnet18_swish": (107, preact_resnet18(64, ROBUSTBENCH, shortcut=3)),
+    "small_cnn": (8, small_cnn()),
     "cifar_vgg8": (37, vgg((64,), (128,), (256,), (512,), (512,))),
     "cifar_vgg11": (58, vgg((64,), (128,), (256,) * 2, (512,) * 2, (512,) * 2)),
     "cifar_vgg13": (72, vgg((64,) * 2, (128,) * 2, (256,) * 2, (512,) * 2, (512,) * 2)),
@@ -172,6 +239,9 @@ PUBLISHED = {  # parameters
     "cifar_wrn_16_2": 703_284,
     "cifar_wrn_40_1": 569_780,
     "cifar_wrn_40_2": 2_255_156,
+    "wrn34_10": 46_218_164,
+    "wrn28_10_swish": 36_536_884,
+    "wrn16_2": 703_284,
     "cifar_vgg8": 3_965_028,
     "cifar_vgg13": 9_462_180,
     "cifar_mobilenetv2": 812_836,
@@ -184,9 +254,17 @@ PUBLISHED = {  # parameters
 @pytest.mark.parametrize("name", EXPECTED)
 def test_keys_shapes_and_sizes_are_those_of_the_checkpoints(name: str) -> None:
     with torch.device("meta"):
-        model = create_model(name, 1000 if name == "mobilenetv1" else 100)
+        model = create_model(name, 1000 if name == "mobilenetv1" else 100, in_chans=3)
     tensors, expected = EXPECTED[name]
     state = model.state_dict()
     assert {key: tuple(value.shape) for key, value in state.items()} == expected
     assert len(state) == tensors
     assert count(model) == PUBLISHED.get(name, count(model))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("wrn34_10", 46_160_474), ("wrn28_10", 36_479_194), ("wrn28_10_swish", 36_479_194)]
+)
+def test_sizes_at_ten_classes_are_the_published_ones(name: str, size: int) -> None:
+    with torch.device("meta"):
+        assert count(create_model(name, 10)) == size

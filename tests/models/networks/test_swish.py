@@ -1,4 +1,4 @@
-"""The wide residual network with SiLU: its equations, padding, BatchNorm and normalization."""
+"""Residual networks with SiLU: their equations, padding, BatchNorm and normalization."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from dkl.config import compose_config
 from dkl.models import create_model
-from dkl.models.robust.swish_wide_resnet import SwishWideResNet
+from dkl.models.networks.preact_resnet import SwishPreActResNet
+from dkl.models.networks.wide_resnet import SwishWideResNet
 from tests.models.common import with_statistics
 
 Pad = Callable[[Tensor], Tensor]
@@ -126,3 +127,28 @@ def test_the_configuration_passes_the_constants_of_the_data_to_the_model() -> No
     torch.testing.assert_close(network.get_buffer("input_std").flatten(), torch.tensor(STD))
     digits = instantiate(compose_config("train", ["model=wrn10_2_swish", "data=digits"]).model)
     assert "input_mean" not in dict(digits.named_buffers())
+
+
+def test_preact_resnet_with_silu_computes_its_equations() -> None:
+    """Shortcuts convolve the raw input, and stride 2 pads at the bottom and right, as TensorFlow's SAME does."""
+    model = with_statistics(SwishPreActResNet(width=4, num_classes=7))
+    state, x = model.state_dict(), torch.rand(2, 3, 32, 32, dtype=torch.float64)
+
+    def bn_silu(x: Tensor, name: str) -> Tensor:
+        values = (state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+        y = F.batch_norm(x, *values)
+        return y * y.sigmoid()
+
+    def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
+        return F.conv2d(F.pad(x, (1, 1, 1, 1) if stride == 1 else (0, 1, 0, 1)), state[f"{name}.weight"], stride=stride)
+
+    out = conv(x, "conv_2d")
+    for layer, stride in enumerate((1, 2, 2, 2)):
+        for block in range(2):
+            name, step = f"layer_{layer}.{block}", stride if block == 0 else 1
+            inner = conv(bn_silu(out, f"{name}.batchnorm_0"), f"{name}.conv_2d_1", step)
+            inner = conv(bn_silu(inner, f"{name}.batchnorm_1"), f"{name}.conv_2d_2")
+            out = inner + (conv(out, f"{name}.shortcut", step) if step == 2 else out)
+    pooled = bn_silu(out, "batchnorm").mean((2, 3))
+    expected = pooled @ state["logits.weight"].T + state["logits.bias"]
+    torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-9)

@@ -1,4 +1,4 @@
-"""Students and teachers of the distillation tables. Each new file here registers its networks with timm by itself."""
+"""The networks of the paper's tables, one family per file. Each new file registers its networks with timm by itself."""
 
 import importlib
 import pkgutil

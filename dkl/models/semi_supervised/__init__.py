@@ -1,7 +1,0 @@
-"""Networks of the semi-supervised table. Each new file here registers its networks with timm by itself."""
-
-import importlib
-import pkgutil
-
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
