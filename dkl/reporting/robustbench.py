@@ -13,9 +13,8 @@ from omegaconf import OmegaConf
 from dkl.config import shipped
 from dkl.errors import UserError
 from dkl.records import Record
-from dkl.reporting.grouping import created_at, group, seed_key, weights_kind
-from dkl.reporting.names import record_ids, slug
-from dkl.reporting.statistics.seeds import percent
+from dkl.reporting.grouping import created_at, group, record_ids, seed_key, slug, weights_kind
+from dkl.reporting.statistics import percent
 from dkl.storage.files import digest, write_text
 from dkl.threat import parse_eps
 

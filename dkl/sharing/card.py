@@ -6,11 +6,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from dkl.records import Record
-from dkl.records.wilson import wilson
+from dkl.records.metrics import wilson
 from dkl.reporting.boards.notes import BUDGET_NOTES
-from dkl.reporting.names import attacks_label
+from dkl.reporting.grouping import attacks_label
 from dkl.reporting.robustbench import paper
-from dkl.reporting.statistics.seeds import percent
+from dkl.reporting.statistics import percent
 from dkl.sharing.exported import Exported
 from dkl.threat import SAMPLED
 

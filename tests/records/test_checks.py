@@ -14,8 +14,7 @@ from dkl import records
 from dkl.errors import UserError
 from dkl.records import Record
 from dkl.reporting import write_tables
-from dkl.reporting.boards.accuracy import accuracy_boards
-from dkl.reporting.boards.leaderboard import leaderboards
+from dkl.reporting.boards.leaderboards import accuracy_boards, leaderboards
 from dkl.reporting.robustbench import write_model_info
 from dkl.reporting.site.page import runs_data, runs_table
 from dkl.storage.files import LARGEST_TEXT

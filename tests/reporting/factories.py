@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dkl.config import CachedCompose, hashed
 from dkl.manifests import Request, plan
 from dkl.records import Flags, Record
-from dkl.reporting.names import model_title
+from dkl.reporting.grouping import model_title
 from tests import factories
 
 COMPOSER = CachedCompose()

@@ -4,8 +4,8 @@ import pytest
 
 from dkl.errors import UserError
 from dkl.records import AttackResult, Bound
-from dkl.reporting.boards.leaderboard import leaderboards
-from dkl.reporting.names import attacks_label
+from dkl.reporting.boards.leaderboards import leaderboards
+from dkl.reporting.grouping import attacks_label
 from dkl.reporting.robustbench import model_info
 from dkl.threat import SUITES
 from tests.reporting.factories import make_record

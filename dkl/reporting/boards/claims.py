@@ -15,13 +15,10 @@ from functools import partial
 
 from dkl.manifests.manifest import Claim, Column
 from dkl.records import Record
-from dkl.reporting.boards.board import Board, ColumnSpec
-from dkl.reporting.boards.cells import NONE
-from dkl.reporting.boards.notes import provenance_notes
+from dkl.reporting.boards import NONE, Board, ColumnSpec, notes
 from dkl.reporting.boards.paper import PaperBoard
-from dkl.reporting.grouping import group
-from dkl.reporting.reference import REFERENCE, is_reference
-from dkl.reporting.statistics.compare import Comparison
+from dkl.reporting.grouping import REFERENCE, group, is_reference
+from dkl.reporting.statistics import Comparison
 
 NOTES = (
     "Difference of the two methods on the same seeds and test images, in percentage points, with its 95 % interval; "
@@ -62,13 +59,12 @@ class ClaimRow:
         """``agrees``, ``disagrees``, ``not visible at this size`` or ``one seed only``."""
         if len(self.outcome.seeds) == 1:
             return "one seed only"
-        found = self.outcome
         if self.claim.within is not None:
             margin = self.claim.within / self.column.scale
-            agrees, disagrees = found.is_within(margin), found.is_beyond(margin)
+            agrees, disagrees = self.outcome.is_within(margin), self.outcome.is_beyond(margin)
         else:
-            agrees = found.separates and (found.difference > 0) == self.column.more_is_better
-            disagrees = found.separates and not agrees
+            agrees = self.outcome.separates and (self.outcome.difference > 0) == self.column.more_is_better
+            disagrees = self.outcome.separates and not agrees
         return "agrees" if agrees else "disagrees" if disagrees else "not visible at this size"
 
     @property
@@ -96,7 +92,7 @@ def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
                 budget=None,
                 columns=COLUMNS,
                 rows=tuple(own),
-                notes=(*NOTES, *_cost_notes(own), *provenance_notes(records)),
+                notes=(*NOTES, *_cost_notes(own), *notes.provenance_notes(records)),
             )
         )
     return built
@@ -177,15 +173,9 @@ COLUMNS: tuple[ClaimColumn, ...] = (
     ClaimColumn(
         header="Paper", cell=lambda row: row.claim.source or NONE, data={"source": lambda row: row.claim.source}
     ),
-    ClaimColumn(
-        header="Experiment",
-        cell=lambda row: row.board.manifest.name,
-        data={"experiment": lambda row: row.board.manifest.name},
-    ),
+    ClaimColumn.alike("Experiment", "experiment", lambda row: row.board.manifest.name),
     # The page filters by this column: one experiment may have runs of both budgets.
-    ClaimColumn(
-        header="Budget", cell=lambda row: str(row.board.budget), data={"budget": lambda row: str(row.board.budget)}
-    ),
+    ClaimColumn.alike("Budget", "budget", lambda row: str(row.board.budget)),
     ClaimColumn(
         header="Here",
         align="r",
@@ -204,12 +194,7 @@ COLUMNS: tuple[ClaimColumn, ...] = (
         cell=lambda row: str(len(row.outcome.seeds)),
         data={"seeds": lambda row: " ".join(map(str, row.outcome.seeds))},
     ),
-    ClaimColumn(header="n", align="r", cell=lambda row: str(row.outcome.n), data={"n": lambda row: str(row.outcome.n)}),
-    ClaimColumn(
-        header="Verdict",
-        cell=lambda row: row.verdict,
-        data={"verdict": lambda row: row.verdict},
-        essential=True,
-    ),
+    ClaimColumn.alike("n", "n", lambda row: str(row.outcome.n), align="r"),
+    ClaimColumn.alike("Verdict", "verdict", lambda row: row.verdict, essential=True),
     ClaimColumn(header="Hours", align="r", cell=_hours_cell, data={"hours": partial(_hours_cell, missing="")}),
 )

@@ -16,19 +16,24 @@ from urllib.parse import quote
 from dkl.errors import UserError
 from dkl.manifests import Manifest
 from dkl.records import BUDGETS, SHOTS, Curves, Record, load_curves
-from dkl.reporting.boards.board import Board
-from dkl.reporting.boards.cells import NONE, interval_cell, method_cell
+from dkl.reporting.boards import NONE, Board, interval_cell, method_cell
 from dkl.reporting.boards.notes import BUDGET_NOTES
 from dkl.reporting.boards.paper import PaperBoard, published_board
 from dkl.reporting.figures.curves import ACCURACIES
 from dkl.reporting.figures.style import CYCLE
-from dkl.reporting.formats.html import render
-from dkl.reporting.formats.text_table import TextTable
-from dkl.reporting.grouping import created_at, group, weights_kind
-from dkl.reporting.names import attacks_label, teacher_title
-from dkl.reporting.reference import REFERENCE, is_reference, record_file
+from dkl.reporting.formats import TextTable, render
+from dkl.reporting.grouping import (
+    REFERENCE,
+    attacks_label,
+    created_at,
+    group,
+    is_reference,
+    record_file,
+    teacher_title,
+    weights_kind,
+)
 from dkl.reporting.site.scatter import scatter
-from dkl.reporting.statistics.seeds import accuracy_interval, percent
+from dkl.reporting.statistics import accuracy_interval, percent
 from dkl.storage.files import digest, write_text
 
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
@@ -338,6 +343,7 @@ def _accuracies(record: Record) -> Iterator[Accuracy]:
 
 def _image_fraction(name: str, fraction: float, n: int, slack: float = 0.0) -> Accuracy:
     interval = accuracy_interval([fraction], n, [slack])
+    assert interval  # a fraction of images always has one
     bounds = [round(100 * bound, 2) for bound in interval]
     return {"name": name, "percent": 100 * fraction, "interval": bounds, "text": interval_cell(interval)}
 

@@ -10,11 +10,8 @@ import pytest
 
 from dkl.records import Record, save
 from dkl.reporting import AccuracyBoard, accuracy_boards, leaderboards, write_tables
-from dkl.reporting.formats.csv import to_csv
-from dkl.reporting.formats.html import to_html
-from dkl.reporting.formats.latex import to_latex
-from dkl.reporting.formats.markdown import to_markdown
-from dkl.reporting.names import model_title
+from dkl.reporting.formats import to_csv, to_html, to_latex, to_markdown
+from dkl.reporting.grouping import model_title
 from tests.factories import make_flags
 from tests.reporting import factories
 

@@ -11,10 +11,9 @@ import pytest
 from dkl.manifests.manifest import Claim, Manifest, load
 from dkl.records import Record
 from dkl.reporting.boards.claims import COLUMNS, ClaimRow, claim_boards
-from dkl.reporting.boards.paper import paper_boards
-from dkl.reporting.boards.paper.build import make_board
-from dkl.reporting.formats.csv import to_csv
-from dkl.reporting.statistics.compare import Comparison
+from dkl.reporting.boards.paper import make_board, paper_boards
+from dkl.reporting.formats import to_csv
+from dkl.reporting.statistics import Comparison
 from tests.reporting.factories import flags_of, make_run, no_flags
 
 TABLE, ROW, OTHER = "table-02", "ikl-basic", "awp-basic"

@@ -6,7 +6,7 @@ import statistics
 import pytest
 
 from dkl.records import Bound, Record
-from dkl.records.wilson import wilson
+from dkl.records.metrics import wilson
 from dkl.reporting import Leaderboard, leaderboards
 from dkl.threat import SUITES
 from tests.reporting.factories import make_record, make_run, make_seeds, trained

@@ -16,10 +16,7 @@ from dkl.manifests import load as read_manifest
 from dkl.manifests.manifest import Claim
 from dkl.records import Bound, Record
 from dkl.reporting.boards.paper import PaperBoard, paper_boards, published_board
-from dkl.reporting.formats.csv import to_csv
-from dkl.reporting.formats.html import to_html
-from dkl.reporting.formats.latex import to_latex
-from dkl.reporting.formats.markdown import to_markdown
+from dkl.reporting.formats import to_csv, to_html, to_latex, to_markdown
 from dkl.threat import SUITES
 from tests.reporting.factories import COMPOSER, flags_of, make_record, make_run, no_flags, trained
 

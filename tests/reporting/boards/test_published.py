@@ -7,7 +7,7 @@ import pytest
 from dkl.config import compose_config
 from dkl.manifests import load, names
 from dkl.reporting import Leaderboard, leaderboards
-from dkl.reporting.boards.published import RADIUS, published_rows
+from dkl.reporting.boards.entries import RADIUS, published_rows
 from dkl.threat import parse_eps
 from tests.reporting.factories import make_record, make_seeds
 

@@ -13,13 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dkl.reporting.formats import html
-from dkl.reporting.formats.csv import to_csv
-from dkl.reporting.formats.html import to_html
-from dkl.reporting.formats.latex import to_latex
-from dkl.reporting.formats.markdown import to_markdown
-from dkl.reporting.formats.plain import to_terminal
-from dkl.reporting.formats.text_table import TextTable
+from dkl.reporting.formats import TextTable, environment, to_csv, to_html, to_latex, to_markdown, to_terminal
 
 HOSTILE = string.printable + "±–—†‡×éßαμω中😀--- <script>alert(1)</script> https://a.b/c_d?e=f&g"
 cell = st.text(max_size=12) | st.sampled_from(
@@ -200,7 +194,7 @@ def test_the_method_links_to_the_run_of_its_row() -> None:
     rows = (("1", "<A>"), ("2", "B"))
     made = TextTable(title="t", header=("Rank", "Method"), rows=rows, alignments="rl")
     template = '{% from "formats/table.html.j2" import html_table %}{{ html_table(table, links) }}'
-    text = html.environment().from_string(template).render(table=made, links=['#a"', None])
+    text = environment().from_string(template).render(table=made, links=['#a"', None])
     assert re.findall('<td class="l">(.*?)</td>', text) == ['<a href="#a&#34;">&lt;A&gt;</a>', "B"]
 
 

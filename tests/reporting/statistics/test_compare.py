@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from dkl.errors import UserError
 from dkl.records.record import Segmented
-from dkl.reporting.statistics.compare import Comparison, compare
-from dkl.reporting.statistics.measurements import Measurement
+from dkl.reporting.statistics import Comparison, Measurement, compare
 from tests.reporting.factories import flags_of, make_record
 
 T_2, T_3, T_49 = 4.302652730, 3.182446305, 2.009575234

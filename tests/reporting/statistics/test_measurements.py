@@ -7,7 +7,7 @@ import pytest
 from dkl.manifests import Column
 from dkl.records import Bound, Record
 from dkl.records.record import Segmented
-from dkl.reporting.statistics.measurements import measure
+from dkl.reporting.statistics import measure
 from dkl.threat import SUITES
 from tests.reporting.factories import make_record
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkl.records.wilson import wilson
-from dkl.reporting.statistics.seeds import SeedMean, accuracy_interval, percent, student
+from dkl.records.metrics import wilson
+from dkl.reporting.statistics import SeedMean, accuracy_interval, percent, student
 
 
 def score_bound(fraction: float, n: int, outer: float) -> float:

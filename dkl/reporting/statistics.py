@@ -1,4 +1,13 @@
-"""Paired comparison of two rows of a table, on the same seeds and the same test images.
+"""Statistics of a column: its value at each seed of a row, means and intervals over seeds, and paired comparisons.
+
+Accuracies are fractions in [0, 1]; intervals are 95 % confidence intervals.
+
+A run can have several evaluations. The one that counts has the column's attacks, their precision and the radius (Linf),
+evaluates the weights that the column names or the recipe keeps (the best if it selects, else the average, else the
+last) and has the most images. A part of the test set counts only in a column of so many images. Of equal ones the
+newest counts.
+
+Two rows are compared on the same seeds and the same test images.
 
 One common seed: the images are the sample. Let b of n images be right in the first row only and c in the second only.
 p is that of McNemar's exact test, which asks whether b is Binomial(b + c, 1/2). The interval of (b - c)/n is that of
@@ -18,18 +27,26 @@ that end, and p is that of the smallest possible difference.
 """
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dkl.errors import UserError
+from dkl.manifests import Column
 from dkl.records import Flags, Record
-from dkl.reporting.grouping import images_key
-from dkl.reporting.statistics.measurements import Measurement
+from dkl.records.metrics import METRICS, Interval, wilson
+from dkl.reporting.grouping import created_at, group, images_key, weights_kind
+from dkl.threat import gives_result_of, parse_attacks, parse_eps
 
 LoadFlags = Callable[[Record], Flags]
+
+IMAGE_FRACTIONS = tuple(name for name, metric in METRICS.items() if metric.flags)
+"""Metrics with a binomial interval over n images."""
+
+_ROUNDING = 1e-12
+"""Relative differences below this are rounding errors of equal values."""
 
 _LEVEL = 0.95
 
@@ -41,6 +58,151 @@ _LOG_SMALLEST_P = math.log(1e-12)
 
 _Test = tuple[float, float, float, float]
 """Difference, lower and upper end of its 95 % interval, and p value."""
+
+
+@dataclass(frozen=True)
+class SeedMean:
+    """Mean over training seeds, and their sample standard deviation (None for a single seed)."""
+
+    mean: float
+    std: float | None
+
+    @classmethod
+    def over(cls, values: Sequence[float]) -> "SeedMean":
+        """Compute the mean of ``values``, one per seed."""
+        return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
+
+    def __str__(self) -> str:
+        """Return percent, such as ``31.91 ± 0.20``."""
+        return percent(self.mean) if self.std is None else f"{percent(self.mean)} ± {percent(self.std)}"
+
+
+def percent(fraction: float) -> str:
+    """Return ``fraction`` in percent with two decimals, as RobustBench writes accuracies."""
+    return f"{100 * fraction:.2f}"
+
+
+def has_spread(values: Sequence[float]) -> bool:
+    """Whether ``values`` differ by more than rounding errors, so that they say how much seeds vary."""
+    return max(values) - min(values) > _ROUNDING * max(map(abs, values))
+
+
+def student(values: Sequence[float]) -> Interval | None:
+    """Return Student's interval of the mean of k ``values``: mean ± t·s/sqrt(k), with k - 1 degrees of freedom.
+
+    None if they have no spread, such as a single value.
+    """
+    if not has_spread(values):
+        return None
+    from scipy import stats  # here, because it takes a second to import
+
+    seeds = SeedMean.over(values)
+    assert seeds.std is not None
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * seeds.std / math.sqrt(len(values))
+    return seeds.mean - half, seeds.mean + half
+
+
+def accuracy_interval(accuracies: Sequence[float], n: int | None, slack: Sequence[float] = (0.0,)) -> Interval | None:
+    """Return the interval of a mean accuracy from one value per seed, each a fraction of ``n`` images.
+
+    Several seeds give Student's interval over seeds, a single seed Wilson's over images. So do seeds of equal accuracy:
+    Student's would have no width. It begins lower by the mean ``slack``, how far each accuracy may lie below its value,
+    and is cut to [0, 1]. ``n`` is None for accuracies that are no fraction of images: there is none over images then.
+    """
+    interval = student(accuracies) or (wilson(accuracies[0], n) if n else None)
+    return interval and (max(0.0, interval[0] - float(np.mean(slack))), min(1.0, interval[1]))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The ``value`` of a column at one seed (a fraction, or seconds), and the ``records`` it comes from.
+
+    ``flags`` names, for each record, the flags that must be true for an image to count. It is empty if the value is not
+    a mean over images. ``slack`` is how far the accuracy may lie below the value: more than 0 for bounded AutoAttack.
+    """
+
+    value: float
+    records: tuple[Record, ...]
+    flags: tuple[tuple[str, ...], ...] = ()
+    slack: float = 0.0
+
+
+def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) -> dict[int, Measurement]:
+    """Return the column ``key`` by seed, in the order of seeds. Seeds that lack a part of the column are left out."""
+    column = columns[key]
+    # A column over other columns is combined from their values at the same seed.
+    if column.of:
+        return _combine(column, [measure(records, part, columns) for part in column.of])
+    metric = METRICS.get(column.metric)
+    if metric is None:
+        return {}
+    candidates = [
+        record
+        for record in records
+        if metric.measured(record) is not None
+        and (record.accuracy_only or not metric.unattacked)
+        and _has_threat_model(record, column)
+        # All of the test set unless the column has a number of images.
+        and (record.n == column.n if column.n else not record.partial)
+        and weights_kind(record) == (column.weights or kept_weights(record))
+    ]
+    by_seed: dict[int, Measurement] = {}
+    for record in _comparable(candidates):
+        value, flags = metric.measured(record), (metric.flags(record),) if metric.flags else ()
+        assert value is not None
+        assert record.seed is not None
+        slack = record.slack if column.metric == "robust" else 0.0
+        by_seed[record.seed] = Measurement(value, (record,), flags, slack)
+    return dict(sorted(by_seed.items()))
+
+
+def kept_weights(record: Record) -> str:
+    """Return which weights the recipe of a run keeps: ``best``, ``average`` or ``last``."""
+    if (record.training.get("selection") or {}).get("every"):
+        return "best"
+    return "average" if record.training.get("averaging") else "last"
+
+
+def _has_threat_model(record: Record, column: Column) -> bool:
+    """Whether the record has the column's attacks, precision and radius. Only robust accuracy asks for them."""
+    if column.metric != "robust":
+        return True
+    # A column without a radius uses the dataset's default, which the run's configuration has.
+    eps = parse_eps(record.training["data"]["eps"] if column.eps is None else column.eps)
+    same_attacks = gives_result_of(record.attacks, parse_attacks(column.attacks))
+    same_attacks = same_attacks and record.search.get("precision", "float32") == column.precision
+    return same_attacks and record.norm == "Linf" and round(record.eps, 9) == round(eps, 9)
+
+
+def _comparable(candidates: Sequence[Record]) -> list[Record]:
+    """Return one evaluation per seed, all on the same test images, with masks predicted in the same way.
+
+    Of several sets of images the largest counts, then the one with the most seeds, then the newest.
+    """
+    # Values on different images must not be averaged together.
+    by_images = group(candidates, images_key).values()
+    by_seed = (group(same, lambda record: record.seed) for same in by_images)
+    newest = [[max(again, key=created_at) for again in seeds.values()] for seeds in by_seed]
+    return max(newest, key=lambda same: (same[0].n, len(same), max(map(created_at, same))), default=[])
+
+
+def _combine(column: Column, parts: Sequence[Mapping[int, Measurement]]) -> dict[int, Measurement]:
+    """Return the mean or minimum over other columns, at the seeds that have all of them."""
+    by_seed: dict[int, Measurement] = {}
+    for seed in sorted(set.intersection(*map(set, parts))):
+        here = [part[seed] for part in parts]
+        values = [part.value for part in here]
+        records = tuple(record for part in here for record in part.records)
+        if column.metric == "min":
+            lowest = min(part.value - part.slack for part in here)
+            by_seed[seed] = Measurement(min(values), records, slack=min(values) - lowest)
+        else:
+            # A mean of fractions of images is itself a mean over images, unless one part has no flags.
+            flags = tuple(names for part in here for names in part.flags)
+            all_have_flags = len(flags) == len(records)
+            slack = sum(part.slack for part in here) / len(here)
+            by_seed[seed] = Measurement(sum(values) / len(values), records, flags if all_have_flags else (), slack)
+    return by_seed
 
 
 @dataclass(frozen=True, kw_only=True)
