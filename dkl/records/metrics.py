@@ -40,7 +40,7 @@ def _shot(name: str) -> Callable[[Record], float | None]:
 class Metric:
     """A measured quantity: a fraction, of which more is better, unless it has another ``unit``.
 
-    - ``title``: heads its column. ``words`` describe one record's value.
+    - ``title``: heads its column. ``words`` describe one record's value; they are a format of the record.
     - ``value``: of a record; None if the record does not have it.
     - ``of``: the evaluations it belongs to. Equal values are named by what was evaluated: clean, top1, pixel_accuracy.
     - ``flags``: of a fraction of images, the flags that must all be true for an image to count. Such a metric has a
@@ -116,7 +116,7 @@ METRICS = {
     ),
     "best": Metric(
         title="Best epoch",
-        words="best epoch, chosen on the test set",
+        words="best epoch ({0.best_epoch}), chosen on the test set",
         value=lambda record: record.best,
         unattacked=True,
         optional=True,
