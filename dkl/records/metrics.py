@@ -12,16 +12,8 @@ from dkl.records.record import SHOTS, Record
 Interval = tuple[float, float]
 
 
-def _any(record: Record) -> bool:
-    return True
-
-
 def _attacked(record: Record) -> bool:
     return not record.accuracy_only
-
-
-def _labels(record: Record) -> bool:
-    return record.accuracy_only and _no_masks(record)
 
 
 def _no_masks(record: Record) -> bool:
@@ -53,7 +45,7 @@ class Metric:
     title: str
     words: str
     value: Callable[[Record], float | None]
-    of: Callable[[Record], bool] = _any
+    of: Callable[[Record], bool] = lambda record: True
     flags: Callable[[Record], tuple[str, ...]] | None = None
     unattacked: bool = False
     optional: bool = False
@@ -74,7 +66,7 @@ METRICS = {
         title="Top-1",
         words="clean",
         value=lambda record: record.clean,
-        of=_labels,
+        of=lambda record: record.accuracy_only and _no_masks(record),
         flags=lambda record: ("clean",),
         key="clean",
     ),

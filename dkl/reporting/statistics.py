@@ -156,6 +156,18 @@ def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) 
     return dict(sorted(by_seed.items()))
 
 
+def column_interval(measured: Sequence[Measurement], column: Column) -> Interval | None:
+    """Return the interval of a column's mean: over seeds, or over images for one seed of an image fraction."""
+    if not measured:
+        return None
+    values = [measurement.value for measurement in measured]
+    # Only percentages are bounded: seconds must not be cut to [0, 1].
+    if column.unit != "%":
+        return student(values)
+    n = measured[0].records[0].n if column.metric in IMAGE_FRACTIONS else None
+    return accuracy_interval(values, n, [measurement.slack for measurement in measured])
+
+
 def kept_weights(record: Record) -> str:
     """Return which weights the recipe of a run keeps: ``best``, ``average`` or ``last``."""
     if (record.training.get("selection") or {}).get("every"):
@@ -217,6 +229,15 @@ class Comparison:
     n: int
     test: str
 
+    def agrees(self, margin: float | None, more_is_better: bool) -> bool | None:
+        """Whether the rows are as claimed: the first better, or both the same up to a ``margin``; None if not visible.
+
+        Without a margin, the difference must be separated from 0.
+        """
+        if margin is None:
+            return (self.difference > 0) == more_is_better if self.separates else None
+        return True if self.is_within(margin) else False if self.is_beyond(margin) else None
+
     @property
     def separates(self) -> bool:
         """Whether the interval excludes 0, and p is below 5 %: the exact test of one seed may differ near the limit."""
@@ -242,26 +263,26 @@ def compare(
     seeds = tuple(seed for seed in better if seed in than and _images(better[seed]) == _images(than[seed]))
     if not seeds:
         raise UserError("no seed in common on the same test images")
-    ones, others = [better[seed] for seed in seeds], [than[seed] for seed in seeds]
+    pairs = [(better[seed], than[seed]) for seed in seeds]
     # Per seed, then per seed and image: the second is None for records without flags.
-    differences = np.array([one.value - other.value for one, other in zip(ones, others, strict=True)])
-    per_seed = [_image_differences(one, other, load) for one, other in zip(ones, others, strict=True)]
-    images = [found for found in per_seed if found is not None]
-    has_images = len(images) == len(per_seed) and len({len(found) for found in images}) == 1
-    slack = (float(np.mean([one.slack for one in ones])), float(np.mean([other.slack for other in others])))
+    differences = np.array([one.value - other.value for one, other in pairs])
+    per_seed = [_image_differences(one, other, load) for one, other in pairs]
+    images = [scores for scores in per_seed if scores is not None]
+    has_images = len(images) == len(per_seed) and len(set(map(len, images))) == 1
+    slack = (float(np.mean([one.slack for one, _ in pairs])), float(np.mean([other.slack for _, other in pairs])))
     if len(seeds) > 1:
         # The images' part of the error comes from differences averaged over seeds.
         samples = [differences, np.mean(images, axis=0)] if has_images else [differences]
-        found = _student(samples, slack)
+        result = _student(samples, slack)
         test = "t test over seeds and images" if has_images else "paired t test over seeds"
     elif not has_images:
         raise UserError("only one seed in common, and no per-image flags")
     elif set(np.unique(images[0])) <= {-1.0, 0.0, 1.0}:
-        found, test = _mcnemar(images[0], slack), "McNemar's exact test"
+        result, test = _mcnemar(images[0], slack), "McNemar's exact test"
     else:  # means over several records per image, such as over several radii
-        found, test = _student([images[0]], slack), "paired t test over images"
-    difference, low, high, p = found
-    n, test = ones[0].records[0].n, f"{test}, widened by AutoAttack's bounds" if any(slack) else test
+        result, test = _student([images[0]], slack), "paired t test over images"
+    difference, low, high, p = result
+    n, test = pairs[0][0].records[0].n, f"{test}, widened by AutoAttack's bounds" if any(slack) else test
     low, high = max(low - slack[0], -largest), min(high + slack[1], largest)
     return Comparison(difference=difference, low=low, high=high, p=p, seeds=seeds, n=n, test=test)
 

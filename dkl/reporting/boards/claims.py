@@ -59,13 +59,9 @@ class ClaimRow:
         """``agrees``, ``disagrees``, ``not visible at this size`` or ``one seed only``."""
         if len(self.outcome.seeds) == 1:
             return "one seed only"
-        if self.claim.within is not None:
-            margin = self.claim.within / self.column.scale
-            agrees, disagrees = self.outcome.is_within(margin), self.outcome.is_beyond(margin)
-        else:
-            agrees = self.outcome.separates and (self.outcome.difference > 0) == self.column.more_is_better
-            disagrees = self.outcome.separates and not agrees
-        return "agrees" if agrees else "disagrees" if disagrees else "not visible at this size"
+        margin = None if self.claim.within is None else self.claim.within / self.column.scale
+        agrees = self.outcome.agrees(margin, self.column.more_is_better)
+        return {True: "agrees", False: "disagrees", None: "not visible at this size"}[agrees]
 
     @property
     def column(self) -> Column:
@@ -81,7 +77,12 @@ def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
 
     Experiments are in the order of the paper's tables that their claims come from.
     """
-    rows = [row for board in sorted(boards, key=_first_table) if board.budget in SMALL for row in _rows(board)]
+    rows = [
+        ClaimRow(board.manifest.claims[position], outcome, board)
+        for board in sorted(boards, key=_first_table)
+        for position, outcome in board.comparisons.items()
+        if board.budget in SMALL and board.manifest.claims[position].text and isinstance(outcome, Comparison)
+    ]
     built = []
     for reference, own in group(rows, lambda row: any(map(is_reference, row.records))).items():
         records = list({record.id: record for row in own for record in row.records}.values())
@@ -102,13 +103,6 @@ def _first_table(board: PaperBoard) -> float:
     """Return the smallest number of a table that a claim names as its source; infinity without any."""
     sources = " ".join(claim.source for claim in board.manifest.claims)
     return min(map(int, re.findall(r"Table (\d+)", sources)), default=math.inf)
-
-
-def _rows(board: PaperBoard) -> Iterator[ClaimRow]:
-    for position, outcome in board.comparisons.items():
-        claim = board.manifest.claims[position]
-        if claim.text and isinstance(outcome, Comparison):
-            yield ClaimRow(claim, outcome, board)
 
 
 def _hours(records: Sequence[Record]) -> float | None:

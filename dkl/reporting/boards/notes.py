@@ -3,6 +3,7 @@
 Those of the paper's tables also say whose values they print, where else they are published, and what comparisons show.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
@@ -131,7 +132,9 @@ def provenance_notes(shown: Sequence[Record]) -> list[str]:
     lines.append(f"Evaluation seed: {seeds}; batch size: {sizes}.")
     if hardware := _merge([record.hardware for record in shown]):
         lines.append(f"Hardware: {hardware}.")
-    commits = [{"commit": _short_commit(record.git_commit)} if record.git_commit else {} for record in shown]
+    # Ten digits of a commit's hash, and ``-dirty`` if it ends so.
+    short = [re.sub(r"^([^-]{,10})[^-]*", r"\1", record.git_commit or "") for record in shown]
+    commits = [{"commit": commit} if commit else {} for commit in short]
     if versions := "; ".join(filter(None, (_merge([record.versions for record in shown]), _merge(commits)))):
         lines.append(f"Versions: {versions}.")
     warnings = (f"Warning, {_run_title(record)}: {text}" for record in shown for text in record.warnings)
@@ -173,12 +176,6 @@ def _merge(parts: Sequence[Mapping[str, Any]]) -> str:
     """List every key with its distinct values, such as ``device cpu, cuda; cores 2``."""
     keys = dict.fromkeys(key for part in parts for key in part)
     return "; ".join(f"{key} {distinct(part[key] for part in parts if key in part)}" for key in keys)
-
-
-def _short_commit(commit: str) -> str:
-    """Return ten digits of a commit's hash, and ``-dirty`` if it ends so."""
-    digits, dash, state = commit.partition("-")
-    return digits[:10] + dash + state
 
 
 def _run_title(record: Record) -> str:
@@ -260,24 +257,21 @@ def _outcome(outcome: Comparison | str, column: Column, within: float | None) ->
     points = "points" if column.unit == "%" else column.unit
     values = (column.scale * value for value in (outcome.difference, outcome.low, outcome.high))
     difference, low, high = (f"{value:+.2f}" for value in values)
-    if within is not None:
-        verdict = _equality(outcome, within / column.scale, f"{within:g} {points}")
-    elif not outcome.separates:
-        verdict = "no significant difference"
+    if within is None:
+        words = ("significant", "significant, against the claim", "no significant difference")
+        agrees = outcome.agrees(None, column.more_is_better)
     else:
-        as_claimed = (outcome.difference > 0) == column.more_is_better
-        verdict = "significant" if as_claimed else "significant, against the claim"
+        margin = f"{within:g} {points}"
+        words = (
+            f"the same up to {margin}",
+            f"they differ by more than {margin}, against the claim",
+            f"neither the same up to {margin} nor different by more",
+        )
+        agrees = outcome.agrees(within / column.scale, column.more_is_better)
+    verdict = dict(zip((True, False, None), words, strict=True))[agrees]
     seeds = f"seed{'s' if len(outcome.seeds) > 1 else ''} {', '.join(map(str, outcome.seeds))}"
     how = f"{outcome.test}, {seeds}, n = {outcome.n}"
     return f"{difference} {points} [{low}, {high}], p = {outcome.p:.2g} ({how}): {verdict}"
-
-
-def _equality(outcome: Comparison, margin: float, words: str) -> str:
-    if outcome.is_within(margin):
-        return f"the same up to {words}"
-    if outcome.is_beyond(margin):
-        return f"they differ by more than {words}, against the claim"
-    return f"neither the same up to {words} nor different by more"
 
 
 Runs = Sequence[tuple[str, Sequence[Record]]]

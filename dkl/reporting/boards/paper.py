@@ -39,10 +39,9 @@ from dkl.reporting.statistics import (
     LoadFlags,
     Measurement,
     SeedMean,
-    accuracy_interval,
+    column_interval,
     compare,
     measure,
-    student,
 )
 
 PAPER_BUDGETS = ("paper", "mini", "smoke")
@@ -88,16 +87,8 @@ class PaperRow:
         return SeedMean.over(values) if values else None
 
     def interval(self, key: str, column: Column) -> Interval | None:
-        """Return the 95 % interval of a column: over seeds, or over images for one seed of an image fraction."""
-        measured = list(self.measurements.get(key, {}).values())
-        if not measured:
-            return None
-        values = [one.value for one in measured]
-        # Only percentages are bounded: seconds must not be cut to [0, 1].
-        if column.unit != "%":
-            return student(values)
-        n = measured[0].records[0].n if column.metric in IMAGE_FRACTIONS else None
-        return accuracy_interval(values, n, [one.slack for one in measured])
+        """Return the 95 % interval of a column; None if it is not measured."""
+        return column_interval(list(self.measurements.get(key, {}).values()), column)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,11 +336,11 @@ def _quantity(manifest: Manifest, key: str, budget: str | None, rows: Sequence[P
     An experiment whose values nobody has published has ours only.
     """
     column, essential = manifest.columns[key], key == _headline(manifest)
+    cells, unit = Quantity(key, column), f" ({column.unit})"
     is_published = bool(manifest.kind) or any(row.published for row in rows)
     publisher = "paper" if any(row.row.paper for row in rows) else "published"
     # A column with metric "paper" is printed by the paper and never measured here.
-    unit, ours = f" ({column.unit})", not is_published or (budget is not None and column.metric != "paper")
-    cells = Quantity(key, column)
+    ours = not is_published or (budget is not None and column.metric != "paper")
     if is_published:
         yield PaperColumn(
             header=f"{column.header}, {publisher}{unit}" if ours else f"{column.header}{unit}",
@@ -422,21 +413,20 @@ class Quantity:
             mean, (low, high) = row.mean(self.key), row.interval(self.key, self.column) or (None, None)
             if mean is None:
                 return ""
-            return _plain({"mean": mean.mean, "std": mean.std, "low": low, "high": high}[name], self.column)
+            return self.plain({"mean": mean.mean, "std": mean.std, "low": low, "high": high}[name])
 
         return cell
+
+    def plain(self, value: float | None) -> str:
+        """Return a measurement for machines: percent with two decimals, or a number in the column's unit."""
+        if self.column.unit == "%":
+            return plain_percent(value)
+        return "" if value is None else f"{value:.6g}"
 
     def difference(self, row: PaperRow) -> str:
         """Ours minus the published value, in points or the column's unit; empty if one of them is missing."""
         ours, published = row.mean(self.key), row.published.get(self.key)
         return "" if ours is None or published is None else f"{ours.mean * self.column.scale - published:+.2f}"
-
-
-def _plain(value: float | None, column: Column) -> str:
-    """Return a measurement for machines: percent with two decimals, or a number in the column's unit."""
-    if column.unit == "%":
-        return plain_percent(value)
-    return "" if value is None else f"{value:.6g}"
 
 
 def _claims(manifest: Manifest, comparisons: Comparisons) -> Iterator[PaperColumn]:
@@ -452,7 +442,8 @@ def _claims(manifest: Manifest, comparisons: Comparisons) -> Iterator[PaperColum
         if isinstance(outcome, str):
             return ""
         value: float = getattr(outcome, name)
-        return f"{value:.3g}" if name == "p" else _plain(value, manifest.columns[claim.column])
+        quantity = Quantity(claim.column, manifest.columns[claim.column])
+        return f"{value:.3g}" if name == "p" else quantity.plain(value)
 
     def cell(place: int, name: str) -> Cell[PaperRow]:
         """Return the cell of a row's claim number ``place``, empty if it has fewer."""
