@@ -1,10 +1,11 @@
-"""Facts that others published: RobustBench's evaluations (Croce et al. 2021), and the networks of its models.
+"""Facts that others published: RobustBench's evaluations (Croce et al. 2021), the networks of its models, and papers.
 
 They are stored beside this module with their source and date. Nothing here was measured by this project, and nothing
 needs torch.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -62,6 +63,17 @@ class PublishedNetwork:
     file: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """The paper of a method. ``key`` starts RobustBench's file names, such as ``Cui2023Decoupled``."""
+
+    key: str
+    link: str
+    name: str
+    authors: str
+    venue: str
+
+
 def _read(name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((FOLDER / name).read_text(encoding="utf-8"))
     return content
@@ -102,12 +114,19 @@ def _entry(item: dict[str, Any]) -> PublishedEntry:
 def published_networks() -> tuple[PublishedNetwork, ...]:
     """Return the networks of RobustBench's models that this project can build."""
     content = _read("robustbench_networks.json")
-    found = []
+    networks = []
     for item in content["networks"]:
         constants = content["normalizations"].get(item.pop("normalization"), {})
         mean, std = (tuple(constants[key]) if constants else None for key in ("mean", "std"))
-        found.append(PublishedNetwork(**item, mean=mean, std=std))
-    return tuple(found)
+        networks.append(PublishedNetwork(**item, mean=mean, std=std))
+    return tuple(networks)
+
+
+@cache
+def published_papers() -> dict[str, Paper]:
+    """Return papers by the word of a method's name that identifies them: IKL for IKL-AT, AWP for TRADES-AWP."""
+    papers = [(item.pop("words"), Paper(**item)) for item in _read("papers.json")["papers"]]
+    return {word: paper for words, paper in papers for word in words}
 
 
 def find_network(name: str, *, dataset: str, norm: str | None = None) -> PublishedNetwork:
@@ -116,28 +135,32 @@ def find_network(name: str, *, dataset: str, norm: str | None = None) -> Publish
     The name may be the beginning of an id if only one id begins so. Raises UserError if there is no such model, or if
     the name is ambiguous.
     """
-    here = [each for each in published_networks() if each.dataset == dataset]
+    here = [network for network in published_networks() if network.dataset == dataset]
     if not here:
-        known = ", ".join(sorted({each.dataset for each in published_networks()}))
+        known = ", ".join(sorted({network.dataset for network in published_networks()}))
         raise UserError(f"robustbench:{name}: no network is known for data={dataset}; choose one of {known}")
-    exact = [each for each in here if each.id.lower() == name.lower()]
-    found = exact or [each for each in here if each.id.lower().startswith(name.lower())]
-    if len({each.id for each in found}) > 1:
-        raise UserError(f"robustbench:{name} is ambiguous: choose one of {', '.join(sorted({e.id for e in found}))}")
-    if not found:
-        ids = sorted({each.id for each in here})
+    exact = [network for network in here if network.id.lower() == name.lower()]
+    named = exact or [network for network in here if network.id.lower().startswith(name.lower())]
+    if len({network.id for network in named}) > 1:
+        raise UserError(f"robustbench:{name} is ambiguous: choose one of {', '.join(_ids(named))}")
+    if not named:
+        ids = _ids(here)
         raise UserError(
             f"robustbench:{name} is no model whose network is known for {dataset}: "
             f"{choose_from(name, similar(name, ids) or ids)}; any other network is model=package.module:function"
         )
     # RobustBench gives one name to models of several norms.
-    with_norm = [each for each in found if each.norm.lower() == (norm or "linf").lower()]
+    with_norm = [network for network in named if network.norm.lower() == (norm or "linf").lower()]
     if not with_norm and norm is None:
-        with_norm = found
+        with_norm = named
     if not with_norm:
-        norms = ", ".join(f"norm={each.norm.lower()}" for each in found)
+        norms = ", ".join(f"norm={network.norm.lower()}" for network in named)
         raise UserError(f"robustbench:{name} was trained for another norm than norm={norm}: give {norms}")
     return with_norm[0]
+
+
+def _ids(networks: Iterable[PublishedNetwork]) -> list[str]:
+    return sorted({network.id for network in networks})
 
 
 def drive_url(file: str) -> str:

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -185,20 +185,28 @@ def load_curves(path: Path) -> Curves:
 def load_all(folder: Path) -> tuple[list[Record], list[str]]:
     """Read every record in ``folder``, sorted by id; also return one message per file that is not a usable record.
 
-    Records of equal weights under different seeds are left out: at least one of them is a copy.
+    Records of equal weights under different seeds are left out: training never ends with the same weights from
+    different seeds, so at least one of them is a copy.
     """
-    found: list[Record] = []
+    usable: list[Record] = []
     problems: list[str] = []
     for path in sorted(folder.glob("*.json")):
         try:
-            found.append(load(path))
+            usable.append(load(path))
         except UserError as error:
             problems.append(str(error))
-    same = copies(found)
-    for record, why in same:
-        problems.append(f"{folder / record.id}.json is not a usable record: {why}")
-    ids = {record.id for record, _ in same}
-    return [record for record in found if record.id not in ids], problems
+    by_weights: dict[str, list[Record]] = {}
+    for record in usable:
+        if record.seed is not None:
+            by_weights.setdefault(record.checkpoint_sha256, []).append(record)
+    copies: set[str] = set()
+    for same in by_weights.values():
+        if len({record.seed for record in same}) > 1:
+            names = ", ".join(f"{record.id} (seed {record.seed})" for record in same)
+            why = f"different seeds have equal weights: {names}; delete the copy"
+            problems += [f"{folder / record.id}.json is not a usable record: {why}" for record in same]
+            copies |= {record.id for record in same}
+    return [record for record in usable if record.id not in copies], problems
 
 
 # Contradictions.
@@ -275,12 +283,12 @@ def _with_its_counts(record: Record, result: Segmented, counts: Mapping[str, NDA
         return f"its file of counts lacks {', '.join(sorted(lost))}"
     if any(counts[name].shape != (record.n, len(result.iou)) for name in ("hits", "true", "predicted")):
         return f"n is {record.n} and there are {len(result.iou)} classes, but its counts are {counts['hits'].shape}"
-    found = iou_of(counts)
+    measured = iou_of(counts)
     stated = np.array([np.nan if value is None else value for value in result.iou.values()])
-    if not np.allclose(found, stated, rtol=0, atol=1e-9, equal_nan=True):
+    if not np.allclose(measured, stated, rtol=0, atol=1e-9, equal_nan=True):
         return "iou is not that of its counts"
-    if abs(np.nanmean(found) - result.miou) > 1e-9:
-        return f"miou is {result.miou}, but its counts give {np.nanmean(found)}"
+    if abs(np.nanmean(measured) - result.miou) > 1e-9:
+        return f"miou is {result.miou}, but its counts give {np.nanmean(measured)}"
     accuracy = counts["hits"].sum() / counts["true"].sum()
     if abs(accuracy - record.clean) > 1e-9:
         return f"clean is {record.clean}, but its counts give {accuracy}"
@@ -291,10 +299,10 @@ def _with_its_flags(record: Record, flags: Flags) -> str | None:
     """Every accuracy is the mean of its flags, and each attack leaves some of the images that were left before."""
     flags = dict(flags)
     for name, severities in (record.corruptions or {}).items():
-        found = flags.pop(name, np.empty(0))
-        if found.ndim != 2 or len(found) != len(severities) or not found.size or found.dtype != np.bool_:
+        correct = flags.pop(name, np.empty(0))
+        if correct.ndim != 2 or len(correct) != len(severities) or not correct.size or correct.dtype != np.bool_:
             return f"its file of flags lacks {name} in {len(severities)} severities"
-        if not np.allclose(found.mean(axis=1), severities, rtol=0, atol=1e-9):
+        if not np.allclose(correct.mean(axis=1), severities, rtol=0, atol=1e-9):
             return f"corruptions.{name} is not the mean of its flags"
     sampled = flags.pop("sampled", None) if record.bound else None
     accuracies = {"clean": record.clean, **{name: record.per_attack[name].robust for name in record.attacks}}
@@ -332,20 +340,3 @@ def _with_its_sample(record: Record, bound: Bound, flags: Flags, sampled: NDArra
     if max(abs(bound.low - expected[0]), abs(bound.high - expected[1])) > 1e-9:
         return f"bound is [{bound.low}, {bound.high}], but its sample gives [{expected[0]}, {expected[1]}]"
     return None
-
-
-def copies(records: Iterable[Record]) -> list[tuple[Record, str]]:
-    """Records whose weights are those of another seed, each with a sentence that names the others.
-
-    Training from different seeds never ends with the same weights, so at least one of them is a copy.
-    """
-    by_weights: dict[str, list[Record]] = {}
-    for record in records:
-        if record.seed is not None:
-            by_weights.setdefault(record.checkpoint_sha256, []).append(record)
-    found = []
-    for same in by_weights.values():
-        if len({record.seed for record in same}) > 1:
-            names = ", ".join(f"{record.id} (seed {record.seed})" for record in same)
-            found += [(record, f"different seeds have equal weights: {names}; delete the copy") for record in same]
-    return found

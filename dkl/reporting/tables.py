@@ -79,12 +79,9 @@ def write_tables(
         broken = "".join(f"; {problem}" for problem in problems)
         raise UserError(f"{results / 'records'} has no usable record: run dkl train, then dkl evaluate, first{broken}")
     datasets = {record.dataset for record in [*records, *(entry.record for entry in entries)]}
-    if (
-        shown
-        and shown.dataset
-        and shown.dataset not in (known := datasets | {each.dataset for each in published_entries()})
-    ):
-        raise UserError(f"dataset={shown.dataset} has no record: {choose_from(shown.dataset, sorted(known))}")
+    datasets |= {entry.dataset for entry in published_entries()}
+    if shown and shown.dataset and shown.dataset not in datasets:
+        raise UserError(f"dataset={shown.dataset} has no record: {choose_from(shown.dataset, sorted(datasets))}")
     manifests, wrong = load_all()
     problems += wrong
     joined = entry_boards(entries, shown)
@@ -113,11 +110,11 @@ def write_tables(
 
 def _distinct(boards: Sequence[AnyBoard]) -> list[AnyBoard]:
     """Number boards whose file names another board has, also on disks that ignore case: none overwrites another."""
-    found: dict[str, AnyBoard] = {}
+    named: dict[str, AnyBoard] = {}
     for board in boards:
         name, count = board.name, 1
-        while name.lower() in found:
+        while name.lower() in named:
             count += 1
             name = f"{board.name}-{count}"
-        found[name.lower()] = board if count == 1 else replace(board, name=name, title=f"{board.title} ({count})")
-    return list(found.values())
+        named[name.lower()] = board if count == 1 else replace(board, name=name, title=f"{board.title} ({count})")
+    return list(named.values())

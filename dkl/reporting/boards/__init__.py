@@ -46,9 +46,12 @@ class ColumnSpec(Generic[R]):
     essential: bool = False
 
     @classmethod
-    def alike(cls, header: str, name: str, cell: Cell[R], **options: Any) -> "ColumnSpec[R]":
-        """Return a column whose cells are the same for people, under ``header``, and machines, under ``name``."""
-        return cls(header=header, cell=cell, data={name: cell}, **options)
+    def alike(cls, header: str, name: str, text: Cell[R], **options: Any) -> "ColumnSpec[R]":
+        """Return a column with the same ``text`` for people, under ``header``, and for machines, under ``name``.
+
+        If it is empty, people see a dash.
+        """
+        return cls(header=header, cell=lambda row: text(row) or NONE, data={name: text}, **options)
 
     def is_shown(self, rows: Sequence[R]) -> bool:
         """Whether people see the column in a board of ``rows``."""

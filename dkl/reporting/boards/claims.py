@@ -11,11 +11,10 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from dkl.manifests.manifest import Claim, Column
 from dkl.records import Record
-from dkl.reporting.boards import NONE, Board, ColumnSpec, notes
+from dkl.reporting.boards import Board, ColumnSpec, notes
 from dkl.reporting.boards.paper import PaperBoard
 from dkl.reporting.grouping import REFERENCE, group, is_reference
 from dkl.reporting.statistics import Comparison
@@ -105,12 +104,12 @@ def _first_table(board: PaperBoard) -> float:
     return min(map(int, re.findall(r"Table (\d+)", sources)), default=math.inf)
 
 
-def _hours(records: Sequence[Record]) -> float | None:
-    """Training and evaluation of ``records``, each run's training once; None if a training time is unknown."""
+def _hours(records: Sequence[Record]) -> str:
+    """Training and evaluation of ``records``, each run's training once; empty if a training time is unknown."""
     trained = {_run(record): training_seconds(record) for record in records}
     if None in trained.values():
-        return None
-    return (sum(filter(None, trained.values())) + sum(record.seconds for record in records)) / 3600
+        return ""
+    return f"{(sum(filter(None, trained.values())) + sum(record.seconds for record in records)) / 3600:.1f}"
 
 
 def _run(record: Record) -> tuple[str, int | None]:
@@ -131,10 +130,8 @@ def _cost_notes(rows: Sequence[ClaimRow]) -> Iterator[str]:
     """State the cost of each experiment with all its rows and teachers."""
     for board in {row.board.name: row.board for row in rows}.values():
         records = list({record.id: record for row in board.rows for record in row.records}.values())
-        hours = _hours(records)
-        if hours is not None:
-            runs = len(set(map(_run, records)))
-            yield f"{board.manifest.title}: {runs} runs, {hours:.1f} hours in all."
+        if hours := _hours(records):
+            yield f"{board.manifest.title}: {len(set(map(_run, records)))} runs, {hours} hours in all."
 
 
 def _number(name: str, sign: str = "") -> Callable[[ClaimRow], str]:
@@ -145,11 +142,6 @@ def _number(name: str, sign: str = "") -> Callable[[ClaimRow], str]:
 def _difference(row: ClaimRow) -> str:
     difference, low, high = (_number(name, "+")(row) for name in ("difference", "low", "high"))
     return f"{difference} [{low}, {high}]{'' if row.column.unit == '%' else f' {row.column.unit}'}"
-
-
-def _hours_cell(row: ClaimRow, missing: str = NONE) -> str:
-    hours = _hours(row.records)
-    return missing if hours is None else f"{hours:.1f}"
 
 
 COLUMNS: tuple[ClaimColumn, ...] = (
@@ -164,9 +156,7 @@ COLUMNS: tuple[ClaimColumn, ...] = (
         },
         essential=True,
     ),
-    ClaimColumn(
-        header="Paper", cell=lambda row: row.claim.source or NONE, data={"source": lambda row: row.claim.source}
-    ),
+    ClaimColumn.alike("Paper", "source", lambda row: row.claim.source),
     ClaimColumn.alike("Experiment", "experiment", lambda row: row.board.manifest.name),
     # The page filters by this column: one experiment may have runs of both budgets.
     ClaimColumn.alike("Budget", "budget", lambda row: str(row.board.budget)),
@@ -190,5 +180,5 @@ COLUMNS: tuple[ClaimColumn, ...] = (
     ),
     ClaimColumn.alike("n", "n", lambda row: str(row.outcome.n), align="r"),
     ClaimColumn.alike("Verdict", "verdict", lambda row: row.verdict, essential=True),
-    ClaimColumn(header="Hours", align="r", cell=_hours_cell, data={"hours": partial(_hours_cell, missing="")}),
+    ClaimColumn.alike("Hours", "hours", lambda row: _hours(row.records), align="r"),
 )

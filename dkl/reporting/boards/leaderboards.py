@@ -301,12 +301,7 @@ def _accuracy_board(same: BoardRecords) -> AccuracyBoard:
             interval_data(headline),
             ConfigurationColumn(data={"best_epochs": lambda row: " ".join(map(str, row.best_epochs))}),
             ARCHITECTURE,
-            ConfigurationColumn(
-                header="Teacher",
-                cell=lambda row: row.teacher or NONE,
-                data={"teacher": lambda row: row.teacher or ""},
-                only_if=lambda row: row.teacher is not None,
-            ),
+            TEACHER,
             WEIGHTS,
             WEIGHTS_DATA,
             IMAGES,
@@ -373,13 +368,7 @@ def _images(row: ConfigurationRow) -> str:
     return f"{row.n} of {row.test_images}" if row.test_images else f"{row.n}, test set unknown"
 
 
-RANK = ConfigurationColumn(
-    header="Rank",
-    align="r",
-    cell=lambda row: NONE if row.rank is None else str(row.rank),
-    data={"rank": lambda row: "" if row.rank is None else str(row.rank)},
-    essential=True,
-)
+RANK = ConfigurationColumn.alike("Rank", "rank", lambda row: str(row.rank or ""), align="r", essential=True)
 METHOD = ConfigurationColumn(
     header="Method",
     cell=lambda row: method_cell(row.method, additional_data=row.additional_data, synthetic=row.synthetic),
@@ -391,6 +380,9 @@ INTERVAL = ConfigurationColumn(header="95 % interval", align="r", cell=lambda ro
 ROBUST = (mean_column("clean"), mean_column("robust", essential=True), INTERVAL, interval_data("robust"))
 """Clean and robust accuracy, and the interval of the latter."""
 ARCHITECTURE = ConfigurationColumn.alike("Architecture", "architecture", lambda row: row.architecture)
+TEACHER = ConfigurationColumn.alike(
+    "Teacher", "teacher", lambda row: row.teacher or "", only_if=lambda row: row.teacher is not None
+)
 WEIGHTS = ConfigurationColumn(header="Weights", cell=lambda row: row.weights)
 WEIGHTS_DATA = ConfigurationColumn(data={"weights": lambda row: row.weights})
 IMAGES = ConfigurationColumn(header="n", align="r", cell=_images, data={"n": lambda row: str(row.n or "")})

@@ -323,11 +323,7 @@ def _columns(
 
 def _described(key: str) -> PaperColumn:
     """Return a column that describes the rows, such as their architecture."""
-    return PaperColumn(
-        header=key,
-        cell=lambda row: row.row.show.get(key, NONE),
-        data={key.lower().replace(" ", "_"): lambda row: row.row.show.get(key, "")},
-    )
+    return PaperColumn.alike(key, key.lower().replace(" ", "_"), lambda row: row.row.show.get(key, ""))
 
 
 def _quantity(manifest: Manifest, key: str, budget: str | None, rows: Sequence[PaperRow]) -> Iterator[PaperColumn]:
