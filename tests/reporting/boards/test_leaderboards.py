@@ -3,20 +3,17 @@
 import random
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dkl.errors import UserError
 from dkl.evaluation.outputs import logger_report
-from dkl.records import AttackResult, Bound, Record, save
+from dkl.records import AttackResult, Bound, Record
 from dkl.records.metrics import METRICS, Metric, wilson
-from dkl.reporting import AccuracyBoard, Leaderboard, accuracy_boards, leaderboards, model_info, write_tables
-from dkl.reporting.formats import to_html, to_latex, to_markdown
+from dkl.reporting import AccuracyBoard, Leaderboard, accuracy_boards, leaderboards, model_info
 from dkl.reporting.grouping import attacks_label, model_title
 from dkl.threat import SUITES
-from tests.factories import make_flags
 from tests.reporting.factories import cells, make_accuracy, make_record, make_run, make_seeds, plain, trained
 
 FEWER = ["apgd-ce", "apgd-t"]
@@ -317,26 +314,6 @@ def test_machines_read_plain_accuracies() -> None:
     assert (several["teacher"], several["seed_list"], several["weights"]) == ("ResNet-56", "0 1", "last")
     assert (single["top5_mean"], single["best_epoch_mean"], single["best_epochs"], single["seed_list"]) == ("",) * 4
     assert float(single["top1_low"]) < 40 < float(single["top1_high"])
-
-
-def test_every_format_holds_the_numbers() -> None:
-    made = board([make_accuracy(shots={"many": 0.81, "few": 0.12})])
-    table = made.table()
-    for text in (to_markdown(table), to_latex(table, made.name), to_html(table)):
-        assert all(number in text for number in ("70.00", "92.00", "71.00", "81.00", "12.00", "ResNet-56"))
-
-
-def test_tables_have_both_kinds_and_robustbench_one(tmp_path: Path) -> None:
-    for record in (make_accuracy(id="a"), make_record(id="b"), make_accuracy(id="c", dataset="x", budget="smoke")):
-        save(record, make_flags(record), tmp_path / "records")
-    report = write_tables(tmp_path)
-    names = {path.name for path in (tmp_path / "tables").iterdir()}
-    stems = ("cifar100-accuracy-own", "cifar100-Linf-eps8_255-own")
-    assert names == {f"{stem}.{ending}" for stem in stems for ending in ("md", "csv", "tex", "html")}
-    assert [path.name for path in tmp_path.glob("model_info/**/*.json")] == ["Unpublished_WRN-34-10_IKL-AT_s0_own.json"]
-    assert report.skipped == []
-    assert [problem.split(": ")[-1] for problem in report.problems] == ["c"]
-    assert "cifar100, accuracy (budget own)" in report.markdown
 
 
 def test_titles_come_from_the_model_choices() -> None:
