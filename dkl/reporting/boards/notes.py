@@ -278,29 +278,26 @@ Runs = Sequence[tuple[str, Sequence[Record]]]
 """The title of each row, and its records."""
 
 
-def teacher_notes(runs: Runs) -> list[str]:
-    """Name the rows whose seeds had different teachers, as far as the records say."""
+def training_notes(runs: Runs) -> list[str]:
+    """Name the rows whose seeds had different teachers, as far as records say, and the runs computed in another way.
+
+    Shares for BatchNorm and another precision than float32 do not make another row.
+    """
     lines = []
     for title, records in runs:
         teachers = group((record for record in records if record.teacher), lambda record: str(record.teacher)[:8])
         if len(teachers) > 1:
             texts = (f"{name} (seed {', '.join(str(r.seed) for r in same)})" for name, same in teachers.items())
             lines.append(f"{title} had different teachers: {', '.join(texts)}.")
-    return lines
-
-
-def computing_notes(runs: Runs) -> list[str]:
-    """Name the runs with shares for BatchNorm or in another precision than float32, which do not make another row."""
     count, changed = 0, dict[str, dict[int, list[int]]]()
     for row, (_, records) in enumerate(runs):
         by_seed = {record.seed: record for record in records if record.seed is not None}
         count += len(by_seed)
-        for seed, record in sorted(by_seed.items()):
+        for seed, record in by_seed.items():
             for setting in _computing(record):
                 changed.setdefault(setting, {}).setdefault(row, []).append(seed)
-    lines = []
     for setting, rows in changed.items():
-        texts = (f"{runs[row][0]} (seed {', '.join(map(str, seeds))})" for row, seeds in rows.items())
+        texts = (f"{runs[row][0]} (seed {', '.join(map(str, sorted(seeds)))})" for row, seeds in rows.items())
         every = sum(map(len, rows.values())) == count
         lines.append(f"Trained with {setting}: {'all rows' if every else ', '.join(texts)}.")
     return lines

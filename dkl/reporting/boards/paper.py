@@ -207,8 +207,7 @@ def _board(
         f"Budget {budget}: {notes.BUDGET_NOTES[budget]}.{f' Our networks: {networks}.' if networks else ''}",
         *notes.comparison_notes(manifest, comparisons),
         *notes.publication_notes(manifest),
-        *notes.teacher_notes(runs),
-        *notes.computing_notes(runs),
+        *notes.training_notes(runs),
         *notes.provenance_notes(shown),
         *([f"Other evaluations of these runs, not used in this table: {record_ids(unused)}."] if unused else []),
         *([f"Evaluations of a part of the test set, not in this table: {record_ids(partial)}."] if partial else []),
@@ -295,7 +294,11 @@ def _columns(
 ) -> Iterator[PaperColumn]:
     """Yield the columns of a paper table at one budget. A ``budget`` of None leaves out ours."""
     yield PaperColumn(data={"row": lambda row: row.row.name, "method": lambda row: row.row.label})
-    yield from map(_described, dict.fromkeys(key for row in rows for key in row.row.show))
+    # What describes the rows, such as their architecture.
+    yield from map(
+        lambda key: PaperColumn.alike(key, key.lower().replace(" ", "_"), lambda row: row.row.show.get(key, "")),
+        dict.fromkeys(key for row in rows for key in row.row.show),
+    )
     yield PaperColumn(header="Method", cell=lambda row: row.row.label, essential=True)
     yield PaperColumn(
         data={
@@ -319,11 +322,6 @@ def _columns(
             data={"seed_list": lambda row: " ".join(map(str, row.seeds))},
         )
         yield from _claims(manifest, comparisons)
-
-
-def _described(key: str) -> PaperColumn:
-    """Return a column that describes the rows, such as their architecture."""
-    return PaperColumn.alike(key, key.lower().replace(" ", "_"), lambda row: row.row.show.get(key, ""))
 
 
 def _quantity(manifest: Manifest, key: str, budget: str | None, rows: Sequence[PaperRow]) -> Iterator[PaperColumn]:
