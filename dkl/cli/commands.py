@@ -167,7 +167,7 @@ def _entry_filter(options: dict[str, str]) -> "EntryFilter":
 def runs(arguments: list[str]) -> None:
     """``dkl runs``: list the runs under ``results``; ``dkl runs compare A B …`` compares some of them."""
     from dkl.errors import needs_extra
-    from dkl.reporting.formats.plain import to_plain
+    from dkl.reporting.formats import to_plain
     from dkl.reporting.runs import comparison, draw_curves, find_run, listing, read_runs
 
     words = [text for text in arguments if "=" not in text]

@@ -111,8 +111,7 @@ def _announcement(overrides: Sequence[str], count: int, *, searches: bool) -> st
 
 def _table(jobs: Sequence[Job]) -> str:
     """Return one row per job: the overrides in which the jobs differ, and the result."""
-    from dkl.reporting.formats.plain import to_plain
-    from dkl.reporting.formats.text_table import TextTable
+    from dkl.reporting.formats import TextTable, to_plain
 
     keys = _different_keys(jobs)
     rows: list[tuple[list[str], dict[str, str]]] = []

@@ -18,8 +18,8 @@ from dkl.evaluation.protocol import choose_protocol
 from dkl.evaluation.tensor_task import data_sha256, make_task
 from dkl.evaluation.weights import weights_sha256
 from dkl.records import Bound, Record
-from dkl.records.checks import TEST_IMAGES
-from dkl.records.wilson import Interval, wilson
+from dkl.records.metrics import Interval, wilson
+from dkl.records.storage import TEST_IMAGES
 from dkl.runtime.distributed import rank
 from dkl.storage.files import digest, locked
 from dkl.threat import SAMPLED

@@ -1,25 +1,168 @@
-"""Facts that others published: RobustBench's list of evaluations, and the networks of its models.
+"""Facts that others published: RobustBench's evaluations (Croce et al. 2021), the networks of its models, and papers.
 
 They are stored beside this module with their source and date. Nothing here was measured by this project, and nothing
 needs torch.
 """
 
-from dkl.published.robustbench import (
-    PublishedEntry,
-    PublishedNetwork,
-    drive_url,
-    find_network,
-    published_entries,
-    published_networks,
-    published_source,
-)
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-__all__ = [
-    "PublishedEntry",
-    "PublishedNetwork",
-    "drive_url",
-    "find_network",
-    "published_entries",
-    "published_networks",
-    "published_source",
-]
+from dkl.errors import UserError, choose_from, similar
+from dkl.threat import parse_eps
+
+IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}
+"""The number of images on which RobustBench evaluates; ImageNet's are a fixed tenth of the validation set."""
+
+FOLDER = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedEntry:
+    """One evaluation of RobustBench's list. Accuracies are fractions, ``eps`` is in [0, 1] pixel units.
+
+    ``robust`` is the lowest accuracy that RobustBench counts: that of AutoAttack, or of an attack by others.
+    """
+
+    id: str
+    dataset: str
+    norm: str
+    eps: float
+    eps_text: str
+    clean: float
+    robust: float
+    architecture: str
+    additional_data: bool
+    paper: str
+    venue: str
+    link: str
+
+    @property
+    def n(self) -> int:
+        """The number of test images."""
+        return IMAGES[self.dataset]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedNetwork:
+    """The network of one of RobustBench's models, by its name in this project.
+
+    ``mean`` and ``std`` normalize its input; None if it takes images in [0, 1]. ``file`` is the id of its weights on
+    Google Drive, None if not known.
+    """
+
+    id: str
+    dataset: str
+    norm: str
+    network: str
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    file: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """The paper of a method. ``key`` starts RobustBench's file names, such as ``Cui2023Decoupled``."""
+
+    key: str
+    link: str
+    name: str
+    authors: str
+    venue: str
+
+
+def _read(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((FOLDER / name).read_text(encoding="utf-8"))
+    return content
+
+
+@cache
+def published_source() -> str:
+    """Return where the list is from, and its date."""
+    content = _read("robustbench_list.json")
+    return f"{content['source']}, {content['date']}"
+
+
+@cache
+def published_entries() -> tuple[PublishedEntry, ...]:
+    """Return RobustBench's list in its order: CIFAR-10, CIFAR-100 and ImageNet, for Linf and L2."""
+    return tuple(map(_entry, _read("robustbench_list.json")["entries"]))
+
+
+def _entry(item: dict[str, Any]) -> PublishedEntry:
+    robust = min(float(item[key]) for key in ("autoattack_acc", "external") if key in item)
+    return PublishedEntry(
+        id=item["id"],
+        dataset=item["dataset"],
+        norm=item["norm"],
+        eps=parse_eps(item["eps"]),
+        eps_text=item["eps"],
+        clean=float(item["clean_acc"]) / 100,
+        robust=robust / 100,
+        architecture=item["architecture"],
+        additional_data=item["additional_data"],
+        paper=item["name"],
+        venue=item["venue"].replace("<br>", " "),
+        link=item["link"],
+    )
+
+
+@cache
+def published_networks() -> tuple[PublishedNetwork, ...]:
+    """Return the networks of RobustBench's models that this project can build."""
+    content = _read("robustbench_networks.json")
+    networks = []
+    for item in content["networks"]:
+        constants = content["normalizations"].get(item.pop("normalization"), {})
+        mean, std = (tuple(constants[key]) if constants else None for key in ("mean", "std"))
+        networks.append(PublishedNetwork(**item, mean=mean, std=std))
+    return tuple(networks)
+
+
+@cache
+def published_papers() -> dict[str, Paper]:
+    """Return papers by the word of a method's name that identifies them: IKL for IKL-AT, AWP for TRADES-AWP."""
+    papers = [(item.pop("words"), Paper(**item)) for item in _read("papers.json")["papers"]]
+    return {word: paper for words, paper in papers for word in words}
+
+
+def find_network(name: str, *, dataset: str, norm: str | None = None) -> PublishedNetwork:
+    """Return the network of RobustBench's model ``name`` on ``dataset``; ``norm`` is Linf or L2.
+
+    The name may be the beginning of an id if only one id begins so. Raises UserError if there is no such model, or if
+    the name is ambiguous.
+    """
+    here = [network for network in published_networks() if network.dataset == dataset]
+    if not here:
+        known = ", ".join(sorted({network.dataset for network in published_networks()}))
+        raise UserError(f"robustbench:{name}: no network is known for data={dataset}; choose one of {known}")
+    exact = [network for network in here if network.id.lower() == name.lower()]
+    named = exact or [network for network in here if network.id.lower().startswith(name.lower())]
+    if len({network.id for network in named}) > 1:
+        raise UserError(f"robustbench:{name} is ambiguous: choose one of {', '.join(_ids(named))}")
+    if not named:
+        ids = _ids(here)
+        raise UserError(
+            f"robustbench:{name} is no model whose network is known for {dataset}: "
+            f"{choose_from(name, similar(name, ids) or ids)}; any other network is model=package.module:function"
+        )
+    # RobustBench gives one name to models of several norms.
+    with_norm = [network for network in named if network.norm.lower() == (norm or "linf").lower()]
+    if not with_norm and norm is None:
+        with_norm = named
+    if not with_norm:
+        norms = ", ".join(f"norm={network.norm.lower()}" for network in named)
+        raise UserError(f"robustbench:{name} was trained for another norm than norm={norm}: give {norms}")
+    return with_norm[0]
+
+
+def _ids(networks: Iterable[PublishedNetwork]) -> list[str]:
+    return sorted({network.id for network in networks})
+
+
+def drive_url(file: str) -> str:
+    """Return the address from which Google Drive sends the file with id ``file``, large files included."""
+    return f"https://drive.usercontent.google.com/download?id={file}&export=download&confirm=t"

@@ -1,8 +1,7 @@
 """Evaluation records: one JSON file per evaluation, with its provenance, its per-image flags and its curves."""
 
-from dkl.records.checks import iou_of
 from dkl.records.record import BUDGETS, SHOTS, AttackResult, Bound, Curves, FewLabels, Flags, Record, Segmented
-from dkl.records.storage import load, load_all, load_curves, load_flags, save, why_unusable
+from dkl.records.storage import iou_of, load, load_all, load_curves, load_flags, save, why_unusable
 
 __all__ = [
     "BUDGETS",

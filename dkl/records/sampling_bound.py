@@ -11,6 +11,7 @@ the given confidence. The sample may therefore be looked at after every draw and
 (F + 1)^-2 only decides the width: it is narrow if few items have the property. Does not import torch.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -24,21 +25,27 @@ class Interval(NamedTuple):
     high: int
 
 
-def count_interval(population: int, drawn: int, found: int, *, confidence: float = 0.95) -> Interval:
-    """Bound the number of items with the property, of which ``found`` are among ``drawn`` items.
+LogChoose = Callable[[NDArray[np.int64] | int, NDArray[np.int64] | int], NDArray[np.float64]]
+"""Logarithm of binomial coefficients, elementwise."""
 
-    Raises ValueError unless 0 <= found <= drawn <= population and 0 < confidence < 1.
-    """
+
+def _log_choose(population: int, drawn: int, found: int, confidence: float) -> LogChoose:
+    """Check a sample and return the logarithm of n over k, for n up to ``population``."""
     if not 0 <= found <= drawn <= population or not 0 < confidence < 1:
         raise ValueError(
             f"found={found}, drawn={drawn} and population={population} must be in this order, and "
             f"confidence={confidence} must be between 0 and 1"
         )
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, population + 1)))])
+    return lambda n, k: np.asarray(log_factorial[n] - log_factorial[k] - log_factorial[n - k])
 
-    def log_choose(n: NDArray[np.int64] | int, k: int) -> NDArray[np.float64]:
-        return log_factorial[n] - log_factorial[k] - log_factorial[n - k]
 
+def count_interval(population: int, drawn: int, found: int, *, confidence: float = 0.95) -> Interval:
+    """Bound the number of items with the property, of which ``found`` are among ``drawn`` items.
+
+    Raises ValueError unless 0 <= found <= drawn <= population and 0 < confidence < 1.
+    """
+    log_choose = _log_choose(population, drawn, found, confidence)
     # The totals that are possible: the property of the items that were drawn is known.
     total = np.arange(found, population - (drawn - found) + 1)
     likelihood = log_choose(total, found) + log_choose(population - total, drawn - found)
@@ -69,21 +76,13 @@ def most_in_population(population: int, drawn: int, found: int, *, confidence: f
     drawn with a probability above 1 − confidence. It is tighter than ``count_interval``, and holds for one look only.
     Raises ValueError as ``count_interval``.
     """
-    if not 0 <= found <= drawn <= population or not 0 < confidence < 1:
-        raise ValueError(
-            f"found={found}, drawn={drawn} and population={population} must be in this order, and "
-            f"confidence={confidence} must be between 0 and 1"
-        )
-    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, population + 1)))])
-
-    def log_choose(n: int, k: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.asarray(log_factorial[n] - log_factorial[k] - log_factorial[n - k])
+    log_choose = _log_choose(population, drawn, found, confidence)
 
     def likely(total: int) -> bool:
         hits = np.arange(max(0, drawn - (population - total)), min(found, total) + 1)
         terms = log_choose(total, hits) + log_choose(population - total, drawn - hits)
         return len(hits) > 0 and bool(
-            np.logaddexp.reduce(terms) - log_choose(population, np.array(drawn)) > np.log(1 - confidence)
+            np.logaddexp.reduce(terms) - log_choose(population, drawn) > np.log(1 - confidence)
         )
 
     least, most = found, population - (drawn - found)

@@ -103,10 +103,10 @@ def checksum(record: Record) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def save_verification(found: Verification, results: Path) -> Path:
-    """Write ``found`` to the own ``results``; return the file's path."""
-    path = results / FOLDER / f"{found.id}.json"
-    write_text(path, json.dumps(dataclasses.asdict(found), indent=2, allow_nan=False) + "\n")
+def save_verification(verification: Verification, results: Path) -> Path:
+    """Write ``verification`` to the own ``results``; return the file's path."""
+    path = results / FOLDER / f"{verification.id}.json"
+    write_text(path, json.dumps(dataclasses.asdict(verification), indent=2, allow_nan=False) + "\n")
     return path
 
 
@@ -119,10 +119,11 @@ def load_verification(record: Record, results: Path) -> Verification | None:
     if not path.is_file():
         return None
     try:
-        found: Verification = _READER.validate_json(path.read_bytes())
+        verification: Verification = _READER.validate_json(path.read_bytes())
     except ValidationError as error:
         why = first_mistake(error, {"": Verification})
         raise UserError(f"{path} is not a usable verification: {why}; verify again, or delete the file") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; verify again, or delete the file") from None
-    return found if (found.record_sha256, found.n) == (checksum(record), record.n) else None
+    same = (verification.record_sha256, verification.n) == (checksum(record), record.n)
+    return verification if same else None

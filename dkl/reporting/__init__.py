@@ -3,8 +3,7 @@
 Nothing here needs torch.
 """
 
-from dkl.reporting.boards.accuracy import AccuracyBoard, accuracy_boards
-from dkl.reporting.boards.leaderboard import Leaderboard, leaderboards
+from dkl.reporting.boards.leaderboards import AccuracyBoard, Leaderboard, accuracy_boards, leaderboards
 from dkl.reporting.robustbench import model_info, write_model_info
 from dkl.reporting.tables import TablesReport, write_tables
 

@@ -1,17 +1,58 @@
-"""Groups of records: those of one board, of one row, and of one seed of a row."""
+"""The records of a results folder: reading them, naming them, and grouping them by board, row and seed.
 
-from collections.abc import Callable, Hashable, Iterable
+Reference records ship with the project, in ``<results>/reference``, which is a results folder itself. Tables and the
+page show them beside the records of the results folder, in rows of their own that are marked, and the card of an export
+includes those of its weights. ``dkl reproduce`` never takes them for runs that are done.
+"""
+
+import re
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
+from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
-from dkl.records import Record
-from dkl.reporting.reference import is_reference
+from omegaconf import OmegaConf
+
+from dkl.config import shipped
+from dkl.records import Record, load_all
+from dkl.threat import AUTOATTACK
+
+REFERENCE = "reference"
+"""The folder of reference results inside a results folder, and what begins the ids of reference records."""
+
+NAMED = 4
+"""Records that a note or message names, at most."""
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
 ThreatModel = tuple[str, str, float]
 """Dataset, norm and radius in [0, 1] pixel units."""
+
+
+def load_with_reference(results: Path) -> tuple[list[Record], list[str]]:
+    """Read the records of ``results`` and the reference records, whose ids start with ``reference/``.
+
+    Also returns one message per file that is not a usable record.
+    """
+    records, problems = load_all(results / "records")
+    reference, others = load_all(results / REFERENCE / "records")
+    # A run repeated on the same kind of processor has the same id: the prefix keeps the two apart.
+    marked = (replace(record, id=f"{REFERENCE}/{record.id}") for record in reference)
+    return [*records, *marked], [*problems, *others]
+
+
+def is_reference(record: Record) -> bool:
+    """Return whether ``record`` is a reference record."""
+    return record.id.startswith(f"{REFERENCE}/")
+
+
+def record_file(results: Path, record: Record) -> Path:
+    """Return the file of a record that ``load_with_reference`` has read; its flags and curves are beside it."""
+    folder = results / REFERENCE if is_reference(record) else results
+    return folder / "records" / f"{record.id.removeprefix(f'{REFERENCE}/')}.json"
 
 
 def group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
@@ -69,3 +110,46 @@ def newest_per_seed(records: Iterable[Record]) -> list[Record]:
     """Return the newest evaluation of every row and seed, sorted by seed. Weights trained elsewhere come last."""
     newest = [max(same, key=created_at) for same in group(records, seed_key).values()]
     return sorted(newest, key=lambda record: (record.seed is None, record.seed, record.id))
+
+
+def teacher_title(record: Record) -> str | None:
+    """Return the architecture of the run's teacher, or None if it had none."""
+    # Records of foreign weights have no configuration.
+    task = record.training.get("task")
+    teacher = task.get("teacher") if isinstance(task, dict) else None
+    name = teacher.get("name") if isinstance(teacher, dict) else None
+    return model_title(name) if isinstance(name, str) else None
+
+
+@cache
+def model_title(name: str) -> str:
+    """Return the title in ``configs/model/<name>.yaml``, or the name itself if there is no such file."""
+    if not re.fullmatch(r"\w[\w.-]{,99}", name):  # from a record, where it may be anything
+        return name
+    path = shipped("configs") / "model" / f"{name}.yaml"
+    return str(OmegaConf.select(OmegaConf.load(path), "title") or name) if path.is_file() else name
+
+
+def attacks_label(record: Record) -> str:
+    """Return ``AutoAttack`` for all four attacks of the standard suite; otherwise the attacks, marked as not that.
+
+    Evaluations of a part of the test set say of how many images: only AutoAttack on all of them has its plain name.
+    """
+    part = f" on {record.n} images" if record.partial else ""
+    if record.is_autoattack:
+        return " + ".join(["AutoAttack", *(attack for attack in record.attacks if attack not in AUTOATTACK)]) + part
+    precision = f" in {record.search['precision']}" if "precision" in record.search else ""
+    if record.bound is not None:
+        return f"bounded AutoAttack{precision}{part}"
+    return " + ".join(record.attacks) + f"{precision}{part} (not AutoAttack)"
+
+
+def record_ids(records: Sequence[Record]) -> str:
+    """Name the first ``NAMED`` records, and count the others."""
+    more = f" and {len(records) - NAMED} more" if len(records) > NAMED else ""
+    return ", ".join(record.id for record in records[:NAMED]) + more
+
+
+def slug(text: str) -> str:
+    """Return ``text`` as part of a file name: only letters, digits, ``_``, ``-`` and inner ``.`` stay."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._")

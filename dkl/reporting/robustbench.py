@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,91 +11,16 @@ from omegaconf import OmegaConf
 
 from dkl.config import shipped
 from dkl.errors import UserError
+from dkl.published import Paper, published_papers
 from dkl.records import Record
-from dkl.reporting.grouping import created_at, group, seed_key, weights_kind
-from dkl.reporting.names import record_ids, slug
-from dkl.reporting.statistics.seeds import percent
+from dkl.reporting.grouping import created_at, group, record_ids, seed_key, slug, weights_kind
+from dkl.reporting.statistics import percent
 from dkl.storage.files import digest, write_text
 from dkl.threat import parse_eps
 
 LONGEST_NAME = 200
 """Characters of a file name; most file systems take 255, and a number may follow."""
 
-
-@dataclass(frozen=True)
-class Paper:
-    """The paper of a method. ``key`` starts its file names: first author, year on arXiv, first word of the title."""
-
-    key: str
-    link: str
-    name: str
-    authors: str
-    venue: str
-
-
-_DKL = Paper(
-    "Cui2023Decoupled",
-    "https://arxiv.org/abs/2305.13948",
-    "Decoupled Kullback-Leibler Divergence Loss",
-    "Jiequan Cui, Zhuotao Tian, Zhisheng Zhong, Xiaojuan Qi, Bei Yu, Hanwang Zhang",
-    "NeurIPS 2024",
-)
-_TRADES = Paper(
-    "Zhang2019Theoretically",
-    "https://arxiv.org/abs/1901.08573",
-    "Theoretically Principled Trade-off between Robustness and Accuracy",
-    "Hongyang Zhang, Yaodong Yu, Jiantao Jiao, Eric P. Xing, Laurent El Ghaoui, Michael I. Jordan",
-    "ICML 2019",
-)
-PAPERS = {
-    "IKL": _DKL,
-    "DKL": _DKL,
-    "GKL": Paper(
-        "Cui2025Generalized",
-        "https://arxiv.org/abs/2503.08038",
-        "Generalized Kullback-Leibler Divergence Loss",
-        "Jiequan Cui, Beier Zhu, Qingshan Xu, Zhuotao Tian, Xiaojuan Qi, Bei Yu, Hanwang Zhang, Richang Hong",
-        "arXiv 2025",
-    ),
-    "TRADES": _TRADES,
-    "KL": _TRADES,
-    "AWP": Paper(
-        "Wu2020Adversarial",
-        "https://arxiv.org/abs/2004.05884",
-        "Adversarial Weight Perturbation Helps Robust Generalization",
-        "Dongxian Wu, Shu-tao Xia, Yisen Wang",
-        "NeurIPS 2020",
-    ),
-    "LBGAT": Paper(
-        "Cui2020Learnable",
-        "https://arxiv.org/abs/2011.11164",
-        "Learnable Boundary Guided Adversarial Training",
-        "Jiequan Cui, Shu Liu, Liwei Wang, Jiaya Jia",
-        "ICCV 2021",
-    ),
-    "MART": Paper(
-        "Wang2020Improving",
-        "https://openreview.net/forum?id=rklOg6EFwS",
-        "Improving Adversarial Robustness Requires Revisiting Misclassified Examples",
-        "Yisen Wang, Difan Zou, Jinfeng Yi, James Bailey, Xingjun Ma, Quanquan Gu",
-        "ICLR 2020",
-    ),
-    "DM": Paper(
-        "Wang2023Better",
-        "https://arxiv.org/abs/2302.04638",
-        "Better Diffusion Models Further Improve Adversarial Training",
-        "Zekai Wang, Tianyu Pang, Chao Du, Min Lin, Weiwei Liu, Shuicheng Yan",
-        "ICML 2023",
-    ),
-    "PGD": Paper(
-        "Madry2017Towards",
-        "https://arxiv.org/abs/1706.06083",
-        "Towards Deep Learning Models Resistant to Adversarial Attacks",
-        "Aleksander Madry, Aleksandar Makelov, Ludwig Schmidt, Dimitris Tsipras, Adrian Vladu",
-        "ICLR 2018",
-    ),
-}
-"""Papers by the word of a method's name that identifies them: IKL for IKL-AT, PGD for PGD-AT, AWP for TRADES-AWP."""
 
 RADII = {
     **{("Linf", name): 8 / 255 for name in ("cifar10", "cifar100")},
@@ -107,15 +31,15 @@ RADII = {
 
 
 def _unpublished(name: str) -> Paper:
-    return Paper("Unpublished", "", name, "", "Unpublished")
+    return Paper(key="Unpublished", link="", name=name, authors="", venue="Unpublished")
 
 
 def paper(method: str) -> Paper:
     """Return the paper of a method. An unknown method is unpublished and keeps its own name."""
-    words = re.split(r"[^A-Z0-9]+", method.upper())
-    known = [PAPERS[word] for word in words if word in PAPERS]
+    papers = published_papers()
+    known = [papers[word] for word in re.split(r"[^A-Z0-9]+", method.upper()) if word in papers]
     # TRADES-AWP has words of two papers: what is added to TRADES names the method.
-    return min(known, key=lambda found: found is _TRADES, default=_unpublished(method))
+    return min(known, key=lambda paper: paper is papers["TRADES"], default=_unpublished(method))
 
 
 def source(record: Record) -> Paper:

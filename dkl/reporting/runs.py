@@ -12,10 +12,9 @@ import yaml  # type: ignore[import-untyped]  # OmegaConf's, which has no types; 
 
 from dkl.errors import UserError
 from dkl.records import Curves, Record, load_all
-from dkl.reporting.boards.cells import NONE, plain_percent
-from dkl.reporting.formats.text_table import TextTable
-from dkl.reporting.grouping import created_at, group
-from dkl.reporting.names import attacks_label
+from dkl.reporting.boards import NONE, plain_percent
+from dkl.reporting.formats import TextTable
+from dkl.reporting.grouping import attacks_label, created_at, group
 from dkl.storage.files import digest, is_locked
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

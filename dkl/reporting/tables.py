@@ -9,22 +9,13 @@ from dkl.errors import UserError, choose_from
 from dkl.manifests import load_all
 from dkl.published import published_entries
 from dkl.records import load_flags
-from dkl.reporting.boards.accuracy import accuracy_boards
-from dkl.reporting.boards.board import Board
+from dkl.reporting.boards import Board
 from dkl.reporting.boards.claims import claim_boards
-from dkl.reporting.boards.configuration import is_complete
-from dkl.reporting.boards.entries import EntryFilter, entry_boards
-from dkl.reporting.boards.leaderboard import leaderboards
+from dkl.reporting.boards.entries import EntryFilter, entry_boards, load_entries, published_rows
+from dkl.reporting.boards.leaderboards import accuracy_boards, is_complete, leaderboards
 from dkl.reporting.boards.paper import PaperBoard, paper_boards
-from dkl.reporting.boards.published import published_rows
-from dkl.reporting.entries import load_entries
-from dkl.reporting.formats.csv import to_csv
-from dkl.reporting.formats.html import to_html
-from dkl.reporting.formats.latex import to_latex
-from dkl.reporting.formats.markdown import to_markdown
-from dkl.reporting.formats.plain import to_terminal
-from dkl.reporting.grouping import board_key
-from dkl.reporting.reference import is_reference, load_with_reference, record_file
+from dkl.reporting.formats import to_csv, to_html, to_latex, to_markdown, to_terminal
+from dkl.reporting.grouping import board_key, is_reference, load_with_reference, record_file
 from dkl.reporting.robustbench import write_model_info
 from dkl.storage.files import write_text
 
@@ -88,12 +79,9 @@ def write_tables(
         broken = "".join(f"; {problem}" for problem in problems)
         raise UserError(f"{results / 'records'} has no usable record: run dkl train, then dkl evaluate, first{broken}")
     datasets = {record.dataset for record in [*records, *(entry.record for entry in entries)]}
-    if (
-        shown
-        and shown.dataset
-        and shown.dataset not in (known := datasets | {each.dataset for each in published_entries()})
-    ):
-        raise UserError(f"dataset={shown.dataset} has no record: {choose_from(shown.dataset, sorted(known))}")
+    datasets |= {entry.dataset for entry in published_entries()}
+    if shown and shown.dataset and shown.dataset not in datasets:
+        raise UserError(f"dataset={shown.dataset} has no record: {choose_from(shown.dataset, sorted(datasets))}")
     manifests, wrong = load_all()
     problems += wrong
     joined = entry_boards(entries, shown)
@@ -122,11 +110,11 @@ def write_tables(
 
 def _distinct(boards: Sequence[AnyBoard]) -> list[AnyBoard]:
     """Number boards whose file names another board has, also on disks that ignore case: none overwrites another."""
-    found: dict[str, AnyBoard] = {}
+    named: dict[str, AnyBoard] = {}
     for board in boards:
         name, count = board.name, 1
-        while name.lower() in found:
+        while name.lower() in named:
             count += 1
             name = f"{board.name}-{count}"
-        found[name.lower()] = board if count == 1 else replace(board, name=name, title=f"{board.title} ({count})")
-    return list(found.values())
+        named[name.lower()] = board if count == 1 else replace(board, name=name, title=f"{board.title} ({count})")
+    return list(named.values())

@@ -10,7 +10,7 @@ from dkl.manifests import load_all as load_manifests
 from dkl.records import load_all
 from dkl.reporting import TablesReport, write_tables
 from dkl.reporting.boards.entries import EntryFilter
-from dkl.reporting.reference import load_with_reference
+from dkl.reporting.grouping import load_with_reference
 from dkl.reporting.tables import FORMATS
 
 

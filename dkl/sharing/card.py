@@ -6,11 +6,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from dkl.records import Record
-from dkl.records.wilson import wilson
+from dkl.records.metrics import METRICS, wilson
 from dkl.reporting.boards.notes import BUDGET_NOTES
-from dkl.reporting.names import attacks_label
+from dkl.reporting.grouping import attacks_label
 from dkl.reporting.robustbench import paper
-from dkl.reporting.statistics.seeds import percent
+from dkl.reporting.statistics import percent
 from dkl.sharing.exported import Exported
 from dkl.threat import SAMPLED
 
@@ -84,9 +84,11 @@ def _measured(exported: Exported) -> str:
 def _accuracies(record: Record) -> Iterator[tuple[str, float]]:
     """Yield each accuracy over all images of ``record``; the name says if they are a part of the test set."""
     part = f" on {record.n} images" if record.partial else ""
-    yield f"clean{part}", record.clean
-    if record.top5 is not None:
-        yield f"clean{part}, top-5", record.top5
+    for name, metric in METRICS.items():
+        value = metric.measured(record)
+        if metric.flags and name != "robust" and value is not None:
+            first, comma, more = metric.words.partition(",")
+            yield f"{first}{part}{comma}{more}", value
     for name in record.attacks:
         # A bounded evaluation attacks only a sample with its last attacks.
         if record.bound is None or name not in SAMPLED.values():

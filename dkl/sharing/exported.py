@@ -12,8 +12,7 @@ from dkl.evaluation.network import load_network
 from dkl.evaluation.subject import Subject, TrainedRun, run_subject
 from dkl.evaluation.weights import weights_sha256
 from dkl.records import Record
-from dkl.reporting.grouping import created_at
-from dkl.reporting.reference import load_with_reference
+from dkl.reporting.grouping import created_at, load_with_reference
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ GROUPS = {
 def _compose_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands of one process share what they compose."""
     composer = CachedCompose()
-    for name in ("dkl.reproduction.planning", "dkl.manifests.jobs", "dkl.reporting.boards.paper.build"):
+    for name in ("dkl.reproduction.planning", "dkl.manifests.jobs", "dkl.reporting.boards.paper"):
         monkeypatch.setattr(import_module(name), "CachedCompose", lambda: composer)
 
 

@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 
 from dkl.manifests import jobs, load, manifest
-from dkl.reporting.boards.paper import build
+from dkl.reporting.boards import paper
 from tests.reporting.factories import COMPOSER
 
 cached_load = cache(load)
@@ -15,4 +15,4 @@ cached_load = cache(load)
 def _share_manifests_and_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest, "load", cached_load)
     monkeypatch.setattr(jobs, "CachedCompose", lambda: COMPOSER)
-    monkeypatch.setattr(build, "CachedCompose", lambda: COMPOSER)
+    monkeypatch.setattr(paper, "CachedCompose", lambda: COMPOSER)

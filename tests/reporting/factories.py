@@ -1,5 +1,7 @@
 """Records for tests of tables: the defaults of tests.factories, with names of methods and models that tables show."""
 
+import csv
+import io
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -10,7 +12,9 @@ from numpy.typing import NDArray
 from dkl.config import CachedCompose, hashed
 from dkl.manifests import Request, plan
 from dkl.records import Flags, Record
-from dkl.reporting.names import model_title
+from dkl.reporting.boards import Board
+from dkl.reporting.formats import to_csv
+from dkl.reporting.grouping import model_title
 from tests import factories
 
 COMPOSER = CachedCompose()
@@ -21,6 +25,14 @@ def make_record(**overrides: Any) -> Record:
     """Return a valid IKL-AT record of CIFAR-100; ``overrides`` replace fields."""
     defaults = {"method": "IKL-AT", "dataset": "cifar100", "architecture": "WideResNet-34-10", "budget": "own"}
     return factories.make_record(**{**defaults, **overrides})
+
+
+def make_accuracy(**overrides: Any) -> Record:
+    """Return a record without attacks, of a distilled ResNet-20."""
+    teacher = {"task": {"teacher": {"name": "cifar_resnet56", "checkpoint": "resnet56.pth"}}}
+    best = {"clean": 0.7, "top5": 0.92, "best": 0.71, "best_epoch": 230, "weights": "last epoch 240"}
+    defaults = {"method": "IKL-KD", "architecture": "ResNet-20", "attacks": [], "training": teacher, **best}
+    return make_record(**{**defaults, **overrides})
 
 
 def make_seeds(robust: list[float], **overrides: Any) -> list[Record]:
@@ -48,6 +60,17 @@ def make_run(manifest: str, row: str, *, budget: str = "mini", seed: int = 0, **
     }
     fields = {**defaults, "budget": budget, "seed": seed, "training": content, "n": 10_000}
     return make_record(**{**fields, **overrides})
+
+
+def cells(board: Board[Any], header: str) -> list[str]:
+    """Return one column of the table for people."""
+    table = board.table()
+    return [row[table.header.index(header)] for row in table.rows]
+
+
+def plain(board: Board[Any]) -> list[dict[str, str]]:
+    """Read the board's CSV back: each row's cells by header."""
+    return list(csv.DictReader(io.StringIO(to_csv(board.data()))))
 
 
 def no_flags(record: Record) -> Flags:

@@ -6,7 +6,7 @@ from typing import Any
 
 from dkl.records import Record, save
 from dkl.reporting import TablesReport, accuracy_boards, write_tables
-from dkl.reporting.reference import is_reference, load_with_reference
+from dkl.reporting.grouping import is_reference, load_with_reference
 from dkl.reporting.site import write_site
 from tests.factories import make_flags
 from tests.reporting.factories import make_record, make_run, make_seeds

@@ -20,47 +20,24 @@ def make_record(**overrides: Any) -> Record:
     return factories.make_record(**{"budget": "paper", **overrides})
 
 
-ACCURACY = {"type": "string", "pattern": r"^(100|[1-9]?\d)\.\d\d$"}
-TEXT = {"type": "string", "pattern": r"^[^\n]+$"}
-FLAG = {"type": "boolean"}
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "link": {"type": "string", "pattern": r"^(https://\S+)?$"},
-        "name": TEXT,
-        "authors": {"type": "string"},
-        "additional_data": FLAG,
-        "number_forward_passes": {"type": "integer"},
-        "dataset": TEXT,
-        "venue": TEXT,
-        "architecture": TEXT,
-        "eps": {"type": "string", "pattern": r"^(\d+/255|\d+(\.\d+)?)$"},
-        "clean_acc": ACCURACY,
-        "reported": ACCURACY,
-        "autoattack_acc": ACCURACY,
-        "unreliable": FLAG,
-        "footnote": TEXT,
-    },
-    "additionalProperties": False,
+ACCURACY, TEXT = r"^(100|[1-9]?\d)\.\d\d$", r"^[^\n]+$"
+FORMAT: dict[str, type | str] = {
+    "link": r"^(https://\S+)?$",
+    "name": TEXT,
+    "authors": "",
+    "additional_data": bool,
+    "number_forward_passes": int,
+    "dataset": TEXT,
+    "venue": TEXT,
+    "architecture": TEXT,
+    "eps": r"^(\d+/255|\d+(\.\d+)?)$",
+    "clean_acc": ACCURACY,
+    "reported": ACCURACY,
+    "autoattack_acc": ACCURACY,
+    "unreliable": bool,
+    "footnote": TEXT,
 }
-SCHEMA["required"] = [key for key in SCHEMA["properties"] if key != "footnote"]
-"""RobustBench's files as a JSON schema."""
-
-TYPES = {"object": dict, "string": str, "boolean": bool, "integer": int}
-
-
-def violations(value: Any, schema: dict[str, Any], where: str = "it") -> list[str]:
-    """List the violations of ``schema`` in the JSON ``value``."""
-    if type(value) is not TYPES[schema["type"]]:
-        return [f"{where} is not of type {schema['type']}"]
-    if schema["type"] == "string":
-        return [] if re.search(schema.get("pattern", ""), value) else [f"{where} is {value!r}"]
-    if schema["type"] != "object":
-        return []
-    known = schema["properties"]
-    found = [f"{where} lacks {key}" for key in schema["required"] if key not in value]
-    found += [f"{where} has {key}" for key in value if key not in known and not schema["additionalProperties"]]
-    return found + [text for key in known.keys() & value for text in violations(value[key], known[key], key)]
+"""The keys of RobustBench's files in their order: the type, or the pattern of a text."""
 
 
 RECORDS = [
@@ -74,35 +51,17 @@ RECORDS = [
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.method)
-def test_files_follow_robustbenchs_schema(record: Record, tmp_path: Path) -> None:
+def test_files_have_robustbenchs_format(record: Record, tmp_path: Path) -> None:
     (path,), _ = write_model_info([record], tmp_path)
     info = json.loads(path.read_text(encoding="utf-8"))
-    assert violations(info, SCHEMA) == []
-    assert list(info) == list(SCHEMA["properties"])
+    assert list(info) == list(FORMAT)
+    for key, wanted in FORMAT.items():
+        assert re.search(wanted, info[key]) if isinstance(wanted, str) else type(info[key]) is wanted, key
+    assert info["additional_data"] is record.additional_data
     assert info["number_forward_passes"] == 1
     assert float(info["clean_acc"]) == pytest.approx(100 * record.clean, abs=0.005)
     assert float(info["autoattack_acc"]) == float(info["reported"]) == pytest.approx(100 * record.robust, abs=0.005)
     assert info["unreliable"] == bool(record.warnings)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"clean_acc": "65.8"},
-        {"clean_acc": 65.76},
-        {"autoattack_acc": "131.91"},
-        {"additional_data": "false"},
-        {"number_forward_passes": True},
-        {"eps": 0.031},
-        {"accuracy": "1.00"},
-        {"venue": ""},
-    ],
-    ids=str,
-)
-def test_the_schema_rejects_other_entries(wrong: dict[str, object]) -> None:
-    info = model_info(make_record())
-    assert len(violations(info | wrong, SCHEMA)) == 1
-    assert violations({key: value for key, value in info.items() if key != "eps"}, SCHEMA) == ["it lacks eps"]
 
 
 def test_the_headline_entry_equals_robustbenchs() -> None:
@@ -176,11 +135,6 @@ def test_the_footnote_says_how_it_was_made() -> None:
     assert "None" not in foreign
 
 
-@pytest.mark.parametrize("additional", [False, True])
-def test_additional_data_is_the_records(additional: bool) -> None:
-    assert model_info(make_record(additional_data=additional))["additional_data"] is additional
-
-
 @pytest.mark.parametrize(
     "wrong", [{"attacks": ["apgd-ce", "apgd-t"]}, {"budget": "smoke"}, {"partial": True, "n": 64}], ids=str
 )
@@ -246,11 +200,6 @@ def test_models_of_one_name_are_all_kept_and_never_renamed(tmp_path: Path) -> No
     assert sorted(path for path in tmp_path.rglob("*.json")) == sorted(both)
     accuracies = [float(json.loads(path.read_text())["autoattack_acc"]) for path in after]
     assert accuracies == pytest.approx([100 * again.robust, 100 * second.robust])
-
-
-def test_every_seed_is_a_model(tmp_path: Path) -> None:
-    written, _ = write_model_info(factories.make_seeds([0.1, 0.2, 0.3], budget="paper"), tmp_path)
-    assert [path.stem.rpartition("_")[2] for path in written] == ["s0", "s1", "s2"]
 
 
 def test_synthetic_images_are_a_footnote_and_not_additional_data() -> None:

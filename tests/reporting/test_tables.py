@@ -12,7 +12,7 @@ from dkl.records import Record, save
 from dkl.reporting import TablesReport, write_tables
 from dkl.reproduction.results import not_rewritten
 from tests.factories import make_flags
-from tests.reporting.factories import make_record, make_run, make_seeds
+from tests.reporting.factories import make_accuracy, make_record, make_run, make_seeds
 
 
 def write(folder: Path, records: list[Record], include_smoke: bool = False) -> TablesReport:
@@ -28,15 +28,21 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 def test_every_board_in_every_format_and_every_model(tmp_path: Path) -> None:
     digits = make_record(dataset="digits", eps=0.1, eps_text="0.1")
-    report = write(tmp_path, [*make_seeds([0.2, 0.3]), digits])
+    accurate = make_accuracy(id="accurate", shots={"many": 0.81, "few": 0.12})
+    report = write(tmp_path, [*make_seeds([0.2, 0.3]), digits, accurate])
     tables = {path.name for path in (tmp_path / "tables").iterdir()}
-    stems = ("cifar100-Linf-eps8_255-own", "digits-Linf-eps0.1-own")
+    stems = ("cifar100-Linf-eps8_255-own", "digits-Linf-eps0.1-own", "cifar100-accuracy-own")
     assert tables == {f"{stem}.{ending}" for stem in stems for ending in ("md", "csv", "tex", "html")}
     assert set(report.written) == set(contents(tmp_path / "tables")) | set(contents(tmp_path / "model_info"))
+    models = {path.name for path in (tmp_path / "model_info").rglob("*.json")}
+    assert models == {f"Unpublished_WRN-34-10_IKL-AT_s{seed}_own.json" for seed in (0, 1)}
     assert len(list((tmp_path / "model_info").rglob("*.json"))) == 3
     assert (report.problems, report.skipped) == ([], [])
     for stem in stems:
         assert (tmp_path / "tables" / f"{stem}.md").read_text(encoding="utf-8") in report.markdown
+    for ending in ("md", "csv", "tex", "html"):
+        text = (tmp_path / "tables" / f"cifar100-accuracy-own.{ending}").read_text(encoding="utf-8")
+        assert all(number in text for number in ("70.00", "92.00", "71.00", "81.00", "12.00", "ResNet-56"))
     with (tmp_path / "tables/cifar100-Linf-eps8_255-own.csv").open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
     assert float(row["robust_mean"]) == pytest.approx(25)

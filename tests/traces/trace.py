@@ -16,10 +16,9 @@ from dkl.config import compose_config
 from dkl.evaluation import evaluate
 from dkl.manifests import load as load_manifest
 from dkl.records import Record, load_flags
-from dkl.reporting.boards.accuracy import accuracy_boards
-from dkl.reporting.boards.leaderboard import leaderboards
+from dkl.reporting.boards.entries import published_rows
+from dkl.reporting.boards.leaderboards import accuracy_boards, leaderboards
 from dkl.reporting.boards.paper import paper_boards
-from dkl.reporting.boards.published import published_rows
 from dkl.storage import checkpoint
 from tests.reporting.factories import make_record, make_run
 from tests.traces import cases

@@ -13,6 +13,7 @@ from dkl.config import row_identity
 from dkl.evaluation.job import EvaluationJob
 from dkl.loggers import LoggerRun, LoggerTable, opened
 from dkl.records import Flags, Record, load, load_flags
+from dkl.records.metrics import METRICS
 from dkl.runtime.distributed import rank
 from dkl.storage.files import damage
 
@@ -66,10 +67,8 @@ def _logger_run(job: EvaluationJob) -> LoggerRun:
 
 def _accuracies(record: Record) -> dict[str, float]:
     """Return the accuracies that ``record`` has, by name; ``robust_after/NAME`` is that after an attack."""
-    values = {name: getattr(record, name) for name in ("clean", "robust", "top5", "best", "best_epoch", "corrupted")}
-    values |= record.shots or {}
-    if record.segmented is not None:
-        values["miou"] = record.segmented.miou
+    values = {metric.key or name: metric.value(record) for name, metric in METRICS.items() if metric.unit == "%"}
+    values["best_epoch"] = record.best_epoch
     values |= {f"corrupted/{name}": sum(each) / len(each) for name, each in (record.corruptions or {}).items()}
     values |= {f"robust_after/{name}": result.robust for name, result in record.per_attack.items()}
     return {name: value for name, value in values.items() if value is not None}

@@ -11,17 +11,13 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from dkl.manifests.manifest import Claim, Column
 from dkl.records import Record
-from dkl.reporting.boards.board import Board, ColumnSpec
-from dkl.reporting.boards.cells import NONE
-from dkl.reporting.boards.notes import provenance_notes
+from dkl.reporting.boards import Board, ColumnSpec, notes
 from dkl.reporting.boards.paper import PaperBoard
-from dkl.reporting.grouping import group
-from dkl.reporting.reference import REFERENCE, is_reference
-from dkl.reporting.statistics.compare import Comparison
+from dkl.reporting.grouping import REFERENCE, group, is_reference
+from dkl.reporting.statistics import Comparison
 
 NOTES = (
     "Difference of the two methods on the same seeds and test images, in percentage points, with its 95 % interval; "
@@ -62,14 +58,9 @@ class ClaimRow:
         """``agrees``, ``disagrees``, ``not visible at this size`` or ``one seed only``."""
         if len(self.outcome.seeds) == 1:
             return "one seed only"
-        found = self.outcome
-        if self.claim.within is not None:
-            margin = self.claim.within / self.column.scale
-            agrees, disagrees = found.is_within(margin), found.is_beyond(margin)
-        else:
-            agrees = found.separates and (found.difference > 0) == self.column.more_is_better
-            disagrees = found.separates and not agrees
-        return "agrees" if agrees else "disagrees" if disagrees else "not visible at this size"
+        margin = None if self.claim.within is None else self.claim.within / self.column.scale
+        agrees = self.outcome.agrees(margin, self.column.more_is_better)
+        return {True: "agrees", False: "disagrees", None: "not visible at this size"}[agrees]
 
     @property
     def column(self) -> Column:
@@ -85,7 +76,12 @@ def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
 
     Experiments are in the order of the paper's tables that their claims come from.
     """
-    rows = [row for board in sorted(boards, key=_first_table) if board.budget in SMALL for row in _rows(board)]
+    rows = [
+        ClaimRow(board.manifest.claims[position], outcome, board)
+        for board in sorted(boards, key=_first_table)
+        for position, outcome in board.comparisons.items()
+        if board.budget in SMALL and board.manifest.claims[position].text and isinstance(outcome, Comparison)
+    ]
     built = []
     for reference, own in group(rows, lambda row: any(map(is_reference, row.records))).items():
         records = list({record.id: record for row in own for record in row.records}.values())
@@ -96,7 +92,7 @@ def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
                 budget=None,
                 columns=COLUMNS,
                 rows=tuple(own),
-                notes=(*NOTES, *_cost_notes(own), *provenance_notes(records)),
+                notes=(*NOTES, *_cost_notes(own), *notes.provenance_notes(records)),
             )
         )
     return built
@@ -108,19 +104,12 @@ def _first_table(board: PaperBoard) -> float:
     return min(map(int, re.findall(r"Table (\d+)", sources)), default=math.inf)
 
 
-def _rows(board: PaperBoard) -> Iterator[ClaimRow]:
-    for position, outcome in board.comparisons.items():
-        claim = board.manifest.claims[position]
-        if claim.text and isinstance(outcome, Comparison):
-            yield ClaimRow(claim, outcome, board)
-
-
-def _hours(records: Sequence[Record]) -> float | None:
-    """Training and evaluation of ``records``, each run's training once; None if a training time is unknown."""
+def _hours(records: Sequence[Record]) -> str:
+    """Training and evaluation of ``records``, each run's training once; empty if a training time is unknown."""
     trained = {_run(record): training_seconds(record) for record in records}
     if None in trained.values():
-        return None
-    return (sum(filter(None, trained.values())) + sum(record.seconds for record in records)) / 3600
+        return ""
+    return f"{(sum(filter(None, trained.values())) + sum(record.seconds for record in records)) / 3600:.1f}"
 
 
 def _run(record: Record) -> tuple[str, int | None]:
@@ -141,10 +130,8 @@ def _cost_notes(rows: Sequence[ClaimRow]) -> Iterator[str]:
     """State the cost of each experiment with all its rows and teachers."""
     for board in {row.board.name: row.board for row in rows}.values():
         records = list({record.id: record for row in board.rows for record in row.records}.values())
-        hours = _hours(records)
-        if hours is not None:
-            runs = len(set(map(_run, records)))
-            yield f"{board.manifest.title}: {runs} runs, {hours:.1f} hours in all."
+        if hours := _hours(records):
+            yield f"{board.manifest.title}: {len(set(map(_run, records)))} runs, {hours} hours in all."
 
 
 def _number(name: str, sign: str = "") -> Callable[[ClaimRow], str]:
@@ -155,11 +142,6 @@ def _number(name: str, sign: str = "") -> Callable[[ClaimRow], str]:
 def _difference(row: ClaimRow) -> str:
     difference, low, high = (_number(name, "+")(row) for name in ("difference", "low", "high"))
     return f"{difference} [{low}, {high}]{'' if row.column.unit == '%' else f' {row.column.unit}'}"
-
-
-def _hours_cell(row: ClaimRow, missing: str = NONE) -> str:
-    hours = _hours(row.records)
-    return missing if hours is None else f"{hours:.1f}"
 
 
 COLUMNS: tuple[ClaimColumn, ...] = (
@@ -174,18 +156,10 @@ COLUMNS: tuple[ClaimColumn, ...] = (
         },
         essential=True,
     ),
-    ClaimColumn(
-        header="Paper", cell=lambda row: row.claim.source or NONE, data={"source": lambda row: row.claim.source}
-    ),
-    ClaimColumn(
-        header="Experiment",
-        cell=lambda row: row.board.manifest.name,
-        data={"experiment": lambda row: row.board.manifest.name},
-    ),
+    ClaimColumn.alike("Paper", "source", lambda row: row.claim.source),
+    ClaimColumn.alike("Experiment", "experiment", lambda row: row.board.manifest.name),
     # The page filters by this column: one experiment may have runs of both budgets.
-    ClaimColumn(
-        header="Budget", cell=lambda row: str(row.board.budget), data={"budget": lambda row: str(row.board.budget)}
-    ),
+    ClaimColumn.alike("Budget", "budget", lambda row: str(row.board.budget)),
     ClaimColumn(
         header="Here",
         align="r",
@@ -204,12 +178,7 @@ COLUMNS: tuple[ClaimColumn, ...] = (
         cell=lambda row: str(len(row.outcome.seeds)),
         data={"seeds": lambda row: " ".join(map(str, row.outcome.seeds))},
     ),
-    ClaimColumn(header="n", align="r", cell=lambda row: str(row.outcome.n), data={"n": lambda row: str(row.outcome.n)}),
-    ClaimColumn(
-        header="Verdict",
-        cell=lambda row: row.verdict,
-        data={"verdict": lambda row: row.verdict},
-        essential=True,
-    ),
-    ClaimColumn(header="Hours", align="r", cell=_hours_cell, data={"hours": partial(_hours_cell, missing="")}),
+    ClaimColumn.alike("n", "n", lambda row: str(row.outcome.n), align="r"),
+    ClaimColumn.alike("Verdict", "verdict", lambda row: row.verdict, essential=True),
+    ClaimColumn.alike("Hours", "hours", lambda row: _hours(row.records), align="r"),
 )

@@ -1,28 +1,62 @@
-"""Boards of entries: networks of anyone, ours, and RobustBench's published list.
+"""Entries: networks of anyone, ours, and RobustBench's published list, on one board per threat model and test images.
 
-There is one board per threat model and test images, so ranks compare equal images only.
+An entry is a record of standard AutoAttack on the whole test set, of weights trained elsewhere or of a run of budget
+own or paper. Every entry has its flags beside it: a record that contradicts them is left out when it is read. Ranks
+compare equal images only. Published values are claims; so are records until ``dkl verify`` has evaluated a random part
+of them again.
 
-Published values are claims; so are records until ``dkl verify`` has evaluated a random part of them again.
+Leaderboards of budget ``paper`` also show published values: those of manifests that name RobustBench's entries.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+from dkl.errors import UserError
+from dkl.manifests import Manifest
 from dkl.published import PublishedEntry, published_entries, published_source
-from dkl.records.verification import Verification
-from dkl.reporting.boards import columns, notes
-from dkl.reporting.boards.board import Board
-from dkl.reporting.boards.cells import plain_flag
-from dkl.reporting.boards.columns import ConfigurationColumn
-from dkl.reporting.boards.configuration import ConfigurationRow, average_seeds, descending
-from dkl.reporting.entries import Entry
-from dkl.reporting.grouping import ThreatModel, group, newest_per_seed, row_key, threat_model
-from dkl.reporting.names import slug
-from dkl.reporting.statistics.seeds import SeedMean
+from dkl.records import Record, load_all
+from dkl.records.storage import TEST_IMAGES
+from dkl.records.verification import Verification, load_verification
+from dkl.reporting.boards import NONE, Board, notes, plain_flag
+from dkl.reporting.boards.leaderboards import (
+    ARCHITECTURE,
+    IMAGES,
+    METHOD,
+    RANK,
+    ROBUST,
+    SEEDS,
+    ConfigurationColumn,
+    ConfigurationRow,
+    average_seeds,
+    constants,
+    descending,
+    ranks,
+    shortest,
+)
+from dkl.reporting.grouping import (
+    REFERENCE,
+    ThreatModel,
+    created_at,
+    group,
+    load_with_reference,
+    newest_per_seed,
+    row_key,
+    slug,
+    threat_model,
+)
+from dkl.reporting.statistics import SeedMean
+from dkl.threat import AUTOATTACK, parse_attacks
 
 EntryBoard = Board[ConfigurationRow]
 
 ROBUSTBENCH = "RobustBench"
+"""Source of the published list. In manifests, RobustBench's model id follows."""
+
+RADIUS = 8 / 255
+"""The Linf radius of RobustBench's CIFAR leaderboards, in [0, 1] pixel units."""
+
 CLAIMED = "claimed"
 
 APART = (
@@ -36,6 +70,71 @@ NOTES = (
     "Verified: a random part of the images was evaluated again by dkl verify, and at most this share of the flags can "
     "differ, with 95 % confidence. Claimed: not verified here.",
 )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record with its verification, None if there is none, and its ``source``: None for the results folder itself."""
+
+    record: Record
+    verification: Verification | None
+    source: str | None = None
+
+
+def load_entries(results: Path, folders: Sequence[Path] = ()) -> tuple[list[Entry], list[str]]:
+    """Read the entries of ``results`` and of other ``folders`` of records, with the verifications in ``results``.
+
+    Also returns one message per file or entry that is left out. An id of a second folder that exists already is left
+    out unless it is the same record.
+    """
+    own, _ = load_with_reference(results)  # whoever makes tables reports its problems
+    read: list[tuple[Record, Path, str | None]] = [(record, results / "records", None) for record in own]
+    problems: list[str] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"records={folder} is no folder: give folders with records, such as results/records")
+        records, broken = load_all(folder)
+        problems += broken
+        read += [(record, folder, folder.resolve().parent.name) for record in records]
+    entries: list[Entry] = []
+    known: dict[str, Record] = {}
+    for record, folder, source in read:
+        if not _is_entry(record):
+            continue
+        if (first := known.setdefault(record.id, record)) is not record:
+            if first != record:
+                problems.append(f"{folder / record.id}.json: the id is taken by another record; evaluate it again")
+            continue
+        try:
+            entries.append(Entry(record, load_verification(record, results), source))
+        except UserError as error:
+            problems.append(str(error))
+            entries.append(Entry(record, None, source))
+    return _without_taken_names(entries, problems), problems
+
+
+def _is_entry(record: Record) -> bool:
+    whole = not record.partial and record.n == TEST_IMAGES.get(record.dataset, record.n)
+    comparable = record.budget in ("own", "paper") and not record.id.startswith(f"{REFERENCE}/")
+    return record.is_autoattack and record.bound is None and whole and comparable
+
+
+def _without_taken_names(entries: Iterable[Entry], problems: list[str]) -> list[Entry]:
+    """Leave out entries whose name and architecture another network had before, under the same threat model."""
+    kept: list[Entry] = []
+    named = group(entries, lambda e: (*threat_model(e.record), e.record.method.lower(), e.record.architecture.lower()))
+    for same in named.values():
+        oldest = min(same, key=lambda entry: created_at(entry.record)).record
+        for entry in same:
+            record = entry.record
+            # Settings of a run may differ under one label, but somebody else's weights need a name of their own.
+            if record.row == oldest.row or (record.seed is not None and oldest.seed is not None):
+                kept.append(entry)
+            else:
+                problems.append(
+                    f"{record.id}: the name {record.method!r} is taken by {oldest.id}; evaluate again with label=NAME"
+                )
+    return kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,21 +178,25 @@ def entry_boards(entries: Sequence[Entry], shown: EntryFilter | None = None) -> 
     boards of a dataset that is asked for are shown without entries too if RobustBench has any.
     """
     shown = shown or EntryFilter()
-    found: dict[ThreatModel, list[Entry]] = group(entries, lambda entry: threat_model(entry.record))
-    keys = [key for key in found if _joined(found[key]) or _beside(key)]
-    keys += _published_keys(shown.dataset, known=found)
-    boards = (_boards(key, found.get(key, []), shown) for key in sorted(keys) if shown.has_board(key))
+    by_threat: dict[ThreatModel, list[Entry]] = group(entries, lambda entry: threat_model(entry.record))
+    keys = [
+        key
+        for key, same in by_threat.items()
+        if _published(key)
+        # Verified, or of somebody else.
+        or any(entry.verification or entry.source or entry.record.seed is None for entry in same)
+    ]
+    for entry in published_entries():
+        key = (entry.dataset, entry.norm, round(entry.eps, 9))
+        if entry.dataset == shown.dataset and not any(_alike(key, other) for other in (*by_threat, *keys)):
+            keys.append(key)
+    boards = (_boards(key, by_threat.get(key, []), shown) for key in sorted(keys) if shown.has_board(key))
     return [board for same in boards for board in same if board.rows]
 
 
-def _joined(entries: Sequence[Entry]) -> bool:
-    """Whether an entry is verified, or of somebody else."""
-    return any(entry.verification or entry.source or entry.record.seed is None for entry in entries)
-
-
-def _beside(key: ThreatModel) -> list[PublishedEntry]:
+def _published(key: ThreatModel) -> list[PublishedEntry]:
     """The published evaluations of a threat model."""
-    return [each for each in published_entries() if _alike((each.dataset, each.norm, each.eps), key)]
+    return [entry for entry in published_entries() if _alike((entry.dataset, entry.norm, entry.eps), key)]
 
 
 def _alike(one: ThreatModel, other: ThreatModel) -> bool:
@@ -101,22 +204,12 @@ def _alike(one: ThreatModel, other: ThreatModel) -> bool:
     return one[:2] == other[:2] and abs(one[2] - other[2]) < 1e-3
 
 
-def _published_keys(dataset: str | None, known: Iterable[ThreatModel]) -> list[ThreatModel]:
-    """The threat models of the published evaluations of ``dataset`` that are not ``known``."""
-    found: list[ThreatModel] = []
-    for each in published_entries():
-        key = (each.dataset, each.norm, round(each.eps, 9))
-        if each.dataset == dataset and not any(_alike(key, other) for other in (*known, *found)):
-            found.append(key)
-    return found
-
-
 def _boards(key: ThreatModel, entries: Sequence[Entry], shown: EntryFilter) -> Iterator[EntryBoard]:
     """Yield the board of the images of most entries, ours first, with the published list, then those of other images.
 
     The published list does not say which images were used, so their number must be equal.
     """
-    beside = _beside(key)
+    beside = _published(key)
     by_images = sorted(
         group(entries, lambda entry: (entry.record.n, entry.record.data_sha256)).values(),
         key=lambda same: (sum(entry.source is None for entry in same), len(same)),
@@ -136,34 +229,57 @@ def _board(
     key: ThreatModel, entries: Sequence[Entry], beside: Sequence[PublishedEntry], shown: EntryFilter
 ) -> EntryBoard:
     dataset, norm, eps = key
-    verified = {entry.record.id: entry.verification for entry in entries}
-    averaged = [
-        (average_seeds(newest_per_seed(entry.record for entry in same)), same[0].source)
-        for same in group(entries, _row).values()
+    ours = list(_rows(entries))
+    published = [
+        published_row(
+            entry.id,
+            entry.architecture,
+            entry.clean,
+            entry.robust,
+            additional_data=entry.additional_data,
+            n=entry.n,
+            test_images=entry.n,
+            source=ROBUSTBENCH,
+            status=CLAIMED,
+        )
+        for entry in beside
     ]
-    rows = [replace(row, status=_status(row, verified), source=source) for row, source in averaged]
-    equal = _equal_weights(rows, {entry.record.id: entry.record.checkpoint_sha256 for entry in entries})
-    rows += [_published(each) for each in beside]
-    rows.sort(key=lambda row: (descending(row.means["robust"]), descending(row.means["clean"]), row.method))
-    ranked = [replace(row, rank=place) for place, row in enumerate(rows, 1)]
+    rows = ranks(
+        [*ours, *published],
+        lambda row: (descending(row.means["robust"]), descending(row.means["clean"]), row.method),
+    )
     texts = [entry.record.eps_text for entry in entries] or [min(beside, key=lambda e: abs(e.eps - eps)).eps_text]
-    text = min(texts, key=lambda text: (len(text), text))
-    provenance = notes.provenance_notes([entry.record for entry in entries]) if entries else []
-    source = [f"Source {ROBUSTBENCH}: {published_source()}."] if beside else []
-    return EntryBoard(
+    text = shortest(texts)
+    return Board(
         name=slug(f"entries-{dataset}-{norm}-eps{text}"),
         title=f"{dataset}, {norm}, eps = {text}: entries of anyone",
         budget=None,
-        columns=_columns(dataset, norm, text),
-        rows=tuple(filter(shown.has_row, ranked)),
-        notes=(*NOTES, *equal, *source, *provenance),
+        columns=(RANK, METHOD, constants(dataset=dataset, norm=norm, eps=text), *COLUMNS),
+        rows=tuple(filter(shown.has_row, rows)),
+        notes=(
+            *NOTES,
+            *_equal_weights(ours, {entry.record.id: entry.record.checkpoint_sha256 for entry in entries}),
+            *([f"Source {ROBUSTBENCH}: {published_source()}."] if beside else []),
+            *(notes.provenance_notes([entry.record for entry in entries]) if entries else []),
+        ),
     )
 
 
-def _row(entry: Entry) -> tuple[Hashable, ...]:
-    """Return what the entries of a row share; it mixes neither sources nor names of weights trained elsewhere."""
-    record = entry.record
-    return *row_key(record), entry.source, record.method.lower() if record.seed is None else ""
+def _rows(entries: Sequence[Entry]) -> Iterator[ConfigurationRow]:
+    """Yield one row per configuration: ``verified, ≤ 0.4 %`` if all of its records were verified, else ``claimed``."""
+
+    def row(entry: Entry) -> tuple[Hashable, ...]:
+        # Neither sources nor names of weights trained elsewhere are mixed.
+        record = entry.record
+        return *row_key(record), entry.source, record.method.lower() if record.seed is None else ""
+
+    verified = {entry.record.id: entry.verification for entry in entries}
+    for same in group(entries, row).values():
+        averaged = average_seeds(newest_per_seed(entry.record for entry in same))
+        checks = [verified[name] for name in averaged.record_ids]
+        bounds = [check.bound for check in checks if check is not None and check.agrees]
+        status = f"verified, ≤ {100 * max(bounds):.1f} %" if len(bounds) == len(checks) else CLAIMED
+        yield replace(averaged, status=status, source=same[0].source)
 
 
 def _equal_weights(rows: Sequence[ConfigurationRow], weights: Mapping[str, str]) -> list[str]:
@@ -173,51 +289,70 @@ def _equal_weights(rows: Sequence[ConfigurationRow], weights: Mapping[str, str])
     return [f"Equal weights (sha256 {sha[:8]}): {', '.join(names)}." for sha, names in same.items() if len(names) > 1]
 
 
-def _status(row: ConfigurationRow, found: Mapping[str, Verification | None]) -> str:
-    """Return ``verified, ≤ 0.4 %`` if every record of ``row`` was verified, else ``claimed``."""
-    checks = [found[name] for name in row.record_ids]
-    bounds = [check.bound for check in checks if check is not None and check.agrees]
-    return f"verified, ≤ {100 * max(bounds):.1f} %" if len(bounds) == len(checks) else CLAIMED
-
-
-def _published(entry: PublishedEntry) -> ConfigurationRow:
-    return ConfigurationRow(
-        method=entry.id,
-        architecture=entry.architecture,
-        additional_data=entry.additional_data,
-        synthetic=False,
-        attacks="AutoAttack",
-        autoattack=True,
-        n=entry.n,
-        test_images=entry.n,
-        means={"clean": SeedMean(entry.clean, None), "robust": SeedMean(entry.robust, None)},
-        source=ROBUSTBENCH,
-        status=CLAIMED,
-    )
-
-
-def _columns(dataset: str, norm: str, eps: str) -> tuple[ConfigurationColumn, ...]:
-    extra = ConfigurationColumn(header="Extra data", cell=lambda row: "yes" if row.additional_data else "no")
-    status = ConfigurationColumn(
+COLUMNS = (
+    *ROBUST,
+    IMAGES,
+    ARCHITECTURE,
+    ConfigurationColumn(header="Extra data", cell=lambda row: "yes" if row.additional_data else "no"),
+    ConfigurationColumn(
         header="Status",
         cell=lambda row: row.status,
         data={"verified": lambda row: plain_flag(row.status != CLAIMED), "status": lambda row: row.status},
-    )
-    source = ConfigurationColumn(
-        header="Source", cell=lambda row: row.source or "here", data={"source": lambda row: row.source or "here"}
-    )
-    return (
-        columns.RANK,
-        columns.METHOD,
-        columns.constants(dataset=dataset, norm=norm, eps=eps),
-        columns.mean_column("Clean (%)", "clean", "clean"),
-        columns.mean_column("Robust (%)", "robust", "robust", essential=True),
-        columns.INTERVAL,
-        columns.interval_data("robust"),
-        columns.IMAGES,
-        columns.ARCHITECTURE,
-        extra,
-        status,
-        source,
-        columns.SEEDS,
+    ),
+    ConfigurationColumn.alike("Source", "source", lambda row: row.source or "here"),
+    SEEDS,
+)
+"""The columns after rank, method and threat model."""
+
+
+def published_rows(manifests: Sequence[Manifest]) -> dict[ThreatModel, list[ConfigurationRow]]:
+    """Return unranked rows by threat model, in the manifests' order: one per distinct pair of accuracies.
+
+    The paper's values and RobustBench's are one row if they agree, and two rows if they do not.
+    """
+    rows: dict[ThreatModel, list[ConfigurationRow]] = {}
+    for manifest in manifests:
+        if not any(source.startswith(f"{ROBUSTBENCH} ") for row in manifest.rows for source in row.published):
+            continue
+        dataset = next(text.removeprefix("data=") for text in manifest.overrides if text.startswith("data="))
+        clean = next(key for key, column in manifest.columns.items() if column.metric == "clean")
+        robust = next(
+            key
+            for key, column in manifest.columns.items()
+            if (column.metric, column.eps) == ("robust", None) and parse_attacks(column.attacks) == list(AUTOATTACK)
+        )
+        same = rows.setdefault((dataset, "Linf", round(RADIUS, 9)), [])
+        for row in manifest.rows:
+            described = ", ".join(cell for key, cell in row.show.items() if key != "Architecture")
+            pairs: dict[tuple[float, float], list[str]] = {}
+            for source, values in ({f"Table {manifest.number}": row.paper} | row.published).items():
+                # READMEs and logs are left out: RobustBench evaluated the same checkpoints independently.
+                if clean in values and robust in values and source.startswith(("Table", f"{ROBUSTBENCH} ")):
+                    pairs.setdefault((values[clean], values[robust]), []).append(source)
+            same += [
+                published_row(
+                    f"{row.label} ({described})" if described else row.label,
+                    # The paper abbreviates WideResNet; leaderboards spell it out as RobustBench does.
+                    row.show.get("Architecture", NONE).replace("WRN", "WideResNet"),
+                    *(percentage / 100 for percentage in pair),
+                    synthetic=any(word in described for word in ("generated", "synthetic")),
+                    source=", ".join(sources),
+                )
+                for pair, sources in pairs.items()
+            ]
+    return rows
+
+
+def published_row(
+    method: str, architecture: str, clean: float, robust: float, *, synthetic: bool = False, **fields: Any
+) -> ConfigurationRow:
+    """Return the row of published accuracies, as fractions."""
+    return ConfigurationRow(
+        method=method,
+        architecture=architecture,
+        synthetic=synthetic,
+        attacks="AutoAttack",
+        autoattack=True,
+        means={"clean": SeedMean(clean, None), "robust": SeedMean(robust, None)},
+        **fields,
     )

@@ -1,12 +1,20 @@
-"""Notes below a board: what its numbers are, where they come from, and what was left out."""
+"""Notes below a board: what its numbers are, where they come from, and what was left out.
 
+Those of the paper's tables also say whose values they print, where else they are published, and what comparisons show.
+"""
+
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from typing import Any
 
+from dkl.config.identity import COMPUTING
+from dkl.config.schema import TrainerConfig
+from dkl.manifests import Column, Manifest, ManifestRow
 from dkl.records import Record
-from dkl.reporting.grouping import created_at, group, seed_key
-from dkl.reporting.reference import is_reference
-from dkl.reporting.statistics.seeds import has_spread
+from dkl.reporting.boards import NONE
+from dkl.reporting.grouping import created_at, group, is_reference, seed_key
+from dkl.reporting.statistics import Comparison, has_spread
 from dkl.threat import AUTOATTACK
 
 BUDGET_NOTES = {
@@ -21,6 +29,14 @@ PUBLISHED = (
     "table and of RobustBench, in one row if they agree. There ‡ marks training with synthetic images."
 )
 REFERENCE_NOTE = "Reference results ship with the project and were not run here; no row averages them with ours."
+OURS = (
+    "Our values are means over training seeds, ± their sample standard deviation, with the 95 % interval in brackets: "
+    "Student's interval over seeds on these images, or Wilson's interval over n images if there is only one seed."
+)
+BEST = (
+    "The accuracy of the best epoch is chosen on the test set, as is common, so it is optimistic; with one seed it has "
+    "no interval."
+)
 
 
 def attack_notes(shown: Sequence[Record]) -> list[str]:
@@ -29,7 +45,12 @@ def attack_notes(shown: Sequence[Record]) -> list[str]:
     if any(record.is_autoattack for record in shown):
         lines.append(f"AutoAttack is the standard suite: {', '.join(AUTOATTACK)}.")
     lines += bounded_notes(shown)
-    if searches := distinct(_written(record.search) for record in shown if record.search):
+    settings = (
+        " and ".join(name if value is True else f"{name}={value}" for name, value in record.search.items())
+        for record in shown
+        if record.search
+    )
+    if searches := distinct(settings):
         lines.append(
             f"Some attacks searched in other rounding, to be faster ({searches}); the network itself classified what "
             "they found."
@@ -111,7 +132,9 @@ def provenance_notes(shown: Sequence[Record]) -> list[str]:
     lines.append(f"Evaluation seed: {seeds}; batch size: {sizes}.")
     if hardware := _merge([record.hardware for record in shown]):
         lines.append(f"Hardware: {hardware}.")
-    commits = [{"commit": _short_commit(record.git_commit)} if record.git_commit else {} for record in shown]
+    # Ten digits of a commit's hash, and ``-dirty`` if it ends so.
+    short = [re.sub(r"^([^-]{,10})[^-]*", r"\1", record.git_commit or "") for record in shown]
+    commits = [{"commit": commit} if commit else {} for commit in short]
     if versions := "; ".join(filter(None, (_merge([record.versions for record in shown]), _merge(commits)))):
         lines.append(f"Versions: {versions}.")
     warnings = (f"Warning, {_run_title(record)}: {text}" for record in shown for text in record.warnings)
@@ -155,17 +178,139 @@ def _merge(parts: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(f"{key} {distinct(part[key] for part in parts if key in part)}" for key in keys)
 
 
-def _written(search: Mapping[str, bool | str]) -> str:
-    """List settings: ``channels_last``, ``precision=bfloat16``."""
-    return " and ".join(name if value is True else f"{name}={value}" for name, value in search.items())
-
-
-def _short_commit(commit: str) -> str:
-    """Return ten digits of a commit's hash, and ``-dirty`` if it ends so."""
-    digits, dash, state = commit.partition("-")
-    return digits[:10] + dash + state
-
-
 def _run_title(record: Record) -> str:
     which = f"checkpoint {record.checkpoint_sha256[:8]}" if record.seed is None else f"seed {record.seed}"
     return f"{record.method} ({record.architecture}, {which})"
+
+
+# Notes of the paper's tables.
+
+
+def row_title(manifest: Manifest, row: ManifestRow) -> str:
+    """Return the row's method, with what else describes the row if other rows have the same method."""
+    rows = (*manifest.rows, *manifest.teachers.values())
+    is_unique = sum(other.label == row.label for other in rows) == 1
+    shown = [cell for cell in row.show.values() if cell not in ("", NONE)]
+    return row.label if is_unique or not shown else f"{row.label} ({', '.join(shown)})"
+
+
+def published_value(value: float | None, unit: str) -> str:
+    """Return a published value: accuracies and points with two decimals, others with the digits they have."""
+    if value is None:
+        return NONE
+    return f"{value:.2f}" if unit in ("%", "points") else f"{value:g}"
+
+
+def publication_notes(manifest: Manifest) -> list[str]:
+    """Say whose values the paper prints, and where else values of the same rows are published."""
+
+    def labels(rows: Iterable[ManifestRow]) -> str:
+        return ", ".join(dict.fromkeys(row.label for row in rows))
+
+    lines = []
+    for reason, rows in group((row for row in manifest.rows if row.quoted), lambda row: row.quoted).items():
+        lines.append(f"{labels(rows)}: {reason}.")
+    if others := labels(row for row in manifest.rows if row.origin == "quoted" and row.paper and not row.quoted):
+        lines.append(f"The paper quotes its values of {others} from other papers.")
+    if unknown := labels(row for row in manifest.rows if row.origin == "unknown"):
+        lines.append(f"The paper does not say where its values of {unknown} come from.")
+    for row in (*manifest.teachers.values(), *manifest.rows):
+        if row.published:
+            lines.append(f"{row_title(manifest, row)} is also published with {_other_sources(manifest, row)}.")
+        if row.note:
+            lines.append(f"{row_title(manifest, row)}: {row.note.rstrip('.')}.")
+    return [*lines, *manifest.notes]
+
+
+def _other_sources(manifest: Manifest, row: ManifestRow) -> str:
+    """List the row's other published values; equal ones together: ``Clean 65.76, AutoAttack 31.91 (README)``."""
+    by_values = group(row.published, lambda source: tuple(row.published[source].items()))
+    columns = manifest.columns
+    texts = []
+    for values, sources in by_values.items():
+        text = ", ".join(f"{columns[key].header} {published_value(value, columns[key].unit)}" for key, value in values)
+        texts.append(f"{text} ({', '.join(sources)})")
+    return "; ".join(texts)
+
+
+def comparison_notes(manifest: Manifest, comparisons: Mapping[int, Comparison | str]) -> list[str]:
+    """Say for each claim of the paper that our runs can test what they show."""
+    if not comparisons:
+        return []
+    rows = {row.name: row for row in manifest.rows}
+    lines = [
+        "Paired comparisons, on the same seeds and test images: our difference with its 95 % interval. One seed says "
+        "nothing about other seeds, and p is not corrected for the number of comparisons."
+    ]
+    for position, outcome in comparisons.items():
+        claim = manifest.claims[position]
+        # Rows may share a method: their titles then also have what describes them.
+        better, than = (row_title(manifest, rows[name]) for name in (claim.better, claim.than))
+        column = manifest.columns[claim.column]
+        lines.append(f"{column.header}, {better} minus {than}: {_outcome(outcome, column, claim.within)}.")
+    return lines
+
+
+def _outcome(outcome: Comparison | str, column: Column, within: float | None) -> str:
+    if isinstance(outcome, str):
+        return f"not compared: {outcome}"
+    points = "points" if column.unit == "%" else column.unit
+    values = (column.scale * value for value in (outcome.difference, outcome.low, outcome.high))
+    difference, low, high = (f"{value:+.2f}" for value in values)
+    if within is None:
+        words = ("significant", "significant, against the claim", "no significant difference")
+        agrees = outcome.agrees(None, column.more_is_better)
+    else:
+        margin = f"{within:g} {points}"
+        words = (
+            f"the same up to {margin}",
+            f"they differ by more than {margin}, against the claim",
+            f"neither the same up to {margin} nor different by more",
+        )
+        agrees = outcome.agrees(within / column.scale, column.more_is_better)
+    verdict = dict(zip((True, False, None), words, strict=True))[agrees]
+    seeds = f"seed{'s' if len(outcome.seeds) > 1 else ''} {', '.join(map(str, outcome.seeds))}"
+    how = f"{outcome.test}, {seeds}, n = {outcome.n}"
+    return f"{difference} {points} [{low}, {high}], p = {outcome.p:.2g} ({how}): {verdict}"
+
+
+Runs = Sequence[tuple[str, Sequence[Record]]]
+"""The title of each row, and its records."""
+
+
+def training_notes(runs: Runs) -> list[str]:
+    """Name the rows whose seeds had different teachers, as far as records say, and the runs computed in another way.
+
+    Shares for BatchNorm and another precision than float32 do not make another row.
+    """
+    lines = []
+    for title, records in runs:
+        teachers = group((record for record in records if record.teacher), lambda record: str(record.teacher)[:8])
+        if len(teachers) > 1:
+            texts = (f"{name} (seed {', '.join(str(r.seed) for r in same)})" for name, same in teachers.items())
+            lines.append(f"{title} had different teachers: {', '.join(texts)}.")
+    count, changed = 0, dict[str, dict[int, list[int]]]()
+    for row, (_, records) in enumerate(runs):
+        by_seed = {record.seed: record for record in records if record.seed is not None}
+        count += len(by_seed)
+        for seed, record in by_seed.items():
+            for setting in _computing(record):
+                changed.setdefault(setting, {}).setdefault(row, []).append(seed)
+    for setting, rows in changed.items():
+        texts = (f"{runs[row][0]} (seed {', '.join(map(str, sorted(seeds)))})" for row, seeds in rows.items())
+        every = sum(map(len, rows.values())) == count
+        lines.append(f"Trained with {setting}: {'all rows' if every else ', '.join(texts)}.")
+    return lines
+
+
+def _computing(record: Record) -> list[str]:
+    """The settings of how ``record`` was computed that differ from their defaults."""
+    trainer, default, settings = record.training.get("trainer") or {}, TrainerConfig(), []
+    for key in COMPUTING:
+        usual = getattr(default, key)
+        # Records hold plain values, the schema enumerations.
+        usual = usual.value if isinstance(usual, Enum) else usual
+        if (value := trainer.get(key, usual)) != usual:
+            # On however many devices: as ``devices`` a record has in how many parts BatchNorm saw a batch.
+            settings.append(f"trainer.{'batch_norm_share' if key == 'devices' else key}={value}")
+    return settings

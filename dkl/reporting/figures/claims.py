@@ -9,10 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dkl.records import Record
-from dkl.reporting.boards.accuracy import accuracy_boards
 from dkl.reporting.boards.claims import ClaimRow, claim_boards
-from dkl.reporting.boards.configuration import ConfigurationRow, headline_of, is_complete
-from dkl.reporting.boards.leaderboard import leaderboards
+from dkl.reporting.boards.leaderboards import ConfigurationRow, accuracy_boards, headline_of, is_complete, leaderboards
 from dkl.reporting.boards.paper import PaperBoard
 from dkl.reporting.figures.style import BLACK, BLUE, SKY, VERMILLION, Drawing, canvas, set_ticks, title_of
 from dkl.reporting.figures.tradeoff import is_papers

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dkl.errors import UserError
 from dkl.records import Curves, Record, load_curves
-from dkl.reporting.boards.cells import budget_title
+from dkl.reporting.boards import budget_title
 from dkl.reporting.boards.paper import PaperBoard
 from dkl.reporting.figures.style import (
     BLUE,
@@ -27,8 +27,7 @@ from dkl.reporting.figures.style import (
     set_ticks,
     title_of,
 )
-from dkl.reporting.grouping import created_at, group
-from dkl.reporting.names import slug
+from dkl.reporting.grouping import created_at, group, slug
 
 ACCURACIES = {
     "natural_accuracy": ("training, natural", BLUE, "--"),

@@ -23,7 +23,7 @@ from dkl.config import row_identity
 from dkl.errors import UserError
 from dkl.manifests import Manifest, identities
 from dkl.records import Record
-from dkl.reporting.boards.cells import budget_title
+from dkl.reporting.boards import budget_title
 from dkl.reporting.figures.style import (
     BLUE,
     CYCLE,
@@ -37,8 +37,7 @@ from dkl.reporting.figures.style import (
     seed_text,
     title_of,
 )
-from dkl.reporting.grouping import created_at, group, weights_kind
-from dkl.reporting.names import slug
+from dkl.reporting.grouping import created_at, group, slug, weights_kind
 from dkl.storage.files import damage
 
 ARRAYS = frozenset(

@@ -10,12 +10,11 @@ from matplotlib.ticker import NullLocator
 
 from dkl.manifests import Column, Manifest
 from dkl.records import Record
-from dkl.reporting.boards.cells import budget_title
+from dkl.reporting.boards import budget_title
 from dkl.reporting.boards.paper import PaperBoard
 from dkl.reporting.figures.style import CYCLE, MARKERS, Drawing, canvas, set_ticks, title_of
-from dkl.reporting.grouping import created_at, group, weights_kind
-from dkl.reporting.names import attacks_label, slug
-from dkl.reporting.statistics.seeds import SeedMean
+from dkl.reporting.grouping import attacks_label, created_at, group, slug, weights_kind
+from dkl.reporting.statistics import SeedMean
 from dkl.threat import parse_eps
 
 IN_255, IN_PIXELS, STEPS = "1/255", "pixels in [0, 1]", "steps"

@@ -14,11 +14,11 @@ from matplotlib.lines import Line2D
 
 from dkl.manifests import Column, Manifest
 from dkl.records import Record
-from dkl.reporting.boards.cells import budget_title
+from dkl.reporting.boards import budget_title
 from dkl.reporting.boards.paper import PaperBoard, PaperRow
 from dkl.reporting.figures.style import CYCLE, MARKERS, Drawing, canvas, file_name, place_labels, set_ticks, title_of
-from dkl.reporting.names import slug
-from dkl.reporting.statistics.seeds import SeedMean
+from dkl.reporting.grouping import slug
+from dkl.reporting.statistics import SeedMean
 
 PAPER_LOSSES = ("dkl.losses.DKL", "dkl.losses.IKL", "dkl.losses.GKL")
 """The paper's losses, whose rows have their own color."""

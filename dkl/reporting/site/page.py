@@ -15,20 +15,26 @@ from urllib.parse import quote
 
 from dkl.errors import UserError
 from dkl.manifests import Manifest
-from dkl.records import BUDGETS, SHOTS, Curves, Record, load_curves
-from dkl.reporting.boards.board import Board
-from dkl.reporting.boards.cells import NONE, interval_cell, method_cell
+from dkl.records import BUDGETS, Curves, Record, load_curves
+from dkl.records.metrics import METRICS
+from dkl.reporting.boards import NONE, Board, interval_cell, method_cell
 from dkl.reporting.boards.notes import BUDGET_NOTES
 from dkl.reporting.boards.paper import PaperBoard, published_board
 from dkl.reporting.figures.curves import ACCURACIES
 from dkl.reporting.figures.style import CYCLE
-from dkl.reporting.formats.html import render
-from dkl.reporting.formats.text_table import TextTable
-from dkl.reporting.grouping import created_at, group, weights_kind
-from dkl.reporting.names import attacks_label, teacher_title
-from dkl.reporting.reference import REFERENCE, is_reference, record_file
+from dkl.reporting.formats import TextTable, render
+from dkl.reporting.grouping import (
+    REFERENCE,
+    attacks_label,
+    created_at,
+    group,
+    is_reference,
+    record_file,
+    teacher_title,
+    weights_kind,
+)
 from dkl.reporting.site.scatter import scatter
-from dkl.reporting.statistics.seeds import accuracy_interval, percent
+from dkl.reporting.statistics import accuracy_interval, percent
 from dkl.storage.files import digest, write_text
 
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
@@ -308,32 +314,28 @@ def _record(record: Record) -> dict[str, Any]:
 
 def _accuracies(record: Record) -> Iterator[Accuracy]:
     """Yield every accuracy, with Wilson's 95 % interval if it is a fraction of the n images."""
-    if record.segmented is not None:
-        yield {"name": "Mean IoU", "percent": 100 * record.segmented.miou}
-        yield {"name": "Pixel accuracy", "percent": 100 * record.clean}
-        for name, iou in record.segmented.iou.items():
-            if iou is not None:
-                yield {"name": f"IoU of {name}", "percent": 100 * iou}
-    else:
-        yield _image_fraction("Clean", record.clean, record.n)
-    if record.top5 is not None:
-        yield _image_fraction("Clean, top-5", record.top5, record.n)
-    for attack in record.attacks:
-        result = record.per_attack[attack]
-        accuracy = _image_fraction(f"Robust after {attack}", result.robust, record.n)
-        yield {**accuracy, "seconds": round(result.seconds, 1)}
-    if record.robust is not None:
-        bound = f" (AutoAttack {record.bound.text})" if record.bound else ""
-        yield _image_fraction(f"Robust after all attacks{bound}", record.robust, record.n, record.slack)
-    for name in SHOTS:
-        if name in (record.shots or {}):
-            yield {"name": f"Mean of classes with {name} training images", "percent": 100 * (record.shots or {})[name]}
-    if record.corrupted is not None:
-        yield {"name": "Common corruptions, mean", "percent": 100 * record.corrupted}
-    for name, severities in (record.corruptions or {}).items():
-        yield {"name": f"Corruption {name}, mean of severities", "percent": 100 * sum(severities) / len(severities)}
-    if record.best is not None:
-        yield {"name": f"Best epoch ({record.best_epoch}), chosen on the test set", "percent": 100 * record.best}
+    for name, metric in METRICS.items():
+        value = metric.measured(record)
+        if value is None or metric.unit != "%":
+            continue
+        if name == "robust":
+            for attack, result in ((attack, record.per_attack[attack]) for attack in record.attacks):
+                accuracy = _image_fraction(f"Robust after {attack}", result.robust, record.n)
+                yield {**accuracy, "seconds": round(result.seconds, 1)}
+        words = metric.words.format(record)
+        words = words[0].upper() + words[1:]
+        if name == "robust" and record.bound:
+            words += f" (AutoAttack {record.bound.text})"
+        if metric.flags:
+            yield _image_fraction(words, value, record.n, record.slack if name == "robust" else 0.0)
+        else:
+            yield {"name": words, "percent": 100 * value}
+        if name == "pixel_accuracy" and record.segmented:
+            known = {label: iou for label, iou in record.segmented.iou.items() if iou is not None}
+            yield from ({"name": f"IoU of {label}", "percent": 100 * iou} for label, iou in known.items())
+        for kind, severities in (record.corruptions or {}).items() if name == "corrupted" else ():
+            mean = sum(severities) / len(severities)
+            yield {"name": f"Corruption {kind}, mean of severities", "percent": 100 * mean}
 
 
 def _image_fraction(name: str, fraction: float, n: int, slack: float = 0.0) -> Accuracy:

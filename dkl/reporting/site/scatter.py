@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dkl.errors import shortened
-from dkl.reporting.boards.configuration import ConfigurationRow
 from dkl.reporting.boards.entries import ROBUSTBENCH
+from dkl.reporting.boards.leaderboards import ConfigurationRow
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 52, 28, 14, 44

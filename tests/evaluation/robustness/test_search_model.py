@@ -13,7 +13,7 @@ from dkl.evaluation import attacking, autoattack
 from dkl.evaluation.robustness.search_model import search_model
 from dkl.models import create_model
 from dkl.reporting.boards.notes import attack_notes
-from dkl.reporting.names import attacks_label
+from dkl.reporting.grouping import attacks_label
 from tests.evaluation.common import some_digits, trained
 
 

@@ -1,7 +1,5 @@
 """The board of claims: verdicts by hand-made flags, hours by hand, and only claims in words that were tested."""
 
-import csv
-import io
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +9,9 @@ import pytest
 from dkl.manifests.manifest import Claim, Manifest, load
 from dkl.records import Record
 from dkl.reporting.boards.claims import COLUMNS, ClaimRow, claim_boards
-from dkl.reporting.boards.paper import paper_boards
-from dkl.reporting.boards.paper.build import make_board
-from dkl.reporting.formats.csv import to_csv
-from dkl.reporting.statistics.compare import Comparison
-from tests.reporting.factories import flags_of, make_run, no_flags
+from dkl.reporting.boards.paper import make_board, paper_boards
+from dkl.reporting.statistics import Comparison
+from tests.reporting.factories import flags_of, make_run, no_flags, plain
 
 TABLE, ROW, OTHER = "table-02", "ikl-basic", "awp-basic"
 TEXT = "IKL-AT is more robust than AWP"
@@ -39,7 +35,7 @@ def board_rows(manifests: list[Manifest], runs: list[Record]) -> list[dict[str, 
     """The board's rows if of each run the first images are right, as many as its robust accuracy says."""
     right = {run.id: np.arange(100) < round(100 * (run.robust or 0)) for run in runs}
     tables = paper_boards(manifests, runs, flags_of(right), include_smoke=True)
-    return [row for board in claim_boards(tables) for row in csv.DictReader(io.StringIO(to_csv(board.data())))]
+    return [row for board in claim_boards(tables) for row in plain(board)]
 
 
 @pytest.mark.parametrize(
@@ -121,5 +117,5 @@ def test_one_claim_tested_at_two_sizes_has_two_rows_with_their_budgets() -> None
     outcome = Comparison(difference=0.02, low=0.01, high=0.03, p=0.01, seeds=(0, 1), n=100, test="t")
     tables = [make_board(manifest, budget, [], {0: outcome}, []) for budget in ("own", "mini", "paper")]
     (found,) = claim_boards(tables)
-    assert [row["budget"] for row in csv.DictReader(io.StringIO(to_csv(found.data())))] == ["own", "mini"]
+    assert [row["budget"] for row in plain(found)] == ["own", "mini"]
     assert "Budget" in found.table().header

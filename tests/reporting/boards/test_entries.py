@@ -12,8 +12,7 @@ from dkl.published import published_entries
 from dkl.records import Record, load_all
 from dkl.records.verification import Verification, checksum, save_verification
 from dkl.reporting import write_tables
-from dkl.reporting.boards.entries import EntryBoard, EntryFilter, entry_boards
-from dkl.reporting.entries import load_entries
+from dkl.reporting.boards.entries import EntryBoard, EntryFilter, entry_boards, load_entries
 from dkl.reporting.site.scatter import pareto_front, scatter
 from tests.factories import make_flags, make_record
 

@@ -1,7 +1,5 @@
 """The paper's tables: which row a record belongs to, what the cells hold, and what is never mixed."""
 
-import csv
-import io
 import json
 import statistics
 from dataclasses import replace
@@ -16,12 +14,9 @@ from dkl.manifests import load as read_manifest
 from dkl.manifests.manifest import Claim
 from dkl.records import Bound, Record
 from dkl.reporting.boards.paper import PaperBoard, paper_boards, published_board
-from dkl.reporting.formats.csv import to_csv
-from dkl.reporting.formats.html import to_html
-from dkl.reporting.formats.latex import to_latex
-from dkl.reporting.formats.markdown import to_markdown
+from dkl.reporting.formats import to_html, to_latex, to_markdown
 from dkl.threat import SUITES
-from tests.reporting.factories import COMPOSER, flags_of, make_record, make_run, no_flags, trained
+from tests.reporting.factories import COMPOSER, flags_of, make_record, make_run, no_flags, plain, trained
 
 TABLE, ROW, OTHER = "table-02", "ikl-basic", "awp-basic"
 load = cache(read_manifest)
@@ -55,9 +50,9 @@ def cells(found: PaperBoard, row: str) -> dict[str, str]:
     return dict(zip(table.header, table.rows[place], strict=True))
 
 
-def plain(found: PaperBoard) -> dict[str, dict[str, str]]:
-    """Read the CSV back: cells by row and header."""
-    return {row["row"]: row for row in csv.DictReader(io.StringIO(to_csv(found.data())))}
+def numbers_of(found: PaperBoard, row: str) -> dict[str, str]:
+    """Return a row's cells for machines, by header."""
+    return next(cells for cells in plain(found) if cells["row"] == row)
 
 
 def seeds(robust: list[float], **overrides: Any) -> list[Record]:
@@ -129,7 +124,7 @@ def test_bounded_autoattack_widens_the_interval_of_its_column_only_and_has_a_not
         board([make_run("cifar10-mini", "ikl-awp", attacks=attacks, bound=found, **about)], "cifar10-mini")
         for attacks, found in ((["pgd-20"], None), (suite, bound))
     )
-    before, after = plain(exact)["ikl-awp"], plain(bounded)["ikl-awp"]
+    before, after = numbers_of(exact, "ikl-awp"), numbers_of(bounded, "ikl-awp")
     assert float(after["autoattack_low"]) == pytest.approx(float(before["pgd_low"]) - 2)
     assert after["autoattack_high"] == before["pgd_high"]
     assert (after["clean_low"], after["clean_high"]) == (before["clean_low"], before["clean_high"])
@@ -188,7 +183,7 @@ def test_seeds_give_a_mean_its_spread_and_students_interval() -> None:
     assert shown["AutoAttack, paper (%)"] == "31.91"
     assert shown["AutoAttack, difference"] == f"{100 * mean - 31.91:+.2f}"
     assert (shown["n"], shown["Seeds"]) == ("10000", "3 (0, 1, 2)")
-    numbers = plain(found)[ROW]
+    numbers = numbers_of(found, ROW)
     for name, value in (("mean", mean), ("std", std), ("low", mean - half), ("high", mean + half)):
         assert float(numbers[f"autoattack_{name}"]) == pytest.approx(100 * value, abs=0.0051), name
     assert float(numbers["autoattack_difference"]) == pytest.approx(100 * mean - 31.91, abs=0.0051)
@@ -251,7 +246,7 @@ def test_quoted_rows_keep_the_papers_values_and_are_marked() -> None:
     found = board([make_run(TABLE, ROW)])
     shown = cells(found, "las-at-basic")
     assert (shown["Clean, paper (%)"], shown["Clean, ours (%)"], shown["Seeds"]) == ("64.89", "–", "quoted")
-    assert (cells(found, "lbgat-basic")["Seeds"], plain(found)["las-at-basic"]["quoted"]) == ("–", "true")
+    assert (cells(found, "lbgat-basic")["Seeds"], numbers_of(found, "las-at-basic")["quoted"]) == ("–", "true")
     assert any(note.startswith("LAS-AT, ACAT: quoted") for note in found.notes)
 
 
@@ -266,7 +261,7 @@ def test_claims_are_compared_in_pairs_if_both_rows_are_measured() -> None:
     line = next(note for note in found.notes if note.startswith("AutoAttack, IKL-AT"))
     assert "+10.00 points [" in line
     assert f"p = {p:.2g} (McNemar's exact test, seed 0, n = 100): significant" in line
-    numbers = plain(found)
+    numbers = {row: numbers_of(found, row) for row in (ROW, OTHER)}
     assert (numbers[ROW]["claim_2_than"], numbers[ROW]["claim_2_column"]) == (OTHER, "autoattack")
     assert float(numbers[ROW]["claim_2_difference"]) == pytest.approx(10)
     assert numbers[OTHER]["claim_2_than"] == ""
@@ -288,7 +283,7 @@ def test_rows_outside_the_paper_show_other_published_values() -> None:
     found = board([make_run("official-extra", "cifar100-gkl", budget="paper", clean=0.66)], "official-extra")
     shown = cells(found, "cifar100-gkl")
     assert (shown["Clean, published (%)"], shown["Clean, difference"]) == ("65.76", "+0.24")
-    assert plain(found)["cifar100-gkl"]["clean_published"] == "65.76"
+    assert numbers_of(found, "cifar100-gkl")["clean_published"] == "65.76"
     assert not any("paper" in header for header in found.table().header)
 
 
@@ -296,7 +291,7 @@ def test_rows_outside_the_paper_show_other_published_values() -> None:
 def test_every_table_without_records_shows_the_papers_values_in_every_format(name: str) -> None:
     found = published_board(load(name))
     assert found.name == name
-    table, printed = found.table(), plain(found)
+    table, printed = found.table(), {row["row"]: row for row in plain(found)}
     text = "".join(to_markdown(table).split())
     for row in found.manifest.rows:
         for key, value in row.paper.items():

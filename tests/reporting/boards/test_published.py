@@ -7,7 +7,7 @@ import pytest
 from dkl.config import compose_config
 from dkl.manifests import load, names
 from dkl.reporting import Leaderboard, leaderboards
-from dkl.reporting.boards.published import RADIUS, published_rows
+from dkl.reporting.boards.entries import RADIUS, published_rows
 from dkl.threat import parse_eps
 from tests.reporting.factories import make_record, make_seeds
 
@@ -20,31 +20,21 @@ def board(**about: object) -> Leaderboard:
     return found
 
 
-def test_every_pair_of_accuracies_of_a_table_is_a_row_with_its_sources() -> None:
-    for name, dataset in (("table-02", "cifar100"), ("table-03", "cifar10")):
-        expected = set()
-        for row in load(name).rows:
-            places = {f"Table {name[-1]}": row.paper, **row.published}
-            expected |= {
-                (figures["clean"], figures["autoattack"], row.label, source)
-                for source, figures in places.items()
-                if not source.startswith("README")
-            }
-        rows = PUBLISHED[dataset, "Linf", round(RADIUS, 9)]
-        found = {
-            (
-                round(100 * row.means["clean"].mean, 9),
-                round(100 * row.means["robust"].mean, 9),
-                row.method.partition(" (")[0],
-                source,
-            )
-            for row in rows
-            for source in str(row.source).split(", ")
-        }
-        assert found == expected
-        assert len({(row.method, row.architecture, row.means["clean"], row.means["robust"]) for row in rows}) == len(
-            rows
-        )
+@pytest.mark.parametrize(("name", "dataset"), [("table-02", "cifar100"), ("table-03", "cifar10")])
+def test_every_pair_of_accuracies_of_a_table_is_a_row_with_its_sources(name: str, dataset: str) -> None:
+    expected = {
+        (figures["clean"], figures["autoattack"], row.label, source)
+        for row in load(name).rows
+        for source, figures in {f"Table {name[-1]}": row.paper, **row.published}.items()
+        if not source.startswith("README")
+    }
+    rows = PUBLISHED[dataset, "Linf", round(RADIUS, 9)]
+    assert expected == {
+        (*(round(100 * row.means[key].mean, 9) for key in ("clean", "robust")), row.method.partition(" (")[0], source)
+        for row in rows
+        for source in str(row.source).split(", ")
+    }
+    assert len({(row.method, row.architecture, row.means["clean"], row.means["robust"]) for row in rows}) == len(rows)
     assert len(PUBLISHED) == 2
 
 

@@ -15,14 +15,12 @@ from dkl.manifests import load
 from dkl.manifests.manifest import Claim
 from dkl.records import Record, save
 from dkl.reporting import accuracy_boards, leaderboards
-from dkl.reporting.boards.board import Board
+from dkl.reporting.boards import Board
 from dkl.reporting.boards.claims import ClaimRow, claim_boards
-from dkl.reporting.boards.paper import PaperBoard, PaperRow
-from dkl.reporting.boards.paper.build import make_board
-from dkl.reporting.boards.published import published_rows
+from dkl.reporting.boards.entries import published_rows
+from dkl.reporting.boards.paper import PaperBoard, PaperRow, make_board
 from dkl.reporting.site import write_site
-from dkl.reporting.statistics.compare import Comparison
-from dkl.reporting.statistics.measurements import Measurement
+from dkl.reporting.statistics import Comparison, Measurement
 from tests.factories import make_flags
 from tests.reporting.factories import make_record, make_seeds
 from tests.reporting.site.test_site import CURVES, HOSTILE

@@ -11,13 +11,12 @@ import pytest
 
 from dkl.manifests import Column, Manifest, ManifestRow
 from dkl.records import Bound, Record, save
-from dkl.records.wilson import wilson
+from dkl.records.metrics import wilson
 from dkl.reporting import accuracy_boards, leaderboards
-from dkl.reporting.boards.paper import PaperRow
-from dkl.reporting.boards.paper.build import make_board
+from dkl.reporting.boards.paper import PaperRow, make_board
 from dkl.reporting.site import write_site
 from dkl.reporting.site.page import runs_data
-from dkl.reporting.statistics.measurements import Measurement
+from dkl.reporting.statistics import Measurement
 from dkl.threat import SUITES
 from tests.factories import make_flags
 from tests.reporting.factories import make_record, make_seeds

@@ -13,13 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dkl.reporting.formats import html
-from dkl.reporting.formats.csv import to_csv
-from dkl.reporting.formats.html import to_html
-from dkl.reporting.formats.latex import to_latex
-from dkl.reporting.formats.markdown import to_markdown
-from dkl.reporting.formats.plain import to_terminal
-from dkl.reporting.formats.text_table import TextTable
+from dkl.reporting.formats import TextTable, environment, to_csv, to_html, to_latex, to_markdown, to_terminal
 
 HOSTILE = string.printable + "±–—†‡×éßαμω中😀--- <script>alert(1)</script> https://a.b/c_d?e=f&g"
 cell = st.text(max_size=12) | st.sampled_from(
@@ -188,11 +182,17 @@ def test_html_follows_dark_and_light() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"rows": (("a", "b"),)}, {"alignments": "ll"}, {"alignments": "lcx"}, {"header": ("A",)}], ids=str
+    ("wrong", "why"),
+    [
+        *(({key: value}, "alignments") for key, value in (("rows", (("a", "b"),)), ("header", ("A",)))),
+        *(({"alignments": text}, "alignments") for text in ("ll", "lcx")),
+        ({"records": (("a",), ("b",))}, "records of 2"),
+    ],
+    ids=str,
 )
-def test_a_ragged_table_is_refused(wrong: dict[str, object]) -> None:
+def test_a_ragged_table_is_refused(wrong: dict[str, object], why: str) -> None:
     fields = {"title": "t", "header": ("A", "B", "C"), "rows": (("a", "b", "c"),), "alignments": "lll"}
-    with pytest.raises(ValueError, match="alignments"):
+    with pytest.raises(ValueError, match=why):
         TextTable(**{**fields, **wrong})
 
 
@@ -200,10 +200,5 @@ def test_the_method_links_to_the_run_of_its_row() -> None:
     rows = (("1", "<A>"), ("2", "B"))
     made = TextTable(title="t", header=("Rank", "Method"), rows=rows, alignments="rl")
     template = '{% from "formats/table.html.j2" import html_table %}{{ html_table(table, links) }}'
-    text = html.environment().from_string(template).render(table=made, links=['#a"', None])
+    text = environment().from_string(template).render(table=made, links=['#a"', None])
     assert re.findall('<td class="l">(.*?)</td>', text) == ['<a href="#a&#34;">&lt;A&gt;</a>', "B"]
-
-
-def test_records_are_given_for_every_row_or_none() -> None:
-    with pytest.raises(ValueError, match="records of 1"):
-        TextTable(title="t", header=("A",), rows=(("1",), ("2",)), alignments="l", records=(("a",),))

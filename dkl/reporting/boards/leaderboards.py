@@ -1,0 +1,402 @@
+"""Leaderboards and accuracy boards: one row per trained configuration, averaged over its seeds.
+
+Leaderboards hold records of attacks, one board per threat model and budget; accuracy boards hold records without
+attacks (classification, distillation, segmentation), one per dataset and budget. Budgets, attack suites, numbers of
+images and test sets are never averaged together, and budgets never ranked together. Records of a part of the test set,
+or of a smaller one than others, have a second board without ranks.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import mean
+from typing import Any
+
+from dkl.records import BUDGETS, SHOTS, Record
+from dkl.records.metrics import METRICS, Interval
+from dkl.records.storage import TEST_IMAGES
+from dkl.reporting.boards import (
+    NONE,
+    Board,
+    Cell,
+    ColumnSpec,
+    budget_title,
+    interval_cell,
+    method_cell,
+    notes,
+    plain_flag,
+    plain_percent,
+    seeds_cell,
+)
+from dkl.reporting.grouping import (
+    REFERENCE,
+    ThreatModel,
+    attacks_label,
+    board_key,
+    created_at,
+    group,
+    is_reference,
+    newest_per_seed,
+    row_key,
+    seed_key,
+    slug,
+    teacher_title,
+    threat_model,
+    weights_kind,
+)
+from dkl.reporting.statistics import SeedMean, accuracy_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigurationRow:
+    """One configuration with one evaluation per seed. Accuracies are fractions.
+
+    ``means`` holds the metrics that every seed has, by their names in ``METRICS``.
+    ``interval`` is the 95 % interval of robust accuracy if anything attacked, of mean IoU with masks (None for one
+    seed), else of clean accuracy. ``best_epochs`` are the epochs of the highest accuracies, seed by seed. ``rank`` is
+    None for unranked rows.
+    ``test_images`` is the size of the dataset's test set if known; ``part``: the record says that it is of a part.
+    ``source`` is ``reference`` for reference records, and None for others. A published row names its source, and has
+    neither seeds, records nor an interval. ``status`` is whether an entry was verified, on boards of entries.
+    """
+
+    rank: int | None = None
+    method: str
+    architecture: str
+    teacher: str | None = None
+    additional_data: bool = False
+    synthetic: bool
+    weights: str = NONE
+    attacks: str = ""
+    autoattack: bool = False
+    n: int | None = None
+    test_images: int | None = None
+    part: bool = False
+    seeds: tuple[int | None, ...] = ()
+    record_ids: tuple[str, ...] = ()
+    means: Mapping[str, SeedMean]
+    interval: Interval | None = None
+    best_epochs: tuple[int, ...] = ()
+    source: str | None = None
+    status: str = ""
+
+
+Leaderboard = Board[ConfigurationRow]
+AccuracyBoard = Board[ConfigurationRow]
+ConfigurationColumn = ColumnSpec[ConfigurationRow]
+Order = Callable[[ConfigurationRow], tuple[Any, ...]]
+
+
+def leaderboards(
+    records: Sequence[Record],
+    include_smoke: bool = False,
+    published: Mapping[ThreatModel, Sequence[ConfigurationRow]] | None = None,
+) -> list[Leaderboard]:
+    """Build one board per dataset, norm, radius and budget; those of budget ``smoke`` only with ``include_smoke``.
+
+    Boards of budget ``paper`` also have the ``published`` rows of their threat model.
+    """
+    attacked = [record for record in records if not record.accuracy_only]
+    return [_leaderboard(same, published or {}) for same in _by_board(attacked, include_smoke)]
+
+
+def accuracy_boards(records: Sequence[Record], include_smoke: bool = False) -> list[AccuracyBoard]:
+    """Build one board per dataset and budget; those of budget ``smoke`` only with ``include_smoke``."""
+
+    def measured(record: Record) -> tuple[Hashable, ...]:
+        return *seed_key(record), record.checkpoint_sha256
+
+    # A record with corruptions repeats another one of the same weights and images.
+    accuracies = [record for record in records if record.accuracy_only]
+    repeated = {measured(record) for record in accuracies if record.corruptions}
+    fullest = [record for record in accuracies if record.corruptions or measured(record) not in repeated]
+    return [_accuracy_board(same) for same in _by_board(fullest, include_smoke)]
+
+
+@dataclass(frozen=True)
+class BoardRecords:
+    """The records of one board: the newest evaluation per seed, the rows made of them, and notes on the others.
+
+    ``part``: they evaluate only a part of the test set, so they have no ranks.
+    """
+
+    budget: str
+    newest: list[Record]
+    rows: list[ConfigurationRow]
+    left_out: list[str]
+    part: bool
+
+    def board(
+        self,
+        what: str,
+        name: str,
+        columns: Sequence[ConfigurationColumn],
+        lines: Sequence[str],
+        order: Order,
+        *,
+        rows: Sequence[ConfigurationRow] = (),
+        has_rank: Callable[[ConfigurationRow], bool] = lambda row: True,
+    ) -> Board[ConfigurationRow]:
+        """Return the board of ``what``, with more ``rows``, in an ``order``. Smoke and parts have no ranks."""
+        ranked = self.budget != "smoke" and not self.part
+        return Board(
+            name=slug(f"{name}-{self.budget}{'-part' if self.part else ''}"),
+            title=f"{what} ({budget_title(self.budget)}){', part of the test set' if self.part else ''}",
+            budget=self.budget,
+            part=self.part,
+            columns=tuple(columns),
+            rows=ranks([*self.rows, *rows], order, lambda row: ranked and has_rank(row)),
+            notes=(*lines, *self.left_out),
+        )
+
+
+def _by_board(records: Sequence[Record], include_smoke: bool) -> Iterator[BoardRecords]:
+    """Yield the records of each board and budget, with rows sorted by method.
+
+    Budget ``smoke`` has boards only with ``include_smoke``. Without them, the other boards count the records left out.
+    """
+    for _, here in sorted(group(records, board_key).items()):
+        budgets = group(here, lambda record: record.budget)
+        # Smoke records are removed here, so that they can never become a row of another board.
+        smoke = [] if include_smoke else budgets.pop("smoke", [])
+        for budget in sorted(budgets, key=BUDGETS.index):
+            largest = max((record.n for record in budgets[budget] if not record.partial), default=0)
+            # The whole test set first, under False, then parts of it.
+            sizes: dict[bool, list[Record]] = {}
+            for record in budgets[budget]:
+                sizes.setdefault(record.partial or record.n < largest, []).append(record)
+            for part, same_size in sorted(sizes.items()):
+                newest = newest_per_seed(same_size)
+                seeds = group(newest, row_key).values()
+                rows = sorted(map(average_seeds, seeds), key=lambda row: (row.method, row.record_ids))
+                equal = notes.equal_seed_notes([headline_of(record) for record in same] for same in seeds)
+                left_out = [*equal, *notes.left_out(same_size, len(smoke)), *notes.part_notes(part, len(sizes))]
+                yield BoardRecords(budget, newest, rows, left_out, part)
+
+
+def average_seeds(records: Sequence[Record]) -> ConfigurationRow:
+    """Average the records of one row, one evaluation per seed."""
+    newest = max(records, key=created_at)
+    means: dict[str, SeedMean] = {}
+    for name, metric in METRICS.items():
+        values = [value for record in records if (value := metric.measured(record)) is not None]
+        # A mean over only some of the seeds would look like one over all of them, so it is left out.
+        if len(values) == len(records):
+            means[name] = SeedMean.over(values)
+    return ConfigurationRow(
+        method=newest.method,
+        architecture=newest.architecture,
+        teacher=teacher_title(newest),
+        additional_data=any(record.additional_data for record in records),
+        synthetic=any(record.synthetic for record in records),
+        weights=NONE if newest.seed is None else weights_kind(newest),
+        attacks=_attacks(records, newest),
+        autoattack=newest.is_autoattack,
+        n=newest.n,
+        test_images=TEST_IMAGES.get(newest.dataset),
+        part=newest.partial,
+        seeds=tuple(record.seed for record in records),
+        record_ids=tuple(record.id for record in records),
+        means=means,
+        # Mean IoU is no fraction of images, so one seed has no interval.
+        interval=accuracy_interval(
+            list(map(headline_of, records)),
+            None if newest.segmented else newest.n,
+            [record.slack for record in records],
+        ),
+        best_epochs=tuple(record.best_epoch for record in records if record.best_epoch is not None),
+        source=REFERENCE if is_reference(newest) else None,
+    )
+
+
+def _attacks(records: Sequence[Record], newest: Record) -> str:
+    """The attacks in words; of bounded AutoAttack with the interval in percent, its ends averaged over the seeds."""
+    if newest.accuracy_only:
+        return ""
+    bounds = [record.bound for record in records if record.bound is not None]
+    if not bounds:
+        return attacks_label(newest)
+    low, high = (100 * mean(getattr(bound, end) for bound in bounds) for end in ("low", "high"))
+    return f"{attacks_label(newest)} in [{low:.2f}, {high:.2f}]"
+
+
+def headline_of(record: Record) -> float:
+    """Return what ranks a record: mean IoU with masks, robust accuracy if anything attacked, else clean accuracy."""
+    if record.segmented is not None:
+        return record.segmented.miou
+    return record.clean if record.robust is None else record.robust
+
+
+def is_complete(row: object) -> bool:
+    """Whether ``row`` is a configuration's row with AutoAttack or without any attack, not with other attacks."""
+    return isinstance(row, ConfigurationRow) and (row.autoattack or not row.attacks)
+
+
+def ranks(
+    rows: Iterable[ConfigurationRow], order: Order, has_rank: Callable[[ConfigurationRow], bool] = lambda row: True
+) -> tuple[ConfigurationRow, ...]:
+    """Sort ``rows`` by ``order`` and number those that have a rank by their places."""
+    in_order = enumerate(sorted(rows, key=order), 1)
+    return tuple(replace(row, rank=place if has_rank(row) else None) for place, row in in_order)
+
+
+def descending(mean: SeedMean) -> float:
+    """Return a sort key for the highest mean first, rounded so that equal means compare equal."""
+    return -round(mean.mean, 10)
+
+
+def shortest(texts: Iterable[str]) -> str:
+    """Return the spelling of a radius that is easiest to read, of several of the same one."""
+    return min(texts, key=lambda text: (len(text), text))
+
+
+def _leaderboard(same: BoardRecords, published: Mapping[ThreatModel, Sequence[ConfigurationRow]]) -> Leaderboard:
+    record, budget = same.newest[0], same.budget
+    # Published values come from full-size recipes, so only budget paper is comparable.
+    beside = published.get(threat_model(record), ()) if budget == "paper" and not same.part else ()
+    eps = shortest(record.eps_text for record in same.newest)
+    return same.board(
+        f"{record.dataset}, {record.norm}, eps = {eps}",
+        f"{record.dataset}-{record.norm}-eps{eps}",
+        (
+            RANK,
+            METHOD,
+            constants(dataset=record.dataset, norm=record.norm, eps=eps, budget=budget),
+            *ROBUST,
+            ARCHITECTURE,
+            WEIGHTS,
+            IMAGES,
+            SEEDS,
+            ConfigurationColumn.alike("Attack", "attacks", lambda row: row.attacks),
+            ConfigurationColumn(data={"autoattack": lambda row: plain_flag(row.autoattack)}),
+            # Machines read these columns last, people further to the left.
+            WEIGHTS_DATA,
+            SYNTHETIC,
+            SOURCE,
+        ),
+        [*notes.attack_notes(same.newest), *([notes.PUBLISHED] if beside else [])],
+        # AutoAttack rows come first, so that their places are their ranks.
+        lambda row: (not row.autoattack, descending(row.means["robust"]), descending(row.means["clean"])),
+        rows=beside,
+        has_rank=lambda row: row.autoattack,
+    )
+
+
+def _accuracy_board(same: BoardRecords) -> AccuracyBoard:
+    record = same.newest[0]
+    metrics = [name for name, metric in METRICS.items() if metric.of(record) and metric.unit == "%"]
+    headline = next(name for name in ("miou", "top1") if name in metrics)
+    # Accuracies of groups of classes come last.
+    others = sorted((name for name in metrics if name not in (headline, "robust")), key=lambda name: name in SHOTS)
+    return same.board(
+        f"{record.dataset}, {'accuracy' if record.segmented is None else 'mean IoU'}",
+        f"{record.dataset}-accuracy",
+        (
+            RANK,
+            METHOD,
+            SYNTHETIC,
+            constants(dataset=record.dataset, budget=same.budget),
+            mean_column(headline, essential=True),
+            INTERVAL,
+            *map(mean_column, others),
+            interval_data(headline),
+            ConfigurationColumn(data={"best_epochs": lambda row: " ".join(map(str, row.best_epochs))}),
+            ARCHITECTURE,
+            TEACHER,
+            WEIGHTS,
+            WEIGHTS_DATA,
+            IMAGES,
+            SEEDS,
+            SOURCE,
+        ),
+        notes.accuracy_notes(same.newest),
+        lambda row: (descending(row.means[headline]),),
+    )
+
+
+# Columns of several boards.
+
+
+def constants(**values: str) -> ConfigurationColumn:
+    """Return columns for machines that say the same in every row."""
+
+    def cell(value: str) -> Cell[ConfigurationRow]:
+        return lambda row: value
+
+    return ConfigurationColumn(data={header: cell(value) for header, value in values.items()})
+
+
+def mean_column(name: str, essential: bool = False) -> ConfigurationColumn:
+    """Return the mean ± std of the metric ``name`` in percent, for machines in two columns.
+
+    A narrow screen shows ``essential`` columns first.
+    """
+    metric = METRICS[name]
+
+    def value(part: str) -> Cell[ConfigurationRow]:
+        return lambda row: plain_percent(getattr(row.means.get(name), part, None))
+
+    return ConfigurationColumn(
+        # The star is that of the note on the choice of the best epoch.
+        header=f"{metric.title} (%){'*' if name == 'best' else ''}",
+        align="r",
+        cell=lambda row: str(row.means.get(name, NONE)),
+        data={f"{metric.data or name}_{part}": value(part) for part in ("mean", "std")},
+        only_if=(lambda row: name in row.means) if metric.optional else None,
+        essential=essential,
+    )
+
+
+def interval_data(name: str) -> ConfigurationColumn:
+    """Return the ends of the interval for machines, ``<name>_low`` and ``<name>_high``."""
+    return ConfigurationColumn(
+        data={
+            f"{name}_low": lambda row: plain_percent(row.interval and row.interval[0]),
+            f"{name}_high": lambda row: plain_percent(row.interval and row.interval[1]),
+        }
+    )
+
+
+def _images(row: ConfigurationRow) -> str:
+    """Return the number of test images, so that fewer than the dataset has cannot pass for all of them.
+
+    Rows that say so themselves are on boards of parts, whose title says it.
+    """
+    if row.n is None:
+        return NONE
+    if row.part or row.n == row.test_images:
+        return str(row.n)
+    return f"{row.n} of {row.test_images}" if row.test_images else f"{row.n}, test set unknown"
+
+
+RANK = ConfigurationColumn.alike("Rank", "rank", lambda row: str(row.rank or ""), align="r", essential=True)
+METHOD = ConfigurationColumn(
+    header="Method",
+    cell=lambda row: method_cell(row.method, additional_data=row.additional_data, synthetic=row.synthetic),
+    data={"method": lambda row: row.method, "additional_data": lambda row: plain_flag(row.additional_data)},
+    essential=True,
+)
+SYNTHETIC = ConfigurationColumn(data={"synthetic_data": lambda row: plain_flag(row.synthetic)})
+INTERVAL = ConfigurationColumn(header="95 % interval", align="r", cell=lambda row: interval_cell(row.interval))
+ROBUST = (mean_column("clean"), mean_column("robust", essential=True), INTERVAL, interval_data("robust"))
+"""Clean and robust accuracy, and the interval of the latter."""
+ARCHITECTURE = ConfigurationColumn.alike("Architecture", "architecture", lambda row: row.architecture)
+TEACHER = ConfigurationColumn.alike(
+    "Teacher", "teacher", lambda row: row.teacher or "", only_if=lambda row: row.teacher is not None
+)
+WEIGHTS = ConfigurationColumn(header="Weights", cell=lambda row: row.weights)
+WEIGHTS_DATA = ConfigurationColumn(data={"weights": lambda row: row.weights})
+IMAGES = ConfigurationColumn(header="n", align="r", cell=_images, data={"n": lambda row: str(row.n or "")})
+SEEDS = ConfigurationColumn(
+    header="Seeds",
+    cell=lambda row: seeds_cell(row.seeds),
+    data={
+        "seeds": lambda row: str(len(row.seeds) or ""),
+        "seed_list": lambda row: " ".join(str(seed) for seed in row.seeds if seed is not None),
+    },
+)
+SOURCE = ConfigurationColumn(
+    header="Source",
+    cell=lambda row: row.source or "ours",
+    data={"source": lambda row: row.source or ""},
+    only_if=lambda row: row.source is not None,
+)

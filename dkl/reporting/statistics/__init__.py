@@ -1,1 +1,0 @@
-"""Means over seeds, confidence intervals, and paired comparisons of two rows."""
