@@ -24,7 +24,7 @@ from torch import distributed as dist
 
 from dkl.errors import BusyError, UserError
 from dkl.runtime.device import backends, local_number, own_device, use
-from dkl.runtime.interruption import Interrupted, deferred, end_with_parent, interruptible, waiting
+from dkl.runtime.interruption import Interrupted, deferred, end_with_parent, in_thread, interruptible
 
 T = TypeVar("T")
 
@@ -201,13 +201,16 @@ def process_group(device: str, init_method: str = "env://", number: int = -1, si
     patience = timedelta(days=1) if device == "cpu" else None
     if device != "cpu":
         use(own_device(torch.device(device), local_number(max(number, int(os.environ.get("RANK", 0))))))
-    with waiting():
-        store, number, size = next(dist.rendezvous(init_method, number, size))
+
+    def join() -> None:
+        store, rank, world_size = next(dist.rendezvous(init_method, number, size))
         # torchrun's store lives longer than a group. A second group would find the keys of the first one, so each group
         # gets a prefix: how many groups there were before.
-        earlier = (store.add("groups", 1) - 1) // size
+        earlier = (store.add("groups", 1) - 1) // world_size
         store = dist.PrefixStore(f"group{earlier}", store)
-        dist.init_process_group(backends(device), store=store, rank=number, world_size=size, timeout=patience)
+        dist.init_process_group(backends(device), store=store, rank=rank, world_size=world_size, timeout=patience)
+
+    in_thread(join)
     try:
         yield
     finally:
