@@ -121,8 +121,9 @@ def fit(run: Run) -> None:
                         write_metrics(state.rows, folder)
                     logger.log(row)
                     progress.advance(0, f"epoch {epoch}/{trainer.epochs} loss {row['loss']:.3f}")
-        miou = f", mean IoU {row['test_miou']:.2%}" if "test_miou" in row else ""
-        say(f"{folder}: done, loss {row['loss']:.4f}, natural test accuracy {row['test_accuracy']:.2%}{miou}")
+        last = state.rows[-1]
+        miou = f", mean IoU {last['test_miou']:.2%}" if "test_miou" in last else ""
+        say(f"{folder}: done, loss {last['loss']:.4f}, natural test accuracy {last['test_accuracy']:.2%}{miou}")
 
 
 @contextmanager
@@ -218,8 +219,8 @@ def _after_step(run: Run, flag: Flag, epoch: int, so_far: EpochSums) -> None:
         state.average.update(state.model, (epoch - 1) * steps + so_far.step, run.trainer.epochs * steps)
     # All processes agree, by one message: they would wait for one that saves or ends alone.
     due = first and time.monotonic() - state.saved_at >= SAVE_EVERY_SECONDS
-    signum, due = divmod(largest(2 * flag.signum + due), 2)
-    if not signum and not due:
+    signum, save = divmod(largest(2 * flag.signum + due), 2)
+    if not signum and not save:
         return
     flag.be_patient()
     prior = state.task.prior
