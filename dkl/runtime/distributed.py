@@ -8,6 +8,7 @@ weight perturbation also needs a sum in the middle of a step.
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,8 +35,39 @@ POLL = 0.2
 GRACE = 5.0
 """Seconds in which processes notice that another one has failed, and end by themselves; then they are stopped."""
 
+PORTS = range(15_000, 35_000)
+"""Of these a job of SLURM or submitit takes one."""
+
 PATIENCE = 10.0
 """Seconds that a process waits for those it has started to save their state after a signal; then it kills them."""
+
+
+def adopt_tasks() -> None:
+    """Set torchrun's variables if this process is one of several tasks of a job of SLURM or submitit.
+
+    Both start every task of a job with the same command. Variables that are set stay.
+    """
+    env = os.environ
+    if "RANK" in env:
+        return
+    # A step of srun; the batch script itself is no step of several tasks, even if its job asks for them.
+    if int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        task = {"RANK": env["SLURM_PROCID"], "LOCAL_RANK": env["SLURM_LOCALID"]}
+        size, job, host = env["SLURM_STEP_NUM_TASKS"], env["SLURM_JOB_ID"], _first_host(env["SLURM_STEP_NODELIST"])
+    elif int(env.get("SUBMITIT_LOCAL_NTASKS", 1)) > 1:
+        task = {"RANK": env["SUBMITIT_LOCAL_GLOBALID"], "LOCAL_RANK": env["SUBMITIT_LOCAL_LOCALID"]}
+        size, job, host = env["SUBMITIT_LOCAL_NTASKS"], env["SUBMITIT_LOCAL_JOB_ID"], "127.0.0.1"
+    else:
+        return
+    # By its number, so that jobs on one machine take different ones.
+    port = PORTS[int(job.partition("_")[0]) % len(PORTS)]
+    env.update(task, WORLD_SIZE=size, MASTER_ADDR=host, MASTER_PORT=str(port))
+
+
+def _first_host(nodes: str) -> str:
+    """The first machine of SLURM's list, such as ``gpu[03-04]``."""
+    shown = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
+    return shown.stdout.split()[0]
 
 
 def rank() -> int:

@@ -27,18 +27,20 @@ class Planted(NamedTuple):
 IKL = "IKL, AWP, step average, selection"
 PLANTED = {
     "noise of a CPU generator": Planted(
-        "dkl.tasks.adversarial.base", "torch.Generator(next(model.parameters()).device)", "torch.Generator()", IKL
+        "dkl.tasks.adversarial", "torch.Generator(next(model.parameters()).device)", "torch.Generator()", IKL
     ),
     "selection's noise of a CPU generator": Planted(
         "dkl.training.selection", "torch.Generator(self.batches.labels.device)", "torch.Generator()", IKL
     ),
-    "class prior": Planted("dkl.tasks.adversarial.trades", ".to(parameter.device)", "", IKL),
+    "class prior": Planted("dkl.tasks.adversarial", ".to(parameter.device)", "", IKL),
     "teacher": Planted(
         "dkl.tasks.distillation.logits", "teacher.to(parameter.device, parameter.dtype)", "teacher", "kd"
     ),
-    "guide": Planted("dkl.tasks.adversarial.lbgat", "guide.to(parameter.device, parameter.dtype)", "guide", "LBGAT"),
+    "guide": Planted(
+        "dkl.tasks.adversarial_baselines", "guide.to(parameter.device, parameter.dtype)", "guide", "LBGAT"
+    ),
     "feature loss": Planted(
-        "dkl.tasks.distillation.feature_distillation",
+        "dkl.tasks.distillation.features",
         "self.loss.to(parameter.device, parameter.dtype)",
         "self.loss",
         "fitnet",

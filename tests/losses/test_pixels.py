@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dkl.losses import DKD, GKL, IKL, KL, ClassPrior, PairLoss, RowLoss, wmse
-from dkl.tasks.segmentation.pixels import observe, pixel_loss
+from dkl.tasks.segmentation import observe, pixel_loss
 
 C, IGNORE = 5, 255
 SAMPLE = IKL(wmse_weight=3.0, ce_weight=2.0, ce_temperature=2.0, sample_temperature=3.0, weighting="sample")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import top_k_accuracy_score
 
-from dkl.tasks.accuracy import top1, top5
+from dkl.tasks.base import top1, top5
 
 
 @pytest.mark.parametrize("classes", [6, 100])

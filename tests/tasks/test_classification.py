@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dkl.data import Batches, Images
 from dkl.tasks import Classification, Progress
-from dkl.tasks.accuracy import correct
+from dkl.tasks.base import correct
 from tests.tasks.common import CLASSES, Spy, make_batch, make_net
 
 

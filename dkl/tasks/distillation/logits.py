@@ -24,9 +24,8 @@ from dkl.errors import UserError
 from dkl.losses import ClassPrior, PairLoss, check_pair_loss, wanted_arguments
 from dkl.models import fingerprint
 from dkl.runtime.distributed import mean_over_ranks, sum_over_ranks
-from dkl.tasks.accuracy import correct
-from dkl.tasks.base import Output, Progress, Task, count_correct
-from dkl.tasks.mixing import ImageMixing, label_loss, likeliest
+from dkl.tasks.base import Output, Progress, Task, correct, count_correct
+from dkl.tasks.classification import ImageMixing, label_loss, likeliest
 from dkl.validation import CLASSES, EPOCHS, MIXING, PRIOR_MOMENTUM, SEED, TEMPERATURE, WEIGHT, check_arguments
 
 MIN_IMAGES_PER_CLASS = 10  # With fewer test images per class, a teacher's accuracy cannot be distinguished from chance.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dkl.errors import UserError
 from dkl.tasks import AWP, MART
-from dkl.tasks.adversarial.mart import boosted_cross_entropy, mart_loss
+from dkl.tasks.adversarial_baselines import boosted_cross_entropy, mart_loss
 from tests.official.baselines import ascended, attacked, descended
 from tests.tasks.adversarial.baselines import assert_close, composed_steps, cross_entropy, double_batch, take_step
 from tests.tasks.common import Spy, make_attack, make_net

@@ -146,7 +146,7 @@ def test_weight_perturbation_that_moves_batchnorms_buffers_shows(monkeypatch: py
     def training(model: nn.Module) -> Iterator[nn.Module]:
         yield model.train()
 
-    monkeypatch.setattr("dkl.tasks.adversarial.awp.batch_statistics", training)
+    monkeypatch.setattr("dkl.tasks.adversarial.batch_statistics", training)
     (found,) = compare("IKL, CIFAR-100", epochs=1)
     assert found["buffers"] >= 1e-6
 
