@@ -119,14 +119,7 @@ class IKL(BaseLoss):
 
     def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, *, weights: Tensor | None = None) -> Tensor:
         weights = _resolve(natural_logits, weights, self.weighting, self.sample_temperature, detach=self.detach_weights)
-        return gap_mse_and_cross_entropy(
-            natural_logits,
-            adversarial_logits,
-            weights,
-            wmse_weight=self.wmse_weight,
-            ce_weight=self.ce_weight,
-            ce_temperature=self.ce_temperature,
-        )
+        return self._fused(natural_logits, adversarial_logits, weights)
 
     def rows(self, natural_logits: Tensor, adversarial_logits: Tensor, *, weights: Tensor | None = None) -> Tensor:
         """The loss of each row of ``[B, C, ...]``: ``[B, ...]``. Sample-wise weights are made block by block."""
@@ -136,16 +129,18 @@ class IKL(BaseLoss):
             weights = softened(natural_logits, self.sample_temperature, 1).softmax(1)
         elif weights is not None and self.detach_weights:
             weights = weights.detach()
+        return self._fused(natural_logits, adversarial_logits, weights, reduction="none", dense=True)
+
+    def _fused(self, m: Tensor, n: Tensor, weights: Tensor | None, **options: Any) -> Tensor:
         return gap_mse_and_cross_entropy(
-            natural_logits,
-            adversarial_logits,
+            m,
+            n,
             weights,
             wmse_weight=self.wmse_weight,
             ce_weight=self.ce_weight,
             ce_temperature=self.ce_temperature,
             sample_temperature=self.sample_temperature,
-            reduction="none",
-            dense=True,
+            **options,
         )
 
 

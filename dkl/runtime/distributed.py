@@ -206,9 +206,9 @@ def first_before_others(work: Callable[[], T]) -> T:
         while not store.check([call]):  # raises an error if the first process has ended
             time.sleep(POLL)
         return work()
-    found = work()
+    result = work()
     store.set(call, "done")
-    return found
+    return result
 
 
 @contextmanager
@@ -297,40 +297,33 @@ def _killed(codes: Sequence[int | None], first: int, fault: Path | None) -> str 
     return None
 
 
-@contextmanager
-def _stopping_children() -> Iterator[None]:
-    """End the processes that the body has started if it is interrupted while it waits for them."""
-    try:
-        yield
-    except Interrupted:
-        for child in multiprocessing.active_children():
-            child.kill()
-        raise
-
-
 def spawn_processes(function: Callable[..., object], args: tuple, *, processes: int, device: str) -> None:
     """Run ``function(*args)`` in ``processes`` new processes that form a group, and wait for all.
 
     ``device`` is cpu or a kind of accelerator. If a process fails, the others are stopped. Raises the first
     failure: a UserError as it is, anything else as a RuntimeError with the traceback. SIGINT and SIGTERM go to all
-    processes, which save their state if that is quick; then Interrupted is raised. If this process is killed, the
-    others end within two seconds.
+    processes, which save their state; then Interrupted is raised. If this process is killed, the others end within two
+    seconds.
     """
     from torch.multiprocessing.spawn import ProcessException, start_processes
 
-    with tempfile.TemporaryDirectory() as folder, deferred(PATIENCE, forward=True) as deferral, _stopping_children():
+    with tempfile.TemporaryDirectory() as folder, deferred(PATIENCE, forward=True) as flag:
         try:
             arguments = (folder, processes, device, function, args)
             context = start_processes(_entry, arguments, processes, join=False, start_method="spawn")
             while not context.join(grace_period=GRACE):
                 pass
+        except Interrupted:  # patience is over
+            for child in multiprocessing.active_children():
+                child.kill()
+            raise
         except ProcessException as ended:
             kinds = (*MISTAKES, "fault", INTERRUPTED)
             failures = sorted(path for kind in kinds for path in Path(folder).glob(f"*.{kind}"))
             fault = failures[0] if failures and failures[0].suffix == ".fault" else None
             killed = _killed([each.exitcode for each in context.processes], ended.error_index, fault)
-            if not failures and deferral.signum:
-                raise Interrupted(deferral.signum) from None
+            if not failures and flag.signum:
+                raise Interrupted(flag.signum) from None
             if not failures or (fault and killed):
                 how = killed or f"process {ended.error_index} was ended by an error of its own"
                 raise UserError(f"{how}; the same command continues from the last checkpoint") from None

@@ -7,7 +7,7 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from dkl.config import changed_setting
 from dkl.errors import UserError, first_line
@@ -105,15 +106,6 @@ def set_rng_state(state: dict[str, Any], device: torch.device = CPU) -> None:
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"].cpu())
     device_rng.set_rng_state(state.get("device", {}), device)
-
-
-def _flat(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of nested dictionaries with their path."""
-    for key, value in state.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}/{key}")
-        else:
-            yield f"{prefix}/{key}", value
 
 
 @dataclass
@@ -209,15 +201,15 @@ class RunState:
     def fingerprint(self) -> str:
         """A hash of everything that the processes of a run must have in common before they take a step together."""
         parts = {"model": self.model.state_dict(), "task": self.task.state_dict()}
-        parts["average"] = self.average.state_dict() if self.average is not None else {}
+        if self.average is not None:
+            parts["average"] = self.average.state_dict()
         content = hashlib.sha256(f"{self.epoch} {self.data_sha256}".encode())
-        for part, state in parts.items():
-            for name, value in _flat(state):
-                content.update(f"{part}{name}".encode())
-                if isinstance(value, torch.Tensor):
-                    content.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-                else:
-                    content.update(repr(value).encode())
+        for path, value in tree_flatten_with_path(parts)[0]:
+            content.update(keystr(path).encode())
+            if isinstance(value, torch.Tensor):
+                content.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            else:
+                content.update(repr(value).encode())
         return content.hexdigest()
 
     def restore(self, content: Any, path: Path) -> None:

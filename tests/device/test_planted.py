@@ -70,10 +70,11 @@ def plant(mistake: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, kind in vars(module).items():
         if not isinstance(kind, type) or kind.__module__ != mistake.module:
             continue
-        for method, function in vars(changed[name]).items():
+        planted, changed[name] = changed[name], kind  # the changed methods know the classes of before
+        for method, function in vars(planted).items():
             if isinstance(function, types.FunctionType):
                 for cell in getattr(inspect.unwrap(function), "__closure__", None) or ():
-                    if cell.cell_contents is changed[name]:  # super() without arguments
+                    if cell.cell_contents is planted:  # super() without arguments
                         cell.cell_contents = kind
                 monkeypatch.setattr(kind, method, function)
 
