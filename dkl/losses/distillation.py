@@ -98,15 +98,6 @@ class DIST(BaseLoss):
         return self.logit_temperature**2 * (self.beta * inter + self.gamma * intra)
 
 
-def _label_mask(labels: Tensor, logits: Tensor) -> Tensor:
-    """True at each sample's label: ``[B, C]``."""
-    if labels.dtype != torch.int64 or labels.shape != logits.shape[:1]:
-        raise ValueError(
-            f"labels must be int64 of shape (B,) = ({len(logits)},), got {labels.dtype} of {tuple(labels.shape)}"
-        )
-    return torch.zeros_like(logits, dtype=torch.bool).scatter_(1, labels.unsqueeze(1), True)
-
-
 def _decoupled(logits: Tensor, target: Tensor, logit_temperature: float) -> tuple[Tensor, Tensor]:
     """The log-odds ``[B]`` of the target, and the log-probabilities ``[B, C]`` among the other classes (target: 0)."""
     # Subtract the largest other logit before dividing: a common offset or a certain target then costs no precision.
@@ -139,7 +130,12 @@ class DKD(BaseLoss):
         dtype = check_pair(teacher_logits, student_logits)
         if teacher_logits.shape[-1] < 2:
             raise ValueError(f"DKD needs at least 2 classes, got logits of shape {tuple(teacher_logits.shape)}")
-        target = _label_mask(labels, student_logits)
+        if labels.dtype != torch.int64 or labels.shape != student_logits.shape[:1]:
+            raise ValueError(
+                f"labels must be int64 of shape (B,) = ({len(student_logits)},), got {labels.dtype} of "
+                f"{tuple(labels.shape)}"
+            )
+        target = torch.zeros_like(student_logits, dtype=torch.bool).scatter_(1, labels.unsqueeze(1), True)
         odds_p, others_p = _decoupled(teacher_logits.detach().to(dtype), target, self.logit_temperature)
         odds_q, others_q = _decoupled(student_logits.to(dtype), target, self.logit_temperature)
         pairs = (torch.stack((F.logsigmoid(odds), F.logsigmoid(-odds)), -1) for odds in (odds_p, odds_q))

@@ -53,7 +53,9 @@ def adopt_tasks() -> None:
     # A step of srun; the batch script itself is no step of several tasks, even if its job asks for them.
     if int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         task = {"RANK": env["SLURM_PROCID"], "LOCAL_RANK": env["SLURM_LOCALID"]}
-        size, job, host = env["SLURM_STEP_NUM_TASKS"], env["SLURM_JOB_ID"], _first_host(env["SLURM_STEP_NODELIST"])
+        command = ["scontrol", "show", "hostnames", env["SLURM_STEP_NODELIST"]]  # of a list such as gpu[03-04]
+        hosts = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        size, job, host = env["SLURM_STEP_NUM_TASKS"], env["SLURM_JOB_ID"], hosts[0]
     elif int(env.get("SUBMITIT_LOCAL_NTASKS", 1)) > 1:
         task = {"RANK": env["SUBMITIT_LOCAL_GLOBALID"], "LOCAL_RANK": env["SUBMITIT_LOCAL_LOCALID"]}
         size, job, host = env["SUBMITIT_LOCAL_NTASKS"], env["SUBMITIT_LOCAL_JOB_ID"], "127.0.0.1"
@@ -62,12 +64,6 @@ def adopt_tasks() -> None:
     # By its number, so that jobs on one machine take different ones.
     port = PORTS[int(job.partition("_")[0]) % len(PORTS)]
     env.update(task, WORLD_SIZE=size, MASTER_ADDR=host, MASTER_PORT=str(port))
-
-
-def _first_host(nodes: str) -> str:
-    """The first machine of SLURM's list, such as ``gpu[03-04]``."""
-    shown = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
-    return shown.stdout.split()[0]
 
 
 def rank() -> int:

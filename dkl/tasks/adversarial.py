@@ -379,12 +379,8 @@ class TradesTraining(AdversarialTraining):
         self.prior.observe(natural[:size], batch.labels[:size], self.prior_temperature)
         loss = self._natural_loss(natural, batch) + robust
         out = make_output(loss, batch, adversarial_images, natural=natural, adversarial=adversarial)
-        return replace(out, sums={**out.sums, **self._gradients(natural, adversarial, batch)})
-
-    def _gradients(self, natural: Tensor, adversarial: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The sum over all views of each term's gradient norms, if they are wanted."""
         if not self.gradient_norms:
-            return {}
+            return out
         wanted = self._arguments(self.loss, natural.detach(), batch.labels, batch.share)
         norms = gradient_norms(self.loss, natural, adversarial, **wanted)
-        return {f"{term}_gradient": values.sum() for term, values in norms.items()}
+        return replace(out, sums={**out.sums, **{f"{term}_gradient": values.sum() for term, values in norms.items()}})

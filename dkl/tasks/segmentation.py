@@ -103,7 +103,10 @@ def pixel_loss(
     if isinstance(loss, RowLoss) and loss.weighting != "label":
         weights = {}
         if loss.weighting == "class" and prior is not None:
-            weights = {"weights": _class_weights(prior, torch.where(masks == ignore_index, 0, masks), student)}
+            labels = torch.where(masks == ignore_index, 0, masks)
+            # Rows of the prior as [B, C, H, W], in the student's memory layout.
+            last = student.stride(1) == 1
+            weights["weights"] = prior[labels].movedim(-1, 1) if last else prior.table.T[:, labels].movedim(0, 1)
         values = loss.rows(teacher, student, **weights)
         return torch.where(counted, values, 0).sum() / counted.sum().clamp(min=1)
     if not counted.any():
@@ -112,74 +115,77 @@ def pixel_loss(
     return loss(*rows, **wanted_arguments(loss, masks[counted], prior))
 
 
-def _class_weights(prior: ClassPrior, labels: Tensor, like: Tensor) -> Tensor:
-    """The prior's rows of ``labels[B, H, W]`` as ``[B, C, H, W]``, in the memory layout of ``like``."""
-    if like.stride(1) == 1:
-        return prior[labels].movedim(-1, 1)
-    return prior.table.T[:, labels].movedim(0, 1)
-
-
 @torch.no_grad()
-def observe(
-    prior: ClassPrior, logits: Tensor, masks: Tensor, *, ignore_index: int, temperature: float, num_classes: int
-) -> None:
+def observe(prior: ClassPrior, logits: Tensor, masks: Tensor, *, ignore_index: int, temperature: float) -> None:
     """Add the predictions of all pixels that count to the sums of ``prior``."""
     counted = masks != ignore_index
     rows, labels = logits.detach().movedim(1, -1)[counted], masks[counted]
     predictions = (rows.to(prior.sums.dtype) / temperature).softmax(-1)
     # Summed per batch first: a dataset has 10⁹ pixels, and float32 cannot add one prediction to sums of that size.
     sums = torch.zeros_like(prior.sums).index_add_(0, labels, predictions)
-    prior.accumulate(sums, torch.arange(num_classes, device=sums.device))
+    prior.accumulate(sums, torch.arange(len(sums), device=sums.device))
 
 
-def correct_pixels(logits: Tensor, masks: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """How many pixels of ``logits[B, C, H, W]`` are predicted right, and how many count."""
-    counted = masks != ignore_index
-    return ((logits.detach().argmax(1) == masks) & counted).sum(), counted.sum()
+class PixelTask(Task):
+    """What tasks on images with masks share; ``ignore_index`` is the label of pixels that do not count.
+
+    ``ce_weight`` and ``aux_weight`` weight the cross-entropies of the logits and of the auxiliary head, if any.
+    """
+
+    dense: ClassVar[bool] = True
+    num_classes: int
+    ignore_index: int
+    ce_weight: float = 1.0
+    aux_weight: float
+
+    def use_masks(self, ignore_index: int | None, aux_weight: float) -> None:
+        """Take the settings. Raises UserError if there is no ``ignore_index``, or if torchmetrics is missing."""
+        if ignore_index is None:
+            raise UserError(
+                "task.ignore_index=null: segmentation needs images with masks, and a label for pixels that do not "
+                "count: choose data=camvid, ade20k, masks or scenes"
+            )
+        with needs_extra("segmentation"):
+            import torchmetrics  # noqa: F401  # checked before any work
+        self.ignore_index, self.aux_weight = ignore_index, aux_weight
+
+    def label_loss(self, out: DenseOutput, masks: Tensor) -> Tensor:
+        """The weighted cross-entropies with ``masks``."""
+        loss = self.ce_weight * mask_loss(out.logits, masks, self.ignore_index)
+        if out.auxiliary is not None and self.aux_weight:
+            loss = loss + self.aux_weight * mask_loss(out.auxiliary, masks, self.ignore_index)
+        return loss
+
+    def output(self, loss: Tensor, logits: Tensor, masks: Tensor) -> Output:
+        """``loss``, with how many pixels are predicted right, and how many count."""
+        counted = masks != self.ignore_index
+        right = (logits.detach().argmax(1) == masks) & counted
+        return Output(loss, ratios={"natural_correct": (right.sum(), counted.sum())})
+
+    @torch.no_grad()
+    def test(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+        """Pixel accuracy and mean IoU of ``model``, in eval mode, on the batches of all processes."""
+        total = SegmentationCounts(*(torch.zeros(self.num_classes, dtype=torch.int64) for _ in range(3)))
+        with frozen_eval(model):
+            for batch in batches:
+                counts = count_pixels(
+                    model(batch.images).argmax(1),
+                    batch.labels,
+                    num_classes=self.num_classes,
+                    ignore_index=self.ignore_index,
+                )
+                for sums, values in zip(total, counts, strict=True):
+                    sums += values.cpu()
+        sum_over_ranks(total)
+        return {"accuracy": total.accuracy, "miou": total.miou}
 
 
-def check_masks(ignore_index: int | None) -> int:
-    """Return ``ignore_index``. Raises UserError if there is none, or if torchmetrics is missing."""
-    if ignore_index is None:
-        raise UserError(
-            "task.ignore_index=null: segmentation needs images with masks, and a label for pixels that do not count: "
-            "choose data=camvid, ade20k, masks or scenes"
-        )
-    with needs_extra("segmentation"):
-        import torchmetrics  # noqa: F401  # checked before any work
-    return ignore_index
-
-
-def label_losses(out: DenseOutput, masks: Tensor, ignore_index: int, ce_weight: float, aux_weight: float) -> Tensor:
-    """The weighted cross-entropies of the logits and, if there are any, of the auxiliary logits."""
-    loss = ce_weight * mask_loss(out.logits, masks, ignore_index)
-    if out.auxiliary is not None and aux_weight:
-        loss = loss + aux_weight * mask_loss(out.auxiliary, masks, ignore_index)
-    return loss
-
-
-@torch.no_grad()
-def test_metrics(model: nn.Module, batches: Iterable[Batch], num_classes: int, ignore_index: int) -> dict[str, float]:
-    """Pixel accuracy and mean IoU of ``model``, in eval mode, on the batches of all processes."""
-    total = SegmentationCounts(*(torch.zeros(num_classes, dtype=torch.int64) for _ in range(3)))
-    with frozen_eval(model):
-        for batch in batches:
-            labels = model(batch.images).argmax(1)
-            counts = count_pixels(labels, batch.labels, num_classes=num_classes, ignore_index=ignore_index)
-            for sums, values in zip(total, counts, strict=True):
-                sums += values.cpu()
-    sum_over_ranks(total)
-    return {"accuracy": total.accuracy, "miou": total.miou}
-
-
-class Segmentation(Task):
+class Segmentation(PixelTask):
     """Cross-entropy of ``model`` per pixel; ``aux_weight`` weights its auxiliary head, if it has one.
 
     ``ignore_index`` is the label of pixels that do not count. ``encoder_weights`` are ImageNet weights, a file or
     a name of timm, from which the encoder starts where names and shapes agree.
     """
-
-    dense: ClassVar[bool] = True
 
     @check_arguments("task")
     def __init__(
@@ -191,17 +197,12 @@ class Segmentation(Task):
         aux_weight: Annotated[float, WEIGHT] = 0.4,
         encoder_weights: str | None = None,
     ) -> None:
-        self.model, self.num_classes, self.aux_weight = model, num_classes, aux_weight
-        self.ignore_index = check_masks(ignore_index)
+        self.model, self.num_classes = model, num_classes
+        self.use_masks(ignore_index, aux_weight)
         load_encoder(model, encoder_weights)
-
-    def test(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """Pixel accuracy and mean IoU."""
-        return test_metrics(model, batches, self.num_classes, self.ignore_index)
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
         """The loss of one batch."""
         out = forward_dense(self.model, batch.images)
-        loss = label_losses(out, batch.labels, self.ignore_index, 1.0, self.aux_weight)
-        yield Output(loss, ratios={"natural_correct": correct_pixels(out.logits, batch.labels, self.ignore_index)})
+        yield self.output(self.label_loss(out, batch.labels), out.logits, batch.labels)

@@ -11,7 +11,7 @@ pixel on ADE20K. The last two terms are APD's, see ``Prototypes``.
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,16 +27,7 @@ from dkl.models.segmentation.pspnet import resize
 from dkl.runtime.distributed import sum_gradients
 from dkl.tasks.base import Output, Progress
 from dkl.tasks.distillation.logits import Distillation
-from dkl.tasks.segmentation import (
-    check_masks,
-    correct_pixels,
-    label_losses,
-    mask_loss,
-    observe,
-    pixel_loss,
-    shrunk,
-    test_metrics,
-)
+from dkl.tasks.segmentation import PixelTask, mask_loss, observe, pixel_loss, shrunk
 from dkl.validation import (
     CLASSES,
     COUNT,
@@ -59,10 +50,6 @@ class PrototypeTerms(NamedTuple):
     kl: Tensor
     align: Tensor
     teacher: Tensor
-
-
-def _adapter(channels: int, width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, width, 1), nn.ReLU(inplace=True), nn.Conv2d(width, width, 1))
 
 
 class Prototypes(nn.Module):
@@ -97,7 +84,10 @@ class Prototypes(nn.Module):
                     f"the features of {type(network).__name__} are not known: set task.prototype_weight=0 and "
                     "task.align_weight=0, or declare feature_classifier on it (see dkl.models.dense)"
                 )
-        self.student, self.teacher = (_adapter(count or 0, width) for count in channels)
+        self.student, self.teacher = (
+            nn.Sequential(nn.Conv2d(count or 0, width, 1), nn.ReLU(inplace=True), nn.Conv2d(width, width, 1))
+            for count in channels
+        )
         self.scale, self.images = scale, images
 
     def forward(
@@ -155,7 +145,7 @@ def _check_native(*networks: nn.Module) -> None:
             )
 
 
-class SegmentationDistillation(Distillation):
+class SegmentationDistillation(PixelTask, Distillation):
     """Distills ``teacher`` into ``model``, both of which label pixels, with ``loss``.
 
     ``masked`` leaves ignored pixels out of ``loss``; APD's KL takes them in. ``upsample`` compares logits at the size
@@ -167,8 +157,6 @@ class SegmentationDistillation(Distillation):
     ``prior_temperature``, ``prior_momentum`` and ``warmup_epochs`` are those of ``Distillation``; the class prior has
     the teacher's predictions by the label of the pixel. Other arguments are those of ``Segmentation``.
     """
-
-    dense: ClassVar[bool] = True
 
     @check_arguments("task")
     def __init__(
@@ -196,7 +184,7 @@ class SegmentationDistillation(Distillation):
         prior_momentum: Annotated[float, PRIOR_MOMENTUM] = 1.0,
         encoder_weights: str | None = None,
     ) -> None:
-        self.ignore_index = check_masks(ignore_index)
+        self.use_masks(ignore_index, aux_weight)
         super().__init__(
             model,
             teacher,
@@ -214,7 +202,7 @@ class SegmentationDistillation(Distillation):
             )
         if not upsample:
             _check_native(model, teacher)
-        self.aux_weight, self.loss_weight = aux_weight, loss_weight / (num_classes if mean_over_classes else 1)
+        self.loss_weight = loss_weight / (num_classes if mean_over_classes else 1)
         self.masked, self.upsample = masked, upsample
         self.prototype_weight, self.align_weight = prototype_weight, align_weight
         self.prototypes: Prototypes | None = None
@@ -232,21 +220,17 @@ class SegmentationDistillation(Distillation):
         adapter = self.prototypes.student.named_parameters("adapter") if self.prototypes else ()
         return chain(self.model.named_parameters(), adapter)
 
-    def test(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """Pixel accuracy and mean IoU."""
-        return test_metrics(model, batches, self.num_classes, self.ignore_index)
-
     def before_training(self, testing: Iterable[Batch], training: Iterable[Batch] = ()) -> None:
         """Print the teacher's mean IoU on ``testing``. Raises UserError if it is no better than chance."""
-        found = self.test(self.teacher, testing)
+        metrics, chance = self.test(self.teacher, testing), 1 / (2 * self.num_classes)
         say(
-            f"teacher {type(self.teacher).__name__} {self.fingerprint[:8]}: mean IoU {found['miou']:.2%}, pixel "
-            f"accuracy {found['accuracy']:.2%}"
+            f"teacher {type(self.teacher).__name__} {self.fingerprint[:8]}: mean IoU {metrics['miou']:.2%}, pixel "
+            f"accuracy {metrics['accuracy']:.2%}"
         )
-        if found["miou"] < 1 / (2 * self.num_classes):
+        if metrics["miou"] < chance:
             raise UserError(
-                f"the teacher's mean IoU is {found['miou']:.2%}, and that of random labels about "
-                f"{1 / (2 * self.num_classes):.2%}: give weights trained on these classes, in this order, with this "
+                f"the teacher's mean IoU is {metrics['miou']:.2%}, and that of random labels about "
+                f"{chance:.2%}: give weights trained on these classes, in this order, with this "
                 "normalization"
             )
 
@@ -267,14 +251,7 @@ class SegmentationDistillation(Distillation):
             self.loss, theirs, mine, masks, ignore_index=self.ignore_index, prior=self.prior, masked=self.masked
         )
         if self.loss.weighting == "class":
-            observe(
-                self.prior,
-                theirs,
-                masks,
-                ignore_index=self.ignore_index,
-                temperature=self.prior_temperature,
-                num_classes=self.num_classes,
-            )
+            observe(self.prior, theirs, masks, ignore_index=self.ignore_index, temperature=self.prior_temperature)
         return value
 
     def _prototype_loss(self, student: DenseOutput, teacher: DenseOutput, batch: Batch) -> Tensor:
@@ -303,11 +280,11 @@ class SegmentationDistillation(Distillation):
         with torch.no_grad():
             teacher = forward_dense(self.teacher, batch.images)
         masks = batch.labels
-        loss = label_losses(student, masks, self.ignore_index, self.ce_weight, self.aux_weight)
+        loss = self.label_loss(student, masks)
         loss = loss + self.warmup(progress) * self.loss_weight * self._pair_loss(student, teacher, masks)
         if self.prototypes:
             loss = loss + self._prototype_loss(student, teacher, batch)
-        yield Output(loss, ratios={"natural_correct": correct_pixels(student.logits, masks, self.ignore_index)})
+        yield self.output(loss, student.logits, masks)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of ``Distillation``, with the adapters and the Adam of the teacher's."""

@@ -71,7 +71,12 @@ class ConsistencyTraining(Task):
         labeled, weak, strong = self.logits(batch.images, batch.unlabeled)
         supervised = F.cross_entropy(labeled, batch.labels)
         selected = weak.detach().softmax(-1).amax(-1) >= self.threshold
-        unlabeled = self._masked(weak, strong, selected)
+        unlabeled = strong.sum() * 0  # keeps the graph, so that every parameter has a gradient
+        if selected.any():
+            # (1/U) Σ mask · loss, from the mean of the loss over the selected images. In the loss's dtype, float32 or
+            # more: the logits may be bfloat16, which would round the share.
+            agreement = self.loss(weak[selected], strong[selected])
+            unlabeled = selected.to(agreement.dtype).mean() * agreement
         loss = supervised + self.unlabeled_weight * self.ramp(progress) * unlabeled
         right = (weak.argmax(-1) == batch.unlabeled.labels) & selected
         count, everyone = selected.sum(), selected.new_tensor(len(selected), dtype=torch.int64)
@@ -85,14 +90,6 @@ class ConsistencyTraining(Task):
             },
             ratios={"mask_rate": (count, everyone), "pseudo_label_accuracy": (right.sum(), count)},
         )
-
-    def _masked(self, weak: Tensor, strong: Tensor, selected: Tensor) -> Tensor:
-        """(1/U) Σ mask · loss, from the mean of the loss over the selected images."""
-        if not selected.any():
-            return strong.sum() * 0  # keeps the graph, so that every parameter has a gradient
-        loss = self.loss(weak[selected], strong[selected])
-        # In the loss's dtype, float32 or more: the logits may be bfloat16, which would round the share.
-        return selected.to(loss.dtype).mean() * loss
 
 
 class FixMatch(ConsistencyTraining):

@@ -31,11 +31,6 @@ from dkl.validation import CLASSES, EPOCHS, MIXING, PRIOR_MOMENTUM, SEED, TEMPER
 MIN_IMAGES_PER_CLASS = 10  # With fewer test images per class, a teacher's accuracy cannot be distinguished from chance.
 
 
-def _channels_last(model: nn.Module) -> bool:
-    """Is ``model`` in the channels-last memory format? (1×1 convolutions are contiguous in both formats.)"""
-    return any(parameter.ndim == 4 and not parameter.is_contiguous() for parameter in model.parameters())
-
-
 class Distillation(Task):
     """Distills ``teacher`` into ``model`` with ``loss``.
 
@@ -88,7 +83,8 @@ class Distillation(Task):
         self.ce_weight, self.warmup_epochs, self.prior_temperature = ce_weight, warmup_epochs, prior_temperature
         self.fingerprint = fingerprint(teacher)  # of the weights as loaded, before they change dtype
         self.teacher = teacher.to(parameter.device, parameter.dtype).eval().requires_grad_(False)
-        if _channels_last(model):
+        # 1×1 convolutions are contiguous in both memory formats.
+        if any(weight.ndim == 4 and not weight.is_contiguous() for weight in model.parameters()):
             self.teacher.to(memory_format=torch.channels_last)
         self.prior = ClassPrior(num_classes, prior_momentum, parameter.dtype).to(parameter.device)
 
