@@ -41,7 +41,6 @@ from dkl.runtime import distributed
 from dkl.runtime.device import check_processes, pick_device
 from dkl.storage.files import digest
 from dkl.training.averaging import Average
-from dkl.training.batch_norm import split_batch_norm
 from dkl.training.fit import Run, fit
 from dkl.training.optimizer import make_optimizer, unmatched, untrained
 from dkl.training.selection import held_out
@@ -204,7 +203,7 @@ def _prepare_batch_norm(network: nn.Module, trainer: TrainerConfig) -> nn.Module
     """Let every BatchNorm of ``network`` see the part of a batch that ``trainer`` says."""
     if trainer.sync_batchnorm and distributed.world() > 1:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    split_batch_norm(network, batch_norm_parts(trainer) // trainer.devices)
+    distributed.split_batch_norm(network, batch_norm_parts(trainer) // trainer.devices)
     return network
 
 

@@ -281,7 +281,7 @@ class TradesTraining(AdversarialTraining):
 
     Two views per image. The pair loss of the second view is weighted by ``aug_weight`` (official ``--gamma`` in v1,
     ``--aug_weight`` in v2). By default one forward takes both views, so BatchNorm normalizes and tracks the mixture,
-    unless it sees the batch in parts (``dkl.training.batch_norm``), as in the official recipes. ``per_view_forward``
+    unless it sees the batch in parts (``trainer.batch_norm_share``), as in the official recipes. ``per_view_forward``
     separates the views without parts: one forward per view, of which only the first moves BatchNorm's buffers.
 
     ``prior_temperature`` softens the natural predictions that enter the class prior (the paper's tau, official

@@ -17,7 +17,6 @@ these losses is made.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib import import_module
 from itertools import chain
 from typing import Annotated, Any, ClassVar
@@ -31,8 +30,6 @@ from dkl.data import Batch
 from dkl.errors import UserError, needs_extra
 from dkl.losses import Weighting
 from dkl.models.features import Features, forward_with_features
-from dkl.tasks.base import Output, Progress, count_correct
-from dkl.tasks.classification import label_loss, likeliest
 from dkl.tasks.distillation.logits import Distillation
 from dkl.validation import SIDE, WEIGHT, Range, check_arguments
 
@@ -247,19 +244,14 @@ class FeatureDistillation(Distillation):
         """The parameters of the student and of the loss."""
         return chain(self.model.named_parameters(), self.loss.named_parameters(prefix="loss"))
 
-    @contextmanager
-    def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
-        """The loss of one batch."""
-        images, labels = self.mixing(batch, progress)
+    def compare(self, images: Tensor, labels: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The student's logits, and the loss between the features of both networks."""
         (logits, mine), (_, theirs) = self._forward(images)
-        warm = self.warmup(progress)
         # Distances between bfloat16 features would be mostly rounding errors.
         dtype = next(self.model.parameters()).dtype
         with torch.autocast(logits.device.type, enabled=False):
             mine, theirs = (Features([s.to(dtype) for s in f.stages], f.pooled.to(dtype)) for f in (mine, theirs))
-            distance = self.loss(mine, theirs)
-        loss = self.ce_weight * label_loss(logits, labels, binary=self.bce) + warm * distance
-        yield Output(loss, {"natural_correct": count_correct(logits, likeliest(labels))})
+            return logits, self.loss(mine, theirs)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of ``Distillation`` with the loss's parameters."""

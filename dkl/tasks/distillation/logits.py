@@ -139,13 +139,18 @@ class Distillation(Task):
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
         """The loss of one batch."""
         images, labels = self.mixing(batch, progress)
+        student, divergence = self.compare(images, likeliest(labels), batch)
+        loss = self.ce_weight * label_loss(student, labels, binary=self.bce) + self.warmup(progress) * divergence
+        yield Output(loss, {"natural_correct": count_correct(student, likeliest(labels))})
+
+    def compare(self, images: Tensor, labels: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The student's logits of ``images``, those of ``batch`` after mixing, and the loss between both networks."""
         student, teacher = self.model(images), self._teacher_logits(images, batch)
-        divergence = self.loss(teacher, student, **wanted_arguments(self.loss, likeliest(labels), self.prior))
+        divergence = self.loss(teacher, student, **wanted_arguments(self.loss, labels, self.prior))
         # After the loss: the prior of this epoch enters the losses of the next one.
         if self.loss.weighting == "class":
             self.prior.observe(teacher, batch.labels, self.prior_temperature)
-        loss = self.ce_weight * label_loss(student, labels, binary=self.bce) + self.warmup(progress) * divergence
-        yield Output(loss, {"natural_correct": count_correct(student, likeliest(labels))})
+        return student, divergence
 
     def state_dict(self) -> dict[str, Any]:
         """The class prior and the teacher's fingerprint."""

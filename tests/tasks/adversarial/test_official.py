@@ -20,7 +20,7 @@ from dkl.assembly import build_model, build_schedule, build_task, make_batches
 from dkl.config import TrainConfig, batch_norm_parts, compose_config, typed
 from dkl.console import Bar
 from dkl.data import Batch, Images
-from dkl.training.batch_norm import split_batch_norm
+from dkl.runtime.distributed import split_batch_norm
 from dkl.training.loop import train_epoch
 from dkl.training.optimizer import apply_schedule, make_optimizer
 from tests.official.adversarial import (
