@@ -15,7 +15,7 @@ import torch
 from torch.optim.swa_utils import update_bn
 
 from dkl.config import Precision, SelectionConfig, TrainerConfig
-from dkl.console import bar, say
+from dkl.console import Bar, bar, say
 from dkl.data import Batch, Loader
 from dkl.errors import UserError
 from dkl.loggers import Logger, LoggerRun, opened
@@ -85,42 +85,36 @@ def fit(run: Run) -> None:
             _report_finished(run)
             return
         selection = _prepare(run)
-        name, total = f"train {run.label} seed {run.seed}", trainer.epochs * len(run.batches)
-        done = state.epoch * len(run.batches) + state.partial.get("step", 0)
-        with _opened_logger(run) as logger, _stopping(run) as flag:
-            # After all that may refuse to start: a login is missing, or the teacher's weights are not of these classes.
-            left = f"epochs {state.epoch + 1} to {trainer.epochs}"
-            say(f"{folder}: {run.label}, {left} on {trainer.devices} x {run.device.type}")
-            with bar(name, total, done) as progress:
-                for epoch in range(state.epoch + 1, trainer.epochs + 1):
-                    row = state.partial.get("row")  # of an epoch whose measurements were interrupted
-                    if row is None:
-                        rate = _set_rate(run, epoch)
-                        with _explained_failures(run, epoch):
-                            means = train_epoch(
-                                state.task,
-                                run.batches,
-                                state.optimizer,
-                                epoch=epoch,
-                                epochs=trainer.epochs,
-                                bar=progress,
-                                accumulate=trainer.accumulate,
-                                autocast=trainer.precision is Precision.bf16,
-                                before_step=partial(_set_rate, run, epoch),
-                                after_step=partial(_after_step, run, flag, epoch),
-                                so_far=_resumed_sums(run),
-                            )
-                        row = {"epoch": epoch, "lr": rate, **means}
-                        _finish_average(run, epoch)
-                    row |= _measure(run, row, selection)
-                    state.epoch, state.partial = epoch, {}
-                    state.rows.append(row)
-                    state.collect_rng()
-                    if first:
-                        run.save()
-                        write_metrics(state.rows, folder)
-                    logger.log(row)
-                    progress.advance(0, f"epoch {epoch}/{trainer.epochs} loss {row['loss']:.3f}")
+        with _reporting(run) as (logger, progress), _stopping(run) as flag:
+            for epoch in range(state.epoch + 1, trainer.epochs + 1):
+                row = state.partial.get("row")  # of an epoch whose measurements were interrupted
+                if row is None:
+                    rate = _set_rate(run, epoch)
+                    with _explained_failures(run, epoch):
+                        means = train_epoch(
+                            state.task,
+                            run.batches,
+                            state.optimizer,
+                            epoch=epoch,
+                            epochs=trainer.epochs,
+                            bar=progress,
+                            accumulate=trainer.accumulate,
+                            autocast=trainer.precision is Precision.bf16,
+                            before_step=partial(_set_rate, run, epoch),
+                            after_step=partial(_after_step, run, flag, epoch),
+                            so_far=_resumed_sums(run),
+                        )
+                    row = {"epoch": epoch, "lr": rate, **means}
+                    _finish_average(run, epoch)
+                row |= _measure(run, row, selection)
+                state.epoch, state.partial = epoch, {}
+                state.rows.append(row)
+                state.collect_rng()
+                if first:
+                    run.save()
+                    write_metrics(state.rows, folder)
+                logger.log(row)
+                progress.advance(0, f"epoch {epoch}/{trainer.epochs} loss {row['loss']:.3f}")
         last = state.rows[-1]
         miou = f", mean IoU {last['test_miou']:.2%}" if "test_miou" in last else ""
         say(f"{folder}: done, loss {last['loss']:.4f}, natural test accuracy {last['test_accuracy']:.2%}{miou}")
@@ -155,7 +149,7 @@ def _report_finished(run: Run) -> None:
 
 def _prepare(run: Run) -> Selection | None:
     """Write the configuration, let the task prepare, and make the selection, if the run has one."""
-    state, folder, trainer = run.state, run.folder, run.trainer
+    state, folder = run.state, run.folder
     # After the checkpoint is loaded: the selection compares its own file with the best accuracy in there.
     selection = Selection(run.selection, state, run.held_out, folder) if run.held_out else None
     if rank() == 0:
@@ -177,6 +171,19 @@ def _opened_logger(run: Run) -> Iterator[Logger]:
         yield logger
         files = (run.folder / name for name in (CHECKPOINT, BEST, "config.yaml"))
         logger.keep([path for path in files if path.exists()])
+
+
+@contextmanager
+def _reporting(run: Run) -> Iterator[tuple[Logger, Bar]]:
+    """Open the run's logger, announce the epochs that are left, and show their progress."""
+    state, epochs, steps = run.state, run.trainer.epochs, len(run.batches)
+    done = state.epoch * steps + state.partial.get("step", 0)
+    with _opened_logger(run) as logger:
+        # After all that may refuse to start: a login is missing, or the teacher's weights are not of these classes.
+        left = f"epochs {state.epoch + 1} to {epochs}"
+        say(f"{run.folder}: {run.label}, {left} on {run.trainer.devices} x {run.device.type}")
+        with bar(f"train {run.label} seed {run.seed}", epochs * steps, done) as progress:
+            yield logger, progress
 
 
 @contextmanager
