@@ -192,7 +192,8 @@ def end_with_parent() -> None:
 def in_thread(work: Callable[[], T]) -> T:
     """Return ``work()``, which waits for other processes in C code, where Python handles no signals.
 
-    It runs in another thread. The main thread waits for it in Python, so that a signal can end the process.
+    It runs in another thread. The main thread waits for it in Python, so that a signal can end the process, which it
+    does without cleaning up.
     """
     future: Future[T] = Future()
 
@@ -203,4 +204,8 @@ def in_thread(work: Callable[[], T]) -> T:
             future.set_exception(error)
 
     threading.Thread(target=run, name="in_thread", daemon=True).start()
-    return future.result()
+    try:
+        return future.result()
+    except Interrupted as stop:  # leaving the interpreter takes seconds while a thread waits in C code
+        stop.report()
+        os._exit(128 + stop.signum)
