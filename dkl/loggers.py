@@ -52,6 +52,11 @@ class LoggerTable(NamedTuple):
     rows: list[list[Any]]
 
 
+Figures = Mapping[str, float]
+Tables = Mapping[str, LoggerTable]
+Pictures = Mapping[str, NDArray[np.floating]]
+
+
 class Logger:
     """Reports nowhere: the default, and the logger of every process but the first."""
 
@@ -65,12 +70,7 @@ class Logger:
     def log(self, row: Mapping[str, Any]) -> None:
         """Report the metrics of one epoch."""
 
-    def report(
-        self,
-        figures: Mapping[str, float],
-        tables: Mapping[str, LoggerTable],
-        pictures: Mapping[str, NDArray[np.floating]],
-    ) -> None:
+    def report(self, figures: Figures, tables: Tables, pictures: Pictures) -> None:
         """Report final results; ``pictures`` have shape [H, W, C] and values in [0, 1]."""
 
     def keep(self, files: Sequence[Path]) -> None:
@@ -138,12 +138,7 @@ class WandbLogger(Logger):
         if row["epoch"] >= self.run.step:
             self.run.log(dict(row), step=row["epoch"], commit=True)
 
-    def report(
-        self,
-        figures: Mapping[str, float],
-        tables: Mapping[str, LoggerTable],
-        pictures: Mapping[str, NDArray[np.floating]],
-    ) -> None:
+    def report(self, figures: Figures, tables: Tables, pictures: Pictures) -> None:
         """Report figures as the run's summary, and tables and pictures as panels."""
         import wandb
 
@@ -207,12 +202,7 @@ class TensorBoardLogger(Logger):
                 self.writer.add_scalar(name, value, row["epoch"])
                 self.last[name] = float(value)
 
-    def report(
-        self,
-        figures: Mapping[str, float],
-        tables: Mapping[str, LoggerTable],
-        pictures: Mapping[str, NDArray[np.floating]],
-    ) -> None:
+    def report(self, figures: Figures, tables: Tables, pictures: Pictures) -> None:
         """Report figures as scalars, tables as text and pictures as images."""
         for name, value in figures.items():
             self.writer.add_scalar(name, value, 0)

@@ -38,13 +38,11 @@ from dkl.errors import UserError
 from dkl.loggers import LoggerRun
 from dkl.models import load_initial_weights
 from dkl.runtime import distributed
-from dkl.runtime.device import arithmetic, check_processes, pick_device
+from dkl.runtime.device import check_processes, pick_device
 from dkl.storage.files import digest
 from dkl.training.averaging import Average
-from dkl.training.batch_norm import split_batch_norm
-from dkl.training.fit import fit
+from dkl.training.fit import Run, fit
 from dkl.training.optimizer import make_optimizer, unmatched, untrained
-from dkl.training.run import Run
 from dkl.training.selection import held_out
 from dkl.training.state import RunState, seed_everything, seed_process
 
@@ -77,13 +75,13 @@ def train(cfg: DictConfig) -> Path:
     device = pick_device(cfg.trainer.device)
     if started > 1:
         with distributed.launched_group(device.type):
-            _train_one(cfg)
+            fit(assemble(cfg))
     elif cfg.trainer.devices > 1:
         check_processes(cfg.trainer.devices, device, "trainer.devices")
         # The configuration travels, not the objects: each process assembles its own on its own device.
         distributed.spawn_processes(_train_one, (cfg,), processes=cfg.trainer.devices, device=device.type)
     else:
-        _train_one(cfg)
+        fit(assemble(cfg))
     return run_folder(cfg)
 
 
@@ -101,15 +99,8 @@ def on_launched(cfg: DictConfig) -> DictConfig:
 
 
 def _train_one(cfg: DictConfig) -> None:
-    """Train in one process of however many."""
-    if cfg.trainer.threads:
-        torch.set_num_threads(cfg.trainer.threads)
-    trainer, run = cfg.trainer, assemble(cfg)
-    precision = trainer.matmul.value
-    with arithmetic(
-        run.device, products=precision, convolutions=precision, fastest=True, deterministic=trainer.deterministic
-    ):
-        fit(run)
+    """Train in one of the processes that ``train`` starts."""
+    fit(assemble(cfg))
 
 
 def assemble(cfg: DictConfig) -> Run:
@@ -118,6 +109,8 @@ def assemble(cfg: DictConfig) -> Run:
     Raises UserError if the images do not fit the configuration.
     """
     config = typed(cfg, TrainConfig)
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
     device = distributed.local_device(pick_device(config.trainer.device))
     data = _load_in_turn(config)
     if config.task.get("cache_teacher") and not isinstance(data.training, Images):
@@ -210,7 +203,7 @@ def _prepare_batch_norm(network: nn.Module, trainer: TrainerConfig) -> nn.Module
     """Let every BatchNorm of ``network`` see the part of a batch that ``trainer`` says."""
     if trainer.sync_batchnorm and distributed.world() > 1:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    split_batch_norm(network, batch_norm_parts(trainer) // trainer.devices)
+    distributed.split_batch_norm(network, batch_norm_parts(trainer) // trainer.devices)
     return network
 
 

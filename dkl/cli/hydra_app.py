@@ -19,7 +19,6 @@ from dkl.config import register, shipped
 from dkl.config.overrides import read_overrides
 from dkl.console import say
 from dkl.errors import UserError, first_line, for_the_terminal, line_of
-from dkl.runtime.cluster import adopt_tasks
 from dkl.runtime.interruption import launching, worker
 
 SHELLS = ("bash", "zsh", "fish")
@@ -139,6 +138,8 @@ class _Application:
         """Run one job; return its value. An error is printed here, so that the other jobs of a sweep continue."""
         try:
             with worker():  # a launcher may have started this process
+                from dkl.runtime.distributed import adopt_tasks  # here: it imports torch, which takes a second
+
                 adopt_tasks()
                 _take_turn()
                 made = self.job(cfg)

@@ -29,7 +29,7 @@ from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.evaluation.robustness.search_model import search_model
 from dkl.evaluation.robustness.suites import attack_cost, make_attacks
 from dkl.runtime.distributed import from_first, gather, rank
-from dkl.tasks.accuracy import top1
+from dkl.tasks.base import top1
 from dkl.threat import AUTOATTACK, AVERAGED, SAMPLED
 
 

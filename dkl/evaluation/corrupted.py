@@ -10,7 +10,7 @@ from dkl.evaluation.robustness.attack_loop import AttackLoop
 from dkl.evaluation.robustness.progress import EvaluationState, load, merge
 from dkl.records import Flags
 from dkl.runtime.distributed import gather
-from dkl.tasks.accuracy import top1
+from dkl.tasks.base import top1
 
 
 @torch.no_grad()

@@ -6,18 +6,15 @@ Needs torch and numpy only. ``dkl.losses.base`` describes what a loss must provi
 from dkl.losses.base import (
     BaseLoss,
     BatchNormalized,
+    ClassPrior,
     PairLoss,
     RowLoss,
     Weighting,
     check_pair_loss,
     wanted_arguments,
 )
-from dkl.losses.consistency import ProbabilityMSE, PseudoLabelCE, SoftCE
-from dkl.losses.distillation import DIST, DKD, JSD, KD
-from dkl.losses.divergences import DKL, GKL, IKL, KL
-from dkl.losses.modules import GKLLoss, IKLLoss
-from dkl.losses.prior import ClassPrior
-from dkl.losses.terms import gradient_norms, split_terms
+from dkl.losses.distillation import DIST, DKD, JSD, KD, ProbabilityMSE, PseudoLabelCE, SoftCE
+from dkl.losses.divergences import DKL, GKL, IKL, KL, GKLLoss, IKLLoss, gradient_norms, split_terms
 from dkl.losses.wmse import gap_mse, soft_cross_entropy
 
 __all__ = [

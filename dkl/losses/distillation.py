@@ -1,4 +1,4 @@
-r"""Losses between a teacher and a student that IKL is compared with: KD, DKD, DIST and Jensen–Shannon.
+r"""Losses that IKL is compared with: between teacher and student, and between two views of an unlabeled image.
 
 With p = softmax(t/T) of the teacher's logits t and q = softmax(s/T) of the student's s, mean over the batch:
 
@@ -7,9 +7,15 @@ With p = softmax(t/T) of the teacher's logits t and q = softmax(s/T) of the stud
     DIST = T² · (beta · mean_i(1 − ρ(p_i·, q_i·)) + gamma · mean_c(1 − ρ(p_·c, q_·c)))    Huang et al. 2022
     JSD  = weight · ½ (KL(p ‖ (p + q)/2) + KL(q ‖ (p + q)/2))             in nats; no T²
 
-Each is a frozen, stateless dataclass called with ``(teacher_logits[B, C], student_logits[B, C])``; DKD also takes
-``labels=[B]``. All arithmetic is in float32 or float64. The teacher gets no gradient, except from JSD, which is
-symmetric.
+The prediction n on a strong view follows the prediction m on a weak one, with p = softmax(m) and q = softmax(n):
+
+    PseudoLabelCE    weight · CE(q, argmax p)                FixMatch, Sohn et al. 2020
+    SoftCE           weight · −Σ p log q, p unsharpened      the gradient of KL(p ‖ q) in n
+    ProbabilityMSE   weight · Σ (p − q)² / C                 Mean-Teacher, Tarvainen & Valpola 2017
+
+Each is a frozen, stateless dataclass called with both logits ``[B, C]``, those of the teacher or of the weak view
+first; DKD also takes ``labels=[B]``. All arithmetic is in float32 or float64. The first logits get no gradient, except
+from JSD, which is symmetric. IKL and GKL serve the same purposes, with ``weighting="sample"`` for views.
 """
 
 import math
@@ -21,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dkl.losses.base import BaseLoss, Weighting
-from dkl.losses.wmse import check_pair, softened
+from dkl.losses.wmse import check_pair, soft_cross_entropy, softened
 from dkl.validation import TEMPERATURE, WEIGHT
 
 # From the official DIST. Predictions of a rare class can be smaller than this: it then shrinks their correlation.
@@ -92,15 +98,6 @@ class DIST(BaseLoss):
         return self.logit_temperature**2 * (self.beta * inter + self.gamma * intra)
 
 
-def _label_mask(labels: Tensor, logits: Tensor) -> Tensor:
-    """True at each sample's label: ``[B, C]``."""
-    if labels.dtype != torch.int64 or labels.shape != logits.shape[:1]:
-        raise ValueError(
-            f"labels must be int64 of shape (B,) = ({len(logits)},), got {labels.dtype} of {tuple(labels.shape)}"
-        )
-    return torch.zeros_like(logits, dtype=torch.bool).scatter_(1, labels.unsqueeze(1), True)
-
-
 def _decoupled(logits: Tensor, target: Tensor, logit_temperature: float) -> tuple[Tensor, Tensor]:
     """The log-odds ``[B]`` of the target, and the log-probabilities ``[B, C]`` among the other classes (target: 0)."""
     # Subtract the largest other logit before dividing: a common offset or a certain target then costs no precision.
@@ -133,9 +130,50 @@ class DKD(BaseLoss):
         dtype = check_pair(teacher_logits, student_logits)
         if teacher_logits.shape[-1] < 2:
             raise ValueError(f"DKD needs at least 2 classes, got logits of shape {tuple(teacher_logits.shape)}")
-        target = _label_mask(labels, student_logits)
+        if labels.dtype != torch.int64 or labels.shape != student_logits.shape[:1]:
+            raise ValueError(
+                f"labels must be int64 of shape (B,) = ({len(student_logits)},), got {labels.dtype} of "
+                f"{tuple(labels.shape)}"
+            )
+        target = torch.zeros_like(student_logits, dtype=torch.bool).scatter_(1, labels.unsqueeze(1), True)
         odds_p, others_p = _decoupled(teacher_logits.detach().to(dtype), target, self.logit_temperature)
         odds_q, others_q = _decoupled(student_logits.to(dtype), target, self.logit_temperature)
         pairs = (torch.stack((F.logsigmoid(odds), F.logsigmoid(-odds)), -1) for odds in (odds_p, odds_q))
         tckd, nckd = _mean_kl(*pairs), _mean_kl(others_p, others_q)
         return self.logit_temperature**2 * (self.alpha * tckd + self.beta * nckd)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoLabelCE(BaseLoss):
+    """``weight`` · cross-entropy of the strong prediction with the likeliest class of the weak one."""
+
+    weight: Annotated[float, WEIGHT] = 1.0
+    weighting: ClassVar[Weighting] = "none"
+
+    def __call__(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
+        dtype = check_pair(weak_logits, strong_logits)
+        return self.weight * F.cross_entropy(strong_logits.to(dtype), weak_logits.argmax(-1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftCE(BaseLoss):
+    """``weight`` · cross-entropy of the strong prediction with the weak one."""
+
+    weight: Annotated[float, WEIGHT] = 1.0
+    weighting: ClassVar[Weighting] = "none"
+
+    def __call__(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
+        return self.weight * soft_cross_entropy(weak_logits, strong_logits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbabilityMSE(BaseLoss):
+    """``weight`` · squared difference of the probabilities, the mean over classes."""
+
+    weight: Annotated[float, WEIGHT] = 1.0
+    weighting: ClassVar[Weighting] = "none"
+
+    def __call__(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
+        dtype = check_pair(weak_logits, strong_logits)
+        target = weak_logits.detach().to(dtype).softmax(-1)
+        return self.weight * F.mse_loss(strong_logits.to(dtype).softmax(-1), target)

@@ -67,8 +67,8 @@ def _sweep(options: Options, jobs: Sequence[ManifestJob]) -> None:
     def application(cfg: DictConfig) -> None:
         # Launchers pickle this function and run it in processes that have not imported the package.
         from dkl.reproduction.worker import run_arguments
-        from dkl.runtime.cluster import adopt_tasks
         from dkl.runtime.device import take_turn
+        from dkl.runtime.distributed import adopt_tasks
 
         os.chdir(here)  # paths are relative to the command's folder; a reused process may be in another
         with worker():

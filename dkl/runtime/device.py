@@ -23,17 +23,6 @@ def accelerator() -> torch.device | None:
     return None if found is None or found.type == "mps" else found
 
 
-def _why_unusable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why no tensors can be on ``device``, in words; None if they can."""
-    try:
-        torch.empty(0, device=device, dtype=dtype)
-    except NotImplementedError:
-        return "not supported by this installation of torch"
-    except (RuntimeError, AssertionError, TypeError) as error:
-        return f"not usable here ({first_line(error).partition('. ')[0]})"
-    return None
-
-
 def pick_device(name: torch.device | str | int) -> torch.device:
     """Return the device ``name``; ``auto`` is the accelerator if there is one, else the CPU.
 
@@ -48,12 +37,19 @@ def pick_device(name: torch.device | str | int) -> torch.device:
 def usable_device(device: torch.device | str | int, dtype: torch.dtype) -> torch.device:
     """Return ``device`` as one of torch. Raises UserError if it cannot hold tensors of ``dtype``."""
     try:
-        found = torch.device(device)
+        usable = torch.device(device)
     except (RuntimeError, TypeError):  # torch lists twenty kinds of devices
         raise UserError(f"device={device} is not a device: use auto, cpu or cuda") from None
-    if why := _why_unusable(found, dtype):
-        raise UserError(f"device={device} is {why}: use auto, cpu or cuda")
-    return found
+    try:
+        torch.empty(0, device=usable, dtype=dtype)
+    except NotImplementedError:
+        raise UserError(
+            f"device={device} is not supported by this installation of torch: use auto, cpu or cuda"
+        ) from None
+    except (RuntimeError, AssertionError, TypeError) as error:
+        why = first_line(error).partition(". ")[0]
+        raise UserError(f"device={device} is not usable here ({why}): use auto, cpu or cuda") from None
+    return usable
 
 
 def on_accelerator(tensor: torch.Tensor) -> bool:
@@ -63,8 +59,8 @@ def on_accelerator(tensor: torch.Tensor) -> bool:
 
 def count(kind: str) -> int:
     """Return the number of visible devices of the accelerator ``kind``; 0 for the CPU."""
-    found = accelerator()
-    return torch.accelerator.device_count() if found is not None and found.type == kind else 0
+    here = accelerator()
+    return torch.accelerator.device_count() if here is not None and here.type == kind else 0
 
 
 def cores() -> int:
@@ -141,13 +137,9 @@ def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
 
 def describe(device: torch.device) -> str:
     """The name of the processor behind ``device``."""
-    if device.type == "cpu":
-        return _cpu_name()
-    module = torch.get_device_module(device)
-    return str(module.get_device_name(device)) if hasattr(module, "get_device_name") else device.type
-
-
-def _cpu_name() -> str:
+    if device.type != "cpu":
+        module = torch.get_device_module(device)
+        return str(module.get_device_name(device)) if hasattr(module, "get_device_name") else device.type
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

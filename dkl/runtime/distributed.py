@@ -3,11 +3,14 @@
 Gradients are summed explicitly, without DistributedDataParallel. A step of adversarial training differentiates up to a
 dozen times but needs only one or two sums, so there is little communication to overlap with computation. Adversarial
 weight perturbation also needs a sum in the middle of a step.
+
+BatchNorm sees the images of one device. ``split_batch_norm`` lets fewer devices show it what more devices would.
 """
 
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,12 +22,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dkl.errors import BusyError, UserError
 from dkl.runtime.device import backends, local_number, own_device, use
-from dkl.runtime.interruption import Interrupted, deferred, end_with_parent, interruptible, waiting
+from dkl.runtime.interruption import Interrupted, deferred, end_with_parent, in_thread, interruptible
 
 T = TypeVar("T")
 
@@ -34,8 +39,35 @@ POLL = 0.2
 GRACE = 5.0
 """Seconds in which processes notice that another one has failed, and end by themselves; then they are stopped."""
 
+PORTS = range(15_000, 35_000)
+"""Of these a job of SLURM or submitit takes one."""
+
 PATIENCE = 10.0
 """Seconds that a process waits for those it has started to save their state after a signal; then it kills them."""
+
+
+def adopt_tasks() -> None:
+    """Set torchrun's variables if this process is one of several tasks of a job of SLURM or submitit.
+
+    Both start every task of a job with the same command. Variables that are set stay.
+    """
+    env = os.environ
+    if "RANK" in env:
+        return
+    # A step of srun; the batch script itself is no step of several tasks, even if its job asks for them.
+    if int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        task = {"RANK": env["SLURM_PROCID"], "LOCAL_RANK": env["SLURM_LOCALID"]}
+        command = ["scontrol", "show", "hostnames", env["SLURM_STEP_NODELIST"]]  # of a list such as gpu[03-04]
+        hosts = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        size, job, host = env["SLURM_STEP_NUM_TASKS"], env["SLURM_JOB_ID"], hosts[0]
+    elif int(env.get("SUBMITIT_LOCAL_NTASKS", 1)) > 1:
+        task = {"RANK": env["SUBMITIT_LOCAL_GLOBALID"], "LOCAL_RANK": env["SUBMITIT_LOCAL_LOCALID"]}
+        size, job, host = env["SUBMITIT_LOCAL_NTASKS"], env["SUBMITIT_LOCAL_JOB_ID"], "127.0.0.1"
+    else:
+        return
+    # By its number, so that jobs on one machine take different ones.
+    port = PORTS[int(job.partition("_")[0]) % len(PORTS)]
+    env.update(task, WORLD_SIZE=size, MASTER_ADDR=host, MASTER_PORT=str(port))
 
 
 def rank() -> int:
@@ -123,6 +155,39 @@ def share_buffers(model: nn.Module) -> None:
         _in_one(list(model.buffers()), lambda flat: dist.broadcast(flat, 0))
 
 
+class _InParts:
+    """The forward pass of a BatchNorm in train mode on ``parts`` parts of a batch; mixed into its class.
+
+    ``nn.DataParallel`` cuts a batch into contiguous chunks. Each GPU normalizes its chunk by that chunk's statistics,
+    and the running statistics of the first GPU are kept. One device that does the same with the parts of its share
+    computes what so many devices compute. With two views per image, [basic; augmented], an even number of parts shows
+    BatchNorm one view at a time, and the basic view moves the running statistics.
+    """
+
+    parts: int
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert isinstance(self, _BatchNorm)
+        if not self.training:
+            return super().forward(images)  # type: ignore[misc]
+        size, larger = divmod(len(images), self.parts)
+        smaller = self.parts - larger if size else 0  # of few images no part is empty
+        # Unlike tensor_split, split has a backward pass that copies every part once.
+        first, *others = images.split([size + 1] * larger + [size] * smaller)
+        normalized = [super().forward(first)]  # type: ignore[misc]  # it alone moves the running statistics
+        for part in others:
+            normalized.append(F.batch_norm(part, None, None, self.weight, self.bias, training=True, eps=self.eps))
+        return torch.cat(normalized)
+
+
+def split_batch_norm(model: nn.Module, parts: int) -> None:
+    """Let every BatchNorm of ``model`` see the images of this process in ``parts`` parts, in place."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and not isinstance(module, _InParts) and parts > 1:
+            kind = type(module)
+            module.__class__ = type(f"{kind.__name__}InParts", (_InParts, kind), {"parts": parts})
+
+
 def gather(value: T) -> list[T]:
     """Return the ``value`` of every process, in order of rank."""
     if world() == 1:
@@ -174,9 +239,9 @@ def first_before_others(work: Callable[[], T]) -> T:
         while not store.check([call]):  # raises an error if the first process has ended
             time.sleep(POLL)
         return work()
-    found = work()
+    result = work()
     store.set(call, "done")
-    return found
+    return result
 
 
 @contextmanager
@@ -201,13 +266,16 @@ def process_group(device: str, init_method: str = "env://", number: int = -1, si
     patience = timedelta(days=1) if device == "cpu" else None
     if device != "cpu":
         use(own_device(torch.device(device), local_number(max(number, int(os.environ.get("RANK", 0))))))
-    with waiting():
-        store, number, size = next(dist.rendezvous(init_method, number, size))
+
+    def join() -> None:
+        store, rank, world_size = next(dist.rendezvous(init_method, number, size))
         # torchrun's store lives longer than a group. A second group would find the keys of the first one, so each group
         # gets a prefix: how many groups there were before.
-        earlier = (store.add("groups", 1) - 1) // size
+        earlier = (store.add("groups", 1) - 1) // world_size
         store = dist.PrefixStore(f"group{earlier}", store)
-        dist.init_process_group(backends(device), store=store, rank=number, world_size=size, timeout=patience)
+        dist.init_process_group(backends(device), store=store, rank=rank, world_size=world_size, timeout=patience)
+
+    in_thread(join)
     try:
         yield
     finally:
@@ -262,40 +330,33 @@ def _killed(codes: Sequence[int | None], first: int, fault: Path | None) -> str 
     return None
 
 
-@contextmanager
-def _stopping_children() -> Iterator[None]:
-    """End the processes that the body has started if it is interrupted while it waits for them."""
-    try:
-        yield
-    except Interrupted:
-        for child in multiprocessing.active_children():
-            child.kill()
-        raise
-
-
 def spawn_processes(function: Callable[..., object], args: tuple, *, processes: int, device: str) -> None:
     """Run ``function(*args)`` in ``processes`` new processes that form a group, and wait for all.
 
     ``device`` is cpu or a kind of accelerator. If a process fails, the others are stopped. Raises the first
     failure: a UserError as it is, anything else as a RuntimeError with the traceback. SIGINT and SIGTERM go to all
-    processes, which save their state if that is quick; then Interrupted is raised. If this process is killed, the
-    others end within two seconds.
+    processes, which save their state; then Interrupted is raised. If this process is killed, the others end within two
+    seconds.
     """
     from torch.multiprocessing.spawn import ProcessException, start_processes
 
-    with tempfile.TemporaryDirectory() as folder, deferred(PATIENCE, forward=True) as deferral, _stopping_children():
+    with tempfile.TemporaryDirectory() as folder, deferred(PATIENCE, forward=True) as flag:
         try:
             arguments = (folder, processes, device, function, args)
             context = start_processes(_entry, arguments, processes, join=False, start_method="spawn")
             while not context.join(grace_period=GRACE):
                 pass
+        except Interrupted:  # patience is over
+            for child in multiprocessing.active_children():
+                child.kill()
+            raise
         except ProcessException as ended:
             kinds = (*MISTAKES, "fault", INTERRUPTED)
             failures = sorted(path for kind in kinds for path in Path(folder).glob(f"*.{kind}"))
             fault = failures[0] if failures and failures[0].suffix == ".fault" else None
             killed = _killed([each.exitcode for each in context.processes], ended.error_index, fault)
-            if not failures and deferral.signum:
-                raise Interrupted(deferral.signum) from None
+            if not failures and flag.signum:
+                raise Interrupted(flag.signum) from None
             if not failures or (fault and killed):
                 how = killed or f"process {ended.error_index} was ended by an error of its own"
                 raise UserError(f"{how}; the same command continues from the last checkpoint") from None

@@ -1,9 +1,9 @@
-"""Ctrl-C, SIGTERM and SIGHUP as exceptions, with time to save the state of the work.
+"""Ctrl-C, SIGTERM and SIGHUP: a flag that long work looks at, then an exception that ends the command.
 
 Contexts nest. ``interruptible`` surrounds a command: a signal raises ``Interrupted`` at once. ``deferred`` surrounds
-work that can save its state, or that waits for other processes: a signal is remembered, and raised when that is done,
-at the latest after ``patience`` seconds. Handlers that another library has installed, such as submitit's, which
-requeues a job of SLURM on SIGUSR2, keep their meaning: they are called instead of raising, after the state is saved.
+work that can save its state, or that waits for other processes: a signal sets a flag, and the work ends when it has
+looked at it, at the latest after ``patience`` seconds. Handlers of other libraries keep their meaning, such as
+submitit's, which requeues a job of SLURM on SIGUSR2: they are called instead of raising, after the state is saved.
 """
 
 import multiprocessing
@@ -12,21 +12,28 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 Handler = Callable[[int, FrameType | None], object]
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Ctrl-C, the end of a job on a cluster, and a closed terminal, which Windows does not have."""
 
-SAVING_SECONDS = 1.0
-"""A state is saved on a signal if that takes less; otherwise the last checkpoint is where the run continues."""
+USERS = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+"""Signals that mean something only if another library handles them."""
+
+PATIENCE = 1.0
+"""Seconds after a signal in which work may reach a place where it can save its state."""
 
 
 class Interrupted(SystemExit):
-    """SIGINT, SIGTERM or SIGHUP has arrived. The exit code is 128 + ``signum``; ``place`` says where the work is."""
+    """A signal ends the command. The exit code is 128 + ``signum``; ``place`` says where the work continues."""
 
     def __init__(self, signum: int, place: str = "", reported: bool = False) -> None:
         super().__init__(128 + signum)
@@ -37,11 +44,8 @@ class Interrupted(SystemExit):
         return Interrupted, (self.signum, self.place, self.reported)
 
     def __str__(self) -> str:
-        return (
-            f"interrupted {self.place}; the same command continues there"
-            if self.place
-            else ("interrupted; the same command continues")
-        )
+        place, there = (f" {self.place}", " there") if self.place else ("", "")
+        return f"interrupted{place}; the same command continues{there}"
 
     def report(self) -> None:
         """Print one line to stderr, once, in the first of several processes."""
@@ -50,17 +54,51 @@ class Interrupted(SystemExit):
         self.reported = True
 
 
-class _Raising:
-    """Raises Interrupted at once; ``signum`` is 0 until then."""
+class Flag:
+    """The signal that asks the work to end: ``signum``, or 0. ``forward`` sends it to the processes started here.
 
-    signum = 0
+    A second signal acts at once if ``patience`` seconds have passed since the first.
+    """
+
+    def __init__(self, patience: float, forward: bool = False) -> None:
+        self.patience, self.forward = patience, forward
+        self.signum, self.raised = 0, False
+        self.foreign = {signum: handler for signum in (*ENDING, *USERS) if (handler := _foreign_handler(signum))}
+        self._deadline, self._timer = 0.0, threading.Timer(0, lambda: None)
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
-        self.signum = signum
-        if _importing(frame):  # an exception inside a library that starts in C++ would end in an abort
-            Interrupted(signum).report()
-            os._exit(128 + signum)
-        raise Interrupted(signum)
+        """Handle a signal."""
+        if not self.signum:
+            self.signum, self._deadline = signum, time.monotonic() + self.patience
+            for child in multiprocessing.active_children() if self.forward else ():
+                if child.pid:
+                    os.kill(child.pid, signum)
+            if self.patience:
+                # The timer sends the signal again, because only a signal wakes a main thread that waits.
+                self._timer = threading.Timer(self.patience, os.kill, (os.getpid(), signum))
+                self._timer.daemon = True
+                self._timer.start()
+                return
+        if time.monotonic() >= self._deadline:
+            if self.signum not in self.foreign and _importing(frame):
+                # An exception inside a library that starts in C++ would end in an abort.
+                Interrupted(self.signum).report()
+                os._exit(128 + self.signum)
+            self.act(self.signum)
+
+    def be_patient(self) -> None:
+        """Let the work save its state for as long as it takes; a further signal still ends it."""
+        self._timer.cancel()
+
+    def act(self, signum: int) -> None:
+        """Raise Interrupted, or call the handler of another library and, if it returns, go on."""
+        self._timer.cancel()
+        if handler := self.foreign.get(signum):
+            self.signum = 0
+            handler(signum, None)
+        else:
+            self.raised = True
+            raise Interrupted(signum)
 
 
 def _importing(frame: FrameType | None) -> bool:
@@ -70,115 +108,51 @@ def _importing(frame: FrameType | None) -> bool:
     return frame is not None
 
 
-def _is_ours(handler: object) -> bool:
-    """Whether ``handler`` is Python's default or of this module, and not another library's."""
-    default = (None, signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
-    return handler in default or isinstance(getattr(handler, "__self__", None), Deferral | _Raising)
+def _foreign_handler(signum: int) -> Handler | None:
+    """Return the handler of another library, also if a flag has taken its place; None if there is none."""
+    handler = signal.getsignal(signum)
+    flag = getattr(handler, "__self__", None)
+    if isinstance(flag, Flag):
+        return flag.foreign.get(signum)
+    return handler if callable(handler) and handler is not signal.default_int_handler else None
 
 
 @contextmanager
-def _handling(handlers: Mapping[int, Handler]) -> Iterator[None]:
-    """Handle signals by ``handlers`` inside. In another thread than the main one, and if ignored, they stay as is."""
-    # Under nohup, SIGINT is ignored on purpose.
+def deferred(patience: float = PATIENCE, *, forward: bool = False) -> Iterator[Flag]:
+    """Let signals set a flag inside; the body looks at it and calls ``act``, or ends.
+
+    If it has done neither ``patience`` seconds after the signal, it is interrupted.
+    """
+    flag = Flag(patience, forward)
+    wanted = [*ENDING, *(signum for signum in USERS if signum in flag.foreign)]
+    # Under nohup, SIGHUP is ignored on purpose. None is a handler of C code, which Python could not restore. Handlers
+    # can only be set in the main thread.
+    kept = (signal.SIG_IGN, None)
     main = threading.current_thread() is threading.main_thread()
-    fixed = (signal.SIG_IGN, None)  # None: installed by C code, and Python could not restore it
-    own = {signum: new for signum, new in handlers.items() if main and signal.getsignal(signum) not in fixed}
-    before = {signum: signal.signal(signum, handler) for signum, handler in own.items()}
+    wanted = [signum for signum in wanted if main and signal.getsignal(signum) not in kept]
+    before = {signum: signal.signal(signum, flag.handle) for signum in wanted}
     try:
-        yield
+        yield flag
+        if flag.signum:  # nothing was left to save: the body is complete
+            flag.act(flag.signum)
+    except Exception:  # the signal may arrive in a library that turns any exception into one of its own
+        if flag.raised:
+            raise Interrupted(flag.signum) from None
+        raise
     finally:
+        flag.be_patient()
         for signum, handler in before.items():
             signal.signal(signum, handler)
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Raise Interrupted at once on SIGINT, SIGTERM and SIGHUP, unless another library handles them."""
-    raising = _Raising()
-    wanted = [signum for signum in ENDING if _is_ours(signal.getsignal(signum))]
-    with _handling(dict.fromkeys(wanted, raising.handle)):
-        try:
-            yield
-        except Exception:  # the signal may arrive in a library that turns any exception into one of its own
-            if raising.signum:
-                raise Interrupted(raising.signum) from None
-            raise
+def interruptible() -> AbstractContextManager[Flag]:
+    """Raise Interrupted inside at once on SIGINT, SIGTERM and SIGHUP, unless another library handles them."""
+    return deferred(0)
 
 
-class Deferral:
-    """The signal that has arrived inside ``deferred``: ``signum``, or 0 if none has."""
-
-    def __init__(self, patience: float, forward: bool) -> None:
-        self.patience, self.forward = patience, forward
-        self.signum, self._since = 0, 0.0
-        self._before: dict[int, object] = {}
-        self._timer: threading.Timer | None = None
-
-    def handle(self, signum: int, frame: FrameType | None) -> None:
-        """Remember the first signal; act on a later one, or on the timer's, once ``patience`` is over."""
-        if not self.signum:
-            self.signum, self._since = signum, time.monotonic()
-            # The timer sends the signal again, because only a signal wakes a main thread that waits.
-            self._timer = threading.Timer(self.patience, os.kill, (os.getpid(), signum))
-            self._timer.daemon = True
-            self._timer.start()
-            if self.forward:
-                self.forward_to_children()
-        elif time.monotonic() - self._since >= self.patience:
-            self.act(self.signum)
-
-    def forward_to_children(self) -> None:
-        """Send the signal to every process that this one has started."""
-        for child in multiprocessing.active_children():
-            if child.pid:
-                os.kill(child.pid, self.signum)
-
-    def act(self, signum: int) -> None:
-        """Raise Interrupted, or call the handler of another library and, if it returns, go on."""
-        self.close()
-        self.signum = 0
-        handler = self._before.get(signum)
-        if callable(handler) and not _is_ours(handler):
-            handler(signum, None)
-        else:
-            raise Interrupted(signum)
-
-    def begin(self, before: Mapping[int, object]) -> None:
-        """Note the handlers ``before`` this context."""
-        self._before = dict(before)
-
-    def close(self) -> None:
-        """Stop the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-
-@contextmanager
-def deferred(patience: float = SAVING_SECONDS, *, forward: bool = False) -> Iterator[Deferral]:
-    """Remember SIGINT, SIGTERM and SIGHUP, and signals that another library handles, until the body calls ``act``.
-
-    If the body has not called it ``patience`` seconds after the signal, it is interrupted. ``forward`` sends the signal
-    to the processes that this one has started.
-    """
-    deferral = Deferral(patience, forward)
-    wanted = [*ENDING]
-    users = [signum for name in ("SIGUSR1", "SIGUSR2") if (signum := getattr(signal, name, None))]
-    wanted += [signum for signum in users if callable(signal.getsignal(signum))]
-    deferral.begin({signum: signal.getsignal(signum) for signum in wanted})
-    try:
-        with _handling(dict.fromkeys(wanted, deferral.handle)):
-            yield deferral
-            if deferral.signum:  # nothing was left to save: the body is complete
-                deferral.act(deferral.signum)
-    finally:
-        deferral.close()
-
-
-@contextmanager
-def launching() -> Iterator[None]:
+def launching() -> AbstractContextManager[Flag]:
     """Around a launcher of Hydra: a signal goes to its workers, which save their state, and ends this process after."""
-    with deferred(2 * SAVING_SECONDS, forward=True):
-        yield
+    return deferred(2 * PATIENCE, forward=True)
 
 
 @contextmanager
@@ -209,38 +183,29 @@ def end_with_parent() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         # The main thread may wait in a library for a process that is gone, or end slowly: SIGALRM kills without Python.
-        signal.setitimer(signal.ITIMER_REAL, SAVING_SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
-@contextmanager
-def waiting() -> Iterator[None]:
-    """Around waiting for other processes in C code, where Python's handlers do not run: a signal ends this process.
+def in_thread(work: Callable[[], T]) -> T:
+    """Return ``work()``, which waits for other processes in C code, where Python handles no signals.
 
-    That is a second later and without cleaning up, unless the body has ended before.
+    It runs in another thread. The main thread waits for it in Python, so that a signal can end the process, which it
+    does without cleaning up.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    ended = threading.Event()
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
+    future: Future[T] = Future()
 
-    def watch() -> None:
-        for (signum,) in iter(lambda: os.read(reading, 1), b""):
-            ours = signum in (signal.SIGINT, signal.SIGTERM) and _is_ours(signal.getsignal(signum))
-            if ours and not ended.wait(SAVING_SECONDS):
-                Interrupted(signum).report()
-                os._exit(128 + signum)
-        os.close(reading)
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
 
-    before = signal.set_wakeup_fd(writing)
-    threading.Thread(target=watch, name="waiting", daemon=True).start()
+    threading.Thread(target=run, name="in_thread", daemon=True).start()
     try:
-        yield
-    finally:
-        ended.set()
-        signal.set_wakeup_fd(before)
-        os.close(writing)
+        return future.result()
+    except Interrupted as stop:  # leaving the interpreter takes seconds while a thread waits in C code
+        stop.report()
+        os._exit(128 + stop.signum)

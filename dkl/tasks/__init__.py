@@ -1,19 +1,14 @@
 """One training step per task. The loop knows only ``Task``, which owns all state that training changes."""
 
-from dkl.tasks.adversarial.awp import AWP
-from dkl.tasks.adversarial.base import AdversarialTraining, make_output
-from dkl.tasks.adversarial.lbgat import LBGAT
-from dkl.tasks.adversarial.mart import MART
-from dkl.tasks.adversarial.pgd_at import PGDTraining
-from dkl.tasks.adversarial.trades import TradesTraining
-from dkl.tasks.base import Output, Progress, Task
-from dkl.tasks.checks import check_task
+from dkl.tasks.adversarial import AWP, AdversarialTraining, TradesTraining, make_output
+from dkl.tasks.adversarial_baselines import LBGAT, MART, PGDTraining
+from dkl.tasks.base import Output, Progress, Task, check_task
 from dkl.tasks.classification import Classification
-from dkl.tasks.distillation.feature_distillation import FeatureDistillation
+from dkl.tasks.distillation.features import FeatureDistillation
 from dkl.tasks.distillation.logits import Distillation
-from dkl.tasks.segmentation import Segmentation, SegmentationDistillation
-from dkl.tasks.semi_supervised.fixmatch import FixMatch
-from dkl.tasks.semi_supervised.mean_teacher import MeanTeacher
+from dkl.tasks.segmentation import Segmentation
+from dkl.tasks.segmentation_distillation import SegmentationDistillation
+from dkl.tasks.semi_supervised import FixMatch, MeanTeacher
 
 __all__ = [
     "AWP",

@@ -11,18 +11,21 @@ A task of your own derives from ``Task``, sets ``model`` and writes ``step``; ev
             yield Output(F.cross_entropy(self.model(batch.images), batch.labels))
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from dkl.attacks import frozen_eval
 from dkl.data import Batch
+from dkl.errors import UserError
 from dkl.losses import ClassPrior
 from dkl.runtime.distributed import mean_over_ranks, sum_over_ranks
-from dkl.tasks.accuracy import correct, top1
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,36 @@ class Task(ABC):
         """Restore what ``state_dict`` returned."""
         if self.prior is not None:
             self.prior.load_state_dict(state["prior"])
+
+
+def check_task(task: object) -> Task:
+    """Return ``task`` if the training loop can use it. Raises UserError that names what is missing."""
+    name = type(task).__name__
+    if not isinstance(task, Task):
+        raise UserError(f"task: {name} is not a task: derive it from dkl.tasks.Task and write step(batch, progress)")
+    if not isinstance(getattr(task, "model", None), nn.Module):
+        raise UserError(f"task: {name} has no model: set self.model in __init__, which is called with model=...")
+    if inspect.isgeneratorfunction(type(task).step):
+        raise UserError(f"task: {name}.step returns a generator: decorate it with @contextmanager")
+    return task
+
+
+def top1(logits: Tensor, labels: Tensor) -> Tensor:
+    """Bool ``[B]``: is the largest of ``logits[B, C]`` at the label?"""
+    return logits.argmax(-1) == labels
+
+
+def top5(logits: Tensor, labels: Tensor) -> Tensor:
+    """Bool ``[B]``: is the label among the five largest of ``logits[B, C]``? C must be at least 5."""
+    # Among equal logits topk may leave out the one that argmax picks. A correct top-1 prediction always counts.
+    return (logits.topk(5, dim=-1).indices == labels[:, None]).any(-1) | top1(logits, labels)
+
+
+@torch.no_grad()
+def correct(model: nn.Module, batches: Iterable[Batch]) -> Tensor:
+    """Bool ``[N]`` on the CPU: which images of ``batches`` ``model``, in eval mode, classifies correctly."""
+    with frozen_eval(model):
+        return torch.cat([top1(model(batch.images), batch.labels).cpu() for batch in batches])
 
 
 def count_correct(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The one training loop, and what surrounds it: optimizer, schedules, averages, selection, checkpoints, metrics."""
 
-from dkl.training.metrics import objective
-from dkl.training.run import Run
+from dkl.training.fit import Run
+from dkl.training.state import objective
 
 __all__ = ["Run", "objective"]

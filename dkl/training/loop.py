@@ -1,8 +1,8 @@
 """The one training loop. It handles batches, an optimizer and a task, and knows nothing of losses or attacks."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -16,7 +16,7 @@ from dkl.data import Batch, Loader
 from dkl.errors import UserError
 from dkl.runtime.distributed import share_buffers, sum_gradients, sum_over_ranks, world
 from dkl.tasks import Output, Progress, Task
-from dkl.training.metrics import MetricsRow
+from dkl.training.state import MetricsRow
 
 
 class NonFiniteLossError(Exception):
@@ -66,9 +66,9 @@ class EpochSums:
 
 
 def merged(processes: Sequence[dict[str, Any]], *, first: bool) -> dict[str, Any]:
-    """What a process continues from, of what the ``processes`` of an interrupted epoch had measured.
+    """Restore this process's share of an interrupted epoch's sums, which another number of ``processes`` measured.
 
-    It is for another number of processes: the ``first`` takes all sums, the others take zeros.
+    The ``first`` takes all sums, the others take zeros.
     """
     share = processes if first else []
 
@@ -81,22 +81,6 @@ def merged(processes: Sequence[dict[str, Any]], *, first: bool) -> dict[str, Any
 
     fixed = {key: processes[0][key] for key in ("step", "seconds")}
     return {key: total([one[key] for one in share], zero) for key, zero in processes[0].items()} | fixed
-
-
-def _parts(batch: Batch, count: int) -> list[Batch]:
-    """Cut ``batch`` into ``count`` parts, or fewer if a process has fewer images."""
-    if count == 1:
-        return [batch]
-    # All processes need the same number of parts: their forwards may wait for each other (SyncBatchNorm).
-    smallest = (batch.total or len(batch.labels) // batch.views) // world()
-    return list(batch.parts(min(count, smallest)))
-
-
-def _step(optimizer: Optimizer) -> None:
-    """Update the weights by the gradient that all processes together computed."""
-    # Each process scales its loss by its share of the batch, so the sum is the gradient of the batch's mean loss.
-    sum_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
-    optimizer.step()
 
 
 def _mean(found: EpochSums) -> tuple[MetricsRow, float]:
@@ -114,18 +98,21 @@ def _mean(found: EpochSums) -> tuple[MetricsRow, float]:
     return {name.replace("_correct", "_accuracy"): value / count for name, value, count in means if count > 0}, images
 
 
-@contextmanager
-def _step_of(task: Task, batch: Batch, progress: Progress) -> Iterator[Output]:
-    """Enter the step of ``task``. Raises UserError if it is no context, or yields something else than an Output."""
-    name, context = f"{type(task).__name__}.step", task.step(batch, progress)
-    if not isinstance(context, AbstractContextManager):
-        raise UserError(f"task: {name} returns a {type(context).__name__}: decorate it with @contextmanager")
-    with context as out:
-        if not isinstance(out, Output):
-            raise UserError(f"task: {name} yields a {type(out).__name__}: yield a dkl.tasks.Output")
-        if out.loss.ndim:
-            raise UserError(f"task: {name} yields a loss {list(out.loss.shape)}, not a scalar: take the mean")
-        yield out
+def _as_context(task: Task, step: object) -> AbstractContextManager[Output]:
+    """Return ``step``, which ``task.step`` has returned. Raises UserError if it is no context."""
+    if not isinstance(step, AbstractContextManager):
+        name = type(task).__name__
+        raise UserError(f"task: {name}.step returns a {type(step).__name__}: decorate it with @contextmanager")
+    return step
+
+
+def _check_output(task: Task, out: object) -> None:
+    """Raise UserError if what ``task.step`` yields is no Output, or if its loss is no scalar."""
+    name = f"{type(task).__name__}.step"
+    if not isinstance(out, Output):
+        raise UserError(f"task: {name} yields a {type(out).__name__}: yield a dkl.tasks.Output")
+    if out.loss.ndim:
+        raise UserError(f"task: {name} yields a loss {list(out.loss.shape)}, not a scalar: take the mean")
 
 
 def train_epoch(
@@ -139,17 +126,18 @@ def train_epoch(
     accumulate: int = 1,
     autocast: bool = False,
     before_step: Callable[[int], object] = lambda step: None,
-    after_step: Callable[[int], None] = lambda step: None,
+    after_step: Callable[[EpochSums], None] = lambda so_far: None,
     so_far: EpochSums | None = None,
 ) -> MetricsRow:
     """Train one epoch; returns its mean loss, accuracies in [0, 1], seconds and images per second.
 
     One batch is one update. Its gradient is the sum over ``accumulate`` parts, each weighted by its share of the batch.
-    That is the gradient of the mean loss, with the memory of one part. ``before_step(step)`` and ``after_step(step)``
-    are called around each update. The epoch continues after the steps of ``so_far``, which is kept up to date. Raises
-    NonFiniteLossError before a step whose loss is not finite.
+    That is the gradient of the mean loss, with the memory of one part. ``before_step`` is called with the number of the
+    step before each update, ``after_step`` after it with what was measured so far. The epoch continues after the steps
+    of ``so_far``. Raises NonFiniteLossError before a step whose loss is not finite.
     """
     device, so_far = batches.labels.device, so_far or EpochSums()
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     started = time.perf_counter() - so_far.seconds
     task.model.train()
     # Batches depend on seed and epoch only, so those of the steps done are made again and left out.
@@ -158,21 +146,28 @@ def train_epoch(
         before_step(step)
         share_buffers(task.model)
         optimizer.zero_grad(set_to_none=True)
-        parts = _parts(batch, accumulate)
+        # All processes need the same number of parts, also one with fewer images: their forwards may wait for each
+        # other (SyncBatchNorm).
+        smallest = (batch.total or len(batch.labels) // batch.views) // world()
+        parts = [batch] if accumulate == 1 else list(batch.parts(min(accumulate, smallest)))
         for number, part in enumerate(parts, 1):
             forward = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
             backward = torch.autocast(device.type, enabled=False)  # torch advises against autocast in backward
-            with forward, _step_of(task, part, progress) as out, backward:
+            with forward, _as_context(task, task.step(part, progress)) as out, backward:
+                _check_output(task, out)
                 # The only value that the CPU waits for at each step; the others stay on the device for the epoch.
                 if not torch.isfinite(out.loss):
                     raise NonFiniteLossError(part, progress, out)
+                # Each process scales its loss by its share of the batch: the sum over all parts and processes is the
+                # gradient of the batch's mean loss.
                 (out.loss if part.share == 1 else out.loss * part.share).backward()
                 # Inside the context: the task takes back its changes of the weights (AWP) only after the update.
                 if number == len(parts):
-                    _step(optimizer)
+                    sum_gradients(trained)
+                    optimizer.step()
             so_far.add(out, len(part.labels), part.views)
         so_far.step, so_far.seconds = step + 1, time.perf_counter() - started
-        after_step(step)
+        after_step(so_far)
         bar.advance()
     share_buffers(task.model)
     task.end_epoch()

@@ -23,6 +23,9 @@ class Schedule(ABC):
 
     per: ClassVar[Literal["epoch", "step"]] = "epoch"
 
+    def __post_init__(self) -> None:
+        check_fields(self, "schedule")
+
     @abstractmethod
     def lr_factor(self, epoch: int, epochs: int) -> float:
         """Return the share of the peak rate in ``epoch`` of ``epochs``, in [0, 1]."""
@@ -46,7 +49,7 @@ class WarmupSchedule(Schedule):
     peak_lr: Annotated[float, Range(0, 1000)] = 1.0
 
     def __post_init__(self) -> None:
-        check_fields(self, "schedule")
+        super().__post_init__()
         if self.warmup_lr is not None and not 0 < self.warmup_lr <= self.peak_lr:
             raise UserError(
                 f"schedule.warmup_lr={self.warmup_lr} must be above 0 and at most optimizer.lr={self.peak_lr}; null "
@@ -124,9 +127,6 @@ class Poly(Schedule):
     power: Annotated[float, Range(0, 100)] = 0.9
     per: ClassVar[Literal["epoch", "step"]] = "step"
 
-    def __post_init__(self) -> None:
-        check_fields(self, "schedule")
-
     def lr_factor(self, epoch: int, epochs: int) -> float:
         """Return the factor of step ``epoch`` of ``epochs``."""
         return (1 - (epoch - 1) / epochs) ** self.power
@@ -145,9 +145,6 @@ class CosineSteps(Schedule):
     cycles: Annotated[float, Range(0, 1)] = 7 / 16
     warmup_share: Annotated[float, FRACTION] = 0.0
 
-    def __post_init__(self) -> None:
-        check_fields(self, "schedule")
-
     def lr_factor(self, epoch: int, epochs: int) -> float:
         """Return the factor of update ``epoch`` of ``epochs``, counted from 1."""
         done, warmup = epoch - 1, round(self.warmup_share * epochs)
@@ -164,9 +161,6 @@ class OneCycle(Schedule):
     """
 
     pct_start: Annotated[float, FRACTION] = 0.025
-
-    def __post_init__(self) -> None:
-        check_fields(self, "schedule")
 
     def lr_factor(self, epoch: int, epochs: int) -> float:
         """Return the factor: from 1/25 up to 1, then down to 1/250,000."""

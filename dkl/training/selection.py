@@ -16,12 +16,9 @@ from dkl.data import Loader
 from dkl.errors import UserError
 from dkl.runtime.distributed import from_first, mean_over_ranks, rank
 from dkl.storage import checkpoint
-from dkl.tasks.accuracy import top1
+from dkl.tasks.base import top1
 from dkl.threat import Norm, parse_eps
-from dkl.training.metrics import MetricsRow
-from dkl.training.state import RunState
-
-BEST = "best.pt"
+from dkl.training.state import BEST, MetricsRow, RunState
 
 
 def held_out(config: SelectionConfig, count: int) -> int:

@@ -1,33 +1,41 @@
-"""The state of a run, with which it continues as if it had never stopped.
+"""The state of a run, with which it continues as if it had never stopped, and its metrics.
 
-There is one checkpoint per run. It is replaced as a whole after every epoch, and on an interruption within an epoch if
-that takes less than a second.
+There is one checkpoint per run, which is always replaced as a whole.
 """
 
 import hashlib
+import json
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from dkl.config import changed_setting
 from dkl.errors import UserError, first_line
 from dkl.runtime import device as device_rng
-from dkl.runtime.distributed import gather, rank
+from dkl.runtime.distributed import from_first, from_process, gather, rank, world
 from dkl.storage import checkpoint
-from dkl.storage.files import digest
+from dkl.storage.files import digest, remove_leftovers, write_atomically, write_rows, write_text
 from dkl.tasks import Task
 from dkl.training.averaging import Average
-from dkl.training.metrics import MetricsRow
 
-CHECKPOINT = "checkpoint.pt"
+MetricsRow = dict[str, Any]
+"""What an epoch measured, by name."""
+
+CHECKPOINT, BEST, METRICS = "checkpoint.pt", "best.pt", "metrics.jsonl"
+"""Files in a run's folder: its state, the weights of the best epoch, and the metrics of every epoch."""
+
+OBJECTIVES = ("best_robust_accuracy", "average_test_miou", "test_miou", "average_test_accuracy", "test_accuracy")
+"""Metrics that a search may maximize; the first that a run has counts."""
 
 VERSION = 3
 READABLE = (2, 3)
@@ -36,8 +44,24 @@ READABLE = (2, 3)
 BROKEN = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """Errors of loading a checkpoint whose parts are missing or of another form."""
 
-BYTES_PER_SECOND = 2e8
-"""Speed that is assumed of a file system before the first checkpoint is written."""
+
+def write_metrics(rows: Sequence[MetricsRow], folder: Path) -> None:
+    """Write one line per epoch to ``metrics.jsonl`` and ``metrics.csv``, atomically."""
+    write_rows(folder / "metrics.csv", rows)
+    write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def objective(folder: Path) -> float | None:
+    """Return what a search maximizes: robust accuracy on held-out images after the best epoch, or a test metric.
+
+    Without ``selection`` it is the mean IoU, or without masks the test accuracy, at the end, of the averaged weights if
+    there are some; so hyperparameters are chosen on the test set. None if the run's files are on another machine.
+    """
+    path = folder / METRICS
+    if not path.exists():  # of several machines, only the one with process 0 writes files
+        return None
+    last = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
+    return next((last[metric] for metric in OBJECTIVES if metric in last), None)
 
 
 def seed_everything(seed: int) -> None:
@@ -84,15 +108,6 @@ def set_rng_state(state: dict[str, Any], device: torch.device = CPU) -> None:
     device_rng.set_rng_state(state.get("device", {}), device)
 
 
-def _flat(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of nested dictionaries with their path."""
-    for key, value in state.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}/{key}")
-        else:
-            yield f"{prefix}/{key}", value
-
-
 @dataclass
 class RunState:
     """What training changes: task, model, optimizer and average, and the metrics ``rows`` of the epochs done.
@@ -102,7 +117,8 @@ class RunState:
     epoch, empty between epochs: the number of the ``step`` reached, and the metrics' ``row`` if only measurements were
     left, else their sums so far per process in ``processes``. ``rng`` has the global generators' states of every
     process, as ``collect_rng`` found them. ``devices`` are the numbers of devices that the run has used. ``sources``
-    maps the import path of each class outside the package to the hash of its file.
+    maps the import path of each class outside the package to the hash of its file. ``saved_at`` is when the state was
+    saved, or made, on the clock ``time.monotonic``.
     """
 
     task: Task
@@ -118,7 +134,7 @@ class RunState:
     rng: list[dict[str, Any]] = field(default_factory=list)
     devices: list[int] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
-    seconds_to_save: float | None = None
+    saved_at: float = field(default_factory=time.monotonic)
 
     @property
     def device(self) -> torch.device:
@@ -156,29 +172,44 @@ class RunState:
             content["partial"] = self.partial
         if self.average is not None:
             content |= {"average": self.average.state_dict(), "average_updated": self.average.updated}
-        started = time.perf_counter()
         checkpoint.save(path, content)
-        self.seconds_to_save = time.perf_counter() - started
+        self.saved_at = time.monotonic()
 
-    def saves_within(self, seconds: float) -> bool:
-        """Whether ``save`` takes less than ``seconds``, judged by the last time or by the size of the weights."""
-        if self.seconds_to_save is not None:
-            return self.seconds_to_save < seconds
-        weights = sum(value.numel() * value.element_size() for value in self.model.state_dict().values())
-        return 3 * weights / BYTES_PER_SECOND < seconds  # with the optimizer's momentum and an average
+    def load(self, folder: Path) -> None:
+        """Continue from the checkpoint in ``folder`` of process 0, if any, in all processes.
+
+        Their folders may be on machines that share none. Raises UserError as ``restore`` does, or if the processes
+        would not start from the same state.
+        """
+        path = folder / CHECKPOINT
+        if rank() == 0:
+            remove_leftovers(folder)
+        _collect_files(folder)
+        content = from_first(checkpoint.read(path) if rank() == 0 and path.exists() else None)
+        if content is not None:
+            self.restore(content, path)
+        if world() == 1:
+            return
+        # Gradients of different weights would be summed without any error.
+        fingerprints = gather(self.fingerprint())
+        if other := next((number for number, one in enumerate(fingerprints) if one != fingerprints[0]), 0):
+            raise UserError(
+                f"process {other} would train other weights or other images than process 0: give every machine the "
+                "same versions of dkl and torch, the same images and the same teacher, best in folders that all share"
+            )
 
     def fingerprint(self) -> str:
         """A hash of everything that the processes of a run must have in common before they take a step together."""
         parts = {"model": self.model.state_dict(), "task": self.task.state_dict()}
-        parts["average"] = self.average.state_dict() if self.average is not None else {}
+        if self.average is not None:
+            parts["average"] = self.average.state_dict()
         content = hashlib.sha256(f"{self.epoch} {self.data_sha256}".encode())
-        for part, state in parts.items():
-            for name, value in _flat(state):
-                content.update(f"{part}{name}".encode())
-                if isinstance(value, torch.Tensor):
-                    content.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-                else:
-                    content.update(repr(value).encode())
+        for path, value in tree_flatten_with_path(parts)[0]:
+            content.update(keystr(path).encode())
+            if isinstance(value, torch.Tensor):
+                content.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            else:
+                content.update(repr(value).encode())
         return content.hexdigest()
 
     def restore(self, content: Any, path: Path) -> None:
@@ -234,3 +265,25 @@ class RunState:
             set_rng_state(own[0], self.device)
         else:
             seed_process(self.config["seed"], rank(), self.epoch)
+
+
+def _collect_files(folder: Path) -> None:
+    """Give process 0 the run's files of the process whose ``folder`` has trained the most epochs.
+
+    The machines may share no folder, and when torchrun restarts them, process 0 may be on another one.
+    """
+    metrics = folder / METRICS
+    done = len(metrics.read_text("utf-8").splitlines()) if metrics.exists() else 0
+    epochs = gather(done if (folder / CHECKPOINT).exists() else -1)
+    source = epochs.index(max(epochs))
+    if epochs[source] <= epochs[0]:
+        return
+    for name in (BEST, CHECKPOINT, METRICS):  # the metrics last: their length says that the others are complete
+        path = folder / name
+        content = from_process(source, path.read_bytes() if rank() == source and path.exists() else None)
+        if content is not None and rank() == 0:
+            write_atomically(path, partial(_write, content))
+
+
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)

@@ -51,7 +51,7 @@ def test_a_step_of_the_official_recipe(pretend: str) -> None:
     # The loss and the change of weights are checked in every step; the metrics of an epoch are read once.
     assert ledger.waits == {
         ("item", "loop.py: train_epoch"): STEPS,
-        ("item", "awp.py: perturbed"): STEPS,
+        ("item", "adversarial.py: perturbed"): STEPS,
         ("copy to the host", "loop.py: _mean"): 1,
     }
 

@@ -11,7 +11,6 @@ from dkl.config import compose_config
 from dkl.evaluation import evaluate
 from dkl.records import load, load_flags
 from dkl.storage import checkpoint
-from dkl.training.fit import _load
 from dkl.training.state import RunState
 from tests.device.cases import overrides
 from tests.evaluation.common import tiny_run
@@ -97,7 +96,7 @@ def test_weights_cross_devices_unchanged(pretend: str, tmp_path: Path) -> None:
     before = comparable(folder)
     for device in ("cpu", pretend):
         run = assemble(compose_config("train", [*given, f"trainer.device={device}"]))
-        _load(run)
+        run.state.load(folder)
         run.state.save(folder / "checkpoint.pt")
     after = comparable(folder)
     for content in (before, after):

@@ -27,18 +27,20 @@ class Planted(NamedTuple):
 IKL = "IKL, AWP, step average, selection"
 PLANTED = {
     "noise of a CPU generator": Planted(
-        "dkl.tasks.adversarial.base", "torch.Generator(next(model.parameters()).device)", "torch.Generator()", IKL
+        "dkl.tasks.adversarial", "torch.Generator(next(model.parameters()).device)", "torch.Generator()", IKL
     ),
     "selection's noise of a CPU generator": Planted(
         "dkl.training.selection", "torch.Generator(self.batches.labels.device)", "torch.Generator()", IKL
     ),
-    "class prior": Planted("dkl.tasks.adversarial.trades", ".to(parameter.device)", "", IKL),
+    "class prior": Planted("dkl.tasks.adversarial", ".to(parameter.device)", "", IKL),
     "teacher": Planted(
         "dkl.tasks.distillation.logits", "teacher.to(parameter.device, parameter.dtype)", "teacher", "kd"
     ),
-    "guide": Planted("dkl.tasks.adversarial.lbgat", "guide.to(parameter.device, parameter.dtype)", "guide", "LBGAT"),
+    "guide": Planted(
+        "dkl.tasks.adversarial_baselines", "guide.to(parameter.device, parameter.dtype)", "guide", "LBGAT"
+    ),
     "feature loss": Planted(
-        "dkl.tasks.distillation.feature_distillation",
+        "dkl.tasks.distillation.features",
         "self.loss.to(parameter.device, parameter.dtype)",
         "self.loss",
         "fitnet",
@@ -68,10 +70,11 @@ def plant(mistake: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, kind in vars(module).items():
         if not isinstance(kind, type) or kind.__module__ != mistake.module:
             continue
-        for method, function in vars(changed[name]).items():
+        planted, changed[name] = changed[name], kind  # the changed methods know the classes of before
+        for method, function in vars(planted).items():
             if isinstance(function, types.FunctionType):
                 for cell in getattr(inspect.unwrap(function), "__closure__", None) or ():
-                    if cell.cell_contents is changed[name]:  # super() without arguments
+                    if cell.cell_contents is planted:  # super() without arguments
                         cell.cell_contents = kind
                 monkeypatch.setattr(kind, method, function)
 

@@ -28,6 +28,7 @@ from dkl.cli import main
 from dkl.config import compose_config, run_folder
 from dkl.evaluation import evaluate
 from dkl.storage import checkpoint
+from dkl.training import fit
 from tests.interruptions.forks import PATIENCE, Ended, Work, run
 from tests.training.common import comparable
 
@@ -200,6 +201,7 @@ def _describe(ended: Ended, signum: int) -> str:
 def rounds(folder: Path, seed: int, count: int, names: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     """Interrupt every case ``count`` times, one run of each after another; yield the figures after each run."""
     chance, started = random.Random(seed), time.monotonic()
+    fit.SAVE_EVERY_SECONDS = 0.0  # so that kills arrive between and within the states saved by the clock
     with redirect_stdout(sys.stderr):
         chosen = cases(folder, names)
         wholes = {name: whole(case, folder / f"{name} whole") for name, case in chosen.items()}

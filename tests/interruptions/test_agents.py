@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dkl.training.metrics import METRICS
+from dkl.training.state import METRICS
 from tests.training.common import assert_equal, comparable, finish, start
 
 pytestmark = pytest.mark.endurance

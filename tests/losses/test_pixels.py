@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dkl.losses import DKD, GKL, IKL, KL, ClassPrior, PairLoss, RowLoss, wmse
-from dkl.tasks.segmentation.pixels import observe, pixel_loss
+from dkl.tasks.segmentation import observe, pixel_loss
 
 C, IGNORE = 5, 255
 SAMPLE = IKL(wmse_weight=3.0, ce_weight=2.0, ce_temperature=2.0, sample_temperature=3.0, weighting="sample")
@@ -95,7 +95,7 @@ def test_logits_of_pixels_are_not_copied(layout: torch.memory_format, monkeypatc
 def test_the_prior_has_the_mean_prediction_by_the_pixels_label() -> None:
     teacher, _, masks, _ = _inputs(torch.contiguous_format)
     prior = ClassPrior(C, dtype=torch.float64)
-    observe(prior, teacher, masks, ignore_index=IGNORE, temperature=2.0, num_classes=C)
+    observe(prior, teacher, masks, ignore_index=IGNORE, temperature=2.0)
     prior.end_epoch()
     for label in range(C):
         members = [teacher[b, :, i, j] for b, i, j in (masks == label).nonzero().tolist()]

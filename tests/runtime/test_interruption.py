@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -16,10 +16,11 @@ import pytest
 from dkl.assembly import train
 from dkl.config import run_folder
 from dkl.runtime.distributed import process_group
-from dkl.runtime.interruption import Interrupted, deferred, end_with_parent, interruptible
+from dkl.runtime.interruption import Flag, Interrupted, deferred, end_with_parent, interruptible
 from dkl.storage import checkpoint
-from dkl.training.epochs import Epochs
-from dkl.training.state import RunState
+from dkl.training import fit as fitting
+from dkl.training.fit import Run
+from dkl.training.loop import EpochSums
 from tests.training.common import assert_equal, comparable, make_config
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
@@ -97,45 +98,67 @@ def test_the_line_is_printed_once_and_by_the_first_process(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("epoch", "average"), [(1, "averaging=epoch_ema"), (2, "averaging=ema")])
-def test_a_run_continues_within_an_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, average: str
+def stop_after(
+    monkeypatch: pytest.MonkeyPatch, epoch: int, step: int, stop: Callable[[], object], save_every: float = 300
 ) -> None:
-    """Also before the first update of an average."""
-    after_step, cfg = Epochs._after_step, make_config(tmp_path / "stopped", average)
+    """Let ``stop`` happen during a step of an epoch, both counted from 1."""
+    after_step = fitting._after_step
 
-    def stop_at(self: Epochs, done: int, so_far: object) -> None:
-        if done == 3 * epoch - 1:  # the second of three batches
-            send(signal.SIGTERM)
-        after_step(self, done, so_far)
+    def patched(run: Run, flag: Flag, now: int, so_far: EpochSums) -> None:
+        if (now, so_far.step) == (epoch, step):
+            stop()
+        after_step(run, flag, now, so_far)
 
+    monkeypatch.setattr(fitting, "_after_step", patched)
+    monkeypatch.setattr(fitting, "SAVE_EVERY_SECONDS", save_every)
+
+
+def killed() -> None:
+    raise RuntimeError("killed")
+
+
+@pytest.mark.parametrize(("epoch", "average"), [(1, "averaging=epoch_ema"), (2, "averaging=ema")])
+@pytest.mark.parametrize("by", ["signal", "clock"])
+def test_a_run_continues_within_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str, epoch: int, average: str
+) -> None:
+    """After a signal, and after a kill from the last state that the clock saved; also before an average's update."""
+    cfg = make_config(tmp_path / "stopped", average)
     with monkeypatch.context() as patch:
-        patch.setattr(Epochs, "_after_step", stop_at)
-        with pytest.raises(Interrupted) as stop:
-            train(cfg)
-    assert stop.value.place == f"at epoch {epoch} of 3, batch 2 of 3"
+        if by == "signal":
+            stop_after(patch, epoch, 2, lambda: send(signal.SIGTERM))
+            with pytest.raises(Interrupted, match=f"at epoch {epoch} of 3, batch 2 of 3;"):
+                train(cfg)
+        else:
+            stop_after(patch, epoch, 3, killed, save_every=0)
+            with pytest.raises(RuntimeError):
+                train(cfg)
     saved = checkpoint.read(run_folder(cfg) / "checkpoint.pt")
     assert (saved["epoch"], saved["partial"]["step"]) == (epoch - 1, 2)
     folder, whole = train(cfg), train(make_config(tmp_path / "whole", average))
     assert_equal(comparable(folder), comparable(whole))
 
 
-def test_a_state_that_is_slow_to_save_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    after_step, cfg = Epochs._after_step, make_config(tmp_path)
-
-    def stop_at(self: Epochs, done: int, so_far: object) -> None:
-        if done == 5:
-            send(signal.SIGINT)
-        after_step(self, done, so_far)
-
-    monkeypatch.setattr(Epochs, "_after_step", stop_at)
-    monkeypatch.setattr(RunState, "saves_within", lambda self, seconds: False)
-    with pytest.raises(Interrupted) as stop:
-        train(cfg)
-    assert str(stop.value) == "interrupted at epoch 2 of 3; the same command continues there"
+def test_the_clock_saves_only_when_it_is_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_after(monkeypatch, 2, 3, killed)
+    with pytest.raises(RuntimeError):
+        train(cfg := make_config(tmp_path))
     saved = checkpoint.read(run_folder(cfg) / "checkpoint.pt")
     assert saved["epoch"] == 1
     assert "partial" not in saved
+
+
+def test_a_step_that_hangs_is_ended_where_the_last_checkpoint_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang() -> None:
+        send(signal.SIGINT)
+        time.sleep(30)
+
+    stop_after(monkeypatch, 2, 2, hang)
+    with pytest.raises(Interrupted) as stop:
+        train(make_config(tmp_path))
+    assert str(stop.value) == "interrupted at epoch 2 of 3; the same command continues there"
 
 
 def test_a_signal_counts_although_a_library_turns_its_exception_into_another() -> None:

@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from sklearn.metrics import top_k_accuracy_score
 from torch import Tensor, nn
 
 from dkl.data import Batches, Images
 from dkl.tasks import Classification, Progress
-from dkl.tasks.accuracy import correct
+from dkl.tasks.base import correct, top1, top5
 from tests.tasks.common import CLASSES, Spy, make_batch, make_net
 
 
@@ -65,3 +66,17 @@ def test_correct_is_what_a_loop_in_eval_mode_counts(size: int) -> None:
     assert got.dtype == torch.bool
     assert got.tolist() == expected
     assert 0 < sum(expected) < 30
+
+
+@pytest.mark.parametrize("classes", [6, 100])
+def test_top_k_is_scikit_learns(classes: int) -> None:
+    logits, labels = torch.randn(200, classes), torch.randint(classes, (200,))
+    for k, top in ((1, top1), (5, top5)):
+        expected = top_k_accuracy_score(labels.numpy(), logits.numpy(), k=k, labels=range(classes))
+        assert top(logits, labels).double().mean().item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_equal_logits_are_not_five_correct_guesses() -> None:
+    logits, labels = torch.zeros(100, 20), torch.arange(100) % 20
+    assert bool((top1(logits, labels) <= top5(logits, labels)).all())
+    assert top5(logits, labels).double().mean() < 0.35

@@ -14,7 +14,7 @@ from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import DIST, DKD, GKL, IKL, KD
 from dkl.tasks import Classification, Distillation, Progress
-from dkl.tasks.mixing import ImageMixing, label_loss, likeliest
+from dkl.tasks.classification import ImageMixing, label_loss, likeliest
 from tests.tasks.common import CLASSES, Spy, SpyLoss, make_batch, make_net
 
 SAMPLE = IKL(weighting="sample")

@@ -16,10 +16,10 @@ from dkl.config import check, compose_config, run_folder
 from dkl.errors import UserError
 from dkl.runtime.device import check_processes
 from dkl.runtime.distributed import _in_one, _killed, rank, spawn_processes, sum_over_ranks
-from dkl.runtime.interruption import Interrupted
+from dkl.runtime.interruption import Flag, Interrupted
 from dkl.storage import checkpoint
-from dkl.training.epochs import Epochs
-from dkl.training.fit import fit
+from dkl.training import fit as fitting
+from dkl.training.fit import Run, fit
 from dkl.training.loop import EpochSums, merged
 from tests.training.common import TINY, finish, make_config, start
 
@@ -57,15 +57,15 @@ def largest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> flo
 
 def train_until(done: int, cfg: DictConfig) -> None:
     """Train ``cfg`` until ``done`` steps of the run, within an epoch, and save there, as on SIGTERM."""
-    after_step = Epochs._after_step
+    after_step = fitting._after_step
 
-    def interrupt(self: Epochs, step: int, so_far: EpochSums) -> None:
-        if step == done:
+    def interrupt(run: Run, flag: Flag, epoch: int, so_far: EpochSums) -> None:
+        if (epoch - 1) * len(run.batches) + so_far.step == done:
             signal.raise_signal(signal.SIGTERM)
-        after_step(self, step, so_far)
+        after_step(run, flag, epoch, so_far)
 
     with pytest.MonkeyPatch.context() as patch, suppress(Interrupted):
-        patch.setattr(Epochs, "_after_step", interrupt)
+        patch.setattr(fitting, "_after_step", interrupt)
         fit(assemble(cfg))
 
 

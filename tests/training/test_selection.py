@@ -12,7 +12,7 @@ from dkl.assembly import assemble, build_model, load_data, train
 from dkl.config import compose_config
 from dkl.errors import UserError
 from dkl.storage import checkpoint
-from dkl.training.state import RunState
+from dkl.training.state import RunState, objective, write_metrics
 from tests.training.common import TINY, assert_equal, comparable, make_config
 
 SELECTED = ("selection.holdout=20", "selection.every=2", "selection.attack=pgd-2", "optimizer.lr=0.2")
@@ -127,3 +127,20 @@ def test_a_resumed_run_keeps_the_best_of_its_own_run_only(tmp_path: Path, monkey
 def test_mistakes_say_how_to_fix_them(tmp_path: Path, overrides: list[str], match: str) -> None:
     with pytest.raises(UserError, match=match):
         train(make_config(tmp_path, *overrides))
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        ({"test_accuracy": 0.1}, 0.1),
+        ({"test_accuracy": 0.1, "average_test_accuracy": 0.2}, 0.2),
+        ({"test_accuracy": 0.1, "test_miou": 0.3}, 0.3),
+        ({"test_accuracy": 0.1, "test_miou": 0.3, "average_test_miou": 0.4, "average_test_accuracy": 0.2}, 0.4),
+        ({"test_accuracy": 0.1, "average_test_accuracy": 0.2, "best_robust_accuracy": 0.5}, 0.5),
+        ({"loss": 1.0}, None),
+    ],
+)
+def test_the_objective_is_of_the_last_epoch(last: dict[str, float], expected: float | None, tmp_path: Path) -> None:
+    first = {"epoch": 1, "test_accuracy": 0.9, "average_test_accuracy": 0.9}
+    write_metrics([first, {"epoch": 2, **last}], tmp_path)
+    assert objective(tmp_path) == expected

@@ -28,7 +28,7 @@ from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.evaluation.robustness.suites import attack_cost
 from dkl.runtime.distributed import gather, rank, world
 from dkl.runtime.interruption import Interrupted
-from dkl.tasks.accuracy import top1, top5
+from dkl.tasks.base import top1, top5
 
 IsCorrect = Callable[[Tensor, Tensor], Tensor]
 """Maps ``logits[B, C]`` and ``labels[B]`` to bool ``[B]``: which images count as correctly classified."""

@@ -25,7 +25,7 @@ from dkl.evaluation.robustness.progress import AttackProgress, Bools
 from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.evaluation.robustness.suites import attack_cost
 from dkl.records.sampling_bound import count_interval, draws_needed
-from dkl.tasks.accuracy import top1
+from dkl.tasks.base import top1
 from dkl.threat import SAMPLED
 
 

@@ -17,7 +17,7 @@ from dkl.evaluation.robustness.attack_loop import AttackLoop, IsCorrect
 from dkl.evaluation.robustness.places import cut, unplaced
 from dkl.evaluation.robustness.progress import Bools
 from dkl.evaluation.robustness.suites import attack_cost
-from dkl.tasks.accuracy import top1, top5
+from dkl.tasks.base import top1, top5
 
 
 @dataclass(frozen=True)

@@ -24,17 +24,11 @@ from dkl.errors import UserError
 from dkl.losses import ClassPrior, PairLoss, check_pair_loss, wanted_arguments
 from dkl.models import fingerprint
 from dkl.runtime.distributed import mean_over_ranks, sum_over_ranks
-from dkl.tasks.accuracy import correct
-from dkl.tasks.base import Output, Progress, Task, count_correct
-from dkl.tasks.mixing import ImageMixing, label_loss, likeliest
+from dkl.tasks.base import Output, Progress, Task, correct, count_correct
+from dkl.tasks.classification import ImageMixing, label_loss, likeliest
 from dkl.validation import CLASSES, EPOCHS, MIXING, PRIOR_MOMENTUM, SEED, TEMPERATURE, WEIGHT, check_arguments
 
 MIN_IMAGES_PER_CLASS = 10  # With fewer test images per class, a teacher's accuracy cannot be distinguished from chance.
-
-
-def _channels_last(model: nn.Module) -> bool:
-    """Is ``model`` in the channels-last memory format? (1×1 convolutions are contiguous in both formats.)"""
-    return any(parameter.ndim == 4 and not parameter.is_contiguous() for parameter in model.parameters())
 
 
 class Distillation(Task):
@@ -89,7 +83,8 @@ class Distillation(Task):
         self.ce_weight, self.warmup_epochs, self.prior_temperature = ce_weight, warmup_epochs, prior_temperature
         self.fingerprint = fingerprint(teacher)  # of the weights as loaded, before they change dtype
         self.teacher = teacher.to(parameter.device, parameter.dtype).eval().requires_grad_(False)
-        if _channels_last(model):
+        # 1×1 convolutions are contiguous in both memory formats.
+        if any(weight.ndim == 4 and not weight.is_contiguous() for weight in model.parameters()):
             self.teacher.to(memory_format=torch.channels_last)
         self.prior = ClassPrior(num_classes, prior_momentum, parameter.dtype).to(parameter.device)
 
@@ -144,13 +139,18 @@ class Distillation(Task):
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
         """The loss of one batch."""
         images, labels = self.mixing(batch, progress)
+        student, divergence = self.compare(images, likeliest(labels), batch)
+        loss = self.ce_weight * label_loss(student, labels, binary=self.bce) + self.warmup(progress) * divergence
+        yield Output(loss, {"natural_correct": count_correct(student, likeliest(labels))})
+
+    def compare(self, images: Tensor, labels: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The student's logits of ``images``, those of ``batch`` after mixing, and the loss between both networks."""
         student, teacher = self.model(images), self._teacher_logits(images, batch)
-        divergence = self.loss(teacher, student, **wanted_arguments(self.loss, likeliest(labels), self.prior))
+        divergence = self.loss(teacher, student, **wanted_arguments(self.loss, labels, self.prior))
         # After the loss: the prior of this epoch enters the losses of the next one.
         if self.loss.weighting == "class":
             self.prior.observe(teacher, batch.labels, self.prior_temperature)
-        loss = self.ce_weight * label_loss(student, labels, binary=self.bce) + self.warmup(progress) * divergence
-        yield Output(loss, {"natural_correct": count_correct(student, likeliest(labels))})
+        return student, divergence
 
     def state_dict(self) -> dict[str, Any]:
         """The class prior and the teacher's fingerprint."""

@@ -20,7 +20,7 @@ from dkl.assembly import build_model, build_schedule, build_task, make_batches
 from dkl.config import TrainConfig, batch_norm_parts, compose_config, typed
 from dkl.console import Bar
 from dkl.data import Batch, Images
-from dkl.training.batch_norm import split_batch_norm
+from dkl.runtime.distributed import split_batch_norm
 from dkl.training.loop import train_epoch
 from dkl.training.optimizer import apply_schedule, make_optimizer
 from tests.official.adversarial import (
@@ -146,7 +146,7 @@ def test_weight_perturbation_that_moves_batchnorms_buffers_shows(monkeypatch: py
     def training(model: nn.Module) -> Iterator[nn.Module]:
         yield model.train()
 
-    monkeypatch.setattr("dkl.tasks.adversarial.awp.batch_statistics", training)
+    monkeypatch.setattr("dkl.tasks.adversarial.batch_statistics", training)
     (found,) = compare("IKL, CIFAR-100", epochs=1)
     assert found["buffers"] >= 1e-6
 

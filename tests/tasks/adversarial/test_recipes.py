@@ -8,7 +8,7 @@ from dkl.assembly import build_schedule, build_task, preflight
 from dkl.config import compose_config
 from dkl.losses import KL
 from dkl.tasks import LBGAT, MART, PGDTraining, TradesTraining
-from dkl.tasks.adversarial.base import AdversarialTraining
+from dkl.tasks.adversarial import AdversarialTraining
 from dkl.training.optimizer import apply_schedule, make_optimizer
 
 RATES = {  # the epochs, from 1, around each change of the rate

@@ -16,8 +16,8 @@ from dkl.errors import UserError
 from dkl.losses import IKL, KL
 from dkl.models import create_model, forward_dense
 from dkl.tasks import Progress, SegmentationDistillation
-from dkl.tasks.segmentation.metrics import count_pixels
-from dkl.tasks.segmentation.prototypes import Prototypes
+from dkl.tasks.segmentation import count_pixels
+from dkl.tasks.segmentation_distillation import Prototypes
 from tests.official.apd import kl_div_mean, prototype_terms
 
 CLASSES, IGNORE = 4, 255

@@ -15,7 +15,7 @@ from dkl.console import Bar
 from dkl.data import Batch, Unlabeled
 from dkl.manifests import Request, plan
 from dkl.training.averaging import Average
-from dkl.training.loop import train_epoch
+from dkl.training.loop import EpochSums, train_epoch
 from dkl.training.optimizer import apply_schedule, make_optimizer
 from tests.official.semi_supervised import Trainer, hard, ikl, mse, soft
 
@@ -75,9 +75,9 @@ def test_three_steps_equal_the_official_codes(row: str) -> None:
         assert schedule.per == "step"
         apply_schedule(schedule, optimizer, lr=cfg.optimizer.lr, epoch=now, epochs=TOTAL)
 
-    def after(step: int) -> None:
+    def after(so_far: EpochSums) -> None:
         if average:
-            average.update(model, START + step + 1, TOTAL)
+            average.update(model, START + so_far.step, TOTAL)
 
     given = Given()
     torch.manual_seed(9)

@@ -5,15 +5,16 @@
 
 The pair loss is any of ``dkl.losses``, teacher first, averaged over pixels; with ``mean_over_classes`` it is also
 divided by the number of classes, as APD's ``nn.KLDivLoss()`` does: its weight of 10 is then 10/150 of the mean KL per
-pixel on ADE20K. The last two terms are APD's (``dkl.tasks.segmentation.prototypes``).
+pixel on ADE20K. The last two terms are APD's, see ``Prototypes``.
 """
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.console import say
@@ -21,13 +22,12 @@ from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import PairLoss
 from dkl.models import forward_dense, load_encoder
-from dkl.models.features import DenseOutput, native_classifier
+from dkl.models.features import DenseOutput, feature_channels, native_classifier
+from dkl.models.networks.pspnet import resize
 from dkl.runtime.distributed import sum_gradients
 from dkl.tasks.base import Output, Progress
 from dkl.tasks.distillation.logits import Distillation
-from dkl.tasks.segmentation.pixels import correct_pixels, observe, pixel_loss, shrunk
-from dkl.tasks.segmentation.prototypes import ADAM_BETAS, Prototypes
-from dkl.tasks.segmentation.supervised import check_masks, label_losses, test_metrics
+from dkl.tasks.segmentation import PixelTask, mask_loss, observe, pixel_loss, shrunk
 from dkl.validation import (
     CLASSES,
     COUNT,
@@ -41,6 +41,99 @@ from dkl.validation import (
     check_arguments,
 )
 
+ADAM_BETAS = (0.9, 0.99)
+
+
+class PrototypeTerms(NamedTuple):
+    """Scalars: the student's two terms, and the loss of the teacher's adapter."""
+
+    kl: Tensor
+    align: Tensor
+    teacher: Tensor
+
+
+class Prototypes(nn.Module):
+    """The two prototype terms of APD (Tian et al., TPAMI 2022): class means of features as classifiers of pixels.
+
+    Features of student and teacher go through an adapter each (1×1 convolution, ReLU, 1×1 convolution, ``width`` wide)
+    and are normalized. The prototype of a class is the normalized mean over its pixels in a group of images, in APD the
+    two of one GPU. With the cosines between pixels and the prototypes of the classes in the group, times ``scale``, as
+    logits,
+
+        kl     the mean of nn.KLDivLoss of the student's logits against the teacher's (over pixels, prototypes, images)
+        align  the mean over prototypes of ½ (1 − cos(student's, teacher's))
+
+    The teacher's adapter is trained by itself, by the cross-entropy of its logits with the mask, with its own Adam. The
+    terms are means over groups of ``images`` images; None takes all images as one group.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        *,
+        width: int = 512,
+        scale: float = 10.0,
+        images: int | None = None,
+    ) -> None:
+        super().__init__()
+        channels = feature_channels(student), feature_channels(teacher)
+        for network, count in zip((student, teacher), channels, strict=True):
+            if count is None:
+                raise UserError(
+                    f"the features of {type(network).__name__} are not known: set task.prototype_weight=0 and "
+                    "task.align_weight=0, or declare feature_classifier on it (see dkl.models.features)"
+                )
+        self.student, self.teacher = (
+            nn.Sequential(nn.Conv2d(count or 0, width, 1), nn.ReLU(inplace=True), nn.Conv2d(width, width, 1))
+            for count in channels
+        )
+        self.scale, self.images = scale, images
+
+    def forward(
+        self, student: Tensor, teacher: Tensor, masks: Tensor, *, num_classes: int, ignore_index: int
+    ) -> PrototypeTerms:
+        """The terms of features ``[B, D, h, w]`` and ``masks[B, H, W]``; zeros of a group if no pixel counts."""
+        count = len(masks)
+        size = self.images or count
+        groups = zip(student.split(size), teacher.split(size), masks.split(size), strict=True)
+        shares = [
+            [len(group[-1]) / count * term for term in self._terms(*group, num_classes, ignore_index)]
+            for group in groups
+        ]
+        return PrototypeTerms(*(torch.stack(parts).sum(0) for parts in zip(*shares, strict=True)))
+
+    def _terms(
+        self, student: Tensor, teacher: Tensor, masks: Tensor, num_classes: int, ignore_index: int
+    ) -> PrototypeTerms:
+        """The terms of one group."""
+        mine, theirs = (
+            F.normalize(adapter(features), dim=1)
+            for adapter, features in ((self.student, student), (self.teacher, teacher.detach()))
+        )
+        small = F.interpolate(masks[:, None].float(), size=theirs.shape[-2:], mode="nearest")[:, 0].long()
+        present = small[small != ignore_index].unique()
+        if not len(present):
+            zero = mine.sum() * 0
+            return PrototypeTerms(zero, zero, theirs.sum() * 0)
+        own, other = (_class_means(features, small, present) for features in (mine, theirs))
+        own_logits, other_logits = (
+            self.scale * torch.einsum("bdhw,nd->bnhw", features, means)
+            for features, means in ((mine, own), (theirs, other))
+        )
+        kl = F.kl_div(own_logits.log_softmax(1), other_logits.detach().softmax(1), reduction="sum") / own_logits.numel()
+        align = 0.5 * (1 - (own * other.detach()).sum(1)).mean()
+        # A class that is not in the group has no prototype: its logit is 0.
+        every = other_logits.new_zeros(len(small), num_classes, *small.shape[-2:]).index_copy(1, present, other_logits)
+        return PrototypeTerms(kl, align, mask_loss(resize(every, masks.shape[-2:]), masks, ignore_index))
+
+
+def _class_means(features: Tensor, labels: Tensor, present: Tensor) -> Tensor:
+    """The normalized mean of ``features[B, D, h, w]`` over the pixels of each label in ``present[N]``: ``[N, D]``."""
+    rows = features.movedim(1, -1).flatten(0, -2)
+    members = (labels.flatten()[None] == present[:, None]).to(rows.dtype)
+    return F.normalize(members @ rows / members.sum(1, keepdim=True), dim=1)
+
 
 def _check_native(*networks: nn.Module) -> None:
     """Raise UserError if the logits of a network before up-sampling are not known."""
@@ -52,7 +145,7 @@ def _check_native(*networks: nn.Module) -> None:
             )
 
 
-class SegmentationDistillation(Distillation):
+class SegmentationDistillation(PixelTask, Distillation):
     """Distills ``teacher`` into ``model``, both of which label pixels, with ``loss``.
 
     ``masked`` leaves ignored pixels out of ``loss``; APD's KL takes them in. ``upsample`` compares logits at the size
@@ -64,8 +157,6 @@ class SegmentationDistillation(Distillation):
     ``prior_temperature``, ``prior_momentum`` and ``warmup_epochs`` are those of ``Distillation``; the class prior has
     the teacher's predictions by the label of the pixel. Other arguments are those of ``Segmentation``.
     """
-
-    dense: ClassVar[bool] = True
 
     @check_arguments("task")
     def __init__(
@@ -93,7 +184,7 @@ class SegmentationDistillation(Distillation):
         prior_momentum: Annotated[float, PRIOR_MOMENTUM] = 1.0,
         encoder_weights: str | None = None,
     ) -> None:
-        self.ignore_index = check_masks(ignore_index)
+        self.use_masks(ignore_index, aux_weight)
         super().__init__(
             model,
             teacher,
@@ -111,7 +202,7 @@ class SegmentationDistillation(Distillation):
             )
         if not upsample:
             _check_native(model, teacher)
-        self.aux_weight, self.loss_weight = aux_weight, loss_weight / (num_classes if mean_over_classes else 1)
+        self.loss_weight = loss_weight / (num_classes if mean_over_classes else 1)
         self.masked, self.upsample = masked, upsample
         self.prototype_weight, self.align_weight = prototype_weight, align_weight
         self.prototypes: Prototypes | None = None
@@ -129,21 +220,17 @@ class SegmentationDistillation(Distillation):
         adapter = self.prototypes.student.named_parameters("adapter") if self.prototypes else ()
         return chain(self.model.named_parameters(), adapter)
 
-    def test(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """Pixel accuracy and mean IoU."""
-        return test_metrics(model, batches, self.num_classes, self.ignore_index)
-
     def before_training(self, testing: Iterable[Batch], training: Iterable[Batch] = ()) -> None:
         """Print the teacher's mean IoU on ``testing``. Raises UserError if it is no better than chance."""
-        found = self.test(self.teacher, testing)
+        metrics, chance = self.test(self.teacher, testing), 1 / (2 * self.num_classes)
         say(
-            f"teacher {type(self.teacher).__name__} {self.fingerprint[:8]}: mean IoU {found['miou']:.2%}, pixel "
-            f"accuracy {found['accuracy']:.2%}"
+            f"teacher {type(self.teacher).__name__} {self.fingerprint[:8]}: mean IoU {metrics['miou']:.2%}, pixel "
+            f"accuracy {metrics['accuracy']:.2%}"
         )
-        if found["miou"] < 1 / (2 * self.num_classes):
+        if metrics["miou"] < chance:
             raise UserError(
-                f"the teacher's mean IoU is {found['miou']:.2%}, and that of random labels about "
-                f"{1 / (2 * self.num_classes):.2%}: give weights trained on these classes, in this order, with this "
+                f"the teacher's mean IoU is {metrics['miou']:.2%}, and that of random labels about "
+                f"{chance:.2%}: give weights trained on these classes, in this order, with this "
                 "normalization"
             )
 
@@ -164,14 +251,7 @@ class SegmentationDistillation(Distillation):
             self.loss, theirs, mine, masks, ignore_index=self.ignore_index, prior=self.prior, masked=self.masked
         )
         if self.loss.weighting == "class":
-            observe(
-                self.prior,
-                theirs,
-                masks,
-                ignore_index=self.ignore_index,
-                temperature=self.prior_temperature,
-                num_classes=self.num_classes,
-            )
+            observe(self.prior, theirs, masks, ignore_index=self.ignore_index, temperature=self.prior_temperature)
         return value
 
     def _prototype_loss(self, student: DenseOutput, teacher: DenseOutput, batch: Batch) -> Tensor:
@@ -200,11 +280,11 @@ class SegmentationDistillation(Distillation):
         with torch.no_grad():
             teacher = forward_dense(self.teacher, batch.images)
         masks = batch.labels
-        loss = label_losses(student, masks, self.ignore_index, self.ce_weight, self.aux_weight)
+        loss = self.label_loss(student, masks)
         loss = loss + self.warmup(progress) * self.loss_weight * self._pair_loss(student, teacher, masks)
         if self.prototypes:
             loss = loss + self._prototype_loss(student, teacher, batch)
-        yield Output(loss, ratios={"natural_correct": correct_pixels(student.logits, masks, self.ignore_index)})
+        yield self.output(loss, student.logits, masks)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of ``Distillation``, with the adapters and the Adam of the teacher's."""

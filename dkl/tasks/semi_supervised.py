@@ -1,4 +1,4 @@
-"""The base of FixMatch and Mean-Teacher: few labels, and two views of unlabeled images whose predictions should agree.
+"""Semi-supervised training of Table 16: few labels, and two views of unlabeled images whose predictions should agree.
 
     loss = CE(labeled logits, y) + unlabeled_weight · r(t) · (1/U) Σ_u mask_u · loss(weak_u, strong_u)
 
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dkl.attacks import batch_statistics, untracked_batch_norm
 from dkl.data import Batch, Unlabeled
 from dkl.errors import UserError
 from dkl.losses import PairLoss, check_pair_loss
@@ -70,7 +71,12 @@ class ConsistencyTraining(Task):
         labeled, weak, strong = self.logits(batch.images, batch.unlabeled)
         supervised = F.cross_entropy(labeled, batch.labels)
         selected = weak.detach().softmax(-1).amax(-1) >= self.threshold
-        unlabeled = self._masked(weak, strong, selected)
+        unlabeled = strong.sum() * 0  # keeps the graph, so that every parameter has a gradient
+        if selected.any():
+            # (1/U) Σ mask · loss, from the mean of the loss over the selected images. In the loss's dtype, float32 or
+            # more: the logits may be bfloat16, which would round the share.
+            agreement = self.loss(weak[selected], strong[selected])
+            unlabeled = selected.to(agreement.dtype).mean() * agreement
         loss = supervised + self.unlabeled_weight * self.ramp(progress) * unlabeled
         right = (weak.argmax(-1) == batch.unlabeled.labels) & selected
         count, everyone = selected.sum(), selected.new_tensor(len(selected), dtype=torch.int64)
@@ -85,10 +91,43 @@ class ConsistencyTraining(Task):
             ratios={"mask_rate": (count, everyone), "pseudo_label_accuracy": (right.sum(), count)},
         )
 
-    def _masked(self, weak: Tensor, strong: Tensor, selected: Tensor) -> Tensor:
-        """(1/U) Σ mask · loss, from the mean of the loss over the selected images."""
-        if not selected.any():
-            return strong.sum() * 0  # keeps the graph, so that every parameter has a gradient
-        loss = self.loss(weak[selected], strong[selected])
-        # In the loss's dtype, float32 or more: the logits may be bfloat16, which would round the share.
-        return selected.to(loss.dtype).mean() * loss
+
+class FixMatch(ConsistencyTraining):
+    """FixMatch (Sohn et al. 2020): the network's confident prediction on a weak view is the target of the strong view.
+
+    As in USB with ``use_cat``, one forward takes labeled, weak and strong images, so that BatchNorm sees all of them.
+    The pair loss decides what the weak prediction gets: a hard label or a soft target stops its gradient, and the wMSE
+    of IKL does not.
+    """
+
+    def logits(self, images: Tensor, unlabeled: Unlabeled) -> tuple[Tensor, Tensor, Tensor]:
+        """All logits from one forward."""
+        logits = self.model(torch.cat([images, unlabeled.weak, unlabeled.strong]))
+        labeled, weak, strong = logits.split([len(images), len(unlabeled.weak), len(unlabeled.strong)])
+        return labeled, weak, strong
+
+
+class MeanTeacher(ConsistencyTraining):
+    """Mean-Teacher (Tarvainen & Valpola 2017): the averaged network's prediction on a weak view is the target.
+
+    The teacher is the run's average of the weights, which needs ``averaging.per=step`` and is also evaluated. As in USB
+    it predicts in train mode (with dropped paths), and BatchNorm's running statistics follow the labeled images only.
+    """
+
+    needs_average: ClassVar[bool] = True
+    teacher: nn.Module | None = None
+
+    def use_average(self, average: nn.Module) -> None:
+        """Take the teacher."""
+        self.teacher = average
+
+    def logits(self, images: Tensor, unlabeled: Unlabeled) -> tuple[Tensor, Tensor, Tensor]:
+        """The student's logits of labeled images and second views, the teacher's of the weak views."""
+        if self.teacher is None:
+            raise UserError("task=mean_teacher needs an average of the weights: set averaging=ema_999")
+        labeled = self.model(images)
+        with torch.no_grad(), batch_statistics(self.teacher):
+            weak = self.teacher(unlabeled.weak)
+        with untracked_batch_norm(self.model):
+            strong = self.model(unlabeled.strong)
+        return labeled, weak, strong

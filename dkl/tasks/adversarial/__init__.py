@@ -1,1 +1,0 @@
-"""Tasks that train on adversarial images."""
