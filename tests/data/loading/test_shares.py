@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dkl.data import Augment, Batch, Batches, SyntheticImages
+from dkl.data import Augment, Batch, Batches, Batching, SyntheticImages, SyntheticMixing
 from dkl.errors import UserError
 from tests.data.common import make_images
 
@@ -33,8 +33,8 @@ def joined(shares: list[Batch]) -> tuple[Any, Any]:
 def test_shares_make_up_the_batch(name: str, world: int, shuffle: bool) -> None:
     data = make_images(24, (3, 20, 20), classes=24)
     options: dict[str, Any] = {"augment": AUGMENTS[name], "shuffle": shuffle, "seed": 3}
-    whole = list(Batches(data, 10, **options).epoch(2))
-    parts = [list(Batches(data, 10, rank=rank, world=world, **options).epoch(2)) for rank in range(world)]
+    whole = list(Batches(data, Batching(10, **options)).epoch(2))
+    parts = [list(Batches(data, Batching(10, rank=rank, world=world, **options)).epoch(2)) for rank in range(world)]
     assert [len(part) for part in parts] == [3] * world
     for number, batch in enumerate(whole):
         shares, size = [part[number] for part in parts], [10, 10, 4][number]
@@ -53,10 +53,11 @@ def test_shares_of_mixed_batches_make_up_the_batch(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     np.savez(tmp_path / "s.npz", image=draw.integers(256, size=(50, 8, 8, 3), dtype=np.uint8), label=np.arange(50) % 9)
     synthetic = SyntheticImages([tmp_path / "s.npz"], shape=(3, 8, 8), num_classes=9)
-    options: dict[str, Any] = {"augment": AUGMENTS["all"], "shuffle": True, "synthetic": synthetic, "fraction": 0.6}
+    options: dict[str, Any] = {"augment": AUGMENTS["all"], "shuffle": True}
+    mixing = SyntheticMixing(synthetic, 0.6)
     data = make_images(13)
-    whole = list(Batches(data, 5, **options).epoch())
-    parts = [list(Batches(data, 5, rank=rank, world=3, **options).epoch()) for rank in range(3)]
+    whole = list(Batches(data, Batching(5, **options), mixing).epoch())
+    parts = [list(Batches(data, Batching(5, rank=rank, world=3, **options), mixing).epoch()) for rank in range(3)]
     for number, batch in enumerate(whole):
         images, labels = joined([part[number] for part in parts])
         assert torch.equal(images, batch.images)
@@ -73,11 +74,11 @@ def test_shares_of_mixed_batches_make_up_the_batch(tmp_path: Path) -> None:
 )
 def test_a_batch_smaller_than_the_world_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Batches(make_images(12), **{"batch_size": 5, "world": 3, **options})
-    Batches(make_images(12), 5, world=3, shuffle=True, drop_last=True)
+        Batches(make_images(12), Batching(**{"batch_size": 5, "world": 3, **options}))
+    Batches(make_images(12), Batching(5, world=3, shuffle=True, drop_last=True))
     with pytest.raises(UserError, match=r"no batch of 13 in 12 training images: lower trainer\.batch_size"):
-        Batches(make_images(12), 13, shuffle=True, drop_last=True)
-    Batches(make_images(13), 5, world=3)
+        Batches(make_images(12), Batching(13, shuffle=True, drop_last=True))
+    Batches(make_images(13), Batching(5, world=3))
 
 
 @pytest.mark.parametrize(("count", "first", "views"), [(1, 0, 1), (2, 4, 2), (3, 0, 2), (7, 4, 1)])
