@@ -109,13 +109,6 @@ def test_memory_format_and_dtype(tmp_path: Path, dtype: torch.dtype, memory_form
     assert 0 <= batch.images.min() < batch.images.max() <= 1
 
 
-@pytest.mark.parametrize("options", [TRAIN, STRONG, {}], ids=["training", "strong", "validation"])
-def test_batches_do_not_depend_on_workers(tmp_path: Path, options: dict[str, Any]) -> None:
-    files = make_files(tmp_path)
-    alone = list(FileBatches(files, Batching(5, **options)).epoch(1))
-    assert_same(list(FileBatches(files, Batching(5, workers=2, **options)).epoch(1)), alone)
-
-
 def test_an_epoch_does_not_depend_on_the_epochs_before_it(tmp_path: Path) -> None:
     files = make_files(tmp_path)
     batches = FileBatches(files, Batching(5, **TRAIN))
@@ -135,22 +128,6 @@ def test_the_global_generators_are_preserved(tmp_path: Path, workers: int) -> No
         assert torch.equal(torch.get_rng_state(), before)
     assert np.random.get_state()[1].tolist() == numbers
     assert random.getstate() == plain
-
-
-@pytest.mark.parametrize("options", [TRAIN, STRONG, {}], ids=["training", "strong", "validation"])
-def test_shares_make_up_the_batch(tmp_path: Path, options: dict[str, Any]) -> None:
-    world = 3
-    files = make_files(tmp_path, 3)
-    whole = list(FileBatches(files, Batching(5, **options)).epoch(1))
-    parts = [list(FileBatches(files, Batching(5, rank=rank, world=world, **options)).epoch(1)) for rank in range(world)]
-    for number, batch in enumerate(whole):
-        shares, total = [part[number] for part in parts], [5, 4][number]
-        assert torch.equal(torch.cat([share.images for share in shares]), batch.images)
-        assert torch.equal(torch.cat([share.labels for share in shares]), batch.labels)
-        places = [part.tolist() for part in torch.arange(total).tensor_split(world)]
-        assert [share.first for share in shares] == [part[0] for part in places]
-        assert [len(share.labels) for share in shares] == [len(part) for part in places]
-        assert [share.total for share in shares] == [total] * world
 
 
 def test_a_process_reads_only_its_own_files(tmp_path: Path) -> None:

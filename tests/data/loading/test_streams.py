@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from dkl.data import Augment, Batching, Images, StreamBatches, StrongView
-from dkl.data.batch import Batch
 from dkl.errors import UserError
 from tests.data.common import make_images
 
@@ -25,16 +24,6 @@ def make(workers: int = 0, rank: int = 0, world: int = 1, strong: bool = True, s
     return StreamBatches(labeled, batching, steps=5, unlabeled=unlabeled, ratio=2, strong=view)
 
 
-def tensors(batch: Batch) -> list[Tensor]:
-    assert batch.unlabeled is not None
-    assert batch.indices is not None
-    return [batch.images, batch.labels, batch.indices, *batch.unlabeled]
-
-
-def same(one: list[Tensor], other: list[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
 def test_streams_are_endless_passes_over_both_sets() -> None:
     batches = make()
     assert len(batches) == 5
@@ -44,23 +33,6 @@ def test_streams_are_endless_passes_over_both_sets() -> None:
     passes = order.view(20, 6)
     assert all(sorted(one.tolist()) == list(range(6)) for one in passes)
     assert len({tuple(one.tolist()) for one in passes}) > 10
-
-
-def test_an_epoch_is_the_same_for_any_workers_and_needs_no_epoch_before_it() -> None:
-    alone, helped = make(), make(workers=2)
-    list(alone.epoch(1))
-    for one, other in zip(alone.epoch(2), helped.epoch(2), strict=True):
-        assert same(tensors(one), tensors(other))
-
-
-def test_shares_of_processes_are_the_batch_of_one() -> None:
-    whole, shares = make(), [make(rank=rank, world=2) for rank in range(2)]
-    for batch, *parts in zip(whole.epoch(3), *(share.epoch(3) for share in shares), strict=True):
-        joined = [torch.cat(values) for values in zip(*map(tensors, parts), strict=True)]
-        assert same(tensors(batch), joined)
-        assert [part.share for part in parts] == [0.5, 0.5]
-        cut = list(batch.parts(2))
-        assert all(same(tensors(one), tensors(other)) for one, other in zip(cut, parts, strict=True))
 
 
 def test_views_are_draws_of_their_own() -> None:
