@@ -68,12 +68,6 @@ def test_seed_and_epoch_determine_every_draw() -> None:
     assert len({labels for labels, _ in first.values()}) == len(keys)
 
 
-def test_drawing_does_not_use_the_global_generator() -> None:
-    data, before = numbered(9), torch.get_rng_state()
-    collect(Batches(data, Batching(2, shuffle=True, augment=Augment(crop_padding=1, flip=True))))
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 @pytest.mark.parametrize(("count", "size", "whole", "all_"), [(10, 4, 2, 3), (12, 4, 3, 3), (3, 3, 1, 1), (1, 1, 1, 1)])
 def test_the_last_partial_batch_is_kept_or_dropped(count: int, size: int, whole: int, all_: int) -> None:
     for drop_last, expected in ((True, whole), (False, all_)):

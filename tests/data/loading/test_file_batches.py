@@ -1,8 +1,6 @@
 """Batches of files hold the pixels that Pillow gives, for any workers, processes and place of resuming."""
 
-import multiprocessing
 import random
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,34 +98,12 @@ def test_validation_batches_are_center_crops_in_order(tmp_path: Path, crop: Cent
     assert torch.equal(torch.cat([batch.images for batch in got]), files.tensor().float() / 255)
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_memory_format_and_dtype(tmp_path: Path, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
-    batch = next(iter(FileBatches(make_files(tmp_path), Batching(4, dtype=dtype, memory_format=memory_format)).epoch()))
-    assert batch.images.dtype == dtype
-    assert batch.images.is_contiguous(memory_format=memory_format)
-    assert 0 <= batch.images.min() < batch.images.max() <= 1
-
-
 def test_an_epoch_does_not_depend_on_the_epochs_before_it(tmp_path: Path) -> None:
     files = make_files(tmp_path)
     batches = FileBatches(files, Batching(5, **TRAIN))
     epochs = [list(batches.epoch(epoch)) for epoch in range(3)]
     next(iter(batches.epoch(0)))  # abandoned after one batch
     assert_same(list(FileBatches(files, Batching(5, **TRAIN)).epoch(2)), epochs[2])
-    assert not torch.equal(epochs[1][0].images, epochs[2][0].images)
-    other = next(iter(FileBatches(files, Batching(5, **{**TRAIN, "seed": 6})).epoch(2)))
-    assert not torch.equal(other.images, epochs[2][0].images)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_the_global_generators_are_preserved(tmp_path: Path, workers: int) -> None:
-    batches = FileBatches(make_files(tmp_path), Batching(5, workers=workers, **STRONG))
-    before, numbers, plain = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    for _ in batches.epoch():
-        assert torch.equal(torch.get_rng_state(), before)
-    assert np.random.get_state()[1].tolist() == numbers
-    assert random.getstate() == plain
 
 
 def test_a_process_reads_only_its_own_files(tmp_path: Path) -> None:
@@ -166,15 +142,6 @@ def test_another_augmentation_is_refused(tmp_path: Path, augment: dict[str, Any]
         FileBatches(make_files(tmp_path), Batching(4, augment=Augment(flip=True, **augment)))
 
 
-def test_impossible_batch_sizes_are_refused(tmp_path: Path) -> None:
-    files = make_files(tmp_path)
-    with pytest.raises(ValueError, match="at least 1"):
-        FileBatches(files, Batching(0))
-    with pytest.raises(UserError, match=r"2 images.*3 processes"):
-        FileBatches(files, Batching(5, world=3))
-    assert [len(FileBatches(files, Batching(5, drop_last=drop))) for drop in (True, False)] == [2, 3]
-
-
 def test_each_kind_of_images_gets_its_loader(tmp_path: Path) -> None:
     memory, files = make_loader(make_images(6), Batching(4)), make_loader(make_files(tmp_path), Batching(4))
     assert [batch.images.shape[0] for batch in memory.epoch()] == [4, 2]
@@ -186,15 +153,3 @@ def test_center_crops_in_memory_equal_validation_of_files(tmp_path: Path) -> Non
     files: ImageFiles = make_files(tmp_path)
     memory = make_loader(Images(files.tensor(), files.labels), Batching(5))
     assert_same(list(make_loader(files, Batching(5)).epoch()), list(memory.epoch()))
-
-
-def test_workers_end_with_an_abandoned_epoch(tmp_path: Path) -> None:
-    others = set(multiprocessing.active_children())  # of tests that ran before in this process
-    epoch = FileBatches(make_files(tmp_path), Batching(2, workers=2)).epoch()
-    next(iter(epoch))
-    assert len(set(multiprocessing.active_children()) - others) == 2
-    del epoch
-    deadline = time.monotonic() + 5
-    while set(multiprocessing.active_children()) - others and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert set(multiprocessing.active_children()) <= others

@@ -53,11 +53,6 @@ def reflected(image: Tensor) -> list[Tensor]:
     return [*crops, *(crop.flip(-1) for crop in crops)]
 
 
-def test_another_seed_is_another_order() -> None:
-    first, second = (torch.cat([batch.indices for batch in make(seed=seed).epoch(1)]) for seed in (5, 6))
-    assert not torch.equal(first, second)
-
-
 def test_batches_that_cannot_be_filled_or_shared_are_refused() -> None:
     few = make_images(7, (3, 8, 8))
     with pytest.raises(UserError, match=r"needs 4 x 2 unlabeled images, but there are 7"):

@@ -91,15 +91,6 @@ def test_pixels_match_labels_and_both_kinds_are_augmented(tmp_path: Path) -> Non
     assert min(changed.values()) >= 8
 
 
-def test_seed_and_epoch_determine_mixed_batches(tmp_path: Path) -> None:
-    drawn = {}
-    for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0)):
-        batches = mix(tmp_path, 10, 0.7, seed=seed)
-        drawn.setdefault((seed, epoch), []).append(tuple(tuple(b.labels.tolist()) for b in batches.epoch(epoch)))
-    assert len({labels for same in drawn.values() for labels in same}) == 3
-    assert len(drawn[0, 0]) == 2
-
-
 def test_an_epoch_is_by_default_as_long_as_the_real_images(tmp_path: Path) -> None:
     assert len(mix(tmp_path, 10, 0.7)) == 3
     assert len(mix(tmp_path, 10, 0.7, drop_last=True)) == 3  # every batch is full

@@ -146,31 +146,6 @@ def test_the_policy_is_torchvisions_for_cifar10_with_gray_fill() -> None:
     assert chi2_contingency(np.column_stack([table, rest])).pvalue > 0.001
 
 
-def views(workers: int, *, epoch: int = 0, seed: int = 0, batch_size: int = 5, **shared: int) -> list[Batch]:
-    torch.manual_seed(7)
-    data = make_images(13, (3, 16, 16))
-    augment = Augment(crop_padding=2, flip=True, rotation=10, second_view="autoaugment")
-    batches = Batches(data, Batching(batch_size, augment=augment, shuffle=True, seed=seed, workers=workers, **shared))
-    return list(batches.epoch(epoch))
-
-
-@FORK
-def test_policies_depend_neither_on_workers_nor_on_the_global_generator() -> None:
-    runs = []
-    for workers in (0, 2):
-        runs.append(views(workers))
-        here = torch.get_rng_state()
-        torch.manual_seed(7)
-        make_images(13, (3, 16, 16))
-        assert torch.equal(here, torch.get_rng_state())
-    for other in runs[1:]:
-        for one, two in zip(runs[0], other, strict=True):
-            assert torch.equal(one.images, two.images)
-            assert torch.equal(one.labels, two.labels)
-    firsts = {batch[0].images[5:].numpy().tobytes() for batch in (runs[0], views(0, epoch=1), views(0, seed=1))}
-    assert len(firsts) == 3
-
-
 def test_an_images_policy_does_not_depend_on_the_batch_size() -> None:
     torch.manual_seed(7)
     data, found = make_images(13, (3, 16, 16), classes=13), []
