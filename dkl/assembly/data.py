@@ -2,8 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,6 +11,9 @@ from dkl.assembly.parts import make
 from dkl.config import DataConfig, Precision, TrainConfig
 from dkl.data import (
     Augment,
+    Batches,
+    Batching,
+    Center,
     EncodedImages,
     ImageFiles,
     Images,
@@ -21,9 +23,9 @@ from dkl.data import (
     StreamBatches,
     StrongView,
     SyntheticImages,
+    SyntheticMixing,
     make_loader,
 )
-from dkl.data.transforms import USUAL_CENTER, Center
 from dkl.errors import UserError
 from dkl.runtime.device import cores
 from dkl.runtime.distributed import rank, world
@@ -34,14 +36,14 @@ PUBLISHED_TWICE = {"cifar100": 10}
 
 def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
     """Load training and test images, cut to size. Raises UserError if they do not fit ``data``."""
-    found = make(data.source, "data.source", tuple)
-    if len(found) != 2 or not all(isinstance(images, ImageSet) for images in found):
-        kinds = ", ".join(type(images).__name__ for images in found)
+    splits = make(data.source, "data.source", tuple)
+    if len(splits) != 2 or not all(isinstance(images, ImageSet) for images in splits):
+        kinds = ", ".join(type(images).__name__ for images in splits)
         raise UserError(
             f"data.source: {data.source['_target_']} must return two dkl.data.Images, for training and for tests, not "
             f"({kinds})"
         )
-    train, test = found
+    train, test = splits
     for split, images in (("training", train), ("test", test)):
         if images.shape != tuple(data.shape):
             got = list(images.shape)
@@ -52,36 +54,30 @@ def load_data(data: DataConfig) -> tuple[ImageSet, ImageSet]:
             raise UserError(f"{data.name} has no {split} images: check the files that data.source names")
         low, high = int(images.labels.min()), int(images.labels.max())
         if low < 0 or high >= data.num_classes:
-            fix = (
-                "number the labels from 0"
-                if low < 0
-                else f"set data.num_classes={high + 1} or number the labels from 0"
-            )
+            fix = "" if low < 0 else f"set data.num_classes={high + 1} or "
             raise UserError(
                 f"{data.name}: {split} labels run from {low} to {high}, but data.num_classes={data.num_classes} allows "
-                f"0 to {data.num_classes - 1}; {fix}"
+                f"0 to {data.num_classes - 1}; {fix}number the labels from 0"
             )
     if data.synthetic.files and not isinstance(train, Images):
         raise UserError(
             f"{data.name}: data.synthetic.files need training images in memory; set data.synthetic.files=[]"
         )
     # Checked before cutting: the message names the whole dataset's classes.
-    cut = train.balanced(data.train_size), test.balanced(data.test_size)
-    for images in cut:
-        if isinstance(images, EncodedImages):
-            images.check_first()
-    return _centered(cut[0], data), _centered(cut[1], data)
+    return _ready(train.balanced(data.train_size), data), _ready(test.balanced(data.test_size), data)
 
 
-def _centered(images: ImageSet, data: DataConfig) -> ImageSet:
-    """``images`` of which tests see what ``data`` says. Raises UserError if they are not read from files."""
-    center = Center(data.center_crop, data.interpolation)
-    if center == USUAL_CENTER:
+def _ready(images: ImageSet, data: DataConfig) -> ImageSet:
+    """``images``, of which tests see the center that ``data`` says. Raises UserError if they cannot be used so."""
+    center, usual = Center(data.center_crop, data.interpolation), Center()
+    if isinstance(images, EncodedImages):
+        images.check_first()
+    if center == usual:
         return images
     if not isinstance(images, ImageFiles | ShardedImages):
         raise UserError(
             f"data.center_crop={center.share} and data.interpolation={center.interpolation} are for images read from "
-            f"files (data=imagenet, imagefiles): set {USUAL_CENTER.share} and {USUAL_CENTER.interpolation}"
+            f"files (data=imagenet, imagefiles): set {usual.share} and {usual.interpolation}"
         )
     return replace(images, center=center)
 
@@ -141,42 +137,25 @@ def positions_sha256(indices: Tensor) -> str:
 
 def make_strong_view(data: DataConfig) -> StrongView:
     """Make the change of an unlabeled image's strong view. Raises UserError if a value makes no sense."""
-    settings = asdict(data.unlabeled)
-    return StrongView(**{key: settings[key] for key in ("operations", "probability", "smallest_hole", "largest_hole")})
-
-
-def make_streams(config: TrainConfig, labeled: Images, unlabeled: Images | None, device: torch.device) -> StreamBatches:
-    """Make the loader of semi-supervised training: this process's share of labeled and unlabeled images."""
-    trainer, data = config.trainer, config.data
-    return StreamBatches(
-        labeled,
-        trainer.batch_size,
-        steps=trainer.steps_per_epoch,
-        unlabeled=unlabeled,
-        ratio=data.unlabeled.ratio,
-        strong=make_strong_view(data) if data.unlabeled.second_view == "strong" else None,
-        augment=make_augment(data),
-        device=device,
-        seed=config.seed,
-        **_processing(config),
-    )
-
-
-def _processing(config: TrainConfig) -> dict[str, Any]:
-    """How a loader computes: precision, memory format, processes and workers."""
-    trainer = config.trainer
-    return {
-        "dtype": torch.float64 if trainer.precision is Precision.float64 else torch.float32,
-        "memory_format": torch.channels_last if trainer.channels_last else torch.contiguous_format,
-        "rank": rank(),
-        "world": world(),
-        "workers": min(trainer.workers, cores()),  # more would only wait for each other
-    }
+    return StrongView(**vars(data.unlabeled))
 
 
 def make_augment(data: DataConfig) -> Augment:
     """Make the random changes of training images. Raises UserError if a value makes no sense."""
-    return Augment(**asdict(data.augment))
+    return Augment(**vars(data.augment))
+
+
+def make_streams(config: TrainConfig, labeled: Images, unlabeled: Images | None, device: torch.device) -> StreamBatches:
+    """Make the loader of semi-supervised training: this process's share of labeled and unlabeled images."""
+    strong = config.data.unlabeled.second_view == "strong"
+    return StreamBatches(
+        labeled,
+        make_batching(config, device, training=True),
+        steps=config.trainer.steps_per_epoch,
+        unlabeled=unlabeled,
+        ratio=config.data.unlabeled.ratio,
+        strong=make_strong_view(config.data) if strong else None,
+    )
 
 
 def make_batches(
@@ -193,18 +172,27 @@ def make_batches(
     With ``synthetic`` images an epoch is as long as ``epoch_size`` images: the number of real ones before any were
     held out.
     """
-    # The same order and augmentation on every process: each draws the whole batch from the seed and takes its share.
-    trainer, mixing = config.trainer, {}
-    if synthetic is not None:
-        mixing = {"synthetic": synthetic, "fraction": config.data.synthetic.fraction, "epoch_size": epoch_size}
-    return make_loader(
-        images,
+    batching = make_batching(config, device, training=training)
+    if synthetic is None:
+        return make_loader(images, batching)
+    assert isinstance(images, Images)  # ``load_data`` allows no others beside synthetic ones
+    return Batches(images, batching, SyntheticMixing(synthetic, config.data.synthetic.fraction, epoch_size))
+
+
+def make_batching(config: TrainConfig, device: torch.device, *, training: bool) -> Batching:
+    """How ``config`` makes batches for training, or in order for tests."""
+    trainer = config.trainer
+    return Batching(
         trainer.batch_size if training else config.evaluation.batch_size,
-        device=device,
         augment=make_augment(config.data) if training else None,
         shuffle=training,
-        drop_last=training and trainer.drop_last,
+        # The same seed on every process: each draws the whole batch and takes its share.
         seed=config.seed,
-        **_processing(config),
-        **mixing,
+        drop_last=training and trainer.drop_last,
+        rank=rank(),
+        world=world(),
+        workers=min(trainer.workers, cores()),  # more would only wait for each other
+        device=device,
+        dtype=torch.float64 if trainer.precision is Precision.float64 else torch.float32,
+        memory_format=torch.channels_last if trainer.channels_last else torch.contiguous_format,
     )

@@ -1,79 +1,33 @@
 """Images and batches.
 
-``sources`` load datasets (digits, CIFAR, ``.npz`` files, image folders, ImageNet); ``images`` hold them;
-``transforms`` change them at random; ``loading`` makes batches. ``seeding`` derives every random choice from a seed,
-and ``shot_groups`` sorts the classes of long-tailed datasets.
+seeding                 every random choice from a seed
+augment, joint, views   random changes: of batches, of images with masks, image by image
+images, pixels          labeled images: in memory, in files, in tar shards; with a label per pixel
+synthetic               images from a diffusion model, which are mixed with the real ones
+folders, sources        functions that return a training and a test set: of files, in memory
+corruptions             test images under common corruptions
+batch, planning         one batch; which images it has, and the random choices for them
+loading, streams        batches for training and validation; for semi-supervised training
 """
 
-from dkl.data.images import (
-    EncodedImages,
-    ImageFiles,
-    Images,
-    ImageSet,
-    SegmentationArrays,
-    SegmentationFiles,
-    SegmentationSet,
-    ShardedImages,
-    SyntheticImages,
-)
-from dkl.data.loading import Batch, Batches, FileBatches, Loader, StreamBatches, Unlabeled, make_loader
-from dkl.data.shot_groups import shot_groups
-from dkl.data.sources import (
-    CORRUPTIONS,
-    SEVERITIES,
-    Corruptions,
-    check_corruptions,
-    cifar,
-    digit_scenes,
-    digits,
-    fetch,
-    generated,
+from dkl.data.augment import Augment, Center
+from dkl.data.batch import Batch, Unlabeled
+from dkl.data.corruptions import CORRUPTIONS, SEVERITIES, Corruptions, check_corruptions
+from dkl.data.folders import (
     image_files,
     image_folder,
     imagenet,
     imagenet_lt,
-    noisy_patterns,
-    npz,
     segmentation_folders,
+    shot_groups,
     tar_shards,
 )
-from dkl.data.transforms import Augment, StrongView
-
-__all__ = [
-    "CORRUPTIONS",
-    "SEVERITIES",
-    "Augment",
-    "Batch",
-    "Batches",
-    "Corruptions",
-    "EncodedImages",
-    "FileBatches",
-    "ImageFiles",
-    "ImageSet",
-    "Images",
-    "Loader",
-    "SegmentationArrays",
-    "SegmentationFiles",
-    "SegmentationSet",
-    "ShardedImages",
-    "StreamBatches",
-    "StrongView",
-    "SyntheticImages",
-    "Unlabeled",
-    "check_corruptions",
-    "cifar",
-    "digit_scenes",
-    "digits",
-    "fetch",
-    "generated",
-    "image_files",
-    "image_folder",
-    "imagenet",
-    "imagenet_lt",
-    "make_loader",
-    "noisy_patterns",
-    "npz",
-    "segmentation_folders",
-    "shot_groups",
-    "tar_shards",
-]
+from dkl.data.images import EncodedImages, ImageFiles, Images, ImageSet, ShardedImages
+from dkl.data.loading import Batches, FileBatches, Loader, make_loader
+from dkl.data.pixels import SegmentationArrays, SegmentationFiles, SegmentationSet
+from dkl.data.planning import Batching, SyntheticMixing
+from dkl.data.sources import cifar, digit_scenes, digits, generated, noisy_patterns, npz
+from dkl.data.streams import StreamBatches
+from dkl.data.synthetic import SyntheticImages
+from dkl.data.views import StrongView
+from dkl.storage.download import fetch

@@ -16,7 +16,7 @@ from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from dkl.attacks import Perturb, pgd
-from dkl.data import Batches, digits
+from dkl.data import Batches, Batching, digits
 from dkl.evaluation.robustness.search_model import search_model
 from dkl.evaluation.robustness.suites import PACKAGE_NORMS, make_attacks
 from dkl.models import create_model
@@ -77,7 +77,7 @@ def trained(name: str) -> nn.Module:
     torch.manual_seed(SEED)
     model = create_model(name, 10, in_chans=1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    batches = Batches(digits()[0], 64, shuffle=True)
+    batches = Batches(digits()[0], Batching(64, shuffle=True))
     for epoch in range(8):
         for x, y, *_ in batches.epoch(epoch):
             raised = partial(F.cross_entropy, target=y, reduction="sum")

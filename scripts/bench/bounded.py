@@ -15,7 +15,7 @@ from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from dkl.attacks import pgd
-from dkl.data import Batches, Images, digits
+from dkl.data import Batches, Batching, Images, digits
 from dkl.evaluation import AutoAttackResult, autoattack
 from dkl.losses import KL, IKLLoss
 from dkl.models import create_model
@@ -67,7 +67,7 @@ def trained(loss: Loss) -> nn.Module:
     torch.manual_seed(SEED)
     model = create_model("small_cnn", 10, in_chans=1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    batches = Batches(digits()[0], 64, shuffle=True)
+    batches = Batches(digits()[0], Batching(64, shuffle=True))
     for epoch in range(EPOCHS):
         for x, y, *_ in batches.epoch(epoch):
             optimizer.zero_grad()

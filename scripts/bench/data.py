@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms
 
-from dkl.data import Augment, Batches, Images
+from dkl.data import Augment, Batches, Batching, Images
 from scripts.bench.report import Result, Row, Table, Target
 from scripts.bench.timing import Call, alternate
 
@@ -53,7 +53,7 @@ def run(rounds: int) -> Result:
     warnings.filterwarnings("ignore", message=".*This DataLoader will create.*")
     images = torch.randint(256, (IMAGES, 3, 32, 32), dtype=torch.uint8)
     data = Images(images, torch.zeros(IMAGES, dtype=torch.int64))
-    batches = Batches(data, BATCH, augment=Augment(crop_padding=4, flip=True), shuffle=True)
+    batches = Batches(data, Batching(BATCH, augment=Augment(crop_padding=4, flip=True), shuffle=True))
     epochs = itertools.count()
     pictures = Pictures(images.permute(0, 2, 3, 1).contiguous().numpy())
     loaders = {f"PIL, {workers} workers": loader(pictures, workers) for workers in (0, 2)}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from dkl.console import Bar
-from dkl.data import Batches, Images
+from dkl.data import Batches, Batching, Images
 from dkl.losses import IKL, KD, PairLoss, Weighting
 from dkl.models import create_model
 from dkl.tasks import Distillation
@@ -68,7 +68,7 @@ def training(student: nn.Module, teacher: nn.Module, method: str, batches: Batch
 
 def verify(student: nn.Module, teacher: nn.Module) -> float:
     """Largest difference of weights after two steps in float64. Raises RuntimeError if it exceeds rounding."""
-    batches = Batches(make_data(2 * CHECKED_BATCH), CHECKED_BATCH, dtype=torch.float64)
+    batches = Batches(make_data(2 * CHECKED_BATCH), Batching(CHECKED_BATCH, dtype=torch.float64))
     student, teacher = copy.deepcopy(student).double(), copy.deepcopy(teacher).double()
     one, other = (training(student, teacher, name, batches)() for name in ("IKL-KD", "IKL-KD, pairwise form"))
     pairs = zip(one.parameters(), other.parameters(), strict=True)
@@ -82,7 +82,7 @@ def run(rounds: int) -> Result:
     """Compare, then time the three steps."""
     teacher, student = (create_model(name, num_classes=CLASSES) for name in (TEACHER, STUDENT))
     found = verify(student, teacher)
-    batches = Batches(make_data(BATCH), BATCH)
+    batches = Batches(make_data(BATCH), Batching(BATCH))
     variants: dict[str, Callable[[], object]] = {name: training(student, teacher, name, batches) for name in METHODS}
     print(f"   timing {'; '.join(variants)}", flush=True)
     timings = alternate(variants, rounds)

@@ -17,7 +17,7 @@ from torch.optim import SGD
 
 from dkl.attacks import TrainingAttack
 from dkl.console import Bar
-from dkl.data import Batches, Images
+from dkl.data import Batches, Batching, Images
 from dkl.losses import IKL
 from dkl.models import create_model
 from dkl.tasks import AWP, TradesTraining
@@ -80,7 +80,7 @@ class Ours:
         self.task = TradesTraining(self.model, IKL(), training_attack, num_classes=CLASSES, awp=awp, seed=SEED)
         self.optimizer = SGD(self.model.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
         self.autocast = autocast
-        self.batches = Batches(data, batch_size, dtype=dtype, memory_format=memory_format)
+        self.batches = Batches(data, Batching(batch_size, dtype=dtype, memory_format=memory_format))
 
     def epoch(self) -> float:
         """Train; returns the mean loss."""
@@ -112,7 +112,7 @@ class Official:
         )
         self.training = OfficialTraining(self.model, recipe, num_classes=CLASSES, epochs=1, seed=SEED)
         self.optimizer = self.training.optimizer
-        self.batches = Batches(data, batch_size, dtype=dtype)
+        self.batches = Batches(data, Batching(batch_size, dtype=dtype))
         self.models = [self.model, self.training.awp.proxy] if self.training.awp else [self.model]
 
     def epoch(self) -> float:

@@ -199,8 +199,8 @@ ARRAYS = {
 }
 
 FOLDERS = {
-    "corrupt_png": "cat/0.png cannot be decoded | replace or remove it",
-    "html_png": "cat/0.png cannot be decoded",
+    "corrupt_png": "cat/0.png cannot be read as an image | remove it",
+    "html_png": "cat/0.png cannot be read as an image",
     "other_size": "dog/0.png is (3, 8, 9) | data=imagefiles",
     "empty_class": "dog holds no images | .png",
     "other_classes": "same classes | dog, wolf",

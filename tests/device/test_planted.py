@@ -46,13 +46,13 @@ PLANTED = {
         "fitnet",
     ),
     "second view": Planted(
-        "dkl.data.loading.batches",
+        "dkl.data.loading",
         "view.to(self.labels.device, non_blocking=True)",
         "view",
         "two views by AutoAugment",
     ),
     "synthetic pixels": Planted(
-        "dkl.data.loading.batches",
+        "dkl.data.loading",
         "= pixels.to(device)\n        labels[synthetic_places.to(device)] = synthetic_labels.to(device)",
         "= pixels\n        labels[synthetic_places.to(device)] = synthetic_labels",
         "synthetic images, statistics of the batch",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dkl.assembly import train
 from dkl.cli import main
 from dkl.config import compose_config
-from dkl.data import Augment, Batches, digits
+from dkl.data import Augment, Batches, Batching, digits
 from dkl.evaluation.robustness import suites
 from dkl.evaluation.robustness.attack_loop import run_attacks
 from dkl.evaluation.robustness.progress import EvaluationState
@@ -35,7 +35,7 @@ def trained() -> nn.Module:
     torch.manual_seed(0)
     model = create_model("small_cnn", 10, in_chans=1, width=8)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    batches = Batches(digits()[0], 64, augment=Augment(), shuffle=True)
+    batches = Batches(digits()[0], Batching(64, augment=Augment(), shuffle=True))
     for epoch in range(6):
         for x, y, *_ in batches.epoch(epoch):
             noisy = (x + 0.3 * torch.rand_like(x)).clamp(0, 1)

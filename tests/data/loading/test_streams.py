@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dkl.data import Augment, Images, StreamBatches, StrongView
-from dkl.data.loading.batch import Batch
+from dkl.data import Augment, Batching, Images, StreamBatches, StrongView
 from dkl.errors import UserError
 from tests.data.common import make_images
 
@@ -21,29 +20,8 @@ def make(workers: int = 0, rank: int = 0, world: int = 1, strong: bool = True, s
     torch.manual_seed(0)
     labeled, unlabeled = make_images(6, (3, 8, 8)), make_images(30, (3, 8, 8))
     view = StrongView() if strong else None
-    return StreamBatches(
-        labeled,
-        4,
-        steps=5,
-        unlabeled=unlabeled,
-        ratio=2,
-        strong=view,
-        augment=AUGMENT,
-        seed=seed,
-        workers=workers,
-        rank=rank,
-        world=world,
-    )
-
-
-def tensors(batch: Batch) -> list[Tensor]:
-    assert batch.unlabeled is not None
-    assert batch.indices is not None
-    return [batch.images, batch.labels, batch.indices, *batch.unlabeled]
-
-
-def same(one: list[Tensor], other: list[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    batching = Batching(4, augment=AUGMENT, seed=seed, workers=workers, rank=rank, world=world)
+    return StreamBatches(labeled, batching, steps=5, unlabeled=unlabeled, ratio=2, strong=view)
 
 
 def test_streams_are_endless_passes_over_both_sets() -> None:
@@ -57,27 +35,10 @@ def test_streams_are_endless_passes_over_both_sets() -> None:
     assert len({tuple(one.tolist()) for one in passes}) > 10
 
 
-def test_an_epoch_is_the_same_for_any_workers_and_needs_no_epoch_before_it() -> None:
-    alone, helped = make(), make(workers=2)
-    list(alone.epoch(1))
-    for one, other in zip(alone.epoch(2), helped.epoch(2), strict=True):
-        assert same(tensors(one), tensors(other))
-
-
-def test_shares_of_processes_are_the_batch_of_one() -> None:
-    whole, shares = make(), [make(rank=rank, world=2) for rank in range(2)]
-    for batch, *parts in zip(whole.epoch(3), *(share.epoch(3) for share in shares), strict=True):
-        joined = [torch.cat(values) for values in zip(*map(tensors, parts), strict=True)]
-        assert same(tensors(batch), joined)
-        assert [part.share for part in parts] == [0.5, 0.5]
-        cut = list(batch.parts(2))
-        assert all(same(tensors(one), tensors(other)) for one, other in zip(cut, parts, strict=True))
-
-
 def test_views_are_draws_of_their_own() -> None:
     data = make_images(1, (3, 8, 8))
-    batches = StreamBatches(data, 40, unlabeled=Images(data.images.expand(40, -1, -1, -1), data.labels.expand(40)),
-                            ratio=1, augment=AUGMENT)  # fmt: skip
+    copies = Images(data.images.expand(40, -1, -1, -1), data.labels.expand(40))
+    batches = StreamBatches(data, Batching(40, augment=AUGMENT), unlabeled=copies, ratio=1)
     (batch,) = batches.epoch(1)
     crops = {tuple(window.flatten().tolist()) for window in reflected(data.images[0])}
     weak, second = ((255 * view).round().byte() for view in batch.unlabeled[:2])
@@ -92,23 +53,18 @@ def reflected(image: Tensor) -> list[Tensor]:
     return [*crops, *(crop.flip(-1) for crop in crops)]
 
 
-def test_another_seed_is_another_order() -> None:
-    first, second = (torch.cat([batch.indices for batch in make(seed=seed).epoch(1)]) for seed in (5, 6))
-    assert not torch.equal(first, second)
-
-
 def test_batches_that_cannot_be_filled_or_shared_are_refused() -> None:
     few = make_images(7, (3, 8, 8))
     with pytest.raises(UserError, match=r"needs 4 x 2 unlabeled images, but there are 7"):
-        StreamBatches(few, 4, unlabeled=few, ratio=2)
+        StreamBatches(few, Batching(4), unlabeled=few, ratio=2)
     with pytest.raises(UserError, match=r"4 labeled images cannot be shared equally by 3 processes"):
-        StreamBatches(few, 4, world=3)
+        StreamBatches(few, Batching(4, world=3))
 
 
-@pytest.mark.parametrize("setting", [{"scale": (0.5, 2.0)}, {"unrotated": 0.5}, {"blur": 0.5}], ids=str)
+@pytest.mark.parametrize("setting", [{"scale": [0.5, 2.0]}, {"unrotated": 0.5}, {"blur": 0.5}], ids=str)
 def test_settings_of_images_with_masks_are_refused(setting: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"scale=\[\], unrotated=0 and blur=0"):
-        StreamBatches(make_images(6, (3, 8, 8)), 4, augment=Augment(**setting))
+    with pytest.raises(UserError, match=rf"augment\.{next(iter(setting))}=.*images in memory.* set data\.augment"):
+        StreamBatches(make_images(6, (3, 8, 8)), Batching(4, augment=Augment(**setting)))
 
 
 def usb(labels: np.ndarray, classes: int, per_class: int, seed: int, official: bool) -> list[int]:

@@ -49,24 +49,14 @@ def write_folders(folder: Path) -> list[tuple[Array, Array]]:
     return splits
 
 
+@pytest.mark.parametrize("form", ["npz", "torchvision", "folders"])
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_a_pair_of_npz_files(name: str, tmp_path: Path) -> None:
-    expected = write_npz(tmp_path / name)
-    for images, arrays in zip(cifar(name, str(tmp_path), download=False), expected, strict=True):
-        assert_holds(images, arrays)
-
-
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_a_folder_of_torchvision(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files, *expected = make_torchvision_files(name, monkeypatch)
-    write_files(files, tmp_path)
-    for images, arrays in zip(cifar(name, str(tmp_path), download=False), expected, strict=True):
-        assert_holds(images, arrays)
-
-
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_image_folders(name: str, tmp_path: Path) -> None:
-    expected = write_folders(tmp_path / name)
+def test_each_form_is_read(name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if form == "torchvision":
+        files, *expected = make_torchvision_files(name, monkeypatch)
+        write_files(files, tmp_path)
+    else:
+        expected = {"npz": write_npz, "folders": write_folders}[form](tmp_path / name)
     for images, arrays in zip(cifar(name, str(tmp_path), download=False), expected, strict=True):
         assert_holds(images, arrays)
 
@@ -120,16 +110,13 @@ def test_an_unreachable_server_names_the_archive(tmp_path: Path, monkeypatch: py
     assert str(tmp_path / "cifar-10-python.tar.gz") in str(caught.value)
 
 
-def test_an_archive_on_disk_is_unpacked_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("extracted", [0, 2])
+def test_an_archive_on_disk_is_unpacked_without_a_network_also_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extracted: int
+) -> None:
     files, train, _ = make_torchvision_files("cifar10", monkeypatch)
     (tmp_path / "tiny.tar.gz").write_bytes(make_archive(files, monkeypatch, "http://127.0.0.1:9/nowhere"))
-    assert_holds(cifar("cifar10", str(tmp_path))[0], train)
-
-
-def test_an_interrupted_extraction_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files, train, _ = make_torchvision_files("cifar10", monkeypatch)
-    (tmp_path / "tiny.tar.gz").write_bytes(make_archive(files, monkeypatch, "http://127.0.0.1:9/nowhere"))
-    write_files(dict(list(files.items())[:2]), tmp_path)
+    write_files(dict(list(files.items())[:extracted]), tmp_path)
     assert_holds(cifar("cifar10", str(tmp_path))[0], train)
 
 

@@ -36,7 +36,7 @@ def test_shape_range_and_class_balance() -> None:
 
 def test_scikit_learn_gives_the_same_images_if_its_file_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
     read = digits()
-    monkeypatch.setattr(sys.modules["dkl.data.sources.digits"], "_FILE", "elsewhere")
+    monkeypatch.setattr(sys.modules["dkl.data.sources"], "DIGITS_FILE", "elsewhere")
     for ours, theirs in zip(read, digits(), strict=True):
         assert torch.equal(ours.images, theirs.images)
         assert torch.equal(ours.labels, theirs.labels)

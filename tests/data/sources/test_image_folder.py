@@ -1,12 +1,13 @@
 """Folders of images arrive pixel by pixel, with labels by sorted class name; broken ones are named."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dkl.data import Images, image_folder
+from dkl.data import ImageFiles, Images, image_files, image_folder
 from dkl.errors import UserError
 
 
@@ -69,20 +70,21 @@ def test_an_undecodable_image_is_named(tmp_path: Path) -> None:
         read_folders(train, train)
 
 
-def test_empty_and_missing_folders_are_named(tmp_path: Path) -> None:
-    train = write_folder(tmp_path / "train", ["a"])
+def list_folders(train: Path, test: Path) -> tuple[ImageFiles, ImageFiles]:
+    return image_files(str(train), str(test), 1, 8)
+
+
+@pytest.mark.parametrize("read", [read_folders, list_folders])
+def test_empty_and_missing_folders_and_classes_are_named(tmp_path: Path, read: Callable[..., object]) -> None:
+    train, more = write_folder(tmp_path / "train", ["a"]), write_folder(tmp_path / "more", ["stranger"])
     (tmp_path / "empty" / "a").mkdir(parents=True)
-    for bad, why in (("empty", r"a holds no images; expected \.png"), ("absent", r"expected .*<class>/\*\.png")):
+    (tmp_path / "bare").mkdir()
+    for bad, why in (("empty", r"a holds no images; expected \.png"), ("absent", r"expected .*<class>/\*\.")):
         for folders in ((tmp_path / bad, train), (train, tmp_path / bad)):
             with pytest.raises(UserError, match=rf"{bad}.*{why}"):
-                read_folders(*folders)
-    (tmp_path / "bare").mkdir()
-    with pytest.raises(UserError, match="bare has no class folders"):
-        read_folders(tmp_path / "bare", tmp_path / "bare")
-
-
-def test_a_class_that_only_one_of_the_folders_has_is_refused(tmp_path: Path) -> None:
-    one, both = write_folder(tmp_path / "one", ["a"]), write_folder(tmp_path / "both", ["a", "stranger"])
-    for folders in ((one, both), (both, one)):
-        with pytest.raises(UserError, match="only one of them has stranger"):
-            read_folders(*folders)
+                read(*folders)
+    for folders in ((train, more), (more, train)):
+        with pytest.raises(UserError, match="only one of them has a, stranger"):
+            read(*folders)
+    with pytest.raises(UserError, match=r"bare has (no|0) class folders"):
+        read(tmp_path / "bare", tmp_path / "bare")

@@ -84,7 +84,7 @@ def test_missing_empty_and_binary_lists_are_refused(root: Path, tmp_path: Path) 
 def test_the_first_file_and_a_sample_of_the_others_are_checked(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["dkl.data.sources.imagenet_lt"], "SAMPLE", 2)
+    monkeypatch.setattr(sys.modules["dkl.data.folders"], "SAMPLE", 2)
     with pytest.raises(UserError, match="are missing"):
         load(root, tmp_path, train=["train/n01/gone.JPEG 0", *TRAIN])
     many = [f"train/n01/gone{number}.JPEG 0" for number in range(40)]
@@ -105,6 +105,6 @@ def test_counts_are_printed_with_a_warning_if_they_differ_from_the_published_lis
     printed = capsys.readouterr().err
     assert "4 + 3 images, classes with many/medium/few: 0/0/3" in printed
     assert "warning: the published list has 385/479/136 many/medium/few classes" in printed
-    monkeypatch.setattr(sys.modules["dkl.data.sources.imagenet_lt"], "PUBLISHED", {"many": 0, "medium": 0, "few": 3})
+    monkeypatch.setattr(sys.modules["dkl.data.folders"], "PUBLISHED_SHOTS", {"many": 0, "medium": 0, "few": 3})
     load(root, tmp_path)
     assert "warning" not in capsys.readouterr().err

@@ -10,7 +10,7 @@ import torch
 
 from dkl.assembly import load_data, preflight, train
 from dkl.config import compose_config
-from dkl.data import Augment, FileBatches, ImageFiles, ShardedImages, tar_shards
+from dkl.data import Augment, Batching, FileBatches, ImageFiles, ShardedImages, tar_shards
 from dkl.errors import UserError
 from tests.data.image_files import CLASSES, make_files, write_folder
 
@@ -54,7 +54,7 @@ def test_batches_equal_those_of_the_images_in_folders(tmp_path: Path) -> None:
     assert torch.equal(training.tensor(), files.tensor())
     augment = Augment(crop_padding=0, flip=True)
     both = [
-        FileBatches(images, 5, augment=augment, shuffle=True, seed=3, workers=workers).epoch(1)
+        FileBatches(images, Batching(5, augment=augment, shuffle=True, seed=3, workers=workers)).epoch(1)
         for images, workers in ((training, 2), (files, 0))
     ]
     for ours, theirs in zip(*both, strict=True):

@@ -14,8 +14,8 @@ from scipy.stats import chi2_contingency, chisquare, kstest
 from torch import Tensor
 from torchvision.transforms import AutoAugmentPolicy, v2
 
-from dkl.data import Augment, Batch, Batches, Images
-from dkl.data.transforms.augment import rotate
+from dkl.data import Augment, Batch, Batches, Batching, Images
+from dkl.data.augment import rotate
 from dkl.errors import UserError
 from tests.data.common import make_images
 
@@ -55,7 +55,7 @@ def test_angles_are_uniform_and_independent() -> None:
     image = torch.zeros(1, size, size, dtype=torch.uint8)
     image[0, size // 2 - 1 : size // 2 + 2, size - 6 : size - 2] = 255
     data = Images(image.expand(count, 1, size, size), torch.zeros(count, dtype=torch.int64))
-    batch = next(Batches(data, count, augment=Augment(rotation=15), seed=4).epoch())
+    batch = next(Batches(data, Batching(count, augment=Augment(rotation=15), seed=4)).epoch())
     place = torch.arange(size) - size // 2
     lit = batch.images[:, 0] > 0
     down = (lit * place[:, None]).sum((1, 2)) / lit.sum((1, 2))
@@ -85,7 +85,8 @@ def test_centers_of_holes_are_uniform(length: int) -> None:
     size, count = (5, 7), 7000
     expected = Counter(crop_of(length, (row, column), size) for row in range(5) for column in range(7))
     white = torch.full((count, 2, *size), 255, dtype=torch.uint8)
-    batches = Batches(Images(white, torch.zeros(count, dtype=torch.int64)), 100, augment=Augment(cutout=length))
+    data = Images(white, torch.zeros(count, dtype=torch.int64))
+    batches = Batches(data, Batching(100, augment=Augment(cutout=length)))
     got: Counter[bytes] = Counter()
     for batch in batches.epoch(1):
         assert torch.equal(batch.images[:, 0], batch.images[:, 1])
@@ -97,8 +98,10 @@ def test_centers_of_holes_are_uniform(length: int) -> None:
 
 def test_a_cutout_view_is_an_independent_draw_with_a_hole_of_16() -> None:
     data = Images(torch.randint(1, 256, (60, 3, 32, 32), dtype=torch.uint8), torch.arange(60) % 7)
-    plain = next(Batches(data, 60, augment=Augment(crop_padding=4, flip=True), seed=1).epoch(2))
-    batch = next(Batches(data, 60, augment=Augment(crop_padding=4, flip=True, second_view="cutout"), seed=1).epoch(2))
+    plain, batch = (
+        next(Batches(data, Batching(60, augment=Augment(crop_padding=4, flip=True, second_view=view), seed=1)).epoch(2))
+        for view in (None, "cutout")
+    )
     first, second = batch.images.chunk(2)
     assert (batch.views, batch.total, batch.share, len(batch.labels)) == (2, 60, 1.0, 120)
     assert batch.labels.tolist() == 2 * data.labels.tolist()
@@ -132,7 +135,7 @@ def test_the_policy_is_torchvisions_for_cifar10_with_gray_fill() -> None:
     expected = policy_outcomes(image, count)
     data = Images(image.expand(count, 3, 16, 16), torch.zeros(count, dtype=torch.int64))
     got: Counter[bytes] = Counter()
-    for batch in Batches(data, 500, augment=Augment(second_view="autoaugment")).epoch():
+    for batch in Batches(data, Batching(500, augment=Augment(second_view="autoaugment"))).epoch():
         first, second = bytes_of(batch.images).chunk(2)
         assert torch.equal(first, image.expand(500, 3, 16, 16))
         got.update(view.numpy().tobytes() for view in second)
@@ -143,36 +146,11 @@ def test_the_policy_is_torchvisions_for_cifar10_with_gray_fill() -> None:
     assert chi2_contingency(np.column_stack([table, rest])).pvalue > 0.001
 
 
-def views(workers: int, *, epoch: int = 0, seed: int = 0, batch_size: int = 5, **shared: int) -> list[Batch]:
-    torch.manual_seed(7)
-    data = make_images(13, (3, 16, 16))
-    augment = Augment(crop_padding=2, flip=True, rotation=10, second_view="autoaugment")
-    batches = Batches(data, batch_size, augment=augment, shuffle=True, seed=seed, workers=workers, **shared)
-    return list(batches.epoch(epoch))
-
-
-@FORK
-def test_policies_depend_neither_on_workers_nor_on_the_global_generator() -> None:
-    runs = []
-    for workers in (0, 2):
-        runs.append(views(workers))
-        here = torch.get_rng_state()
-        torch.manual_seed(7)
-        make_images(13, (3, 16, 16))
-        assert torch.equal(here, torch.get_rng_state())
-    for other in runs[1:]:
-        for one, two in zip(runs[0], other, strict=True):
-            assert torch.equal(one.images, two.images)
-            assert torch.equal(one.labels, two.labels)
-    firsts = {batch[0].images[5:].numpy().tobytes() for batch in (runs[0], views(0, epoch=1), views(0, seed=1))}
-    assert len(firsts) == 3
-
-
 def test_an_images_policy_does_not_depend_on_the_batch_size() -> None:
     torch.manual_seed(7)
     data, found = make_images(13, (3, 16, 16), classes=13), []
     for size in (4, 13):
-        batches = Batches(data, size, augment=Augment(second_view="autoaugment"), shuffle=True, seed=2)
+        batches = Batches(data, Batching(size, augment=Augment(second_view="autoaugment"), shuffle=True, seed=2))
         seconds: dict[int, bytes] = {}
         for batch in batches.epoch(3):
             chunk = batch.images.chunk(2)[1]
@@ -188,7 +166,7 @@ def test_an_images_policy_does_not_depend_on_the_batch_size() -> None:
 @pytest.mark.parametrize("how", ["exhausted", "closed", "failed"])
 def test_no_worker_outlives_the_epoch(how: str) -> None:
     data = make_images(40, (3, 16, 16))
-    batches = Batches(data, 4, augment=Augment(second_view="autoaugment"), workers=2)
+    batches = Batches(data, Batching(4, augment=Augment(second_view="autoaugment"), workers=2))
     others = set(multiprocessing.active_children())  # of tests that ran before in this process
     iterator: Iterator[Batch] = batches.epoch()
     next(iterator)
@@ -236,4 +214,4 @@ def test_images_that_do_not_allow_an_augmentation_are_refused(
     shape: tuple[int, int, int], augment: Augment, wrong: str
 ) -> None:
     with pytest.raises(UserError, match=wrong):
-        Batches(make_images(4, shape), 2, augment=augment)
+        Batches(make_images(4, shape), Batching(2, augment=augment))

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dkl.data import Augment, digit_scenes, make_loader, segmentation_folders
-from dkl.data.transforms.joint import change, draw_joint
+from dkl.data import Augment, segmentation_folders
+from dkl.data.joint import change, draw_joint
 from dkl.errors import UserError
 
 FILL, IGNORE = (10, 10, 10), 255
@@ -48,18 +48,6 @@ def test_each_change_is_what_it_says() -> None:
     larger = change(image, mask, plain, size=(24, 30), fill=FILL, ignore=IGNORE)
     assert (larger[1] == IGNORE).sum() == 4 * 30
     assert (larger[0][:, larger[1] == IGNORE] == 10).all()
-
-
-def test_batches_do_not_depend_on_workers_and_are_shared() -> None:
-    data, _ = digit_scenes((32, 40), 11, IGNORE, train_size=6)
-    options = {"augment": Augment(scale=(0.5, 2.0), flip=True, blur=0.5), "shuffle": True, "seed": 3}
-    one, two = (list(make_loader(data, 4, workers=workers, **options).epoch(2)) for workers in (0, 2))
-    for first, second in zip(one, two, strict=True):
-        assert torch.equal(first.images, second.images)
-        assert torch.equal(first.labels, second.labels)
-    shares = [list(make_loader(data, 4, rank=rank, world=2, **options).epoch(2)) for rank in (0, 1)]
-    assert torch.equal(torch.cat([share[0].labels for share in shares]), one[0].labels)
-    assert one[0].labels.dtype == torch.int64
 
 
 def _folders(root: str, values: np.ndarray, size: tuple[int, int] = (20, 16)) -> None:

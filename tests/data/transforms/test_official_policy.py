@@ -9,8 +9,9 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torchvision.transforms import AutoAugmentPolicy, v2
 
-from dkl.data import Augment, Batches
-from dkl.data.transforms.official_policy import GRAY, official_policy
+from dkl.data import Augment, Batches, Batching
+from dkl.data.views import POLICY_GRAY as GRAY
+from dkl.data.views import official_policy
 from tests.data.common import make_images
 
 
@@ -70,7 +71,7 @@ def test_the_policy_equals_pillows_calls() -> None:
 @pytest.mark.parametrize("kind", ["official_autoaugment", "autoaugment"])
 def test_it_makes_the_second_view_unless_torchvisions_is_chosen(kind: str) -> None:
     data = make_images(20, (3, 16, 16))
-    batches = Batches(data, 20, augment=Augment(second_view=kind))
+    batches = Batches(data, Batching(20, augment=Augment(second_view=kind)))
     (plan,), (batch,) = batches.planner.epoch(0), batches.epoch()
     assert plan.seeds is not None
     official = torch.stack([official_policy(*pair) for pair in zip(data.images, plan.seeds.tolist(), strict=True)])

@@ -9,7 +9,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from dkl.data import StrongView
-from dkl.data.transforms.strong_view import GRAY, OPERATIONS, cut_hole
+from dkl.data.views import HOLE_GRAY, OPERATIONS, cut_hole
 from dkl.errors import UserError
 
 
@@ -77,7 +77,7 @@ def test_a_hole_is_usbs(side: float, x: float, y: float) -> None:
     left, top = int(max(0, x - side / 2)), int(max(0, y - side / 2))
     right, bottom = int(min(32, left + side)), int(min(32, top + side))
     expected = image.permute(1, 2, 0).clone()
-    expected[top : bottom + 1, left : right + 1] = torch.tensor(GRAY, dtype=torch.uint8)  # Pillow includes both edges
+    expected[top : bottom + 1, left : right + 1] = torch.tensor(HOLE_GRAY).byte()  # Pillow includes both edges
     assert torch.equal(got, expected)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dkl.assembly import build_model, build_schedule, build_task, make_batches
 from dkl.config import TrainConfig, compose_config, typed
 from dkl.console import Bar
-from dkl.data import Batch, Batches, Images
+from dkl.data import Batch, Batches, Batching, Images
 from dkl.errors import UserError
 from dkl.losses import GKL, IKL, KD
 from dkl.models import create_model
@@ -212,7 +212,7 @@ def made_batches(count: int, right: int, classes: int = CLASSES) -> Batches:
     labels = torch.arange(count) % classes
     images = torch.zeros(count, 1, 4, 4, dtype=torch.uint8)
     images[:, 0, 0, 0] = torch.where(torch.arange(count) < right, labels, (labels + 1) % CLASSES)
-    return Batches(Images(images, labels), 7)
+    return Batches(Images(images, labels), Batching(7))
 
 
 def test_the_teachers_accuracy_is_printed_and_chance_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,9 @@
 """Images with a label for every pixel: pairs of files, or arrays in memory."""
 
 import hashlib
-import os
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -12,13 +11,13 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from dkl.data.images.encoded import DECODING_ERRORS
-from dkl.data.images.image_set import ImageSet
+from dkl.data.images import ImageFiles, ImageSet, pixels_sha256
 from dkl.errors import UserError
 from dkl.validation import Range, check_fields
+
+GRAY = (0.5, 0.5, 0.5)
 
 
 class Pair(NamedTuple):
@@ -49,8 +48,27 @@ class PixelLabels:
                 "none, such as 255"
             )
 
+    @classmethod
+    def of_source(
+        cls, num_classes: int, ignore_index: int | None, mean: Sequence[float] | None = None, first_class: int = 0
+    ) -> "PixelLabels":
+        """Build them from the arguments of a source; ``mean`` is the fill color in [0, 1].
+
+        Raises UserError if one is wrong.
+        """
+        if ignore_index is None:
+            raise UserError("data.ignore_index=null: masks need a value for pixels that do not count, such as 255")
+        if mean is not None and len(mean) != 3:
+            raise UserError(f"data.mean={list(mean)} must have one value per channel of images with masks: three")
+        red, green, blue = (round(255 * value) for value in mean or GRAY)
+        return cls(num_classes=num_classes, ignore_index=ignore_index, first_class=first_class, fill=(red, green, blue))
+
     def read(self, values: NDArray[np.integer], where: str) -> Tensor:
         """The mask that a file at ``where`` holds. Raises UserError if it has a value that is no class."""
+        if values.ndim != 2:
+            raise UserError(
+                f"{where} has {values.shape[-1]} channels: a mask is a gray or palette image of class numbers"
+            )
         mask = values.astype(np.int32)
         if self.first_class:
             mask = np.where(mask == 0, self.ignore_index, mask - 1)
@@ -125,35 +143,29 @@ class SegmentationArrays(SegmentationSet):
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of pixels and masks, in hex."""
-        content = hashlib.sha256(str(tuple(self.images.shape)).encode())
-        content.update(self.images.contiguous().numpy().tobytes())
-        content.update(self.masks.contiguous().numpy().tobytes())
-        return content.hexdigest()
+        """Hash of shape, pixels and masks, in hex."""
+        return pixels_sha256(self.images, self.masks)
 
-    def _select(self, mask: Tensor) -> "SegmentationArrays":
-        return SegmentationArrays(images=self.images[mask], masks=self.masks[mask], pixels=self.pixels, size=self.size)
+    def select(self, mask: Tensor) -> "SegmentationArrays":
+        """The images whose ``mask[N]`` is true, with their masks."""
+        return replace(self, images=self.images[mask], masks=self.masks[mask])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SegmentationFiles(SegmentationSet):
-    """The files ``images/names[i]`` and ``annotations/masks[i]`` below ``root``; ``sizes[N, 2]`` are height and width.
-
-    Made by ``from_folders``.
-    """
+    """Image files and mask files, pair by pair; ``sizes[N, 2]`` are height and width. Made by ``from_folders``."""
 
     most_compared = 500
-    images: Path
-    annotations: Path
-    names: NDArray[np.bytes_]
-    masks: NDArray[np.bytes_]
+    images: ImageFiles
+    masks: ImageFiles
     sizes: NDArray[np.int64]
     pixels: PixelLabels
     size: tuple[int, int]
-    labels: Tensor = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", torch.zeros(len(self.names), dtype=torch.int64))
+    @property
+    def labels(self) -> Tensor:  # type: ignore[override]  # a property where the base class declares an attribute
+        """Zeros."""
+        return self.images.labels
 
     @classmethod
     def from_folders(
@@ -169,37 +181,34 @@ class SegmentationFiles(SegmentationSet):
 
         Only the files' headers are read, except for the first pair, whose mask is checked.
         """
+        image_files, mask_files = (
+            # Their size is that of square crops, which nobody takes of them.
+            ImageFiles.from_names(folder, files, [0] * len(files), size=0)
+            for folder, files in zip((images, annotations), zip(*names, strict=True), strict=True)
+        )
         sizes = []
-        for name, mask in names:
-            ours, theirs = _size(images / name), _size(annotations / mask)
-            if ours != theirs:
-                raise UserError(
-                    f"{images / name} is {ours[1]}x{ours[0]}, but its mask {annotations / mask} is "
-                    f"{theirs[1]}x{theirs[0]}: give masks of the images' size"
-                )
-            sizes.append(ours)
-        found = cls(
-            images=images,
-            annotations=annotations,
-            names=np.array([os.fsencode(name) for name, _ in names], np.bytes_),
-            masks=np.array([os.fsencode(mask) for _, mask in names], np.bytes_),
+        for index in range(len(names)):
+            with image_files.image(index) as image, mask_files.image(index) as mask:
+                sizes.append((image.height, image.width))
+                if image.size != mask.size:
+                    raise UserError(
+                        f"{image_files.path(index)} is {image.width}x{image.height}, but its mask "
+                        f"{mask_files.path(index)} is {mask.width}x{mask.height}: give masks of the images' size"
+                    )
+        pairs = cls(
+            images=image_files,
+            masks=mask_files,
             sizes=np.array(sizes, np.int64),
             pixels=pixels,
             size=(size[0], size[1]),
         )
-        found.pair(0)
-        return found
+        pairs.pair(0)
+        return pairs
 
     def pair(self, index: int) -> Pair:
         """Decode image and mask ``index``."""
-        image = _decode(self.images / os.fsdecode(self.names[index]), "RGB")
-        path = self.annotations / os.fsdecode(self.masks[index])
-        values = _decode(path)
-        if values.ndim != 2:
-            raise UserError(
-                f"{path} has {values.shape[-1]} channels: a mask is a gray or palette image of class numbers"
-            )
-        return Pair(torch.from_numpy(image).permute(2, 0, 1), self.pixels.read(values, str(path)))
+        image = torch.from_numpy(self.images.pixels(index)).permute(2, 0, 1)
+        return Pair(image, self.pixels.read(self.masks.pixels(index, mode=None), self.masks.location(index)))
 
     @property
     def largest(self) -> tuple[int, int]:
@@ -209,61 +218,23 @@ class SegmentationFiles(SegmentationSet):
 
     def lengths(self) -> NDArray[np.int64]:
         """Bytes of each image's file."""
-        return _lengths(self.images, self.names)
+        return self.images.lengths()
 
     def content(self, index: int) -> bytes:
         """The file of image ``index``."""
-        path = self.images / os.fsdecode(self.names[index])
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise _broken(path, error) from None
+        return self.images.content(index)
 
     @cached_property
     def sha256(self) -> str:
         """Hash of names, image sizes and lengths of all files, in hex; like that of ``EncodedImages``."""
         content = hashlib.sha256(str((len(self), *self.shape)).encode())
-        for folder, names in ((self.images, self.names), (self.annotations, self.masks)):
-            content.update(b"\0".join(names.tolist()))
-            content.update(_lengths(folder, names).tobytes())
+        for files in (self.images, self.masks):
+            content.update(b"\0".join(files.names.tolist()))
+            content.update(files.lengths().tobytes())
         content.update(self.sizes.tobytes())
         return content.hexdigest()
 
-    def _select(self, mask: Tensor) -> "SegmentationFiles":
-        chosen = mask.numpy()
-        return SegmentationFiles(
-            images=self.images,
-            annotations=self.annotations,
-            names=self.names[chosen],
-            masks=self.masks[chosen],
-            sizes=self.sizes[chosen],
-            pixels=self.pixels,
-            size=self.size,
-        )
-
-
-def _lengths(folder: Path, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
-    """Bytes of each of the files ``names`` in ``folder``."""
-    lengths = (os.stat(folder / os.fsdecode(name)).st_size for name in names.tolist())  # noqa: PTH116
-    return np.fromiter(lengths, np.int64, len(names))
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """Height and width of the image at ``path``, from its header."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except DECODING_ERRORS as error:
-        raise _broken(path, error) from None
-
-
-def _decode(path: Path, mode: str | None = None) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert(mode) if mode else image)
-    except DECODING_ERRORS as error:
-        raise _broken(path, error) from None
-
-
-def _broken(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} cannot be read as an image: {error}; download it again, or remove it and its mask")
+    def select(self, mask: Tensor) -> "SegmentationFiles":
+        """The images whose ``mask[N]`` is true, with their masks."""
+        images, masks, sizes = self.images.select(mask), self.masks.select(mask), self.sizes[mask.numpy()]
+        return replace(self, images=images, masks=masks, sizes=sizes)

@@ -6,6 +6,7 @@ Pixels around the image have the fill color and the ignore value. Images are int
 nearest pixel.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as T
 
-from dkl.data.transforms.augment import Augment
+from dkl.data.augment import Augment
 
 BLUR_SIZE, BLUR_SIGMA = 5, 1.1
 """Kernel of the blur, in pixels; OpenCV's sigma for this size."""
@@ -46,12 +47,14 @@ def draw_joint(augment: Augment, generator: torch.Generator) -> JointDraw:
 
 
 def change(
-    image: Tensor, mask: Tensor, draw: JointDraw, *, size: tuple[int, int], fill: tuple[int, int, int], ignore: int
+    image: Tensor, mask: Tensor, draw: JointDraw, *, size: Sequence[int], fill: tuple[int, int, int], ignore: int
 ) -> tuple[Tensor, Tensor]:
     """Apply ``draw`` to ``image[3, H, W]``, uint8, and ``mask[H, W]``; both then have ``size``."""
     mask = mask[None]
     if draw.scale != 1:
-        image, mask = resized(image, mask, (round(image.shape[1] * draw.scale), round(image.shape[2] * draw.scale)))
+        sides = [max(round(side * draw.scale), 1) for side in image.shape[1:]]
+        image = T.resize(image, sides, InterpolationMode.BILINEAR, antialias=False)
+        mask = T.resize(mask, sides, InterpolationMode.NEAREST_EXACT)
     if draw.degrees:
         image = T.rotate(image, draw.degrees, InterpolationMode.BILINEAR, fill=list(fill))
         mask = T.rotate(mask, draw.degrees, InterpolationMode.NEAREST, fill=ignore)
@@ -66,17 +69,10 @@ def change(
     return T.crop(image, top, left, *size), T.crop(mask, top, left, *size)[0]
 
 
-def resized(image: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """``image[3, H, W]`` and ``mask[1, H, W]`` at ``size``."""
-    height, width = (max(side, 1) for side in size)
-    image = T.resize(image, [height, width], InterpolationMode.BILINEAR, antialias=False)
-    return image, T.resize(mask, [height, width], InterpolationMode.NEAREST_EXACT)
-
-
 def padded(
     image: Tensor,
     mask: Tensor,
-    size: tuple[int, int],
+    size: Sequence[int],
     *,
     fill: tuple[int, int, int],
     ignore: int,

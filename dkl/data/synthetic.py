@@ -5,20 +5,24 @@ They come from a diffusion model. The published sets are those of Wang et al. 20
 """
 
 import hashlib
+import math
+import mmap
+import struct
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dkl.data.images.npz_arrays import ArrayInFile, locate_arrays
 from dkl.errors import UserError
 
 CHUNK = 1 << 20  # labels read at a time
 SAMPLE = 1024  # images that the hash covers
+LOCAL_HEADER = 30  # bytes before the name of a zip's member; the last four are the lengths of name and extra field
 
 PUBLISHED = "https://huggingface.co/datasets/P2333/DM-Improves-AT"
 
@@ -39,15 +43,20 @@ class SyntheticImages:
                 "Put them there, or set DKL_DATA_DIR or data.synthetic.files"
             )
         self.shape = tuple(shape)
-        parts = [self._locate(path) for path in paths]
-        self.images = [images.map() for images, _ in parts]
+        parts = [map_arrays(path, ["image", "label"]) for path in paths]
+        self.images, labels = [images for images, _ in parts], []
+        for path, (images, classes) in zip(paths, parts, strict=True):
+            self._check(path, images, classes)
+            if hasattr(mmap, "MADV_RANDOM"):  # without it the system reads far beyond each image
+                assert isinstance(images.base, mmap.mmap)
+                images.base.madvise(mmap.MADV_RANDOM)
+            labels.append(_read_labels(path, classes, num_classes))
         self.starts = np.cumsum([0, *(len(part) for part in self.images)])
-        self.labels = np.concatenate([_read_labels(labels, num_classes) for _, labels in parts])
+        self.labels = np.concatenate(labels)
         self.sha256 = self._fingerprint()
 
-    def _locate(self, path: Path) -> tuple[ArrayInFile, ArrayInFile]:
-        """Find image and label in one file, and check their dtypes and shapes."""
-        images, labels = locate_arrays(path, ["image", "label"])
+    def _check(self, path: Path, images: NDArray[Any], labels: NDArray[Any]) -> None:
+        """Raise UserError if the arrays of a file have other dtypes or shapes."""
         channels, height, width = self.shape
         if images.dtype != np.uint8 or images.shape[1:] != (height, width, channels):
             raise UserError(
@@ -58,7 +67,6 @@ class SyntheticImages:
             raise UserError(
                 f"{path}: label must be {images.shape[0]} integers, at least one, not {labels.dtype} {labels.shape}"
             )
-        return images, labels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -88,17 +96,62 @@ class SyntheticImages:
         return content.hexdigest()
 
 
-def _read_labels(array: ArrayInFile, num_classes: int) -> NDArray[Any]:
+def _read_labels(path: Path, mapped: NDArray[Any], num_classes: int) -> NDArray[Any]:
     """Read the labels into the smallest unsigned integer type for ``num_classes``."""
-    labels = np.empty(array.shape, np.min_scalar_type(num_classes - 1))
-    done = 0
-    for chunk in array.chunks(CHUNK):
+    labels = np.empty(mapped.shape, np.min_scalar_type(num_classes - 1))
+    for start in range(0, len(mapped), CHUNK):
+        chunk = mapped[start : start + CHUNK]
         low, high = chunk.min(), chunk.max()
         if low < 0 or high >= num_classes:
             raise UserError(
-                f"{array.path}: labels run from {low} to {high}, but data.num_classes={num_classes}; set "
+                f"{path}: labels run from {low} to {high}, but data.num_classes={num_classes}; set "
                 "data.synthetic.files to files of this dataset, or number the labels from 0"
             )
-        labels[done : done + len(chunk)] = chunk
-        done += len(chunk)
+        labels[start : start + len(chunk)] = chunk
     return labels
+
+
+def map_arrays(path: Path, names: Sequence[str]) -> list[np.memmap[Any, Any]]:
+    """Map the arrays ``names`` of an uncompressed ``.npz`` file, so that only the pages that are read enter memory.
+
+    Raises UserError if an array is missing or cannot be mapped.
+    """
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            if missing := [name for name in names if name not in members]:
+                raise UserError(f"{path} has no array named {' and '.join(missing)}; it has {list(members)}")
+            return [_map(path, file, archive, members[name]) for name in names]
+    except (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} cannot be read as an .npz of plain arrays: {error}; download or write it again"
+        ) from None
+
+
+def _map(path: Path, file: BinaryIO, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.memmap[Any, Any]:
+    """Map the array of the zip member ``info``. Raises ValueError if that is impossible.
+
+    An uncompressed member is its ``.npy`` file byte by byte: the array starts right after the zip's local header and
+    the ``.npy`` header.
+    """
+    if info.compress_type != zipfile.ZIP_STORED:
+        rewritten = path.with_name(f"{path.stem}_stored.npz")
+        raise UserError(
+            f"{path} is compressed, so its images cannot be read in place: rewrite it uncompressed with "
+            f"python -m scripts.store_npz {path} {rewritten}"
+        )
+    with archive.open(info) as member:  # checks the local header
+        version = np.lib.format.read_magic(member)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in readers:
+            raise ValueError(f"{info.filename} has .npy version {version}, only 1.0 and 2.0 are supported")
+        shape, fortran, dtype = readers[version](member)
+        header = member.tell()
+    if dtype.hasobject or (fortran and len(shape) > 1):
+        raise ValueError(f"{info.filename} holds objects or is in column-major order")
+    if info.file_size != header + math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{info.filename} is truncated")
+    # The local header may have another extra field than the central directory, so its length is read from the file.
+    file.seek(info.header_offset + LOCAL_HEADER - 4)
+    name, extra = struct.unpack("<HH", file.read(4))
+    return np.memmap(path, dtype, "r", info.header_offset + LOCAL_HEADER + name + extra + header, shape)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from dkl.data.images import Images
-from dkl.data.sources.npz import images_from_arrays
+from dkl.data.sources import images_from_arrays
 from dkl.errors import UserError, shortened
 
 CORRUPTIONS = (

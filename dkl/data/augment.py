@@ -1,28 +1,45 @@
-"""Augmentation of image batches without a loop over images: random crop, flip, rotation and cutout.
+"""Augmentation: its settings, batches of tensors without a loop over images, and crops of one decoded image.
 
 Random choices (``Draw``) are made apart from the pixels, so that every process can draw the same choices for the whole
 batch and change only its own share.
+
+Pillow resizes decoded images, as for the published ImageNet accuracies. Their random crop is torchvision's, or timm's
+if the interpolation is random too; RandAugment (Cubuk et al. 2020) is timm's.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN, rand_augment_transform
+from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
+from torchvision.transforms import v2
 
-from dkl.data.transforms.pil_image import TRAINING_INTERPOLATIONS, randaugment
+from dkl.config.schema import AugmentConfig
 from dkl.errors import UserError
-from dkl.validation import DEGREES, PIXELS, REPEATS, SCALE, SHARE, check_fields
+from dkl.validation import check_fields
 
 CROP_FILLS = ("zeros", "reflect")
+TRAINING_INTERPOLATIONS = ("bilinear", "random")
 
 SECOND_VIEW_CUTOUT = {"official_autoaugment": 0, "autoaugment": 0, "cutout": 16}
 """Hole size in pixels, by the kind of second view."""
 POLICIES = ("official_autoaugment", "autoaugment")
 """Second views that are changed image by image."""
+
+BESIDE_SYNTHETIC = ("crop_padding", "crop_fill", "flip", "rotation", "cutout")
+USABLE = {
+    "images in memory": (*BESIDE_SYNTHETIC, "second_view", "repeats"),
+    "images in memory beside data.synthetic.files": BESIDE_SYNTHETIC,
+    "images read from files": ("flip", "randaugment", "interpolation", "repeats"),
+    "images with masks": ("flip", "scale", "rotation", "unrotated", "blur"),
+}
+"""Kind of images -> the settings that change them."""
 
 
 class Draw(NamedTuple):
@@ -38,47 +55,22 @@ class Draw(NamedTuple):
         return Draw(*(None if values is None else values[..., part] for values in self))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Augment:
-    """Augmentation settings, applied in the order of the first four. Raises UserError if a value is out of range.
+@dataclass(kw_only=True)
+class Augment(AugmentConfig):
+    """The settings of ``data.augment``, at work. Raises UserError if a value is out of range.
 
-    ``crop_padding``: pad by this many pixels and crop back to the original size at a uniform offset. ``crop_fill``
-    says what the padding is: ``zeros``, or ``reflect`` for the image mirrored at its border.
-    ``flip``: mirror with probability ½.
-    ``rotation``: rotate by a uniform angle up to ± this many degrees; nearest pixel, zeros outside the image.
-    ``cutout``: set a square of this side to zero, around a uniform pixel and clipped at the border (DeVries and
-    Taylor 2017).
+    Batches in memory are changed in this order: ``crop_padding``, ``flip``, ``rotation`` (nearest pixel, zeros outside
+    the image), ``cutout`` (DeVries and Taylor 2017, clipped at the border). The ``second_view`` has its own crop, flip
+    and rotation. AutoAugment then changes it by CIFAR-10's policy, computed as in the official code
+    (``official_autoaugment``) or by torchvision (``autoaugment``); ``cutout`` cuts a hole of 16 pixels.
 
-    ``second_view``: add a second view of each image, with its own crop, flip and rotation, then changed by CIFAR-10's
-    AutoAugment policy (``official_autoaugment`` computes it as the official code, ``autoaugment`` is torchvision's) or
-    by a hole of 16 pixels (``cutout``).
-    ``randaugment``: a RandAugment policy of timm, for images read from files. ``interpolation``: how their crops are
-    resized, ``bilinear``, or ``random`` for one of bilinear and bicubic.
-    ``repeats``: show each image this many times, augmented differently, and fewer images per epoch.
-
-    For images with masks (``dkl.data.transforms.joint``): ``scale`` resizes by a uniform factor between its two values
-    (empty: not at all), ``unrotated`` is the share of images that ``rotation`` leaves alone, and ``blur`` the share
-    that is blurred.
+    ``dkl.data.joint`` changes images with masks.
     """
-
-    crop_padding: Annotated[int, PIXELS] = 0
-    crop_fill: str = "zeros"
-    flip: bool = False
-    rotation: Annotated[float, DEGREES] = 0.0
-    cutout: Annotated[int, PIXELS] = 0
-    second_view: str | None = None
-    randaugment: str | None = None
-    interpolation: str = "bilinear"
-    repeats: Annotated[int, REPEATS] = 1
-    scale: Annotated[Sequence[float], SCALE] = ()
-    unrotated: Annotated[float, SHARE] = 0.0
-    blur: Annotated[float, SHARE] = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self, "data.augment")
         if self.crop_fill not in CROP_FILLS:
             raise UserError(f"data.augment.crop_fill={self.crop_fill} must be zeros or reflect")
-        object.__setattr__(self, "scale", tuple(self.scale))
         if self.scale and not (len(self.scale) == 2 and self.scale[0] <= self.scale[1]):
             raise UserError(f"data.augment.scale={list(self.scale)} must be two factors, the smaller first, or []")
         if self.second_view is not None and self.second_view not in SECOND_VIEW_CUTOUT:
@@ -114,14 +106,19 @@ class Augment:
                 f"data.augment.second_view={self.second_view} needs 3 channels, not {shape[0]}: use cutout or null"
             )
 
-    def check_no_masks(self) -> None:
-        """Raise UserError if a setting is for images with masks only."""
-        if self.scale or self.unrotated or self.blur:
-            raise UserError(
-                "data.augment.scale, unrotated and blur change images with masks: set scale=[], unrotated=0 and blur=0"
+    def check_kind(self, kind: str) -> None:
+        """Raise UserError if a setting does nothing for this ``kind`` of images, one of ``USABLE``."""
+        plain = Augment()
+        names = [field.name for field in fields(self) if field.name not in USABLE[kind]]
+        useless = [name for name in names if getattr(self, name) != getattr(plain, name)]
+        if useless:
+            given, fixed = (
+                ", ".join(f"data.augment.{name}={_as_override(getattr(settings, name))}" for name in useless)
+                for settings in (self, plain)
             )
+            raise UserError(f"{given} does not change {kind}, which allow {', '.join(USABLE[kind])} only: set {fixed}")
 
-    def draw(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Draw:
+    def draw(self, count: int, size: Sequence[int], generator: torch.Generator) -> Draw:
         """Draw the random choices for ``count`` images of ``size`` (H, W) from a CPU ``generator``."""
         # The order of the draws is part of the reproducible result: do not change it.
         offsets = mirrored = degrees = hole = None
@@ -193,3 +190,59 @@ def _hole_mask(start: Tensor, length: int, images: Tensor) -> Tensor:
         place = torch.arange(side, device=start.device) - first[:, None]
         spans.append((place >= 0) & (place < length))
     return (spans[0][:, None, :, None]) & (spans[1][:, None, None, :])
+
+
+def _as_override(value: object) -> object:
+    return "null" if value is None else value
+
+
+Transform = Callable[[Image.Image], Image.Image]
+
+INTERPOLATIONS = {"bilinear": v2.InterpolationMode.BILINEAR, "bicubic": v2.InterpolationMode.BICUBIC}
+
+
+def randaugment(policy: str, size: int) -> Transform:
+    """Return timm's RandAugment for images of ``size``² pixels, by a ``policy`` such as ``rand-m7-mstd0.5``.
+
+    Pixels that a transform uncovers get ImageNet's mean color. Raises UserError if timm does not know the policy.
+    """
+    settings = {
+        "translate_const": int(size * 0.45),
+        "img_mean": tuple(round(255 * mean) for mean in IMAGENET_DEFAULT_MEAN),
+    }
+    try:
+        return rand_augment_transform(policy, settings)
+    except (AssertionError, ValueError, KeyError):
+        raise UserError(
+            f"data.augment.randaugment={policy} is not a policy of timm: use one such as rand-m7-mstd0.5, or null"
+        ) from None
+
+
+def random_crop(size: int, augment: Augment) -> Transform:
+    """Crop 8 to 100 % of the area at an aspect ratio of 3:4 to 4:3, and resize the crop to ``size``² pixels.
+
+    Resizing is bilinear or, with ``augment.interpolation`` random, bilinear or bicubic for each image. With ``flip``
+    half of the crops are mirrored. RandAugment follows if there is a policy.
+    """
+    crop = v2.RandomResizedCrop(size)
+    if augment.interpolation == "random":
+        crop = RandomResizedCropAndInterpolation(size, interpolation="random")
+    mirror = [v2.RandomHorizontalFlip()] if augment.flip else []
+    change = [randaugment(augment.randaugment, size)] if augment.randaugment else []
+    return v2.Compose([crop, *mirror, *change])
+
+
+class Center(NamedTuple):
+    """What tests see of an image: this ``share`` of the shorter side, resized by ``interpolation``."""
+
+    share: float = 0.875
+    interpolation: str = "bilinear"
+
+
+USUAL_CENTER = Center()
+
+
+def center_crop(size: int, center: Center = USUAL_CENTER) -> Transform:
+    """Resize the shorter side to ``size`` / share (256 for 224 at 0.875), and crop the central ``size``² pixels."""
+    resize = v2.Resize(math.floor(size / center.share), INTERPOLATIONS[center.interpolation])
+    return v2.Compose([resize, v2.CenterCrop(size)])
