@@ -16,7 +16,7 @@ from dkl.config import WEIGHTS, shipped
 from dkl.errors import UserError, choose_from, first_line
 from dkl.manifests.evaluations import check_evaluation
 from dkl.threat import parse_attacks, parse_eps
-from dkl.validation.mistakes import first_mistake, one_of
+from dkl.validation import first_mistake, one_of
 
 METRICS = (
     *("clean", "robust", "top1", "top5", "best", "many", "medium", "few", "step_seconds"),

@@ -21,7 +21,7 @@ from dkl.errors import UserError
 from dkl.records.checks import contradiction, copies
 from dkl.records.record import AttackResult, Curves, FewLabels, Flags, Record, Segmented
 from dkl.storage.files import ARCHIVE_ERRORS, LARGEST_FLAGS, damage, read_text, write_atomically, write_rows, write_text
-from dkl.validation.mistakes import first_mistake
+from dkl.validation import first_mistake
 
 SUFFIXES = {"flags": ".npz", "curves": ".csv"}
 
