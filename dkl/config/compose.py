@@ -1,9 +1,14 @@
-"""Composition: from the YAML files in ``configs`` to one configuration."""
+"""Composition: from the YAML files in ``configs`` to one configuration, and what both may hold."""
 
-from collections.abc import Sequence
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, get_args
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl  # applies single values; Hydra has no public function
@@ -16,8 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's, which has no types
 
 from dkl.config.schema import DataConfig, EvaluateConfig, TrainConfig
-from dkl.config.unknown import unknown_keys
-from dkl.errors import UserError, first_line
+from dkl.errors import UserError, choose_from, first_line
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -29,6 +33,16 @@ def shipped(folder: str) -> Path:
         if (base / folder / ("train.yaml" if folder == "configs" else "quickstart.yaml")).is_file():
             return base / folder
     raise UserError(f"the {folder} folder is missing from this installation of dkl: install it again")
+
+
+def choices(group: str) -> dict[str, str]:
+    """Map each choice of a group of ``configs``, or of ``experiments``, to the first comment line of its YAML file."""
+    folder = shipped("experiments") if group == "experiments" else shipped("configs") / group
+    lines = {}
+    for path in sorted(folder.glob("*.yaml")):
+        comments = (line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
+        lines[path.stem] = next((line.lstrip("# ") for line in comments if not line.startswith("# @")), "")
+    return lines
 
 
 def register() -> None:
@@ -129,3 +143,42 @@ def typed(cfg: DictConfig, root: type[T]) -> T:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(root), cfg))
     assert isinstance(config, root)
     return config
+
+
+def unknown_keys(content: Mapping[Any, Any], root: type[Any], prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Yield the dotted keys of ``content``, plain values of the dataclass ``root``, that it has no field for.
+
+    With each key come the fields that stand beside it. Groups without a dataclass may have any key.
+    """
+    kinds = {field.name: field.type for field in fields(root)}
+    for key, value in content.items():
+        if key not in kinds:
+            yield f"{prefix}{key}", list(kinds)
+        nested = next((kind for kind in (kinds.get(key), *get_args(kinds.get(key))) if is_dataclass(kind)), None)
+        if isinstance(nested, type) and isinstance(value, Mapping):
+            yield from unknown_keys(value, nested, f"{prefix}{key}.")
+
+
+def check_known(cfg: DictConfig, root: type[Any]) -> None:
+    """Raise UserError if ``cfg`` has a key that the dataclass ``root`` does not have, or lacks one that it has."""
+    content = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(content, dict)
+    for key, known in unknown_keys(content, root):
+        raise UserError(f"there is no key {key!r}: {choose_from(key.rpartition('.')[2], known)}")
+    if removed := next((field.name for field in fields(root) if field.name not in content), None):
+        raise UserError(f"{removed} cannot be removed: leave out ~{removed}")
+
+
+def field_lines(config: type) -> dict[str, str]:
+    """Map each field of a dataclass of the schema to the line of documentation under it.
+
+    Python does not keep these lines, so they are read from the source.
+    """
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(config))).body
+    assert isinstance(definition, ast.ClassDef)
+    lines = {}
+    for statement, below in pairwise(definition.body):
+        match statement, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                lines[name] = text
+    return lines

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from omegaconf import OmegaConf
 
 from dkl.config import TrainConfig
-from dkl.config.choices import choices
+from dkl.config.compose import choices
 from dkl.console import say
 from dkl.errors import UserError
 from dkl.manifests import Manifest, Request, load, own_sizes

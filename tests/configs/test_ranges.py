@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from dkl.assembly import preflight
 from dkl.assembly.checks import unusual_settings
 from dkl.config import TrainConfig, compose_config, typed
-from dkl.config.docs import field_lines
+from dkl.config.compose import field_lines
 from dkl.errors import UserError
 from dkl.validation import MEAN, TEMPERATURE, Range, check, hints, number_type, problem, settings
 from tests.configs.common import CONFIGS

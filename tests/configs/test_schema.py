@@ -6,9 +6,9 @@ import pytest
 
 from dkl.cli.help import page
 from dkl.config import schema
-from dkl.config.docs import field_lines
+from dkl.config.compose import field_lines
 
-CONFIGS = [kind for kind in vars(schema).values() if is_dataclass(kind)]
+CONFIGS = [kind for kind in vars(schema).values() if is_dataclass(kind) and kind.__module__ == schema.__name__]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
