@@ -62,8 +62,7 @@ def preflight(cfg: DictConfig) -> None:
     model = _check_model(config)
     # The attack's random generator needs a real device, which the model on the meta device is not.
     task = build_task(config.task, nn.Linear(1, 1) if config.attack else model)
-    _check_needs(task, config, build_averaging(config.averaging))
-    _check_momentum(build_schedule(config.schedule), config)
+    _check_needs(task, build_averaging(config.averaging), build_schedule(config.schedule), config)
     _check_devices(config.trainer)
     build_logger(config.logger)
     check_writable(run_folder(cfg))
@@ -82,8 +81,8 @@ def _check_value(loss: PairLoss, num_classes: int) -> None:
         raise UserError(f"loss: {name} returns {found}, not a scalar: return the mean over the batch")
 
 
-def _check_needs(task: Task, config: TrainConfig, averaging: Averaging | None) -> None:
-    """Raise UserError unless the run has the unlabeled images and the average that ``task`` needs."""
+def _check_needs(task: Task, averaging: Averaging | None, schedule: Schedule, config: TrainConfig) -> None:
+    """Raise UserError unless the run has the unlabeled images, average and momentum that its parts need."""
     name, ratio = type(task).__name__, config.data.unlabeled.ratio
     if task.needs_unlabeled and (not ratio or config.data.labels_per_class is None):
         raise UserError(
@@ -97,6 +96,12 @@ def _check_needs(task: Task, config: TrainConfig, averaging: Averaging | None) -
         )
     if task.needs_average and (averaging is None or averaging.per != "step"):
         raise UserError(f"{name} needs an average of the weights after each step: set averaging=ema_999")
+    optimizer = config.optimizer.name
+    if optimizer is not OptimizerName.sgd and schedule.momentum(1, config.trainer.epochs) is not None:
+        raise UserError(
+            f"{type(schedule).__name__} changes the momentum of sgd, which optimizer.name={optimizer.value} does not "
+            "have: set optimizer.name=sgd, or choose another schedule, such as schedule=cosine"
+        )
 
 
 def _check_labels(config: TrainConfig) -> None:
@@ -168,16 +173,6 @@ def _check_teacher(config: TrainConfig) -> None:
         raise UserError(
             f"the teacher {run} was trained at budget={trained}, this run is of budget={budget}: train one with "
             f"budget={budget}, or use budget=own"
-        )
-
-
-def _check_momentum(schedule: Schedule, config: TrainConfig) -> None:
-    """Raise UserError if ``schedule`` changes a momentum that the optimizer does not have."""
-    name = config.optimizer.name
-    if name is not OptimizerName.sgd and schedule.momentum(1, config.trainer.epochs) is not None:
-        raise UserError(
-            f"{type(schedule).__name__} changes the momentum of sgd, which optimizer.name={name.value} does not have: "
-            "set optimizer.name=sgd, or choose another schedule, such as schedule=cosine"
         )
 
 

@@ -15,7 +15,6 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl  # applies singl
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's, which has no types
@@ -68,13 +67,20 @@ def compose_config(root: str, overrides: Sequence[str], *, with_hydra: bool = Fa
 
     With ``with_hydra`` it contains Hydra's own configuration too.
     """
-    texts = tuple(overrides)
-    parsed = OverridesParser.create().parse_overrides(list(texts))
-    if with_hydra or any(not _is_plain(override) for override in parsed):
-        return _compose(root, texts, with_hydra=with_hydra)
-    choices = tuple(override.input_line or "" for override in parsed if is_group(override.key_or_group))
-    cfg = _choices(root, choices).copy()
-    ConfigLoaderImpl._apply_overrides_to_config([one for one in parsed if not is_group(one.key_or_group)], cfg)
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    # A choice of ``configs`` or a value for one key: no sweep, and not of Hydra itself.
+    plain = all(
+        override.package is None
+        and not override.is_sweep_override()
+        and not isinstance(override.value(), dict)
+        and override.key_or_group
+        and not override.key_or_group.startswith("hydra")
+        for override in parsed
+    )
+    if with_hydra or not plain:
+        return _compose(root, overrides, with_hydra=with_hydra)
+    cfg = _of_choices(root, tuple(item.input_line or "" for item in parsed if is_group(item.key_or_group))).copy()
+    ConfigLoaderImpl._apply_overrides_to_config([item for item in parsed if not is_group(item.key_or_group)], cfg)
     return cfg
 
 
@@ -83,15 +89,8 @@ def is_group(name: str) -> bool:
     return bool(name) and (shipped("configs") / name).is_dir()
 
 
-def _is_plain(override: Override) -> bool:
-    """Whether an override is a choice of ``configs`` or a value for one key: no sweep, and not of Hydra itself."""
-    value = override.value()
-    plain = override.package is None and not override.is_sweep_override() and not isinstance(value, dict)
-    return plain and bool(override.key_or_group) and not override.key_or_group.startswith("hydra")
-
-
 @lru_cache(maxsize=256)
-def _choices(root: str, choices: tuple[str, ...]) -> DictConfig:
+def _of_choices(root: str, choices: tuple[str, ...]) -> DictConfig:
     """Compose ``root`` with ``choices`` of groups; the caller copies the result.
 
     Composing takes a tenth of a second. The rows of a table differ mostly in values, which take a few milliseconds.

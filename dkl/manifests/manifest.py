@@ -45,11 +45,10 @@ def _one_per_evaluation(entry: Any) -> Any:
     return entry if entry is None or (entry and isinstance(entry[0], list | tuple)) else [entry]
 
 
-def _reason(entry: Any) -> Any:
-    return "quoted from its paper, not trained here" if entry is True else entry
-
-
 Evaluations = Annotated[tuple[Overrides, ...], BeforeValidator(_one_per_evaluation)]
+
+QUOTED = "quoted from its paper, not trained here"
+"""The usual reason why a row is not run."""
 
 CHECKED = ConfigDict(extra="forbid")
 
@@ -106,7 +105,7 @@ class ManifestRow:
     label: str
     name: str = ""
     overrides: Overrides = ()
-    quoted: Annotated[str | None, BeforeValidator(_reason)] = None
+    quoted: Annotated[str | None, BeforeValidator(lambda entry: QUOTED if entry is True else entry)] = None
     teacher: str | None = None
     weights: Overrides = ()
     evaluate: Evaluations | None = None
