@@ -99,27 +99,58 @@ def plan(name: str, request: Request, compose: CachedCompose | None = None) -> l
     manifest, compose = load(name), compose or CachedCompose()
     rows = _chosen(manifest, request.row)
     _check_overrides(manifest, rows, request.overrides)
-    seeds = request.seeds or (manifest.seeds[:1] if request.budget == "smoke" else manifest.seeds)
-    teachers = _teachers(manifest, rows, request, compose)
-    changed = _changed(manifest, rows, request, compose)
-    jobs: list[ManifestJob] = []
-    for row in rows:
-        teacher, teacher_overrides = teachers[row.teacher] if row.teacher else (None, [])
-        if teacher is not None and teacher not in jobs:
-            jobs.append(teacher)
-        needs = teacher.title if teacher else None
-        other = row.name in changed
-        label = changed_label(row.label, request.overrides) if other else row.label
-        for seed in seeds:
-            train = _train(manifest, replace(row, label=label), request, teacher_overrides, seed)
-            jobs.append(ManifestJob(row.name, label, seed, train, _evaluations(manifest, row, request), needs, other))
-    return jobs
+    jobs = _jobs(manifest, rows, request, compose)
+    changing = may_change_rows(request.overrides)
+    if not changing:
+        return jobs
+    before = _identities(_jobs(manifest, rows, replace(request, overrides=()), compose), compose)
+    changed = [name for name, row in _identities(jobs, compose).items() if row != before[name]]
+    teachers = {manifest.teachers[row.teacher].name for row in rows if row.teacher}
+    for name in sorted(changed, key=lambda name: name not in teachers):  # a teacher before its students
+        budget = next(compose(job.train).cfg.budget.name for job in jobs if job.name == name)
+        if budget in FIXED_BUDGETS:
+            raise UserError(
+                f"{' '.join(changing)} changes what row {name} trains, which budget={budget} fixes: leave it out, or "
+                "use budget=own (your own sizes, labeled with it, never compared with the paper)"
+            )
+    others = {*changed} - teachers  # no table shows a teacher
+    return [_relabeled(job, request.overrides) if job.name in others else job for job in jobs]
 
 
 def identities(manifest: Manifest, budget: str, compose: CachedCompose | None = None) -> dict[str, str]:
     """Per row that is run, and per teacher: the ``row_identity`` of its records at ``budget``."""
-    compose, request = compose or CachedCompose(), Request(budget=budget)
-    return {name: compose(train).row for name, train in _trains(manifest, manifest.runnable, request, compose).items()}
+    compose = compose or CachedCompose()
+    return _identities(_jobs(manifest, manifest.runnable, Request((0,), budget), compose), compose)
+
+
+def _identities(jobs: Iterable[ManifestJob], compose: CachedCompose) -> dict[str, str]:
+    return {job.name: compose(job.train).row for job in jobs}
+
+
+def _jobs(
+    manifest: Manifest, rows: Sequence[ManifestRow], request: Request, compose: CachedCompose
+) -> list[ManifestJob]:
+    """The jobs of ``rows`` with the request's overrides, whatever these change."""
+    seeds = request.seeds or (manifest.seeds[:1] if request.budget == "smoke" else manifest.seeds)
+    for_rows = [text for text in request.overrides if not text.startswith(TEACHER)]
+    teachers = _teachers(manifest, rows, request, compose)
+    jobs: list[ManifestJob] = []
+    for row in rows:
+        teacher, of_teacher = teachers[row.teacher] if row.teacher else (None, [])
+        if teacher is not None and teacher not in jobs:
+            jobs.append(teacher)
+        needs = teacher.title if teacher else None
+        own = [*row_overrides(manifest, row, request.budget), *of_teacher, f"label={quoted(row.label)}"]
+        for seed in seeds:
+            train = _last_wins([*own, f"seed={seed}", *for_rows])
+            jobs.append(ManifestJob(row.name, row.label, seed, train, _evaluations(manifest, row, request), needs))
+    return jobs
+
+
+def _relabeled(job: ManifestJob, overrides: Sequence[str]) -> ManifestJob:
+    """``job`` as another row, whose label ends in the ``overrides`` that make it one."""
+    label = changed_label(job.label, overrides)
+    return replace(job, label=label, train=_last_wins([*job.train, f"label={quoted(label)}"]), changed=True)
 
 
 def own_sizes(manifest: Manifest, budget: str | None) -> bool:
@@ -195,47 +226,6 @@ def _key(override: str) -> str:
 def _sets(overrides: Sequence[str], name: str) -> str | None:
     """Return the override that sets the key ``name`` or a key below it; None if there is none."""
     return next((text for text in overrides if f"{_key(text)}.".startswith(f"{name}.")), None)
-
-
-def _changed(manifest: Manifest, rows: Sequence[ManifestRow], request: Request, compose: CachedCompose) -> list[str]:
-    """Names of the rows and teachers that train something else with the request's overrides.
-
-    Raises UserError if their budget fixes what they train.
-    """
-    changing = may_change_rows(request.overrides)
-    if not changing:
-        return []
-    before = _trains(manifest, rows, replace(request, overrides=()), compose)
-    after = {name: compose(train) for name, train in _trains(manifest, rows, request, compose).items()}
-    changed = [name for name, run in after.items() if run.row != compose(before[name]).row]
-    for name in changed:
-        if (budget := after[name].cfg.budget.name) in FIXED_BUDGETS:
-            raise UserError(
-                f"{' '.join(changing)} changes what row {name} trains, which budget={budget} fixes: leave it out, or "
-                "use budget=own (your own sizes, labeled with it, never compared with the paper)"
-            )
-    return changed
-
-
-def _trains(
-    manifest: Manifest, rows: Sequence[ManifestRow], request: Request, compose: CachedCompose
-) -> dict[str, tuple[str, ...]]:
-    """Overrides of ``dkl train`` by the name of every teacher that is trained, and of every row; at one seed."""
-    teachers = _teachers(manifest, rows, request, compose)
-    trains = {job.name: job.train for job, _ in teachers.values() if job is not None}
-    for row in rows:
-        _, teacher_overrides = teachers[row.teacher] if row.teacher else (None, [])
-        trains[row.name] = _train(manifest, row, request, teacher_overrides, seed=0)
-    return trains
-
-
-def _train(
-    manifest: Manifest, row: ManifestRow, request: Request, teacher: Sequence[str], seed: int
-) -> tuple[str, ...]:
-    """Overrides of ``dkl train`` for ``row`` at ``seed``, of which ``teacher`` name its teacher."""
-    own = [*row_overrides(manifest, row, request.budget), *teacher]
-    for_students = [text for text in request.overrides if not text.startswith(TEACHER)]
-    return _last_wins([*own, f"label={quoted(row.label)}", f"seed={seed}", *for_students])
 
 
 def _evaluations(manifest: Manifest, row: ManifestRow, request: Request) -> tuple[tuple[str, ...], ...]:

@@ -177,8 +177,7 @@ def test_a_loss_refuses_numbers_outside_their_range(loss: type[BaseLoss]) -> Non
         if allowed is None:
             assert kind in (None, bool)
             continue
-        for value in (allowed.low - 1, *([allowed.low] if allowed.above else []), math.nan, math.inf, "20", True, None):
-            with pytest.raises(
-                ValueError, match=f"^{loss.__name__}: {field.name}={value!r}, must be .*{allowed.low:g}"
-            ):
+        ends = [allowed.low] if allowed.above else []
+        for value in (*ends, allowed.low - 1, math.nan, math.inf, "20", True, None):
+            with pytest.raises(ValueError, match=f"^{loss.__name__}: {field.name}={value!r}, must be"):
                 loss(**{field.name: value})
