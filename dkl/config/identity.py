@@ -128,7 +128,7 @@ def _without_data_folder(content: Mapping[str, Any]) -> dict[str, Any]:
     return {key: copy(value) for key, value in content.items()}
 
 
-def leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values of nested mappings by dotted key."""
     for key, value in content.items():
         if isinstance(value, Mapping):
