@@ -1,5 +1,6 @@
-"""Checks of a training configuration that need no data, no device and no time."""
+"""Checks of a training configuration: ``preflight`` needs no data, no device and no time."""
 
+import copy
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
@@ -22,7 +23,7 @@ from dkl.assembly.parts import (
     quiet,
     settings_of,
 )
-from dkl.config import OptimizerName, TrainConfig, TrainerConfig, check, model_name, run_folder
+from dkl.config import OptimizerName, TrainConfig, TrainerConfig, batch_norm_parts, check, model_name, run_folder
 from dkl.errors import UserError, first_line
 from dkl.losses import ClassPrior, PairLoss, wanted_arguments
 from dkl.models import check_initial_weights
@@ -61,8 +62,7 @@ def preflight(cfg: DictConfig) -> None:
     model = _check_model(config)
     # The attack's random generator needs a real device, which the model on the meta device is not.
     task = build_task(config.task, nn.Linear(1, 1) if config.attack else model)
-    _check_needs(task, config, build_averaging(config.averaging))
-    _check_momentum(build_schedule(config.schedule), config)
+    _check_needs(task, build_averaging(config.averaging), build_schedule(config.schedule), config)
     _check_devices(config.trainer)
     build_logger(config.logger)
     check_writable(run_folder(cfg))
@@ -81,8 +81,8 @@ def _check_value(loss: PairLoss, num_classes: int) -> None:
         raise UserError(f"loss: {name} returns {found}, not a scalar: return the mean over the batch")
 
 
-def _check_needs(task: Task, config: TrainConfig, averaging: Averaging | None) -> None:
-    """Raise UserError unless the run has the unlabeled images and the average that ``task`` needs."""
+def _check_needs(task: Task, averaging: Averaging | None, schedule: Schedule, config: TrainConfig) -> None:
+    """Raise UserError unless the run has the unlabeled images, average and momentum that its parts need."""
     name, ratio = type(task).__name__, config.data.unlabeled.ratio
     if task.needs_unlabeled and (not ratio or config.data.labels_per_class is None):
         raise UserError(
@@ -96,6 +96,12 @@ def _check_needs(task: Task, config: TrainConfig, averaging: Averaging | None) -
         )
     if task.needs_average and (averaging is None or averaging.per != "step"):
         raise UserError(f"{name} needs an average of the weights after each step: set averaging=ema_999")
+    optimizer = config.optimizer.name
+    if optimizer is not OptimizerName.sgd and schedule.momentum(1, config.trainer.epochs) is not None:
+        raise UserError(
+            f"{type(schedule).__name__} changes the momentum of sgd, which optimizer.name={optimizer.value} does not "
+            "have: set optimizer.name=sgd, or choose another schedule, such as schedule=cosine"
+        )
 
 
 def _check_labels(config: TrainConfig) -> None:
@@ -170,16 +176,6 @@ def _check_teacher(config: TrainConfig) -> None:
         )
 
 
-def _check_momentum(schedule: Schedule, config: TrainConfig) -> None:
-    """Raise UserError if ``schedule`` changes a momentum that the optimizer does not have."""
-    name = config.optimizer.name
-    if name is not OptimizerName.sgd and schedule.momentum(1, config.trainer.epochs) is not None:
-        raise UserError(
-            f"{type(schedule).__name__} changes the momentum of sgd, which optimizer.name={name.value} does not have: "
-            "set optimizer.name=sgd, or choose another schedule, such as schedule=cosine"
-        )
-
-
 def _check_devices(trainer: TrainerConfig) -> None:
     """Raise UserError if there are fewer devices than ``trainer`` needs."""
     devices, device, started = trainer.devices, pick_device(trainer.device), launched()
@@ -189,3 +185,32 @@ def _check_devices(trainer: TrainerConfig) -> None:
         check_processes(devices, device, "trainer.devices")
     if trainer.sync_batchnorm and device.type == "cpu":
         raise UserError("torch's SyncBatchNorm works on GPUs only: leave trainer.sync_batchnorm=false on a CPU")
+
+
+def check_smallest_batch(task: Task, config: TrainConfig, images: int) -> None:
+    """Raise UserError if a network of ``task`` cannot be trained on the smallest part of a batch of ``images``.
+
+    BatchNorm cannot normalize one value per channel: the only image of a batch, if the last feature maps have one
+    pixel, as those of a ResNet-18 on images of 8×8 pixels. Batches with more than one view of an image are not checked:
+    they never have a single row.
+    """
+    data, trainer = config.data, config.trainer
+    augment = data.augment
+    if augment.second_view or augment.repeats > 1 or data.labels_per_class is not None or data.synthetic.files:
+        return
+    last = 0 if trainer.drop_last else images % trainer.batch_size
+    parts = batch_norm_parts(trainer) * trainer.accumulate
+    if min(size // parts for size in (trainer.batch_size, last or trainer.batch_size)) > 1:
+        return
+    for network in task.trained_networks():
+        with torch.device("meta"), torch.no_grad():
+            try:
+                copy.deepcopy(network).to("meta").train()(torch.empty(1, *data.shape))
+            except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+                if "more than 1 value per channel" not in str(error):
+                    continue  # a failure that is not about the batch
+                raise UserError(
+                    f"{type(network).__name__} cannot be trained on one image of {list(data.shape)}, because BatchNorm "
+                    f"needs two values per channel, but {images} images in batches of {trainer.batch_size} leave a "
+                    "part of one: choose another trainer.batch_size, or set trainer.drop_last=true"
+                ) from None

@@ -1,10 +1,13 @@
 """Single objects of a run, each made from its own part of a configuration."""
 
+import hashlib
 import inspect
 import logging
 import re
+import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra.errors import InstantiationException
@@ -22,6 +25,10 @@ from dkl.training.schedules import Schedule
 from dkl.validation import Setting, check, settings
 
 T = TypeVar("T")
+
+_PACKAGE = Path(__file__).parents[1]
+_INSTALLED = (_PACKAGE, *(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib")))
+"""Folders whose files are known by their version."""
 
 
 def make(node: TargetConfig, key: str, kind: type[T], **arguments: Any) -> T:
@@ -129,3 +136,25 @@ def build_schedule(schedule: TargetConfig) -> Schedule:
 def build_logger(logger: TargetConfig | None) -> Logger:
     """Build the logger of the first process. Without one, and in the other processes, it reports nowhere."""
     return make(logger, "logger", Logger) if logger and rank() == 0 else Logger()
+
+
+def own_sources(config: Mapping[str, Any]) -> dict[str, str]:
+    """Map every ``_target_`` of a resolved ``config`` that is your own code to the SHA-256 of its file.
+
+    A run does not continue after one of these files was edited.
+    """
+    sources = {}
+    for target in sorted(set(_targets(config))):
+        with suppress(Exception), quiet():  # a target that cannot be imported is reported when it is made
+            path = Path(inspect.getfile(get_object(target))).resolve()
+            if not any(path.is_relative_to(folder.resolve()) for folder in _INSTALLED):
+                sources[target] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return sources
+
+
+def _targets(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping) and isinstance(value.get("_target_"), str):
+        yield value["_target_"]
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    for item in inner:
+        yield from _targets(item)

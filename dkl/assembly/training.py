@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from dkl.assembly.checks import preflight, unusual_settings
+from dkl.assembly.checks import check_smallest_batch, preflight, unusual_settings
 from dkl.assembly.data import data_warnings, draw_labeled, load_data, load_synthetic, make_batches, make_streams
 from dkl.assembly.parts import (
     build_averaging,
@@ -17,9 +17,8 @@ from dkl.assembly.parts import (
     build_model,
     build_schedule,
     build_task,
+    own_sources,
 )
-from dkl.assembly.smallest_batch import check_smallest_batch
-from dkl.assembly.sources import own_sources
 from dkl.config import (
     Precision,
     TrainConfig,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from dkl.config.choices import choices
+from dkl.config.compose import choices
 
 USAGE = {
     "train": "dkl train [-m] [GROUP=CHOICE …] [KEY=VALUE …]   train one run, or a sweep with -m and comma lists",
@@ -114,7 +114,7 @@ def _values(command: str) -> str:
 
 def _documented(content: Mapping[Any, Any], root: type, indent: str = "") -> Iterator[tuple[str, str]]:
     """Yield the lines of ``content`` as YAML, each with its line of ``root``; arguments of constructors have none."""
-    from dkl.config.docs import field_lines
+    from dkl.config.compose import field_lines
 
     about, kinds = field_lines(root), {field.name: field.type for field in fields(root)}
     for name, line in about.items():

@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dkl.config.choices import choices
+from dkl.config.compose import choices
 from dkl.config.overrides import HYDRA_OWN, check_hydras_own, compose_explained, explain, read_overrides
 from dkl.errors import UserError, choose_from
 

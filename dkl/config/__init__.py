@@ -1,9 +1,10 @@
 """Configurations: typed root, composition from YAML, checks, and the hash that names a run."""
 
 from dkl.config.check import check, check_complete, check_label, check_subject, check_weights
-from dkl.config.compose import compose_config, load_config, register, shipped, typed
-from dkl.config.composed import CachedCompose, ComposedRun
+from dkl.config.compose import check_known, compose_config, load_config, register, shipped, typed
 from dkl.config.identity import (
+    CachedCompose,
+    ComposedRun,
     batch_norm_parts,
     changed_setting,
     config_hash,
@@ -27,7 +28,6 @@ from dkl.config.schema import (
     TrainConfig,
     TrainerConfig,
 )
-from dkl.config.unknown import check_known
 
 __all__ = [
     "WEIGHTS",

@@ -1,23 +1,26 @@
-"""Composition: from the YAML files in ``configs`` to one configuration."""
+"""Composition: from the YAML files in ``configs`` to one configuration, and what both may hold."""
 
-from collections.abc import Sequence
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, get_args
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl  # applies single values; Hydra has no public function
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's, which has no types
 
 from dkl.config.schema import DataConfig, EvaluateConfig, TrainConfig
-from dkl.config.unknown import unknown_keys
-from dkl.errors import UserError, first_line
+from dkl.errors import UserError, choose_from, first_line
 
 T = TypeVar("T")
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -29,6 +32,16 @@ def shipped(folder: str) -> Path:
         if (base / folder / ("train.yaml" if folder == "configs" else "quickstart.yaml")).is_file():
             return base / folder
     raise UserError(f"the {folder} folder is missing from this installation of dkl: install it again")
+
+
+def choices(group: str) -> dict[str, str]:
+    """Map each choice of a group of ``configs``, or of ``experiments``, to the first comment line of its YAML file."""
+    folder = shipped("experiments") if group == "experiments" else shipped("configs") / group
+    lines = {}
+    for path in sorted(folder.glob("*.yaml")):
+        comments = (line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
+        lines[path.stem] = next((line.lstrip("# ") for line in comments if not line.startswith("# @")), "")
+    return lines
 
 
 def register() -> None:
@@ -54,13 +67,20 @@ def compose_config(root: str, overrides: Sequence[str], *, with_hydra: bool = Fa
 
     With ``with_hydra`` it contains Hydra's own configuration too.
     """
-    texts = tuple(overrides)
-    parsed = OverridesParser.create().parse_overrides(list(texts))
-    if with_hydra or any(not _is_plain(override) for override in parsed):
-        return _compose(root, texts, with_hydra=with_hydra)
-    choices = tuple(override.input_line or "" for override in parsed if is_group(override.key_or_group))
-    cfg = _choices(root, choices).copy()
-    ConfigLoaderImpl._apply_overrides_to_config([one for one in parsed if not is_group(one.key_or_group)], cfg)
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    # A choice of ``configs`` or a value for one key: no sweep, and not of Hydra itself.
+    plain = all(
+        override.package is None
+        and not override.is_sweep_override()
+        and not isinstance(override.value(), dict)
+        and override.key_or_group
+        and not override.key_or_group.startswith("hydra")
+        for override in parsed
+    )
+    if with_hydra or not plain:
+        return _compose(root, overrides, with_hydra=with_hydra)
+    cfg = _of_choices(root, tuple(item.input_line or "" for item in parsed if is_group(item.key_or_group))).copy()
+    ConfigLoaderImpl._apply_overrides_to_config([item for item in parsed if not is_group(item.key_or_group)], cfg)
     return cfg
 
 
@@ -69,15 +89,8 @@ def is_group(name: str) -> bool:
     return bool(name) and (shipped("configs") / name).is_dir()
 
 
-def _is_plain(override: Override) -> bool:
-    """Whether an override is a choice of ``configs`` or a value for one key: no sweep, and not of Hydra itself."""
-    value = override.value()
-    plain = override.package is None and not override.is_sweep_override() and not isinstance(value, dict)
-    return plain and bool(override.key_or_group) and not override.key_or_group.startswith("hydra")
-
-
 @lru_cache(maxsize=256)
-def _choices(root: str, choices: tuple[str, ...]) -> DictConfig:
+def _of_choices(root: str, choices: tuple[str, ...]) -> DictConfig:
     """Compose ``root`` with ``choices`` of groups; the caller copies the result.
 
     Composing takes a tenth of a second. The rows of a table differ mostly in values, which take a few milliseconds.
@@ -129,3 +142,42 @@ def typed(cfg: DictConfig, root: type[T]) -> T:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(root), cfg))
     assert isinstance(config, root)
     return config
+
+
+def unknown_keys(content: Mapping[Any, Any], root: type[Any], prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Yield the dotted keys of ``content``, plain values of the dataclass ``root``, that it has no field for.
+
+    With each key come the fields that stand beside it. Groups without a dataclass may have any key.
+    """
+    kinds = {field.name: field.type for field in fields(root)}
+    for key, value in content.items():
+        if key not in kinds:
+            yield f"{prefix}{key}", list(kinds)
+        nested = next((kind for kind in (kinds.get(key), *get_args(kinds.get(key))) if is_dataclass(kind)), None)
+        if isinstance(nested, type) and isinstance(value, Mapping):
+            yield from unknown_keys(value, nested, f"{prefix}{key}.")
+
+
+def check_known(cfg: DictConfig, root: type[Any]) -> None:
+    """Raise UserError if ``cfg`` has a key that the dataclass ``root`` does not have, or lacks one that it has."""
+    content = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(content, dict)
+    for key, known in unknown_keys(content, root):
+        raise UserError(f"there is no key {key!r}: {choose_from(key.rpartition('.')[2], known)}")
+    if removed := next((field.name for field in fields(root) if field.name not in content), None):
+        raise UserError(f"{removed} cannot be removed: leave out ~{removed}")
+
+
+def field_lines(config: type) -> dict[str, str]:
+    """Map each field of a dataclass of the schema to the line of documentation under it.
+
+    Python does not keep these lines, so they are read from the source.
+    """
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(config))).body
+    assert isinstance(definition, ast.ClassDef)
+    lines = {}
+    for statement, below in pairwise(definition.body):
+        match statement, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                lines[name] = text
+    return lines

@@ -1,19 +1,21 @@
-"""The identity of a run and of a table's row.
+"""The identity of a run and of a table's row, and composed runs that know theirs.
 
 ``config_hash`` names the folder of one run: its exact configuration, seed included. ``row_identity`` is what all runs
 of one table row share, for any seed and machine. Leaderboards, paper tables, ``dkl reproduce`` and loggers all
-use this one function.
+use this one function. Whoever plans, reports or estimates runs reads a ``ComposedRun``.
 """
 
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dkl.config.compose import compose_config, typed, unknown_keys
+from dkl.config.overrides import compose_explained, quoted
 from dkl.config.schema import DataConfig, TrainConfig
-from dkl.config.unknown import unknown_keys
 from dkl.storage.files import digest
 
 COMPUTING = (
@@ -99,13 +101,13 @@ def changed_setting(trained: Mapping[str, Any], now: Mapping[str, Any]) -> str |
     neither are keys that training has ignored.
     """
     contents = [_of_training(_without_data_folder(one)) for one in (trained, now)]
-    before, after = (dict(_leaves(_changed(content, _defaults()))) for content in contents)
+    before, after = (dict(leaves(_changed(content, _defaults()))) for content in contents)
     ignored = tuple(f"{key}." for content in contents for key, _ in unknown_keys(content, TrainConfig))
     keys = (key for key in before | after if not f"{key}.".startswith(ignored))
     different = [key for key in keys if before.get(key) != after.get(key)]
     # A task repeats the seed, its loss and its attack.
     for key in sorted(different, key=lambda key: key.startswith("task.")):
-        old, new = (dict(_leaves(content)).get(key, "absent") for content in contents)
+        old, new = (dict(leaves(content)).get(key, "absent") for content in contents)
         return f"{key}={old}, not {new}"
     return None
 
@@ -126,11 +128,11 @@ def _without_data_folder(content: Mapping[str, Any]) -> dict[str, Any]:
     return {key: copy(value) for key, value in content.items()}
 
 
-def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values of nested mappings by dotted key."""
     for key, value in content.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -204,3 +206,70 @@ def run_folder(cfg: DictConfig) -> Path:
     """``<results>/runs/<data>-<model>-<loss>-s<seed>-<hash8>``."""
     name = f"{cfg.data.name}-{model_name(cfg.model)}-{loss_name(cfg).lower()}-s{cfg.seed}-{config_hash(cfg)}"
     return Path(cfg.paths.results) / "runs" / name
+
+
+@dataclass(frozen=True, eq=False)
+class ComposedRun:
+    """The composed configuration ``cfg`` of one run of ``dkl train``."""
+
+    cfg: DictConfig
+
+    @cached_property
+    def settings(self) -> TrainConfig:
+        """The typed configuration."""
+        return typed(self.cfg, TrainConfig)
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return run_folder(self.cfg)
+
+    @cached_property
+    def config_hash(self) -> str:
+        """The hash that names the run."""
+        return config_hash(self.cfg)
+
+    @cached_property
+    def row(self) -> str:
+        """The identity of the run's row in tables."""
+        return row_identity(hashed(self.cfg))
+
+    def evaluation(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of ``dkl evaluate`` for this run, on the devices of its training, with ``overrides``."""
+        paths = [f"paths.{key}={quoted(value)}" for key, value in self.cfg.paths.items()]
+        trainer = self.settings.trainer
+        device = [f"device={trainer.device}", f"devices={trainer.devices}"]
+        return compose_config("evaluate", [f"run={quoted(str(self.folder))}", *paths, *device, *overrides])
+
+    @property
+    def downloads_teacher(self) -> bool:
+        """Whether the teacher's weights are the published ones, which are downloaded when training starts."""
+        return bool(OmegaConf.select(self.cfg, "task.teacher.pretrained"))
+
+    def with_untrained_teacher(self) -> "ComposedRun":
+        """This run with a freshly initialized teacher, for checks before the teacher's weights exist."""
+        # Only the teacher is resolved: values that are still missing elsewhere are reported by the check.
+        cfg, teacher = self.cfg.copy(), OmegaConf.to_container(self.cfg.task.teacher, resolve=True)
+        assert isinstance(teacher, dict)
+        network = {key: teacher[key] for key in ("name", "num_classes", "in_chans", "mean", "std")}
+        OmegaConf.update(cfg, "task.teacher", {"_target_": "dkl.models.create_model", **network}, merge=False)
+        return ComposedRun(cfg)
+
+
+class CachedCompose:
+    """Composes training configurations once per row; those of its seeds are copies. Composing takes a tenth of a second
+    or more, and a table has up to a hundred jobs."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], DictConfig] = {}
+
+    def __call__(self, overrides: Sequence[str]) -> ComposedRun:
+        """Compose the run of ``overrides``, which may include the seed."""
+        seeds = [text for text in overrides if text.startswith("seed=")]
+        rest = tuple(text for text in overrides if not text.startswith("seed="))
+        if rest not in self._known:
+            self._known[rest] = compose_explained("train", rest)
+        cfg = self._known[rest].copy()
+        if seeds:
+            cfg.seed = int(seeds[-1].partition("=")[2])
+        return ComposedRun(cfg)

@@ -2,23 +2,28 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
+from enum import Enum
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigTypeError,
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
-from dkl.config.choices import choices
-from dkl.config.compose import compose_config, is_group
-from dkl.errors import UserError, choose_from, similar
+from dkl.config.compose import choices, compose_config, is_group
+from dkl.errors import UserError, choose_from, first_line, similar
+from dkl.validation import hints, number_type, problem
 
 HYDRA_OWN = re.compile(r"[+~]*hydra(?!\.searchpath)\b")
 """Matches overrides of Hydra itself. ``hydra.searchpath`` is not among them: composing needs it."""
-
-KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
-"""OmegaConf's names of types, as a user would say them."""
 
 
 def read_overrides(texts: Sequence[str]) -> list[Override]:
@@ -27,7 +32,11 @@ def read_overrides(texts: Sequence[str]) -> list[Override]:
     for text in texts:
         override = _parsed(text)
         if override is None:
-            raise UserError(_unreadable(text))
+            key, equals, value = text.partition("=")
+            readable = f"{key}=" + quoted(value.strip("'\""))
+            if not equals or _parsed(readable) is None:
+                raise UserError(f"{text!r} is not KEY=VALUE, such as seed=1")
+            raise UserError(f'{text} has characters that Hydra takes only in quotes: write "{readable}"')
         if not override.key_or_group:
             raise UserError(f"{text!r} has no key: write KEY=VALUE, such as seed=1")
         parsed.append(override)
@@ -39,20 +48,19 @@ def expand_network(texts: Sequence[str]) -> list[str]:
 
     ``arguments.KEY=VALUE`` becomes ``+arguments.KEY=VALUE``: which arguments there are, only the network knows.
     """
-    return [_expanded(text) for text in texts]
+    expanded = []
+    for text in texts:
+        key, _, value = text.partition("=")
+        if key == "model" and ":" in value:
+            text = "network=" + quoted(value.strip("'\""))
+        expanded.append(f"+{text}" if key.startswith("arguments.") else text)
+    return expanded
 
 
 def quoted(text: str) -> str:
     """Return ``text`` as the value of an override: in quotes, unless Hydra reads it as the same text without them."""
     plain = _parsed(f"key={text}") if re.fullmatch(r"[\w./-]+", text, re.ASCII) else None
     return text if plain and plain.value() == text else QuotedString(text, Quote.single).with_quotes()
-
-
-def _expanded(text: str) -> str:
-    key, _, value = text.partition("=")
-    if key == "model" and ":" in value:
-        return "network=" + quoted(value.strip("'\""))
-    return f"+{text}" if key.startswith("arguments.") else text
 
 
 def _parsed(text: str) -> Override | None:
@@ -62,24 +70,14 @@ def _parsed(text: str) -> Override | None:
         return None
 
 
-def _unreadable(text: str) -> str:
-    """What is wrong with an override that Hydra cannot read."""
-    key, equals, value = text.partition("=")
-    readable = f"{key}=" + quoted(value.strip("'\""))
-    if not equals or _parsed(readable) is None:
-        return f"{text!r} is not KEY=VALUE, such as seed=1"
-    return f'{text} has characters that Hydra takes only in quotes: write "{readable}"'
-
-
 def compose_explained(root: str, overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration ``root``. Raises UserError in one line if an override does not fit it."""
     _check_searchpath(overrides)
-    _check_lists(overrides)
+    _check_choices(overrides)
     try:
         return compose_config(root, list(overrides))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        for override in read_overrides(overrides):  # one by one: Hydra's errors do not always say which is wrong
-            _check_choice(override)
+        read_overrides(overrides)  # Hydra does not say which override it cannot read
         raise explain(root, error, overrides) from None
 
 
@@ -98,25 +96,6 @@ def check_hydras_own(root: str, overrides: Sequence[str]) -> None:
         raise UserError(f"hydra.sweeper.n_trials={trials} must be at least 1")
 
 
-def _check_choice(override: Override) -> None:
-    """Raise UserError if the value of a group is not a name; Hydra's own message does not say which group."""
-    group, value = override.key_or_group, override.value()
-    if not is_group(group) or override.is_delete() or override.is_sweep_override():
-        return
-    if override.is_add() or override.is_force_add():
-        raise UserError(f"{override.input_line}: write {group}=NAME without +, once")
-    if not isinstance(value, str):
-        raise UserError(f"{override.input_line}: {group} takes a name: {choose_from('', choices(group))}")
-
-
-def _check_lists(overrides: Sequence[str]) -> None:
-    """Raise UserError if a group is given a list, which Hydra would merge into one choice."""
-    for text in overrides:
-        group, _, value = text.partition("=")
-        if value.startswith("[") and value.endswith("]") and is_group(group):
-            raise UserError(f"{text}: {group} takes one name; for one run per name write -m {group}={value[1:-1]}")
-
-
 def _check_searchpath(overrides: Sequence[str]) -> None:
     """Raise UserError if a folder of ``hydra.searchpath`` does not exist; Hydra would only ignore it."""
     for override in read_overrides([text for text in overrides if text.startswith("hydra.searchpath=")]):
@@ -127,58 +106,76 @@ def _check_searchpath(overrides: Sequence[str]) -> None:
                 raise UserError(f"hydra.searchpath={place}: there is no folder {path}; write [file:///PATH/OF/FOLDER]")
 
 
+def _check_choices(overrides: Sequence[str]) -> None:
+    """Raise UserError if a group is given anything but a name; Hydra would merge a list into one choice."""
+    for override in read_overrides([text for text in overrides if is_group(text.partition("=")[0])]):
+        text, group, value = override.input_line or "", override.key_or_group, override.value()
+        if isinstance(value, list):
+            names = text.partition("=")[2].strip("[]")
+            raise UserError(f"{text}: {group} takes one name; for one run per name write -m {group}={names}")
+        if not isinstance(value, str) and not override.is_sweep_override():
+            raise UserError(f"{text}: {group} takes a name: {choose_from('', choices(group))}")
+
+
 def explain(root: str, error: Exception, overrides: Sequence[str] = ()) -> UserError:
     """An error of Hydra or OmegaConf, raised on ``overrides``, as one line for the user."""
     chain: list[BaseException] = [error]
     while chain[-1].__cause__ is not None:  # Hydra raises a general error from the one that names the mistake
         chain.append(chain[-1].__cause__)
-    text = "\n".join(dict.fromkeys(str(item).partition("Config search path")[0].strip() for item in chain))
-    unknown = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text)
-    if unknown and f"~{unknown[1]}" in overrides and unknown[1] in _keys(compose_config(root, [])):
-        return UserError(f"~{unknown[1]}: {unknown[1]} is null, so there is nothing to remove: leave it out")
-    if unknown and ("not in" in text or "does not exist" in text or "No match" in text):
-        return UserError(f"there is no key {unknown[1]!r}: {_suggest(root, unknown[1], overrides)}")
-    if existing := re.search(r"Could not append to config. An item is already at '([^']+)'", text):
-        given = next((item for item in overrides if re.match(rf"\+{re.escape(existing[1])}=", item)), f"+{existing[1]}")
+    cause, line = chain[-1], first_line(error)
+    if isinstance(cause, MissingConfigException) and cause.missing_cfg_file and cause.options:
+        group, _, name = cause.missing_cfg_file.rpartition("/")
+        return UserError(f"there is no choice {group}={name}: {choose_from(name, cause.options)}")
+    if unknown := re.match(r"Could not (?:override|delete from config\.) '([^'@]+)'", line):
+        key = unknown[1]
+        if f"~{key}" in overrides and key in _keys(compose_config(root, [])):
+            return UserError(f"~{key}: {key} is null, so there is nothing to remove: leave it out")
+        return UserError(f"there is no key {key!r}: {_suggest(root, key, overrides)}")
+    if existing := re.match(r"Could not append to config\. An item is already at '([^']+)'", line):
+        given = next((text for text in overrides if text.startswith(f"+{existing[1]}=")), f"+{existing[1]}")
         return UserError(f"{given}: {existing[1]} exists, and + adds a new key: write {given.removeprefix('+')}")
-    if choice := re.search(r"Could not find '([^']+)/([^'/]*)'\s+Available options in '[^']+':\n((?:\t.*\n?)*)", text):
-        group, name, available = choice.groups()
-        return UserError(f"there is no choice {group}={name}: {choose_from(name, available.split())}")
-    return UserError(_of_a_value(text) or _plain(text))
+    if twice := re.match(r"(\S+) appears more than once in the final defaults list", line):
+        given = next((text for text in overrides if text.lstrip("+").startswith(f"{twice[1]}=")), twice[1])
+        return UserError(f"{given}: write {twice[1]}=NAME without +, once")
+    about_value = _of_a_value(cause, line) if isinstance(cause, OmegaConfBaseException) else None
+    return UserError(about_value or _plain(chain))
 
 
-def _of_a_value(text: str) -> str | None:
-    """The line about a value that its key cannot take; None if ``text`` is about something else."""
-    given = re.search(r"Error merging override (.*)", text)
-    key = re.search(r"full_key: (\S+)", text)
-    place = given[1] if given else key[1] if key else ""
-    name = key[1] if key else place.partition("=")[0]
-    if found := re.search(r"could not be converted to (\w+)", text):
-        return f"{place}: {name} must be {KINDS.get(found[1], found[1])}"
-    if "is not a valid bool" in text:
-        return f"{place}: {name} must be true or false"
-    if found := re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", text):
-        return f"{place}: {choose_from(found[1], found[2].split(', '))}"
-    if "is not Optional" in text:
-        return f"{place}: {name} needs a value; leave it out for its default"
-    if re.search(r"Invalid type assigned: \w+ is not a subclass of", text):
-        return f"{place}: {name} is a group of values: set one of them, such as {name}.KEY=VALUE"
-    if "is not a ListConfig, list or tuple" in text:
-        return f"{place}: {name} must be a list, such as {name}=[1,2]"
-    if found := re.search(r"Cannot convert '\w+' to string", text):
-        return f"{place}: {name} must be text"
-    if found := re.search(r"Interpolation key '(.*)' not found", text):
-        return f"{name} is ${{{found[1]}}}, but there is no key {found[1]!r}: give a value, or the name of another key"
-    if "does not support deletion" in text:
+def _of_a_value(error: OmegaConfBaseException, line: str) -> str | None:
+    """Describe what the key in ``error`` takes; None if it is about something else. ``line`` may name the override."""
+    name, value = str(error.full_key), error.value
+    place = line.removeprefix("Error merging override ") if line.startswith("Error merging") else name
+    if isinstance(error, InterpolationKeyError):
+        key = first_line(error).partition("'")[2].partition("'")[0]
+        return f"{name} is ${{{key}}}, but there is no key {key!r}: give a value, or the name of another key"
+    if isinstance(error, InterpolationResolutionError):
+        reason = first_line(error).rpartition("resolving interpolation: ")[2].strip("\"'")
+        return f"{name}: {reason}: set it, or give a value"
+    if isinstance(error, ConfigTypeError) and place.startswith("~"):
         return f"{place}: {name} cannot be removed; give it a value"
-    if found := re.search(r"raised while resolving interpolation: \W*(.*?)\W*$", text, re.MULTILINE):
-        return f"{name}: {found[1]}: set it, or give a value"
-    return None
+    if not isinstance(error, ValidationError):
+        return None
+    if value is None:
+        return f"{place}: {name} needs a value; leave it out for its default"
+    annotation = hints(error.object_type).get(str(error.key), error.ref_type)
+    if error.object_type is list:  # the mistake is an entry, and the type that of the list
+        annotation = number_type(annotation).kind
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return f"{place}: {choose_from(str(value), [item.name for item in annotation])}"
+    if is_dataclass(annotation):
+        return f"{place}: {name} is a group of values: set one of them, such as {name}.KEY=VALUE"
+    wanted = problem(annotation, value)
+    if wanted is None and number_type(annotation).sequence:
+        wanted = f"a list, such as {name}=[a,b]"
+    if wanted is None and annotation in (str, str | None):
+        wanted = "text"
+    return f"{place}: {name} must be {wanted}" if wanted else None
 
 
-def _plain(text: str) -> str:
-    """The lines of an error of Hydra as one, without the names of its classes and files."""
-    lines = [line.strip().rstrip(".;") for line in text.splitlines()]
+def _plain(chain: Sequence[BaseException]) -> str:
+    """The lines of errors of Hydra as one, without the names of its classes and files."""
+    texts = dict.fromkeys(str(item).partition("Config search path")[0] for item in chain)
+    lines = [line.strip().rstrip(".;") for text in texts for line in text.splitlines()]
     noise = ("See https", "full_key:", "reference_type=", "object_type=", "To append to your", "Set the environment")
     return "; ".join(line for line in lines if line and not line.startswith(noise))
 

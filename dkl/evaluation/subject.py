@@ -28,7 +28,7 @@ from dkl.errors import UserError
 from dkl.evaluation.weights import BestEpoch, Weights, best_epoch, choose_weights
 from dkl.models.sources import Source
 from dkl.storage import checkpoint
-from dkl.validation.mistakes import first_mistake
+from dkl.validation import first_mistake
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,10 @@
 A teacher is trained once, at seed 0. Its students get ``task.teacher.name`` and ``task.teacher.run``, the folder of
 that run. If the command gives ``task.teacher.checkpoint=FILE`` or ``task.teacher.run=FOLDER``, that teacher is used and
 none is trained.
+
+A row must stay what its name says, whatever overrides the command adds. Refused are keys that the rows set themselves,
+what their evaluations set, and, at budgets ``paper`` and ``mini``, everything else that trains another row. At other
+budgets such overrides become part of the label.
 """
 
 import re
@@ -11,10 +15,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dkl.config import CachedCompose, model_name
+from dkl.config.identity import COMPUTING
 from dkl.config.overrides import quoted
 from dkl.errors import UserError, choose_from
 from dkl.manifests.manifest import Manifest, ManifestRow, load
-from dkl.manifests.overrides import changed_label, check_overrides, may_change_rows, refuse_changed
+from dkl.storage.files import digest
 
 TEACHER = "task.teacher."
 
@@ -23,6 +28,23 @@ SHARED = ("data", "trainer", "paths", "logger", "budget")
 
 SHARED_WITH_EVALUATION = re.compile(r"paths\.|trainer\.devices?=")
 """Overrides of training that its evaluations need too, where ``trainer.device`` is called ``device``."""
+
+FIXED_BUDGETS = ("paper", "mini")
+"""Budgets at which a row is that of the manifest, or nothing."""
+
+OF_EVALUATE = ("attacks", "eps", "n", "norm", "weights")
+"""Options of ``dkl evaluate`` that are often tried here."""
+
+_SAME_ROW = re.compile(
+    rf"(paths|logger|evaluation|hydra)\b.*|trainer\.(device|threads|validate_every|workers|{'|'.join(COMPUTING)})"
+)
+"""Keys that never make another row."""
+
+_NOT_IN_LABELS = re.compile(rf"(data|model|trainer|budget)\b.*|task\.teacher\.(checkpoint|run)|{_SAME_ROW.pattern}")
+"""Keys that tables show in columns or titles of their own, or that no row depends on."""
+
+LONGEST_LABEL = 100
+"""Characters of a label, which is part of file names."""
 
 
 @dataclass(frozen=True)
@@ -76,28 +98,59 @@ def plan(name: str, request: Request, compose: CachedCompose | None = None) -> l
     """
     manifest, compose = load(name), compose or CachedCompose()
     rows = _chosen(manifest, request.row)
-    check_overrides(manifest, rows, request.overrides)
-    seeds = request.seeds or (manifest.seeds[:1] if request.budget == "smoke" else manifest.seeds)
-    teachers = _teachers(manifest, rows, request, compose)
-    changed = _changed(manifest, rows, request, compose)
-    jobs: list[ManifestJob] = []
-    for row in rows:
-        teacher, teacher_overrides = teachers[row.teacher] if row.teacher else (None, [])
-        if teacher is not None and teacher not in jobs:
-            jobs.append(teacher)
-        needs = teacher.title if teacher else None
-        other = row.name in changed
-        label = changed_label(row.label, request.overrides) if other else row.label
-        for seed in seeds:
-            train = _train(manifest, replace(row, label=label), request, teacher_overrides, seed)
-            jobs.append(ManifestJob(row.name, label, seed, train, _evaluations(manifest, row, request), needs, other))
-    return jobs
+    _check_overrides(manifest, rows, request.overrides)
+    jobs = _jobs(manifest, rows, request, compose)
+    changing = may_change_rows(request.overrides)
+    if not changing:
+        return jobs
+    before = _identities(_jobs(manifest, rows, replace(request, overrides=()), compose), compose)
+    changed = [name for name, row in _identities(jobs, compose).items() if row != before[name]]
+    teachers = {manifest.teachers[row.teacher].name for row in rows if row.teacher}
+    for name in sorted(changed, key=lambda name: name not in teachers):  # a teacher before its students
+        budget = next(compose(job.train).cfg.budget.name for job in jobs if job.name == name)
+        if budget in FIXED_BUDGETS:
+            raise UserError(
+                f"{' '.join(changing)} changes what row {name} trains, which budget={budget} fixes: leave it out, or "
+                "use budget=own (your own sizes, labeled with it, never compared with the paper)"
+            )
+    others = {*changed} - teachers  # no table shows a teacher
+    return [_relabeled(job, request.overrides) if job.name in others else job for job in jobs]
 
 
 def identities(manifest: Manifest, budget: str, compose: CachedCompose | None = None) -> dict[str, str]:
     """Per row that is run, and per teacher: the ``row_identity`` of its records at ``budget``."""
-    compose, request = compose or CachedCompose(), Request(budget=budget)
-    return {name: compose(train).row for name, train in _trains(manifest, manifest.runnable, request, compose).items()}
+    compose = compose or CachedCompose()
+    return _identities(_jobs(manifest, manifest.runnable, Request((0,), budget), compose), compose)
+
+
+def _identities(jobs: Iterable[ManifestJob], compose: CachedCompose) -> dict[str, str]:
+    return {job.name: compose(job.train).row for job in jobs}
+
+
+def _jobs(
+    manifest: Manifest, rows: Sequence[ManifestRow], request: Request, compose: CachedCompose
+) -> list[ManifestJob]:
+    """The jobs of ``rows`` with the request's overrides, whatever these change."""
+    seeds = request.seeds or (manifest.seeds[:1] if request.budget == "smoke" else manifest.seeds)
+    for_rows = [text for text in request.overrides if not text.startswith(TEACHER)]
+    teachers = _teachers(manifest, rows, request, compose)
+    jobs: list[ManifestJob] = []
+    for row in rows:
+        teacher, of_teacher = teachers[row.teacher] if row.teacher else (None, [])
+        if teacher is not None and teacher not in jobs:
+            jobs.append(teacher)
+        needs = teacher.title if teacher else None
+        own = [*row_overrides(manifest, row, request.budget), *of_teacher, f"label={quoted(row.label)}"]
+        for seed in seeds:
+            train = _last_wins([*own, f"seed={seed}", *for_rows])
+            jobs.append(ManifestJob(row.name, row.label, seed, train, _evaluations(manifest, row, request), needs))
+    return jobs
+
+
+def _relabeled(job: ManifestJob, overrides: Sequence[str]) -> ManifestJob:
+    """``job`` as another row, whose label ends in the ``overrides`` that make it one."""
+    label = changed_label(job.label, overrides)
+    return replace(job, label=label, train=_last_wins([*job.train, f"label={quoted(label)}"]), changed=True)
 
 
 def own_sizes(manifest: Manifest, budget: str | None) -> bool:
@@ -106,33 +159,23 @@ def own_sizes(manifest: Manifest, budget: str | None) -> bool:
     return budget is None or (budget == "own" and not named)
 
 
-def _changed(manifest: Manifest, rows: Sequence[ManifestRow], request: Request, compose: CachedCompose) -> list[str]:
-    """Names of the rows and teachers that train something else with the request's overrides.
-
-    Raises UserError if their budget fixes what they train.
-    """
-    if not may_change_rows(request.overrides):
-        return []
-    before = _trains(manifest, rows, replace(request, overrides=()), compose)
-    changed = []
-    for name, train in _trains(manifest, rows, request, compose).items():
-        run = compose(train)
-        if run.row != compose(before[name]).row:
-            refuse_changed(run.cfg.budget.name, name, request.overrides)
-            changed.append(name)
-    return changed
+def row_overrides(manifest: Manifest, row: ManifestRow, budget: str | None) -> list[str]:
+    """Overrides of ``row`` at ``budget``: those of all rows, of the size, of the row, and what ``at`` adds."""
+    sizes = manifest.sizes if own_sizes(manifest, budget) else [f"budget={budget}"]
+    return [*manifest.overrides, *sizes, *row.overrides, *manifest.at.get(budget or "", ())]
 
 
-def _trains(
-    manifest: Manifest, rows: Sequence[ManifestRow], request: Request, compose: CachedCompose
-) -> dict[str, tuple[str, ...]]:
-    """Overrides of ``dkl train`` by the name of every teacher that is trained, and of every row; at one seed."""
-    teachers = _teachers(manifest, rows, request, compose)
-    found = {job.name: job.train for job, _ in teachers.values() if job is not None}
-    for row in rows:
-        _, teacher_overrides = teachers[row.teacher] if row.teacher else (None, [])
-        found[row.name] = _train(manifest, row, request, teacher_overrides, seed=0)
-    return found
+def may_change_rows(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that may make another row."""
+    return [text for text in overrides if not _SAME_ROW.fullmatch(_key(text))]
+
+
+def changed_label(label: str, overrides: Sequence[str]) -> str:
+    """Return the label of a row that ``overrides`` have changed: they follow its own label."""
+    shown = [text for text in overrides if not _NOT_IN_LABELS.fullmatch(_key(text))]
+    # OmegaConf would resolve an interpolation in the label.
+    text = " ".join([label, *shown]).replace("$", "")
+    return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 9]} {digest(text)}"
 
 
 def _chosen(manifest: Manifest, name: str | None) -> list[ManifestRow]:
@@ -148,19 +191,41 @@ def _chosen(manifest: Manifest, name: str | None) -> list[ManifestRow]:
     return runnable
 
 
-def row_overrides(manifest: Manifest, row: ManifestRow, budget: str | None) -> list[str]:
-    """Overrides of ``row`` at ``budget``: those of all rows, of the size, of the row, and what ``at`` adds."""
-    sizes = manifest.sizes if own_sizes(manifest, budget) else [f"budget={budget}"]
-    return [*manifest.overrides, *sizes, *row.overrides, *manifest.at.get(budget or "", ())]
+def _check_overrides(manifest: Manifest, rows: Sequence[ManifestRow], overrides: Sequence[str]) -> None:
+    """Raise UserError if an override contradicts what ``rows`` say about themselves and their evaluations."""
+    for text in overrides:
+        name = _key(text)
+        if name == "label":
+            raise UserError(
+                f"{text}: the rows of {manifest.name} have their own labels; leave it out, or use dkl train {text}"
+            )
+        if name in OF_EVALUATE:
+            raise UserError(
+                f"{text} is an option of dkl evaluate: leave it out here, then dkl evaluate run=FOLDER {text}"
+            )
+        for row in rows:
+            if own := _sets(row.overrides, name):
+                raise UserError(
+                    f"{text} contradicts row {row.name}, which is {own}: leave it out, or change the dkl train command "
+                    "that dry_run=true prints"
+                )
+            evaluated = [f"evaluation.{setting}" for entry in manifest.evaluations(row) for setting in entry]
+            if own := _sets(evaluated, name):
+                option = own.removeprefix("evaluation.")
+                raise UserError(
+                    f"{text}: {manifest.name} evaluates row {row.name} with {option}; leave it out, then use "
+                    f"dkl evaluate run=FOLDER {_key(option)}=…"
+                )
 
 
-def _train(
-    manifest: Manifest, row: ManifestRow, request: Request, teacher: Sequence[str], seed: int
-) -> tuple[str, ...]:
-    """Overrides of ``dkl train`` for ``row`` at ``seed``, of which ``teacher`` name its teacher."""
-    own = [*row_overrides(manifest, row, request.budget), *teacher]
-    for_students = [text for text in request.overrides if not text.startswith(TEACHER)]
-    return _last_wins([*own, f"label={quoted(row.label)}", f"seed={seed}", *for_students])
+def _key(override: str) -> str:
+    """Return the key of an override, such as ``loss`` of ``+loss=ikl``."""
+    return re.split("[=@]", override.lstrip("+~"))[0]
+
+
+def _sets(overrides: Sequence[str], name: str) -> str | None:
+    """Return the override that sets the key ``name`` or a key below it; None if there is none."""
+    return next((text for text in overrides if f"{_key(text)}.".startswith(f"{name}.")), None)
 
 
 def _evaluations(manifest: Manifest, row: ManifestRow, request: Request) -> tuple[tuple[str, ...], ...]:
@@ -168,7 +233,7 @@ def _evaluations(manifest: Manifest, row: ManifestRow, request: Request) -> tupl
     chosen = manifest.evaluations(row)
     if own_sizes(manifest, request.budget):
         return chosen
-    return tuple(tuple(text for text in each if not text.startswith("n=")) for each in chosen)
+    return tuple(tuple(text for text in entry if not text.startswith("n=")) for entry in chosen)
 
 
 def _teachers(
@@ -187,8 +252,7 @@ def _teachers(
         if row.weights and request.budget != "smoke":
             teachers[name] = (None, [*row.weights, *requested])
             continue
-        overrides = [*row_overrides(manifest, row, request.budget), "label=Teacher", "seed=0", *shared]
-        train = _last_wins(overrides)
+        train = _last_wins([*row_overrides(manifest, row, request.budget), "label=Teacher", "seed=0", *shared])
         run = compose(train)
         job = None if weights else ManifestJob(row.name, "Teacher", 0, train, _evaluations(manifest, row, request))
         folder = [] if weights else [f"{TEACHER}run={quoted(str(run.folder))}"]

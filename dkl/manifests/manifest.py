@@ -1,7 +1,8 @@
 """A manifest, ``experiments/NAME.yaml``: what a table holds, and how to produce each of its rows."""
 
 import re
-from dataclasses import field
+from collections.abc import Sequence
+from dataclasses import field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,18 +13,21 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from pydantic.dataclasses import dataclass
 from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's, which has no types
 
-from dkl.config import WEIGHTS, shipped
+from dkl.config import WEIGHTS, EvaluateConfig, shipped
+from dkl.config.overrides import read_overrides
 from dkl.errors import UserError, choose_from, first_line
-from dkl.manifests.evaluations import check_evaluation
 from dkl.records.metrics import METRICS
-from dkl.threat import parse_attacks, parse_eps
-from dkl.validation.mistakes import first_mistake, one_of
+from dkl.threat import parse_attacks, parse_eps, parse_threat
+from dkl.validation import check, first_mistake, one_of, settings
 
 UNMEASURED = ("mean", "min", "paper")
 """``mean`` and ``min`` combine other columns. ``paper`` columns show only the paper's value: nothing is measured."""
 
 ORIGINS = ("own", "own_baseline", "quoted", "unknown")
 """Origin of the paper's value: its own method, a baseline it ran, or another paper."""
+
+SUBJECT = ("run", "checkpoint", "data", "model")
+"""Keys that name what to evaluate: in a manifest it is the row's own run."""
 
 Values = dict[str, float]
 """Column -> value."""
@@ -38,11 +42,10 @@ def _one_per_evaluation(entry: Any) -> Any:
     return entry if entry is None or (entry and isinstance(entry[0], list | tuple)) else [entry]
 
 
-def _reason(entry: Any) -> Any:
-    return "quoted from its paper, not trained here" if entry is True else entry
-
-
 Evaluations = Annotated[tuple[Overrides, ...], BeforeValidator(_one_per_evaluation)]
+
+QUOTED = "quoted from its paper, not trained here"
+"""The usual reason why a row is not run."""
 
 CHECKED = ConfigDict(extra="forbid")
 
@@ -99,7 +102,7 @@ class ManifestRow:
     label: str
     name: str = ""
     overrides: Overrides = ()
-    quoted: Annotated[str | None, BeforeValidator(_reason)] = None
+    quoted: Annotated[str | None, BeforeValidator(lambda entry: QUOTED if entry is True else entry)] = None
     teacher: str | None = None
     weights: Overrides = ()
     evaluate: Evaluations | None = None
@@ -261,7 +264,7 @@ def _check(manifest: Manifest) -> None:
     if repeated := sorted({name for name in rows if rows.count(name) > 1}):
         raise ValueError(f"there are two rows named {', '.join(repeated)}: give each its own name")
     for evaluation in (*manifest.evaluate, manifest.pictures):
-        check_evaluation(evaluation)
+        _check_evaluation(evaluation)
     for key, column in manifest.columns.items():
         if column.metric == "robust" and not parse_attacks(column.attacks):
             raise ValueError(f"column {key} is robust accuracy and has attacks: {column.attacks}; use metric: clean")
@@ -280,9 +283,29 @@ def _check(manifest: Manifest) -> None:
         if row.quoted is not None and (row.overrides or row.teacher):
             raise ValueError(f"row {row.name} is quoted and has overrides: remove one of the two")
         for evaluation in row.evaluate or ():
-            check_evaluation(evaluation)
+            _check_evaluation(evaluation)
         if row.quoted is None and not manifest.evaluations(row):
             raise ValueError(f"row {row.name} is run but never evaluated: add evaluate to it or to the manifest")
     for claim in manifest.claims:
         if unknown := {claim.better, claim.than} - set(rows) or {claim.column} - columns:
             raise ValueError(f"a claim names {', '.join(sorted(unknown))}, which is no row or column")
+
+
+def _check_evaluation(overrides: Sequence[str]) -> None:
+    """Raise UserError if ``overrides`` name no option of ``dkl evaluate``, or a value outside its range."""
+    known = [item.name for item in fields(EvaluateConfig) if item.name not in SUBJECT]
+    given: dict[str, Any] = {}
+    for override in read_overrides(overrides):
+        key = override.key_or_group
+        if key.partition(".")[0] not in known:
+            raise UserError(f"there is no option {key!r} of an evaluation: {choose_from(key, known)}")
+        given[key] = override.value()
+    check(settings(EvaluateConfig, given))
+    attacks = parse_attacks(given.get("attacks", "standard"))
+    threat = {key: given[key] for key in ("norm", "eps") if key in given}
+    if threat and not attacks:
+        raise UserError(f"attacks=none attacks nothing: leave out {' and '.join(threat)}")
+    if threat:
+        parse_threat(str(threat.get("norm", "linf")), threat.get("eps", 0))
+    if (weights := given.get("weights")) not in (None, *WEIGHTS):
+        raise UserError(f"weights={weights}: {choose_from(str(weights), WEIGHTS)}")

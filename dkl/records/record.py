@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from dkl.config import row_identity
 from dkl.errors import shortened, visible
 from dkl.threat import AUTOATTACK, SUITES
-from dkl.validation.mistakes import one_of
+from dkl.validation import one_of
 
 BUDGETS = ("own", "paper", "mini", "smoke")
 

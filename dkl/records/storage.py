@@ -26,7 +26,7 @@ from dkl.records.record import AttackResult, Bound, Curves, FewLabels, Flags, Re
 from dkl.records.sampling_bound import count_interval
 from dkl.storage.files import ARCHIVE_ERRORS, LARGEST_FLAGS, damage, read_text, write_atomically, write_rows, write_text
 from dkl.threat import SAMPLED, parse_eps
-from dkl.validation.mistakes import first_mistake
+from dkl.validation import first_mistake
 
 SUFFIXES = {"flags": ".npz", "curves": ".csv"}
 

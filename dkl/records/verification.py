@@ -19,7 +19,7 @@ from dkl.errors import UserError
 from dkl.records.record import STRICT, Natural, Positive, Record
 from dkl.records.sampling_bound import fewest_without_hit, most_in_population
 from dkl.storage.files import write_text
-from dkl.validation.mistakes import first_mistake
+from dkl.validation import first_mistake
 
 FOLDER = Path("records", "verified")
 """The folder of verifications inside a results folder."""

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from omegaconf import OmegaConf
 
 from dkl.config import TrainConfig
-from dkl.config.choices import choices
+from dkl.config.compose import choices
 from dkl.console import say
 from dkl.errors import UserError
 from dkl.manifests import Manifest, Request, load, own_sizes
-from dkl.manifests.overrides import may_change_rows
+from dkl.manifests.jobs import may_change_rows
 from dkl.reproduction.estimate import JobEstimate, PassSeconds, assumed, estimate, measure
 from dkl.reproduction.options import Options
 from dkl.reproduction.planning import PlannedJob

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dkl.config import DataConfig, EvaluateConfig, compose_config, typed
-from dkl.config.choices import choices
+from dkl.config.compose import choices
 from dkl.errors import UserError, choose_from
 from dkl.evaluation.foreign import foreign_subject
 from dkl.evaluation.network import load_network

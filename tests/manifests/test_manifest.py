@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dkl.config.choices import choices
+from dkl.config.compose import choices
 from dkl.errors import UserError
 from dkl.manifests import load, names
 from dkl.manifests.manifest import Claim, Column, Manifest, read

@@ -7,7 +7,7 @@ import pytest
 from dkl.config import CachedCompose, compose_config, config_hash, hashed, row_identity, run_folder
 from dkl.errors import UserError
 from dkl.manifests import Request, identities, load, plan
-from dkl.manifests.overrides import changed_label
+from dkl.manifests.jobs import changed_label
 
 COMPOSER = CachedCompose()
 """Shared by the tests of overrides, because composing a configuration takes about 0.1 s."""

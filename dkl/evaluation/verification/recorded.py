@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from dkl.assembly import load_data
 from dkl.config import EvaluateConfig, typed
-from dkl.config.choices import choices
+from dkl.config.compose import choices
 from dkl.config.overrides import compose_explained, expand_network
 from dkl.data import ImageSet
 from dkl.errors import UserError

@@ -1,0 +1,259 @@
+"""Ranges of numbers, declared once in annotations, and checks of settings against them.
+
+    epochs: Annotated[int, Range(1, 1e6)] = 20
+
+A field's line of documentation contains the text of its range. The type is checked too, because YAML gives arguments of
+constructors without one: an ``int`` is a whole number, a ``float`` any number, a ``bool`` true or false, and no text is
+a number. Losses use this file, so it imports Python alone, and pydantic only in the function that needs it.
+"""
+
+import inspect
+import math
+import re
+import reprlib
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
+
+from dkl.errors import UserError, choose_from
+
+if TYPE_CHECKING:
+    from pydantic import AfterValidator, ValidationError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``low`` to ``high``; both ends belong to it, except ``low`` if ``above``, ``high`` if ``below``.
+
+    NaN and infinity are outside. ``usual`` are the ends of the values in common use, by which a loss that is not finite
+    finds its likely cause. ``scale`` recognizes values on another scale, such as 255 for gray levels.
+    """
+
+    low: float
+    high: float
+    above: bool = False
+    below: bool = False
+    usual: tuple[float, float] | None = None
+    scale: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        over = value > self.low if self.above else value >= self.low
+        under = value < self.high if self.below else value <= self.high
+        return over and under  # every comparison with NaN is false
+
+    def __str__(self) -> str:
+        if self.high <= 1:
+            return f"in {'(' if self.above else '['}{self.low:g}, {self.high:g}{')' if self.below else ']'}"
+        low, high = (
+            f"1e{len(text) - 1}" if re.fullmatch("10{5,}", text) else text  # 1e6 for a million
+            for text in (f"{end:.15g}" for end in (self.low, self.high))
+        )
+        return f"above {low} and at most {high}" if self.above else f"from {low} to {high}"
+
+
+BATCH = Range(1, 1e6)
+CLASSES = Range(1, 1e5)
+COUNT = Range(1, 1e9)
+DEGREES = Range(0, 180)
+DEVICES = Range(1, 10_000)
+EPOCHS = Range(0, 1e6)
+FRACTION = Range(0, 1, below=True)
+LABEL = Range(-(2**15), 2**16 - 1)
+MEAN = Range(0, 1, scale=255)
+MIXING = Range(0, 1000)
+PIXELS = Range(0, 1000)
+PRIOR_MOMENTUM = Range(0, 1, above=True)
+RATE = Range(0, 1000, usual=(0, 1))
+REPEATS = Range(1, 1000)
+SCALE = Range(0, 100, above=True)
+SEED = Range(0, 2**32 - 1)
+SHARE = Range(0, 1)
+CROPPED = Range(0, 1, above=True)
+SIDE = Range(1, 1e5)
+STD = Range(0, 1, above=True, scale=255, usual=(0.01, 1))
+STEPS = Range(0, 1e5)
+TEMPERATURE = Range(0, 1e4, above=True, usual=(0.1, 1000))
+THREADS = Range(1, 1024)
+WEIGHT = Range(0, 1e6, usual=(0, 100))
+
+
+class NumberType(NamedTuple):
+    """What an annotation says: int, float or bool (None for any other type), the range, and what surrounds it."""
+
+    kind: type | None
+    allowed: Range | None
+    sequence: bool
+    optional: bool
+
+
+def number_type(annotation: Any) -> NumberType:
+    """Read an annotation such as ``Annotated[list[float] | None, Range(0, 1)]``."""
+    allowed: Range | None = None
+    sequence = optional = False
+    while True:
+        origin, arguments = get_origin(annotation), get_args(annotation)
+        if origin is Annotated:
+            allowed = next((item for item in arguments[1:] if isinstance(item, Range)), allowed)
+            annotation = arguments[0]
+        elif origin in (Union, UnionType) and len(rest := [kind for kind in arguments if kind is not type(None)]) == 1:
+            annotation, optional = rest[0], True
+        elif inspect.isclass(origin) and issubclass(origin, Sequence) and not sequence:
+            annotation, sequence = arguments[0], True
+        else:
+            kind = annotation if annotation in (int, float, bool) else None
+            return NumberType(kind, allowed, sequence, optional)
+
+
+def problem(annotation: Any, value: object) -> str | None:
+    """Describe what a value of ``annotation`` must be, or return None if ``value`` is that."""
+    kind, allowed, sequence, optional = number_type(annotation)
+    if kind is None or (value is None and optional):
+        return None
+    text = f" {allowed}" if allowed else ""
+    if not sequence:
+        entries = [value]
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        entries = list(value)
+    else:
+        return f"a list of numbers{text}"
+    if all(_fits(kind, allowed, entry) for entry in entries):
+        return None
+    noun = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
+    return f"{noun.removeprefix('a ') + 's' if sequence else noun}{text}{_rescaled(allowed, entries)}"
+
+
+def _fits(kind: type, allowed: Range | None, value: object) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if not isinstance(value, int | float) or (kind is int and not isinstance(value, int)):
+        return False
+    return math.isfinite(value) and (allowed is None or value in allowed)
+
+
+def _rescaled(allowed: Range | None, values: Sequence[Any]) -> str:
+    """A suggestion if all ``values`` are in the range on its other scale."""
+    if not allowed or not allowed.scale or not all(isinstance(value, int | float) for value in values):
+        return ""
+    divided = [round(value / allowed.scale, 4) for value in values]
+    if not all(value in allowed for value in divided):
+        return ""
+    return f"; did you mean {divided[0] if len(divided) == 1 else divided}, which is that divided by {allowed.scale:g}?"
+
+
+class Setting(NamedTuple):
+    """A setting's place in the configuration, the annotation with its type and range, and its value."""
+
+    key: str
+    annotation: Any
+    value: Any
+
+
+def hints(target: Any) -> dict[str, Any]:
+    """Name -> annotation of the arguments of a function or class, including those that it passes to its bases."""
+    functions: list[Any] = [target]
+    if isinstance(target, type):
+        functions = [vars(base)["__init__"] for base in reversed(target.__mro__) if "__init__" in vars(base)]
+    annotations: dict[str, Any] = {}
+    for function in functions:
+        with suppress(
+            NameError, TypeError
+        ):  # a class of the user's whose annotations cannot be evaluated, or a builtin
+            annotations |= typing.get_type_hints(function, include_extras=True)
+    return annotations
+
+
+def settings(target: Any, values: Mapping[str, Any], key: str = "") -> Iterator[Setting]:
+    """Yield those of ``values`` that are arguments of ``target``; ``key`` is their place in the configuration."""
+    known = hints(target)
+    for name, value in values.items():
+        if name in known:
+            yield Setting(f"{key}.{name}" if key else name, known[name], value)
+
+
+def fields_of(config: Any, key: str = "") -> Iterator[Setting]:
+    """Yield the fields of the dataclass ``config``, and those of dataclasses in it."""
+    yield from settings(type(config), vars(config), key)
+    for name, value in vars(config).items():
+        if is_dataclass(value):
+            yield from fields_of(value, f"{key}.{name}" if key else name)
+
+
+def check(chosen: Iterable[Setting]) -> None:
+    """Raise UserError if a setting is outside its range."""
+    for key, annotation, value in chosen:
+        if wanted := problem(annotation, value):
+            raise UserError(f"{key}={value!r} must be {wanted}")
+
+
+def check_fields(config: Any, key: str = "") -> None:
+    """Raise UserError if a field of the dataclass ``config``, or of a dataclass in it, is outside its range."""
+    check(fields_of(config, key))
+
+
+def unusual(chosen: Iterable[Setting]) -> list[str]:
+    """Describe the settings that are in their range, but outside the values in common use."""
+    described = []
+    for key, annotation, value in chosen:
+        allowed = number_type(annotation).allowed
+        if allowed and allowed.usual and value is not None:
+            low, high = allowed.usual
+            entries = value if isinstance(value, Sequence) else [value]
+            if not all(low <= entry <= high for entry in entries):
+                described.append(f"{key}={value} (usually from {low:g} to {high:g})")
+    return described
+
+
+def check_arguments(key: str) -> Callable[[F], F]:
+    """Decorate a function: before it runs, raise UserError if an argument is outside its range; ``key`` as above."""
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            check(settings(function, signature.bind(*args, **kwargs).arguments, key))
+            return function(*args, **kwargs)
+
+        return checked  # type: ignore[return-value]  # wraps keeps the signature
+
+    return decorate
+
+
+def one_of(*allowed: str) -> "AfterValidator":
+    """Accept only the ``allowed`` texts in a field of pydantic, which stays a plain ``str`` for type checkers."""
+    from pydantic import AfterValidator
+
+    def check(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"{text!r} is unknown: {choose_from(text, allowed)}")
+        return text
+
+    return AfterValidator(check)
+
+
+def first_mistake(error: "ValidationError", models: Mapping[str, type]) -> str:
+    """Describe the first mistake in an error of pydantic in one line.
+
+    ``models`` has the validated dataclass under ``""`` and its nested dataclasses under the field that holds them: if a
+    field is unknown, their fields are listed.
+    """
+    # A file of another schema may break every other rule too: its schema number is the mistake to report.
+    first = min(error.errors(), key=lambda mistake: mistake["loc"] != ("schema",))
+    location, kind = [str(part) for part in first["loc"]], first["type"]
+    path = ".".join(location)
+    if kind == "value_error":
+        return ": ".join(filter(None, [path, str(first["ctx"]["error"])]))
+    if kind.startswith("missing"):
+        return f"{path} is missing"
+    if kind == "unexpected_keyword_argument":
+        known = fields(models[location[0] if len(location) > 1 else ""])
+        return f"there is no field {path}: {choose_from(location[-1], sorted(item.name for item in known))}"
+    if not path:  # such as text that is no JSON
+        return first["msg"]
+    return f"{path} is {reprlib.repr(first['input'])}, {first['msg'].replace('Input should', 'it should')}"
