@@ -13,7 +13,7 @@ from dkl.cli import hydra_app
 from dkl.cli.ends import DEFAULT_RESULTS, evaluate_next, tables_next
 from dkl.console import say
 from dkl.errors import UserError, choose_from, similar
-from dkl.reproduction.options import parse_bool
+from dkl.reproduction.planning import parse_bool
 
 if TYPE_CHECKING:
     from dkl.reporting.boards.entries import EntryFilter
@@ -65,7 +65,8 @@ def reproduce(arguments: list[str]) -> None:
 def tables(arguments: list[str]) -> None:
     """``dkl tables``: make tables from the records under ``results``; with ``--html`` also figures and a page."""
     from dkl.config import compose_config
-    from dkl.reproduction.results import draw, not_rewritten, tabulate, write_page
+    from dkl.reporting import write_tables
+    from dkl.reproduction.results import draw, not_rewritten, write_page
 
     default = compose_config("evaluate", []).paths.results
     html = "--html" in arguments
@@ -73,7 +74,7 @@ def tables(arguments: list[str]) -> None:
     options = _options(words, {"results": default, "smoke": "false"} | dict.fromkeys(ENTRY_OPTIONS, ""))
     results, smoke = Path(options["results"]), parse_bool("smoke", options["smoke"])
     folders = [Path(text) for text in filter(None, options["records"].strip("[]").split(","))]
-    report = tabulate(results, include_smoke=smoke, folders=folders, shown=_entry_filter(options))
+    report = write_tables(results, include_smoke=smoke, folders=folders, shown=_entry_filter(options))
     print(report.markdown)
     figures = draw(results, include_smoke=smoke) if html else []
     pages = [write_page(results, report, figures)] if html else []

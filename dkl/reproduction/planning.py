@@ -1,22 +1,196 @@
-"""The plan of ``dkl reproduce``: every job with its configuration, its progress and what it lacks."""
+"""The plan of ``dkl reproduce``: its arguments, and every job with its configuration, progress and what it lacks.
 
+The progress of a job is read from its files: one line of metrics per epoch, one record per evaluation.
+"""
+
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dkl.config import CachedCompose, ComposedRun, DataConfig
-from dkl.config.overrides import explain
+from dkl.config import CachedCompose, ComposedRun, DataConfig, TrainConfig
+from dkl.config.overrides import HYDRA_OWN, explain, quoted
+from dkl.config.schema import prediction_text
 from dkl.console import say
-from dkl.errors import NotInstalledError, UserError
-from dkl.manifests import ManifestJob, plan
-from dkl.records import load_all
+from dkl.errors import NotInstalledError, UserError, choose_from, similar
+from dkl.manifests import ManifestJob, Request, plan
+from dkl.records import Record, load_all
 from dkl.reporting.grouping import group
-from dkl.reproduction.options import Options
-from dkl.reproduction.progress import JobProgress, progress_of
+from dkl.threat import changed_search, gives_result_of, parse_attacks, parse_eps
+
+KEYS = ("experiment", "table", "figure", "seed", "budget", "row", "dry_run", "html")
+
+TRAIN = {field.name for field in fields(TrainConfig)} | {"recipe"}
+"""Keys of ``dkl train`` without a dot."""
+
+SMOKE = "smoke"
+"""The folder of budget smoke in the default results folder. It keeps its values apart from real results."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The manifest's ``name``, the part of it to run, and overrides of Hydra itself (``launcher``).
+
+    ``html``: also draw all figures and write the results page.
+    """
+
+    name: str
+    request: Request
+    launcher: tuple[str, ...] = ()
+    dry_run: bool = False
+    html: bool = False
+
+
+def parse(arguments: list[str]) -> Options:
+    """Parse ``KEY=VALUE`` arguments. Raises UserError if one has another form, or a value is wrong."""
+    options: dict[str, str] = {}
+    overrides: list[str] = []
+    launcher: list[str] = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or not key:
+            raise UserError(f"{argument!r} is not KEY=VALUE; dkl reproduce --help lists the options")
+        if key in KEYS:
+            if not value:
+                raise UserError(f"{argument} has no value; dkl reproduce --help lists the options")
+            options[key] = value
+        elif key.isalpha() and key not in TRAIN and similar(key, KEYS):
+            raise UserError(f"there is no option {key!r}: {choose_from(key, KEYS)}, or an option of dkl train")
+        else:
+            (launcher if HYDRA_OWN.match(key) else overrides).append(argument)
+    budget = options.get("budget") or None
+    if budget == "smoke" and not any(text.startswith("paths.results=") for text in overrides):
+        results = Path(os.environ.get("DKL_RESULTS_DIR", "results")) / SMOKE
+        overrides.append(f"paths.results={quoted(str(results))}")
+    request = Request(_seeds(options.get("seed")), budget, options.get("row") or None, tuple(overrides))
+    dry_run, html = (parse_bool(key, options.get(key, "false")) for key in ("dry_run", "html"))
+    return Options(_manifest_name(options), request, tuple(launcher), dry_run=dry_run, html=html)
+
+
+def _manifest_name(options: dict[str, str]) -> str:
+    """The manifest's name: ``table=2`` is table-02."""
+    named = [f"{key}={options[key]}" for key in ("experiment", "table", "figure") if key in options]
+    if len(named) > 1:
+        raise UserError(f"{' and '.join(named)} name {len(named)} manifests: give one of them")
+    kind, _, number = named[0].partition("=") if named else ("experiment", "", "quickstart")
+    if kind == "experiment":
+        return number
+    if not number.isdecimal():
+        raise UserError(f"{kind}={number} must be the number of a {kind} in the paper, such as {kind}=2")
+    return f"{kind}-{int(number):02d}"
+
+
+def parse_bool(key: str, text: str) -> bool:
+    """Parse the value of ``key``. Raises UserError if it is neither true nor false."""
+    if text.lower() not in ("true", "false"):
+        raise UserError(f"{key}={text} must be true or false")
+    return text.lower() == "true"
+
+
+def _seeds(text: str | None) -> tuple[int, ...] | None:
+    try:
+        seeds = tuple(int(seed) for seed in text.split(",")) if text else None
+    except ValueError:
+        raise UserError(f"seed={text} must be whole numbers, such as 0,1,2") from None
+    if seeds and len(set(seeds)) < len(seeds):
+        raise UserError(f"seed={text} has a seed twice: give each once")
+    return seeds
+
+
+@dataclass(frozen=True)
+class JobProgress:
+    """Trained ``epochs`` and finished ``evaluations``, each with its total.
+
+    ``run_needed``: other jobs load this run's weights, so its records alone do not make it done.
+    """
+
+    epochs: int
+    total_epochs: int
+    evaluations: int
+    total_evaluations: int
+    run_needed: bool = False
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do. A run whose records exist may have been deleted, unless it is needed."""
+        evaluated = self.evaluations == self.total_evaluations
+        return evaluated and (not self.run_needed or self.epochs == self.total_epochs)
+
+    def __str__(self) -> str:
+        if self.done:
+            return "done"
+        if self.epochs == self.total_epochs:
+            return f"trained, {self.evaluations} of {self.total_evaluations} evaluations"
+        return f"to resume, epoch {self.epochs} of {self.total_epochs}" if self.epochs else "to do"
+
+
+def progress_of(job: ManifestJob, run: ComposedRun, records: Sequence[Record]) -> JobProgress:
+    """The progress of ``job``, which trains ``run``, given the ``records`` of the results folder."""
+    found, config = len(records_of(job, run, records)), run.settings
+    metrics = run.folder / "metrics.jsonl"
+    epochs = len(metrics.read_text().splitlines()) if metrics.is_file() else 0
+    return JobProgress(epochs, config.trainer.epochs, found, len(job.evaluations))
+
+
+def records_of(job: ManifestJob, run: ComposedRun, records: Sequence[Record]) -> list[Record]:
+    """One of ``records`` for each finished evaluation of ``job``."""
+    own = [record for record in records if _is_of_run(record, run)]
+    found = (_evaluation(own, _settings(run.settings, entry)) for entry in job.evaluations)
+    return [record for record in found if record]
+
+
+def _evaluation(records: Sequence[Record], settings: dict[str, Any]) -> Record | None:
+    return next((record for record in records if _is_evaluation(record, settings)), None)
+
+
+def _is_of_run(record: Record, run: ComposedRun) -> bool:
+    """Whether ``record`` is of ``run``, or of one that tables show in the same place.
+
+    A student's row does not identify its teacher's weights, so a student needs the exact run.
+    """
+    config = run.settings
+    if record.config_hash == run.config_hash:
+        return True
+    if config.task.get("teacher") is not None:
+        return False
+    return (record.seed, record.budget, record.row) == (config.seed, config.budget.name, run.row)
+
+
+def _settings(config: TrainConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """What an evaluation of the run of ``config`` with ``overrides`` measures."""
+    others = {"corruptions": None, "package": False}
+    settings = others | asdict(config.evaluation) | dict(OmegaConf.from_dotlist(list(overrides)))
+    weights = settings["weights"] or ("average" if config.averaging else "last")
+    attacks = parse_attacks(settings["attacks"])
+    eps = parse_eps(settings["eps"]) if attacks else 0.0
+    keys = ("n", "batch_size", "seed", "norm", "tolerance", "mirrored", "long_side", *others)
+    found = {"attacks": attacks, "eps": eps, "weights": weights, "search": changed_search(settings) if attacks else {}}
+    return found | {key: settings[key] for key in keys}
+
+
+def _is_evaluation(record: Record, settings: dict[str, Any]) -> bool:
+    """Whether ``record``, of the right run, was made with ``settings``."""
+    narrow = record.bound is None or record.bound.tolerance <= settings["tolerance"]
+    prediction = prediction_text(mirrored=settings["mirrored"], long_side=settings["long_side"])
+    same = (
+        gives_result_of(record.attacks, settings["attacks"])
+        and narrow
+        and record.search == settings["search"]
+        and record.weights.split(" ")[0] == settings["weights"]
+        and abs(record.eps - settings["eps"]) < 1e-9
+        and (not settings["attacks"] or record.norm.lower() == settings["norm"].lower())
+        and (record.batch_size, record.evaluation_seed) == (settings["batch_size"], settings["seed"])
+        and (record.segmented is None or record.segmented.prediction.endswith(f", {prediction}"))
+        # An evaluation that also has corruptions, or that ran the authors' code, has the same accuracies.
+        and (not settings["corruptions"] or record.corruptions is not None)
+        and (not settings["package"] or record.versions.get("attacks") == "pyautoattack")
+    )
+    return same and (not record.partial if settings["n"] is None else record.n == settings["n"])
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dkl.cli.jobs import compose_checked
 from dkl.config import check
 from dkl.config.overrides import expand_network
 from dkl.manifests import load
-from dkl.reproduction.options import parse
+from dkl.reproduction.planning import parse
 from dkl.threat import EVALUATED_NORMS, parse_attacks, parse_threat
 from tests.docs.pages import PAGES, ROOT, anchors, blocks, commands, links, page_name
 

@@ -1,16 +1,24 @@
-"""Estimates of how long jobs take, as ranges: their forward passes times the seconds of one.
+"""How long jobs take, as ranges: estimated before they start, then corrected by the epochs and evaluations done.
 
-Training costs this many forward passes per image: 1 for a forward pass, 2 more for a gradient by the inputs, 3 in all
-for a gradient by the weights. An attack of K steps adds 1 + 2K; the adversarial image and AWP add 3 each. An evaluation
-costs what its attacks need for an image that resists all of them, times the share of such images, which is unknown
-before. The seconds of a pass are measured on the device, or follow from an assumed speed of an H100.
+An estimate is the forward passes of a job times the seconds of one. Training costs this many forward passes per image:
+1 for a forward pass, 2 more for a gradient by the inputs, 3 in all for a gradient by the weights. An attack of K steps
+adds 1 + 2K; the adversarial image and AWP add 3 each. An evaluation costs what its attacks need for an image that
+resists all of them, times the share of such images, which is unknown before. The seconds of a pass are measured on the
+device, or follow from an assumed speed of an H100.
+
+The time left is read from files only, so work of other processes and of other commands on the same results folder
+counts too.
 """
 
+import json
 import math
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -21,12 +29,63 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dkl.assembly import build_model, load_data
 from dkl.config import DataConfig, Precision, TrainConfig
+from dkl.console import say
 from dkl.evaluation.robustness.suites import attack_cost
 from dkl.manifests import ManifestJob
 from dkl.models import create_model
-from dkl.reproduction.spans import Span
+from dkl.records import Record, load_all
+from dkl.reproduction.planning import PlannedJob, progress_of, records_of
 from dkl.runtime.device import pick_device
 from dkl.threat import parse_attacks
+
+UNITS = (("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+
+@dataclass(frozen=True)
+class Span:
+    """A range between two positive numbers, such as seconds."""
+
+    low: float
+    high: float
+
+    def __add__(self, other: "Span") -> "Span":
+        """Add the ends of another range."""
+        return Span(self.low + other.low, self.high + other.high)
+
+    def __mul__(self, factor: float) -> "Span":
+        """Multiply both ends by a number."""
+        return Span(self.low * factor, self.high * factor)
+
+    @property
+    def middle(self) -> float:
+        """The geometric mean of the ends."""
+        return math.sqrt(self.low * self.high)
+
+    def __str__(self) -> str:
+        """``about 5 min`` if the ends differ by at most a factor of two, otherwise ``2 to 10 min``."""
+        if self.high <= 2 * self.low:
+            return f"about {duration(self.middle)}"
+        low, high = duration(self.low), duration(self.high)
+        number, _, unit = low.partition(" ")
+        if low == high:
+            return f"about {high}"
+        return f"{number} to {high}" if high.endswith(f" {unit}") else f"{low} to {high}"
+
+
+NONE = Span(0, 0)
+"""The sum of no ranges."""
+
+
+def total(spans: Iterable[Span]) -> Span:
+    """Return the sum of ``spans``."""
+    return sum(spans, NONE)
+
+
+def duration(seconds: float) -> str:
+    """``seconds`` as text, in the largest unit of which there are at least two."""
+    unit, length = next((pair for pair in UNITS if seconds >= 2 * pair[1]), UNITS[-1])
+    return f"{max(seconds / length, 1):.0f} {unit}"
+
 
 H100_SPEED = Span(40e12, 300e12)
 """Assumed operations per second of one NVIDIA H100: 8 to 60 % of its dense peak in TF32."""
@@ -213,3 +272,112 @@ def _threads(number: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+FIRST_REPORT, LONGEST_INTERVAL = 60.0, 1800.0
+"""Seconds before the first corrected estimate, and the longest time between two. The interval doubles each time."""
+
+LAST_EPOCHS = 5
+"""Epochs whose median duration predicts the others."""
+
+OF_OTHERS = Span(0.7, 1.4)
+"""Assumed factors between a job and its estimate, corrected by the jobs that have finished."""
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a job has left, and how long the finished parts took relative to the middle of their estimates."""
+
+    estimate: JobEstimate
+    epochs: int
+    evaluations: int
+    epoch_ratio: float | None
+    evaluation_ratio: float | None
+
+
+class Remaining:
+    """The time left of ``jobs``, given their ``estimates``; ``failures`` are the titles of jobs that will not run."""
+
+    def __init__(
+        self, jobs: Sequence[PlannedJob], estimates: Sequence[JobEstimate], failures: Collection[str] = ()
+    ) -> None:
+        self.jobs, self.estimates, self.failures = jobs, estimates, failures
+        self.results = Path(jobs[0].run.settings.paths.results)
+
+    def __call__(self) -> tuple[list[Span], bool]:
+        """Return the seconds left of each job, and whether any finished part has corrected them."""
+        records, _ = load_all(self.results / "records")
+        states = [self._state(planned, one, records) for planned, one in zip(self.jobs, self.estimates, strict=True)]
+        epoch = [state.epoch_ratio for state in states if state.epoch_ratio]
+        evaluation = [state.evaluation_ratio for state in states if state.evaluation_ratio]
+        spans = [
+            _corrected(state.estimate.epoch, state.epoch_ratio, epoch) * state.epochs
+            + total(_corrected(one, state.evaluation_ratio, evaluation) for one in _last(state))
+            for state in states
+        ]
+        return spans, bool(epoch or evaluation)
+
+    def say(self) -> None:
+        """Print the corrected time, if something is left and something has finished."""
+        spans, corrected = self()
+        if corrected and (left := total(spans)).high > 0:
+            say(f"{left} left, by the epochs and evaluations so far")
+
+    def _state(self, planned: PlannedJob, one: JobEstimate, records: Sequence[Record]) -> _State:
+        progress = progress_of(planned.job, planned.run, records)
+        progress = replace(progress, run_needed=planned.progress.run_needed)
+        if progress.done or planned.title in self.failures:
+            epochs = evaluations = 0
+        else:
+            epochs = progress.total_epochs - progress.epochs
+            evaluations = progress.total_evaluations - progress.evaluations
+        seconds = _epoch_seconds(planned.run.folder / "metrics.jsonl", one.images)
+        taken = sum(record.seconds for record in records_of(planned.job, planned.run, records))
+        expected = sum(span.middle for span in one.evaluations[: progress.evaluations])
+        return _State(
+            one,
+            epochs,
+            evaluations,
+            seconds / one.epoch.middle if seconds and one.epoch.high else None,
+            taken / expected if expected and taken else None,
+        )
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Print the corrected time after the first minute, and then less and less often, while the body runs."""
+        stop = threading.Event()
+
+        def watch() -> None:
+            interval = FIRST_REPORT
+            while not stop.wait(interval):
+                self.say()
+                interval = min(2 * interval, LONGEST_INTERVAL)
+
+        thread = threading.Thread(target=watch, name="remaining time", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+
+
+def _last(state: _State) -> tuple[Span, ...]:
+    """Return the estimates of the evaluations that are left."""
+    every = state.estimate.evaluations
+    return every[len(every) - state.evaluations :]
+
+
+def _corrected(span: Span, own: float | None, others: Sequence[float]) -> Span:
+    """Return ``span`` corrected by the ratio of the job's ``own`` finished parts, else by those of ``others``."""
+    if own:
+        return Span(span.middle, span.middle) * own
+    return OF_OTHERS * (span.middle * median(others)) if others else span
+
+
+def _epoch_seconds(metrics: Path, images: int) -> float | None:
+    """Return the duration of an epoch of ``images`` images by a run's ``metrics``; None if it has none yet."""
+    if not metrics.is_file():
+        return None
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()[-LAST_EPOCHS:]]
+    speeds = [row["images_per_second"] for row in rows if row.get("images_per_second")]
+    return images / median(speeds) if speeds else None
