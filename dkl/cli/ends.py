@@ -5,7 +5,6 @@ a line to one file in the results folder, which the command reads at the end and
 """
 
 import json
-import os
 import secrets
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +14,7 @@ from pathlib import Path
 
 from dkl.config.overrides import last_value, quoted, submitit_logs
 from dkl.console import say
-
-DEFAULT_RESULTS = "DKL_RESULTS_DIR"
-"""The environment variable of the default results folder, as in configs/train.yaml."""
+from dkl.options import default_results
 
 MANY = 8
 """Up to this many runs of a sweep are named in the next command."""
@@ -80,7 +77,7 @@ def sweep(overrides: Sequence[str], count: int, following: Callable[[list[Path]]
 
 def results_folder(overrides: Sequence[str]) -> Path:
     """Return the results folder of a command with ``overrides``."""
-    return Path(last_value(overrides, "paths.results", os.environ.get(DEFAULT_RESULTS, "results")))
+    return Path(last_value(overrides, "paths.results", default_results()))
 
 
 def evaluate_next(paths: Sequence[Path], overrides: Sequence[str]) -> str:

@@ -1,24 +1,27 @@
-"""Run a function as a Hydra application."""
+"""Run a function as a Hydra application: its jobs, one or those of a sweep, are checked before the first one starts."""
 
 import argparse
+import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser  # the flags of Hydra, which has no public list of them
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from dkl.cli.ends import Job, Sweep, sweep
-from dkl.cli.jobs import compose_checked, jobs, without_repeats
+from dkl.cli.ends import Job, sweep
 from dkl.config import register, shipped
-from dkl.config.overrides import read_overrides
+from dkl.config.choices import choices
+from dkl.config.overrides import HYDRA_OWN, check_hydras_own, compose_explained, explain, read_overrides
 from dkl.console import say
-from dkl.errors import UserError, first_line, for_the_terminal, line_of
+from dkl.errors import UserError, choose_from, first_line, for_the_terminal, line_of
 from dkl.runtime.cluster import adopt_tasks
 from dkl.runtime.interruption import launching, worker
 
@@ -26,6 +29,7 @@ SHELLS = ("bash", "zsh", "fish")
 """Shells that Hydra completes in."""
 
 MAXIMIZE = "hydra.sweeper.direction=maximize"
+"""Added to a search: values are accuracies, and the sweeper minimizes by default."""
 
 
 def _parse_flags(root: str, arguments: list[str]) -> argparse.Namespace:
@@ -48,16 +52,23 @@ def _parse_flags(root: str, arguments: list[str]) -> argparse.Namespace:
     return given
 
 
-def _check_multirun(given: argparse.Namespace) -> None:
-    """Raise UserError if overrides list several values, but the flag -m is missing."""
+def _prepare(
+    root: str, arguments: list[str], given: argparse.Namespace, check: Callable[[DictConfig], None]
+) -> list[str]:
+    """Check every job and write the command line that Hydra reads; return the overrides. Raises UserError."""
+    overrides = without_repeats(given.overrides)
+    compose_checked(root, overrides, check)
     if not given.multirun and any(override.is_sweep_override() for override in read_overrides(given.overrides)):
         raise UserError("a list of values is a sweep of several jobs: add -m")
-
-
-def _direction(overrides: list[str]) -> list[str]:
-    """The direction of a search, if none is given: values are accuracies, and the sweeper minimizes by default."""
+    register()
+    flags = list(arguments)
+    for text in given.overrides:
+        flags.remove(text)
+    sys.argv = [f"dkl {root}", *flags, *overrides]  # Hydra takes no flags between overrides
     searches = any(text.startswith("hydra/sweeper=optuna") for text in overrides)
-    return [MAXIMIZE] if searches and not any("hydra.sweeper.direction=" in text for text in overrides) else []
+    if searches and not any("hydra.sweeper.direction=" in text for text in overrides):
+        sys.argv.append(MAXIMIZE)
+    return overrides
 
 
 def _task_overrides() -> list[str]:
@@ -91,70 +102,115 @@ def run(
     job: Callable[[DictConfig], Path],
     following: Callable[[Sequence[Path], Sequence[str]], str],
     value: Callable[[Path], float | None] = lambda path: None,
+    first: Callable[[DictConfig], None] = lambda cfg: None,
 ) -> None:
     """Check every job, then run Hydra with ``arguments``, which followed ``dkl <root>``.
 
     ``job`` returns what it made: a run's folder, or a record. ``following`` returns the next command from what all jobs
     made, and the overrides. A sweeper that searches gets the ``value`` of what a job made, or None (a failed trial) if
-    the job raises UserError.
+    the job raises UserError. ``first`` is called before each job, in its process.
     """
     given = _parse_flags(root, arguments)
     if given.shell_completion:
         complete(root, arguments)
         return
-    overrides = without_repeats(given.overrides)
-    compose_checked(root, overrides, check)
-    _check_multirun(given)
-    register()
-    flags = list(arguments)
-    for text in given.overrides:
-        flags.remove(text)
-    sys.argv = [f"dkl {root}", *flags, *overrides, *_direction(overrides)]  # Hydra takes no flags between overrides
+    overrides = _prepare(root, arguments, given, check)
+    mistakes: list[Exception] = []  # those of this process; a launcher's other processes have copies of the list
     count = len(jobs(overrides))
     collected = sweep(overrides, count, lambda paths: following(paths, overrides)) if given.multirun else nullcontext()
+
     with collected as found:
-        application = _Application(job, lambda path: following([path], overrides), value, found)
+
+        def application(cfg: DictConfig) -> float | None:
+            """Run one job; return its value. An error is printed here, so that the other jobs of a sweep continue."""
+            try:
+                with worker():  # a launcher may have started this process
+                    adopt_tasks()
+                    _take_turn()
+                    first(cfg)
+                    made = job(cfg)
+                reached = value(made)
+                if not int(os.environ.get("RANK", 0)):  # the first of several tasks reports what they made
+                    if found is None:
+                        say(f"Next: {following([made], overrides)}")
+                    else:
+                        found.add(Job(_task_overrides(), str(made.absolute()), reached))
+                return reached
+            except (UserError, OSError) as error:
+                print(for_the_terminal(error), file=sys.stderr)
+                mistakes.append(error)
+                if found is not None:
+                    found.add(Job(_task_overrides(), error=line_of(error)))
+                return None
+
         decorate = hydra.main(config_path=str(Path(shipped("configs"))), config_name=root, version_base="1.3")
         with launching():
-            decorate(lambda cfg: application(cfg))()  # a function: Hydra reads its module and name
-        failed = application.failed or (found is not None and any(each.error for each in found.jobs()))
+            decorate(application)()
+        failed = bool(mistakes) or (found is not None and any(ended.error for ended in found.jobs()))
     if failed:
         raise SystemExit(2)
 
 
-@dataclass
-class _Application:
-    """What Hydra calls once per job. A launcher sends it to other processes, whose copies of ``failed`` are lost.
-
-    The arguments are those of ``run``, and ``found`` collects the jobs of a sweep; None without a sweep.
-    """
-
-    job: Callable[[DictConfig], Path]
-    following: Callable[[Path], str]
-    value: Callable[[Path], float | None]
-    found: Sweep | None
-    failed: bool = False
-
-    def __call__(self, cfg: DictConfig) -> float | None:
-        """Run one job; return its value. An error is printed here, so that the other jobs of a sweep continue."""
+def compose_checked(root: str, overrides: list[str], check: Callable[[DictConfig], None]) -> None:
+    """Compose and check every job. Raises UserError on the first one that cannot run."""
+    _check_searched(overrides)
+    for job in jobs(overrides):
+        cfg = compose_explained(root, job)
         try:
-            with worker():  # a launcher may have started this process
-                adopt_tasks()
-                _take_turn()
-                made = self.job(cfg)
-            reached = self.value(made)
-            if not int(os.environ.get("RANK", 0)):  # the first of several tasks reports what they made
-                self._report(made, reached)
-            return reached
-        except (UserError, OSError) as error:
-            print(for_the_terminal(error), file=sys.stderr)
-            self.failed = True
-            if self.found is not None:
-                self.found.add(Job(_task_overrides(), error=line_of(error)))
-            return None
+            check(cfg)
+            OmegaConf.to_container(cfg, resolve=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise explain(root, error, job) from None
+    check_hydras_own(root, overrides)
 
-    def _report(self, made: Path, reached: float | None) -> None:
-        if self.found is None:
-            say(f"Next: {self.following(made)}")
-        else:
-            self.found.add(Job(_task_overrides(), str(made.absolute()), reached))
+
+def without_repeats(overrides: list[str]) -> list[str]:
+    """``overrides`` in which every list of a sweep has each value once: the same run is one job."""
+    return [_once(override) for override in read_overrides(overrides)]
+
+
+def _once(override: Override) -> str:
+    listed = isinstance(override.value(), ChoiceSweep)
+    values = list(override.sweep_string_iterator()) if listed else []
+    different = list(dict.fromkeys(values))
+    repeats = len(different) < len(values)
+    return f"{override.get_key_element()}={','.join(different)}" if repeats else override.input_line or ""
+
+
+def jobs(overrides: list[str]) -> list[list[str]]:
+    """List the overrides of each job of a sweep; without a sweep there is one job."""
+    parsed = read_overrides(overrides)
+    options = [_choices(override) for override in parsed if not HYDRA_OWN.match(override.input_line or "")]
+    return [list(choice) for choice in itertools.product(*options)]
+
+
+def _choices(override: Override) -> list[str]:
+    """The values of ``override`` in a sweep, as plain overrides; an interval is checked at its two ends."""
+    key, value = override.get_key_element(), override.value()
+    if isinstance(value, IntervalSweep):
+        if value.start is not None and value.end is not None and value.start > value.end:
+            raise UserError(f"{override.input_line} is empty: write interval({value.end},{value.start})")
+        return [f"{key}={value.start}", f"{key}={value.end}"]
+    if isinstance(value, Glob):
+        return [f"{key}={choice}" for choice in _matching(override, value)]
+    if override.is_sweep_override():
+        return [f"{key}={choice}" for choice in override.sweep_string_iterator()]
+    return [override.input_line or ""]
+
+
+def _matching(override: Override, glob: Glob) -> list[str]:
+    """The choices that ``glob`` matches. Raises UserError if there are none."""
+    known = choices(override.key_or_group)
+    if not (found := glob.filter(list(known))):
+        fix = choose_from("", known) if known else "glob is for groups; list the values"
+        raise UserError(f"{override.input_line} matches nothing: {fix}")
+    return found
+
+
+def _check_searched(overrides: list[str]) -> None:
+    """Raise UserError if an override is an interval, but no sweeper searches it."""
+    for override in read_overrides(overrides):
+        if isinstance(override.value(), IntervalSweep) and not any(o.startswith("hydra/sweeper=") for o in overrides):
+            raise UserError(
+                f"{override.input_line} is an interval: add -m hydra/sweeper=optuna to search it, or list values"
+            )

@@ -3,7 +3,6 @@
 The progress of a job is read from its files: one line of metrics per epoch, one record per evaluation.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -19,11 +18,10 @@ from dkl.config.schema import prediction_text
 from dkl.console import say
 from dkl.errors import NotInstalledError, UserError, choose_from, similar
 from dkl.manifests import ManifestJob, Request, plan
+from dkl.options import default_results, keys, parse_values
 from dkl.records import Record, load_all
 from dkl.reporting.grouping import group
 from dkl.threat import changed_search, gives_result_of, parse_attacks, parse_eps
-
-KEYS = ("experiment", "table", "figure", "seed", "budget", "row", "dry_run", "html")
 
 TRAIN = {field.name for field in fields(TrainConfig)} | {"recipe"}
 """Keys of ``dkl train`` without a dot."""
@@ -48,58 +46,32 @@ class Options:
 
 def parse(arguments: list[str]) -> Options:
     """Parse ``KEY=VALUE`` arguments. Raises UserError if one has another form, or a value is wrong."""
-    options: dict[str, str] = {}
+    known = keys("reproduce")
+    given: dict[str, str] = {}
     overrides: list[str] = []
     launcher: list[str] = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals or not key:
             raise UserError(f"{argument!r} is not KEY=VALUE; dkl reproduce --help lists the options")
-        if key in KEYS:
+        if key in known:
             if not value:
                 raise UserError(f"{argument} has no value; dkl reproduce --help lists the options")
-            options[key] = value
-        elif key.isalpha() and key not in TRAIN and similar(key, KEYS):
-            raise UserError(f"there is no option {key!r}: {choose_from(key, KEYS)}, or an option of dkl train")
+            given[key] = value
+        elif key.isalpha() and key not in TRAIN and similar(key, known):
+            raise UserError(f"there is no option {key!r}: {choose_from(key, known)}, or an option of dkl train")
         else:
             (launcher if HYDRA_OWN.match(key) else overrides).append(argument)
-    budget = options.get("budget") or None
-    if budget == "smoke" and not any(text.startswith("paths.results=") for text in overrides):
-        results = Path(os.environ.get("DKL_RESULTS_DIR", "results")) / SMOKE
-        overrides.append(f"paths.results={quoted(str(results))}")
-    request = Request(_seeds(options.get("seed")), budget, options.get("row") or None, tuple(overrides))
-    dry_run, html = (parse_bool(key, options.get(key, "false")) for key in ("dry_run", "html"))
-    return Options(_manifest_name(options), request, tuple(launcher), dry_run=dry_run, html=html)
-
-
-def _manifest_name(options: dict[str, str]) -> str:
-    """The manifest's name: ``table=2`` is table-02."""
-    named = [f"{key}={options[key]}" for key in ("experiment", "table", "figure") if key in options]
+    options = parse_values("reproduce", given)
+    if options["budget"] == "smoke" and not any(text.startswith("paths.results=") for text in overrides):
+        overrides.append(f"paths.results={quoted(str(Path(default_results()) / SMOKE))}")
+    named = [key for key in ("experiment", "table", "figure") if key in given]
     if len(named) > 1:
-        raise UserError(f"{' and '.join(named)} name {len(named)} manifests: give one of them")
-    kind, _, number = named[0].partition("=") if named else ("experiment", "", "quickstart")
-    if kind == "experiment":
-        return number
-    if not number.isdecimal():
-        raise UserError(f"{kind}={number} must be the number of a {kind} in the paper, such as {kind}=2")
-    return f"{kind}-{int(number):02d}"
-
-
-def parse_bool(key: str, text: str) -> bool:
-    """Parse the value of ``key``. Raises UserError if it is neither true nor false."""
-    if text.lower() not in ("true", "false"):
-        raise UserError(f"{key}={text} must be true or false")
-    return text.lower() == "true"
-
-
-def _seeds(text: str | None) -> tuple[int, ...] | None:
-    try:
-        seeds = tuple(int(seed) for seed in text.split(",")) if text else None
-    except ValueError:
-        raise UserError(f"seed={text} must be whole numbers, such as 0,1,2") from None
-    if seeds and len(set(seeds)) < len(seeds):
-        raise UserError(f"seed={text} has a seed twice: give each once")
-    return seeds
+        texts = " and ".join(f"{key}={given[key]}" for key in named)
+        raise UserError(f"{texts} name {len(named)} manifests: give one of them")
+    name = options[named[0]] if named else "quickstart"
+    request = Request(options["seed"], options["budget"], options["row"], tuple(overrides))
+    return Options(name, request, tuple(launcher), dry_run=options["dry_run"], html=options["html"])
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dkl.config.overrides import submitit_logs
 from dkl.console import say
 from dkl.errors import BusyError, UserError, first_line
 from dkl.manifests import ManifestJob
+from dkl.options import default_results
 from dkl.reporting.grouping import group
 from dkl.reproduction.planning import Options, PlannedJob, parse, plan_jobs
 from dkl.runtime.cluster import adopt_tasks
@@ -162,7 +163,7 @@ def _arguments(options: Options, job: ManifestJob) -> str:
 def _sweep(options: Options, jobs: Sequence[ManifestJob]) -> None:
     """One Hydra sweep over the arguments of ``jobs``."""
     say(f"{len(jobs)} jobs through {options.launcher[0]}: {', '.join(job.title for job in jobs)}")
-    if logs := submitit_logs(options.launcher, f"{os.environ.get('DKL_RESULTS_DIR', 'results')}/runs"):
+    if logs := submitit_logs(options.launcher, f"{default_results()}/runs"):
         say(f"logs: {logs}")
     # Each command is one quoted value of a single key: Hydra would otherwise split it at commas and equals signs.
     commands = [_arguments(options, job).replace("\\", r"\\").replace("'", r"\'") for job in jobs]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dkl.cli.commands import COMMANDS
+from dkl.cli.main import COMMANDS
 from tests.cli.common import call
 
 MISTAKES = {
