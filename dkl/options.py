@@ -75,13 +75,13 @@ def parse_folders(key: str, text: str) -> list[Path]:
 class Option:
     """An option: its ``usage`` on the help page, such as ``n=750``, the ``line`` beside it, and how its value is read.
 
-    ``parse`` takes the key and the text; it is None if the command does not read the option itself, but passes it on.
-    An option without a ``line`` shares that of the next one.
+    ``parse`` takes the key and the text; it is None if the command passes the option on. An option without a ``line``
+    shares that of the next one.
     """
 
     usage: str
     line: str = ""
-    parse: Callable[[str, str], Any] | None = None
+    parse: Callable[[str, str], Any] | None = parse_text
     default: Any = None
 
     @property
@@ -95,22 +95,22 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     "reproduce": (
         Option("table=N", parse=parse_number_in_paper),
         Option("figure=N", "a table or figure of the paper, by its number", parse_number_in_paper),
-        Option("experiment=NAME", "one of the experiments below; quickstart by default", parse_text),
-        Option("row=NAME", "this row alone, with its teacher; all rows by default", parse_text),
+        Option("experiment=NAME", "one of the experiments below; quickstart by default"),
+        Option("row=NAME", "this row alone, with its teacher; all rows by default"),
         Option("seed=0,1", "these seeds; by default those of the experiment", parse_seeds),
-        Option(
-            "budget=NAME",
-            "size of the runs: paper, mini, smoke or own; by default that of the experiment",
-            parse_text,
-        ),
+        Option("budget=NAME", "size of the runs: paper, mini, smoke or own; by default that of the experiment"),
         Option("dry_run=true", "print the plan and the commands of each job, and run nothing", parse_bool, False),
         Option("html=true", "also draw all figures and write index.html, one page with everything", parse_bool, False),
-        Option("hydra/launcher=NAME", "run the jobs through a launcher of Hydra, such as joblib or submitit_slurm"),
+        Option(
+            "hydra/launcher=NAME",
+            "run the jobs through a launcher of Hydra, such as joblib or submitit_slurm",
+            parse=None,
+        ),
         Option("KEY=VALUE", "any option of dkl train that no row sets itself, such as trainer.device=cuda"),
     ),
     "tables": (
         Option("--html", "also draw the figures and write index.html, one page with everything"),
-        Option("results=FOLDER", "folder with the records; DKL_RESULTS_DIR sets the default, else results", parse_text),
+        Option("results=FOLDER", "folder with the records; DKL_RESULTS_DIR sets the default, else results"),
         Option("smoke=true", "include records of budget smoke, which are left out by default", parse_bool, False),
         Option(
             "records=[FOLDER,…]",
@@ -118,14 +118,14 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
             parse_folders,
             (),
         ),
-        Option("dataset=NAME", "of the boards of entries, show this dataset only", parse_text),
+        Option("dataset=NAME", "of the boards of entries, show this dataset only"),
         Option("norm=NAME", parse=parse_norm),
         Option(
             "eps=RADIUS",
             "of the boards of entries, show this threat model only, such as norm=linf eps=8/255",
             parse_radius,
         ),
-        Option("architecture=TEXT", "show entries whose architecture contains the text", parse_text),
+        Option("architecture=TEXT", "show entries whose architecture contains the text"),
         Option(
             "extra=false", "show entries without additional training images, or with true those with them", parse_bool
         ),
@@ -137,38 +137,31 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
             "print in what these runs differ, and draw their curves into FOLDER/figures; a RUN is a folder, or a part "
             "of its name",
         ),
-        Option("results=FOLDER", "folder with the runs; DKL_RESULTS_DIR sets the default, else results", parse_text),
+        Option("results=FOLDER", "folder with the runs; DKL_RESULTS_DIR sets the default, else results"),
     ),
     "verify": (
         Option("RECORD", "the file of a record, results/records/NAME.json"),
-        Option("checkpoint=FILE"),
-        Option("run=FOLDER", "the weights that were evaluated"),
-        Option("model=NAME", "their network, if the record names none of this project or timm, as for dkl evaluate"),
-        Option("data=NAME", "the dataset; by default that of the record"),
+        Option("checkpoint=FILE", parse=None),
+        Option("run=FOLDER", "the weights that were evaluated", parse=None),
+        Option(
+            "model=NAME",
+            "their network, if the record names none of this project or timm, as for dkl evaluate",
+            parse=None,
+        ),
+        Option("data=NAME", "the dataset; by default that of the record", parse=None),
         Option("n=750", "how many images are evaluated again", parse_whole, 750),
         Option("seed=NUMBER", "the seed that draws them; by default one that nobody knows before", parse_whole),
         Option("KEY=VALUE", "trust, device, threads and paths of dkl evaluate"),
     ),
     "export": (
-        Option("run=FOLDER", "a finished run of dkl train", parse_text),
-        Option("to=FOLDER", "where the files are written", parse_text),
+        Option("run=FOLDER", "a finished run of dkl train"),
+        Option("to=FOLDER", "where the files are written"),
         Option(
-            "format=NAME",
-            "hf (timm and the Hugging Face hub; the default), robustbench, torch or onnx",
-            parse_text,
-            "hf",
+            "format=NAME", "hf (timm and the Hugging Face hub; the default), robustbench, torch or onnx", default="hf"
         ),
-        Option(
-            "weights=NAME",
-            "last, average or best; by default evaluation.weights of the run, else its average",
-            parse_text,
-        ),
-        Option("push=USER/NAME", "also upload the written files to the Hugging Face hub", parse_text),
-        Option(
-            "results=FOLDER",
-            "folder with the records of the card; DKL_RESULTS_DIR sets the default, else results",
-            parse_text,
-        ),
+        Option("weights=NAME", "last, average or best; by default evaluation.weights of the run, else its average"),
+        Option("push=USER/NAME", "also upload the written files to the Hugging Face hub"),
+        Option("results=FOLDER", "folder with the records of the card; DKL_RESULTS_DIR sets the default, else results"),
     ),
 }
 """Every option of these commands, in the order of the help page."""
@@ -176,7 +169,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
 
 def keys(command: str) -> list[str]:
     """List the keys that ``command`` reads itself."""
-    return [option.key for option in OPTIONS[command] if option.parse]
+    return [option.key for option in OPTIONS[command] if option.key and option.parse]
 
 
 def parse_options(command: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -197,9 +190,10 @@ def parse_options(command: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 def parse_values(command: str, given: Mapping[str, str]) -> dict[str, Any]:
     """Return the value of every option that ``command`` reads itself, by key; ``given`` holds the texts."""
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"results": default_results()}
     for option in OPTIONS[command]:
-        if option.parse:
-            default = default_results() if option.key == "results" else option.default
-            values[option.key] = option.parse(option.key, given[option.key]) if option.key in given else default
+        if option.key in given and option.parse:
+            values[option.key] = option.parse(option.key, given[option.key])
+        else:
+            values.setdefault(option.key, option.default)
     return values

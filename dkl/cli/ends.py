@@ -55,21 +55,24 @@ def sweep(overrides: Sequence[str], count: int, following: Callable[[list[Path]]
 
     ``following`` returns the next command from the runs' folders or records.
     """
-    found = Sweep(results_folder(overrides).absolute() / "runs" / f".sweep-{secrets.token_hex(4)}.jsonl")
+    collected = Sweep(results_folder(overrides).absolute() / "runs" / f".sweep-{secrets.token_hex(4)}.jsonl")
     searches = last_value(overrides, "hydra/sweeper", "basic") != "basic"
-    if announcement := _announcement(overrides, count, searches=searches):
-        say(announcement)
+    if logs := submitit_logs(overrides, f"{results_folder(overrides)}/runs"):
+        described = "the jobs of a search" if searches else f"{count} job{'' if count == 1 else 's'}"
+        say(f"submitting {described} through {last_value(overrides, 'hydra/launcher', 'basic')}; logs: {logs}")
     try:
-        yield found
+        yield collected
     finally:
-        jobs = found.jobs()
-        found.file.unlink(missing_ok=True)
+        jobs = collected.jobs()
+        collected.file.unlink(missing_ok=True)
         if jobs:
             say(_table(jobs))
         if searches and (valued := [job for job in jobs if job.value is not None]):
             pick = min if last_value(overrides, "hydra.sweeper.direction", "maximize") == "minimize" else max
             best = pick(valued, key=lambda job: job.value or 0.0)
-            point, place = " ".join(_own(best, jobs)), _relative(Path(best.path))
+            keys = _different_keys(jobs)
+            point = " ".join(text for text in best.overrides if text.partition("=")[0] in keys)
+            place = _relative(Path(best.path))
             say(f"best of {len(jobs)}: {point}  value {best.value:.4f}  {place}")
         if paths := [Path(path) for path in dict.fromkeys(job.path for job in jobs) if path]:
             say(f"Next: {following(paths)}")
@@ -98,14 +101,6 @@ def tables_next(paths: Sequence[Path], overrides: Sequence[str]) -> str:
     return shlex.join(["dkl", "tables", *results, *smoke])
 
 
-def _announcement(overrides: Sequence[str], count: int, *, searches: bool) -> str:
-    """Say what is submitted to a cluster and where its logs are; nothing with another launcher."""
-    logs = submitit_logs(overrides, f"{results_folder(overrides)}/runs")
-    launcher = last_value(overrides, "hydra/launcher", "basic")
-    jobs = "the jobs of a search" if searches else f"{count} job{'' if count == 1 else 's'}"
-    return f"submitting {jobs} through {launcher}; logs: {logs}" if logs else ""
-
-
 def _table(jobs: Sequence[Job]) -> str:
     """Return one row per job: the overrides in which the jobs differ, and the result."""
     from dkl.reporting.formats.plain import to_plain
@@ -118,7 +113,7 @@ def _table(jobs: Sequence[Job]) -> str:
         values = _outcome(Path(job.path)) if job.path else {"result": f"failed: {job.error}"}
         rows.append(([given.get(key, "") for key in keys], values))
     names = list(dict.fromkeys(name for _, values in rows for name in values))
-    cells = tuple((*own, *(values.get(name, "") for name in names)) for own, values in rows)
+    cells = tuple((*given, *(values.get(name, "") for name in names)) for given, values in rows)
     header = (*keys, *names)
     return to_plain(TextTable(title="Sweep", header=header, rows=cells, alignments="l" * len(header))).rstrip("\n")
 
@@ -144,12 +139,7 @@ def _different_keys(jobs: Sequence[Job]) -> list[str]:
         for text in job.overrides:
             key, _, value = text.partition("=")
             values.setdefault(key, set()).add(value)
-    return [key for key, found in values.items() if len(found) > 1]
-
-
-def _own(job: Job, jobs: Sequence[Job]) -> list[str]:
-    keys = _different_keys(jobs)
-    return [text for text in job.overrides if text.partition("=")[0] in keys]
+    return [key for key, different in values.items() if len(different) > 1]
 
 
 def _relative(path: Path) -> Path:

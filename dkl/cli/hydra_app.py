@@ -71,20 +71,6 @@ def _prepare(
     return overrides
 
 
-def _task_overrides() -> list[str]:
-    """Return the overrides of the job that runs in this process."""
-    return list(HydraConfig.get().overrides.task)
-
-
-def _take_turn() -> None:
-    """Spread the jobs that a launcher runs at the same time on this machine over its accelerators."""
-    from dkl.runtime.device import take_turn
-
-    job = HydraConfig.get().job
-    if not OmegaConf.is_missing(job, "num"):  # it is, outside a sweep
-        take_turn(job.num)
-
-
 def complete(root: str, arguments: list[str]) -> None:
     """Let Hydra install its tab completion in a shell, or answer it: ``arguments`` are such as ``-sc install=bash``."""
     asked = [text.partition("=") for text in arguments if not text.startswith("-")]
@@ -115,6 +101,8 @@ def run(
         complete(root, arguments)
         return
     overrides = _prepare(root, arguments, given, check)
+    from dkl.runtime.device import take_turn
+
     mistakes: list[Exception] = []  # those of this process; a launcher's other processes have copies of the list
     count = len(jobs(overrides))
     collected = sweep(overrides, count, lambda paths: following(paths, overrides)) if given.multirun else nullcontext()
@@ -126,7 +114,8 @@ def run(
             try:
                 with worker():  # a launcher may have started this process
                     adopt_tasks()
-                    _take_turn()
+                    if not OmegaConf.is_missing(HydraConfig.get().job, "num"):  # it is, outside a sweep
+                        take_turn(HydraConfig.get().job.num)
                     first(cfg)
                     made = job(cfg)
                 reached = value(made)
@@ -134,13 +123,13 @@ def run(
                     if found is None:
                         say(f"Next: {following([made], overrides)}")
                     else:
-                        found.add(Job(_task_overrides(), str(made.absolute()), reached))
+                        found.add(Job(list(HydraConfig.get().overrides.task), str(made.absolute()), reached))
                 return reached
             except (UserError, OSError) as error:
                 print(for_the_terminal(error), file=sys.stderr)
                 mistakes.append(error)
                 if found is not None:
-                    found.add(Job(_task_overrides(), error=line_of(error)))
+                    found.add(Job(list(HydraConfig.get().overrides.task), error=line_of(error)))
                 return None
 
         decorate = hydra.main(config_path=str(Path(shipped("configs"))), config_name=root, version_base="1.3")
@@ -153,7 +142,11 @@ def run(
 
 def compose_checked(root: str, overrides: list[str], check: Callable[[DictConfig], None]) -> None:
     """Compose and check every job. Raises UserError on the first one that cannot run."""
-    _check_searched(overrides)
+    for override in read_overrides(overrides):
+        if isinstance(override.value(), IntervalSweep) and not any(o.startswith("hydra/sweeper=") for o in overrides):
+            raise UserError(
+                f"{override.input_line} is an interval: add -m hydra/sweeper=optuna to search it, or list values"
+            )
     for job in jobs(overrides):
         cfg = compose_explained(root, job)
         try:
@@ -166,15 +159,13 @@ def compose_checked(root: str, overrides: list[str], check: Callable[[DictConfig
 
 def without_repeats(overrides: list[str]) -> list[str]:
     """``overrides`` in which every list of a sweep has each value once: the same run is one job."""
-    return [_once(override) for override in read_overrides(overrides)]
-
-
-def _once(override: Override) -> str:
-    listed = isinstance(override.value(), ChoiceSweep)
-    values = list(override.sweep_string_iterator()) if listed else []
-    different = list(dict.fromkeys(values))
-    repeats = len(different) < len(values)
-    return f"{override.get_key_element()}={','.join(different)}" if repeats else override.input_line or ""
+    kept = []
+    for override in read_overrides(overrides):
+        values = list(override.sweep_string_iterator()) if isinstance(override.value(), ChoiceSweep) else []
+        different = list(dict.fromkeys(values))
+        repeats = len(different) < len(values)
+        kept.append(f"{override.get_key_element()}={','.join(different)}" if repeats else override.input_line or "")
+    return kept
 
 
 def jobs(overrides: list[str]) -> list[list[str]]:
@@ -192,25 +183,11 @@ def _choices(override: Override) -> list[str]:
             raise UserError(f"{override.input_line} is empty: write interval({value.end},{value.start})")
         return [f"{key}={value.start}", f"{key}={value.end}"]
     if isinstance(value, Glob):
-        return [f"{key}={choice}" for choice in _matching(override, value)]
+        known = choices(override.key_or_group)
+        if not (matching := value.filter(list(known))):
+            fix = choose_from("", known) if known else "glob is for groups; list the values"
+            raise UserError(f"{override.input_line} matches nothing: {fix}")
+        return [f"{key}={choice}" for choice in matching]
     if override.is_sweep_override():
         return [f"{key}={choice}" for choice in override.sweep_string_iterator()]
     return [override.input_line or ""]
-
-
-def _matching(override: Override, glob: Glob) -> list[str]:
-    """The choices that ``glob`` matches. Raises UserError if there are none."""
-    known = choices(override.key_or_group)
-    if not (found := glob.filter(list(known))):
-        fix = choose_from("", known) if known else "glob is for groups; list the values"
-        raise UserError(f"{override.input_line} matches nothing: {fix}")
-    return found
-
-
-def _check_searched(overrides: list[str]) -> None:
-    """Raise UserError if an override is an interval, but no sweeper searches it."""
-    for override in read_overrides(overrides):
-        if isinstance(override.value(), IntervalSweep) and not any(o.startswith("hydra/sweeper=") for o in overrides):
-            raise UserError(
-                f"{override.input_line} is an interval: add -m hydra/sweeper=optuna to search it, or list values"
-            )

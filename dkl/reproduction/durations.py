@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dkl.assembly import build_model, load_data
-from dkl.config import DataConfig, Precision, TrainConfig
+from dkl.config import Precision, TrainConfig
 from dkl.console import say
 from dkl.evaluation.robustness.suites import attack_cost
 from dkl.manifests import ManifestJob
@@ -139,20 +139,25 @@ class JobEstimate:
 
 def estimate(job: ManifestJob, config: TrainConfig, seconds: PassSeconds) -> JobEstimate:
     """Estimate ``job`` from the ``seconds`` of a pass of its network."""
-    training, testing = _sizes(config.data)
-    training = _few_labels_epoch(config) or training
+    data, trainer = config.data, config.trainer
+    training, testing = DATASET_SIZES.get(data.name) or (len(split) for split in load_data(data))
+    training, testing = data.train_size or training, data.test_size or testing
+    steps, forwarded = math.ceil(training / trainer.batch_size), training
+    if data.labels_per_class is not None:  # semi-supervised: two views of each unlabeled image
+        steps = trainer.steps_per_epoch or math.ceil(data.labels_per_class * data.num_classes / trainer.batch_size)
+        forwarded = steps * trainer.batch_size * (1 + 2 * data.unlabeled.ratio)
     per_image = passes(config) + _teacher_passes(config)
-    epoch = seconds.training * ((training * per_image + testing) / config.trainer.devices)
+    epoch = seconds.training * ((forwarded * per_image + testing) / trainer.devices)
     share = SMOKE_SHARE if config.budget.name == "smoke" else RESISTING_SHARE
     evaluations = []
     for overrides in job.evaluations:
         settings = OmegaConf.from_dotlist(list(overrides))
         attacks = parse_attacks(settings.get("attacks", config.evaluation.attacks))
-        full_attack = sum(attack_cost(name, config.data.num_classes).passes for name in attacks)
+        full_attack = sum(attack_cost(name, data.num_classes).passes for name in attacks)
         images = settings.get("n", config.evaluation.n) or testing
         low, high = (images * (1 + part * full_attack) for part in (share.low, share.high))
         evaluations.append(Span(seconds.evaluation.low * low, seconds.evaluation.high * high))
-    return JobEstimate(epoch, tuple(evaluations), _steps(config) * config.trainer.batch_size)
+    return JobEstimate(epoch, tuple(evaluations), steps * trainer.batch_size)
 
 
 def passes(config: TrainConfig) -> float:
@@ -203,27 +208,6 @@ def _teacher_passes(config: TrainConfig) -> float:
     return forward_operations(network, config.data.shape)[0] / _operations(config)[0]
 
 
-def _sizes(data: DataConfig) -> tuple[int, int]:
-    """Training and test images; known datasets are not read."""
-    training, testing = DATASET_SIZES.get(data.name) or (len(split) for split in load_data(data))
-    return data.train_size or training, data.test_size or testing
-
-
-def _steps(config: TrainConfig) -> int:
-    """Updates per epoch."""
-    data, trainer = config.data, config.trainer
-    if data.labels_per_class is None:
-        return math.ceil(_sizes(data)[0] / trainer.batch_size)
-    return trainer.steps_per_epoch or math.ceil(data.labels_per_class * data.num_classes / trainer.batch_size)
-
-
-def _few_labels_epoch(config: TrainConfig) -> int:
-    """Images that an epoch of semi-supervised training forwards, with two views of each unlabeled one; else 0."""
-    if config.data.labels_per_class is None:
-        return 0
-    return _steps(config) * config.trainer.batch_size * (1 + 2 * config.data.unlabeled.ratio)
-
-
 def assumed(config: TrainConfig) -> PassSeconds:
     """Seconds of a pass of the network of ``config`` on one H100, from assumed speeds."""
     forward, operators = _operations(config)
@@ -253,25 +237,19 @@ def measure(config: TrainConfig) -> PassSeconds:
         loss.backward()
         loss.item()  # waits for the device
 
-    with _threads(trainer.threads), torch.enable_grad():
-        forward_and_backward()  # the first one allocates memory and compiles kernels
-        started, took, rounds = time.perf_counter(), 0.0, 0
-        while took < SECONDS_TO_MEASURE:
-            forward_and_backward()
-            took, rounds = time.perf_counter() - started, rounds + 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(trainer.threads or threads)
+    try:
+        with torch.enable_grad():
+            forward_and_backward()  # the first one allocates memory and compiles kernels
+            started, took, rounds = time.perf_counter(), 0.0, 0
+            while took < SECONDS_TO_MEASURE:
+                forward_and_backward()
+                took, rounds = time.perf_counter() - started, rounds + 1
+    finally:
+        torch.set_num_threads(threads)
     seconds = MEASURED * (took / (rounds * 3 * len(images)))
     return PassSeconds(seconds, seconds)
-
-
-@contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    """Use ``number`` threads of torch in the body, if it is not None."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 FIRST_REPORT, LONGEST_INTERVAL = 60.0, 1800.0
@@ -282,17 +260,6 @@ LAST_EPOCHS = 5
 
 OF_OTHERS = Span(0.7, 1.4)
 """Assumed factors between a job and its estimate, corrected by the jobs that have finished."""
-
-
-@dataclass(frozen=True)
-class _State:
-    """What a job has left, and how long the finished parts took relative to the middle of their estimates."""
-
-    estimate: JobEstimate
-    epochs: int
-    evaluations: int
-    epoch_ratio: float | None
-    evaluation_ratio: float | None
 
 
 class Remaining:
@@ -307,40 +274,41 @@ class Remaining:
     def __call__(self) -> tuple[list[Span], bool]:
         """Return the seconds left of each job, and whether any finished part has corrected them."""
         records, _ = load_all(self.results / "records")
-        states = [self._state(planned, one, records) for planned, one in zip(self.jobs, self.estimates, strict=True)]
-        epoch = [state.epoch_ratio for state in states if state.epoch_ratio]
-        evaluation = [state.evaluation_ratio for state in states if state.evaluation_ratio]
-        spans = [
-            _corrected(state.estimate.epoch, state.epoch_ratio, epoch) * state.epochs
-            + total(_corrected(one, state.evaluation_ratio, evaluation) for one in _last(state))
-            for state in states
+        ratios = [
+            self._ratios(planned, estimated, records)
+            for planned, estimated in zip(self.jobs, self.estimates, strict=True)
         ]
-        return spans, bool(epoch or evaluation)
+        of_epochs, of_evaluations = ([ratio for ratio in column if ratio] for column in zip(*ratios, strict=True))
+        spans = []
+        for planned, estimated, (epoch, evaluation) in zip(self.jobs, self.estimates, ratios, strict=True):
+            progress = progress_of(planned.job, planned.run, records)
+            progress = replace(progress, run_needed=planned.progress.run_needed)
+            if progress.done or planned.title in self.failures:
+                spans.append(NONE)
+                continue
+            epochs = _corrected(estimated.epoch, epoch, of_epochs) * (progress.total_epochs - progress.epochs)
+            missing = estimated.evaluations[progress.evaluations :]
+            spans.append(epochs + total(_corrected(span, evaluation, of_evaluations) for span in missing))
+        return spans, bool(of_epochs or of_evaluations)
+
+    def _ratios(
+        self, planned: PlannedJob, estimated: JobEstimate, records: Sequence[Record]
+    ) -> tuple[float | None, float | None]:
+        """Return how long finished epochs and evaluations took, relative to the middle of their estimates."""
+        seconds = _epoch_seconds(planned.run.folder / "metrics.jsonl", estimated.images)
+        finished = records_of(planned.job, planned.run, records)
+        taken = sum(record.seconds for record in finished)
+        expected = sum(span.middle for span in estimated.evaluations[: len(finished)])
+        return (
+            seconds / estimated.epoch.middle if seconds and estimated.epoch.high else None,
+            taken / expected if expected and taken else None,
+        )
 
     def say(self) -> None:
         """Print the corrected time, if something is left and something has finished."""
         spans, corrected = self()
         if corrected and (left := total(spans)).high > 0:
             say(f"{left} left, by the epochs and evaluations so far")
-
-    def _state(self, planned: PlannedJob, one: JobEstimate, records: Sequence[Record]) -> _State:
-        progress = progress_of(planned.job, planned.run, records)
-        progress = replace(progress, run_needed=planned.progress.run_needed)
-        if progress.done or planned.title in self.failures:
-            epochs = evaluations = 0
-        else:
-            epochs = progress.total_epochs - progress.epochs
-            evaluations = progress.total_evaluations - progress.evaluations
-        seconds = _epoch_seconds(planned.run.folder / "metrics.jsonl", one.images)
-        taken = sum(record.seconds for record in records_of(planned.job, planned.run, records))
-        expected = sum(span.middle for span in one.evaluations[: progress.evaluations])
-        return _State(
-            one,
-            epochs,
-            evaluations,
-            seconds / one.epoch.middle if seconds and one.epoch.high else None,
-            taken / expected if expected and taken else None,
-        )
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -359,12 +327,6 @@ class Remaining:
             yield
         finally:
             stop.set()
-
-
-def _last(state: _State) -> tuple[Span, ...]:
-    """Return the estimates of the evaluations that are left."""
-    every = state.estimate.evaluations
-    return every[len(every) - state.evaluations :]
 
 
 def _corrected(span: Span, own: float | None, others: Sequence[float]) -> Span:

@@ -26,9 +26,6 @@ from dkl.threat import changed_search, gives_result_of, parse_attacks, parse_eps
 TRAIN = {field.name for field in fields(TrainConfig)} | {"recipe"}
 """Keys of ``dkl train`` without a dot."""
 
-SMOKE = "smoke"
-"""The folder of budget smoke in the default results folder. It keeps its values apart from real results."""
-
 
 @dataclass(frozen=True)
 class Options:
@@ -64,7 +61,8 @@ def parse(arguments: list[str]) -> Options:
             (launcher if HYDRA_OWN.match(key) else overrides).append(argument)
     options = parse_values("reproduce", given)
     if options["budget"] == "smoke" and not any(text.startswith("paths.results=") for text in overrides):
-        overrides.append(f"paths.results={quoted(str(Path(default_results()) / SMOKE))}")
+        # Its own folder keeps its values apart from real results.
+        overrides.append(f"paths.results={quoted(str(Path(default_results()) / 'smoke'))}")
     named = [key for key in ("experiment", "table", "figure") if key in given]
     if len(named) > 1:
         texts = " and ".join(f"{key}={given[key]}" for key in named)
@@ -103,21 +101,18 @@ class JobProgress:
 
 def progress_of(job: ManifestJob, run: ComposedRun, records: Sequence[Record]) -> JobProgress:
     """The progress of ``job``, which trains ``run``, given the ``records`` of the results folder."""
-    found, config = len(records_of(job, run, records)), run.settings
+    evaluations = len(records_of(job, run, records))
     metrics = run.folder / "metrics.jsonl"
     epochs = len(metrics.read_text().splitlines()) if metrics.is_file() else 0
-    return JobProgress(epochs, config.trainer.epochs, found, len(job.evaluations))
+    return JobProgress(epochs, run.settings.trainer.epochs, evaluations, len(job.evaluations))
 
 
 def records_of(job: ManifestJob, run: ComposedRun, records: Sequence[Record]) -> list[Record]:
     """One of ``records`` for each finished evaluation of ``job``."""
-    own = [record for record in records if _is_of_run(record, run)]
-    found = (_evaluation(own, _settings(run.settings, entry)) for entry in job.evaluations)
-    return [record for record in found if record]
-
-
-def _evaluation(records: Sequence[Record], settings: dict[str, Any]) -> Record | None:
-    return next((record for record in records if _is_evaluation(record, settings)), None)
+    of_run = [record for record in records if _is_of_run(record, run)]
+    wanted = [_settings(run.settings, overrides) for overrides in job.evaluations]
+    matches = (next((record for record in of_run if _is_evaluation(record, settings)), None) for settings in wanted)
+    return [record for record in matches if record]
 
 
 def _is_of_run(record: Record, run: ComposedRun) -> bool:
@@ -141,8 +136,9 @@ def _settings(config: TrainConfig, overrides: Sequence[str]) -> dict[str, Any]:
     attacks = parse_attacks(settings["attacks"])
     eps = parse_eps(settings["eps"]) if attacks else 0.0
     keys = ("n", "batch_size", "seed", "norm", "tolerance", "mirrored", "long_side", *others)
-    found = {"attacks": attacks, "eps": eps, "weights": weights, "search": changed_search(settings) if attacks else {}}
-    return found | {key: settings[key] for key in keys}
+    search = changed_search(settings) if attacks else {}
+    derived = {"attacks": attacks, "eps": eps, "weights": weights, "search": search}
+    return derived | {key: settings[key] for key in keys}
 
 
 def _is_evaluation(record: Record, settings: dict[str, Any]) -> bool:

@@ -9,20 +9,20 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from importlib import import_module
 
 from omegaconf import OmegaConf
 
-from dkl.config import TrainConfig
 from dkl.config.choices import choices
 from dkl.config.overrides import check_hydras_own
 from dkl.console import say
-from dkl.errors import UserError
+from dkl.errors import UserError, needs_extra
 from dkl.manifests import Manifest, Request, load, own_sizes
 from dkl.manifests.overrides import may_change_rows
 from dkl.reporting.grouping import group
 from dkl.reproduction.durations import NONE, JobEstimate, PassSeconds, Remaining, assumed, estimate, measure, total
 from dkl.reproduction.planning import Options, PlannedJob, find_blocked, parse, plan_jobs
-from dkl.reproduction.results import check_drawing, show_results
+from dkl.reproduction.results import show_results
 from dkl.reproduction.worker import launch, run_jobs
 from dkl.runtime.device import accelerator, pick_device
 from dkl.runtime.distributed import launched, launched_group
@@ -30,7 +30,6 @@ from dkl.storage.files import check_writable
 
 MEASURED = "on this machine, a range from a few measured passes"
 ASSUMED = "on one H100, a wide range: it rests on assumed speeds, nothing is measured"
-CORRECTED = "by the epochs and evaluations that are done"
 
 
 def reproduce(arguments: list[str]) -> None:
@@ -52,7 +51,9 @@ def reproduce(arguments: list[str]) -> None:
         return
     refuse_paper_on_cpu(options, jobs, remaining)
     if manifest.kind == "figure" or options.html:
-        check_drawing(manifest)
+        with needs_extra("figures"):
+            for library in ("matplotlib", *(["sklearn"] if manifest.pictures else [])):
+                import_module(library)
     for planned in jobs:
         check_writable(planned.run.folder)
     started = time.monotonic()
@@ -86,32 +87,27 @@ def estimates(jobs: Sequence[PlannedJob]) -> tuple[list[JobEstimate], str]:
     settings = jobs[0].run.settings
     on_gpu = settings.budget.name == "paper" and settings.trainer.device != "cpu"
     seconds = assumed if on_gpu and accelerator() is None else measure
-    known: dict[str, PassSeconds] = {}
-    found = []
+    known: dict[str, PassSeconds] = {}  # by what the seconds of a pass depend on
+    every = []
     for planned in jobs:
-        config = planned.run.settings
+        config, trainer = planned.run.settings, planned.run.settings.trainer
+        batches = (trainer.batch_size, trainer.devices, trainer.accumulate, config.evaluation.batch_size)
         try:
-            key = _network(config)
+            network = f"{OmegaConf.to_yaml(config.model)} {config.data.shape}"
+            key = f"{network} {batches} {trainer.precision} {trainer.threads}"
             if key not in known:
                 known[key] = seconds(config)
-            found.append(estimate(planned.job, config, known[key]))
+            every.append(estimate(planned.job, config, known[key]))
         # Images or a library are missing, which is reported before the first job; a network needs the values of its
         # images, or the device has too little memory.
         except (UserError, RuntimeError):
-            found.append(no_estimate(planned))
-    return found, MEASURED if seconds is measure else ASSUMED
+            every.append(no_estimate(planned))
+    return every, MEASURED if seconds is measure else ASSUMED
 
 
 def no_estimate(planned: PlannedJob) -> JobEstimate:
     """Return the estimate of a job whose duration is unknown."""
     return JobEstimate(NONE, (NONE,) * len(planned.job.evaluations), 0)
-
-
-def _network(config: TrainConfig) -> str:
-    """Return what the seconds of a pass depend on, as text."""
-    trainer = config.trainer
-    batches = (trainer.batch_size, trainer.devices, trainer.accumulate, config.evaluation.batch_size)
-    return f"{OmegaConf.to_yaml(config.model)} {config.data.shape} {batches} {trainer.precision} {trainer.threads}"
 
 
 def print_plan(manifest: Manifest, jobs: Sequence[PlannedJob], remaining: Remaining, basis: str) -> None:
@@ -125,7 +121,7 @@ def print_plan(manifest: Manifest, jobs: Sequence[PlannedJob], remaining: Remain
         takes = f", {left}" if left.high else ""
         say(f"  {number}/{len(jobs)}  {planned.title}: {planned.progress}{takes}  {planned.run.folder}")
     if (left := total(spans)).high:
-        say(f"  left: {left} {basis}{f', corrected {CORRECTED}' if corrected else ''}")
+        say(f"  left: {left} {basis}{', corrected by the epochs and evaluations that are done' if corrected else ''}")
 
 
 def warn_of_changed_rows(manifest: Manifest, jobs: Sequence[PlannedJob], request: Request) -> None:

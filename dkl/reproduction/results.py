@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 
 from dkl.console import say
@@ -14,14 +13,6 @@ from dkl.reporting import TablesReport, write_tables
 from dkl.reporting.reference import load_with_reference
 from dkl.reporting.tables import FORMATS
 from dkl.reproduction.planning import PlannedJob
-
-
-def check_drawing(manifest: Manifest) -> None:
-    """Raise NotInstalledError if a library is missing that draws the figures and pictures of ``manifest``."""
-    with needs_extra("figures"):
-        import_module("matplotlib")
-        if manifest.pictures:
-            import_module("sklearn")
 
 
 def draw(results: Path, *, include_smoke: bool = False, begins: str = "") -> list[Path]:

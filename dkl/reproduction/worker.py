@@ -118,17 +118,6 @@ def _train_and_evaluate(job: ManifestJob, run: ComposedRun) -> None:
         evaluate(run.evaluation(overrides))
 
 
-def run_arguments(arguments: list[str]) -> None:
-    """Run the jobs that ``arguments`` of ``dkl reproduce`` select, without plan and tables.
-
-    This is what a process of a launcher does. Raises UserError if a job fails.
-    """
-    failures: dict[str, str] = {}
-    run_jobs(plan_jobs(parse(arguments)), failures)
-    if failures:
-        raise UserError("; ".join(f"{title}: {reason}" for title, reason in failures.items()))
-
-
 def launch(options: Options, jobs: Sequence[PlannedJob], failed: Sequence[str]) -> None:
     """Run the ``jobs`` that are neither done nor ``failed`` (titles) with the launcher, and wait for them.
 
@@ -151,34 +140,29 @@ def launch(options: Options, jobs: Sequence[PlannedJob], failed: Sequence[str]) 
         _sweep(options, rest)
 
 
-def _arguments(options: Options, job: ManifestJob) -> str:
-    """The arguments of ``dkl reproduce`` that select ``job`` alone."""
-    request = options.request
-    budget = [f"budget={request.budget}"] if request.budget else []
-    return shlex.join(
-        [f"experiment={options.name}", *budget, *request.overrides, f"row={job.name}", f"seed={job.seed}"]
-    )
-
-
 def _sweep(options: Options, jobs: Sequence[ManifestJob]) -> None:
     """One Hydra sweep over the arguments of ``jobs``."""
     say(f"{len(jobs)} jobs through {options.launcher[0]}: {', '.join(job.title for job in jobs)}")
     if logs := submitit_logs(options.launcher, f"{default_results()}/runs"):
         say(f"logs: {logs}")
+    budget = [f"budget={options.request.budget}"] if options.request.budget else []
+    shared = [f"experiment={options.name}", *budget, *options.request.overrides]
+    commands = [shlex.join([*shared, f"row={job.name}", f"seed={job.seed}"]) for job in jobs]
     # Each command is one quoted value of a single key: Hydra would otherwise split it at commas and equals signs.
-    commands = [_arguments(options, job).replace("\\", r"\\").replace("'", r"\'") for job in jobs]
-    choices = ",".join(f"'{command}'" for command in commands)
+    choices = ",".join("'" + command.replace("\\", r"\\").replace("'", r"\'") + "'" for command in commands)
     here = Path.cwd()
     sys.argv = ["dkl reproduce", "-m", *options.launcher, f"command={choices}"]
 
     @hydra.main(config_path=str(Path(shipped("configs"))), config_name="reproduce", version_base="1.3")
     def application(cfg: DictConfig) -> None:
-        # Launchers pickle this function and run it in processes that have not imported the package.
         os.chdir(here)  # paths are relative to the command's folder; a reused process may be in another
         with worker():
             adopt_tasks()
             take_turn(HydraConfig.get().job.num)
-            run_arguments(shlex.split(cfg.command))
+            failures: dict[str, str] = {}
+            run_jobs(plan_jobs(parse(shlex.split(cfg.command))), failures)
+            if failures:
+                raise UserError("; ".join(f"{title}: {reason}" for title, reason in failures.items()))
 
     try:
         with launching():
