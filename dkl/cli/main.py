@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 
 from dkl import __version__
 from dkl.cli import hydra_app
-from dkl.cli.ends import evaluate_next, tables_next
 from dkl.cli.help import GROUPS, USAGE, overview, page
+from dkl.cli.hydra_app import evaluate_next, tables_next
 from dkl.console import say
 from dkl.errors import UserError, choose_from, first_line, for_the_terminal, needs_extra
 from dkl.options import OPTIONS, parse_options

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from dkl.assembly import on_launched
 from dkl.config import TrainConfig, compose_config, run_folder, typed
-from dkl.errors import UserError
 from dkl.manifests import identities, load
 from dkl.reproduction import durations, reproduce
 from dkl.reproduction.durations import Span, assumed, duration, forward_operations, passes
@@ -94,21 +93,6 @@ def test_options_are_separated_from_overrides_of_training_and_of_hydra(monkeypat
     monkeypatch.setenv("DKL_RESULTS_DIR", "/my results/a=b")
     (found,) = parse(["budget=smoke"]).request.overrides
     assert compose_config("train", [found]).paths.results == "/my results/a=b/smoke"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["table=2", "experiment=quickstart"], "give one"),
-        (["table=two"], "number of a table"),
-        (["table=2", "seed=x"], "0,1,2"),
-        (["dry_run=yes"], "true or false"),
-        (["quickstart"], "KEY=VALUE"),
-    ],
-)
-def test_wrong_options_are_explained(arguments: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        parse(arguments)
 
 
 def test_a_missing_library_blocks_only_the_rows_that_need_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
