@@ -40,16 +40,13 @@ def first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0]
 
 
-def of_the_file_system(error: OSError) -> str:
-    """A failure of the file system in one line: the place, the reason, and how to fix it."""
+def line_of(error: UserError | OSError) -> str:
+    """What ``error`` says in one line; of the file system: the place, the reason, and how to fix it."""
+    if not isinstance(error, OSError):
+        return str(error)
     if not error.filename:
         return error.strerror or first_line(error) or type(error).__name__
     return f"{shortened(error.filename)}: {error.strerror}; check that its folder exists and can be written to"
-
-
-def line_of(error: UserError | OSError) -> str:
-    """What ``error`` says in one line."""
-    return of_the_file_system(error) if isinstance(error, OSError) else str(error)
 
 
 def for_the_terminal(error: UserError | OSError) -> str:

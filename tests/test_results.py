@@ -9,9 +9,9 @@ import pytest
 from dkl import records
 from dkl.config import CachedCompose
 from dkl.manifests import Request, plan
+from dkl.reporting import write_tables
 from dkl.reproduction import planning
-from dkl.reproduction.options import parse
-from dkl.reproduction.results import tabulate
+from dkl.reproduction.planning import parse
 from scripts.insert_claims import with_claims
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -35,7 +35,7 @@ def test_reference_tables_are_those_of_the_reference_records(tmp_path: Path) -> 
     if not committed():
         pytest.skip("results differ from the commit's")
     (tmp_path / "records").symlink_to(REFERENCE / "records")
-    report = tabulate(tmp_path)
+    report = write_tables(tmp_path)
     assert not report.problems
     for folder in ("tables", "model_info"):
         assert files(tmp_path / folder) == files(REFERENCE / folder), f"{folder}: run make publish, and commit"

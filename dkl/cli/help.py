@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from dkl.config.compose import choices
+from dkl.options import OPTIONS
 
 USAGE = {
     "train": "dkl train [-m] [GROUP=CHOICE …] [KEY=VALUE …]   train one run, or a sweep with -m and comma lists",
@@ -21,54 +22,6 @@ GROUPS = {
     "evaluate": ("data", "model", "logger"),
 }
 
-OPTIONS = {
-    "reproduce": {
-        "table=N, figure=N": "a table or figure of the paper, by its number",
-        "experiment=NAME": "one of the experiments below; quickstart by default",
-        "row=NAME": "this row alone, with its teacher; all rows by default",
-        "seed=0,1": "these seeds; by default those of the experiment",
-        "budget=NAME": "size of the runs: paper, mini, smoke or own; by default that of the experiment",
-        "dry_run=true": "print the plan and the commands of each job, and run nothing",
-        "html=true": "also draw all figures and write index.html, one page with everything",
-        "hydra/launcher=NAME": "run the jobs through a launcher of Hydra, such as joblib or submitit_slurm",
-        "KEY=VALUE": "any option of dkl train that no row sets itself, such as trainer.device=cuda",
-    },
-    "tables": {
-        "--html": "also draw the figures and write index.html, one page with everything",
-        "results=FOLDER": "folder with the records; DKL_RESULTS_DIR sets the default, else results",
-        "smoke=true": "include records of budget smoke, which are left out by default",
-        "records=[FOLDER,…]": "other folders of records, whose entries are shown beside ours and RobustBench's",
-        "dataset=NAME": "of the boards of entries, show this dataset only",
-        "norm=NAME, eps=RADIUS": "of the boards of entries, show this threat model only, such as norm=linf eps=8/255",
-        "architecture=TEXT": "show entries whose architecture contains the text",
-        "extra=false": "show entries without additional training images, or with true those with them",
-        "verified=true": "show entries that dkl verify has verified, or with false the others",
-    },
-    "runs": {
-        "compare RUN RUN …": "print in what these runs differ, and draw their curves into FOLDER/figures; a RUN is a "
-        "folder, or a part of its name",
-        "results=FOLDER": "folder with the runs; DKL_RESULTS_DIR sets the default, else results",
-    },
-    "verify": {
-        "RECORD": "the file of a record, results/records/NAME.json",
-        "checkpoint=FILE, run=FOLDER": "the weights that were evaluated",
-        "model=NAME": "their network, if the record names none of this project or timm, as for dkl evaluate",
-        "data=NAME": "the dataset; by default that of the record",
-        "n=750": "how many images are evaluated again",
-        "seed=NUMBER": "the seed that draws them; by default one that nobody knows before",
-        "KEY=VALUE": "trust, device, threads and paths of dkl evaluate",
-    },
-    "export": {
-        "run=FOLDER": "a finished run of dkl train",
-        "to=FOLDER": "where the files are written",
-        "format=NAME": "hf (timm and the Hugging Face hub; the default), robustbench, torch or onnx",
-        "weights=NAME": "last, average or best; by default evaluation.weights of the run, else its average",
-        "push=USER/NAME": "also upload the written files to the Hugging Face hub",
-        "results=FOLDER": "folder with the records of the card; DKL_RESULTS_DIR sets the default, else results",
-    },
-}
-"""Options of the commands that have no configuration, each with its line."""
-
 COLUMN = 40
 """Column in which the lines beside the values begin."""
 
@@ -84,7 +37,7 @@ def page(command: str) -> str:
     """Return the page of ``dkl <command> --help``."""
     text = f"{USAGE[command]}\n\n"
     if command in OPTIONS:
-        text += _listing("options", OPTIONS[command])
+        text += _listing("options", _option_lines(command))
     if command == "reproduce":
         text += "\n" + _listing("experiments", choices("experiments"))
     for group in GROUPS.get(command, ()):
@@ -93,6 +46,18 @@ def page(command: str) -> str:
         text += f"values, with their defaults\n{_values(command)}"
         text += f"\nHydra's own options: dkl {command} --hydra-help\n"
     return text
+
+
+def _option_lines(command: str) -> dict[str, str]:
+    """Return the lines of the options of ``command``; options that share one are beside each other."""
+    lines: dict[str, str] = {}
+    usages: list[str] = []
+    for option in OPTIONS[command]:
+        usages.append(option.usage)
+        if option.line:
+            lines[", ".join(usages)] = option.line
+            usages.clear()
+    return lines
 
 
 def _listing(title: str, lines: dict[str, str]) -> str:

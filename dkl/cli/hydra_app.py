@@ -1,30 +1,55 @@
-"""Run a function as a Hydra application."""
+"""Run a function as a Hydra application: check its jobs before the first one starts, and report what they have made.
+
+A command ends with the next command and, after a sweep, a table of its runs. Launchers run the jobs of a sweep in other
+processes, also on other machines, and return numbers only. So every job adds a line to one file in the results folder,
+which the command reads at the end and deletes.
+"""
 
 import argparse
+import itertools
+import json
 import os
+import secrets
+import shlex
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser  # the flags of Hydra, which has no public list of them
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from dkl.cli.ends import Job, Sweep, sweep
-from dkl.cli.jobs import compose_checked, jobs, without_repeats
 from dkl.config import register, shipped
-from dkl.config.overrides import read_overrides
+from dkl.config.compose import choices
+from dkl.config.overrides import (
+    HYDRA_OWN,
+    check_hydras_own,
+    compose_explained,
+    explain,
+    last_value,
+    quoted,
+    read_overrides,
+    submitit_logs,
+)
 from dkl.console import say
-from dkl.errors import UserError, first_line, for_the_terminal, line_of
+from dkl.errors import UserError, choose_from, first_line, for_the_terminal, line_of
+from dkl.options import default_results
 from dkl.runtime.interruption import launching, worker
 
 SHELLS = ("bash", "zsh", "fish")
 """Shells that Hydra completes in."""
 
 MAXIMIZE = "hydra.sweeper.direction=maximize"
+"""Added to a search: values are accuracies, and the sweeper minimizes by default."""
+
+MANY = 8
+"""Up to this many runs of a sweep are named in the next command."""
 
 
 def _parse_flags(root: str, arguments: list[str]) -> argparse.Namespace:
@@ -47,30 +72,23 @@ def _parse_flags(root: str, arguments: list[str]) -> argparse.Namespace:
     return given
 
 
-def _check_multirun(given: argparse.Namespace) -> None:
-    """Raise UserError if overrides list several values, but the flag -m is missing."""
+def _prepare(
+    root: str, arguments: list[str], given: argparse.Namespace, check: Callable[[DictConfig], None]
+) -> list[str]:
+    """Check every job and write the command line that Hydra reads; return the overrides. Raises UserError."""
+    overrides = without_repeats(given.overrides)
+    compose_checked(root, overrides, check)
     if not given.multirun and any(override.is_sweep_override() for override in read_overrides(given.overrides)):
         raise UserError("a list of values is a sweep of several jobs: add -m")
-
-
-def _direction(overrides: list[str]) -> list[str]:
-    """The direction of a search, if none is given: values are accuracies, and the sweeper minimizes by default."""
+    register()
+    flags = list(arguments)
+    for text in given.overrides:
+        flags.remove(text)
+    sys.argv = [f"dkl {root}", *flags, *overrides]  # Hydra takes no flags between overrides
     searches = any(text.startswith("hydra/sweeper=optuna") for text in overrides)
-    return [MAXIMIZE] if searches and not any("hydra.sweeper.direction=" in text for text in overrides) else []
-
-
-def _task_overrides() -> list[str]:
-    """Return the overrides of the job that runs in this process."""
-    return list(HydraConfig.get().overrides.task)
-
-
-def _take_turn() -> None:
-    """Spread the jobs that a launcher runs at the same time on this machine over its accelerators."""
-    from dkl.runtime.device import take_turn
-
-    job = HydraConfig.get().job
-    if not OmegaConf.is_missing(job, "num"):  # it is, outside a sweep
-        take_turn(job.num)
+    if searches and not any("hydra.sweeper.direction=" in text for text in overrides):
+        sys.argv.append(MAXIMIZE)
+    return overrides
 
 
 def complete(root: str, arguments: list[str]) -> None:
@@ -90,72 +108,233 @@ def run(
     job: Callable[[DictConfig], Path],
     following: Callable[[Sequence[Path], Sequence[str]], str],
     value: Callable[[Path], float | None] = lambda path: None,
+    first: Callable[[DictConfig], None] = lambda cfg: None,
 ) -> None:
     """Check every job, then run Hydra with ``arguments``, which followed ``dkl <root>``.
 
     ``job`` returns what it made: a run's folder, or a record. ``following`` returns the next command from what all jobs
     made, and the overrides. A sweeper that searches gets the ``value`` of what a job made, or None (a failed trial) if
-    the job raises UserError.
+    the job raises UserError. ``first`` is called before each job, in its process.
     """
     given = _parse_flags(root, arguments)
     if given.shell_completion:
         complete(root, arguments)
         return
-    overrides = without_repeats(given.overrides)
-    compose_checked(root, overrides, check)
-    _check_multirun(given)
-    register()
-    flags = list(arguments)
-    for text in given.overrides:
-        flags.remove(text)
-    sys.argv = [f"dkl {root}", *flags, *overrides, *_direction(overrides)]  # Hydra takes no flags between overrides
+    overrides = _prepare(root, arguments, given, check)
+    from dkl.runtime.device import take_turn
+    from dkl.runtime.distributed import adopt_tasks
+
+    mistakes: list[Exception] = []  # those of this process; a launcher's other processes have copies of the list
     count = len(jobs(overrides))
     collected = sweep(overrides, count, lambda paths: following(paths, overrides)) if given.multirun else nullcontext()
+
     with collected as found:
-        application = _Application(job, lambda path: following([path], overrides), value, found)
+
+        def application(cfg: DictConfig) -> float | None:
+            """Run one job; return its value. An error is printed here, so that the other jobs of a sweep continue."""
+            try:
+                with worker():  # a launcher may have started this process
+                    adopt_tasks()
+                    if not OmegaConf.is_missing(HydraConfig.get().job, "num"):  # it is, outside a sweep
+                        take_turn(HydraConfig.get().job.num)
+                    first(cfg)
+                    made = job(cfg)
+                reached = value(made)
+                if not int(os.environ.get("RANK", 0)):  # the first of several tasks reports what they made
+                    if found is None:
+                        say(f"Next: {following([made], overrides)}")
+                    else:
+                        found.add(Job(list(HydraConfig.get().overrides.task), str(made.absolute()), reached))
+                return reached
+            except (UserError, OSError) as error:
+                print(for_the_terminal(error), file=sys.stderr)
+                mistakes.append(error)
+                if found is not None:
+                    found.add(Job(list(HydraConfig.get().overrides.task), error=line_of(error)))
+                return None
+
         decorate = hydra.main(config_path=str(Path(shipped("configs"))), config_name=root, version_base="1.3")
         with launching():
-            decorate(lambda cfg: application(cfg))()  # a function: Hydra reads its module and name
-        failed = application.failed or (found is not None and any(each.error for each in found.jobs()))
+            decorate(application)()
+        failed = bool(mistakes) or (found is not None and any(ended.error for ended in found.jobs()))
     if failed:
         raise SystemExit(2)
 
 
-@dataclass
-class _Application:
-    """What Hydra calls once per job. A launcher sends it to other processes, whose copies of ``failed`` are lost.
-
-    The arguments are those of ``run``, and ``found`` collects the jobs of a sweep; None without a sweep.
-    """
-
-    job: Callable[[DictConfig], Path]
-    following: Callable[[Path], str]
-    value: Callable[[Path], float | None]
-    found: Sweep | None
-    failed: bool = False
-
-    def __call__(self, cfg: DictConfig) -> float | None:
-        """Run one job; return its value. An error is printed here, so that the other jobs of a sweep continue."""
+def compose_checked(root: str, overrides: list[str], check: Callable[[DictConfig], None]) -> None:
+    """Compose and check every job. Raises UserError on the first one that cannot run."""
+    for override in read_overrides(overrides):
+        if isinstance(override.value(), IntervalSweep) and not any(o.startswith("hydra/sweeper=") for o in overrides):
+            raise UserError(
+                f"{override.input_line} is an interval: add -m hydra/sweeper=optuna to search it, or list values"
+            )
+    for job in jobs(overrides):
+        cfg = compose_explained(root, job)
         try:
-            with worker():  # a launcher may have started this process
-                from dkl.runtime.distributed import adopt_tasks  # here: it imports torch, which takes a second
+            check(cfg)
+            OmegaConf.to_container(cfg, resolve=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise explain(root, error, job) from None
+    check_hydras_own(root, overrides)
 
-                adopt_tasks()
-                _take_turn()
-                made = self.job(cfg)
-            reached = self.value(made)
-            if not int(os.environ.get("RANK", 0)):  # the first of several tasks reports what they made
-                self._report(made, reached)
-            return reached
-        except (UserError, OSError) as error:
-            print(for_the_terminal(error), file=sys.stderr)
-            self.failed = True
-            if self.found is not None:
-                self.found.add(Job(_task_overrides(), error=line_of(error)))
-            return None
 
-    def _report(self, made: Path, reached: float | None) -> None:
-        if self.found is None:
-            say(f"Next: {self.following(made)}")
-        else:
-            self.found.add(Job(_task_overrides(), str(made.absolute()), reached))
+def without_repeats(overrides: list[str]) -> list[str]:
+    """``overrides`` in which every list of a sweep has each value once: the same run is one job."""
+    kept = []
+    for override in read_overrides(overrides):
+        values = list(override.sweep_string_iterator()) if isinstance(override.value(), ChoiceSweep) else []
+        different = list(dict.fromkeys(values))
+        repeats = len(different) < len(values)
+        kept.append(f"{override.get_key_element()}={','.join(different)}" if repeats else override.input_line or "")
+    return kept
+
+
+def jobs(overrides: list[str]) -> list[list[str]]:
+    """List the overrides of each job of a sweep; without a sweep there is one job."""
+    parsed = read_overrides(overrides)
+    options = [_choices(override) for override in parsed if not HYDRA_OWN.match(override.input_line or "")]
+    return [list(choice) for choice in itertools.product(*options)]
+
+
+def _choices(override: Override) -> list[str]:
+    """The values of ``override`` in a sweep, as plain overrides; an interval is checked at its two ends."""
+    key, value = override.get_key_element(), override.value()
+    if isinstance(value, IntervalSweep):
+        if value.start is not None and value.end is not None and value.start > value.end:
+            raise UserError(f"{override.input_line} is empty: write interval({value.end},{value.start})")
+        return [f"{key}={value.start}", f"{key}={value.end}"]
+    if isinstance(value, Glob):
+        known = choices(override.key_or_group)
+        if not (matching := value.filter(list(known))):
+            fix = choose_from("", known) if known else "glob is for groups; list the values"
+            raise UserError(f"{override.input_line} matches nothing: {fix}")
+        return [f"{key}={choice}" for choice in matching]
+    if override.is_sweep_override():
+        return [f"{key}={choice}" for choice in override.sweep_string_iterator()]
+    return [override.input_line or ""]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A finished job of a sweep: its overrides, its run's folder or record, what a search maximizes, its error."""
+
+    overrides: list[str]
+    path: str = ""
+    value: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The jobs of one sweep. It is sent to the processes of a launcher, so it holds no more than the file's path."""
+
+    file: Path
+
+    def add(self, job: Job) -> None:
+        """Add a finished job. Lines of several processes do not mix: each is one write to the end of the file."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(job)) + "\n")
+
+    def jobs(self) -> list[Job]:
+        """Read the jobs that have finished, sorted by their overrides."""
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        # Jobs end in any order.
+        return sorted((Job(**json.loads(line)) for line in lines), key=lambda job: job.overrides)
+
+
+@contextmanager
+def sweep(overrides: Sequence[str], count: int, following: Callable[[list[Path]], str]) -> Iterator[Sweep]:
+    """Announce a sweep of ``count`` jobs, collect them, and print their table however the sweep ends.
+
+    ``following`` returns the next command from the runs' folders or records.
+    """
+    collected = Sweep(results_folder(overrides).absolute() / "runs" / f".sweep-{secrets.token_hex(4)}.jsonl")
+    searches = last_value(overrides, "hydra/sweeper", "basic") != "basic"
+    if logs := submitit_logs(overrides, f"{results_folder(overrides)}/runs"):
+        described = "the jobs of a search" if searches else f"{count} job{'' if count == 1 else 's'}"
+        say(f"submitting {described} through {last_value(overrides, 'hydra/launcher', 'basic')}; logs: {logs}")
+    try:
+        yield collected
+    finally:
+        jobs = collected.jobs()
+        collected.file.unlink(missing_ok=True)
+        if jobs:
+            say(_table(jobs))
+        if searches and (valued := [job for job in jobs if job.value is not None]):
+            pick = min if last_value(overrides, "hydra.sweeper.direction", "maximize") == "minimize" else max
+            best = pick(valued, key=lambda job: job.value or 0.0)
+            keys = _different_keys(jobs)
+            point = " ".join(text for text in best.overrides if text.partition("=")[0] in keys)
+            place = _relative(Path(best.path))
+            say(f"best of {len(jobs)}: {point}  value {best.value:.4f}  {place}")
+        if paths := [Path(path) for path in dict.fromkeys(job.path for job in jobs) if path]:
+            say(f"Next: {following(paths)}")
+
+
+def results_folder(overrides: Sequence[str]) -> Path:
+    """Return the results folder of a command with ``overrides``."""
+    return Path(last_value(overrides, "paths.results", default_results()))
+
+
+def evaluate_next(paths: Sequence[Path], overrides: Sequence[str]) -> str:
+    """Return the command that evaluates the runs in the folders ``paths``, trained with ``overrides``."""
+    chosen = paths[: 1 if len(paths) > MANY else None]
+    runs = ",".join(quoted(str(_relative(path))) for path in chosen)
+    folders = [text for text in overrides if text.startswith(("paths.results=", "paths.data="))]
+    return shlex.join(["dkl", "evaluate", *(["-m"] if len(chosen) > 1 else []), f"run={runs}", *folders])
+
+
+def tables_next(paths: Sequence[Path], overrides: Sequence[str]) -> str:
+    """Return the command that makes the tables of the records ``paths``, evaluated with ``overrides``."""
+    from dkl.records import load
+
+    given = any(text.startswith("paths.results=") for text in overrides)
+    results = [f"results={results_folder(overrides)}"] if given else []
+    smoke = ["smoke=true"] if any(load(path).budget == "smoke" for path in paths) else []
+    return shlex.join(["dkl", "tables", *results, *smoke])
+
+
+def _table(jobs: Sequence[Job]) -> str:
+    """Return one row per job: the overrides in which the jobs differ, and the result."""
+    from dkl.reporting.formats import TextTable, to_plain
+
+    keys = _different_keys(jobs)
+    rows: list[tuple[list[str], dict[str, str]]] = []
+    for job in jobs:
+        given = dict(text.partition("=")[::2] for text in job.overrides)
+        values = _outcome(Path(job.path)) if job.path else {"result": f"failed: {job.error}"}
+        rows.append(([given.get(key, "") for key in keys], values))
+    names = list(dict.fromkeys(name for _, values in rows for name in values))
+    cells = tuple((*given, *(values.get(name, "") for name in names)) for given, values in rows)
+    header = (*keys, *names)
+    return to_plain(TextTable(title="Sweep", header=header, rows=cells, alignments="l" * len(header))).rstrip("\n")
+
+
+def _outcome(path: Path) -> dict[str, str]:
+    """Return the results of a run's folder or of a record, by column."""
+    from dkl.records import load
+    from dkl.reporting.runs import read_run
+
+    if path.is_dir():
+        run = read_run(path, [])
+        columns = {"epochs": run.epochs, "test (%)": run.test, "robust (%)": run.robust, "run": run.name}
+    else:
+        record = load(path)
+        robust = "" if record.robust is None else f"{100 * record.robust:.2f}"
+        columns = {"clean (%)": f"{100 * record.clean:.2f}", "robust (%)": robust, "record": record.id}
+    return {name: value for name, value in columns.items() if value}
+
+
+def _different_keys(jobs: Sequence[Job]) -> list[str]:
+    values: dict[str, set[str]] = {}
+    for job in jobs:
+        for text in job.overrides:
+            key, _, value = text.partition("=")
+            values.setdefault(key, set()).add(value)
+    return [key for key, different in values.items() if len(different) > 1]
+
+
+def _relative(path: Path) -> Path:
+    """Return ``path`` as seen from the working directory if it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,18 +1,178 @@
-"""The entry point: run the command, and print a user's mistake as one message."""
+"""The program: run a command, print its help page or complete it in a shell; a user's mistake is one message.
+
+There is one function per command, which takes the arguments after its name. Heavy modules are imported inside, so that
+``dkl --help`` is fast.
+"""
 
 import os
 import sys
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from dkl import __version__
-from dkl.cli import help as help_pages
-from dkl.cli.commands import COMMANDS
-from dkl.cli.completion import complete
-from dkl.errors import UserError, choose_from, first_line, for_the_terminal
+from dkl.cli import hydra_app
+from dkl.cli.help import GROUPS, USAGE, overview, page
+from dkl.cli.hydra_app import evaluate_next, tables_next
+from dkl.console import say
+from dkl.errors import UserError, choose_from, first_line, for_the_terminal, needs_extra
+from dkl.options import OPTIONS, parse_options
+from dkl.options import keys as option_keys
 from dkl.runtime.interruption import Interrupted, interruptible
 
 COMPLETION = ("-sc", "--shell-completion")
 """Flags by which a shell asks what may follow."""
+
+PAPER_ON_A_CPU = (
+    "warning: budget=paper needs a GPU, and this machine has none, so this may take weeks: use budget=mini (a smaller "
+    "version for CPUs) or budget=smoke (seconds); trainer.device=cpu hides this warning"
+)
+
+
+def train(arguments: list[str]) -> None:
+    """``dkl train``: one run, or a sweep with ``-m``."""
+    from dkl import assembly
+    from dkl.runtime.device import pick_device
+    from dkl.training import objective
+
+    def warn(cfg: DictConfig) -> None:
+        # In the job, because a launcher may start it on a machine with a GPU.
+        if cfg.budget.name == "paper" and cfg.trainer.device == "auto" and pick_device("auto").type == "cpu":
+            say(PAPER_ON_A_CPU)
+
+    hydra_app.run("train", arguments, assembly.preflight, assembly.train, evaluate_next, objective, warn)
+
+
+def evaluate(arguments: list[str]) -> None:
+    """``dkl evaluate``: make a record of a run, or of weights trained elsewhere."""
+    from dkl import evaluation
+    from dkl.config.overrides import expand_network
+
+    arguments = expand_network(arguments)
+    keys = [text.lstrip("+~").partition("=")[0] for text in arguments]
+    if "run" in keys and any(key.partition(".")[0] in ("data", "model", "network") for key in keys):
+        raise UserError(
+            "data and model are only for checkpoint=FILE; a run has its own: leave them out with run=FOLDER"
+        )
+    hydra_app.run("evaluate", arguments, evaluation.preflight, evaluation.evaluate, tables_next)
+
+
+def reproduce(arguments: list[str]) -> None:
+    """``dkl reproduce``: train, evaluate and tabulate the rows of a manifest."""
+    from dkl.reproduction.reproduce import reproduce as run_rows
+
+    run_rows(arguments)
+
+
+def tables(arguments: list[str]) -> None:
+    """``dkl tables``: make tables from the records under ``results``; with ``--html`` also figures and a page."""
+    from dkl.reporting import write_tables
+    from dkl.reporting.boards.entries import EntryFilter
+    from dkl.reproduction.results import draw, not_rewritten, write_page
+
+    html = "--html" in arguments
+    options = parse_options("tables", [text for text in arguments if text != "--html"])
+    results, smoke = Path(options["results"]), options["smoke"]
+    shown = EntryFilter(
+        **{key: options[key] for key in ("dataset", "norm", "eps", "architecture", "extra", "verified")}
+    )
+    report = write_tables(results, include_smoke=smoke, folders=options["records"], shown=shown)
+    print(report.markdown)
+    figures = draw(results, include_smoke=smoke) if html else []
+    pages = [write_page(results, report, figures)] if html else []
+    for path in [*report.written, *figures, *pages]:
+        say(f"written: {path}")
+    for message in [*(f"left out: {problem}" for problem in report.problems), *report.skipped]:
+        say(message)
+    if old := not_rewritten(results, [*report.written, *figures]):
+        say(f"from an earlier command and not written again, so delete what you do not need: {', '.join(old)}")
+
+
+def runs(arguments: list[str]) -> None:
+    """``dkl runs``: list the runs under ``results``; ``dkl runs compare A B …`` compares some of them."""
+    from dkl.reporting.formats import to_plain
+    from dkl.reporting.runs import comparison, draw_curves, find_run, listing, read_runs
+
+    words = [text for text in arguments if "=" not in text]
+    results = Path(parse_options("runs", [text for text in arguments if "=" in text])["results"])
+    if words and (words[0] != "compare" or len(words) < 3):
+        raise UserError(
+            f"dkl runs {' '.join(words)} is not complete: dkl runs lists all, dkl runs compare A B … compares"
+        )
+    every, problems = read_runs(results)
+    if words:
+        chosen = [find_run(every, name) for name in words[1:]]
+        for compared in chosen:
+            print(f"{compared.hash}  {compared.folder}")
+        print(f"\n{to_plain(comparison(chosen))}", end="")
+        with needs_extra("figures"):
+            for path in draw_curves(chosen, results / "figures"):
+                say(f"drawn: {path}")
+    else:
+        print(to_plain(listing(every)), end="")
+    for problem in problems:
+        say(f"left out: {problem}")
+
+
+def verify(arguments: list[str]) -> None:
+    """``dkl verify``: evaluate a random part of a record's images again, and compare the flags.
+
+    Exits with 1 if the record is not verified.
+    """
+    from dkl.evaluation.verification.run import verify as verify_record
+
+    words = [text for text in arguments if "=" not in text]
+    if len(words) != 1 or words[0].startswith("-"):
+        raise UserError("name one record: dkl verify results/records/NAME.json checkpoint=FILE")
+    path = Path(words[0])
+    if not path.is_file():
+        raise UserError(f"there is no record {path}: give the file that dkl evaluate printed")
+    own = [text for text in arguments if text.partition("=")[0] in option_keys("verify") and text not in words]
+    options = parse_options("verify", own)
+    if path.suffix != ".json":
+        raise UserError(f"{path} is no record: give the file that ends with .json")
+    rest = [text for text in arguments if "=" in text and text not in own]
+    result = verify_record(path, rest, checked=options["n"], seed=options["seed"])
+    say(result.verdict)
+    if not result.agrees:
+        raise SystemExit(1)
+    say(f"Next: {tables_next([path], rest)}")
+
+
+def export(arguments: list[str]) -> None:
+    """``dkl export``: write a run's network to a folder for others, and push it to a hub if asked."""
+    from dkl import sharing
+    from dkl.sharing.push import check_push, push
+
+    options = parse_options("export", arguments)
+    for key in ("run", "to"):
+        if not options[key]:
+            raise UserError(f"{key}= is missing: dkl export run=FOLDER to=FOLDER")
+    if options["push"]:
+        check_push(options["push"])
+    if any(text.startswith("results=") for text in arguments) and not Path(options["results"]).is_dir():
+        raise UserError(
+            f"results={options['results']} is not a folder: give the folder of the run's records, or leave out results="
+        )
+    folder = Path(options["to"])
+    files = sharing.export(
+        options["run"], folder, format=options["format"], weights=options["weights"], results=options["results"]
+    )
+    for path in files:
+        say(f"written: {path}")
+    if options["push"]:
+        say(f"pushed: {push(folder, files, options['push'])}")
+
+
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "reproduce": reproduce,
+    "tables": tables,
+    "runs": runs,
+    "verify": verify,
+    "export": export,
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,18 +183,18 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     command, *rest = arguments or ["--help"]
     if command in ("-h", "--help"):
-        print(help_pages.overview(), end="")
+        print(overview(), end="")
     elif command == "--version":
         print(f"dkl {__version__}")
     elif command not in (*COMMANDS, *COMPLETION):
         print(f"error: there is no command {command!r}: {choose_from(command, COMMANDS)}", file=sys.stderr)
         raise SystemExit(2)
     elif command in COMMANDS and {"-h", "--help"} & set(rest):
-        print(help_pages.page(command), end="")
+        print(page(command), end="")
     else:
         try:
             with interruptible():
-                complete(arguments) if command in COMPLETION else COMMANDS[command](rest)
+                _complete(arguments) if command in COMPLETION else COMMANDS[command](rest)
         except Interrupted as stop:
             stop.report()
             raise
@@ -53,3 +213,19 @@ def main(arguments: list[str] | None = None) -> None:
         except (UserError, OSError) as error:
             print(for_the_terminal(error), file=sys.stderr)
             raise SystemExit(2) from None
+
+
+def _complete(arguments: list[str]) -> None:
+    """Print the words that may follow the line so far in ``COMP_LINE``; ``arguments`` are such as ``-sc query=bash``.
+
+    ``eval "$(dkl train -sc install=bash)"`` lets the shell call this.
+    """
+    program, _, rest = os.environ.get("COMP_LINE", "").partition(" ")
+    command, space, words = rest.lstrip().partition(" ")
+    if not program or (space and command in GROUPS):
+        os.environ["COMP_LINE"] = f"{program} {words}"  # to Hydra all words after the first are overrides
+        hydra_app.complete(command or "train", arguments)
+    elif space:
+        print(" ".join(f"{option.key}=" for option in OPTIONS.get(command, ()) if option.key))
+    else:
+        print(" ".join(USAGE))

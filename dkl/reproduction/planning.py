@@ -1,22 +1,164 @@
-"""The plan of ``dkl reproduce``: every job with its configuration, its progress and what it lacks."""
+"""The plan of ``dkl reproduce``: its arguments, and every job with its configuration, progress and what it lacks.
+
+The progress of a job is read from its files: one line of metrics per epoch, one record per evaluation.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dkl.config import CachedCompose, ComposedRun, DataConfig
-from dkl.config.overrides import explain
+from dkl.config import CachedCompose, ComposedRun, DataConfig, TrainConfig
+from dkl.config.overrides import HYDRA_OWN, explain, quoted
+from dkl.config.schema import prediction_text
 from dkl.console import say
-from dkl.errors import NotInstalledError, UserError
-from dkl.manifests import ManifestJob, plan
-from dkl.records import load_all
+from dkl.errors import NotInstalledError, UserError, choose_from, similar
+from dkl.manifests import ManifestJob, Request, plan
+from dkl.options import default_results, keys, parse_values
+from dkl.records import Record, load_all
 from dkl.reporting.grouping import group
-from dkl.reproduction.options import Options
-from dkl.reproduction.progress import JobProgress, progress_of
+from dkl.threat import changed_search, gives_result_of, parse_attacks, parse_eps
+
+TRAIN = {field.name for field in fields(TrainConfig)} | {"recipe"}
+"""Keys of ``dkl train`` without a dot."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The manifest's ``name``, the part of it to run, and overrides of Hydra itself (``launcher``).
+
+    ``html``: also draw all figures and write the results page.
+    """
+
+    name: str
+    request: Request
+    launcher: tuple[str, ...] = ()
+    dry_run: bool = False
+    html: bool = False
+
+
+def parse(arguments: list[str]) -> Options:
+    """Parse ``KEY=VALUE`` arguments. Raises UserError if one has another form, or a value is wrong."""
+    known = keys("reproduce")
+    given: dict[str, str] = {}
+    overrides: list[str] = []
+    launcher: list[str] = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or not key:
+            raise UserError(f"{argument!r} is not KEY=VALUE; dkl reproduce --help lists the options")
+        if key in known:
+            if not value:
+                raise UserError(f"{argument} has no value; dkl reproduce --help lists the options")
+            given[key] = value
+        elif key.isalpha() and key not in TRAIN and similar(key, known):
+            raise UserError(f"there is no option {key!r}: {choose_from(key, known)}, or an option of dkl train")
+        else:
+            (launcher if HYDRA_OWN.match(key) else overrides).append(argument)
+    options = parse_values("reproduce", given)
+    if options["budget"] == "smoke" and not any(text.startswith("paths.results=") for text in overrides):
+        # Its own folder keeps its values apart from real results.
+        overrides.append(f"paths.results={quoted(str(Path(default_results()) / 'smoke'))}")
+    named = [key for key in ("experiment", "table", "figure") if key in given]
+    if len(named) > 1:
+        texts = " and ".join(f"{key}={given[key]}" for key in named)
+        raise UserError(f"{texts} name {len(named)} manifests: give one of them")
+    name = options[named[0]] if named else "quickstart"
+    request = Request(options["seed"], options["budget"], options["row"], tuple(overrides))
+    return Options(name, request, tuple(launcher), dry_run=options["dry_run"], html=options["html"])
+
+
+@dataclass(frozen=True)
+class JobProgress:
+    """Trained ``epochs`` and finished ``evaluations``, each with its total.
+
+    ``run_needed``: other jobs load this run's weights, so its records alone do not make it done.
+    """
+
+    epochs: int
+    total_epochs: int
+    evaluations: int
+    total_evaluations: int
+    run_needed: bool = False
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do. A run whose records exist may have been deleted, unless it is needed."""
+        evaluated = self.evaluations == self.total_evaluations
+        return evaluated and (not self.run_needed or self.epochs == self.total_epochs)
+
+    def __str__(self) -> str:
+        if self.done:
+            return "done"
+        if self.epochs == self.total_epochs:
+            return f"trained, {self.evaluations} of {self.total_evaluations} evaluations"
+        return f"to resume, epoch {self.epochs} of {self.total_epochs}" if self.epochs else "to do"
+
+
+def progress_of(job: ManifestJob, run: ComposedRun, records: Sequence[Record]) -> JobProgress:
+    """The progress of ``job``, which trains ``run``, given the ``records`` of the results folder."""
+    evaluations = len(records_of(job, run, records))
+    metrics = run.folder / "metrics.jsonl"
+    epochs = len(metrics.read_text().splitlines()) if metrics.is_file() else 0
+    return JobProgress(epochs, run.settings.trainer.epochs, evaluations, len(job.evaluations))
+
+
+def records_of(job: ManifestJob, run: ComposedRun, records: Sequence[Record]) -> list[Record]:
+    """One of ``records`` for each finished evaluation of ``job``."""
+    of_run = [record for record in records if _is_of_run(record, run)]
+    wanted = [_settings(run.settings, overrides) for overrides in job.evaluations]
+    matches = (next((record for record in of_run if _is_evaluation(record, settings)), None) for settings in wanted)
+    return [record for record in matches if record]
+
+
+def _is_of_run(record: Record, run: ComposedRun) -> bool:
+    """Whether ``record`` is of ``run``, or of one that tables show in the same place.
+
+    A student's row does not identify its teacher's weights, so a student needs the exact run.
+    """
+    config = run.settings
+    if record.config_hash == run.config_hash:
+        return True
+    if config.task.get("teacher") is not None:
+        return False
+    return (record.seed, record.budget, record.row) == (config.seed, config.budget.name, run.row)
+
+
+def _settings(config: TrainConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """What an evaluation of the run of ``config`` with ``overrides`` measures."""
+    others = {"corruptions": None, "package": False}
+    settings = others | asdict(config.evaluation) | dict(OmegaConf.from_dotlist(list(overrides)))
+    weights = settings["weights"] or ("average" if config.averaging else "last")
+    attacks = parse_attacks(settings["attacks"])
+    eps = parse_eps(settings["eps"]) if attacks else 0.0
+    keys = ("n", "batch_size", "seed", "norm", "tolerance", "mirrored", "long_side", *others)
+    search = changed_search(settings) if attacks else {}
+    derived = {"attacks": attacks, "eps": eps, "weights": weights, "search": search}
+    return derived | {key: settings[key] for key in keys}
+
+
+def _is_evaluation(record: Record, settings: dict[str, Any]) -> bool:
+    """Whether ``record``, of the right run, was made with ``settings``."""
+    narrow = record.bound is None or record.bound.tolerance <= settings["tolerance"]
+    prediction = prediction_text(mirrored=settings["mirrored"], long_side=settings["long_side"])
+    same = (
+        gives_result_of(record.attacks, settings["attacks"])
+        and narrow
+        and record.search == settings["search"]
+        and record.weights.split(" ")[0] == settings["weights"]
+        and abs(record.eps - settings["eps"]) < 1e-9
+        and (not settings["attacks"] or record.norm.lower() == settings["norm"].lower())
+        and (record.batch_size, record.evaluation_seed) == (settings["batch_size"], settings["seed"])
+        and (record.segmented is None or record.segmented.prediction.endswith(f", {prediction}"))
+        # An evaluation that also has corruptions, or that ran the authors' code, has the same accuracies.
+        and (not settings["corruptions"] or record.corruptions is not None)
+        and (not settings["package"] or record.versions.get("attacks") == "pyautoattack")
+    )
+    return same and (not record.partial if settings["n"] is None else record.n == settings["n"])
 
 
 @dataclass(frozen=True)

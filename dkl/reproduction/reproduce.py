@@ -6,27 +6,30 @@ the same job at the same time. Failed rows are reported at the end; the others c
 """
 
 import os
-import shlex
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
+from importlib import import_module
 
+from omegaconf import OmegaConf
+
+from dkl.config.compose import choices
 from dkl.config.overrides import check_hydras_own
 from dkl.console import say
-from dkl.errors import UserError
-from dkl.manifests import Manifest, load
+from dkl.errors import UserError, needs_extra
+from dkl.manifests import Manifest, Request, load, own_sizes
+from dkl.manifests.jobs import may_change_rows
 from dkl.reporting.grouping import group
-from dkl.reproduction.announce import estimates, no_estimate, print_plan, refuse_paper_on_cpu, warn_of_changed_rows
-from dkl.reproduction.launcher import launch
-from dkl.reproduction.options import parse
-from dkl.reproduction.planning import PlannedJob, find_blocked, plan_jobs
-from dkl.reproduction.remaining import Remaining
-from dkl.reproduction.results import check_drawing, draw, tabulate, write_page
-from dkl.reproduction.worker import run_jobs
-from dkl.runtime.device import pick_device
+from dkl.reproduction.durations import NONE, JobEstimate, PassSeconds, Remaining, assumed, estimate, measure, total
+from dkl.reproduction.planning import Options, PlannedJob, find_blocked, parse, plan_jobs
+from dkl.reproduction.results import show_results
+from dkl.reproduction.worker import launch, run_jobs
+from dkl.runtime.device import accelerator, pick_device
 from dkl.runtime.distributed import launched, launched_group
 from dkl.storage.files import check_writable
+
+MEASURED = "on this machine, a range from a few measured passes"
+ASSUMED = "on one H100, a wide range: it rests on assumed speeds, nothing is measured"
 
 
 def reproduce(arguments: list[str]) -> None:
@@ -48,7 +51,9 @@ def reproduce(arguments: list[str]) -> None:
         return
     refuse_paper_on_cpu(options, jobs, remaining)
     if manifest.kind == "figure" or options.html:
-        check_drawing(manifest)
+        with needs_extra("figures"):
+            for library in ("matplotlib", *(["sklearn"] if manifest.pictures else [])):
+                import_module(library)
     for planned in jobs:
         check_writable(planned.run.folder)
     started = time.monotonic()
@@ -68,7 +73,7 @@ def reproduce(arguments: list[str]) -> None:
     say(f"{len(jobs) - len(failures)} of {len(jobs)} runs done in {minutes:.1f} min")
     try:
         if len(failures) < len(jobs):
-            _show_results(manifest, jobs, html=options.html)
+            show_results(manifest, jobs, html=options.html)
     finally:  # also if the results cannot be shown, such as on a full disk
         for reason, titles in group(failures, failures.__getitem__).items():
             say(f"failed: {', '.join(titles)}: {reason}")
@@ -77,42 +82,76 @@ def reproduce(arguments: list[str]) -> None:
     say(manifest.next or "Next: dkl train --help lists all options")
 
 
-def _show_results(manifest: Manifest, jobs: Sequence[PlannedJob], *, html: bool) -> None:
-    """Write all tables, print the manifest's own, draw its figure (all and the page if ``html``), print the paths."""
-    settings, is_figure = jobs[0].run.settings, manifest.kind == "figure"
-    results, smoke = Path(settings.paths.results), settings.budget.name == "smoke"
-    report = tabulate(results, include_smoke=smoke)
-    if table := manifest.figure.get("table") if is_figure else manifest.name:
-        print(report.text_of(table, settings.budget.name))
-    for problem in report.problems:
-        say(f"left out: {problem}")
-    if manifest.pictures and (is_figure or html):
-        _collect_pictures(jobs, manifest.pictures)
-    figures = []
-    if is_figure or html:
-        figures = draw(results, include_smoke=smoke, begins="" if html else manifest.name)
-    for path in figures if is_figure else []:
-        say(f"drawn: {path}")
-    entries = f"   RobustBench entries: {results}/model_info" if (results / "model_info").is_dir() else ""
-    say(f"Tables (md, csv, tex, html): {results}/tables{entries}")
-    say(f"Records: {results}/records   Runs with curves and checkpoints: {results}/runs")
-    if html:
-        say(f"Page with tables, curves, figures and attacked images: {write_page(results, report, figures)}")
-    else:
-        command = ["dkl", "tables", "--html", f"results={results}", *(["smoke=true"] if smoke else [])]
-        say(f"One page with everything: {shlex.join(command)}")
-
-
-def _collect_pictures(jobs: Sequence[PlannedJob], overrides: Sequence[str]) -> None:
-    """Collect the features and images that figures need, from every trained run; ``overrides`` name the attack.
-
-    A run that is not complete is named, and the others are drawn.
-    """
-    from dkl.evaluation import collect_pictures
-
+def estimates(jobs: Sequence[PlannedJob]) -> tuple[list[JobEstimate], str]:
+    """Estimate every job; also return what the estimates rest on. Jobs of one network share a measurement."""
+    settings = jobs[0].run.settings
+    on_gpu = settings.budget.name == "paper" and settings.trainer.device != "cpu"
+    seconds = assumed if on_gpu and accelerator() is None else measure
+    known: dict[str, PassSeconds] = {}  # by what the seconds of a pass depend on
+    every = []
     for planned in jobs:
-        if (planned.run.folder / "checkpoint.pt").is_file():
-            try:
-                collect_pictures(planned.run.evaluation(overrides))
-            except UserError as error:
-                say(f"no pictures of {planned.title}: {error}")
+        config, trainer = planned.run.settings, planned.run.settings.trainer
+        batches = (trainer.batch_size, trainer.devices, trainer.accumulate, config.evaluation.batch_size)
+        try:
+            network = f"{OmegaConf.to_yaml(config.model)} {config.data.shape}"
+            key = f"{network} {batches} {trainer.precision} {trainer.threads}"
+            if key not in known:
+                known[key] = seconds(config)
+            every.append(estimate(planned.job, config, known[key]))
+        # Images or a library are missing, which is reported before the first job; a network needs the values of its
+        # images, or the device has too little memory.
+        except (UserError, RuntimeError):
+            every.append(no_estimate(planned))
+    return every, MEASURED if seconds is measure else ASSUMED
+
+
+def no_estimate(planned: PlannedJob) -> JobEstimate:
+    """Return the estimate of a job whose duration is unknown."""
+    return JobEstimate(NONE, (NONE,) * len(planned.job.evaluations), 0)
+
+
+def print_plan(manifest: Manifest, jobs: Sequence[PlannedJob], remaining: Remaining, basis: str) -> None:
+    """Print each job with its progress and the time that is left; ``basis`` is what the estimates rest on."""
+    settings = jobs[0].run.settings
+    budget = settings.budget.name
+    say(f"{manifest.title}: {len(jobs)} runs at budget {budget}, into {settings.paths.results}")
+    say(f"  {choices('budget')[budget]}")
+    spans, corrected = remaining()
+    for number, (planned, left) in enumerate(zip(jobs, spans, strict=True), 1):
+        takes = f", {left}" if left.high else ""
+        say(f"  {number}/{len(jobs)}  {planned.title}: {planned.progress}{takes}  {planned.run.folder}")
+    if (left := total(spans)).high:
+        say(f"  left: {left} {basis}{', corrected by the epochs and evaluations that are done' if corrected else ''}")
+
+
+def warn_of_changed_rows(manifest: Manifest, jobs: Sequence[PlannedJob], request: Request) -> None:
+    """Print a warning if overrides of the command make rows that the manifest's own table does not show."""
+    rows = dict.fromkeys(planned.job.name for planned in jobs if planned.job.changed)
+    if not rows or not manifest.columns:
+        return
+    given = ", ".join(may_change_rows(request.overrides))
+    place = "sizes" if own_sizes(manifest, request.budget) else f"at: {request.budget}"
+    say(
+        f"warning: with {given} the table and the claims of {manifest.name} leave out {', '.join(rows)}, whose records "
+        f"only other tables show; to have them there, add [{given}] to {place} in experiments/{manifest.name}.yaml"
+    )
+
+
+def refuse_paper_on_cpu(options: Options, jobs: Sequence[PlannedJob], remaining: Remaining) -> None:
+    """Raise UserError if jobs of budget paper would run on a CPU without ``trainer.device=cpu``."""
+    settings = jobs[0].run.settings
+    if settings.budget.name != "paper" or all(planned.done for planned in jobs):
+        return
+    if settings.trainer.device != "auto" or pick_device("auto").type != "cpu" or options.launcher:
+        return
+    left = total(remaining()[0])
+    rough = f" (a rough range for one H100: {left})" if left.high else ""
+    request, option = options.request, load(options.name).option
+    row = f" row={request.row}" if request.row else ""
+    seeds = f" seed={','.join(map(str, request.seeds))}" if request.seeds else ""
+    command = f"dkl reproduce {option}{row}{seeds}"
+    raise UserError(
+        f"budget=paper needs a GPU, and this machine has none{rough}: use {command} budget=mini (a "
+        f"smaller version for CPUs), {command} budget=smoke (seconds, to see that it runs), "
+        "or add trainer.device=cpu to run it here all the same"
+    )

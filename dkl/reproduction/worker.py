@@ -1,17 +1,28 @@
-"""Run jobs one after the other, next to other processes that run jobs of the same results folder."""
+"""Run jobs: one after the other next to other processes, or through a Hydra launcher such as joblib or submitit."""
 
+import os
+import shlex
+import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from dkl.config import ComposedRun
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from dkl.config import ComposedRun, shipped
+from dkl.config.overrides import submitit_logs
 from dkl.console import say
 from dkl.errors import BusyError, UserError, first_line
 from dkl.manifests import ManifestJob
-from dkl.reproduction.options import parse
-from dkl.reproduction.planning import PlannedJob, plan_jobs
-from dkl.runtime.distributed import from_first, world
-from dkl.runtime.interruption import Interrupted, interruptible
+from dkl.options import default_results
+from dkl.reporting.grouping import group
+from dkl.reproduction.planning import Options, PlannedJob, parse, plan_jobs
+from dkl.runtime.device import take_turn
+from dkl.runtime.distributed import adopt_tasks, from_first, world
+from dkl.runtime.interruption import Interrupted, interruptible, launching, worker
 from dkl.storage.files import is_locked, write_text
 
 FIRST_WAIT, LONGEST_WAIT = 2.0, 60.0
@@ -106,12 +117,56 @@ def _train_and_evaluate(job: ManifestJob, run: ComposedRun) -> None:
         evaluate(run.evaluation(overrides))
 
 
-def run_arguments(arguments: list[str]) -> None:
-    """Run the jobs that ``arguments`` of ``dkl reproduce`` select, without plan and tables.
+def launch(options: Options, jobs: Sequence[PlannedJob], failed: Sequence[str]) -> None:
+    """Run the ``jobs`` that are neither done nor ``failed`` (titles) with the launcher, and wait for them.
 
-    This is what a process of a launcher does. Raises UserError if a job fails.
+    Every command runs alone and trains the teacher of its row if that is missing. If all students started at once,
+    each would wait for the one that trains the teacher and occupy a node meanwhile. So there are two sweeps: first one
+    student per untrained teacher, then the other jobs, without students of teachers that failed. Failed jobs report the
+    reason in their own log; the others continue.
     """
-    failures: dict[str, str] = {}
-    run_jobs(plan_jobs(parse(arguments)), failures)
-    if failures:
-        raise UserError("; ".join(f"{title}: {reason}" for title, reason in failures.items()))
+    to_do = [planned.job for planned in jobs if not planned.done and planned.title not in failed]
+    students = group((planned.job for planned in jobs if planned.job.teacher), lambda job: job.teacher)
+    first = []
+    for teacher in (job for job in to_do if job.title in students):
+        own = students[teacher.title]
+        first.append(next((job for job in own if job in to_do), own[0]))
+    if first:
+        _sweep(options, first)
+    untrained = {planned.title for planned in plan_jobs(options) if not planned.done} if first else set()
+    rest = [job for job in to_do if job.title not in students and job not in first and job.teacher not in untrained]
+    if rest:
+        _sweep(options, rest)
+
+
+def _sweep(options: Options, jobs: Sequence[ManifestJob]) -> None:
+    """One Hydra sweep over the arguments of ``jobs``."""
+    say(f"{len(jobs)} jobs through {options.launcher[0]}: {', '.join(job.title for job in jobs)}")
+    if logs := submitit_logs(options.launcher, f"{default_results()}/runs"):
+        say(f"logs: {logs}")
+    budget = [f"budget={options.request.budget}"] if options.request.budget else []
+    shared = [f"experiment={options.name}", *budget, *options.request.overrides]
+    commands = [shlex.join([*shared, f"row={job.name}", f"seed={job.seed}"]) for job in jobs]
+    # Each command is one quoted value of a single key: Hydra would otherwise split it at commas and equals signs.
+    choices = ",".join("'" + command.replace("\\", r"\\").replace("'", r"\'") + "'" for command in commands)
+    here = Path.cwd()
+    sys.argv = ["dkl reproduce", "-m", *options.launcher, f"command={choices}"]
+
+    @hydra.main(config_path=str(Path(shipped("configs"))), config_name="reproduce", version_base="1.3")
+    def application(cfg: DictConfig) -> None:
+        os.chdir(here)  # paths are relative to the command's folder; a reused process may be in another
+        with worker():
+            adopt_tasks()
+            take_turn(HydraConfig.get().job.num)
+            failures: dict[str, str] = {}
+            run_jobs(plan_jobs(parse(shlex.split(cfg.command))), failures)
+            if failures:
+                raise UserError("; ".join(f"{title}: {reason}" for title, reason in failures.items()))
+
+    try:
+        with launching():
+            application()
+    except Interrupted:
+        raise
+    except (Exception, SystemExit) as error:  # Hydra runs all jobs, then raises the error of the first that failed
+        say(f"a job failed: {first_line(error)}")

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 
 from dkl.cli import hydra_app, main
-from dkl.cli.ends import evaluate_next, results_folder, tables_next
-from dkl.cli.jobs import jobs
+from dkl.cli.hydra_app import evaluate_next, jobs, results_folder, tables_next
 from dkl.config.overrides import quoted, read_overrides, submitit_logs
 from dkl.errors import UserError
 from dkl.manifests import ManifestJob

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dkl.cli.commands import COMMANDS
+from dkl.cli.main import COMMANDS
 from tests.cli.common import call
 
 MISTAKES = {
@@ -99,6 +99,8 @@ MISTAKES = {
     "reproduce budget=nope": ["nope", "smoke", "mini", "paper"],
     "reproduce trainer.epoch=3": ["trainer.epoch", "trainer.epochs"],
     "reproduce quickstart": ["quickstart", "KEY=VALUE"],
+    "reproduce table=2 experiment=quickstart": ["give one"],
+    "reproduce table=two": ["number of a table"],
     "reproduce dry_run=yes": ["dry_run=yes", "true or false"],
     "tables smoke=maybe": ["smoke=maybe", "true or false"],
     "tables nope=1": ["nope", "results", "smoke"],

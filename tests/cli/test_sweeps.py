@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from dkl.assembly import preflight
-from dkl.cli.jobs import jobs
+from dkl.cli.hydra_app import jobs
 from dkl.config import compose_config
 from dkl.models import create_model
 from dkl.training import objective

@@ -11,12 +11,12 @@ from omegaconf import DictConfig
 from torch import nn
 
 import dkl
-from dkl.cli.help import OPTIONS
-from dkl.cli.jobs import compose_checked
+from dkl.cli.hydra_app import compose_checked
 from dkl.config import check
 from dkl.config.overrides import expand_network
 from dkl.manifests import load
-from dkl.reproduction.options import parse
+from dkl.options import OPTIONS
+from dkl.reproduction.planning import parse
 from dkl.threat import EVALUATED_NORMS, parse_attacks, parse_threat
 from tests.docs.pages import PAGES, ROOT, anchors, blocks, commands, links, page_name
 
@@ -42,7 +42,7 @@ def check_dkl(words: list[str]) -> None:
         rows = {row.name for row in load(options.name).rows}
         assert options.request.row is None or options.request.row in rows, f"no row {options.request.row}"
     elif command in ("tables", "export", "verify"):
-        keys = {key for text in OPTIONS[command] for key in re.findall(r"([a-z]+)=|, ([a-z]+)=", text) for key in key}
+        keys = {option.key for option in OPTIONS[command]}
         given = {text.partition("=")[0] for text in arguments if "=" in text}
         assert given <= keys, given - keys
         assert all(text == "--html" or text.endswith("records/NAME.json") for text in arguments if "=" not in text)

@@ -13,8 +13,7 @@ from dkl.config import compose_config, run_folder
 from dkl.errors import UserError
 from dkl.manifests import ManifestJob, Request, plan
 from dkl.models import create_model
-from dkl.reproduction.options import parse
-from dkl.reproduction.planning import plan_jobs
+from dkl.reproduction.planning import parse, plan_jobs
 from tests.pipeline.steps import check_evaluation, compose, jobs_of, one_per_path, share_moved
 
 pytestmark = pytest.mark.slow

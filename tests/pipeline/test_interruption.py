@@ -16,8 +16,7 @@ from dkl.cli import main
 from dkl.config import compose_config, run_folder
 from dkl.errors import BusyError
 from dkl.manifests import load
-from dkl.reproduction.options import parse
-from dkl.reproduction.planning import plan_jobs
+from dkl.reproduction.planning import parse, plan_jobs
 from dkl.storage.files import is_locked, locked
 from tests.cli.common import call
 from tests.interruptions.forks import fork, wait

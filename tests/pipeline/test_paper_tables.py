@@ -51,7 +51,7 @@ def test_a_row_without_its_images_is_reported_first_and_stops_no_other(
 ) -> None:
     ran: list[str] = []
     monkeypatch.setattr(worker, "_train_and_evaluate", lambda job, cfg: ran.append(job.name))
-    monkeypatch.setattr(command, "_show_results", lambda manifest, jobs, html: None)
+    monkeypatch.setattr(command, "show_results", lambda manifest, jobs, html: None)
     for split in ("train", "test"):
         images = np.random.default_rng(0).integers(256, size=(200, 32, 32, 3), dtype=np.uint8)
         (tmp_path / "cifar100").mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ from dkl import records
 from dkl.cli import main
 from dkl.manifests import Request, plan
 from dkl.reporting.figures.pictures import read
-from dkl.reproduction import reproduce
+from dkl.reproduction import results
 
 SMALL = ["trainer.epochs=2", "trainer.threads=1", "data.train_size=200", "data.test_size=16"]
 
@@ -36,7 +36,7 @@ def test_quickstart_end_to_end_and_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ["reproduce", "experiment=quickstart", f"paths.results={tmp_path}", *SMALL]
-    monkeypatch.setattr(reproduce, "draw", partial(_draw_radii, reproduce.draw))
+    monkeypatch.setattr(results, "draw", partial(_draw_radii, results.draw))
     main([*arguments, "html=true"])
     shown = capsys.readouterr()
     found, problems = records.load_all(tmp_path / "records")

@@ -10,14 +10,10 @@ from torch import Tensor, nn
 
 from dkl.assembly import on_launched
 from dkl.config import TrainConfig, compose_config, run_folder, typed
-from dkl.errors import UserError
 from dkl.manifests import identities, load
-from dkl.reproduction import announce, estimate
-from dkl.reproduction.estimate import assumed, forward_operations, passes
-from dkl.reproduction.options import parse
-from dkl.reproduction.planning import find_blocked, plan_jobs
-from dkl.reproduction.reproduce import reproduce
-from dkl.reproduction.spans import Span, duration
+from dkl.reproduction import durations, reproduce
+from dkl.reproduction.durations import Span, assumed, duration, forward_operations, passes
+from dkl.reproduction.planning import find_blocked, parse, plan_jobs
 
 
 def test_operations_are_those_of_the_layers() -> None:
@@ -56,11 +52,11 @@ def test_a_measurement_fits_where_a_part_of_a_batch_does(
             seen.append(images)
             return super().forward(images).requires_grad_()
 
-    monkeypatch.setattr(estimate, "build_model", lambda config: Network())
-    monkeypatch.setattr(estimate, "_operations", lambda config: (1.0, 1))
-    monkeypatch.setattr(estimate, "SECONDS_TO_MEASURE", 1e-9)
+    monkeypatch.setattr(durations, "build_model", lambda config: Network())
+    monkeypatch.setattr(durations, "_operations", lambda config: (1.0, 1))
+    monkeypatch.setattr(durations, "SECONDS_TO_MEASURE", 1e-9)
     overrides = ["trainer.device=cpu", *(f"trainer.{size}" for size in sizes)]
-    estimate.measure(typed(compose_config("train", overrides), TrainConfig))
+    durations.measure(typed(compose_config("train", overrides), TrainConfig))
     assert {len(images) for images in seen} == {expected}
 
 
@@ -99,21 +95,6 @@ def test_options_are_separated_from_overrides_of_training_and_of_hydra(monkeypat
     assert compose_config("train", [found]).paths.results == "/my results/a=b/smoke"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["table=2", "experiment=quickstart"], "give one"),
-        (["table=two"], "number of a table"),
-        (["table=2", "seed=x"], "0,1,2"),
-        (["dry_run=yes"], "true or false"),
-        (["quickstart"], "KEY=VALUE"),
-    ],
-)
-def test_wrong_options_are_explained(arguments: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        parse(arguments)
-
-
 def test_a_missing_library_blocks_only_the_rows_that_need_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "torchdistill", None)
     for name in [name for name in sys.modules if name.startswith("torchdistill.")]:
@@ -143,7 +124,7 @@ def test_rows_that_leave_their_table_are_warned_of(
     name, budget = "cifar10-mini", "smoke"
     options = parse([f"experiment={name}", "row=ikl-awp", f"budget={budget}", f"paths.results={tmp_path}", given])
     jobs = plan_jobs(options)
-    announce.warn_of_changed_rows(load(name), jobs, options.request)
+    reproduce.warn_of_changed_rows(load(name), jobs, options.request)
     warning = capsys.readouterr().err
     if given == "trainer.threads=1":
         assert not warning
@@ -164,12 +145,12 @@ def test_of_several_processes_the_first_measures(
 ) -> None:
     configs: list[TrainConfig] = []
 
-    def measure(config: TrainConfig) -> estimate.PassSeconds:
+    def measure(config: TrainConfig) -> durations.PassSeconds:
         configs.append(config)
-        return estimate.PassSeconds(Span(1, 2), Span(1, 2))
+        return durations.PassSeconds(Span(1, 2), Span(1, 2))
 
-    monkeypatch.setattr(announce, "measure", measure)
+    monkeypatch.setattr(reproduce, "measure", measure)
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    reproduce(["experiment=quickstart", "row=IKL-AT", "seed=0", f"paths.results={tmp_path}", "dry_run=true"])
+    reproduce.reproduce(["experiment=quickstart", "row=IKL-AT", "seed=0", f"paths.results={tmp_path}", "dry_run=true"])
     assert bool(configs) == measured

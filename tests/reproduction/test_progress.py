@@ -13,7 +13,7 @@ from dkl.config import ComposedRun, compose_config
 from dkl.evaluation.segmentation.windows import Windows
 from dkl.manifests import ManifestJob
 from dkl.records.record import Segmented
-from dkl.reproduction.progress import progress_of, records_of
+from dkl.reproduction.planning import progress_of, records_of
 from tests.factories import make_record
 
 TRAIN = ("data=digits", "trainer.epochs=2", "trainer.threads=1", "data.train_size=64", "data.test_size=8")

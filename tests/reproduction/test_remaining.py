@@ -7,14 +7,9 @@ import pytest
 import torch
 
 from dkl.manifests import load
-from dkl.reproduction import announce, remaining
-from dkl.reproduction.announce import print_plan
-from dkl.reproduction.estimate import JobEstimate, PassSeconds
-from dkl.reproduction.options import parse
-from dkl.reproduction.planning import PlannedJob, plan_jobs
-from dkl.reproduction.progress import JobProgress
-from dkl.reproduction.remaining import Remaining
-from dkl.reproduction.spans import Span
+from dkl.reproduction import durations, reproduce
+from dkl.reproduction.durations import JobEstimate, PassSeconds, Remaining, Span
+from dkl.reproduction.planning import JobProgress, PlannedJob, parse, plan_jobs
 from tests.factories import make_record
 
 ESTIMATE = JobEstimate(epoch=Span(5, 20), evaluations=(Span(50, 200),), images=64)
@@ -45,8 +40,8 @@ def test_a_network_that_cannot_be_measured_has_no_estimate(
     def fail(config: object) -> PassSeconds:
         raise error
 
-    monkeypatch.setattr(announce, "measure", fail)
-    found, _ = announce.estimates(jobs)
+    monkeypatch.setattr(reproduce, "measure", fail)
+    found, _ = reproduce.estimates(jobs)
     assert {estimate.epoch.high for estimate in found} == {0}
 
 
@@ -67,13 +62,13 @@ def test_finished_epochs_and_evaluations_correct_the_time_left(
     assert_span(spans[0], 3 + 50, 3 + 200)
     assert_span(spans[1], 0.7 * 2 * 3 + 50, 1.4 * 2 * 3 + 200)
     assert corrected
-    print_plan(load("quickstart"), jobs, left, "on this machine")
+    reproduce.print_plan(load("quickstart"), jobs, left, "on this machine")
     assert "left: 107 s to 7 min on this machine, corrected by" in capsys.readouterr().err
 
     done = {jobs[0].title: JobProgress(2, 2, 1, 1), jobs[1].title: JobProgress(2, 2, 0, 1)}
-    monkeypatch.setattr(remaining, "progress_of", lambda job, run, records: done[job.title])
+    monkeypatch.setattr(durations, "progress_of", lambda job, run, records: done[job.title])
     monkeypatch.setattr(
-        remaining, "records_of", lambda job, run, records: [make_record(seconds=30.0)] * done[job.title].evaluations
+        durations, "records_of", lambda job, run, records: [make_record(seconds=30.0)] * done[job.title].evaluations
     )
     spans, _ = left()
     assert_span(spans[0], 0, 0)
@@ -87,8 +82,8 @@ def test_finished_epochs_and_evaluations_correct_the_time_left(
 def test_the_corrected_time_is_printed_while_the_jobs_run(
     jobs: list[PlannedJob], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(remaining, "FIRST_REPORT", 0.01)
-    said = remaining.threading.Event()
+    monkeypatch.setattr(durations, "FIRST_REPORT", 0.01)
+    said = durations.threading.Event()
     left = Remaining(jobs, [ESTIMATE, ESTIMATE])
     monkeypatch.setattr(left, "say", said.set)
     with left.watched():

@@ -9,8 +9,7 @@ from dkl.cli import main
 from dkl.errors import BusyError, UserError
 from dkl.manifests import ManifestJob
 from dkl.reproduction import reproduce, worker
-from dkl.reproduction.options import parse
-from dkl.reproduction.planning import PlannedJob, plan_jobs
+from dkl.reproduction.planning import PlannedJob, parse, plan_jobs
 from dkl.reproduction.worker import run_jobs
 from dkl.storage.files import locked
 
@@ -103,7 +102,7 @@ def test_failed_rows_are_reported_also_if_the_results_cannot_be_shown(
         raise UserError("the tables cannot be written")
 
     replace_training(monkeypatch, {"TRADES": UserError("the disk is full")})
-    monkeypatch.setattr(reproduce, "_show_results", show)
+    monkeypatch.setattr(reproduce, "show_results", show)
     with pytest.raises(SystemExit):
         main(["reproduce", "experiment=quickstart", "budget=smoke", f"paths.results={tmp_path}"])
     last = capsys.readouterr().err.splitlines()[-2:]
