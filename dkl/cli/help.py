@@ -56,6 +56,7 @@ OPTIONS = {
         "data=NAME": "the dataset; by default that of the record",
         "n=750": "how many images are evaluated again",
         "seed=NUMBER": "the seed that draws them; by default one that nobody knows before",
+        "attacks=[package.module:attack]": "those of the record's attacks that are code: it runs only if you name it",
         "KEY=VALUE": "trust, device, threads and paths of dkl evaluate",
     },
     "export": {

@@ -29,7 +29,7 @@ def check(cfg: DictConfig) -> TrainConfig:
     config = typed(cfg, TrainConfig)
     check_label(config.label)
     check_fields(config)
-    parse_attacks(config.evaluation.attacks)
+    parse_attacks(config.evaluation.attacks, own=False)
     if config.evaluation.precision not in PRECISIONS:
         raise UserError(f"evaluation.precision={config.evaluation.precision} must be {' or '.join(PRECISIONS)}")
     n, test_size = config.evaluation.n, config.data.test_size

@@ -21,12 +21,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dkl.assembly import build_model, load_data
 from dkl.config import DataConfig, Precision, TrainConfig
-from dkl.evaluation.robustness.suites import attack_cost
 from dkl.manifests import ManifestJob
 from dkl.models import create_model
 from dkl.reproduction.spans import Span
 from dkl.runtime.device import pick_device
-from dkl.threat import parse_attacks
+from dkl.threat import known_attack, parse_attacks
 
 H100_SPEED = Span(40e12, 300e12)
 """Assumed operations per second of one NVIDIA H100: 8 to 60 % of its dense peak in TF32."""
@@ -89,7 +88,7 @@ def estimate(job: ManifestJob, config: TrainConfig, seconds: PassSeconds) -> Job
     for overrides in job.evaluations:
         settings = OmegaConf.from_dotlist(list(overrides))
         attacks = parse_attacks(settings.get("attacks", config.evaluation.attacks))
-        full_attack = sum(attack_cost(name, config.data.num_classes).passes for name in attacks)
+        full_attack = sum(known_attack(name).cost(config.data.num_classes).passes for name in attacks)
         images = settings.get("n", config.evaluation.n) or testing
         low, high = (images * (1 + part * full_attack) for part in (share.low, share.high))
         evaluations.append(Span(seconds.evaluation.low * low, seconds.evaluation.high * high))
