@@ -191,7 +191,8 @@ def _attack_bounded(
             before,
             width=math.floor(protocol.tolerance * len(task.labels) / 100 + 1e-9),
             seed=protocol.seed,
-            by_place=_by_place(protocol),
+            # Their draws for an image depend on its place in AutoAttack's batches and on nothing else.
+            by_place=frozenset({"square"} if protocol.norm == "linf" and not protocol.authors_code else ()),
             num_classes=task.num_classes,
         )
     if enough:
@@ -200,11 +201,6 @@ def _attack_bounded(
     state = _run_suite(task, standard, start=start, sample=sample)
     found = {name: int(loop.state[name].nonfinite.sum()) for name in SAMPLED.values()}
     return standard, state, None, tuple(checks.nonfinite_warnings(found))
-
-
-def _by_place(protocol: EvaluationProtocol) -> frozenset[str]:
-    """The attacks whose draws for an image depend on its place in AutoAttack's batches and on nothing else."""
-    return frozenset({"square"} if protocol.norm == "linf" and not protocol.authors_code else ())
 
 
 def attacks_of(task: AttackTask, protocol: EvaluationProtocol) -> dict[str, Perturb]:

@@ -14,8 +14,8 @@ therefore stay valid beside those of its continuation, even with another number 
 
 import io
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dkl.attacks import Perturb, frozen_eval
-from dkl.console import Bar, bar
+from dkl.console import bar
 from dkl.errors import UserError
 from dkl.runtime.distributed import gather, rank, world
 from dkl.runtime.interruption import Interrupted
@@ -133,11 +133,6 @@ def places(correct: Bools, batch_size: int) -> tuple[NDArray[np.int64], NDArray[
     return number % batch_size, np.where(number < whole, batch_size, correct.sum() - whole)
 
 
-def calls_per_batch(correct: Bools, batch_size: int) -> int:
-    """How often ``placed`` calls the attack on a batch at most: once per length of the batches of ``correct[N]``."""
-    return len({len(batch) for batch in cut(correct, batch_size)}) or 1
-
-
 def unplaced(perturb: Perturb) -> PerturbChosen:
     """An attack whose draws do not depend on the places of images, or that gets whole batches."""
     return lambda x, y, chosen: perturb(x, y)
@@ -159,17 +154,6 @@ def placed(perturb: Perturb, correct: Bools, batch_size: int) -> PerturbChosen:
 
 IsCorrect = Callable[[Tensor, Tensor], Tensor]
 """Maps ``logits[B, C]`` and ``labels[B]`` to bool ``[B]``: which images count as correctly classified."""
-
-
-@contextmanager
-def _count_forward_passes(models: Iterable[nn.Module], progress: Bar) -> Iterator[None]:
-    """Advance ``progress`` by one step for every forward pass of each of ``models``."""
-    handles = [model.register_forward_hook(lambda module, inputs, output: progress.advance()) for model in models]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def scaled(images: Tensor) -> Tensor:
@@ -219,10 +203,9 @@ class AttackLoop:
         first = next(iter(criteria))
         finished = int(done.sum())
         total, reached = passes * (finished + len(own_batches)), passes * finished
-        with (
-            bar(first, total, reached) as progress,
-            _count_forward_passes({self.model, self.searched or self.model}, progress),
-        ):
+        with bar(first, total, reached) as progress, ExitStack() as hooks:
+            for model in {self.model, self.searched or self.model}:
+                hooks.enter_context(model.register_forward_hook(lambda *_: progress.advance()))
             for count, number in enumerate(own_batches, finished + 1):
                 try:
                     self._attack_batch(criteria, perturb, batches[number], number)

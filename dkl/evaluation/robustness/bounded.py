@@ -25,7 +25,7 @@ from dkl.evaluation.robustness.attack_loop import (
     AttackProgress,
     Bools,
     PerturbChosen,
-    calls_per_batch,
+    cut,
     placed,
     places,
     unplaced,
@@ -130,7 +130,8 @@ def attack_sample(
         name: placed(attacks[name], before, loop.batch_size) if name in by_place else unplaced(attacks[name])
         for name in SAMPLED
     }
-    calls = {name: calls_per_batch(before, loop.batch_size) if name in by_place else 1 for name in SAMPLED}
+    lengths = len({len(batch) for batch in cut(before, loop.batch_size)}) or 1  # ``placed`` calls an attack for each
+    calls = {name: lengths if name in by_place else 1 for name in SAMPLED}
     passes = {name: calls[name] * known_attack(name).cost(num_classes).forward + 1 for name in SAMPLED}
     drawn, after = 0, dict.fromkeys(SAMPLED, before)
     while True:
