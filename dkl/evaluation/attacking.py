@@ -121,11 +121,10 @@ def attack(task: AttackTask, earlier: Earlier | None = None) -> Attacked:
     else:
         state = _run_suite(task, protocol)
     if protocol.attacks and rank() == 0:
-        warnings += _printed(past)
-        warnings += _printed(checks.square_warnings(_accuracies(state, protocol.attacks, sample)))
-        counts = {name: int(state[name].nonfinite.sum()) for name in protocol.attacks}
-        warnings += _printed(checks.nonfinite_warnings(counts))
-        warnings += _printed(checks.changed_warnings(_count_changed(task, state["clean"].flags), len(task.labels)))
+        nonfinite = {name: int(state[name].nonfinite.sum()) for name in protocol.attacks}
+        changed = _count_changed(task, state["clean"].flags)
+        accuracies = _accuracies(state, protocol.attacks, sample)
+        warnings += _printed([*past, *checks.final_warnings(accuracies, nonfinite, changed, len(task.labels))])
     return Attacked(protocol, state, sample, warnings)
 
 

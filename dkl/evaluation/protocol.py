@@ -183,21 +183,15 @@ def _threat_model(asked: EvaluateConfig, defaults: EvaluationConfig, attacks: li
 
 
 def _check_used(asked: EvaluateConfig, attacks: list[str], *, bounded: bool) -> None:
-    """Raise UserError on a setting that the attacks would ignore."""
+    """Raise UserError on a setting that the attacks, or the lack of any, would ignore."""
+    given = [f"{name}={getattr(asked, name)}" for name in SEARCH if getattr(asked, name) is not None]
+    if given and not attacks:
+        raise UserError(f"attacks=none attacks nothing: leave out {' '.join(given)}, or name attacks")
     if asked.tolerance is not None and not bounded:
         raise UserError(f"tolerance={asked.tolerance:g} is a setting of attacks=bounded: add that, or leave it out")
     if asked.package and not bounded and not set(attacks) & set(AUTOATTACK):
         named = ",".join(attacks) or "none"
         raise UserError(f"package=true runs AutoAttack's own code, but attacks={named} names none of its attacks")
-
-
-def _check_search(asked: EvaluateConfig, search: Mapping[str, object], attacks: list[str]) -> None:
-    """Raise UserError if the precision is not known, or if a setting of the search is given without attacks."""
-    if search["precision"] not in PRECISIONS:
-        raise UserError(f"precision={search['precision']} must be {' or '.join(PRECISIONS)}")
-    given = [f"{name}={getattr(asked, name)}" for name in SEARCH if getattr(asked, name) is not None]
-    if given and not attacks:
-        raise UserError(f"attacks=none attacks nothing: leave out {' '.join(given)}, or name attacks")
 
 
 def choose_protocol(
@@ -218,7 +212,8 @@ def choose_protocol(
     bounded = attacks == list(SUITES["bounded"])
     _check_used(asked, attacks, bounded=bounded)
     search = {name: _asked_or(getattr(asked, name), getattr(defaults, name)) for name in SEARCH}
-    _check_search(asked, search, attacks)
+    if search["precision"] not in PRECISIONS:
+        raise UserError(f"precision={search['precision']} must be {' or '.join(PRECISIONS)}")
     if any(norm not in known_attack(name).norms for name in attacks):
         having = ", ".join(name for name, attack in ATTACKS.items() if norm in attack.norms)
         raise UserError(f"attacks={','.join(attacks)} has no norm={norm}: only {having} have it")

@@ -26,7 +26,7 @@ from dkl.evaluation.outputs.make_record import described, flags_of, measured
 from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
 from dkl.evaluation.robustness.attack_loop import scaled
 from dkl.evaluation.robustness.classifier import blamed, first_output
-from dkl.evaluation.robustness.own_attacks import OwnAttack, name_of
+from dkl.evaluation.robustness.own_attacks import OwnAttack
 from dkl.evaluation.weights import weights_sha256
 from dkl.records import Bound, Record
 from dkl.records.checks import TEST_IMAGES
@@ -165,12 +165,10 @@ def autoattack(
     >>> list(result.flags), tuple(result.robust.shape), result.accuracies["clean"]
     (['clean', 'apgd-ce', 'pgd-20'], (8,), 1.0)
     """
-    own: dict[str, OwnAttack] = {}
-    if not isinstance(attacks, str):
-        own = {name_of(each): OwnAttack(name_of(each), each) for each in attacks if callable(each)}
-        attacks = [name_of(each) if callable(each) else each for each in attacks]
+    given = [OwnAttack.of(each) if callable(each) else each for each in attacks]
+    own = {each.name: each for each in given if isinstance(each, OwnAttack)}
     asked = EvaluateConfig(
-        attacks=attacks,
+        attacks=attacks if isinstance(attacks, str) else [getattr(each, "name", each) for each in given],
         norm=str(norm).lower(),
         eps=_written(eps),
         batch_size=batch_size,
@@ -184,15 +182,14 @@ def autoattack(
     )
     check_fields(asked)
     protocol = choose_protocol(asked, EvaluationConfig(eps="0"), own)
-    task = _make_task(model, images, labels, protocol, device, folder)
+    return _run(_make_task(model, images, labels, protocol, device, folder), type(model).__name__)
+
+
+def _run(task: AttackTask, checkpoint: str) -> AutoAttackResult:
+    """Do ``task``; ``checkpoint`` names the model in records."""
     busy = f"another process is attacking the same network and images in {task.folder}"
-    lock = locked(task.folder.with_suffix(".lock"), busy) if task.folder and rank() == 0 else nullcontext()
-    with lock:
-        return _result(type(model).__name__, task, attack(task))
-
-
-def _result(checkpoint: str, task: AttackTask, attacked: Attacked) -> AutoAttackResult:
-    """The result of ``task``; ``checkpoint`` names the model in records."""
+    with locked(task.folder.with_suffix(".lock"), busy) if task.folder and rank() == 0 else nullcontext():
+        attacked = attack(task)
     flags = {name: torch.from_numpy(array) for name, array in flags_of(attacked.state, attacked.sample).items()}
     found = measured(attacked.protocol, attacked.state, attacked.sample)
     about = described(attacked.protocol, task.device) | {

@@ -92,12 +92,6 @@ def _moved(flat: Tensor, clean: Tensor, normal: Tensor, gap: Tensor, norm: Norm)
     return near.add_(far).clamp_(0, 1)
 
 
-def _step(model: nn.Module, x: Tensor, iterate: Tensor, y: Tensor, target: Tensor, norm: Norm) -> Tensor:
-    """One step from ``iterate[B, ...]``; the result is in the unit box."""
-    gap, gradient = _logit_gap(model, iterate, y, target)
-    return _moved(iterate.flatten(1), x.flatten(1), gradient.flatten(1), gap, norm).view_as(x)
-
-
 def _one_target(
     model: nn.Module, x: Tensor, y: Tensor, target: Tensor, norm: Norm, eps: float, steps: int
 ) -> tuple[Tensor, Tensor]:
@@ -106,7 +100,8 @@ def _one_target(
     remaining = torch.arange(len(x), device=x.device)
     iterate = x
     for _ in range(steps):
-        iterate = _step(model, x, iterate, y, target, norm)
+        gap, gradient = _logit_gap(model, iterate, y, target)
+        iterate = _moved(iterate.flatten(1), x.flatten(1), gradient.flatten(1), gap, norm).view_as(x)
         wrong = is_misclassified(model(iterate), y)
         if not wrong.any():
             continue

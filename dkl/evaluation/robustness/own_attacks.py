@@ -47,6 +47,12 @@ class OwnAttack:
         except ValueError:  # builtins have no signature
             pass
 
+    @classmethod
+    def of(cls, function: Callable[..., Tensor]) -> "OwnAttack":
+        """Name ``function`` by where it is from."""
+        kind = function if hasattr(function, "__qualname__") else type(function)
+        return cls(re.sub(r"[^\w.:]", "", f"{kind.__module__}:{kind.__qualname__}"), function)  # such as <lambda>
+
     @cached_property
     def sha256(self) -> str:
         """The hash of the file of the function; empty if it has none."""
@@ -88,9 +94,3 @@ def import_own(names: Iterable[str]) -> dict[str, OwnAttack]:
     """Import those of the attacks ``names`` that are the user's own. Raises UserError if one cannot be imported."""
     what = "a function (model, images, labels, *, norm, eps, seed) that returns images"
     return {name: OwnAttack(name, import_object(name, "attacks", what)) for name in names if is_own(name)}
-
-
-def name_of(attack: Callable[..., Tensor]) -> str:
-    """The name of a function as an attack: where it could be imported from, if it is not made in a function."""
-    kind = attack if hasattr(attack, "__qualname__") else type(attack)
-    return re.sub(r"[^\w.:]", "", f"{kind.__module__}:{kind.__qualname__}")  # such as <lambda>
