@@ -138,6 +138,9 @@ ATTACKS: dict[str, Attack] = {
 }
 """Costs are counted, those of targeted attacks per target class."""
 
+LISTED = [f"{name}-K" if attack.stepped else name for name, attack in ATTACKS.items()]
+"""Names of attacks in messages."""
+
 OWN = Attack(cost=_flat(100, 0), norms=EVALUATED_NORMS, packaged=False)
 """What is known of an attack of your own: nothing. Its cost is assumed, and it may follow gradients or not."""
 
@@ -210,7 +213,7 @@ def known_attack(name: str) -> NamedAttack:
     """The attack of this name. Raises UserError if there is none."""
     found = find_attack(name)
     if found is None:
-        raise UserError(f"attack {name!r} is not known: choose {', '.join(ATTACKS)} or package.module:function")
+        raise UserError(f"attack {name!r} is not known: choose {', '.join(LISTED)} or package.module:function")
     return found
 
 
@@ -291,13 +294,12 @@ def parse_attacks(attacks: object, *, own: bool = True) -> list[str]:
     names = [attacks] if isinstance(attacks, str) else names
     unknown = [name for name in names if find_attack(name) is None or name in SAMPLED.values()]
     if unknown or not names or len(set(names)) != len(names):
-        listed = [name for name, attack in ATTACKS.items() if not attack.stepped]
-        close = similar(unknown[0], [*SUITES, *listed, "pgd-20", "cw-20"]) if unknown else []
+        close = similar(unknown[0], [*SUITES, *(name.replace("-K", "-20") for name in LISTED)]) if unknown else []
         hint = f"did you mean {' or '.join(close)}? It" if close else "it"
         raise UserError(
             f"attacks={attacks}: {hint} must be one of {', '.join(SUITES)}, or a list without repeats of "
-            f"{', '.join(listed)}, pgd-K, cw-K (K steps of eps/4, up to 99999), each also with -rR for R restarts, "
-            "from 2 to 99, except -eot; or package.module:function, an attack of your own"
+            f"{', '.join(LISTED)} (K steps of eps/4, up to 99999), each also with -rR for R restarts, from 2 to 99, "
+            "except -eot; or package.module:function, an attack of your own"
         )
     if code := [name for name in names if is_own(name) and not own]:
         raise UserError(f"{code[0]} is code, which runs only if you name it yourself: dkl evaluate attacks=[{code[0]}]")
