@@ -151,6 +151,11 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option("data=NAME", "the dataset; by default that of the record", parse=None),
         Option("n=750", "how many images are evaluated again", parse_whole, 750),
         Option("seed=NUMBER", "the seed that draws them; by default one that nobody knows before", parse_whole),
+        Option(
+            "attacks=[package.module:attack]",
+            "those of the record's attacks that are code: it runs only if you name it",
+            parse=None,
+        ),
         Option("KEY=VALUE", "trust, device, threads and paths of dkl evaluate"),
     ),
     "export": (

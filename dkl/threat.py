@@ -1,10 +1,16 @@
-"""Names of threat models and attacks: norms, radii and attack suites. Does not import torch."""
+"""Threat models and attacks by name: norms, radii, the registry of attacks and their suites. Does not import torch.
+
+``ATTACKS`` is the one table of attacks: parsing, checks, costs, suites and figures read it, so a new attack is an entry
+there and a function. Functions are named by ``module:name``, because records and tables know attacks without torch. An
+attack of your own is named in the same way and needs no entry.
+"""
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dkl.errors import UserError, similar
 
@@ -14,8 +20,129 @@ NORMS: tuple[Norm, ...] = ("linf", "l2")
 
 EvaluatedNorm = Literal["linf", "l2", "l1"]
 
-EVALUATED_NORMS: tuple[EvaluatedNorm, ...] = (*NORMS, "l1")
+NORM_TITLES: dict[EvaluatedNorm, str] = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+"""Names of norms in records and in AutoAttack's package."""
+
+EVALUATED_NORMS = tuple(NORM_TITLES)
 """Norms of evaluations: AutoAttack also has L1."""
+
+PRECISIONS = ("float32", "bf16")
+"""Precisions in which attacks search."""
+
+SEARCH: Mapping[str, bool | str] = {
+    "channels_last": False,
+    "fold_batch_norm": False,
+    "compile": False,
+    "precision": "float32",
+}
+"""Settings of the arithmetic in which attacks search, and their defaults."""
+
+
+class AttackCost(NamedTuple):
+    """Forward passes and input gradients that an attack computes for an image it does not fool."""
+
+    forward: int
+    gradients: int
+
+    @property
+    def passes(self) -> int:
+        """The cost in forward passes: an input gradient with frozen parameters costs about as much as one."""
+        return self.forward + self.gradients
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """An attack that evaluations know by name.
+
+    ``function`` is ``module:name`` of ``function(model, images, labels, *, norm, eps, …)``, which also takes those of
+    ``seed``, ``targets``, ``steps`` and ``restarts`` that ``takes`` names. None if only the authors' package has it.
+    ``cost`` maps the number of classes to the passes of one start, or of one step if it is ``stepped``: its name then
+    ends with a number of steps. ``averages`` is the number of passes whose gradients are averaged, for randomized
+    networks. ``packaged`` says that AutoAttack's authors have it. ``smallest_side`` is that of images for L2 and L1.
+    """
+
+    function: str | None = None
+    takes: tuple[str, ...] = ()
+    cost: Callable[[int], AttackCost]
+    fewest_classes: int = 2
+    norms: tuple[EvaluatedNorm, ...] = NORMS
+    stepped: bool = False
+    averages: int = 1
+    packaged: bool = True
+    smallest_side: int = 1
+
+
+def target_classes(num_classes: int) -> int:
+    """The number of target classes of apgd-t and fab-t: AutoAttack's nine, or all other classes if there are fewer."""
+    return min(9, num_classes - 1)
+
+
+def _flat(forward: int, gradients: int) -> Callable[[int], AttackCost]:
+    return lambda classes: AttackCost(forward, gradients)
+
+
+def _per_target(forward: int, gradients: int) -> Callable[[int], AttackCost]:
+    return lambda classes: AttackCost(forward * target_classes(classes), gradients * target_classes(classes))
+
+
+ATTACKS: dict[str, Attack] = {
+    "apgd-ce": Attack(
+        function="dkl.attacks.autoattack:apgd_ce",
+        takes=("seed", "restarts"),
+        cost=_flat(102, 101),
+        norms=EVALUATED_NORMS,
+    ),
+    "apgd-t": Attack(
+        function="dkl.attacks.autoattack:apgd_targeted",
+        takes=("seed", "targets", "restarts"),
+        cost=_per_target(102, 101),
+        fewest_classes=4,
+        norms=EVALUATED_NORMS,
+    ),
+    "fab-t": Attack(
+        function="dkl.attacks.autoattack:fab_targeted",
+        takes=("targets",),
+        cost=_per_target(200, 100),
+        norms=EVALUATED_NORMS,
+    ),
+    "square": Attack(
+        function="dkl.attacks.autoattack:square",
+        takes=("seed",),
+        cost=_flat(5003, 0),
+        norms=EVALUATED_NORMS,
+        smallest_side=5,  # for L2 and L1 it begins with windows of a fifth of the image
+    ),
+    "apgd-dlr": Attack(
+        function="dkl.attacks.autoattack:apgd_dlr",
+        takes=("seed", "restarts"),
+        cost=_flat(102, 101),
+        fewest_classes=3,
+    ),
+    "fab": Attack(cost=lambda classes: AttackCost(200, 100 * classes)),
+    "apgd-ce-eot": Attack(cost=_flat(102, 101), averages=20),
+    "apgd-dlr-eot": Attack(cost=_flat(102, 101), averages=20, fewest_classes=3),
+    "pgd": Attack(
+        function="dkl.attacks.named:pgd_steps",
+        takes=("seed", "steps", "restarts"),
+        cost=_flat(1, 1),
+        stepped=True,
+        packaged=False,
+    ),
+    "cw": Attack(
+        function="dkl.attacks.named:cw_steps",
+        takes=("seed", "steps", "restarts"),
+        cost=_flat(1, 1),
+        stepped=True,
+        packaged=False,
+    ),
+}
+"""Costs are counted, those of targeted attacks per target class."""
+
+LISTED = [f"{name}-K" if attack.stepped else name for name, attack in ATTACKS.items()]
+"""Names of attacks in messages."""
+
+OWN = Attack(cost=_flat(100, 0), norms=EVALUATED_NORMS, packaged=False)
+"""What is known of an attack of your own: nothing. Its cost is assumed, and it may follow gradients or not."""
 
 AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
 """The four attacks of standard AutoAttack, in order. Only all four together are called AutoAttack."""
@@ -39,25 +166,55 @@ randomized networks, whose gradients are means over 20 passes. These are never c
 clean accuracy only.
 """
 
-UNTARGETED = ("apgd-dlr", "fab")
-"""Attacks of the suite ``plus`` that the standard suite replaces by targeted ones."""
+_NAME = re.compile(r"(?P<base>[a-z-]+?)(?:-(?P<steps>[1-9]\d{0,4}))?(?:-r(?P<restarts>[2-9]|[1-9]\d))?")
+_OWN_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
-AVERAGED = ("apgd-ce-eot", "apgd-dlr-eot")
-"""APGD on mean gradients (EOT), the suite ``rand``."""
 
-_STEPPED = re.compile(r"(pgd|cw)-([1-9]\d{0,4})")
-_RESTARTED = re.compile(r"(.+)-r([2-9]|[1-9]\d)")
+@dataclass(frozen=True)
+class NamedAttack:
+    """An attack with the numbers in its name: ``BASE``, ``BASE-K`` for K steps, each also with ``-rR`` for restarts."""
 
-PRECISIONS = ("float32", "bf16")
-"""Precisions in which attacks search."""
+    base: str
+    attack: Attack
+    steps: int = 1
+    restarts: int = 1
 
-SEARCH: Mapping[str, bool | str] = {
-    "channels_last": False,
-    "fold_batch_norm": False,
-    "compile": False,
-    "precision": "float32",
-}
-"""Settings of the arithmetic in which attacks search, and their defaults."""
+    @property
+    def norms(self) -> tuple[EvaluatedNorm, ...]:
+        """The norms that it has: AutoAttack's version for L1 has restarts of its own."""
+        return self.attack.norms if self.restarts == 1 else NORMS
+
+    def cost(self, num_classes: int) -> AttackCost:
+        """The approximate cost per image; for progress bars and estimates."""
+        forward, gradients = self.attack.cost(num_classes)
+        times = self.steps * self.restarts * self.attack.averages
+        return AttackCost(forward * times, gradients * times)
+
+
+def is_own(name: str) -> bool:
+    """Whether ``name`` is that of an attack of somebody's own, ``package.module:function``."""
+    return _OWN_NAME.fullmatch(name) is not None
+
+
+def find_attack(name: str) -> NamedAttack | None:
+    """The attack of this name, also if it runs on a sample; None for any other name."""
+    if is_own(name):
+        return NamedAttack(name, OWN)
+    match = _NAME.fullmatch(name.removeprefix("sample-"))
+    attack = ATTACKS.get(match["base"]) if match else None
+    if match is None or attack is None or attack.stepped != bool(match["steps"]):
+        return None
+    if match["restarts"] and attack.averages > 1:
+        return None
+    return NamedAttack(match["base"], attack, int(match["steps"] or 1), int(match["restarts"] or 1))
+
+
+def known_attack(name: str) -> NamedAttack:
+    """The attack of this name. Raises UserError if there is none."""
+    found = find_attack(name)
+    if found is None:
+        raise UserError(f"attack {name!r} is not known: choose {', '.join(LISTED)} or package.module:function")
+    return found
 
 
 def changed_search(settings: Mapping[str, object]) -> dict[str, bool | str]:
@@ -121,39 +278,29 @@ def parse_threat(
 
 def parse_steps(name: str) -> tuple[str, int] | None:
     """Split an attack name ``pgd-K`` or ``cw-K`` into objective and K; return None for any other name."""
-    found = _STEPPED.fullmatch(name)
-    return (found[1], int(found[2])) if found else None
+    found = find_attack(name)
+    return (found.base, found.steps) if found and found.attack.stepped and found.restarts == 1 else None
 
 
-def parse_restarts(name: str) -> tuple[str, int]:
-    """Split ``NAME-rR`` into the attack and its number of restarts, which is 1 without a suffix."""
-    found = _RESTARTED.fullmatch(name)
-    return (found[1], int(found[2])) if found else (name, 1)
-
-
-def _is_attack(name: str) -> bool:
-    base, _ = parse_restarts(name)
-    return name in AVERAGED or base in (*AUTOATTACK, *UNTARGETED) or parse_steps(base) is not None
-
-
-def parse_attacks(attacks: object) -> list[str]:
+def parse_attacks(attacks: object, *, own: bool = True) -> list[str]:
     """Resolve a suite name, an attack name or a list of attack names to a list of attack names.
 
     Raises UserError if a name is unknown or repeated, or the list is empty. Only the suite ``none`` has no attacks.
+    Unless ``own``, attacks of somebody's own are refused too, because they are code.
     """
     if isinstance(attacks, str) and attacks in SUITES:
         return list(SUITES[attacks])
     names = [str(name) for name in attacks] if isinstance(attacks, Sequence | Mapping) else []
     names = [attacks] if isinstance(attacks, str) else names
-    unknown = [name for name in names if not _is_attack(name)]
+    unknown = [name for name in names if find_attack(name) is None or name in SAMPLED.values()]
     if unknown or not names or len(set(names)) != len(names):
-        close = (
-            similar(unknown[0], [*SUITES, *AUTOATTACK, *UNTARGETED, *AVERAGED, "pgd-20", "cw-20"]) if unknown else []
-        )
+        close = similar(unknown[0], [*SUITES, *(name.replace("-K", "-20") for name in LISTED)]) if unknown else []
         hint = f"did you mean {' or '.join(close)}? It" if close else "it"
         raise UserError(
             f"attacks={attacks}: {hint} must be one of {', '.join(SUITES)}, or a list without repeats of "
-            f"{', '.join((*AUTOATTACK, *UNTARGETED, *AVERAGED))}, pgd-K, cw-K (K steps of eps/4, up to 99999), each "
-            "also with -rR for R restarts, from 2 to 99, except -eot"
+            f"{', '.join(LISTED)} (K steps of eps/4, up to 99999), each also with -rR for R restarts, from 2 to 99, "
+            "except -eot; or package.module:function, an attack of your own"
         )
+    if code := [name for name in names if is_own(name) and not own]:
+        raise UserError(f"{code[0]} is code, which runs only if you name it yourself: dkl evaluate attacks=[{code[0]}]")
     return names

@@ -1,8 +1,8 @@
 """Attacks of training and quick evaluation: PGD, attacks with names, and their strength per training epoch."""
 
 from dkl.attacks.contexts import batch_norm_momentum, batch_statistics, frozen_eval, untracked_batch_norm
-from dkl.attacks.named import Perturb, margin, named_attack
-from dkl.attacks.pgd import gaussian_noise, gaussian_start, pgd, project, uniform_noise, uniform_start
+from dkl.attacks.named import make_attack, margin, named_attack
+from dkl.attacks.pgd import Perturb, gaussian_noise, gaussian_start, pgd, project, uniform_noise, uniform_start
 from dkl.attacks.training_attack import AttackStrength, TrainingAttack
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "frozen_eval",
     "gaussian_noise",
     "gaussian_start",
+    "make_attack",
     "margin",
     "named_attack",
     "pgd",

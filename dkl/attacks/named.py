@@ -1,21 +1,21 @@
-"""The PGD attacks that papers on adversarial training report by name: ``pgd-K`` and ``cw-K``.
+"""Attacks by the names of ``dkl.threat.ATTACKS``, and those of them that papers on adversarial training report.
 
-Both take K steps of eps/4 from a uniform start. PGD raises the cross-entropy (Madry et al. 2018). "CW" raises the
-margin max_{i≠y} z_i − z_y, the loss of Carlini and Wagner (2017) without its floor; an image with a positive margin is
-misclassified.
+``pgd-K`` and ``cw-K`` take K steps of eps/4 from a uniform start. PGD raises the cross-entropy (Madry et al. 2018).
+"CW" raises the margin max_{i≠y} z_i − z_y, the loss of Carlini and Wagner (2017) without its floor; an image with a
+positive margin is misclassified.
 """
 
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dkl.attacks.pgd import pgd
-from dkl.threat import Norm, parse_steps
-
-Perturb = Callable[..., Tensor]
-"""A function of images ``[B, ...]`` and labels ``[B]`` that returns adversarial images."""
+from dkl.attacks.pgd import Perturb, pgd
+from dkl.threat import EvaluatedNorm, Norm, known_attack, parse_steps, target_classes
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -25,47 +25,84 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return others.amax(1) - logits.gather(1, own).squeeze(1)
 
 
-_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "pgd": lambda logits, labels: F.cross_entropy(logits, labels, reduction="sum"),
-    "cw": lambda logits, labels: margin(logits, labels).sum(),
-}
+def _steps(
+    loss: Callable[[Tensor, Tensor], Tensor],
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    start: Tensor | None = None,
+    *,
+    norm: Norm,
+    eps: float,
+    seed: int,
+    steps: int,
+    restarts: int = 1,
+) -> Tensor:
+    """Raise ``loss(logits[B, C], y[B])`` in ``steps`` from ``start``, by default drawn uniformly from the ball.
+
+    Each of the ``restarts`` after the first draws new noise and attacks the images that are not fooled yet.
+    """
+    generator = torch.Generator(x.device).manual_seed(seed)
+
+    def once(x: Tensor, y: Tensor, start: Tensor | None) -> Tensor:
+        settings: dict[str, Any] = {"eps": eps, "step_size": eps / 4, "steps": steps, "norm": norm}
+        return pgd(model, x, lambda logits: loss(logits, y), start=start, generator=generator, **settings)
+
+    result = once(x, y, start)
+    for _ in range(restarts - 1):
+        with torch.no_grad():
+            remaining = (model(result).argmax(1) == y).nonzero().squeeze(1)
+        if not len(remaining):
+            break
+        result[remaining] = once(x[remaining], y[remaining], None)
+    return result
 
 
-def named_attack(model: nn.Module, name: str, *, norm: Norm, eps: float, seed: int, restarts: int = 1) -> Perturb:
+pgd_steps = partial(_steps, partial(F.cross_entropy, reduction="sum"))
+"""``pgd-K`` on ``model``, ``x[B, ...]``, ``y[B]``; every call draws the same noise, from ``seed``."""
+
+cw_steps = partial(_steps, lambda logits, labels: margin(logits, labels).sum())
+"""``cw-K``, in the same way."""
+
+
+def make_attack(
+    name: str,
+    model: nn.Module,
+    *,
+    norm: EvaluatedNorm,
+    eps: float,
+    seed: int,
+    num_classes: int = 10,
+    package: bool = False,
+    device: torch.device | None = None,
+) -> Perturb:
+    """Return the attack ``name`` on ``model``: a function of images ``[B, ...]`` in [0, 1] and labels ``[B]``.
+
+    Every call, and so every batch, starts from ``seed`` again, as in AutoAttack. A batch's result therefore does not
+    depend on the batches before it, and an evaluation can be resumed at any batch. With ``package``, AutoAttack's
+    attacks are the authors' code, which fools the same images and is slower. That code also serves what was not
+    rewritten: L1, ``fab``, restarts of fab-t and square, and mean gradients.
+    """
+    asked, targets = known_attack(name), target_classes(num_classes)
+    function, takes = asked.attack.function, asked.attack.takes
+    rewritten = norm != "l1" and (asked.restarts == 1 or "restarts" in takes)
+    if asked.attack.packaged and (package or function is None or not rewritten):
+        from dkl.attacks.autoattack.package import package_attack  # here, because PGD does without that package
+
+        place = device or torch.device("cpu")
+        return package_attack(asked, model, norm=norm, eps=eps, seed=seed, targets=targets, device=place)
+    assert function is not None
+    module, _, attribute = function.partition(":")
+    known = {"seed": seed, "targets": targets, "steps": asked.steps, "restarts": asked.restarts}
+    options = {key: known[key] for key in takes}
+    return partial(getattr(import_module(module), attribute), model, norm=norm, eps=eps, **options)
+
+
+def named_attack(model: nn.Module, name: str, *, norm: Norm, eps: float, seed: int) -> Perturb:
     """Return the attack ``name``, ``pgd-K`` or ``cw-K``, on ``model``; ``eps`` in [0, 1] is in pixel units.
 
-    Call it with images in [0, 1], labels and optionally a start. Every call draws the same noise, from ``seed``. Each
-    of the ``restarts`` after the first draws new noise and attacks the images that are not fooled yet. Raises
-    ValueError on any other name.
+    Call it with images in [0, 1], labels and optionally a start. Raises ValueError on any other name.
     """
-    parsed = parse_steps(name)
-    if parsed is None:
+    if parse_steps(name) is None:
         raise ValueError(f"attack {name!r} is not known: write pgd-K or cw-K, such as pgd-20")
-    objective, steps = parsed
-    loss = _LOSSES[objective]
-
-    def once(x: Tensor, y: Tensor, start: Tensor | None, generator: torch.Generator) -> Tensor:
-        return pgd(
-            model,
-            x,
-            lambda logits: loss(logits, y),
-            eps=eps,
-            step_size=eps / 4,
-            steps=steps,
-            norm=norm,
-            start=start,
-            generator=generator,
-        )
-
-    def perturb(x: Tensor, y: Tensor, start: Tensor | None = None) -> Tensor:
-        generator = torch.Generator(x.device).manual_seed(seed)
-        result = once(x, y, start, generator)
-        for _ in range(restarts - 1):
-            with torch.no_grad():
-                remaining = (model(result).argmax(1) == y).nonzero().squeeze(1)
-            if not len(remaining):
-                break
-            result[remaining] = once(x[remaining], y[remaining], None, generator)
-        return result
-
-    return perturb
+    return make_attack(name, model, norm=norm, eps=eps, seed=seed)

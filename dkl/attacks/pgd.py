@@ -17,6 +17,9 @@ from dkl.threat import NORMS, Norm
 
 Objective = Callable[[Tensor], Tensor]
 
+Perturb = Callable[..., Tensor]
+"""A function of images ``[B, ...]`` and labels ``[B]`` that returns adversarial images."""
+
 
 def _per_image(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))

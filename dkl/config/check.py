@@ -105,7 +105,7 @@ def _check_keys(cfg: DictConfig) -> None:
 def _check_evaluation(config: TrainConfig) -> None:
     """Attacks and precision exist, there are as many images, and the run keeps the weights to be evaluated."""
     evaluation, test_size = config.evaluation, config.data.test_size
-    parse_attacks(evaluation.attacks)
+    parse_attacks(evaluation.attacks, own=False)
     if evaluation.precision not in PRECISIONS:
         raise UserError(f"evaluation.precision={evaluation.precision} must be {' or '.join(PRECISIONS)}")
     if evaluation.n is not None and test_size is not None and evaluation.n > test_size:

@@ -1,36 +1,44 @@
 """Attacks a network on images: its suite on every image, or bounded AutoAttack, which may become the standard suite.
 
-``dkl evaluate`` and ``dkl.evaluation.autoattack`` both end here.
+``dkl evaluate`` and ``dkl.evaluation.autoattack`` both end here. Clean accuracy comes first, then each attack on the
+images still classified correctly, in AutoAttack's order. The flags equal those of the package called directly.
 """
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dkl.attacks import Perturb, frozen_eval, margin
+from dkl.attacks import Perturb, frozen_eval, make_attack, margin
 from dkl.console import say
 from dkl.evaluation.protocol import EvaluationProtocol, WholeBatches
 from dkl.evaluation.robustness import checks
-from dkl.evaluation.robustness.attack_loop import AttackLoop, run_attacks, scaled
-from dkl.evaluation.robustness.bounded import attack_sample
+from dkl.evaluation.robustness.attack_loop import (
+    AttackLoop,
+    AttackProgress,
+    Bools,
+    EvaluationState,
+    IsCorrect,
+    cut,
+    load,
+    merge,
+    placed,
+    scaled,
+    unplaced,
+)
+from dkl.evaluation.robustness.bounded import SampleResult, attack_sample
 from dkl.evaluation.robustness.checks import ModelChecks
-from dkl.evaluation.robustness.classifier import Classifier
-from dkl.evaluation.robustness.places import cut
-from dkl.evaluation.robustness.progress import Bools, EvaluationState, load, merge
-from dkl.evaluation.robustness.sample_result import SampleResult
-from dkl.evaluation.robustness.search_model import search_model
-from dkl.evaluation.robustness.suites import attack_cost, make_attacks
+from dkl.evaluation.robustness.classifier import Classifier, search_model
 from dkl.runtime.distributed import from_first, gather, rank
-from dkl.tasks.base import top1
-from dkl.threat import AUTOATTACK, AVERAGED, SAMPLED
+from dkl.tasks.base import top1, top5
+from dkl.threat import AUTOATTACK, SAMPLED, known_attack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +67,15 @@ class AttackTask:
         if not self.protocol.search:
             return self.classifier
         return Classifier(search_model(self.model, self.protocol.search, self.protocol.batch_size))
+
+    def loop(self, start: Mapping[str, AttackProgress] | None = None) -> AttackLoop:
+        """The loop over the images, from the saved progress of all processes and from attacks that are finished."""
+        # No process writes before all have read: gather waits for every process.
+        state = {**(start or {}), **merge(gather(load(self.folder, len(self.labels))))}
+        size = self.protocol.batch_size
+        return AttackLoop(
+            self.classifier, self.images, self.labels, size, self.device, self.folder, state, self.searched
+        )
 
 
 class Earlier(NamedTuple):
@@ -104,11 +121,10 @@ def attack(task: AttackTask, earlier: Earlier | None = None) -> Attacked:
     else:
         state = _run_suite(task, protocol)
     if protocol.attacks and rank() == 0:
-        warnings += _printed(past)
-        warnings += _printed(checks.square_warnings(_accuracies(state, protocol.attacks, sample)))
-        counts = {name: int(state[name].nonfinite.sum()) for name in protocol.attacks}
-        warnings += _printed(checks.nonfinite_warnings(counts))
-        warnings += _printed(checks.changed_warnings(_count_changed(task, state["clean"].flags), len(task.labels)))
+        nonfinite = {name: int(state[name].nonfinite.sum()) for name in protocol.attacks}
+        changed = _count_changed(task, state["clean"].flags)
+        accuracies = _accuracies(state, protocol.attacks, sample)
+        warnings += _printed([*past, *checks.final_warnings(accuracies, nonfinite, changed, len(task.labels))])
     return Attacked(protocol, state, sample, warnings)
 
 
@@ -129,8 +145,8 @@ def _check_model(task: AttackTask) -> ModelChecks:
             task.classifier,
             x,
             y,
-            randomized=bool(set(task.protocol.attacks) & set(AVERAGED)),
-            by_gradient=next((name for name in task.protocol.attacks if attack_cost(name, 2).gradients), ""),
+            randomized=any(known_attack(name).attack.averages > 1 for name in task.protocol.attacks),
+            by_gradient=next((name for name in task.protocol.attacks if known_attack(name).cost(2).gradients), ""),
         )
 
 
@@ -166,10 +182,7 @@ def _attack_bounded(
     start = _run_suite(task, dataclasses.replace(protocol, attacks=on_all))
     before = start[on_all[-1]].flags
     assert protocol.tolerance is not None
-    known = merge(gather(load(task.folder, len(task.labels))))
-    size, place = protocol.batch_size, task.device
-    loop = AttackLoop(task.classifier, task.images, task.labels, size, place, task.folder, known, task.searched)
-    standard = protocol.standard
+    loop, standard = task.loop(), protocol.standard
     with torch.no_grad(), frozen_eval(task.classifier):
         sample, enough = attack_sample(
             loop,
@@ -177,7 +190,8 @@ def _attack_bounded(
             before,
             width=math.floor(protocol.tolerance * len(task.labels) / 100 + 1e-9),
             seed=protocol.seed,
-            by_place=_by_place(protocol),
+            # Their draws for an image depend on its place in AutoAttack's batches and on nothing else.
+            by_place=frozenset({"square"} if protocol.norm == "linf" and not protocol.authors_code else ()),
             num_classes=task.num_classes,
         )
     if enough:
@@ -188,23 +202,16 @@ def _attack_bounded(
     return standard, state, None, tuple(checks.nonfinite_warnings(found))
 
 
-def _by_place(protocol: EvaluationProtocol) -> frozenset[str]:
-    """The attacks whose draws for an image depend on its place in AutoAttack's batches and on nothing else."""
-    return frozenset({"square"} if protocol.norm == "linf" and not protocol.authors_code else ())
-
-
 def attacks_of(task: AttackTask, protocol: EvaluationProtocol) -> dict[str, Perturb]:
     """The attacks of ``protocol``, which search on the network of ``task``."""
-    return make_attacks(
-        protocol.attacks,
-        task.searched,
-        norm=protocol.norm,
-        eps=protocol.eps,
-        seed=protocol.seed,
-        device=task.device,
-        num_classes=task.num_classes,
-        package=protocol.authors_code,
-    )
+    settings: dict[str, Any] = {"norm": protocol.norm, "eps": protocol.eps, "seed": protocol.seed}
+    others: dict[str, Any] = {"num_classes": task.num_classes, "package": protocol.authors_code, "device": task.device}
+    return {
+        name: protocol.own[name].on(task.searched, **settings)
+        if name in protocol.own
+        else make_attack(name, task.searched, **settings, **others)
+        for name in protocol.attacks
+    }
 
 
 def _run_suite(
@@ -214,20 +221,44 @@ def _run_suite(
     start: EvaluationState | None = None,
     sample: SampleResult | None = None,
 ) -> EvaluationState:
+    loop = task.loop(start)
     state = run_attacks(
-        task.classifier,
-        task.images,
-        task.labels,
-        attacks_of(task, protocol) if protocol.attacks else {},
-        batch_size=protocol.batch_size,
-        device=task.device,
-        folder=task.folder,
-        num_classes=task.num_classes,
-        top_five=task.num_classes > 5,
-        start=start,
-        sample=sample,
-        searched=task.searched,
+        loop, attacks_of(task, protocol), num_classes=task.num_classes, top_five=task.num_classes > 5, sample=sample
     )
     for name, seconds in (sample.seconds if sample else {}).items():
         state[name] = dataclasses.replace(state[name], seconds=np.append(state[name].seconds, seconds))
     return state
+
+
+@torch.no_grad()
+def run_attacks(
+    loop: AttackLoop,
+    attacks: Mapping[str, Perturb],
+    *,
+    num_classes: int = 10,
+    top_five: bool = False,
+    sample: SampleResult | None = None,
+) -> EvaluationState:
+    """Evaluate the images of ``loop`` clean and under each attack, but for what its state has as done.
+
+    Returns one entry for ``clean``, one per attack and, with ``top_five``, ``top5``: whether the label is among the
+    five most likely classes of the clean image. All processes of a group call this with the same arguments and get the
+    same result. A batch's seconds are those of the process that computed it, so their sum is the time that one process
+    would need, not the elapsed time. ``sample`` is what an earlier evaluation found by attacking some of the images,
+    which is not done again.
+    """
+    clean: dict[str, IsCorrect] = {"clean": top1, "top5": top5} if top_five else {"clean": top1}
+    size = loop.batch_size
+    with frozen_eval(loop.model):
+        correct = loop.attack(clean, lambda x, y, chosen: x, np.ones(len(loop.labels), dtype=np.bool_), 1)
+        for name, perturb in attacks.items():
+            passes = known_attack(name).cost(num_classes).forward + 1  # one more to classify the adversarial images
+            known = sample.known(name, correct, size) if sample else None
+            if sample is None or known is None:
+                correct = loop.attack({name: top1}, unplaced(perturb), correct, passes)
+            else:
+                # Cut as without the sample, so that the others are attacked in their places.
+                batches = [batch[~known.tested[batch.numpy()]] for batch in cut(correct, size)]
+                chosen = placed(perturb, correct, size) if name in sample.placed else unplaced(perturb)
+                correct = loop.attack({name: top1}, chosen, known.remaining(correct), passes, batches=batches)
+    return {name: loop.state[name] for name in (*clean, *attacks)}

@@ -1,5 +1,6 @@
 """Finds the bounded evaluation that an evaluation by the standard suite continues."""
 
+import dataclasses
 import glob
 
 import numpy as np
@@ -8,9 +9,9 @@ from dkl import records
 from dkl.errors import UserError
 from dkl.evaluation.attacking import Earlier
 from dkl.evaluation.job import EvaluationJob
+from dkl.evaluation.robustness.attack_loop import AttackProgress, EvaluationState
+from dkl.evaluation.robustness.bounded import SampleResult
 from dkl.evaluation.robustness.checks import nonfinite_only
-from dkl.evaluation.robustness.progress import AttackProgress, EvaluationState
-from dkl.evaluation.robustness.sample_result import SampleResult
 from dkl.records import Flags, Record
 from dkl.records.sampling_bound import count_interval
 from dkl.threat import AUTOATTACK, SAMPLED, SUITES
@@ -21,19 +22,16 @@ def earlier_evaluation(job: EvaluationJob) -> Earlier | None:
     protocol = job.protocol
     if protocol.attacks != list(AUTOATTACK) or protocol.package:
         return None
+    bounded = dataclasses.replace(protocol, attacks=list(SUITES["bounded"]))
     for path in sorted(job.record.parent.glob(f"{glob.escape(job.id.removesuffix(job.key))}*.json")):
         try:
             record = records.load(path)
         except UserError:
             continue  # dkl tables reports it
         same = (
-            record.attacks == list(SUITES["bounded"])
+            bounded.made(record)
             and (record.checkpoint_sha256, record.config_hash) == (job.weights_sha256, job.config_hash)
             and (record.data_sha256, record.n) == (job.test.sha256, len(job.test))
-            and (record.norm.lower(), record.eps) == (protocol.norm, protocol.eps)
-            and (record.evaluation_seed, record.batch_size) == (protocol.seed, protocol.batch_size)
-            and record.versions.get("attacks") == ("pyautoattack" if protocol.authors_code else "dkl")
-            and record.search == protocol.search
         )
         if same:
             start, sample = _start_and_sample(record, records.load_flags(path))

@@ -6,8 +6,7 @@ import torch
 from dkl.attacks import frozen_eval
 from dkl.data import CORRUPTIONS, SEVERITIES, Corruptions
 from dkl.evaluation.attacking import AttackTask
-from dkl.evaluation.robustness.attack_loop import AttackLoop
-from dkl.evaluation.robustness.progress import EvaluationState, load, merge
+from dkl.evaluation.robustness.attack_loop import AttackLoop, EvaluationState, load, merge
 from dkl.records import Flags
 from dkl.runtime.distributed import gather
 from dkl.tasks.base import top1

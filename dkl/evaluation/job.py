@@ -28,7 +28,6 @@ from dkl.errors import UserError, visible
 from dkl.evaluation.foreign import check_checkpoint, foreign_subject, undescribed
 from dkl.evaluation.network import load_network
 from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
-from dkl.evaluation.robustness.suites import check_classes, check_shape
 from dkl.evaluation.segmentation.windows import Windows
 from dkl.evaluation.subject import Subject, evaluation_defaults, run_subject
 from dkl.evaluation.weights import weights_sha256
@@ -36,7 +35,6 @@ from dkl.loggers import Logger
 from dkl.runtime.device import pick_device
 from dkl.runtime.distributed import rank
 from dkl.storage.files import check_writable, digest
-from dkl.threat import EVALUATED_NORMS, parse_threat
 from dkl.validation import check_fields
 
 
@@ -79,14 +77,11 @@ class EvaluationJob:
     def key(self) -> str:
         """The hash of weights, run or model, images and protocol."""
         # The run is part of it because different runs can have equal weights: averaging does not change the last ones.
-        protocol = dataclasses.asdict(self.protocol)
-        # Absent unless asked for, so that evaluations from before these settings keep their names.
-        for setting in ("package", "tolerance", "search"):
-            if not protocol[setting]:
-                del protocol[setting]
         windows = [] if self.windows is None else [dataclasses.asdict(self.windows)]
         corrupted = [] if self.corruptions is None else [self.corruptions.sha256]
-        return digest([self.weights_sha256, self.config_hash, self.test.sha256, protocol, *windows, *corrupted])
+        return digest(
+            [self.weights_sha256, self.config_hash, self.test.sha256, self.protocol.identity, *windows, *corrupted]
+        )
 
     @property
     def id(self) -> str:
@@ -170,9 +165,7 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
     _refuse_ignored(config, data)
     defaults = evaluation_defaults(subject)
     protocol = choose_protocol(config, defaults)
-    parse_threat(protocol.norm, protocol.eps_text, shape=data.shape, norms=EVALUATED_NORMS)
-    check_classes(protocol.attacks, data.num_classes)
-    check_shape(protocol.attacks, protocol.norm, data.shape)
+    protocol.check(data.shape, data.num_classes)
     corruptions = _choose_corruptions(config, data)
     logger = config.logger if config.logger is not None or run is None else run.config.logger
     model, layout = load_network(subject)

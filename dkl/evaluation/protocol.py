@@ -1,27 +1,36 @@
-"""The protocol of an evaluation: attacks, threat model, number of images, batch size and seed."""
+"""The protocol of an evaluation: attacks, threat model, number of images, batch size, seed and search.
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TypeVar, cast
+One object from which the record's name and fields, the comparison with earlier records and every check are derived.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
 
 from dkl.config import EvaluateConfig, EvaluationConfig
 from dkl.errors import UserError
+from dkl.evaluation.robustness.own_attacks import OwnAttack, import_own
+from dkl.records import Record
 from dkl.threat import (
+    ATTACKS,
     AUTOATTACK,
     EVALUATED_NORMS,
+    NORM_TITLES,
     PRECISIONS,
     SEARCH,
     SUITES,
     EvaluatedNorm,
     changed_search,
+    is_own,
+    known_attack,
     parse_attacks,
-    parse_restarts,
-    parse_steps,
     parse_threat,
 )
 
 T = TypeVar("T")
+
+_NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,8 @@ class EvaluationProtocol:
     ``n`` images are taken, balanced over classes, or all if it is None. Without attacks the threat model is Linf with
     radius 0, which contains only the clean image. With ``package`` the authors' code of AutoAttack runs, not ours.
     ``tolerance`` is the widest interval of bounded AutoAttack, in percentage points; None for other suites. ``search``
-    are the settings of ``dkl.threat.SEARCH`` that differ from their defaults.
+    are the settings of ``dkl.threat.SEARCH`` that differ from their defaults. ``own`` are the functions of the attacks
+    of the user's own.
     """
 
     attacks: list[str]
@@ -44,6 +54,7 @@ class EvaluationProtocol:
     package: bool = False
     tolerance: float | None = None
     search: Mapping[str, bool | str] = field(default_factory=dict)
+    own: Mapping[str, OwnAttack] = field(default_factory=dict, repr=False)
 
     @property
     def authors_code(self) -> bool:
@@ -53,12 +64,92 @@ class EvaluationProtocol:
     @property
     def standard(self) -> "EvaluationProtocol":
         """The standard suite, which a bounded evaluation becomes if it must."""
-        return dataclasses.replace(self, attacks=list(AUTOATTACK), tolerance=None)
+        return replace(self, attacks=list(AUTOATTACK), tolerance=None)
 
     @property
     def text(self) -> str:
         """The attacks and the threat model in words."""
         return f"{', '.join(self.attacks)}, {self.norm} eps {self.eps_text}" if self.attacks else "accuracy"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings by name, as plain values; attacks of the user's own by the hashes of their files."""
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "own"}
+        return values | ({"own": self.code} if self.own else {})
+
+    @property
+    def code(self) -> dict[str, str]:
+        """The hashes of the files of attacks of the user's own."""
+        return {name: attack.sha256 for name, attack in self.own.items()}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that name a record."""
+        # Absent unless asked for, so that evaluations from before these settings keep their names.
+        later = ("package", "tolerance", "search")
+        return {name: value for name, value in self.settings.items() if value or name not in later}
+
+    @property
+    def fields_of_record(self) -> dict[str, Any]:
+        """The fields of a record that hold the settings; ``versions`` are those of the attacks."""
+        return {
+            "norm": NORM_TITLES[self.norm],
+            "eps": self.eps,
+            "eps_text": self.eps_text,
+            "attacks": self.attacks,
+            "evaluation_seed": self.seed,
+            "batch_size": self.batch_size,
+            "search": dict(self.search),
+            "versions": {"attacks": "pyautoattack" if self.authors_code else "dkl"}
+            | {name: sha256[:12] for name, sha256 in self.code.items()},
+        }
+
+    @classmethod
+    def of_record(cls, record: Record, own: Mapping[str, OwnAttack]) -> "EvaluationProtocol":
+        """How ``record`` was made, with attacks of somebody's own from ``own``. Raises UserError if one is missing."""
+        if code := [name for name in record.attacks if is_own(name) and name not in own]:
+            raise UserError(
+                f"{record.id} was attacked by {', '.join(code)}, and a record may not choose code to run: if you trust "
+                f"it, name it yourself, attacks=[{','.join(code)}]"
+            )
+        return cls(
+            attacks=record.attacks,
+            norm=cast(EvaluatedNorm, record.norm.lower()),
+            eps=record.eps,
+            eps_text=record.eps_text,
+            n=None,
+            batch_size=record.batch_size,
+            seed=record.evaluation_seed,
+            search=record.search,
+            package=record.versions.get("attacks") == "pyautoattack",
+            own={name: attack for name, attack in own.items() if name in record.attacks},
+        )
+
+    def made(self, record: Record) -> bool:
+        """Whether ``record`` was made with these settings, on whatever images."""
+        ours = self.fields_of_record
+        keys = [key for key in ours if key not in ("eps_text", "versions")]
+        same = all(getattr(record, key) == ours[key] for key in keys)
+        return same and ours["versions"].items() <= record.versions.items()
+
+    def check(self, shape: Sequence[int], num_classes: int) -> None:
+        """Raise UserError if the attacks cannot run on images of ``shape[C, H, W]`` and so many classes."""
+        parse_threat(self.norm, self.eps_text, shape=shape, norms=EVALUATED_NORMS)
+        for name in self.attacks:
+            attack = known_attack(name).attack
+            if num_classes < attack.fewest_classes:
+                others = ",".join(other for other in AUTOATTACK if num_classes >= ATTACKS[other].fewest_classes)
+                raise UserError(
+                    f"{name} compares {_NUMBERS[attack.fewest_classes]} logits, so it needs at least "
+                    f"{attack.fewest_classes} classes, this model has {num_classes}; "
+                    + (f"use attacks=[{others}]" if others else "give it one logit per class")
+                )
+            side = attack.smallest_side
+            if self.norm != "linf" and min(shape[1:]) < side:
+                raise UserError(
+                    f"{known_attack(name).base} for {NORM_TITLES[self.norm]} needs images of at least {side} x {side} "
+                    f"pixels, not {shape[1]} x {shape[2]}: use attacks=[apgd-ce,fab-t]"
+                )
 
 
 class WholeBatches(EvaluationProtocol):
@@ -70,7 +161,7 @@ class WholeBatches(EvaluationProtocol):
     @property
     def authors_code(self) -> bool:
         """Whether there are attacks of AutoAttack."""
-        return any(parse_steps(parse_restarts(name)[0]) is None for name in self.attacks)
+        return any(known_attack(name).attack.packaged for name in self.attacks)
 
 
 def _asked_or(asked: T | None, default: T) -> T:
@@ -92,7 +183,10 @@ def _threat_model(asked: EvaluateConfig, defaults: EvaluationConfig, attacks: li
 
 
 def _check_used(asked: EvaluateConfig, attacks: list[str], *, bounded: bool) -> None:
-    """Raise UserError on a setting that the attacks would ignore."""
+    """Raise UserError on a setting that the attacks, or the lack of any, would ignore."""
+    given = [f"{name}={getattr(asked, name)}" for name in SEARCH if getattr(asked, name) is not None]
+    if given and not attacks:
+        raise UserError(f"attacks=none attacks nothing: leave out {' '.join(given)}, or name attacks")
     if asked.tolerance is not None and not bounded:
         raise UserError(f"tolerance={asked.tolerance:g} is a setting of attacks=bounded: add that, or leave it out")
     if asked.package and not bounded and not set(attacks) & set(AUTOATTACK):
@@ -100,18 +194,17 @@ def _check_used(asked: EvaluateConfig, attacks: list[str], *, bounded: bool) -> 
         raise UserError(f"package=true runs AutoAttack's own code, but attacks={named} names none of its attacks")
 
 
-def _check_search(asked: EvaluateConfig, search: Mapping[str, object], attacks: list[str]) -> None:
-    """Raise UserError if the precision is not known, or if a setting of the search is given without attacks."""
-    if search["precision"] not in PRECISIONS:
-        raise UserError(f"precision={search['precision']} must be {' or '.join(PRECISIONS)}")
-    given = [f"{name}={getattr(asked, name)}" for name in SEARCH if getattr(asked, name) is not None]
-    if given and not attacks:
-        raise UserError(f"attacks=none attacks nothing: leave out {' '.join(given)}, or name attacks")
+def choose_protocol(
+    asked: EvaluateConfig, defaults: EvaluationConfig, own: Mapping[str, OwnAttack] = MappingProxyType({})
+) -> EvaluationProtocol:
+    """Take each setting from ``asked``, or from ``defaults`` if it is None. Raises UserError on an invalid value.
 
-
-def choose_protocol(asked: EvaluateConfig, defaults: EvaluationConfig) -> EvaluationProtocol:
-    """Take each setting from ``asked``, or from ``defaults`` if it is None. Raises UserError on an invalid value."""
-    attacks = parse_attacks(_asked_or(asked.attacks, "none" if asked.corruptions else defaults.attacks))
+    Attacks of the user's own are ``own`` ones, or are imported if ``asked`` names them.
+    """
+    if asked.attacks is not None:
+        attacks = parse_attacks(asked.attacks)
+    else:  # the defaults are those of a run, which may be anyone's
+        attacks = parse_attacks("none" if asked.corruptions else defaults.attacks, own=False)
     if attacks and asked.corruptions:
         raise UserError(f"corruptions={asked.corruptions} is measured without attacks: leave out attacks=…")
     norm, eps_text = _threat_model(asked, defaults, attacks)
@@ -119,19 +212,21 @@ def choose_protocol(asked: EvaluateConfig, defaults: EvaluationConfig) -> Evalua
     bounded = attacks == list(SUITES["bounded"])
     _check_used(asked, attacks, bounded=bounded)
     search = {name: _asked_or(getattr(asked, name), getattr(defaults, name)) for name in SEARCH}
-    _check_search(asked, search, attacks)
-    if norm == "l1" and not bounded and not set(attacks) <= set(AUTOATTACK):
-        raise UserError(f"attacks={','.join(attacks)} has no norm=l1: only {', '.join(AUTOATTACK)} have it")
-    n, batch_size = _asked_or(asked.n, defaults.n), _asked_or(asked.batch_size, defaults.batch_size)
+    if search["precision"] not in PRECISIONS:
+        raise UserError(f"precision={search['precision']} must be {' or '.join(PRECISIONS)}")
+    if any(norm not in known_attack(name).norms for name in attacks):
+        having = ", ".join(name for name, attack in ATTACKS.items() if norm in attack.norms)
+        raise UserError(f"attacks={','.join(attacks)} has no norm={norm}: only {having} have it")
     return EvaluationProtocol(
         attacks=attacks,
         norm=cast(EvaluatedNorm, norm),  # parse_threat has checked it
         eps=eps,
         eps_text=eps_text,
-        n=n,
-        batch_size=batch_size,
+        n=_asked_or(asked.n, defaults.n),
+        batch_size=_asked_or(asked.batch_size, defaults.batch_size),
         seed=_asked_or(asked.seed, defaults.seed),
         package=asked.package,
         tolerance=_asked_or(asked.tolerance, defaults.tolerance) if bounded else None,
         search=changed_search(search) if attacks else {},
+        own=dict(own) | import_own(name for name in attacks if name not in own),
     )

@@ -1,5 +1,10 @@
-"""``autoattack``: attacks any callable on tensors, without a configuration, by the code of ``dkl evaluate``."""
+"""``autoattack``: attacks any callable on tensors, without a configuration, by the code of ``dkl evaluate``.
 
+What cannot work is refused before any attack.
+"""
+
+import dataclasses
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -7,23 +12,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dkl import records
+from dkl.attacks import frozen_eval
 from dkl.config import EvaluateConfig, EvaluationConfig
+from dkl.data import Images
+from dkl.errors import UserError
 from dkl.evaluation.attacking import Attacked, AttackTask, attack
 from dkl.evaluation.outputs.make_record import described, flags_of, measured
-from dkl.evaluation.protocol import choose_protocol
-from dkl.evaluation.tensor_task import data_sha256, make_task
+from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
+from dkl.evaluation.robustness.attack_loop import scaled
+from dkl.evaluation.robustness.classifier import blamed, first_output
+from dkl.evaluation.robustness.own_attacks import OwnAttack
 from dkl.evaluation.weights import weights_sha256
 from dkl.records import Bound, Record
 from dkl.records.metrics import Interval, wilson
 from dkl.records.storage import TEST_IMAGES
+from dkl.runtime.device import pick_device
 from dkl.runtime.distributed import rank
-from dkl.storage.files import digest, locked
+from dkl.storage.files import check_writable, digest, locked, write_atomically
 from dkl.threat import SAMPLED
 from dkl.validation import check_fields
+
+_KNOWN_BY = 8
+"""The number of images whose logits identify a function."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +133,7 @@ def autoattack(
     *,
     eps: float | str,
     norm: str = "Linf",
-    attacks: str | Sequence[str] = "standard",
+    attacks: str | Sequence[str | Callable[..., Tensor]] = "standard",
     batch_size: int = 200,
     seed: int = 0,
     tolerance: float | None = None,
@@ -135,8 +150,9 @@ def autoattack(
     ``model`` maps such a batch in [0, 1] to logits ``[B, classes]``, normalization included, in any memory format. A
     module is put into eval mode and frozen meanwhile; networks that a function uses must be in eval mode. ``eps`` is
     the radius in pixel units, such as ``"8/255"``, and ``norm`` one of Linf, L2 and L1. ``attacks`` is a suite or a
-    list of attacks, ``tolerance`` the widest interval of ``bounded`` in percentage points, and ``package=True`` runs
-    the authors' own attacks, as in ``dkl evaluate``. The ``device`` is by default that of the module's parameters.
+    list of attacks, each by its name or as a function ``attack(model, images, labels, *, norm, eps, seed)`` of yours
+    that returns images. ``tolerance`` is the widest interval of ``bounded`` in percentage points, and ``package=True``
+    runs the authors' own attacks, as in ``dkl evaluate``. The ``device`` is by default that of the module's parameters.
 
     The progress is saved in a subfolder of ``folder`` if that is given, and the same call continues from it.
     ``channels_last``, ``fold_batch_norm``, ``compile`` and ``precision`` (``"bf16"``) make the search faster, in other
@@ -149,8 +165,10 @@ def autoattack(
     >>> list(result.flags), tuple(result.robust.shape), result.accuracies["clean"]
     (['clean', 'apgd-ce', 'pgd-20'], (8,), 1.0)
     """
+    given = [OwnAttack.of(each) if callable(each) else each for each in attacks]
+    own = {each.name: each for each in given if isinstance(each, OwnAttack)}
     asked = EvaluateConfig(
-        attacks=list(attacks) if not isinstance(attacks, str) else attacks,
+        attacks=attacks if isinstance(attacks, str) else [getattr(each, "name", each) for each in given],
         norm=str(norm).lower(),
         eps=_written(eps),
         batch_size=batch_size,
@@ -163,22 +181,22 @@ def autoattack(
         precision=precision,
     )
     check_fields(asked)
-    protocol = choose_protocol(asked, EvaluationConfig(eps="0"))
-    task = make_task(model, images, labels, protocol, device, folder)
+    protocol = choose_protocol(asked, EvaluationConfig(eps="0"), own)
+    return _run(_make_task(model, images, labels, protocol, device, folder), type(model).__name__)
+
+
+def _run(task: AttackTask, checkpoint: str) -> AutoAttackResult:
+    """Do ``task``; ``checkpoint`` names the model in records."""
     busy = f"another process is attacking the same network and images in {task.folder}"
-    lock = locked(task.folder.with_suffix(".lock"), busy) if task.folder and rank() == 0 else nullcontext()
-    with lock:
-        return _result(type(model).__name__, task, attack(task))
-
-
-def _result(checkpoint: str, task: AttackTask, attacked: Attacked) -> AutoAttackResult:
-    """The result of ``task``; ``checkpoint`` names the model in records."""
+    with locked(task.folder.with_suffix(".lock"), busy) if task.folder and rank() == 0 else nullcontext():
+        attacked = attack(task)
     flags = {name: torch.from_numpy(array) for name, array in flags_of(attacked.state, attacked.sample).items()}
     found = measured(attacked.protocol, attacked.state, attacked.sample)
     about = described(attacked.protocol, task.device) | {
         "checkpoint": checkpoint,
-        "checkpoint_sha256": _fingerprint(task.model, flags),
-        "data_sha256": data_sha256(task.images, task.labels),
+        # Of a function without weights, the flags.
+        "checkpoint_sha256": weights_sha256(task.model.state_dict() or flags),
+        "data_sha256": _data_sha256(task.images, task.labels),
     }
     return AutoAttackResult(
         flags=flags,
@@ -207,7 +225,105 @@ def _written(eps: float | str) -> str:
     return f"{levels}/255" if 0 < levels < 255 and levels / 255 == eps else f"{eps}"
 
 
-def _fingerprint(model: nn.Module, flags: dict[str, Tensor]) -> str:
-    """The hash of the weights; of the flags if there are no weights."""
-    state = model.state_dict()
-    return weights_sha256(state or flags)
+class _Function(nn.Module):
+    """Any callable as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        if not callable(function):
+            raise UserError(f"model must be a module or a function from images to logits, not {function!r}")
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def _make_task(
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    protocol: EvaluationProtocol,
+    device: torch.device | str | int | None,
+    folder: str | Path | None,
+) -> AttackTask:
+    """What is attacked and how; the progress is saved in a subfolder of ``folder``.
+
+    Raises UserError if the model, the images, the labels or the device are not usable.
+    """
+    images, labels = _checked(images, labels)
+    if folder is not None:
+        check_writable(Path(folder))
+    module = model if isinstance(model, nn.Module) else _Function(model)
+    place = next((p.device for p in module.parameters()), images.device) if device is None else pick_device(device)
+    classes = _count_classes(module, images[:1].to(place), labels)
+    protocol.check(images.shape[1:], classes)
+    task = AttackTask(model=module, images=images, labels=labels, num_classes=classes, protocol=protocol, device=place)
+    return task if folder is None else dataclasses.replace(task, folder=_own_folder(Path(folder), task))
+
+
+def _own_folder(folder: Path, task: AttackTask) -> Path:
+    """The subfolder of ``folder`` for this evaluation. Raises UserError if another function has used it."""
+    state = task.model.state_dict()
+    weights = weights_sha256(state) if state else ""
+    about = [weights, _data_sha256(task.images, task.labels), str(task.protocol), task.num_classes]
+    about += [task.protocol.code] if task.protocol.own else []
+    own = folder / digest(about)
+    if state:
+        return own
+    # A function has no weights to be known by. Its logits are the same up to the rounding of another device.
+    with torch.no_grad():
+        logits = task.classifier(scaled(task.images[:_KNOWN_BY]).to(task.device)).cpu().numpy()
+    path = own / "logits.npy"
+    if not path.exists():
+        write_atomically(path, lambda file: np.save(file, logits))
+    elif not np.allclose(known := np.load(path), logits, rtol=0.01, atol=0.01 * np.abs(known).max()):
+        raise UserError(f"{own} has the progress of a function with other logits: choose another folder")
+    return own
+
+
+def _checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return contiguous images, and labels as int64 on the CPU. Raises UserError if they are not usable."""
+    for name, given in (("images", images), ("labels", labels)):
+        if not isinstance(given, Tensor):
+            raise UserError(f"{name} must be a tensor, not {type(given).__name__}: torch.as_tensor(…) makes one")
+    if images.ndim != 4 or not len(images):
+        raise UserError(f"images must be [N, C, H, W] with N at least 1, not {list(images.shape)}")
+    if images.dtype not in (torch.uint8, torch.float32):
+        raise UserError(f"images must be uint8, or float32 in [0, 1], not {images.dtype}: convert them")
+    if images.dtype == torch.float32 and not 0 <= float(images.min()) <= float(images.max()) <= 1:
+        low, high = float(images.min()), float(images.max())
+        raise UserError(
+            f"images must be in [0, 1], not [{low:g}, {high:g}]: divide by 255, and normalize inside the model"
+        )
+    if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise UserError(
+            f"labels must be whole numbers [{len(images)}], one per image, not {labels.dtype} {list(labels.shape)}"
+        )
+    return images.detach().contiguous(), labels.detach().long().cpu()
+
+
+def _count_classes(model: nn.Module, image: Tensor, labels: Tensor) -> int:
+    """The number of logits. Raises UserError if the output is not logits, or a label has none."""
+    what = f"the model cannot classify an image {list(image.shape[1:])} on {image.device}"
+    with frozen_eval(model), blamed(what):
+        logits = first_output(model, scaled(image))
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
+        found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"the model must return logits [B, classes], but for one image it returns {found}")
+    classes = logits.shape[1]
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise UserError(
+            f"labels must be from 0 to {classes - 1}, the model's classes, not {int(labels.min())} to "
+            f"{int(labels.max())}"
+        )
+    return classes
+
+
+def _data_sha256(images: Tensor, labels: Tensor) -> str:
+    """The hash that ``dkl evaluate`` gives to the same images, or that of their values if they are not gray levels."""
+    pixels = images if images.dtype == torch.uint8 else (images * 255).round()
+    if images.dtype == torch.uint8 or torch.equal(pixels / 255, images):
+        return Images(pixels.to(torch.uint8).cpu(), labels).sha256
+    content = hashlib.sha256(str(tuple(images.shape)).encode())
+    content.update(np.ascontiguousarray(images.cpu().numpy()).tobytes() + labels.numpy().tobytes())
+    return content.hexdigest()

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from dkl.config import row_identity
 from dkl.errors import shortened, visible
-from dkl.threat import AUTOATTACK, SUITES
+from dkl.threat import AUTOATTACK, SUITES, is_own
 from dkl.validation import one_of
 
 BUDGETS = ("own", "paper", "mini", "smoke")
@@ -228,8 +228,9 @@ class Record:
 
     @property
     def is_autoattack(self) -> bool:
-        """Whether all four attacks of standard AutoAttack ran, in float32."""
-        return set(AUTOATTACK) <= set(self.attacks) and "precision" not in self.search
+        """Whether all four attacks of standard AutoAttack ran, in float32, and none of somebody's own."""
+        known = not any(map(is_own, self.attacks)) and "precision" not in self.search
+        return known and set(AUTOATTACK) <= set(self.attacks)
 
 
 def _unusable_part(value: Any, depth: int = 0) -> str | None:

@@ -30,13 +30,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from dkl.assembly import build_model, load_data
 from dkl.config import Precision, TrainConfig
 from dkl.console import say
-from dkl.evaluation.robustness.suites import attack_cost
 from dkl.manifests import ManifestJob
 from dkl.models import create_model
 from dkl.records import Record, load_all
 from dkl.reproduction.planning import PlannedJob, progress_of, records_of
 from dkl.runtime.device import pick_device
-from dkl.threat import parse_attacks
+from dkl.threat import known_attack, parse_attacks
 
 UNITS = (("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
@@ -153,7 +152,7 @@ def estimate(job: ManifestJob, config: TrainConfig, seconds: PassSeconds) -> Job
     for overrides in job.evaluations:
         settings = OmegaConf.from_dotlist(list(overrides))
         attacks = parse_attacks(settings.get("attacks", config.evaluation.attacks))
-        full_attack = sum(attack_cost(name, data.num_classes).passes for name in attacks)
+        full_attack = sum(known_attack(name).cost(data.num_classes).passes for name in attacks)
         images = settings.get("n", config.evaluation.n) or testing
         low, high = (images * (1 + part * full_attack) for part in (share.low, share.high))
         evaluations.append(Span(seconds.evaluation.low * low, seconds.evaluation.high * high))

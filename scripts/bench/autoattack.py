@@ -15,12 +15,11 @@ import torch.nn.functional as F
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
-from dkl.attacks import Perturb, pgd
+from dkl.attacks import Perturb, make_attack, pgd
 from dkl.data import Batches, Batching, digits
-from dkl.evaluation.robustness.search_model import search_model
-from dkl.evaluation.robustness.suites import PACKAGE_NORMS, make_attacks
+from dkl.evaluation.robustness.classifier import search_model
 from dkl.models import create_model
-from dkl.threat import AUTOATTACK, Norm
+from dkl.threat import AUTOATTACK, NORM_TITLES, Norm
 from scripts.bench.report import Result, Row, Table, Target
 
 CPU, SEED, BATCH = torch.device("cpu"), 0, 200
@@ -103,7 +102,7 @@ def prepare(case: Case, networks: dict[str, nn.Module]) -> tuple[nn.Module, Tens
 
 def package_attacks(model: nn.Module, case: Case) -> dict[str, Perturb]:
     """The package's attacks, by its own settings of the standard suite."""
-    package = AutoAttack(model, norm=PACKAGE_NORMS[case.norm], eps=case.eps, seed=SEED, device="cpu")
+    package = AutoAttack(model, norm=NORM_TITLES[case.norm], eps=case.eps, seed=SEED, device="cpu")
     package.apgd.loss, package.fab.targeted = "ce", True
     parts = (package.apgd, package.apgd_targeted, package.fab, package.square)
     for part in parts[:3]:
@@ -116,7 +115,7 @@ def package_attacks(model: nn.Module, case: Case) -> dict[str, Perturb]:
 
 def our_attacks(model: nn.Module, case: Case) -> dict[str, Perturb]:
     """dkl's attacks."""
-    found = make_attacks(list(AUTOATTACK), model, norm=case.norm, eps=case.eps, seed=SEED, device=CPU)
+    found = {name: make_attack(name, model, norm=case.norm, eps=case.eps, seed=SEED) for name in AUTOATTACK}
     shares = {name: {"steps": round(100 * case.share)} for name in AUTOATTACK[:3]}
     shares["square"] = {"queries": round(5000 * case.share)}
     return {name: partial(perturb, **shares[name]) for name, perturb in found.items()}

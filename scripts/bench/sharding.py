@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dkl.attacks import make_attack
 from dkl.data import digits
-from dkl.evaluation.robustness.attack_loop import run_attacks
-from dkl.evaluation.robustness.suites import make_attacks
+from dkl.evaluation.attacking import AttackTask, run_attacks
+from dkl.evaluation.protocol import EvaluationProtocol
 from dkl.runtime.distributed import rank, spawn_processes
 from dkl.threat import AUTOATTACK
 from scripts.bench.autoattack import CPU, SEED, trained
@@ -42,12 +43,22 @@ def evaluate(weights: Path, folder: Path) -> None:
     torch.set_num_threads(1)
     model = torch.load(weights, weights_only=False)  # written by ``run`` a moment ago
     test = digits()[1].balanced(IMAGES)
-    attacks = make_attacks(list(AUTOATTACK), model, norm="linf", eps=EPS, seed=SEED, device=CPU)
+    attacks = {name: make_attack(name, model, norm="linf", eps=EPS, seed=SEED) for name in AUTOATTACK}
     spent: dict[str, list[float]] = {name: [] for name in attacks}
     clocked = {name: _clocked(perturb, spent[name]) for name, perturb in attacks.items()}
+    protocol = EvaluationProtocol(list(AUTOATTACK), "linf", EPS, str(EPS), None, BATCH, SEED)
+    task = AttackTask(
+        model=model,
+        images=test.images,
+        labels=test.labels,
+        num_classes=10,
+        protocol=protocol,
+        device=CPU,
+        folder=folder / "state",
+    )
     model(test.images[:BATCH].float() / 255)  # what only the first pass does
     started = time.process_time()
-    state = run_attacks(model, test.images, test.labels, clocked, batch_size=BATCH, device=CPU, folder=folder / "state")
+    state = run_attacks(task.loop(), clocked)
     total = time.process_time() - started
     each = [sum(spent[name]) for name in AUTOATTACK]
     np.savez(folder / f"{rank()}", seconds=np.array([*each, total - sum(each)]), flags=state["square"].flags)

@@ -6,7 +6,7 @@ from pyautoattack.fab_projections import projection_l2, projection_linf
 from pyautoattack.square import SquareAttack
 
 from dkl.attacks.autoattack import square
-from dkl.attacks.autoattack.projection import project_onto_hyperplane
+from dkl.attacks.autoattack.fab import project_onto_hyperplane
 from dkl.threat import Norm
 
 

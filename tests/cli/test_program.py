@@ -84,7 +84,7 @@ def test_a_shell_completes_every_option_of_a_command(
         monkeypatch.setenv("COMP_LINE", f"dkl {command} ")
         completed[command] = call(capsys, "-sc", "query=bash").out.split()
     assert completed["reproduce"][:2] == ["table=", "figure="]
-    assert completed["verify"] == ["checkpoint=", "run=", "model=", "data=", "n=", "seed="]
+    assert completed["verify"] == ["checkpoint=", "run=", "model=", "data=", "n=", "seed=", "attacks="]
 
 
 def test_hydras_own_options_reach_hydra(capsys: pytest.CaptureFixture[str]) -> None:

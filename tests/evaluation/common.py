@@ -1,6 +1,6 @@
 """A small network that is trained on digits in a second, images to attack it with, and small runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 
@@ -13,13 +13,13 @@ from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
 from dkl.assembly import train
+from dkl.attacks import Perturb, autoattack, make_attack
 from dkl.cli import main
 from dkl.config import compose_config
 from dkl.data import Augment, Batches, Batching, digits
-from dkl.evaluation.robustness import suites
-from dkl.evaluation.robustness.attack_loop import run_attacks
-from dkl.evaluation.robustness.progress import EvaluationState
-from dkl.evaluation.robustness.suites import make_attacks
+from dkl.evaluation.attacking import AttackTask, run_attacks
+from dkl.evaluation.protocol import EvaluationProtocol
+from dkl.evaluation.robustness.attack_loop import EvaluationState
 from dkl.models import create_model
 from dkl.records import Flags, Record, load, load_flags
 
@@ -82,17 +82,33 @@ def attack(
 ) -> EvaluationState:
     """Attack ``model``, or the trained network, on 24 digits: Linf, seed 3. ``wrap`` is applied to every attack."""
     model = model or trained()
-    images, labels = some_digits(24)
-    attacks = make_attacks(names, model, norm="linf", eps=eps, seed=3, device=CPU)
-    wrapped = {name: wrap(perturb) for name, perturb in attacks.items()}
-    return run_attacks(model, images, labels, wrapped, batch_size=batch_size, device=CPU, folder=folder)
+    wrapped = {name: wrap(make_attack(name, model, norm="linf", eps=eps, seed=3)) for name in names}
+    return run(model, *some_digits(24), wrapped, batch_size=batch_size, folder=folder)
+
+
+def run(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    attacks: Mapping[str, Perturb],
+    *,
+    batch_size: int,
+    folder: Path | None,
+    top_five: bool = False,
+) -> EvaluationState:
+    """Run ``attacks`` on the CPU and continue from ``folder``."""
+    protocol = EvaluationProtocol([], "linf", 0.0, "0", None, batch_size, 0)
+    task = AttackTask(
+        model=model, images=images, labels=labels, num_classes=10, protocol=protocol, device=CPU, folder=folder
+    )
+    return run_attacks(task.loop(), attacks, top_five=top_five)
 
 
 def shorten(monkeypatch: pytest.MonkeyPatch, steps: int, queries: int) -> None:
     """Give AutoAttack's attacks fewer steps and queries."""
     for name in ("apgd_ce", "apgd_targeted", "fab_targeted"):
-        monkeypatch.setattr(suites, name, partial(getattr(suites, name), steps=steps))
-    monkeypatch.setattr(suites, "square", partial(suites.square, queries=queries))
+        monkeypatch.setattr(autoattack, name, partial(getattr(autoattack, name), steps=steps))
+    monkeypatch.setattr(autoattack, "square", partial(autoattack.square, queries=queries))
 
 
 def shorten_package(monkeypatch: pytest.MonkeyPatch, steps: int = 3, queries: int = 10) -> None:

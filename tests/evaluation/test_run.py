@@ -26,7 +26,7 @@ def test_a_run_is_evaluated_without_attacks(run: Path, tmp_path: Path, monkeypat
         raise AssertionError("AutoAttack's checks ran")
 
     monkeypatch.setattr(checks, "check_model", never)
-    monkeypatch.setattr(checks, "square_warnings", never)
+    monkeypatch.setattr(checks, "final_warnings", never)
     record, flags = evaluate_run(run, tmp_path)  # the run's configuration has evaluation.attacks=none
     assert (record.attacks, record.robust, record.per_attack) == ([], None, {})
     assert (record.eps, record.eps_text, record.n, record.weights) == (0, "0", 40, "last epoch 2")

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dkl.attacks.autoattack.misclassified import is_misclassified
+from dkl.attacks.autoattack.package import is_misclassified
 from dkl.threat import Norm
 
 _SUCCESSES = 0.75

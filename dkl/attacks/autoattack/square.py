@@ -20,8 +20,7 @@ import torch
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from dkl.attacks.autoattack.misclassified import is_misclassified
-from dkl.attacks.autoattack.package import keeping_generators
+from dkl.attacks.autoattack.package import is_misclassified, keeping_generators
 from dkl.threat import Norm
 
 _FIRST_SHARE = 0.8

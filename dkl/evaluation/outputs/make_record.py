@@ -14,9 +14,8 @@ from dkl.evaluation.job import EvaluationJob
 from dkl.evaluation.outputs import provenance
 from dkl.evaluation.outputs.long_tail import accuracy_per_shot
 from dkl.evaluation.protocol import EvaluationProtocol
-from dkl.evaluation.robustness.progress import AttackProgress, EvaluationState
-from dkl.evaluation.robustness.sample_result import SampleResult
-from dkl.evaluation.robustness.suites import PACKAGE_NORMS
+from dkl.evaluation.robustness.attack_loop import AttackProgress, EvaluationState
+from dkl.evaluation.robustness.bounded import SampleResult
 from dkl.evaluation.segmentation.pixel_counts import PixelCounts
 from dkl.evaluation.subject import TrainedRun
 from dkl.records import AttackResult, Bound, FewLabels, Flags, Record, Segmented, iou_of
@@ -82,16 +81,11 @@ def measured(protocol: EvaluationProtocol, state: EvaluationState, sample: Sampl
 
 def described(protocol: EvaluationProtocol, device: torch.device) -> dict[str, Any]:
     """The fields of a record about its protocol, time, software and hardware."""
+    settings = protocol.fields_of_record
     return {
-        "norm": PACKAGE_NORMS[protocol.norm],
-        "eps": protocol.eps,
-        "eps_text": protocol.eps_text,
-        "attacks": protocol.attacks,
-        "evaluation_seed": protocol.seed,
-        "batch_size": protocol.batch_size,
-        "search": dict(protocol.search),
+        **settings,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": provenance.versions() | {"attacks": "pyautoattack" if protocol.authors_code else "dkl"},
+        "versions": provenance.versions() | settings["versions"],
         "hardware": provenance.hardware(device),
         "git_commit": provenance.git_commit(),
     }

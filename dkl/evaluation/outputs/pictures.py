@@ -84,7 +84,7 @@ def _about(job: EvaluationJob) -> dict[str, Any]:
         "training": subject.run.settings if subject.run else {},
         "checkpoint_sha256": job.weights_sha256,
         "data_sha256": job.test.sha256,
-        **dataclasses.asdict(job.protocol),
+        **job.protocol.settings,
         "n": len(job.test),
     }
 

@@ -1,48 +1,159 @@
-"""The evaluation loop: clean accuracy first, then each attack on the images still classified correctly.
+"""The loop that attacks batches of images, and its saved progress.
 
-The order is AutoAttack's. An attack sees only the images that all earlier attacks left correctly classified. They are
-cut into batches when the attack starts, and every batch is attacked from a freshly seeded generator. The flags equal
-those of the package called directly.
+An attack sees only the images that all earlier attacks left correctly classified. They are cut into batches when the
+attack starts, in order, and every batch is attacked from a freshly seeded generator. Square for Linf draws by the
+length of the batch and the place in it only, so part of a batch can be attacked with the draws of the whole.
 
 The progress is saved after every batch. A killed evaluation continues with the next batch and ends with the same flags
 as an uninterrupted one. Several processes share the batches of an attack and exchange their results before the next
-attack starts, so the number of processes changes neither batches nor seeds nor flags.
+attack starts, so the number of processes changes neither batches nor seeds nor flags. Every process writes its own
+file. The state is the union of all files, however many processes wrote them: an image is correct if no file has it as
+misclassified, and a batch is done if any file has it as done. Both facts are final. Files of a stopped evaluation
+therefore stay valid beside those of its continuation, even with another number of processes.
 """
 
+import io
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dkl.attacks import Perturb, frozen_eval
-from dkl.console import Bar, bar
+from dkl.console import bar
 from dkl.errors import UserError
-from dkl.evaluation.robustness.places import PerturbChosen, cut, placed, unplaced
-from dkl.evaluation.robustness.progress import AttackProgress, Bools, EvaluationState, load, merge, save
-from dkl.evaluation.robustness.sample_result import SampleResult
-from dkl.evaluation.robustness.suites import attack_cost
 from dkl.runtime.distributed import gather, rank, world
 from dkl.runtime.interruption import Interrupted
+from dkl.storage.files import damage, write_atomically
 from dkl.tasks.base import top1, top5
+from dkl.threat import known_attack
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class AttackProgress:
+    """The progress of one attack: ``flags[N]`` of correct images and ``seconds[batches]``, NaN if not done yet.
+
+    ``nonfinite[batches]`` counts the images whose logits under the attack were not finite.
+    """
+
+    flags: Bools
+    seconds: NDArray[np.float64]
+    nonfinite: NDArray[np.int64]
+
+    @classmethod
+    def begin(cls, flags: Bools, batches: int) -> "AttackProgress":
+        """Start an attack in ``batches`` batches on the images that are correct so far."""
+        return cls(flags.copy(), np.full(batches, np.nan), np.zeros(batches, dtype=np.int64))
+
+    @property
+    def done(self) -> Bools:
+        """Whether each batch is done."""
+        return ~np.isnan(self.seconds)
+
+    def __and__(self, other: "AttackProgress") -> "AttackProgress":
+        """Combine the progress of two processes, or of an earlier and a later one."""
+        # fmax ignores NaN, so a batch that one of the two finished is done.
+        return AttackProgress(
+            self.flags & other.flags,
+            np.fmax(self.seconds, other.seconds),
+            np.maximum(self.nonfinite, other.nonfinite),
+        )
+
+
+EvaluationState = dict[str, AttackProgress]
+"""Maps each attack to its progress, in the order of the attacks; ``clean`` is the first."""
+
+
+def merge(states: Iterable[EvaluationState]) -> EvaluationState:
+    """Combine the states of several processes or files."""
+
+    def combine(one: EvaluationState, other: EvaluationState) -> EvaluationState:
+        return one | {name: one[name] & new if name in one else new for name, new in other.items()}
+
+    return reduce(combine, states, {})
+
+
+def save(state: EvaluationState, path: Path) -> None:
+    """Write ``state`` to ``path`` atomically."""
+    arrays: dict[str, Any] = {f"flags/{name}": progress.flags for name, progress in state.items()}
+    arrays |= {f"seconds/{name}": progress.seconds for name, progress in state.items()}
+    arrays |= {f"nonfinite/{name}": progress.nonfinite for name, progress in state.items()}
+    content = io.BytesIO()  # numpy seeks in what it writes, so the archive is built in memory first
+    np.savez(content, **arrays)
+    write_atomically(path, lambda file: file.write(content.getvalue()))
+
+
+def _load_file(path: Path, images: int | None) -> EvaluationState:
+    advice = f"delete {path.parent}, and the same command evaluates from the start"
+    if why := damage(path):
+        raise UserError(f"{path} is damaged ({why}): {advice}")
+    with np.load(path, allow_pickle=False) as content:
+        names = [name.removeprefix("flags/") for name in content.files if name.startswith("flags/")]
+        parts = ("flags", "seconds", "nonfinite")
+        if not {f"{part}/{name}" for part in parts for name in names} <= set(content.files):
+            raise UserError(f"{path} is of another version of dkl: {advice}")
+        found = {name: AttackProgress(*(content[f"{part}/{name}"] for part in parts)) for name in names}
+    if images is not None and "clean" in found and (size := len(found["clean"].flags)) != images:
+        raise UserError(f"{path} is of {size} images, not {images}: {advice}")
+    return found
+
+
+def load(folder: Path | None, images: int | None = None) -> EvaluationState:
+    """Combine all files in ``folder``; the state is empty without files.
+
+    Raises UserError if one is damaged, of another version, or of another number of ``images`` if that is given.
+    """
+    if folder is None:
+        return {}
+    return merge(_load_file(path, images) for path in sorted(folder.glob("*.npz")))
+
+
+PerturbChosen = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Maps images ``[B, ...]``, labels ``[B]`` and their indices ``[B]`` among all images to adversarial images."""
+
+
+def cut(correct: Bools, batch_size: int) -> tuple[Tensor, ...]:
+    """Cut the indices of the images that are ``correct[N]`` into batches, as AutoAttack does before each attack."""
+    return torch.from_numpy(correct).nonzero().squeeze(1).split(batch_size) if correct.any() else ()
+
+
+def places(correct: Bools, batch_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The place of each image in its batch and the length of that batch, ``[N]`` each; of no use if not correct."""
+    number = np.cumsum(correct) - 1
+    whole = correct.sum() // batch_size * batch_size
+    return number % batch_size, np.where(number < whole, batch_size, correct.sum() - whole)
+
+
+def unplaced(perturb: Perturb) -> PerturbChosen:
+    """An attack whose draws do not depend on the places of images, or that gets whole batches."""
+    return lambda x, y, chosen: perturb(x, y)
+
+
+def placed(perturb: Perturb, correct: Bools, batch_size: int) -> PerturbChosen:
+    """Square for Linf, with the draws of the batches into which ``correct[N]`` is cut."""
+    place, length = (torch.from_numpy(array) for array in places(correct, batch_size))
+
+    def attack(x: Tensor, y: Tensor, chosen: Tensor) -> Tensor:
+        result = x.clone()
+        for each in length[chosen].unique().tolist():
+            same = length[chosen] == each
+            result[same] = perturb(x[same], y[same], places=place[chosen[same]], length=each)
+        return result
+
+    return attack
+
 
 IsCorrect = Callable[[Tensor, Tensor], Tensor]
 """Maps ``logits[B, C]`` and ``labels[B]`` to bool ``[B]``: which images count as correctly classified."""
-
-
-@contextmanager
-def _count_forward_passes(models: Iterable[nn.Module], progress: Bar) -> Iterator[None]:
-    """Advance ``progress`` by one step for every forward pass of each of ``models``."""
-    handles = [model.register_forward_hook(lambda module, inputs, output: progress.advance()) for model in models]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def scaled(images: Tensor) -> Tensor:
@@ -92,10 +203,9 @@ class AttackLoop:
         first = next(iter(criteria))
         finished = int(done.sum())
         total, reached = passes * (finished + len(own_batches)), passes * finished
-        with (
-            bar(first, total, reached) as progress,
-            _count_forward_passes({self.model, self.searched or self.model}, progress),
-        ):
+        with bar(first, total, reached) as progress, ExitStack() as hooks:
+            for model in {self.model, self.searched or self.model}:
+                hooks.enter_context(model.register_forward_hook(lambda *_: progress.advance()))
             for count, number in enumerate(own_batches, finished + 1):
                 try:
                     self._attack_batch(criteria, perturb, batches[number], number)
@@ -138,44 +248,48 @@ class AttackLoop:
             save(self.state, self.folder / f"{rank()}.npz")
 
 
-@torch.no_grad()
-def run_attacks(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    attacks: Mapping[str, Perturb],
-    *,
-    batch_size: int,
-    device: torch.device,
-    folder: Path | None,
-    num_classes: int = 10,
-    top_five: bool = False,
-    start: Mapping[str, AttackProgress] | None = None,
-    sample: SampleResult | None = None,
-    searched: nn.Module | None = None,
-) -> EvaluationState:
-    """Evaluate ``images[N, C, H, W]`` (uint8 or in [0, 1]) clean and under each attack; resume from ``folder``.
+@dataclass(frozen=True)
+class OwnBatches:
+    """The ``flags[N]`` that an evaluation of all images of ``loop`` by ``attacks`` found, to be found again.
 
-    Returns one entry for ``clean``, one per attack and, with ``top_five``, ``top5``: whether the label is among the
-    five most likely classes of the clean image. All processes of a group call this with the same arguments and get the
-    same result. A batch's seconds are those of the process that computed it, so their sum is the time that one process
-    would need, not the elapsed time. ``start`` are attacks that an earlier evaluation finished, and ``sample`` what it
-    found by attacking some of the images: neither is done again. The attacks search on ``searched`` if it is given.
+    An attack draws at random for a whole batch, so an image gets the same draws only in the batch that it had. Before
+    each attack the images that were still correct were cut into batches, so the flags tell which they were.
     """
-    # No process writes before all have read: gather waits for every process.
-    state = {**(start or {}), **merge(gather(load(folder, len(labels))))}
-    loop = AttackLoop(model, images, labels, batch_size, device, folder, state, searched)
-    clean: dict[str, IsCorrect] = {"clean": top1, "top5": top5} if top_five else {"clean": top1}
-    with frozen_eval(model):
-        correct = loop.attack(clean, lambda x, y, chosen: x, np.ones(len(labels), dtype=np.bool_), 1)
-        for name, perturb in attacks.items():
-            passes = attack_cost(name, num_classes).forward + 1  # one more to classify the adversarial images
-            known = sample.known(name, correct, batch_size) if sample else None
-            if sample is None or known is None:
-                correct = loop.attack({name: top1}, unplaced(perturb), correct, passes)
-            else:
-                # Cut as without the sample, so that the others are attacked in their places.
-                batches = [batch[~known.tested[batch.numpy()]] for batch in cut(correct, batch_size)]
-                chosen = placed(perturb, correct, batch_size) if name in sample.placed else unplaced(perturb)
-                correct = loop.attack({name: top1}, chosen, known.remaining(correct), passes, batches=batches)
-    return {name: state[name] for name in (*clean, *attacks)}
+
+    loop: AttackLoop
+    attacks: Mapping[str, Perturb]
+    flags: Mapping[str, Bools]
+    num_classes: int
+
+    def differing(self, first: NDArray[np.int64], *, enough: int) -> Bools:
+        """Return which images ``[N]`` get other flags in their own batches.
+
+        Image i is evaluated again from stage ``first[i]`` on: 0 is clean, 1 the first attack, and so on. Images whose
+        stage is beyond the last attack are left alone. Stops if ``enough`` images differ; the images that are not
+        decided by then count as differing.
+        """
+        stages = ("clean", *self.attacks)
+        differ, before = np.zeros(len(first), dtype=np.bool_), np.ones(len(first), dtype=np.bool_)
+        for stage, name in enumerate(stages):
+            for number, batch in enumerate(cut(before, self.loop.batch_size)):
+                members = batch.numpy()
+                asked = members[(first[members] <= stage) & ~differ[members]]
+                if len(asked):
+                    differ[asked] = self._differs(name, batch, number)[asked]
+                if differ.sum() >= enough:
+                    return first < len(stages)
+            before = self.flags[name]
+        return differ
+
+    @torch.no_grad()
+    def _differs(self, name: str, batch: Tensor, number: int) -> Bools:
+        """Attack the whole ``batch`` by ``name``; return which of its images have other flags, ``[N]``."""
+        rules: dict[str, IsCorrect] = {"clean": top1, "top5": top5} if name == "clean" else {name: top1}
+        saved = {key: f"{key} batch {number}" for key in rules if key in self.flags}
+        perturb = unplaced(self.attacks[name]) if name in self.attacks else lambda x, y, chosen: x
+        passes = known_attack(name).cost(self.num_classes).forward + 1 if name in self.attacks else 1
+        criteria, start = {saved[key]: rules[key] for key in saved}, np.ones(len(self.flags["clean"]), dtype=np.bool_)
+        with frozen_eval(self.loop.model):
+            self.loop.attack(criteria, perturb, start, passes, batches=[batch])
+        differ = [self.loop.state[entry].flags != self.flags[key] for key, entry in saved.items()]
+        return np.asarray(np.logical_or.reduce(differ))

@@ -7,26 +7,74 @@ narrow enough. If that needs every image, the standard suite is run instead.
 
 Single images are sampled, not AutoAttack's batches. Images of one batch may be fooled together, and 20 batches of 200
 images are too few for a useful bound. The result of an image must then not depend on the other images of the sample.
-fab-t draws nothing at random, and square draws by an image's place in AutoAttack's batches, which is kept (``places``).
+fab-t draws nothing at random, and square draws by an image's place in AutoAttack's batches, which is kept (``placed``).
 For L2, square draws per batch of the sample.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dkl.attacks import Perturb
-from dkl.evaluation.robustness.attack_loop import AttackLoop
-from dkl.evaluation.robustness.places import PerturbChosen, calls_per_batch, placed, unplaced
-from dkl.evaluation.robustness.progress import AttackProgress, Bools
-from dkl.evaluation.robustness.sample_result import SampleResult
-from dkl.evaluation.robustness.suites import attack_cost
-from dkl.records.sampling_bound import count_interval, draws_needed
+from dkl.evaluation.robustness.attack_loop import (
+    AttackLoop,
+    AttackProgress,
+    Bools,
+    PerturbChosen,
+    cut,
+    placed,
+    places,
+    unplaced,
+)
+from dkl.records.sampling_bound import Interval, count_interval, draws_needed
 from dkl.tasks.base import top1
-from dkl.threat import SAMPLED
+from dkl.threat import SAMPLED, known_attack
+
+
+@dataclass(frozen=True)
+class Known:
+    """Which images an attack has already ``tested[N]``, and which of them are ``correct[N]`` after it."""
+
+    tested: Bools
+    correct: Bools
+
+    def remaining(self, correct: Bools) -> Bools:
+        """Remove from ``correct[N]`` the tested images that the attack fooled."""
+        return correct & (~self.tested | self.correct)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleResult:
+    """The sample ``[N]``, and which images are correct ``[N]`` before it, after fab-t and after square.
+
+    ``interval`` bounds how many of the images before it both attacks would fool together. ``placed`` are the attacks
+    whose draws depend on an image's place in its batch only, and ``seconds`` the time of each attack.
+    """
+
+    sampled: Bools
+    before: Bools
+    after: Mapping[str, Bools]
+    interval: Interval
+    placed: frozenset[str]
+    seconds: Mapping[str, float]
+
+    def known(self, attack: str, correct: Bools, batch_size: int) -> Known | None:
+        """Return the results of ``attack`` that also hold for all images that are ``correct[N]``; None if none do.
+
+        fab-t draws nothing at random, so its results hold. square used the places of the images before fab-t. Its
+        results hold for images that still have the same place in a batch of the same length.
+        """
+        if attack == "fab-t":
+            return Known(self.sampled, self.after["fab-t"])
+        if attack != "square" or "square" not in self.placed:
+            return None
+        (place, length), (new_place, new_length) = places(self.before, batch_size), places(correct, batch_size)
+        same = correct & (place == new_place) & (length == new_length)
+        return Known(np.logical_and(self.sampled, same), self.after["square"])
 
 
 def _attack_parts(
@@ -82,8 +130,9 @@ def attack_sample(
         name: placed(attacks[name], before, loop.batch_size) if name in by_place else unplaced(attacks[name])
         for name in SAMPLED
     }
-    calls = {name: calls_per_batch(before, loop.batch_size) if name in by_place else 1 for name in SAMPLED}
-    passes = {name: calls[name] * attack_cost(name, num_classes).forward + 1 for name in SAMPLED}
+    lengths = len({len(batch) for batch in cut(before, loop.batch_size)}) or 1  # ``placed`` calls an attack for each
+    calls = {name: lengths if name in by_place else 1 for name in SAMPLED}
+    passes = {name: calls[name] * known_attack(name).cost(num_classes).forward + 1 for name in SAMPLED}
     drawn, after = 0, dict.fromkeys(SAMPLED, before)
     while True:
         fooled = population - int(after["square"].sum())

@@ -6,7 +6,7 @@ answer to an image depends on other images, on its place, or on earlier calls.
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -140,31 +140,32 @@ def check_model(
     return ModelChecks(found, whole_batches=varies or depends)
 
 
-def changed_warnings(count: int, images: int) -> list[str]:
-    """Return a warning if ``count`` of the ``images`` are classified in another way after the attacks than before."""
-    if not count:
-        return []
-    return [
-        f"{count} of {images} clean images are classified in another way after the attacks than before: the network is "
-        "randomized, or calls change it"
-    ]
+def final_warnings(
+    accuracies: Mapping[str, float], nonfinite: Mapping[str, int], changed: int, images: int
+) -> list[str]:
+    """Return what the results of the attacks warn of.
 
-
-def square_warnings(accuracies: dict[str, float]) -> list[str]:
-    """Return a warning if Square, a black-box attack, lowers the accuracy below the gradient attacks'.
-
-    ``accuracies`` maps each attack to the accuracy after it.
+    ``accuracies`` maps each attack to the accuracy after it, ``nonfinite`` to the images with such logits, and
+    ``changed`` of all ``images`` are classified in another way than before the attacks.
     """
-    if not _warned(lambda: checks.check_square_sr(accuracies)):
-        return []
-    lost = min(value for name, value in accuracies.items() if name != "square") - accuracies["square"]
-    return [
-        f"square, which needs no gradients, lowered the accuracy by a further {100 * lost:.2f} points: the network "
-        "probably masks its gradients, so its robust accuracy may be too high; attack it adaptively"
-    ]
+    found = []
+    # Square is a black-box attack: it should not find more than the attacks by gradients.
+    if _warned(lambda: checks.check_square_sr(accuracies)):
+        lost = min(value for name, value in accuracies.items() if name != "square") - accuracies["square"]
+        found.append(
+            f"square, which needs no gradients, lowered the accuracy by a further {100 * lost:.2f} points: the network "
+            "probably masks its gradients, so its robust accuracy may be too high; attack it adaptively"
+        )
+    found += nonfinite_warnings(nonfinite)
+    if changed:
+        found.append(
+            f"{changed} of {images} clean images are classified in another way after the attacks than before: the "
+            "network is randomized, or calls change it"
+        )
+    return found
 
 
-def nonfinite_warnings(counts: dict[str, int]) -> list[str]:
+def nonfinite_warnings(counts: Mapping[str, int]) -> list[str]:
     """Return one warning per attack under which logits were not finite. ``counts`` maps attacks to images."""
     return [
         f"{name}: the logits of {count} attacked images {_NOT_FINITE}; these images count as misclassified"

@@ -6,7 +6,7 @@ Nothing in the record is run: it may name networks of this project and of timm, 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from dkl.assembly import load_data
 from dkl.config import EvaluateConfig, typed
@@ -16,6 +16,7 @@ from dkl.data import ImageSet
 from dkl.errors import UserError
 from dkl.evaluation.foreign import foreign_subject
 from dkl.evaluation.protocol import EvaluationProtocol
+from dkl.evaluation.robustness.own_attacks import import_own
 from dkl.evaluation.subject import Subject, run_subject
 from dkl.evaluation.weights import Weights
 from dkl.models.sources import is_graph
@@ -23,11 +24,11 @@ from dkl.models.sources.timm_names import CREATE, foreign_network
 from dkl.records import Record
 from dkl.storage import checkpoint
 from dkl.storage.files import digest
-from dkl.threat import EvaluatedNorm
+from dkl.threat import parse_attacks
 
 KEYS = (
     *("checkpoint", "run", "model", "network", "arguments", "mean", "std", "trust"),
-    *("data", "device", "threads", "paths"),
+    *("attacks", "data", "device", "threads", "paths"),
 )
 """Keys of ``dkl evaluate`` that a verification takes; the others are those of the record."""
 
@@ -99,16 +100,9 @@ def images_of(record: Record, subject: Subject) -> ImageSet:
     return found
 
 
-def protocol_of(record: Record) -> EvaluationProtocol:
-    """How the record was evaluated."""
-    return EvaluationProtocol(
-        attacks=record.attacks,
-        norm=cast(EvaluatedNorm, record.norm.lower()),
-        eps=record.eps,
-        eps_text=record.eps_text,
-        n=None,
-        batch_size=record.batch_size,
-        seed=record.evaluation_seed,
-        search=record.search,
-        package=record.versions.get("attacks") == "pyautoattack",
-    )
+def protocol_of(record: Record, config: EvaluateConfig) -> EvaluationProtocol:
+    """How the record was evaluated; attacks of somebody's own are imported only if ``config`` names them."""
+    named = parse_attacks(config.attacks) if config.attacks is not None else []
+    if other := [name for name in named if name not in record.attacks]:
+        raise UserError(f"{record.id} was not attacked by {other[0]}: leave it out of attacks=")
+    return EvaluationProtocol.of_record(record, import_own(named))

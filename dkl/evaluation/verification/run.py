@@ -2,7 +2,7 @@
 
 The images are drawn one by one and attacked by the record's suite, norm, radius and seed. An attack draws at random for
 a whole batch, so a few flags differ although nothing is wrong. Images with other flags are therefore attacked again in
-the batches that they had (``robustness.own_batches``), and count as differing only if their flags differ there too.
+the batches that they had (``OwnBatches``), and count as differing only if their flags differ there too.
 What is bounded is the number of images whose flags neither of the two gives.
 
 Batches are not the sample: AutoAttack cuts 10,000 images into 50 batches, a forger may spoil whole batches, and 39 of
@@ -29,9 +29,7 @@ from dkl.evaluation.attacking import AttackTask, attack, attacks_of
 from dkl.evaluation.network import load_network
 from dkl.evaluation.outputs import provenance
 from dkl.evaluation.outputs.make_record import flags_of
-from dkl.evaluation.robustness.attack_loop import AttackLoop
-from dkl.evaluation.robustness.own_batches import OwnBatches
-from dkl.evaluation.robustness.progress import load
+from dkl.evaluation.robustness.attack_loop import AttackLoop, OwnBatches, load
 from dkl.evaluation.verification.recorded import config_of, images_of, protocol_of, subject_of
 from dkl.evaluation.weights import weights_sha256
 from dkl.records import Flags, Record
@@ -68,6 +66,7 @@ def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: in
     progress = Path(config.paths.results) / "runs" / "evaluations" / digest([checksum(record), checked, seed])
     seed = _drawn_seed(progress) if seed is None else seed
     chosen = np.sort(np.random.default_rng(seed).permutation(record.n)[:checked])
+    protocol = protocol_of(record, config)
     say(layout)
     say(f"{record.id}: {', '.join(record.attacks) or 'accuracy'} on {checked} of {record.n} images, seed={seed}")
     part = test.at(torch.from_numpy(chosen))
@@ -76,7 +75,7 @@ def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: in
         images=part.tensor(),
         labels=part.labels,
         num_classes=subject.data.num_classes,
-        protocol=protocol_of(record),
+        protocol=protocol,
         device=device,
         folder=progress / "drawn",
     )

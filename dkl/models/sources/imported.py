@@ -15,7 +15,7 @@ from dkl.errors import UserError, first_line, similar
 from dkl.models.sources.source import Request, Source
 
 
-def _import(module: str, text: str) -> Any:
+def _import(module: str, given: str) -> Any:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     importlib.invalidate_caches()  # the file may be new
@@ -26,28 +26,30 @@ def _import(module: str, text: str) -> Any:
     except ModuleNotFoundError as error:
         if f"{module}.".startswith(f"{error.name}."):
             where = f"the current folder ({here}) and the Python path"
-            raise UserError(f"model={text}: there is no module {error.name!r} in {where}") from None
-        raise UserError(f"model={text}: it imports {error.name}, which is not installed") from None
+            raise UserError(f"{given}: there is no module {error.name!r} in {where}") from None
+        raise UserError(f"{given}: it imports {error.name}, which is not installed") from None
     except SystemExit:
-        raise UserError(f"model={text}: {module} ends the program when it is imported: guard it by __name__") from None
+        raise UserError(f"{given}: {module} ends the program when it is imported: guard it by __name__") from None
     except Exception as error:
-        raise UserError(f"model={text}: importing it fails with {type(error).__name__}: {first_line(error)}") from None
+        raise UserError(f"{given}: importing it fails with {type(error).__name__}: {first_line(error)}") from None
     finally:
         sys.argv = arguments
 
 
-def _find(text: str) -> Callable[..., Any]:
+def import_object(text: str, key: str = "model", what: str = "a function or class that returns a network") -> Any:
+    """Import what ``text``, a value of the configuration's ``key``, names. Raises UserError unless it is callable."""
     module, _, path = text.partition(":")
-    found = _import(module, text)
+    given = f"{key}={text}"
+    found = _import(module, given)
     for name in path.split("."):
         if not hasattr(found, name):
             public = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]
             close = similar(name, public)
             hint = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(public[:8])}"
-            raise UserError(f"model={text}: {module} has no {name!r}: {hint}")
+            raise UserError(f"{given}: {module} has no {name!r}: {hint}")
         found = getattr(found, name)
     if not callable(found):
-        raise UserError(f"model={text} is a {type(found).__name__}: name a function or class that returns a network")
+        raise UserError(f"{given} is a {type(found).__name__}: name {what}")
     return found
 
 
@@ -72,7 +74,7 @@ def resolve(text: str, request: Request) -> Source:
 
     Raises UserError if it cannot be imported, or if no file of weights was given.
     """
-    function = _find(text)
+    function = import_object(text)
     if request.checkpoint is None:
         raise UserError(f"model={text} has no weights: add checkpoint=FILE")
     model = {"_target_": text.replace(":", "."), **_arguments(function, request)}

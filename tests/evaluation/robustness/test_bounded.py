@@ -12,16 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dkl.attacks import Perturb, frozen_eval
+from dkl.attacks import Perturb, autoattack, frozen_eval, make_attack
 from dkl.cli import main
 from dkl.config import EvaluateConfig, EvaluationConfig, compose_config
 from dkl.errors import UserError
 from dkl.evaluation import evaluate
 from dkl.evaluation.protocol import choose_protocol
-from dkl.evaluation.robustness import suites
-from dkl.evaluation.robustness.attack_loop import AttackLoop
+from dkl.evaluation.robustness.attack_loop import AttackLoop, placed, places
 from dkl.evaluation.robustness.bounded import attack_sample
-from dkl.evaluation.robustness.places import placed, places
 from dkl.records import load, load_flags
 from dkl.records.sampling_bound import count_interval
 from dkl.threat import AUTOATTACK, SUITES
@@ -109,7 +107,7 @@ def test_standard_continues_from_bounded_with_the_flags_of_standard_alone(
         with pytest.raises(UserError, match=message):
             load(tmp_path / source.name)
 
-    monkeypatch.setattr(suites, "apgd_ce", finished)
+    monkeypatch.setattr(autoattack, "apgd_ce", finished)
     path = tmp_path / "both" / "records"
     main(["evaluate", f"run={run}", f"paths.results={tmp_path / 'both'}", "threads=1", "attacks=standard", *options])
     (standard,) = (file for file in path.glob("*.json") if load(file).is_autoattack)
@@ -154,9 +152,9 @@ def test_a_network_that_masks_gradients_gains_nothing(tmp_path: Path) -> None:
     model = Masked()
     images = torch.rand(300, 3, 4, 4)
     labels = model(images).argmax(1)
-    attacks = suites.make_attacks(["fab-t", "square"], model, norm="linf", eps=0.2, seed=0, device=CPU, num_classes=5)
-    attacks["square"] = partial(attacks["square"], queries=60)
-    attacks["fab-t"] = partial(attacks["fab-t"], steps=3)
+    shorter = {"fab-t": {"steps": 3}, "square": {"queries": 60}}
+    options = {"norm": "linf", "eps": 0.2, "seed": 0, "num_classes": 5}
+    attacks = {name: partial(make_attack(name, model, **options), **fewer) for name, fewer in shorter.items()}
     before = np.ones(300, dtype=np.bool_)
     loop = AttackLoop(model, images, labels, 50, CPU, tmp_path, {})
     with frozen_eval(model):

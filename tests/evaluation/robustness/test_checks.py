@@ -7,7 +7,7 @@ import pytest
 from torch import Generator, Tensor, enable_grad, linspace, nn, no_grad, rand, rand_like
 
 from dkl.errors import UserError
-from dkl.evaluation.robustness.checks import check_model, square_warnings
+from dkl.evaluation.robustness.checks import check_model, final_warnings
 from tests.evaluation.common import BatchMean, batch_statistics, some_digits, trained
 
 
@@ -96,8 +96,8 @@ def test_a_sound_model_passes(count: int) -> None:
 
 
 def test_square_that_finds_more() -> None:
-    assert square_warnings({"apgd-ce": 0.5, "apgd-t": 0.45, "square": 0.40})
-    assert not square_warnings({"apgd-ce": 0.5, "apgd-t": 0.45, "square": 0.45})
+    assert "a further 5.00 points" in final_warnings({"apgd-ce": 0.5, "apgd-t": 0.45, "square": 0.40}, {}, 0, 9)[0]
+    assert not final_warnings({"apgd-ce": 0.5, "apgd-t": 0.45, "square": 0.45}, {}, 0, 9)
 
 
 def test_attacks_by_gradient_need_a_network_with_gradients() -> None:

@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dkl.evaluation.robustness.attack_loop import run_attacks
-from dkl.evaluation.robustness.suites import AUTOATTACK_COSTS, attack_cost, make_attacks
-from dkl.threat import AUTOATTACK, Norm
-from tests.evaluation.common import CPU
+from dkl.attacks import make_attack
+from dkl.threat import AUTOATTACK, Norm, known_attack
+from tests.evaluation.common import run
 
 
 def linear(classes: int, pixels: int) -> nn.Module:
@@ -40,8 +39,8 @@ def test_attacks_find_what_exists_and_nothing_else(name: str, norm: Norm, eps: f
     x = 0.2 + 0.6 * torch.rand(120, 1, 6, 6)
     y = model(x).argmax(1)
     y[::10] = (y[::10] + 1) % 10  # misclassified from the start
-    attacks = make_attacks([name], model, norm=norm, eps=eps, seed=0, device=CPU)
-    state = run_attacks(model, x, y, attacks, batch_size=120, device=CPU, folder=tmp_path)
+    attacks = {name: make_attack(name, model, norm=norm, eps=eps, seed=0)}
+    state = run(model, x, y, attacks, batch_size=120, folder=tmp_path)
     exact = exactly_robust(model, x, y, eps, norm).numpy()
     correct = state[name].flags
     assert 10 < exact.sum() < 100
@@ -54,8 +53,9 @@ def test_few_classes_are_all_targets(classes: int, tmp_path: Path) -> None:
     model = linear(classes, 64)
     x = 0.2 + 0.6 * torch.rand(40, 1, 8, 8)
     y = model(x).argmax(1)
-    attacks = make_attacks(["apgd-t", "fab-t"], model, norm="linf", eps=0.02, seed=0, device=CPU, num_classes=classes)
-    state = run_attacks(model, x, y, attacks, batch_size=40, device=CPU, folder=tmp_path)
+    options = {"norm": "linf", "eps": 0.02, "seed": 0, "num_classes": classes}
+    attacks = {name: make_attack(name, model, **options) for name in ("apgd-t", "fab-t")}
+    state = run(model, x, y, attacks, batch_size=40, folder=tmp_path)
     exact = exactly_robust(model, x, y, 0.02, "linf").numpy()
     correct = state["fab-t"].flags
     assert 0 < exact.sum() < 40
@@ -78,13 +78,12 @@ def test_costs_are_counted_passes() -> None:
         if logits.requires_grad:
             logits.register_hook(count_backward)
 
-    assert tuple(AUTOATTACK_COSTS) == AUTOATTACK
     model.register_forward_hook(count)
     for name in (*AUTOATTACK, "pgd-7", "cw-7"):
         counts.update(forward=0, gradients=0)
         with torch.no_grad():
-            make_attacks([name], model, norm="linf", eps=1e-5, seed=0, device=CPU, num_classes=5)[name](x, y)
-        cost = attack_cost(name, 5)
+            make_attack(name, model, norm="linf", eps=1e-5, seed=0, num_classes=5)(x, y)
+        cost = known_attack(name).cost(5)
         if name == "square":
             # Images of 4×4 have so few windows that most queries were made before.
             assert 10 < counts["forward"] < cost.forward / 2

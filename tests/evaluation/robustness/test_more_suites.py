@@ -8,10 +8,10 @@ from pyautoattack import AutoAttack
 from pyautoattack.autopgd_base import APGDAttack
 from torch import Tensor, nn
 
+from dkl.attacks import make_attack
 from dkl.errors import UserError
 from dkl.evaluation import autoattack
-from dkl.evaluation.robustness.suites import PACKAGE_NORMS, attack_cost, make_attacks
-from dkl.threat import AUTOATTACK, SUITES, parse_attacks
+from dkl.threat import AUTOATTACK, NORM_TITLES, SUITES, known_attack, parse_attacks
 from tests.evaluation.common import CPU, some_digits, trained
 
 OPTIONS = {"eps": 0.06, "seed": 3, "device": CPU}
@@ -28,13 +28,14 @@ OPTIONS = {"eps": 0.06, "seed": 3, "device": CPU}
 )
 def test_the_packages_attacks_have_the_settings_of_its_suites(names: tuple[str, ...], norm: str, version: str) -> None:
     model = nn.Flatten()
-    package = AutoAttack(model, norm=PACKAGE_NORMS[norm], eps=0.06, seed=3, device=CPU, version=version)
+    package = AutoAttack(model, norm=NORM_TITLES[norm], eps=0.06, seed=3, device=CPU, version=version)
     if version != "standard":
         assert tuple(name.partition("-r")[0].removesuffix("-eot") for name in SUITES[version]) == tuple(
             package.attacks_to_run
         )
     parts = {"apgd-ce": "apgd", "apgd-dlr": "apgd", "apgd-t": "apgd_targeted", "fab": "fab", "fab-t": "fab"}
-    for name, perturb in make_attacks(list(names), model, norm=norm, package=True, **OPTIONS).items():
+    for name in names:
+        perturb = make_attack(name, model, norm=norm, package=True, **OPTIONS)
         base = name.partition("-r")[0].removesuffix("-eot")
         expected = vars(getattr(package, parts.get(base, "square"))) | {
             "apgd": {"loss": base.removeprefix("apgd-")},
@@ -48,7 +49,7 @@ def test_restarts_have_the_packages_flags(name: str, loss: str) -> None:
     images, labels = some_digits(30)
     kept = trained()(images).argmax(1) == labels
     x, y = images[kept], labels[kept]
-    ours = partial(make_attacks([name], trained(), norm="linf", **OPTIONS)[name], steps=4)(x, y)
+    ours = partial(make_attack(name, trained(), norm="linf", **OPTIONS), steps=4)(x, y)
     package = APGDAttack(trained(), n_restarts=3, n_iter=4, loss=loss, eps=0.06, seed=3, device=CPU)
     with torch.no_grad():
         found, expected = (trained()(adversarial).argmax(1) == y for adversarial in (ours, package.perturb(x, y)))
@@ -60,12 +61,12 @@ def test_restarts_of_pgd_keep_what_the_first_start_fooled() -> None:
     images, labels = some_digits(60)
     correct = []
     for name in ("pgd-1", "pgd-1-r9"):
-        perturb = make_attacks([name], trained(), norm="linf", **OPTIONS)[name]
+        perturb = make_attack(name, trained(), norm="linf", **OPTIONS)
         correct.append(trained()(perturb(images, labels)).argmax(1) == labels)
     once, several = correct
     assert not (several & ~once).any()
     assert several.sum() < once.sum()
-    assert attack_cost("pgd-1-r9", 10).passes == 9 * attack_cost("pgd-1", 10).passes
+    assert known_attack("pgd-1-r9").cost(10).passes == 9 * known_attack("pgd-1").cost(10).passes
 
 
 class Noisy(nn.Module):
@@ -107,7 +108,7 @@ def test_l1_stays_within_its_radius() -> None:
     torch.manual_seed(0)
     model, images = Noisy(0.0), torch.rand(6, 3, 2, 2)
     labels = model.linear(images.flatten(1)).argmax(1)
-    perturb = make_attacks(["fab-t"], model, norm="l1", eps=1.0, seed=0, device=CPU, num_classes=4)["fab-t"]
+    perturb = make_attack("fab-t", model, norm="l1", eps=1.0, seed=0, num_classes=4)
     moved = perturb(images, labels)
     result = autoattack(model, images, labels, eps=1.0, norm="L1", attacks=["fab-t"])
     assert torch.equal(result.robust, model(moved).argmax(1) == labels)

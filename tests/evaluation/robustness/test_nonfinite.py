@@ -6,12 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dkl.attacks import make_attack
 from dkl.errors import UserError
-from dkl.evaluation.robustness.attack_loop import run_attacks
 from dkl.evaluation.robustness.checks import nonfinite_warnings
-from dkl.evaluation.robustness.suites import make_attacks
-
-CPU = torch.device("cpu")
+from tests.evaluation.common import run
 
 
 class Fragile(nn.Module):
@@ -29,7 +27,7 @@ def _images(*brightest: float) -> tuple[Tensor, Tensor]:
 def test_nonfinite_logits_on_clean_images_are_an_error_that_names_the_image(tmp_path: Path) -> None:
     x, y = _images(0.1, 0.2, 0.9)
     with pytest.raises(UserError, match="not finite on 1 of 1 clean images, the first of them number 2"):
-        run_attacks(Fragile(), x, y, {}, batch_size=2, device=CPU, folder=tmp_path)
+        run(Fragile(), x, y, {}, batch_size=2, folder=tmp_path)
 
 
 def test_nonfinite_logits_under_attack_count_as_misclassified(tmp_path: Path) -> None:
@@ -37,7 +35,7 @@ def test_nonfinite_logits_under_attack_count_as_misclassified(tmp_path: Path) ->
     brighten = {"pgd-1": lambda x, y: x + 0.3}
 
     def evaluate() -> tuple[list[bool], list[str]]:
-        state = run_attacks(Fragile(), x, y, brighten, batch_size=2, device=CPU, folder=tmp_path)
+        state = run(Fragile(), x, y, brighten, batch_size=2, folder=tmp_path)
         counts = {name: int(progress.nonfinite.sum()) for name, progress in state.items()}
         return state["pgd-1"].flags.tolist(), nonfinite_warnings(counts)
 
@@ -51,7 +49,7 @@ def test_nonfinite_logits_under_attack_count_as_misclassified(tmp_path: Path) ->
 def test_autoattack_finds_logits_that_become_nonfinite(name: str) -> None:
     """All images have the label 0, which is also the argmax of NaN."""
     x, y = _images(0.499, 0.45, 0.1)
-    attack = make_attacks([name], Fragile(), norm="linf", eps=0.1, seed=0, device=CPU, num_classes=4)[name]
+    attack = make_attack(name, Fragile(), norm="linf", eps=0.1, seed=0, num_classes=4)
     found = attack(x, y)
     assert Fragile()(found).isnan().any(1).tolist() == [True, True, False]
     assert (found - x).abs().max() <= 0.1 + 1e-6

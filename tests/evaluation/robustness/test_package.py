@@ -1,7 +1,6 @@
 """The flags of an evaluation equal those of the AutoAttack package called directly."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +9,18 @@ import torch
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
+from dkl.attacks import make_attack
 from dkl.evaluation import autoattack
-from dkl.evaluation.robustness import suites
-from dkl.evaluation.robustness.attack_loop import run_attacks
-from dkl.evaluation.robustness.suites import PACKAGE_NORMS, make_attacks, target_classes
-from dkl.threat import AUTOATTACK, Norm
-from tests.evaluation.common import CPU, BatchMean, batch_statistics, shorten_package, some_digits, trained
+from dkl.threat import AUTOATTACK, NORM_TITLES, Norm, target_classes
+from tests.evaluation.common import (
+    BatchMean,
+    batch_statistics,
+    run,
+    shorten,
+    shorten_package,
+    some_digits,
+    trained,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -39,12 +44,13 @@ def assert_flags_equal_the_packages(
     model = trained() if classes == 10 else FiveClasses().eval()
     images, labels = some_digits(count)
     images, labels, count = images[labels < classes], labels[labels < classes], int((labels < classes).sum())
-    package = AutoAttack(model, norm=PACKAGE_NORMS[norm], eps=eps, seed=SEED, device="cpu", version="standard")
+    package = AutoAttack(model, norm=NORM_TITLES[norm], eps=eps, seed=SEED, device="cpu", version="standard")
     package.attacks_to_run = names
     package.apgd_targeted.n_target_classes = package.fab.n_target_classes = target_classes(classes)
     _, predicted = package.run_standard_evaluation(images, labels, batch_size=batch_size)
-    attacks = make_attacks(names, model, norm=norm, eps=eps, seed=SEED, device=CPU, num_classes=classes)
-    state = run_attacks(model, images, labels, attacks, batch_size=batch_size, device=CPU, folder=folder)
+    options = {"norm": norm, "eps": eps, "seed": SEED, "num_classes": classes}
+    attacks = {name: make_attack(name, model, **options) for name in names}
+    state = run(model, images, labels, attacks, batch_size=batch_size, folder=folder)
     flags = state[names[-1]].flags
     assert np.array_equal(flags, (predicted == labels).numpy())
     assert 0 < flags.sum() < count  # otherwise equal flags would prove little
@@ -71,17 +77,15 @@ def test_shortened_attacks_in_several_batches(
 ) -> None:
     """Both sides use attacks with fewer iterations, so that order, batches and seeds are compared in little time."""
     set_version = AutoAttack._set_version
-    for name in ("apgd_ce", "apgd_targeted", "fab_targeted"):
-        monkeypatch.setattr(suites, name, partial(getattr(suites, name), steps=5))
-    monkeypatch.setattr(suites, "square", partial(suites.square, queries=50))
+    shorten(monkeypatch, steps=5, queries=50)
 
-    def shorten(self: AutoAttack, version: str = "standard") -> None:
+    def shorten_suite(self: AutoAttack, version: str = "standard") -> None:
         set_version(self, version)
         for attack in (self.apgd, self.apgd_targeted, self.fab):
             attack.n_iter = 5
         self.square.n_queries = 50
 
-    monkeypatch.setattr(AutoAttack, "_set_version", shorten)
+    monkeypatch.setattr(AutoAttack, "_set_version", shorten_suite)
     assert_flags_equal_the_packages(names, tmp_path, norm=norm, eps=eps, count=20, batch_size=8)
 
 

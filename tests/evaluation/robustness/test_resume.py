@@ -13,10 +13,9 @@ from sklearn.metrics import top_k_accuracy_score
 from torch import Tensor
 
 from dkl.errors import UserError
-from dkl.evaluation.robustness.attack_loop import run_attacks
-from dkl.evaluation.robustness.progress import EvaluationState, load, save
+from dkl.evaluation.robustness.attack_loop import EvaluationState, load, save
 from dkl.records import load_all
-from tests.evaluation.common import CPU, Attack, attack, evaluate_run, some_digits, tiny_run, trained
+from tests.evaluation.common import Attack, attack, evaluate_run, run, some_digits, tiny_run, trained
 from tests.interruptions.forks import fork
 
 NAMES = ["pgd-3", "apgd-ce", "pgd-5"]
@@ -91,15 +90,15 @@ def clean(folder: Path, forward_limit: int = 10**6) -> tuple[EvaluationState, in
 
     hook = trained().register_forward_pre_hook(count)
     try:
-        options = {"batch_size": 5, "device": CPU, "folder": folder, "top_five": True}
-        return run_attacks(trained(), (images * 255).round().to(torch.uint8), labels, {}, **options), done
+        pixels = (images * 255).round().to(torch.uint8)
+        return run(trained(), pixels, labels, {}, batch_size=5, folder=folder, top_five=True), done
     finally:
         hook.remove()
 
 
 def test_clean_accuracy_is_resumed_too(tmp_path: Path) -> None:
     whole, batches = clean(tmp_path / "whole")
-    with pytest.raises(PowerCutError):
+    with pytest.raises(UserError, match="PowerCutError"):  # raised inside the network
         clean(tmp_path / "stopped", 2)
     resumed, remaining = clean(tmp_path / "stopped")
     assert (batches, remaining) == (5, 3)
@@ -120,11 +119,11 @@ def test_a_state_without_top5_is_completed(tmp_path: Path) -> None:
 
 
 def test_a_killed_process(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path, "trainer.epochs=2")
+    folder = tiny_run(tmp_path, "trainer.epochs=2")
     arguments = ["attacks=[pgd-5,square]", "eps=0.1", "batch_size=20"]
     results = tmp_path / "killed"
     log = tmp_path / "log"
-    victim = fork(lambda: evaluate_run(run, results, *arguments), log)
+    victim = fork(lambda: evaluate_run(folder, results, *arguments), log)
 
     def pgd_is_done() -> bool:
         states = [load(path.parent) for path in results.glob("runs/evaluations/*/0.npz")]
@@ -138,7 +137,7 @@ def test_a_killed_process(tmp_path: Path) -> None:
     os.kill(victim, signal.SIGKILL)
     os.waitpid(victim, 0)
     assert not list(results.glob("records/*"))
-    (record, flags), (_, whole) = (evaluate_run(run, tmp_path / name, *arguments) for name in ("killed", "whole"))
+    (record, flags), (_, whole) = (evaluate_run(folder, tmp_path / name, *arguments) for name in ("killed", "whole"))
     assert flags.keys() == whole.keys() == {"clean", "top5", "pgd-5", "square"}
     assert all(np.array_equal(flags[name], whole[name]) for name in flags)
     assert not list(results.glob("runs/evaluations/*/*")), "the state is removed after the record is written"

@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 
 from dkl.errors import UserError
 from dkl.evaluation import attacking, autoattack
-from dkl.evaluation.robustness.search_model import search_model
+from dkl.evaluation.robustness.classifier import search_model
 from dkl.models import create_model
 from dkl.reporting.boards.notes import attack_notes
 from dkl.reporting.grouping import attacks_label

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dkl.errors import UserError
-from dkl.evaluation.robustness.suites import check_classes
+from dkl.evaluation.protocol import EvaluationProtocol
 from dkl.threat import AUTOATTACK, SUITES, parse_attacks, parse_steps
 from tests.evaluation.common import attack
 
@@ -26,9 +26,12 @@ def test_unknown_attacks_are_refused_with_the_choices(bad: str | list[str]) -> N
 
 
 def test_too_few_classes_are_refused_with_other_attacks() -> None:
+    def check(attacks: list[str], num_classes: int) -> None:
+        EvaluationProtocol(attacks, "linf", 0.1, "0.1", None, 1, 0).check((1, 8, 8), num_classes)
+
     with pytest.raises(UserError, match=r"attacks=\[apgd-ce,fab-t,square\]"):
-        check_classes(["apgd-t"], 3)
-    check_classes(["fab-t", "square"], 2)
+        check(["apgd-t"], 3)
+    check(["fab-t", "square"], 2)
 
 
 def test_an_attack_on_no_images(tmp_path: Path) -> None:
