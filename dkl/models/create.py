@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dkl.errors import UserError, similar
 from dkl.models.segmentation import build_smp, is_smp
-from dkl.storage.hub import WEIGHTS, fetch
+from dkl.storage.fetch import WEIGHTS, fetch_from_hub
 from dkl.validation import CLASSES, FRACTION, MEAN, SIDE, STD
 
 
@@ -63,7 +63,7 @@ def _fetch_published(name: str) -> None:
     """
     known = None if is_smp(name) else timm.models.get_pretrained_cfg(name)
     if known is not None and known.hf_hub_id and not known.file:
-        fetch(known.hf_hub_id, WEIGHTS, f"timm:{name}")
+        fetch_from_hub(known.hf_hub_id, WEIGHTS, f"timm:{name}")
 
 
 def create_model(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dkl.errors import UserError, first_line, needs_extra
-from dkl.storage.network import unreachable
+from dkl.storage.fetch import unreachable
 
 
 def check_push(name: str) -> None:

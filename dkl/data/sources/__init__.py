@@ -15,7 +15,7 @@ from dkl.data.sources.labeled_pixels import digit_scenes, segmentation_folders
 from dkl.data.sources.noisy_patterns import noisy_patterns
 from dkl.data.sources.npz import npz
 from dkl.data.sources.tar_shards import tar_shards
-from dkl.storage.download import fetch
+from dkl.storage.fetch import fetch
 
 __all__ = [
     "CORRUPTIONS",

@@ -8,7 +8,7 @@ from dkl.data.images.in_memory import Images
 from dkl.data.sources.folders import image_folder
 from dkl.data.sources.npz import images_from_arrays, npz
 from dkl.errors import UserError
-from dkl.storage.download import fetch
+from dkl.storage.fetch import fetch
 from dkl.storage.files import locked
 
 EXTRACTED = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}  # torchvision's folders

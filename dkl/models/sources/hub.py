@@ -10,8 +10,8 @@ from typing import Any
 from dkl.errors import UserError, first_line
 from dkl.models.sources.source import Images, Request, Source
 from dkl.models.sources.timm_names import foreign_network
+from dkl.storage.fetch import WEIGHTS, fetch_from_hub
 from dkl.storage.files import read_text
-from dkl.storage.hub import WEIGHTS, fetch
 
 
 def resolve_folder(folder: str, request: Request) -> Source:
@@ -36,8 +36,8 @@ def resolve_hub(name: str, request: Request) -> Source:
     Raises UserError if the hub does not answer, or has no such network.
     """
     text = f"hf-hub:{name}"
-    config = fetch(name, ("config.json",), text)
-    return _source(config, request.checkpoint or fetch(name, WEIGHTS, text), text, request)
+    config = fetch_from_hub(name, ("config.json",), text)
+    return _source(config, request.checkpoint or fetch_from_hub(name, WEIGHTS, text), text, request)
 
 
 def images_of_folder(folder: str) -> Images | None:
@@ -47,7 +47,7 @@ def images_of_folder(folder: str) -> Images | None:
 
 def images_of_hub(name: str) -> Images | None:
     """Return the images that the ``config.json`` of the hub's ``name`` names; None if it names none."""
-    return _images(fetch(name, ("config.json",), f"hf-hub:{name}"), f"hf-hub:{name}")
+    return _images(fetch_from_hub(name, ("config.json",), f"hf-hub:{name}"), f"hf-hub:{name}")
 
 
 def _images(config: Path, text: str) -> Images | None:

@@ -9,7 +9,7 @@ from dkl.errors import UserError
 from dkl.models.sources.source import Images, Request, Source
 from dkl.models.sources.timm_names import CREATE
 from dkl.published import PublishedNetwork, drive_url, find_network, published_entries, published_networks
-from dkl.storage.download import fetch
+from dkl.storage.fetch import fetch
 
 
 def cached(network: PublishedNetwork) -> Path:
