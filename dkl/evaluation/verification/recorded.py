@@ -18,8 +18,7 @@ from dkl.evaluation.foreign import foreign_subject
 from dkl.evaluation.protocol import EvaluationProtocol
 from dkl.evaluation.subject import Subject, run_subject
 from dkl.evaluation.weights import Weights
-from dkl.models.sources import is_graph
-from dkl.models.sources.timm_names import CREATE, foreign_network
+from dkl.models.sources import CREATE, foreign_network, is_graph
 from dkl.records import Record
 from dkl.storage import checkpoint
 from dkl.storage.files import digest

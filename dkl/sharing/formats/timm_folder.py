@@ -9,7 +9,7 @@ from safetensors.torch import save
 
 from dkl.config import model_name
 from dkl.errors import UserError
-from dkl.models.sources.timm_names import CREATE
+from dkl.models.sources import CREATE
 from dkl.sharing.card import eval_results, model_card
 from dkl.sharing.exported import Exported
 from dkl.storage.files import write_atomically, write_text
