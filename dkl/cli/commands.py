@@ -117,7 +117,7 @@ def verify(arguments: list[str]) -> None:
 def export(arguments: list[str]) -> None:
     """``dkl export``: write a run's network to a folder for others, and push it to a hub if asked."""
     from dkl.sharing import export as run
-    from dkl.sharing.push import check_push, push
+    from dkl.sharing.export import check_push, push
 
     options = _options(arguments, dict.fromkeys(("run", "to", "weights", "push"), "") | {"format": "hf"} | _results())
     for key in ("run", "to"):
