@@ -90,7 +90,7 @@ def verify(arguments: list[str]) -> None:
 
     Exits with 1 if the record is not verified.
     """
-    from dkl.evaluation.verification.run import verify as run
+    from dkl.evaluation.verification import verify as run
 
     words = [text for text in arguments if "=" not in text]
     if len(words) != 1 or words[0].startswith("-"):

@@ -17,8 +17,8 @@ from dkl.evaluation.protocol import EvaluationProtocol
 from dkl.evaluation.robustness.attack_loop import scaled
 from dkl.evaluation.robustness.classifier import blamed, first_output
 from dkl.evaluation.robustness.suites import check_classes, check_shape
-from dkl.evaluation.weights import weights_sha256
 from dkl.runtime.device import pick_device
+from dkl.storage.checkpoint import weights_sha256
 from dkl.storage.files import check_writable, digest, write_atomically
 from dkl.threat import EVALUATED_NORMS, parse_threat
 

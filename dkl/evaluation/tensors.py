@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from dkl import records
 from dkl.config import EvaluateConfig, EvaluationConfig
 from dkl.evaluation.attacking import Attacked, AttackTask, attack
-from dkl.evaluation.outputs.make_record import described, flags_of, measured
+from dkl.evaluation.make_record import described, flags_of, measured
 from dkl.evaluation.protocol import choose_protocol
 from dkl.evaluation.tensor_task import data_sha256, make_task
-from dkl.evaluation.weights import weights_sha256
 from dkl.records import Bound, Record
 from dkl.records.checks import TEST_IMAGES
 from dkl.records.wilson import Interval, wilson
 from dkl.runtime.distributed import rank
+from dkl.storage.checkpoint import weights_sha256
 from dkl.storage.files import digest, locked
 from dkl.threat import SAMPLED
 from dkl.validation import check_fields

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 from dkl.config import EvaluateConfig, model_name
 from dkl.errors import UserError
-from dkl.evaluation.network import load_network
-from dkl.evaluation.subject import Subject, TrainedRun, run_subject
-from dkl.evaluation.weights import weights_sha256
+from dkl.evaluation.subject import Subject, TrainedRun, load_network, run_subject
 from dkl.records import Record
 from dkl.records.wilson import wilson
 from dkl.reporting.boards.notes import BUDGET_NOTES
@@ -25,6 +23,7 @@ from dkl.reporting.names import attacks_label
 from dkl.reporting.reference import load_with_reference
 from dkl.reporting.robustbench import paper
 from dkl.reporting.statistics.seeds import percent
+from dkl.storage.checkpoint import weights_sha256
 from dkl.threat import SAMPLED
 
 HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "imagenet": "ILSVRC/imagenet-1k"}

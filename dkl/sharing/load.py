@@ -11,9 +11,7 @@ from torch import nn
 from dkl.config import DataConfig, EvaluateConfig, compose_config, typed
 from dkl.config.choices import choices
 from dkl.errors import UserError, choose_from
-from dkl.evaluation.foreign import foreign_subject
-from dkl.evaluation.network import load_network
-from dkl.evaluation.subject import run_subject
+from dkl.evaluation.subject import foreign_subject, load_network, run_subject
 from dkl.models.sources import is_graph, known_images
 from dkl.models.sources.graphs import load_graph
 from dkl.published import published_networks
