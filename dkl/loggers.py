@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from dkl.console import say
 from dkl.errors import UserError, needs_extra
+from dkl.storage.fetch import unreachable
 from dkl.storage.files import write_text
-from dkl.storage.network import unreachable
 
 FINISHED = "finished"
 """Follows the id in a logger's file of it once the whole run has been reported."""

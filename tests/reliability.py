@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dkl.evaluation.outputs.provenance import git_commit
+from dkl.evaluation.make_record import git_commit
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "reliability"
 

@@ -119,7 +119,7 @@ def verify(arguments: list[str]) -> None:
 
     Exits with 1 if the record is not verified.
     """
-    from dkl.evaluation.verification.run import verify as verify_record
+    from dkl.evaluation.verification import verify as verify_record
 
     words = [text for text in arguments if "=" not in text]
     if len(words) != 1 or words[0].startswith("-"):
@@ -142,7 +142,7 @@ def verify(arguments: list[str]) -> None:
 def export(arguments: list[str]) -> None:
     """``dkl export``: write a run's network to a folder for others, and push it to a hub if asked."""
     from dkl import sharing
-    from dkl.sharing.push import check_push, push
+    from dkl.sharing.export import check_push, push
 
     options = parse_options("export", arguments)
     for key in ("run", "to"):

@@ -30,4 +30,4 @@ from dkl.data.sources import cifar, digit_scenes, digits, generated, noisy_patte
 from dkl.data.streams import StreamBatches
 from dkl.data.synthetic import SyntheticImages
 from dkl.data.views import StrongView
-from dkl.storage.download import fetch
+from dkl.storage.fetch import fetch

@@ -20,7 +20,7 @@ from dkl.data.folders import image_folder
 from dkl.data.images import Images, ImageSet
 from dkl.data.pixels import PixelLabels, SegmentationArrays
 from dkl.errors import UserError, needs_extra
-from dkl.storage.download import fetch
+from dkl.storage.fetch import fetch
 from dkl.storage.files import locked
 from dkl.validation import CLASSES, COUNT, LABEL, SIDE, Range
 

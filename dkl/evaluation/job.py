@@ -25,15 +25,20 @@ from dkl.config import (
 )
 from dkl.data import Corruptions, ImageSet, SegmentationSet, check_corruptions
 from dkl.errors import UserError, visible
-from dkl.evaluation.foreign import check_checkpoint, foreign_subject, undescribed
-from dkl.evaluation.network import load_network
 from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
-from dkl.evaluation.segmentation.windows import Windows
-from dkl.evaluation.subject import Subject, evaluation_defaults, run_subject
-from dkl.evaluation.weights import weights_sha256
+from dkl.evaluation.segmentation import Windows
+from dkl.evaluation.subject import (
+    Subject,
+    check_checkpoint,
+    foreign_subject,
+    load_network,
+    run_subject,
+    undescribed,
+)
 from dkl.loggers import Logger
 from dkl.runtime.device import pick_device
 from dkl.runtime.distributed import rank
+from dkl.storage.checkpoint import weights_sha256
 from dkl.storage.files import check_writable, digest
 from dkl.validation import check_fields
 
@@ -130,16 +135,16 @@ def preflight(cfg: DictConfig) -> None:
     build_logger(config.logger)
     if config.run:
         check_weights(config.weights)
-        path, trained = Path(config.run) / "checkpoint.pt", typed(load_config(Path(config.run)), TrainConfig)
-        _refuse_ignored(config, trained.data)
-        choose_protocol(config, trained.evaluation)
-        check_checkpoint(path)
+        trained = typed(load_config(Path(config.run)), TrainConfig)
+        data, defaults = trained.data, trained.evaluation
+        file: str | None = f"{config.run}/checkpoint.pt"
     else:
         subject = foreign_subject(config)
-        _refuse_ignored(config, subject.data)
-        choose_protocol(config, evaluation_defaults(subject))
-        if config.checkpoint:
-            check_checkpoint(Path(config.checkpoint))
+        data, defaults, file = subject.data, subject.defaults, config.checkpoint
+    _refuse_ignored(config, data)
+    choose_protocol(config, defaults)
+    if file:
+        check_checkpoint(Path(file))
     for folder in ("records", "runs"):
         check_writable(Path(config.paths.results) / folder)
 
@@ -163,8 +168,7 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
     subject = run_subject(config) if config.run else foreign_subject(config)
     run, data = subject.run, subject.data
     _refuse_ignored(config, data)
-    defaults = evaluation_defaults(subject)
-    protocol = choose_protocol(config, defaults)
+    protocol = choose_protocol(config, subject.defaults)
     protocol.check(data.shape, data.num_classes)
     corruptions = _choose_corruptions(config, data)
     logger = config.logger if config.logger is not None or run is None else run.config.logger
@@ -187,7 +191,9 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
         labeled_sha256=positions,
         additional_data=config.additional_data or bool(subject.source and subject.source.additional_data),
         logger=build_logger(logger) if logger else None,
-        windows=_choose_windows(config, defaults, test, protocol) if isinstance(test, SegmentationSet) else None,
+        windows=_choose_windows(config, subject.defaults, test, protocol)
+        if isinstance(test, SegmentationSet)
+        else None,
         corruptions=corruptions,
         # Only the first process writes the record.
         warnings=tuple(overlap_warnings(training, chosen, data)) if rank() == 0 else (),

@@ -1,30 +1,43 @@
 """``evaluate(cfg)``: from a run or a foreign checkpoint to a record, in one process or several."""
 
 import dataclasses
+import glob
 import shutil
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from dkl import records
+from dkl.attacks import frozen_eval
 from dkl.config import EvaluateConfig, typed
 from dkl.console import say
-from dkl.data import SegmentationSet
+from dkl.data import CORRUPTIONS, Corruptions, SegmentationSet
 from dkl.errors import UserError
-from dkl.evaluation.attacking import AttackTask, attack
-from dkl.evaluation.continuing import earlier_evaluation
-from dkl.evaluation.corrupted import by_severity, classify_corrupted
+from dkl.evaluation.attacking import AttackTask, Earlier, attack
 from dkl.evaluation.job import EvaluationJob, prepare
-from dkl.evaluation.outputs.logger_report import report_evaluation
-from dkl.evaluation.outputs.make_record import flags_of, make_record, make_segmentation_record, summary
-from dkl.evaluation.outputs.mask_pictures import save_mask_pictures
-from dkl.evaluation.segmentation.pixel_counts import count_test_pixels
+from dkl.evaluation.logger_report import report_evaluation
+from dkl.evaluation.make_record import by_severity, flags_of, make_record, make_segmentation_record, summary
+from dkl.evaluation.pictures import save_mask_pictures
+from dkl.evaluation.robustness.attack_loop import AttackLoop, AttackProgress, EvaluationState, load, merge
+from dkl.evaluation.robustness.bounded import SampleResult
+from dkl.evaluation.robustness.checks import nonfinite_only
+from dkl.evaluation.segmentation import count_test_pixels
+from dkl.records import Flags, Record
+from dkl.records.sampling_bound import count_interval
 from dkl.runtime.device import arithmetic, check_processes, pick_device, use
 from dkl.runtime.distributed import gather, launched, launched_group, local_device, rank, spawn_processes, world
 from dkl.storage.files import locked
+from dkl.tasks.base import top1
+from dkl.threat import AUTOATTACK, SAMPLED, SUITES
 from dkl.validation import check_fields
+
+Arrays = Mapping[str, NDArray[Any]]
 
 
 def evaluate(cfg: DictConfig) -> Path:
@@ -54,8 +67,8 @@ def evaluate(cfg: DictConfig) -> Path:
                 else:
                     spawn_processes(_run_in_group, (config,), processes=config.devices, device="cpu")
             if rank() == 0:
-                for each in filter(None, (job, job.standard)):
-                    shutil.rmtree(each.state, ignore_errors=True)
+                for done in filter(None, (job, job.standard)):
+                    shutil.rmtree(done.state, ignore_errors=True)
     return job.written
 
 
@@ -97,17 +110,20 @@ def _run(job: EvaluationJob, config: EvaluateConfig) -> None:
     use(device)
     # As in RobustBench, whose scripts leave torch's defaults: TF32 in convolutions, not in products of matrices.
     with arithmetic(device, products="ieee", convolutions="tf32"):
-        _run_on(device, job, config)
+        job.model.to(device)
+        say(job.layout)
+        for warning in job.warnings:
+            say(f"warning: {warning}")
+        measure = _measure if job.windows is None else _measure_segmentation
+        outcome = measure(job, device)
+    if outcome is not None:
+        record, flags = outcome
+        records.save(record, flags, job.record.parent, job.subject.run.metrics if job.subject.run else [])
+        say(f"{job.results / 'records' / record.id}.json: {summary(record)}")
 
 
-def _run_on(device: torch.device, job: EvaluationJob, config: EvaluateConfig) -> None:
-    job.model.to(device)
-    say(job.layout)
-    for warning in job.warnings:
-        say(f"warning: {warning}")
-    if job.windows is not None:
-        _run_segmentation(job, device)
-        return
+def _measure(job: EvaluationJob, device: torch.device) -> tuple[Record, Arrays] | None:
+    """Classify and attack the images in all processes of the group; the first returns the record and its flags."""
     say(f"{job.subject.title}: {job.protocol.text} on {len(job.test)} images")
     task = AttackTask(
         model=job.model,
@@ -118,27 +134,87 @@ def _run_on(device: torch.device, job: EvaluationJob, config: EvaluateConfig) ->
         device=device,
         folder=job.state,
     )
-    protocol, state, sample, warnings = attack(task, earlier_evaluation(job))
-    corrupted = classify_corrupted(task, job.corruptions) if job.corruptions else {}
+    protocol, state, sample, warnings = attack(task, _earlier_evaluation(job))
+    corrupted = _classify_corrupted(task, job.corruptions) if job.corruptions else {}
     if rank() > 0:
-        return
+        return None
     job = dataclasses.replace(job, protocol=protocol)
     record = make_record(job, state, device=device, warnings=warnings, sample=sample, corrupted=corrupted)
-    metrics = job.subject.run.metrics if job.subject.run else []
-    records.save(record, flags_of(state, sample) | by_severity(corrupted), job.record.parent, metrics)
-    say(f"{job.record}: {summary(record)}")
+    return record, flags_of(state, sample) | by_severity(corrupted)
 
 
-def _run_segmentation(job: EvaluationJob, device: torch.device) -> None:
-    """Evaluate a network that labels pixels in all processes of the group; the first writes record and pictures."""
+def _measure_segmentation(job: EvaluationJob, device: torch.device) -> tuple[Record, Arrays] | None:
+    """Label the pixels in all processes of the group; the first writes pictures, and returns the record and counts."""
     assert job.windows is not None
     assert isinstance(job.test, SegmentationSet)
     say(f"{job.subject.title}: {job.windows.text}, on {len(job.test)} images with masks")
     counts = count_test_pixels(job.model, job.test, job.windows, device=device, folder=job.state)
     if rank() > 0:
-        return
+        return None
     record = make_segmentation_record(job, counts, device=device)
-    arrays = {"hits": counts.hits, "true": counts.true, "predicted": counts.predicted}
     save_mask_pictures(job, device)
-    records.save(record, arrays, job.record.parent, job.subject.run.metrics if job.subject.run else [])
-    say(f"{job.record}: {summary(record)}")
+    return record, {"hits": counts.hits, "true": counts.true, "predicted": counts.predicted}
+
+
+def _earlier_evaluation(job: EvaluationJob) -> Earlier | None:
+    """Return what a bounded evaluation of the same weights and images found; None if none is recorded."""
+    protocol = job.protocol
+    if protocol.attacks != list(AUTOATTACK) or protocol.package:
+        return None
+    bounded = dataclasses.replace(protocol, attacks=list(SUITES["bounded"]))
+    for path in sorted(job.record.parent.glob(f"{glob.escape(job.id.removesuffix(job.key))}*.json")):
+        try:
+            record = records.load(path)
+        except UserError:
+            continue  # dkl tables reports it
+        same = (
+            bounded.made(record)
+            and (record.checkpoint_sha256, record.config_hash) == (job.weights_sha256, job.config_hash)
+            and (record.data_sha256, record.n) == (job.test.sha256, len(job.test))
+        )
+        if same:
+            start, sample = _start_and_sample(record, records.load_flags(path))
+            return Earlier(record.id, start, sample, tuple(nonfinite_only(record.warnings)))
+    return None
+
+
+def _start_and_sample(record: Record, flags: Flags) -> tuple[EvaluationState, SampleResult]:
+    seconds = {name: result.seconds for name, result in record.per_attack.items()}
+    seconds["clean"] = record.seconds - sum(seconds.values())
+    finished: list[str] = [name for name in ("clean", "top5", "apgd-ce", "apgd-t") if name in flags]
+    start: EvaluationState = {
+        name: AttackProgress(flags[name], np.array([seconds.get(name, 0.0)]), np.zeros(1, dtype=np.int64))
+        for name in finished
+    }
+    before, after = flags["apgd-t"], {name: flags[entry] for name, entry in SAMPLED.items()}
+    fallen = int(before.sum() - after["square"].sum())
+    sample = SampleResult(
+        sampled=flags["sampled"],
+        before=before,
+        after=after,
+        interval=count_interval(int(before.sum()), int(flags["sampled"].sum()), fallen),
+        placed=frozenset({"square"} if record.norm == "Linf" else ()),
+        seconds={name: seconds[entry] for name, entry in SAMPLED.items()},
+    )
+    return start, sample
+
+
+@torch.no_grad()
+def _classify_corrupted(task: AttackTask, corruptions: Corruptions) -> EvaluationState:
+    """Find the corrupted images that ``task.model`` classifies correctly; in all processes of the group.
+
+    Returns one entry per corruption with flags ``[5 n]``, severity by severity. Raises UserError if a label is not one
+    of the classes, or if there are fewer than ``n`` images.
+    """
+    protocol = task.protocol
+    state = merge(gather(load(task.folder)))
+    with frozen_eval(task.classifier):
+        for name in CORRUPTIONS:
+            found = corruptions.read(name, protocol.n)
+            everything = np.ones(len(found), dtype=np.bool_)
+            loop = AttackLoop(
+                task.classifier, found.images, found.labels, protocol.batch_size, task.device, task.folder, state
+            )
+            loop.attack({name: top1}, lambda x, y, chosen: x, everything, 1)
+            state = loop.state
+    return {name: state[name] for name in CORRUPTIONS}

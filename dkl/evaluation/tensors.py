@@ -22,17 +22,17 @@ from dkl.config import EvaluateConfig, EvaluationConfig
 from dkl.data import Images
 from dkl.errors import UserError
 from dkl.evaluation.attacking import Attacked, AttackTask, attack
-from dkl.evaluation.outputs.make_record import described, flags_of, measured
+from dkl.evaluation.make_record import described, flags_of, measured
 from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
 from dkl.evaluation.robustness.attack_loop import scaled
 from dkl.evaluation.robustness.classifier import blamed, first_output
 from dkl.evaluation.robustness.own_attacks import OwnAttack
-from dkl.evaluation.weights import weights_sha256
 from dkl.records import Bound, Record
 from dkl.records.metrics import Interval, wilson
 from dkl.records.storage import TEST_IMAGES
 from dkl.runtime.device import pick_device
 from dkl.runtime.distributed import rank
+from dkl.storage.checkpoint import weights_sha256
 from dkl.storage.files import check_writable, digest, locked, write_atomically
 from dkl.threat import SAMPLED
 from dkl.validation import check_fields

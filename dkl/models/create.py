@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dkl.errors import UserError, first_line, needs_extra, similar
-from dkl.storage.hub import WEIGHTS, fetch
+from dkl.storage.fetch import WEIGHTS, fetch_from_hub
 from dkl.validation import CLASSES, FRACTION, MEAN, SIDE, STD
 
 SMP = "smp_"
@@ -88,7 +88,7 @@ def _build_timm(name: str, **settings: Any) -> nn.Module:
     if settings.get("pretrained") and not {"pretrained_cfg", "pretrained_cfg_overlay"} & settings.keys():
         published = timm.models.get_pretrained_cfg(name)
         if published is not None and published.hf_hub_id and not published.file:
-            fetch(published.hf_hub_id, WEIGHTS, f"timm:{name}")
+            fetch_from_hub(published.hf_hub_id, WEIGHTS, f"timm:{name}")
     return timm.create_model(name, **settings)
 
 

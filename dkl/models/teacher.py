@@ -19,9 +19,8 @@ from dkl.errors import UserError, first_line
 from dkl.models.create import check_name, check_normalization, create_model
 from dkl.models.foreign_checkpoints import check_finite, load_checkpoint
 from dkl.storage.checkpoint import READING_ERRORS, read
+from dkl.storage.fetch import WEIGHTS, unreachable
 from dkl.storage.files import damage
-from dkl.storage.hub import WEIGHTS
-from dkl.storage.network import unreachable
 from dkl.validation import CLASSES, MEAN, SIDE, STD
 
 Settings = dict[str, Any]

@@ -1,20 +1,26 @@
-"""``export``: writes a finished run's network to a folder, in one of several formats."""
+"""``export`` writes a finished run's network to a folder, in one of several formats; ``push`` uploads it to a hub."""
 
-from collections.abc import Callable
+import contextlib
+import io
+import json
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from dkl.errors import UserError, choose_from
-from dkl.sharing.exported import Exported, read_run
-from dkl.sharing.formats import onnx, robustbench, timm_folder, torch_program
-from dkl.storage.files import check_writable
+import timm
+import torch
+from safetensors.torch import save
+from torch import Tensor
 
-FORMATS: dict[str, Callable[[Exported, Path], list[Path]]] = {
-    "hf": timm_folder.write,
-    "robustbench": robustbench.write,
-    "torch": torch_program.write,
-    "onnx": onnx.write,
-}
-"""By name: what writes a network into a folder, and returns the files."""
+from dkl.config import model_name
+from dkl.errors import UserError, choose_from, first_line, needs_extra
+from dkl.models.sources import CREATE
+from dkl.reporting.robustbench import model_id, model_info
+from dkl.sharing.exported import Exported, eval_results, model_card, read_run
+from dkl.storage import checkpoint
+from dkl.storage.fetch import unreachable
+from dkl.storage.files import check_writable, write_atomically, write_text
 
 
 def export(
@@ -31,3 +37,207 @@ def export(
     check_writable(Path(to))
     exported = read_run(Path(run), weights=weights, results=Path(results))
     return FORMATS[format](exported, Path(to))
+
+
+def _write_folder(exported: Exported, folder: Path) -> list[Path]:
+    """Write safetensors, timm's ``config.json`` and a card, for ``local-dir:`` and the Hugging Face hub.
+
+    Raises UserError if timm cannot build the network by its name.
+    """
+    name = model_name(exported.subject.model)
+    if exported.subject.model["_target_"] != CREATE or not timm.is_model(name):
+        raise UserError(
+            f"format=hf needs a network that timm builds by name, and {exported.subject.architecture} is not: use "
+            "format=torch, which holds the network itself"
+        )
+    weights, config, card = (folder / file for file in ("model.safetensors", "config.json", "README.md"))
+    content = save(exported.state, metadata={"format": "pt"})
+    write_atomically(weights, lambda file: file.write(content))
+    write_text(config, json.dumps(_timm_config(exported, name), indent=2) + "\n")
+    write_text(card, model_card(exported, folder.name, timm_name=name))
+    written, results = [weights, config, card], folder / ".eval_results" / "dkl.yaml"
+    if text := eval_results(exported):
+        write_text(results, text)
+        written.append(results)
+    else:
+        results.unlink(missing_ok=True)  # of another network that was exported here before
+    return written
+
+
+def _timm_config(exported: Exported, name: str) -> dict[str, Any]:
+    """Return the content of ``config.json``: architecture, arguments, and what images the weights are for."""
+    data = exported.subject.data
+    mean, std = exported.normalization or exported.identity
+    arguments = {**exported.arguments, **({} if data.shape[0] == 3 else {"in_chans": data.shape[0]})}
+    return {
+        "architecture": name,
+        "num_classes": data.num_classes,
+        **({"model_args": arguments} if arguments else {}),
+        "pretrained_cfg": {
+            "tag": exported.run.label,
+            "custom_load": False,
+            "input_size": list(data.shape),
+            "fixed_input_size": True,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "mean": mean,
+            "std": std,
+            "num_classes": data.num_classes,
+        },
+    }
+
+
+DYNAMIC = {0: torch.export.Dim("batch")}
+"""The dimension of images that may have any size."""
+
+
+def _write_program(exported: Exported, folder: Path) -> list[Path]:
+    """Write the network with its weights as an ExportedProgram, ``model.pt2``, and a card."""
+    program, card = folder / "model.pt2", folder / "README.md"
+    content = torch.export.export(exported.model, (exported.example,), dynamic_shapes=(DYNAMIC,))
+    write_atomically(program, lambda file: torch.export.save(content, file))
+    write_text(card, model_card(exported, f"{folder.name}/{program.name}"))
+    return [program, card]
+
+
+def _write_onnx(exported: Exported, folder: Path) -> list[Path]:
+    """Write ``model.onnx`` for ONNX runtimes (extra ``onnx``) and a card. Raises NotInstalledError without onnx."""
+    with needs_extra("onnx"):
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    path, card = folder / "model.onnx", folder / "README.md"
+    with contextlib.redirect_stdout(io.StringIO()):  # torch prints its progress
+        program = torch.onnx.export(
+            exported.model,
+            (exported.example,),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=(DYNAMIC,),
+            dynamo=True,
+        )
+    assert program is not None
+    content = program.model_proto.SerializeToString()
+    write_atomically(path, lambda file: file.write(content))
+    write_text(card, model_card(exported, f"{folder.name}/{path.name}"))
+    return [path, card]
+
+
+DEFINITION = """# Add to robustbench/model_zoo/{file}, and the address of {id}.pt as its gdrive_id.
+{classes}
+# In the dictionary {norm}:
+('{id}', {{
+    'model': lambda: {call},
+    'gdrive_id': '',
+}}),
+"""
+
+NORMALIZED = """class {name}({base}):
+    def __init__(self):
+        super().__init__({arguments})
+        self.register_buffer('mu', torch.tensor({mean}).view(1, {channels}, 1, 1))
+        self.register_buffer('sigma', torch.tensor({std}).view(1, {channels}, 1, 1))
+
+    def forward(self, x):
+        return super().forward((x - self.mu) / self.sigma)
+
+"""
+
+ROBUSTBENCH_CLASSES = {
+    r"wrn(\d+)_(\d+)": ("WideResNet", "depth={0}, widen_factor={1}, num_classes={classes}"),
+    r"preact_resnet18": ("PreActResNet", "PreActBlockV2, [2, 2, 2, 2], num_classes={classes}, bn_before_fc=True"),
+    r"wrn(\d+)_(\d+)_swish": (
+        "DMWideResNet",
+        "num_classes={classes}, depth={0}, width={1}, activation_fn=nn.SiLU",
+    ),
+    r"preact_resnet18_swish": (
+        "DMPreActResNet",
+        "num_classes={classes}, depth=18, width=0, activation_fn=nn.SiLU",
+    ),
+}
+"""RobustBench's class and its arguments, by this project's names of networks."""
+
+
+def _write_robustbench(exported: Exported, folder: Path) -> list[Path]:
+    """Write the file that RobustBench's ``load_model`` reads, and what its README asks for beside it.
+
+    ``<id>.pt`` holds ``{"state_dict": …}`` with the names and buffers of RobustBench's own classes, so that it loads
+    strictly. ``model_zoo.py.txt`` is the definition to add to ``robustbench/model_zoo/<dataset>.py``, and ``<id>.json``
+    the entry of ``model_info``, made from a record of standard AutoAttack if there is one. Raises UserError if
+    RobustBench has no class for the network.
+    """
+    name, data = model_name(exported.subject.model), exported.subject.data
+    matches = {pattern: match for pattern in ROBUSTBENCH_CLASSES if (match := re.fullmatch(pattern, name))}
+    if not matches:
+        raise UserError(f"format=robustbench: RobustBench has no class for {name}; use format=torch")
+    pattern, match = matches.popitem()
+    base, template = ROBUSTBENCH_CLASSES[pattern]
+    arguments = template.format(*match.groups(), classes=data.num_classes)
+    standard = [record for record in exported.records if record.is_autoattack and not record.partial]
+    id = model_id(standard[-1]) if standard else re.sub(r"[^\w.-]", "_", exported.name)
+    norm = standard[-1].norm if standard else exported.run.config.evaluation.norm
+    buffers, classes, call = _normalized_class(exported, id, base, arguments)
+    weights, definition = folder / f"{id}.pt", folder / "model_zoo.py.txt"
+    checkpoint.save(weights, {"state_dict": exported.state | buffers})
+    text = DEFINITION.format(file=f"{data.name}.py", id=id, classes=classes, norm=norm.lower(), call=call)
+    write_text(definition, text)
+    written = [weights, definition]
+    if standard and exported.subject.budget != "smoke":
+        written.append(folder / f"{id}.json")
+        write_text(written[-1], json.dumps(model_info(standard[-1]), indent=2, ensure_ascii=False) + "\n")
+    return written
+
+
+def _normalized_class(exported: Exported, id: str, base: str, arguments: str) -> tuple[dict[str, Tensor], str, str]:
+    """Return the buffers of the input's normalization, the class that has them if it is new, and its call."""
+    constants = exported.normalization
+    if base.startswith("DM"):  # this class normalizes in any case
+        mean, std = constants or exported.identity
+        buffers = {"mean": torch.tensor(mean).view(-1, 1, 1), "std": torch.tensor(std).view(-1, 1, 1)}
+        return buffers, "", f"{base}({arguments}, mean={tuple(mean)}, std={tuple(std)})"
+    if constants is None:
+        return {}, "", f"{base}({arguments})"
+    mean, std = constants
+    name = re.sub(r"\W", "_", id) + "Net"
+    definition = NORMALIZED.format(
+        name=name, base=base, arguments=arguments, mean=mean, std=std, channels=exported.subject.data.shape[0]
+    )
+    buffers = {"mu": torch.tensor(mean).view(1, -1, 1, 1), "sigma": torch.tensor(std).view(1, -1, 1, 1)}
+    return buffers, definition, f"{name}()"
+
+
+FORMATS: dict[str, Callable[[Exported, Path], list[Path]]] = {
+    "hf": _write_folder,
+    "robustbench": _write_robustbench,
+    "torch": _write_program,
+    "onnx": _write_onnx,
+}
+"""By name: what writes a network into a folder, and returns the files."""
+
+
+def check_push(name: str) -> None:
+    """Raise UserError unless ``name`` is a repository ``user/name`` of a hub that answers."""
+    with needs_extra("hub"):
+        from huggingface_hub import constants
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise UserError(f"push={name} must be a repository of the hub, such as push=user/name")
+    if why := unreachable(constants.ENDPOINT):
+        raise UserError(f"push={name}: the hub {constants.ENDPOINT} does not answer ({why}); try again later")
+
+
+def push(folder: Path, files: Sequence[Path], name: str) -> str:
+    """Upload ``files`` of ``folder`` to the hub's repository ``name``, which is created if it is missing.
+
+    HF_ENDPOINT sets the hub's address. Nothing else in ``folder`` is uploaded. Returns the repository's address. Raises
+    UserError if the hub refuses it.
+    """
+    check_push(name)
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api, only = HfApi(endpoint=constants.ENDPOINT), [path.relative_to(folder).as_posix() for path in files]
+    try:
+        api.create_repo(name, exist_ok=True)
+        api.upload_folder(repo_id=name, folder_path=folder, allow_patterns=only, commit_message="Upload by dkl export")
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise UserError(f"push={name}: {first_line(error)}; log in by hf auth login, and check the name") from None
+    return f"{constants.ENDPOINT}/{name}"

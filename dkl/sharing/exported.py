@@ -1,18 +1,45 @@
-"""The input of every format of an export: a finished run's network with its weights, and their records."""
+"""The input of every format of an export: a finished run's network with its weights and records, and its card.
 
+The card says what the network is, how it was trained, and what was measured, from records only.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from dkl.config import EvaluateConfig, model_name
 from dkl.errors import UserError
-from dkl.evaluation.network import load_network
-from dkl.evaluation.subject import Subject, TrainedRun, run_subject
-from dkl.evaluation.weights import weights_sha256
+from dkl.evaluation.subject import Subject, TrainedRun, load_network, run_subject
 from dkl.records import Record
-from dkl.reporting.grouping import created_at, load_with_reference
+from dkl.records.metrics import METRICS, wilson
+from dkl.reporting.boards.notes import BUDGET_NOTES
+from dkl.reporting.grouping import attacks_label, created_at, load_with_reference
+from dkl.reporting.robustbench import paper
+from dkl.reporting.statistics import percent
+from dkl.storage.checkpoint import weights_sha256
+from dkl.threat import SAMPLED
+
+HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "imagenet": "ILSVRC/imagenet-1k"}
+"""Ids of datasets on the Hugging Face hub."""
+
+USE = """```python
+import dkl
+
+model = dkl.load_model("{folder}"{trust})  # for images [B, {channels}, {height}, {width}] in [0, 1]
+```
+"""
+
+WITH_TIMM = """timm loads the same weights{registered}. Normalize images by `mean` and `std` of `config.json` before:
+
+```python
+model = timm.create_model("local-dir:{folder}", pretrained=True).eval()
+```
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +74,17 @@ class Exported:
         return (list(mean), list(std)) if mean is not None and std is not None else None
 
     @property
+    def identity(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of a normalization that changes nothing."""
+        channels = self.subject.data.shape[0]
+        return [0.0] * channels, [1.0] * channels
+
+    @property
+    def example(self) -> Tensor:
+        """A batch of black images, of the size for which the network is exported."""
+        return torch.zeros(2, *self.subject.data.shape)
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """The arguments of the network's constructor, but for classes, channels, normalization and names."""
         known = ("_target_", "name", "title", "num_classes", "in_chans", "mean", "std")
@@ -63,7 +101,129 @@ def read_run(run: Path, *, weights: str | None, results: Path) -> Exported:
         raise UserError(f"run={run} labels pixels, and only networks that label images can be exported")
     model, _ = load_network(subject)
     sha256 = weights_sha256(model.state_dict())
-    found, _ = load_with_reference(results)
     assert subject.run is not None
-    own = [r for r in found if r.checkpoint_sha256 == sha256 and r.config_hash == subject.run.config_hash]
-    return Exported(subject=subject, model=model, sha256=sha256, records=sorted(own, key=created_at))
+    records = [
+        record
+        for record in load_with_reference(results)[0]
+        if record.checkpoint_sha256 == sha256 and record.config_hash == subject.run.config_hash
+    ]
+    return Exported(subject=subject, model=model, sha256=sha256, records=sorted(records, key=created_at))
+
+
+def model_card(exported: Exported, folder: str, *, timm_name: str | None = None) -> str:
+    """Return the card as Markdown with the hub's metadata. ``timm_name`` is the architecture if timm can load it."""
+    subject, run = exported.subject, exported.run
+    channels, height, width = subject.data.shape
+    text = f"---\n{OmegaConf.to_yaml(_metadata(exported))}---\n\n# {exported.name}\n\n"
+    text += f"{subject.architecture}, trained on {subject.data.name} by {run.label} with the recipe "
+    text += f"`{run.config.recipe_name}` (budget {subject.budget}, seed {run.config.seed}). "
+    text += f"Weights: {subject.weights.text}.\n\n"
+    trust = ", trust=True" if folder.endswith(".pt2") else ""  # a program
+    text += USE.format(folder=folder, trust=trust, channels=channels, height=height, width=width)
+    if timm_name is not None:
+        ours = f" after `import dkl.models`, which registers `{timm_name}`"
+        ours = ours if type(exported.model).__module__.startswith("dkl.") else ""
+        text += "\n" + WITH_TIMM.format(folder=folder, registered=ours)
+    text += "\n## Measured\n\n" + _measured(exported)
+    text += "\n## Training\n\n" + "".join(f"- {line}\n" for line in _training(exported))
+    if (link := paper(run.label).link) and subject.budget == "paper":
+        text += f"\nThe method is that of [{paper(run.label).name}]({link}).\n"
+    return text
+
+
+def _training(exported: Exported) -> Iterator[str]:
+    run, config = exported.run, exported.run.config
+    yield f"loss {run.loss}, {config.trainer.epochs} epochs in batches of {config.trainer.batch_size}"
+    yield f"configuration {run.config_hash}, weights sha256 `{exported.sha256}`"
+    if run.synthetic:
+        yield f"synthetic images: {run.synthetic}"
+    if commits := {record.git_commit for record in exported.records if record.git_commit}:
+        yield f"evaluated by the code of commit {', '.join(sorted(commits))}"
+
+
+def _measured(exported: Exported) -> str:
+    """Return a table with a row per accuracy of every record, or one sentence without a record."""
+    if not exported.records:
+        return "Nothing was measured: these weights have no record.\n"
+    rows = ["| evaluation | images | accuracy (%) | 95 % interval |", "|---|---:|---:|---|"]
+    for record in exported.records:
+        for name, value in _accuracies(record):
+            low, high = wilson(value, record.n)
+            rows.append(f"| {name} | {record.n} | {percent(value)} | [{percent(low)}, {percent(high)}] |")
+        if record.bound is not None:
+            interval = f"[{percent(record.bound.low)}, {percent(record.bound.high)}]"
+            rows.append(f"| {_attacked(record)} | {record.n} | within the interval | {interval} |")
+    notes = [f"Budget {exported.subject.budget}: {BUDGET_NOTES[exported.subject.budget]}."]
+    if any(record.partial for record in exported.records):
+        notes.append("Rows that name a number of images are of a part of the test set.")
+    return "\n".join([*dict.fromkeys(rows), "", *notes]) + "\n"
+
+
+def _accuracies(record: Record) -> Iterator[tuple[str, float]]:
+    """Yield each accuracy over all images of ``record``; the name says if they are a part of the test set."""
+    part = f" on {record.n} images" if record.partial else ""
+    for name, metric in METRICS.items():
+        value = metric.measured(record)
+        if metric.flags and name != "robust" and value is not None:
+            first, comma, more = metric.words.partition(",")
+            yield f"{first}{part}{comma}{more}", value
+    for name in record.attacks:
+        # A bounded evaluation attacks only a sample with its last attacks.
+        if record.bound is None or name not in SAMPLED.values():
+            yield f"after {name}{part}, {_threat(record)}", record.per_attack[name].robust
+    if record.robust is not None and record.bound is None:
+        yield _attacked(record), record.robust
+
+
+def _threat(record: Record) -> str:
+    return f"{record.norm} {record.eps_text}"
+
+
+def _attacked(record: Record) -> str:
+    return f"{attacks_label(record)}, {_threat(record)}"
+
+
+def _metadata(exported: Exported) -> dict[str, Any]:
+    """Return the hub's metadata of the card, with ``model-index``."""
+    dataset = exported.subject.data.name
+    about: dict[str, Any] = {
+        "library_name": "timm",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "timm", "dkl", "adversarial-robustness"],
+    }
+    if dataset in HUB_DATASETS:
+        about["datasets"] = [HUB_DATASETS[dataset]]
+    if exported.records and exported.subject.budget != "smoke":
+        task = {"type": "image-classification", "name": "Image classification"}
+        results = [
+            {
+                "task": task,
+                "dataset": {"type": HUB_DATASETS.get(dataset, dataset), "name": dataset, "split": "test"},
+                "metrics": [
+                    {"type": "accuracy", "name": name, "value": float(percent(value))}
+                    for name, value in _accuracies(record)
+                ],
+            }
+            for record in exported.records
+        ]
+        about["model-index"] = [{"name": exported.name, "results": results}]
+    return about
+
+
+def eval_results(exported: Exported) -> str | None:
+    """Return the hub's ``.eval_results`` file, one entry per record with AutoAttack on all test images.
+
+    None without such a record, or if the hub does not know the dataset.
+    """
+    dataset = HUB_DATASETS.get(exported.subject.data.name)
+    entries: list[dict[str, Any]] = [
+        {
+            "dataset": {"id": dataset, "task_id": f"autoattack-{record.norm.lower()}-{record.eps_text}"},
+            "value": float(percent(record.robust)),
+            "date": record.created,
+            "notes": f"{record.n} test images, clean accuracy {percent(record.clean)}",
+        }
+        for record in exported.records
+        if record.robust is not None and record.is_autoattack and not record.partial and record.budget != "smoke"
+    ]
+    return OmegaConf.to_yaml(entries) if dataset and entries else None

@@ -11,10 +11,8 @@ from torch import nn
 from dkl.config import DataConfig, EvaluateConfig, compose_config, typed
 from dkl.config.compose import choices
 from dkl.errors import UserError, choose_from
-from dkl.evaluation.foreign import foreign_subject
-from dkl.evaluation.network import load_network
-from dkl.evaluation.subject import run_subject
-from dkl.models.sources import images_of, is_graph
+from dkl.evaluation.subject import foreign_subject, load_network, run_subject
+from dkl.models.sources import is_graph, known_images
 from dkl.models.sources.graphs import load_graph
 from dkl.published import published_networks
 from dkl.runtime.device import usable_device
@@ -76,7 +74,7 @@ def _data(name: str | None, network: str | None) -> DataConfig:
     Raises UserError if neither is known.
     """
     if name is None:
-        images = images_of(network) if network else None
+        images = known_images(network) if network else None
         if images is None:
             raise UserError(f"{network or 'the file'} does not say its images: add data=NAME of configs/data")
         return DataConfig(images.dataset, images.num_classes, list(images.shape), eps="0", source=None)

@@ -1,1 +1,1 @@
-"""Files that survive an interruption, checkpoints, downloads, files of a hub, and whether a server answers."""
+"""Files that survive an interruption, checkpoints, and downloads."""

@@ -4,11 +4,13 @@ A checkpoint is a zip archive that stores a checksum of each of its tensors, wri
 them, also in files of other projects. Only torch's format before version 1.6 has none.
 """
 
+import hashlib
 import pickle
 import re
 import struct
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +94,14 @@ def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
         raise UserError(
             f"{path} is not a readable checkpoint, perhaps an incomplete copy; fetch it again ({first_line(error)})"
         ) from None
+
+
+def weights_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """Hash the names, shapes and values of a state dict, in hex; independent of the file that held it."""
+    content = hashlib.sha256()
+    # Sorted, because a checkpoint may list the same weights in another order.
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        content.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        content.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()

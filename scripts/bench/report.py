@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dkl.evaluation.outputs.provenance import git_commit, hardware, versions
+from dkl.evaluation.make_record import git_commit, hardware, versions
 from dkl.storage.files import write_text
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "benchmarks"

@@ -11,7 +11,7 @@ import torch
 from dkl.assembly import train
 from dkl.config import compose_config
 from dkl.evaluation import evaluate
-from dkl.evaluation.outputs.provenance import versions
+from dkl.evaluation.make_record import versions
 from dkl.losses import GKL, IKL, KL
 from dkl.records import load_flags
 from dkl.runtime import device

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from dkl.errors import UserError
-from dkl.storage.download import fetch
-from dkl.storage.network import unreachable
+from dkl.storage.fetch import fetch, unreachable
 
 PROGRAM = f'#!/bin/sh\nexec "{sys.executable}" -m dkl "$@"\n'
 

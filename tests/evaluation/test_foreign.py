@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from dkl.cli import main
 from dkl.data import digits
-from dkl.evaluation.verification.run import verify
+from dkl.evaluation.verification import verify
 from dkl.models import create_model
 from dkl.records import Record
 from tests.evaluation.common import batch_statistics, only_record, shorten_package, trained

@@ -17,8 +17,8 @@ from scipy.stats import hypergeom
 from dkl import records
 from dkl.cli import main
 from dkl.errors import UserError
-from dkl.evaluation.verification import run as verification
-from dkl.evaluation.verification.run import verify
+from dkl.evaluation import verification
+from dkl.evaluation.verification import verify
 from dkl.records.sampling_bound import fewest_without_hit, most_in_population
 from dkl.records.verification import load_verification
 from dkl.runtime.interruption import Interrupted

@@ -14,7 +14,7 @@ from dkl.cli import main
 from dkl.config import EvaluateConfig, compose_config, typed
 from dkl.data import digits
 from dkl.evaluation.job import prepare
-from dkl.evaluation.weights import best_epoch
+from dkl.evaluation.subject import best_epoch
 from dkl.models import create_model
 from dkl.records import Record, load_all
 from dkl.storage import checkpoint

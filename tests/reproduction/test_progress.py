@@ -10,7 +10,7 @@ import pytest
 from dkl import records
 from dkl.cli import main
 from dkl.config import ComposedRun, compose_config
-from dkl.evaluation.segmentation.windows import Windows
+from dkl.evaluation.segmentation import Windows
 from dkl.manifests import ManifestJob
 from dkl.records.record import Segmented
 from dkl.reproduction.planning import progress_of, records_of

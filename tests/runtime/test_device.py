@@ -12,7 +12,7 @@ import torch
 import dkl
 from dkl.config import EvaluateConfig
 from dkl.errors import UserError
-from dkl.evaluation.outputs import provenance
+from dkl.evaluation import make_record
 from dkl.evaluation.run import _check_devices
 from dkl.runtime import device
 from tests.device import pretend
@@ -100,5 +100,5 @@ def test_a_record_needs_no_installed_package(monkeypatch: pytest.MonkeyPatch) ->
     def missing(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(provenance, "version", missing)
-    assert provenance.versions()["dkl"] == dkl.__version__
+    monkeypatch.setattr(make_record, "version", missing)
+    assert make_record.versions()["dkl"] == dkl.__version__

@@ -20,9 +20,8 @@ from dkl.errors import UserError
 from dkl.models.networks.wide_resnet import SwishWideResNet, WideResNet
 from dkl.records import Bound
 from dkl.sharing import export, load_model
-from dkl.sharing.card import model_card
-from dkl.sharing.exported import read_run
-from dkl.sharing.push import push
+from dkl.sharing.export import push
+from dkl.sharing.exported import model_card, read_run
 from tests.evaluation.common import evaluate_run, only_record, tiny_run
 from tests.factories import make_record
 from tests.sharing.fake_hub import Hub, serve

@@ -11,7 +11,7 @@ from dkl.errors import UserError
 from dkl.models.create import normalize_input
 
 
-class Images(NamedTuple):
+class KnownImages(NamedTuple):
     """The images that a network is for: their dataset, empty if not known, the classes, and the shape (C, H, W)."""
 
     dataset: str

@@ -42,7 +42,7 @@ def test_of_several_at_the_same_time_one_downloads(site: Site, tmp_path: Path, m
     def reachable(url: str) -> None:
         together.wait()  # nobody downloads before all have seen that there is no file
 
-    monkeypatch.setattr("dkl.storage.download.unreachable", reachable)
+    monkeypatch.setattr("dkl.storage.fetch.unreachable", reachable)
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(lambda _: fetch(site.url, path), range(3))) == [path] * 3
     assert path.read_bytes() == CONTENT

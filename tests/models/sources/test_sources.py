@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from dkl.errors import UserError
 from dkl.models import create_model, load_checkpoint
-from dkl.models.sources import Request, Source, resolve, robustbench
+from dkl.models.sources import Request, Source, named, resolve
 from tests.data.download_server import Site, serve
 
 NETS = """
@@ -121,7 +121,7 @@ def test_a_model_of_robustbench_is_downloaded_once_and_its_hash_recorded(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.content = b"weights"
-    monkeypatch.setattr(robustbench, "drive_url", lambda file: site.url.replace("tiny.tar.gz", f"download?id={file}"))
+    monkeypatch.setattr(named, "drive_url", lambda file: site.url.replace("tiny.tar.gz", f"download?id={file}"))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     request = wanted(shape=[3, 32, 32])
     source = resolve("robustbench:Rice2020Overfitting", request)
@@ -140,7 +140,7 @@ def test_a_model_of_robustbench_is_downloaded_once_and_its_hash_recorded(
 
 def test_a_web_page_is_no_file_of_weights(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site.content, site.kind = b"<html>quota exceeded</html>", "text/html; charset=utf-8"
-    monkeypatch.setattr(robustbench, "drive_url", lambda file: site.url)
+    monkeypatch.setattr(named, "drive_url", lambda file: site.url)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(UserError, match="the server sent a web page; try again, or download it yourself"):
         resolve("robustbench:Rice2020Overfitting", wanted(shape=[3, 32, 32]))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dkl.errors import UserError
-from dkl.evaluation.outputs import logger_report
+from dkl.evaluation import logger_report
 from dkl.records import AttackResult, Bound, Record
 from dkl.records.metrics import METRICS, Metric, wilson
 from dkl.reporting import AccuracyBoard, Leaderboard, accuracy_boards, leaderboards, model_info

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dkl.evaluation.outputs import provenance
+from dkl.evaluation import make_record
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -14,8 +14,8 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_the_commit_and_whether_the_code_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "dkl" / "evaluation" / "outputs" / "provenance.py"))
-    assert provenance.git_commit() is None
+    monkeypatch.setattr(make_record, "__file__", str(tmp_path / "dkl" / "evaluation" / "make_record.py"))
+    assert make_record.git_commit() is None
     git(tmp_path, "init", "-q")
     for name in ("code.py", "results/table.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -24,12 +24,12 @@ def test_the_commit_and_whether_the_code_differs(tmp_path: Path, monkeypatch: py
     git(tmp_path, "commit", "-qm", "one")
     head = git(tmp_path, "rev-parse", "HEAD")
     (tmp_path / "results" / "table.md").write_text("two")
-    assert provenance.git_commit() == head
+    assert make_record.git_commit() == head
     (tmp_path / "code.py").write_text("two")
-    assert provenance.git_commit() == head + "-dirty"
+    assert make_record.git_commit() == head + "-dirty"
     git(tmp_path, "checkout", "code.py")
     (tmp_path / "notes.py").write_text("outside the package")
-    assert provenance.git_commit() == head
+    assert make_record.git_commit() == head
     (tmp_path / "dkl" / "losses").mkdir(parents=True)
     (tmp_path / "dkl" / "losses" / "mine.py").write_text("not tracked")
-    assert provenance.git_commit() == head + "-dirty"
+    assert make_record.git_commit() == head + "-dirty"

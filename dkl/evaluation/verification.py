@@ -8,34 +8,51 @@ What is bounded is the number of images whose flags neither of the two gives.
 Batches are not the sample: AutoAttack cuts 10,000 images into 50 batches, a forger may spoil whole batches, and 39 of
 the 50 would have to agree to bound the share of spoiled ones by 2 %. Single images are drawn without replacement, so
 the exact bound of the hypergeometric distribution holds, wherever the wrong flags are.
+
+Network, images and protocol are built again from what the user names. Nothing in the record is run: it may name
+networks of this project and of timm, and no other code.
 """
 
+import dataclasses
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dkl import records
+from dkl.assembly import load_data
+from dkl.config import EvaluateConfig, typed
+from dkl.config.compose import choices
+from dkl.config.overrides import compose_explained, expand_network
 from dkl.console import say
 from dkl.data import ImageSet
 from dkl.errors import UserError
 from dkl.evaluation.attacking import AttackTask, attack, attacks_of
-from dkl.evaluation.network import load_network
-from dkl.evaluation.outputs import provenance
-from dkl.evaluation.outputs.make_record import flags_of
+from dkl.evaluation.make_record import flags_of, hardware, versions
+from dkl.evaluation.protocol import EvaluationProtocol
 from dkl.evaluation.robustness.attack_loop import AttackLoop, OwnBatches, load
-from dkl.evaluation.verification.recorded import config_of, images_of, protocol_of, subject_of
-from dkl.evaluation.weights import weights_sha256
+from dkl.evaluation.robustness.own_attacks import import_own
+from dkl.evaluation.subject import Subject, Weights, foreign_subject, load_network, run_subject
+from dkl.models.sources import CREATE, foreign_network, is_graph
 from dkl.records import Flags, Record
 from dkl.records.verification import Verification, check_enough, checksum, fewest_to_refuse, save_verification
 from dkl.runtime.device import arithmetic, pick_device
+from dkl.storage import checkpoint
+from dkl.storage.checkpoint import weights_sha256
 from dkl.storage.files import digest, write_text
+from dkl.threat import parse_attacks
+
+KEYS = (
+    *("checkpoint", "run", "model", "network", "arguments", "mean", "std", "trust"),
+    *("attacks", "data", "device", "threads", "paths"),
+)
+"""Keys of ``dkl evaluate`` that a verification takes; the others are those of the record."""
 
 
 def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: int | None = None) -> Verification:
@@ -52,21 +69,21 @@ def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: in
     if record.segmented is not None or record.bound is not None:
         kind = "labels pixels" if record.segmented else "is of bounded AutoAttack"
         raise UserError(f"{path} {kind}, which cannot be verified: verify a record of attacks=standard")
-    config = config_of(record, overrides)
+    config = _config_of(record, overrides)
     if config.threads:
         torch.set_num_threads(config.threads)
-    subject = subject_of(record, config)
+    subject = _subject_of(record, config)
     model, layout = load_network(subject)
     if weights_sha256(model.state_dict()) != record.checkpoint_sha256:
         raise UserError(f"{subject.weights.path} holds other weights than those of {record.id}: give their file")
-    test, device = images_of(record, subject), pick_device(config.device)
+    test, device = _images_of(record, subject), pick_device(config.device)
     checked = min(checked, record.n)
     check_enough(record.n, checked)
     # An interrupted verification continues here.
     progress = Path(config.paths.results) / "runs" / "evaluations" / digest([checksum(record), checked, seed])
     seed = _drawn_seed(progress) if seed is None else seed
     chosen = np.sort(np.random.default_rng(seed).permutation(record.n)[:checked])
-    protocol = protocol_of(record, config)
+    protocol = _protocol_of(record, config)
     say(layout)
     say(f"{record.id}: {', '.join(record.attacks) or 'accuracy'} on {checked} of {record.n} images, seed={seed}")
     part = test.at(torch.from_numpy(chosen))
@@ -91,8 +108,8 @@ def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: in
         other_draws=found.other_draws,
         seed=seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=provenance.versions(),
-        hardware=provenance.hardware(device),
+        versions=versions(),
+        hardware=hardware(device),
     )
     say(f"written: {save_verification(verification, Path(config.paths.results))}")
     shutil.rmtree(progress, ignore_errors=True)
@@ -105,6 +122,81 @@ def _drawn_seed(progress: Path) -> int:
     if not path.is_file():
         write_text(path, str(secrets.randbelow(2**32)))
     return int(path.read_text())
+
+
+def _config_of(record: Record, overrides: Sequence[str]) -> EvaluateConfig:
+    """Compose what names the network and its data; the dataset is the record's if none is given."""
+    given = expand_network(overrides)
+    keys = [text.lstrip("+~").partition("=")[0].partition(".")[0] for text in given]
+    if other := next((key for key in keys if key not in KEYS), None):
+        raise UserError(f"dkl verify takes no {other}=: it is the record's; it takes {', '.join(KEYS)}, n and seed")
+    if "run" not in keys and "data" not in keys:
+        if record.dataset not in choices("data"):
+            raise UserError(f"{record.id} is of {record.dataset!r}, no choice of configs/data: add data=…")
+        given = [*given, f"data={record.dataset}"]
+    return typed(compose_explained("evaluate", given), EvaluateConfig)
+
+
+def _subject_of(record: Record, config: EvaluateConfig) -> Subject:
+    """What is evaluated again: the run, or the file with the network that is named, or that of the record."""
+    if config.run:
+        return run_subject(dataclasses.replace(config, weights=_kind(record)))
+    if config.checkpoint is None and config.network is None:
+        raise UserError("name the weights: checkpoint=FILE, or run=FOLDER for a run")
+    held = config.checkpoint is not None and is_graph(Path(config.checkpoint))
+    if not (config.model or config.network or held):
+        config = dataclasses.replace(config, model=_recorded_network(record))
+    subject = foreign_subject(config)
+    if record.seed is not None:
+        key, path = "average" if _kind(record) == "average" else "model", subject.weights.path
+        # An exported file holds the weights alone.
+        return dataclasses.replace(subject, weights=Weights(path, key)) if _has(path, key) else subject
+    if digest(subject.settings) != record.config_hash:
+        network = record.model.get("name") or record.model.get("_target_")
+        raise UserError(
+            f"{record.id} is of another network or normalization: {network}, mean {record.model.get('mean')}, std "
+            f"{record.model.get('std')}; give the same model=, mean= and std="
+        )
+    return subject
+
+
+def _has(path: Path, key: str) -> bool:
+    """Whether the checkpoint at ``path`` has an entry ``key``."""
+    if path.suffix == ".safetensors" or is_graph(path):
+        return False
+    content = checkpoint.read(path)
+    return isinstance(content, Mapping) and key in content
+
+
+def _kind(record: Record) -> str:
+    """Which weights of a run were evaluated: last, average or best."""
+    return record.weights.partition(" ")[0]
+
+
+def _recorded_network(record: Record) -> dict[str, Any]:
+    """The network that ``record`` names. Raises UserError if it is none of this project or timm."""
+    model = dict(record.training.get("model", {}) if record.seed is not None else record.model)
+    if model.get("_target_") == CREATE:
+        del model["_target_"]  # any other is refused like every key of Hydra
+    return foreign_network(model, record.id)
+
+
+def _images_of(record: Record, subject: Subject) -> ImageSet:
+    """The images of the record. Raises UserError if the data has others."""
+    _, test = load_data(subject.data if subject.run else dataclasses.replace(subject.data, test_size=None))
+    sizes = [None, subject.data.test_size, record.n]
+    found = next((cut for size in sizes if (cut := test.balanced(size)).sha256 == record.data_sha256), None)
+    if found is None:
+        raise UserError(f"{subject.data.name} has other test images than {record.id}: give its data=… and paths.data=…")
+    return found
+
+
+def _protocol_of(record: Record, config: EvaluateConfig) -> EvaluationProtocol:
+    """How the record was evaluated; attacks of somebody's own are imported only if ``config`` names them."""
+    named = parse_attacks(config.attacks) if config.attacks is not None else []
+    if other := [name for name in named if name not in record.attacks]:
+        raise UserError(f"{record.id} was not attacked by {other[0]}: leave it out of attacks=")
+    return EvaluationProtocol.of_record(record, import_own(named))
 
 
 class _Compared(NamedTuple):

@@ -1,7 +1,8 @@
-"""The data of pictures of one model: predictions and margins of all test images, features of some, and a few images.
+"""The data of pictures: of one attacked model, and of one that labels pixels. Files are named like the record of the
+same evaluation.
 
-``collect_pictures`` writes one ``.npz`` file below ``results/figures/data``, named like the record of the same
-evaluation:
+``collect_pictures`` writes ``results/figures/data/<id>.npz``, with the predictions and margins of all test images,
+features of some, and a few images:
 
     labels, natural, adversarial [N]                    each test image's class and the model's predictions
     natural_margin, adversarial_margin [N]              p_y − max_{k≠y} p_k of the softmax, in [-1, 1]
@@ -12,11 +13,19 @@ evaluation:
     about                                               JSON: model, training and attack
 
 The adversarial images come from one attack on every test image: ``pgd-20``, or the one given by ``attacks``.
+
+``save_mask_pictures`` writes ``results/figures/masks/<id>.npz``, with a few test images, their masks, and what teacher
+and student predict:
+
+    images [K, 3, H, W], uint8         the images, padded to one size
+    truth, student, teacher [K, H, W]  classes, int32; the ignore value where a pixel does not count. No teacher: absent
+    about                              JSON: model, training, classes and their number
 """
 
 import dataclasses
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -26,9 +35,11 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from dkl.assembly.parts import make
 from dkl.attacks import frozen_eval, margin, named_attack
 from dkl.config import EvaluateConfig, typed
 from dkl.console import bar, say
+from dkl.data import SegmentationSet
 from dkl.errors import UserError, needs_extra
 from dkl.evaluation.job import EvaluationJob, prepare
 from dkl.evaluation.robustness.attack_loop import scaled
@@ -40,7 +51,10 @@ from dkl.threat import Norm, parse_steps
 CLASSES, POINTS, IMAGES = 20, 50, 5
 """Number of classes whose features are shown (as in Figure 3), points per class, and images, each of another class."""
 
-Arrays = dict[str, NDArray[Any]]
+MASKS = 4
+"""Number of images whose masks are shown."""
+
+Arrays = dict[str, Any]
 
 
 def collect_pictures(cfg: DictConfig) -> Path:
@@ -61,25 +75,9 @@ def collect_pictures(cfg: DictConfig) -> Path:
     if path.exists():
         say(f"{path}: already collected")
         return path
-    about = np.array(json.dumps(_about(job), sort_keys=True))
-    arrays: dict[str, Any] = {"about": about, **_compute_arrays(job, pick_device(config.device))}
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
-    write_atomically(path, lambda file: file.write(content.getvalue()))
-    say(f"{path}: collected")
-    return path
-
-
-def _about(job: EvaluationJob) -> dict[str, Any]:
-    """Describe model, training and attack, under the names of a record's fields."""
     subject = job.subject
-    return {
-        "id": job.id,
-        "method": subject.method,
-        "dataset": subject.data.name,
+    about = _about(job) | {
         "architecture": subject.architecture,
-        "budget": subject.budget,
-        "seed": subject.seed,
         "weights": subject.weights.text,
         "training": subject.run.settings if subject.run else {},
         "checkpoint_sha256": job.weights_sha256,
@@ -87,6 +85,28 @@ def _about(job: EvaluationJob) -> dict[str, Any]:
         **job.protocol.settings,
         "n": len(job.test),
     }
+    _write(path, about, _compute_arrays(job, pick_device(config.device)))
+    say(f"{path}: collected")
+    return path
+
+
+def _about(job: EvaluationJob) -> dict[str, Any]:
+    """Describe model and training, under the names of a record's fields."""
+    subject = job.subject
+    return {
+        "id": job.id,
+        "method": subject.method,
+        "dataset": subject.data.name,
+        "budget": subject.budget,
+        "seed": subject.seed,
+    }
+
+
+def _write(path: Path, about: Mapping[str, Any], arrays: Arrays) -> None:
+    content = io.BytesIO()
+    whole: Arrays = {"about": np.array(json.dumps(about, sort_keys=True)), **arrays}
+    np.savez_compressed(content, **whole)
+    write_atomically(path, lambda file: file.write(content.getvalue()))
 
 
 class ChosenImages(NamedTuple):
@@ -179,3 +199,47 @@ def tsne(features: NDArray[np.floating]) -> NDArray[np.float32]:
     with threadpool_limits(1):
         points: NDArray[np.float32] = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
     return points
+
+
+def save_mask_pictures(job: EvaluationJob, device: torch.device) -> None:
+    """Write the pictures of ``job``: of the test images that are spread evenly over the set."""
+    test, windows = job.test, job.windows
+    assert isinstance(test, SegmentationSet)
+    assert windows is not None
+    chosen = sorted({round(place) for place in np.linspace(0, len(test) - 1, MASKS)})
+    pairs = [test.pair(index) for index in chosen]
+    networks = {"student": job.model}
+    if teacher := _teacher(job):
+        networks["teacher"] = teacher.to(device).float().eval()
+    ignore = test.pixels.ignore_index
+    arrays: Arrays = {
+        "images": _stacked([image for image, _ in pairs], 0).numpy(),
+        "truth": _stacked([mask for _, mask in pairs], ignore).numpy(),
+    }
+    for name, network in networks.items():
+        predictions = [windows.predict(network, image.to(device)).cpu().int() for image, _ in pairs]
+        arrays[name] = _stacked(predictions, ignore).numpy()
+    about = _about(job) | {"num_classes": test.pixels.num_classes, "ignore_index": ignore}
+    _write(job.results / "figures" / "masks" / f"{job.id}.npz", about, arrays)
+
+
+def _stacked(images: list[Tensor], fill: int) -> Tensor:
+    """Stack images of different sizes, padded at the bottom and the right."""
+    height, width = (max(image.shape[side] for image in images) for side in (-2, -1))
+    whole = images[0].new_full((len(images), *images[0].shape[:-2], height, width), fill)
+    for place, image in zip(whole, images, strict=True):
+        place[..., : image.shape[-2], : image.shape[-1]] = image
+    return whole
+
+
+def _teacher(job: EvaluationJob) -> nn.Module | None:
+    """The teacher of the run, if it has one and its weights are still there."""
+    run = job.subject.run
+    settings = run.config.task.get("teacher") if run else None
+    if not settings:
+        return None
+    try:
+        return make(settings, "task.teacher", nn.Module)
+    except UserError as error:
+        say(f"pictures without the teacher: {error}")
+        return None

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from dkl.data import digit_scenes
 from dkl.errors import UserError
-from dkl.evaluation.segmentation import pixel_counts
-from dkl.evaluation.segmentation.pixel_counts import count_test_pixels
-from dkl.evaluation.segmentation.windows import Windows
+from dkl.evaluation import segmentation
+from dkl.evaluation.segmentation import Windows, count_test_pixels
 
 CPU = torch.device("cpu")
 
@@ -58,7 +57,7 @@ def test_counting_continues_with_the_next_image_and_ends_the_same(
 ) -> None:
     _, test = digit_scenes((32, 40), 3, 255, test_size=5)
     whole = count_test_pixels(Brightness(), test, _windows(), device=CPU, folder=tmp_path / "whole")
-    monkeypatch.setattr(pixel_counts, "SAVE_EVERY", 1)
+    monkeypatch.setattr(segmentation, "SAVE_EVERY", 1)
     forwards = []
 
     class Stops(Brightness):
@@ -70,7 +69,7 @@ def test_counting_continues_with_the_next_image_and_ends_the_same(
 
     with pytest.raises(KeyboardInterrupt):
         count_test_pixels(Stops(), test, _windows(), device=CPU, folder=tmp_path / "killed")
-    done = pixel_counts._load(tmp_path / "killed" / "0.npz")
+    done = segmentation._load(tmp_path / "killed" / "0.npz")
     assert int((~np.isnan(done.seconds)).sum()) in range(1, 5)
     again = count_test_pixels(Brightness(), test, _windows(), device=CPU, folder=tmp_path / "killed")
     for one, other in zip(whole.arrays[:3], again.arrays[:3], strict=True):

@@ -10,7 +10,7 @@ import pytest
 
 from dkl.config import compose_config
 from dkl.evaluation import evaluate
-from dkl.evaluation.outputs.pictures import collect_pictures
+from dkl.evaluation.pictures import collect_pictures
 from tests.evaluation.common import only_record, tiny_run
 from tests.wandb_log import OFFLINE, apart, config, history, inspect, runs, summary
 
@@ -96,7 +96,7 @@ def test_an_evaluation_is_reported_once_and_again_only_if_that_failed(
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dkl.evaluation.outputs.logger_report._accuracies", fails)
+        patch.setattr("dkl.evaluation.logger_report._accuracies", fails)
         with pytest.raises(OSError, match="disk full"):
             evaluate(asked(run, tmp_path, "n=10"))  # the record exists, its report fails
     failed = newest(run)

@@ -11,7 +11,7 @@ from dkl.assembly import build_model, load_data
 from dkl.config import compose_config
 from dkl.errors import UserError
 from dkl.evaluation import collect_pictures
-from dkl.evaluation.outputs.pictures import choose_images
+from dkl.evaluation.pictures import choose_images
 from dkl.reporting.figures.pictures import ABOUT, ARRAYS, read
 from dkl.storage import checkpoint
 from tests.evaluation.common import tiny_run

@@ -1,14 +1,41 @@
-"""Download a file over HTTP once, resume a broken transfer, and verify its hash."""
+"""Downloads: a file of a server, resumed and verified by its hash, and files of the Hugging Face hub from its cache.
+
+Whether a server answers is checked first, before a library would retry for minutes.
+"""
 
 import http.client
+import re
 import shutil
+import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
-from dkl.errors import UserError
+from dkl.errors import UserError, first_line
 from dkl.storage.files import file_hash, locked, write_text
-from dkl.storage.network import unreachable
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Files of weights in a repository of the hub, in order of preference."""
+
+PORTS = {"http": 80, "https": 443}
+
+
+def unreachable(url: str, timeout: float = 5.0) -> str | None:
+    """Return why no connection to the server of ``url`` opens within ``timeout`` seconds; None if one opens.
+
+    The server is its proxy, if the environment sets one.
+    """
+    server = urlsplit(url)
+    proxy = urllib.request.getproxies().get(server.scheme)
+    if proxy and not urllib.request.proxy_bypass(server.hostname or ""):
+        server = urlsplit(proxy)
+    try:
+        with socket.create_connection((server.hostname or "", server.port or PORTS.get(server.scheme, 80)), timeout):
+            return None
+    except OSError as error:
+        return first_line(error)
 
 
 def fetch(url: str, path: Path, digest: str | None = None, algorithm: str = "sha256", timeout: float = 30) -> Path:
@@ -26,9 +53,9 @@ def fetch(url: str, path: Path, digest: str | None = None, algorithm: str = "sha
         raise _failed(url, path, why)
     with locked(path.with_name(f".{path.name}.lock"), wait=True):
         if not _is_there(path, digest, known, algorithm):  # another process may have downloaded it meanwhile
-            found = _download(url, path, _expected(digest, known), algorithm, timeout)
+            downloaded = _download(url, path, _expected(digest, known), algorithm, timeout)
             if digest is None:
-                write_text(known, f"{found}\n")
+                write_text(known, f"{downloaded}\n")
     return path
 
 
@@ -41,12 +68,12 @@ def _is_there(path: Path, digest: str | None, known: Path, algorithm: str) -> bo
     """Whether ``path`` is the right file. Raises UserError if it has changed since it was downloaded."""
     if not path.is_file():
         return False
-    found, expected = file_hash(path, algorithm), _expected(digest, known)
+    actual, expected = file_hash(path, algorithm), _expected(digest, known)
     if expected is None:  # copied there by hand
-        write_text(known, f"{found}\n")
-    elif digest is None and expected != found:
+        write_text(known, f"{actual}\n")
+    elif digest is None and expected != actual:
         raise UserError(f"{path} has changed since it was downloaded; delete it and {known.name} to fetch it again")
-    return expected in (None, found)
+    return expected in (None, actual)
 
 
 def _failed(url: str, path: Path, why: object) -> UserError:
@@ -72,8 +99,40 @@ def _download(url: str, path: Path, expected: str | None, algorithm: str, timeou
             error.close()
         if getattr(error, "code", None) != 416:  # 416, range not satisfiable: the partial file is already complete
             raise _failed(url, path, error) from None
-    if (found := file_hash(part, algorithm)) != (expected or found):
+    actual = file_hash(part, algorithm)
+    if actual != (expected or actual):
         part.unlink()
         raise UserError(f"{url} does not have the {algorithm} hash {expected}; it was deleted, try again")
     part.replace(path)
-    return found
+    return actual
+
+
+def fetch_from_hub(name: str, files: tuple[str, ...], text: str) -> Path:
+    """Return the first of ``files`` that the repository ``name`` has, as ``user/model`` or ``user/model@revision``.
+
+    It is downloaded unless it lies in the hub's cache. Raises UserError, which names the network as ``text``, if the
+    hub does not answer or has no such file.
+    """
+    from huggingface_hub import constants, hf_hub_download  # a machine without a network may lack it
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
+        raise UserError(f"model={text} is not hf-hub:USER/MODEL, or hf-hub:USER/MODEL@REVISION")
+    repository, _, revision = name.partition("@")
+    place: dict[str, Any] = {"revision": revision or None, "endpoint": constants.ENDPOINT}
+    for local in (True, False):
+        if not local and (why := unreachable(constants.ENDPOINT)):
+            raise UserError(
+                f"model={text}: the hub {constants.ENDPOINT} does not answer ({why}); try again, or "
+                "give files: local-dir:FOLDER, or checkpoint=FILE"
+            )
+        for file in files:
+            try:
+                return Path(hf_hub_download(repository, file, **place, local_files_only=local))
+            except (HfHubHTTPError, OSError, ValueError) as error:
+                reason = first_line(error)
+        if constants.HF_HUB_OFFLINE:
+            raise UserError(
+                f"model={text} is not in the cache, and HF_HUB_OFFLINE is set: unset it, or give checkpoint=FILE"
+            )
+    raise UserError(f"model={text}: the hub has no {' or '.join(files)} ({reason}); check the name and your login")

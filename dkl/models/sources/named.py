@@ -1,0 +1,244 @@
+"""Networks by a name: ``timm:NAME``, ``hf-hub:USER/MODEL``, ``local-dir:FOLDER`` and ``robustbench:NAME``.
+
+A name is looked up in a table, and a ``config.json`` beside weights is data: it names an architecture that timm knows,
+and its arguments. No code comes from a hub or a folder. Every scheme has one entry in ``SCHEMES``: what resolves the
+text after it to a ``Source``, and what knows the images that the network is for.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+
+from dkl.errors import UserError, choose_from, first_line, shortened
+from dkl.models.create import check_name
+from dkl.models.sources import imported
+from dkl.models.sources.source import KnownImages, Request, Source
+from dkl.published import drive_url, find_network, published_entries, published_networks
+from dkl.storage.fetch import WEIGHTS, fetch, fetch_from_hub
+from dkl.storage.files import read_text
+
+CREATE = "dkl.models.create_model"
+
+LOADING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "encoder_weights", "cache_dir"}
+"""Arguments of timm that load weights, which a foreign configuration cannot set: the user chooses them."""
+
+CLASSES = {"cifar10": 10, "cifar100": 100}
+"""Numbers of classes of RobustBench's datasets, whose images are all 3x32x32."""
+
+
+def resolve(text: str, request: Request) -> Source:
+    """Return the network that ``text`` names, for the images of ``request``.
+
+    Any scheme that is not in ``SCHEMES`` is a module to import. Raises UserError if there is no such network, or if it
+    does not fit the request. Weights may be downloaded, into torch's cache.
+    """
+    scheme, colon, rest = text.partition(":")
+    if not colon or not rest:
+        forms = ", ".join(f"{name}:…" for name in SCHEMES)
+        raise UserError(f"model={text} names no network: write package.module:function, or one of {forms}")
+    if scheme in SCHEMES:
+        return SCHEMES[scheme].resolve(rest, request)
+    if not scheme.replace(".", "").isidentifier():
+        known = [*SCHEMES, "package.module"]
+        raise UserError(f"model={text}: {scheme!r} is no kind of network: {choose_from(scheme, known)}")
+    return imported.resolve(text, request)
+
+
+def known_images(text: str) -> KnownImages | None:
+    """Return the images that the network ``text`` is for; None if its name does not tell. Raises as ``resolve``."""
+    scheme, _, rest = text.partition(":")
+    return SCHEMES[scheme].known_images(rest) if scheme in SCHEMES else None
+
+
+def foreign_network(values: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return the configuration of the network that ``values`` describe, which somebody else wrote into ``place``.
+
+    Its ``name`` is looked up in timm's table, and nothing is imported. Raises UserError if there is no such network, or
+    if ``values`` hold more than plain values.
+    """
+    if (instruction := _instruction(values)) is not None:
+        raise UserError(
+            f"{place} names no network that can be built safely: it has {shortened(instruction)!r}, but may hold only "
+            "plain values, without ${…} or keys that begin with _; add model=package.module:function"
+        )
+    if not re.fullmatch(r"[\w.-]+", name := str(values.get("name"))):
+        raise UserError(f"{place} names {name!r}, which is no network of timm: add model=package.module:function")
+    check_name(name)
+    return {"_target_": CREATE, **{key: value for key, value in values.items() if not (key in LOADING and value)}}
+
+
+def _instruction(values: Mapping[str, Any]) -> str | None:
+    """Return a text in ``values``, at any depth, that Hydra would follow: a key such as ``_target_``, or ``${…}``."""
+    waiting: list[Any] = [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            if special := next((key for key in value if str(key).startswith("_")), None):
+                return str(special)
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, str) and "${" in value:
+            return value
+    return None
+
+
+def _of_timm(name: str, request: Request) -> Source:
+    """Return timm's network ``name``. Without a file its published weights are used, and their normalization.
+
+    Raises UserError if there is no such network, or if no weights are published for it or for these classes.
+    """
+    check_name(name)
+    model: dict[str, Any] = {"_target_": CREATE, "name": name, "num_classes": request.num_classes}
+    model |= {"in_chans": request.shape[0], **request.normalization, **request.arguments}
+    if request.checkpoint is not None:
+        return Source(model=model, weights=request.checkpoint)
+    published = timm.models.get_pretrained_cfg(name)
+    if published is None or not published.has_weights:
+        raise UserError(f"timm publishes no weights for model=timm:{name}: add checkpoint=FILE")
+    if published.num_classes != request.num_classes:
+        raise UserError(
+            f"timm's weights of {name} have {published.num_classes} classes, the data {request.num_classes}: choose "
+            "other data, or add checkpoint=FILE"
+        )
+    model = {"mean": list(published.mean), "std": list(published.std)} | model | {"pretrained": True}
+    return Source(model=model, weights=None, label=name)
+
+
+def _images_of_timm(name: str) -> KnownImages | None:
+    """Return the images that timm's published weights of ``name`` are for; None if there are none."""
+    published = timm.models.get_pretrained_cfg(name)
+    if published is None or not published.has_weights:
+        return None
+    return KnownImages("", published.num_classes, published.input_size)
+
+
+def _of_robustbench(name: str, request: Request) -> Source:
+    """Return RobustBench's model ``name``, with the file that was given, or the one that RobustBench keeps.
+
+    A downloaded file is kept in torch's cache; its hash is stored beside it and checked when it is used again. Raises
+    UserError if the name is unknown or ambiguous, or if the weights are neither given nor can be downloaded.
+    """
+    network = find_network(name, dataset=request.dataset, norm=request.norm)
+    entries = {(entry.id, entry.dataset, entry.norm): entry for entry in published_entries()}
+    entry = entries[network.id, network.dataset, network.norm]
+    weights = request.checkpoint
+    if weights is None:
+        if network.file is None:
+            raise UserError(f"where RobustBench keeps robustbench:{network.id} is not known: add checkpoint=FILE")
+        cache = Path(torch.hub.get_dir()) / "robustbench"
+        weights = fetch(drive_url(network.file), cache / network.dataset / network.norm / f"{network.id}.pt")
+    model: dict[str, Any] = {"_target_": CREATE, "name": network.network, "title": entry.architecture}
+    model |= {"num_classes": request.num_classes, "in_chans": request.shape[0]}
+    if network.mean is not None and network.std is not None:
+        model |= {"mean": list(network.mean), "std": list(network.std)}
+    return Source(
+        model=model | request.normalization | dict(request.arguments),
+        weights=weights,
+        label=network.id,
+        norm=network.norm.lower(),
+        eps=entry.eps_text,
+        additional_data=entry.additional_data,
+    )
+
+
+def _images_of_robustbench(name: str) -> KnownImages:
+    """Return the images of RobustBench's model ``name``. Raises UserError if it has models of several datasets."""
+    datasets = sorted({network.dataset for network in published_networks() if network.id == name})
+    if len(datasets) != 1:
+        problem = f"is a model of {' and of '.join(datasets)}" if datasets else "is no model whose network is known"
+        raise UserError(f"robustbench:{name} {problem}: say which by data=…")
+    return KnownImages(datasets[0], CLASSES[datasets[0]], (3, 32, 32))
+
+
+def _of_folder(folder: str, request: Request) -> Source:
+    """Return the network of a local folder, such as ``dkl export`` writes. Raises UserError if it is not complete."""
+    place, text = Path(folder), f"local-dir:{folder}"
+    config = _config_of_folder(place)
+    weights = request.checkpoint or next((place / name for name in WEIGHTS if (place / name).is_file()), None)
+    if weights is None:
+        raise UserError(f"model={text}: {folder} has no weights, neither {' nor '.join(WEIGHTS)}")
+    return _described(_description(config, text), weights, text, request)
+
+
+def _of_hub(name: str, request: Request) -> Source:
+    """Return the network ``user/model`` of the Hugging Face hub. The hub's cache is used; HF_ENDPOINT sets its address.
+
+    Raises UserError if the hub does not answer, or has no such network.
+    """
+    text = f"hf-hub:{name}"
+    config = fetch_from_hub(name, ("config.json",), text)
+    weights = request.checkpoint or fetch_from_hub(name, WEIGHTS, text)
+    return _described(_description(config, text), weights, text, request)
+
+
+def _images_of_folder(folder: str) -> KnownImages | None:
+    return _described_images(_description(_config_of_folder(Path(folder)), f"local-dir:{folder}"))
+
+
+def _images_of_hub(name: str) -> KnownImages | None:
+    text = f"hf-hub:{name}"
+    return _described_images(_description(fetch_from_hub(name, ("config.json",), text), text))
+
+
+def _config_of_folder(place: Path) -> Path:
+    if not (place / "config.json").is_file():
+        raise UserError(f"model=local-dir:{place}: there is no {place / 'config.json'}; give what dkl export wrote")
+    return place / "config.json"
+
+
+def _description(config: Path, text: str) -> dict[str, Any]:
+    """Return the content of ``config.json``, with what ``pretrained_cfg`` in it says. Raises UserError if it is wrong.
+
+    ``text`` is the network's name in messages.
+    """
+    try:
+        content = json.loads(read_text(config))
+        arguments: dict[str, Any] = {} | (content.get("model_args") or {})
+        description = (content.get("pretrained_cfg") or {}) | content | {"model_args": arguments}
+    except (AttributeError, OSError, RecursionError, TypeError, ValueError) as error:
+        raise UserError(f"model={text}: {config.name} cannot be read ({first_line(error)}): fetch it again") from None
+    if not isinstance(description.get("architecture"), str):
+        raise UserError(
+            f"model={text}: its config.json names no timm architecture; give model=package.module:function and its "
+            "file of weights as checkpoint=FILE"
+        )
+    return description
+
+
+def _described(description: Mapping[str, Any], weights: Path, text: str, request: Request) -> Source:
+    """Return the network that a ``config.json`` describes, with the weights in ``weights``."""
+    if (classes := description.get("num_classes")) not in (None, request.num_classes):
+        raise UserError(f"model={text} has {classes} classes, the data {request.num_classes}: choose other data")
+    channels = request.shape[0]
+    normalization: dict[str, Any] = {key: description[key] for key in ("mean", "std") if key in description}
+    if normalization == {"mean": [0.0] * channels, "std": [1.0] * channels}:
+        normalization = {}  # the network takes images in [0, 1] as they are
+    values = {"num_classes": request.num_classes, "in_chans": channels, **normalization}
+    values |= description["model_args"] | {"name": description["architecture"]}
+    model = foreign_network(values, f"config.json of model={text}") | request.normalization | dict(request.arguments)
+    return Source(model=model, weights=weights, label=text.partition(":")[2].rpartition("/")[2])
+
+
+def _described_images(description: Mapping[str, Any]) -> KnownImages | None:
+    """Return the images that a ``config.json`` names; None if it names none."""
+    classes, size = description.get("num_classes"), description.get("input_size")
+    return KnownImages("", int(classes), tuple(size)) if classes and size else None
+
+
+class _Scheme(NamedTuple):
+    resolve: Callable[[str, Request], Source]
+    known_images: Callable[[str], KnownImages | None]
+
+
+SCHEMES = {
+    "timm": _Scheme(_of_timm, _images_of_timm),
+    "hf-hub": _Scheme(_of_hub, _images_of_hub),
+    "local-dir": _Scheme(_of_folder, _images_of_folder),
+    "robustbench": _Scheme(_of_robustbench, _images_of_robustbench),
+}

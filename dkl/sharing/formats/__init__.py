@@ -1,1 +1,0 @@
-"""The formats of an export: one module each, with ``write(exported, folder)``."""
