@@ -85,7 +85,7 @@ def test_seeds_of_equal_accuracy_have_an_interval_with_a_width() -> None:
         ),
         (make_accuracy, {"weights": "best epoch 3"}),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_other_evaluations_are_other_rows(make: Make, other: dict[str, Any]) -> None:
     made = board([make(**{"seed": 0, "row": "a"}), make(**{"seed": 1, "row": "a", **other})])
@@ -98,7 +98,7 @@ def test_other_evaluations_are_other_rows(make: Make, other: dict[str, Any]) -> 
         *((make, other) for make in (make_record, make_accuracy) for other in ({"dataset": "x"}, {"budget": "mini"})),
         *((make_record, other) for other in ({"norm": "L2"}, {"norm": "L1"}, {"eps": 0.1, "eps_text": "0.1"})),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_threat_models_datasets_and_budgets_get_their_own_boards(make: Make, other: dict[str, Any]) -> None:
     records = [make(row="a"), make(seed=1, row="a", **other)]
