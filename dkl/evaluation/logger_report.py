@@ -1,6 +1,5 @@
 """Reports an evaluation to a logger, as a run of its own in the group of its training run."""
 
-import dataclasses
 import json
 import math
 from collections.abc import Iterator
@@ -48,7 +47,7 @@ def _logger_run(job: EvaluationJob) -> LoggerRun:
     row = row_identity(run.settings) if run else job.weights_sha256[:8]
     # Tags let a user filter by method, loss, data and budget; equal ones are merged below.
     tags = [subject.method, *([run.loss] if run else []), subject.data.name, subject.budget]
-    evaluation = dataclasses.asdict(job.protocol) | {
+    evaluation = job.protocol.settings | {
         "attacks": ", ".join(job.protocol.attacks) or "none",
         "weights": subject.weights.text,
         "n": len(job.test),

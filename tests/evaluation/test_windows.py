@@ -72,7 +72,7 @@ def test_counting_continues_with_the_next_image_and_ends_the_same(
     done = segmentation._load(tmp_path / "killed" / "0.npz")
     assert int((~np.isnan(done.seconds)).sum()) in range(1, 5)
     again = count_test_pixels(Brightness(), test, _windows(), device=CPU, folder=tmp_path / "killed")
-    for one, other in zip(whole.arrays[:3], again.arrays[:3], strict=True):
+    for one, other in zip(whole[:3], again[:3], strict=True):
         assert np.array_equal(one, other)
     assert whole.true.sum() < 5 * 32 * 40  # ignored pixels are in no count
 
