@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor, nn
 
-from dkl.assembly import build_model, build_schedule, build_task, make_batches, preflight
+from dkl.assembly import build_model, build_schedule, build_task, make_batches
 from dkl.config import TrainConfig, compose_config, typed
 from dkl.console import Bar
 from dkl.data import Batch, Batches, Batching, Images
@@ -273,11 +273,6 @@ def test_a_scheduled_loss_is_that_of_the_epoch() -> None:
     assert values[2] == values[1] > without + 1e-3
     assert values[3] == pytest.approx((values[1] + without) / 2, rel=1e-6)
     assert values[4] == pytest.approx(without)
-
-
-def test_a_task_without_a_teacher_refuses_a_loss_that_compares_classes() -> None:
-    with pytest.raises(UserError, match=r"WKD compares classes .* TradesTraining .* choose task=distillation"):
-        preflight(compose_config("train", ["loss=wkd"]))
 
 
 def test_mistakes_in_settings() -> None:
