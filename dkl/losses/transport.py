@@ -33,16 +33,17 @@ LEAST_COST = 1e-8
 
 
 def classifier_distances(rows: Tensor) -> Tensor:
-    """``[C, C]``: 1 − cosine of the ``rows[C, D]`` of a classifier's weights."""
+    """``[C, C]``: 1 − cosine of the ``rows[C, D]`` of a classifier's weights; 1 from a row of zeros to all others."""
     rows = F.normalize(rows.detach(), dim=-1)
-    return 1 - rows @ rows.T
+    return (1 - rows @ rows.T).fill_diagonal_(0)
 
 
 def feature_distances(features: Tensor) -> Tensor:
     """``[C, C]``: 1 − linear CKA of ``features[C, n, D]``, those of n images of every class.
 
     CKA = ‖XᵀY‖² / (‖XᵀX‖ ‖YᵀY‖) of centered X and Y is the cosine of their Gram matrices XXᵀ and YYᵀ. Which image of
-    one class is compared with which of another follows from their order, as in the official code.
+    one class is compared with which of another follows from their order, as in the official code. A class whose
+    features are all equal, such as zeros, has distance 1 to all others.
     """
     centered = features.detach() - features.detach().mean(1, keepdim=True)
     return classifier_distances((centered @ centered.mT).flatten(1))

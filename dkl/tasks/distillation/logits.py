@@ -128,7 +128,10 @@ class Distillation(Task):
             self.class_distances = feature_distances(self._class_features(training))
 
     def _class_features(self, training: Iterable[Batch]) -> Tensor:
-        """The inputs ``[C, n, D]`` of the teacher's classifier for the first n images of each class."""
+        """The inputs ``[C, n, D]`` of the teacher's classifier for the first n images of each class.
+
+        A class with fewer than two images has zeros, and n is the smallest number of images of the others.
+        """
 
         def labeled_features(batch: Batch) -> Tensor:
             _, features = forward_with_features(self.teacher, batch.images)
@@ -136,13 +139,14 @@ class Distillation(Task):
 
         labels, features = self._of_all(training, labeled_features).tensor_split([1], 1)
         of_class = [features[labels.squeeze(1) == label] for label in range(self.num_classes)]
-        count = min(map(len, of_class))
-        if count < 2:
-            raise UserError(
-                f"{type(self.loss).__name__} compares the features of at least 2 training images of every class, and a "
-                f"class has {count}: set loss.distances=classifier, or use more images"
+        count = min((len(rows) for rows in of_class if len(rows) > 1), default=2)
+        if few := sum(len(rows) < 2 for rows in of_class):
+            say(
+                f"warning: {few} of {self.num_classes} classes have fewer than 2 training images, so their features "
+                "cannot be compared and get distance 1 to all others: set loss.distances=classifier"
             )
-        return torch.stack([rows[:count] for rows in of_class])
+        unknown = features.new_zeros(count, features.shape[1])
+        return torch.stack([rows[:count] if len(rows) > 1 else unknown for rows in of_class])
 
     @torch.no_grad()
     def _of_all(self, training: Iterable[Batch], values: Callable[[Batch], Tensor]) -> Tensor:

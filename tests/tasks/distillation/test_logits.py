@@ -234,7 +234,9 @@ def test_a_teacher_of_two_classes_need_not_be_perfect() -> None:
     Distillation(make_net(), Fixed(), KD(), num_classes=2).before_training(made_batches(80, 72, classes=2).epoch())
 
 
-def test_a_loss_gets_the_distances_of_the_classifiers_rows_or_of_features() -> None:
+def test_a_loss_gets_the_distances_of_the_classifiers_rows_or_of_features(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Features are those of as many images as every class has, whichever batch they are in."""
     labels = torch.tensor([0, 1, 2, 3, 3, 2, 1, 0, 3, 2, 1, 0, 0, 0])
     images = Images(torch.randint(256, (14, 3, 8, 8), dtype=torch.uint8), labels)
@@ -255,9 +257,12 @@ def test_a_loss_gets_the_distances_of_the_classifiers_rows_or_of_features() -> N
         assert by_row[a, b] == pytest.approx(1 - torch.cosine_similarity(rows[a], rows[b], dim=0).item(), abs=1e-6)
         pair = (found.pooled[labels == label][:3].double().numpy() for label in (a, b))
         assert by_features[a, b] == pytest.approx(1 - linear_cka(*pair), abs=1e-4)
-    few = Images(images.images[:7], labels[:7])
-    with pytest.raises(UserError, match=r"a class has 1: set loss\.distances=classifier"):
-        tasks["features"].before_training(Batches(few, Batching(5)).epoch(), Batches(few, Batching(5)).epoch())
+    few = Batches(Images(images.images[:7], labels[:7]), Batching(5))  # class 0 has one image
+    tasks["features"].before_training(few.epoch(), few.epoch())
+    assert "1 of 4 classes have fewer than 2 training images" in capsys.readouterr().err
+    distances = tasks["features"].class_distances
+    torch.testing.assert_close(distances[0], torch.tensor([0.0, 1, 1, 1]))
+    assert distances[1, 2] < 1
 
 
 def test_a_scheduled_loss_is_that_of_the_epoch() -> None:
