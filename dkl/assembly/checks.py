@@ -25,7 +25,7 @@ from dkl.assembly.parts import (
 )
 from dkl.config import OptimizerName, TrainConfig, TrainerConfig, batch_norm_parts, check, model_name, run_folder
 from dkl.errors import UserError, first_line
-from dkl.losses import ClassPrior, PairLoss, wanted_arguments
+from dkl.losses import ClassComparing, ClassPrior, PairLoss, wanted_arguments
 from dkl.models import check_initial_weights
 from dkl.runtime.device import check_processes, pick_device
 from dkl.runtime.distributed import launched
@@ -73,7 +73,7 @@ def _check_value(loss: PairLoss, num_classes: int) -> None:
     name, labels = type(loss).__name__, torch.arange(2) % num_classes
     logits = torch.randn(2, 2, num_classes, generator=torch.Generator().manual_seed(0))
     try:
-        value = loss(*logits, **wanted_arguments(loss, labels, ClassPrior(num_classes)))
+        value = loss(*logits, **wanted_arguments(loss, labels, ClassPrior(num_classes), 1 - torch.eye(num_classes)))
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"loss: {name} cannot take two logits [2, {num_classes}]: {first_line(error)}") from None
     if not isinstance(value, Tensor) or value.ndim:
@@ -84,6 +84,11 @@ def _check_value(loss: PairLoss, num_classes: int) -> None:
 def _check_needs(task: Task, averaging: Averaging | None, schedule: Schedule, config: TrainConfig) -> None:
     """Raise UserError unless the run has the unlabeled images, average and momentum that its parts need."""
     name, ratio = type(task).__name__, config.data.unlabeled.ratio
+    if isinstance(loss := getattr(task, "loss", None), ClassComparing) and not hasattr(task, "class_distances"):
+        raise UserError(
+            f"{type(loss).__name__} compares classes by a teacher's distances, which {name} does not compute: choose "
+            "task=distillation, or another loss"
+        )
     if task.needs_unlabeled and (not ratio or config.data.labels_per_class is None):
         raise UserError(
             f"data.unlabeled.ratio={ratio} and data.labels_per_class={config.data.labels_per_class}, but {name} needs "

@@ -43,8 +43,12 @@ def loss_name(cfg: DictConfig) -> str:
 
 
 def label(cfg: DictConfig) -> str:
-    """The method's name in tables: ``cfg.label``, or the loss, with ``-AT`` if it compares adversarial images."""
-    return cfg.label or (f"{loss_name(cfg)}-AT" if cfg.loss and cfg.attack else loss_name(cfg))
+    """The method's name in tables: ``cfg.label``, or the loss.
+
+    It has ``-AT`` if it compares adversarial images, and ``+ LS`` if it standardizes logits.
+    """
+    name = f"{loss_name(cfg)}-AT" if cfg.loss and cfg.attack else loss_name(cfg)
+    return cfg.label or (f"{name} + LS" if cfg.loss and cfg.loss.get("standardize") else name)
 
 
 def batch_norm_parts(trainer: Any) -> int:

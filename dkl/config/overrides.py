@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigTypeError,
@@ -212,10 +214,14 @@ def _suggest(root: str, override: str, overrides: Sequence[str]) -> str:
     given = [(text.lstrip("+~").partition("=")[0], text) for text in overrides]
     groups = [text for key, text in given if key == "hydra.searchpath" or is_group(key)]
     try:
-        keys = list(_keys(compose_config(root, groups)))
+        cfg = compose_config(root, groups)
     except HydraException:  # the unknown key is one of the groups
-        keys = list(_keys(compose_config(root, [])))
+        cfg = compose_config(root, [])
+    keys = list(_keys(cfg))
     parent, dot, last = name.rpartition(".")
+    with suppress(Exception):  # there is no class, or it cannot be imported
+        if last in hints(get_object(OmegaConf.select(cfg, f"{parent}._target_"))):
+            return f"the file of this choice leaves it at its default; write +{name}=VALUE"
     siblings = [key for key in keys if key.rpartition(".")[0] == parent]
     if dot and parent in keys and not siblings and is_group(parent):
         names = [choice for choice in choices(parent) if choice != "none"]

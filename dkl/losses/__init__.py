@@ -6,18 +6,35 @@ Needs torch and numpy only. ``dkl.losses.base`` describes what a loss must provi
 from dkl.losses.base import (
     BaseLoss,
     BatchNormalized,
+    ClassComparing,
     ClassPrior,
     PairLoss,
     RowLoss,
+    Scheduled,
     Weighting,
     check_pair_loss,
+    standardized,
     wanted_arguments,
 )
-from dkl.losses.distillation import DIST, DKD, JSD, KD, ProbabilityMSE, PseudoLabelCE, SoftCE
+from dkl.losses.distillation import (
+    ABKD,
+    DIST,
+    DKD,
+    JSD,
+    KD,
+    TTM,
+    WTTM,
+    NormKD,
+    ProbabilityMSE,
+    PseudoLabelCE,
+    SoftCE,
+)
 from dkl.losses.divergences import DKL, GKL, IKL, KL, GKLLoss, IKLLoss, gradient_norms, split_terms
+from dkl.losses.transport import WKD, classifier_distances, feature_distances
 from dkl.losses.wmse import gap_mse, soft_cross_entropy
 
 __all__ = [
+    "ABKD",
     "DIST",
     "DKD",
     "DKL",
@@ -26,21 +43,30 @@ __all__ = [
     "JSD",
     "KD",
     "KL",
+    "TTM",
+    "WKD",
+    "WTTM",
     "BaseLoss",
     "BatchNormalized",
+    "ClassComparing",
     "ClassPrior",
     "GKLLoss",
     "IKLLoss",
+    "NormKD",
     "PairLoss",
     "ProbabilityMSE",
     "PseudoLabelCE",
     "RowLoss",
+    "Scheduled",
     "SoftCE",
     "Weighting",
     "check_pair_loss",
+    "classifier_distances",
+    "feature_distances",
     "gap_mse",
     "gradient_norms",
     "soft_cross_entropy",
     "split_terms",
+    "standardized",
     "wanted_arguments",
 ]

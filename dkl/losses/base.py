@@ -17,13 +17,18 @@ In distillation the teacher's logits come first, the student's second. A complet
 
 in any importable file, chosen by ``loss._target_``. It serves pixels too: those that count become rows. A loss with
 ``rows`` (see ``RowLoss``) gets ``[B, C, H, W]``, and nothing is copied. A loss that divides by a sum over the batch
-may also have ``normalizer`` (see ``BatchNormalized``), so that several devices divide by the sum over all of them.
+may also have ``normalizer`` (see ``BatchNormalized``), so that several devices divide by the sum over all of them. A
+loss that compares classes asks for their distances by ``distances`` (see ``ClassComparing``), and one that changes
+during training has ``at`` (see ``Scheduled``).
 """
 
 import dataclasses
 import inspect
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, cast, get_args, runtime_checkable
+from functools import wraps
+from typing import Any, ClassVar, Literal, Protocol, cast, get_args, get_origin, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +37,11 @@ from torch.nn.functional import embedding
 from dkl.validation import hints, problem
 
 Weighting = Literal["class", "sample", "label", "none"]
+
+Distances = Literal["classifier", "features"]
+
+STANDARD_EPS = 1e-7
+"""Added to standard deviations by the official logit standardization."""
 
 
 class PairLoss(Protocol):
@@ -62,6 +72,25 @@ class RowLoss(Protocol):
 
     def rows(self, natural_logits: Tensor, adversarial_logits: Tensor, /, **kwargs: Any) -> Tensor:
         """The loss per row, ``[B, ...]``; ``weights``, if wanted, have the logits' shape."""
+        ...
+
+
+@runtime_checkable
+class ClassComparing(Protocol):
+    """A loss that takes the distances between classes as the keyword ``class_distances`` too, float ``[C, C]``."""
+
+    @property
+    def distances(self) -> Distances:
+        """What tells classes apart: the rows of the teacher's classifier, or its features of the training images."""
+        ...
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """A loss whose settings change during training."""
+
+    def at(self, share: float) -> PairLoss:
+        """The loss of the epoch that ends when this ``share`` of training, in (0, 1], is done."""
         ...
 
 
@@ -119,13 +148,18 @@ class ClassPrior(nn.Module):
         return f"num_classes={self.table.shape[0]}, prior_momentum={self.prior_momentum}"
 
 
-def wanted_arguments(loss: PairLoss, labels: Tensor, prior: ClassPrior | None = None) -> dict[str, Tensor]:
+def wanted_arguments(
+    loss: PairLoss, labels: Tensor, prior: ClassPrior | None = None, class_distances: Tensor | None = None
+) -> dict[str, Tensor]:
     """The keyword arguments that ``loss`` wants for samples of ``labels[B]``; ``prior`` gives class-wise weights."""
+    wanted = {}
     if loss.weighting == "label":
-        return {"labels": labels}
+        wanted["labels"] = labels
     if loss.weighting == "class" and prior is not None:
-        return {"weights": prior[labels]}
-    return {}
+        wanted["weights"] = prior[labels]
+    if isinstance(loss, ClassComparing) and class_distances is not None:
+        wanted["class_distances"] = class_distances
+    return wanted
 
 
 def check_pair_loss(loss: object) -> PairLoss:
@@ -139,6 +173,8 @@ def check_pair_loss(loss: object) -> PairLoss:
         raise TypeError(f"{name} {what}, which must be one of {', '.join(known)}: set weighting = 'none' on the class")
     nothing = torch.empty(0)
     wanted = {key: nothing for key, of in (("weights", "class"), ("labels", "label")) if weighting == of}
+    if isinstance(loss, ClassComparing):
+        wanted["class_distances"] = nothing
     try:
         inspect.signature(loss).bind(nothing, nothing, **wanted)
     except TypeError as error:
@@ -147,21 +183,64 @@ def check_pair_loss(loss: object) -> PairLoss:
     return cast(PairLoss, loss)
 
 
+def standardized(logits: Tensor) -> Tensor:
+    """``logits[B, C, ...]`` minus their mean over classes, over 1e-7 plus their standard deviation (with C − 1).
+
+    The gradient passes through both. Source: logit standardization, Sun et al. 2024 (arXiv 2403.01427) and its code.
+    Raises ValueError if there is only one class.
+    """
+    if logits.ndim < 2:
+        return logits  # the loss says which shape it needs
+    if logits.shape[1] < 2:
+        raise ValueError(
+            f"logits are standardized over at least 2 classes, got shape {tuple(logits.shape)}: set standardize=False"
+        )
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    centered = logits - logits.mean(1, keepdim=True)
+    # The gradient of this norm is 0, not NaN, for a row of equal logits.
+    deviation = torch.linalg.vector_norm(centered, dim=1, keepdim=True) / math.sqrt(logits.shape[1] - 1)
+    return centered / (STANDARD_EPS + deviation)
+
+
+def _standardizing(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``method`` of a loss, whose positional arguments are logits, with those standardized if ``standardize``."""
+
+    @wraps(method)
+    def of_standardized(self: "BaseLoss", *logits: Tensor, **arguments: Any) -> Tensor:
+        if self.standardize:
+            logits = tuple(map(standardized, logits))
+            arguments = {key: standardized(x) if key.endswith("_logits") else x for key, x in arguments.items()}
+        return method(self, *logits, **arguments)
+
+    return of_standardized
+
+
 @dataclass(frozen=True, kw_only=True)
 class BaseLoss:
     """Settings of a loss, checked when it is made.
 
-    Raises ValueError unless every number is in the range of its field and ``weighting`` one of the class's
-    ``weightings``.
+    With ``standardize`` everything is computed from standardized logits (see ``standardized``), so that only their
+    order and relative sizes are compared: KD with it is KD + LS.
+
+    Raises ValueError unless every number is in the range of its field, every text one of its field's, and
+    ``weighting`` one of the class's ``weightings``.
     """
 
     weightings: ClassVar[tuple[Weighting, ...]] = ("class", "sample")
 
+    standardize: bool = False
+
+    def __init_subclass__(cls) -> None:
+        # Once for all losses: what takes logits in a subclass takes standardized ones if that is chosen.
+        for name in vars(cls).keys() & {"__call__", "rows", "normalizer"}:
+            setattr(cls, name, _standardizing(vars(cls)[name]))
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            wanted = problem(hints(type(self))[field.name], value)
-            if field.name == "weighting" and value not in self.weightings:
-                wanted = " or ".join(self.weightings)
+            value, annotation = getattr(self, field.name), hints(type(self))[field.name]
+            texts = get_args(annotation) if get_origin(annotation) is Literal else None
+            if field.name == "weighting":
+                texts = self.weightings
+            wanted = problem(annotation, value) if texts is None else value not in texts and " or ".join(texts)
             if wanted:
                 raise ValueError(f"{type(self).__name__}: {field.name}={value!r}, must be {wanted}")

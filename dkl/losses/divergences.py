@@ -288,7 +288,7 @@ def split_terms(loss: PairLoss) -> dict[str, PairLoss]:
     Raises TypeError if it is not KL, DKL, IKL or GKL.
     """
     if isinstance(loss, KL):
-        loss = DKL(wmse_weight=loss.weight, ce_weight=loss.weight)
+        loss = DKL(wmse_weight=loss.weight, ce_weight=loss.weight, standardize=loss.standardize)
     if not isinstance(loss, DKL | IKL | GKL):
         raise TypeError(f"{type(loss).__name__} has no terms to split: choose KL, DKL, IKL or GKL")
     return {"wmse": dataclasses.replace(loss, ce_weight=0.0), "ce": dataclasses.replace(loss, wmse_weight=0.0)}

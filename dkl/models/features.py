@@ -78,6 +78,16 @@ def _keep(kept: list[Tensor], of_input: bool) -> Callable[..., None]:
     return lambda module, args, *output: kept.append((args[0] if of_input else output[0]).clone())
 
 
+def classifier_of(network: nn.Module) -> nn.Linear:
+    """The last linear layer of ``network`` in the order of registration. Raises UserError if there is none."""
+    heads = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if not heads:
+        raise UserError(
+            f"{type(network).__name__} has no linear layer that could be its classifier; choose another network"
+        )
+    return heads[-1]
+
+
 def forward_with_features(
     network: nn.Module, images: Tensor, *, before_activation: bool = False
 ) -> tuple[Tensor, Features]:
@@ -87,17 +97,11 @@ def forward_with_features(
     at the end of each stage. Raises UserError if that activation is not known, or if there is no linear layer. All
     hooks are removed afterwards.
     """
-    heads = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    if not heads:
-        raise UserError(
-            f"{type(network).__name__} has no linear layer whose input could be the pooled features; choose another "
-            "network"
-        )
+    classifier = classifier_of(network)
     pooled: list[Tensor] = []
     stages: list[list[Tensor]] = []
     with ExitStack() as hooks:
-        # The last linear layer in the order of registration is the classifier.
-        hooks.callback(heads[-1].register_forward_pre_hook(_keep(pooled, True)).remove)
+        hooks.callback(classifier.register_forward_pre_hook(_keep(pooled, True)).remove)
         for modules, of_input in _taps(network, before_activation):
             stages.append([])
             for module in modules:

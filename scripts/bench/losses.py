@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dkl.losses import IKL, KD
+from dkl.losses import ABKD, DIST, DKD, IKL, KD, TTM, WKD, WTTM, NormKD, PairLoss, wanted_arguments
 from scripts.bench.report import Result, Row, Table, Target
 from scripts.bench.timing import Call, Timing, alternate, peak_bytes
 from tests.official.oracles import pairwise_ikl
@@ -26,6 +26,21 @@ _ikl = IKL(wmse_weight=20.0, ce_weight=5.0)
 kd = KD(weight=0.9, logit_temperature=4.0)
 ikl_kd = IKL(wmse_weight=8.0, ce_weight=1.0, ce_temperature=4.0, sample_temperature=100.0, weighting="sample")
 pairwise: Loss = partial(pairwise_ikl, wmse_weight=20.0, ce_weight=5.0)
+
+DISTILLING: dict[str, PairLoss] = {
+    "kd": kd,
+    "ikl-kd": ikl_kd,
+    "kd + ls": KD(weight=9.0, logit_temperature=2.0, standardize=True),
+    "dkd": DKD(),
+    "dkd + ls": DKD(alpha=9.0, beta=72.0, logit_temperature=2.0, standardize=True),
+    "dist": DIST(),
+    "ttm": TTM(),
+    "wttm": WTTM(),
+    "wkd-l": WKD(),
+    "abkd": ABKD(),
+    "normkd": NormKD(),
+}
+"""Losses between teacher and student, at their CIFAR-100 settings."""
 
 VARIANTS = ("pairwise", "ikl", "kl_div", "ikl, student only", "kl_div, student only", "ikl-kd", "kd")
 RATIOS = ["pairwise / ikl", "ikl / kl_div", "student only", "ikl-kd / kd"]
@@ -136,6 +151,28 @@ def memory(shape: tuple[int, int] = (512, 1000)) -> Table:
     )
 
 
+def distilling(rounds: int, shapes: tuple[tuple[int, int], ...] = ((64, 100), (256, 1000))) -> Table:
+    """Time and peak memory of every loss of distillation, with gradients to the student only."""
+    rows: list[Row] = [[name] for name in DISTILLING]
+    for B, C in shapes:
+        data, labels, distances = inputs(B, C), torch.randint(C, (B,)), torch.rand(C, C)
+        calls = {
+            name: call(_asked(loss, wanted_arguments(loss, labels, None, distances)), *data, both=False)
+            for name, loss in DISTILLING.items()
+        }
+        print(f"   timing distillation {B}×{C}", flush=True)
+        timings = alternate(calls, rounds)
+        for row, (name, timed) in zip(rows, timings.items(), strict=True):
+            row += [1e3 * timed.median, _over(timings, name, "kd"), peak_bytes(calls[name]) / 1e6]
+    columns = [f"{B}×{C} {what}" for B, C in shapes for what in ("ms", "over kd", "peak MB")]
+    return Table("Losses of distillation, forward and backward, student only, float32", ["loss", *columns], rows)
+
+
+def _asked(loss: PairLoss, wanted: dict[str, Tensor]) -> Loss:
+    """``loss`` with what it asks for, as a function that ignores weights."""
+    return lambda teacher, student, _: loss(teacher, student, **wanted)
+
+
 def run(rounds: int) -> Result:
     """Time all shapes, and measure memory and errors."""
     timings = {f"{B}×{C}": time_shape((B, C), rounds) for B, C in SHAPES}
@@ -163,4 +200,4 @@ def run(rounds: int) -> Result:
     ]
     samples = {f"{shape} {name}": time.samples for shape, times in timings.items() for name, time in times.items()}
     title = "Losses: IKL against the pairwise form and KL"
-    return Result("losses", title, rounds, [table, peaks, accuracy()], targets, notes, samples)
+    return Result("losses", title, rounds, [table, distilling(rounds), peaks, accuracy()], targets, notes, samples)

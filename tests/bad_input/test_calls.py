@@ -80,6 +80,12 @@ ROWS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: losses.DKD()(LOGITS, LOGITS, labels=LOGITS), ValueError, "labels must be int64 | torch.float32"),
     (lambda: losses.DKD()(LOGITS, LOGITS, labels=Y[:1]), ValueError, "(2,) | (1,)"),
     (lambda: losses.DKD()(LOGITS[:, :1], LOGITS[:, :1], labels=Y), ValueError, "at least 2 classes"),
+    (lambda: losses.KD(standardize=True)(LOGITS[:, :1], LOGITS[:, :1]), ValueError, "2 classes | standardize=False"),
+    (
+        lambda: losses.WKD()(LOGITS, LOGITS, labels=Y, class_distances=LOGITS),
+        ValueError,
+        "class_distances must be (C, C) = (5, 5) | got (2, 5)",
+    ),
     (lambda: losses.SoftCE()(LOGITS, LOGITS[:1]), ValueError, "same shape"),
     (lambda: losses.ProbabilityMSE()(LOGITS, LOGITS[:1]), ValueError, "same shape"),
     (lambda: gap_mse(LOGITS, LOGITS[:1], LOGITS), ValueError, "same shape"),

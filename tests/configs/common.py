@@ -18,6 +18,11 @@ REQUIRED = {
     ("model", "timm"): ["model.name=resnet18"],
     ("model", "vit_small_patch2_32"): ["data.shape=[3,32,32]"],
     ("loss", "none"): ["task=classification"],
+    **{
+        ("loss", path.stem): ["task=distillation", "task.teacher.name=small_cnn"]
+        for path in (CONFIGS / "loss").glob("*.yaml")
+        if "\ndistances: " in path.read_text()
+    },
     ("attack", "none"): ["task=classification"],
     ("budget", "paper"): ["recipe=official"],
     ("task", "fixmatch"): FEW_LABELS,

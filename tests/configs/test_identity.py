@@ -196,6 +196,8 @@ def test_a_display_name_is_not_part_of_the_hash() -> None:
         (["loss=ikl"], "IKL-AT"),
         (["loss=ikl", "label=Mine"], "Mine"),
         (["task=distillation", "loss=ikl_kd", "task.teacher.name=small_cnn"], "IKL"),
+        (["task=distillation", "loss=kd_ls", "task.teacher.name=small_cnn"], "KD + LS"),
+        (["loss=ikl", "+loss.standardize=true"], "IKL-AT + LS"),
         (["task=classification"], "CE"),
         (["task=pgd_at"], "PGD-AT"),
     ],

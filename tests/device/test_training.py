@@ -11,10 +11,11 @@ from torch import nn
 
 from dkl.assembly import train
 from dkl.config import compose_config
-from dkl.losses import DIST, DKD, DKL, GKL, IKL, JSD, KL, PairLoss
+from dkl.losses import IKL, BaseLoss
 from dkl.storage import checkpoint
 from dkl.tasks import SegmentationDistillation
 from tests.device.cases import CASES, NEEDS_TORCHDISTILL, ONLY_FINITE, overrides, write_inputs
+from tests.losses.common import PAIR_LOSSES, call, logits, third_argument
 from tests.training.common import assert_equal
 
 pytestmark = pytest.mark.pretend_device
@@ -55,15 +56,13 @@ def test_training_equals_that_on_the_cpu(
         assert_equal(found, trained(name, inputs, tmp_path, "cpu"))
 
 
-@pytest.mark.parametrize("loss", [KL(), DKL(), IKL(), IKL(weighting="sample"), GKL(), JSD(), DIST(), DKD()], ids=str)
-def test_losses_and_gradients_equal_those_on_the_cpu(loss: PairLoss, pretend: str) -> None:
-    draw = torch.Generator().manual_seed(0)
-    natural, adversarial, weights = (torch.randn(6, 10, generator=draw) for _ in range(3))
-    given = {"class": {"weights": weights.softmax(-1)}, "label": {"labels": torch.arange(6)}}.get(loss.weighting, {})
+@pytest.mark.parametrize("loss", [*(kind() for kind in PAIR_LOSSES.values()), IKL(weighting="sample")], ids=str)
+def test_losses_and_gradients_equal_those_on_the_cpu(loss: BaseLoss, pretend: str) -> None:
+    pair, third = logits(6, 10, torch.float32), third_argument(loss, 6, 10, torch.float32)
     found = []
     for device in ("cpu", pretend):
-        pair = [logits.to(device).requires_grad_() for logits in (natural, adversarial)]
-        value = loss(*pair, **{key: tensor.to(device) for key, tensor in given.items()})
+        pair = tuple(side.detach().to(device).requires_grad_() for side in pair)
+        value = call(loss, *pair, third.to(device))
         gradients = torch.autograd.grad(value, pair, allow_unused=True)
         found.append([one.cpu() for one in (value.detach(), *gradients) if one is not None])
     assert_equal(found[1], found[0])

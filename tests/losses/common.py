@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import dkl.losses
-from dkl.losses import BaseLoss
+from dkl.losses import BaseLoss, ClassComparing
 
 Loss = Callable[..., Tensor]
 """A loss of the package, or a function of two logits and weights ``[B, C]``."""
@@ -20,7 +20,15 @@ def call(loss: Loss, m: Tensor, n: Tensor, third: Tensor) -> Tensor:
         return loss(m, n, third)
     if weighting == "none":
         return loss(m, n)
-    return loss(m, n, labels=third) if weighting == "label" else loss(m, n, weights=third)
+    compared = {"class_distances": class_distances(m.shape[-1])} if isinstance(loss, ClassComparing) else {}
+    return loss(m, n, labels=third, **compared) if weighting == "label" else loss(m, n, weights=third)
+
+
+def class_distances(classes: int) -> Tensor:
+    """Distances between classes on a line, at most 1, not the same both ways."""
+    place = torch.linspace(0, 1, classes, dtype=torch.float64)
+    apart = place - place[:, None]
+    return apart.abs().sqrt() * (1 - 0.2 * (apart > 0))
 
 
 def logits(rows: int, classes: int, dtype: torch.dtype = torch.float64, scale: float = 3.0) -> tuple[Tensor, Tensor]:

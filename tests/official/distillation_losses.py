@@ -76,6 +76,79 @@ def dist(teacher: Array, student: Array, temperature: float, beta: float, gamma:
     return temperature**2 * float(beta * inter + gamma * intra)
 
 
+def standardized(logits: Array) -> Array:
+    """Logit standardization, row by row."""
+    return np.array([(row - row.mean()) / (1e-7 + np.std(row, ddof=1)) for row in logits])
+
+
+def ttm(teacher: Array, student: Array, weight: float, power: float, by_sum: bool) -> float:
+    """TTM, and WTTM if ``by_sum``: powers of the teacher's probabilities (zkxufo/TTM fe457b3)."""
+    rows = []
+    for p, log_q in zip(softmax(teacher), np.log(softmax(student)), strict=True):
+        powers = p**power
+        target = powers / powers.sum()
+        rows.append((powers.sum() if by_sum else 1.0) * float((target * (np.log(target) - log_q)).sum()))
+    return weight * float(np.mean(rows))
+
+
+def normkd(teacher: Array, student: Array, weight: float, temperature: float) -> float:
+    """NormKD (gizi1/NormKD 279371b): logits over their deviation, the divergence times the teacher's temperature²."""
+    rows = []
+    for t, s in zip(teacher, student, strict=True):
+        hot, cold = (temperature * np.std(x, ddof=1) for x in (t, s))
+        p, q = softmax(t / hot), softmax(s / cold)
+        rows.append(hot**2 * float((p * np.log(p / q)).sum()))
+    return weight * float(np.mean(rows))
+
+
+def abkd(teacher: Array, student: Array, weight: float, alpha: float, beta: float, temperature: float) -> float:
+    """The α-β-divergence (ghwang-s/abkd df81318); its limits have 1/α² in place of that code's 1/α."""
+    p, q = softmax(teacher / temperature), softmax(student / temperature)
+    if alpha == 0 and beta == 0:
+        terms = 0.5 * np.log(q / p) ** 2
+    elif beta == 0:
+        terms = (p**alpha * np.log(p**alpha / q**alpha) - p**alpha + q**alpha) / alpha**2
+    elif alpha == 0:
+        terms = (q**beta * np.log(q**beta / p**beta) - q**beta + p**beta) / beta**2
+    else:
+        both = alpha + beta
+        terms = -(p**alpha * q**beta - alpha / both * p**both - beta / both * q**both) / (alpha * beta)
+    return weight * float(terms.sum(1).mean())
+
+
+def wkd(
+    teacher: Array,
+    student: Array,
+    labels: list[int],
+    distances: Array,
+    weight: float,
+    temperature: float,
+    sharpness: float,
+    smoothing: float,
+    iterations: int,
+    least: float = 1e-8,
+) -> float:
+    """WKD-L (JiamingLv/WKD 214cf88), each sample with its own costs; ``least`` is added to Sinkhorn's products."""
+    rows = []
+    for t, s, y in zip(teacher, student, labels, strict=True):
+        rest = [c for c in range(len(t)) if c != y]
+        cost = np.maximum(1 - np.exp(-sharpness * distances[np.ix_(rest, rest)]), 0) + 1e-8
+        kernel, q, p = np.exp(-cost / smoothing), softmax(s[rest] / temperature), softmax(t[rest] / temperature)
+        u = np.full(len(rest), 1 / len(rest))
+        for _ in range(iterations):
+            v = p / (kernel.T @ u + least)
+            u = q / (kernel @ v + least)
+        flow = u[:, None] * kernel * v[None, :]
+        rows.append(weight * float((flow * cost).sum()) - softmax(t)[y] * math.log(softmax(s)[y]))
+    return float(np.mean(rows))
+
+
+def linear_cka(x: Array, y: Array) -> float:
+    """Linear CKA of the features of two classes, ``[n, D]`` each."""
+    x, y = x - x.mean(0), y - y.mean(0)
+    return float(np.linalg.norm(y.T @ x) ** 2 / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)))
+
+
 def slope(function: Callable[[Array], float], at: Array, step: float = 1e-4) -> Array:
     """Gradient of ``function`` by central differences of fourth order."""
     gradient = np.zeros_like(at)

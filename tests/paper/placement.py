@@ -126,6 +126,7 @@ def entries() -> Iterator[Entry]:
             yield from (Entry(manifest, *rest) for rest in pairs(table))
         if number in IMAGENET:
             yield from (Entry(manifest, *rest) for rest in IMAGENET[number](table))
+    yield from (entry for row in FIGURES["logit_losses"] for entry in logit_losses(row))
     for key, places in BESIDE.items():
         for place, content in zip(places, FIGURES[key], strict=True):
             yield Entry(*place, on_imagenet(content) if place[0] != EXTRA else content)
@@ -145,6 +146,17 @@ def pairs(table: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield name, "paper", {column: row["top1"][pair], **shown}
             if "plus_minus" in row:
                 yield name, "std", {column: row["plus_minus"][pair]}
+
+
+def logit_losses(row: dict[str, Any]) -> Iterator[Entry]:
+    """Yield the entries of one loss that the paper does not have, one per pair of Tables 4, 13 and 14."""
+    for pair, accuracy in row["top1"].items():
+        teacher, student = pair.split("->")
+        number = next((number for number in (13, 14) if pair in FIGURES[f"T{number}"]["teacher_top1"]), 4)
+        networks = slug(teacher, student) if number == 4 else pair.replace("->", "-").lower()
+        name = f"{networks}-{row['method'].removesuffix('-L').replace(' + ', '-').lower()}"
+        shown = {"teacher": teacher, "student": student, "method": row["method"]}
+        yield Entry(f"table-{number:02d}", name, row["source"], {"best": accuracy, **shown})
 
 
 Rows = Iterator[tuple[str, str, dict[str, Any]]]

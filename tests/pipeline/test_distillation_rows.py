@@ -38,6 +38,27 @@ PAIRS = [
     ("resnet32x4", "shufflev2", 0.01, (3, 12), (3, 12, 0.1, True), 8),
 ]
 
+STANDARDIZED = {
+    "resnet56-resnet20": ((2, 9), (3, 18, 2)),
+    "resnet110-resnet32": ((2, 9), (2, 15, 2)),
+    "resnet32x4-resnet8x4": ((2, 9), (2, 9, 8)),
+    "wrn_40_2-wrn_16_2": ((2, 9), (2, 12, 2)),
+    "wrn_40_2-wrn_40_1": ((2, 9), (2, 12, 2)),
+    "vgg13-vgg8": ((3, 9), (2, 15, 2)),
+    "vgg13-mobilenetv2": ((3, 9), (3, 9, 2)),
+    "resnet50-mobilenetv2": ((3, 1), (2, 15, 2)),
+    "resnet32x4-shufflev2": ((2, 9), (2, 9, 8)),
+}
+"""Temperature and weight of KD + LS; those and the beta of DKD + LS."""
+
+OTHER_LOSSES = {
+    *("vgg13-vgg8-ttm", "resnet32x4-resnet8x4-wkd", "wrn_40_2-shufflev1-wkd", "resnet56-resnet20-abkd"),
+    *(f"{pair}-normkd" for pair in ("resnet56-resnet20", "resnet32x4-resnet8x4", "resnet32x4-shufflev2")),
+}
+
+MINI = ("kd", "dkd", "dist", "jsd", "ikl", "gkl", "kd-ls", "dkd-ls", "wkd", "wttm", "abkd")
+"""Rows of cifar100-mini-kd that have a teacher."""
+
 NOT_REVIEWED = {"vgg13-vgg8", "vgg13-mobilenetv2", "resnet50-mobilenetv2"}
 """Pairs for which no weight of ReviewKD is published."""
 
@@ -70,8 +91,21 @@ def test_every_row_is_a_pair_or_a_student_alone() -> None:
     tables = [name.partition("/")[2] for name in STUDENTS if name.startswith("table-")]
     pairs = {f"{pair[0]}-{pair[1]}" for pair in PAIRS}
     methods = {f"{pair}-{method}" for pair in pairs for method in ("fitnet", "rkd", "kd", "dkd", "ikl", "gkl")}
+    methods |= {f"{pair}-{method}" for pair in STANDARDIZED for method in ("kd-ls", "dkd-ls")} | OTHER_LOSSES
     reviewed = {f"{pair}-reviewkd" for pair in pairs - NOT_REVIEWED}
     assert sorted(tables) == sorted([*methods, *reviewed, *{f"{pair[1]}-alone" for pair in PAIRS}])
+
+
+@pytest.mark.parametrize("pair", STANDARDIZED)
+def test_logit_standardization_has_the_weights_that_its_logs_are_named_by(pair: str) -> None:
+    """Their DKD multiplies alpha 1 and beta by the weight; a weight of KD stands beside 0.1 · cross-entropy."""
+    of_kd, (temperature, weight, beta) = STANDARDIZED[pair]
+    table = "table-13" if f"table-13/{pair}-kd-ls" in STUDENTS else "table-14"
+    kd, dkd = (compose(STUDENTS[f"{table}/{pair}-{method}-ls"].train) for method in ("kd", "dkd"))
+    assert (kd.loss.logit_temperature, kd.loss.weight) == of_kd
+    assert (dkd.loss.logit_temperature, dkd.loss.alpha, dkd.loss.beta) == (temperature, weight, weight * beta)
+    assert kd.loss.standardize is dkd.loss.standardize is True
+    assert [(cfg.task.ce_weight, cfg.task.warmup_epochs) for cfg in (kd, dkd)] == [(0.1, 0), (1, 20)]
 
 
 @pytest.mark.parametrize(
@@ -116,6 +150,8 @@ def test_a_run_trains_two_batches(job: ManifestJob, weights: Callable[[str], Pat
     small = ["trainer.batch_size=4", "trainer.device=cpu", "budget=own"]
     if "teacher" in cfg.task:
         small += ["task.teacher.run=null", f"task.teacher.checkpoint={weights(cfg.task.teacher.name)}"]
+    if "distances" in cfg.loss:  # those of features need images of every class
+        small += ["loss.distances=classifier"]
     kept = [text for text in job.train if text.partition("=")[0] not in ("budget", "task.teacher.run")]
     assert share_moved(compose_config("train", [*kept, *small])) > 0.9
 
@@ -135,7 +171,7 @@ def test_a_teacher_is_one_job_before_its_students() -> None:
     jobs = plan("cifar100-mini-kd", Request(seeds=(3, 4)))
     assert [(job.name, job.seed) for job in jobs] == [
         *(("alone", 3), ("alone", 4), ("teacher resnet20", 0)),
-        *((name, seed) for name in ("kd", "dkd", "dist", "jsd", "ikl", "gkl") for seed in (3, 4)),
+        *((name, seed) for name in MINI for seed in (3, 4)),
     ]
     (run,) = {text for job in jobs for text in job.train if text.startswith("task.teacher.run=")}
     assert run == f"task.teacher.run={run_folder(compose_config('train', jobs[2].train))}"
@@ -157,7 +193,7 @@ def test_a_teacher_gets_sizes_and_paths_but_not_its_students_settings() -> None:
 def test_a_given_teacher_replaces_the_trained_one() -> None:
     given = ("task.teacher.checkpoint=public/ckpt_epoch_240.pth",)
     jobs = plan("cifar100-mini-kd", Request(seeds=(0,), overrides=given))
-    assert [job.name for job in jobs] == ["alone", "kd", "dkd", "dist", "jsd", "ikl", "gkl"]
+    assert [job.name for job in jobs] == ["alone", *MINI]
     for job in jobs:
         cfg = compose_config("train", job.train)
         assert ("teacher" in cfg.task) == (job.name != "alone")

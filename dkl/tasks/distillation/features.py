@@ -30,6 +30,7 @@ from dkl.data import Batch
 from dkl.errors import UserError, needs_extra
 from dkl.losses import Weighting
 from dkl.models.features import Features, forward_with_features
+from dkl.tasks.base import Progress
 from dkl.tasks.distillation.logits import Distillation
 from dkl.validation import SIDE, WEIGHT, Range, check_arguments
 
@@ -244,7 +245,7 @@ class FeatureDistillation(Distillation):
         """The parameters of the student and of the loss."""
         return chain(self.model.named_parameters(), self.loss.named_parameters(prefix="loss"))
 
-    def compare(self, images: Tensor, labels: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def compare(self, images: Tensor, labels: Tensor, batch: Batch, progress: Progress) -> tuple[Tensor, Tensor]:
         """The student's logits, and the loss between the features of both networks."""
         (logits, mine), (_, theirs) = self._forward(images)
         # Distances between bfloat16 features would be mostly rounding errors.

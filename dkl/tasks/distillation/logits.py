@@ -3,15 +3,15 @@
     loss = ce_weight · CE(student logits, y) + min(e/w, 1) · loss(teacher logits, student logits)
 
 e is the epoch, counted from 1, and w ``warmup_epochs``. ``loss`` is any pair loss, teacher first: IKL and GKL as in the
-official distillers, KD (weight 0.9, with 0.1 · CE), DKD, DIST. It gets rows of the class prior or the labels if it asks
-for them. The prior holds the teacher's predictions, softened by T2, of the epoch before (trainer.py of the official
-code, v1 and v2).
+official distillers, KD (weight 0.9, with 0.1 · CE), DKD, DIST. It gets rows of the class prior, the labels or the
+distances between classes if it asks for them. The prior holds the teacher's predictions, softened by T2, of the epoch
+before (trainer.py of the official code, v1 and v2).
 
 The strong recipe of Table 15 mixes images. Teacher and student see the same mixed images, and CE is the binary one.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -21,8 +21,18 @@ from torch import Tensor, nn
 from dkl.console import say
 from dkl.data import Batch
 from dkl.errors import UserError
-from dkl.losses import ClassPrior, PairLoss, check_pair_loss, wanted_arguments
+from dkl.losses import (
+    ClassComparing,
+    ClassPrior,
+    PairLoss,
+    Scheduled,
+    check_pair_loss,
+    classifier_distances,
+    feature_distances,
+    wanted_arguments,
+)
 from dkl.models import fingerprint
+from dkl.models.features import classifier_of, forward_with_features
 from dkl.runtime.distributed import mean_over_ranks, sum_over_ranks
 from dkl.tasks.base import Output, Progress, Task, correct, count_correct
 from dkl.tasks.classification import ImageMixing, label_loss, likeliest
@@ -87,6 +97,9 @@ class Distillation(Task):
         if any(weight.ndim == 4 and not weight.is_contiguous() for weight in model.parameters()):
             self.teacher.to(memory_format=torch.channels_last)
         self.prior = ClassPrior(num_classes, prior_momentum, parameter.dtype).to(parameter.device)
+        self.class_distances: Tensor | None = None
+        if isinstance(loss, ClassComparing) and loss.distances == "classifier":
+            self.class_distances = classifier_distances(classifier_of(self.teacher).weight)
 
     def warmup(self, progress: Progress) -> float:
         """The factor in [0, 1] of ``loss`` in this epoch."""
@@ -95,7 +108,8 @@ class Distillation(Task):
     def before_training(self, testing: Iterable[Batch], training: Iterable[Batch] = ()) -> None:
         """Print the teacher's accuracy on ``testing``, and cache its logits of ``training`` if ``cache_teacher``.
 
-        Raises UserError if the teacher is no better than chance.
+        From ``training`` also come the distances between classes, if the loss asks for those of features. Raises
+        UserError if the teacher is no better than chance.
         """
         accuracy, count = mean_over_ranks(correct(self.teacher, testing))
         say(f"teacher {type(self.teacher).__name__} {self.fingerprint[:8]}: {accuracy:.2%} on {count} test images")
@@ -109,18 +123,41 @@ class Distillation(Task):
                 "normalization"
             )
         if self.cache_teacher:
-            self.cached = self._cache_logits(training)
+            self.cached = self._of_all(training, lambda batch: self.teacher(batch.images))
+        if isinstance(self.loss, ClassComparing) and self.loss.distances == "features":
+            self.class_distances = feature_distances(self._class_features(training))
+
+    def _class_features(self, training: Iterable[Batch]) -> Tensor:
+        """The inputs ``[C, n, D]`` of the teacher's classifier for the first n images of each class.
+
+        A class with fewer than two images has zeros, and n is the smallest number of images of the others.
+        """
+
+        def labeled_features(batch: Batch) -> Tensor:
+            _, features = forward_with_features(self.teacher, batch.images)
+            return torch.cat((batch.labels.unsqueeze(1), features.pooled), 1)
+
+        labels, features = self._of_all(training, labeled_features).tensor_split([1], 1)
+        of_class = [features[labels.squeeze(1) == label] for label in range(self.num_classes)]
+        count = min((len(rows) for rows in of_class if len(rows) > 1), default=2)
+        if few := sum(len(rows) < 2 for rows in of_class):
+            say(
+                f"warning: {few} of {self.num_classes} classes have fewer than 2 training images, so their features "
+                "cannot be compared and get distance 1 to all others: set loss.distances=classifier"
+            )
+        unknown = features.new_zeros(count, features.shape[1])
+        return torch.stack([rows[:count] if len(rows) > 1 else unknown for rows in of_class])
 
     @torch.no_grad()
-    def _cache_logits(self, training: Iterable[Batch]) -> Tensor:
-        """The teacher's logits ``[N, C]`` of all N images, by index; each process computes those of its share."""
-        shares = [(batch.indices, self.teacher(batch.images)) for batch in training]
-        indices, logits = (torch.cat(values) for values in zip(*shares, strict=True))
+    def _of_all(self, training: Iterable[Batch], values: Callable[[Batch], Tensor]) -> Tensor:
+        """``values[B, D]`` of all N images, by index, ``[N, D]``; each process computes those of its share."""
+        shares = [(batch.indices, values(batch)) for batch in training]
+        indices, rows = (torch.cat(parts) for parts in zip(*shares, strict=True))
         # Every process fills its rows of a table of zeros; the sum over processes is the whole table.
         count = torch.tensor(len(indices))
         sum_over_ranks([count])
-        table = logits.new_zeros(int(count), logits.shape[-1])
-        table[indices] = logits
+        table = rows.new_zeros(int(count), rows.shape[-1])
+        table[indices] = rows
         sum_over_ranks([table])
         return table
 
@@ -139,14 +176,15 @@ class Distillation(Task):
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
         """The loss of one batch."""
         images, labels = self.mixing(batch, progress)
-        student, divergence = self.compare(images, likeliest(labels), batch)
+        student, divergence = self.compare(images, likeliest(labels), batch, progress)
         loss = self.ce_weight * label_loss(student, labels, binary=self.bce) + self.warmup(progress) * divergence
         yield Output(loss, {"natural_correct": count_correct(student, likeliest(labels))})
 
-    def compare(self, images: Tensor, labels: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def compare(self, images: Tensor, labels: Tensor, batch: Batch, progress: Progress) -> tuple[Tensor, Tensor]:
         """The student's logits of ``images``, those of ``batch`` after mixing, and the loss between both networks."""
         student, teacher = self.model(images), self._teacher_logits(images, batch)
-        divergence = self.loss(teacher, student, **wanted_arguments(self.loss, labels, self.prior))
+        loss = self.loss.at(progress.epoch / progress.epochs) if isinstance(self.loss, Scheduled) else self.loss
+        divergence = loss(teacher, student, **wanted_arguments(loss, labels, self.prior, self.class_distances))
         # After the loss: the prior of this epoch enters the losses of the next one.
         if self.loss.weighting == "class":
             self.prior.observe(teacher, batch.labels, self.prior_temperature)

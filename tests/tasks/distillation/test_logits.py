@@ -5,6 +5,7 @@ Epochs are those that matter: 1 and 2 (uniform prior, then the teacher's), 19 an
 
 import copy
 import io
+import itertools
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,15 @@ from dkl.config import TrainConfig, compose_config, typed
 from dkl.console import Bar
 from dkl.data import Batch, Batches, Batching, Images
 from dkl.errors import UserError
-from dkl.losses import GKL, IKL, KD
-from dkl.models import create_model
+from dkl.losses import GKL, IKL, KD, WKD
+from dkl.models import create_model, forward_with_features
 from dkl.tasks import Distillation, Progress
 from dkl.training.averaging import Average, Averaging
 from dkl.training.loop import train_epoch
 from dkl.training.optimizer import apply_schedule, make_optimizer
 from tests.models.common import with_statistics
 from tests.official.distillation import Trainer, dkd, ikl, kd
+from tests.official.distillation_losses import linear_cka
 from tests.tasks.common import CLASSES, make_batch, make_net
 
 EPOCHS = (1, 2, 19, 20, 151)
@@ -230,6 +232,52 @@ def test_the_teachers_accuracy_is_printed_and_chance_refused(capsys: pytest.Capt
 def test_a_teacher_of_two_classes_need_not_be_perfect() -> None:
     """Twice chance would be 100 %."""
     Distillation(make_net(), Fixed(), KD(), num_classes=2).before_training(made_batches(80, 72, classes=2).epoch())
+
+
+def test_a_loss_gets_the_distances_of_the_classifiers_rows_or_of_features(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Features are those of as many images as every class has, whichever batch they are in."""
+    labels = torch.tensor([0, 1, 2, 3, 3, 2, 1, 0, 3, 2, 1, 0, 0, 0])
+    images = Images(torch.randint(256, (14, 3, 8, 8), dtype=torch.uint8), labels)
+    teacher = with_statistics(create_model("cifar_resnet14", CLASSES)).eval()
+    tasks = {
+        distances: Distillation(
+            create_model("cifar_resnet8", CLASSES), teacher, WKD(distances=distances), num_classes=CLASSES
+        )
+        for distances in ("classifier", "features")
+    }
+    for task in tasks.values():
+        task.before_training(Batches(images, Batching(5)).epoch(), Batches(images, Batching(5)).epoch())
+    by_row, by_features = (task.class_distances.detach() for task in tasks.values())
+    rows = teacher.fc.weight.detach()
+    with torch.no_grad():
+        _, found = forward_with_features(teacher, images.images / 255)
+    for a, b in itertools.product(range(CLASSES), repeat=2):
+        assert by_row[a, b] == pytest.approx(1 - torch.cosine_similarity(rows[a], rows[b], dim=0).item(), abs=1e-6)
+        pair = (found.pooled[labels == label][:3].double().numpy() for label in (a, b))
+        assert by_features[a, b] == pytest.approx(1 - linear_cka(*pair), abs=1e-4)
+    few = Batches(Images(images.images[:7], labels[:7]), Batching(5))  # class 0 has one image
+    tasks["features"].before_training(few.epoch(), few.epoch())
+    assert "1 of 4 classes have fewer than 2 training images" in capsys.readouterr().err
+    distances = tasks["features"].class_distances
+    torch.testing.assert_close(distances[0], torch.tensor([0.0, 1, 1, 1]))
+    assert distances[1, 2] < 1
+
+
+def test_a_scheduled_loss_is_that_of_the_epoch() -> None:
+    batch = make_batch()
+    task = make_task(WKD(decay_from=0.5, distances="classifier"), warmup_epochs=0)
+    values = {}
+    for epoch in (1, 2, 3, 4):
+        with task.step(batch, Progress(epoch, 4)) as out:
+            values[epoch] = out.loss.item()
+    task.loss = WKD(weight=0)
+    with task.step(batch, Progress(1, 4)) as out:
+        without = out.loss.item()
+    assert values[2] == values[1] > without + 1e-3
+    assert values[3] == pytest.approx((values[1] + without) / 2, rel=1e-6)
+    assert values[4] == pytest.approx(without)
 
 
 def test_mistakes_in_settings() -> None:

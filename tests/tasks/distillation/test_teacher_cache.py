@@ -60,8 +60,9 @@ def test_the_teacher_is_asked_once_an_image_and_the_student_is_the_same(
     assert states[0]["task"].keys() == {"teacher", "prior"}  # the logits are not saved
 
 
-def test_an_interrupted_run_continues_bit_for_bit(tmp_path: Path, teacher: str) -> None:
-    options = (teacher, "task.cache_teacher=true")
+@pytest.mark.parametrize("changes", [["task.cache_teacher=true"], ["loss=wkd", "loss.distances=features"]], ids=str)
+def test_an_interrupted_run_continues_bit_for_bit(tmp_path: Path, teacher: str, changes: list[str]) -> None:
+    options = (teacher, *changes)
     broken = student(tmp_path / "broken", *options)
     with interrupted(Distillation):
         train(broken)
