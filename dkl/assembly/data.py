@@ -142,7 +142,9 @@ def make_strong_view(data: DataConfig) -> StrongView:
 
 def make_augment(data: DataConfig) -> Augment:
     """Make the random changes of training images. Raises UserError if a value makes no sense."""
-    return Augment(**vars(data.augment))
+    nodes = enumerate(data.augment.transforms)
+    transforms = [make(node, f"data.augment.transforms[{place}]", object) for place, node in nodes]
+    return Augment(**vars(data.augment) | {"transforms": transforms})
 
 
 def make_streams(config: TrainConfig, labeled: Images, unlabeled: Images | None, device: torch.device) -> StreamBatches:

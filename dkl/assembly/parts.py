@@ -98,7 +98,7 @@ def _accepted(node: TargetConfig, key: str, cause: str) -> str:
         return ""
     parameters = inspect.signature(get_object(node["_target_"])).parameters.values()
     names = [item.name for item in parameters if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)]
-    fix = "leave it out" if key == "arguments" else f"drop it with '~{key}.{unexpected[1]}'"
+    fix = "leave it out" if key == "arguments" or "[" in key else f"drop it with '~{key}.{unexpected[1]}'"
     return f": {fix}; the arguments of {node['_target_']} are {', '.join(names)}"
 
 

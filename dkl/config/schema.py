@@ -70,6 +70,8 @@ class AugmentConfig:
     """With masks: share of images that rotation leaves alone, in [0, 1]."""
     blur: Annotated[float, SHARE] = 0.0
     """With masks: share of images blurred by a 5x5 Gaussian, in [0, 1]."""
+    transforms: list[Any] = field(default_factory=list)
+    """Your own, after the others: each a _target_, such as torchvision.transforms.v2.ColorJitter, and its arguments."""
 
 
 @dataclass

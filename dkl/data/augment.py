@@ -21,6 +21,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from dkl.config.schema import AugmentConfig
+from dkl.data.seeding import preserved_global_rng, seed_global
 from dkl.errors import UserError
 from dkl.validation import check_fields
 
@@ -32,11 +33,12 @@ SECOND_VIEW_CUTOUT = {"official_autoaugment": 0, "autoaugment": 0, "cutout": 16}
 POLICIES = ("official_autoaugment", "autoaugment")
 """Second views that are changed image by image."""
 
-BESIDE_SYNTHETIC = ("crop_padding", "crop_fill", "flip", "rotation", "cutout")
+BATCHWISE = ("crop_padding", "crop_fill", "flip", "rotation", "cutout")
 USABLE = {
-    "images in memory": (*BESIDE_SYNTHETIC, "second_view", "repeats"),
-    "images in memory beside data.synthetic.files": BESIDE_SYNTHETIC,
-    "images read from files": ("flip", "randaugment", "interpolation", "repeats"),
+    "images in memory": (*BATCHWISE, "transforms", "second_view", "repeats"),
+    "images in memory beside data.synthetic.files": (*BATCHWISE, "transforms"),
+    "images of semi-supervised training": BATCHWISE,
+    "images read from files": ("flip", "randaugment", "interpolation", "repeats", "transforms"),
     "images with masks": ("flip", "scale", "rotation", "unrotated", "blur"),
 }
 """Kind of images -> the settings that change them."""
@@ -64,6 +66,9 @@ class Augment(AugmentConfig):
     and rotation. AutoAugment then changes it by CIFAR-10's policy, computed as in the official code
     (``official_autoaugment``) or by torchvision (``autoaugment``); ``cutout`` cuts a hole of 16 pixels.
 
+    ``transforms`` follow, image by image and in both views: callables such as those of torchvision's v2, which take an
+    image, uint8 ``[C, H, W]``, and return one. They may draw from the global generators, which are seeded per image.
+
     ``dkl.data.joint`` changes images with masks.
     """
 
@@ -78,6 +83,10 @@ class Augment(AugmentConfig):
             raise UserError(f"data.augment.second_view={self.second_view} is unknown: use {known} or null")
         if self.interpolation not in TRAINING_INTERPOLATIONS:
             raise UserError(f"data.augment.interpolation={self.interpolation} must be bilinear or random")
+        if wrong := [transform for transform in self.transforms if not callable(transform)]:
+            raise UserError(
+                f"data.augment.transforms holds {wrong[0]!r}, which takes no image: name a class of transforms"
+            )
         if self.randaugment is not None:
             randaugment(self.randaugment, 224)  # raises on an unknown policy
 
@@ -162,6 +171,32 @@ class Augment(AugmentConfig):
             images.masked_fill_(_hole_mask(draw.hole.to(device, non_blocking=True), self.cutout, images), 0)
         return images
 
+    def transformed(self, images: Tensor, seeds: Tensor) -> Tensor:
+        """Return ``images[B, C, H, W]`` after the user's ``transforms``, with a seed per image, ``seeds[B]``.
+
+        Raises UserError if one does not return an image like the one that it got.
+        """
+        changed = []
+        with preserved_global_rng():
+            for image, seed in zip(images, seeds.tolist(), strict=True):
+                seed_global(seed)
+                changed.append(self.transform(image))
+        return torch.stack(changed)
+
+    def transform(self, image: Tensor) -> Tensor:
+        """One image, uint8 ``[C, H, W]``, after the user's ``transforms``."""
+        for number, transform in enumerate(self.transforms):
+            changed = transform(image)
+            if not isinstance(changed, Tensor) or (changed.dtype, changed.shape) != (image.dtype, image.shape):
+                given = (
+                    f"{changed.dtype} {list(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
+                )
+                raise UserError(
+                    f"data.augment.transforms[{number}] must return uint8 images {list(image.shape)}, not {given}"
+                )
+            image = changed
+        return image
+
 
 def _mirrored(side: int, pad: int, device: torch.device) -> Tensor:
     """Positions ``[side + 2·pad]`` in a row of ``side`` pixels that is mirrored at its ends, without repeating them."""
@@ -229,7 +264,8 @@ def random_crop(size: int, augment: Augment) -> Transform:
         crop = RandomResizedCropAndInterpolation(size, interpolation="random")
     mirror = [v2.RandomHorizontalFlip()] if augment.flip else []
     change = [randaugment(augment.randaugment, size)] if augment.randaugment else []
-    return v2.Compose([crop, *mirror, *change])
+    own = [v2.PILToTensor(), augment.transform, v2.ToPILImage()] if augment.transforms else []
+    return v2.Compose([crop, *mirror, *change, *own])
 
 
 class Center(NamedTuple):

@@ -82,7 +82,7 @@ class Batches:
             batching=batching,
             augment=self.augment,
             mixing=mixing,
-            per_image_seeds=change is not None,
+            per_image_seeds=change is not None or bool(self.augment.transforms),
         )
         self.batching, self.mixing = batching, mixing
         self.labels = data.labels.to(batching.device)
@@ -113,6 +113,9 @@ class Batches:
             if second is None:
                 second = self.second.apply(windows, index, plan.second)
             images, labels, views = torch.cat([images, second]), labels.repeat(2), 2
+        if self.augment.transforms:
+            assert plan.seeds is not None
+            images = self.augment.transformed(images, plan.seeds.repeat(views))
         scaled = self.batching.scaled(images)
         return Batch(scaled, labels, views, plan.first, plan.total, None if self.mixing else index)
 

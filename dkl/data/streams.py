@@ -47,7 +47,7 @@ class StreamBatches:
         size = batching.batch_size
         self.augment = batching.augment or Augment()
         self.augment.check(labeled.shape)
-        self.augment.check_kind("images in memory")
+        self.augment.check_kind("images of semi-supervised training")
         if size % batching.world:
             raise UserError(
                 f"a batch of {size} labeled images cannot be shared equally by {batching.world} processes: choose "

@@ -56,9 +56,15 @@ def words(line: str, project: Path) -> list[str]:
 
 
 def test_the_page_has_a_python_file_and_a_yaml_file_for_each(project: Path) -> None:
-    assert {path.name for path in project.glob("*.py")} == {"my_loss.py", "my_model.py", "my_data.py", "my_task.py"}
+    assert {path.name for path in project.glob("*.py")} == {
+        "my_loss.py",
+        "my_model.py",
+        "my_data.py",
+        "my_task.py",
+        "my_transforms.py",
+    }
     assert {path.parent.name for path in project.glob("configs/*/*.yaml")} == {"loss", "model", "data", "task"}
-    assert len(SINGLE) == 6
+    assert len(SINGLE) == 7
     assert [row.name for row in read(project / "experiments/mine.yaml").rows] == ["ikl", "weaker"]
 
 

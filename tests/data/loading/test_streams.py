@@ -63,7 +63,9 @@ def test_batches_that_cannot_be_filled_or_shared_are_refused() -> None:
 
 @pytest.mark.parametrize("setting", [{"scale": [0.5, 2.0]}, {"unrotated": 0.5}, {"blur": 0.5}], ids=str)
 def test_settings_of_images_with_masks_are_refused(setting: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=rf"augment\.{next(iter(setting))}=.*images in memory.* set data\.augment"):
+    with pytest.raises(
+        UserError, match=rf"augment\.{next(iter(setting))}=.*images of semi-supervised training.* set data\.augment"
+    ):
         StreamBatches(make_images(6, (3, 8, 8)), Batching(4, augment=Augment(**setting)))
 
 

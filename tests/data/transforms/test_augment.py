@@ -215,3 +215,49 @@ def test_images_that_do_not_allow_an_augmentation_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=wrong):
         Batches(make_images(4, shape), Batching(2, augment=augment))
+
+
+class Noise:
+    """Adds to an image a random byte of torch's global generator."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return image + torch.randint(256, (1,), dtype=torch.uint8)
+
+
+def test_your_own_transforms_change_both_views_of_every_image_the_same_on_all_processes() -> None:
+    data = make_images(24, (3, 8, 8))
+    settings: dict[str, Any] = {"second_view": "cutout", "transforms": [v2.ColorJitter(0.5), Noise()]}
+    augment = Augment(**settings | {"second_view": None})
+    before = torch.get_rng_state()
+    whole = [bytes_of(batch.images) for batch in Batches(data, Batching(12, augment=augment, shuffle=True)).epoch(3)]
+    assert torch.equal(torch.get_rng_state(), before)
+    plain = [bytes_of(batch.images) for batch in Batches(data, Batching(12, shuffle=True)).epoch(3)]
+    assert not (torch.cat(whole) == torch.cat(plain)).flatten(1).all(1).any()
+    parts = [
+        [bytes_of(batch.images) for batch in Batches(data, batching).epoch(3)]
+        for batching in (Batching(12, augment=augment, shuffle=True, rank=rank, world=2) for rank in (0, 1))
+    ]
+    assert torch.equal(torch.cat(whole), torch.cat([torch.cat(pair) for pair in zip(*parts, strict=True)]))
+    with_views = next(Batches(make_images(4, (3, 32, 32)), Batching(4, augment=Augment(**settings))).epoch())
+    assert with_views.views == 2
+    torch.manual_seed(0)  # of one image: the oracle applies the transforms one after the other
+    seeds = torch.randint(2**32, (24,), generator=torch.Generator().manual_seed(0))
+    expected = []
+    for image, seed in zip(data.images, seeds.tolist(), strict=True):
+        torch.manual_seed(seed)
+        expected.append(v2.ColorJitter(0.5)(image) + torch.randint(256, (1,), dtype=torch.uint8))
+    assert torch.equal(augment.transformed(data.images, seeds), torch.stack(expected))
+
+
+@pytest.mark.parametrize(
+    ("transform", "wrong"),
+    [
+        (lambda image: image.float(), "must return uint8 images \\[3, 8, 8\\], not torch.float32"),
+        (lambda image: image[:, :4], "not torch.uint8 \\[3, 4, 8\\]"),
+        (lambda image: None, "not NoneType"),
+        ("flip", "'flip', which takes no image"),
+    ],
+)
+def test_a_transform_that_makes_no_image_is_named(transform: Any, wrong: str) -> None:
+    with pytest.raises(UserError, match=wrong):
+        next(Batches(make_images(4), Batching(2, augment=Augment(transforms=[transform]))).epoch())
