@@ -14,7 +14,8 @@ from dkl.losses.base import (
     wanted_arguments,
 )
 from dkl.losses.distillation import DIST, DKD, JSD, KD, ProbabilityMSE, PseudoLabelCE, SoftCE
-from dkl.losses.divergences import DKL, GKL, IKL, KL, GKLLoss, IKLLoss, gradient_norms, split_terms
+from dkl.losses.divergences import DKL, GKL, IKL, KL, gradient_norms, split_terms
+from dkl.losses.modules import GKLLoss, IKLLoss
 from dkl.losses.wmse import gap_mse, soft_cross_entropy
 
 __all__ = [
