@@ -46,18 +46,22 @@ class _PriorLoss(nn.Module):
         self._check(natural_logits, adversarial_logits, labels)
         if self.training:
             self.prior.observe(natural_logits, target, self.prior_temperature, self.ignore_index)
-        if natural_logits.ndim == 2 and self.ignore_index is None and self.reduction == "mean":
+        every = self.ignore_index is None
+        if natural_logits.ndim == 2 and every and self.reduction == "mean" and not torch.compiler.is_compiling():
             return self.loss(natural_logits, adversarial_logits, weights=self.prior[labels])
-        rows = gap_mse_and_cross_entropy(
+        value = gap_mse_and_cross_entropy(
             natural_logits,
             adversarial_logits,
             self._weights(labels, counted),
             wmse_weight=self.loss.wmse_weight,
             ce_weight=self.loss.ce_weight,
             ce_temperature=self.loss.ce_temperature,
-            reduction="none",
+            reduction=self.reduction if every else "none",
             dense=True,
-        ).where(counted, 0)
+        )
+        if every:
+            return value
+        rows = value.where(counted, 0)
         if self.reduction == "none":
             return rows
         return rows.sum() / (counted.sum().clamp(min=1) if self.reduction == "mean" else 1)

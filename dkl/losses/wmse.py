@@ -64,6 +64,7 @@ class _Settings:
         changed in place that another differentiation of the rows uses.
         """
         needs_m, needs_n, needs_w = needs
+        sub, mul = (Tensor.sub_, Tensor.mul_) if any(needs) else (Tensor.sub, Tensor.mul)
         if weights is None:
             weights = softened(m, self.sample_temperature, 1).softmax(1)
         total = weights.sum(1, keepdim=True)
@@ -75,13 +76,13 @@ class _Settings:
         first = m.narrow(1, 0, 1)
         apart = (first - n.narrow(1, 0, 1)).round_(decimals=-2)
         offset = (first * apart.ne(0)).round_(decimals=-2)
-        d = (m - offset) - (n - (offset - apart))
+        d = sub(m - offset, n - (offset - apart))
         # From here on d is d − μ, and g = S w (d − μ) is the wMSE's gradient in m; its dot product with d is the value.
-        d = d - (weights * d).sum(1, keepdim=True) / divisor
+        d = sub(d, (weights * d).sum(1, keepdim=True) / divisor)
         # Both gradients are stored in units of the cross-entropy's factor, so that softmax(n/T) − softmax(m/T) needs
         # no multiplication of its own: everything is scaled once, at the end and in backward.
         total = total * (self.wmse_weight / self.unit)
-        g = weights * total * d
+        g = mul(weights * total, d)
         rows = _dot(g, d, dim=1)
         grad_n = grad_w = None
         if needs_w:
