@@ -39,16 +39,15 @@ class _PriorLoss(nn.Module):
         In training mode the natural predictions, softened by ``prior_temperature``, enter the prior of the next epoch.
         Raises ValueError if shapes, dtypes or devices do not fit, and on a CPU if a label is out of range.
         """
-        counted = (
-            torch.ones_like(target, dtype=torch.bool) if self.ignore_index is None else target != self.ignore_index
-        )
-        labels = target if self.ignore_index is None else target.where(counted, 0)
+        ignored = self.ignore_index
+        labels = target if ignored is None else target.where(target.ne(ignored), 0)
         self._check(natural_logits, adversarial_logits, labels)
         if self.training:
-            self.prior.observe(natural_logits, target, self.prior_temperature, self.ignore_index)
-        every = self.ignore_index is None
-        if natural_logits.ndim == 2 and every and self.reduction == "mean" and not torch.compiler.is_compiling():
+            self.prior.observe(natural_logits, target, self.prior_temperature, ignored)
+        plain = natural_logits.ndim == 2 and ignored is None and self.reduction == "mean"
+        if plain and not torch.compiler.is_compiling():
             return self.loss(natural_logits, adversarial_logits, weights=self.prior[labels])
+        counted = torch.ones_like(target, dtype=torch.bool) if ignored is None else target.ne(ignored)
         value = gap_mse_and_cross_entropy(
             natural_logits,
             adversarial_logits,
@@ -56,10 +55,10 @@ class _PriorLoss(nn.Module):
             wmse_weight=self.loss.wmse_weight,
             ce_weight=self.loss.ce_weight,
             ce_temperature=self.loss.ce_temperature,
-            reduction=self.reduction if every else "none",
+            reduction=self.reduction if ignored is None else "none",
             dense=True,
         )
-        if every:
+        if ignored is None:
             return value
         rows = value.where(counted, 0)
         if self.reduction == "none":

@@ -61,12 +61,12 @@ class _Settings:
         """Twice the loss of each row of ``[N, C]`` or ``[N, C, P]``, and the gradients in m (wMSE only), n and weights.
 
         All are in units of ``unit``. A gradient that backward does not need is None. If it ``needs`` none, nothing is
-        changed in place that another differentiation of the rows uses.
+        changed in place, so that torch.func can differentiate the rows.
         """
         needs_m, needs_n, needs_w = needs
         sub, mul = (Tensor.sub_, Tensor.mul_) if any(needs) else (Tensor.sub, Tensor.mul)
         if weights is None:
-            weights = softened(m, self.sample_temperature, 1).softmax(1)
+            weights = softened(m.detach(), self.sample_temperature, 1).softmax(1)
         total = weights.sum(1, keepdim=True)
         divisor = total.clamp(min=1e-37)  # a row of zero weights has zero loss, not 0/0
         # The offset trick. The loss does not change if a constant is added to all logits of a row, but float32 does:
@@ -220,7 +220,7 @@ def gap_mse_and_cross_entropy(
     m, n = _flat(m, channels_last), _flat(n, channels_last)
     weights = None if weights is None else _flat(weights, channels_last)
     with torch.autocast(m.device.type, enabled=False) if torch.is_autocast_enabled(m.device.type) else nullcontext():
-        # torch.func differentiates with create_graph=True, always; so it gets the equation, not our gradients.
+        # torch.func always differentiates with create_graph=True, so it gets the equation instead of our gradients.
         if torch._C._are_functorch_transforms_active():
             rows = settings.reduced(settings.compute(m, n, weights, (False, False, False))[0], reduction)
         else:

@@ -232,6 +232,7 @@ FUNCTIONAL: dict[str, Loss] = {
     "DKL": lambda m, n, w: DKL()(m, n, weights=w),
     "IKL": lambda m, n, w: IKL(ce_temperature=2)(m, n, weights=w),
     "IKL, sample": lambda m, n, w: IKL(weighting="sample", detach_weights=False)(m, n),
+    "IKL, rows": lambda m, n, w: IKL(weighting="sample").rows(m, n).mean(),
     "GKL": lambda m, n, w: GKL()(m, n, weights=w),
 }
 
