@@ -72,8 +72,8 @@ format: $(SETUP)  ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(SETUP)  ## measure speed and memory against the official implementation, into results/benchmarks
-	$(BIN)/python -m scripts.bench
+bench: $(SETUP)  ## measure speed and memory against the official implementation, into results/benchmarks; ARGS=losses: one
+	$(BIN)/python -m scripts.bench $(ARGS)
 
 lock: $(SETUP)  ## update requirements.lock after a change of pyproject.toml; ARGS=--upgrade renews every version
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \

@@ -155,7 +155,10 @@ class Setting(NamedTuple):
 
 
 def hints(target: Any) -> dict[str, Any]:
-    """Name -> annotation of the arguments of a function or class, including those that it passes to its bases."""
+    """Name -> annotation of the arguments of a function or class, including those that it passes to its bases.
+
+    A class whose signature has plain types has the annotations with ranges in ``_ranged``.
+    """
     functions: list[Any] = [target]
     if isinstance(target, type):
         functions = [vars(base)["__init__"] for base in reversed(target.__mro__) if "__init__" in vars(base)]
@@ -165,7 +168,7 @@ def hints(target: Any) -> dict[str, Any]:
             NameError, TypeError
         ):  # a class of the user's whose annotations cannot be evaluated, or a builtin
             annotations |= typing.get_type_hints(function, include_extras=True)
-    return annotations
+    return annotations | getattr(target, "_ranged", {})
 
 
 def settings(target: Any, values: Mapping[str, Any], key: str = "") -> Iterator[Setting]:

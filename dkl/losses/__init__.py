@@ -29,7 +29,8 @@ from dkl.losses.distillation import (
     PseudoLabelCE,
     SoftCE,
 )
-from dkl.losses.divergences import DKL, GKL, IKL, KL, GKLLoss, IKLLoss, gradient_norms, split_terms
+from dkl.losses.divergences import DKL, GKL, IKL, KL, gradient_norms, split_terms
+from dkl.losses.modules import GKLLoss, IKLLoss
 from dkl.losses.transport import WKD, classifier_distances, feature_distances
 from dkl.losses.wmse import gap_mse, soft_cross_entropy
 

@@ -25,12 +25,14 @@ during training has ``at`` (see ``Scheduled``).
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, ClassVar, Literal, Protocol, cast, get_args, get_origin, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, cast, get_args, get_origin, runtime_checkable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
@@ -102,6 +104,9 @@ class ClassPrior(nn.Module):
     the official code it becomes NaN, and every sample with it. ``prior_momentum`` m blends m·new + (1 − m)·old.
 
     Source: ``train_dkl_cifar100.py`` of the official code, which loses the prior on resume; here the state_dict has it.
+
+    Both tensors are at least float32 and stay so if the module is cast to fewer bits. They are in the state_dict, but
+    are no buffers: DistributedDataParallel would overwrite them with those of process 0 in every step.
     """
 
     table: Tensor
@@ -114,20 +119,62 @@ class ClassPrior(nn.Module):
         if not 0 < prior_momentum <= 1:
             raise ValueError(f"prior_momentum={prior_momentum} must be in (0, 1]")
         self.prior_momentum = prior_momentum
-        self.register_buffer("table", torch.full((num_classes, num_classes), 1 / num_classes, dtype=dtype))
-        self.register_buffer("sums", torch.zeros(num_classes, num_classes, dtype=dtype))
+        dtype = torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
+        self.table = torch.full((num_classes, num_classes), 1 / num_classes, dtype=dtype)
+        self.sums = torch.zeros(num_classes, num_classes, dtype=dtype)
+
+    @contextmanager
+    def _as_buffers(self) -> Iterator[None]:
+        """Register the tensors inside, so that torch saves and loads them by their names."""
+        self._buffers |= {"table": self.table, "sums": self.sums}
+        try:
+            yield
+        finally:
+            for name in ("table", "sums"):
+                setattr(self, name, self._buffers.pop(name))
+
+    def _save_to_state_dict(self, *args: Any) -> None:
+        with self._as_buffers():
+            super()._save_to_state_dict(*args)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        with self._as_buffers():
+            super()._load_from_state_dict(*args)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ClassPrior":
+        """What ``to()`` and ``half()`` call: move the tensors, and cast them unless to fewer bits."""
+        for name in ("table", "sums"):
+            before = getattr(self, name)
+            after = fn(before)
+            narrower = torch.promote_types(after.dtype, before.dtype) != after.dtype
+            setattr(self, name, before.to(after.device) if narrower else after)
+        return super()._apply(fn, recurse)
 
     def __getitem__(self, target: Tensor) -> Tensor:
-        """Weights ``[B, C]`` for labels ``target[B]``, int64 or int32; of a single label ``[C]``.
+        """Weights ``[B, ..., C]`` for labels ``target[B, ...]``, int64 or int32; of a single label ``[C]``.
 
         Labels below 0 or from C on raise IndexError; on a GPU they are a failed assertion of the device.
         """
         return embedding(torch.as_tensor(target, device=self.table.device), self.table)
 
     @torch.no_grad()
-    def observe(self, logits: Tensor, target: Tensor, prior_temperature: float) -> None:
-        """Add the softmax of ``logits[B, C]`` / ``prior_temperature`` to the sums of their classes ``target[B]``."""
-        self.accumulate((logits.detach().to(self.table.dtype) / prior_temperature).softmax(-1), target)
+    def observe(
+        self, logits: Tensor, target: Tensor, prior_temperature: float, ignore_index: int | None = None
+    ) -> None:
+        """Add the softmax of ``logits[B, C, ...]`` / ``prior_temperature`` to the sums of their classes.
+
+        These are ``target[B, ...]``; those that are ``ignore_index`` do not count.
+        """
+        rows, labels = logits.detach().movedim(1, -1).flatten(0, -2), target.flatten()
+        predictions = (rows.to(self.table.dtype) / prior_temperature).softmax(-1)
+        if ignore_index is not None:
+            counted = labels != ignore_index
+            predictions, labels = predictions.where(counted[:, None], 0), labels.where(counted, 0)
+        if logits.ndim > 2:
+            # Per batch first: a dataset has 10⁹ pixels, and float32 cannot add one prediction to sums of that size.
+            predictions = torch.zeros_like(self.sums).index_add_(0, labels, predictions)
+            labels = torch.arange(len(self.sums), device=labels.device)
+        self.accumulate(predictions, labels)
 
     @torch.no_grad()
     def accumulate(self, probabilities: Tensor, target: Tensor) -> None:
@@ -136,7 +183,12 @@ class ClassPrior(nn.Module):
 
     @torch.no_grad()
     def end_epoch(self) -> None:
-        """Replace the table by this epoch's means and reset the sums to zero."""
+        """Replace the table by this epoch's means and reset the sums to zero.
+
+        If torch.distributed is initialized the means are those of all processes, which must all call this.
+        """
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(self.sums)
         # Predictions sum to 1, so the sum of a row counts the samples of its class.
         count = self.sums.sum(dim=1, keepdim=True)
         means = self.sums / count.clamp(min=torch.finfo(self.sums.dtype).tiny)
@@ -223,14 +275,18 @@ class BaseLoss:
     order and relative sizes are compared: KD with it is KD + LS.
 
     Raises ValueError unless every number is in the range of its field, every text one of its field's, and
-    ``weighting`` one of the class's ``weightings``.
+    ``weighting`` one of the class's ``weightings``. ``_ranged`` has the annotations with their ranges; ``help()`` and
+    signatures show plain types.
     """
 
     weightings: ClassVar[tuple[Weighting, ...]] = ("class", "sample")
+    _ranged: ClassVar[dict[str, Any]] = {}
 
     standardize: bool = False
 
     def __init_subclass__(cls) -> None:
+        cls._ranged = cls._ranged | {key: of for key, of in cls.__annotations__.items() if get_origin(of) is Annotated}
+        cls.__annotations__ |= {key: get_args(of)[0] for key, of in cls._ranged.items() if key in cls.__annotations__}
         # Once for all losses: what takes logits in a subclass takes standardized ones if that is chosen.
         for name in vars(cls).keys() & {"__call__", "rows", "normalizer"}:
             setattr(cls, name, _standardizing(vars(cls)[name]))

@@ -274,6 +274,7 @@ class SoftCE(BaseLoss):
     weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
+        check_pair(weak_logits, strong_logits)
         return self.weight * soft_cross_entropy(weak_logits, strong_logits)
 
 

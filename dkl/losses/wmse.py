@@ -14,17 +14,20 @@ is in float32 or float64, also under autocast and for half-precision inputs.
 
 Dense prediction has logits ``[B, C, H, W]``, and every pixel is a row. They are not copied into rows, whichever
 dimension is last in memory, and are computed in blocks: temporary tensors stay small, and on a CPU in the cache.
+
+``torch.func`` differentiates the same equation itself, to any order, instead of using the function's own gradients.
 """
 
-import math
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Reduction = Literal["mean", "none"]
+Reduction = Literal["mean", "sum", "none"]
 
 _dot = torch.linalg.vecdot
 
@@ -54,13 +57,16 @@ class _Settings:
         """The factor in units of which gradients are stored."""
         return self.ce_weight / self.ce_temperature or 1.0
 
-    def compute(self, m: Tensor, n: Tensor, weights: Tensor | None, needs_g: bool, needs_w: bool) -> _Computed:
+    def compute(self, m: Tensor, n: Tensor, weights: Tensor | None, needs: Sequence[bool]) -> _Computed:
         """Twice the loss of each row of ``[N, C]`` or ``[N, C, P]``, and the gradients in m (wMSE only), n and weights.
 
-        All are in units of ``unit``. A gradient that backward does not need is None.
+        All are in units of ``unit``. A gradient that backward does not need is None. If it ``needs`` none, nothing is
+        changed in place, so that torch.func can differentiate the rows.
         """
+        needs_m, needs_n, needs_w = needs
+        sub, mul = (Tensor.sub_, Tensor.mul_) if any(needs) else (Tensor.sub, Tensor.mul)
         if weights is None:
-            weights = softened(m, self.sample_temperature, 1).softmax(1)
+            weights = softened(m.detach(), self.sample_temperature, 1).softmax(1)
         total = weights.sum(1, keepdim=True)
         divisor = total.clamp(min=1e-37)  # a row of zero weights has zero loss, not 0/0
         # The offset trick. The loss does not change if a constant is added to all logits of a row, but float32 does:
@@ -70,24 +76,33 @@ class _Settings:
         first = m.narrow(1, 0, 1)
         apart = (first - n.narrow(1, 0, 1)).round_(decimals=-2)
         offset = (first * apart.ne(0)).round_(decimals=-2)
-        d = m - offset
-        d.sub_(n - offset.sub_(apart))
+        d = sub(m - offset, n - (offset - apart))
         # From here on d is d − μ, and g = S w (d − μ) is the wMSE's gradient in m; its dot product with d is the value.
-        d.sub_((weights * d).sum(1, keepdim=True).div_(divisor))
+        d = sub(d, (weights * d).sum(1, keepdim=True) / divisor)
         # Both gradients are stored in units of the cross-entropy's factor, so that softmax(n/T) − softmax(m/T) needs
         # no multiplication of its own: everything is scaled once, at the end and in backward.
-        g = (weights * total.mul_(self.wmse_weight / self.unit)).mul_(d)
+        total = total * (self.wmse_weight / self.unit)
+        g = mul(weights * total, d)
         rows = _dot(g, d, dim=1)
         grad_n = grad_w = None
         if needs_w:
             grad_w = (d.square() * total).add_(rows.unsqueeze(1) / divisor).mul_(0.5)
         if self.ce_weight:
-            p = softened(m, self.ce_temperature, 1).softmax(1)
+            p = softened(m.detach(), self.ce_temperature, 1).softmax(1)
             log_q = softened(n, self.ce_temperature, 1).log_softmax(1)
-            rows.sub_(_dot(p, log_q, dim=1), alpha=2 * self.ce_temperature)
-            grad_n = log_q.exp_().sub_(p).sub_(g)
+            rows = torch.sub(rows, _dot(p, log_q, dim=1), alpha=2 * self.ce_temperature)
+            if needs_n:
+                grad_n = log_q.exp_().sub_(p).sub_(g)
         # g is not needed if only n gets a gradient and grad_n already contains it.
-        return rows, g if needs_g or grad_n is None else None, grad_n, grad_w
+        return rows, g if needs_m or (needs_n and grad_n is None) else None, grad_n, grad_w
+
+    def reduced(self, rows: Tensor, reduction: Reduction) -> Tensor:
+        """The loss, of the ``rows`` that ``compute`` returns. The mean over no rows is 0."""
+        return (rows if reduction == "none" else rows.sum()).mul(0.5 * self.scale(rows, reduction))
+
+    def scale(self, rows: Tensor, reduction: Reduction) -> float:
+        """The factor of the stored gradients."""
+        return self.unit / max(rows.numel(), 1) if reduction == "mean" else self.unit
 
 
 BLOCK = {"cpu": 2**18}
@@ -97,9 +112,12 @@ LARGE_BLOCK = 2**25
 
 
 def _blocks(m: Tensor) -> list[tuple[slice, ...]]:
-    """Slices that cut ``m[N, C]`` along N, or ``m[N, C, P]`` along N and P; one for the whole if it is small."""
+    """Slices that cut ``m[N, C]`` along N, or ``m[N, C, P]`` along N and P; one for the whole if it is small.
+
+    A compiled loss is one block: its loops are fused anyway.
+    """
     size, (rows, classes) = BLOCK.get(m.device.type, LARGE_BLOCK), m.shape[:2]
-    if m.numel() <= 4 * size:
+    if torch.compiler.is_compiling() or m.numel() <= 4 * size:
         return [(slice(None),)]
     step = max(1, size // classes)
     if m.ndim == 2:
@@ -109,29 +127,30 @@ def _blocks(m: Tensor) -> list[tuple[slice, ...]]:
 
 
 class _GapMSE(torch.autograd.Function):
-    """``wmse_weight · gap_mse(m, n) + ce_weight · soft_cross_entropy(m/T, n/T)``, per row or the mean over rows."""
+    """``wmse_weight · gap_mse(m, n) + ce_weight · soft_cross_entropy(m/T, n/T)``, per row or reduced over rows."""
 
     @staticmethod
-    def forward(ctx: Any, m: Tensor, n: Tensor, weights: Tensor | None, settings: _Settings, mean: bool) -> Tensor:
+    def forward(
+        ctx: Any, m: Tensor, n: Tensor, weights: Tensor | None, settings: _Settings, reduction: Reduction
+    ) -> Tensor:
         blocks = _blocks(m)
-        needs_g, _, needs_w, *_ = ctx.needs_input_grad
+        needs = needs_m, needs_n, needs_w = ctx.needs_input_grad[:3]
         if len(blocks) == 1:
-            rows, g, grad_n, grad_w = settings.compute(m, n, weights, needs_g, needs_w)
+            rows, g, grad_n, grad_w = settings.compute(m, n, weights, needs)
         else:
             # Temporary tensors are as small as a block; only the gradients have the size of the logits.
             rows = m.new_empty(m.shape[:1] + m.shape[2:])
-            g = torch.empty_like(m) if needs_g or not settings.ce_weight else None
-            grad_n = torch.empty_like(m) if settings.ce_weight else None
+            g = torch.empty_like(m) if needs_m or (needs_n and not settings.ce_weight) else None
+            grad_n = torch.empty_like(m) if needs_n and settings.ce_weight else None
             grad_w = torch.empty_like(m) if needs_w else None
             for at in blocks:
-                part = settings.compute(m[at], n[at], None if weights is None else weights[at], needs_g, needs_w)
+                part = settings.compute(m[at], n[at], None if weights is None else weights[at], needs)
                 for whole, value in zip((rows, g, grad_n, grad_w), part, strict=True):
                     if whole is not None and value is not None:
                         whole[at if whole is not rows else at[:1] + at[2:]] = value
-        # The mean over no rows is NaN, as in torch's losses.
-        ctx.unit = settings.unit / (rows.numel() or math.nan) if mean else settings.unit
+        ctx.scale = settings.scale(rows, reduction)
         ctx.save_for_backward(g, grad_n, grad_w)
-        return (rows.sum() if mean else rows).mul_(0.5 * ctx.unit)
+        return settings.reduced(rows, reduction)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -139,7 +158,7 @@ class _GapMSE(torch.autograd.Function):
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             raise RuntimeError("gap_mse has no second derivative: differentiate it without create_graph=True")
         g, grad_n, grad_w = ctx.saved_tensors
-        grad = grad * ctx.unit
+        grad = grad * ctx.scale
         grad = grad.unsqueeze(1) if grad.ndim else grad
         need_m, need_n = ctx.needs_input_grad[:2]
         if need_n:
@@ -158,6 +177,12 @@ def check_pair(m: Tensor, n: Tensor, *, dense: bool = False) -> torch.dtype:
     if m.dtype is n.dtype and m.dtype in (torch.float32, torch.float64):
         return m.dtype
     return torch.promote_types(torch.promote_types(m.dtype, n.dtype), torch.float32)
+
+
+def check_reduction(reduction: str) -> None:
+    """Raise ValueError unless ``reduction`` is one of torch's."""
+    if reduction not in get_args(Reduction):
+        raise ValueError(f"reduction={reduction!r}, must be mean, sum or none")
 
 
 def gap_mse_and_cross_entropy(
@@ -184,24 +209,23 @@ def gap_mse_and_cross_entropy(
             f"weights must be (B, C) = {tuple(m.shape)}, one row per sample (such as prior[target]), "
             f"got {tuple(weights.shape)}"
         )
-    if reduction not in ("mean", "none"):
-        raise ValueError(f"reduction must be 'mean' or 'none', not {reduction!r}")
+    check_reduction(reduction)
     if not (m.dtype is n.dtype is dtype):
         m, n = m.to(dtype), n.to(dtype)
     if weights is not None and weights.dtype is not dtype:
         weights = weights.to(dtype)
     settings = _Settings(wmse_weight, ce_weight, ce_temperature, sample_temperature)
-    mean = reduction == "mean"
     others = m.shape[:1] + m.shape[2:]
     channels_last = n.ndim > 2 and n.stride(1) == 1
     m, n = _flat(m, channels_last), _flat(n, channels_last)
     weights = None if weights is None else _flat(weights, channels_last)
-    if torch.is_autocast_enabled(m.device.type):
-        with torch.autocast(m.device.type, enabled=False):
-            rows = _GapMSE.apply(m, n, weights, settings, mean)
-    else:
-        rows = _GapMSE.apply(m, n, weights, settings, mean)
-    return rows if mean or len(others) == 1 else rows.view(others)
+    with torch.autocast(m.device.type, enabled=False) if torch.is_autocast_enabled(m.device.type) else nullcontext():
+        # torch.func always differentiates with create_graph=True, so it gets the equation instead of our gradients.
+        if torch._C._are_functorch_transforms_active():
+            rows = settings.reduced(settings.compute(m, n, weights, (False, False, False))[0], reduction)
+        else:
+            rows = _GapMSE.apply(m, n, weights, settings, reduction)
+    return rows.view(others) if reduction == "none" and len(others) > 1 else rows
 
 
 def _flat(tensor: Tensor, channels_last: bool) -> Tensor:
@@ -214,21 +238,24 @@ def _flat(tensor: Tensor, channels_last: bool) -> Tensor:
 
 
 def gap_mse(m: Tensor, n: Tensor, weights: Tensor, reduction: Reduction = "mean") -> Tensor:
-    """Weighted MSE between the pairwise gaps of ``m[B, C]`` and ``n[B, C]``: ½ S Σ w (d − μ)² per row.
+    """Weighted MSE between the pairwise gaps of ``m[B, C, ...]`` and ``n[B, C, ...]``: ½ S Σ w (d − μ)² per row.
 
-    ``weights[B, C]`` are non-negative. Detach ``m``, ``n`` or ``weights`` to stop the gradient there. Returns a scalar
-    (``"mean"`` over the batch) or ``[B]`` (``"none"``), float32 or float64.
+    ``weights``, of the same shape, are non-negative. Detach ``m``, ``n`` or ``weights`` to stop the gradient there.
+    Returns the ``"mean"`` or ``"sum"`` over all rows, 0 if there are none, or ``[B, ...]`` (``"none"``), in float32 or
+    float64.
 
     Raises ValueError if shapes differ. Source: the wMSE term of Cui et al. 2024, scaled by ¼ as in their code.
     """
-    return gap_mse_and_cross_entropy(m, n, weights, wmse_weight=1.0, ce_weight=0.0, reduction=reduction)
+    return gap_mse_and_cross_entropy(m, n, weights, wmse_weight=1.0, ce_weight=0.0, reduction=reduction, dense=True)
 
 
 def soft_cross_entropy(m: Tensor, n: Tensor, reduction: Reduction = "mean") -> Tensor:
-    """−Σ softmax(m) log softmax(n) per row of ``m[B, C]``, ``n[B, C]``; ``m`` is the target and gets no gradient.
+    """−Σ softmax(m) log softmax(n) per row of ``m[B, C, ...]``, ``n[B, C, ...]``; the target ``m`` gets no gradient.
 
-    Returns a scalar (``"mean"``) or ``[B]`` (``"none"``), float32 or float64. Raises ValueError if shapes differ.
+    Reductions, dtype and errors are those of ``gap_mse``.
     """
-    dtype = check_pair(m, n)
-    target = m.detach().to(dtype).softmax(-1)
-    return F.cross_entropy(n.to(dtype), target, reduction=reduction)
+    dtype = check_pair(m, n, dense=True)
+    check_reduction(reduction)
+    target = m.detach().to(dtype).softmax(1)
+    total = F.cross_entropy(n.to(dtype), target, reduction="none" if reduction == "none" else "sum")
+    return total / max(n[:, 0].numel(), 1) if reduction == "mean" else total

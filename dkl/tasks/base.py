@@ -25,7 +25,7 @@ from dkl.attacks import frozen_eval
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import ClassPrior
-from dkl.runtime.distributed import mean_over_ranks, sum_over_ranks
+from dkl.runtime.distributed import mean_over_ranks
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Output:
 class Task(ABC):
     """What one training step computes, with all state that training changes.
 
-    A task with a ``prior`` fills it in ``step``; here it is summed over all processes after each epoch, and saved.
+    A task with a ``prior`` fills it in ``step``; here it takes its means after each epoch, and is saved.
     ``needs_unlabeled``: its batches need unlabeled images. ``needs_average``: the run keeps an average per step, which
     ``use_average`` gives to the task.
     """
@@ -107,7 +107,6 @@ class Task(ABC):
     def end_epoch(self) -> None:
         """Finish an epoch; called after its last step. The class prior takes the epoch's means over all processes."""
         if self.prior is not None:
-            sum_over_ranks([self.prior.sums])
             self.prior.end_epoch()
 
     def state_dict(self) -> dict[str, Any]:

@@ -115,17 +115,6 @@ def pixel_loss(
     return loss(*rows, **wanted_arguments(loss, masks[counted], prior))
 
 
-@torch.no_grad()
-def observe(prior: ClassPrior, logits: Tensor, masks: Tensor, *, ignore_index: int, temperature: float) -> None:
-    """Add the predictions of all pixels that count to the sums of ``prior``."""
-    counted = masks != ignore_index
-    rows, labels = logits.detach().movedim(1, -1)[counted], masks[counted]
-    predictions = (rows.to(prior.sums.dtype) / temperature).softmax(-1)
-    # Summed per batch first: a dataset has 10⁹ pixels, and float32 cannot add one prediction to sums of that size.
-    sums = torch.zeros_like(prior.sums).index_add_(0, labels, predictions)
-    prior.accumulate(sums, torch.arange(len(sums), device=sums.device))
-
-
 class PixelTask(Task):
     """What tasks on images with masks share; ``ignore_index`` is the label of pixels that do not count.
 

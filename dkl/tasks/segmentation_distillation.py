@@ -27,7 +27,7 @@ from dkl.models.networks.pspnet import resize
 from dkl.runtime.distributed import sum_gradients
 from dkl.tasks.base import Output, Progress
 from dkl.tasks.distillation.logits import Distillation
-from dkl.tasks.segmentation import PixelTask, mask_loss, observe, pixel_loss, shrunk
+from dkl.tasks.segmentation import PixelTask, mask_loss, pixel_loss, shrunk
 from dkl.validation import (
     CLASSES,
     COUNT,
@@ -251,7 +251,7 @@ class SegmentationDistillation(PixelTask, Distillation):
             self.loss, theirs, mine, masks, ignore_index=self.ignore_index, prior=self.prior, masked=self.masked
         )
         if self.loss.weighting == "class":
-            observe(self.prior, theirs, masks, ignore_index=self.ignore_index, temperature=self.prior_temperature)
+            self.prior.observe(theirs, masks, self.prior_temperature, self.ignore_index)
         return value
 
     def _prototype_loss(self, student: DenseOutput, teacher: DenseOutput, batch: Batch) -> Tensor:

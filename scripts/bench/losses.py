@@ -1,8 +1,8 @@
 """IKL forward and backward, against the pairwise form of the official code and against torch's KL divergence.
 
 Timed with gradients to both logits, as in IKL-AT and TRADES, and to the adversarial (student) logits only, as in
-distillation. IKL-KD with the official CIFAR-100 settings is compared with Hinton's KD. Errors of float32 are measured
-against the pairwise form in float64.
+distillation. Both are also timed compiled, on a GPU if there is one. IKL-KD with the official CIFAR-100 settings is
+compared with Hinton's KD. Errors of float32 are measured against the pairwise form in float64.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dkl.losses import ABKD, DIST, DKD, IKL, KD, TTM, WKD, WTTM, NormKD, PairLoss, wanted_arguments
+from dkl.runtime.device import accelerator, describe
 from scripts.bench.report import Result, Row, Table, Target
 from scripts.bench.timing import Call, Timing, alternate, peak_bytes
 from tests.official.oracles import pairwise_ikl
@@ -69,16 +70,52 @@ def kl(natural: Tensor, adversarial: Tensor, weights: Tensor) -> Tensor:
     return F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
 
 
+def compiled(rounds: int) -> tuple[Table, list[Target]]:
+    """IKL against torch's KL divergence, both compiled, with gradients to both logits."""
+    device = accelerator() or torch.device("cpu")
+    finish = int if device.type == "cpu" else torch.accelerator.synchronize
+    rows: list[Row] = []
+    targets = []
+    for B, C in SHAPES:
+        torch.compiler.reset()
+        print(f"   compiling for {B}×{C}", flush=True)
+        data = [tensor.to(device) for tensor in inputs(B, C)]
+        losses = {"ikl": ikl, "kl_div": kl}
+        calls = {
+            name: call(torch.compile(loss, fullgraph=True), *data, both=True, finish=finish)
+            for name, loss in losses.items()
+        }
+        timings = alternate(calls, rounds)
+        for what in ("median", "minimum"):
+            times = [1e3 * getattr(timings[name], what) for name in losses]
+            rows.append([f"{B}×{C} {what}", *times, times[0] / times[1]])
+        ratio = _over(timings, "ikl", "kl_div") or 0.0
+        targets.append(Target(f"ikl / kl_div, both compiled, time at {B}×{C}", ratio, 1.0, at_least=False))
+    title = f"Compiled, forward and backward, float32, milliseconds, on {describe(device)}"
+    return Table(title, ["B×C", "ikl ms", "kl_div ms", "ikl / kl_div"], rows), targets
+
+
 def inputs(rows: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Natural and adversarial logits, and weights whose rows sum to 1: ``[B, C]`` each."""
     return 3 * torch.randn(rows, classes), 3 * torch.randn(rows, classes), torch.randn(rows, classes).softmax(1)
 
 
-def call(loss: Loss, natural: Tensor, adversarial: Tensor, weights: Tensor, *, both: bool) -> Call:
-    """A function that computes ``loss`` and its gradients: to both logits, or only to the adversarial ones."""
+def call(
+    loss: Loss,
+    natural: Tensor,
+    adversarial: Tensor,
+    weights: Tensor,
+    *,
+    both: bool,
+    finish: Callable[[], object] = int,
+) -> Call:
+    """A function that computes ``loss`` and its gradients: to both logits, or only to the adversarial ones.
+
+    ``finish`` waits for a GPU.
+    """
     natural, adversarial = natural.clone().requires_grad_(both), adversarial.clone().requires_grad_()
     wanted = (natural, adversarial) if both else (adversarial,)
-    return lambda: torch.autograd.grad(loss(natural, adversarial, weights), wanted)
+    return lambda: (torch.autograd.grad(loss(natural, adversarial, weights), wanted), finish())
 
 
 def time_shape(shape: tuple[int, int], rounds: int) -> dict[str, Timing]:
@@ -180,6 +217,7 @@ def run(rounds: int) -> Result:
     rows = [_row(shape, times, what) for shape, times in timings.items() for what in ("median", "minimum")]
     table = Table("Forward and backward, float32, milliseconds", COLUMNS, rows)
     large = timings["512×1000"]
+    fused, bounds = compiled(rounds)
     targets = [
         Target("pairwise / ikl, time at 512×1000", _over(large, "pairwise", "ikl") or 0.0, 5000),
         Target("pairwise / ikl, peak memory at 512×1000", float(peaks.rows[0][3] or 0), 1000),
@@ -187,6 +225,7 @@ def run(rounds: int) -> Result:
     for shape, bound in (("128×10", 1.35), ("128×100", 1.35), ("512×1000", 1.0), ("32×21841", 1.0)):
         ratio = _over(timings[shape], "ikl", "kl_div") or 0.0
         targets.append(Target(f"ikl / kl_div, both gradients, time at {shape}", ratio, bound, at_least=False))
+    targets += bounds
     distilled = _over(large, "ikl-kd", "kd") or 0.0
     targets.append(Target("ikl-kd / kd, student only, time at 512×1000", distilled, 2.0, at_least=False))
     notes = [
@@ -200,4 +239,5 @@ def run(rounds: int) -> Result:
     ]
     samples = {f"{shape} {name}": time.samples for shape, times in timings.items() for name, time in times.items()}
     title = "Losses: IKL against the pairwise form and KL"
-    return Result("losses", title, rounds, [table, distilling(rounds), peaks, accuracy()], targets, notes, samples)
+    tables = [table, fused, distilling(rounds), peaks, accuracy()]
+    return Result("losses", title, rounds, tables, targets, notes, samples)

@@ -1,7 +1,10 @@
 """What callers of any loss rely on: errors for wrong arguments, frozen values, no wrong double backward, compile."""
 
 import dataclasses
+import doctest
+import inspect
 import math
+import pydoc
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,10 +17,33 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from dkl.losses import DKD, DKL, GKL, IKL, WKD, BaseLoss, check_pair_loss, gap_mse, soft_cross_entropy
+from dkl.losses import (
+    DKD,
+    DKL,
+    GKL,
+    IKL,
+    KL,
+    WKD,
+    BaseLoss,
+    GKLLoss,
+    IKLLoss,
+    check_pair_loss,
+    gap_mse,
+    modules,
+    soft_cross_entropy,
+)
 from tests.configs.common import CONFIGS
-from tests.losses.common import EACH_LOSS, Loss, call, logits, prior_weights, third_argument, value_and_gradients
-from tests.official.oracles import pairwise_dkl, pairwise_gkl, pairwise_ikl
+from tests.losses.common import (
+    EACH_LOSS,
+    PAIR_LOSSES,
+    Loss,
+    call,
+    logits,
+    prior_weights,
+    third_argument,
+    value_and_gradients,
+)
+from tests.official.oracles import pairwise_dkl, pairwise_gap_mse, pairwise_gkl, pairwise_ikl
 
 BAD_SHAPES = [
     *(((4, 5), (4, 1)), ((4, 5), (1, 5)), ((4, 5), (5,))),  # these would broadcast
@@ -31,18 +57,18 @@ def test_logits_of_different_shapes_raise(kind: type[BaseLoss]) -> None:
     for first, second in BAD_SHAPES:
         m, n = torch.randn(first), torch.randn(second)
         third = torch.zeros(4, dtype=torch.int64) if kind().weighting == "label" else torch.ones(first)
-        for loss in (kind(), soft_cross_entropy, gap_mse):
+        dense = first == second and len(first) > 2  # the functions take those
+        for loss in (kind(), *(() if dense else (soft_cross_entropy, gap_mse))):
             given = (m, n) if loss is soft_cross_entropy else (m, n, third)
             with pytest.raises(ValueError, match="must have the same shape"):
                 call(loss, *given) if len(given) == 3 else loss(*given)
 
 
-@EACH_LOSS
-def test_the_mean_over_an_empty_batch_is_nan_as_in_torch(kind: type[BaseLoss]) -> None:
-    loss = kind()
-    value = call(loss, *logits(0, 5), third_argument(loss, 0, 5))
-    assert value.shape == ()
-    assert value.isnan()
+@pytest.mark.parametrize("loss", [KL(), DKL(), IKL(), GKL(), gap_mse, lambda m, n, w: soft_cross_entropy(m, n)])
+def test_the_loss_of_no_samples_is_zero_with_a_gradient(loss: Loss) -> None:
+    value, *gradients = value_and_gradients(loss, *logits(0, 5), prior_weights(0, 5))
+    assert torch.equal(value, torch.zeros(()).double())
+    assert all(gradient.shape == (0, 5) for gradient in gradients)
 
 
 @WEIGHTED
@@ -86,12 +112,6 @@ def test_settings_out_of_range_raise(kind: type[BaseLoss]) -> None:
     for weighting in ("none", "batch", "label"):
         with pytest.raises((ValueError, TypeError), match="weighting"):
             kind(weighting=weighting)
-
-
-def test_unknown_reductions_raise() -> None:
-    for reduction in ("sum", "batchmean"):
-        with pytest.raises(ValueError, match="reduction"):
-            gap_mse(*logits(4, 5), prior_weights(4, 5), reduction=reduction)
 
 
 @EACH_LOSS
@@ -187,6 +207,78 @@ def test_losses_trace_into_one_graph(kind: str) -> None:
     eager = value_and_gradients(loss, t, s, third)
     for got, expected in zip(value_and_gradients(traced, t, s, third), eager, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", [IKLLoss, GKLLoss])
+@pytest.mark.parametrize("settings", [{}, {"ignore_index": 0, "reduction": "sum"}], ids=["plain", "ignoring"])
+def test_drop_ins_compile_into_one_graph(kind: type[IKLLoss | GKLLoss], settings: dict[str, Any]) -> None:
+    target = torch.tensor([0, 4, 2, 2])
+    eager, traced = kind(5, **settings), kind(5, **settings)
+    compiled = torch.compile(traced, backend="aot_eager", fullgraph=True)
+    for _ in range(2):  # the second epoch uses the predictions of the first
+        pair = logits(4, 5, torch.float32)
+        expected = value_and_gradients(lambda m, n, w: eager(m, n, target), *pair, target)
+        for got, wanted in zip(
+            value_and_gradients(lambda m, n, w: compiled(m, n, target), *pair, target), expected, strict=True
+        ):
+            torch.testing.assert_close(got, wanted)
+        for criterion in (eager, traced):
+            criterion.end_epoch()
+    torch.testing.assert_close(traced.prior.table, eager.prior.table)
+    assert not torch.allclose(traced.prior.table[2], torch.full((5,), 0.2))
+
+
+FUNCTIONAL: dict[str, Loss] = {
+    "gap_mse": gap_mse,
+    "soft_cross_entropy": lambda m, n, w: soft_cross_entropy(m, n),
+    "KL": lambda m, n, w: KL()(m, n),
+    "DKL": lambda m, n, w: DKL()(m, n, weights=w),
+    "IKL": lambda m, n, w: IKL(ce_temperature=2)(m, n, weights=w),
+    "IKL, sample": lambda m, n, w: IKL(weighting="sample", detach_weights=False)(m, n),
+    "IKL, rows": lambda m, n, w: IKL(weighting="sample").rows(m, n).mean(),
+    "GKL": lambda m, n, w: GKL()(m, n, weights=w),
+}
+
+
+@pytest.mark.parametrize("loss", FUNCTIONAL.values(), ids=FUNCTIONAL)
+def test_torch_func_gives_the_gradients_of_autograd(loss: Loss) -> None:
+    m, n = logits(6, 5)
+    weights = prior_weights(6, 5)
+    for argument in (0, 1):
+        got = torch.func.grad(loss, argnums=argument)(m, n, weights)
+        torch.testing.assert_close(got, value_and_gradients(loss, m, n, weights)[1 + argument])
+
+    def single(m: Tensor, n: Tensor, w: Tensor) -> Tensor:
+        return loss(m[None], n[None], w[None])
+
+    # One gradient per sample, also if only one side has a sample of its own.
+    for shared in (False, True):
+        first, axis = (m[0], None) if shared else (m, 0)
+        per_sample = torch.func.vmap(torch.func.grad(single, argnums=1), in_dims=(axis, 0, 0))(first, n, weights)
+        for i in range(6):
+            expected = value_and_gradients(loss, m[:1] if shared else m[i : i + 1], n[i : i + 1], weights[i : i + 1])
+            torch.testing.assert_close(per_sample[i : i + 1], expected[2])
+
+
+def test_torch_func_differentiates_twice() -> None:
+    m, n = logits(2, 4)
+    weights = prior_weights(2, 4)
+    ours, oracle = (lambda n: gap_mse(m, n, weights)), (lambda n: pairwise_gap_mse(m, n, weights).mean())
+    torch.testing.assert_close(*(torch.func.jacrev(torch.func.grad(loss))(n) for loss in (ours, oracle)))
+
+
+@pytest.mark.parametrize("kind", PAIR_LOSSES.values(), ids=PAIR_LOSSES)
+def test_signatures_show_plain_types(kind: type[BaseLoss]) -> None:
+    assert "Annotated" not in pydoc.render_doc(kind).partition("Methods inherited")[0]
+    assert inspect.signature(IKL).parameters["wmse_weight"] == inspect.Parameter(
+        "wmse_weight", inspect.Parameter.KEYWORD_ONLY, default=20.0, annotation=float
+    )
+
+
+def test_examples_in_docstrings_run() -> None:
+    found = doctest.testmod(modules)
+    assert found.attempted == 9
+    assert found.failed == 0
 
 
 CHOICES: dict[str, dict[str, Any]] = {

@@ -7,8 +7,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from dkl.losses import DKD, GKL, IKL, KL, ClassPrior, PairLoss, RowLoss, wmse
-from dkl.tasks.segmentation import observe, pixel_loss
+from dkl.losses import (
+    DKD,
+    GKL,
+    IKL,
+    KL,
+    ClassPrior,
+    GKLLoss,
+    IKLLoss,
+    PairLoss,
+    RowLoss,
+    gap_mse,
+    soft_cross_entropy,
+    wmse,
+)
+from dkl.tasks.segmentation import pixel_loss
 
 C, IGNORE = 5, 255
 SAMPLE = IKL(wmse_weight=3.0, ce_weight=2.0, ce_temperature=2.0, sample_temperature=3.0, weighting="sample")
@@ -95,10 +108,66 @@ def test_logits_of_pixels_are_not_copied(layout: torch.memory_format, monkeypatc
 def test_the_prior_has_the_mean_prediction_by_the_pixels_label() -> None:
     teacher, _, masks, _ = _inputs(torch.contiguous_format)
     prior = ClassPrior(C, dtype=torch.float64)
-    observe(prior, teacher, masks, ignore_index=IGNORE, temperature=2.0)
+    prior.observe(teacher, masks, 2.0, IGNORE)
     prior.end_epoch()
     for label in range(C):
         members = [teacher[b, :, i, j] for b, i, j in (masks == label).nonzero().tolist()]
         if members:
             expected = torch.stack([(one / 2).softmax(0) for one in members]).mean(0)
             torch.testing.assert_close(prior.table[label], expected.detach())
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["first", "last"])
+@pytest.mark.parametrize("kind", [IKLLoss, GKLLoss])
+def test_drop_ins_on_pixels_equal_those_on_the_pixels_that_count(
+    kind: type[IKLLoss | GKLLoss], layout: torch.memory_format
+) -> None:
+    teacher, student, masks, prior = _inputs(layout)
+    counted = masks != IGNORE
+    flat = [logits.movedim(1, -1)[counted] for logits in (teacher, student)]
+    values = {}
+    for reduction in ("mean", "sum", "none"):
+        dense, rows = kind(C, ignore_index=IGNORE, reduction=reduction), kind(C, reduction=reduction)
+        for criterion in (dense, rows):
+            criterion.prior.load_state_dict(prior.state_dict())
+            criterion.double()
+        values[reduction] = ours, theirs = dense(teacher, student, masks), rows(*flat, masks[counted])
+        torch.testing.assert_close(ours[counted] if reduction == "none" else ours, theirs)
+        torch.testing.assert_close(dense.prior.sums, rows.prior.sums)
+        gradients = [
+            torch.autograd.grad(value.sum(), (teacher, student), retain_graph=True) for value in (ours, theirs)
+        ]
+        for one, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(one, other)
+    mean, total, each = (values[reduction][0] for reduction in ("mean", "sum", "none"))
+    assert each.shape == masks.shape
+    assert not each[~counted].any()
+    torch.testing.assert_close(each.sum(), total)
+    torch.testing.assert_close(each[counted].mean(), mean)
+
+
+@pytest.mark.parametrize("kind", [IKLLoss, GKLLoss])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_drop_in_without_samples_is_zero_with_a_gradient_of_zero(
+    kind: type[IKLLoss | GKLLoss], reduction: Any
+) -> None:
+    m, n = (torch.randn(3, C, requires_grad=True) for _ in range(2))
+    for rows, ignored in ((0, None), (3, IGNORE)):
+        criterion = kind(C, reduction=reduction, ignore_index=ignored)
+        value = criterion(m[:rows], n[:rows], torch.full((rows,), IGNORE))
+        assert value.item() == 0
+        assert all(not gradient.any() for gradient in torch.autograd.grad(value, (m, n)))
+        assert not criterion.prior.sums.any()
+
+
+def test_the_functions_take_pixels_and_sums() -> None:
+    m, n, *_ = _inputs(torch.contiguous_format)
+    flat_m, flat_n = (x.movedim(1, -1).flatten(0, -2) for x in (m, n))
+    for reduction in ("mean", "sum", "none"):
+        for ours, theirs in (
+            (gap_mse(m, n, m.softmax(1), reduction), gap_mse(flat_m, flat_n, flat_m.softmax(1), reduction)),
+            (soft_cross_entropy(m, n, reduction), soft_cross_entropy(flat_m, flat_n, reduction)),
+        ):
+            torch.testing.assert_close(ours.flatten() if reduction == "none" else ours, theirs)
+    torch.testing.assert_close(soft_cross_entropy(m, n, "sum"), soft_cross_entropy(m, n, "none").sum())
+    torch.testing.assert_close(gap_mse(m, n, m, "sum"), gap_mse(m, n, m, "none").sum())

@@ -1,14 +1,18 @@
 """ClassPrior holds the class means of the last epoch, computed here by a numpy loop; the drop-ins keep one."""
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from dkl.losses import ClassPrior, GKLLoss, IKLLoss
+from dkl.runtime.distributed import rank, spawn_processes
 from tests.official.oracles import pairwise_gkl, pairwise_ikl
 
 CLASSES = 5
@@ -213,3 +217,68 @@ def test_a_drop_in_saves_its_prior_and_checks_its_temperature(kind: type[IKLLoss
     for temperature in (0.0, -1.0):
         with pytest.raises(ValueError, match="temperature"):
             kind(CLASSES, prior_temperature=temperature)
+
+
+@pytest.mark.parametrize("cast", [lambda module: module.to(torch.bfloat16), lambda module: module.half()])
+def test_a_cast_to_fewer_bits_leaves_the_prior_in_float32(cast: Callable[[nn.Module], nn.Module]) -> None:
+    plain, lowered = IKLLoss(CLASSES), IKLLoss(CLASSES)
+    cast(nn.Sequential(lowered))
+    for m, n, target in logit_batches(40):
+        plain(m, n, target)
+        lowered(m, n, target)
+    assert torch.equal(lowered.prior.sums, plain.prior.sums)
+    assert lowered.prior.double().table.dtype == torch.float64
+    assert lowered.prior.to("meta").sums.is_meta
+
+
+def test_the_prior_is_saved_by_its_old_names_but_is_no_buffer() -> None:
+    criterion = IKLLoss(CLASSES)
+    assert list(criterion.state_dict()) == ["prior.table", "prior.sums"]
+    assert not list(criterion.buffers())
+    before = {name: torch.rand(CLASSES, CLASSES) for name in criterion.state_dict()}
+    for assign in (False, True):
+        criterion.load_state_dict(before, assign=assign)
+        assert torch.equal(criterion.prior.table, before["prior.table"])
+        assert torch.equal(criterion.prior.sums, before["prior.sums"])
+    with pytest.raises(RuntimeError, match=r"prior\.table"):
+        criterion.load_state_dict({"prior.sums": before["prior.sums"]})
+
+
+class Trained(nn.Module):
+    """A network whose forward returns its loss, as users of DistributedDataParallel write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(CLASSES, CLASSES)
+        self.criterion = IKLLoss(CLASSES)
+
+    def forward(self, m: Tensor, n: Tensor, target: Tensor) -> Tensor:
+        return self.criterion(self.layer(m), n, target)
+
+
+def train_two_epochs(inside: bool, folder: str, share: slice) -> None:
+    """Two epochs on this process's ``share`` of every batch; the table goes to a file."""
+    torch.manual_seed(0)
+    network = Trained()
+    criterion, batches = network.criterion, logit_batches()
+    wrapped = network if share == slice(None) else DistributedDataParallel(network if inside else network.layer)
+    for _ in range(2):
+        for m, n, target in ((x[share] for x in batch) for batch in batches):
+            loss = wrapped(m, n, target) if inside else criterion(wrapped(m), n, target)
+            loss.backward()
+        criterion.end_epoch()
+    torch.save(criterion.prior.table, f"{folder}/{inside}-{rank()}")
+
+
+def train_shares(folder: str) -> None:
+    for inside in (True, False):
+        train_two_epochs(inside, folder, slice(0, 6) if rank() == 0 else slice(6, 16))
+
+
+@pytest.mark.slow
+def test_the_prior_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
+    train_two_epochs(True, str(tmp_path), slice(None))
+    expected = torch.load(tmp_path / "True-0")
+    spawn_processes(train_shares, (str(tmp_path),), processes=2, device="cpu")
+    for name in ("True-0", "True-1", "False-0", "False-1"):
+        torch.testing.assert_close(torch.load(tmp_path / name), expected)
