@@ -17,11 +17,6 @@ def default_results() -> str:
     return os.environ.get("DKL_RESULTS_DIR", "results")
 
 
-def parse_text(key: str, text: str) -> str:
-    """Return ``text`` as it is."""
-    return text
-
-
 def parse_bool(key: str, text: str) -> bool:
     """Parse the value of ``key``. Raises UserError if it is neither true nor false."""
     if text.lower() not in ("true", "false"):
@@ -61,16 +56,6 @@ def parse_norm(key: str, text: str) -> str:
     return text
 
 
-def parse_radius(key: str, text: str) -> float:
-    """Parse a radius such as ``8/255``."""
-    return parse_eps(text)
-
-
-def parse_folders(key: str, text: str) -> list[Path]:
-    """Parse a list of folders, with or without brackets."""
-    return [Path(folder) for folder in text.strip("[]").split(",") if folder]
-
-
 @dataclass(frozen=True)
 class Option:
     """An option: its ``usage`` on the help page, such as ``n=750``, the ``line`` beside it, and how its value is read.
@@ -81,7 +66,7 @@ class Option:
 
     usage: str
     line: str = ""
-    parse: Callable[[str, str], Any] | None = parse_text
+    parse: Callable[[str, str], Any] | None = lambda key, text: text
     default: Any = None
 
     @property
@@ -115,7 +100,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option(
             "records=[FOLDER,…]",
             "other folders of records, whose entries are shown beside ours and RobustBench's",
-            parse_folders,
+            lambda key, text: [Path(folder) for folder in text.strip("[]").split(",") if folder],
             (),
         ),
         Option("dataset=NAME", "of the boards of entries, show this dataset only"),
@@ -123,7 +108,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option(
             "eps=RADIUS",
             "of the boards of entries, show this threat model only, such as norm=linf eps=8/255",
-            parse_radius,
+            lambda key, text: parse_eps(text),
         ),
         Option("architecture=TEXT", "show entries whose architecture contains the text"),
         Option(

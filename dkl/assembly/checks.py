@@ -10,7 +10,6 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from dkl.assembly.data import make_augment, make_strong_view
 from dkl.assembly.parts import (
     build_averaging,
     build_logger,
@@ -24,6 +23,7 @@ from dkl.assembly.parts import (
     settings_of,
 )
 from dkl.config import OptimizerName, TrainConfig, TrainerConfig, batch_norm_parts, check, model_name, run_folder
+from dkl.data import Augment, StrongView
 from dkl.errors import UserError, first_line
 from dkl.losses import ClassPrior, PairLoss, wanted_arguments
 from dkl.models import check_initial_weights
@@ -49,8 +49,8 @@ def preflight(cfg: DictConfig) -> None:
         check_initial_weights(config.trainer.initial_weights)
     check_node(config.data.source, "data.source")
     _check_labels(config)
-    make_augment(config.data).check(tuple(config.data.shape))
-    make_strong_view(config.data)
+    Augment(**vars(config.data.augment)).check(tuple(config.data.shape))
+    StrongView(**vars(config.data.unlabeled))
     check_ranges(settings_of(config.data.source, "data.source"))
     if config.attack:  # the task holds the loss and the attack too, but here a mistake has the key that a user writes
         check_ranges(settings_of(config.attack, "attack"))

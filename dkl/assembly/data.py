@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from dkl.assembly.parts import make
 from dkl.config import DataConfig, Precision, TrainConfig
@@ -20,8 +19,6 @@ from dkl.data import (
     ImageSet,
     Loader,
     ShardedImages,
-    StreamBatches,
-    StrongView,
     SyntheticImages,
     SyntheticMixing,
     make_loader,
@@ -127,35 +124,8 @@ def draw_labeled(data: DataConfig, training: ImageSet, seed: int) -> tuple[Image
             f"{data.name}: data.labels_per_class needs training images in memory; set data.labels_per_class=null"
         )
     indices = training.labeled_indices(data.labels_per_class, seed, official=data.official_labels)
-    return training.at(indices), training if data.unlabeled.ratio else None, positions_sha256(indices)
-
-
-def positions_sha256(indices: Tensor) -> str:
-    """The hash of sorted positions in a dataset, int64, in hex."""
-    return hashlib.sha256(indices.numpy().astype("<i8").tobytes()).hexdigest()
-
-
-def make_strong_view(data: DataConfig) -> StrongView:
-    """Make the change of an unlabeled image's strong view. Raises UserError if a value makes no sense."""
-    return StrongView(**vars(data.unlabeled))
-
-
-def make_augment(data: DataConfig) -> Augment:
-    """Make the random changes of training images. Raises UserError if a value makes no sense."""
-    return Augment(**vars(data.augment))
-
-
-def make_streams(config: TrainConfig, labeled: Images, unlabeled: Images | None, device: torch.device) -> StreamBatches:
-    """Make the loader of semi-supervised training: this process's share of labeled and unlabeled images."""
-    strong = config.data.unlabeled.second_view == "strong"
-    return StreamBatches(
-        labeled,
-        make_batching(config, device, training=True),
-        steps=config.trainer.steps_per_epoch,
-        unlabeled=unlabeled,
-        ratio=config.data.unlabeled.ratio,
-        strong=make_strong_view(config.data) if strong else None,
-    )
+    sha256 = hashlib.sha256(indices.numpy().astype("<i8").tobytes()).hexdigest()
+    return training.at(indices), training if data.unlabeled.ratio else None, sha256
 
 
 def make_batches(
@@ -184,7 +154,7 @@ def make_batching(config: TrainConfig, device: torch.device, *, training: bool) 
     trainer = config.trainer
     return Batching(
         trainer.batch_size if training else config.evaluation.batch_size,
-        augment=make_augment(config.data) if training else None,
+        augment=Augment(**vars(config.data.augment)) if training else None,
         shuffle=training,
         # The same seed on every process: each draws the whole batch and takes its share.
         seed=config.seed,

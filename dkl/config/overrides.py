@@ -138,7 +138,13 @@ def explain(root: str, error: Exception, overrides: Sequence[str] = ()) -> UserE
         given = next((text for text in overrides if text.lstrip("+").startswith(f"{twice[1]}=")), twice[1])
         return UserError(f"{given}: write {twice[1]}=NAME without +, once")
     about_value = _of_a_value(cause, line) if isinstance(cause, OmegaConfBaseException) else None
-    return UserError(about_value or _plain(chain))
+    if about_value:
+        return UserError(about_value)
+    # The lines of all errors as one, without the names of Hydra's classes and files.
+    texts = dict.fromkeys(str(item).partition("Config search path")[0] for item in chain)
+    lines = [line.strip().rstrip(".;") for text in texts for line in text.splitlines()]
+    noise = ("See https", "full_key:", "reference_type=", "object_type=", "To append to your", "Set the environment")
+    return UserError("; ".join(line for line in lines if line and not line.startswith(noise)))
 
 
 def _of_a_value(error: OmegaConfBaseException, line: str) -> str | None:
@@ -170,14 +176,6 @@ def _of_a_value(error: OmegaConfBaseException, line: str) -> str | None:
     if wanted is None and annotation in (str, str | None):
         wanted = "text"
     return f"{place}: {name} must be {wanted}" if wanted else None
-
-
-def _plain(chain: Sequence[BaseException]) -> str:
-    """The lines of errors of Hydra as one, without the names of its classes and files."""
-    texts = dict.fromkeys(str(item).partition("Config search path")[0] for item in chain)
-    lines = [line.strip().rstrip(".;") for text in texts for line in text.splitlines()]
-    noise = ("See https", "full_key:", "reference_type=", "object_type=", "To append to your", "Set the environment")
-    return "; ".join(line for line in lines if line and not line.startswith(noise))
 
 
 def last_value(overrides: Sequence[str], key: str, default: str) -> str:

@@ -6,9 +6,9 @@ each field is printed by ``dkl train --help`` and ``dkl evaluate --help``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from omegaconf import MISSING
 
@@ -34,6 +34,8 @@ from dkl.validation import (
     THREADS,
     Range,
 )
+
+T = TypeVar("T")
 
 TargetConfig = Mapping[str, Any]
 """A configuration with ``_target_``: which class or function to call, and its arguments."""
@@ -349,9 +351,17 @@ class TrainConfig:
     """Name of the method in tables; null derives it from the loss."""
 
 
-# None is "not given" here: the value then comes from the run. A default would hide what the run was trained for.
-@dataclass
-class EvaluateConfig:
+@dataclass_transform()
+def _null_unless_given(config: type[T]) -> type[T]:
+    """Make ``config`` a dataclass whose settings of ``EvaluationConfig`` are None: a default would hide the run's."""
+    for item in fields(EvaluationConfig):
+        config.__annotations__[item.name] = item.type if item.type is Any else item.type | None  # type: ignore[operator]
+        setattr(config, item.name, None)
+    return dataclass(config)
+
+
+@_null_unless_given
+class EvaluateConfig(EvaluationConfig):
     """The root of ``dkl evaluate``: a ``run``, or a network of somebody else with its ``data``.
 
     Null values are taken from the run, or for a foreign checkpoint from the dataset and ``EvaluationConfig``.
@@ -381,38 +391,10 @@ class EvaluateConfig:
     """Where results are reported in addition to the record; null takes the run's logger, none switches it off."""
     additional_data: bool = False
     """The checkpoint was trained with additional data; the record says so."""
-    attacks: Any = None
-    """standard (AutoAttack), bounded, fast, plus, rand, pgd, none (accuracy only), or a list of attacks."""
     corruptions: str | None = None
     """Folder of CIFAR-10-C or CIFAR-100-C: also measure accuracy on its corrupted images, without attacks."""
     package: bool = False
     """Run AutoAttack as its authors wrote it (pyautoattack): the same flags, slower."""
-    weights: str | None = None
-    """Which weights of a run: last, average or best."""
-    norm: str | None = None
-    """linf, l2 or l1."""
-    eps: str | None = None
-    """Radius, in pixel units of [0, 1], such as 8/255."""
-    n: Annotated[int | None, COUNT] = None
-    """Attack this many test images, balanced over classes, from 1 to 1e9."""
-    batch_size: Annotated[int | None, BATCH] = None
-    """Images per batch, from 1 to 1e6."""
-    tolerance: Annotated[float | None, Range(0, 100, above=True)] = None
-    """With attacks=bounded: the widest interval of robust accuracy, above 0 and at most 100 percentage points."""
-    seed: Annotated[int | None, SEED] = None
-    """Seed of the attacks, from 0 to 4294967295."""
-    channels_last: bool | None = None
-    """Attacks search with channels last in memory: faster, other rounding."""
-    fold_batch_norm: bool | None = None
-    """Attacks search with BatchNorm folded into the convolution before it: faster, other rounding."""
-    compile: bool | None = None
-    """Attacks search on the network as torch.compile makes it: other rounding, minutes to compile."""
-    precision: str | None = None
-    """float32 or bf16: the precision in which attacks search; what they find is classified in float32."""
-    mirrored: bool | None = None
-    """With masks: average the predictions of each window and its mirror image."""
-    long_side: Annotated[int | None, SIDE] = None
-    """With masks: resize images so that their longer side has so many pixels, from 1 to 1e5."""
     device: str = "auto"
     """auto (the accelerator if there is one, else the CPU), cpu, cuda or another kind."""
     devices: Annotated[int, DEVICES] = 1

@@ -206,17 +206,12 @@ def largest(value: int) -> int:
     return int(shared)
 
 
-def from_first(value: T) -> T:
-    """Return the ``value`` of process 0 in every process."""
-    return from_process(0, value)
-
-
-def from_process(source: int, value: T) -> T:
-    """Return the ``value`` of process ``source`` in every process."""
+def from_first(value: T, first: int = 0) -> T:
+    """Return the ``value`` of process ``first`` in every process."""
     if world() == 1:
         return value
     values = [value]
-    dist.broadcast_object_list(values, source)
+    dist.broadcast_object_list(values, first)
     return values[0]
 
 
