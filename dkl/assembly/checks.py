@@ -22,16 +22,17 @@ from dkl.assembly.parts import (
     quiet,
     settings_of,
 )
-from dkl.config import OptimizerName, TrainConfig, TrainerConfig, batch_norm_parts, check, model_name, run_folder
+from dkl.config import TrainConfig, TrainerConfig, batch_norm_parts, check, model_name, run_folder
 from dkl.data import Augment, StrongView
 from dkl.errors import UserError, first_line
 from dkl.losses import ClassPrior, PairLoss, wanted_arguments
 from dkl.models import check_initial_weights
+from dkl.runtime import launched
 from dkl.runtime.device import check_processes, pick_device
-from dkl.runtime.distributed import launched
 from dkl.storage.files import check_writable
 from dkl.tasks import Task
 from dkl.training.averaging import Averaging
+from dkl.training.optimizer import make_optimizer
 from dkl.training.schedules import Schedule
 from dkl.validation import check as check_ranges
 from dkl.validation import fields_of, unusual
@@ -96,12 +97,13 @@ def _check_needs(task: Task, averaging: Averaging | None, schedule: Schedule, co
         )
     if task.needs_average and (averaging is None or averaging.per != "step"):
         raise UserError(f"{name} needs an average of the weights after each step: set averaging=ema_999")
-    optimizer = config.optimizer.name
-    if optimizer is not OptimizerName.sgd and schedule.momentum(1, config.trainer.epochs) is not None:
+    title = config.optimizer.title
+    if title != "optimizer.name=sgd" and schedule.momentum(1, config.trainer.epochs) is not None:
         raise UserError(
-            f"{type(schedule).__name__} changes the momentum of sgd, which optimizer.name={optimizer.value} does not "
-            "have: set optimizer.name=sgd, or choose another schedule, such as schedule=cosine"
+            f"{type(schedule).__name__} changes the momentum of sgd, not of {title}: set optimizer.name=sgd, or choose "
+            "another schedule, such as schedule=cosine"
         )
+    make_optimizer(config.optimizer, [("weight", nn.Parameter(torch.zeros(2, 2)))])
 
 
 def _check_labels(config: TrainConfig) -> None:

@@ -29,7 +29,7 @@ from dkl.data import Images, ImageSet, Loader, StreamBatches, StrongView, Synthe
 from dkl.errors import UserError
 from dkl.loggers import LoggerRun
 from dkl.models import load_initial_weights
-from dkl.runtime import distributed
+from dkl.runtime import distributed, launched
 from dkl.runtime.device import check_processes, pick_device
 from dkl.storage.files import digest
 from dkl.training.averaging import Average
@@ -61,7 +61,7 @@ def train(cfg: DictConfig) -> Path:
     with the same weights (bit for bit on a CPU). ``trainer.devices`` processes share the work; they are started here
     unless torchrun has started them. Raises UserError before any work if the configuration cannot run.
     """
-    started = distributed.launched()
+    started = launched()
     cfg = on_launched(cfg)
     preflight(cfg)  # before any process starts, so that a mistake is one message and leaves no folder
     device = pick_device(cfg.trainer.device)
@@ -82,7 +82,7 @@ def on_launched(cfg: DictConfig) -> DictConfig:
 
     It is unchanged if ``trainer.devices`` is set, or if torchrun has started none. The folder of a run depends on it.
     """
-    started = distributed.launched()
+    started = launched()
     if started < 2 or cfg.trainer.devices != 1:
         return cfg
     cfg = cfg.copy()

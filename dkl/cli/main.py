@@ -5,20 +5,25 @@ There is one function per command, which takes the arguments after its name. Hea
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dkl import __version__
 from dkl.cli import hydra_app
 from dkl.cli.help import GROUPS, USAGE, overview, page
 from dkl.cli.hydra_app import evaluate_next, tables_next
+from dkl.config import run_folder
+from dkl.config.overrides import expand_network
 from dkl.console import say
 from dkl.errors import UserError, choose_from, first_line, for_the_terminal, needs_extra
 from dkl.options import OPTIONS, parse_options
 from dkl.options import keys as option_keys
+from dkl.runtime import launched
 from dkl.runtime.interruption import Interrupted, interruptible
+from dkl.storage.files import damage
 
 COMPLETION = ("-sc", "--shell-completion")
 """Flags by which a shell asks what may follow."""
@@ -30,31 +35,69 @@ PAPER_ON_A_CPU = (
 
 
 def train(arguments: list[str]) -> None:
-    """``dkl train``: one run, or a sweep with ``-m``."""
-    from dkl import assembly
-    from dkl.runtime.device import pick_device
-    from dkl.training import objective
+    """``dkl train``: one run, or a sweep with ``-m``. A finished run is reported without importing torch."""
 
-    def warn(cfg: DictConfig) -> None:
+    def check(cfg: DictConfig) -> None:
+        if not _already_trained(cfg):
+            from dkl import assembly
+
+            assembly.preflight(cfg)
+
+    def job(cfg: DictConfig) -> Path:
+        if _already_trained(cfg):
+            say(f"{run_folder(cfg)}: already trained, {cfg.trainer.epochs} epochs")
+            return run_folder(cfg)
+        from dkl import assembly
+        from dkl.runtime.device import pick_device
+
         # In the job, because a launcher may start it on a machine with a GPU.
         if cfg.budget.name == "paper" and cfg.trainer.device == "auto" and pick_device("auto").type == "cpu":
             say(PAPER_ON_A_CPU)
+        return assembly.train(cfg)
 
-    hydra_app.run("train", arguments, assembly.preflight, assembly.train, evaluate_next, objective, warn)
+    def value(folder: Path) -> float | None:
+        from dkl.training import objective
+
+        return objective(folder)
+
+    hydra_app.run("train", arguments, check, job, evaluate_next, value)
+
+
+def _already_trained(cfg: DictConfig) -> bool:
+    """Whether the run of ``cfg`` is done, and training it again would change nothing.
+
+    Own code, whose file may have changed, a logger and several processes are left to training, which looks closer.
+    """
+    folder = run_folder(cfg)
+    try:
+        text, metrics = ((folder / name).read_text(encoding="utf-8") for name in ("config.yaml", "metrics.jsonl"))
+    except (OSError, ValueError):
+        return False
+    alone = not cfg.logger and not launched() and not re.search(r"_target_: (?!dkl\.|null)", text)
+    trained = len(metrics.splitlines()) >= cfg.trainer.epochs and not damage(folder / "checkpoint.pt")
+    return alone and trained and text == OmegaConf.to_yaml(cfg)
 
 
 def evaluate(arguments: list[str]) -> None:
     """``dkl evaluate``: make a record of a run, or of weights trained elsewhere."""
-    from dkl import evaluation
-    from dkl.config.overrides import expand_network
-
     arguments = expand_network(arguments)
     keys = [text.lstrip("+~").partition("=")[0] for text in arguments]
     if "run" in keys and any(key.partition(".")[0] in ("data", "model", "network") for key in keys):
         raise UserError(
             "data and model are only for checkpoint=FILE; a run has its own: leave them out with run=FOLDER"
         )
-    hydra_app.run("evaluate", arguments, evaluation.preflight, evaluation.evaluate, tables_next)
+
+    def check(cfg: DictConfig) -> None:
+        from dkl import evaluation
+
+        evaluation.preflight(cfg)
+
+    def job(cfg: DictConfig) -> Path:
+        from dkl import evaluation
+
+        return evaluation.evaluate(cfg)
+
+    hydra_app.run("evaluate", arguments, check, job, tables_next)
 
 
 def reproduce(arguments: list[str]) -> None:

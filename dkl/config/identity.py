@@ -82,6 +82,11 @@ def _of_training(content: dict[Any, Any]) -> dict[str, Any]:
         trainer |= {"devices": 1, "batch_norm_share": parts}
     if trainer.get("initial_weights"):  # a moved file is the same one
         trainer["initial_weights"] = Path(trainer["initial_weights"]).name
+    optimizer = content["optimizer"]
+    if optimizer.get("_target_"):
+        optimizer |= {"name": "sgd", "momentum": 0.9, "nesterov": False}  # the defaults: unused
+    elif optimizer.get("name", "sgd") != "sgd":
+        optimizer["nesterov"] = False
     model.pop("title", None)  # a display name
     for key in ("download", "where"):  # whether, and by what hint in errors, the user gets the images
         data["source"].pop(key, None)

@@ -44,17 +44,9 @@ def read_overrides(texts: Sequence[str]) -> list[Override]:
 
 
 def expand_network(texts: Sequence[str]) -> list[str]:
-    """Replace ``model=KIND:NAME`` by ``network='KIND:NAME'``, because ``model`` alone takes names of configurations.
-
-    ``arguments.KEY=VALUE`` becomes ``+arguments.KEY=VALUE``: which arguments there are, only the network knows.
-    """
-    expanded = []
-    for text in texts:
-        key, _, value = text.partition("=")
-        if key == "model" and ":" in value:
-            text = "network=" + quoted(value.strip("'\""))
-        expanded.append(f"+{text}" if key.startswith("arguments.") else text)
-    return expanded
+    """Replace ``model=KIND:NAME`` by ``network='KIND:NAME'``, because ``model`` alone takes names of configurations."""
+    named = re.compile("model=([^:]+:.*)")
+    return ["network=" + quoted(match[1].strip("'\"")) if (match := named.fullmatch(text)) else text for text in texts]
 
 
 def quoted(text: str) -> str:
@@ -86,6 +78,8 @@ def check_hydras_own(root: str, overrides: Sequence[str]) -> None:
     own = [text for text in overrides if HYDRA_OWN.match(text)]
     if not own:
         return
+    if dotted := next((text for text in own if re.match(r"hydra\.(sweeper|launcher)=\w", text)), None):
+        raise UserError(f"{dotted}: write {dotted.replace('.', '/', 1)}, with a slash, to choose one")
     try:
         trials = OmegaConf.select(compose_config(root, own, with_hydra=True), "hydra.sweeper.n_trials")
     except (HydraException, OmegaConfBaseException) as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig
 
 from dkl.validation import (
     BATCH,
@@ -162,11 +162,19 @@ class Matmul(Enum):
 
 
 class OptimizerName(Enum):
-    """torch's SGD, or timm's LAMB or AdamW."""
+    """torch's SGD, or an optimizer as timm makes it: torch's Adam, AdamW and RMSprop, and its own LAMB and Muon."""
 
     sgd = "sgd"
     lamb = "lamb"
     adamw = "adamw"
+    adam = "adam"
+    rmsprop = "rmsprop"
+    muon = "muon"
+
+
+def any_keys() -> Any:
+    """An empty group to which overrides add any key without ``+``."""
+    return DictConfig({}, flags={"struct": False})
 
 
 @dataclass
@@ -174,15 +182,19 @@ class OptimizerConfig:
     """The optimizer. Its rate over the epochs is the group ``schedule``."""
 
     name: OptimizerName = OptimizerName.sgd
-    """sgd, lamb or adamw."""
+    """sgd, lamb, adamw, adam, rmsprop or muon."""
+    _target_: str | None = None
+    """Import path of an optimizer of torch, timm or your own, instead of name; null for name."""
+    arguments: dict[str, Any] = field(default_factory=any_keys)
+    """Its other arguments, such as optimizer.arguments.betas=[0.9,0.98]."""
     lr: Annotated[float, RATE] = 0.1
     """Peak learning rate, from 0 to 1000."""
     momentum: Annotated[float, Range(0, 1, below=True, usual=(0, 0.99))] = 0.9
-    """Momentum of sgd, in [0, 1)."""
+    """Momentum of sgd, rmsprop and muon, in [0, 1)."""
     nesterov: bool = False
-    """Use Nesterov momentum; sgd only."""
+    """Use Nesterov momentum in sgd."""
     weight_decay: Annotated[float, Range(0, 1000, usual=(0, 0.5))] = 5e-4
-    """L2 penalty of sgd, decoupled decay of lamb and adamw, from 0 to 1000."""
+    """L2 penalty of sgd, adam and rmsprop, decoupled decay of the others, from 0 to 1000."""
     no_decay: list[str] = field(default_factory=list)
     """Spare parameters whose name contains one of these from weight decay."""
     decay_vectors: bool = True
@@ -193,6 +205,11 @@ class OptimizerConfig:
     """Factor of the rate of the parts in faster, above 0 and at most 1000."""
     layer_decay: Annotated[float | None, Range(0, 1, above=True)] = None
     """Factor from each layer's rate to that of the layer before it, in (0, 1]; null for one rate."""
+
+    @property
+    def title(self) -> str:
+        """The setting that chooses the optimizer, for messages."""
+        return f"optimizer._target_={self._target_}" if self._target_ else f"optimizer.name={self.name.value}"
 
 
 @dataclass
@@ -377,7 +394,7 @@ class EvaluateConfig(EvaluationConfig):
     """Network of a checkpoint: one of these choices, or as network=."""
     network: str | None = None
     """package.module:function, timm:NAME, hf-hub:USER/MODEL, local-dir:FOLDER or robustbench:NAME; model= sets it."""
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=any_keys)
     """Arguments of network=, such as arguments.depth=28."""
     mean: Annotated[list[float] | None, MEAN] = None
     """Channel means with which network= normalizes its input, in [0, 1]; null if it does so itself."""

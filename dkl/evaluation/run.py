@@ -21,8 +21,9 @@ from dkl.evaluation.outputs.logger_report import report_evaluation
 from dkl.evaluation.outputs.make_record import flags_of, make_record, make_segmentation_record, summary
 from dkl.evaluation.outputs.mask_pictures import save_mask_pictures
 from dkl.evaluation.segmentation.pixel_counts import count_test_pixels
+from dkl.runtime import launched
 from dkl.runtime.device import arithmetic, check_processes, pick_device, use
-from dkl.runtime.distributed import gather, launched, launched_group, local_device, rank, spawn_processes, world
+from dkl.runtime.distributed import gather, launched_group, local_device, rank, spawn_processes, world
 from dkl.storage.files import locked
 from dkl.validation import check_fields
 

@@ -24,8 +24,9 @@ from dkl.reproduction.durations import NONE, JobEstimate, PassSeconds, Remaining
 from dkl.reproduction.planning import Options, PlannedJob, find_blocked, parse, plan_jobs
 from dkl.reproduction.results import show_results
 from dkl.reproduction.worker import launch, run_jobs
+from dkl.runtime import launched
 from dkl.runtime.device import accelerator, pick_device
-from dkl.runtime.distributed import launched, launched_group
+from dkl.runtime.distributed import launched_group
 from dkl.storage.files import check_writable
 
 MEASURED = "on this machine, a range from a few measured passes"

@@ -12,7 +12,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from dkl.config import shipped
+from dkl.config import ComposedRun, shipped
 from dkl.config.overrides import submitit_logs
 from dkl.console import say
 from dkl.errors import BusyError, UserError, first_line
@@ -20,8 +20,9 @@ from dkl.manifests import ManifestJob
 from dkl.options import default_results
 from dkl.reporting.grouping import group
 from dkl.reproduction.planning import Options, PlannedJob, parse, plan_jobs
+from dkl.runtime import adopt_tasks
 from dkl.runtime.device import take_turn
-from dkl.runtime.distributed import adopt_tasks, from_first, world
+from dkl.runtime.distributed import from_first, world
 from dkl.runtime.interruption import Interrupted, interruptible, launching, worker
 from dkl.storage.files import is_locked, write_text
 
@@ -80,9 +81,6 @@ def _attempt(planned: PlannedJob) -> str | None:
     Errors that are not the user's keep their traceback in ``error.log`` in the run's folder; it is printed if that file
     cannot be written.
     """
-    from dkl.assembly import train
-    from dkl.evaluation import evaluate
-
     folder = planned.run.folder
     log = folder / "error.log"
     # Training takes the lock itself, but only after it has loaded its images. Looking first is cheaper.
@@ -90,9 +88,7 @@ def _attempt(planned: PlannedJob) -> str | None:
         raise BusyError(f"another process is training {folder}; wait for it, or stop it first")
     try:
         with interruptible():  # a signal is no failure of the row, whatever exception a library makes of it
-            train(planned.run.cfg)
-            for overrides in planned.job.evaluations:
-                evaluate(planned.run.evaluation(overrides))
+            _train_and_evaluate(planned.job, planned.run)
     except BusyError:
         raise
     except UserError as error:
@@ -111,6 +107,15 @@ def _attempt(planned: PlannedJob) -> str | None:
         return f"{reason} (see {log})"
     log.unlink(missing_ok=True)
     return None
+
+
+def _train_and_evaluate(job: ManifestJob, run: ComposedRun) -> None:
+    from dkl.assembly import train
+    from dkl.evaluation import evaluate
+
+    train(run.cfg)
+    for overrides in job.evaluations:
+        evaluate(run.evaluation(overrides))
 
 
 def launch(options: Options, jobs: Sequence[PlannedJob], failed: Sequence[str]) -> None:
