@@ -49,6 +49,13 @@ def parse_whole(key: str, text: str) -> int:
     return int(text)
 
 
+def parse_sort(key: str, text: str) -> str:
+    """Return by what runs are sorted. Raises UserError if it is something else."""
+    if text not in (known := ("name", "new", "test", "robust")):
+        raise UserError(f"{key}={text} is unknown: {choose_from(text, known)}")
+    return text
+
+
 def parse_norm(key: str, text: str) -> str:
     """Return the name of a norm of evaluations. Raises UserError if it is another one."""
     if text not in EVALUATED_NORMS:
@@ -80,7 +87,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     "reproduce": (
         Option("table=N", parse=parse_number_in_paper),
         Option("figure=N", "a table or figure of the paper, by its number", parse_number_in_paper),
-        Option("experiment=NAME", "one of the experiments below; quickstart by default"),
+        Option("experiment=NAME", "one of the experiments below, or FILE.yaml of your own; quickstart by default"),
         Option("row=NAME", "this row alone, with its teacher; all rows by default"),
         Option("seed=0,1", "these seeds; by default those of the experiment", parse_seeds),
         Option("budget=NAME", "size of the runs: paper, mini, smoke or own; by default that of the experiment"),
@@ -123,6 +130,14 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
             "of its name",
         ),
         Option("results=FOLDER", "folder with the runs; DKL_RESULTS_DIR sets the default, else results"),
+        Option(
+            "filter=TEXT,KEY=VALUE",
+            "list the runs whose names contain the texts and whose settings have the values",
+            lambda key, text: text.split(","),
+            (),
+        ),
+        Option("sort=NAME", "list by name (the default), new (newest first), test or robust (best first)", parse_sort),
+        Option("limit=N", "list at most so many runs", parse_whole),
     ),
     "verify": (
         Option("RECORD", "the file of a record, results/records/NAME.json"),

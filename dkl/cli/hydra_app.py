@@ -70,11 +70,8 @@ def _parse_flags(root: str, arguments: list[str]) -> argparse.Namespace:
         raise UserError(f"{first_line(error)}; dkl {root} --hydra-help lists the flags") from None
     if rest:
         raise UserError(f"there is no flag {rest[0]!r}; dkl {root} --help lists the keys, --hydra-help the flags")
-    if given.config_name or given.config_path or given.config_dir:
-        raise UserError(
-            "--config-name, --config-path and --config-dir are not for dkl: add your own choices by "
-            "hydra.searchpath=[file:///FOLDER/WITH/CONFIGS]"
-        )
+    if given.config_name or given.config_path:
+        raise UserError("--config-name and --config-path are not for dkl: add your own choices by --config-dir FOLDER")
     if stray := next((text for text in given.overrides if "=" not in text and not text.startswith("~")), None):
         raise UserError(f"{stray!r} is not KEY=VALUE; dkl {root} --help lists the keys")
     return given
@@ -86,6 +83,7 @@ def _prepare(
     """Check every job and write the command line that Hydra reads; return the overrides. Raises UserError."""
     overrides = without_repeats(given.overrides)
     prints = given.cfg or given.info or given.hydra_help
+    check_hydras_own(root, overrides)
     compose_checked(root, overrides, LIGHT_CHECKS[root] if prints else check)
     if not given.multirun and any(override.is_sweep_override() for override in read_overrides(given.overrides)):
         raise UserError("a list of values is a sweep of several jobs: add -m")
@@ -181,7 +179,6 @@ def compose_checked(root: str, overrides: list[str], check: Callable[[DictConfig
             OmegaConf.to_container(cfg, resolve=True)
         except (HydraException, OmegaConfBaseException) as error:
             raise explain(root, error, job) from None
-    check_hydras_own(root, overrides)
 
 
 def without_repeats(overrides: list[str]) -> list[str]:

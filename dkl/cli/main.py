@@ -7,6 +7,7 @@ There is one function per command, which takes the arguments after its name. Hea
 import os
 import re
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,14 +17,16 @@ from dkl.cli import hydra_app
 from dkl.cli.help import GROUPS, USAGE, overview, page
 from dkl.cli.hydra_app import evaluate_next, tables_next
 from dkl.config import run_folder
-from dkl.config.overrides import expand_network
+from dkl.config.compose import choices
+from dkl.config.overrides import expand_config_dir, expand_network
 from dkl.console import say
 from dkl.errors import UserError, choose_from, first_line, for_the_terminal, needs_extra
-from dkl.options import OPTIONS, parse_options
+from dkl.options import OPTIONS, default_results, parse_options
 from dkl.options import keys as option_keys
 from dkl.runtime import launched
 from dkl.runtime.interruption import Interrupted, interruptible
 from dkl.storage.files import damage
+from dkl.threat import LISTED, SUITES
 
 COMPLETION = ("-sc", "--shell-completion")
 """Flags by which a shell asks what may follow."""
@@ -134,10 +137,11 @@ def tables(arguments: list[str]) -> None:
 def runs(arguments: list[str]) -> None:
     """``dkl runs``: list the runs under ``results``; ``dkl runs compare A B …`` compares some of them."""
     from dkl.reporting.formats import to_plain
-    from dkl.reporting.runs import comparison, draw_curves, find_run, listing, read_runs
+    from dkl.reporting.runs import chosen_runs, comparison, draw_curves, find_run, listing, read_runs
 
     words = [text for text in arguments if "=" not in text]
-    results = Path(parse_options("runs", [text for text in arguments if "=" in text])["results"])
+    options = parse_options("runs", [text for text in arguments if "=" in text])
+    results = Path(options["results"])
     if words and (words[0] != "compare" or len(words) < 3):
         raise UserError(
             f"dkl runs {' '.join(words)} is not complete: dkl runs lists all, dkl runs compare A B … compares"
@@ -152,7 +156,7 @@ def runs(arguments: list[str]) -> None:
             for path in draw_curves(chosen, results / "figures"):
                 say(f"drawn: {path}")
     else:
-        print(to_plain(listing(every)), end="")
+        print(to_plain(listing(chosen_runs(every, options["filter"], options["sort"], options["limit"]))), end="")
     for problem in problems:
         say(f"left out: {problem}")
 
@@ -218,6 +222,15 @@ COMMANDS = {
 }
 
 
+COMPLETED: dict[str, Callable[[], Iterable[object]]] = {
+    "run": lambda: sorted(Path(default_results(), "runs").glob("*-s*-*")),
+    "attacks": lambda: [*SUITES, *(name.replace("-K", "-20") for name in LISTED)],
+    "experiment": lambda: choices("experiments"),
+    "budget": lambda: choices("budget"),
+}
+"""The values that a shell completes, by key; Hydra completes the other groups."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run ``dkl`` with ``arguments``, by default the process's. Exits with 2 after a mistake of the user.
 
@@ -237,7 +250,10 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         try:
             with interruptible():
-                _complete(arguments) if command in COMPLETION else COMMANDS[command](rest)
+                if command in COMPLETION:
+                    _complete(arguments)
+                else:
+                    COMMANDS[command](expand_config_dir(rest) if command in (*GROUPS, "reproduce") else rest)
         except Interrupted as stop:
             stop.report()
             raise
@@ -265,7 +281,11 @@ def _complete(arguments: list[str]) -> None:
     """
     program, _, rest = os.environ.get("COMP_LINE", "").partition(" ")
     command, space, words = rest.lstrip().partition(" ")
-    if not program or (space and command in GROUPS):
+    word = words.rpartition(" ")[2]
+    key, equals, _ = word.partition("=")
+    if command in COMMANDS and equals and key in COMPLETED:
+        print(" ".join(text for value in COMPLETED[key]() if (text := f"{key}={value}").startswith(word)))
+    elif not program or (space and command in GROUPS):
         os.environ["COMP_LINE"] = f"{program} {words}"  # to Hydra all words after the first are overrides
         hydra_app.complete(command or "train", arguments)
     elif space:

@@ -160,7 +160,12 @@ def config_hash(cfg: DictConfig) -> str:
 
 
 def row_identity(training: Mapping[str, Any]) -> str:
-    """Eight hex digits that all runs of one table row share.
+    """Eight hex digits that all runs of one table row share."""
+    return digest(row_settings(training))
+
+
+def row_settings(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that all runs of one table row share.
 
     ``training`` is the result of ``hashed``, or the copy of it in a record. These do not count:
 
@@ -179,7 +184,7 @@ def row_identity(training: Mapping[str, Any]) -> str:
     task = _without(content.get("task", {}), "seed")
     if isinstance(task.get("teacher"), dict):
         task["teacher"] = _without(task["teacher"], "checkpoint", "run")
-    return digest(_changed(content | {"task": task}, _defaults()))
+    return _changed(content | {"task": task}, _defaults())
 
 
 def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:

@@ -43,6 +43,21 @@ def read_overrides(texts: Sequence[str]) -> list[Override]:
     return parsed
 
 
+def expand_config_dir(arguments: Sequence[str]) -> list[str]:
+    """Replace Hydra's ``--config-dir FOLDER`` by ``hydra.searchpath=[file://FOLDER]``, which every command knows."""
+    place = next((at for at, text in enumerate(arguments) if re.fullmatch(r"(--config-dir|-cd)(=.*)?", text)), None)
+    if place is None:
+        return list(arguments)
+    flag, equals, folder = arguments[place].partition("=")
+    rest = [*arguments[:place], *arguments[place + (1 if equals else 2) :]]
+    folder = folder if equals else next(iter(arguments[place + 1 :]), "")
+    if not folder or not Path(folder).is_dir():
+        raise UserError(f"{flag} {folder}: there is no such folder; give one with folders of choices, such as loss/")
+    if any(text.startswith("hydra.searchpath=") for text in rest):
+        raise UserError(f"{flag} {folder} and hydra.searchpath= are the same: give one of them")
+    return [*rest, f"hydra.searchpath=[{quoted(f'file://{Path(folder).resolve()}')}]"]
+
+
 def expand_network(texts: Sequence[str]) -> list[str]:
     """Replace ``model=KIND:NAME`` by ``network='KIND:NAME'``, because ``model`` alone takes names of configurations."""
     named = re.compile("model=([^:]+:.*)")

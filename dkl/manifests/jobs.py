@@ -23,7 +23,7 @@ from dkl.storage.files import digest
 
 TEACHER = "task.teacher."
 
-SHARED = ("data", "trainer", "paths", "logger", "budget")
+SHARED = ("data", "trainer", "paths", "logger", "budget", "hydra")
 """Groups whose overrides in the command hold for teachers too: they set sizes and places. Others describe students."""
 
 SHARED_WITH_EVALUATION = re.compile(r"paths\.|trainer\.devices?=")
