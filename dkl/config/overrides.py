@@ -228,6 +228,8 @@ def _suggest(root: str, override: str, overrides: Sequence[str]) -> str:
         names = [choice for choice in choices(parent) if choice != "none"]
         return f"{parent} is none here and has no values; choose one of {', '.join(f'{parent}={n}' for n in names)}"
     close = [f"{parent}{dot}{key}" for key in similar(last, [key.rpartition(".")[2] for key in siblings])]
+    if f"{parent}.arguments" in siblings and not close:
+        return f"write {parent}.arguments.{last}=… for an argument that has no key"
     close = close or [key for key in keys if key.rpartition(".")[2] == last] or similar(name, keys)
     if close:
         return f"did you mean {' or '.join(close)}?"

@@ -183,10 +183,6 @@ class OptimizerConfig:
 
     name: OptimizerName = OptimizerName.sgd
     """sgd, lamb, adamw, adam, rmsprop or muon."""
-    _target_: str | None = None
-    """Import path of an optimizer of torch, timm or your own, instead of name; null for name."""
-    arguments: dict[str, Any] = field(default_factory=any_keys)
-    """Its other arguments, such as optimizer.arguments.betas=[0.9,0.98]."""
     lr: Annotated[float, RATE] = 0.1
     """Peak learning rate, from 0 to 1000."""
     momentum: Annotated[float, Range(0, 1, below=True, usual=(0, 0.99))] = 0.9
@@ -205,6 +201,10 @@ class OptimizerConfig:
     """Factor of the rate of the parts in faster, above 0 and at most 1000."""
     layer_decay: Annotated[float | None, Range(0, 1, above=True)] = None
     """Factor from each layer's rate to that of the layer before it, in (0, 1]; null for one rate."""
+    _target_: str | None = None
+    """Import path of an optimizer of torch, timm or your own, instead of name; null for name."""
+    arguments: dict[str, Any] = field(default_factory=any_keys)
+    """Other arguments of the optimizer, such as optimizer.arguments.betas=[0.9,0.98]."""
 
     @property
     def title(self) -> str:
