@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from dkl.assembly.parts import (
     build_averaging,
     build_logger,
-    build_loss,
     build_model,
     build_schedule,
     build_task,
@@ -22,10 +21,10 @@ from dkl.assembly.parts import (
     quiet,
     settings_of,
 )
-from dkl.config import TrainConfig, TrainerConfig, batch_norm_parts, check, model_name, run_folder
+from dkl.config import TargetConfig, TrainConfig, TrainerConfig, batch_norm_parts, check, model_name, run_folder
 from dkl.data import Augment, StrongView
 from dkl.errors import UserError, first_line
-from dkl.losses import ClassPrior, PairLoss, wanted_arguments
+from dkl.losses import ClassPrior, check_pair_loss, wanted_arguments
 from dkl.models import check_initial_weights
 from dkl.runtime import launched
 from dkl.runtime.device import check_processes, pick_device
@@ -59,7 +58,7 @@ def preflight(cfg: DictConfig) -> None:
         if objective is not None and str(config.attack.get("_target_")).startswith("dkl."):
             make(objective, "attack.objective", object)
     if config.loss:  # the task builds it too, but here a mistake is reported as the loss's
-        _check_value(build_loss(config.loss), config.data.num_classes)
+        _check_loss(config.loss, config.data.num_classes)
     model = _check_model(config)
     # The attack's random generator needs a real device, which the model on the meta device is not.
     task = build_task(config.task, nn.Linear(1, 1) if config.attack else model)
@@ -69,8 +68,12 @@ def preflight(cfg: DictConfig) -> None:
     check_writable(run_folder(cfg))
 
 
-def _check_value(loss: PairLoss, num_classes: int) -> None:
-    """Raise UserError unless ``loss`` returns a scalar for two logits ``[2, C]``."""
+def _check_loss(node: TargetConfig, num_classes: int) -> None:
+    """Raise UserError unless ``node`` makes a loss of ``dkl.losses``'s contract: a scalar for two logits ``[2, C]``."""
+    try:
+        loss = check_pair_loss(make(node, "loss", object))
+    except TypeError as error:
+        raise UserError(f"loss: {first_line(error)}") from None
     name, labels = type(loss).__name__, torch.arange(2) % num_classes
     logits = torch.randn(2, 2, num_classes, generator=torch.Generator().manual_seed(0))
     try:

@@ -79,14 +79,6 @@ def _ready(images: ImageSet, data: DataConfig) -> ImageSet:
     return replace(images, center=center)
 
 
-def data_warnings(train: ImageSet, test: ImageSet, data: DataConfig) -> Iterator[str]:
-    """Yield what is unusual, but not wrong, about the images of ``data``."""
-    masks = data.ignore_index is not None
-    if not masks and (missing := int((train.per_class(data.num_classes) == 0).sum())):
-        yield f"{missing} of data.num_classes={data.num_classes} classes of {data.name} have no training image"
-    yield from overlap_warnings(train, test, data)
-
-
 def overlap_warnings(train: ImageSet, test: ImageSet, data: DataConfig) -> Iterator[str]:
     """Yield how many images of ``test`` are in ``train`` too, by their hashes, if more than in the published dataset.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from dkl.assembly.checks import check_smallest_batch, preflight, unusual_settings
-from dkl.assembly.data import data_warnings, draw_labeled, load_data, load_synthetic, make_batches, make_batching
+from dkl.assembly.data import draw_labeled, load_data, load_synthetic, make_batches, make_batching, overlap_warnings
 from dkl.assembly.parts import build_averaging, build_logger, build_model, build_schedule, build_task, own_sources
 from dkl.config import (
     Precision,
@@ -149,7 +149,12 @@ def assemble(cfg: DictConfig) -> Run:
 def _load(config: TrainConfig) -> Data:
     training, testing = load_data(config.data)
     if config.budget.name != "smoke" and distributed.rank() == 0:  # a smoke run's few images need not show every class
-        for warning in data_warnings(training, testing, config.data):
+        masks, classes = config.data.ignore_index is not None, config.data.num_classes
+        if not masks and (missing := int((training.per_class(classes) == 0).sum())):
+            say(
+                f"warning: {missing} of data.num_classes={classes} classes of {config.data.name} have no training image"
+            )
+        for warning in overlap_warnings(training, testing, config.data):
             say(f"warning: {warning}")
     synthetic, sha = load_synthetic(config.data), training.sha256
     if synthetic:

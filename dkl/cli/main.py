@@ -16,7 +16,8 @@ from dkl import __version__
 from dkl.cli import hydra_app
 from dkl.cli.help import GROUPS, USAGE, overview, page
 from dkl.cli.hydra_app import evaluate_next, tables_next
-from dkl.config import run_folder
+from dkl.config import check as check_values
+from dkl.config import load_config, run_folder
 from dkl.config.compose import choices
 from dkl.config.overrides import expand_config_dir, expand_network
 from dkl.console import say
@@ -41,6 +42,7 @@ def train(arguments: list[str]) -> None:
     """``dkl train``: one run, or a sweep with ``-m``. A finished run is reported without importing torch."""
 
     def check(cfg: DictConfig) -> None:
+        check_values(cfg)
         if not _already_trained(cfg):
             from dkl import assembly
 
@@ -72,13 +74,13 @@ def _already_trained(cfg: DictConfig) -> bool:
     Own code, whose file may have changed, a logger and several processes are left to training, which looks closer.
     """
     folder = run_folder(cfg)
-    try:
-        text, metrics = ((folder / name).read_text(encoding="utf-8") for name in ("config.yaml", "metrics.jsonl"))
-    except (OSError, ValueError):
+    if cfg.logger or launched() or re.search(r"_target_: (?!dkl\.|null)", OmegaConf.to_yaml(cfg)):
         return False
-    alone = not cfg.logger and not launched() and not re.search(r"_target_: (?!dkl\.|null)", text)
-    trained = len(metrics.splitlines()) >= cfg.trainer.epochs and not damage(folder / "checkpoint.pt")
-    return alone and trained and text == OmegaConf.to_yaml(cfg)
+    try:
+        epochs = len((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+        return epochs >= cfg.trainer.epochs and load_config(folder) == cfg and not damage(folder / "checkpoint.pt")
+    except (OSError, ValueError, UserError):
+        return False
 
 
 def evaluate(arguments: list[str]) -> None:

@@ -79,7 +79,12 @@ def _parsed(text: str) -> Override | None:
 
 def compose_explained(root: str, overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration ``root``. Raises UserError in one line if an override does not fit it."""
-    _check_searchpath(overrides)
+    for override in read_overrides([text for text in overrides if text.startswith("hydra.searchpath=")]):
+        value = override.value()
+        for place in map(str, value if isinstance(value, list) else [value]):
+            scheme, _, path = place.rpartition("://")
+            if scheme in ("", "file") and not Path(path).is_dir():  # Hydra would only ignore it
+                raise UserError(f"hydra.searchpath={place}: there is no folder {path}; write [file:///PATH/OF/FOLDER]")
     _check_choices(overrides)
     try:
         return compose_config(root, list(overrides))
@@ -103,16 +108,6 @@ def check_hydras_own(root: str, overrides: Sequence[str]) -> None:
         raise UserError(f"{own[0]}: set single keys, such as hydra/launcher=joblib") from None
     if isinstance(trials, int) and trials < 1:
         raise UserError(f"hydra.sweeper.n_trials={trials} must be at least 1")
-
-
-def _check_searchpath(overrides: Sequence[str]) -> None:
-    """Raise UserError if a folder of ``hydra.searchpath`` does not exist; Hydra would only ignore it."""
-    for override in read_overrides([text for text in overrides if text.startswith("hydra.searchpath=")]):
-        value = override.value()
-        for place in map(str, value if isinstance(value, list) else [value]):
-            scheme, _, path = place.rpartition("://")
-            if scheme in ("", "file") and not Path(path).is_dir():
-                raise UserError(f"hydra.searchpath={place}: there is no folder {path}; write [file:///PATH/OF/FOLDER]")
 
 
 def _check_choices(overrides: Sequence[str]) -> None:

@@ -98,7 +98,7 @@ KEYS = {
     "train trainer.epochs=null": "trainer.epochs needs a value",
     "train trainer=fast": "trainer.KEY=VALUE",
     "train optimizer.nesterov=maybe": "optimizer.nesterov | true or false",
-    "train optimizer.name=adamw2": "did you mean adamw? | sgd",
+    "train optimizer.name=adamw2": "did you mean adamw | sgd",
     "train data.mean=0.5": "data.mean must be a list",
     "train seed='${nope}'": "no key 'nope'",
     "train hydra/launcher=slurm": "hydra/launcher=slurm | submitit_slurm",
