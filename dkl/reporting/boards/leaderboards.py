@@ -187,8 +187,11 @@ def told_apart(rows: list[ConfigurationRow], training: Sequence[Mapping[str, Any
         settings = [dict(leaves(row_settings(training[place]))) for place in places]
         keys = dict.fromkeys(key for own in settings for key in own if not key.startswith(("task.loss", "task.attack")))
         differ = [key for key in keys if len({repr(own.get(key)) for own in settings}) > 1]
+        for count in range(1, DIFFERENCES + 1):  # as few as tell all of them apart
+            if len({repr([own.get(key) for key in differ[:count]]) for own in settings}) == len(settings):
+                break
         for place, own in zip(places, settings, strict=True):
-            texts = [f"{setting_name(key)}={value_text(own[key])}" for key in differ if key in own][:DIFFERENCES]
+            texts = [f"{setting_name(key)}={value_text(own[key])}" for key in differ[:count] if key in own]
             rows[place] = replace(rows[place], method=", ".join([rows[place].method, *texts]))
     return rows
 
