@@ -19,6 +19,7 @@ from dkl.cli.hydra_app import evaluate_next, tables_next
 from dkl.config import check as check_values
 from dkl.config import load_config, run_folder
 from dkl.config.compose import choices
+from dkl.config.identity import NAMED_DATASETS
 from dkl.config.overrides import expand_config_dir, expand_network
 from dkl.console import say
 from dkl.errors import UserError, choose_from, first_line, for_the_terminal, needs_extra
@@ -71,9 +72,12 @@ def train(arguments: list[str]) -> None:
 def _already_trained(cfg: DictConfig) -> bool:
     """Whether the run of ``cfg`` is done, and training it again would change nothing.
 
-    Own code, whose file may have changed, a logger and several processes are left to training, which looks closer.
+    Images and code of your own, which may have changed, a logger and several processes are left to training, which
+    looks closer.
     """
-    folder = run_folder(cfg)
+    folder, data = run_folder(cfg), cfg.data
+    if data.synthetic.files or data.name not in (*NAMED_DATASETS, "generated"):
+        return False
     if cfg.logger or launched() or re.search(r"_target_: (?!dkl\.|null)", OmegaConf.to_yaml(cfg)):
         return False
     try:
