@@ -45,7 +45,7 @@ def make_optimizer(
             return SGD(groups, nesterov=config.nesterov, **settings, **config.arguments)
         return create_optimizer_v2(groups, opt=config.name.value, **settings, **config.arguments)
     except (TypeError, ValueError) as error:
-        own = [name for name in known if name != "params" and name not in OptimizerConfig.__annotations__]
+        own = [name for name in known if name not in ("params", *settings)]
         raise UserError(
             f"{config.title}: {first_line(error)}; it takes optimizer.lr, optimizer.weight_decay (or 0 for none) and, "
             f"as optimizer.arguments.NAME, {', '.join(own) or 'no others'}"
