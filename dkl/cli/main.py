@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from dkl import __version__
 from dkl.cli import hydra_app
@@ -75,15 +76,16 @@ def _already_trained(cfg: DictConfig) -> bool:
     Images and code of your own, which may have changed, a logger and several processes are left to training, which
     looks closer.
     """
-    folder, data = run_folder(cfg), cfg.data
+    data = cfg.data
     if data.synthetic.files or data.name not in (*NAMED_DATASETS, "generated"):
         return False
     if cfg.logger or launched() or re.search(r"_target_: (?!dkl\.|null)", OmegaConf.to_yaml(cfg)):
         return False
     try:
+        folder = run_folder(cfg)
         epochs = len((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
         return epochs >= cfg.trainer.epochs and load_config(folder) == cfg and not damage(folder / "checkpoint.pt")
-    except (OSError, ValueError, UserError):
+    except (OSError, ValueError, UserError, OmegaConfBaseException):  # also what the check has yet to report
         return False
 
 
