@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dkl.config.identity import leaves
 from dkl.console import say
 from dkl.errors import UserError, needs_extra
 from dkl.storage.fetch import unreachable
@@ -216,21 +217,12 @@ class TensorBoardLogger(Logger):
     def finish(self, *, failed: bool = False) -> None:
         """Write the hyperparameters beside the last value of each metric, and close the file."""
         if self.about:
-            settings = {key: value for key, value in _flat(self.about.config) if isinstance(value, int | float | str)}
+            settings = {key: value for key, value in leaves(self.about.config) if isinstance(value, int | float | str)}
             metrics = {f"hparam/{name}": value for name, value in self.last.items()}
             self.writer.add_hparams(settings, metrics, run_name=".")
         self.writer.close()
         if self.about and not failed:
             write_text(self.about.id_file("tensorboard"), f"{self.identity} {FINISHED}")
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of nested mappings by dotted key."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _read(id_file: Path) -> tuple[str, bool]:

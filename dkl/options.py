@@ -17,11 +17,6 @@ def default_results() -> str:
     return os.environ.get("DKL_RESULTS_DIR", "results")
 
 
-def parse_text(key: str, text: str) -> str:
-    """Return ``text`` as it is."""
-    return text
-
-
 def parse_bool(key: str, text: str) -> bool:
     """Parse the value of ``key``. Raises UserError if it is neither true nor false."""
     if text.lower() not in ("true", "false"):
@@ -54,21 +49,18 @@ def parse_whole(key: str, text: str) -> int:
     return int(text)
 
 
+def parse_sort(key: str, text: str) -> str:
+    """Return by what runs are sorted. Raises UserError if it is something else."""
+    if text not in (known := ("name", "new", "test", "robust")):
+        raise UserError(f"{key}={text} is unknown: {choose_from(text, known)}")
+    return text
+
+
 def parse_norm(key: str, text: str) -> str:
     """Return the name of a norm of evaluations. Raises UserError if it is another one."""
     if text not in EVALUATED_NORMS:
         raise UserError(f"{key}={text} is unknown: {choose_from(text, EVALUATED_NORMS)}")
     return text
-
-
-def parse_radius(key: str, text: str) -> float:
-    """Parse a radius such as ``8/255``."""
-    return parse_eps(text)
-
-
-def parse_folders(key: str, text: str) -> list[Path]:
-    """Parse a list of folders, with or without brackets."""
-    return [Path(folder) for folder in text.strip("[]").split(",") if folder]
 
 
 @dataclass(frozen=True)
@@ -81,7 +73,7 @@ class Option:
 
     usage: str
     line: str = ""
-    parse: Callable[[str, str], Any] | None = parse_text
+    parse: Callable[[str, str], Any] | None = lambda key, text: text
     default: Any = None
 
     @property
@@ -95,7 +87,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     "reproduce": (
         Option("table=N", parse=parse_number_in_paper),
         Option("figure=N", "a table or figure of the paper, by its number", parse_number_in_paper),
-        Option("experiment=NAME", "one of the experiments below; quickstart by default"),
+        Option("experiment=NAME", "one of the experiments below, or FILE.yaml of your own; quickstart by default"),
         Option("row=NAME", "this row alone, with its teacher; all rows by default"),
         Option("seed=0,1", "these seeds; by default those of the experiment", parse_seeds),
         Option("budget=NAME", "size of the runs: paper, mini, smoke or own; by default that of the experiment"),
@@ -115,7 +107,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option(
             "records=[FOLDER,…]",
             "other folders of records, whose entries are shown beside ours and RobustBench's",
-            parse_folders,
+            lambda key, text: [Path(folder) for folder in text.strip("[]").split(",") if folder],
             (),
         ),
         Option("dataset=NAME", "of the boards of entries, show this dataset only"),
@@ -123,7 +115,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option(
             "eps=RADIUS",
             "of the boards of entries, show this threat model only, such as norm=linf eps=8/255",
-            parse_radius,
+            lambda key, text: parse_eps(text),
         ),
         Option("architecture=TEXT", "show entries whose architecture contains the text"),
         Option(
@@ -138,6 +130,14 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
             "of its name",
         ),
         Option("results=FOLDER", "folder with the runs; DKL_RESULTS_DIR sets the default, else results"),
+        Option(
+            "filter=TEXT,KEY=VALUE",
+            "list the runs whose names contain the texts and whose settings have the values",
+            lambda key, text: text.split(","),
+            (),
+        ),
+        Option("sort=NAME", "list by name (the default), new (newest first), test or robust (best first)", parse_sort),
+        Option("limit=N", "list at most so many runs", parse_whole),
     ),
     "verify": (
         Option("RECORD", "the file of a record, results/records/NAME.json"),

@@ -117,7 +117,7 @@ def problem(annotation: Any, value: object) -> str | None:
         return None
     text = f" {allowed}" if allowed else ""
     if not sequence:
-        entries = [value]
+        entries: list[Any] = [value]
     elif isinstance(value, Sequence) and not isinstance(value, str):
         entries = list(value)
     else:
@@ -125,7 +125,13 @@ def problem(annotation: Any, value: object) -> str | None:
     if all(_fits(kind, allowed, entry) for entry in entries):
         return None
     noun = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
-    return f"{noun.removeprefix('a ') + 's' if sequence else noun}{text}{_rescaled(allowed, entries)}"
+    noun = noun.removeprefix("a ") + "s" if sequence else noun
+    if allowed and (scale := allowed.scale) and all(isinstance(entry, int | float) for entry in entries):
+        divided = [round(entry / scale, 4) for entry in entries]
+        if all(entry in allowed for entry in divided):
+            meant = divided[0] if len(divided) == 1 else divided
+            return f"{noun}{text}; did you mean {meant}, which is that divided by {scale:g}?"
+    return f"{noun}{text}"
 
 
 def _fits(kind: type, allowed: Range | None, value: object) -> bool:
@@ -134,16 +140,6 @@ def _fits(kind: type, allowed: Range | None, value: object) -> bool:
     if not isinstance(value, int | float) or (kind is int and not isinstance(value, int)):
         return False
     return math.isfinite(value) and (allowed is None or value in allowed)
-
-
-def _rescaled(allowed: Range | None, values: Sequence[Any]) -> str:
-    """A suggestion if all ``values`` are in the range on its other scale."""
-    if not allowed or not allowed.scale or not all(isinstance(value, int | float) for value in values):
-        return ""
-    divided = [round(value / allowed.scale, 4) for value in values]
-    if not all(value in allowed for value in divided):
-        return ""
-    return f"; did you mean {divided[0] if len(divided) == 1 else divided}, which is that divided by {allowed.scale:g}?"
 
 
 class Setting(NamedTuple):

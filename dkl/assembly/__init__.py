@@ -9,32 +9,6 @@ data.source) stay plain mappings and are instantiated here, never elsewhere.
 """
 
 from dkl.assembly.checks import preflight
-from dkl.assembly.data import draw_labeled, load_data, load_synthetic, make_batches, make_streams, overlap_warnings
-from dkl.assembly.parts import (
-    build_averaging,
-    build_logger,
-    build_loss,
-    build_model,
-    build_schedule,
-    build_task,
-)
+from dkl.assembly.data import draw_labeled, load_data, load_synthetic, make_batches, overlap_warnings
+from dkl.assembly.parts import build_averaging, build_logger, build_model, build_schedule, build_task
 from dkl.assembly.training import assemble, on_launched, train
-
-__all__ = [
-    "assemble",
-    "build_averaging",
-    "build_logger",
-    "build_loss",
-    "build_model",
-    "build_schedule",
-    "build_task",
-    "draw_labeled",
-    "load_data",
-    "load_synthetic",
-    "make_batches",
-    "make_streams",
-    "on_launched",
-    "overlap_warnings",
-    "preflight",
-    "train",
-]

@@ -10,11 +10,10 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from dkl.assembly.data import make_augment, make_strong_view
+from dkl.assembly.data import make_augment
 from dkl.assembly.parts import (
     build_averaging,
     build_logger,
-    build_loss,
     build_model,
     build_schedule,
     build_task,
@@ -23,15 +22,17 @@ from dkl.assembly.parts import (
     quiet,
     settings_of,
 )
-from dkl.config import OptimizerName, TrainConfig, TrainerConfig, batch_norm_parts, check, model_name, run_folder
+from dkl.config import TargetConfig, TrainConfig, TrainerConfig, batch_norm_parts, check, model_name, run_folder
+from dkl.data import StrongView
 from dkl.errors import UserError, first_line
-from dkl.losses import ClassComparing, ClassPrior, PairLoss, wanted_arguments
+from dkl.losses import ClassComparing, ClassPrior, check_pair_loss, wanted_arguments
 from dkl.models import check_initial_weights
+from dkl.runtime import launched
 from dkl.runtime.device import check_processes, pick_device
-from dkl.runtime.distributed import launched
 from dkl.storage.files import check_writable
 from dkl.tasks import Task
 from dkl.training.averaging import Averaging
+from dkl.training.optimizer import make_optimizer
 from dkl.training.schedules import Schedule
 from dkl.validation import check as check_ranges
 from dkl.validation import fields_of, unusual
@@ -50,7 +51,7 @@ def preflight(cfg: DictConfig) -> None:
     check_node(config.data.source, "data.source")
     _check_labels(config)
     make_augment(config.data).check(tuple(config.data.shape))
-    make_strong_view(config.data)
+    StrongView(**vars(config.data.unlabeled))
     check_ranges(settings_of(config.data.source, "data.source"))
     if config.attack:  # the task holds the loss and the attack too, but here a mistake has the key that a user writes
         check_ranges(settings_of(config.attack, "attack"))
@@ -58,7 +59,7 @@ def preflight(cfg: DictConfig) -> None:
         if objective is not None and str(config.attack.get("_target_")).startswith("dkl."):
             make(objective, "attack.objective", object)
     if config.loss:  # the task builds it too, but here a mistake is reported as the loss's
-        _check_value(build_loss(config.loss), config.data.num_classes)
+        _check_loss(config.loss, config.data.num_classes)
     model = _check_model(config)
     # The attack's random generator needs a real device, which the model on the meta device is not.
     task = build_task(config.task, nn.Linear(1, 1) if config.attack else model)
@@ -68,8 +69,12 @@ def preflight(cfg: DictConfig) -> None:
     check_writable(run_folder(cfg))
 
 
-def _check_value(loss: PairLoss, num_classes: int) -> None:
-    """Raise UserError unless ``loss`` returns a scalar for two logits ``[2, C]``."""
+def _check_loss(node: TargetConfig, num_classes: int) -> None:
+    """Raise UserError unless ``node`` makes a loss of ``dkl.losses``'s contract: a scalar for two logits ``[2, C]``."""
+    try:
+        loss = check_pair_loss(make(node, "loss", object))
+    except TypeError as error:
+        raise UserError(f"loss: {first_line(error)}") from None
     name, labels = type(loss).__name__, torch.arange(2) % num_classes
     logits = torch.randn(2, 2, num_classes, generator=torch.Generator().manual_seed(0))
     try:
@@ -101,12 +106,13 @@ def _check_needs(task: Task, averaging: Averaging | None, schedule: Schedule, co
         )
     if task.needs_average and (averaging is None or averaging.per != "step"):
         raise UserError(f"{name} needs an average of the weights after each step: set averaging=ema_999")
-    optimizer = config.optimizer.name
-    if optimizer is not OptimizerName.sgd and schedule.momentum(1, config.trainer.epochs) is not None:
+    title = config.optimizer.title
+    if title != "optimizer.name=sgd" and schedule.momentum(1, config.trainer.epochs) is not None:
         raise UserError(
-            f"{type(schedule).__name__} changes the momentum of sgd, which optimizer.name={optimizer.value} does not "
-            "have: set optimizer.name=sgd, or choose another schedule, such as schedule=cosine"
+            f"{type(schedule).__name__} changes the momentum of sgd, not of {title}: set optimizer.name=sgd, or choose "
+            "another schedule, such as schedule=cosine"
         )
+    make_optimizer(config.optimizer, [("weight", nn.Parameter(torch.zeros(2, 2)))])
 
 
 def _check_labels(config: TrainConfig) -> None:

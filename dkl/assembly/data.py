@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from dkl.assembly.parts import make
 from dkl.config import DataConfig, Precision, TrainConfig
@@ -20,8 +19,6 @@ from dkl.data import (
     ImageSet,
     Loader,
     ShardedImages,
-    StreamBatches,
-    StrongView,
     SyntheticImages,
     SyntheticMixing,
     make_loader,
@@ -82,14 +79,6 @@ def _ready(images: ImageSet, data: DataConfig) -> ImageSet:
     return replace(images, center=center)
 
 
-def data_warnings(train: ImageSet, test: ImageSet, data: DataConfig) -> Iterator[str]:
-    """Yield what is unusual, but not wrong, about the images of ``data``."""
-    masks = data.ignore_index is not None
-    if not masks and (missing := int((train.per_class(data.num_classes) == 0).sum())):
-        yield f"{missing} of data.num_classes={data.num_classes} classes of {data.name} have no training image"
-    yield from overlap_warnings(train, test, data)
-
-
 def overlap_warnings(train: ImageSet, test: ImageSet, data: DataConfig) -> Iterator[str]:
     """Yield how many images of ``test`` are in ``train`` too, by their hashes, if more than in the published dataset.
 
@@ -127,17 +116,8 @@ def draw_labeled(data: DataConfig, training: ImageSet, seed: int) -> tuple[Image
             f"{data.name}: data.labels_per_class needs training images in memory; set data.labels_per_class=null"
         )
     indices = training.labeled_indices(data.labels_per_class, seed, official=data.official_labels)
-    return training.at(indices), training if data.unlabeled.ratio else None, positions_sha256(indices)
-
-
-def positions_sha256(indices: Tensor) -> str:
-    """The hash of sorted positions in a dataset, int64, in hex."""
-    return hashlib.sha256(indices.numpy().astype("<i8").tobytes()).hexdigest()
-
-
-def make_strong_view(data: DataConfig) -> StrongView:
-    """Make the change of an unlabeled image's strong view. Raises UserError if a value makes no sense."""
-    return StrongView(**vars(data.unlabeled))
+    sha256 = hashlib.sha256(indices.numpy().astype("<i8").tobytes()).hexdigest()
+    return training.at(indices), training if data.unlabeled.ratio else None, sha256
 
 
 def make_augment(data: DataConfig) -> Augment:
@@ -145,19 +125,6 @@ def make_augment(data: DataConfig) -> Augment:
     nodes = enumerate(data.augment.transforms)
     transforms = [make(node, f"data.augment.transforms[{place}]", object) for place, node in nodes]
     return Augment(**vars(data.augment) | {"transforms": transforms})
-
-
-def make_streams(config: TrainConfig, labeled: Images, unlabeled: Images | None, device: torch.device) -> StreamBatches:
-    """Make the loader of semi-supervised training: this process's share of labeled and unlabeled images."""
-    strong = config.data.unlabeled.second_view == "strong"
-    return StreamBatches(
-        labeled,
-        make_batching(config, device, training=True),
-        steps=config.trainer.steps_per_epoch,
-        unlabeled=unlabeled,
-        ratio=config.data.unlabeled.ratio,
-        strong=make_strong_view(config.data) if strong else None,
-    )
 
 
 def make_batches(

@@ -17,7 +17,6 @@ from torch import nn
 from dkl.config import TargetConfig
 from dkl.errors import UserError, first_line
 from dkl.loggers import Logger
-from dkl.losses import PairLoss, check_pair_loss
 from dkl.runtime.distributed import rank
 from dkl.tasks import Task, check_task
 from dkl.training.averaging import Averaging
@@ -106,14 +105,6 @@ def build_model(model: TargetConfig, key: str = "model") -> nn.Module:
     """Build a network in float32 on the current default device. Errors name ``key``."""
     node = {key: value for key, value in model.items() if key != "title"}  # for tables; a plain module takes none
     return make(node, key, nn.Module)
-
-
-def build_loss(loss: TargetConfig) -> PairLoss:
-    """Build a loss between two sets of logits. Raises UserError if it does not keep the contract of ``dkl.losses``."""
-    try:
-        return check_pair_loss(make(loss, "loss", object))
-    except TypeError as error:
-        raise UserError(f"loss: {first_line(error)}") from None
 
 
 def build_task(task: TargetConfig, model: nn.Module) -> Task:

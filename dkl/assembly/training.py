@@ -10,15 +10,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from dkl.assembly.checks import check_smallest_batch, preflight, unusual_settings
-from dkl.assembly.data import data_warnings, draw_labeled, load_data, load_synthetic, make_batches, make_streams
-from dkl.assembly.parts import (
-    build_averaging,
-    build_logger,
-    build_model,
-    build_schedule,
-    build_task,
-    own_sources,
-)
+from dkl.assembly.data import draw_labeled, load_data, load_synthetic, make_batches, make_batching, overlap_warnings
+from dkl.assembly.parts import build_averaging, build_logger, build_model, build_schedule, build_task, own_sources
 from dkl.config import (
     Precision,
     TrainConfig,
@@ -32,11 +25,11 @@ from dkl.config import (
     typed,
 )
 from dkl.console import say
-from dkl.data import Images, ImageSet, Loader, SyntheticImages
+from dkl.data import Images, ImageSet, Loader, StreamBatches, StrongView, SyntheticImages
 from dkl.errors import UserError
 from dkl.loggers import LoggerRun
 from dkl.models import load_initial_weights
-from dkl.runtime import distributed
+from dkl.runtime import distributed, launched
 from dkl.runtime.device import check_processes, pick_device
 from dkl.storage.files import digest
 from dkl.training.averaging import Average
@@ -68,19 +61,19 @@ def train(cfg: DictConfig) -> Path:
     with the same weights (bit for bit on a CPU). ``trainer.devices`` processes share the work; they are started here
     unless torchrun has started them. Raises UserError before any work if the configuration cannot run.
     """
-    started = distributed.launched()
+    started = launched()
     cfg = on_launched(cfg)
     preflight(cfg)  # before any process starts, so that a mistake is one message and leaves no folder
     device = pick_device(cfg.trainer.device)
     if started > 1:
         with distributed.launched_group(device.type):
-            fit(assemble(cfg))
+            _assemble_and_fit(cfg)
     elif cfg.trainer.devices > 1:
         check_processes(cfg.trainer.devices, device, "trainer.devices")
         # The configuration travels, not the objects: each process assembles its own on its own device.
-        distributed.spawn_processes(_train_one, (cfg,), processes=cfg.trainer.devices, device=device.type)
+        distributed.spawn_processes(_assemble_and_fit, (cfg,), processes=cfg.trainer.devices, device=device.type)
     else:
-        fit(assemble(cfg))
+        _assemble_and_fit(cfg)
     return run_folder(cfg)
 
 
@@ -89,7 +82,7 @@ def on_launched(cfg: DictConfig) -> DictConfig:
 
     It is unchanged if ``trainer.devices`` is set, or if torchrun has started none. The folder of a run depends on it.
     """
-    started = distributed.launched()
+    started = launched()
     if started < 2 or cfg.trainer.devices != 1:
         return cfg
     cfg = cfg.copy()
@@ -97,8 +90,7 @@ def on_launched(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def _train_one(cfg: DictConfig) -> None:
-    """Train in one of the processes that ``train`` starts."""
+def _assemble_and_fit(cfg: DictConfig) -> None:
     fit(assemble(cfg))
 
 
@@ -111,7 +103,8 @@ def assemble(cfg: DictConfig) -> Run:
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     device = distributed.local_device(pick_device(config.trainer.device))
-    data = _load_in_turn(config)
+    # The first process before the others: two that download the same file would write over each other.
+    data = distributed.first_before_others(partial(_load, config))
     if config.task.get("cache_teacher") and not isinstance(data.training, Images):
         raise UserError(
             "task.cache_teacher=true needs images that never change, but images read from files are cropped at random: "
@@ -153,16 +146,15 @@ def assemble(cfg: DictConfig) -> Run:
     )
 
 
-def _load_in_turn(config: TrainConfig) -> Data:
-    """Load the images, in the first process before the others: it downloads what is missing."""
-    # Two processes that download the same file would write over each other.
-    return distributed.first_before_others(partial(_load, config))
-
-
 def _load(config: TrainConfig) -> Data:
     training, testing = load_data(config.data)
     if config.budget.name != "smoke" and distributed.rank() == 0:  # a smoke run's few images need not show every class
-        for warning in data_warnings(training, testing, config.data):
+        masks, classes = config.data.ignore_index is not None, config.data.num_classes
+        if not masks and (missing := int((training.per_class(classes) == 0).sum())):
+            say(
+                f"warning: {missing} of data.num_classes={classes} classes of {config.data.name} have no training image"
+            )
+        for warning in overlap_warnings(training, testing, config.data):
             say(f"warning: {warning}")
     synthetic, sha = load_synthetic(config.data), training.sha256
     if synthetic:
@@ -180,7 +172,15 @@ def _make_training_batches(config: TrainConfig, data: Data, device: torch.device
     if config.data.labels_per_class is not None:
         assert isinstance(data.training, Images)
         assert data.unlabeled is None or isinstance(data.unlabeled, Images)
-        return make_streams(config, data.training, data.unlabeled, device)
+        strong = config.data.unlabeled.second_view == "strong"
+        return StreamBatches(
+            data.training,
+            make_batching(config, device, training=True),
+            steps=config.trainer.steps_per_epoch,
+            unlabeled=data.unlabeled,
+            ratio=config.data.unlabeled.ratio,
+            strong=StrongView(**vars(config.data.unlabeled)) if strong else None,
+        )
     # An epoch with synthetic images is as long as all real ones, also those held out: selection changes no step count.
     size = len(data.training) + (len(data.held_out) if data.held_out else 0)
     return make_batches(config, data.training, device, training=True, synthetic=data.synthetic, epoch_size=size)

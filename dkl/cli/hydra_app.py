@@ -25,7 +25,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dkl.config import register, shipped
+from dkl.config import EvaluateConfig, check_known, register, shipped
+from dkl.config import check as check_values
 from dkl.config.compose import choices
 from dkl.config.overrides import (
     HYDRA_OWN,
@@ -40,6 +41,7 @@ from dkl.config.overrides import (
 from dkl.console import say
 from dkl.errors import UserError, choose_from, first_line, for_the_terminal, line_of
 from dkl.options import default_results
+from dkl.runtime import adopt_tasks
 from dkl.runtime.interruption import launching, worker
 
 SHELLS = ("bash", "zsh", "fish")
@@ -47,6 +49,12 @@ SHELLS = ("bash", "zsh", "fish")
 
 MAXIMIZE = "hydra.sweeper.direction=maximize"
 """Added to a search: values are accuracies, and the sweeper minimizes by default."""
+
+LIGHT_CHECKS: dict[str, Callable[[DictConfig], object]] = {
+    "train": check_values,
+    "evaluate": lambda cfg: check_known(cfg, EvaluateConfig),
+}
+"""Checks before a configuration is printed, which import no torch."""
 
 MANY = 8
 """Up to this many runs of a sweep are named in the next command."""
@@ -62,11 +70,8 @@ def _parse_flags(root: str, arguments: list[str]) -> argparse.Namespace:
         raise UserError(f"{first_line(error)}; dkl {root} --hydra-help lists the flags") from None
     if rest:
         raise UserError(f"there is no flag {rest[0]!r}; dkl {root} --help lists the keys, --hydra-help the flags")
-    if given.config_name or given.config_path or given.config_dir:
-        raise UserError(
-            "--config-name, --config-path and --config-dir are not for dkl: add your own choices by "
-            "hydra.searchpath=[file:///FOLDER/WITH/CONFIGS]"
-        )
+    if given.config_name or given.config_path:
+        raise UserError("--config-name and --config-path are not for dkl: add your own choices by --config-dir FOLDER")
     if stray := next((text for text in given.overrides if "=" not in text and not text.startswith("~")), None):
         raise UserError(f"{stray!r} is not KEY=VALUE; dkl {root} --help lists the keys")
     return given
@@ -77,7 +82,9 @@ def _prepare(
 ) -> list[str]:
     """Check every job and write the command line that Hydra reads; return the overrides. Raises UserError."""
     overrides = without_repeats(given.overrides)
-    compose_checked(root, overrides, check)
+    prints = given.cfg or given.info or given.hydra_help
+    check_hydras_own(root, overrides)
+    compose_checked(root, overrides, LIGHT_CHECKS[root] if prints else check)
     if not given.multirun and any(override.is_sweep_override() for override in read_overrides(given.overrides)):
         raise UserError("a list of values is a sweep of several jobs: add -m")
     register()
@@ -108,22 +115,18 @@ def run(
     job: Callable[[DictConfig], Path],
     following: Callable[[Sequence[Path], Sequence[str]], str],
     value: Callable[[Path], float | None] = lambda path: None,
-    first: Callable[[DictConfig], None] = lambda cfg: None,
 ) -> None:
     """Check every job, then run Hydra with ``arguments``, which followed ``dkl <root>``.
 
     ``job`` returns what it made: a run's folder, or a record. ``following`` returns the next command from what all jobs
     made, and the overrides. A sweeper that searches gets the ``value`` of what a job made, or None (a failed trial) if
-    the job raises UserError. ``first`` is called before each job, in its process.
+    the job raises UserError.
     """
     given = _parse_flags(root, arguments)
     if given.shell_completion:
         complete(root, arguments)
         return
     overrides = _prepare(root, arguments, given, check)
-    from dkl.runtime.device import take_turn
-    from dkl.runtime.distributed import adopt_tasks
-
     mistakes: list[Exception] = []  # those of this process; a launcher's other processes have copies of the list
     count = len(jobs(overrides))
     collected = sweep(overrides, count, lambda paths: following(paths, overrides)) if given.multirun else nullcontext()
@@ -136,10 +139,11 @@ def run(
                 with worker():  # a launcher may have started this process
                     adopt_tasks()
                     if not OmegaConf.is_missing(HydraConfig.get().job, "num"):  # it is, outside a sweep
+                        from dkl.runtime.device import take_turn  # needs torch, which takes seconds to import
+
                         take_turn(HydraConfig.get().job.num)
-                    first(cfg)
                     made = job(cfg)
-                reached = value(made)
+                reached = None if found is None else value(made)
                 if not int(os.environ.get("RANK", 0)):  # the first of several tasks reports what they made
                     if found is None:
                         say(f"Next: {following([made], overrides)}")
@@ -161,7 +165,7 @@ def run(
         raise SystemExit(2)
 
 
-def compose_checked(root: str, overrides: list[str], check: Callable[[DictConfig], None]) -> None:
+def compose_checked(root: str, overrides: list[str], check: Callable[[DictConfig], object]) -> None:
     """Compose and check every job. Raises UserError on the first one that cannot run."""
     for override in read_overrides(overrides):
         if isinstance(override.value(), IntervalSweep) and not any(o.startswith("hydra/sweeper=") for o in overrides):
@@ -175,7 +179,6 @@ def compose_checked(root: str, overrides: list[str], check: Callable[[DictConfig
             OmegaConf.to_container(cfg, resolve=True)
         except (HydraException, OmegaConfBaseException) as error:
             raise explain(root, error, job) from None
-    check_hydras_own(root, overrides)
 
 
 def without_repeats(overrides: list[str]) -> list[str]:
@@ -239,8 +242,9 @@ class Sweep:
     def jobs(self) -> list[Job]:
         """Read the jobs that have finished, sorted by their overrides."""
         lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
-        # Jobs end in any order.
-        return sorted((Job(**json.loads(line)) for line in lines), key=lambda job: job.overrides)
+        # Jobs end in any order, and a search may try a point again.
+        points = {tuple(job.overrides): job for job in (Job(**json.loads(line)) for line in lines)}
+        return [points[overrides] for overrides in sorted(points)]
 
 
 @contextmanager

@@ -5,20 +5,31 @@ There is one function per command, which takes the arguments after its name. Hea
 """
 
 import os
+import re
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from dkl import __version__
 from dkl.cli import hydra_app
 from dkl.cli.help import GROUPS, USAGE, overview, page
 from dkl.cli.hydra_app import evaluate_next, tables_next
+from dkl.config import check as check_values
+from dkl.config import load_config, run_folder
+from dkl.config.compose import choices
+from dkl.config.identity import NAMED_DATASETS
+from dkl.config.overrides import expand_config_dir, expand_network
 from dkl.console import say
 from dkl.errors import UserError, choose_from, first_line, for_the_terminal, needs_extra
-from dkl.options import OPTIONS, parse_options
+from dkl.options import OPTIONS, default_results, parse_options
 from dkl.options import keys as option_keys
+from dkl.runtime import launched
 from dkl.runtime.interruption import Interrupted, interruptible
+from dkl.storage.files import damage
+from dkl.threat import LISTED, SUITES
 
 COMPLETION = ("-sc", "--shell-completion")
 """Flags by which a shell asks what may follow."""
@@ -30,31 +41,74 @@ PAPER_ON_A_CPU = (
 
 
 def train(arguments: list[str]) -> None:
-    """``dkl train``: one run, or a sweep with ``-m``."""
-    from dkl import assembly
-    from dkl.runtime.device import pick_device
-    from dkl.training import objective
+    """``dkl train``: one run, or a sweep with ``-m``. A finished run is reported without importing torch."""
 
-    def warn(cfg: DictConfig) -> None:
+    def check(cfg: DictConfig) -> None:
+        check_values(cfg)
+        if not _already_trained(cfg):
+            from dkl import assembly
+
+            assembly.preflight(cfg)
+
+    def job(cfg: DictConfig) -> Path:
+        if _already_trained(cfg):
+            say(f"{run_folder(cfg)}: already trained, {cfg.trainer.epochs} epochs")
+            return run_folder(cfg)
+        from dkl import assembly
+        from dkl.runtime.device import pick_device
+
         # In the job, because a launcher may start it on a machine with a GPU.
         if cfg.budget.name == "paper" and cfg.trainer.device == "auto" and pick_device("auto").type == "cpu":
             say(PAPER_ON_A_CPU)
+        return assembly.train(cfg)
 
-    hydra_app.run("train", arguments, assembly.preflight, assembly.train, evaluate_next, objective, warn)
+    def value(folder: Path) -> float | None:
+        from dkl.training import objective
+
+        return objective(folder)
+
+    hydra_app.run("train", arguments, check, job, evaluate_next, value)
+
+
+def _already_trained(cfg: DictConfig) -> bool:
+    """Whether the run of ``cfg`` is done, and training it again would change nothing.
+
+    Images and code of your own, which may have changed, a logger and several processes are left to training, which
+    looks closer.
+    """
+    data = cfg.data
+    if data.synthetic.files or data.name not in (*NAMED_DATASETS, "generated"):
+        return False
+    if cfg.logger or launched() or re.search(r"_target_: (?!dkl\.|null)", OmegaConf.to_yaml(cfg)):
+        return False
+    try:
+        folder = run_folder(cfg)
+        epochs = len((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+        return epochs >= cfg.trainer.epochs and load_config(folder) == cfg and not damage(folder / "checkpoint.pt")
+    except (OSError, ValueError, UserError, OmegaConfBaseException):  # also what the check has yet to report
+        return False
 
 
 def evaluate(arguments: list[str]) -> None:
     """``dkl evaluate``: make a record of a run, or of weights trained elsewhere."""
-    from dkl import evaluation
-    from dkl.config.overrides import expand_network
-
     arguments = expand_network(arguments)
     keys = [text.lstrip("+~").partition("=")[0] for text in arguments]
     if "run" in keys and any(key.partition(".")[0] in ("data", "model", "network") for key in keys):
         raise UserError(
             "data and model are only for checkpoint=FILE; a run has its own: leave them out with run=FOLDER"
         )
-    hydra_app.run("evaluate", arguments, evaluation.preflight, evaluation.evaluate, tables_next)
+
+    def check(cfg: DictConfig) -> None:
+        from dkl import evaluation
+
+        evaluation.preflight(cfg)
+
+    def job(cfg: DictConfig) -> Path:
+        from dkl import evaluation
+
+        return evaluation.evaluate(cfg)
+
+    hydra_app.run("evaluate", arguments, check, job, tables_next)
 
 
 def reproduce(arguments: list[str]) -> None:
@@ -91,10 +145,11 @@ def tables(arguments: list[str]) -> None:
 def runs(arguments: list[str]) -> None:
     """``dkl runs``: list the runs under ``results``; ``dkl runs compare A B …`` compares some of them."""
     from dkl.reporting.formats import to_plain
-    from dkl.reporting.runs import comparison, draw_curves, find_run, listing, read_runs
+    from dkl.reporting.runs import chosen_runs, comparison, draw_curves, find_run, listing, read_runs
 
     words = [text for text in arguments if "=" not in text]
-    results = Path(parse_options("runs", [text for text in arguments if "=" in text])["results"])
+    options = parse_options("runs", [text for text in arguments if "=" in text])
+    results = Path(options["results"])
     if words and (words[0] != "compare" or len(words) < 3):
         raise UserError(
             f"dkl runs {' '.join(words)} is not complete: dkl runs lists all, dkl runs compare A B … compares"
@@ -109,7 +164,7 @@ def runs(arguments: list[str]) -> None:
             for path in draw_curves(chosen, results / "figures"):
                 say(f"drawn: {path}")
     else:
-        print(to_plain(listing(every)), end="")
+        print(to_plain(listing(chosen_runs(every, options["filter"], options["sort"], options["limit"]))), end="")
     for problem in problems:
         say(f"left out: {problem}")
 
@@ -175,6 +230,15 @@ COMMANDS = {
 }
 
 
+COMPLETED: dict[str, Callable[[], Iterable[object]]] = {
+    "run": lambda: sorted(Path(default_results(), "runs").glob("*-s*-*")),
+    "attacks": lambda: [*SUITES, *(name.replace("-K", "-20") for name in LISTED)],
+    "experiment": lambda: choices("experiments"),
+    "budget": lambda: choices("budget"),
+}
+"""The values that a shell completes, by key; Hydra completes the other groups."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run ``dkl`` with ``arguments``, by default the process's. Exits with 2 after a mistake of the user.
 
@@ -194,7 +258,10 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         try:
             with interruptible():
-                _complete(arguments) if command in COMPLETION else COMMANDS[command](rest)
+                if command in COMPLETION:
+                    _complete(arguments)
+                else:
+                    COMMANDS[command](expand_config_dir(rest) if command in (*GROUPS, "reproduce") else rest)
         except Interrupted as stop:
             stop.report()
             raise
@@ -222,7 +289,11 @@ def _complete(arguments: list[str]) -> None:
     """
     program, _, rest = os.environ.get("COMP_LINE", "").partition(" ")
     command, space, words = rest.lstrip().partition(" ")
-    if not program or (space and command in GROUPS):
+    word = words.rpartition(" ")[2]
+    key, equals, _ = word.partition("=")
+    if command in COMMANDS and equals and key in COMPLETED:
+        print(" ".join(text for value in COMPLETED[key]() if (text := f"{key}={value}").startswith(word)))
+    elif not program or (space and command in GROUPS):
         os.environ["COMP_LINE"] = f"{program} {words}"  # to Hydra all words after the first are overrides
         hydra_app.complete(command or "train", arguments)
     elif space:

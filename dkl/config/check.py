@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 
 from dkl.config.compose import check_known, choices, shipped, typed
 from dkl.config.identity import batch_norm_parts, leaves, views_together
-from dkl.config.schema import WEIGHTS, AugmentConfig, DataConfig, OptimizerConfig, OptimizerName, TrainConfig
+from dkl.config.schema import WEIGHTS, AugmentConfig, DataConfig, OptimizerConfig, TrainConfig
 from dkl.errors import UserError, choose_from, shortened
 from dkl.threat import EVALUATED_NORMS, NORMS, PRECISIONS, parse_attacks, parse_steps, parse_threat
 from dkl.validation import check_fields
@@ -139,14 +139,12 @@ def _check_threats(config: TrainConfig) -> None:
 
 def _check_optimizer(optimizer: OptimizerConfig) -> None:
     """Nesterov momentum is momentum of SGD, and layer decay gives every part its rate."""
-    name, decay = optimizer.name, optimizer.layer_decay
+    decay = optimizer.layer_decay
     if decay is not None and optimizer.faster:
         raise UserError(
             f"optimizer.layer_decay={decay} gives every layer its rate: set optimizer.faster=[], or it to null"
         )
-    if optimizer.nesterov and name is not OptimizerName.sgd:
-        raise UserError(f"optimizer.nesterov=true is only for sgd, not {name.value}: set optimizer.nesterov=false")
-    if optimizer.nesterov and not optimizer.momentum:
+    if optimizer.nesterov and not optimizer.momentum and optimizer.title == "optimizer.name=sgd":
         raise UserError(
             "optimizer.nesterov=true needs momentum: set optimizer.momentum=0.9, or optimizer.nesterov=false"
         )

@@ -169,15 +169,16 @@ def check_known(cfg: DictConfig, root: type[Any]) -> None:
 
 
 def field_lines(config: type) -> dict[str, str]:
-    """Map each field of a dataclass of the schema to the line of documentation under it.
+    """Map each field of a dataclass of the schema to the line of documentation under it, inherited fields last.
 
     Python does not keep these lines, so they are read from the source.
     """
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(config))).body
     assert isinstance(definition, ast.ClassDef)
-    lines = {}
+    lines: dict[str, str] = {}
     for statement, below in pairwise(definition.body):
         match statement, below:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                 lines[name] = text
-    return lines
+    inherited = config.__base__
+    return lines | field_lines(inherited) if inherited and is_dataclass(inherited) else lines

@@ -86,6 +86,11 @@ def _of_training(content: dict[Any, Any]) -> dict[str, Any]:
         trainer |= {"devices": 1, "batch_norm_share": parts}
     if trainer.get("initial_weights"):  # a moved file is the same one
         trainer["initial_weights"] = Path(trainer["initial_weights"]).name
+    optimizer = content["optimizer"]
+    if optimizer.get("_target_"):
+        optimizer |= {"name": "sgd", "momentum": 0.9, "nesterov": False}  # the defaults: unused
+    elif optimizer.get("name", "sgd") != "sgd":
+        optimizer["nesterov"] = False
     model.pop("title", None)  # a display name
     for key in ("download", "where"):  # whether, and by what hint in errors, the user gets the images
         data["source"].pop(key, None)
@@ -159,7 +164,12 @@ def config_hash(cfg: DictConfig) -> str:
 
 
 def row_identity(training: Mapping[str, Any]) -> str:
-    """Eight hex digits that all runs of one table row share.
+    """Eight hex digits that all runs of one table row share."""
+    return digest(row_settings(training))
+
+
+def row_settings(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that all runs of one table row share.
 
     ``training`` is the result of ``hashed``, or the copy of it in a record. These do not count:
 
@@ -178,7 +188,7 @@ def row_identity(training: Mapping[str, Any]) -> str:
     task = _without(content.get("task", {}), "seed")
     if isinstance(task.get("teacher"), dict):
         task["teacher"] = _without(task["teacher"], "checkpoint", "run")
-    return digest(_changed(content | {"task": task}, _defaults()))
+    return _changed(content | {"task": task}, _defaults())
 
 
 def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:

@@ -45,18 +45,25 @@ def read_overrides(texts: Sequence[str]) -> list[Override]:
     return parsed
 
 
-def expand_network(texts: Sequence[str]) -> list[str]:
-    """Replace ``model=KIND:NAME`` by ``network='KIND:NAME'``, because ``model`` alone takes names of configurations.
+def expand_config_dir(arguments: Sequence[str]) -> list[str]:
+    """Replace Hydra's ``--config-dir FOLDER`` by ``hydra.searchpath=[file://FOLDER]``, which every command knows."""
+    place = next((at for at, text in enumerate(arguments) if re.fullmatch(r"(--config-dir|-cd)(=.*)?", text)), None)
+    if place is None:
+        return list(arguments)
+    flag, equals, folder = arguments[place].partition("=")
+    rest = [*arguments[:place], *arguments[place + (1 if equals else 2) :]]
+    folder = folder if equals else next(iter(arguments[place + 1 :]), "")
+    if not folder or not Path(folder).is_dir():
+        raise UserError(f"{flag} {folder}: there is no such folder; give one with folders of choices, such as loss/")
+    if any(text.startswith("hydra.searchpath=") for text in rest):
+        raise UserError(f"{flag} {folder} and hydra.searchpath= are the same: give one of them")
+    return [*rest, f"hydra.searchpath=[{quoted(f'file://{Path(folder).resolve()}')}]"]
 
-    ``arguments.KEY=VALUE`` becomes ``+arguments.KEY=VALUE``: which arguments there are, only the network knows.
-    """
-    expanded = []
-    for text in texts:
-        key, _, value = text.partition("=")
-        if key == "model" and ":" in value:
-            text = "network=" + quoted(value.strip("'\""))
-        expanded.append(f"+{text}" if key.startswith("arguments.") else text)
-    return expanded
+
+def expand_network(texts: Sequence[str]) -> list[str]:
+    """Replace ``model=KIND:NAME`` by ``network='KIND:NAME'``, because ``model`` alone takes names of configurations."""
+    named = re.compile("model=([^:]+:.*)")
+    return ["network=" + quoted(match[1].strip("'\"")) if (match := named.fullmatch(text)) else text for text in texts]
 
 
 def quoted(text: str) -> str:
@@ -74,7 +81,12 @@ def _parsed(text: str) -> Override | None:
 
 def compose_explained(root: str, overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration ``root``. Raises UserError in one line if an override does not fit it."""
-    _check_searchpath(overrides)
+    for override in read_overrides([text for text in overrides if text.startswith("hydra.searchpath=")]):
+        value = override.value()
+        for place in map(str, value if isinstance(value, list) else [value]):
+            scheme, _, path = place.rpartition("://")
+            if scheme in ("", "file") and not Path(path).is_dir():  # Hydra would only ignore it
+                raise UserError(f"hydra.searchpath={place}: there is no folder {path}; write [file:///PATH/OF/FOLDER]")
     _check_choices(overrides)
     try:
         return compose_config(root, list(overrides))
@@ -88,6 +100,8 @@ def check_hydras_own(root: str, overrides: Sequence[str]) -> None:
     own = [text for text in overrides if HYDRA_OWN.match(text)]
     if not own:
         return
+    if dotted := next((text for text in own if re.match(r"hydra\.(sweeper|launcher)=\w", text)), None):
+        raise UserError(f"{dotted}: write {dotted.replace('.', '/', 1)}, with a slash, to choose one")
     try:
         trials = OmegaConf.select(compose_config(root, own, with_hydra=True), "hydra.sweeper.n_trials")
     except (HydraException, OmegaConfBaseException) as error:
@@ -96,16 +110,6 @@ def check_hydras_own(root: str, overrides: Sequence[str]) -> None:
         raise UserError(f"{own[0]}: set single keys, such as hydra/launcher=joblib") from None
     if isinstance(trials, int) and trials < 1:
         raise UserError(f"hydra.sweeper.n_trials={trials} must be at least 1")
-
-
-def _check_searchpath(overrides: Sequence[str]) -> None:
-    """Raise UserError if a folder of ``hydra.searchpath`` does not exist; Hydra would only ignore it."""
-    for override in read_overrides([text for text in overrides if text.startswith("hydra.searchpath=")]):
-        value = override.value()
-        for place in map(str, value if isinstance(value, list) else [value]):
-            scheme, _, path = place.rpartition("://")
-            if scheme in ("", "file") and not Path(path).is_dir():
-                raise UserError(f"hydra.searchpath={place}: there is no folder {path}; write [file:///PATH/OF/FOLDER]")
 
 
 def _check_choices(overrides: Sequence[str]) -> None:
@@ -140,7 +144,13 @@ def explain(root: str, error: Exception, overrides: Sequence[str] = ()) -> UserE
         given = next((text for text in overrides if text.lstrip("+").startswith(f"{twice[1]}=")), twice[1])
         return UserError(f"{given}: write {twice[1]}=NAME without +, once")
     about_value = _of_a_value(cause, line) if isinstance(cause, OmegaConfBaseException) else None
-    return UserError(about_value or _plain(chain))
+    if about_value:
+        return UserError(about_value)
+    # The lines of all errors as one, without the names of Hydra's classes and files.
+    texts = dict.fromkeys(str(item).partition("Config search path")[0] for item in chain)
+    lines = [line.strip().rstrip(".;") for text in texts for line in text.splitlines()]
+    noise = ("See https", "full_key:", "reference_type=", "object_type=", "To append to your", "Set the environment")
+    return UserError("; ".join(line for line in lines if line and not line.startswith(noise)))
 
 
 def _of_a_value(error: OmegaConfBaseException, line: str) -> str | None:
@@ -172,14 +182,6 @@ def _of_a_value(error: OmegaConfBaseException, line: str) -> str | None:
     if wanted is None and annotation in (str, str | None):
         wanted = "text"
     return f"{place}: {name} must be {wanted}" if wanted else None
-
-
-def _plain(chain: Sequence[BaseException]) -> str:
-    """The lines of errors of Hydra as one, without the names of its classes and files."""
-    texts = dict.fromkeys(str(item).partition("Config search path")[0] for item in chain)
-    lines = [line.strip().rstrip(".;") for text in texts for line in text.splitlines()]
-    noise = ("See https", "full_key:", "reference_type=", "object_type=", "To append to your", "Set the environment")
-    return "; ".join(line for line in lines if line and not line.startswith(noise))
 
 
 def last_value(overrides: Sequence[str], key: str, default: str) -> str:
@@ -227,6 +229,8 @@ def _suggest(root: str, override: str, overrides: Sequence[str]) -> str:
         names = [choice for choice in choices(parent) if choice != "none"]
         return f"{parent} is none here and has no values; choose one of {', '.join(f'{parent}={n}' for n in names)}"
     close = [f"{parent}{dot}{key}" for key in similar(last, [key.rpartition(".")[2] for key in siblings])]
+    if f"{parent}.arguments" in siblings and not close:
+        return f"write {parent}.arguments.{last}=… for an argument that has no key"
     close = close or [key for key in keys if key.rpartition(".")[2] == last] or similar(name, keys)
     if close:
         return f"did you mean {' or '.join(close)}?"

@@ -6,11 +6,11 @@ each field is printed by ``dkl train --help`` and ``dkl evaluate --help``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig
 
 from dkl.validation import (
     BATCH,
@@ -34,6 +34,8 @@ from dkl.validation import (
     THREADS,
     Range,
 )
+
+T = TypeVar("T")
 
 TargetConfig = Mapping[str, Any]
 """A configuration with ``_target_``: which class or function to call, and its arguments."""
@@ -162,11 +164,19 @@ class Matmul(Enum):
 
 
 class OptimizerName(Enum):
-    """torch's SGD, or timm's LAMB or AdamW."""
+    """torch's SGD, or an optimizer as timm makes it: torch's Adam, AdamW and RMSprop, and its own LAMB and Muon."""
 
     sgd = "sgd"
     lamb = "lamb"
     adamw = "adamw"
+    adam = "adam"
+    rmsprop = "rmsprop"
+    muon = "muon"
+
+
+def any_keys() -> Any:
+    """An empty group to which overrides add any key without ``+``."""
+    return DictConfig({}, flags={"struct": False})
 
 
 @dataclass
@@ -174,15 +184,15 @@ class OptimizerConfig:
     """The optimizer. Its rate over the epochs is the group ``schedule``."""
 
     name: OptimizerName = OptimizerName.sgd
-    """sgd, lamb or adamw."""
+    """sgd, lamb, adamw, adam, rmsprop or muon."""
     lr: Annotated[float, RATE] = 0.1
     """Peak learning rate, from 0 to 1000."""
     momentum: Annotated[float, Range(0, 1, below=True, usual=(0, 0.99))] = 0.9
-    """Momentum of sgd, in [0, 1)."""
+    """Momentum of sgd, rmsprop and muon, in [0, 1)."""
     nesterov: bool = False
-    """Use Nesterov momentum; sgd only."""
+    """Use Nesterov momentum in sgd."""
     weight_decay: Annotated[float, Range(0, 1000, usual=(0, 0.5))] = 5e-4
-    """L2 penalty of sgd, decoupled decay of lamb and adamw, from 0 to 1000."""
+    """L2 penalty of sgd, adam and rmsprop, decoupled decay of the others, from 0 to 1000."""
     no_decay: list[str] = field(default_factory=list)
     """Spare parameters whose name contains one of these from weight decay."""
     decay_vectors: bool = True
@@ -193,6 +203,15 @@ class OptimizerConfig:
     """Factor of the rate of the parts in faster, above 0 and at most 1000."""
     layer_decay: Annotated[float | None, Range(0, 1, above=True)] = None
     """Factor from each layer's rate to that of the layer before it, in (0, 1]; null for one rate."""
+    _target_: str | None = None
+    """Import path of an optimizer of torch, timm or your own, instead of name; null for name."""
+    arguments: dict[str, Any] = field(default_factory=any_keys)
+    """Other arguments of the optimizer, such as optimizer.arguments.betas=[0.9,0.98]."""
+
+    @property
+    def title(self) -> str:
+        """The setting that chooses the optimizer, for messages."""
+        return f"optimizer._target_={self._target_}" if self._target_ else f"optimizer.name={self.name.value}"
 
 
 @dataclass
@@ -351,9 +370,17 @@ class TrainConfig:
     """Name of the method in tables; null derives it from the loss."""
 
 
-# None is "not given" here: the value then comes from the run. A default would hide what the run was trained for.
-@dataclass
-class EvaluateConfig:
+@dataclass_transform()
+def _null_unless_given(config: type[T]) -> type[T]:
+    """Make ``config`` a dataclass whose settings of ``EvaluationConfig`` are None: a default would hide the run's."""
+    for item in fields(EvaluationConfig):
+        config.__annotations__[item.name] = item.type if item.type is Any else item.type | None  # type: ignore[operator]
+        setattr(config, item.name, None)
+    return dataclass(config)
+
+
+@_null_unless_given
+class EvaluateConfig(EvaluationConfig):
     """The root of ``dkl evaluate``: a ``run``, or a network of somebody else with its ``data``.
 
     Null values are taken from the run, or for a foreign checkpoint from the dataset and ``EvaluationConfig``.
@@ -369,7 +396,7 @@ class EvaluateConfig:
     """Network of a checkpoint: one of these choices, or as network=."""
     network: str | None = None
     """package.module:function, timm:NAME, hf-hub:USER/MODEL, local-dir:FOLDER or robustbench:NAME; model= sets it."""
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=any_keys)
     """Arguments of network=, such as arguments.depth=28."""
     mean: Annotated[list[float] | None, MEAN] = None
     """Channel means with which network= normalizes its input, in [0, 1]; null if it does so itself."""
@@ -383,38 +410,10 @@ class EvaluateConfig:
     """Where results are reported in addition to the record; null takes the run's logger, none switches it off."""
     additional_data: bool = False
     """The checkpoint was trained with additional data; the record says so."""
-    attacks: Any = None
-    """standard (AutoAttack), bounded, fast, plus, rand, pgd, none (accuracy only), or a list of attacks."""
     corruptions: str | None = None
     """Folder of CIFAR-10-C or CIFAR-100-C: also measure accuracy on its corrupted images, without attacks."""
     package: bool = False
     """Run AutoAttack as its authors wrote it (pyautoattack): the same flags, slower."""
-    weights: str | None = None
-    """Which weights of a run: last, average or best."""
-    norm: str | None = None
-    """linf, l2 or l1."""
-    eps: str | None = None
-    """Radius, in pixel units of [0, 1], such as 8/255."""
-    n: Annotated[int | None, COUNT] = None
-    """Attack this many test images, balanced over classes, from 1 to 1e9."""
-    batch_size: Annotated[int | None, BATCH] = None
-    """Images per batch, from 1 to 1e6."""
-    tolerance: Annotated[float | None, Range(0, 100, above=True)] = None
-    """With attacks=bounded: the widest interval of robust accuracy, above 0 and at most 100 percentage points."""
-    seed: Annotated[int | None, SEED] = None
-    """Seed of the attacks, from 0 to 4294967295."""
-    channels_last: bool | None = None
-    """Attacks search with channels last in memory: faster, other rounding."""
-    fold_batch_norm: bool | None = None
-    """Attacks search with BatchNorm folded into the convolution before it: faster, other rounding."""
-    compile: bool | None = None
-    """Attacks search on the network as torch.compile makes it: other rounding, minutes to compile."""
-    precision: str | None = None
-    """float32 or bf16: the precision in which attacks search; what they find is classified in float32."""
-    mirrored: bool | None = None
-    """With masks: average the predictions of each window and its mirror image."""
-    long_side: Annotated[int | None, SIDE] = None
-    """With masks: resize images so that their longer side has so many pixels, from 1 to 1e5."""
     device: str = "auto"
     """auto (the accelerator if there is one, else the CPU), cpu, cuda or another kind."""
     devices: Annotated[int, DEVICES] = 1

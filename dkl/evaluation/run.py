@@ -30,8 +30,9 @@ from dkl.evaluation.robustness.checks import nonfinite_only
 from dkl.evaluation.segmentation import count_test_pixels
 from dkl.records import Flags, Record
 from dkl.records.sampling_bound import count_interval
+from dkl.runtime import launched
 from dkl.runtime.device import arithmetic, check_processes, pick_device, use
-from dkl.runtime.distributed import gather, launched, launched_group, local_device, rank, spawn_processes, world
+from dkl.runtime.distributed import gather, launched_group, local_device, rank, spawn_processes, world
 from dkl.storage.files import locked
 from dkl.tasks.base import top1
 from dkl.threat import AUTOATTACK, SAMPLED, SUITES

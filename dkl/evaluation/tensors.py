@@ -173,7 +173,7 @@ def autoattack(
         eps=_written(eps),
         batch_size=batch_size,
         seed=seed,
-        tolerance=tolerance,
+        tolerance=tolerance,  # type: ignore[arg-type]  # None is not given
         package=package,
         channels_last=channels_last,
         fold_batch_norm=fold_batch_norm,

@@ -23,7 +23,7 @@ from dkl.storage.files import digest
 
 TEACHER = "task.teacher."
 
-SHARED = ("data", "trainer", "paths", "logger", "budget")
+SHARED = ("data", "trainer", "paths", "logger", "budget", "hydra")
 """Groups whose overrides in the command hold for teachers too: they set sizes and places. Others describe students."""
 
 SHARED_WITH_EVALUATION = re.compile(r"paths\.|trainer\.devices?=")
@@ -114,7 +114,13 @@ def plan(name: str, request: Request, compose: CachedCompose | None = None) -> l
                 "use budget=own (your own sizes, labeled with it, never compared with the paper)"
             )
     others = {*changed} - teachers  # no table shows a teacher
-    return [_relabeled(job, request.overrides) if job.name in others else job for job in jobs]
+    for number, job in enumerate(jobs):
+        if job.name in others:  # another row, whose label ends in what makes it one
+            label = changed_label(job.label, request.overrides)
+            jobs[number] = replace(
+                job, label=label, train=_last_wins([*job.train, f"label={quoted(label)}"]), changed=True
+            )
+    return jobs
 
 
 def identities(manifest: Manifest, budget: str, compose: CachedCompose | None = None) -> dict[str, str]:
@@ -145,12 +151,6 @@ def _jobs(
             train = _last_wins([*own, f"seed={seed}", *for_rows])
             jobs.append(ManifestJob(row.name, row.label, seed, train, _evaluations(manifest, row, request), needs))
     return jobs
-
-
-def _relabeled(job: ManifestJob, overrides: Sequence[str]) -> ManifestJob:
-    """``job`` as another row, whose label ends in the ``overrides`` that make it one."""
-    label = changed_label(job.label, overrides)
-    return replace(job, label=label, train=_last_wins([*job.train, f"label={quoted(label)}"]), changed=True)
 
 
 def own_sizes(manifest: Manifest, budget: str | None) -> bool:

@@ -17,6 +17,7 @@ from dkl.config import WEIGHTS, EvaluateConfig, shipped
 from dkl.config.overrides import read_overrides
 from dkl.errors import UserError, choose_from, first_line
 from dkl.records.metrics import METRICS
+from dkl.storage.files import write_text
 from dkl.threat import parse_attacks, parse_eps, parse_threat
 from dkl.validation import check, first_mistake, one_of, settings
 
@@ -205,24 +206,40 @@ def names() -> list[str]:
     return sorted(path.stem for path in shipped("experiments").glob("*.yaml"))
 
 
-def load_all() -> tuple[list[Manifest], list[str]]:
-    """Read every manifest; also return one message per file that is wrong, which does not stop the others."""
+def load_all(results: Path | None = None) -> tuple[list[Manifest], list[str]]:
+    """Read every manifest, and those that ``keep`` has written to ``results``.
+
+    Also returns one message per file that is wrong, which does not stop the others.
+    """
     found: list[Manifest] = []
     problems: list[str] = []
-    for name in names():
+    own = sorted((results / "experiments").glob("*.yaml")) if results else []
+    for path in [*(shipped("experiments") / f"{name}.yaml" for name in names()), *own]:
         try:
-            found.append(load(name))
+            found.append(read(path))
         except UserError as error:
             problems.append(str(error))
     return found, problems
 
 
 def load(name: str) -> Manifest:
-    """Read the manifest ``name``. Raises UserError if there is none, or it is wrong."""
-    path = shipped("experiments") / f"{name}.yaml"
+    """Read the manifest ``name``, which may be a FILE.yaml. Raises UserError if there is none, or it is wrong."""
+    own = name.endswith(".yaml")
+    path = Path(name) if own else shipped("experiments") / f"{name}.yaml"
+    if own and path.stem in names() and path.resolve().parent != shipped("experiments"):
+        raise UserError(f"experiment={name} has the name of one that dkl has: rename the file")
     if not path.is_file():
-        raise UserError(f"there is no experiment {name!r}: {choose_from(name, names())}")
+        raise UserError(f"there is no experiment {name!r}: give FILE.yaml, or {choose_from(name, names())}")
     return read(path)
+
+
+def keep(path: Path, results: Path, overrides: Sequence[str]) -> None:
+    """Copy the manifest in ``path`` to ``results``, so that tables have it, with the search path in ``overrides``."""
+    content = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(content, dict)  # ``load`` has read it
+    search = [text for text in overrides if text.startswith("hydra.searchpath=")]
+    content["overrides"] = [*search, *content.get("overrides", [])]
+    write_text(results / "experiments" / path.name, OmegaConf.to_yaml(content))
 
 
 def read(path: Path) -> Manifest:

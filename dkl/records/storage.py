@@ -39,15 +39,16 @@ GROUPS = ("data", "model", "task", "selection", "optimizer", "schedule", "traine
 OPTIONAL_GROUPS = ("loss", "attack", "averaging")
 """Parts of a training configuration that are mappings; the optional ones may be None."""
 
-TEST_IMAGES = {
-    "cifar10": 10_000,
-    "cifar100": 10_000,
-    "imagenet": 50_000,
-    "imagenet_lt": 50_000,
-    "camvid": 233,
-    "ade20k": 2_000,
-    "digits": 355,
+DATASET_SIZES = {
+    "cifar10": (50_000, 10_000),
+    "cifar100": (50_000, 10_000),
+    "imagenet": (1_281_167, 50_000),
+    "imagenet_lt": (115_846, 50_000),
+    "digits": (1_442, 355),
 }
+"""Training and test images of datasets, so that nothing is downloaded or read to count them."""
+
+TEST_IMAGES = {"camvid": 233, "ade20k": 2_000} | {name: testing for name, (_, testing) in DATASET_SIZES.items()}
 """Images in the whole test set of each dataset whose test set is known."""
 
 CLOCK_ERROR = timedelta(days=1)

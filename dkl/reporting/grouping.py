@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
@@ -153,3 +153,19 @@ def record_ids(records: Sequence[Record]) -> str:
 def slug(text: str) -> str:
     """Return ``text`` as part of a file name: only letters, digits, ``_``, ``-`` and inner ``.`` stay."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._")
+
+
+def setting_name(key: str) -> str:
+    """Return the key as in an override: ``loss`` for ``loss._target_``."""
+    return {"recipe_name": "recipe", "budget.name": "budget"}.get(key, key.removesuffix("._target_"))
+
+
+def value_text(value: Any) -> str:
+    """Return a value as in YAML, a class without its module, and a float with its shortest digits."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(value_text, value))}]"
+    if isinstance(value, str) and value.startswith("dkl."):
+        return value.rpartition(".")[2]
+    return f"{value:.12g}" if isinstance(value, float) else str(value)

@@ -14,7 +14,7 @@ from dkl.errors import UserError
 from dkl.records import Curves, Record, load_all
 from dkl.reporting.boards import NONE, plain_percent
 from dkl.reporting.formats import TextTable
-from dkl.reporting.grouping import attacks_label, created_at, group
+from dkl.reporting.grouping import attacks_label, created_at, group, setting_name, value_text
 from dkl.storage.files import digest, is_locked
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -168,6 +168,31 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", None if value == {} else value
 
 
+def chosen_runs(
+    runs: Sequence[RunSummary], terms: Sequence[str] = (), order: str | None = None, limit: int | None = None
+) -> list[RunSummary]:
+    """Return at most ``limit`` of the ``runs`` that fit all ``terms``, in ``order``: name, new, test or robust.
+
+    A term is a part of the name, or ``KEY=VALUE`` of a setting as ``dkl runs compare`` prints it. Raises UserError if
+    no run fits.
+    """
+
+    def fits(run: RunSummary, term: str) -> bool:
+        key, equals, value = term.partition("=")
+        named = {setting_name(name): value_text(own) for name, own in run.settings.items()}
+        return named.get(key) == value if equals else term in run.name
+
+    found = [run for run in runs if all(fits(run, term) for term in terms)]
+    if not found:
+        raise UserError(f"none of {len(runs)} runs fits filter={','.join(terms)}: leave it out to list them all")
+    keys: dict[str, Callable[[RunSummary], float]] = {
+        "new": lambda run: -(run.folder / "config.yaml").stat().st_mtime,
+        "test": lambda run: -(run.last(*TEST_ACCURACIES) or 0),
+        "robust": lambda run: -float(run.robust.partition(" ")[0] or 0),
+    }
+    return (sorted(found, key=keys[order]) if order in keys else found)[:limit]
+
+
 def listing(runs: Sequence[RunSummary]) -> TextTable:
     """Return a table of ``runs`` with epochs, accuracies in percent, state, and what is special about each."""
     return TextTable(
@@ -263,19 +288,3 @@ def _head(run: RunSummary, key: str) -> Any:
     if choice in ("trainer", "optimizer", "schedule", "selection"):  # recipes set these
         return run.settings.get("recipe_name")
     return run.settings.get(heads.get(choice, f"{choice}._target_"))
-
-
-def setting_name(key: str) -> str:
-    """Return the key as in an override: ``loss`` for ``loss._target_``."""
-    return {"recipe_name": "recipe", "budget.name": "budget"}.get(key, key.removesuffix("._target_"))
-
-
-def value_text(value: Any) -> str:
-    """Return a value as in YAML, a class without its module, and a float with its shortest digits."""
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(map(value_text, value))}]"
-    if isinstance(value, str) and value.startswith("dkl."):
-        return value.rpartition(".")[2]
-    return f"{value:.12g}" if isinstance(value, float) else str(value)

@@ -82,7 +82,7 @@ def write_tables(
     datasets |= {entry.dataset for entry in published_entries()}
     if shown and shown.dataset and shown.dataset not in datasets:
         raise UserError(f"dataset={shown.dataset} has no record: {choose_from(shown.dataset, sorted(datasets))}")
-    manifests, wrong = load_all()
+    manifests, wrong = load_all(results)
     problems += wrong
     joined = entry_boards(entries, shown)
     if shown not in (None, EntryFilter()) and not joined:

@@ -33,6 +33,7 @@ from dkl.console import say
 from dkl.manifests import ManifestJob
 from dkl.models import create_model
 from dkl.records import Record, load_all
+from dkl.records.storage import DATASET_SIZES
 from dkl.reproduction.planning import PlannedJob, progress_of, records_of
 from dkl.runtime.device import pick_device
 from dkl.threat import known_attack, parse_attacks
@@ -110,15 +111,6 @@ MEASURED_IMAGES = 256
 MEASURED_OPERATIONS = 4e10
 """Operations per pass above which the measurement on a CPU takes fewer images."""
 
-DATASET_SIZES = {
-    "cifar10": (50_000, 10_000),
-    "cifar100": (50_000, 10_000),
-    "imagenet": (1_281_167, 50_000),
-    "imagenet_lt": (115_846, 50_000),
-    "digits": (1_442, 355),
-}
-"""Training and test images of datasets, so that an estimate needs no download and reads no images."""
-
 
 class PassSeconds(NamedTuple):
     """Seconds of a forward pass per image, in training and in evaluation."""
@@ -145,7 +137,11 @@ def estimate(job: ManifestJob, config: TrainConfig, seconds: PassSeconds) -> Job
     if data.labels_per_class is not None:  # semi-supervised: two views of each unlabeled image
         steps = trainer.steps_per_epoch or math.ceil(data.labels_per_class * data.num_classes / trainer.batch_size)
         forwarded = steps * trainer.batch_size * (1 + 2 * data.unlabeled.ratio)
-    per_image = passes(config) + _teacher_passes(config)
+    per_image = passes(config)
+    if teacher := config.task.get("teacher"):
+        with torch.device("meta"):
+            network = create_model(teacher["name"], data.num_classes, data.shape[0])
+        per_image += forward_operations(network, data.shape)[0] / _operations(config)[0]
     epoch = seconds.training * ((forwarded * per_image + testing) / trainer.devices)
     share = SMOKE_SHARE if config.budget.name == "smoke" else RESISTING_SHARE
     evaluations = []
@@ -195,16 +191,6 @@ def _operations(config: TrainConfig) -> tuple[float, int]:
     with torch.device("meta"):
         model = build_model(config.model)
     return forward_operations(model, config.data.shape)
-
-
-def _teacher_passes(config: TrainConfig) -> float:
-    """Forward passes of the student that one of the teacher's costs."""
-    teacher = config.task.get("teacher")
-    if not teacher:
-        return 0.0
-    with torch.device("meta"):
-        network = create_model(teacher["name"], config.data.num_classes, config.data.shape[0])
-    return forward_operations(network, config.data.shape)[0] / _operations(config)[0]
 
 
 def assumed(config: TrainConfig) -> PassSeconds:
@@ -294,7 +280,10 @@ class Remaining:
         self, planned: PlannedJob, estimated: JobEstimate, records: Sequence[Record]
     ) -> tuple[float | None, float | None]:
         """Return how long finished epochs and evaluations took, relative to the middle of their estimates."""
-        seconds = _epoch_seconds(planned.run.folder / "metrics.jsonl", estimated.images)
+        metrics = planned.run.folder / "metrics.jsonl"
+        lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
+        speeds = [speed for line in lines[-LAST_EPOCHS:] if (speed := json.loads(line).get("images_per_second"))]
+        seconds = estimated.images / median(speeds) if speeds else None
         finished = records_of(planned.job, planned.run, records)
         taken = sum(record.seconds for record in finished)
         expected = sum(span.middle for span in estimated.evaluations[: len(finished)])
@@ -333,12 +322,3 @@ def _corrected(span: Span, own: float | None, others: Sequence[float]) -> Span:
     if own:
         return Span(span.middle, span.middle) * own
     return OF_OTHERS * (span.middle * median(others)) if others else span
-
-
-def _epoch_seconds(metrics: Path, images: int) -> float | None:
-    """Return the duration of an epoch of ``images`` images by a run's ``metrics``; None if it has none yet."""
-    if not metrics.is_file():
-        return None
-    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()[-LAST_EPOCHS:]]
-    speeds = [row["images_per_second"] for row in rows if row.get("images_per_second")]
-    return images / median(speeds) if speeds else None

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import import_module
+from pathlib import Path
 
 from omegaconf import OmegaConf
 
@@ -17,15 +18,16 @@ from dkl.config.compose import choices
 from dkl.config.overrides import check_hydras_own
 from dkl.console import say
 from dkl.errors import UserError, needs_extra
-from dkl.manifests import Manifest, Request, load, own_sizes
+from dkl.manifests import Manifest, Request, keep, load, own_sizes
 from dkl.manifests.jobs import may_change_rows
 from dkl.reporting.grouping import group
 from dkl.reproduction.durations import NONE, JobEstimate, PassSeconds, Remaining, assumed, estimate, measure, total
 from dkl.reproduction.planning import Options, PlannedJob, find_blocked, parse, plan_jobs
 from dkl.reproduction.results import show_results
 from dkl.reproduction.worker import launch, run_jobs
+from dkl.runtime import launched
 from dkl.runtime.device import accelerator, pick_device
-from dkl.runtime.distributed import launched, launched_group
+from dkl.runtime.distributed import launched_group
 from dkl.storage.files import check_writable
 
 MEASURED = "on this machine, a range from a few measured passes"
@@ -56,6 +58,8 @@ def reproduce(arguments: list[str]) -> None:
                 import_module(library)
     for planned in jobs:
         check_writable(planned.run.folder)
+    if options.name.endswith(".yaml") and first:
+        keep(Path(options.name), Path(jobs[0].run.settings.paths.results), options.request.overrides)
     started = time.monotonic()
     failures |= find_blocked(jobs)
     kind = pick_device(jobs[0].run.settings.trainer.device).type
@@ -146,7 +150,8 @@ def refuse_paper_on_cpu(options: Options, jobs: Sequence[PlannedJob], remaining:
         return
     left = total(remaining()[0])
     rough = f" (a rough range for one H100: {left})" if left.high else ""
-    request, option = options.request, load(options.name).option
+    request, manifest = options.request, load(options.name)
+    option = f"experiment={options.name}" if options.name.endswith(".yaml") else manifest.option
     row = f" row={request.row}" if request.row else ""
     seeds = f" seed={','.join(map(str, request.seeds))}" if request.seeds else ""
     command = f"dkl reproduce {option}{row}{seeds}"

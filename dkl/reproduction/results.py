@@ -24,7 +24,7 @@ def draw(results: Path, *, include_smoke: bool = False, begins: str = "") -> lis
         from dkl.reporting.figures import draw_all
 
     records, _ = load_all(results / "records")
-    manifests, _ = load_manifests()  # the tables report those that are wrong
+    manifests, _ = load_manifests(results)  # the tables report those that are wrong
     return draw_all(records, results, manifests, include_smoke=include_smoke, prefix=begins)
 
 
@@ -50,7 +50,7 @@ def write_page(results: Path, report: TablesReport, figures: Sequence[Path]) -> 
     from dkl.reporting.site import write_site
 
     records, _ = load_with_reference(results)
-    manifests, _ = load_manifests()
+    manifests, _ = load_manifests(results)
     return write_site(results, records, report.boards, figures, report.problems, manifests)
 
 

@@ -20,8 +20,9 @@ from dkl.manifests import ManifestJob
 from dkl.options import default_results
 from dkl.reporting.grouping import group
 from dkl.reproduction.planning import Options, PlannedJob, parse, plan_jobs
+from dkl.runtime import adopt_tasks
 from dkl.runtime.device import take_turn
-from dkl.runtime.distributed import adopt_tasks, from_first, world
+from dkl.runtime.distributed import from_first, world
 from dkl.runtime.interruption import Interrupted, interruptible, launching, worker
 from dkl.storage.files import is_locked, write_text
 

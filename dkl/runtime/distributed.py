@@ -10,7 +10,6 @@ BatchNorm sees the images of one device. ``split_batch_norm`` lets fewer devices
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -39,35 +38,8 @@ POLL = 0.2
 GRACE = 5.0
 """Seconds in which processes notice that another one has failed, and end by themselves; then they are stopped."""
 
-PORTS = range(15_000, 35_000)
-"""Of these a job of SLURM or submitit takes one."""
-
 PATIENCE = 10.0
 """Seconds that a process waits for those it has started to save their state after a signal; then it kills them."""
-
-
-def adopt_tasks() -> None:
-    """Set torchrun's variables if this process is one of several tasks of a job of SLURM or submitit.
-
-    Both start every task of a job with the same command. Variables that are set stay.
-    """
-    env = os.environ
-    if "RANK" in env:
-        return
-    # A step of srun; the batch script itself is no step of several tasks, even if its job asks for them.
-    if int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        task = {"RANK": env["SLURM_PROCID"], "LOCAL_RANK": env["SLURM_LOCALID"]}
-        command = ["scontrol", "show", "hostnames", env["SLURM_STEP_NODELIST"]]  # of a list such as gpu[03-04]
-        hosts = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        size, job, host = env["SLURM_STEP_NUM_TASKS"], env["SLURM_JOB_ID"], hosts[0]
-    elif int(env.get("SUBMITIT_LOCAL_NTASKS", 1)) > 1:
-        task = {"RANK": env["SUBMITIT_LOCAL_GLOBALID"], "LOCAL_RANK": env["SUBMITIT_LOCAL_LOCALID"]}
-        size, job, host = env["SUBMITIT_LOCAL_NTASKS"], env["SUBMITIT_LOCAL_JOB_ID"], "127.0.0.1"
-    else:
-        return
-    # By its number, so that jobs on one machine take different ones.
-    port = PORTS[int(job.partition("_")[0]) % len(PORTS)]
-    env.update(task, WORLD_SIZE=size, MASTER_ADDR=host, MASTER_PORT=str(port))
 
 
 def rank() -> int:
@@ -78,11 +50,6 @@ def rank() -> int:
 def world() -> int:
     """Return the number of processes that work together."""
     return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def launched() -> int:
-    """Return how many processes torchrun, or another launcher with its variables, has started; 0 if none has."""
-    return int(os.environ.get("WORLD_SIZE", 0)) if "RANK" in os.environ else 0
 
 
 def local_device(device: torch.device) -> torch.device:
@@ -206,17 +173,12 @@ def largest(value: int) -> int:
     return int(shared)
 
 
-def from_first(value: T) -> T:
-    """Return the ``value`` of process 0 in every process."""
-    return from_process(0, value)
-
-
-def from_process(source: int, value: T) -> T:
-    """Return the ``value`` of process ``source`` in every process."""
+def from_first(value: T, first: int = 0) -> T:
+    """Return the ``value`` of process ``first`` in every process."""
     if world() == 1:
         return value
     values = [value]
-    dist.broadcast_object_list(values, source)
+    dist.broadcast_object_list(values, first)
     return values[0]
 
 

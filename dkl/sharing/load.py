@@ -58,7 +58,7 @@ def load_model(
         network=network,
         checkpoint=None if file is None else str(file),
         data=_data(data, network),
-        norm=norm,
+        norm=norm,  # type: ignore[arg-type]  # None is not given
         weights=weights,
         mean=arguments.pop("mean", None),
         std=arguments.pop("std", None),

@@ -1,13 +1,16 @@
 """The optimizer of a run, and its learning rate and momentum in each epoch."""
 
+import inspect
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Any
 
-from timm.optim import create_optimizer_v2, param_groups_layer_decay
+from timm.optim import create_optimizer_v2, get_optimizer_class, param_groups_layer_decay
 from torch import nn
 from torch.optim import SGD, Optimizer
 
 from dkl.config import OptimizerConfig, OptimizerName
+from dkl.errors import UserError, first_line
 from dkl.tasks import Task
 from dkl.training.schedules import Schedule
 
@@ -20,22 +23,51 @@ def make_optimizer(
     Weight decay spares parameters whose name contains an entry of ``no_decay``, and without ``decay_vectors`` all
     one-dimensional parameters: biases and the scales of normalization layers. The rate of parameters whose name starts
     with an entry of ``faster`` is ``faster_by`` times the others'; their groups have it as ``lr_scale``, as in timm.
-    ``layer_decay`` needs ``model``; parameters of the task that are not the model's then have the full rate.
+    ``layer_decay`` needs ``model``; parameters of the task that are not the model's then have the full rate. Raises
+    UserError if the optimizer does not take its arguments.
     """
     groups: list[dict[str, Any]] = []
     if config.layer_decay is not None and model is not None:
         groups, layers = _layer_groups(config, model), {id(parameter) for parameter in model.parameters()}
         named = [(name, parameter) for name, parameter in named if id(parameter) not in layers]
     groups += _groups(config, named)
-    if config.name is OptimizerName.sgd:
-        return SGD(
-            groups,
-            lr=config.lr,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            weight_decay=config.weight_decay,
-        )
-    return create_optimizer_v2(groups, opt=config.name.value, lr=config.lr, weight_decay=config.weight_decay)
+    kind = _class(config)
+    settings: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    known = inspect.signature(kind).parameters
+    if not config._target_:
+        settings["momentum"] = config.momentum
+    elif "weight_decay" not in known and not config.weight_decay:
+        del settings["weight_decay"]
+    try:
+        if config._target_:
+            return kind(groups, **settings, **config.arguments)
+        if config.name is OptimizerName.sgd:
+            return SGD(groups, nesterov=config.nesterov, **settings, **config.arguments)
+        return create_optimizer_v2(groups, opt=config.name.value, **settings, **config.arguments)
+    except (TypeError, ValueError) as error:
+        own = [name for name in known if name not in ("params", *settings)]
+        raise UserError(
+            f"{config.title}: {first_line(error)}; it takes optimizer.lr, optimizer.weight_decay (or 0 for none) and, "
+            f"as optimizer.arguments.NAME, {', '.join(own) or 'no others'}"
+        ) from None
+
+
+def _class(config: OptimizerConfig) -> type[Optimizer]:
+    """The class of the optimizer. Raises UserError if it cannot be imported, or if the loop cannot call it."""
+    path = config._target_
+    if not path:
+        return SGD if config.name is OptimizerName.sgd else get_optimizer_class(config.name.value, bind_defaults=False)
+    module, _, name = path.rpartition(".")
+    try:
+        kind = getattr(import_module(module), name)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise UserError(f"{config.title} cannot be imported ({first_line(error)}): check it and PYTHONPATH") from None
+    if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
+        raise UserError(f"{config.title} is no torch.optim.Optimizer: name a class that is")
+    closure = inspect.signature(kind.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise UserError(f"{config.title} needs a closure in each step, which training does not give: choose another")
+    return kind
 
 
 def unmatched(config: OptimizerConfig, names: Sequence[str]) -> list[str]:

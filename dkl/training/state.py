@@ -22,7 +22,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 from dkl.config import changed_setting
 from dkl.errors import UserError, first_line
 from dkl.runtime import device as device_rng
-from dkl.runtime.distributed import from_first, from_process, gather, rank, world
+from dkl.runtime.distributed import from_first, gather, rank, world
 from dkl.storage import checkpoint
 from dkl.storage.files import digest, remove_leftovers, write_atomically, write_rows, write_text
 from dkl.tasks import Task
@@ -280,7 +280,7 @@ def _collect_files(folder: Path) -> None:
         return
     for name in (BEST, CHECKPOINT, METRICS):  # the metrics last: their length says that the others are complete
         path = folder / name
-        content = from_process(source, path.read_bytes() if rank() == source and path.exists() else None)
+        content = from_first(path.read_bytes() if rank() == source and path.exists() else None, source)
         if content is not None and rank() == 0:
             write_atomically(path, partial(_write, content))
 

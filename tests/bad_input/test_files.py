@@ -57,7 +57,7 @@ RUNS = {
     UNFINISHED + "weights=bets": "weights=bets must be last, average or best",
     "evaluate run=bad/runs/edited": "was trained with seed=0, not 1",
     UNFINISHED + "label=": "label=''",
-    UNFINISHED + "+foo=1": "no key 'foo' | choose one of run",
+    UNFINISHED + "+foo=1": "no key 'foo' | choose one of attacks",
     UNFINISHED + "+paths.foo=1": "no key 'paths.foo' | choose one of data, results",
     UNFINISHED + "mean=[0.5]": "mean is for model=package.module:function | leave it out",
     UNFINISHED + "arguments.width=9": "arguments.width | leave it out",

@@ -85,7 +85,7 @@ def test_a_search_maximizes_by_default_and_prints_the_best_point(capsys: pytest.
     options = ["hydra/sweeper=optuna", *sampler, "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1"]
     run("-m", *options, "loss.wmse_weight=choice(12,20)")
     *_, best, following = capsys.readouterr().err.splitlines()
-    assert best == "best of 4: loss.wmse_weight=20  value 0.2000  results/runs/digits-ikl-s0-20"
+    assert best == "best of 2: loss.wmse_weight=20  value 0.2000  results/runs/digits-ikl-s0-20"
     assert following.startswith("Next: dkl evaluate -m run=")
     found = yaml.safe_load(Path("results/runs/optimization_results.yaml").read_text())
     assert found["best_params"] == {"loss.wmse_weight": 20}  # the sweeper's own answer

@@ -11,24 +11,13 @@ from tests.cli.common import call
 MISTAKES = {
     "train loss=nope": ["there is no choice loss=nope", "hoose one of", "ikl", "gkl", "kl", "dkl"],
     "train loss.wsme_weight=1": ["loss.wsme_weight", "loss.wmse_weight"],
-    "train seed=abc": ["seed=abc", "whole number"],
-    "train seed=-1": ["seed=-1", "from 0"],
-    "train attack.eps=8": ["attack.eps=8", "8/255"],
     "train attack.eps=-0.1": ["attack.eps", "-0.1"],
-    "train attack.eps=abc": ["eps", "'abc'", "8/255"],
-    "train attack.eps=8/0": ["eps", "8/0"],
     "train trainer.batch_size=0": ["trainer.batch_size=0", "from 1"],
-    "train trainer.epochs=0": ["trainer.epochs=0", "from 1"],
     "train trainer.device=cuda:99": ["cuda:99", "cpu"],
-    "train trainer.device=nope": ["nope", "cpu"],
     "train trainer.precision=fp16": ["fp16", "float32", "float64", "bf16"],
-    "train data.train_size=0": ["data.train_size=0", "from 1"],
-    "train model.num_classes=7": ["model.num_classes=7", "10", "leave model.num_classes alone"],
     "train model.foo=1": ["model.foo", "did you mean"],
-    "train trainer.epoch=3": ["trainer.epoch", "trainer.epochs"],
     "train loss.wmse_weight=abc": ["wmse_weight='abc'", "number"],
     "train loss.wmse_weight=-1": ["wmse_weight=-1", "from 0"],
-    "train loss.wmse_weight=nan": ["wmse_weight=nan", "number"],
     "train loss=kd loss.standardize=true": ["loss.standardize", "+loss.standardize="],
     "train loss=kd_ls loss.logit_temperature=0": ["logit_temperature=0", "above 0"],
     "train loss=kd_ls loss.standardize=2": ["standardize=2", "true or false"],
@@ -36,8 +25,6 @@ MISTAKES = {
     "train loss=wkd loss.distances=logits": ["distances='logits'", "classifier", "features"],
     "train loss=wkd loss.smoothing=0.001": ["smoothing=0.001", "from 0.03"],
     "train loss.weighting=none": ["weighting='none'", "class", "sample"],
-    "train optimizer.lr=nan": ["optimizer.lr"],
-    "train optimizer.lr=-1": ["optimizer.lr=-1", "from 0"],
     "train task.prior_temperature=0": ["temperature", "above 0"],
     "train model=timm": ["model.name"],
     "train model=timm model.name=resnet1888": ["resnet1888", "resnet18"],
@@ -53,7 +40,6 @@ MISTAKES = {
     "train attack=none": ["attack=pgd"],
     "train recipe=nope": ["official", "quick"],
     "train logger=wandb logger.mode=nope": ["online", "offline"],
-    "train trainer.epochs": ["trainer.epochs", "KEY=VALUE"],
     "train budget=paper": ["recipe=official", "budget=own"],
     "train budget=paper recipe=official trainer.epochs=1": ["trainer.epochs=200", "budget=own"],
     "train budget=paper recipe=official model=wrn10_2": ["model.name=wrn34_10", "budget=own"],
@@ -66,21 +52,21 @@ MISTAKES = {
     "train recipe=dm_1m data=cifar10": ["data=cifar10_1m"],
     "train recipe=official data=cifar10 attack=official_l2": ["evaluation.norm=l2", "evaluation.eps"],
     "train budget=paper recipe_name=mine": ["recipe=mine is not shipped", "budget=own"],
+    "train -m hydra.sweeper=optuna seed=1,2": ["hydra/sweeper=optuna", "slash"],
+    "reproduce experiment=mine.yaml": ["mine.yaml", "FILE.yaml", "quickstart"],
+    "train optimizer.beta=1": ["optimizer.beta"],
     "train +model.foo=1": ["model: ", "argument 'foo': drop it with '~model.foo'", "are name, num_classes"],
     "train data.synthetic.files=[a.npz]": ["names 1 files", "between 0 and 1"],
     "train data.synthetic.fraction=0.5": ["names 0 files", "between 0 and 1"],
     "train data.synthetic={files:[a.npz],fraction:1.5}": ["data.synthetic.fraction=1.5", "[0, 1)"],
     "train budget=mini trainer.epochs=1": ["trainer.epochs=20", "budget=own"],
     "train evaluation.attacks=nope": ["standard", "apgd-ce", "pgd-K"],
-    "train evaluation.eps=8": ["evaluation.eps", "8/255"],
     "train model=timm model.name=vit_tiny_patch16_224": ["vit_tiny_patch16_224", "[1, 8, 8]"],
-    "train +foo=1": ["foo", "label"],
     "evaluate checkpoint=x.pt model=small_cnn data=digits norm=l2": ["eps=0.5"],
     "train loss=kl,ikl": ["add -m"],
     "train -m loss=kl,nope": ["nope", "ikl"],
     "train -m loss=glob(nope*)": ["loss=glob(nope*) matches nothing", "choose one of", "ikl"],
     "train -m seed=glob(*)": ["seed=glob(*) matches nothing", "list the values"],
-    "train -m seed=0,1,x": ["seed", "x"],
     "train data.num_classes=5": ["data.num_classes=5", "data.num_classes=10"],
     "train data.shape=[3,8,8]": ["data.shape=[1, 8, 8]"],
     "train data.train_size=5000": ["5000", "1442", "data.train_size"],
@@ -88,7 +74,6 @@ MISTAKES = {
     "evaluate": ["run=FOLDER", "checkpoint=FILE"],
     "evaluate run=a checkpoint=b": ["run=FOLDER", "checkpoint=FILE"],
     "evaluate run=missing": ["run=missing", "config.yaml", "dkl train"],
-    "evaluate checkpoint=x.pt": ["no checkpoint at x.pt"],
     "evaluate checkpoint=x.pt data=digits": ["no checkpoint at x.pt"],
     "evaluate checkpoint=x.pt model=small_cnn data=digits": ["x.pt", "no checkpoint"],
     "evaluate checkpoint=x.pt model=small_cnn data=digits attacks=nope": ["attacks=nope", "standard", "apgd-ce"],
@@ -110,9 +95,6 @@ MISTAKES = {
     "reproduce dry_run=yes": ["dry_run=yes", "true or false"],
     "tables smoke=maybe": ["smoke=maybe", "true or false"],
     "tables nope=1": ["nope", "results", "smoke"],
-    "nope": ["nope", "train", "evaluate", "reproduce", "tables", "runs"],
-    "-sc --help": ["-sc needs install=SHELL"],
-    "trian loss=ikl": ["trian", "train"],
 }
 
 
@@ -143,11 +125,6 @@ def test_a_mistake_ends_with_2_and_says_how_to_fix_it(
         assert {path.name for path in left} <= {".lock"}
     else:
         assert list(tmp_path.iterdir()) == []
-
-
-def test_a_message_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    for line in ("train loss=nope", "train seed=abc", "train trainer.epoch=3", "train trainer.epochs=("):
-        assert len(call(capsys, *line.split()).err.splitlines()) == 1
 
 
 def test_a_library_that_cannot_be_loaded_is_one_line(

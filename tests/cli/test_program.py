@@ -77,7 +77,7 @@ def test_help_wins_over_other_arguments_and_writes_nothing(tmp_path: Path, capsy
 
 
 def test_a_shell_completes_every_option_of_a_command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     completed = {}
     for command in ("reproduce", "verify"):
@@ -85,12 +85,40 @@ def test_a_shell_completes_every_option_of_a_command(
         completed[command] = call(capsys, "-sc", "query=bash").out.split()
     assert completed["reproduce"][:2] == ["table=", "figure="]
     assert completed["verify"] == ["checkpoint=", "run=", "model=", "data=", "n=", "seed=", "attacks="]
+    (tmp_path / "results" / "runs" / "digits-small_cnn-ikl-s0-1234abcd").mkdir(parents=True)
+    for line, words in {
+        "dkl evaluate run=": ["run=results/runs/digits-small_cnn-ikl-s0-1234abcd"],
+        "dkl evaluate run=x attacks=pg": ["attacks=pgd", "attacks=pgd-20"],
+        "dkl reproduce experiment=quick": ["experiment=quickstart"],
+        "dkl train loss=gk": ["loss=gkl", "loss=gkl_kd", "loss=gkl_ssl"],
+    }.items():
+        monkeypatch.setenv("COMP_LINE", line)
+        assert set(words) <= set(call(capsys, "-sc", "query=bash").out.split())
 
 
-def test_hydras_own_options_reach_hydra(capsys: pytest.CaptureFixture[str]) -> None:
-    ended = call(capsys, "train", "--cfg", "job", "seed=3")
-    assert ended.status == 0, ended.err
-    assert re.search(r"^seed: 3$", ended.out, re.MULTILINE)
+def test_a_configuration_is_printed_without_torch(tmp_path: Path) -> None:
+    """With the choices of a folder of one's own."""
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "mine.yaml").write_text("_target_: my_loss.Mine\n")
+    code = "import sys, dkl.cli; dkl.cli.main(sys.argv[1:]); assert not {'torch', 'timm'} & set(sys.modules)"
+    command = ["train", "--config-dir", ".", "--cfg", "job", "seed=3", "loss=mine"]
+    ended = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert re.search(r"^seed: 3$", ended.stdout, re.MULTILINE)
+    assert "_target_: my_loss.Mine" in ended.stdout
+
+
+def test_a_finished_run_is_reported_without_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", *TINY, "trainer.epochs=1"]
+    trained = call(capsys, *command)
+    code = "import sys, dkl.cli; dkl.cli.main(sys.argv[1:]); assert not {'torch', 'timm'} & set(sys.modules)"
+    again = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "already trained, 1 epochs" in again.stderr
+    assert again.stderr.splitlines()[-1] == trained.err.splitlines()[-1]  # the next command
+    (checkpoint_file,) = tmp_path.rglob("checkpoint.pt")
+    checkpoint_file.write_bytes(checkpoint_file.read_bytes()[:-100])
+    assert "is damaged" in call(capsys, *command).err
 
 
 def test_python_m_dkl_is_the_console_program(tmp_path: Path) -> None:

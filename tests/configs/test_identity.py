@@ -48,6 +48,14 @@ def test_where_and_how_is_not_what(other: str) -> None:
     assert identity(other) == identity()
 
 
+def test_an_optimizer_is_named_by_what_it_uses() -> None:
+    own = "optimizer._target_=torch.optim.NAdam"
+    assert identity("optimizer.name=adamw") == identity("optimizer.name=adamw", "optimizer.nesterov=true")
+    assert identity(own) == identity(own, "optimizer.name=lamb", "optimizer.momentum=0.5")
+    rows = [[], ["optimizer.name=adamw"], [own], [own, "optimizer.arguments.betas=[0.9,0.98]"]]
+    assert len({identity(*row) for row in rows}) == 4
+
+
 def test_the_same_images_in_another_form_are_the_same() -> None:
     files, shards = ([f"data={name}", *TAUGHT[1:]] for name in ("imagenet", "imagenet_shards"))
     one, other = (compose_config("train", overrides) for overrides in (files, shards))

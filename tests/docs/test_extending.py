@@ -57,14 +57,10 @@ def words(line: str, project: Path) -> list[str]:
 
 def test_the_page_has_a_python_file_and_a_yaml_file_for_each(project: Path) -> None:
     assert {path.name for path in project.glob("*.py")} == {
-        "my_loss.py",
-        "my_model.py",
-        "my_data.py",
-        "my_task.py",
-        "my_transforms.py",
+        *("my_loss.py", "my_model.py", "my_data.py", "my_task.py", "my_transforms.py", "my_optimizer.py")
     }
     assert {path.parent.name for path in project.glob("configs/*/*.yaml")} == {"loss", "model", "data", "task"}
-    assert len(SINGLE) == 7
+    assert len(SINGLE) == 9
     assert [row.name for row in read(project / "experiments/mine.yaml").rows] == ["ikl", "weaker"]
 
 
@@ -73,6 +69,19 @@ def test_each_trains_with_shipped_choices(line: str, inside: Path) -> None:
     before = set(inside.glob("results/runs/*/checkpoint.pt"))
     main([*words(line, inside), *TINY])
     assert len(set(inside.glob("results/runs/*/checkpoint.pt")) - before) == 1
+
+
+def test_an_experiment_in_any_folder_has_a_table(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One of its rows names a choice of the folder, which later commands find by the copy in the results."""
+    text = (inside / "experiments/mine.yaml").read_text().replace("loss=ikl, loss.wmse_weight=12", "loss=cosine")
+    (inside / "own.yaml").write_text(text)
+    main(["reproduce", "experiment=own.yaml", "--config-dir", "configs", "budget=smoke", "trainer.threads=1"])
+    main(["tables", "results=results/smoke", "smoke=true"])
+    assert "IKL-AT, weaker wMSE" in (inside / "results/smoke/tables/own-smoke.md").read_text()
+    assert "left out" not in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["reproduce", "experiment=quickstart.yaml"])
+    assert "rename the file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

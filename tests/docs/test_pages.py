@@ -15,7 +15,7 @@ from dkl.cli.hydra_app import compose_checked
 from dkl.config import check
 from dkl.config.overrides import expand_network
 from dkl.manifests import load
-from dkl.options import OPTIONS
+from dkl.options import OPTIONS, parse_options
 from dkl.reproduction.planning import parse
 from dkl.threat import EVALUATED_NORMS, parse_attacks, parse_threat
 from tests.docs.pages import PAGES, ROOT, anchors, blocks, commands, links, page_name
@@ -48,7 +48,9 @@ def check_dkl(words: list[str]) -> None:
         assert given <= keys, given - keys
         assert all(text == "--html" or text.endswith("records/NAME.json") for text in arguments if "=" not in text)
     elif command == "runs":
-        assert not arguments or (arguments[0] == "compare" and len(arguments) > 2)
+        parse_options("runs", [text for text in arguments if "=" in text])
+        texts = [text for text in arguments if "=" not in text]
+        assert not texts or (texts[0] == "compare" and len(texts) > 2)
     else:
         compose_checked(command, expand_network(overrides), {"train": check, "evaluate": check_evaluation}[command])
 

@@ -100,6 +100,24 @@ def test_a_run_is_found_by_folder_name_or_part(results: Path) -> None:
         find_run(runs, "nope")
 
 
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ("filter=ikl", ["aaaa0000", "bbbb0000"]),
+        ("filter=seed=0,loss=IKL", ["aaaa0000"]),
+        ("sort=test", ["aaaa0000", "bbbb0000", "cccc0000"]),
+        ("sort=robust limit=1", ["aaaa0000"]),
+        ("limit=2", ["aaaa0000", "bbbb0000"]),
+    ],
+)
+def test_the_list_is_filtered_sorted_and_cut(
+    options: str, found: list[str], results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = call(capsys, "runs", f"results={results}", *options.split())
+    assert [line.split()[0][-8:] for line in listed.out.splitlines()[1:]] == found
+    assert "filter=nope" in call(capsys, "runs", f"results={results}", "filter=nope").err
+
+
 def test_the_command_lists_compares_and_draws(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (results / "runs" / "torn").mkdir()
     (results / "runs" / "torn" / "config.yaml").write_text("trainer: [")
@@ -130,6 +148,7 @@ def test_each_run_has_one_color_and_each_metric_one_line_style(results: Path) ->
         ("compare aaaa", "is not complete"),
         ("aaaa", "is not complete"),
         ("nope=1", "no option 'nope'"),
+        ("sort=nope", "choose one of name, new, test, robust"),
         ("results=empty", "has no run"),
     ],
 )

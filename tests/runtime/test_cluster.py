@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from dkl.runtime.distributed import adopt_tasks
+from dkl.runtime import adopt_tasks
 
 OURS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 

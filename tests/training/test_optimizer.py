@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig
-from timm.optim import Lamb, param_groups_weight_decay
+from timm.optim import Lamb, Muon, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer, RMSprop
 
 from dkl.assembly import build_schedule, preflight
 from dkl.config import compose_config
@@ -47,15 +47,22 @@ def groups(model: nn.Module, vectors: bool) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("vectors", [True, False])
-@pytest.mark.parametrize("name", ["lamb", "adamw", "sgd"])
+@pytest.mark.parametrize("name", ["lamb", "adamw", "sgd", "adam", "rmsprop", "muon", "torch.optim.NAdam"])
 def test_an_optimizer_takes_the_steps_of_its_library(name: str, vectors: bool) -> None:
     make = {
         "lamb": lambda groups: Lamb(groups, lr=0.05),
         "adamw": lambda groups: AdamW(groups, lr=0.05),
         "sgd": lambda groups: SGD(groups, lr=0.05, momentum=0.9),
+        "adam": lambda groups: Adam(groups, lr=0.05),
+        "rmsprop": lambda groups: RMSprop(groups, lr=0.05, momentum=0.9, alpha=0.9),
+        "muon": lambda groups: Muon(groups, lr=0.05, momentum=0.9),
+        "torch.optim.NAdam": lambda groups: NAdam(groups, lr=0.05, betas=(0.8, 0.9)),
     }[name]
     model, other = make_net(), make_net()
-    cfg = configured(f"optimizer.name={name}", "optimizer.momentum=0.9", f"optimizer.decay_vectors={vectors}")
+    chosen = [f"optimizer.name={name}"]
+    if "." in name:
+        chosen = [f"optimizer._target_={name}", "optimizer.arguments.betas=[0.8,0.9]"]
+    cfg = configured(*chosen, "optimizer.momentum=0.9", f"optimizer.decay_vectors={vectors}")
     ours = stepped(model, make_optimizer(cfg, model.named_parameters()))
     theirs = stepped(other, make(groups(other, vectors)))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
@@ -135,13 +142,18 @@ def test_the_strong_recipes_rates_are_timms_over_its_300_epochs() -> None:
         (["schedule.warmup_lr=0.2"], r"at most optimizer\.lr=0\.1; null starts at"),
         (["schedule.warmup_lr=nan"], r"warmup_lr=nan"),
         (
-            ["optimizer.name=lamb", "optimizer.nesterov=true"],
-            r"is only for sgd, not lamb: set optimizer\.nesterov=false",
+            ["optimizer.name=adam", "optimizer.arguments.beta=[0.9,0.9]"],
+            r"name=adam.*'beta'.*NAME, betas, eps",
         ),
+        (["optimizer.name=adam", "optimizer.arguments.betas=[0.9,2]"], r"name=adam: Invalid beta parameter"),
+        (["optimizer._target_=torch.optim.Nope"], r"_target_=torch.optim.Nope cannot be imported.*PYTHONPATH"),
+        (["optimizer._target_=torch.nn.Linear"], r"_target_=torch.nn.Linear is no torch.optim.Optimizer"),
+        (["optimizer._target_=torch.optim.LBFGS"], r"needs a closure"),
+        (["optimizer._target_=torch.optim.Rprop"], r"weight_decay.*or 0 for none.*etas, step_sizes"),
         (["optimizer.nesterov=true", "optimizer.momentum=0"], r"needs momentum"),
         (
-            ["schedule=one_cycle", "optimizer.name=adamw", "optimizer.nesterov=false"],
-            r"OneCycle changes the momentum of sgd, which optimizer\.name=adamw does not have: set optimizer\.name=sgd",
+            ["schedule=one_cycle", "optimizer.name=adamw"],
+            r"OneCycle changes the momentum of sgd, not of optimizer\.name=adamw: set optimizer\.name=sgd",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Any
 
+from dkl.config.identity import leaves, row_settings
 from dkl.records import BUDGETS, SHOTS, Record
 from dkl.records.metrics import METRICS, Interval
 from dkl.records.storage import TEST_IMAGES
@@ -38,12 +39,17 @@ from dkl.reporting.grouping import (
     newest_per_seed,
     row_key,
     seed_key,
+    setting_name,
     slug,
     teacher_title,
     threat_model,
+    value_text,
     weights_kind,
 )
 from dkl.reporting.statistics import SeedMean, accuracy_interval
+
+DIFFERENCES = 3
+"""Settings, at most, that tell two rows of one name apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,10 +173,27 @@ def _by_board(records: Sequence[Record], include_smoke: bool) -> Iterator[BoardR
             for part, same_size in sorted(sizes.items()):
                 newest = newest_per_seed(same_size)
                 seeds = group(newest, row_key).values()
-                rows = sorted(map(average_seeds, seeds), key=lambda row: (row.method, row.record_ids))
+                averaged = told_apart(list(map(average_seeds, seeds)), [same[0].training for same in seeds])
+                rows = sorted(averaged, key=lambda row: (row.method, row.record_ids))
                 equal = notes.equal_seed_notes([headline_of(record) for record in same] for same in seeds)
                 left_out = [*equal, *notes.left_out(same_size, len(smoke)), *notes.part_notes(part, len(sizes))]
                 yield BoardRecords(budget, newest, rows, left_out, part)
+
+
+def told_apart(rows: list[ConfigurationRow], training: Sequence[Mapping[str, Any]]) -> list[ConfigurationRow]:
+    """Add to rows that show the same the first settings of their ``training`` that differ, such as an optimizer."""
+    shown = [(row.method, row.architecture, row.teacher, row.weights, row.attacks, row.n, row.source) for row in rows]
+    for places in group(range(len(rows)), shown.__getitem__).values():
+        settings = [dict(leaves(row_settings(training[place]))) for place in places]
+        keys = dict.fromkeys(key for own in settings for key in own if not key.startswith(("task.loss", "task.attack")))
+        differ = [key for key in keys if len({repr(own.get(key)) for own in settings}) > 1]
+        for count in range(1, DIFFERENCES + 1):  # as few as tell all of them apart
+            if len({repr([own.get(key) for key in differ[:count]]) for own in settings}) == len(settings):
+                break
+        for place, own in zip(places, settings, strict=True):
+            texts = [f"{setting_name(key)}={value_text(own[key])}" for key in differ[:count] if key in own]
+            rows[place] = replace(rows[place], method=", ".join([rows[place].method, *texts]))
+    return rows
 
 
 def average_seeds(records: Sequence[Record]) -> ConfigurationRow:

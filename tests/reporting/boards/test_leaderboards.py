@@ -44,6 +44,16 @@ def test_seeds_give_mean_sample_std_and_students_interval(make: Make, field: str
     assert cells(made, "95 % interval") == [f"[{mean - half:.1f}, {mean + half:.1f}]"]
 
 
+@either
+def test_rows_of_one_name_are_told_apart_by_what_differs(make: Make) -> None:
+    def row(name: str, **training: Any) -> Record:
+        return make(id=name, checkpoint_sha256=name * 64, training={"recipe_name": "quick", **training})
+
+    optimizers = [row("a", optimizer={"name": "sgd", "lr": 0.1}), row("b", optimizer={"name": "adamw", "lr": 0.1})]
+    name = row("c").method
+    assert sorted(cells(board(optimizers), "Method")) == [name, f"{name}, optimizer.name=adamw"]
+
+
 @both
 def test_one_seed_shows_an_interval_around_it(make: Make, field: str, header: str) -> None:
     made = board([make(n=500, top5=0.9, **{field: 0.32})])
