@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 from torch import Generator, Tensor, enable_grad, linspace, nn, no_grad, rand, rand_like
 
+from dkl.attacks.autoattack.checks import check_model, final_warnings
 from dkl.errors import UserError
-from dkl.evaluation.robustness.checks import check_model, final_warnings
 from tests.evaluation.common import BatchMean, batch_statistics, some_digits, trained
 
 
