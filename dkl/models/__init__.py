@@ -5,6 +5,7 @@ input normalization; ``load_checkpoint`` loads weights that others saved; ``crea
 distillation teacher. ``features`` extracts what networks compute on the way to their logits.
 """
 
+import dkl.full  # noqa: F401  (names the extra if it is not installed)
 from dkl.models import networks  # noqa: F401  (registers them)
 from dkl.models.create import create_model, normalize_input
 from dkl.models.features import DenseOutput, Features, forward_dense, forward_with_features
