@@ -13,7 +13,7 @@ from pyautoattack import AutoAttack as Package
 from pyautoattack import checks
 from torch import Tensor, nn
 
-from dkl.attacks import AutoAttack
+from dkl.attacks import AutoAttack, compare
 from dkl.attacks.autoattack import drop_in
 from dkl.errors import UserError
 
@@ -255,3 +255,21 @@ def test_the_checks_warn_of_what_the_packages_checks_warn_of() -> None:
     assert "remove the softmax" in " ".join(adversary.warnings)
     with pytest.warns(Warning, match="probability distribution"):
         checks.check_range_output(model, x)
+
+
+def make_network() -> nn.Module:
+    """For ``python -m dkl.attacks.compare``."""
+    return network()
+
+
+def test_the_command_compares_both_on_a_network_of_yours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x, y = data(network())
+    torch.save({"images": x, "labels": y}, tmp_path / "images.pt")
+    options = [f"images={tmp_path / 'images.pt'}", "eps=8/255", "n=20", "batch_size=8", "steps=4", "queries=20"]
+    assert compare.main([f"model={__name__}:make_network", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert lines[-1].startswith("0 of ")
+    for wrong, fix in (("eps=x", "8/255"), ("versoin=rand", "did you mean version"), ("images=no.pt", "torch.save")):
+        with pytest.raises(UserError, match=fix):
+            compare.main([f"model={__name__}:make_network", *options, wrong])

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.attacks.autoattack.classifier import blamed
+from dkl.attacks.named import margin
 from dkl.errors import UserError
 
 _NOT_FINITE = "are not finite"
@@ -23,6 +24,9 @@ _REPEATS = 25
 
 _ROUNDING = 1e-4
 """The package's bound of distances between logits of one image, as vectors of length 1, in passes of equal shape."""
+
+_STEP = 0.01
+"""Length of the step, in L2, along which a gradient is compared with the change of the logits."""
 
 _NEARLY = 1e-5
 """How far probabilities may be from [0, 1], and their sum from 1."""
@@ -98,6 +102,37 @@ def _depends_on_batch(model: nn.Module, x: Tensor) -> bool:
     return _distance(model(x[-half:]), logits[-half:]) > _ROUNDING_OF_SIZES
 
 
+def _slope_is_wrong(model: nn.Module, x: Tensor, y: Tensor) -> bool:
+    """Whether the gradient of most images ``x[B, ...]`` is not how the logits change along it.
+
+    Compares the change of a logit gap over a short step in both directions with the gradient's, per image.
+    """
+    with torch.enable_grad():
+        leaf = x.clone().requires_grad_()
+        gap = margin(model(leaf), y)
+        gradient = torch.autograd.grad(gap.sum(), leaf)[0]
+    size = gradient.flatten(1).norm(dim=1)
+    direction = gradient / size.clamp_min(torch.finfo(x.dtype).tiny).view(-1, *[1] * (x.ndim - 1))
+    with torch.no_grad():
+        ends = [model(x + sign * _STEP * direction) for sign in (1, -1)]
+        own = gap.detach()
+        # Of the same pair of classes on both sides, as in the gradient.
+        other = model(x).scatter(1, y.unsqueeze(1), -torch.inf).argmax(1, keepdim=True)
+        high, low = ((end.gather(1, other) - end.gather(1, y.unsqueeze(1))).squeeze(1) for end in ends)
+        expected, rounding = 2 * _STEP * size, 1e-5 * ends[0].abs().amax(1)
+        wrong = (high - low - expected).abs() > 0.5 * expected + rounding
+    asked = (size > 0) & own.isfinite()
+    return bool(asked.any() and wrong[asked].double().mean() > 0.5)
+
+
+def _differentiable_otherwise(model: nn.Module, x: Tensor) -> bool:
+    """Whether the logits of ``x[B, ...]`` are others if a gradient is asked for."""
+    with torch.no_grad():
+        plain = model(x)
+    with torch.enable_grad():
+        return _distance(model(x.clone().requires_grad_()).detach(), plain) > _ROUNDING
+
+
 def check_model(
     model: nn.Module, x: Tensor, y: Tensor, *, randomized: bool = False, by_gradient: str = ""
 ) -> ModelChecks:
@@ -147,6 +182,17 @@ def check_model(
             )
         with blamed("the model's gradient cannot be computed"):
             gradient = torch.autograd.grad(loss, leaf)[0] if loss.requires_grad else torch.zeros_like(x)
+    # The logits of a randomized network differ anyway.
+    if not varies and _differentiable_otherwise(model, x):
+        found.append(
+            "the network answers in another way if a gradient is asked for: attacks by gradients search on another "
+            "network than the one that is evaluated, so robust accuracy may be too high"
+        )
+    elif not varies and loss.requires_grad and _slope_is_wrong(model, x, y):
+        found.append(
+            "the gradient is not the slope of the logits, as with rounding or a gradient of its own in the network: "
+            "attacks that follow it may fail, so robust accuracy may be too high"
+        )
     zero = int((gradient.flatten(1).abs().sum(1) == 0).sum())
     if zero:
         found.append(

@@ -31,7 +31,7 @@ from dkl.storage.checkpoint import weights_sha256
 from dkl.storage.files import check_writable, write_text
 from dkl.threat import ATTACKS, AUTOATTACK, EVALUATED_NORMS, SUITES, EvaluatedNorm, check_attacks, parse_threat
 
-_VERSIONS: dict[str, list[str]] = {
+VERSIONS: dict[str, list[str]] = {
     "standard": list(AUTOATTACK),
     "plus": ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"],
     "rand": ["apgd-ce", "apgd-dlr"],
@@ -190,8 +190,8 @@ class AutoAttack:
         """Bool ``[N]`` on the CPU: which images are correct, clean and after each attack and those before it."""
         self.warnings: list[str] = []
         """What makes the result of the last run doubtful."""
-        if version not in ("custom", *_VERSIONS):
-            raise UserError(f"version={version!r}: {choose_from(version, ('custom', *_VERSIONS))}")
+        if version not in ("custom", *VERSIONS):
+            raise UserError(f"version={version!r}: {choose_from(version, ('custom', *VERSIONS))}")
         if attacks_to_run and version != "custom":
             raise UserError(
                 f"attacks_to_run={list(attacks_to_run)} is for version='custom'; version={version!r} has its own: "
@@ -202,11 +202,11 @@ class AutoAttack:
 
     def set_version(self, version: str = "standard") -> None:
         """Set the attacks and the settings of ``version``: standard, plus or rand."""
-        if version not in _VERSIONS:
-            raise UserError(f"version={version!r}: {choose_from(version, _VERSIONS)}")
+        if version not in VERSIONS:
+            raise UserError(f"version={version!r}: {choose_from(version, VERSIONS)}")
         if self.verbose:
             self.logger.log(f"setting parameters for {version} version")
-        self.version, self.attacks_to_run = version, list(_VERSIONS[version])
+        self.version, self.attacks_to_run = version, list(VERSIONS[version])
         if version == "rand":
             self.apgd.n_restarts, self.apgd.eot_iter = 1, 20
             return
