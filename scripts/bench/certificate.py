@@ -91,8 +91,8 @@ def main() -> None:
         "",
         f"{describe(torch.device('cpu'))}, one thread, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}. The "
         "ratio is the package's processor time divided by ours, checks of the network included. `flags` counts the "
-        "images that each attack got, summed over attacks, and `differ` those with another flag. `steps / queries` are those "
-        "of every attack; AutoAttack takes 100 / 5000. The machine was shared with other work.",
+        "images that each attack got, summed over attacks, and `differ` those with another flag. `steps / queries` are "
+        "those of every attack; AutoAttack takes 100 / 5000. The machine was shared with other work.",
         "",
         head,
         "|" + "---|" * (head.count("|") - 1),
