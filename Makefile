@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
-EXTRAS := dev,digits,figures,features,hub,onnx,segmentation,sweep,tensorboard
+EXTRAS := full,dev,digits,figures,features,hub,onnx,segmentation,sweep,tensorboard
 
 # The versions to install; `make setup LOCK=` takes the newest that pyproject.toml allows instead.
 LOCK ?= requirements.lock

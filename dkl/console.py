@@ -1,37 +1,69 @@
-"""Progress of long work: a bar with the remaining time in a terminal, or a line every 15 seconds in a log file."""
+"""Progress of long work: a bar with the remaining time in a terminal, or a line every 15 seconds in a log file.
+
+The bar needs rich; without it a terminal gets the lines too.
+"""
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, Any
 
 from dkl.errors import visible
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
 LOG_EVERY_SECONDS = 15.0
+
+
+class PlainConsole:
+    """What a ``Bar`` uses of rich's console, for an installation without rich."""
+
+    is_terminal = False
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+
+    def print(self, text: str, **_: Any) -> None:
+        """Print ``text`` to stderr."""
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
+
+def stderr_console(quiet: bool = False) -> "Console | PlainConsole":
+    """The console of stderr; of several processes only the first prints."""
+    quiet = quiet or not _first()
+    try:
+        from rich.console import Console
+    except ModuleNotFoundError:
+        return PlainConsole(quiet)
+    return Console(stderr=True, quiet=quiet)
 
 
 class Bar:
     """Progress of one part of the work; a ``note`` appears behind its name."""
 
-    def __init__(self, name: str, total: int, done: int, console: Console) -> None:
+    def __init__(self, name: str, total: int, done: int, console: "Console | PlainConsole") -> None:
         self.name, self.total, self.done, self.first = name, total, done, done
         self.console, self.note = console, ""
         self.started = self.printed = time.monotonic()
         self.live: Progress | None = None
-        if console.is_terminal:  # a log file would fill with redrawn bars
+        if not isinstance(console, PlainConsole) and console.is_terminal:  # a log file would fill with redrawn bars
+            from rich import progress as rich
+
             columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("eta"),
-                TimeRemainingColumn(),
+                rich.TextColumn("{task.description}"),
+                rich.BarColumn(),
+                rich.MofNCompleteColumn(),
+                rich.TimeElapsedColumn(),
+                rich.TextColumn("eta"),
+                rich.TimeRemainingColumn(),
             )
-            self.live = Progress(*columns, console=console)
+            self.live = rich.Progress(*columns, console=console)
             self.task = self.live.add_task(name, total=total, completed=done)
             self.live.start()
 
@@ -57,9 +89,9 @@ class Bar:
 
 
 @contextmanager
-def bar(name: str, total: int, done: int = 0, console: Console | None = None) -> Iterator[Bar]:
+def bar(name: str, total: int, done: int = 0, console: "Console | PlainConsole | None" = None) -> Iterator[Bar]:
     """Show a ``Bar`` of ``total`` steps, of which ``done`` are already done, while the body runs."""
-    progress = Bar(name, total, done, console or Console(stderr=True, quiet=not _first()))
+    progress = Bar(name, total, done, console or stderr_console())
     try:
         yield progress
     finally:
@@ -74,6 +106,5 @@ def _first() -> bool:
 
 def say(text: str) -> None:
     """Print a line to stderr without markup; of several processes only the first prints."""
-    if not _first():
-        return
-    Console(stderr=True, soft_wrap=True).print(visible(text), markup=False, highlight=False, emoji=False)
+    if _first():
+        print(visible(text), file=sys.stderr, flush=True)

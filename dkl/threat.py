@@ -26,6 +26,14 @@ NORM_TITLES: dict[EvaluatedNorm, str] = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 EVALUATED_NORMS = tuple(NORM_TITLES)
 """Norms of evaluations: AutoAttack also has L1."""
 
+Draws = Literal["none", "place", "batch", "whole"]
+"""What the random draws of an attack for an image depend on, and so which images may be attacked together.
+
+``none``: it draws nothing. ``place``: on the image's place in its batch of AutoAttack and on that batch's length.
+``batch``: on which images of its batch are left; several batches may be attacked together, each with its own draws.
+``whole``: unknown, so each batch is attacked alone.
+"""
+
 PRECISIONS = ("float32", "bf16")
 """Precisions in which attacks search."""
 
@@ -59,6 +67,7 @@ class Attack:
     ``cost`` maps the number of classes to the passes of one start, or of one step if it is ``stepped``: its name then
     ends with a number of steps. ``averages`` is the number of passes whose gradients are averaged, for randomized
     networks. ``packaged`` says that AutoAttack's authors have it. ``smallest_side`` is that of images for L2 and L1.
+    ``draws`` are those of ``function`` for a norm.
     """
 
     function: str | None = None
@@ -70,6 +79,7 @@ class Attack:
     averages: int = 1
     packaged: bool = True
     smallest_side: int = 1
+    draws: Callable[[EvaluatedNorm], Draws] = lambda norm: "whole"
 
 
 def target_classes(num_classes: int) -> int:
@@ -91,6 +101,7 @@ ATTACKS: dict[str, Attack] = {
         takes=("seed", "restarts"),
         cost=_flat(102, 101),
         norms=EVALUATED_NORMS,
+        draws=lambda norm: "batch",
     ),
     "apgd-t": Attack(
         function="dkl.attacks.autoattack:apgd_targeted",
@@ -98,12 +109,14 @@ ATTACKS: dict[str, Attack] = {
         cost=_per_target(102, 101),
         fewest_classes=4,
         norms=EVALUATED_NORMS,
+        draws=lambda norm: "batch",
     ),
     "fab-t": Attack(
         function="dkl.attacks.autoattack:fab_targeted",
         takes=("targets",),
         cost=_per_target(200, 100),
         norms=EVALUATED_NORMS,
+        draws=lambda norm: "none",
     ),
     "square": Attack(
         function="dkl.attacks.autoattack:square",
@@ -111,12 +124,14 @@ ATTACKS: dict[str, Attack] = {
         cost=_flat(5003, 0),
         norms=EVALUATED_NORMS,
         smallest_side=5,  # for L2 and L1 it begins with windows of a fifth of the image
+        draws=lambda norm: "place" if norm == "linf" else "batch",
     ),
     "apgd-dlr": Attack(
         function="dkl.attacks.autoattack:apgd_dlr",
         takes=("seed", "restarts"),
         cost=_flat(102, 101),
         fewest_classes=3,
+        draws=lambda norm: "batch",
     ),
     "fab": Attack(cost=lambda classes: AttackCost(200, 100 * classes)),
     "apgd-ce-eot": Attack(cost=_flat(102, 101), averages=20),
@@ -304,3 +319,25 @@ def parse_attacks(attacks: object, *, own: bool = True) -> list[str]:
     if code := [name for name in names if is_own(name) and not own]:
         raise UserError(f"{code[0]} is code, which runs only if you name it yourself: dkl evaluate attacks=[{code[0]}]")
     return names
+
+
+_NUMBERS = {2: "two", 3: "three", 4: "four"}
+
+
+def check_attacks(attacks: Sequence[str], norm: EvaluatedNorm, shape: Sequence[int], num_classes: int) -> None:
+    """Raise UserError if ``attacks`` cannot run on images of ``shape[C, H, W]`` and so many classes."""
+    for name in attacks:
+        attack = known_attack(name).attack
+        if num_classes < attack.fewest_classes:
+            others = ",".join(other for other in AUTOATTACK if num_classes >= ATTACKS[other].fewest_classes)
+            raise UserError(
+                f"{name} compares {_NUMBERS[attack.fewest_classes]} logits, so it needs at least "
+                f"{attack.fewest_classes} classes, this model has {num_classes}; "
+                + (f"use attacks=[{others}]" if others else "give it one logit per class")
+            )
+        side = attack.smallest_side
+        if norm != "linf" and min(shape[1:]) < side:
+            raise UserError(
+                f"{known_attack(name).base} for {NORM_TITLES[norm]} needs images of at least {side} x {side} "
+                f"pixels, not {shape[1]} x {shape[2]}: use attacks=[apgd-ce,fab-t]"
+            )

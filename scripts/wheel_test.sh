@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Builds the wheel, installs it in an empty virtual environment, and uses it from another folder: make wheel-test.
 # What the wheel requires is linked from .venv. FRESH=1 downloads the newest versions that pyproject.toml allows instead,
-# as `pip install` does, which takes minutes.
+# as `pip install` does, which takes minutes. With the argument "light" only the light core is tested: torch and numpy.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-own="$root/.venv/bin/python"
+own="${OWN:-$root/.venv/bin/python}"
 "$own" -m build --wheel --no-isolation --outdir "$work/dist" "$root" >/dev/null
 wheel=$(ls "$work"/dist/*.whl)
 "${PYTHON:-python3}" -m venv --without-pip "$work/venv"
@@ -25,10 +25,28 @@ install() {
     "$own" "$root/scripts/link_requirements.py" "$wheel" "$site" ${1//,/ }
   fi
 }
-install ""
-
 mkdir "$work/elsewhere"
 cd "$work/elsewhere"
+
+# The light core: README's loss and the example of AutoAttack; what needs more names the extra in one line.
+install ""
+"$python" - "$root/README.md" <<'EOF'
+import re, sys, torch
+model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 100))
+optimizer, loader = torch.optim.SGD(model.parameters(), 0.1), [(torch.rand(4, 3, 2, 2), torch.arange(4))]
+attack = lambda model, x, y: x + 0.1
+exec(re.search(r"```python\n(.*?)```", open(sys.argv[1]).read(), re.S)[1])
+loaded = {"hydra", "timm", "torchvision", "pydantic", "pyautoattack", "rich"} & set(sys.modules)
+assert not loaded, loaded
+EOF
+"$python" "$root/examples/autoattack.py" 20 2 20 >/dev/null
+if "$dkl" train 2>error.txt; then echo "dkl works without its extra" >&2; exit 1; fi
+grep -Fx "error: hydra is not installed: pip install 'dkl[full]'" error.txt
+if "$python" -c "import dkl.evaluation" 2>error.txt; then echo "evaluation works without its extra" >&2; exit 1; fi
+grep -F "pip install 'dkl[full]'" error.txt
+if [ "${1:-}" = light ]; then exit; fi
+
+install full
 "$dkl" --help
 "$dkl" train loss=ikl trainer.epochs=1 budget=smoke
 "$python" -m dkl evaluate run="$(ls -d results/runs/generated-*)" attacks=pgd n=16
@@ -37,7 +55,7 @@ cd "$work/elsewhere"
 # Without extras an option that needs one is refused in one line that names it.
 if "$dkl" train data=digits trainer.epochs=1 2>error.txt; then echo "data=digits works without its extra" >&2; exit 1; fi
 grep -F "dkl[digits]" error.txt
-install digits,figures
+install full,digits,figures
 "$dkl" train data=digits trainer.epochs=1
 "$dkl" reproduce experiment=quickstart dry_run=true
 "$dkl" tables --html smoke=true

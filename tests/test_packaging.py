@@ -1,8 +1,11 @@
 """The lock file, the wheel's content and CI's script agree with the project."""
 
+import importlib.util
 import itertools
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -28,6 +31,18 @@ def test_the_lock_covers_the_dependencies_and_names_no_index() -> None:
     assert {re.match(r"[\w.-]+", text)[0].lower().replace("_", "-") for text in wanted} <= locked
     assert "://" not in lock
     assert "--" not in re.sub(r"#.*", "", lock)
+
+
+@pytest.mark.slow
+def test_the_light_core_needs_torch_and_numpy_only() -> None:
+    if importlib.util.find_spec("build") is None:
+        pytest.skip("build is not installed: pip install 'dkl[dev]'")
+    # The wheel in an empty environment that sees torch, numpy and what they require.
+    command = ["bash", ROOT / "scripts" / "wheel_test.sh", "light"]
+    environment = os.environ | {"PYTHON": sys.executable, "OWN": sys.executable}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_tracked_file_is_ignored() -> None:

@@ -8,6 +8,7 @@ data.source) stay plain mappings and are instantiated here, never elsewhere.
 ``make_`` give single pieces, for evaluation, estimates and tests.
 """
 
+import dkl.full
 from dkl.assembly.checks import preflight
 from dkl.assembly.data import draw_labeled, load_data, load_synthetic, make_batches, overlap_warnings
 from dkl.assembly.parts import build_averaging, build_logger, build_model, build_schedule, build_task

@@ -1,12 +1,14 @@
-"""Attacks of training and quick evaluation: PGD, attacks with names, and their strength per training epoch."""
+"""Attacks of training and evaluation: PGD, ``AutoAttack``, attacks with names, and their strength per epoch."""
 
+from dkl.attacks.autoattack.drop_in import AutoAttack
 from dkl.attacks.contexts import batch_norm_momentum, batch_statistics, frozen_eval, untracked_batch_norm
-from dkl.attacks.named import make_attack, margin, named_attack
+from dkl.attacks.named import make_attack, margin, named_attack, top1, top5
 from dkl.attacks.pgd import Perturb, gaussian_noise, gaussian_start, pgd, project, uniform_noise, uniform_start
 from dkl.attacks.training_attack import AttackStrength, TrainingAttack
 
 __all__ = [
     "AttackStrength",
+    "AutoAttack",
     "Perturb",
     "TrainingAttack",
     "batch_norm_momentum",
@@ -19,6 +21,8 @@ __all__ = [
     "named_attack",
     "pgd",
     "project",
+    "top1",
+    "top5",
     "uniform_noise",
     "uniform_start",
     "untracked_batch_norm",

@@ -5,7 +5,7 @@
 positive margin is misclassified.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.attacks.pgd import Perturb, pgd
-from dkl.threat import EvaluatedNorm, Norm, known_attack, parse_steps, target_classes
+from dkl.threat import Draws, EvaluatedNorm, Norm, known_attack, parse_steps, target_classes
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -23,6 +23,25 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     own = labels.unsqueeze(1)
     others = logits.scatter(1, own, float("-inf"))
     return others.amax(1) - logits.gather(1, own).squeeze(1)
+
+
+def is_misclassified(logits: Tensor, y: Tensor) -> Tensor:
+    """Whether the largest of ``logits[B, C]`` is not that of the label ``y[B]``, ``[B]``.
+
+    Logits that are not finite are misclassified: the argmax of NaN is class 0, which may be the label.
+    """
+    return (logits.argmax(1) != y) | ~logits.isfinite().all(1)
+
+
+def top1(logits: Tensor, labels: Tensor) -> Tensor:
+    """Bool ``[B]``: is the largest of ``logits[B, C]`` at the label?"""
+    return logits.argmax(-1) == labels
+
+
+def top5(logits: Tensor, labels: Tensor) -> Tensor:
+    """Bool ``[B]``: is the label among the five largest of ``logits[B, C]``? C must be at least 5."""
+    # Among equal logits topk may leave out the one that argmax picks. A correct top-1 prediction always counts.
+    return (logits.topk(5, dim=-1).indices == labels[:, None]).any(-1) | top1(logits, labels)
 
 
 def _steps(
@@ -65,6 +84,21 @@ cw_steps = partial(_steps, lambda logits, labels: margin(logits, labels).sum())
 """``cw-K``, in the same way."""
 
 
+class Search(partial[Tensor]):
+    """An attack on a model, and what its random ``draws`` depend on."""
+
+    draws: Draws = "whole"
+
+
+_ARGUMENTS = {
+    "n_restarts": "restarts",
+    "n_iter": "steps",
+    "n_target_classes": "targets",
+    "n_queries": "queries",
+}
+"""Names of settings in AutoAttack's package, and of the arguments of our attacks."""
+
+
 def make_attack(
     name: str,
     model: nn.Module,
@@ -75,27 +109,40 @@ def make_attack(
     num_classes: int = 10,
     package: bool = False,
     device: torch.device | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Perturb:
     """Return the attack ``name`` on ``model``: a function of images ``[B, ...]`` in [0, 1] and labels ``[B]``.
 
     Every call, and so every batch, starts from ``seed`` again, as in AutoAttack. A batch's result therefore does not
     depend on the batches before it, and an evaluation can be resumed at any batch. With ``package``, AutoAttack's
     attacks are the authors' code, which fools the same images and is slower. That code also serves what was not
-    rewritten: L1, ``fab``, restarts of fab-t and square, and mean gradients.
+    rewritten: L1, ``fab``, restarts of fab-t and square, and mean gradients. ``settings`` are attributes of the
+    package's attack, such as ``n_iter``, that differ from those of its standard suite.
     """
-    asked, targets = known_attack(name), target_classes(num_classes)
-    function, takes = asked.attack.function, asked.attack.takes
-    rewritten = norm != "l1" and (asked.restarts == 1 or "restarts" in takes)
+    asked, targets, settings = known_attack(name), target_classes(num_classes), dict(settings or {})
+    function, takes, several = asked.attack.function, asked.attack.takes, settings.get("n_restarts", asked.restarts)
+    rewritten = norm != "l1" and (several == 1 or "restarts" in takes) and set(settings) <= set(_ARGUMENTS)
     if asked.attack.packaged and (package or function is None or not rewritten):
         from dkl.attacks.autoattack.package import package_attack  # here, because PGD does without that package
 
+        defaults: dict[str, Any] = {"n_restarts": asked.restarts}
+        if asked.base.startswith("apgd"):
+            defaults["eot_iter"] = asked.attack.averages
+        if asked.base in ("apgd-ce", "apgd-dlr") and norm == "l1" and asked.restarts == 1:
+            defaults["n_restarts"] = 5
         place = device or torch.device("cpu")
-        return package_attack(asked, model, norm=norm, eps=eps, seed=seed, targets=targets, device=place)
+        settings = defaults | settings
+        return package_attack(
+            asked.base, model, norm=norm, eps=eps, seed=seed, targets=targets, device=place, settings=settings
+        )
     assert function is not None
     module, _, attribute = function.partition(":")
-    known = {"seed": seed, "targets": targets, "steps": asked.steps, "restarts": asked.restarts}
-    options = {key: known[key] for key in takes}
-    return partial(getattr(import_module(module), attribute), model, norm=norm, eps=eps, **options)
+    known = {"seed": seed, "targets": targets, "steps": asked.steps, "restarts": several}
+    given = {_ARGUMENTS[key]: value for key, value in settings.items() if key != "n_restarts"}
+    options = {key: known[key] for key in takes} | given
+    found = Search(getattr(import_module(module), attribute), model, norm=norm, eps=eps, **options)
+    found.draws = asked.attack.draws(norm)
+    return found
 
 
 def named_attack(model: nn.Module, name: str, *, norm: Norm, eps: float, seed: int) -> Perturb:

@@ -10,6 +10,7 @@ batch, planning         one batch; which images it has, and the random choices f
 loading, streams        batches for training and validation; for semi-supervised training
 """
 
+import dkl.full
 from dkl.data.augment import Augment, Center
 from dkl.data.batch import Batch, Unlabeled
 from dkl.data.corruptions import CORRUPTIONS, SEVERITIES, Corruptions, check_corruptions

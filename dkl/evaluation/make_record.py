@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dkl.attacks.autoattack.attack_loop import EvaluationState
+from dkl.attacks.autoattack.bounded import SampleResult
 from dkl.data import SEVERITIES, shot_groups
 from dkl.errors import visible
 from dkl.evaluation.job import EvaluationJob
 from dkl.evaluation.protocol import EvaluationProtocol
-from dkl.evaluation.robustness.attack_loop import EvaluationState
-from dkl.evaluation.robustness.bounded import SampleResult
 from dkl.evaluation.segmentation import PixelCounts
 from dkl.records import AttackResult, Bound, FewLabels, Flags, Record, Segmented, iou_of
 from dkl.runtime.device import arithmetic_of, describe
@@ -139,8 +139,7 @@ def measured(protocol: EvaluationProtocol, state: EvaluationState, sample: Sampl
     bound = None
     if sample is not None:
         assert protocol.tolerance is not None
-        n, standing = len(sample.before), int(sample.before.sum())
-        low, high = ((standing - fallen) / n for fallen in (sample.interval.high, sample.interval.low))
+        low, high = sample.bounds
         bound = Bound(low=low, high=high, tolerance=protocol.tolerance)
     return {
         "clean": float(state["clean"].flags.mean()),

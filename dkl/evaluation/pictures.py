@@ -37,12 +37,12 @@ from torch import Tensor, nn
 
 from dkl.assembly.parts import make
 from dkl.attacks import frozen_eval, margin, named_attack
+from dkl.attacks.autoattack.classifier import scaled
 from dkl.config import EvaluateConfig, typed
 from dkl.console import bar, say
 from dkl.data import SegmentationSet
 from dkl.errors import UserError, needs_extra
 from dkl.evaluation.job import EvaluationJob, prepare
-from dkl.evaluation.robustness.attack_loop import scaled
 from dkl.models.features import forward_with_features
 from dkl.runtime.device import pick_device
 from dkl.storage.files import write_atomically

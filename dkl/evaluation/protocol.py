@@ -6,11 +6,15 @@ One object from which the record's name and fields, the comparison with earlier 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
+import torch
+from torch import nn
+
+from dkl.attacks import Perturb, make_attack
 from dkl.config import EvaluateConfig, EvaluationConfig
 from dkl.errors import UserError
-from dkl.evaluation.robustness.own_attacks import OwnAttack, import_own
+from dkl.evaluation.own_attacks import OwnAttack, import_own
 from dkl.records import Record
 from dkl.threat import (
     ATTACKS,
@@ -22,6 +26,7 @@ from dkl.threat import (
     SUITES,
     EvaluatedNorm,
     changed_search,
+    check_attacks,
     is_own,
     known_attack,
     parse_attacks,
@@ -29,8 +34,6 @@ from dkl.threat import (
 )
 
 T = TypeVar("T")
-
-_NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,24 @@ class EvaluationProtocol:
         return self.package or self.norm == "l1"
 
     @property
-    def standard(self) -> "EvaluationProtocol":
+    def standard(self) -> Self:
         """The standard suite, which a bounded evaluation becomes if it must."""
         return replace(self, attacks=list(AUTOATTACK), tolerance=None)
+
+    def only(self, attacks: list[str]) -> Self:
+        """The same with other attacks."""
+        return replace(self, attacks=attacks)
+
+    def whole(self) -> Self:
+        """What becomes of it for a network that is not a function of one image."""
+        return cast(Self, WholeBatches(**vars(self)))
+
+    def make(self, name: str, model: nn.Module, num_classes: int, device: torch.device) -> Perturb:
+        """The attack ``name`` on ``model``."""
+        settings: dict[str, Any] = {"norm": self.norm, "eps": self.eps, "seed": self.seed}
+        if name in self.own:
+            return self.own[name].on(model, **settings)
+        return make_attack(name, model, **settings, num_classes=num_classes, package=self.authors_code, device=device)
 
     @property
     def text(self) -> str:
@@ -135,21 +153,7 @@ class EvaluationProtocol:
     def check(self, shape: Sequence[int], num_classes: int) -> None:
         """Raise UserError if the attacks cannot run on images of ``shape[C, H, W]`` and so many classes."""
         parse_threat(self.norm, self.eps_text, shape=shape, norms=EVALUATED_NORMS)
-        for name in self.attacks:
-            attack = known_attack(name).attack
-            if num_classes < attack.fewest_classes:
-                others = ",".join(other for other in AUTOATTACK if num_classes >= ATTACKS[other].fewest_classes)
-                raise UserError(
-                    f"{name} compares {_NUMBERS[attack.fewest_classes]} logits, so it needs at least "
-                    f"{attack.fewest_classes} classes, this model has {num_classes}; "
-                    + (f"use attacks=[{others}]" if others else "give it one logit per class")
-                )
-            side = attack.smallest_side
-            if self.norm != "linf" and min(shape[1:]) < side:
-                raise UserError(
-                    f"{known_attack(name).base} for {NORM_TITLES[self.norm]} needs images of at least {side} x {side} "
-                    f"pixels, not {shape[1]} x {shape[2]}: use attacks=[apgd-ce,fab-t]"
-                )
+        check_attacks(self.attacks, self.norm, shape, num_classes)
 
 
 class WholeBatches(EvaluationProtocol):

@@ -14,27 +14,27 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from dkl import records
-from dkl.attacks import frozen_eval
+from dkl.attacks import frozen_eval, top1
+from dkl.attacks.autoattack.attack_loop import UNCHANGED, AttackLoop, AttackProgress, EvaluationState, load, merge
+from dkl.attacks.autoattack.bounded import SampleResult
+from dkl.attacks.autoattack.checks import nonfinite_only
+from dkl.attacks.autoattack.suite import AttackTask, Earlier, attack
 from dkl.config import EvaluateConfig, typed
 from dkl.console import say
-from dkl.data import CORRUPTIONS, Corruptions, SegmentationSet
+from dkl.data import CORRUPTIONS, SegmentationSet
 from dkl.errors import UserError
-from dkl.evaluation.attacking import AttackTask, Earlier, attack
 from dkl.evaluation.job import EvaluationJob, prepare
 from dkl.evaluation.logger_report import report_evaluation
 from dkl.evaluation.make_record import by_severity, flags_of, make_record, make_segmentation_record, summary
 from dkl.evaluation.pictures import save_mask_pictures
-from dkl.evaluation.robustness.attack_loop import AttackLoop, AttackProgress, EvaluationState, load, merge
-from dkl.evaluation.robustness.bounded import SampleResult
-from dkl.evaluation.robustness.checks import nonfinite_only
+from dkl.evaluation.protocol import EvaluationProtocol
 from dkl.evaluation.segmentation import count_test_pixels
 from dkl.records import Flags, Record
-from dkl.records.sampling_bound import count_interval
 from dkl.runtime import launched
 from dkl.runtime.device import arithmetic, check_processes, pick_device, use
 from dkl.runtime.distributed import gather, launched_group, local_device, rank, spawn_processes, world
+from dkl.sampling_bound import count_interval
 from dkl.storage.files import locked
-from dkl.tasks.base import top1
 from dkl.threat import AUTOATTACK, SAMPLED, SUITES
 from dkl.validation import check_fields
 
@@ -136,7 +136,7 @@ def _measure(job: EvaluationJob, device: torch.device) -> tuple[Record, Arrays] 
         folder=job.state,
     )
     protocol, state, sample, warnings = attack(task, _earlier_evaluation(job))
-    corrupted = _classify_corrupted(task, job.corruptions) if job.corruptions else {}
+    corrupted = _classify_corrupted(task, job) if job.corruptions else {}
     if rank() > 0:
         return None
     job = dataclasses.replace(job, protocol=protocol)
@@ -201,21 +201,21 @@ def _start_and_sample(record: Record, flags: Flags) -> tuple[EvaluationState, Sa
 
 
 @torch.no_grad()
-def _classify_corrupted(task: AttackTask, corruptions: Corruptions) -> EvaluationState:
+def _classify_corrupted(task: AttackTask[EvaluationProtocol], job: EvaluationJob) -> EvaluationState:
     """Find the corrupted images that ``task.model`` classifies correctly; in all processes of the group.
 
     Returns one entry per corruption with flags ``[5 n]``, severity by severity. Raises UserError if a label is not one
     of the classes, or if there are fewer than ``n`` images.
     """
-    protocol = task.protocol
+    assert job.corruptions is not None
     state = merge(gather(load(task.folder)))
     with frozen_eval(task.classifier):
         for name in CORRUPTIONS:
-            found = corruptions.read(name, protocol.n)
+            found = job.corruptions.read(name, job.protocol.n)
             everything = np.ones(len(found), dtype=np.bool_)
             loop = AttackLoop(
-                task.classifier, found.images, found.labels, protocol.batch_size, task.device, task.folder, state
+                task.classifier, found.images, found.labels, job.protocol.batch_size, task.device, task.folder, state
             )
-            loop.attack({name: top1}, lambda x, y, chosen: x, everything, 1)
+            loop.attack({name: top1}, UNCHANGED, everything, 1)
             state = loop.state
     return {name: state[name] for name in CORRUPTIONS}

@@ -17,6 +17,7 @@ from torch import nn
 from typing_extensions import TypedDict
 
 from dkl.assembly import build_model
+from dkl.attacks.autoattack.classifier import blamed, first_output
 from dkl.config import (
     WEIGHTS,
     DataConfig,
@@ -34,7 +35,6 @@ from dkl.config import (
     typed,
 )
 from dkl.errors import UserError, shortened
-from dkl.evaluation.robustness.classifier import blamed, first_output
 from dkl.models import load_checkpoint
 from dkl.models.sources import Request, Source, graph_source, is_graph, resolve
 from dkl.storage import checkpoint

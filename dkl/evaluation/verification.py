@@ -27,17 +27,17 @@ from numpy.typing import NDArray
 
 from dkl import records
 from dkl.assembly import load_data
+from dkl.attacks.autoattack.attack_loop import AttackLoop, OwnBatches, load
+from dkl.attacks.autoattack.suite import AttackTask, attack, attacks_of
 from dkl.config import EvaluateConfig, typed
 from dkl.config.compose import choices
 from dkl.config.overrides import compose_explained, expand_network
 from dkl.console import say
 from dkl.data import ImageSet
 from dkl.errors import UserError
-from dkl.evaluation.attacking import AttackTask, attack, attacks_of
 from dkl.evaluation.make_record import flags_of, hardware, versions
+from dkl.evaluation.own_attacks import import_own
 from dkl.evaluation.protocol import EvaluationProtocol
-from dkl.evaluation.robustness.attack_loop import AttackLoop, OwnBatches, load
-from dkl.evaluation.robustness.own_attacks import import_own
 from dkl.evaluation.subject import Subject, Weights, foreign_subject, load_network, run_subject
 from dkl.models.sources import CREATE, foreign_network, is_graph
 from dkl.records import Flags, Record
@@ -208,7 +208,12 @@ class _Compared(NamedTuple):
 
 
 def _compare(
-    task: AttackTask, record: Record, flags: Flags, test: ImageSet, chosen: NDArray[np.int64], progress: Path
+    task: AttackTask[EvaluationProtocol],
+    record: Record,
+    flags: Flags,
+    test: ImageSet,
+    chosen: NDArray[np.int64],
+    progress: Path,
 ) -> _Compared:
     """Attack the images of ``task``, which are ``chosen[M]`` of ``test[N]``, and those with other flags once more."""
     again = flags_of(attack(task).state, None)

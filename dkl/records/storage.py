@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dkl.errors import UserError
 from dkl.records.record import AttackResult, Bound, Curves, FewLabels, Flags, Record, Segmented
-from dkl.records.sampling_bound import count_interval
+from dkl.sampling_bound import count_interval
 from dkl.storage.files import ARCHIVE_ERRORS, LARGEST_FLAGS, damage, read_text, write_atomically, write_rows, write_text
 from dkl.threat import SAMPLED, parse_eps
 from dkl.validation import first_mistake

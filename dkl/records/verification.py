@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from dkl.errors import UserError
 from dkl.records.record import STRICT, Natural, Positive, Record
-from dkl.records.sampling_bound import fewest_without_hit, most_in_population
+from dkl.sampling_bound import fewest_without_hit, most_in_population
 from dkl.storage.files import write_text
 from dkl.validation import first_mistake
 

@@ -3,6 +3,7 @@
 A folder that ``export`` writes has the weights, how to load them, and a card whose figures are those of records.
 """
 
+import dkl.full
 from dkl.sharing.export import FORMATS, export
 from dkl.sharing.load import load_model
 

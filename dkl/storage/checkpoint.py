@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from dkl.errors import UserError, first_line
+from dkl.errors import UserError, first_line, needs_extra
 from dkl.storage.files import damage, write_atomically
 
 ZIP, PICKLE = b"P", b"\x80"
@@ -39,6 +37,9 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 def _read_safetensors(path: Path, map_location: str | torch.device) -> dict[str, torch.Tensor]:
     """Read a safetensors file, which holds tensors alone. Raises UserError if it is not one."""
+    with needs_extra("full"):
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
     try:
         return load_file(path, device=str(map_location))
     except (SafetensorError, *READING_ERRORS) as error:

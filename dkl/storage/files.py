@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from filelock import FileLock, Timeout
-
 from dkl.errors import BusyError, FullDiskError, UserError, first_line, shortened
 
 LARGEST_TEXT, LARGEST_FLAGS, LARGEST_GROWTH = 16 * 2**20, 64 * 2**20, 64 * 2**20
@@ -126,6 +124,8 @@ def locked(path: Path, busy: str = "", *, wait: bool = False) -> Iterator[None]:
 
     If another process holds it, wait for that process if ``wait``; else raise BusyError with the message ``busy``.
     """
+    from filelock import FileLock, Timeout  # here, because attacks write files without it
+
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=-1 if wait else LOCK_TIMEOUT)
     try:
@@ -159,6 +159,8 @@ def is_locked(path: Path) -> bool:
 
 def _is_taken(path: Path) -> bool:
     """Whether the lock ``path`` cannot be taken at this moment."""
+    from filelock import FileLock, Timeout
+
     try:
         with FileLock(path, timeout=0):
             return False

@@ -1,5 +1,6 @@
 """One training step per task. The loop knows only ``Task``, which owns all state that training changes."""
 
+import dkl.full
 from dkl.tasks.adversarial import AWP, AdversarialTraining, TradesTraining, make_output
 from dkl.tasks.adversarial_baselines import LBGAT, MART, PGDTraining
 from dkl.tasks.base import Output, Progress, Task, check_task

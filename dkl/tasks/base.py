@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dkl.attacks import frozen_eval
+from dkl.attacks import frozen_eval, top1
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import ClassPrior
@@ -129,17 +129,6 @@ def check_task(task: object) -> Task:
     if inspect.isgeneratorfunction(type(task).step):
         raise UserError(f"task: {name}.step returns a generator: decorate it with @contextmanager")
     return task
-
-
-def top1(logits: Tensor, labels: Tensor) -> Tensor:
-    """Bool ``[B]``: is the largest of ``logits[B, C]`` at the label?"""
-    return logits.argmax(-1) == labels
-
-
-def top5(logits: Tensor, labels: Tensor) -> Tensor:
-    """Bool ``[B]``: is the label among the five largest of ``logits[B, C]``? C must be at least 5."""
-    # Among equal logits topk may leave out the one that argmax picks. A correct top-1 prediction always counts.
-    return (logits.topk(5, dim=-1).indices == labels[:, None]).any(-1) | top1(logits, labels)
 
 
 @torch.no_grad()

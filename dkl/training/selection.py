@@ -10,13 +10,12 @@ from typing import Any, cast
 
 import torch
 
-from dkl.attacks import frozen_eval, named_attack, uniform_noise
+from dkl.attacks import frozen_eval, named_attack, top1, uniform_noise
 from dkl.config import SelectionConfig, changed_setting
 from dkl.data import Loader
 from dkl.errors import UserError
 from dkl.runtime.distributed import from_first, mean_over_ranks, rank
 from dkl.storage import checkpoint
-from dkl.tasks.base import top1
 from dkl.threat import Norm, parse_eps
 from dkl.training.state import BEST, MetricsRow, RunState
 

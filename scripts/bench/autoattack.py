@@ -16,8 +16,8 @@ from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from dkl.attacks import Perturb, make_attack, pgd
+from dkl.attacks.autoattack.classifier import search_model
 from dkl.data import Batches, Batching, digits
-from dkl.evaluation.robustness.classifier import search_model
 from dkl.models import create_model
 from dkl.threat import AUTOATTACK, NORM_TITLES, Norm
 from scripts.bench.report import Result, Row, Table, Target

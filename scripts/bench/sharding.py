@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from dkl.attacks import make_attack
+from dkl.attacks.autoattack.suite import AttackTask, run_attacks
 from dkl.data import digits
-from dkl.evaluation.attacking import AttackTask, run_attacks
 from dkl.evaluation.protocol import EvaluationProtocol
 from dkl.runtime.distributed import rank, spawn_processes
 from dkl.threat import AUTOATTACK

@@ -5,7 +5,7 @@ import torch
 from pyautoattack.fab_projections import projection_l2, projection_linf
 from pyautoattack.square import SquareAttack
 
-from dkl.attacks.autoattack import square
+from dkl.attacks.autoattack import apgd_ce, apgd_targeted, square
 from dkl.attacks.autoattack.fab import project_onto_hyperplane
 from dkl.threat import Norm
 
@@ -60,7 +60,37 @@ def test_square_finds_what_the_package_finds_without_repeating_queries() -> None
     seen.clear()
     model.register_forward_hook(lambda module, inputs, output: output + 1e-4 * torch.rand_like(output))
     square(model, x[:1], y[:1], norm="linf", eps=1e-4, seed=4, queries=100)
-    assert sum(seen) == 103
+    assert sum(seen) == 104
+
+
+@pytest.mark.parametrize(("side", "eps"), [(10, 0.5), (11, 0.5)])
+def test_square_for_l2_finds_what_the_package_finds_batch_by_batch(side: int, eps: float) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * side * side, 32), torch.nn.ReLU())
+    model.append(torch.nn.Linear(32, 5)).eval().requires_grad_(False)
+    x = torch.rand(40, 3, side, side)
+    y = model(x).argmax(1)
+    options = {"norm": "L2", "eps": eps, "n_queries": 150, "p_init": 0.8, "seed": 4, "resc_schedule": False}
+    package = SquareAttack(model, **options)
+    expected = torch.cat([package.perturb(*part) for part in zip(x.split(24), y.split(24), strict=True)])
+    found = square(model, x, y, norm="l2", eps=eps, seed=4, queries=150, batches=[24, 16])
+    assert torch.equal(found, expected)
+    assert 3 < (found != x).flatten(1).any(1).sum() < 40
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_apgd_on_several_batches_draws_for_each_as_alone(norm: Norm) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 12), torch.nn.ReLU(), torch.nn.Linear(12, 5))
+    model.eval().requires_grad_(False)
+    x = torch.rand(30, 3, 4, 4)
+    y = model(x).argmax(1)
+    options = {"norm": norm, "eps": 0.03 if norm == "linf" else 0.15, "seed": 4, "steps": 10}
+    for attack, more in ((apgd_ce, {"restarts": 2}), (apgd_targeted, {"targets": 4})):
+        parts = zip(x.split(12), y.split(12), strict=True)
+        alone = torch.cat([attack(model, *part, **options, **more) for part in parts])
+        torch.testing.assert_close(attack(model, x, y, batches=[12, 12, 6], **options, **more), alone)
+        assert 3 < (alone != x).flatten(1).any(1).sum() < 30
 
 
 def test_square_refuses_part_of_a_batch_for_l2() -> None:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from dkl.assembly import train
 from dkl.attacks import Perturb, autoattack, make_attack
+from dkl.attacks.autoattack.attack_loop import EvaluationState
+from dkl.attacks.autoattack.suite import AttackTask, run_attacks
 from dkl.cli import main
 from dkl.config import compose_config
 from dkl.data import Augment, Batches, Batching, digits
-from dkl.evaluation.attacking import AttackTask, run_attacks
 from dkl.evaluation.protocol import EvaluationProtocol
-from dkl.evaluation.robustness.attack_loop import EvaluationState
 from dkl.models import create_model
 from dkl.records import Flags, Record, load, load_flags
 

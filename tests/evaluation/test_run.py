@@ -8,9 +8,9 @@ import torch
 
 from dkl import records
 from dkl.attacks import named_attack
+from dkl.attacks.autoattack import checks
 from dkl.cli import main
 from dkl.data import digits
-from dkl.evaluation.robustness import checks
 from dkl.models import create_model, load_checkpoint
 from dkl.storage import checkpoint
 from tests.evaluation.common import evaluate_run, tiny_run

@@ -19,9 +19,9 @@ from dkl.cli import main
 from dkl.errors import UserError
 from dkl.evaluation import verification
 from dkl.evaluation.verification import verify
-from dkl.records.sampling_bound import fewest_without_hit, most_in_population
 from dkl.records.verification import load_verification
 from dkl.runtime.interruption import Interrupted
+from dkl.sampling_bound import fewest_without_hit, most_in_population
 from tests.evaluation.common import trained
 
 
@@ -115,7 +115,7 @@ def test_too_few_images_are_no_finding(results: Path, capsys: pytest.CaptureFixt
 
 def test_an_interrupted_verification_continues(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = (record_of(results), ["checkpoint=w.pt", "threads=1"])
-    attack = "dkl.evaluation.robustness.attack_loop.AttackLoop._attack_batch"
+    attack = "dkl.attacks.autoattack.attack_loop.AttackLoop._attack_batches"
     with monkeypatch.context() as patch:
         patch.setattr(verification, "save_verification", Mock(side_effect=Interrupted(signal.SIGINT)))
         with pytest.raises(Interrupted):

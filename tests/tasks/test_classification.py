@@ -7,9 +7,10 @@ import torch
 from sklearn.metrics import top_k_accuracy_score
 from torch import Tensor, nn
 
+from dkl.attacks import top1, top5
 from dkl.data import Batches, Batching, Images
 from dkl.tasks import Classification, Progress
-from dkl.tasks.base import correct, top1, top5
+from dkl.tasks.base import correct
 from tests.tasks.common import CLASSES, Spy, make_batch, make_net
 
 

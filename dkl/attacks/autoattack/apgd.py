@@ -10,20 +10,37 @@ The step size is halved, and the search restarted from the best point, if at mos
 checkpoint raised the loss, or if the best loss and the step size have not changed since.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dkl.attacks.autoattack.package import is_misclassified
+from dkl.attacks.named import is_misclassified
 from dkl.threat import Norm
 
 _SUCCESSES = 0.75
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Maps ``logits[B, C]`` and classes ``[B]`` (labels, or labels and targets ``[B, 2]``) to losses ``[B]``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """What all searches share; the checkpoints are those of ``planned`` steps, also if other ``steps`` are taken.
+
+    ``batches`` are the lengths of AutoAttack's batches, one after the other in the images; None for one batch.
+    """
+
+    norm: Norm
+    eps: float
+    seed: int
+    steps: int = 100
+    planned: int = 100
+    batches: Sequence[int] | None = None
 
 
 def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
@@ -139,9 +156,10 @@ def _take_step(state: _Search, model: nn.Module, loss: Loss, step: int, eps: flo
 
 
 def _apgd(
-    model: nn.Module, x: Tensor, classes: Tensor, loss: Loss, start: Tensor, eps: float, norm: Norm, steps: int
+    model: nn.Module, x: Tensor, classes: Tensor, loss: Loss, start: Tensor, search: _Settings
 ) -> tuple[Tensor, Tensor]:
     """Search from ``start``; return the adversarial images and which images ``[B]`` are fooled."""
+    eps, norm, steps = search.eps, search.norm, search.steps
     result = x.clone()
     fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     losses, gradient, wrong = _gradient(model, start, classes, loss)
@@ -162,8 +180,8 @@ def _apgd(
         halved_at_check=torch.ones_like(losses),
         losses=x.new_zeros(len(x), steps),
     )
-    period, since = max(int(0.22 * steps), 1), 0
-    shortest, shortening = max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
+    period, since = max(int(0.22 * search.planned), 1), 0
+    shortest, shortening = max(int(0.06 * search.planned), 1), max(int(0.03 * search.planned), 1)
     for step in range(-1, steps):
         if step >= 0:
             wrong = _take_step(state, model, loss, step, eps, norm)
@@ -180,13 +198,17 @@ def _apgd(
     return result, fooled
 
 
-def _start(x: Tensor, eps: float, norm: Norm, generator: torch.Generator) -> Tensor:
+def _start(x: Tensor, eps: float, norm: Norm, counts: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
+    """The first points: every batch, of which ``counts`` images are left, draws from its own generator."""
     # Drawn on the CPU on every device, as in the package, so that all devices draw the same.
-    if norm == "linf":
-        noise = 2 * torch.rand(x.shape, generator=generator) - 1
-    else:
-        noise = torch.randn(x.shape, generator=generator)
-    return (x + eps * _unit(noise.to(x.device), norm)).clamp_(0, 1)
+    draw = torch.rand if norm == "linf" else torch.randn
+    drawn = [
+        draw([count, *x.shape[1:]], generator=generator)
+        for count, generator in zip(counts, generators, strict=True)
+        if count  # a batch without images draws nothing in the package either
+    ]
+    noise = torch.cat(drawn).to(x.device)
+    return (x + eps * _unit(2 * noise - 1 if norm == "linf" else noise, norm)).clamp_(0, 1)
 
 
 def _restarted(
@@ -194,18 +216,16 @@ def _restarted(
     x: Tensor,
     y: Tensor,
     loss: Loss,
-    numbers: list[int | None],
-    *,
-    norm: Norm,
-    eps: float,
-    seed: int,
-    steps: int,
+    numbers: Sequence[int | None],
+    search: _Settings,
 ) -> Tensor:
     """One search per entry of ``numbers``, on the images that are not fooled yet.
 
     An entry is the rank of the target class among the logits, 2 for the most likely other one, or None for no target.
     """
-    generator = torch.Generator().manual_seed(seed)
+    batches = [len(x)] if search.batches is None else search.batches
+    owners = torch.arange(len(batches)).repeat_interleave(torch.tensor(batches))
+    generators = [torch.Generator().manual_seed(search.seed) for _ in batches]
     adversarial = x.clone()
     remaining = torch.arange(len(x), device=x.device)
     for number in numbers:
@@ -214,42 +234,30 @@ def _restarted(
         images, classes = x[remaining], y[remaining].unsqueeze(1)
         if number is not None:
             classes = torch.cat([classes, model(images).sort(dim=1)[1][:, -number].unsqueeze(1)], 1)
-        start = _start(images, eps, norm, generator)
-        found, fooled = _apgd(model, images, classes, loss, start, eps, norm, steps)
+        counts = owners[remaining.cpu()].bincount(minlength=len(batches)).tolist()
+        start = _start(images, search.eps, search.norm, counts, generators)
+        found, fooled = _apgd(model, images, classes, loss, start, search)
         adversarial[remaining[fooled]] = found[fooled]
         remaining = remaining[~fooled]
     return adversarial
 
 
 @torch.no_grad()
-def apgd_ce(
-    model: nn.Module, x: Tensor, y: Tensor, *, norm: Norm, eps: float, seed: int, steps: int = 100, restarts: int = 1
-) -> Tensor:
-    """APGD on the cross-entropy; ``x[B, C, H, W]``, ``y[B]``."""
-    return _restarted(model, x, y, cross_entropy, [None] * restarts, norm=norm, eps=eps, seed=seed, steps=steps)
+def _untargeted(loss: Loss, model: nn.Module, x: Tensor, y: Tensor, *, restarts: int = 1, **settings: Any) -> Tensor:
+    return _restarted(model, x, y, loss, [None] * restarts, _Settings(**settings))
 
 
-@torch.no_grad()
-def apgd_dlr(
-    model: nn.Module, x: Tensor, y: Tensor, *, norm: Norm, eps: float, seed: int, steps: int = 100, restarts: int = 1
-) -> Tensor:
-    """APGD on the DLR loss; ``x[B, C, H, W]``, ``y[B]``; needs at least three classes."""
-    return _restarted(model, x, y, dlr, [None] * restarts, norm=norm, eps=eps, seed=seed, steps=steps)
+apgd_ce = partial(_untargeted, cross_entropy)
+"""APGD on the cross-entropy; ``x[B, C, H, W]``, ``y[B]``."""
+
+apgd_dlr = partial(_untargeted, dlr)
+"""APGD on the DLR loss; ``x[B, C, H, W]``, ``y[B]``; needs at least three classes."""
 
 
 @torch.no_grad()
 def apgd_targeted(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    norm: Norm,
-    eps: float,
-    seed: int,
-    targets: int = 9,
-    steps: int = 100,
-    restarts: int = 1,
+    model: nn.Module, x: Tensor, y: Tensor, *, targets: int = 9, restarts: int = 1, **settings: Any
 ) -> Tensor:
     """APGD on the targeted DLR loss, for the ``targets`` most likely other classes; needs at least four classes."""
     numbers = [number for number in range(2, targets + 2) for _ in range(restarts)]
-    return _restarted(model, x, y, targeted_dlr, [*numbers], norm=norm, eps=eps, seed=seed, steps=steps)
+    return _restarted(model, x, y, targeted_dlr, numbers, _Settings(**settings))

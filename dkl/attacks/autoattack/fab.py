@@ -17,7 +17,7 @@ package sorts the coordinates instead, which takes most of its time.
 import torch
 from torch import Tensor, nn
 
-from dkl.attacks.autoattack.package import is_misclassified
+from dkl.attacks.named import is_misclassified
 from dkl.threat import Norm
 
 _MAX_ALPHA, _OVERSHOOT, _BACKWARD = 0.1, 1.05, 0.9

@@ -1,25 +1,22 @@
-"""AutoAttack's package: its own attacks with the settings of its suites, and what our attacks count as it does."""
+"""AutoAttack's package: its own attacks with the settings of its suites. It is installed by the extra ``full``.
+
+It has what is not rewritten here: L1, ``fab``, restarts of fab-t and square, and mean gradients.
+"""
 
 import functools
 import logging
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
-from pyautoattack.fab_pt import FABAttack_PT
-from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
 from dkl.attacks.pgd import Perturb
-from dkl.threat import NORM_TITLES, EvaluatedNorm, NamedAttack
+from dkl.errors import needs_extra
+from dkl.threat import NORM_TITLES, EvaluatedNorm
 
-
-def is_misclassified(logits: Tensor, y: Tensor) -> Tensor:
-    """Whether the largest of ``logits[B, C]`` is not that of the label ``y[B]``, ``[B]``.
-
-    Logits that are not finite are misclassified: the argmax of NaN is class 0, which may be the label.
-    """
-    return (logits.argmax(1) != y) | ~logits.isfinite().all(1)
+_LATER = ("n_iter", "n_queries")
+"""Settings that are set after construction, as people do: the lengths that the package derives from them stay."""
 
 
 def keeping_generators(perturb: Perturb, device: torch.device) -> Perturb:
@@ -35,7 +32,7 @@ def keeping_generators(perturb: Perturb, device: torch.device) -> Perturb:
 
 
 def package_attack(
-    asked: NamedAttack,
+    base: str,
     model: nn.Module,
     *,
     norm: EvaluatedNorm,
@@ -43,24 +40,31 @@ def package_attack(
     seed: int,
     targets: int,
     device: torch.device,
+    settings: Mapping[str, Any],
 ) -> Perturb:
-    """An attack as AutoAttack's authors wrote it, which keeps the global generators that it seeds."""
-    base, restarts, averages = asked.base, asked.restarts, asked.attack.averages
+    """An attack as AutoAttack's authors wrote it, which keeps the global generators that it seeds.
+
+    ``settings`` are attributes of the package's attack that differ from those of its standard suite.
+    """
+    with needs_extra("full"):
+        from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+        from pyautoattack.fab_pt import FABAttack_PT
+        from pyautoattack.square import SquareAttack
     common: dict[str, Any] = {"norm": NORM_TITLES[norm], "eps": eps, "seed": seed, "device": device}
-    # For L1 AutoAttack shrinks the radius during the search, restarts apgd-ce and takes fewer targets.
-    logger = logging.getLogger("auto-attack")
-    searched = common | {"n_iter": 100, "use_largereps": norm == "l1", "logger": logger}
+    # For L1 AutoAttack shrinks the radius during the search, and takes fewer targets.
+    searched = {"n_iter": 100, "use_largereps": norm == "l1", "logger": logging.getLogger("auto-attack")}
+    given = {name: value for name, value in settings.items() if name not in _LATER}
     if base == "apgd-t":
-        classes = min(5, targets) if norm == "l1" else targets
-        attack = APGDAttack_targeted(model, n_restarts=restarts, n_target_classes=classes, **searched)
+        classes = {"n_target_classes": min(5, targets) if norm == "l1" else targets}
+        attack = APGDAttack_targeted(model, **(common | searched | classes | given))
     elif base.startswith("apgd"):
-        several = 5 if norm == "l1" and restarts == 1 else restarts
-        loss = base.split("-")[1]
-        attack = APGDAttack(model, loss=loss, n_restarts=several, eot_iter=averages, **searched)
+        attack = APGDAttack(model, loss=base.split("-")[1], **(common | searched | given))
     elif base.startswith("fab"):
-        targeted = {"targeted": base == "fab-t", "n_target_classes": targets}
-        attack = FABAttack_PT(model, n_iter=100, n_restarts=restarts, **targeted, **common)
+        targeted = {"n_iter": 100, "targeted": base == "fab-t", "n_target_classes": targets}
+        attack = FABAttack_PT(model, **(common | targeted | given))
     else:
-        settings = {"p_init": 0.8, "n_queries": 5000, "n_restarts": restarts, "resc_schedule": False}
-        attack = SquareAttack(model, **settings, **common)
+        queries = {"p_init": 0.8, "n_queries": 5000, "resc_schedule": False}
+        attack = SquareAttack(model, **(common | queries | given))
+    for name in settings.keys() & set(_LATER):
+        setattr(attack, name, settings[name])
     return keeping_generators(cast(Perturb, attack.perturb), device)

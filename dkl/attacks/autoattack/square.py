@@ -9,18 +9,20 @@ the result that it has in the package.
 A query that did not help an image is not repeated while the image stays the same. Small images have few windows, so
 most of their later queries are such repetitions. A randomized network gets every query.
 
-For L2 the draws depend on how many images of the batch are still correct, so the package attacks whole batches.
+For L2, a query gives one window of an image the energy of another, as a bump whose signs are drawn per image that is
+still correct. The draws depend on how many of the batch are left, so several batches are attacked together with a
+generator each.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
-from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from dkl.attacks.autoattack.package import is_misclassified, keeping_generators
+from dkl.attacks.named import is_misclassified
 from dkl.threat import Norm
 
 _FIRST_SHARE = 0.8
@@ -142,6 +144,114 @@ def _square_linf(
     return result
 
 
+def _bumps(height: int, width: int) -> Tensor:
+    """A bump of ``[height, width]`` with norm 1: concentric rectangles whose sums fall off as 1/k²."""
+    bump = torch.zeros(height, width)
+    top, left = height // 2, width // 2
+    for ring in range(max(height // 2 + 1, width // 2 + 1)):
+        rows, columns = (slice(max(start, 0), max(start + 2 * ring + 1, 0)) for start in (top, left))
+        bump[rows, columns] += 1.0 / torch.tensor([ring + 1.0]).view(1, 1) ** 2
+        top, left = top - 1, left - 1
+    return bump / (bump**2).sum(dim=(0, 1), keepdim=True).sqrt()
+
+
+def _double_bump(side: int, generator: torch.Generator) -> Tensor:
+    """Two bumps of opposite signs in a window of ``side``, with norm 1, side by side or one above the other."""
+    pair = torch.cat([_bumps(side // 2, side), -1.0 * _bumps(side - side // 2, side)])
+    pair /= (pair**2).sum(dim=(0, 1), keepdim=True).sqrt()
+    return pair.permute([1, 0]) if torch.rand([1], generator=generator) > 0.5 else pair
+
+
+def _norms(x: Tensor) -> Tensor:
+    # Rounded as in the package, whose searches follow the last digit.
+    return (x**2).sum(dim=(-2, -1), keepdim=True).sqrt()
+
+
+def _of_radius(delta: Tensor, eps: float) -> Tensor:
+    size = (delta**2).view(len(delta), -1).sum(-1).sqrt().view(-1, 1, 1, 1)
+    return delta / (size + 1e-12) * eps
+
+
+def _l2_start(x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+    """Tile the images with double bumps, whose sides are a fifth of the image's."""
+    _, channels, height, width = x.shape
+    delta, side = torch.zeros_like(x), height // 5
+    margin = (height - side * 5) // 2
+    for row in range(height // side):
+        for column in range(width // side):
+            top, left = margin + row * side, margin + column * side
+            bump = _double_bump(side, generator).view(1, 1, side, side)
+            tile = (bump * _signs([len(x), channels, 1, 1], generator)).to(x.device)
+            delta[:, :, top : top + side, left : left + side] += tile
+    return (x + _of_radius(delta, eps)).clamp_(0, 1)
+
+
+def _l2_candidate(x: Tensor, best: Tensor, query: int, eps: float, generator: torch.Generator) -> Tensor:
+    """The images of query ``query``: a window of ``best`` is emptied, and another one gets its energy."""
+    (count, channels, height, width), delta = x.shape, best - x
+    share = _FIRST_SHARE / 2 ** sum(query > after for after in _HALVINGS)
+    side = max(round(math.sqrt(share * height * width)), 3)
+    side = min(side + (side % 2 == 0), height, width)
+    windows = []
+    for _ in range(2):
+        top, left = _offset(height - side, generator), _offset(width - side, generator)
+        windows.append((..., slice(top, top + side), slice(left, left + side)))
+    filled, emptied = windows
+    both = torch.zeros(height, width, device=x.device)
+    both[filled] = both[emptied] = 1.0
+    size = (delta**2).view(count, -1).sum(-1).sqrt().view(-1, 1, 1, 1)
+    energy = _norms(delta * both)
+    bump = _double_bump(side, generator).view(1, 1, side, side) * _signs([count, channels, 1, 1], generator)
+    bump = bump.contiguous().to(x)  # sums of a transposed bump would round in another order
+    bump = bump + delta[filled] / (1e-12 + _norms(delta[filled]))
+    spare = ((eps * torch.ones_like(bump)) ** 2 - size**2).clamp_min_(0)
+    bump = bump / (1e-12 + _norms(bump)) * (spare / channels + energy**2).sqrt()
+    delta[emptied] = 0.0
+    delta[filled] = bump
+    return (x + _of_radius(delta, eps)).clamp_(0, 1)
+
+
+def _square_l2(
+    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int, batches: Sequence[int], queries: int
+) -> Tensor:
+    """Attack AutoAttack's ``batches``, whose images follow each other in ``x``, each with draws of its own."""
+    generators = [torch.Generator().manual_seed(seed) for _ in batches]
+    pairs = zip(x.split(list(batches)), generators, strict=True)
+    result = torch.cat([_l2_start(images, eps, generator) for images, generator in pairs])
+    owners = torch.arange(len(batches)).repeat_interleave(torch.tensor(batches))
+    margins = _margins(model, result, y)
+    remaining = (margins > 0).nonzero().squeeze(1)
+    clean, best, labels, margin = x[remaining], result[remaining], y[remaining], margins[remaining]
+    for query in range(queries):
+        if not len(remaining):
+            break
+        counts = owners[remaining.cpu()].bincount(minlength=len(batches)).tolist()
+        parts = zip(clean.split(counts), best.split(counts), generators, strict=True)
+        candidate = torch.cat(
+            [_l2_candidate(one, held, query, eps, generator) for one, held, generator in parts if len(one)]
+        )
+        found = _margins(model, candidate, labels)
+        better = (found < margin) | (found <= 0)
+        best = torch.where(better.view(-1, 1, 1, 1), candidate, best)
+        margin = torch.where(better, found, margin)
+        fooled = margin <= 0
+        if fooled.any():
+            result[remaining[fooled]] = best[fooled]
+            kept = ~fooled
+            remaining, clean, best, labels, margin = (each[kept] for each in (remaining, clean, best, labels, margin))
+    return result
+
+
+def _fastest_mode(model: nn.Module, x: Tensor) -> Callable[[], AbstractContextManager[object]]:
+    """``torch.inference_mode``, which is faster, or ``no_grad`` if ``model`` fails in it: it may differentiate."""
+    try:
+        with torch.inference_mode():
+            model(x)
+    except Exception:
+        return torch.no_grad
+    return torch.inference_mode
+
+
 @torch.no_grad()
 def square(
     model: nn.Module,
@@ -153,29 +263,26 @@ def square(
     seed: int,
     places: Tensor | None = None,
     length: int | None = None,
+    batches: Sequence[int] | None = None,
     queries: int = 5000,
 ) -> Tensor:
-    """Square on ``x[B, C, H, W]``, ``y[B]``, with the draws of the images at ``places[B]`` of a batch of ``length``.
+    """Square on ``x[B, C, H, W]``, ``y[B]``; by default the images are one of AutoAttack's batches.
 
-    By default the images are the whole batch. For L2 they must be. Raises ValueError if they are not.
+    For Linf they may have the draws of the images at ``places[B]`` of a batch of ``length``. For L2 they may be several
+    whole ``batches``, of these lengths. Raises ValueError for places in L2.
     """
-    if norm == "l2":
-        if places is not None or length is not None:
-            raise ValueError("for L2 the draws of Square depend on the whole batch: leave out places and length")
-        package = SquareAttack(
-            model,
-            norm="L2",
-            n_queries=queries,
-            eps=eps,
-            p_init=_FIRST_SHARE,
-            seed=seed,
-            resc_schedule=False,
-            device=x.device,
-        )
-        return keeping_generators(package.perturb, x.device)(x, y)
-    generator = torch.Generator().manual_seed(seed)
-    places = torch.arange(len(x)) if places is None else places
-    length = len(x) if length is None else length
-    found = _square_linf(model, x, y, eps=eps, generator=generator, places=places, length=length, queries=queries)
-    fooled = is_misclassified(model(found), y)
+    if norm == "l2" and (places is not None or length is not None):
+        raise ValueError("for L2 the draws of Square depend on the whole batch: leave out places and length")
+    with _fastest_mode(model, x[:1])():
+        if norm == "l2":
+            batches = [len(x)] if batches is None else batches
+            found = _square_l2(model, x, y, eps=eps, seed=seed, batches=batches, queries=queries)
+        else:
+            generator = torch.Generator().manual_seed(seed)
+            places = torch.arange(len(x)) if places is None else places
+            length = len(x) if length is None else length
+            found = _square_linf(
+                model, x, y, eps=eps, generator=generator, places=places, length=length, queries=queries
+            )
+        fooled = is_misclassified(model(found), y)
     return torch.where(fooled.view(-1, 1, 1, 1), found, x)

@@ -57,6 +57,7 @@ class ConfigurationRow:
     """One configuration with one evaluation per seed. Accuracies are fractions.
 
     ``means`` holds the metrics that every seed has, by their names in ``METRICS``.
+    ``bounds`` are those of bounded AutoAttack, which has no single value.
     ``interval`` is the 95 % interval of robust accuracy if anything attacked, of mean IoU with masks (None for one
     seed), else of clean accuracy. ``best_epochs`` are the epochs of the highest accuracies, seed by seed. ``rank`` is
     None for unranked rows.
@@ -80,6 +81,7 @@ class ConfigurationRow:
     seeds: tuple[int | None, ...] = ()
     record_ids: tuple[str, ...] = ()
     means: Mapping[str, SeedMean]
+    bounds: Interval | None = None
     interval: Interval | None = None
     best_epochs: tuple[int, ...] = ()
     source: str | None = None
@@ -220,6 +222,7 @@ def average_seeds(records: Sequence[Record]) -> ConfigurationRow:
         seeds=tuple(record.seed for record in records),
         record_ids=tuple(record.id for record in records),
         means=means,
+        bounds=_bounds(records),
         # Mean IoU is no fraction of images, so one seed has no interval.
         interval=accuracy_interval(
             list(map(headline_of, records)),
@@ -235,11 +238,19 @@ def _attacks(records: Sequence[Record], newest: Record) -> str:
     """The attacks in words; of bounded AutoAttack with the interval in percent, its ends averaged over the seeds."""
     if newest.accuracy_only:
         return ""
-    bounds = [record.bound for record in records if record.bound is not None]
-    if not bounds:
+    if (bounds := _bounds(records)) is None:
         return attacks_label(newest)
-    low, high = (100 * mean(getattr(bound, end) for bound in bounds) for end in ("low", "high"))
-    return f"{attacks_label(newest)} in [{low:.2f}, {high:.2f}]"
+    return f"{attacks_label(newest)} in {_bounds_cell(bounds)}"
+
+
+def _bounds(records: Sequence[Record]) -> Interval | None:
+    """The bounds of bounded AutoAttack, averaged over the seeds; None for other evaluations."""
+    bounds = [record.bound for record in records if record.bound is not None]
+    return (mean(bound.low for bound in bounds), mean(bound.high for bound in bounds)) if bounds else None
+
+
+def _bounds_cell(bounds: Interval) -> str:
+    return "[{:.2f}, {:.2f}]".format(*(100 * end for end in bounds))
 
 
 def headline_of(record: Record) -> float:
@@ -363,11 +374,16 @@ def mean_column(name: str, essential: bool = False) -> ConfigurationColumn:
     def value(part: str) -> Cell[ConfigurationRow]:
         return lambda row: plain_percent(getattr(row.means.get(name), part, None))
 
+    def cell(row: ConfigurationRow) -> str:
+        if row.bounds is not None and name == "robust":  # the upper end alone would pass for the accuracy
+            return _bounds_cell(row.bounds)
+        return str(row.means.get(name, NONE))
+
     return ConfigurationColumn(
         # The star is that of the note on the choice of the best epoch.
         header=f"{metric.title} (%){'*' if name == 'best' else ''}",
         align="r",
-        cell=lambda row: str(row.means.get(name, NONE)),
+        cell=cell,
         data={f"{metric.data or name}_{part}": value(part) for part in ("mean", "std")},
         only_if=(lambda row: name in row.means) if metric.optional else None,
         essential=essential,

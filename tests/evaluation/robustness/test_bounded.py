@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from dkl.attacks import Perturb, autoattack, frozen_eval, make_attack
+from dkl.attacks.autoattack.attack_loop import AttackLoop, placed, places
+from dkl.attacks.autoattack.bounded import attack_sample
 from dkl.cli import main
 from dkl.config import EvaluateConfig, EvaluationConfig, compose_config
 from dkl.errors import UserError
 from dkl.evaluation import evaluate
 from dkl.evaluation.protocol import choose_protocol
-from dkl.evaluation.robustness.attack_loop import AttackLoop, placed, places
-from dkl.evaluation.robustness.bounded import attack_sample
 from dkl.records import load, load_flags
-from dkl.records.sampling_bound import count_interval
+from dkl.sampling_bound import count_interval
 from dkl.threat import AUTOATTACK, SUITES
 from tests.evaluation.common import CPU, evaluate_run, shorten, tiny_run
 
@@ -161,7 +161,7 @@ def test_a_network_that_masks_gradients_gains_nothing(tmp_path: Path) -> None:
         result, _ = attack_sample(
             loop, attacks, before, width=60, seed=1, by_place=frozenset({"square"}), num_classes=5
         )
-        square_of_all = placed(attacks["square"], before, 50)(images, labels, torch.arange(300))
+        square_of_all = placed(attacks["square"], before, 50).perturb(images, labels, torch.arange(300))
     falls = int((model(square_of_all).argmax(1) != labels).sum())
     assert falls > 100
     assert result.interval.low <= falls <= result.interval.high

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from dkl.attacks import make_attack
+from dkl.attacks.autoattack.checks import nonfinite_warnings
 from dkl.errors import UserError
-from dkl.evaluation.robustness.checks import nonfinite_warnings
 from tests.evaluation.common import run
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
+from dkl.attacks.autoattack.attack_loop import AttackProgress, EvaluationState, load, merge, save
 from dkl.cli import main
-from dkl.evaluation.robustness.attack_loop import AttackProgress, EvaluationState, load, merge, save
 from dkl.records import Record, load_all
 from dkl.runtime.distributed import gather, launched_group, rank
 from tests.evaluation.common import Attack, attack, evaluate_run, tiny_run, trained

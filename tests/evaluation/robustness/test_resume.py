@@ -12,8 +12,8 @@ import torch
 from sklearn.metrics import top_k_accuracy_score
 from torch import Tensor
 
+from dkl.attacks.autoattack.attack_loop import EvaluationState, load, save
 from dkl.errors import UserError
-from dkl.evaluation.robustness.attack_loop import EvaluationState, load, save
 from dkl.records import load_all
 from tests.evaluation.common import Attack, attack, evaluate_run, run, some_digits, tiny_run, trained
 from tests.interruptions.forks import fork

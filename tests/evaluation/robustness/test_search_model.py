@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
+from dkl.attacks.autoattack import suite
+from dkl.attacks.autoattack.classifier import search_model
 from dkl.errors import UserError
-from dkl.evaluation import attacking, autoattack
-from dkl.evaluation.robustness.classifier import search_model
+from dkl.evaluation import autoattack
 from dkl.models import create_model
 from dkl.reporting.boards.notes import attack_notes
 from dkl.reporting.grouping import attacks_label
@@ -73,7 +74,7 @@ def test_only_the_evaluated_network_decides(monkeypatch: pytest.MonkeyPatch) -> 
         def forward(self, x: Tensor) -> Tensor:
             return -trained()(x)
 
-    monkeypatch.setattr(attacking, "search_model", lambda *settings: Wrong())
+    monkeypatch.setattr(suite, "search_model", lambda *settings: Wrong())
     result = autoattack(trained(), images, labels, eps=0.0, attacks=["pgd-2"], channels_last=True)
     assert torch.equal(result.robust, result.flags["clean"])
     assert result.robust.any()

@@ -71,6 +71,8 @@ def test_the_interval_of_bounded_autoattack_reaches_below_its_lower_bound() -> N
         for seed, (robust, bound) in enumerate(zip((0.32, 0.33), bounds, strict=True))
     ]
     one, both = board(records[:1]).rows[0].interval, board(records).rows[0].interval
+    (robust,) = cells(board(records[:1]), f"{METRICS['robust'].title} (%)")
+    assert robust == "[31.00, 32.00]"  # not the upper end alone
     low, high = wilson(0.32, 500)
     assert one == pytest.approx((low - 0.01, high))
     half = 12.70620474 * statistics.stdev((0.32, 0.33)) / 2**0.5  # Student's quantile with 1 degree of freedom

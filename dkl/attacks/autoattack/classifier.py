@@ -7,7 +7,7 @@ because of the other rounding.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from dkl.attacks.contexts import frozen_eval
 from dkl.errors import UserError, first_line, shortened
 from dkl.runtime.interruption import Interrupted
 
@@ -79,6 +80,67 @@ def first_output(model: nn.Module, images: Tensor, name: str = "the model") -> o
     if not torch.equal(given, images):
         raise UserError(f"{name} changes its images in place: write x = x - mean, not x -= mean")
     return output
+
+
+def scaled(images: Tensor) -> Tensor:
+    """Convert uint8 ``images`` to floats in [0, 1]; return float images unchanged."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+class _Function(nn.Module):
+    """Any callable as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        if not callable(function):
+            raise UserError(f"model must be a module or a function from images to logits, not {function!r}")
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def as_module(model: Callable[[Tensor], Tensor]) -> nn.Module:
+    """``model`` if it is a module, or a function as one."""
+    return model if isinstance(model, nn.Module) else _Function(model)
+
+
+def checked_images(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return contiguous images, and labels as int64 on the CPU. Raises UserError if they are not usable."""
+    for name, given in (("images", images), ("labels", labels)):
+        if not isinstance(given, Tensor):
+            raise UserError(f"{name} must be a tensor, not {type(given).__name__}: torch.as_tensor(…) makes one")
+    if images.ndim != 4 or not len(images):
+        raise UserError(f"images must be [N, C, H, W] with N at least 1, not {list(images.shape)}")
+    if images.dtype not in (torch.uint8, torch.float32):
+        raise UserError(f"images must be uint8, or float32 in [0, 1], not {images.dtype}: convert them")
+    if images.dtype == torch.float32 and not 0 <= float(images.min()) <= float(images.max()) <= 1:
+        low, high = float(images.min()), float(images.max())
+        raise UserError(
+            f"images must be in [0, 1], not [{low:g}, {high:g}]: divide by 255, and normalize inside the model"
+        )
+    if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise UserError(
+            f"labels must be whole numbers [{len(images)}], one per image, not {labels.dtype} {list(labels.shape)}"
+        )
+    return images.detach().contiguous(), labels.detach().long().cpu()
+
+
+def count_classes(model: nn.Module, image: Tensor, labels: Tensor) -> int:
+    """The number of logits. Raises UserError if the output is not logits, or a label has none."""
+    what = f"the model cannot classify an image {list(image.shape[1:])} on {image.device}"
+    with frozen_eval(model), blamed(what):
+        logits = first_output(model, scaled(image))
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
+        found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"the model must return logits [B, classes], but for one image it returns {found}")
+    classes = logits.shape[1]
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise UserError(
+            f"labels must be from 0 to {classes - 1}, the model's classes, not {int(labels.min())} to "
+            f"{int(labels.max())}"
+        )
+    return classes
 
 
 class _ToChannelsLast(torch.autograd.Function):

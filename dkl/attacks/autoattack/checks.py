@@ -5,17 +5,17 @@ answer to an image depends on other images, on its place, or on earlier calls.
 """
 
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from types import FrameType
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pyautoattack import checks
 from torch import Tensor, nn
 
+from dkl.attacks.autoattack.classifier import blamed
+from dkl.attacks.named import margin
 from dkl.errors import UserError
-from dkl.evaluation.robustness.classifier import blamed
 
 _NOT_FINITE = "are not finite"
 
@@ -24,6 +24,18 @@ _REPEATS = 25
 
 _ROUNDING = 1e-4
 """The package's bound of distances between logits of one image, as vectors of length 1, in passes of equal shape."""
+
+_STEP = 0.01
+"""Length of the step, in L2, along which a gradient is compared with the change of the logits."""
+
+_NEARLY = 1e-5
+"""How far probabilities may be from [0, 1], and their sum from 1."""
+
+_WHOLE_REPEATS = 4
+"""Further passes of the whole batch."""
+
+_SQUARE_GAIN = 0.002
+"""What Square may find that attacks by gradients did not, as a fraction of the images."""
 
 _ROUNDING_OF_SIZES = 0.02
 """The same for batches of other sizes, for which TF32 and bfloat16 round in another way."""
@@ -36,24 +48,28 @@ class ModelChecks(NamedTuple):
     whole_batches: bool = False
 
 
-def _warned(check: Callable[[], object]) -> bool:
-    """Whether ``check``, one of the package's, warns: it returns nothing."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        check()
-    return bool(caught)
-
-
+@torch.no_grad()
 def _is_dynamic(model: nn.Module, x: Tensor) -> bool:
-    """Whether ``model`` differentiates something during its forward pass."""
-    # The package counts calls by a trace function, and leaves its counts and no trace function behind.
-    before = sys.gettrace()
-    for name in checks.funcs:
-        checks.funcs[name] = 0
+    """Whether ``model`` calls a function that differentiates during its forward pass."""
+    before, calls = sys.gettrace(), 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call" and frame.f_code.co_name in ("grad", "backward", "_make_grads")
+
+    sys.settrace(count)
     try:
-        return _warned(lambda: checks.check_dynamic(model, x))
+        model(x)
     finally:
         sys.settrace(before)
+    return calls > 0
+
+
+@torch.no_grad()
+def _looks_like_probabilities(model: nn.Module, x: Tensor) -> bool:
+    logits = model(x)
+    sums = (logits.sum(-1) - 1).abs()
+    return bool(logits.max() < 1 + _NEARLY and logits.min() > -_NEARLY and (sums < _NEARLY).all())
 
 
 def _distance(logits: Tensor, others: Tensor) -> float:
@@ -67,7 +83,13 @@ def _varies(model: nn.Module, x: Tensor, y: Tensor) -> bool:
     few, first = x[:2], model(x[:2])
     if any(_distance(model(few), first) > _ROUNDING for _ in range(_REPEATS)):
         return True
-    return _warned(lambda: checks.check_randomized(model, x, y, bs=len(x)))
+    logits = model(x)
+    right = (logits.argmax(1) == y).sum()
+    for _ in range(_WHOLE_REPEATS):
+        again = model(x)
+        if _distance(again, logits) > _ROUNDING or (again.argmax(1) == y).sum() != right:
+            return True
+    return False
 
 
 @torch.no_grad()
@@ -78,6 +100,37 @@ def _depends_on_batch(model: nn.Module, x: Tensor) -> bool:
     if _distance(among_others, logits[:half]) > _ROUNDING:
         return True
     return _distance(model(x[-half:]), logits[-half:]) > _ROUNDING_OF_SIZES
+
+
+def _slope_is_wrong(model: nn.Module, x: Tensor, y: Tensor) -> bool:
+    """Whether the gradient of most images ``x[B, ...]`` is not how the logits change along it.
+
+    Compares the change of a logit gap over a short step in both directions with the gradient's, per image.
+    """
+    with torch.enable_grad():
+        leaf = x.clone().requires_grad_()
+        gap = margin(model(leaf), y)
+        gradient = torch.autograd.grad(gap.sum(), leaf)[0]
+    size = gradient.flatten(1).norm(dim=1)
+    direction = gradient / size.clamp_min(torch.finfo(x.dtype).tiny).view(-1, *[1] * (x.ndim - 1))
+    with torch.no_grad():
+        ends = [model(x + sign * _STEP * direction) for sign in (1, -1)]
+        own = gap.detach()
+        # Of the same pair of classes on both sides, as in the gradient.
+        other = model(x).scatter(1, y.unsqueeze(1), -torch.inf).argmax(1, keepdim=True)
+        high, low = ((end.gather(1, other) - end.gather(1, y.unsqueeze(1))).squeeze(1) for end in ends)
+        expected, rounding = 2 * _STEP * size, 1e-5 * ends[0].abs().amax(1)
+        wrong = (high - low - expected).abs() > 0.5 * expected + rounding
+    asked = (size > 0) & own.isfinite()
+    return bool(asked.any() and wrong[asked].double().mean() > 0.5)
+
+
+def _differentiable_otherwise(model: nn.Module, x: Tensor) -> bool:
+    """Whether the logits of ``x[B, ...]`` are others if a gradient is asked for."""
+    with torch.no_grad():
+        plain = model(x)
+    with torch.enable_grad():
+        return _distance(model(x.clone().requires_grad_()).detach(), plain) > _ROUNDING
 
 
 def check_model(
@@ -108,7 +161,7 @@ def check_model(
             "BatchNorm without running statistics: the accuracies hold for these batches only, in which the authors' "
             "code attacks it"
         )
-    if _warned(lambda: checks.check_range_output(model, x)):
+    if _looks_like_probabilities(model, x):
         found.append(
             "the outputs look like a probability distribution: behind a softmax, gradients vanish and robust accuracy "
             "comes out too high; remove the softmax, so that the network returns logits"
@@ -129,6 +182,17 @@ def check_model(
             )
         with blamed("the model's gradient cannot be computed"):
             gradient = torch.autograd.grad(loss, leaf)[0] if loss.requires_grad else torch.zeros_like(x)
+    # The logits of a randomized network differ anyway.
+    if not varies and _differentiable_otherwise(model, x):
+        found.append(
+            "the network answers in another way if a gradient is asked for: attacks by gradients search on another "
+            "network than the one that is evaluated, so robust accuracy may be too high"
+        )
+    elif not varies and loss.requires_grad and _slope_is_wrong(model, x, y):
+        found.append(
+            "the gradient is not the slope of the logits, as with rounding or a gradient of its own in the network: "
+            "attacks that follow it may fail, so robust accuracy may be too high"
+        )
     zero = int((gradient.flatten(1).abs().sum(1) == 0).sum())
     if zero:
         found.append(
@@ -150,8 +214,9 @@ def final_warnings(
     """
     found = []
     # Square is a black-box attack: it should not find more than the attacks by gradients.
-    if _warned(lambda: checks.check_square_sr(accuracies)):
-        lost = min(value for name, value in accuracies.items() if name != "square") - accuracies["square"]
+    others = [value for name, value in accuracies.items() if name != "square"]
+    lost = min(others) - accuracies["square"] if "square" in accuracies and len(others) > 1 else 0.0
+    if lost > _SQUARE_GAIN:
         found.append(
             f"square, which needs no gradients, lowered the accuracy by a further {100 * lost:.2f} points: the network "
             "probably masks its gradients, so its robust accuracy may be too high; attack it adaptively"

@@ -6,43 +6,85 @@ images still classified correctly, in AutoAttack's order. The flags equal those 
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dkl.attacks import Perturb, frozen_eval, make_attack, margin
-from dkl.console import say
-from dkl.evaluation.protocol import EvaluationProtocol, WholeBatches
-from dkl.evaluation.robustness import checks
-from dkl.evaluation.robustness.attack_loop import (
+from dkl.attacks.autoattack import checks
+from dkl.attacks.autoattack.attack_loop import (
+    UNCHANGED,
+    AttackedBatch,
     AttackLoop,
     AttackProgress,
     Bools,
     EvaluationState,
     IsCorrect,
+    arranged,
     cut,
+    draws_of,
     load,
     merge,
-    placed,
-    scaled,
-    unplaced,
 )
-from dkl.evaluation.robustness.bounded import SampleResult, attack_sample
-from dkl.evaluation.robustness.checks import ModelChecks
-from dkl.evaluation.robustness.classifier import Classifier, search_model
+from dkl.attacks.autoattack.bounded import SampleResult, attack_sample
+from dkl.attacks.autoattack.checks import ModelChecks
+from dkl.attacks.autoattack.classifier import Classifier, scaled, search_model
+from dkl.attacks.contexts import frozen_eval
+from dkl.attacks.named import margin, top1, top5
+from dkl.attacks.pgd import Perturb
+from dkl.console import say
+from dkl.errors import UserError
 from dkl.runtime.distributed import from_first, gather, rank
-from dkl.tasks.base import top1, top5
-from dkl.threat import AUTOATTACK, SAMPLED, known_attack
+from dkl.storage.checkpoint import weights_sha256
+from dkl.storage.files import digest, write_atomically
+from dkl.threat import AUTOATTACK, SAMPLED, EvaluatedNorm, known_attack
+
+
+class AttackPlan(Protocol):
+    """Which attacks run, in what batches, and how they are made: a protocol of ``dkl evaluate`` or an ``AutoAttack``.
+
+    ``tolerance`` is the widest interval of bounded AutoAttack in percentage points; None for other suites. ``search``
+    are settings of ``search_model``.
+    """
+
+    @property
+    def attacks(self) -> list[str]: ...
+    @property
+    def norm(self) -> EvaluatedNorm: ...
+    @property
+    def eps(self) -> float: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def tolerance(self) -> float | None: ...
+    @property
+    def search(self) -> Mapping[str, bool | str]: ...
+    @property
+    def standard(self) -> Self:
+        """The standard suite, which a bounded evaluation becomes if it must."""
+
+    def only(self, attacks: list[str]) -> Self:
+        """The same with other attacks."""
+
+    def whole(self) -> Self:
+        """What becomes of it for a network that is not a function of one image: AutoAttack's batches stay whole."""
+
+    def make(self, name: str, model: nn.Module, num_classes: int, device: torch.device) -> Perturb:
+        """The attack ``name`` on ``model``."""
+
+
+Plan = TypeVar("Plan", bound=AttackPlan)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackTask:
+class AttackTask(Generic[Plan]):
     """A network, ``images[N, C, H, W]`` (uint8 or in [0, 1]), ``labels[N]`` on the CPU, and how they are attacked.
 
     The progress is saved in ``folder``; None saves nothing.
@@ -52,9 +94,12 @@ class AttackTask:
     images: Tensor
     labels: Tensor
     num_classes: int
-    protocol: EvaluationProtocol
+    protocol: Plan
     device: torch.device
     folder: Path | None = None
+    quiet: bool = False
+    together: int | None = None
+    observe: Callable[[AttackedBatch], None] | None = None
 
     @cached_property
     def classifier(self) -> nn.Module:
@@ -74,8 +119,23 @@ class AttackTask:
         state = {**(start or {}), **merge(gather(load(self.folder, len(self.labels))))}
         size = self.protocol.batch_size
         return AttackLoop(
-            self.classifier, self.images, self.labels, size, self.device, self.folder, state, self.searched
+            self.classifier,
+            self.images,
+            self.labels,
+            size,
+            self.device,
+            self.folder,
+            state,
+            self.searched,
+            (self.protocol.norm, self.protocol.eps) if self.protocol.attacks else None,
+            self.quiet,
+            self.together,
+            self.observe,
         )
+
+
+_KNOWN_BY = 8
+"""The number of images whose logits identify a function."""
 
 
 class Earlier(NamedTuple):
@@ -87,7 +147,7 @@ class Earlier(NamedTuple):
     warnings: tuple[str, ...]
 
 
-class Attacked(NamedTuple):
+class Attacked(NamedTuple, Generic[Plan]):
     """What was done and found.
 
     A bounded ``protocol`` that had to attack every image has become the standard one, and one for a network that is not
@@ -95,13 +155,13 @@ class Attacked(NamedTuple):
     ``sample`` is what bounds the result of a bounded one; None for others.
     """
 
-    protocol: EvaluationProtocol
+    protocol: Plan
     state: EvaluationState
     sample: SampleResult | None
     warnings: list[str]
 
 
-def attack(task: AttackTask, earlier: Earlier | None = None) -> Attacked:
+def attack(task: AttackTask[Plan], earlier: Earlier | None = None) -> Attacked[Plan]:
     """Find the images that are classified correctly, clean and after each attack; in all processes of the group.
 
     Warnings are printed and returned: by the first process only.
@@ -112,7 +172,7 @@ def attack(task: AttackTask, earlier: Earlier | None = None) -> Attacked:
     if from_first(checked.whole_batches):
         # Of a sample, other batches would be attacked.
         suite = protocol if protocol.tolerance is None else protocol.standard
-        protocol, earlier = WholeBatches(**vars(suite)), None
+        protocol, earlier = suite.whole(), None
     if protocol.tolerance is not None:
         protocol, state, sample, past = _attack_bounded(task, protocol)
     elif earlier:
@@ -136,7 +196,7 @@ def _printed(warnings: Iterable[str]) -> list[str]:
     return found
 
 
-def _check_model(task: AttackTask) -> ModelChecks:
+def _check_model(task: AttackTask[Plan]) -> ModelChecks:
     """Run the checks of the network on the first batch."""
     first = slice(0, task.protocol.batch_size)
     with frozen_eval(task.classifier):
@@ -151,7 +211,7 @@ def _check_model(task: AttackTask) -> ModelChecks:
 
 
 @torch.no_grad()
-def _count_changed(task: AttackTask, clean: Bools) -> int:
+def _count_changed(task: AttackTask[Plan], clean: Bools) -> int:
     """The number of images that are clearly not as ``clean[N]``, classified right or wrong in the same batches."""
     count, batches = 0, cut(np.ones_like(clean), task.protocol.batch_size)
     with frozen_eval(task.classifier):
@@ -176,22 +236,23 @@ def _accuracies(state: EvaluationState, attacks: list[str], sample: SampleResult
 
 
 def _attack_bounded(
-    task: AttackTask, protocol: EvaluationProtocol
-) -> tuple[EvaluationProtocol, EvaluationState, SampleResult | None, tuple[str, ...]]:
+    task: AttackTask[Plan], protocol: Plan
+) -> tuple[Plan, EvaluationState, SampleResult | None, tuple[str, ...]]:
     on_all = [name for name in protocol.attacks if name in AUTOATTACK]
-    start = _run_suite(task, dataclasses.replace(protocol, attacks=on_all))
+    start = _run_suite(task, protocol.only(on_all))
     before = start[on_all[-1]].flags
     assert protocol.tolerance is not None
     loop, standard = task.loop(), protocol.standard
+    attacks = attacks_of(task, standard)
     with torch.no_grad(), frozen_eval(task.classifier):
         sample, enough = attack_sample(
             loop,
-            attacks_of(task, standard),
+            attacks,
             before,
             width=math.floor(protocol.tolerance * len(task.labels) / 100 + 1e-9),
             seed=protocol.seed,
             # Their draws for an image depend on its place in AutoAttack's batches and on nothing else.
-            by_place=frozenset({"square"} if protocol.norm == "linf" and not protocol.authors_code else ()),
+            by_place=frozenset(name for name in SAMPLED if draws_of(attacks[name]) == "place"),
             num_classes=task.num_classes,
         )
     if enough:
@@ -202,21 +263,14 @@ def _attack_bounded(
     return standard, state, None, tuple(checks.nonfinite_warnings(found))
 
 
-def attacks_of(task: AttackTask, protocol: EvaluationProtocol) -> dict[str, Perturb]:
+def attacks_of(task: AttackTask[Plan], protocol: Plan) -> dict[str, Perturb]:
     """The attacks of ``protocol``, which search on the network of ``task``."""
-    settings: dict[str, Any] = {"norm": protocol.norm, "eps": protocol.eps, "seed": protocol.seed}
-    others: dict[str, Any] = {"num_classes": task.num_classes, "package": protocol.authors_code, "device": task.device}
-    return {
-        name: protocol.own[name].on(task.searched, **settings)
-        if name in protocol.own
-        else make_attack(name, task.searched, **settings, **others)
-        for name in protocol.attacks
-    }
+    return {name: protocol.make(name, task.searched, task.num_classes, task.device) for name in protocol.attacks}
 
 
 def _run_suite(
-    task: AttackTask,
-    protocol: EvaluationProtocol,
+    task: AttackTask[Plan],
+    protocol: Plan,
     *,
     start: EvaluationState | None = None,
     sample: SampleResult | None = None,
@@ -250,15 +304,36 @@ def run_attacks(
     clean: dict[str, IsCorrect] = {"clean": top1, "top5": top5} if top_five else {"clean": top1}
     size = loop.batch_size
     with frozen_eval(loop.model):
-        correct = loop.attack(clean, lambda x, y, chosen: x, np.ones(len(loop.labels), dtype=np.bool_), 1)
+        correct = loop.attack(clean, UNCHANGED, np.ones(len(loop.labels), dtype=np.bool_), 1)
         for name, perturb in attacks.items():
             passes = known_attack(name).cost(num_classes).forward + 1  # one more to classify the adversarial images
             known = sample.known(name, correct, size) if sample else None
             if sample is None or known is None:
-                correct = loop.attack({name: top1}, unplaced(perturb), correct, passes)
+                correct = loop.attack({name: top1}, arranged(perturb, correct, size), correct, passes)
             else:
                 # Cut as without the sample, so that the others are attacked in their places.
                 batches = [batch[~known.tested[batch.numpy()]] for batch in cut(correct, size)]
-                chosen = placed(perturb, correct, size) if name in sample.placed else unplaced(perturb)
-                correct = loop.attack({name: top1}, chosen, known.remaining(correct), passes, batches=batches)
+                attack = arranged(perturb, correct, size)
+                correct = loop.attack({name: top1}, attack, known.remaining(correct), passes, batches=batches)
     return {name: loop.state[name] for name in (*clean, *attacks)}
+
+
+def own_folder(folder: Path, task: AttackTask[Plan], about: list[Any]) -> Path:
+    """The subfolder of ``folder`` for ``task`` and what else is known ``about`` it.
+
+    Raises UserError if another function has used it.
+    """
+    state = task.model.state_dict()
+    weights = weights_sha256(state) if state else ""
+    own = folder / digest([weights, *about])
+    if state:
+        return own
+    # A function has no weights to be known by. Its logits are the same up to the rounding of another device.
+    with torch.no_grad():
+        logits = task.classifier(scaled(task.images[:_KNOWN_BY]).to(task.device)).cpu().numpy()
+    path = own / "logits.npy"
+    if not path.exists():
+        write_atomically(path, lambda file: np.save(file, logits))
+    elif not np.allclose(known := np.load(path), logits, rtol=0.01, atol=0.01 * np.abs(known).max()):
+        raise UserError(f"{own} has the progress of a function with other logits: choose another folder")
+    return own

@@ -1,8 +1,9 @@
 """The loop that attacks batches of images, and its saved progress.
 
 An attack sees only the images that all earlier attacks left correctly classified. They are cut into batches when the
-attack starts, in order, and every batch is attacked from a freshly seeded generator. Square for Linf draws by the
-length of the batch and the place in it only, so part of a batch can be attacked with the draws of the whole.
+attack starts, in order, and every batch is attacked from a freshly seeded generator. Where the draws of an image are
+known without the others (``dkl.threat.Draws``), several batches are attacked together, each with its own draws: small
+batches leave a processor idle. How many fit is found from the memory that the network needs, and by trying.
 
 The progress is saved after every batch. A killed evaluation continues with the next batch and ends with the same flags
 as an uninterrupted one. Several processes share the batches of an attack and exchange their results before the next
@@ -19,21 +20,25 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dkl.attacks import Perturb, frozen_eval
-from dkl.console import bar
+from dkl.attacks.autoattack.ball import check_inside
+from dkl.attacks.autoattack.classifier import scaled
+from dkl.attacks.contexts import frozen_eval
+from dkl.attacks.named import top1, top5
+from dkl.attacks.pgd import Perturb
+from dkl.console import bar, stderr_console
 from dkl.errors import UserError
+from dkl.runtime.device import search_memory
 from dkl.runtime.distributed import gather, rank, world
 from dkl.runtime.interruption import Interrupted
 from dkl.storage.files import damage, write_atomically
-from dkl.tasks.base import top1, top5
-from dkl.threat import known_attack
+from dkl.threat import Draws, EvaluatedNorm, known_attack
 
 Bools = NDArray[np.bool_]
 
@@ -117,8 +122,18 @@ def load(folder: Path | None, images: int | None = None) -> EvaluationState:
     return merge(_load_file(path, images) for path in sorted(folder.glob("*.npz")))
 
 
-PerturbChosen = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Maps images ``[B, ...]``, labels ``[B]`` and their indices ``[B]`` among all images to adversarial images."""
+class Arranged(NamedTuple):
+    """An attack on images ``[B, ...]``, labels ``[B]`` and their indices ``[B]`` among all images.
+
+    ``joint`` says that it may get several batches at once.
+    """
+
+    perturb: Callable[[Tensor, Tensor, Tensor], Tensor]
+    joint: bool
+
+
+UNCHANGED = Arranged(lambda x, y, chosen: x, joint=False)
+"""No attack."""
 
 
 def cut(correct: Bools, batch_size: int) -> tuple[Tensor, ...]:
@@ -133,12 +148,18 @@ def places(correct: Bools, batch_size: int) -> tuple[NDArray[np.int64], NDArray[
     return number % batch_size, np.where(number < whole, batch_size, correct.sum() - whole)
 
 
-def unplaced(perturb: Perturb) -> PerturbChosen:
-    """An attack whose draws do not depend on the places of images, or that gets whole batches."""
-    return lambda x, y, chosen: perturb(x, y)
+def draws_of(perturb: Perturb) -> Draws:
+    """What the draws of an attack depend on; of one that does not say so, on whole batches."""
+    draws: Draws = getattr(perturb, "draws", "whole")
+    return draws
 
 
-def placed(perturb: Perturb, correct: Bools, batch_size: int) -> PerturbChosen:
+def unplaced(perturb: Perturb) -> Arranged:
+    """An attack on batches as they come."""
+    return Arranged(lambda x, y, chosen: perturb(x, y), joint=draws_of(perturb) == "none")
+
+
+def placed(perturb: Perturb, correct: Bools, batch_size: int) -> Arranged:
     """Square for Linf, with the draws of the batches into which ``correct[N]`` is cut."""
     place, length = (torch.from_numpy(array) for array in places(correct, batch_size))
 
@@ -149,16 +170,64 @@ def placed(perturb: Perturb, correct: Bools, batch_size: int) -> PerturbChosen:
             result[same] = perturb(x[same], y[same], places=place[chosen[same]], length=each)
         return result
 
-    return attack
+    return Arranged(attack, joint=True)
+
+
+def arranged(perturb: Perturb, correct: Bools, batch_size: int) -> Arranged:
+    """An attack on the batches into which ``correct[N]`` is cut, on as many of them at once as its draws allow."""
+    if draws_of(perturb) == "place":
+        return placed(perturb, correct, batch_size)
+    if draws_of(perturb) != "batch":
+        return unplaced(perturb)
+    number = torch.from_numpy((np.cumsum(correct) - 1) // batch_size)
+    return Arranged(
+        lambda x, y, chosen: perturb(x, y, batches=number[chosen].unique_consecutive(return_counts=True)[1].tolist()),
+        joint=True,
+    )
+
+
+MOST_TOGETHER = 1000
+"""Images that are attacked together at most: more gain little, and are lost if the process is killed."""
+
+_SEARCH_COPIES = 20
+"""Copies of an image that a search keeps beside the network's own memory."""
+
+
+def images_together(model: nn.Module, image: Tensor, memory: float) -> int:
+    """How many images like ``image[1, ...]`` a search on ``model`` holds in ``memory`` bytes.
+
+    Counts what autograd saves for the backward pass of a second image: parameters are saved once.
+    """
+    saved = []
+    for count in (1, 2):
+        total = 0
+
+        def note(tensor: Tensor) -> Tensor:
+            nonlocal total
+            total += tensor.numel() * tensor.element_size()
+            return tensor
+
+        leaf = torch.cat([image] * count).requires_grad_()
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            model(leaf)
+        saved.append(total)
+    each = 2 * (saved[1] - saved[0]) + _SEARCH_COPIES * image.numel() * image.element_size()
+    return min(MOST_TOGETHER, int(memory // max(each, 1)))
 
 
 IsCorrect = Callable[[Tensor, Tensor], Tensor]
 """Maps ``logits[B, C]`` and ``labels[B]`` to bool ``[B]``: which images count as correctly classified."""
 
 
-def scaled(images: Tensor) -> Tensor:
-    """Convert uint8 ``images`` to floats in [0, 1]; return float images unchanged."""
-    return images.float().div_(255) if images.dtype == torch.uint8 else images
+class AttackedBatch(NamedTuple):
+    """What ``attack`` made of batch ``number`` of ``batches``: ``chosen[B]`` images of all, and their logits."""
+
+    attack: str
+    number: int
+    batches: int
+    chosen: Tensor
+    adversarial: Tensor
+    logits: Tensor
 
 
 @dataclass
@@ -166,6 +235,9 @@ class AttackLoop:
     """The images, uint8 or in [0, 1], and the progress of this process, saved in ``folder`` unless that is None.
 
     ``model`` classifies what the attacks find; ``searched`` is the network on which they search if it is another one.
+    Everything that an attack finds is checked to lie in the ``ball`` of a norm and radius and in [0, 1].
+    ``together`` is the number of images of several batches that are attacked at once; None finds it from the memory
+    of the device, and by halving it if that runs out. ``observe`` gets every batch that is done, before it is saved.
     """
 
     model: nn.Module
@@ -176,11 +248,15 @@ class AttackLoop:
     folder: Path | None
     state: EvaluationState
     searched: nn.Module | None = None
+    ball: tuple[EvaluatedNorm, float] | None = None
+    quiet: bool = False
+    together: int | None = None
+    observe: Callable[["AttackedBatch"], None] | None = None
 
     def attack(
         self,
         criteria: Mapping[str, IsCorrect],
-        perturb: PerturbChosen,
+        attack: Arranged,
         correct: Bools,
         passes: int,
         *,
@@ -203,15 +279,23 @@ class AttackLoop:
         first = next(iter(criteria))
         finished = int(done.sum())
         total, reached = passes * (finished + len(own_batches)), passes * finished
-        with bar(first, total, reached) as progress, ExitStack() as hooks:
+        with bar(first, total, reached, stderr_console(self.quiet)) as progress, ExitStack() as hooks:
             for model in {self.model, self.searched or self.model}:
                 hooks.enter_context(model.register_forward_hook(lambda *_: progress.advance()))
-            for count, number in enumerate(own_batches, finished + 1):
+            waiting, count = own_batches.tolist(), finished
+            while waiting:
+                numbers = self._next(waiting, batches, joint=attack.joint)
                 try:
-                    self._attack_batch(criteria, perturb, batches[number], number)
+                    self._attack_batches(criteria, attack, [(number, batches[number]) for number in numbers])
                 except Interrupted as stop:
-                    stop.place = f"after {first} batch {count - 1} of {finished + len(own_batches)}"
+                    stop.place = f"after {first} batch {count} of {finished + len(own_batches)}"
                     raise
+                except torch.OutOfMemoryError:
+                    if len(numbers) == 1:
+                        raise
+                    self.together = sum(len(batches[number]) for number in numbers) // 2
+                    continue
+                waiting, count = waiting[len(numbers) :], count + len(numbers)
                 # One of several processes knows only its own share, so its percentage would mislead.
                 share = f"{self.state[first].flags.mean():.2%} still correct"
                 progress.reach(passes * count, f"process 1 of {world()}" if world() > 1 else share)
@@ -219,17 +303,57 @@ class AttackLoop:
         self.state |= merge(gather({name: self.state[name] for name in criteria}))
         return self.state[first].flags
 
-    def _attack_batch(
-        self, criteria: Mapping[str, IsCorrect], perturb: PerturbChosen, chosen: Tensor, number: int
+    def _next(self, waiting: Sequence[int], batches: Sequence[Tensor], *, joint: bool) -> list[int]:
+        """The numbers of the batches that are attacked next: as many as fit together, but at least one."""
+        if not joint or len(waiting) == 1:
+            return [*waiting[:1]]
+        if self.together is None:
+            image = scaled(self.images[:1]).to(self.device)
+            self.together = images_together(self.searched or self.model, image, search_memory(self.device))
+        sizes = np.cumsum([len(batches[number]) for number in waiting])
+        return [*waiting[: max(1, int((sizes <= self.together).sum()))]]
+
+    def _attack_batches(
+        self, criteria: Mapping[str, IsCorrect], attack: Arranged, numbered: Sequence[tuple[int, Tensor]]
     ) -> None:
-        """Attack the images with indices ``chosen`` and save the result."""
+        """Attack the images of batches, given by their numbers and indices, together; save the result."""
         started = time.perf_counter()
-        if not len(chosen):  # all images of the batch are known from a sample
+        chosen = torch.cat([batch for _, batch in numbered])
+        if len(chosen):  # otherwise all images are known from a sample
+            x, y = scaled(self.images[chosen]).to(self.device), self.labels[chosen].to(self.device)
+            adversarial = attack.perturb(x, y, chosen)
+            if self.ball is not None and attack is not UNCHANGED:
+                check_inside(next(iter(criteria)), adversarial, x, *self.ball)
+            # Each batch in a pass of its own, as the package: a network may depend on the others of a batch.
+            lengths = [len(batch) for _, batch in numbered]
+            logits = torch.cat([self.model(part) for part in adversarial.split(lengths) if len(part)])
+            found, finite = self._judged(criteria, logits, y, chosen)
+        seconds, start = time.perf_counter() - started, 0
+        for number, batch in numbered:
+            part, start = slice(start, start + len(batch)), start + len(batch)
             for name in criteria:
-                self.state[name].seconds[number] = 0.0
-            return
-        x, y = scaled(self.images[chosen]).to(self.device), self.labels[chosen].to(self.device)
-        logits = self.model(perturb(x, y, chosen))
+                if len(batch):
+                    self.state[name].flags[batch.numpy()] = found[name][part]
+                    self.state[name].nonfinite[number] = int((~finite[part]).sum())
+                self.state[name].seconds[number] = seconds * len(batch) / max(len(chosen), 1)
+            if self.observe is not None and len(batch):
+                done = AttackedBatch(
+                    next(iter(criteria)),
+                    number,
+                    len(self.state[next(iter(criteria))].seconds),
+                    batch,
+                    adversarial[part],
+                    logits[part],
+                )
+                self.observe(done)
+        # Every process writes only its own file, so no batch is lost to a concurrent write and no lock is needed.
+        if self.folder is not None and len(chosen):
+            save(self.state, self.folder / f"{rank()}.npz")
+
+    def _judged(
+        self, criteria: Mapping[str, IsCorrect], logits: Tensor, y: Tensor, chosen: Tensor
+    ) -> tuple[dict[str, Bools], Tensor]:
+        """Apply ``criteria`` to ``logits[B, C]``; return the flags ``[B]`` of each, and which logits are finite."""
         # argmax of NaN is an arbitrary class, so such logits would count as correct by chance.
         finite = logits.isfinite().all(-1)
         if "clean" in criteria and not finite.all():
@@ -239,13 +363,7 @@ class AttackLoop:
                 f"them number {broken}: it has no accuracy; check its weights, normalization and precision"
             )
         found = {name: (is_correct(logits, y) & finite).cpu().numpy() for name, is_correct in criteria.items()}
-        for name, flags in found.items():
-            self.state[name].flags[chosen.numpy()] = flags
-            self.state[name].nonfinite[number] = int((~finite).sum())
-            self.state[name].seconds[number] = time.perf_counter() - started
-        # Every process writes only its own file, so no batch is lost to a concurrent write and no lock is needed.
-        if self.folder is not None:
-            save(self.state, self.folder / f"{rank()}.npz")
+        return found, finite
 
 
 @dataclass(frozen=True)
@@ -286,10 +404,10 @@ class OwnBatches:
         """Attack the whole ``batch`` by ``name``; return which of its images have other flags, ``[N]``."""
         rules: dict[str, IsCorrect] = {"clean": top1, "top5": top5} if name == "clean" else {name: top1}
         saved = {key: f"{key} batch {number}" for key in rules if key in self.flags}
-        perturb = unplaced(self.attacks[name]) if name in self.attacks else lambda x, y, chosen: x
+        attack = unplaced(self.attacks[name]) if name in self.attacks else UNCHANGED
         passes = known_attack(name).cost(self.num_classes).forward + 1 if name in self.attacks else 1
         criteria, start = {saved[key]: rules[key] for key in saved}, np.ones(len(self.flags["clean"]), dtype=np.bool_)
         with frozen_eval(self.loop.model):
-            self.loop.attack(criteria, perturb, start, passes, batches=[batch])
+            self.loop.attack(criteria, attack, start, passes, batches=[batch])
         differ = [self.loop.state[entry].flags != self.flags[key] for key, entry in saved.items()]
         return np.asarray(np.logical_or.reduce(differ))

@@ -6,7 +6,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from dkl.records.sampling_bound import count_interval, draws_needed
+from dkl.sampling_bound import count_interval, draws_needed
 
 
 @pytest.mark.parametrize("total", [0, 1, 4, 30, 150])

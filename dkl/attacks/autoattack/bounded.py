@@ -2,7 +2,7 @@
 
 apgd-ce and apgd-t attack every image. fab-t and square take most of the time and seldom fool an image that apgd-ce and
 apgd-t did not fool, so they attack a sample that is drawn without replacement. The number of images fooled in the
-sample bounds the number among all images (``dkl.records.sampling_bound``). The sample grows until this interval is
+sample bounds the number among all images (``dkl.sampling_bound``). The sample grows until this interval is
 narrow enough. If that needs every image, the standard suite is run instead.
 
 Single images are sampled, not AutoAttack's batches. Images of one batch may be fooled together, and 20 batches of 200
@@ -19,19 +19,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dkl.attacks import Perturb
-from dkl.evaluation.robustness.attack_loop import (
+from dkl.attacks.autoattack.attack_loop import (
+    Arranged,
     AttackLoop,
     AttackProgress,
     Bools,
-    PerturbChosen,
     cut,
     placed,
     places,
     unplaced,
 )
-from dkl.records.sampling_bound import Interval, count_interval, draws_needed
-from dkl.tasks.base import top1
+from dkl.attacks.named import top1
+from dkl.attacks.pgd import Perturb
+from dkl.sampling_bound import Interval, count_interval, draws_needed
 from dkl.threat import SAMPLED, known_attack
 
 
@@ -62,6 +62,12 @@ class SampleResult:
     placed: frozenset[str]
     seconds: Mapping[str, float]
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest accuracy of all images, with 95 % confidence."""
+        n, standing = len(self.before), int(self.before.sum())
+        return (standing - self.interval.high) / n, (standing - self.interval.low) / n
+
     def known(self, attack: str, correct: Bools, batch_size: int) -> Known | None:
         """Return the results of ``attack`` that also hold for all images that are ``correct[N]``; None if none do.
 
@@ -79,7 +85,7 @@ class SampleResult:
 
 def _attack_parts(
     loop: AttackLoop,
-    attacks: dict[str, PerturbChosen],
+    attacks: dict[str, Arranged],
     before: Bools,
     parts: Sequence[Tensor],
     count: int,

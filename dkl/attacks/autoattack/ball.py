@@ -1,0 +1,45 @@
+"""Whether attacked images lie in the ball and in the box, to the rounding of float32.
+
+An image may lie up to 1e-4 of the radius beyond it, and 1e-6 more: ``x + eps`` rounds, and so do sums of many pixels.
+What attacks return exceeds the radius by less than 1e-7; ``tightened`` takes that back.
+"""
+
+import torch
+from torch import Tensor
+
+from dkl.errors import UserError
+from dkl.threat import EvaluatedNorm
+
+_SLACK = 1e-4
+"""How far beyond the radius an image may lie, relative to it: sums of many pixels round."""
+
+_ORDERS: dict[EvaluatedNorm, float] = {"linf": torch.inf, "l2": 2, "l1": 1}
+
+
+def distances(found: Tensor, x: Tensor, norm: EvaluatedNorm) -> Tensor:
+    """The distance of each image ``found[B, ...]`` from ``x[B, ...]``, ``[B]``, summed in float64."""
+    return torch.linalg.vector_norm((found.double() - x.double()).flatten(1), ord=_ORDERS[norm], dim=1)
+
+
+def check_inside(name: str, found: Tensor, x: Tensor, norm: EvaluatedNorm, eps: float) -> None:
+    """Raise UserError if what attack ``name`` ``found[B, ...]`` is not in [0, 1] or not within ``eps`` of ``x``."""
+    low, high = float(found.min()), float(found.max())
+    if not 0 <= low <= high <= 1:  # false for NaN too
+        raise UserError(f"attack {name} returns images in [{low:.6g}, {high:.6g}], not in [0, 1]: clamp them")
+    distance = float(distances(found, x, norm).max())
+    if distance > eps * (1 + _SLACK) + 1e-6:
+        raise UserError(
+            f"attack {name} moves an image by {distance:.6g} in {norm}, more than eps={eps:.6g}: project its images "
+            "into the ball"
+        )
+
+
+def tightened(found: Tensor, x: Tensor, norm: EvaluatedNorm, eps: float) -> Tensor:
+    """``found[B, ...]``, moved toward ``x`` by the last digits that lie beyond ``eps``."""
+    if norm == "linf":
+        for _ in range(2):  # x + eps rounds by at most one unit, and so does the difference
+            found = torch.where((found.double() - x.double()).abs() > eps, torch.nextafter(found, x), found)
+        return found
+    beyond = distances(found, x, norm).div_(eps).clamp_min_(1).sub_(1)
+    scale = torch.where(beyond > 0, 1 - beyond - 2**-22, 1.0).to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+    return torch.where(scale < 1, x + (found - x) * scale, found)

@@ -1,0 +1,168 @@
+"""AutoAttack of dkl against the authors' package on your network: flag by flag, and the time of each.
+
+    python -m dkl.attacks.compare model=package.module:function images=FILE norm=Linf eps=8/255 n=200 batch_size=50
+
+``function()`` returns the network, which maps images in [0, 1] to logits. FILE, of ``torch.save`` or ``numpy.savez``,
+has ``images[N, C, H, W]`` and ``labels[N]``. Both sides attack the images that are still correct, attack by attack, and
+take turns. Times are of the processor, so that other work on the machine counts little. The extra ``full`` brings the
+package.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dkl.attacks.autoattack.ball import distances
+from dkl.attacks.autoattack.drop_in import AutoAttack
+from dkl.errors import UserError, choose_from, for_the_terminal, needs_extra
+from dkl.threat import EvaluatedNorm
+
+_LENGTHS = {"n_iter": "steps", "n_queries": "queries", "n_target_classes": "targets"}
+"""Settings of the package's attacks, and the arguments of ``compare`` that change them."""
+
+
+@dataclass
+class Comparison:
+    """Seconds of the processor by attack, ``package`` and ``ours``; flags compared, and how many differ.
+
+    ``beyond`` is how far an image of ours lies beyond the radius at most; negative if none does.
+    """
+
+    package: dict[str, float] = field(default_factory=dict)
+    ours: dict[str, float] = field(default_factory=dict)
+    compared: dict[str, int] = field(default_factory=dict)
+    differing: dict[str, int] = field(default_factory=dict)
+    robust: dict[str, float] = field(default_factory=dict)
+    beyond: float = -float("inf")
+
+    @property
+    def ratio(self) -> float:
+        """How many times ours the time of the package is, over all attacks."""
+        return sum(self.package.values()) / sum(self.ours.values())
+
+    def __str__(self) -> str:
+        lines = [f"{'attack':10} {'flags':>7} {'differ':>7} {'robust':>8} {'package s':>10} {'ours s':>8} {'ratio':>6}"]
+        for name in self.ours:
+            lines.append(
+                f"{name:10} {self.compared[name]:7} {self.differing[name]:7} {self.robust[name]:8.2%} "
+                f"{self.package[name]:10.1f} {self.ours[name]:8.1f} {self.package[name] / self.ours[name]:6.2f}"
+            )
+        total, differ = sum(self.compared.values()), sum(self.differing.values())
+        return "\n".join(
+            [*lines, f"{differ} of {total} flags differ; the package takes {self.ratio:.2f} times as long"]
+        )
+
+
+def _timed(call: Callable[[], Tensor]) -> tuple[Tensor, float]:
+    started = time.process_time()
+    result = call()
+    return result, time.process_time() - started
+
+
+def _package(model: nn.Module, ours: AutoAttack, device: torch.device) -> Any:
+    """The package's AutoAttack with the settings of ``ours``."""
+    with needs_extra("full"):
+        from pyautoattack import AutoAttack as Package
+    package = Package(
+        model, norm=ours.norm, eps=ours.epsilon, seed=ours.seed, device=device, version="custom", attacks=[]
+    )
+    for part in ("apgd", "apgd_targeted", "fab", "square"):
+        for name, value in vars(getattr(ours, part)).items():
+            if hasattr(getattr(package, part), name):
+                setattr(getattr(package, part), name, value)
+    return package
+
+
+@torch.no_grad()
+def compare(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    norm: str = "Linf",
+    eps: float | str = "8/255",
+    version: str = "standard",
+    batch_size: int = 250,
+    seed: int = 0,
+    steps: int | None = None,
+    queries: int | None = None,
+) -> Comparison:
+    """Attack ``images[N, C, H, W]`` with ``labels[N]`` by both; ``steps`` and ``queries`` shorten the attacks."""
+    ours = AutoAttack(model, norm=norm, eps=eps, version=version, seed=seed, verbose=False)
+    classes = model.eval()(images[:1]).shape[1]
+    given = {"steps": steps, "queries": queries, "targets": min(ours.fab.n_target_classes, classes - 1)}
+    for part in (ours.apgd, ours.apgd_targeted, ours.fab, ours.square):
+        for name, argument in _LENGTHS.items():
+            if name in vars(part) and given[argument] is not None:
+                setattr(part, name, min(getattr(part, name), given[argument]))
+    package = _package(model, ours, ours.place(images))
+    found, remaining, correct = Comparison(), torch.arange(len(labels)), model(images).argmax(1) == labels
+    for turn, name in enumerate(list(ours.attacks_to_run)):
+        remaining = remaining[correct]
+        if not len(remaining):
+            break
+        x, y = images[remaining], labels[remaining]
+        ours.attacks_to_run = package.attacks_to_run = [name]
+        calls = {
+            "package": lambda x=x, y=y: package.run_standard_evaluation(x, y, batch_size=batch_size)[0],
+            "ours": lambda x=x, y=y: ours.run_standard_evaluation(x, y, bs=batch_size),
+        }
+        flags = {}
+        for side in sorted(calls, reverse=bool(turn % 2)):
+            adversarial, getattr(found, side)[name] = _timed(calls[side])
+            parts = zip(adversarial.split(batch_size), y.split(batch_size), strict=True)
+            flags[side] = torch.cat([model(a).argmax(1) == b for a, b in parts])
+            if side == "ours":
+                farthest = float(distances(adversarial, x, cast(EvaluatedNorm, ours.norm.lower())).max())
+                found.beyond = max(found.beyond, farthest - ours.epsilon)
+        correct = flags["package"]
+        found.compared[name], found.differing[name] = len(y), int((flags["ours"] != correct).sum())
+        found.robust[name] = float(correct.sum()) / len(labels)
+    return found
+
+
+def _load(path: Path, n: int | None) -> tuple[Tensor, Tensor]:
+    """The first ``n`` ``images`` and ``labels`` of a file. Raises UserError if it has none."""
+    try:
+        content = np.load(path) if path.suffix == ".npz" else torch.load(path, weights_only=True)
+        images, labels = (torch.as_tensor(content[key]) for key in ("images", "labels"))
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise UserError(f"images={path} must hold images and labels, by torch.save or numpy.savez: {error}") from None
+    images = images.float() / 255 if images.dtype == torch.uint8 else images
+    return images[:n], labels[:n].long()
+
+
+def main(arguments: list[str]) -> int:
+    """Compare as ``arguments`` say; return 1 if a flag differs."""
+    given = dict(text.partition("=")[::2] for text in arguments)
+    known = ("model", "images", "norm", "eps", "version", "batch_size", "n", "seed", "steps", "queries")
+    if unknown := [name for name in given if name not in known]:
+        raise UserError(f"{unknown[0]}=: {choose_from(unknown[0], known)}")
+    if not {"model", "images"} <= set(given):
+        raise UserError("give model=package.module:function and images=FILE")
+    module, _, function = given.pop("model").partition(":")
+    if not function:
+        raise UserError(f"model={module} must be package.module:function, a function that returns the network")
+    sys.path.insert(0, "")
+    network = getattr(import_module(module), function)().eval()
+    x, y = _load(Path(given.pop("images")), int(given.pop("n")) if "n" in given else None)
+    numbers = {name: int(given.pop(name)) for name in ("batch_size", "seed", "steps", "queries") if name in given}
+    found = compare(network, x, y, **given, **numbers)  # type: ignore[arg-type]  # texts
+    print(found)
+    return int(any(found.differing.values()))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(for_the_terminal(error), file=sys.stderr)
+        sys.exit(2)
