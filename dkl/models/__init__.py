@@ -5,7 +5,7 @@ input normalization; ``load_checkpoint`` loads weights that others saved; ``crea
 distillation teacher. ``features`` extracts what networks compute on the way to their logits.
 """
 
-from dkl.models import networks  # noqa: F401  (registers them)
+from dkl.models import networks  # registers them
 from dkl.models.create import create_model, normalize_input
 from dkl.models.features import DenseOutput, Features, forward_dense, forward_with_features
 from dkl.models.foreign_checkpoints import check_initial_weights, load_checkpoint, load_encoder, load_initial_weights
