@@ -11,6 +11,7 @@ the given confidence. The sample may therefore be looked at after every draw and
 (F + 1)^-2 only decides the width: it is narrow if few items have the property. Does not import torch.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -61,12 +62,12 @@ def draws_needed(population: int, drawn: int, found: int, *, width: int, confide
 
     At least ``drawn``. The whole population always suffices.
     """
-    fewest, most = drawn, population
-    while fewest < most:
-        middle = (fewest + most) // 2
-        low, high = count_interval(population, middle, found, confidence=confidence)
-        fewest, most = (fewest, middle) if high - low <= width else (middle + 1, most)
-    return fewest
+
+    def is_narrow(sample: int) -> bool:
+        low, high = count_interval(population, sample, found, confidence=confidence)
+        return high - low <= width
+
+    return drawn + bisect_left(range(drawn, population), True, key=is_narrow)
 
 
 def most_in_population(population: int, drawn: int, found: int, *, confidence: float = 0.95) -> int:
@@ -78,18 +79,15 @@ def most_in_population(population: int, drawn: int, found: int, *, confidence: f
     """
     log_choose = _log_choose(population, drawn, found, confidence)
 
-    def likely(total: int) -> bool:
+    def unlikely(total: int) -> bool:
         hits = np.arange(max(0, drawn - (population - total)), min(found, total) + 1)
         terms = log_choose(total, hits) + log_choose(population - total, drawn - hits)
-        return len(hits) > 0 and bool(
-            np.logaddexp.reduce(terms) - log_choose(population, drawn) > np.log(1 - confidence)
-        )
+        likelihood = np.logaddexp.reduce(terms, initial=-np.inf) - log_choose(population, drawn)
+        return bool(likelihood <= np.log(1 - confidence))
 
-    least, most = found, population - (drawn - found)
-    while least < most:  # the probability falls with the total
-        middle = (least + most + 1) // 2
-        least, most = (middle, most) if likely(middle) else (least, middle - 1)
-    return least
+    # The probability falls with the total.
+    totals = range(found + 1, population - (drawn - found) + 1)
+    return found + bisect_left(totals, True, key=unlikely)
 
 
 def fewest_without_hit(population: int, most: int, *, confidence: float = 0.95) -> int:
@@ -97,9 +95,8 @@ def fewest_without_hit(population: int, most: int, *, confidence: float = 0.95) 
 
     The bound is that of ``most_in_population``. At most the whole population.
     """
-    fewest, enough = 1, population
-    while fewest < enough:
-        middle = (fewest + enough) // 2
-        bound = most_in_population(population, middle, 0, confidence=confidence)
-        fewest, enough = (fewest, middle) if bound <= most else (middle + 1, enough)
-    return fewest
+
+    def is_enough(drawn: int) -> bool:
+        return most_in_population(population, drawn, 0, confidence=confidence) <= most
+
+    return 1 + bisect_left(range(1, population), True, key=is_enough)

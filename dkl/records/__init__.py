@@ -3,22 +3,3 @@
 import dkl.full
 from dkl.records.record import BUDGETS, SHOTS, AttackResult, Bound, Curves, FewLabels, Flags, Record, Segmented
 from dkl.records.storage import iou_of, load, load_all, load_curves, load_flags, save, why_unusable
-
-__all__ = [
-    "BUDGETS",
-    "SHOTS",
-    "AttackResult",
-    "Bound",
-    "Curves",
-    "FewLabels",
-    "Flags",
-    "Record",
-    "Segmented",
-    "iou_of",
-    "load",
-    "load_all",
-    "load_curves",
-    "load_flags",
-    "save",
-    "why_unusable",
-]

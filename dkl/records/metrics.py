@@ -16,16 +16,8 @@ def _attacked(record: Record) -> bool:
     return not record.accuracy_only
 
 
-def _no_masks(record: Record) -> bool:
-    return record.segmented is None
-
-
 def _masks(record: Record) -> bool:
     return record.segmented is not None
-
-
-def _shot(name: str) -> Callable[[Record], float | None]:
-    return lambda record: (record.shots or {}).get(name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +58,7 @@ METRICS = {
         title="Top-1",
         words="clean",
         value=lambda record: record.clean,
-        of=lambda record: record.accuracy_only and _no_masks(record),
+        of=lambda record: record.accuracy_only and not _masks(record),
         flags=lambda record: ("clean",),
         key="clean",
     ),
@@ -83,7 +75,7 @@ METRICS = {
         title="Top-5",
         words="clean, top-5",
         value=lambda record: record.top5,
-        of=_no_masks,
+        of=lambda record: not _masks(record),
         flags=lambda record: ("top5",),
         unattacked=True,
     ),
@@ -98,7 +90,7 @@ METRICS = {
         name: Metric(
             title=name.capitalize(),
             words=f"mean of classes with {name} training images",
-            value=_shot(name),
+            value=lambda record, name=name: (record.shots or {}).get(name),  # type: ignore[misc]
             optional=True,
         )
         for name in SHOTS

@@ -101,7 +101,13 @@ def load(path: Path) -> Record:
     try:
         text = read_text(path)
         record: Record = _READER.validate_json(text)
-        why = contradiction(record, path, load_flags(path)) or _changed(json.loads(text), path) or _best(record, path)
+        flags = load_flags(path)
+        why = (
+            _with_its_name(record, path)
+            or _with_its_training(record)
+            or (_with_its_flags if record.segmented is None else _with_its_counts)(record, flags)
+            or _with_its_files(record, json.loads(text), path)
+        )
     except ValidationError as error:
         why = first_mistake(error, NESTED)
     except (OSError, ValueError) as error:
@@ -118,29 +124,6 @@ def why_unusable(path: Path) -> str | None:
     except UserError as error:
         return str(error)
     return None
-
-
-def _changed(content: Mapping[str, Any], path: Path) -> str | None:
-    """Which of the record's checksums its values or its flags do not have, in words. Old records have none."""
-    known = content.get("checksums") or {}
-    if known and known.get("record") != _content_sha256(content):
-        return "its values were changed or damaged, they do not match their checksum"
-    if "flags" in known and known["flags"] != _file_sha256(path.with_suffix(".npz")):
-        return "its flags are not those that were saved with it, they do not match their checksum"
-    return None
-
-
-def _best(record: Record, path: Path) -> str | None:
-    """Whether the best epoch contradicts the curves, in words. Broken curves are reported by ``load_curves``."""
-    try:
-        rows = [row for row in load_curves(path) if row["epoch"] == record.best_epoch]
-    except UserError:
-        return None
-    metric = "accuracy" if record.segmented is None else "miou"
-    known = [row[key] for row in rows for key in (f"test_{metric}", f"average_test_{metric}") if key in row]
-    if record.best is None or not known or any(abs(value - record.best) < 1e-6 for value in known):
-        return None
-    return f"best is {record.best}, but the curves have {known[0]} after epoch {record.best_epoch}"
 
 
 def load_flags(path: Path) -> Flags:
@@ -210,16 +193,7 @@ def load_all(folder: Path) -> tuple[list[Record], list[str]]:
     return [record for record in usable if record.id not in copies], problems
 
 
-# Contradictions.
-
-
-def contradiction(record: Record, path: Path, flags: Flags) -> str | None:
-    """Return the first contradiction of the ``record`` in the file ``path`` with its ``flags``; None if they agree."""
-    if why := _with_its_name(record, path) or _with_its_training(record):
-        return why
-    if record.segmented is not None:
-        return _with_its_counts(record, record.segmented, flags)
-    return _with_its_flags(record, flags)
+# Contradictions: each function returns the first one in words, or None.
 
 
 def _with_its_name(record: Record, path: Path) -> str | None:
@@ -278,8 +252,10 @@ def iou_of(counts: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
     return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
 
 
-def _with_its_counts(record: Record, result: Segmented, counts: Mapping[str, NDArray[Any]]) -> str | None:
+def _with_its_counts(record: Record, counts: Mapping[str, NDArray[Any]]) -> str | None:
     """Mean IoU, IoU per class and pixel accuracy are those of the counts."""
+    result = record.segmented
+    assert result is not None
     if lost := {"hits", "true", "predicted"} - set(counts):
         return f"its file of counts lacks {', '.join(sorted(lost))}"
     if any(counts[name].shape != (record.n, len(result.iou)) for name in ("hits", "true", "predicted")):
@@ -341,3 +317,24 @@ def _with_its_sample(record: Record, bound: Bound, flags: Flags, sampled: NDArra
     if max(abs(bound.low - expected[0]), abs(bound.high - expected[1])) > 1e-9:
         return f"bound is [{bound.low}, {bound.high}], but its sample gives [{expected[0]}, {expected[1]}]"
     return None
+
+
+def _with_its_files(record: Record, content: Mapping[str, Any], path: Path) -> str | None:
+    """Values and flags have their checksums, and the best epoch is that of the curves.
+
+    Old records have no checksums. Broken curves are reported by ``load_curves``.
+    """
+    known = content.get("checksums") or {}
+    if known and known.get("record") != _content_sha256(content):
+        return "its values were changed or damaged, they do not match their checksum"
+    if "flags" in known and known["flags"] != _file_sha256(path.with_suffix(".npz")):
+        return "its flags are not those that were saved with it, they do not match their checksum"
+    try:
+        rows = [row for row in load_curves(path) if row["epoch"] == record.best_epoch]
+    except UserError:
+        return None
+    metric = "accuracy" if record.segmented is None else "miou"
+    measured = [row[key] for row in rows for key in (f"test_{metric}", f"average_test_{metric}") if key in row]
+    if record.best is None or not measured or any(abs(value - record.best) < 1e-6 for value in measured):
+        return None
+    return f"best is {record.best}, but the curves have {measured[0]} after epoch {record.best_epoch}"

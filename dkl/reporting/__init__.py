@@ -7,14 +7,3 @@ import dkl.full
 from dkl.reporting.boards.leaderboards import AccuracyBoard, Leaderboard, accuracy_boards, leaderboards
 from dkl.reporting.robustbench import model_info, write_model_info
 from dkl.reporting.tables import TablesReport, write_tables
-
-__all__ = [
-    "AccuracyBoard",
-    "Leaderboard",
-    "TablesReport",
-    "accuracy_boards",
-    "leaderboards",
-    "model_info",
-    "write_model_info",
-    "write_tables",
-]

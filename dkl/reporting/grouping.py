@@ -63,6 +63,11 @@ def group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     return groups
 
 
+def unique(records: Iterable[Record]) -> list[Record]:
+    """Return each of ``records`` once, in their order."""
+    return list({record.id: record for record in records}.values())
+
+
 def threat_model(record: Record) -> ThreatModel:
     """Return the threat model of an evaluation.
 

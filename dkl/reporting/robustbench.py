@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from dkl.threat import parse_eps
 
 LONGEST_NAME = 200
 """Characters of a file name; most file systems take 255, and a number may follow."""
-
 
 RADII = {
     **{("Linf", name): 8 / 255 for name in ("cifar10", "cifar100")},
@@ -49,17 +47,6 @@ def source(record: Record) -> Paper:
     return _unpublished(f"{record.method} (budget {record.budget})")
 
 
-def _footnote(record: Record) -> str:
-    trained = record.seed is not None
-    made = "Trained and evaluated" if trained else "Evaluated"
-    which = f"seed {record.seed}" if trained else "weights trained elsewhere"
-    synthetic = f" Uses synthetic images: {record.synthetic}." if record.synthetic else ""
-    return (
-        f"{made} with the dkl code: {record.method}, {which}, weights {record.weights}, budget {record.budget}, "
-        f"{record.n} test images, AutoAttack seed {record.evaluation_seed}.{synthetic}"
-    )
-
-
 def _unfit(record: Record) -> str | None:
     """Return why ``record`` cannot be an entry of RobustBench, and how to make one; None if it can."""
     if record.budget == "smoke":
@@ -81,6 +68,11 @@ def model_info(record: Record) -> dict[str, Any]:
         raise UserError(f"{record.id} is no entry of RobustBench: {why}")
     assert record.robust is not None
     origin = source(record)
+    made = f"Trained and evaluated with the dkl code: {record.method}, seed {record.seed}"
+    if record.seed is None:
+        made = f"Evaluated with the dkl code: {record.method}, weights trained elsewhere"
+    footnote = f"{made}, weights {record.weights}, budget {record.budget}, {record.n} test images, "
+    footnote += f"AutoAttack seed {record.evaluation_seed}."
     return {
         "link": origin.link,
         "name": origin.name,
@@ -96,7 +88,7 @@ def model_info(record: Record) -> dict[str, Any]:
         "reported": percent(record.robust),
         "autoattack_acc": percent(record.robust),
         "unreliable": bool(record.warnings),
-        "footnote": _footnote(record),
+        "footnote": footnote + (f" Uses synthetic images: {record.synthetic}." if record.synthetic else ""),
     }
 
 
@@ -126,17 +118,11 @@ def other_radius(record: Record) -> str:
     The standard radius is RobustBench's, or else the Linf radius that the dataset's configuration names.
     """
     standard = RADII.get((record.norm, record.dataset))
-    if standard is None and record.norm == "Linf":
-        standard = _dataset_radius(record.dataset)
+    path = shipped("configs") / "data" / f"{slug(record.dataset)}.yaml"
+    if standard is None and record.norm == "Linf" and path.is_file():
+        eps = OmegaConf.select(OmegaConf.load(path), "eps")
+        standard = None if eps is None else parse_eps(eps)
     return "" if standard is not None and abs(standard - record.eps) < 1e-5 else slug(f"eps{record.eps_text}")
-
-
-@cache
-def _dataset_radius(dataset: str) -> float | None:
-    """Return ``eps`` of a dataset that ships with the project; None for others, which have no common radius."""
-    path = shipped("configs") / "data" / f"{slug(dataset)}.yaml"
-    eps = OmegaConf.select(OmegaConf.load(path), "eps") if path.is_file() else None
-    return None if eps is None else parse_eps(eps)
 
 
 def write_model_info(records: Sequence[Record], folder: Path) -> tuple[list[Path], list[str]]:

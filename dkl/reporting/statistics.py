@@ -156,18 +156,6 @@ def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) 
     return dict(sorted(by_seed.items()))
 
 
-def column_interval(measured: Sequence[Measurement], column: Column) -> Interval | None:
-    """Return the interval of a column's mean: over seeds, or over images for one seed of an image fraction."""
-    if not measured:
-        return None
-    values = [measurement.value for measurement in measured]
-    # Only percentages are bounded: seconds must not be cut to [0, 1].
-    if column.unit != "%":
-        return student(values)
-    n = measured[0].records[0].n if column.metric in IMAGE_FRACTIONS else None
-    return accuracy_interval(values, n, [measurement.slack for measurement in measured])
-
-
 def kept_weights(record: Record) -> str:
     """Return which weights the recipe of a run keeps: ``best``, ``average`` or ``last``."""
     if (record.training.get("selection") or {}).get("every"):

@@ -16,7 +16,7 @@ from dkl.records import Record
 from dkl.reporting import write_tables
 from dkl.reporting.boards.leaderboards import accuracy_boards, leaderboards
 from dkl.reporting.robustbench import write_model_info
-from dkl.reporting.site.page import runs_data, runs_table
+from dkl.reporting.site import runs_data, runs_table
 from dkl.storage.files import LARGEST_TEXT
 from tests.factories import make_flags, make_record
 

@@ -71,13 +71,6 @@ def test_optional_fields_have_defaults(make_record: Make, tmp_path: Path) -> Non
     assert {name: getattr(records.load(path), name) for name in NEWER} == NEWER
 
 
-def test_a_record_without_attacks_is_of_accuracy_only(make_record: Make) -> None:
-    record = make_record(attacks=[])
-    assert record.accuracy_only
-    assert not record.is_autoattack
-    assert not make_record(attacks=["pgd-20"]).accuracy_only
-
-
 def test_an_unknown_field_is_named(saved: Path) -> None:
     assert "there is no field robsut: did you mean robust or best? Choose one of additional_data, " in refused(
         change(saved, robsut=0.3)
@@ -90,35 +83,17 @@ def test_an_unknown_field_is_named(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("id", 3),
         ("seed", "0"),
-        ("seed", 1.5),
         ("seed", True),
         ("eps", "8/255"),
-        ("eps", None),
         ("n", 1000.0),
-        ("n", True),
         ("clean", "0.75"),
-        ("clean", True),
         ("attacks", "apgd-ce"),
-        ("attacks", [1, 2]),
         ("additional_data", 1),
         ("versions", {"torch": 2}),
-        ("versions", ["torch"]),
-        ("hardware", "cpu"),
-        ("per_attack", []),
-        ("per_attack", {"apgd-ce": 0.5}),
         ("per_attack", {"apgd-ce": {"robust": "half", "seconds": 1.0}}),
-        ("git_commit", 12),
-        ("warnings", "none"),
-        ("weights", None),
         ("synthetic", ["1m.npz"]),
-        ("robust", "0.25"),
-        ("top5", "0.9"),
-        ("shots", [0.5]),
         ("shots", {"many": "half"}),
-        ("best_epoch", 1.5),
-        ("step_seconds", "fast"),
         ("schema", "1"),
     ],
 )
@@ -130,7 +105,6 @@ FRACTION = "equal to [01]"
 
 IMPOSSIBLE = [
     ({"clean": 0.2}, "robust is 0.25, it must not exceed clean"),
-    ({"clean": 1.01}, FRACTION),
     ({"robust": -0.01}, FRACTION),
     ({"clean": math.nan}, "clean is nan, it should be a finite number"),
     ({"per_attack": {name: {"robust": 1.5, "seconds": 1.0} for name in AUTOATTACK}}, FRACTION),
@@ -138,11 +112,7 @@ IMPOSSIBLE = [
     ({"attacks": [], "per_attack": {}}, "disagree"),
     ({"robust": None}, "disagree"),
     ({"top5": 0.5}, "top5 is 0.5, it must not be below clean"),
-    ({"top5": 1.5}, FRACTION),
-    ({"best": 1.5, "best_epoch": 1}, FRACTION),
     ({"best": 0.5}, "best and best_epoch go together"),
-    ({"best_epoch": 5}, "best and best_epoch go together"),
-    ({"shots": {"many": -0.5}}, FRACTION),
     ({"shots": {"lots": 0.5}}, "'lots' is unknown: choose one of many, medium, few"),
     ({"step_seconds": 0.0}, "step_seconds is 0.0, it should be greater than 0"),
     ({"step_seconds": math.inf}, "step_seconds is inf"),
@@ -164,13 +134,8 @@ def test_an_impossible_record_is_neither_made_nor_loaded(
     assert re.search(match, refused(change(saved, **overrides)))
 
 
-def test_records_are_frozen(make_record: Make) -> None:
-    record = make_record()
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        record.robust = 0.9
-
-
 @pytest.mark.parametrize("left_out", [None, *AUTOATTACK])
 def test_only_all_four_attacks_are_autoattack(make_record: Make, left_out: str | None) -> None:
     attacks = [name for name in AUTOATTACK if name != left_out]
     assert make_record(attacks=attacks).is_autoattack == (left_out is None)
+    assert [make_record(attacks=names).accuracy_only for names in (attacks, [])] == [False, True]

@@ -35,12 +35,6 @@ def test_they_have_rows_of_their_own_also_if_a_record_is_the_same(tmp_path: Path
     assert len(list((tmp_path / "model_info").rglob("*.json"))) == 1  # only ours
 
 
-def test_without_reference_records_nothing_is_marked(tmp_path: Path) -> None:
-    report = write(tmp_path, make_seeds([0.2, 0.3]), [])
-    assert "Source" not in report.markdown
-    assert "eference" not in report.markdown
-
-
 def test_reference_records_alone_have_boards(tmp_path: Path) -> None:
     report = write(tmp_path, [], make_seeds([0.2, 0.3]))
     assert rows(report) == [("reference", (0, 1), 0.25)]

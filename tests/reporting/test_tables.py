@@ -64,15 +64,6 @@ def test_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-def test_a_broken_record_is_named_and_not_counted(tmp_path: Path) -> None:
-    clean = write(tmp_path, [make_record()])
-    (tmp_path / "records" / "torn.json").write_text('{"id": "torn", ')
-    report = write(tmp_path, [])
-    assert len(report.problems) == 1
-    assert "torn.json" in report.problems[0]
-    assert report.markdown == clean.markdown
-
-
 def test_tables_of_earlier_commands_are_named_but_no_file_of_others(tmp_path: Path) -> None:
     first = write(tmp_path, [make_record()])
     (tmp_path / "tables" / "mine.md").write_text("of a person\n")

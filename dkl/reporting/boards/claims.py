@@ -9,14 +9,14 @@ training.
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dkl.manifests.manifest import Claim, Column
 from dkl.records import Record
 from dkl.reporting.boards import Board, ColumnSpec, notes
 from dkl.reporting.boards.paper import PaperBoard
-from dkl.reporting.grouping import REFERENCE, group, is_reference
+from dkl.reporting.grouping import REFERENCE, group, is_reference, unique
 from dkl.reporting.statistics import Comparison
 
 NOTES = (
@@ -41,12 +41,8 @@ class ClaimRow:
     @property
     def records(self) -> list[Record]:
         """The records of the two rows compared."""
-        return [
-            record
-            for row in self.board.rows
-            if row.row.name in (self.claim.better, self.claim.than)
-            for record in row.records
-        ]
+        names = (self.claim.better, self.claim.than)
+        return [record for row in self.board.rows if row.row.name in names for record in row.records]
 
     @property
     def record_ids(self) -> tuple[str, ...]:
@@ -76,15 +72,28 @@ def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
 
     Experiments are in the order of the paper's tables that their claims come from.
     """
+
+    def first_table(board: PaperBoard) -> float:
+        sources = " ".join(claim.source for claim in board.manifest.claims)
+        return min(map(int, re.findall(r"Table (\d+)", sources)), default=math.inf)
+
     rows = [
         ClaimRow(board.manifest.claims[position], outcome, board)
-        for board in sorted(boards, key=_first_table)
+        for board in sorted(boards, key=first_table)
         for position, outcome in board.comparisons.items()
         if board.budget in SMALL and board.manifest.claims[position].text and isinstance(outcome, Comparison)
     ]
     built = []
     for reference, own in group(rows, lambda row: any(map(is_reference, row.records))).items():
-        records = list({record.id: record for row in own for record in row.records}.values())
+        records = unique(record for row in own for record in row.records)
+        # The cost of each experiment, with all its rows and teachers.
+        experiments = {row.board.name: row.board for row in own}.values()
+        trained = {board.manifest.title: unique(r for row in board.rows for r in row.records) for board in experiments}
+        costs = [
+            f"{title}: {len(group(same, _run))} runs, {hours} hours in all."
+            for title, same in trained.items()
+            if (hours := _hours(same))
+        ]
         built.append(
             Board(
                 name=f"claims-{REFERENCE}" if reference else "claims",
@@ -92,16 +101,10 @@ def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
                 budget=None,
                 columns=COLUMNS,
                 rows=tuple(own),
-                notes=(*NOTES, *_cost_notes(own), *notes.provenance_notes(records)),
+                notes=(*NOTES, *costs, *notes.provenance_notes(records)),
             )
         )
     return built
-
-
-def _first_table(board: PaperBoard) -> float:
-    """Return the smallest number of a table that a claim names as its source; infinity without any."""
-    sources = " ".join(claim.source for claim in board.manifest.claims)
-    return min(map(int, re.findall(r"Table (\d+)", sources)), default=math.inf)
 
 
 def _hours(records: Sequence[Record]) -> str:
@@ -126,22 +129,9 @@ def training_seconds(record: Record) -> float | None:
     return record.step_seconds * steps * trainer["epochs"] if steps else None
 
 
-def _cost_notes(rows: Sequence[ClaimRow]) -> Iterator[str]:
-    """State the cost of each experiment with all its rows and teachers."""
-    for board in {row.board.name: row.board for row in rows}.values():
-        records = list({record.id: record for row in board.rows for record in row.records}.values())
-        if hours := _hours(records):
-            yield f"{board.manifest.title}: {len(set(map(_run, records)))} runs, {hours} hours in all."
-
-
 def _number(name: str, sign: str = "") -> Callable[[ClaimRow], str]:
     """Return the function that writes a number of the outcome, in percentage points or in the unit of its column."""
     return lambda row: f"{row.column.scale * getattr(row.outcome, name):{sign}.2f}"
-
-
-def _difference(row: ClaimRow) -> str:
-    difference, low, high = (_number(name, "+")(row) for name in ("difference", "low", "high"))
-    return f"{difference} [{low}, {high}]{'' if row.column.unit == '%' else f' {row.column.unit}'}"
 
 
 COLUMNS: tuple[ClaimColumn, ...] = (
@@ -163,7 +153,10 @@ COLUMNS: tuple[ClaimColumn, ...] = (
     ClaimColumn(
         header="Here",
         align="r",
-        cell=_difference,
+        cell=lambda row: (
+            "{} [{}, {}]".format(*(_number(name, "+")(row) for name in ("difference", "low", "high")))
+            + ("" if row.column.unit == "%" else f" {row.column.unit}")
+        ),
         data={name: _number(name) for name in ("difference", "low", "high")},
     ),
     ClaimColumn(

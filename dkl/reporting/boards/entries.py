@@ -8,7 +8,7 @@ of them again.
 Leaderboards of budget ``paper`` also show published values: those of manifests that name RobustBench's entries.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,10 @@ from dkl.reporting.boards.leaderboards import (
     shortest,
 )
 from dkl.reporting.grouping import (
-    REFERENCE,
     ThreatModel,
     created_at,
     group,
+    is_reference,
     load_with_reference,
     newest_per_seed,
     row_key,
@@ -99,7 +99,9 @@ def load_entries(results: Path, folders: Sequence[Path] = ()) -> tuple[list[Entr
     entries: list[Entry] = []
     known: dict[str, Record] = {}
     for record, folder, source in read:
-        if not _is_entry(record):
+        whole = not record.partial and record.n == TEST_IMAGES.get(record.dataset, record.n)
+        comparable = record.budget in ("own", "paper") and not is_reference(record)
+        if not (record.is_autoattack and record.bound is None and whole and comparable):
             continue
         if (first := known.setdefault(record.id, record)) is not record:
             if first != record:
@@ -111,12 +113,6 @@ def load_entries(results: Path, folders: Sequence[Path] = ()) -> tuple[list[Entr
             problems.append(str(error))
             entries.append(Entry(record, None, source))
     return _without_taken_names(entries, problems), problems
-
-
-def _is_entry(record: Record) -> bool:
-    whole = not record.partial and record.n == TEST_IMAGES.get(record.dataset, record.n)
-    comparable = record.budget in ("own", "paper") and not record.id.startswith(f"{REFERENCE}/")
-    return record.is_autoattack and record.bound is None and whole and comparable
 
 
 def _without_taken_names(entries: Iterable[Entry], problems: list[str]) -> list[Entry]:
@@ -248,6 +244,10 @@ def _board(
         [*ours, *published],
         lambda row: (descending(row.means["robust"]), descending(row.means["clean"]), row.method),
     )
+    # Networks that have the weights of another one.
+    weights = {entry.record.id: entry.record.checkpoint_sha256 for entry in entries}
+    named = [(weights[name], f"{row.method} ({row.source or 'here'})") for row in ours for name in row.record_ids]
+    same = {sha: sorted({name for _, name in pairs}) for sha, pairs in group(named, lambda pair: pair[0]).items()}
     texts = [entry.record.eps_text for entry in entries] or [min(beside, key=lambda e: abs(e.eps - eps)).eps_text]
     text = shortest(texts)
     return Board(
@@ -258,7 +258,11 @@ def _board(
         rows=tuple(filter(shown.has_row, rows)),
         notes=(
             *NOTES,
-            *_equal_weights(ours, {entry.record.id: entry.record.checkpoint_sha256 for entry in entries}),
+            *(
+                f"Equal weights (sha256 {sha[:8]}): {', '.join(names)}."
+                for sha, names in same.items()
+                if len(names) > 1
+            ),
             *([f"Source {ROBUSTBENCH}: {published_source()}."] if beside else []),
             *(notes.provenance_notes([entry.record for entry in entries]) if entries else []),
         ),
@@ -280,13 +284,6 @@ def _rows(entries: Sequence[Entry]) -> Iterator[ConfigurationRow]:
         bounds = [check.bound for check in checks if check is not None and check.agrees]
         status = f"verified, ≤ {100 * max(bounds):.1f} %" if len(bounds) == len(checks) else CLAIMED
         yield replace(averaged, status=status, source=same[0].source)
-
-
-def _equal_weights(rows: Sequence[ConfigurationRow], weights: Mapping[str, str]) -> list[str]:
-    """Name the networks that have the weights of another one; ``weights`` are hashes by record."""
-    named = [(weights[name], f"{row.method} ({row.source or 'here'})") for row in rows for name in row.record_ids]
-    same = {sha: sorted({name for _, name in pairs}) for sha, pairs in group(named, lambda pair: pair[0]).items()}
-    return [f"Equal weights (sha256 {sha[:8]}): {', '.join(names)}." for sha, names in same.items() if len(names) > 1]
 
 
 COLUMNS = (

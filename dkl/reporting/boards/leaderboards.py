@@ -104,7 +104,7 @@ def leaderboards(
     Boards of budget ``paper`` also have the ``published`` rows of their threat model.
     """
     attacked = [record for record in records if not record.accuracy_only]
-    return [_leaderboard(same, published or {}) for same in _by_board(attacked, include_smoke)]
+    return list(_boards(attacked, include_smoke, published or {}))
 
 
 def accuracy_boards(records: Sequence[Record], include_smoke: bool = False) -> list[AccuracyBoard]:
@@ -117,48 +117,13 @@ def accuracy_boards(records: Sequence[Record], include_smoke: bool = False) -> l
     accuracies = [record for record in records if record.accuracy_only]
     repeated = {measured(record) for record in accuracies if record.corruptions}
     fullest = [record for record in accuracies if record.corruptions or measured(record) not in repeated]
-    return [_accuracy_board(same) for same in _by_board(fullest, include_smoke)]
+    return list(_boards(fullest, include_smoke, {}))
 
 
-@dataclass(frozen=True)
-class BoardRecords:
-    """The records of one board: the newest evaluation per seed, the rows made of them, and notes on the others.
-
-    ``part``: they evaluate only a part of the test set, so they have no ranks.
-    """
-
-    budget: str
-    newest: list[Record]
-    rows: list[ConfigurationRow]
-    left_out: list[str]
-    part: bool
-
-    def board(
-        self,
-        what: str,
-        name: str,
-        columns: Sequence[ConfigurationColumn],
-        lines: Sequence[str],
-        order: Order,
-        *,
-        rows: Sequence[ConfigurationRow] = (),
-        has_rank: Callable[[ConfigurationRow], bool] = lambda row: True,
-    ) -> Board[ConfigurationRow]:
-        """Return the board of ``what``, with more ``rows``, in an ``order``. Smoke and parts have no ranks."""
-        ranked = self.budget != "smoke" and not self.part
-        return Board(
-            name=slug(f"{name}-{self.budget}{'-part' if self.part else ''}"),
-            title=f"{what} ({budget_title(self.budget)}){', part of the test set' if self.part else ''}",
-            budget=self.budget,
-            part=self.part,
-            columns=tuple(columns),
-            rows=ranks([*self.rows, *rows], order, lambda row: ranked and has_rank(row)),
-            notes=(*lines, *self.left_out),
-        )
-
-
-def _by_board(records: Sequence[Record], include_smoke: bool) -> Iterator[BoardRecords]:
-    """Yield the records of each board and budget, with rows sorted by method.
+def _boards(
+    records: Sequence[Record], include_smoke: bool, published: Mapping[ThreatModel, Sequence[ConfigurationRow]]
+) -> Iterator[Board[ConfigurationRow]]:
+    """Yield the boards of all budgets, and of parts of the test set after the whole one.
 
     Budget ``smoke`` has boards only with ``include_smoke``. Without them, the other boards count the records left out.
     """
@@ -168,18 +133,48 @@ def _by_board(records: Sequence[Record], include_smoke: bool) -> Iterator[BoardR
         smoke = [] if include_smoke else budgets.pop("smoke", [])
         for budget in sorted(budgets, key=BUDGETS.index):
             largest = max((record.n for record in budgets[budget] if not record.partial), default=0)
-            # The whole test set first, under False, then parts of it.
-            sizes: dict[bool, list[Record]] = {}
-            for record in budgets[budget]:
-                sizes.setdefault(record.partial or record.n < largest, []).append(record)
+            sizes = group(budgets[budget], lambda record: record.partial or record.n < largest)  # noqa: B023
             for part, same_size in sorted(sizes.items()):
-                newest = newest_per_seed(same_size)
-                seeds = group(newest, row_key).values()
-                averaged = told_apart(list(map(average_seeds, seeds)), [same[0].training for same in seeds])
-                rows = sorted(averaged, key=lambda row: (row.method, row.record_ids))
-                equal = notes.equal_seed_notes([headline_of(record) for record in same] for same in seeds)
-                left_out = [*equal, *notes.left_out(same_size, len(smoke)), *notes.part_notes(part, len(sizes))]
-                yield BoardRecords(budget, newest, rows, left_out, part)
+                # Published values come from full-size recipes, so only budget paper is comparable.
+                beside = published.get(threat_model(here[0]), ()) if budget == "paper" and not part else ()
+                left_out = [*notes.left_out(same_size, len(smoke)), *notes.part_notes(part, len(sizes))]
+                yield _board(same_size, beside, left_out, part=part)
+
+
+def _board(
+    records: Sequence[Record], beside: Sequence[ConfigurationRow], left_out: Sequence[str], *, part: bool
+) -> Board[ConfigurationRow]:
+    """Build the board of ``records`` of one budget: the newest evaluation per seed, averaged over seeds.
+
+    It has ranks unless the budget is ``smoke`` or the records are of a ``part`` of the test set.
+    """
+    newest = newest_per_seed(records)
+    seeds = group(newest, row_key).values()
+    averaged = told_apart(list(map(average_seeds, seeds)), [same[0].training for same in seeds])
+    rows = sorted(averaged, key=lambda row: (row.method, row.record_ids))
+    record, budget = newest[0], newest[0].budget
+    lines = (notes.accuracy_notes if record.accuracy_only else notes.attack_notes)(newest)
+    if record.accuracy_only:
+        what, name = f"{record.dataset}, {'accuracy' if record.segmented is None else 'mean IoU'}", "accuracy"
+        columns, order = _accuracy_columns(record)
+    else:
+        eps = shortest(record.eps_text for record in newest)
+        what, name = f"{record.dataset}, {record.norm}, eps = {eps}", f"{record.norm}-eps{eps}"
+        columns, order = _attack_columns(dataset=record.dataset, norm=record.norm, eps=eps, budget=budget)
+    return Board(
+        name=slug(f"{record.dataset}-{name}-{budget}{'-part' if part else ''}"),
+        title=f"{what} ({budget_title(budget)}){', part of the test set' if part else ''}",
+        budget=budget,
+        part=part,
+        columns=columns,
+        rows=ranks([*rows, *beside], order, lambda row: budget != "smoke" and not part and is_complete(row)),
+        notes=(
+            *lines,
+            *([notes.PUBLISHED] if beside else []),
+            *notes.equal_seed_notes([headline_of(record) for record in same] for same in seeds),
+            *left_out,
+        ),
+    )
 
 
 def told_apart(rows: list[ConfigurationRow], training: Sequence[Mapping[str, Any]]) -> list[ConfigurationRow]:
@@ -283,40 +278,30 @@ def shortest(texts: Iterable[str]) -> str:
     return min(texts, key=lambda text: (len(text), text))
 
 
-def _leaderboard(same: BoardRecords, published: Mapping[ThreatModel, Sequence[ConfigurationRow]]) -> Leaderboard:
-    record, budget = same.newest[0], same.budget
-    # Published values come from full-size recipes, so only budget paper is comparable.
-    beside = published.get(threat_model(record), ()) if budget == "paper" and not same.part else ()
-    eps = shortest(record.eps_text for record in same.newest)
-    return same.board(
-        f"{record.dataset}, {record.norm}, eps = {eps}",
-        f"{record.dataset}-{record.norm}-eps{eps}",
-        (
-            RANK,
-            METHOD,
-            constants(dataset=record.dataset, norm=record.norm, eps=eps, budget=budget),
-            *ROBUST,
-            ARCHITECTURE,
-            WEIGHTS,
-            IMAGES,
-            SEEDS,
-            ConfigurationColumn.alike("Attack", "attacks", lambda row: row.attacks),
-            ConfigurationColumn(data={"autoattack": lambda row: plain_flag(row.autoattack)}),
-            # Machines read these columns last, people further to the left.
-            WEIGHTS_DATA,
-            SYNTHETIC,
-            SOURCE,
-        ),
-        [*notes.attack_notes(same.newest), *([notes.PUBLISHED] if beside else [])],
-        # AutoAttack rows come first, so that their places are their ranks.
-        lambda row: (not row.autoattack, descending(row.means["robust"]), descending(row.means["clean"])),
-        rows=beside,
-        has_rank=lambda row: row.autoattack,
+def _attack_columns(**constant: str) -> tuple[tuple[ConfigurationColumn, ...], Order]:
+    """Return the columns of a leaderboard, among them the ``constant`` ones for machines, and its order."""
+    columns = (
+        RANK,
+        METHOD,
+        constants(**constant),
+        *ROBUST,
+        ARCHITECTURE,
+        WEIGHTS,
+        IMAGES,
+        SEEDS,
+        ConfigurationColumn.alike("Attack", "attacks", lambda row: row.attacks),
+        ConfigurationColumn(data={"autoattack": lambda row: plain_flag(row.autoattack)}),
+        # Machines read these columns last, people further to the left.
+        WEIGHTS_DATA,
+        SYNTHETIC,
+        SOURCE,
     )
+    # AutoAttack rows come first, so that their places are their ranks.
+    return columns, lambda row: (not row.autoattack, *(descending(row.means[name]) for name in ("robust", "clean")))
 
 
-def _accuracy_board(same: BoardRecords) -> AccuracyBoard:
-    record = same.newest[0]
+def _accuracy_columns(record: Record) -> tuple[tuple[ConfigurationColumn, ...], Order]:
+    """Return the columns of a board of records like ``record``, and its order."""
     metrics = [name for name, metric in METRICS.items() if metric.of(record) and metric.unit == "%"]
     headline = next(name for name in ("miou", "top1") if name in metrics)
 
@@ -326,30 +311,25 @@ def _accuracy_board(same: BoardRecords) -> AccuracyBoard:
 
     # Accuracies of groups of classes come last.
     others = sorted((name for name in metrics if name not in (headline, "robust")), key=lambda name: name in SHOTS)
-    return same.board(
-        f"{record.dataset}, {'accuracy' if record.segmented is None else 'mean IoU'}",
-        f"{record.dataset}-accuracy",
-        (
-            RANK,
-            METHOD,
-            SYNTHETIC,
-            constants(dataset=record.dataset, budget=same.budget),
-            mean_column(headline, essential=True),
-            INTERVAL,
-            *map(mean_column, others),
-            interval_data(headline),
-            ConfigurationColumn(data={"best_epochs": lambda row: " ".join(map(str, row.best_epochs))}),
-            ARCHITECTURE,
-            TEACHER,
-            WEIGHTS,
-            WEIGHTS_DATA,
-            IMAGES,
-            SEEDS,
-            SOURCE,
-        ),
-        notes.accuracy_notes(same.newest),
-        order,
+    columns = (
+        RANK,
+        METHOD,
+        SYNTHETIC,
+        constants(dataset=record.dataset, budget=record.budget),
+        mean_column(headline, essential=True),
+        INTERVAL,
+        *map(mean_column, others),
+        interval_data(headline),
+        ConfigurationColumn(data={"best_epochs": lambda row: " ".join(map(str, row.best_epochs))}),
+        ARCHITECTURE,
+        TEACHER,
+        WEIGHTS,
+        WEIGHTS_DATA,
+        IMAGES,
+        SEEDS,
+        SOURCE,
     )
+    return columns, order
 
 
 # Columns of several boards.

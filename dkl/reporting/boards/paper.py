@@ -32,16 +32,17 @@ from dkl.reporting.boards import (
     plain_percent,
     seeds_cell,
 )
-from dkl.reporting.grouping import REFERENCE, group, is_reference, record_ids
+from dkl.reporting.grouping import REFERENCE, group, is_reference, record_ids, unique
 from dkl.reporting.statistics import (
     IMAGE_FRACTIONS,
     Comparison,
     LoadFlags,
     Measurement,
     SeedMean,
-    column_interval,
+    accuracy_interval,
     compare,
     measure,
+    student,
 )
 
 PAPER_BUDGETS = ("paper", "mini", "smoke")
@@ -73,8 +74,7 @@ class PaperRow:
     @property
     def records(self) -> list[Record]:
         """All records that a measurement uses, each once."""
-        used = (record for cell in self.measurements.values() for one in cell.values() for record in one.records)
-        return list({record.id: record for record in used}.values())
+        return unique(record for cell in self.measurements.values() for one in cell.values() for record in one.records)
 
     @property
     def record_ids(self) -> tuple[str, ...]:
@@ -87,8 +87,14 @@ class PaperRow:
         return SeedMean.over(values) if values else None
 
     def interval(self, key: str, column: Column) -> Interval | None:
-        """Return the 95 % interval of a column; None if it is not measured."""
-        return column_interval(list(self.measurements.get(key, {}).values()), column)
+        """Return the 95 % interval of a column over seeds, or over images for one seed of an image fraction."""
+        measured = list(self.measurements.get(key, {}).values())
+        values = [one.value for one in measured]
+        # Only percentages are bounded: seconds must not be cut to [0, 1].
+        if not values or column.unit != "%":
+            return student(values) if values else None
+        n = measured[0].records[0].n if column.metric in IMAGE_FRACTIONS else None
+        return accuracy_interval(values, n, [one.slack for one in measured])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +264,14 @@ def _candidates(manifest: Manifest, budget: str, trained: Sequence[Mapping[str, 
     Composing the configuration of a row takes about 0.1 s, and comparing its overrides with the records almost none.
     """
 
+    def agrees(training: Mapping[str, Any], key: str, value: str) -> bool:
+        first, *rest = key.split(".")
+        kept: Any = training.get(first)
+        for part in rest:
+            kept = kept.get(part) if isinstance(kept, Mapping) else None
+        # Older records lack groups that were added since: they may still belong to the row.
+        return first not in training or bool(OmegaConf.from_dotlist([f"value={value}"]).value == kept)
+
     def is_candidate(row: ManifestRow) -> bool:
         given: dict[str, str] = {}
         for text in ("recipe=quick", *row_overrides(manifest, row, budget)):
@@ -269,19 +283,9 @@ def _candidates(manifest: Manifest, budget: str, trained: Sequence[Mapping[str, 
         # Values that can be compared without composing.
         values = {key: text for key, text in given.items() if _VALUE.fullmatch(key) and "${" not in text}
         values["recipe_name"] = given["recipe"]
-        return any(all(_agrees(training, *item) for item in values.items()) for training in trained)
+        return any(all(agrees(training, *item) for item in values.items()) for training in trained)
 
     return replace(manifest, rows=tuple(filter(is_candidate, manifest.runnable)))
-
-
-def _agrees(training: Mapping[str, Any], key: str, value: str) -> bool:
-    """Whether ``training`` has the ``value`` of an override, or has nothing at all of its group."""
-    first, *rest = key.split(".")
-    trained: Any = training.get(first)
-    for part in rest:
-        trained = trained.get(part) if isinstance(trained, Mapping) else None
-    # Older records lack groups that were added since: they may still belong to the row.
-    return first not in training or bool(OmegaConf.from_dotlist([f"value={value}"]).value == trained)
 
 
 # Columns.
@@ -329,7 +333,13 @@ def _quantity(manifest: Manifest, key: str, budget: str | None, rows: Sequence[P
 
     An experiment whose values nobody has published has ours only.
     """
-    column, essential = manifest.columns[key], key == _headline(manifest)
+    column = manifest.columns[key]
+    # The most important quantity: AutoAttack at the usual radius, else robust accuracy, else the first.
+    robust = [name for name, other in manifest.columns.items() if other.metric == "robust"]
+    standard = [
+        name for name in robust if (manifest.columns[name].attacks, manifest.columns[name].eps) == ("standard", None)
+    ]
+    essential = key == next(iter((*standard, *robust, *manifest.columns)))
     cells, unit = Quantity(key, column), f" ({column.unit})"
     is_published = bool(manifest.kind) or any(row.published for row in rows)
     publisher = "paper" if any(row.row.paper for row in rows) else "published"
@@ -362,14 +372,6 @@ def _quantity(manifest: Manifest, key: str, budget: str | None, rows: Sequence[P
             cell=lambda row: cells.difference(row) or NONE,
             data={f"{key}_difference": cells.difference},
         )
-
-
-def _headline(manifest: Manifest) -> str:
-    """Return the most important quantity: AutoAttack at the usual radius, else robust accuracy, else the first."""
-    columns = manifest.columns
-    robust = [key for key, column in columns.items() if column.metric == "robust"]
-    standard = [key for key in robust if (columns[key].attacks, columns[key].eps) == ("standard", None)]
-    return next(iter((*standard, *robust, *columns)))
 
 
 @dataclass(frozen=True)

@@ -113,9 +113,8 @@ def place_labels(
 ) -> None:
     """Write ``labels``, each a text at x and y, close to their positions.
 
-    They do not cover ``points[N, 2]``, markers of radius ``reach`` points, nor each other, and stay inside the axes; if
-    there is no such place within reach, the one that covers the least is taken. The layout is fixed from here on, so
-    call this last.
+    They avoid ``points[N, 2]``, markers of radius ``reach`` points, as in ``place_boxes``. The layout is fixed from
+    here on, so call this last.
     """
     # Sizes of text are known only after layout; a later layout would move the points again.
     figure = axes.figure
@@ -123,32 +122,52 @@ def place_labels(
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    frame, point = axes.get_window_extent(renderer), figure.dpi / 72
+    written = [axes.annotate(text, (x, y), ha="center", va="center", **style) for text, x, y in labels]
+    halves = [np.array(label.get_window_extent(renderer).size) / 2 for label in written]
+    positions = [axes.transData.transform(place) for _, *place in labels]
     pixels = axes.transData.transform(np.asarray(points, dtype=float))
+    frame, point = axes.get_window_extent(renderer), figure.dpi / 72
+    centers, gaps = place_boxes(halves, positions, pixels, (frame.min, frame.max), reach=reach, unit=point)
+    for label, half, position, center, gap in zip(written, halves, positions, centers, gaps, strict=True):
+        label.set_position(tuple(axes.transData.inverted().transform(center)))
+        if gap > LEAD * point:
+            end = axes.transData.inverted().transform(np.clip(position, center - half, center + half))
+            axes.add_line(Line2D(*zip(label.xy, end, strict=True), color="0.35", lw=0.4, zorder=0.5))
+
+
+def place_boxes(
+    halves: Sequence[NDArray[Any]],
+    positions: Sequence[NDArray[Any]],
+    points: NDArray[Any],
+    frame: Sequence[ArrayLike],
+    *,
+    reach: float,
+    unit: float,
+) -> tuple[NDArray[Any], list[float]]:
+    """Return the centers of boxes of half sizes ``halves`` close to their ``positions``, and their distances to them.
+
+    They do not cover ``points[N, 2]`` of radius ``reach``, nor each other, and stay inside the ``frame``, its lowest
+    and highest corner; if there is no such place, the one that covers the least is taken. ``unit`` scales distances.
+    """
     angles = np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False)
-    rings = STEP * point * np.arange(RINGS)[:, None, None]
+    rings = STEP * unit * np.arange(RINGS)[:, None, None]
     offsets = (rings * np.stack([np.cos(angles), np.sin(angles)], axis=1)).reshape(-1, 2)
-    taken = np.empty((0, 2, 2))  # center and half size of each label
-    for text, x, y in labels:  # greedy: each label avoids the labels before it
-        label = axes.annotate(text, (x, y), ha="center", va="center", **style)
-        half, position = np.array(label.get_window_extent(renderer).size) / 2, axes.transData.transform((x, y))
+
+    def within(places: NDArray[Any], centers: NDArray[Any], reach: NDArray[Any] | float) -> NDArray[np.int64]:
+        """Return for each of ``centers[K, 2]`` how many ``places[N, 2]`` are within ``reach`` of it along both axes."""
+        return (np.abs(places - centers[:, None]) < reach).all(axis=-1).sum(axis=1)
+
+    taken, distances = np.empty((0, 2, 2)), []  # center and half size of each box
+    for half, position in zip(halves, positions, strict=True):  # greedy: each box avoids the boxes before it
         centers = position + offsets
         gaps = np.hypot(*np.maximum(np.abs(offsets) - half, 0).T)
-        covered = 1e-6 * gaps + _within(pixels, centers, half + reach * point)
-        covered += 1000 * _within(taken[:, 0], centers, half + point + taken[:, 1])
-        covered += 1000 * ((centers - half < frame.min) | (centers + half > frame.max)).any(axis=1)
+        covered = 1e-6 * gaps + within(points, centers, half + reach * unit)
+        covered += 1000 * within(taken[:, 0], centers, half + unit + taken[:, 1])
+        covered += 1000 * ((centers - half < frame[0]) | (centers + half > frame[1])).any(axis=1)
         nearest = covered.argmin()  # of those that cover the least
-        best = centers[nearest]
-        taken = np.concatenate([taken, [[best, half]]])
-        label.set_position(tuple(axes.transData.inverted().transform(best)))
-        if gaps[nearest] > LEAD * point:
-            end = axes.transData.inverted().transform(np.clip(position, best - half, best + half))
-            axes.add_line(Line2D(*zip((x, y), end, strict=True), color="0.35", lw=0.4, zorder=0.5))
-
-
-def _within(places: NDArray[Any], centers: NDArray[Any], reach: NDArray[Any] | float) -> NDArray[np.int64]:
-    """Return for each of ``centers[K, 2]`` how many of ``places[N, 2]`` are within ``reach`` of it along both axes."""
-    return (np.abs(places - centers[:, None]) < reach).all(axis=-1).sum(axis=1)
+        taken = np.concatenate([taken, [[centers[nearest], half]]])
+        distances.append(float(gaps[nearest]))
+    return taken[:, 0], distances
 
 
 def save(draw: Callable[[], Figure], stem: Path) -> list[Path]:

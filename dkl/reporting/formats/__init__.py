@@ -90,15 +90,12 @@ def _escape_markdown(text: str) -> str:
 
 def to_csv(table: TextTable) -> str:
     """Return the header and the rows, one per line, quoted if needed. Title and notes are left out."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(map(_csv_cell, row) for row in (table.header, *table.rows))
-    return text.getvalue()
-
-
-def _csv_cell(text: str) -> str:
-    text = _collapse_spaces(text)
     # After an apostrophe a spreadsheet sees text, no formula. ``-0.48 [-3.39, +2.19]`` and ``+1 ± 2`` are none anyway.
-    return f"'{text}" if re.match(r"[=@]|[+-].*[^\d .,±%+\[\]-]", text) else text
+    formula = re.compile(r"^(?=[=@]|[+-].*[^\d .,±%+\[\]-])")
+    rows = [map(_collapse_spaces, row) for row in (table.header, *table.rows)]
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows([formula.sub("'", text) for text in row] for row in rows)
+    return file.getvalue()
 
 
 # Plain text: columns two spaces apart, without rules.
@@ -202,19 +199,17 @@ def _latex_float(table: TextTable, rows: Sequence[Sequence[str]], title: str, la
 
 
 def _latex(text: str) -> str:
-    """Escape ``text`` and put it on one line."""
+    """Return ``text`` as one line of pdflatex source: accents are dropped, other unknown characters become ``?``."""
     text = "".join(character for character in _collapse_spaces(text) if character.isprintable())
+    source = ""
+    for character in text:
+        plain = character
+        if character not in _LATEX and not character.isascii():
+            # NFKD splits accents from their letters, so that dropping non-ASCII characters keeps the letters.
+            plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode() or "?"
+        source += "".join(_LATEX.get(letter, letter) for letter in plain)
     # TeX sets -- as a dash: an empty group keeps the hyphens apart.
-    return re.sub("-(?=-)", "-{}", "".join(map(_latex_character, text)))
-
-
-def _latex_character(character: str) -> str:
-    """Return one character as pdflatex source: accents are dropped, and other unknown characters become ``?``."""
-    # NFKD splits accents from their letters, so that dropping non-ASCII characters keeps the letters.
-    if character in _LATEX or character.isascii():
-        return _LATEX.get(character, character)
-    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-    return "".join(_LATEX.get(letter, letter) for letter in plain) or "?"
+    return re.sub("-(?=-)", "-{}", source)
 
 
 # HTML.
@@ -244,16 +239,13 @@ def environment() -> jinja2.Environment:
     )
     # NaN is not JSON: a page with one could not be read at all.
     made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    made.filters["unbroken"] = _unbroken
+
+    def unbroken(cell: str, dense: bool) -> str:
+        """Make spaces in ``12.34 ± 0.56``, ``[12, 34]``, ``≤ 0.4 %`` unbreakable; if ``dense``, after ± and ≤ only."""
+        inside = r"(?<=[±≤]) (?=\d)|(?<=\d) (?=%)" + ("" if dense else r"|(?<=\d) (?=±)|(?<=\[)[^\]]*(?=\])")
+        return re.sub(inside, lambda match: match[0].replace(" ", "\N{NO-BREAK SPACE}"), cell)
+
+    made.filters["unbroken"] = unbroken
     # Styles and scripts are inserted as they are: their braces are not template syntax.
     made.globals["source"] = lambda path: loader.get_source(made, path)[0]
     return made
-
-
-def _unbroken(cell: str, dense: bool) -> str:
-    """Return ``cell`` with unbreakable spaces in ``12.34 ± 0.56``, ``[12, 34]`` and ``≤ 0.4 %``.
-
-    If ``dense``, only after ± and ≤.
-    """
-    inside = r"(?<=[±≤]) (?=\d)|(?<=\d) (?=%)" + ("" if dense else r"|(?<=\d) (?=±)|(?<=\[)[^\]]*(?=\])")
-    return re.sub(inside, lambda match: match[0].replace(" ", "\N{NO-BREAK SPACE}"), cell)

@@ -7,13 +7,15 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from dkl.errors import shortened
 from dkl.reporting.boards.entries import ROBUSTBENCH
 from dkl.reporting.boards.leaderboards import ConfigurationRow
+from dkl.reporting.figures.style import place_boxes
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 52, 28, 14, 44
@@ -27,9 +29,6 @@ FONT, NARROW_FONT = 12, 20
 
 LETTER, LINE = 0.58, 1.2
 """Width of a letter and height of a line, in font sizes."""
-
-STEPS, DIRECTIONS = 12, 16
-"""Distances and directions from a dot in which a place for its label is searched."""
 
 REACH = 25.0
 """Published rows are drawn if both accuracies are at most this many percentage points below the best."""
@@ -106,11 +105,11 @@ def scatter(rows: Sequence[ConfigurationRow]) -> Scatter | None:
         for (x, y), (next_x, next_y) in itertools.pairwise(places[i] for i in front)
         for share in range(20)
     ]
-    around = [(x - 6, y - 6, x + 6, y + 6) for x, y in [*places.values(), *line]]
+    around = np.array([*places.values(), *line])
     names = {i: shortened(rows[i].method, LABELED) for i in named}
     at = [places[i] for i in named]
-    wide = dict(zip(named, place_labels(list(names.values()), at, around, FONT), strict=True))
-    narrow = dict(zip(named, place_labels([str(rows[i].rank) for i in named], at, around, NARROW_FONT), strict=True))
+    wide = dict(zip(named, _labels(list(names.values()), at, around, FONT), strict=True))
+    narrow = dict(zip(named, _labels([str(rows[i].rank) for i in named], at, around, NARROW_FONT), strict=True))
 
     def dot(i: int) -> Dot:
         row, (clean, robust) = rows[i], points[i]
@@ -143,35 +142,14 @@ def _scale(
     return place, [(round(place(value), 1), f"{value:g}") for value in range(first, last + 1, step)]
 
 
-def place_labels(texts: Sequence[str], points: Sequence[Place], obstacles: ArrayLike, font: float) -> list[Label]:
-    """Place ``texts[i]`` near ``points[i]``, one after another, inside the frame and away from ``obstacles[N, 4]``.
-
-    Of all places around a point the one that covers the least is taken, then the nearest. A box is left, top, right
-    and bottom.
-    """
-    angles = 2 * np.pi * np.arange(DIRECTIONS) / DIRECTIONS
-    directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    frame, taken = np.array([[LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM]]), np.array(obstacles)
+def _labels(texts: Sequence[str], points: Sequence[Place], covered: NDArray[Any], font: float) -> list[Label]:
+    """Place ``texts`` near ``points`` away from the places ``covered[N, 2]``, each with a line to its point if far."""
+    halves = [np.array([LETTER * font * len(text), LINE * font]) / 2 for text in texts]
+    frame = ((LEFT, TOP), (WIDTH - RIGHT, HEIGHT - BOTTOM))
+    centers, gaps = place_boxes(halves, [np.array(point) for point in points], covered, frame, reach=2, unit=3)
     labels = []
-    for text, point in zip(texts, points, strict=True):
-        size = np.array([LETTER * font * len(text), LINE * font])
-        # The edge of the nearest labels is 8 units from the point, and of others by a line more each.
-        reaches = (8 + size[1] * np.arange(STEPS))[:, None, None] + size / 2
-        middles = (np.array(point) + directions * reaches).reshape(-1, 2)
-        boxes = np.concatenate([middles - size / 2, middles + size / 2], axis=1)
-        inside = boxes[_shared(boxes, frame) > 0.999 * size.prod()]
-        boxes = inside if len(inside) else boxes
-        best = boxes[_shared(boxes, taken).round(3).argmin()]  # the first of equals
-        taken = np.concatenate([taken, [best]])
-        left, top, right, bottom = best.tolist()
-        # The point of the label that is nearest to its dot.
-        end = (min(max(point[0], left), right), min(max(point[1], top), bottom))
-        far = math.dist(end, point) > size[1]
-        labels.append(Label(round((left + right) / 2, 1), round(bottom - 0.3 * font, 1), end if far else None))
+    for point, half, center, gap in zip(points, halves, centers, gaps, strict=True):
+        end = np.clip(point, center - half, center + half).tolist()  # the point of the label nearest to its dot
+        x, bottom = round(float(center[0]), 1), float(center[1] + half[1])
+        labels.append(Label(x, round(bottom - 0.3 * font, 1), tuple(end) if gap > LINE * font else None))
     return labels
-
-
-def _shared(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return the area that each of ``boxes[K, 4]`` shares with all ``others[N, 4]``."""
-    sides = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
-    return sides.clip(0).prod(-1).sum(-1)

@@ -14,8 +14,7 @@ from dkl.records import Bound, Record, save
 from dkl.records.metrics import wilson
 from dkl.reporting import accuracy_boards, leaderboards
 from dkl.reporting.boards.paper import PaperRow, make_board
-from dkl.reporting.site import write_site
-from dkl.reporting.site.page import runs_data
+from dkl.reporting.site import runs_data, write_site
 from dkl.reporting.statistics import Measurement
 from dkl.threat import SUITES
 from tests.factories import make_flags
