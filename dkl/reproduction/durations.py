@@ -31,7 +31,7 @@ from dkl.assembly import build_model, load_data
 from dkl.config import Precision, TrainConfig
 from dkl.console import say
 from dkl.manifests import ManifestJob
-from dkl.models import create_model
+from dkl.models.teacher import untrained_teacher
 from dkl.records import Record, load_all
 from dkl.reproduction.planning import PlannedJob, progress_of, records_of
 from dkl.runtime.device import pick_device
@@ -198,13 +198,16 @@ def _operations(config: TrainConfig) -> tuple[float, int]:
 
 
 def _teacher_passes(config: TrainConfig) -> float:
-    """Forward passes of the student that one of the teacher's costs."""
+    """Forward passes of the student that those of the teacher cost per image."""
     teacher = config.task.get("teacher")
     if not teacher:
         return 0.0
     with torch.device("meta"):
-        network = create_model(teacher["name"], config.data.num_classes, config.data.shape[0])
-    return forward_operations(network, config.data.shape)[0] / _operations(config)[0]
+        network = untrained_teacher(teacher["name"], config.data.num_classes, config.data.shape[0])
+    # AdaAD's attack differentiates the teacher in each of its steps.
+    steps = (config.attack or {}).get("steps") or 5
+    count = 1 + 2 * steps if config.task.get("attack_target") == "teacher.adversarial" else 1
+    return count * forward_operations(network, config.data.shape)[0] / _operations(config)[0]
 
 
 def assumed(config: TrainConfig) -> PassSeconds:

@@ -44,10 +44,10 @@ def test_the_groups_are_those_of_the_design() -> None:
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=map("=".join, CHOICES))
 def test_every_choice_composes_with_the_defaults_and_can_run(group: str, choice: str, tmp_path: Path) -> None:
     cfg = compose_config("train", overrides(group, choice))
-    if "teacher" in cfg.task:  # any weights that fit will do
-        teacher = create_model(cfg.task.teacher.name, cfg.data.num_classes, cfg.data.shape[0])
+    for key in {"teacher", "natural_teacher"} & cfg.task.keys():  # any weights that fit will do
+        teacher = create_model(cfg.task[key].name, cfg.data.num_classes, cfg.data.shape[0])
         torch.save(teacher.state_dict(), tmp_path / "teacher.pt")
-        cfg.task.teacher.checkpoint = str(tmp_path / "teacher.pt")
+        cfg.task[key].checkpoint = str(tmp_path / "teacher.pt")
     preflight(cfg)
     OmegaConf.to_container(cfg, resolve=True)
     if group in ("data", "model", "budget"):
@@ -87,7 +87,7 @@ def test_parameter_counts_in_the_reasons_are_true(model: str) -> None:
 def test_losses_and_tasks_are_the_classes_their_names_say() -> None:
     expected = {"kl": KL, "dkl": DKL, "ikl": IKL, "gkl": GKL}
     expected |= {"ikl_ssl": IKL, "gkl_ssl": GKL, "pseudo_label_ce": PseudoLabelCE, "soft_ce": SoftCE}
-    expected |= {"kd": KD, "dkd": DKD, "dist": DIST, "jsd": JSD, "ikl_kd": IKL, "gkl_kd": GKL}
+    expected |= {"kd": KD, "dkd": DKD, "dist": DIST, "jsd": JSD, "ikl_kd": IKL, "gkl_kd": GKL, "kl_kd": KL}
     expected |= {"ikl_pixels": IKL, "kl_pixels": KL}
     expected |= {"probability_mse": ProbabilityMSE}
     assert sorted([*expected, "none"]) == names("loss")

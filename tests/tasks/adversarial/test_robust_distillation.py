@@ -9,12 +9,14 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from dkl.assembly import build_task
+from dkl.assembly import build_schedule, build_task
 from dkl.attacks import TrainingAttack
 from dkl.config import compose_config
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import DIST, DKD, DKL, GKL, IKL, JSD, KD, KL, PairLoss, gap_mse
+from dkl.models import create_model, create_teacher, fingerprint
+from dkl.models.teacher import untrained_teacher
 from dkl.tasks import AWP, PGDTraining, Progress, RobustDistillation, Task, Term, TradesTraining
 from tests.official import robust_distillation as official
 from tests.tasks.common import CLASSES, Spy, make_attack, make_batch, make_net
@@ -283,3 +285,52 @@ def test_a_teacher_that_is_not_robust_is_reported_once(capsys: pytest.CaptureFix
     resumed.before_training([batch])
     assert not capsys.readouterr().err
     assert resumed.test(resumed.model, [batch])["teacher_pgd10_accuracy"] < 1 / 3
+
+
+def test_a_teacher_may_be_a_network_of_anyone(tmp_path: Path) -> None:
+    network = create_model("cifar_resnet8", 10, 3)
+    torch.save(network.state_dict(), tmp_path / "teacher.pt")
+    teacher = create_teacher("timm:cifar_resnet8", 10, checkpoint=str(tmp_path / "teacher.pt"), size=[32, 32])
+    assert fingerprint(teacher) == fingerprint(network)
+    with pytest.raises(UserError, match="cifar100"):
+        create_teacher("robustbench:Zhang2019Theoretically", 100, size=[32, 32])
+    with torch.device("meta"):
+        ltd = untrained_teacher("robustbench:Chen2021LTD_WRN34_10", 10)
+    assert sum(weight.numel() for weight in ltd.parameters()) == 46_160_474
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "count"),
+    [
+        ("cifar_resnet18", 10, 11_173_962),
+        ("cifar_resnet18", 100, 11_220_132),
+        ("cifar_mobilenetv2_wide", 10, 2_296_922),
+        ("cifar_mobilenetv2_wide", 100, 2_412_212),
+    ],
+)
+def test_students_have_the_papers_parameters(name: str, classes: int, count: int) -> None:
+    with torch.device("meta"):
+        model = create_model(name, classes, 3)
+    assert sum(weight.numel() for weight in model.parameters()) == count
+    assert model(torch.empty(2, 3, 32, 32, device="meta")).shape == (2, classes)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "epochs", "drops", "decay"),
+    [
+        ("ard_cifar10", 200, [100, 150], 2e-4),
+        ("iad_cifar10", 200, [100, 150], 2e-4),
+        ("rslad_cifar100", 300, [215, 260, 285], 2e-4),
+        ("adaad_cifar10", 200, [100, 150], 5e-4),
+        ("igdm_cifar100", 200, [100, 150], 5e-4),
+        ("saad_cifar100", 200, [100, 150], 5e-4),
+    ],
+)
+def test_recipes_have_the_papers_schedules(recipe: str, epochs: int, drops: list[int], decay: float) -> None:
+    cfg = compose_config("train", [f"recipe={recipe}", "data=cifar10", "task.teacher.name=small_cnn"])
+    schedule = build_schedule(cfg.schedule)
+    factors = [schedule.lr_factor(epoch, epochs) for epoch in range(1, epochs + 1)]
+    changes = [epoch for epoch in range(1, epochs) if factors[epoch] != factors[epoch - 1]]
+    assert (cfg.trainer.epochs, changes) == (epochs, drops)
+    assert (cfg.optimizer.lr, cfg.optimizer.weight_decay, cfg.model.name) == (0.1, decay, "cifar_resnet18")
+    assert (cfg.attack.steps, cfg.attack.relative_step, cfg.attack.eps) == (10, 0.25, "8/255")
