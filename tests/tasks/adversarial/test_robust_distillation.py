@@ -19,6 +19,7 @@ from dkl.manifests import load
 from dkl.models import create_model, create_teacher, fingerprint
 from dkl.models.teacher import untrained_teacher
 from dkl.tasks import AWP, PGDTraining, Progress, RobustDistillation, Task, Term, TradesTraining
+from dkl.training.averaging import Average, Averaging
 from tests.official import robust_distillation as official
 from tests.tasks.common import CLASSES, Spy, make_attack, make_batch, make_net
 
@@ -216,6 +217,25 @@ def test_sample_weights_of_one_change_nothing(loss: PairLoss) -> None:
         take(task, batch)
         after.append(task.model)
     assert difference(*after) < 1e-12
+
+
+@pytest.mark.parametrize("loss", [KD(), DKD()])
+def test_rows_are_the_losses_of_single_samples(loss: KD | DKD) -> None:
+    teacher, student = torch.randn(2, 5, CLASSES, dtype=torch.float64)
+    labels = torch.arange(5) % CLASSES
+    wanted = [{"labels": labels[i : i + 1]} if isinstance(loss, DKD) else {} for i in range(5)]
+    alone = [loss(teacher[i : i + 1], student[i : i + 1], **wanted[i]) for i in range(5)]  # type: ignore[arg-type]
+    rows = loss.rows(teacher, student, **({"labels": labels} if isinstance(loss, DKD) else {}))  # type: ignore[arg-type]
+    torch.testing.assert_close(rows, torch.stack(alone))
+
+
+def test_an_equal_average_is_the_mean_of_the_last_epochs() -> None:
+    rule, model = Averaging(start=0.475, buffers="copy", equal=True), nn.Linear(1, 1)
+    average = Average(rule, model)
+    for epoch in range(1, 201):
+        nn.init.constant_(model.weight, epoch)
+        average.update(model, epoch, 200)
+    assert average.model.weight.item() == pytest.approx((95 + 200) / 2)
 
 
 def test_official_behavior_has_switches() -> None:
