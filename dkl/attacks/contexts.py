@@ -7,8 +7,9 @@ from typing import Any, Literal
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-BatchNorm = Literal["running", "batch"]
-"""Statistics that BatchNorm uses during an attack: the running ones (eval mode) or the batch's."""
+BatchNorm = Literal["running", "batch", "train"]
+"""Statistics that BatchNorm uses during an attack: the running ones (eval mode), or the batch's, which its running
+statistics do not follow (``batch``) or follow (``train``)."""
 
 
 @contextmanager
@@ -49,15 +50,16 @@ def batch_statistics(model: nn.Module) -> Iterator[nn.Module]:
 def frozen_eval(model: nn.Module, batch_norm: BatchNorm = "running") -> Iterator[nn.Module]:
     """Eval mode and frozen parameters inside.
 
-    ``batch_norm="batch"`` uses the batch's statistics instead, without tracking, as DM-Improves-AT attacks. Parameters
-    are frozen so that the backward pass to the images computes no gradients for them.
+    ``batch_norm="batch"`` uses the batch's statistics instead, without tracking, as DM-Improves-AT attacks; ``"train"``
+    is train mode, as ARD attacks. Parameters are frozen so that the backward pass to the images computes no gradients
+    for them.
     """
     with _restored(model.parameters(), "requires_grad", value=False), _restored(model.modules(), "training"):
         if batch_norm == "batch":
             with batch_statistics(model):
                 yield model
         else:
-            model.eval()
+            model.train() if batch_norm == "train" else model.eval()
             yield model
 
 

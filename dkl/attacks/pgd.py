@@ -8,6 +8,7 @@ images, then onto [0, 1]; for L2 in the reverse order, as TRADES.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from dkl.attacks.contexts import BatchNorm, frozen_eval
 from dkl.threat import NORMS, Norm
 
-Objective = Callable[[Tensor], Tensor]
+Objective = Callable[[Any], Tensor]
+"""A scalar function of what the attacked network returns, usually logits ``[B, C]``."""
 
 Perturb = Callable[..., Tensor]
 """A function of images ``[B, ...]`` and labels ``[B]`` that returns adversarial images."""

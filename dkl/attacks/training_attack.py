@@ -56,8 +56,8 @@ class TrainingAttack:
     (Madry). ``sigma`` is the standard deviation of the Gaussian start; None starts uniformly in the ball. ``schedule``
     is a key of ``RULES``, or ``"fixed"``, which needs ``steps`` and ``relative_step`` (in units of the epoch's eps). In
     L2 the schedules keep their number of steps and take steps of 2·eps/steps, as TRADES does. ``ramp`` grows eps
-    linearly over training. ``batch_norm="batch"`` attacks with the batch's statistics, as DM-Improves-AT does. Raises
-    UserError on invalid values.
+    linearly over training. ``batch_norm="batch"`` attacks with the batch's statistics, as DM-Improves-AT does, and
+    ``"train"`` in train mode, as ARD does. Raises UserError on invalid values.
     """
 
     eps: str | float

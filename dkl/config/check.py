@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 
 from dkl.config.compose import check_known, choices, shipped, typed
-from dkl.config.identity import batch_norm_parts, leaves, views_together
+from dkl.config.identity import TEACHERS, batch_norm_parts, leaves, views_together
 from dkl.config.schema import WEIGHTS, AugmentConfig, DataConfig, OptimizerConfig, TrainConfig
 from dkl.errors import UserError, choose_from, shortened
 from dkl.threat import EVALUATED_NORMS, NORMS, PRECISIONS, parse_attacks, parse_steps, parse_threat
@@ -94,7 +94,12 @@ def _check_keys(cfg: DictConfig) -> None:
     """There is no unknown key, every key has a value, and a shape has three sizes."""
     check_known(cfg, TrainConfig)
     check_complete(cfg)
-    for key, fix in (("awp", "gamma=0.005"), ("guide", "name=NETWORK"), ("teacher", "run=FOLDER")):
+    for key, fix in (
+        ("awp", "gamma=0.005"),
+        ("guide", "name=NETWORK"),
+        ("teacher", "run=FOLDER"),
+        ("natural_teacher", "run=FOLDER"),
+    ):
         if (node := cfg.task.get(key)) is not None and not isinstance(node, DictConfig):
             raise UserError(f"task.{key}={node} must be a group of values: set them, such as task.{key}.{fix}")
     shape = cfg.data.shape  # others refer to its entries
@@ -363,7 +368,8 @@ def _check_epochs(config: TrainConfig) -> None:
 
 def _check_classes(config: TrainConfig) -> None:
     """Network, task and guide have as many classes as the data, if their configuration says how many they have."""
-    for key, part in (("model", config.model), ("task", config.task), ("task.guide", config.task.get("guide") or {})):
+    inner = {f"task.{key}": config.task.get(key) or {} for key in ("guide", *TEACHERS)}
+    for key, part in {"model": config.model, "task": config.task, **inner}.items():
         classes = part.get("num_classes")
         if classes is not None and classes != config.data.num_classes:
             raise UserError(

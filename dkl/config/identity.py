@@ -30,6 +30,11 @@ NAMED_DATASETS = ("cifar10", "cifar100", "digits", "imagenet", "imagenet_lt")
 """Values of ``data.name`` whose images are the same wherever ``data.source`` reads them. Any other name, such as that
 of your own dataset, may belong to several sources, so there ``data.source`` is part of a row."""
 
+UNTRAINED = "dkl.models.teacher.untrained_teacher"
+
+TEACHERS = ("teacher", "natural_teacher")
+"""Keys of ``task`` that hold a network with its weights."""
+
 
 def model_name(model: Mapping[str, Any]) -> str:
     """The network's name in folders and records: ``model.name``, or the last part of ``model._target_``."""
@@ -96,10 +101,10 @@ def _of_training(content: dict[Any, Any]) -> dict[str, Any]:
         data["source"].pop(key, None)
     if weights := content["task"].get("encoder_weights"):
         content["task"]["encoder_weights"] = Path(weights).name
-    teacher = content["task"].get("teacher") or {}
-    for key in ("checkpoint", "run"):  # a moved teacher is the same one: a run's folder is named by its own hash
-        if teacher.get(key):
-            teacher[key] = Path(teacher[key]).name
+    for teacher in (content["task"].get(key) or {} for key in TEACHERS):
+        for key in ("checkpoint", "run"):  # a moved teacher is the same one: a run's folder is named by its own hash
+            if teacher.get(key):
+                teacher[key] = Path(teacher[key]).name
     return {str(key): _plain(value) for key, value in content.items()}
 
 
@@ -186,8 +191,9 @@ def row_settings(training: Mapping[str, Any]) -> dict[str, Any]:
     if not content.get("selection", {}).get("every"):
         content.pop("selection", None)  # unused, and its eps is resolved here but not in the defaults
     task = _without(content.get("task", {}), "seed")
-    if isinstance(task.get("teacher"), dict):
-        task["teacher"] = _without(task["teacher"], "checkpoint", "run")
+    for key in TEACHERS:
+        if isinstance(task.get(key), dict):
+            task[key] = _without(task[key], "checkpoint", "run")
     return _changed(content | {"task": task}, _defaults())
 
 
@@ -258,7 +264,8 @@ class ComposedRun:
     @property
     def downloads_teacher(self) -> bool:
         """Whether the teacher's weights are the published ones, which are downloaded when training starts."""
-        return bool(OmegaConf.select(self.cfg, "task.teacher.pretrained"))
+        teacher = OmegaConf.select(self.cfg, "task.teacher") or {}
+        return bool(teacher.get("pretrained")) or ":" in str(teacher.get("name"))
 
     def with_untrained_teacher(self) -> "ComposedRun":
         """This run with a freshly initialized teacher, for checks before the teacher's weights exist."""
@@ -266,7 +273,7 @@ class ComposedRun:
         cfg, teacher = self.cfg.copy(), OmegaConf.to_container(self.cfg.task.teacher, resolve=True)
         assert isinstance(teacher, dict)
         network = {key: teacher[key] for key in ("name", "num_classes", "in_chans", "mean", "std")}
-        OmegaConf.update(cfg, "task.teacher", {"_target_": "dkl.models.create_model", **network}, merge=False)
+        OmegaConf.update(cfg, "task.teacher", {"_target_": UNTRAINED, **network}, merge=False)
         return ComposedRun(cfg)
 
 

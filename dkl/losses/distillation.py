@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dkl.losses.base import BaseLoss, Weighting, standardized
-from dkl.losses.wmse import check_pair, soft_cross_entropy, softened
+from dkl.losses.wmse import Reduction, check_pair, soft_cross_entropy, softened
 from dkl.validation import TEMPERATURE, WEIGHT, Range
 
 POWER = Range(0, 10, usual=(0, 2))
@@ -43,9 +43,11 @@ POWER = Range(0, 10, usual=(0, 2))
 PEARSON_EPS = 1e-8
 
 
-def _mean_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p ‖ q), the mean over rows."""
-    return F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+def _kl(log_p: Tensor, log_q: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """KL(p ‖ q) over dimension 1: the mean over rows, or each row's value."""
+    if reduction == "mean":
+        return F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+    return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +59,18 @@ class KD(BaseLoss):
     weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
-        dtype = check_pair(teacher_logits, student_logits)
-        log_p = softened(teacher_logits.detach().to(dtype), self.logit_temperature).log_softmax(-1)
-        log_q = softened(student_logits.to(dtype), self.logit_temperature).log_softmax(-1)
-        return self.weight * self.logit_temperature**2 * _mean_kl(log_p, log_q)
+        check_pair(teacher_logits, student_logits)
+        return self._compute(teacher_logits, student_logits, "mean")
+
+    def rows(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+        """The loss of each row of ``[B, C, ...]``: ``[B, ...]``."""
+        return self._compute(teacher_logits, student_logits, "none")
+
+    def _compute(self, teacher_logits: Tensor, student_logits: Tensor, reduction: Reduction) -> Tensor:
+        dtype = check_pair(teacher_logits, student_logits, dense=True)
+        log_p = softened(teacher_logits.detach().to(dtype), self.logit_temperature, 1).log_softmax(1)
+        log_q = softened(student_logits.to(dtype), self.logit_temperature, 1).log_softmax(1)
+        return self.weight * self.logit_temperature**2 * _kl(log_p, log_q, reduction=reduction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +86,7 @@ class JSD(BaseLoss):
         log_p = softened(teacher_logits.to(dtype), self.logit_temperature).log_softmax(-1)
         log_q = softened(student_logits.to(dtype), self.logit_temperature).log_softmax(-1)
         log_middle = torch.logaddexp(log_p, log_q) - math.log(2)
-        return self.weight * 0.5 * (_mean_kl(log_p, log_middle) + _mean_kl(log_q, log_middle))
+        return self.weight * 0.5 * (_kl(log_p, log_middle) + _kl(log_q, log_middle))
 
 
 def _one_minus_pearson(a: Tensor, b: Tensor, dim: int) -> Tensor:
@@ -150,12 +160,19 @@ class DKD(BaseLoss):
     weighting: ClassVar[Weighting] = "label"
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor, *, labels: Tensor) -> Tensor:
+        return self._compute(teacher_logits, student_logits, labels, "mean")
+
+    def rows(self, teacher_logits: Tensor, student_logits: Tensor, *, labels: Tensor) -> Tensor:
+        """The loss of each row of ``[B, C]``: ``[B]``."""
+        return self._compute(teacher_logits, student_logits, labels, "none")
+
+    def _compute(self, teacher_logits: Tensor, student_logits: Tensor, labels: Tensor, reduction: Reduction) -> Tensor:
         dtype = check_pair(teacher_logits, student_logits)
         target = target_mask("DKD", student_logits, labels)
         odds_p, others_p = _decoupled(teacher_logits.detach().to(dtype), target, self.logit_temperature)
         odds_q, others_q = _decoupled(student_logits.to(dtype), target, self.logit_temperature)
         pairs = (torch.stack((F.logsigmoid(odds), F.logsigmoid(-odds)), -1) for odds in (odds_p, odds_q))
-        tckd, nckd = _mean_kl(*pairs), _mean_kl(others_p, others_q)
+        tckd, nckd = _kl(*pairs, reduction=reduction), _kl(others_p, others_q, reduction=reduction)
         return self.logit_temperature**2 * (self.alpha * tckd + self.beta * nckd)
 
 

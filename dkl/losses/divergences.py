@@ -10,7 +10,7 @@ predictions. GKL raises those weights to a power and normalizes over the batch.
 Names. ``wmse_weight`` is the paper's alpha and the official flag ``--beta``; ``ce_weight`` is the paper's beta and the
 official flag ``--alpha``. The paper's tables print alpha/4: their 5 is ``wmse_weight=20``.
 
-KL and IKL also have ``rows``: the loss of every sample, or of every pixel of ``[B, C, H, W]``, without copying the
+KL, IKL and GKL also have ``rows``, the loss of every sample; KL and IKL take ``[B, C, H, W]`` too, without copying the
 logits (``dkl.losses.base.RowLoss``).
 
 Each class is a frozen, stateless dataclass that keeps the contract of ``dkl.losses.base``: it is called with
@@ -178,14 +178,33 @@ class GKL(BaseLoss):
         weights: Tensor | None = None,
         normalizer: Tensor | None = None,
     ) -> Tensor:
-        dtype = check_pair(natural_logits, adversarial_logits)
-        v = self._powers(natural_logits, weights)
+        wmse, pairs = self._wmse(natural_logits, adversarial_logits, weights, normalizer)
+        soft = self._softened(natural_logits, adversarial_logits)
+        return self.wmse_weight * (wmse.sum() / pairs) + self.ce_weight * soft_cross_entropy(*soft)
+
+    def rows(
+        self,
+        natural_logits: Tensor,
+        adversarial_logits: Tensor,
+        *,
+        weights: Tensor | None = None,
+        normalizer: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of each row of ``[B, C]``, after the normalization, so that their mean is the loss: ``[B]``."""
+        wmse, pairs = self._wmse(natural_logits, adversarial_logits, weights, normalizer)
+        soft = self._softened(natural_logits, adversarial_logits)
+        return self.wmse_weight * (len(wmse) * wmse / pairs) + self.ce_weight * soft_cross_entropy(*soft, "none")
+
+    def _wmse(self, m: Tensor, n: Tensor, weights: Tensor | None, normalizer: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The wMSE of each row, and what their sum is divided by."""
+        v = self._powers(m, weights)
         pairs = v.sum(-1).square().sum() if normalizer is None else normalizer
-        pairs = torch.where(pairs > 0, pairs, 1)  # if all weights are zero the loss is zero, not 0/0
-        wmse = gap_mse(natural_logits, adversarial_logits, v, reduction="none").sum() / pairs
-        soft_m = softened(natural_logits.to(dtype), self.ce_temperature)
-        soft_n = softened(adversarial_logits.to(dtype), self.ce_temperature)
-        return self.wmse_weight * wmse + self.ce_weight * soft_cross_entropy(soft_m, soft_n)
+        # If all weights are zero the loss is zero, not 0/0.
+        return gap_mse(m, n, v, reduction="none"), torch.where(pairs > 0, pairs, 1)
+
+    def _softened(self, m: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+        dtype = check_pair(m, n)
+        return softened(m.to(dtype), self.ce_temperature), softened(n.to(dtype), self.ce_temperature)
 
 
 def split_terms(loss: PairLoss) -> dict[str, PairLoss]:

@@ -249,7 +249,7 @@ def _teachers(
     teachers: dict[str, tuple[ManifestJob | None, list[str]]] = {}
     for name in needed:
         row = manifest.teachers[name]
-        if row.weights and request.budget != "smoke":
+        if row.weights and request.budget not in row.trained_at:
             teachers[name] = (None, [*row.weights, *requested])
             continue
         train = _last_wins([*row_overrides(manifest, row, request.budget), "label=Teacher", "seed=0", *shared])

@@ -94,8 +94,8 @@ class ManifestRow:
     - ``overrides``: of ``dkl train``; ``evaluate``: of ``dkl evaluate``, instead of the manifest's.
     - ``quoted``: why the row is not run here (``true`` for the usual reason); its values are then quoted.
     - ``teacher``: a key of the manifest's ``teachers``.
-    - ``weights``: of a teacher: its students' overrides that load published weights. It is then trained only at budget
-      smoke, which downloads nothing.
+    - ``weights``: of a teacher: its students' overrides that load published weights. It is then trained only at the
+      budgets ``trained_at``: smoke downloads nothing.
     - ``show``: cells that describe the row.
     - ``paper``, ``paper_std``, ``published``: values by column; ``published`` by source.
     """
@@ -106,6 +106,7 @@ class ManifestRow:
     quoted: Annotated[str | None, BeforeValidator(lambda entry: QUOTED if entry is True else entry)] = None
     teacher: str | None = None
     weights: Overrides = ()
+    trained_at: tuple[str, ...] = ("smoke",)
     evaluate: Evaluations | None = None
     show: dict[str, str] = field(default_factory=dict)
     origin: Annotated[str, one_of(*ORIGINS)] | None = None

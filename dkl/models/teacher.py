@@ -18,6 +18,8 @@ from torch import nn
 from dkl.errors import UserError, first_line
 from dkl.models.create import check_name, check_normalization, create_model
 from dkl.models.foreign_checkpoints import check_finite, load_checkpoint
+from dkl.models.sources import CREATE, Request, Source, resolve
+from dkl.models.sources.named import CLASSES as CLASSES_OF
 from dkl.storage.checkpoint import READING_ERRORS, read
 from dkl.storage.fetch import WEIGHTS, unreachable
 from dkl.storage.files import damage
@@ -134,6 +136,49 @@ def _check_size(model: nn.Module, name: str, in_chans: int, size: Sequence[int])
         ) from None
 
 
+def _source(wanted: Settings, checkpoint: str | None) -> Source:
+    """The network ``scheme:…`` of somebody else. Which of RobustBench's datasets it is for follows from the classes."""
+    classes, size = wanted["num_classes"], wanted.get("size") or (32, 32)
+    request = Request(
+        num_classes=classes,
+        shape=(wanted["in_chans"], *size),
+        dataset=next((key for key, count in CLASSES_OF.items() if count == classes), ""),
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        mean=wanted["mean"],
+        std=wanted["std"],
+    )
+    source = resolve(wanted["name"], request)
+    if source.model.pop("_target_") != CREATE:
+        raise UserError(
+            f"task.teacher.name={wanted['name']} is your own code: set task.teacher._target_ to a function that "
+            "returns the trained network"
+        )
+    return source
+
+
+def untrained_teacher(
+    name: str,
+    num_classes: int,
+    in_chans: int = 3,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> nn.Module:
+    """The network of ``create_teacher`` without its weights, for estimates and checks before they exist."""
+    wanted: Settings = {"name": name, "num_classes": num_classes, "in_chans": in_chans, "mean": mean, "std": std}
+    if ":" in name:
+        wanted = _source(wanted, "untrained").model
+    return create_model(**{key: value for key, value in wanted.items() if key != "pretrained"})
+
+
+def _foreign(wanted: Settings, checkpoint: str | None) -> nn.Module:
+    """The network ``scheme:…`` with its weights, which are downloaded unless ``checkpoint`` is a copy of them."""
+    source = _source(wanted, checkpoint)
+    model = create_model(**source.model)
+    if source.weights is not None:
+        load_checkpoint(model, str(source.weights), None)
+    return model
+
+
 def create_teacher(
     name: str,
     num_classes: Annotated[int, CLASSES],
@@ -153,14 +198,16 @@ def create_teacher(
     a copy in the file ``checkpoint``); ``checkpoint`` alone, any file that ``load_checkpoint`` takes, such as the
     public teachers' ``ckpt_epoch_240.pth``; or ``run``, the folder of a finished run, whose average is loaded if it
     has one. ``size`` is the height and width of the images; if given, it is checked. ``title`` is the name printed in
-    tables and has no effect here.
+    tables and has no effect here. A name with a colon is anyone's network with its weights and normalization:
+    ``robustbench:NAME``, ``hf-hub:USER/MODEL``, ``local-dir:FOLDER`` or ``timm:NAME``.
 
     Raises UserError if not exactly one place is given, if the weights are missing or do not fit the network, or if a
     run or published weights were trained on images of another size or with another normalization. A file does not
     store its normalization, so it is not checked.
     """
+    foreign = ":" in name
     # pretrained and checkpoint may go together: the file is then a copy of the published weights.
-    if (run is None) != bool(pretrained or checkpoint):
+    if (run is None) != bool(pretrained or checkpoint or foreign):
         raise UserError(
             "a teacher needs weights from one place: set task.teacher.checkpoint=FILE, task.teacher.pretrained=true "
             "for those that timm publishes, or task.teacher.run=FOLDER of a finished run, such as dkl train "
@@ -170,7 +217,9 @@ def create_teacher(
         check_normalization(mean, std, in_chans, "task.teacher")
     wanted: Settings = {"name": name, "num_classes": num_classes, "in_chans": in_chans, "mean": mean, "std": std}
     checked = wanted | ({} if size is None else {"size": size})
-    if pretrained:
+    if foreign:
+        model = _foreign(checked, checkpoint)
+    elif pretrained:
         model = _published(checked, checkpoint)
     else:
         model = create_model(**wanted)

@@ -31,7 +31,7 @@ from dkl.assembly import build_model, load_data
 from dkl.config import Precision, TrainConfig
 from dkl.console import say
 from dkl.manifests import ManifestJob
-from dkl.models import create_model
+from dkl.models.teacher import untrained_teacher
 from dkl.records import Record, load_all
 from dkl.records.storage import DATASET_SIZES
 from dkl.reproduction.planning import PlannedJob, progress_of, records_of
@@ -137,11 +137,7 @@ def estimate(job: ManifestJob, config: TrainConfig, seconds: PassSeconds) -> Job
     if data.labels_per_class is not None:  # semi-supervised: two views of each unlabeled image
         steps = trainer.steps_per_epoch or math.ceil(data.labels_per_class * data.num_classes / trainer.batch_size)
         forwarded = steps * trainer.batch_size * (1 + 2 * data.unlabeled.ratio)
-    per_image = passes(config)
-    if teacher := config.task.get("teacher"):
-        with torch.device("meta"):
-            network = create_model(teacher["name"], data.num_classes, data.shape[0])
-        per_image += forward_operations(network, data.shape)[0] / _operations(config)[0]
+    per_image = passes(config) + _teacher_passes(config)
     epoch = seconds.training * ((forwarded * per_image + testing) / trainer.devices)
     share = SMOKE_SHARE if config.budget.name == "smoke" else RESISTING_SHARE
     evaluations = []
@@ -191,6 +187,19 @@ def _operations(config: TrainConfig) -> tuple[float, int]:
     with torch.device("meta"):
         model = build_model(config.model)
     return forward_operations(model, config.data.shape)
+
+
+def _teacher_passes(config: TrainConfig) -> float:
+    """Forward passes of the student that those of the teacher cost per image."""
+    teacher = config.task.get("teacher")
+    if not teacher:
+        return 0.0
+    with torch.device("meta"):
+        network = untrained_teacher(teacher["name"], config.data.num_classes, config.data.shape[0])
+    # AdaAD's attack differentiates the teacher in each of its steps.
+    steps = (config.attack or {}).get("steps") or 5
+    count = 1 + 2 * steps if config.task.get("attack_target") == "teacher.adversarial" else 1
+    return count * forward_operations(network, config.data.shape)[0] / _operations(config)[0]
 
 
 def assumed(config: TrainConfig) -> PassSeconds:

@@ -7,6 +7,7 @@ from dkl.tasks.base import Output, Progress, Task, check_task
 from dkl.tasks.classification import Classification
 from dkl.tasks.distillation.features import FeatureDistillation
 from dkl.tasks.distillation.logits import Distillation
+from dkl.tasks.robust_distillation import RobustDistillation, Term
 from dkl.tasks.segmentation import Segmentation
 from dkl.tasks.segmentation_distillation import SegmentationDistillation
 from dkl.tasks.semi_supervised import FixMatch, MeanTeacher
@@ -24,9 +25,11 @@ __all__ = [
     "Output",
     "PGDTraining",
     "Progress",
+    "RobustDistillation",
     "Segmentation",
     "SegmentationDistillation",
     "Task",
+    "Term",
     "TradesTraining",
     "check_task",
     "make_output",

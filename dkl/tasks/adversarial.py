@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from dkl.attacks import (
     AttackStrength,
+    Objective,
     TrainingAttack,
     batch_norm_momentum,
     batch_statistics,
@@ -195,7 +196,7 @@ class AdversarialTraining(Task):
             wanted["normalizer"] = total * (share / shares)
         return wanted
 
-    def _objective(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+    def _objective(self, batch: Batch) -> Objective:
         """What the attack raises, as a function of the adversarial logits; computes the natural logits once."""
         pair_loss = self.objective
         if pair_loss is None:
@@ -235,12 +236,17 @@ class AdversarialTraining(Task):
         start = images + mine
         return start.clamp_(0, 1) if attack.sigma is None else start
 
+    def attacked(self) -> nn.Module:
+        """The network whose output the attack's objective takes."""
+        return self.model
+
     def perturb(self, batch: Batch, progress: Progress) -> Tensor:
         """Adversarial images for ``batch`` at this epoch's attack strength."""
         attack, strength = self.attack, self.attack.at(progress.epoch, progress.epochs)
-        with frozen_eval(self.model, attack.batch_norm):
+        network = self.attacked()
+        with frozen_eval(network, attack.batch_norm):
             return pgd(
-                self.model,
+                network,
                 batch.images,
                 self._objective(batch),
                 eps=strength.eps,
@@ -320,7 +326,7 @@ class TradesTraining(AdversarialTraining):
                 "adversarial training needs a loss and an attack: choose loss=ikl and attack=pgd, or others"
             )
         super().__init__(model, attack, awp=awp, bn_warm_start=bn_warm_start, seed=seed)
-        if per_view_forward and attack.batch_norm == "batch":
+        if per_view_forward and attack.batch_norm != "running":
             raise UserError(
                 "task.per_view_forward=true does not separate the views in an attack on batch statistics: set "
                 "attack.batch_norm=running, or task.per_view_forward=false"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dkl.attacks import frozen_eval
 from dkl.data import Batch
 from dkl.errors import UserError, needs_extra
-from dkl.losses import ClassPrior, PairLoss, RowLoss, wanted_arguments
+from dkl.losses import BatchNormalized, ClassPrior, PairLoss, RowLoss, wanted_arguments
 from dkl.models import forward_dense, load_encoder
 from dkl.models.features import DenseOutput
 from dkl.models.networks.pspnet import resize
@@ -95,12 +95,12 @@ def pixel_loss(
 ) -> Tensor:
     """``loss`` of every pixel of logits ``[B, C, H, W]``, averaged over the pixels that count in ``masks[B, H, W]``.
 
-    Without ``masked`` all pixels count, as in APD's KL. A loss with ``rows`` takes the logits as they are; any other
-    gets the pixels that count as rows ``[P, C]``, which copies them. Class-wise weights are the prior's rows of the
-    pixels' labels. Zero, with a graph, if no pixel counts.
+    Without ``masked`` all pixels count, as in APD's KL. A loss with ``rows`` takes the logits as they are, unless it is
+    normalized over the batch; any other gets the pixels that count as rows ``[P, C]``, which copies them. Class-wise
+    weights are the prior's rows of the pixels' labels. Zero, with a graph, if no pixel counts.
     """
     counted = masks != ignore_index if masked else torch.ones_like(masks, dtype=torch.bool)
-    if isinstance(loss, RowLoss) and loss.weighting != "label":
+    if isinstance(loss, RowLoss) and loss.weighting != "label" and not isinstance(loss, BatchNormalized):
         weights = {}
         if loss.weighting == "class" and prior is not None:
             labels = torch.where(masks == ignore_index, 0, masks)

@@ -25,10 +25,10 @@ class Averaging:
 
     ``per``: update after every ``step`` or ``epoch``. Before the share ``start`` of training, in [0, 1), the average
     is a copy of the weights. ``decay`` is in [0, 1). With ``ramp`` it is min(decay, (1 + d)/(10 + d)), where d counts
-    the updates since the start (Gowal et al. 2020). ``buffers``: ``average`` averages BatchNorm's buffers too, ``copy``
-    takes those of the weights, ``estimate`` computes them on natural training images at the end of training. The first
-    update copies the weights; with ``from_initial`` the average starts from the initial ones. Raises UserError if a
-    value is out of range.
+    the updates since the start (Gowal et al. 2020); with ``equal`` it is d/(d + 1), the mean of all since (SWA).
+    ``buffers``: ``average`` averages BatchNorm's buffers too, ``copy`` takes those of the weights, ``estimate``
+    computes them on natural training images at the end of training. The first update copies the weights; with
+    ``from_initial`` the average starts from the initial ones. Raises UserError if a value is out of range.
     """
 
     per: Literal["step", "epoch"] = "epoch"
@@ -37,6 +37,7 @@ class Averaging:
     ramp: bool = False
     buffers: Literal["average", "copy", "estimate"] = "average"
     from_initial: bool = False
+    equal: bool = False
 
     def __post_init__(self) -> None:
         if self.per not in ("step", "epoch") or self.buffers not in ("average", "copy", "estimate"):
@@ -52,6 +53,8 @@ class Averaging:
         # The official code starts averaging one update after ``start``, DM-Improves-AT (with its ramp) at ``start``.
         if since < 0 or (since == 0 and not self.ramp):
             return 0.0
+        if self.equal:
+            return int(since) / (int(since) + 1)
         return min(self.decay, (1 + since) / (10 + since)) if self.ramp else self.decay
 
 

@@ -11,6 +11,9 @@ FEW_LABELS = ["data.labels_per_class=4", "data.unlabeled.ratio=1"]
 SEGMENTATION = ["task=segmentation", "model=pspnet_resnet10_w16"]
 PIXEL_TEACHER = ["data=scenes", "model=pspnet_resnet10_w16", "task.teacher.name=pspnet_resnet10_w16"]
 
+ROBUST = ("ard", "rslad", "akd2", "iad1", "iad2", "iad", "adaad", "adaiad", "igdm", "saad", "mtard")
+"""Beginnings of the methods of robust distillation."""
+
 REQUIRED = {
     ("data", "npz"): ["data.num_classes=7"],
     ("data", "imagefolder"): ["data.num_classes=7"],
@@ -34,6 +37,20 @@ REQUIRED = {
         ("task", features): ["data=cifar100", "model=cifar_resnet8", "task.teacher.name=cifar_resnet14"]
         for features in ("at", "fitnet", "reviewkd", "rkd")
     },
+    **{
+        (group, path.stem): [
+            f"task.{key}.name=small_cnn"
+            for key in ("teacher", "natural_teacher")
+            if key == "teacher" or path.stem in ("akd2", "iad2", "mtard")
+        ]
+        for group in ("task", "recipe")
+        for path in (CONFIGS / group).glob("*.yaml")
+        if path.stem.partition("_")[0] in ROBUST
+    },
+    ("task", "robust_distillation"): [
+        "task.teacher.name=small_cnn",
+        "+task.terms.one={_target_:dkl.tasks.Term,target:teacher.natural,student:adversarial}",
+    ],
     ("recipe", "kd_cifar"): ["data=cifar100", "task.teacher.name=small_cnn"],
     ("recipe", "kd_cifar_mobile"): ["data=cifar100", "task.teacher.name=small_cnn"],
     ("recipe", "kd_teacher"): ["data=cifar100"],

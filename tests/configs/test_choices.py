@@ -43,10 +43,10 @@ def test_the_groups_are_those_of_the_design() -> None:
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=map("=".join, CHOICES))
 def test_every_choice_composes_with_the_defaults_and_can_run(group: str, choice: str, tmp_path: Path) -> None:
     cfg = compose_config("train", overrides(group, choice))
-    if "teacher" in cfg.task:  # any weights that fit will do
-        teacher = create_model(cfg.task.teacher.name, cfg.data.num_classes, cfg.data.shape[0])
+    for key in {"teacher", "natural_teacher"} & cfg.task.keys():  # any weights that fit will do
+        teacher = create_model(cfg.task[key].name, cfg.data.num_classes, cfg.data.shape[0])
         torch.save(teacher.state_dict(), tmp_path / "teacher.pt")
-        cfg.task.teacher.checkpoint = str(tmp_path / "teacher.pt")
+        cfg.task[key].checkpoint = str(tmp_path / "teacher.pt")
     preflight(cfg)
     OmegaConf.to_container(cfg, resolve=True)
     if group in ("data", "model", "budget"):

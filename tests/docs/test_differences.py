@@ -22,6 +22,7 @@ def test_named_switches_compose() -> None:
     assert {"attack.schedule=as_intended", "averaging=ema", "trainer.batch_norm_share=4"} <= found
     bases = {"task.teacher": ["recipe=kd_strong", "data=imagenet"], "task.masked": ["recipe=apd", "data=ade20k"]}
     bases["task.prototype"] = bases["task.masked"]
+    bases["task.natural"] = ["recipe=ard_cifar10", "data=cifar10", "task.teacher.name=small_cnn"]
     compose_config("evaluate", ["package=true"])  # the one switch of dkl evaluate
     for switch in found - {"package=true"}:
         base = next((base for start, base in bases.items() if switch.startswith(start)), ["recipe=official"])

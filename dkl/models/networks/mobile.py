@@ -106,6 +106,50 @@ class CifarMobileNetV2(nn.Module):
         return self.classifier(pool(self.conv2(self.blocks(self.conv1(x)))))
 
 
+class MobileBlock(nn.Module):
+    """``InvertedResidual`` whose input is always added at stride 1, through a 1×1 convolution if the width changes."""
+
+    def __init__(self, in_planes: int, planes: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        middle = in_planes * expansion
+        self.residual = stride == 1
+        self.conv1, self.bn1 = conv(in_planes, middle, 1), nn.BatchNorm2d(middle)
+        self.conv2, self.bn2 = conv(middle, middle, 3, stride, groups=middle), nn.BatchNorm2d(middle)
+        self.conv3, self.bn3 = conv(middle, planes, 1), nn.BatchNorm2d(planes)
+        self.shortcut = nn.Sequential()
+        if self.residual and in_planes != planes:
+            self.shortcut = nn.Sequential(conv(in_planes, planes, 1), nn.BatchNorm2d(planes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(out)), inplace=True)))
+        return out + self.shortcut(x) if self.residual else out
+
+
+class WideMobileNetV2(nn.Module):
+    """MobileNetV2 at full width for small images, the student of robust distillation: ``logits[B, num_classes]``.
+
+    The stem and the second group keep the image size: 32 pixels become 4. Names are those of kuangliu/pytorch-cifar.
+    """
+
+    def __init__(self, num_classes: int = 10, in_chans: int = 3) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.conv1, self.bn1 = conv(in_chans, MOBILE_STEM, 3), nn.BatchNorm2d(MOBILE_STEM)
+        self.layers, planes = nn.Sequential(), MOBILE_STEM
+        for group, (expansion, width, blocks, stride) in enumerate(V2_GROUPS):
+            for block in range(blocks):
+                step = stride if block == 0 and group != 1 else 1
+                self.layers.append(MobileBlock(planes, width, step, expansion))
+                planes = width
+        self.conv2, self.bn2 = conv(planes, MOBILE_LAST, 1), nn.BatchNorm2d(MOBILE_LAST)
+        self.linear = nn.Linear(MOBILE_LAST, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.layers(F.relu(self.bn1(self.conv1(x)), inplace=True))
+        return self.linear(pool(F.relu(self.bn2(self.conv2(out)), inplace=True)))
+
+
 def _shuffle(x: Tensor, groups: int) -> Tensor:
     """Interleave the channels of ``groups`` groups: 0 1 2 | 3 4 5 becomes 0 3 1 4 2 5."""
     return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
@@ -242,3 +286,4 @@ register(__name__, MobileNetV1, {"mobilenetv1": {}})  # 4.2 M parameters, 3.2 M 
 register(__name__, CifarMobileNetV2, {"cifar_mobilenetv2": {}})  # 0.70 M
 register(__name__, CifarShuffleV1, {"cifar_shufflev1": {}})  # 0.86 M
 register(__name__, CifarShuffleV2, {"cifar_shufflev2": {}})  # 1.3 M
+register(__name__, WideMobileNetV2, {"cifar_mobilenetv2_wide": {}})  # 2.3 M

@@ -100,6 +100,7 @@ register(
     PreActResNet,
     {
         "preact_resnet18": {"width": 64},  # 11.2 M parameters
+        "preact_resnet18_w32": {"width": 32},  # 2.80 M, its teacher
         "preact_resnet18_w16": {"width": 16},  # 0.70 M, for CPU
     },
 )

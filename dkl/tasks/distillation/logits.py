@@ -41,6 +41,43 @@ from dkl.validation import CLASSES, EPOCHS, MIXING, PRIOR_MOMENTUM, SEED, TEMPER
 MIN_IMAGES_PER_CLASS = 10  # With fewer test images per class, a teacher's accuracy cannot be distinguished from chance.
 
 
+def frozen_teacher(teacher: nn.Module, model: nn.Module) -> nn.Module:
+    """``teacher`` in eval mode and frozen, with the device, dtype and memory format of ``model``."""
+    parameter = next(model.parameters())
+    teacher = teacher.to(parameter.device, parameter.dtype).eval().requires_grad_(False)
+    # 1×1 convolutions are contiguous in both memory formats.
+    if any(weight.ndim == 4 and not weight.is_contiguous() for weight in model.parameters()):
+        teacher.to(memory_format=torch.channels_last)
+    return teacher
+
+
+def teacher_accuracy(teacher: nn.Module, name: str, testing: Iterable[Batch], num_classes: int) -> float:
+    """Print and return the accuracy of ``teacher``, whose fingerprint begins with ``name``, on ``testing``.
+
+    Raises UserError if the teacher is no better than chance.
+    """
+    accuracy, count = mean_over_ranks(correct(teacher, testing))
+    say(f"teacher {type(teacher).__name__} {name}: {accuracy:.2%} on {count} test images")
+    chance = 1 / num_classes
+    # At chance, only one accuracy in a thousand is three standard deviations above it.
+    expected = chance + 3 * math.sqrt(chance * (1 - chance) / count)
+    if count >= MIN_IMAGES_PER_CLASS * num_classes and accuracy < expected:
+        raise UserError(
+            f"the teacher's accuracy is {accuracy:.2%} on {count} test images, and chance is {chance:.2%}: give "
+            "weights trained on these classes, in this order, with this normalization"
+        )
+    return accuracy
+
+
+def check_same_teacher(trained: str, now: str, key: str = "task.teacher") -> None:
+    """Raise UserError if a run began with the fingerprint ``trained`` of the teacher of ``key``, and has another."""
+    if trained != now:
+        raise UserError(
+            f"this run began with the teacher {trained[:8]}, but {key} is now {now[:8]}: give the same weights, or "
+            "move the run's folder away to start over"
+        )
+
+
 class Distillation(Task):
     """Distills ``teacher`` into ``model`` with ``loss``.
 
@@ -92,10 +129,7 @@ class Distillation(Task):
         self.model, self.loss, self.num_classes = model, loss, num_classes
         self.ce_weight, self.warmup_epochs, self.prior_temperature = ce_weight, warmup_epochs, prior_temperature
         self.fingerprint = fingerprint(teacher)  # of the weights as loaded, before they change dtype
-        self.teacher = teacher.to(parameter.device, parameter.dtype).eval().requires_grad_(False)
-        # 1×1 convolutions are contiguous in both memory formats.
-        if any(weight.ndim == 4 and not weight.is_contiguous() for weight in model.parameters()):
-            self.teacher.to(memory_format=torch.channels_last)
+        self.teacher = frozen_teacher(teacher, model)
         self.prior = ClassPrior(num_classes, prior_momentum, parameter.dtype).to(parameter.device)
         self.class_distances: Tensor | None = None
         if isinstance(loss, ClassComparing) and loss.distances == "classifier":
@@ -111,17 +145,7 @@ class Distillation(Task):
         From ``training`` also come the distances between classes, if the loss asks for those of features. Raises
         UserError if the teacher is no better than chance.
         """
-        accuracy, count = mean_over_ranks(correct(self.teacher, testing))
-        say(f"teacher {type(self.teacher).__name__} {self.fingerprint[:8]}: {accuracy:.2%} on {count} test images")
-        chance = 1 / self.num_classes
-        # At chance, only one accuracy in a thousand is three standard deviations above it.
-        expected = chance + 3 * math.sqrt(chance * (1 - chance) / count)
-        if count >= MIN_IMAGES_PER_CLASS * self.num_classes and accuracy < expected:
-            raise UserError(
-                f"the teacher's accuracy is {accuracy:.2%} on {count} test images, and chance is "
-                f"{chance:.2%}: give weights trained on these classes, in this order, with this "
-                "normalization"
-            )
+        teacher_accuracy(self.teacher, self.fingerprint[:8], testing, self.num_classes)
         if self.cache_teacher:
             self.cached = self._of_all(training, lambda batch: self.teacher(batch.images))
         if isinstance(self.loss, ClassComparing) and self.loss.distances == "features":
@@ -196,9 +220,5 @@ class Distillation(Task):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned. Raises UserError if the run began with another teacher."""
-        if state["teacher"] != self.fingerprint:
-            raise UserError(
-                f"this run began with the teacher {state['teacher'][:8]}, but task.teacher is now "
-                f"{self.fingerprint[:8]}: give the same weights, or move the run's folder away to start over"
-            )
+        check_same_teacher(state["teacher"], self.fingerprint)
         super().load_state_dict(state)
