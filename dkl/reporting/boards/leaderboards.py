@@ -73,6 +73,7 @@ class ConfigurationRow:
     part: bool = False
     seeds: tuple[int | None, ...] = ()
     record_ids: tuple[str, ...] = ()
+    checkpoints: frozenset[str] = frozenset()
     means: Mapping[str, SeedMean]
     interval: Interval | None = None
     best_epochs: tuple[int, ...] = ()
@@ -191,6 +192,7 @@ def average_seeds(records: Sequence[Record]) -> ConfigurationRow:
         part=newest.partial,
         seeds=tuple(record.seed for record in records),
         record_ids=tuple(record.id for record in records),
+        checkpoints=frozenset(record.checkpoint_sha256 for record in records),
         means=means,
         # Mean IoU is no fraction of images, so one seed has no interval.
         interval=accuracy_interval(
@@ -229,9 +231,12 @@ def is_complete(row: object) -> bool:
 def ranks(
     rows: Iterable[ConfigurationRow], order: Order, has_rank: Callable[[ConfigurationRow], bool] = lambda row: True
 ) -> tuple[ConfigurationRow, ...]:
-    """Sort ``rows`` by ``order`` and number those that have a rank by their places."""
-    in_order = enumerate(sorted(rows, key=order), 1)
-    return tuple(replace(row, rank=place if has_rank(row) else None) for place, row in in_order)
+    """Sort ``rows`` by ``order`` and number those that have a rank by their places. Equal weights share a rank."""
+    ranked, places = [], dict[Hashable, int]()
+    for place, row in enumerate(sorted(rows, key=order), 1):
+        shared = places.setdefault(row.checkpoints or place, place) if has_rank(row) else None
+        ranked.append(replace(row, rank=shared))
+    return tuple(ranked)
 
 
 def descending(mean: SeedMean) -> float:
