@@ -39,7 +39,6 @@ CYCLE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 """Colors in the order of their use. Yellow is left out: it is too pale on white."""
 
 METHODS = {
-    "TEACHER": GRAY,
     "BA": SKY,
     "WEAKER": ORANGE,
     "GKL": PURPLE,
@@ -51,7 +50,7 @@ METHODS = {
     "SOFT": SKY,
     "MSE": GREEN,
     **dict.fromkeys(("KL", "TRADES", "KD", "HARD"), BLUE),
-    **dict.fromkeys(("PGD", "ALONE"), GRAY),
+    **dict.fromkeys(("PGD", "ALONE", "TEACHER"), GRAY),
 }
 """The color of a method on all figures and pages, by the first of these words in its name; orange without any."""
 
