@@ -50,7 +50,7 @@ from dkl.reporting.statistics import SeedMean, accuracy_interval
 class ConfigurationRow:
     """One configuration with one evaluation per seed. Accuracies are fractions.
 
-    ``means`` holds the metrics that every seed has, by their names in ``METRICS``. ``checkpoints`` are hashes of weights.
+    ``means`` holds the metrics that every seed has, by their names in ``METRICS``. ``checkpoints``: hashes of weights.
     ``interval`` is the 95 % interval of robust accuracy if anything attacked, of mean IoU with masks (None for one
     seed), else of clean accuracy. ``best_epochs`` are the epochs of the highest accuracies, seed by seed. ``rank`` is
     None for unranked rows.
