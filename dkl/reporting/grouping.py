@@ -25,6 +25,9 @@ REFERENCE = "reference"
 NAMED = 4
 """Records that a note or message names, at most."""
 
+TOPICS = ("Adversarial training", "Distillation", "Others")
+"""What boards are about, in the paper's order."""
+
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
@@ -133,6 +136,13 @@ def model_title(name: str) -> str:
         return name
     path = shipped("configs") / "model" / f"{name}.yaml"
     return str(OmegaConf.select(OmegaConf.load(path), "title") or name) if path.is_file() else name
+
+
+def topic(records: Sequence[Record]) -> str:
+    """Return which of ``TOPICS`` the ``records`` of a board or experiment are about."""
+    if not all(record.accuracy_only for record in records):
+        return TOPICS[0]
+    return TOPICS[1] if any(teacher_title(record) and not record.segmented for record in records) else TOPICS[2]
 
 
 def attacks_label(record: Record) -> str:

@@ -73,8 +73,9 @@ class SeedMean:
         return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
     def __str__(self) -> str:
-        """Return percent, such as ``31.91 ± 0.20``."""
-        return percent(self.mean) if self.std is None else f"{percent(self.mean)} ± {percent(self.std)}"
+        """Return percent, such as ``31.91 ± 0.20``; without ± if it would be 0.00, which says nothing about seeds."""
+        spread = "0.00" if self.std is None else percent(self.std)
+        return percent(self.mean) + ("" if spread == "0.00" else f" ± {spread}")
 
 
 def percent(fraction: float) -> str:
@@ -203,6 +204,14 @@ def _combine(column: Column, parts: Sequence[Mapping[int, Measurement]]) -> dict
             slack = sum(part.slack for part in here) / len(here)
             by_seed[seed] = Measurement(sum(values) / len(values), records, flags if all_have_flags else (), slack)
     return by_seed
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return Holm's corrected p ``values``: the i-th smallest of m times m - i + 1, at most 1, and never falling."""
+    corrected, least = dict[int, float](), 0.0
+    for rank, place in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        corrected[place] = least = min(1.0, max(least, (len(values) - rank) * values[place]))
+    return [corrected[place] for place in range(len(values))]
 
 
 @dataclass(frozen=True, kw_only=True)

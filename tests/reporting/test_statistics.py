@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 from dkl.errors import UserError
 from dkl.records.metrics import wilson
 from dkl.records.record import Segmented
-from dkl.reporting.statistics import Comparison, Measurement, SeedMean, accuracy_interval, compare, percent, student
+from dkl.reporting.statistics import (
+    Comparison,
+    Measurement,
+    SeedMean,
+    accuracy_interval,
+    compare,
+    holm,
+    percent,
+    student,
+)
 from tests.reporting.factories import flags_of, make_record
 
 T_2, T_3, T_49 = 4.302652730, 3.182446305, 2.009575234
@@ -80,7 +89,7 @@ def test_std_is_the_sample_one(values: list[float]) -> None:
 def test_one_seed_has_no_std() -> None:
     assert SeedMean.over([0.5]) == SeedMean(0.5, None)
     assert str(SeedMean(0.5, None)) == "50.00"
-    assert str(SeedMean(0.5, 0.0)) == "50.00 ± 0.00"
+    assert str(SeedMean(0.5, 0.0)) == "50.00", "a spread of zero says nothing"
 
 
 @given(st.integers(0, 10_000))
@@ -283,3 +292,8 @@ def test_the_bounds_of_autoattack_widen_the_interval_and_raise_p() -> None:
     assert found.difference == plain.difference
     assert (found.low, found.high) == pytest.approx((plain.low - 0.02, plain.high + 0.01))
     assert found.p == pytest.approx(2 * tail(40, 68, 0.5))
+
+
+def test_holms_correction_multiplies_by_the_number_of_tests_left_and_never_falls() -> None:
+    assert holm([0.04, 0.01, 0.03, 0.9]) == pytest.approx([0.09, 0.04, 0.09, 0.9])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]

@@ -1,4 +1,4 @@
-"""Claims of the paper, and whether the runs of small experiments show them: one row per claim with a ``text``.
+"""Claims of the paper and our own, and whether runs of small experiments show them: one row per claim with a ``text``.
 
 The verdict follows from the 95 % interval of the paired difference. It agrees if the interval lies on the claimed side
 of 0, disagrees if it lies on the other side, and the difference is not visible at this size if the interval holds 0.
@@ -9,19 +9,21 @@ training.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 
-from dkl.manifests.manifest import Claim, Column
+from dkl.manifests.manifest import Claim, Column, load
 from dkl.records import Record
-from dkl.reporting.boards import Board, ColumnSpec, notes
+from dkl.reporting.boards import NONE, Board, ColumnSpec, notes
 from dkl.reporting.boards.paper import PaperBoard
-from dkl.reporting.grouping import REFERENCE, group, is_reference, unique
-from dkl.reporting.statistics import Comparison
+from dkl.reporting.grouping import REFERENCE, TOPICS, group, is_reference, topic, unique
+from dkl.reporting.statistics import Comparison, holm
 
 NOTES = (
-    "Difference of the two methods on the same seeds and test images, in percentage points, with its 95 % interval; "
-    "p is not corrected for the number of claims.",
+    "Difference of the two methods on the same seeds and test images, in percentage points, with its 95 % interval, "
+    "beside the paper's own difference. p is of one claim alone; Holm's correction is for all claims of this table.",
     "Values of bounded AutoAttack count only the images fooled in its sample; the interval and p allow for its bounds.",
     "Hours are those of training and evaluating the compared rows, on the hardware named below.",
 )
@@ -30,13 +32,23 @@ SMALL = ("own", "mini")
 """Budgets of small runs: smoke tests nothing, and at budget paper an experiment has its own board only."""
 
 
+GROUPS = ("Theorem", *TOPICS)
+"""What claims are about, in the order of the rows."""
+
+VERDICTS = ("agrees", "disagrees", "not visible at this size", "one seed only")
+
+
 @dataclass(frozen=True)
 class ClaimRow:
-    """A ``claim``, the ``outcome`` of the comparison that tests it, and the ``board`` with the values compared."""
+    """A ``claim``, the ``outcome`` of the comparison that tests it, and the ``board`` with the values compared.
+
+    ``corrected`` is its p value after Holm's correction for all claims of the table.
+    """
 
     claim: Claim
     outcome: Comparison
     board: PaperBoard
+    corrected: float = 1.0
 
     @property
     def records(self) -> list[Record]:
@@ -50,13 +62,58 @@ class ClaimRow:
         return tuple(record.id for record in self.records)
 
     @property
+    def group(self) -> str:
+        """Which of ``GROUPS`` the claim belongs to."""
+        is_theorem = self.claim.source == "the theorem"
+        return GROUPS[0] if is_theorem else topic([record for row in self.board.rows for record in row.records])
+
+    @property
+    def papers(self) -> float | None:
+        """The difference in the paper, in points; None if the claim is our own, or no table has both values."""
+        table = re.fullmatch(r"Table (\d+)", self.claim.source)
+        if self.claim.paper is None or table is None:
+            return None
+        better, than, column = self.claim.paper
+        values = {row.name: row.paper for row in load(f"table-{int(table[1]):02d}").rows}
+        # Some tables print the accuracy of the best epoch for some rows.
+        first, second = (values[name].get(column, values[name].get("best")) for name in (better, than))
+        return None if first is None or second is None else first - second
+
+    @property
+    def found(self) -> str:
+        """The difference here with its interval, in percentage points or in the unit of its column."""
+        numbers = (self.outcome.difference, self.outcome.low, self.outcome.high)
+        text = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(self.column.scale * number for number in numbers))
+        return text if self.column.unit == "%" else f"{text} {self.column.unit}"
+
+    @property
+    def details(self) -> str:
+        """The paper's difference, ours, its p values, and what a training step costs, in sentences."""
+        own, source = self.papers, self.claim.source
+        paper = "Our own expectation" if not source else f"Paper, {source}" + ("" if own is None else f": {own:+.2f}")
+        seeds = f"{len(self.outcome.seeds)} seed{'s' if len(self.outcome.seeds) > 1 else ''}"
+        text = (
+            f"{paper}. Here: {self.found}, {seeds}, p = {p_text(self.outcome.p)} (corrected: {p_text(self.corrected)})."
+        )
+        seconds = [
+            [record.step_seconds for record in row.records if record.step_seconds]
+            for name in (self.claim.better, self.claim.than)
+            for row in self.board.rows
+            if row.row.name == name
+        ]
+        text = text.replace("= <", "< ")
+        if len(seconds) == 2 and all(seconds):
+            text += f" A training step takes {fmean(seconds[0]) / fmean(seconds[1]):.2f} times as long."
+        return text
+
+    @property
     def verdict(self) -> str:
-        """``agrees``, ``disagrees``, ``not visible at this size`` or ``one seed only``."""
+        """One of ``VERDICTS``."""
         if len(self.outcome.seeds) == 1:
-            return "one seed only"
+            return VERDICTS[3]
         margin = None if self.claim.within is None else self.claim.within / self.column.scale
         agrees = self.outcome.agrees(margin, self.column.more_is_better)
-        return {True: "agrees", False: "disagrees", None: "not visible at this size"}[agrees]
+        return VERDICTS[2] if agrees is None else VERDICTS[not agrees]
 
     @property
     def column(self) -> Column:
@@ -70,7 +127,7 @@ ClaimColumn = ColumnSpec[ClaimRow]
 def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
     """Build one board of all claims tested at small size, and one of those of reference records.
 
-    Experiments are in the order of the paper's tables that their claims come from.
+    In each group, experiments are in the order of the paper's tables that their claims come from.
     """
 
     def first_table(board: PaperBoard) -> float:
@@ -85,6 +142,9 @@ def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
     ]
     built = []
     for reference, own in group(rows, lambda row: any(map(is_reference, row.records))).items():
+        corrected = holm([row.outcome.p for row in own])
+        own = [replace(row, corrected=p) for row, p in zip(own, corrected, strict=True)]
+        own.sort(key=lambda row: GROUPS.index(row.group))
         records = unique(record for row in own for record in row.records)
         # The cost of each experiment, with all its rows and teachers.
         experiments = {row.board.name: row.board for row in own}.values()
@@ -97,14 +157,31 @@ def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
         built.append(
             Board(
                 name=f"claims-{REFERENCE}" if reference else "claims",
-                title=f"Claims of the paper at small size{', reference results' if reference else ''}",
+                title=f"Claims of the paper and our own, at small size{', reference results' if reference else ''}",
                 budget=None,
                 columns=COLUMNS,
                 rows=tuple(own),
-                notes=(*NOTES, *costs, *notes.provenance_notes(records)),
+                notes=(*summary(own), *NOTES, *costs, *notes.provenance_notes(records)),
             )
         )
     return built
+
+
+def summary(rows: Sequence[ClaimRow]) -> list[str]:
+    """Count the verdicts: of all claims of the paper first, then of each group."""
+    papers = [row for row in rows if row.claim.source]
+    counted = {f"Of {len(papers)} claims of the paper tested at small size": papers}
+    counted |= {f"{name}, with our own expectations": same for name, same in group(rows, lambda row: row.group).items()}
+    lines = []
+    for what, same in counted.items() if papers else ():
+        verdicts = Counter(row.verdict for row in same)
+        lines.append(f"{what}: {', '.join(f'{verdicts[name]} {name}' for name in VERDICTS if name in verdicts)}.")
+    return lines
+
+
+def p_text(p: float) -> str:
+    """Return a p value with two digits."""
+    return "<0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def _hours(records: Sequence[Record]) -> str:
@@ -129,12 +206,13 @@ def training_seconds(record: Record) -> float | None:
     return record.step_seconds * steps * trainer["epochs"] if steps else None
 
 
-def _number(name: str, sign: str = "") -> Callable[[ClaimRow], str]:
+def _number(name: str) -> Callable[[ClaimRow], str]:
     """Return the function that writes a number of the outcome, in percentage points or in the unit of its column."""
-    return lambda row: f"{row.column.scale * getattr(row.outcome, name):{sign}.2f}"
+    return lambda row: f"{row.column.scale * getattr(row.outcome, name):.2f}"
 
 
 COLUMNS: tuple[ClaimColumn, ...] = (
+    ClaimColumn(header="About", cell=lambda row: row.group),
     ClaimColumn(
         header="Claim",
         cell=lambda row: row.claim.text,
@@ -146,25 +224,27 @@ COLUMNS: tuple[ClaimColumn, ...] = (
         },
         essential=True,
     ),
-    ClaimColumn.alike("Paper", "source", lambda row: row.claim.source),
+    ClaimColumn(
+        header="Paper",
+        cell=lambda row: row.claim.source + ("" if row.papers is None else f": {row.papers:+.2f}") or NONE,
+        data={"source": lambda row: row.claim.source},
+    ),
     ClaimColumn.alike("Experiment", "experiment", lambda row: row.board.manifest.name),
     # The page filters by this column: one experiment may have runs of both budgets.
     ClaimColumn.alike("Budget", "budget", lambda row: str(row.board.budget)),
     ClaimColumn(
         header="Here",
         align="r",
-        cell=lambda row: (
-            "{} [{}, {}]".format(*(_number(name, "+")(row) for name in ("difference", "low", "high")))
-            + ("" if row.column.unit == "%" else f" {row.column.unit}")
-        ),
+        cell=lambda row: row.found,
         data={name: _number(name) for name in ("difference", "low", "high")},
     ),
     ClaimColumn(
         header="p",
         align="r",
-        cell=lambda row: "<0.001" if row.outcome.p < 0.001 else f"{row.outcome.p:.2g}",
+        cell=lambda row: p_text(row.outcome.p),
         data={"p": lambda row: f"{row.outcome.p:.3g}"},
     ),
+    ClaimColumn(header="p, Holm", align="r", cell=lambda row: p_text(row.corrected)),
     ClaimColumn(
         header="Seeds",
         align="r",
@@ -174,4 +254,12 @@ COLUMNS: tuple[ClaimColumn, ...] = (
     ClaimColumn.alike("n", "n", lambda row: str(row.outcome.n), align="r"),
     ClaimColumn.alike("Verdict", "verdict", lambda row: row.verdict, essential=True),
     ClaimColumn.alike("Hours", "hours", lambda row: _hours(row.records), align="r"),
+    # Machines read these columns last.
+    ClaimColumn(
+        data={
+            "about": lambda row: row.group,
+            "p_holm": lambda row: f"{row.corrected:.3g}",
+            "paper_difference": lambda row: "" if row.papers is None else f"{row.papers:.2f}",
+        }
+    ),
 )

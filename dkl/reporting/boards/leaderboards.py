@@ -56,8 +56,8 @@ DIFFERENCES = 3
 class ConfigurationRow:
     """One configuration with one evaluation per seed. Accuracies are fractions.
 
-    ``means`` holds the metrics that every seed has, by their names in ``METRICS``.
-    ``bounds`` are those of bounded AutoAttack, which has no single value.
+    ``means`` holds the metrics that every seed has, by their names in ``METRICS``. ``bounds`` are those of bounded
+    AutoAttack, which has no single value. ``checkpoints``: hashes of weights.
     ``interval`` is the 95 % interval of robust accuracy if anything attacked, of mean IoU with masks (None for one
     seed), else of clean accuracy. ``best_epochs`` are the epochs of the highest accuracies, seed by seed. ``rank`` is
     None for unranked rows.
@@ -80,6 +80,7 @@ class ConfigurationRow:
     part: bool = False
     seeds: tuple[int | None, ...] = ()
     record_ids: tuple[str, ...] = ()
+    checkpoints: frozenset[str] = frozenset()
     means: Mapping[str, SeedMean]
     bounds: Interval | None = None
     interval: Interval | None = None
@@ -216,6 +217,7 @@ def average_seeds(records: Sequence[Record]) -> ConfigurationRow:
         part=newest.partial,
         seeds=tuple(record.seed for record in records),
         record_ids=tuple(record.id for record in records),
+        checkpoints=frozenset(record.checkpoint_sha256 for record in records),
         means=means,
         bounds=_bounds(records),
         # Mean IoU is no fraction of images, so one seed has no interval.
@@ -263,9 +265,12 @@ def is_complete(row: object) -> bool:
 def ranks(
     rows: Iterable[ConfigurationRow], order: Order, has_rank: Callable[[ConfigurationRow], bool] = lambda row: True
 ) -> tuple[ConfigurationRow, ...]:
-    """Sort ``rows`` by ``order`` and number those that have a rank by their places."""
-    in_order = enumerate(sorted(rows, key=order), 1)
-    return tuple(replace(row, rank=place if has_rank(row) else None) for place, row in in_order)
+    """Sort ``rows`` by ``order`` and number those that have a rank by their places. Equal weights share a rank."""
+    ranked, places = [], dict[Hashable, int]()
+    for place, row in enumerate(sorted(rows, key=order), 1):
+        shared = places.setdefault(row.checkpoints or place, place) if has_rank(row) else None
+        ranked.append(replace(row, rank=shared))
+    return tuple(ranked)
 
 
 def descending(mean: SeedMean) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from dkl.reporting.figures.style import (
     VERMILLION,
     Drawing,
     canvas,
+    line_looks,
     set_ticks,
     title_of,
 )
@@ -33,8 +35,8 @@ ACCURACIES = {
     "natural_accuracy": ("training, natural", BLUE, "--"),
     "adversarial_accuracy": ("training, attacked", VERMILLION, "--"),
     "test_accuracy": ("test, natural", BLUE, "-"),
-    "test_miou": ("test, mean IoU", GREEN, "-."),
-    "average_test_miou": ("test, mean IoU of averaged weights", GREEN, ":"),
+    "test_miou": ("test, mean IoU", GREEN, "-"),
+    "average_test_miou": ("test, mean IoU of averaged weights", PURPLE, "-"),
     "average_test_accuracy": ("test, average of weights", GREEN, "-"),
     "robust_accuracy": ("held out, attacked", VERMILLION, "-"),
     "pseudo_label_accuracy": ("pseudo-labels, correct", ORANGE, "-"),
@@ -75,8 +77,8 @@ Series = dict[float, list[float]]
 
 COLUMNS = 2
 
-DASHES = ("-", "--", ":")
-"""Line styles in the order of their use, after all colors of the cycle."""
+MOST_LINES = 6
+"""Lines of a panel; more methods have another figure."""
 
 MOST_DOTS = 60
 """Lines of more epochs have no dots."""
@@ -112,10 +114,16 @@ def training_dynamics(boards: Sequence[PaperBoard], folder: Path) -> Iterator[Dr
             name = row.row.label if labels.count(row.row.label) == 1 else row.row.name
             if own := _curves_of_seeds(row.records, folder, []):
                 trained[name] = own
-        if shown := panels(trained):
-            names = [name if len(own) == 1 else f"{name} ({len(own)} seeds)" for name, own in trained.items()]
-            title = title_of(board.manifest.title, budget_title(board.budget), wide=True)
-            yield slug(f"dynamics-{board.name}"), partial(dynamics, names, shown, title=title)
+        parts = max(1, -(-len(trained) // MOST_LINES))
+        size = -(-len(trained) // parts)
+        for part in range(parts):
+            drawn_here = dict(islice(trained.items(), part * size, (part + 1) * size))
+            if shown := panels(drawn_here):
+                names = [name if len(own) == 1 else f"{name} ({len(own)} seeds)" for name, own in drawn_here.items()]
+                number = f"{part + 1} of {parts}" if parts > 1 else ""
+                title = title_of(board.manifest.title, budget_title(board.budget), number, wide=True)
+                name = slug(f"dynamics-{board.name}{f'-{part + 1}' if part else ''}")
+                yield name, partial(dynamics, names, shown, title=title)
 
 
 def _curves_of_seeds(records: Sequence[Record], folder: Path, problems: list[str]) -> list[Curves]:
@@ -203,11 +211,7 @@ def dynamics(methods: Sequence[str], shown: Mapping[str, Sequence[Series]], *, t
     """Plot the mean over seeds by epoch, and a band from lowest to highest: a panel per title, a line per method."""
     rows = -(-len(shown) // COLUMNS)
     figure, axes = canvas(0.7 + 1.7 * rows, rows, min(len(shown), COLUMNS), wide=True)
-    # No two methods look the same.
-    looks: list[dict[str, Any]] = [
-        {"color": CYCLE[i % len(CYCLE)], "linestyle": DASHES[i // len(CYCLE) % len(DASHES)]}
-        for i in range(len(methods))
-    ]
+    looks = line_looks(methods)
     for place, (name, of_methods) in zip(axes, shown.items(), strict=False):
         for look, series in zip(looks, of_methods, strict=True):
             if series:

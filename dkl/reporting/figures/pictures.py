@@ -27,6 +27,7 @@ from dkl.reporting.boards import budget_title
 from dkl.reporting.figures.style import (
     BLUE,
     CYCLE,
+    GRAY,
     ORANGE,
     SKY,
     VERMILLION,
@@ -235,19 +236,20 @@ def image_strip(pictures: Pictures, *, title: str) -> Figure:
         "difference": (0.5 + delta / (2 * largest), None),
     }
     figure, axes = canvas(2.6, 3, len(natural))
+    figure.patch.set_alpha(0)
     for row, (text, (images, predictions)) in enumerate(rows.items()):
         here = axes[row * len(images) : (row + 1) * len(images)]
-        here[0].set_ylabel(text)
+        here[0].set_ylabel(text, color=GRAY)
         for index, (place, image) in enumerate(zip(here, images, strict=True)):
             place.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             place.set(xticks=[], yticks=[])
             place.spines[:].set_visible(False)
             if predictions is not None:
                 label, prediction = int(pictures["image_labels"][index]), int(predictions[index])
-                color = "black" if prediction == label else VERMILLION
+                color = GRAY if prediction == label else VERMILLION
                 place.set_xlabel(f"{label} {ARROW} {prediction}", color=color, fontsize=7, labelpad=2)
-    figure.suptitle(title, fontsize=8)
-    figure.supxlabel(f"class {ARROW} prediction; {pictures.attack}; differences magnified", fontsize=7)
+    figure.suptitle(title, fontsize=8, color=GRAY)
+    figure.supxlabel(f"class {ARROW} prediction; {pictures.attack}; differences magnified", fontsize=7, color=GRAY)
     return figure
 
 
@@ -294,6 +296,7 @@ def side_by_side(pictures: Pictures, *, title: str) -> Figure:
     shown = [name for name in COLUMNS if name in arrays]
     count = len(arrays["images"])
     figure, axes = canvas(0.4 + 0.75 * count, count, len(shown))
+    figure.patch.set_alpha(0)
     palette = np.asarray(colormaps["nipy_spectral"](np.linspace(0.06, 1, about["num_classes"])))[:, :3]
     ignored = arrays["truth"] == about["ignore_index"]
     for place, ax in enumerate(axes):
@@ -303,7 +306,8 @@ def side_by_side(pictures: Pictures, *, title: str) -> Figure:
         else:
             colors = palette[np.clip(arrays[name][row], 0, len(palette) - 1)]
             ax.imshow(np.where(ignored[row][..., None], 0, colors), interpolation="nearest")
-        ax.set(xticks=[], yticks=[], title=COLUMNS[name] if row == 0 else "")
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(COLUMNS[name] if row == 0 else "", color=GRAY)
         ax.spines[:].set_visible(False)
-    figure.suptitle(title, fontsize=8)
+    figure.suptitle(title, fontsize=8, color=GRAY)
     return figure

@@ -12,7 +12,7 @@ from dkl.manifests import Column, Manifest
 from dkl.records import Record
 from dkl.reporting.boards import budget_title
 from dkl.reporting.boards.paper import PaperBoard
-from dkl.reporting.figures.style import CYCLE, MARKERS, Drawing, canvas, set_ticks, title_of
+from dkl.reporting.figures.style import MARKERS, Drawing, canvas, line_looks, set_ticks, title_of
 from dkl.reporting.grouping import attacks_label, created_at, group, slug, weights_kind
 from dkl.reporting.statistics import SeedMean
 from dkl.threat import parse_eps
@@ -148,20 +148,20 @@ def _mean_line(label: str, values: Mapping[float, Sequence[float]]) -> Line:
 def robustness_curves(lines: Sequence[Line], *, title: str, unit: str = IN_255) -> Figure:
     """Plot accuracy under an attack by its radius in ``unit``, or by its steps on a logarithmic axis.
 
-    Each method has its own color and marker; published values are dashed, ours solid. Bars are the spread.
+    Each method has its own look and marker; published values are hollow, ours filled. Bars are the spread.
     """
     figure, (axes,) = canvas(2.6)
     scale = 255 if unit == IN_255 else 1
     ours = " (ours)" if any(line.published for line in lines) else ""
     labels = list(dict.fromkeys(line.label for line in lines))
+    looks = line_looks(labels)
     for line in lines:
         place = labels.index(line.label)
         axes.errorbar(
             [scale * x for x in line.x],
             line.accuracy,
             line.spread,
-            color=CYCLE[place % len(CYCLE)],
-            ls="--" if line.published else "-",
+            **looks[place],
             marker=MARKERS[place % len(MARKERS)],
             mfc="white" if line.published else None,
             ms=4,

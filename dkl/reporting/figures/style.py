@@ -4,7 +4,9 @@ Figures are matplotlib ``Figure`` objects without pyplot, drawn inside a local s
 they are. The same drawing gives the same bytes.
 """
 
+import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -30,8 +32,30 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
 )
 """The palette of Okabe and Ito."""
 
+GRAY = "#808080"
+"""Readable on white and on a dark page."""
+
 CYCLE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 """Colors in the order of their use. Yellow is left out: it is too pale on white."""
+
+METHODS = {
+    "BA": SKY,
+    "WEAKER": ORANGE,
+    "GKL": PURPLE,
+    "IKL": VERMILLION,
+    "DKL": GREEN,
+    "DKD": ORANGE,
+    "DIST": SKY,
+    "JSD": GREEN,
+    "SOFT": SKY,
+    "MSE": GREEN,
+    **dict.fromkeys(("KL", "TRADES", "KD", "HARD"), BLUE),
+    **dict.fromkeys(("PGD", "ALONE", "TEACHER"), GRAY),
+}
+"""The color of a method on all figures and pages, by the first of these words in its name; orange without any."""
+
+DASHES = ("-", "--", ":")
+"""Line styles of lines that share the color of their method."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 """Shapes in the order of their use, beside the colors: nothing depends on color alone."""
@@ -79,6 +103,19 @@ def title_of(*parts: str, wide: bool = False) -> str:
     # Spaces inside a part do not break, so that lines end at commas.
     kept = (part if len(part) > width else part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts if part)
     return fill(", ".join(kept), width).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def method_color(method: str) -> str:
+    """Return the color of a method, by its name."""
+    words = re.findall("[A-Z]+", method.upper())
+    return next((color for word, color in METHODS.items() if word in words), ORANGE)
+
+
+def line_looks(methods: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the look of a line per method: its color, and dashes if a line before it has the same color."""
+    colors = list(map(method_color, methods))
+    dashes = (colors[:place].count(color) for place, color in enumerate(colors))
+    return [{"color": color, "ls": DASHES[dash % len(DASHES)]} for color, dash in zip(colors, dashes, strict=True)]
 
 
 def seed_text(seed: int | None) -> str:
@@ -175,9 +212,10 @@ def save(draw: Callable[[], Figure], stem: Path) -> list[Path]:
     written = []
     with rc_context(STYLE):
         figure = draw()
+        title = " ".join((figure.get_suptitle() or figure.axes[0].get_title()).split())
         for extension, metadata in FORMATS.items():
             path = stem.with_name(f"{stem.name}.{extension}")
-            # The function is called at once, so it sees this round's extension and metadata.
-            write_atomically(path, lambda file: figure.savefig(file, format=extension, dpi=300, metadata=metadata))  # noqa: B023
+            options: dict[str, Any] = {"format": extension, "dpi": 300, "metadata": {**metadata, "Title": title}}
+            write_atomically(path, partial(figure.savefig, **options))
             written.append(path)
     return written

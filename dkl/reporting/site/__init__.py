@@ -5,6 +5,7 @@ Boards and lists are HTML and can be read without a script. Runs are JSON, which
 
 import base64
 import dataclasses
+import html
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,16 +22,18 @@ from dkl.reporting.boards import NONE, Board, interval_cell, method_cell
 from dkl.reporting.boards.notes import BUDGET_NOTES
 from dkl.reporting.boards.paper import PaperBoard, published_board
 from dkl.reporting.figures.curves import ACCURACIES
-from dkl.reporting.figures.style import CYCLE
+from dkl.reporting.figures.style import method_color, seed_text
 from dkl.reporting.formats import TextTable, render
 from dkl.reporting.grouping import (
     REFERENCE,
+    TOPICS,
     attacks_label,
     created_at,
     group,
     is_reference,
     record_file,
     teacher_title,
+    topic,
     weights_kind,
 )
 from dkl.reporting.site.scatter import scatter
@@ -114,9 +117,12 @@ def write_site(
     entries = [board for board in boards if board.name.startswith("entries-")]
     claims = [board for board in boards if board.name.startswith("claims")]
     others = [board for board in boards if not isinstance(board, PaperBoard) and board not in (*entries, *claims)]
-    by_ranking = group(others, lambda board: any(row.rank is not None for row in board.rows))
+    known = {record.id: record for record in records}
+    others.sort(key=lambda board: _order(board, known))
+    is_folded = group(others, lambda board: board.part or board.budget == "smoke")
     measured = {board.manifest.name for board in paper_boards if board.budget == "paper"}
     drawn = _figures(figures, manifests, measured)
+    newest = sorted(records, key=created_at, reverse=True)
     page = render(
         "site/index.html.j2",
         budgets=[
@@ -128,19 +134,31 @@ def write_site(
         problems=[ABSOLUTE.sub("", problem.replace(f"{results}/", "")) for problem in (*problems, *broken)],
         claims=[_article(board, ids) for board in claims],
         claims_drawn=drawn.pop(KINDS["forest"][0], []),
-        leaderboards=[_article(board, ids) for board in by_ranking.get(True, [])],
-        unranked=[_article(board, ids) for board in by_ranking.get(False, [])],
+        verdicts=[group(board.rows, lambda row: row.group) for board in claims],
+        leaderboards=[_article(board, ids) for board in is_folded.get(False, [])],
+        unranked=[_article(board, ids) for board in is_folded.get(True, [])],
         entries=[(_article(board, ids), scatter(board.rows)) for board in entries],
         tables=list(_paper_tables(manifests, paper_boards, ids)),
         figures=drawn,
         published=PUBLISHED,
         has_reference=any(map(is_reference, records)),
-        runs=_linked(runs_table(sorted(records, key=created_at, reverse=True)), ids),
+        runs=_linked(runs_table(newest), ids),
+        # On a phone, the rows of runs say more than a method.
+        about=[
+            ", ".join(filter(None, (seed_text(r.seed), r.dataset, "" if r.accuracy_only else attacks_label(r))))
+            for r in newest
+        ],
         data=data,
     )
     path = results / "index.html"
     write_text(path, page)
     return path
+
+
+def _order(board: Board[Any], known: Mapping[str, Record]) -> tuple[int, bool, int, str]:
+    """Adversarial training first, as in the paper; in each topic the whole test set and the largest boards first."""
+    shown = [known[name] for row in board.rows for name in row.record_ids if name in known]
+    return TOPICS.index(topic(shown)), board.part, -len(board.rows), board.name
 
 
 def _article(board: Board[Any], ids: set[str]) -> Article:
@@ -167,7 +185,11 @@ def _paper_tables(
     for manifest in (*tables, *others):
         articles = [_article(board, ids) for board in own.get(manifest.name, [])]
         published = None if articles else _article(published_board(manifest), ids)
-        yield {"name": manifest.name, "title": manifest.title, "boards": articles, "published": published}
+        of_paper = manifest.kind is not None
+        yield {
+            **{"name": manifest.name, "title": manifest.title, "of_paper": of_paper},
+            **{"boards": articles, "published": published},
+        }
 
 
 def _figures(
@@ -186,21 +208,24 @@ def _figures(
         smallest = min(same, key=lambda path: path.stat().st_size)
         content = base64.b64encode(smallest.read_bytes()).decode()
         source = f"data:{MEDIA_TYPES[smallest.suffix]};base64,{content}"
-        heading, caption = _described(stem, manifests, measured)
+        # The title of the drawing, which the SVG has in its metadata.
+        svgs = [path.read_text(encoding="utf-8") for path in same if path.suffix == ".svg"]
+        titles = re.findall("<dc:title>(.*?)</dc:title>", "".join(svgs))
+        heading, caption = _described(stem, html.unescape("".join(titles[:1])), manifests, measured)
         kind = "photo" if stem.startswith(("images-", "masks-")) else "plot"
         kind = "wide plot" if stem.startswith(("forest-", "dynamics-")) else kind
         by_heading.setdefault(heading, []).append({"name": stem, "source": source, "caption": caption, "kind": kind})
     return {heading: figures for heading, figures in by_heading.items() if figures}
 
 
-def _described(stem: str, manifests: Sequence[Manifest], measured: set[str]) -> tuple[str, str]:
+def _described(stem: str, title: str, manifests: Sequence[Manifest], measured: set[str]) -> tuple[str, str]:
     """Return the heading of the figure ``stem``, and what it shows at which budget."""
-    kind, _, rest = stem.partition("-")
+    kind = stem.partition("-")[0]
     of_paper = OF_PAPER.match(stem)
     manifest = next((found for found in manifests if of_paper and found.name == of_paper[0]), None)
     if manifest is None:
         heading, caption = KINDS.get(kind, ("Other figures", kind))
-        return heading, f"{caption} ({rest.replace('_', ' ')})."
+        return heading, f"{f'{title}. ' if title else ''}{caption}."
     ours = next((budget for budget in BUDGETS if stem.endswith(f"-{budget}")), None)
     features = manifest.figure.get("draw") == "features"
     has_runs = bool(ours or features or measured & {manifest.name, manifest.figure.get("table")})
@@ -278,8 +303,7 @@ def runs_data(records: Sequence[Record], results: Path) -> tuple[dict[str, Any],
     metrics = {
         key: {"name": name, "color": color, "dash": DASHES[line]} for key, (name, color, line) in ACCURACIES.items()
     }
-    # Black is left out: it does not show on a dark page.
-    return {"records": shown, "runs": runs, "metrics": metrics, "colors": CYCLE[:-1]}, problems
+    return {"records": shown, "runs": runs, "metrics": metrics}, problems
 
 
 def _record(record: Record) -> dict[str, Any]:
@@ -301,6 +325,7 @@ def _record(record: Record) -> dict[str, Any]:
     return {
         "id": record.id,
         "method": record.method,
+        "color": method_color(record.method),
         "short": record.method + ("" if record.seed is None else f", seed {record.seed}"),
         "budget": f"Budget {record.budget}: {BUDGET_NOTES[record.budget]}.",
         "result": record.budget != "smoke",

@@ -1,12 +1,17 @@
-// Line charts of training curves, of one run or several. Lines differ in color and in dashes.
+// Line charts of training curves, of one run or several. A method has its color on all pages and figures; dashes tell
+// apart lines of one color.
 
-const DASHES = ["none", "7 3", "2 2", "9 3 2 3", "14 4", "4 2 1 2 1 2", "1 4"];
+const DASHES = ["none", "7 3", "2 2", "9 3 2 3", "14 4", "1 4"], MOST_LINES = 6;
 
 // The most important curves of a board: per list, the first metric that is there.
 const HEADLINES = [["robust_accuracy", "adversarial_accuracy"],
   ["average_test_miou", "test_miou", "average_test_accuracy", "test_accuracy"], ["loss"]];
 
-const lineStyle = i => ({ color: data.colors[i % data.colors.length], dash: DASHES[i % DASHES.length] });
+// The look of each of several records: its method's color, and a dash for each line of that color.
+const looksOf = ids => ids.map((id, i) => {
+  const { color } = records.get(id), before = ids.slice(0, i).filter(other => records.get(other).color === color);
+  return { color, dash: DASHES[before.length] };
+});
 
 const metricTitle = name => data.metrics[name] ? `accuracy (%): ${data.metrics[name].name}` : name.replaceAll("_", " ");
 
@@ -32,14 +37,14 @@ function charts(curves) {
 
 // One chart per metric of several records, and one key for all of them. Evaluations of one run share a line.
 function curvesOf(ids, wanted = null) {
-  const runs = ids.map((id, i) => ({ ...records.get(id), ...lineStyle(i) })).filter((record, i, all) =>
+  const looks = looksOf(ids), runs = ids.map((id, i) => ({ ...records.get(id), ...looks[i] })).filter((record, i, all) =>
     measured(data.runs[record.run].curves).length && all.findIndex(({ run }) => run === record.run) === i);
   const curves = runs.map(({ run }) => data.runs[run].curves), names = inOrder([...new Set(curves.flatMap(measured))]);
   const shown = wanted ? wanted.flatMap(list => list.find(name => names.includes(name)) ?? []) : names;
   const series = name => runs.map(({ short, color, dash }, i) => ({ name: short, color, dash,
     points: pointsOf(curves[i], name) })).filter(({ points }) => points.length);
-  return shown.length ? [h("div", { class: "charts" }, ...shown.map(name => chart(metricTitle(name), series(name)))),
-    legend(runs.map(({ short, color, dash }) => ({ name: short, color, dash })))] : [];
+  return shown.length ? [legend(runs.map(({ short, color, dash }) => ({ name: short, color, dash }))),
+    h("div", { class: "charts" }, ...shown.map(name => chart(metricTitle(name), series(name))))] : [];
 }
 
 // Results and curves of several records, and a table of what differs between them.
@@ -55,15 +60,16 @@ function comparison(ids) {
   const cell = one => one ? [`${one.percent.toFixed(2)} ${one.text ?? ""}`, bar(one.percent, one.interval ?? [0, 0])] : [NONE];
   const row = (name, cells) => h("tr", {}, h("th", { scope: "row", class: "l" }, name),
     ...cells.map(parts => h("td", { class: "l" }, ...parts)));
+  const looks = looksOf(ids);
   return [
-    ...curvesOf(ids),
     h("div", { class: "scroll different", tabindex: 0, role: "region", "aria-label": "What differs" }, h("table", {},
       h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "l" }, "What differs"), ...found.map((record, i) =>
-        h("th", { scope: "col", class: "l" }, swatch(lineStyle(i)),
+        h("th", { scope: "col", class: "l" }, swatch(looks[i]),
           h("a", { href: `#run/${encodeURIComponent(record.id)}` }, record.short))))),
       h("tbody", {},
         ...results.map(name => row(`${name} (%)`, found.map(record => cell(accuracy(record, name))))),
         ...names.map(name => row(name, described.map(facts => [facts.get(name) ?? NONE])))))),
+    ...curvesOf(ids),
   ];
 }
 

@@ -34,7 +34,7 @@ function go(place, query, replace = false) {
 
 function show() {
   const { place, query } = address(), id = place.startsWith("run/") ? place.slice(4) : null;
-  const found = id === null ? byId(place) : byId("run"), page = found?.closest(".page") ?? byId("leaderboards");
+  const found = id === null ? byId(place) : byId("run"), page = found?.closest(".page") ?? pages[0];
   const target = page.contains(found) ? found : page;
   for (let box = target.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
   if (id !== null) page.replaceChildren(...run(id));
@@ -76,6 +76,8 @@ function choose(page, query) {
       count[row.hidden ? 1 : 0] += 1;
     }
     board.hidden = rows.length > 0 && rows.every(row => row.hidden);
+    const curves = board.querySelector(".curves");
+    if (curves) drawRows(curves, rows.filter(row => !row.hidden));
   }
   const filtered = words.length > 0 || only !== "";
   for (const box of page.querySelectorAll("details:has(article)")) {
@@ -84,6 +86,16 @@ function choose(page, query) {
   }
   byId("count").textContent = filtered ? `${count[0]} of ${count[0] + count[1]} rows` : "";
   byId("nothing").hidden = !filtered || count[0] > 0 || byId("choose").hidden;
+}
+
+// Draws the curves of the first of a board's visible rows.
+function drawRows(place, rows) {
+  const links = rows.map(row => row.querySelector('a[href^="#run/"]')).filter(Boolean);
+  const ids = links.map(link => decodeURIComponent(link.hash.slice("#run/".length))).slice(0, MOST_LINES);
+  if (place.dataset.drawn === JSON.stringify(ids)) return;
+  place.dataset.drawn = JSON.stringify(ids);
+  const link = h("a", { href: `#runs?${new URLSearchParams(ids.map(id => ["compare", id]))}` }, "Compare these runs");
+  place.replaceChildren(...curvesOf(ids, HEADLINES), ...(ids.length > 1 ? [h("p", {}, link)] : []));
 }
 
 // The view of one record.
@@ -97,10 +109,10 @@ function run(id) {
     h("h2", { tabindex: -1 }, record.method),
     h("p", record.result ? {} : { class: "warning" }, record.budget),
     ...record.warnings.map(text => h("p", { class: "warning" }, `Warning: ${text}`)),
+    accuracies(record),
     list(Object.entries(record.facts)),
-    ...(links.length ? [h("h3", {}, "Other evaluations of this row"), h("ul", {}, ...links)] : []),
-    h("h3", {}, "Accuracies"), accuracies(record),
     h("h3", {}, "Training curves"), ...charts(curves),
+    ...(links.length ? [h("h3", {}, "Other evaluations of this row"), h("ul", {}, ...links)] : []),
     h("h3", {}, "Configuration and provenance"),
     details("Training configuration", [...leaves(training)]),
     details("Provenance", [...leaves(record.provenance)], { open: "" }),
@@ -138,7 +150,7 @@ const bar = (percent, [low, high]) => s("svg", { class: "bar", viewBox: "0 0 100
 const boxes = [...document.querySelectorAll("#runs tbody a")].map(link => {
   const id = decodeURIComponent(link.hash.slice("#run/".length));
   const box = h("input", { type: "checkbox", value: id, "aria-label": `Compare ${records.get(id).short}` });
-  box.addEventListener("change", () => select(boxes.filter(({ checked }) => checked).map(({ value }) => value).slice(0, DASHES.length)));
+  box.addEventListener("change", () => select(boxes.filter(({ checked }) => checked).map(({ value }) => value).slice(0, MOST_LINES)));
   link.before(box, " ");
   return box;
 });
@@ -153,18 +165,12 @@ function select(ids) {
 function showComparison(ids) {
   for (const box of boxes) {
     box.checked = ids.includes(box.value);
-    box.disabled = !box.checked && ids.length >= DASHES.length;
+    box.disabled = !box.checked && ids.length >= MOST_LINES;
   }
   byId("selected").textContent = `${ids.length} selected`;
   const clear = h("button", { type: "button" }, "Clear the selection");
   clear.addEventListener("click", () => select([]));
   byId("compare").replaceChildren(...(ids.length ? [h("h3", {}, "Comparison"), ...comparison(ids), clear] : []));
-}
-
-for (const place of document.querySelectorAll(".curves")) {
-  const ids = JSON.parse(place.dataset.runs).slice(0, DASHES.length), drawn = curvesOf(ids, HEADLINES);
-  const link = h("a", { href: `#runs?${new URLSearchParams(ids.map(id => ["compare", id]))}` }, "Compare these runs");
-  place.append(...drawn, ...(ids.length > 1 ? [h("p", {}, link)] : []));
 }
 
 // Boards of entries: a choice per column hides rows of the table and their dots in the drawing.
@@ -190,7 +196,7 @@ for (const drawing of document.querySelectorAll(".scatter")) {
 const chosen = replace => {
   const { place, query } = address();
   for (const { id, value } of [filter, budget]) if (value) query.set(id, value); else query.delete(id);
-  go(place || "leaderboards", query, replace);
+  go(place || pages[0].id, query, replace);
 };
 filter.addEventListener("input", () => chosen(true));
 budget.addEventListener("change", () => chosen(false));

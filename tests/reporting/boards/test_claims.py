@@ -59,6 +59,7 @@ def test_the_verdict_follows_from_the_interval(correct: tuple[int, int], claim: 
     assert (row["claim"], row["source"], row["verdict"]) == (TEXT, "Table 2", verdict)
     assert float(row["difference"]) == pytest.approx(correct[0] - correct[1])
     assert row["seeds"] == "0 1"
+    assert row["about"] == "Adversarial training"
 
 
 @pytest.mark.parametrize(("low", "high", "verdict"), [(-0.03, -0.01, "agrees"), (0.01, 0.03, "disagrees")])
@@ -118,4 +119,5 @@ def test_one_claim_tested_at_two_sizes_has_two_rows_with_their_budgets() -> None
     tables = [make_board(manifest, budget, [], {0: outcome}, []) for budget in ("own", "mini", "paper")]
     (found,) = claim_boards(tables)
     assert [row["budget"] for row in plain(found)] == ["own", "mini"]
+    assert [(row["about"], row["p"], row["p_holm"]) for row in plain(found)] == [("Others", "0.01", "0.02")] * 2
     assert "Budget" in found.table().header

@@ -210,6 +210,15 @@ def test_foreign_weights_are_rows_by_checkpoint() -> None:
     assert [row.seeds for row in board([first, second, again]).rows] == [(None,), (None,)]
 
 
+def test_the_same_weights_under_two_labels_share_a_rank() -> None:
+    names = {"a": "e", "b": "e", "c": "f"}
+    records = [
+        make_record(method=name, id=name, row=name, robust=0.3 if sha == "e" else 0.2, checkpoint_sha256=sha * 64)
+        for name, sha in names.items()
+    ]
+    assert cells(board(records), "Rank") == ["1", "1", "3"]
+
+
 def test_a_radius_in_two_spellings_is_one_board() -> None:
     made = board([make_record(), make_record(seed=1, eps=0.03137254902, eps_text="0.03137254902")])
     assert made.title == "cifar100, Linf, eps = 8/255 (budget own)"
@@ -276,7 +285,7 @@ def test_optional_columns_need_a_row_that_has_them() -> None:
     made = board([*records, make_accuracy(method="other", clean=0.5, best=None, best_epoch=None)])
     assert "Medium (%)" not in made.table().header
     assert cells(made, "Few (%)") == [f"20.00 ± {100 * statistics.stdev(few):.2f}", "–"]
-    assert cells(made, "Many (%)") == ["80.00 ± 0.00", "–"]
+    assert cells(made, "Many (%)") == ["80.00", "–"]
     assert cells(made, "Best epoch (%)*") == [f"70.90 ± {100 * statistics.stdev(best):.2f}", "–"]
     assert any("fewer than 20" in note for note in made.notes)
     assert any(note.startswith("*") and "chosen on the test set" in note for note in made.notes)

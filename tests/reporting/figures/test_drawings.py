@@ -21,7 +21,7 @@ from dkl.reporting.figures.claims import rankings
 from dkl.reporting.figures.curves import dynamics, panels, training_curves
 from dkl.reporting.figures.pictures import class_accuracies, embedding, image_strip, margin_differences
 from dkl.reporting.figures.robustness import STEPS, Line, published_lines, radii, robustness_curves, steps
-from dkl.reporting.figures.style import STYLE, WIDE, WIDTH, Drawing
+from dkl.reporting.figures.style import STYLE, WIDE, WIDTH, Drawing, line_looks, method_color
 from dkl.reporting.figures.tradeoff import Point, measured_points, published_points, tradeoff
 from tests.reporting.factories import make_record
 from tests.reporting.figures.common import make_pictures, styled
@@ -60,7 +60,9 @@ def _ranking() -> Figure:
 KINDS = {
     "tradeoff": _figure_2,
     "radii": lambda: styled(robustness_curves, published_lines(load("table-10")), title="Table 10"),
-    "steps": lambda: styled(robustness_curves, [Line("PGD", [5, 10, 100], [31, 30, 29.5])], title="Steps", unit=STEPS),
+    "steps": lambda: styled(
+        robustness_curves, [Line("IKL-AT, PGD", [5, 10, 100], [31, 30, 29.5])], title="Steps", unit=STEPS
+    ),
     "curves": lambda: styled(training_curves, [EPOCHS, EPOCHS[:5]], title="Curves"),
     "semi-supervised curves": lambda: styled(training_curves, [SEMI_SUPERVISED], title="Curves"),
     "dynamics": lambda: _dynamics(TRADES=[SEMI_SUPERVISED, EPOCHS], IKL=[EPOCHS]),
@@ -294,3 +296,10 @@ def test_dynamics_are_means_over_the_epochs_that_all_seeds_have_with_their_range
     one_epoch = [[{"epoch": 1, "test_accuracy": 0.5}]]
     assert not panels({"TRADES": one_epoch, "IKL": one_epoch})
     assert not panels({"TRADES": [EPOCHS], "IKL": [[{"epoch": e, "mask_rate": 0.5} for e in (1, 2)]]})
+
+
+def test_a_method_has_one_color_and_dashes_tell_its_lines_apart() -> None:
+    looks = line_looks(["TRADES, PGD", "IKL-AWP (3 seeds)", "TRADES, CW", "PGD-AT"])
+    assert [look["ls"] for look in looks] == ["-", "-", "--", "-"]
+    assert looks[0]["color"] == looks[2]["color"] == method_color("TRADES-AWP")
+    assert len({look["color"] for look in looks}) == 3

@@ -189,19 +189,19 @@ def test_budgets_and_broken_files_are_listed_without_the_folders_path(tmp_path: 
     assert "not comparable with published values" in top
 
 
-def test_tables_without_runs_boards_without_autoattack_and_published_figures_are_folded(tmp_path: Path) -> None:
+def test_tables_without_runs_parts_of_the_test_set_and_published_figures_are_folded(tmp_path: Path) -> None:
     figures = [tmp_path / f"{name}.svg" for name in ("figure-02", "ranking-own", "images-own-x", "dynamics-mini")]
     for path in figures:
         path.write_bytes(SVG)
-    weaker = make_record(id="weaker", attacks=["pgd-20"], eps=4 / 255, eps_text="4/255")
+    weaker = make_record(id="weaker", partial=True, n=500, eps=4 / 255, eps_text="4/255")
     page = Page(make_site(tmp_path, [make_record(), weaker], figures=figures))
     folded = [place for place, outer in page.around.items() if "details" in outer]
-    assert folded == ["cifar100-Linf-eps4_255-own", "table-02", "figure-02"]
+    assert folded == ["cifar100-Linf-eps4_255-own-part", "table-02", "figure-02"]
     assert page.text("figures").index("Attacked images") < page.text("figures").index("published values only")
     kinds = [attributes["class"] for tag, attributes in page.tags if tag == "img"]
     assert sorted(kinds) == ["photo", "plot", "plot", "wide plot"]
     alone = Page(make_site(tmp_path / "alone", [weaker]))
-    assert "details" not in alone.around["cifar100-Linf-eps4_255-own"]
+    assert "details" not in alone.around["cifar100-Linf-eps4_255-own-part"]
 
 
 def test_budgets_are_explained_numbers_do_not_break_and_a_narrow_screen_keeps_three_columns(tmp_path: Path) -> None:
