@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 PUBLISHED = (
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "requirements.lock"),
-    *("examples/*.py", "experiments/*.yaml", "results/README.md"),
+    *("examples/*.py", "experiments/*.yaml", "tests/losses/test_theorem.py", "results/README.md"),
     *("results/benchmarks/*.*", "results/reliability/*.*"),
     *("results/reference/index.html", "results/reference/figures/*.*", "results/reference/tables/*.*"),
 )
