@@ -3,16 +3,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
-EXTRAS := full,dev,digits,figures,features,hub,onnx,segmentation,sweep,tensorboard
+# All but trackio, which allows no new Pillow.
+EXTRAS := full,dev,digits,docs,features,figures,hub,onnx,segmentation,sweep,tensorboard
 
 # The versions to install; `make setup LOCK=` takes the newest that pyproject.toml allows instead.
 LOCK ?= requirements.lock
 BUDGET ?= paper
 ARGS ?=
+comma := ,
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart tables publish test test-fast test-gpu test-oldest test-endurance check format bench lock wheel-test clean
+.PHONY: help setup quickstart tables publish test test-fast test-gpu test-oldest test-endurance check format bench docs lock wheel-test dist clean
 
 help:  ## print this page
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,13 +77,22 @@ format: $(SETUP)  ## format the code and fix what ruff can fix
 bench: $(SETUP)  ## measure speed and memory against the official implementation, into results/benchmarks; ARGS=losses: one
 	$(BIN)/python -m scripts.bench $(ARGS)
 
+docs: $(SETUP)  ## build the documentation as a site in build/site, readable without a network; broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lock: $(SETUP)  ## update requirements.lock after a change of pyproject.toml; ARGS=--upgrade renews every version
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml $(addprefix --extra ,$(subst $(comma), ,$(EXTRAS))) --universal --python-version 3.11 \
 	  --fork-strategy fewest --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet \
 	  --output-file requirements.lock $(ARGS)
 
 wheel-test: $(SETUP)  ## build the wheel, install it and what it requires in an empty environment, use it elsewhere; FRESH=1 downloads
 	PYTHON=$(PYTHON) bash scripts/wheel_test.sh
+
+dist: $(SETUP)  ## build wheel, sdist and their checksums in dist/; TAG=v1.0.0 checks that it is the version of the package
+	test -z "$(TAG)" || test "$(TAG)" = "v$$($(BIN)/python -c 'import dkl; print(dkl.__version__)')"
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	cd dist && sha256sum * > SHA256SUMS
 
 clean:  ## remove build products and caches; results stay
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

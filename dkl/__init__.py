@@ -7,7 +7,7 @@ from typing import Any
 
 __all__ = ["__version__", "load_model"]
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Loggers report runs in addition to their own files: to Weights & Biases, to TensorBoard, or nowhere.
+"""Loggers report runs in addition to their own files: to Weights & Biases, TensorBoard, trackio, or nowhere.
 
 Training and evaluation describe themselves to a logger (``LoggerRun``), then report what they measured. Of several
 processes only the first reports. wandb is imported only if it is switched on.
@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -223,6 +223,56 @@ class TensorBoardLogger(Logger):
         self.writer.close()
         if self.about and not failed:
             write_text(self.about.id_file("tensorboard"), f"{self.identity} {FINISHED}")
+
+
+class TrackioLogger(Logger):
+    """trackio: a dashboard on this machine, without an account; ``trackio show --project dkl`` opens it.
+
+    A resumed run replaces the run of the same name. Raises NotInstalledError without the extra ``trackio``.
+    """
+
+    def __init__(self, project: str = "dkl") -> None:
+        with needs_extra("trackio"):
+            import trackio  # noqa: F401  # checked before any work
+        self.project = project
+        self.run: Any = None
+        self.about: LoggerRun | None = None
+
+    def reported(self, about: LoggerRun) -> bool:
+        """Return whether the whole run has been reported."""
+        return _read(about.id_file("trackio"))[1]
+
+    def start(self, about: LoggerRun) -> None:
+        """Open a run with the configuration, job type and tags of ``about``."""
+        import trackio
+
+        # Epochs before an interruption are reported again, so the older run is removed.
+        with suppress(ValueError):  # there is no such project yet
+            for earlier in trackio.Api().runs(self.project):
+                if earlier.name == about.name:
+                    earlier.delete()
+        config = about.config | {"job_type": about.job_type, "tags": about.tags}
+        quiet = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
+        self.run = trackio.init(self.project, name=about.name, group=about.group, config=config, **quiet)
+        self.about = about
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Report one epoch."""
+        self.run.log(dict(row), step=row["epoch"])
+
+    def report(self, figures: Figures, tables: Tables, pictures: Pictures) -> None:
+        """Report figures as numbers, and tables and pictures as media."""
+        import trackio
+
+        shown: dict[str, Any] = {name: trackio.Table(*table) for name, table in tables.items()}
+        shown |= {name: trackio.Image(np.uint8(255 * image.clip(0, 1) + 0.5)) for name, image in pictures.items()}
+        self.run.log(dict(figures) | shown)
+
+    def finish(self, *, failed: bool = False) -> None:
+        """Close the run. Unless it ``failed``, its folder records that the whole run has been reported."""
+        self.run.finish()
+        if self.about and not failed:
+            write_text(self.about.id_file("trackio"), f"{self.about.name} {FINISHED}")
 
 
 def _read(id_file: Path) -> tuple[str, bool]:

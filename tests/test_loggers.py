@@ -19,8 +19,8 @@ import dkl.assembly.parts
 import dkl.training.fit
 from dkl.assembly import build_logger, train
 from dkl.config import compose_config, hashed, row_identity
-from dkl.errors import UserError
-from dkl.loggers import Logger, LoggerRun, LoggerTable, WandbLogger, opened
+from dkl.errors import NotInstalledError, UserError
+from dkl.loggers import Logger, LoggerRun, LoggerTable, TrackioLogger, WandbLogger, opened
 from tests.training.common import TINY, make_config, start
 from tests.wandb_log import OFFLINE, apart, config, history, inspect, runs, summary, surroundings
 
@@ -243,3 +243,28 @@ def test_without_a_logger_nothing_is_reported(tmp_path: Path) -> None:
         logger.log({"epoch": 5})
         logger.keep([tmp_path])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trackio_has_each_epoch_once_also_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when trackio is imported
+    storage = pytest.importorskip("trackio.sqlite_storage").SQLiteStorage
+    for rows in (PAST[:2], PAST):
+        with opened(TrackioLogger(), about(tmp_path), rows[:-1]) as logger:
+            logger.log(rows[-1] | {"loss": 0.5})
+            if rows is PAST:
+                image = np.zeros((2, 2, 3))
+                logger.report({"clean": 0.5}, {"t": LoggerTable(["a"], [["x"]])}, {"image": image})
+    assert TrackioLogger().reported(about(tmp_path))
+    (run,) = storage.get_run_records("dkl")
+    logged = storage.get_logs("dkl", run["name"], run_id=run["id"])
+    assert [row["epoch"] for row in logged if "epoch" in row] == [1, 2, 3, 4]
+    assert logged[3]["loss"] == logged[4]["clean"] == 0.5
+    assert storage.get_run_config("dkl", run["name"], run_id=run["id"])["tags"] == ["IKL"]
+
+
+def test_without_trackio_the_error_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(NotInstalledError, match=r"dkl\[trackio\]"):
+        TrackioLogger()

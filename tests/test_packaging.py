@@ -16,17 +16,29 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_ci_runs_the_checks_and_the_two_commands() -> None:
     script = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert {"make check", "make quickstart", "make wheel-test", "make test"} <= set(script)
-    assert "bash .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert {"make check", "make docs", "make quickstart", "make wheel-test", "make test"} <= set(script)
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for name, command in {"ci": "bash .ci/run", "pages": "make docs", "release": "make dist TAG="}.items():
+        text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text()
+        assert command in text
+        assert {target for line in re.findall(r"run: make ([\w -]+)", text) for target in line.split()} <= {
+            *targets,
+            "TAG",
+        }
+
+
+def test_the_version_is_written_once() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["hatch"]["version"]["path"] == "dkl/__init__.py"
 
 
 def test_the_lock_covers_the_dependencies_and_names_no_index() -> None:
     lock = (ROOT / "requirements.lock").read_text().lower()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [
-        *project["dependencies"],
-        *(name for extra in project["optional-dependencies"].values() for name in extra),
-    ]
+    extras = re.search(r"^EXTRAS := (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split(",")
+    assert set(project["optional-dependencies"]) - {"trackio"} == set(extras)
+    wanted = [*project["dependencies"], *(name for extra in extras for name in project["optional-dependencies"][extra])]
     locked = set(re.findall(r"^([\w.-]+)==", lock, re.M))
     assert {re.match(r"[\w.-]+", text)[0].lower().replace("_", "-") for text in wanted} <= locked
     assert "://" not in lock

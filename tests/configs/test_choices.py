@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dkl.assembly import build_task, preflight
 from dkl.config import compose_config
+from dkl.errors import NotInstalledError
 from dkl.models import create_model
 from dkl.tasks import Classification, TradesTraining
 from tests.configs.common import CHOICES, CONFIGS, GROUPS, names, overrides, reason
@@ -47,7 +48,10 @@ def test_every_choice_composes_with_the_defaults_and_can_run(group: str, choice:
         teacher = create_model(cfg.task[key].name, cfg.data.num_classes, cfg.data.shape[0])
         torch.save(teacher.state_dict(), tmp_path / "teacher.pt")
         cfg.task[key].checkpoint = str(tmp_path / "teacher.pt")
-    preflight(cfg)
+    try:
+        preflight(cfg)
+    except NotInstalledError as error:
+        pytest.skip(str(error))
     OmegaConf.to_container(cfg, resolve=True)
     if group in ("data", "model", "budget"):
         name = re.sub(r"_(\d+m|shards)$", "", choice)  # cifar10_1m is CIFAR-10 and more, shards hold the same images

@@ -1,8 +1,10 @@
 """Every command in the documentation is valid, every Python block runs, and every relative link has a target."""
 
+import json
 import re
 import shlex
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -101,10 +103,39 @@ def test_python_blocks_run(page: Path) -> None:
 
 def test_readme_is_short_and_shows_the_loss_first() -> None:
     readme = ROOT / "README.md"
-    assert len(readme.read_text().splitlines()) <= 160
+    assert len(readme.read_text().splitlines()) <= 150
     kinds = [block.kind for block in blocks(readme)]
     assert kinds[0] == "python"
     assert {"make quickstart", "make test"} <= set(commands(readme))
+
+
+def test_figures_of_the_readme_are_those_of_the_benchmarks() -> None:
+    readme = (ROOT / "README.md").read_text()
+    measured = (ROOT / "results" / "benchmarks" / "README.md").read_text()
+    for pattern, line in {
+        r"\[([\d,]+) times as fast": "- pairwise / ikl, time at 512×1000: {} (",
+        r"in a ([\d,]+)th of the memory": "- pairwise / ikl, peak memory at 512×1000: {} (",
+        r"0 of ([\d,]+) flags differ": "| {} | 0 |",
+        r"up to ([\d.]+) times as fast": "- package / dkl, CPU time, small robust CNN, 100 digits: {} (",
+    }.items():
+        assert line.format(re.search(pattern, readme)[1]) in measured
+
+
+def test_accuracies_of_the_readme_are_those_of_the_records() -> None:
+    records = [json.loads(path.read_text()) for path in (ROOT / "results/reference/records").glob("*.json")]
+    shown = r"^\| `experiment=(\S+) row=(\S+)` \|.*?\| ([^|]+) \| (\d+) min \|"
+    rows = re.findall(shown, (ROOT / "README.md").read_text(), re.M)
+    assert len(rows) >= 6
+    for experiment, name, accuracy, minutes in rows:
+        label = next(row.label for row in load(experiment).rows if row.name == name)
+        attacks = ["pgd-20"] if "PGD-20" in accuracy else []
+        dataset = next(text for text in ("cifar100", "cifar10", "camvid") if text in experiment)
+        runs = [r for r in records if (r["method"], r["dataset"], r["attacks"]) == (label, dataset, attacks)]
+        runs = [r for r in runs if not attacks or (r["n"], r["eps_text"]) == (10000, "8/255")]
+        values = [[r["segmented"]["miou"] if r["segmented"] else r["clean"] for r in runs]]
+        values += [[r["robust"] for r in runs]] if attacks else []
+        assert re.findall(r"([\d.]+) %", accuracy) == [f"{100 * fmean(kind):.1f}" for kind in values], name
+        assert minutes == f"{fmean(r['training_seconds'] for r in runs) / 60:.0f}", name
 
 
 def test_every_page_of_docs_is_in_the_readme() -> None:
