@@ -393,6 +393,8 @@ class EvaluateConfig:
     """linf, l2 or l1."""
     eps: str | None = None
     """Radius, in pixel units of [0, 1], such as 8/255."""
+    protocol: str | None = None
+    """robustbench takes the images of its leaderboard, in their order: 5,000 of ImageNet, or the first n of CIFAR."""
     n: Annotated[int | None, COUNT] = None
     """Attack this many test images, balanced over classes, from 1 to 1e9."""
     batch_size: Annotated[int | None, BATCH] = None
