@@ -414,6 +414,8 @@ class EvaluateConfig(EvaluationConfig):
     """Folder of CIFAR-10-C or CIFAR-100-C: also measure accuracy on its corrupted images, without attacks."""
     package: bool = False
     """Run AutoAttack as its authors wrote it (pyautoattack): the same flags, slower."""
+    protocol: str | None = None
+    """robustbench takes the images of its leaderboard, in their order: 5,000 of ImageNet, or the first n of CIFAR."""
     device: str = "auto"
     """auto (the accelerator if there is one, else the CPU), cpu, cuda or another kind."""
     devices: Annotated[int, DEVICES] = 1

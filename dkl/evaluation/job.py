@@ -1,9 +1,11 @@
 """Prepares an evaluation: loads the model and the images, and names the record and the state."""
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
@@ -23,7 +25,7 @@ from dkl.config import (
     model_name,
     typed,
 )
-from dkl.data import Corruptions, ImageSet, SegmentationSet, check_corruptions
+from dkl.data import Corruptions, ImageFiles, ImageSet, SegmentationSet, check_corruptions
 from dkl.errors import UserError, visible
 from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
 from dkl.evaluation.segmentation import Windows
@@ -36,6 +38,7 @@ from dkl.evaluation.subject import (
     undescribed,
 )
 from dkl.loggers import Logger
+from dkl.published import IMAGES, PROTOCOL, imagenet_files
 from dkl.runtime.device import pick_device
 from dkl.runtime.distributed import rank
 from dkl.storage.checkpoint import weights_sha256
@@ -53,7 +56,8 @@ class EvaluationJob:
     is not the first process.
 
     ``windows`` say how images with masks are predicted; None for images with one label each. ``corruptions`` are
-    classified too if they are given. ``warnings`` are about the images.
+    classified too if they are given. ``images`` is ``robustbench`` if the test images are those of its
+    leaderboard. ``warnings`` are about the images.
     """
 
     subject: Subject
@@ -70,6 +74,7 @@ class EvaluationJob:
     logger: Logger | None = None
     windows: Windows | None = None
     corruptions: Corruptions | None = None
+    images: str | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -155,6 +160,12 @@ def _refuse_ignored(asked: EvaluateConfig, data: DataConfig) -> None:
         if asked.run and (value := getattr(asked, key)):
             given = f"arguments.{next(iter(value))}" if key == "arguments" else key
             raise UserError(f"{given} is for model=package.module:function; a run has its own: leave it out")
+    if asked.protocol not in (None, PROTOCOL):
+        raise UserError(f"protocol={asked.protocol} is not known: give protocol={PROTOCOL}, or leave it out")
+    if asked.protocol is not None and data.name not in IMAGES:
+        raise UserError(f"protocol={PROTOCOL} has images of {', '.join(IMAGES)}, not of {data.name}: leave it out")
+    if asked.protocol is not None and asked.n is not None and asked.n > IMAGES[data.name]:
+        raise UserError(f"n={asked.n} is above {IMAGES[data.name]}, the images of protocol={PROTOCOL}: lower it")
     for key in ("mirrored", "long_side"):
         if data.ignore_index is None and (value := getattr(asked, key)) is not None:
             raise UserError(
@@ -176,7 +187,9 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
     # A run says how large its test set is; for anyone's weights a smaller one is a part of the dataset's.
     training, test = load_data(data if run else dataclasses.replace(data, test_size=None))
     cut = test if run else test.balanced(data.test_size)
-    chosen = cut.balanced(protocol.n)
+    if config.protocol is not None:
+        test = robustbench_images(cut, data)
+    chosen = test.select(torch.arange(protocol.n or len(test))) if config.protocol else cut.balanced(protocol.n)
     positions = draw_labeled(data, training, run.config.seed)[2] if run else None
     return EvaluationJob(
         subject=subject,
@@ -195,9 +208,26 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
         if isinstance(test, SegmentationSet)
         else None,
         corruptions=corruptions,
+        images=config.protocol,
         # Only the first process writes the record.
         warnings=tuple(overlap_warnings(training, chosen, data)) if rank() == 0 else (),
     )
+
+
+def robustbench_images(test: ImageSet, data: DataConfig) -> ImageSet:
+    """The images on which RobustBench evaluates, in its order. Raises UserError if ``test`` does not have them."""
+    if data.name != "imagenet":
+        return test.select(torch.arange(min(IMAGES[data.name], len(test))))
+    if not isinstance(test, ImageFiles):
+        raise UserError(f"protocol={PROTOCOL} needs ImageNet's images in files: data=imagenet")
+    places = {Path(name).name: place for place, name in enumerate(map(os.fsdecode, test.names))}
+    files = imagenet_files()
+    if missing := [name for name in files if name not in places]:
+        raise UserError(
+            f"protocol={PROTOCOL}: {len(missing)} of its {len(files)} images are not among the test images, such as "
+            f"{missing[0]}: complete the validation set"
+        )
+    return test.select(torch.tensor([places[name] for name in files]))
 
 
 def _choose_corruptions(asked: EvaluateConfig, data: DataConfig) -> Corruptions | None:

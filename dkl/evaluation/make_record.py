@@ -100,6 +100,7 @@ def _common(job: EvaluationJob, device: torch.device) -> dict[str, Any]:
         "best": best.accuracy if best else None,
         "best_epoch": best.epoch if best else None,
         "partial": len(job.test) < job.test_images,
+        "protocol": job.images,
         "teacher": run.teacher if run else None,
         "few_labels": _few_labels(job),
         "step_seconds": run.step_seconds if run else None,

@@ -35,6 +35,7 @@ from dkl.config.overrides import compose_explained, expand_network
 from dkl.console import say
 from dkl.data import ImageSet
 from dkl.errors import UserError
+from dkl.evaluation.job import robustbench_images
 from dkl.evaluation.make_record import flags_of, hardware, versions
 from dkl.evaluation.own_attacks import import_own
 from dkl.evaluation.protocol import EvaluationProtocol
@@ -185,6 +186,9 @@ def _images_of(record: Record, subject: Subject) -> ImageSet:
     """The images of the record. Raises UserError if the data has others."""
     _, test = load_data(subject.data if subject.run else dataclasses.replace(subject.data, test_size=None))
     sizes = [None, subject.data.test_size, record.n]
+    if record.protocol is not None:
+        test = robustbench_images(test, subject.data)
+        test = test.select(torch.arange(record.n))
     found = next((cut for size in sizes if (cut := test.balanced(size)).sha256 == record.data_sha256), None)
     if found is None:
         raise UserError(f"{subject.data.name} has other test images than {record.id}: give its data=… and paths.data=…")

@@ -11,8 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dkl.errors import UserError, choose_from, similar
 from dkl.threat import parse_eps
+
+PROTOCOL = "robustbench"
+"""The name of RobustBench's protocol: its images, in their order."""
 
 IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}
 """The number of images on which RobustBench evaluates; ImageNet's are a fixed tenth of the validation set."""
@@ -166,3 +171,11 @@ def _ids(networks: Iterable[PublishedNetwork]) -> list[str]:
 def drive_url(file: str) -> str:
     """Return the address from which Google Drive sends the file with id ``file``, large files included."""
     return f"https://drive.usercontent.google.com/download?id={file}&export=download&confirm=t"
+
+
+def imagenet_files() -> list[str]:
+    """The names of RobustBench's 5,000 validation images of ImageNet, in the order in which it evaluates them.
+
+    They are those of its ``helper_files/imagenet_test_image_ids.txt``, whose numbers are stored here.
+    """
+    return [f"ILSVRC2012_val_{number:08}.JPEG" for number in np.load(FOLDER / "robustbench_imagenet.npy").tolist()]

@@ -118,6 +118,7 @@ class Record:
     - ``bound``: the interval of bounded AutoAttack; ``robust`` then counts as misclassified only
       the images that were fooled in the sample.
     - ``few_labels``: the labeled images of semi-supervised training; None if all images have labels.
+    - ``protocol``: ``robustbench`` if the images are those of its leaderboard, in their order.
     - ``search``: settings that make the search for adversarial images faster in other rounding, such as
       ``channels_last``; the network itself, in float32, classified what was found.
     - ``corruptions``: the accuracy on images with each common corruption, in the severities 1 to 5.
@@ -170,6 +171,7 @@ class Record:
     few_labels: FewLabels | None = None
     segmented: Segmented | None = None
     bound: Bound | None = None
+    protocol: Literal["robustbench"] | None = None
     search: dict[str, bool | str] = Field(default_factory=dict)
     corruptions: dict[str, Severities] | None = None
     schema: Literal[2] = 2

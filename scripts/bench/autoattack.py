@@ -116,7 +116,8 @@ def package_attacks(model: nn.Module, case: Case) -> dict[str, Perturb]:
 def our_attacks(model: nn.Module, case: Case) -> dict[str, Perturb]:
     """dkl's attacks."""
     found = {name: make_attack(name, model, norm=case.norm, eps=case.eps, seed=SEED) for name in AUTOATTACK}
-    shares = {name: {"steps": round(100 * case.share)} for name in AUTOATTACK[:3]}
+    steps = round(100 * case.share)
+    shares = {name: {"steps": steps, "planned": steps} for name in AUTOATTACK[:2]} | {"fab-t": {"steps": steps}}
     shares["square"] = {"queries": round(5000 * case.share)}
     return {name: partial(perturb, **shares[name]) for name, perturb in found.items()}
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+import runpy
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -260,6 +261,11 @@ def test_the_checks_warn_of_what_the_packages_checks_warn_of() -> None:
 def make_network() -> nn.Module:
     """For ``python -m dkl.attacks.compare``."""
     return network()
+
+
+def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(Path(__file__).parents[2] / "examples" / "autoattack.py"))["main"](12, 2, 6)
+    assert "the same images: True" in capsys.readouterr().out
 
 
 def test_the_command_compares_both_on_a_network_of_yours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

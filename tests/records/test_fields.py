@@ -29,7 +29,18 @@ NEWER = {
 """Optional fields and their defaults."""
 
 OPTIONAL = {
-    *("bound", "segmented", "checksums", "few_labels", "git_commit", "model", "warnings", "schema", "corruptions"),
+    *(
+        "bound",
+        "segmented",
+        "protocol",
+        "checksums",
+        "few_labels",
+        "git_commit",
+        "model",
+        "warnings",
+        "schema",
+        "corruptions",
+    ),
     *NEWER,
 }
 

@@ -171,6 +171,13 @@ def check_model(
             "the network differentiates during its forward pass, as defenses that adapt at test time do: AutoAttack "
             "may overestimate it; attack it adaptively too"
         )
+    found += _gradient_warnings(model, x, y, by_gradient, varies=varies)
+    return ModelChecks(found, whole_batches=varies or depends)
+
+
+def _gradient_warnings(model: nn.Module, x: Tensor, y: Tensor, by_gradient: str, *, varies: bool) -> list[str]:
+    """What attacks that follow the gradient should know; ``varies`` says that the network is randomized."""
+    found = []
     with torch.enable_grad():
         leaf = x.clone().requires_grad_()
         logits = model(leaf)
@@ -201,7 +208,7 @@ def check_model(
         )
     if len(x) > 1 and (logits == logits[:1]).all():
         found.append("the logits are equal for all images: the network ignores its input")
-    return ModelChecks(found, whole_batches=varies or depends)
+    return found
 
 
 def final_warnings(
