@@ -366,7 +366,7 @@ class EvaluateConfig:
     model: Any = None
     """Network of a checkpoint: one of these choices, or as network=."""
     network: str | None = None
-    """package.module:function, timm:NAME, hf-hub:USER/MODEL, local-dir:FOLDER or robustbench:NAME; model= sets it."""
+    """package.module:function, timm:, hf-hub:, local-dir:, robustbench: or official:NAME; model= sets it."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Arguments of network=, such as arguments.depth=28."""
     mean: Annotated[list[float] | None, MEAN] = None

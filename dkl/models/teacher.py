@@ -18,6 +18,8 @@ from torch import nn
 from dkl.errors import UserError, first_line
 from dkl.models.create import check_name, check_normalization, create_model
 from dkl.models.foreign_checkpoints import check_finite, load_checkpoint
+from dkl.models.sources.named import resolve
+from dkl.models.sources.source import Request
 from dkl.storage.checkpoint import READING_ERRORS, read
 from dkl.storage.fetch import WEIGHTS, unreachable
 from dkl.storage.files import damage
@@ -122,6 +124,27 @@ def _published(wanted: Settings, checkpoint: str | None) -> nn.Module:
     return model
 
 
+def _named(name: str, wanted: Settings, checkpoint: str | None) -> nn.Module:
+    """The published network ``name``, such as ``official:ikl-at-cifar100``, which must match the images ``wanted``."""
+    size = wanted["size"] or (32, 32)
+    dataset = {10: "cifar10", 100: "cifar100", 1000: "imagenet"}.get(wanted["num_classes"], "")
+    request = Request(
+        num_classes=wanted["num_classes"],
+        shape=(wanted["in_chans"], *size),
+        dataset=dataset,
+        checkpoint=Path(checkpoint) if checkpoint else None,
+    )
+    source = resolve(name, request)
+    settings = {key: value for key, value in source.model.items() if key != "_target_"}
+    _check_settings({key: wanted[key] for key in ("mean", "std")}, {"mean": None, "std": None} | settings, name)
+    model = create_model(**settings)
+    assert source.weights is not None
+    load_checkpoint(model, source.weights)
+    model.eval().requires_grad_(False)
+    _check_size(model, name, wanted["in_chans"], size)
+    return model
+
+
 def _check_size(model: nn.Module, name: str, in_chans: int, size: Sequence[int]) -> None:
     """Raise UserError if ``model`` does not take images of this size."""
     try:
@@ -149,16 +172,20 @@ def create_teacher(
 ) -> nn.Module:
     """Build the network ``name`` with trained weights, in eval mode and frozen, for images in [0, 1].
 
-    The weights come from exactly one place: ``pretrained``, those that timm publishes for ``name`` (downloaded once, or
-    a copy in the file ``checkpoint``); ``checkpoint`` alone, any file that ``load_checkpoint`` takes, such as the
-    public teachers' ``ckpt_epoch_240.pth``; or ``run``, the folder of a finished run, whose average is loaded if it
-    has one. ``size`` is the height and width of the images; if given, it is checked. ``title`` is the name printed in
-    tables and has no effect here.
+    ``robustbench:NAME`` or ``official:NAME`` is a published network with its weights, downloaded once or in the file
+    ``checkpoint``. Weights of others come from exactly one place: ``pretrained``, those that timm publishes for
+    ``name`` (downloaded once, or a copy in the file ``checkpoint``); ``checkpoint`` alone, any file that
+    ``load_checkpoint`` takes, such as the public teachers' ``ckpt_epoch_240.pth``; or ``run``, the folder of a finished
+    run, whose average is loaded if it has one. ``size`` is the height and width of the images; if given, it is checked.
+    ``title`` is the name printed in tables and has no effect here.
 
     Raises UserError if not exactly one place is given, if the weights are missing or do not fit the network, or if a
     run or published weights were trained on images of another size or with another normalization. A file does not
     store its normalization, so it is not checked.
     """
+    if ":" in name:
+        images: Settings = {"num_classes": num_classes, "in_chans": in_chans, "mean": mean, "std": std, "size": size}
+        return _named(name, images, checkpoint)
     # pretrained and checkpoint may go together: the file is then a copy of the published weights.
     if (run is None) != bool(pretrained or checkpoint):
         raise UserError(
