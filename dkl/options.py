@@ -63,6 +63,13 @@ def parse_norm(key: str, text: str) -> str:
     return text
 
 
+def parse_published(key: str, text: str) -> str:
+    """Return the only value of ``key``. Raises UserError if it is another one."""
+    if text != "published":
+        raise UserError(f"{key}={text} is unknown: give {key}=published, or leave it out to train the rows")
+    return text
+
+
 @dataclass(frozen=True)
 class Option:
     """An option: its ``usage`` on the help page, such as ``n=750``, the ``line`` beside it, and how its value is read.
@@ -91,6 +98,11 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option("row=NAME", "this row alone, with its teacher; all rows by default"),
         Option("seed=0,1", "these seeds; by default those of the experiment", parse_seeds),
         Option("budget=NAME", "size of the runs: paper, mini, smoke or own; by default that of the experiment"),
+        Option(
+            "weights=published",
+            "train nothing: download the published networks of the rows and evaluate them (options of dkl evaluate)",
+            parse_published,
+        ),
         Option("dry_run=true", "print the plan and the commands of each job, and run nothing", parse_bool, False),
         Option("html=true", "also draw all figures and write index.html, one page with everything", parse_bool, False),
         Option(

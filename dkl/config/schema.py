@@ -395,7 +395,7 @@ class EvaluateConfig(EvaluationConfig):
     model: Any = None
     """Network of a checkpoint: one of these choices, or as network=."""
     network: str | None = None
-    """package.module:function, timm:NAME, hf-hub:USER/MODEL, local-dir:FOLDER or robustbench:NAME; model= sets it."""
+    """package.module:function, timm:, hf-hub:, local-dir:, robustbench: or official:NAME; model= sets it."""
     arguments: dict[str, Any] = field(default_factory=any_keys)
     """Arguments of network=, such as arguments.depth=28."""
     mean: Annotated[list[float] | None, MEAN] = None

@@ -18,7 +18,7 @@ from dkl.storage.checkpoint import read
 
 StateDict = dict[str, Tensor]
 
-WRAPPERS = ("ema", "model_state_dict", "state_dict", "model", "net", "average")  # in order of preference
+WRAPPERS = ("ema", "model_state_dict", "state_dict", "model", "net", "average", "last")  # in order of preference
 AVERAGED = ("ema", "average")
 UNAVERAGED = "unaveraged_model_state_dict"  # in files of DM-Improves-AT, whose 'model_state_dict' is the average
 PREFIXES = ("module.", "_orig_mod.", "model.", "0.", "1.")
@@ -28,8 +28,8 @@ NORMALIZATION = {
 }
 """Last part of the keys of saved normalization constants, and the buffer of ``normalize_input`` that corresponds."""
 
-UNUSED = ("sub_block1.", "n_averaged")
-"""Beginnings of keys that are ignored: TRADES' unused block, and a counter of averages."""
+UNUSED = ("sub_block1.", "n_averaged", "model_preact_hl1.")
+"""Beginnings of keys that are ignored: unused parts of TRADES' and Andriushchenko's files, a counter of averages."""
 
 CLASSIFIERS = ("fc", "classifier", "mlp", "head")
 """Beginnings of the keys that USB leaves out of pretrained weights."""
@@ -187,8 +187,11 @@ def load_checkpoint(model: nn.Module, path: str | Path, key: str | None = None) 
     return _load(model, read(path, map_location="cpu"), path, key)
 
 
-def _weights_in(path: Path, expected: set[str]) -> StateDict:
-    """Read the weights in ``path``, without prefixes before ``expected`` keys, whether or not they fit a network."""
+def weights_in(path: Path, expected: set[str]) -> StateDict:
+    """Read the weights in ``path``, without prefixes before ``expected`` keys, whether or not they fit a network.
+
+    Without ``expected`` keys all known prefixes are stripped.
+    """
     _, state = _unwrap(read(path, map_location="cpu"), expected, path, None)
     return _strip(state, expected)[1]
 
@@ -212,7 +215,7 @@ def load_initial_weights(model: nn.Module, path: str | Path) -> str:
     check_initial_weights(path)
     own = model.state_dict()
     classifier = {key: value for key, value in own.items() if key.startswith(CLASSIFIERS)}
-    state = _weights_in(path, set(own) - set(classifier))
+    state = weights_in(path, set(own) - set(classifier))
     kept = {key: value for key, value in state.items() if not key.startswith(CLASSIFIERS)}
     return f"{_load(model, {**kept, **classifier}, path)}, without the classifier"
 
@@ -237,7 +240,7 @@ def load_encoder(network: nn.Module, name: str | None) -> None:
     if next(iter(own.values())).is_meta:
         return
     try:
-        state = _weights_in(path, set(own)) if path else timm.create_model(name, pretrained=True).state_dict()
+        state = weights_in(path, set(own)) if path else timm.create_model(name, pretrained=True).state_dict()
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"the weights of {name} cannot be loaded: {first_line(error)}; set task.encoder_weights"

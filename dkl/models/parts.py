@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import timm
+import torch
 import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
@@ -83,6 +84,29 @@ def initialize_head(head: nn.Linear) -> None:
     """Draw weights from N(0, 0.01²); set biases to 0."""
     nn.init.normal_(head.weight, 0, 0.01)
     nn.init.zeros_(head.bias)
+
+
+class MeanSparse(nn.Module):
+    """``x``, or its channel's mean where |x − mean| < threshold·√variance (Amini et al. 2024, MeanSparse).
+
+    Channels are the dimension ``dim``. The statistics and the threshold come from a checkpoint, whose other
+    buffers, and those named in ``unused``, have no effect. With the threshold 0 of a new network, it is the identity.
+    """
+
+    def __init__(self, width: int, dim: int = 1, unused: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.dim = dim
+        for name in ("running_mean", "running_var"):
+            self.register_buffer(name, torch.zeros(width))
+        for name in ("threshold", "batch_num", "flag_update_statistics", *unused):
+            self.register_buffer(name, torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = [1] * x.ndim
+        shape[self.dim] = -1
+        mean, variance = (self.get_buffer(f"running_{name}").view(shape) for name in ("mean", "var"))
+        near = (x - mean).abs() < self.get_buffer("threshold") * variance.sqrt()
+        return torch.where(near, mean, x)
 
 
 def with_prefixes(state: Mapping[str, Tensor], new: Mapping[str, str]) -> dict[str, Tensor]:

@@ -19,7 +19,6 @@ from dkl.errors import UserError, first_line
 from dkl.models.create import check_name, check_normalization, create_model
 from dkl.models.foreign_checkpoints import check_finite, load_checkpoint
 from dkl.models.sources import CREATE, Request, Source, resolve
-from dkl.models.sources.named import CLASSES as CLASSES_OF
 from dkl.storage.checkpoint import READING_ERRORS, read
 from dkl.storage.fetch import WEIGHTS, unreachable
 from dkl.storage.files import damage
@@ -142,7 +141,7 @@ def _source(wanted: Settings, checkpoint: str | None) -> Source:
     request = Request(
         num_classes=classes,
         shape=(wanted["in_chans"], *size),
-        dataset=next((key for key, count in CLASSES_OF.items() if count == classes), ""),
+        dataset={10: "cifar10", 100: "cifar100", 1000: "imagenet"}.get(classes, ""),
         checkpoint=None if checkpoint is None else Path(checkpoint),
         mean=wanted["mean"],
         std=wanted["std"],
@@ -198,8 +197,9 @@ def create_teacher(
     a copy in the file ``checkpoint``); ``checkpoint`` alone, any file that ``load_checkpoint`` takes, such as the
     public teachers' ``ckpt_epoch_240.pth``; or ``run``, the folder of a finished run, whose average is loaded if it
     has one. ``size`` is the height and width of the images; if given, it is checked. ``title`` is the name printed in
-    tables and has no effect here. A name with a colon is anyone's network with its weights and normalization:
-    ``robustbench:NAME``, ``hf-hub:USER/MODEL``, ``local-dir:FOLDER`` or ``timm:NAME``.
+    tables and has no effect here. A name with a colon is anyone's network with its weights and normalization,
+    downloaded once or in the file ``checkpoint``: ``robustbench:NAME``, ``official:NAME``, ``hf-hub:USER/MODEL``,
+    ``local-dir:FOLDER`` or ``timm:NAME``.
 
     Raises UserError if not exactly one place is given, if the weights are missing or do not fit the network, or if a
     run or published weights were trained on images of another size or with another normalization. A file does not

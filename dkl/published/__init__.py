@@ -1,4 +1,4 @@
-"""Facts that others published: RobustBench's evaluations (Croce et al. 2021), the networks of its models, and papers.
+"""Facts that others published: RobustBench's evaluations (Croce et al. 2021), networks with their weights, and papers.
 
 They are stored beside this module with their source and date. Nothing here was measured by this project, and nothing
 needs torch.
@@ -6,7 +6,7 @@ needs torch.
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,19 +53,39 @@ class PublishedEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedNetwork:
-    """The network of one of RobustBench's models, by its name in this project.
+    """A model of RobustBench, or one that the authors of IKL and GKL published: its network by name, and its weights.
 
-    ``mean`` and ``std`` normalize its input; None if it takes images in [0, 1]. ``file`` is the id of its weights on
-    Google Drive, None if not known.
+    ``arguments`` are those of the network. ``mean`` and ``std`` normalize its input; None if it takes images in
+    [0, 1]. ``files`` are ids on Google Drive or addresses, one per network of an ensemble, and ``sha256`` the hash of
+    a single file if its publisher states it. ``preprocessing`` is RobustBench's of ImageNet's images. ``network`` is
+    None if this project cannot build it; ``why`` says why. ``clean`` and ``robust`` are the authors' accuracies.
     """
 
     id: str
     dataset: str
     norm: str
-    network: str
+    network: str | None
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
-    file: str | None
+    files: tuple[str, ...]
+    arguments: dict[str, Any] = field(default_factory=dict)
+    preprocessing: str | None = None
+    parameters: int = 0
+    sha256: str | None = None
+    why: str = ""
+    clean: float | None = None
+    robust: float | None = None
+
+    @property
+    def scheme(self) -> str:
+        """How its name begins: ``robustbench`` or ``official``."""
+        return "robustbench" if self.clean is None else "official"
+
+    @property
+    def path(self) -> str:
+        """The place of its weights in the cache and in a mirror."""
+        folder = f"{self.dataset}/{self.norm}/" if self.scheme == "robustbench" else ""
+        return f"{self.scheme}/{folder}{self.id}.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,15 +136,22 @@ def _entry(item: dict[str, Any]) -> PublishedEntry:
 
 
 @cache
-def published_networks() -> tuple[PublishedNetwork, ...]:
-    """Return the networks of RobustBench's models that this project can build."""
+def known_networks(scheme: str = "robustbench") -> tuple[PublishedNetwork, ...]:
+    """Return RobustBench's 165 models for Linf and L2, or the ``official`` ones, whether or not they can be built."""
     content = _read("robustbench_networks.json")
     networks = []
-    for item in content["networks"]:
-        constants = content["normalizations"].get(item.pop("normalization"), {})
+    for item in content["networks" if scheme == "robustbench" else scheme]:
+        constants, files = content["normalizations"].get(item.pop("normalization", None), {}), item.pop("file")
         mean, std = (tuple(constants[key]) if constants else None for key in ("mean", "std"))
-        networks.append(PublishedNetwork(**item, mean=mean, std=std))
+        files = tuple(files) if isinstance(files, list) else (files,)
+        networks.append(PublishedNetwork(**item, files=files, mean=mean, std=std))
     return tuple(networks)
+
+
+@cache
+def published_networks(scheme: str = "robustbench") -> tuple[PublishedNetwork, ...]:
+    """Return the ``known_networks`` that this project can build."""
+    return tuple(network for network in known_networks(scheme) if network.network is not None)
 
 
 @cache
@@ -134,25 +161,29 @@ def published_papers() -> dict[str, Paper]:
     return {word: paper for words, paper in papers for word in words}
 
 
-def find_network(name: str, *, dataset: str, norm: str | None = None) -> PublishedNetwork:
-    """Return the network of RobustBench's model ``name`` on ``dataset``; ``norm`` is Linf or L2.
+def find_network(name: str, *, dataset: str, norm: str | None = None, scheme: str = "robustbench") -> PublishedNetwork:
+    """Return the model ``name`` of ``scheme`` on ``dataset``; ``norm`` is Linf or L2.
 
-    The name may be the beginning of an id if only one id begins so. Raises UserError if there is no such model, or if
-    the name is ambiguous.
+    The name may be the beginning of an id if only one id begins so. Raises UserError if there is no such model, if it
+    is one of another dataset or norm, if it cannot be built, or if the name is ambiguous.
     """
-    here = [network for network in published_networks() if network.dataset == dataset]
-    if not here:
-        known = ", ".join(sorted({network.dataset for network in published_networks()}))
-        raise UserError(f"robustbench:{name}: no network is known for data={dataset}; choose one of {known}")
+    text, every = f"{scheme}:{name}", known_networks(scheme)
+    here = [network for network in every if network.dataset == dataset]
     exact = [network for network in here if network.id.lower() == name.lower()]
     named = exact or [network for network in here if network.id.lower().startswith(name.lower())]
     if len({network.id for network in named}) > 1:
-        raise UserError(f"robustbench:{name} is ambiguous: choose one of {', '.join(_ids(named))}")
+        raise UserError(f"{text} is ambiguous: choose one of {', '.join(_ids(named))}")
     if not named:
+        others = sorted({f"data={each.dataset}" for each in every if each.id.lower() == name.lower()})
+        if others:
+            raise UserError(f"{text} is no model of data={dataset}: give {' or '.join(others)}")
+        if not here:
+            known = ", ".join(sorted({network.dataset for network in every}))
+            raise UserError(f"{text}: no network is known for data={dataset}; choose one of {known}")
         ids = _ids(here)
         raise UserError(
-            f"robustbench:{name} is no model whose network is known for {dataset}: "
-            f"{choose_from(name, similar(name, ids) or ids)}; any other network is model=package.module:function"
+            f"{text} is no model that is known for {dataset}: {choose_from(name, similar(name, ids) or ids)}; any "
+            "other network is model=package.module:function"
         )
     # RobustBench gives one name to models of several norms.
     with_norm = [network for network in named if network.norm.lower() == (norm or "linf").lower()]
@@ -160,17 +191,15 @@ def find_network(name: str, *, dataset: str, norm: str | None = None) -> Publish
         with_norm = named
     if not with_norm:
         norms = ", ".join(f"norm={network.norm.lower()}" for network in named)
-        raise UserError(f"robustbench:{name} was trained for another norm than norm={norm}: give {norms}")
-    return with_norm[0]
+        raise UserError(f"{text} was trained for another norm than norm={norm}: give {norms}")
+    network = with_norm[0]
+    if network.network is None:
+        raise UserError(f"{text} cannot be built here, it {network.why}: choose another one of docs/zoo.md")
+    return network
 
 
 def _ids(networks: Iterable[PublishedNetwork]) -> list[str]:
     return sorted({network.id for network in networks})
-
-
-def drive_url(file: str) -> str:
-    """Return the address from which Google Drive sends the file with id ``file``, large files included."""
-    return f"https://drive.usercontent.google.com/download?id={file}&export=download&confirm=t"
 
 
 def imagenet_files() -> list[str]:
@@ -179,3 +208,10 @@ def imagenet_files() -> list[str]:
     They are those of its ``helper_files/imagenet_test_image_ids.txt``, whose numbers are stored here.
     """
     return [f"ILSVRC2012_val_{number:08}.JPEG" for number in np.load(FOLDER / "robustbench_imagenet.npy").tolist()]
+
+
+def address(file: str) -> str:
+    """Return ``file`` if it is an address, else the one from which Google Drive sends the file of this id."""
+    return (
+        file if "://" in file else f"https://drive.usercontent.google.com/download?id={file}&export=download&confirm=t"
+    )

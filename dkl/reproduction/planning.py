@@ -31,7 +31,7 @@ TRAIN = {field.name for field in fields(TrainConfig)} | {"recipe"}
 class Options:
     """The manifest's ``name``, the part of it to run, and overrides of Hydra itself (``launcher``).
 
-    ``html``: also draw all figures and write the results page.
+    ``html``: also draw all figures and write the results page. ``published``: evaluate the rows' published networks.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Options:
     launcher: tuple[str, ...] = ()
     dry_run: bool = False
     html: bool = False
+    published: bool = False
 
 
 def parse(arguments: list[str]) -> Options:
@@ -69,7 +70,14 @@ def parse(arguments: list[str]) -> Options:
         raise UserError(f"{texts} name {len(named)} manifests: give one of them")
     name = options[named[0]] if named else "quickstart"
     request = Request(options["seed"], options["budget"], options["row"], tuple(overrides))
-    return Options(name, request, tuple(launcher), dry_run=options["dry_run"], html=options["html"])
+    return Options(
+        name,
+        request,
+        tuple(launcher),
+        dry_run=options["dry_run"],
+        html=options["html"],
+        published=bool(options["weights"]),
+    )
 
 
 @dataclass(frozen=True)

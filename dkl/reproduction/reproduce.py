@@ -23,6 +23,7 @@ from dkl.manifests.jobs import may_change_rows
 from dkl.reporting.grouping import group
 from dkl.reproduction.durations import NONE, JobEstimate, PassSeconds, Remaining, assumed, estimate, measure, total
 from dkl.reproduction.planning import Options, PlannedJob, find_blocked, parse, plan_jobs
+from dkl.reproduction.published import reproduce_published
 from dkl.reproduction.results import show_results
 from dkl.reproduction.worker import launch, run_jobs
 from dkl.runtime import launched
@@ -41,6 +42,11 @@ def reproduce(arguments: list[str]) -> None:
     """
     options, first = parse(arguments), os.environ.get("RANK", "0") == "0"
     check_hydras_own("reproduce", options.launcher)
+    if options.published:
+        manifest, row = load(options.name), options.request.row
+        rows = [each for each in manifest.rows if row in (None, each.name)]
+        reproduce_published(manifest, rows, options.request.overrides)
+        return
     manifest, jobs = load(options.name), plan_jobs(options)
     failures: dict[str, str] = {}
     predicted, basis = estimates(jobs) if first else ([no_estimate(planned) for planned in jobs], "")

@@ -94,8 +94,9 @@ def _scheme(name: str) -> str:
         raise UserError(f"{name} is a file of weights: load_model('timm:NAME', checkpoint={name!r}) says their network")
     if place.is_dir():
         raise UserError(f"{name} has neither config.yaml (a run) nor config.json (what dkl export writes)")
-    if any(network.id == name for network in published_networks()):
-        return f"robustbench:{name}"
+    for scheme in ("robustbench", "official"):
+        if any(network.id == name for network in published_networks(scheme)):
+            return f"{scheme}:{name}"
     if timm.is_model(name):
         return f"timm:{name}"
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):

@@ -1,17 +1,23 @@
 """Downloads: a file of a server, resumed and verified by its hash, and files of the Hugging Face hub from its cache.
 
+``DKL_MIRROR``, a folder or an address, has precedence over a file's own address. Google Drive sends a large file after
+a page that asks for confirmation, and a page in place of a file that was downloaded too often: both are recognized.
+
 Whether a server answers is checked first, before a library would retry for minutes.
 """
 
 import http.client
+import os
 import re
 import shutil
 import socket
 import urllib.error
 import urllib.request
+from html.parser import HTMLParser
+from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from dkl.errors import UserError, first_line
 from dkl.storage.files import file_hash, locked, write_text
@@ -38,22 +44,41 @@ def unreachable(url: str, timeout: float = 5.0) -> str | None:
         return first_line(error)
 
 
-def fetch(url: str, path: Path, digest: str | None = None, algorithm: str = "sha256", timeout: float = 30) -> Path:
+RETRIES = 5
+"""How often a download whose connection broke continues by itself, if more of the file has arrived."""
+
+PAGE = 1_000_000
+"""Bytes of a web page that are read."""
+
+
+def fetch(
+    url: str,
+    path: Path,
+    digest: str | None = None,
+    algorithm: str = "sha256",
+    timeout: float = 30,
+    mirrored: str | None = None,
+) -> Path:
     """Download ``url`` to ``path`` unless a file with that ``digest`` is already there. Returns ``path``.
 
     Without a digest, the hash of the first download is stored in ``<path>.<algorithm>`` and holds from then on. A
     partial file ``<path>.part`` is resumed with a range request. Of several processes one downloads, and the others
-    wait. ``timeout`` is in seconds. Raises UserError if the server cannot be reached, if it sends a web page in place
-    of an unknown file, or if the bytes do not have the digest; a partial file is then deleted.
+    wait. ``timeout`` is in seconds. ``mirrored`` is the file's path in the mirror ``DKL_MIRROR``, by default its name;
+    a mirror without the file is not used.
+
+    Raises UserError if the server cannot be reached, if it sends a web page in place of an unknown file, or if the
+    bytes do not have the digest; a partial file is then deleted.
     """
     known = path.with_name(f"{path.name}.{algorithm}")
     if _is_there(path, digest, known, algorithm):
         return path
-    if why := unreachable(url):
+    mirror = os.environ.get("DKL_MIRROR")
+    if not mirror and (why := unreachable(url)):
         raise _failed(url, path, why)
+    places = [*([_in_mirror(mirror, mirrored or path.name)] if mirror else []), url]
     with locked(path.with_name(f".{path.name}.lock"), wait=True):
         if not _is_there(path, digest, known, algorithm):  # another process may have downloaded it meanwhile
-            downloaded = _download(url, path, _expected(digest, known), algorithm, timeout)
+            downloaded = _first_of(places, path, _expected(digest, known), algorithm, timeout)
             if digest is None:
                 write_text(known, f"{downloaded}\n")
     return path
@@ -76,35 +101,117 @@ def _is_there(path: Path, digest: str | None, known: Path, algorithm: str) -> bo
     return expected in (None, actual)
 
 
+def _in_mirror(mirror: str, name: str) -> str:
+    """The address of the file ``name`` in ``mirror``. Raises UserError if that is neither a folder nor an address."""
+    if urlsplit(mirror).scheme in PORTS:
+        return f"{mirror.rstrip('/')}/{quote(name)}"
+    if not Path(mirror).is_dir():
+        raise UserError(f"DKL_MIRROR={mirror} is no folder and no http address: set it to one, or unset it")
+    return (Path(mirror).resolve() / name).as_uri()
+
+
 def _failed(url: str, path: Path, why: object) -> UserError:
     return UserError(f"could not download {url}: {why}; try again, or download it yourself to {path}")
 
 
+def _first_of(places: list[str], path: Path, expected: str | None, algorithm: str, timeout: float) -> str:
+    """Download the file from the first of ``places`` that has it. Returns its hash."""
+    *mirrors, url = places
+    for mirror in mirrors:
+        try:
+            return _download(mirror, path, expected, algorithm, timeout)
+        except UserError as error:
+            if not isinstance(error.__cause__, urllib.error.URLError):
+                raise
+    if mirrors and (why := unreachable(url)):
+        raise _failed(url, path, f"{mirrors[0]} does not have it, and {why}")
+    return _download(url, path, expected, algorithm, timeout)
+
+
 def _download(url: str, path: Path, expected: str | None, algorithm: str, timeout: float) -> str:
-    """Download ``url`` to ``path`` and return its hash, which is ``expected``."""
+    """Download ``url`` to ``path`` and return its hash, which is ``expected``. A broken connection is resumed."""
     part = path.with_name(path.name + ".part")
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
-            if expected is None and response.headers.get_content_type() == "text/html":
-                raise _failed(url, path, "the server sent a web page")
-            # 206 means that the server sends the rest only; any other answer starts over
-            with part.open("ab" if response.status == 206 else "wb") as file:
-                shutil.copyfileobj(response, file)
-            if response.length:  # urllib reads a connection that closed early as the end of the file
-                raise OSError(f"the connection closed {response.length} bytes early")
-    except (OSError, http.client.HTTPException) as error:
-        if isinstance(error, urllib.error.HTTPError):
-            error.close()
-        if getattr(error, "code", None) != 416:  # 416, range not satisfiable: the partial file is already complete
-            raise _failed(url, path, error) from None
+    for attempt in range(RETRIES + 1):
+        have = part.stat().st_size if part.exists() else 0
+        try:
+            _receive(url, path, part, have, expected, timeout)
+            break
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
+            if getattr(error, "code", None) == 416:  # range not satisfiable: the partial file is already complete
+                break
+            arrived = part.exists() and part.stat().st_size > have
+            if not arrived or attempt == RETRIES:
+                raise _failed(url, path, _reason(error)) from error
     actual = file_hash(part, algorithm)
     if actual != (expected or actual):
         part.unlink()
         raise UserError(f"{url} does not have the {algorithm} hash {expected}; it was deleted, try again")
     part.replace(path)
     return actual
+
+
+def _reason(error: Exception) -> str:
+    """What ``error`` says, and what may help."""
+    refused = getattr(error, "code", None) in (403, 429)
+    return f"{error}{' (too many downloads, or a file that is not shared)' if refused else ''}"
+
+
+def _receive(url: str, path: Path, part: Path, have: int, expected: str | None, timeout: float) -> None:
+    """Append the rest of the file, of which ``part`` has ``have`` bytes. Raises OSError if the connection breaks."""
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    response = opener.open(urllib.request.Request(url, headers=headers), timeout=timeout)
+    if response.headers.get_content_type() == "text/html" and (expected is None or _is_drive(url)):
+        with response:
+            page = _Page(response.read(PAGE).decode(errors="replace"))
+        address = page.confirmation(response.url)
+        if address is None:
+            raise _failed(url, path, page.problem)
+        response = opener.open(urllib.request.Request(address, headers=headers), timeout=timeout)
+        if response.headers.get_content_type() == "text/html":
+            with response:
+                raise _failed(url, path, _Page(response.read(PAGE).decode(errors="replace")).problem)
+    with response:
+        # 206 means that the server sends the rest only; any other answer starts over
+        with part.open("ab" if response.status == 206 else "wb") as file:
+            shutil.copyfileobj(response, file)
+        if getattr(response, "length", None):  # urllib reads a connection that closed early as the end of the file
+            raise OSError(f"the connection closed {response.length} bytes early")
+
+
+def _is_drive(url: str) -> bool:
+    return (urlsplit(url).hostname or "").endswith(".google.com")
+
+
+class _Page(HTMLParser):
+    """A web page in place of a file: its text, and the form of Google Drive that confirms a download."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.action: str | None = None
+        self.fields: dict[str, str] = {}
+        self.text = text
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {key: value or "" for key, value in attrs}
+        if tag == "form" and values.get("id") == "download-form":
+            self.action = values.get("action")
+        if tag == "input" and self.action and values.get("type") == "hidden":
+            self.fields[values.get("name", "")] = values.get("value", "")
+
+    def confirmation(self, url: str) -> str | None:
+        """The address that the form of the page at ``url`` asks for; None without one."""
+        return f"{urljoin(url, self.action)}?{urlencode(self.fields)}" if self.action else None
+
+    @property
+    def problem(self) -> str:
+        """What the page says in place of the file."""
+        if "Quota exceeded" in self.text or "Too many users" in self.text:
+            return "Google Drive's quota for this file is exceeded: wait a day, or set DKL_MIRROR"
+        return "the server sent a web page"
 
 
 def fetch_from_hub(name: str, files: tuple[str, ...], text: str) -> Path:

@@ -12,7 +12,9 @@ class Site:
     """``content`` is served at every path. ``ranges`` are the Range headers seen, ``sent`` the bytes of each answer.
 
     With ``ignore_ranges`` every answer is 200 with the whole content; ``stop_after`` closes the connection after that
-    many bytes. ``status`` is an error to answer with, ``kind`` the content type.
+    many bytes. ``status`` is an error to answer with, ``kind`` the content type. ``page`` is sent in place of the
+    content as Google Drive does: after a redirect from addresses with ``redirect``, with a cookie, and until
+    ``/confirmed`` is asked for; ``confirmed`` are those addresses and the cookies that came with them.
     """
 
     url: str = ""
@@ -21,6 +23,8 @@ class Site:
     kind: str | None = None
     ignore_ranges: bool = False
     stop_after: int | None = None
+    page: bytes = b""
+    confirmed: list[tuple[str, str | None]] = field(default_factory=list)
     ranges: list[str | None] = field(default_factory=list)
     sent: list[int] = field(default_factory=list)
 
@@ -28,6 +32,20 @@ class Site:
 def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.path.startswith("/confirmed"):
+                site.confirmed.append((self.path, self.headers.get("Cookie")))
+            elif "redirect" in self.path:
+                self.send_response(303)
+                self.send_header("Location", "/warning")
+                self.end_headers()
+                return
+            elif site.page:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html; charset=utf-8")
+                self.send_header("Set-Cookie", "download_warning=yes")
+                self.end_headers()
+                self.wfile.write(site.page)
+                return
             asked = self.headers.get("Range")
             site.ranges.append(asked)
             start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and not site.ignore_ranges else 0

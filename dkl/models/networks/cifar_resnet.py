@@ -6,6 +6,7 @@ ResNet-50 with a 3×3 stem at stride 1 and no max-pooling. Parameter names are t
 checkpoints (``layer2.0.downsample.0.weight`` … and ``layer2.0.shortcut.0.weight`` …).
 """
 
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -143,9 +144,9 @@ class FourGroupResNet(nn.Module):
 
     def __init__(
         self,
-        block: type[ShortcutBlock] | type[Bottleneck],
-        blocks: tuple[int, int, int, int],
-        widths: tuple[int, int, int, int],
+        block: Callable[[int, int, int], nn.Module],
+        blocks: Sequence[int],
+        widths: Sequence[int],
         num_classes: int = 10,
         in_chans: int = 3,
     ) -> None:

@@ -7,19 +7,25 @@ parameter names are those of their checkpoints:
 * ``SwishWideResNet`` with SiLU (Gowal et al. 2020), used for adversarial training with synthetic data, as in
   DM-Improves-AT and RobustBench (``layer.0.block.0.batchnorm_0.weight`` …).
 
+Both take widths of their own. RobustBench's variants of them are options: ``standardized`` (Ding et al. 2020), the
+networks of Huang et al. 2021, whose keys ``official_names`` renames, ``squeeze`` (Peng et al. 2023) and ``sparse``
+(Amini et al. 2024).
+
 RepDistiller and mdistiller use the names of the first family. Their forward pass also returns features before
 activation, for which it applies three BatchNorms a second time. In training, the running statistics of these (the first
 of groups 2 and 3, and the last) are therefore updated twice per step there; here they are updated once.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch.nn.functional as F
-from timm.layers import create_conv2d
+from timm.layers import SqueezeExcite, create_conv2d
 from torch import Tensor, nn
 
-from dkl.models.parts import block_group, conv, initialize_convolutions, pool, register
+from dkl.models.parts import MeanSparse, block_group, conv, initialize_convolutions, pool, register, with_prefixes
 
 MOMENTUM = 0.01
 """Momentum of BatchNorm in the family with SiLU."""
@@ -47,9 +53,15 @@ class BasicBlock(nn.Module):
 
 
 class SwishBlock(nn.Module):
-    """BN-SiLU-conv twice, with a 1×1 shortcut from the first activation if the width changes."""
+    """BN-SiLU-conv twice, with a 1×1 shortcut from the first activation if the width changes.
 
-    def __init__(self, in_planes: int, out_planes: int, stride: int) -> None:
+    ``squeeze``: channels are weighted by a squeeze-and-excitation after the second convolution. ``sparse``: each
+    BatchNorm and the block's sum are followed by ``MeanSparse``.
+    """
+
+    def __init__(
+        self, in_planes: int, out_planes: int, stride: int, *, squeeze: bool = False, sparse: bool = False
+    ) -> None:
         super().__init__()
         self.batchnorm_0 = nn.BatchNorm2d(in_planes, momentum=MOMENTUM)
         self.conv_0 = create_conv2d(in_planes, out_planes, 3, stride=stride, padding="same", bias=False)
@@ -58,28 +70,43 @@ class SwishBlock(nn.Module):
         self.shortcut = None
         if in_planes != out_planes:
             self.shortcut = conv(in_planes, out_planes, 1, stride)
+        self.se = SqueezeExcite(out_planes, rd_channels=round(out_planes / 4)) if squeeze else nn.Identity()
+        self.meansparse_0, self.meansparse_1, self.meansparse_2 = (
+            MeanSparse(width) if sparse else nn.Identity() for width in (in_planes, out_planes, out_planes)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        activation = F.silu(self.batchnorm_0(x))
-        out = F.silu(self.batchnorm_1(self.conv_0(activation)))
+        activation = F.silu(self.meansparse_0(self.batchnorm_0(x)))
+        out = F.silu(self.meansparse_1(self.batchnorm_1(self.conv_0(activation))))
         shortcut = x if self.shortcut is None else self.shortcut(activation)
-        return shortcut + self.conv_1(out)
+        return self.meansparse_2(shortcut + self.se(self.conv_1(out)))
 
 
-def _groups(name: str, block: type[nn.Module], depth: int, widths: tuple[int, int, int, int]) -> list[nn.Sequential]:
-    """The three groups; in the checkpoints' keys, the blocks of a group are under ``name``.
+def _groups(
+    name: str, block: Callable[[int, int, int], nn.Module], blocks: Sequence[int], widths: Sequence[int]
+) -> list[nn.Sequential]:
+    """The three groups of ``blocks``; in the checkpoints' keys, the blocks of a group are under ``name``."""
+    sizes = zip(blocks, widths[:-1], widths[1:], (1, 2, 2), strict=True)
+    return [nn.Sequential(OrderedDict({name: block_group(block, *size)})) for size in sizes]
 
-    Raises ValueError if (depth − 4) is not a multiple of 6.
-    """
+
+def _blocks(depth: int) -> tuple[int, int, int]:
+    """The blocks of the three groups. Raises ValueError if (depth − 4) is not a multiple of 6."""
     if (depth - 4) % 6:
         raise ValueError(f"the depth of a wide residual network must be 6n + 4, not {depth}")
-    blocks = (depth - 4) // 6
-    sizes = zip(widths[:-1], widths[1:], (1, 2, 2), strict=True)
-    return [nn.Sequential(OrderedDict({name: block_group(block, blocks, *size)})) for size in sizes]
+    return ((depth - 4) // 6,) * 3
+
+
+def standardize(x: Tensor) -> Tensor:
+    """``x[B, C, H, W]`` with mean 0 and deviation 1 per image, as TensorFlow's ``per_image_standardization``."""
+    mean, std = x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
+    return (x - mean) / std.clamp(min=x[0].numel() ** -0.5)
 
 
 class WideResNet(nn.Module):
     """WRN-``depth``-``widen_factor``: ``logits[B, num_classes]`` of images ``[B, in_chans, H, W]`` in [0, 1].
+
+    ``widths`` replace those of the stem and the three groups. ``standardized``: each image is standardized first.
 
     Raises ValueError if (depth − 4) is not a multiple of 6.
     """
@@ -88,19 +115,34 @@ class WideResNet(nn.Module):
     # The sum at the end of a group is normalized and activated by the next group, or before pooling.
     stages_before_activation: ClassVar[tuple[str, ...]] = ("block2.layer.0.bn1", "block3.layer.0.bn1", "bn1")
 
-    def __init__(self, depth: int, widen_factor: int, num_classes: int = 10, in_chans: int = 3) -> None:
+    def __init__(
+        self,
+        depth: int,
+        widen_factor: int,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        *,
+        widths: Sequence[int] | None = None,
+        standardized: bool = False,
+    ) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        widths = (16, 16 * widen_factor, 32 * widen_factor, 64 * widen_factor)
+        self.num_classes, self.standardized = num_classes, standardized
+        widths = widths or (16, 16 * widen_factor, 32 * widen_factor, 64 * widen_factor)
         self.conv1 = conv(in_chans, widths[0], 3)
-        self.block1, self.block2, self.block3 = _groups("layer", BasicBlock, depth, widths)
+        self.block1, self.block2, self.block3 = _groups("layer", BasicBlock, _blocks(depth), widths)
         self.bn1 = nn.BatchNorm2d(widths[-1])
         self.fc = nn.Linear(widths[-1], num_classes)
         initialize_convolutions(self)
         nn.init.zeros_(self.fc.bias)
 
+    @staticmethod
+    def official_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename the stem and groups of Huang et al. 2021's checkpoints."""
+        return with_prefixes(state, {"stem_conv.": "conv1."} | {f"blocks.{i}.": f"block{i + 1}." for i in range(3)})
+
     def forward(self, x: Tensor) -> Tensor:
-        out = self.block3(self.block2(self.block1(self.conv1(x))))
+        out = self.conv1(standardize(x) if self.standardized else x)
+        out = self.block3(self.block2(self.block1(out)))
         out = F.relu(self.bn1(out), inplace=True)
         return self.fc(pool(out))
 
@@ -110,24 +152,39 @@ class SwishWideResNet(nn.Module):
 
     It differs from ``WideResNet`` also in BatchNorm's momentum, and in the padding of 3×3 convolutions at stride 2,
     which is TensorFlow's "SAME": for even sizes, one row and column of zeros at the bottom and right. The published
-    networks normalize their input; here ``create_model(mean=…, std=…)`` does.
+    networks normalize their input; here ``create_model(mean=…, std=…)`` does. ``blocks`` and ``widths`` replace those
+    of the three groups, and of the stem and the groups. ``squeeze`` and ``sparse`` are those of ``SwishBlock``; with
+    the latter the last BatchNorm is followed by ``MeanSparse`` too.
 
     Raises ValueError if (depth − 4) is not a multiple of 6.
     """
 
-    def __init__(self, depth: int, widen_factor: int, num_classes: int = 10, in_chans: int = 3) -> None:
+    def __init__(
+        self,
+        depth: int,
+        widen_factor: int,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        *,
+        blocks: Sequence[int] | None = None,
+        widths: Sequence[int] | None = None,
+        squeeze: bool = False,
+        sparse: bool = False,
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        widths = (16, 16 * widen_factor, 32 * widen_factor, 64 * widen_factor)
+        widths = widths or (16, 16 * widen_factor, 32 * widen_factor, 64 * widen_factor)
+        block = partial(SwishBlock, squeeze=squeeze, sparse=sparse)
         self.init_conv = conv(in_chans, widths[0], 3)
-        self.layer = nn.Sequential(*_groups("block", SwishBlock, depth, widths))
+        self.layer = nn.Sequential(*_groups("block", block, blocks or _blocks(depth), widths))
+        self.meansparse_end = MeanSparse(widths[-1]) if sparse else nn.Identity()
         self.batchnorm = nn.BatchNorm2d(widths[-1], momentum=MOMENTUM)
         self.logits = nn.Linear(widths[-1], num_classes)
         initialize_convolutions(self)
         nn.init.zeros_(self.logits.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.silu(self.batchnorm(self.layer(self.init_conv(x))))
+        out = F.silu(self.meansparse_end(self.batchnorm(self.layer(self.init_conv(x)))))
         return self.logits(pool(out))
 
 
@@ -158,6 +215,13 @@ register(
         "wrn34_10_swish": {"depth": 34, "widen_factor": 10},  # 46.2 M
         "wrn34_20_swish": {"depth": 34, "widen_factor": 20},  # 184.5 M
         "wrn106_16_swish": {"depth": 106, "widen_factor": 16},  # 415.5 M
+        "ra_wrn70_16_swish": {  # 267.2 M: RobArch, its own blocks and widths
+            "depth": 70,
+            "widen_factor": 16,
+            "blocks": (30, 31, 10),
+            "widths": (96, 216, 432, 864),
+            "squeeze": True,
+        },
         "wrn10_2_swish": {"depth": 10, "widen_factor": 2},  # 0.30 M, for CPU
     },
 )

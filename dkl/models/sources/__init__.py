@@ -1,5 +1,5 @@
 """Networks of other people, named in one line: ``package.module:function``, ``timm:NAME``, ``hf-hub:USER/MODEL``,
-``local-dir:FOLDER``, ``robustbench:NAME``, or a file that holds a network with its weights.
+``local-dir:FOLDER``, ``robustbench:NAME``, ``official:NAME``, or a file that holds a network with its weights.
 
 ``resolve`` turns such a text into a ``Source``: the configuration of the network, and where its weights are.
 """

@@ -1,4 +1,4 @@
-"""Networks by a name: ``timm:NAME``, ``hf-hub:USER/MODEL``, ``local-dir:FOLDER`` and ``robustbench:NAME``.
+"""Networks by a name: ``timm:NAME``, ``hf-hub:USER/MODEL``, ``local-dir:FOLDER``, ``robustbench:NAME`` …
 
 A name is looked up in a table, and a ``config.json`` beside weights is data: it names an architecture that timm knows,
 and its arguments. No code comes from a hub or a folder. Every scheme has one entry in ``SCHEMES``: what resolves the
@@ -8,6 +8,7 @@ text after it to a ``Source``, and what knows the images that the network is for
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +17,11 @@ import torch
 
 from dkl.errors import UserError, choose_from, first_line, shortened
 from dkl.models.create import check_name
+from dkl.models.foreign_checkpoints import weights_in
 from dkl.models.sources import imported
 from dkl.models.sources.source import KnownImages, Request, Source
-from dkl.published import drive_url, find_network, published_entries, published_networks
+from dkl.published import PublishedNetwork, address, find_network, known_networks, published_entries
+from dkl.storage.checkpoint import save
 from dkl.storage.fetch import WEIGHTS, fetch, fetch_from_hub
 from dkl.storage.files import read_text
 
@@ -27,8 +30,8 @@ CREATE = "dkl.models.create_model"
 LOADING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "encoder_weights", "cache_dir"}
 """Arguments of timm that load weights, which a foreign configuration cannot set: the user chooses them."""
 
-CLASSES = {"cifar10": 10, "cifar100": 100}
-"""Numbers of classes of RobustBench's datasets, whose images are all 3x32x32."""
+IMAGES = {"cifar10": (10, 32), "cifar100": (100, 32), "imagenet": (1000, 224)}
+"""Classes of RobustBench's datasets, and the side of their images."""
 
 
 def resolve(text: str, request: Request) -> Source:
@@ -118,42 +121,61 @@ def _images_of_timm(name: str) -> KnownImages | None:
     return KnownImages("", published.num_classes, published.input_size)
 
 
-def _of_robustbench(name: str, request: Request) -> Source:
-    """Return RobustBench's model ``name``, with the file that was given, or the one that RobustBench keeps.
+def _of_published(scheme: str, name: str, request: Request) -> Source:
+    """Return the model ``name`` of RobustBench or of the authors, with the file that was given, or the published one.
 
     A downloaded file is kept in torch's cache; its hash is stored beside it and checked when it is used again. Raises
     UserError if the name is unknown or ambiguous, or if the weights are neither given nor can be downloaded.
     """
-    network = find_network(name, dataset=request.dataset, norm=request.norm)
+    network = find_network(name, dataset=request.dataset, norm=request.norm, scheme=scheme)
     entries = {(entry.id, entry.dataset, entry.norm): entry for entry in published_entries()}
-    entry = entries[network.id, network.dataset, network.norm]
-    weights = request.checkpoint
-    if weights is None:
-        if network.file is None:
-            raise UserError(f"where RobustBench keeps robustbench:{network.id} is not known: add checkpoint=FILE")
-        cache = Path(torch.hub.get_dir()) / "robustbench"
-        weights = fetch(drive_url(network.file), cache / network.dataset / network.norm / f"{network.id}.pt")
-    model: dict[str, Any] = {"_target_": CREATE, "name": network.network, "title": entry.architecture}
+    entry = entries.get((network.id, network.dataset, network.norm))
+    model: dict[str, Any] = {"_target_": CREATE, "name": network.network, **network.arguments}
     model |= {"num_classes": request.num_classes, "in_chans": request.shape[0]}
+    if entry is not None:
+        model["title"] = entry.architecture
     if network.mean is not None and network.std is not None:
         model |= {"mean": list(network.mean), "std": list(network.std)}
     return Source(
         model=model | request.normalization | dict(request.arguments),
-        weights=weights,
+        weights=request.checkpoint or published_weights(network),
         label=network.id,
         norm=network.norm.lower(),
-        eps=entry.eps_text,
-        additional_data=entry.additional_data,
+        eps=entry.eps_text if entry else "8/255",
+        additional_data=bool(entry and entry.additional_data),
     )
 
 
-def _images_of_robustbench(name: str) -> KnownImages:
-    """Return the images of RobustBench's model ``name``. Raises UserError if it has models of several datasets."""
-    datasets = sorted({network.dataset for network in published_networks() if network.id == name})
+def published_weights(network: PublishedNetwork) -> Path:
+    """Return the file of the weights of ``network``, downloaded to torch's cache. Those of an ensemble are joined.
+
+    Raises UserError if it cannot be downloaded.
+    """
+    path = Path(torch.hub.get_dir()) / network.path
+    if len(network.files) == 1:
+        return fetch(address(network.files[0]), path, network.sha256, mirrored=network.path)
+    names = [f"{network.path}_m{number}.pt" for number in range(len(network.files))]  # as RobustBench names them
+    parts = [
+        fetch(address(file), path.with_name(Path(name).name), mirrored=name)
+        for file, name in zip(network.files, names, strict=True)
+    ]
+    if not path.is_file():
+        states = [weights_in(part, set()) for part in parts]
+        joined = {f"models.{i}.{key}": value for i, state in enumerate(states) for key, value in state.items()}
+        save(path, joined)
+    return path
+
+
+def _images_of_published(scheme: str, name: str) -> KnownImages:
+    """Return the images of a published model. Raises UserError if the name has models of several datasets, or none."""
+    networks = known_networks(scheme)
+    datasets = sorted({network.dataset for network in networks if network.id == name})
     if len(datasets) != 1:
-        problem = f"is a model of {' and of '.join(datasets)}" if datasets else "is no model whose network is known"
-        raise UserError(f"robustbench:{name} {problem}: say which by data=…")
-    return KnownImages(datasets[0], CLASSES[datasets[0]], (3, 32, 32))
+        close = choose_from(name, sorted({network.id for network in networks}))
+        problem = f"is a model of {' and of '.join(datasets)}" if datasets else f"is no model that is known: {close}"
+        raise UserError(f"{scheme}:{name} {problem}: say which by data=…" if datasets else f"{scheme}:{name} {problem}")
+    classes, side = IMAGES[datasets[0]]
+    return KnownImages(datasets[0], classes, (3, side, side))
 
 
 def _of_folder(folder: str, request: Request) -> Source:
@@ -240,5 +262,8 @@ SCHEMES = {
     "timm": _Scheme(_of_timm, _images_of_timm),
     "hf-hub": _Scheme(_of_hub, _images_of_hub),
     "local-dir": _Scheme(_of_folder, _images_of_folder),
-    "robustbench": _Scheme(_of_robustbench, _images_of_robustbench),
+    **{
+        scheme: _Scheme(partial(_of_published, scheme), partial(_images_of_published, scheme))
+        for scheme in ("robustbench", "official")
+    },
 }

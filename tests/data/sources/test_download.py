@@ -101,9 +101,12 @@ def test_corrupted_bytes_are_refused_and_deleted(site: Site, tmp_path: Path, hav
     assert path.read_bytes() == CONTENT
 
 
-def test_an_interrupted_transfer_is_resumed_next_time(site: Site, tmp_path: Path) -> None:
+def test_an_interrupted_transfer_is_resumed_next_time(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "file"
     site.stop_after = 5000
+    monkeypatch.setattr("dkl.storage.fetch.RETRIES", 0)
     with pytest.raises(UserError, match=site.url):
         fetch(site.url, path, SHA256)
     assert not path.exists()
@@ -132,3 +135,57 @@ def test_a_refusal_by_the_server_names_the_file_to_download_by_hand(site: Site, 
         fetch(site.url, tmp_path / "file", SHA256)
     assert str(tmp_path / "file") in str(caught.value)
     assert not (tmp_path / "file").exists()
+
+
+def test_a_broken_connection_is_resumed_at_once(site: Site, tmp_path: Path) -> None:
+    site.stop_after = 20_000
+    fetch(site.url, tmp_path / "file", SHA256)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert site.ranges == [None, "bytes=20000-", "bytes=40000-", "bytes=60000-"]
+
+
+CONFIRM = b"""<html><form id="download-form" action="/confirmed" method="get"><input type="submit" value="Download">
+<input type="hidden" name="id" value="abc"><input type="hidden" name="uuid" value="1&amp;2"></form></html>"""
+
+
+@pytest.mark.parametrize("broken", [None, 50_000])
+def test_drives_confirmation_page_is_answered_with_its_cookie(site: Site, tmp_path: Path, broken: int | None) -> None:
+    site.page, site.stop_after = CONFIRM, broken
+    fetch(f"{site.url}?redirect", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert set(site.confirmed) == {("/confirmed?id=abc&uuid=1%262", "download_warning=yes")}
+
+
+@pytest.mark.parametrize(
+    ("page", "says"),
+    [
+        (
+            b"<title>Google Drive - Quota exceeded</title>",
+            "quota for this file is exceeded: wait a day, or set DKL_MIRROR",
+        ),
+        (b"<html>Sign in</html>", "the server sent a web page; try again, or download it yourself to "),
+    ],
+)
+def test_drives_other_pages_are_no_file(site: Site, tmp_path: Path, page: bytes, says: str) -> None:
+    site.page = page
+    with pytest.raises(UserError, match=says):
+        fetch(site.url, tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_mirror_has_precedence_and_may_lack_the_file(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DKL_MIRROR", str(tmp_path))
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "name").write_bytes(CONTENT)
+    fetch("http://127.0.0.1:9/away", tmp_path / "first", SHA256, mirrored="sub/name")
+    fetch(site.url, tmp_path / "second", SHA256, mirrored="sub/other")
+    assert site.ranges == [None]
+    monkeypatch.setenv("DKL_MIRROR", site.url.removesuffix("/tiny.tar.gz"))
+    fetch("http://127.0.0.1:9/away", tmp_path / "third", SHA256)
+    with pytest.raises(UserError, match="does not have the sha256 hash"):
+        fetch("http://127.0.0.1:9/away", tmp_path / "fourth", "0" * 64)
+    monkeypatch.setenv("DKL_MIRROR", "nowhere")
+    with pytest.raises(UserError, match="DKL_MIRROR=nowhere is no folder"):
+        fetch(site.url, tmp_path / "fifth")

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from dkl.errors import UserError
 from dkl.models import create_model, load_checkpoint
 from dkl.models.sources import Request, Source, named, resolve
+from dkl.models.teacher import create_teacher
 from tests.data.download_server import Site, serve
 
 NETS = """
@@ -121,7 +122,7 @@ def test_a_model_of_robustbench_is_downloaded_once_and_its_hash_recorded(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.content = b"weights"
-    monkeypatch.setattr(named, "drive_url", lambda file: site.url.replace("tiny.tar.gz", f"download?id={file}"))
+    monkeypatch.setattr(named, "address", lambda file: site.url.replace("tiny.tar.gz", f"download?id={file}"))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     request = wanted(shape=[3, 32, 32])
     source = resolve("robustbench:Rice2020Overfitting", request)
@@ -140,9 +141,39 @@ def test_a_model_of_robustbench_is_downloaded_once_and_its_hash_recorded(
 
 def test_a_web_page_is_no_file_of_weights(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site.content, site.kind = b"<html>quota exceeded</html>", "text/html; charset=utf-8"
-    monkeypatch.setattr(named, "drive_url", lambda file: site.url)
+    monkeypatch.setattr(named, "address", lambda file: site.url)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(UserError, match="the server sent a web page; try again, or download it yourself"):
         resolve("robustbench:Rice2020Overfitting", wanted(shape=[3, 32, 32]))
     assert not list(tmp_path.rglob("*.p*t"))
     site.kind = None
+
+
+def test_the_files_of_an_ensemble_are_joined_and_a_mirror_is_asked_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
+    monkeypatch.setenv("DKL_MIRROR", str(tmp_path / "mirror"))
+    arguments = {"blocks": [1, 1, 1, 1], "widths": [8, 8, 8, 8]}
+    whole = create_model("cifar_resnet50_ensemble", 10, **arguments).eval()
+    for number, member in enumerate(whole.models):
+        file = tmp_path / "mirror" / "robustbench" / "cifar10" / "Linf" / f"Chen2020Adversarial.pt_m{number}.pt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"state_dict": {f"module.{key}": value for key, value in member.state_dict().items()}}, file)
+    source = resolve("robustbench:Chen2020Adversarial", wanted(shape=[3, 32, 32], arguments=arguments))
+    loaded = create_model(**{k: v for k, v in source.model.items() if k not in ("_target_", "mean", "std")}).eval()
+    load_checkpoint(loaded, source.weights)
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(loaded(x), whole(x))
+    torch.testing.assert_close(whole(x).sum(1), torch.ones(2))
+
+
+def test_a_published_network_is_a_teacher_by_its_name(tmp_path: Path) -> None:
+    model = create_model("wrn34_10", 10)
+    torch.save({"state_dict": {f"module.{key}": value for key, value in model.state_dict().items()}}, tmp_path / "w.pt")
+    teacher = create_teacher("official:ikl-at-cifar10", 10, checkpoint=str(tmp_path / "w.pt"))
+    assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), model.parameters(), strict=True))
+    with pytest.raises(UserError, match=r"needs mean=\[0.5"):
+        create_teacher("official:ikl-at-cifar10", 10, 3, [0.5] * 3, [0.5] * 3, checkpoint=str(tmp_path / "w.pt"))
+    with pytest.raises(UserError, match="did you mean ikl-at-cifar10"):
+        create_teacher("official:ikl-at-cifar1o", 10)
