@@ -143,8 +143,6 @@ def _source(wanted: Settings, checkpoint: str | None) -> Source:
         shape=(wanted["in_chans"], *size),
         dataset={10: "cifar10", 100: "cifar100", 1000: "imagenet"}.get(classes, ""),
         checkpoint=None if checkpoint is None else Path(checkpoint),
-        mean=wanted["mean"],
-        std=wanted["std"],
     )
     source = resolve(wanted["name"], request)
     if source.model.pop("_target_") != CREATE:
@@ -152,6 +150,8 @@ def _source(wanted: Settings, checkpoint: str | None) -> Source:
             f"task.teacher.name={wanted['name']} is your own code: set task.teacher._target_ to a function that "
             "returns the trained network"
         )
+    given = {key: wanted[key] for key in ("mean", "std") if wanted[key] is not None}  # null: as its publisher says
+    _check_settings(given, {"mean": None, "std": None} | source.model, wanted["name"])
     return source
 
 
