@@ -101,7 +101,7 @@ NETWORKS = {
     "evaluate data=digits model=hf-hub:name": "hf-hub:USER/MODEL",
     "evaluate data=digits model=hf-hub:user/missing": "hub http://127.0.0.1:9 does not answer",
     "evaluate data=cifar10 model=robustbench:Cui2023": "ambiguous | Cui2023Decoupled_WRN-28-10",
-    "evaluate data=cifar10 model=robustbench:Cui2023Decoupled_WRN-34-10": "not known: add checkpoint=FILE",
+    "evaluate data=cifar10 model=robustbench:Pang2020Boosting": "cannot be built here",
     CIFAR + "model=small_cnn": "does not fit this SmallCNN | features.0.weight (16, 1, 3, 3) for (16, 3, 3, 3)",
     CIFAR + "model=timm:small_cnn arguments.in_chans=1": "does not take images [3, 32, 32] of cifar10",
     "evaluate data=digits checkpoint=bad/weights/seven_classes.pt model=timm:small_cnn arguments.num_classes=7": (

@@ -5,14 +5,14 @@ import inspect
 import pytest
 
 from dkl.attacks import autoattack
+from dkl.attacks.autoattack import apgd
 
 
 @pytest.fixture(autouse=True)
 def short_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
     """AutoAttack of this process takes a twentieth of its steps."""
     for attack, argument in (
-        (autoattack.apgd_ce, "steps"),
-        (autoattack.apgd_targeted, "steps"),
+        (apgd._Settings.__init__, "steps"),
         (autoattack.fab_targeted, "steps"),
         (autoattack.square, "queries"),
     ):
