@@ -175,7 +175,10 @@ def summary(rows: Sequence[ClaimRow]) -> list[str]:
     lines = []
     for what, same in counted.items() if papers else ():
         verdicts = Counter(row.verdict for row in same)
-        lines.append(f"{what}: {', '.join(f'{verdicts[name]} {name}' for name in VERDICTS if name in verdicts)}.")
+        # "5 agree" but "1 agrees".
+        counts = [(verdicts[name], name) for name in VERDICTS if name in verdicts]
+        texts = [f"{count} {name if count == 1 else name.removesuffix('s')}" for count, name in counts]
+        lines.append(f"{what}: {', '.join(texts)}.")
     return lines
 
 
