@@ -60,6 +60,23 @@ install full,digits,figures
 "$dkl" reproduce experiment=quickstart dry_run=true
 "$dkl" tables --html smoke=true
 test -f results/records/*.json -a -f results/index.html
+
+# Parts of one's own, as docs/extending.md shows them, in a folder that is no checkout.
+mkdir "$work/own"
+cd "$work/own"
+"$python" - "$root/docs/extending.md" <<'EOF'
+import re, sys
+from pathlib import Path
+for file, text in re.findall(r"^`([\w/]+\.\w+)`:\n\n```\w+\n(.*?)^```", open(sys.argv[1]).read(), re.S | re.M):
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    Path(file).write_text(text)
+EOF
+export PYTHONPATH=$PWD CONFIGS="hydra.searchpath=[file://$PWD/configs]"
+for part in loss=cosine SignDescent Speckle; do
+  command=$(grep -m1 "^dkl train .*$part" "$root/docs/extending.md")
+  eval "\"$dkl\" ${command#dkl } trainer.epochs=1 data.train_size=80 data.test_size=40"
+done
+"$dkl" reproduce experiment=experiments/mine.yaml dry_run=true
 "$python" -c "
 import dkl, pathlib
 assert pathlib.Path(dkl.__file__).is_relative_to('$work'), dkl.__file__
