@@ -3,12 +3,15 @@
 from dkl.attacks.autoattack.drop_in import AutoAttack
 from dkl.attacks.contexts import batch_norm_momentum, batch_statistics, frozen_eval, untracked_batch_norm
 from dkl.attacks.named import make_attack, margin, named_attack, top1, top5
+from dkl.attacks.own import OwnAttack, OwnTrainingAttack
 from dkl.attacks.pgd import Perturb, gaussian_noise, gaussian_start, pgd, project, uniform_noise, uniform_start
 from dkl.attacks.training_attack import AttackStrength, TrainingAttack
 
 __all__ = [
     "AttackStrength",
     "AutoAttack",
+    "OwnAttack",
+    "OwnTrainingAttack",
     "Perturb",
     "TrainingAttack",
     "batch_norm_momentum",
