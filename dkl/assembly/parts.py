@@ -109,6 +109,10 @@ def build_model(model: TargetConfig, key: str = "model") -> nn.Module:
 
 def build_task(task: TargetConfig, model: nn.Module) -> Task:
     """Build a task around ``model``, with the loss and the attack in its configuration."""
+    attack = task.get("attack") or {}
+    with suppress(Exception), quiet():  # an attack that cannot be imported is reported when it is made
+        if not isinstance(get_object(attack["_target_"]), type):  # a function is called in every step, not here
+            task = {**task, "attack": {**attack, "_partial_": True}}
     # With loss=none, ``loss: ${loss}`` is an empty mapping: the task gets None.
     absent = [key for key, value in task.items() if isinstance(value, Mapping) and not value]
     return check_task(make(task, "task", object, model=model, **dict.fromkeys(absent)))

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map_only
 from dkl.assembly.checks import check_smallest_batch, preflight, unusual_settings
 from dkl.assembly.data import draw_labeled, load_data, load_synthetic, make_batches, make_batching, overlap_warnings
 from dkl.assembly.parts import build_averaging, build_logger, build_model, build_schedule, build_task, own_sources
+from dkl.attacks import OwnTrainingAttack
 from dkl.config import (
     Precision,
     TrainConfig,
@@ -118,6 +119,10 @@ def assemble(cfg: DictConfig) -> Run:
         say("warning: attack.steps=0 takes no step: adversarial images are random noise alone; set attack.steps=10")
     state = _new_state(config, device, content, data.sha256)
     check_smallest_batch(state.task, config, len(data.training))
+    if isinstance(own := getattr(state.task, "attack", None), OwnTrainingAttack):  # a trial on two random images
+        images = torch.rand(2, *config.data.shape, generator=torch.Generator().manual_seed(0))
+        parameter = next(state.model.parameters())
+        own(state.model, images.to(parameter), torch.zeros(2, dtype=torch.int64, device=parameter.device), seed=0)
     return Run(
         label=label(cfg),
         seed=config.seed,

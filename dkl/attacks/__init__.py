@@ -3,6 +3,7 @@
 from dkl.attacks.autoattack.drop_in import AutoAttack
 from dkl.attacks.contexts import batch_norm_momentum, batch_statistics, frozen_eval, untracked_batch_norm
 from dkl.attacks.named import make_attack, margin, named_attack, top1, top5
+from dkl.attacks.own import OwnAttack, OwnTrainingAttack
 from dkl.attacks.pgd import (
     Objective,
     Perturb,
@@ -19,6 +20,8 @@ __all__ = [
     "AttackStrength",
     "AutoAttack",
     "Objective",
+    "OwnAttack",
+    "OwnTrainingAttack",
     "Perturb",
     "TrainingAttack",
     "batch_norm_momentum",

@@ -3,7 +3,7 @@
 One object from which the record's name and fields, the comparison with earlier records and every check are derived.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Self, TypeVar, cast
@@ -11,10 +11,10 @@ from typing import Any, Self, TypeVar, cast
 import torch
 from torch import nn
 
-from dkl.attacks import Perturb, make_attack
+from dkl.attacks import OwnAttack, Perturb, make_attack
 from dkl.config import EvaluateConfig, EvaluationConfig
 from dkl.errors import UserError
-from dkl.evaluation.own_attacks import OwnAttack, import_own
+from dkl.models.sources.imported import import_object
 from dkl.records import Record
 from dkl.threat import (
     ATTACKS,
@@ -196,6 +196,12 @@ def _check_used(asked: EvaluateConfig, attacks: list[str], *, bounded: bool) -> 
     if asked.package and not bounded and not set(attacks) & set(AUTOATTACK):
         named = ",".join(attacks) or "none"
         raise UserError(f"package=true runs AutoAttack's own code, but attacks={named} names none of its attacks")
+
+
+def import_own(names: Iterable[str]) -> dict[str, OwnAttack]:
+    """Import those of the attacks ``names`` that are the user's own. Raises UserError if one cannot be imported."""
+    what = "a function (model, images, labels, *, norm, eps, seed) that returns images"
+    return {name: OwnAttack(name, import_object(name, "attacks", what)) for name in names if is_own(name)}
 
 
 def choose_protocol(

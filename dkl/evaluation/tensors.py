@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from dkl import records
+from dkl.attacks import OwnAttack
 from dkl.attacks.autoattack.classifier import as_module, checked_images, count_classes
 from dkl.attacks.autoattack.suite import Attacked, AttackTask, attack, own_folder
 from dkl.config import EvaluateConfig, EvaluationConfig
 from dkl.data import Images
 from dkl.evaluation.make_record import described, flags_of, measured
-from dkl.evaluation.own_attacks import OwnAttack
 from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
 from dkl.records import Bound, Record
 from dkl.records.metrics import Interval, wilson

@@ -37,8 +37,7 @@ from dkl.data import ImageSet
 from dkl.errors import UserError
 from dkl.evaluation.job import robustbench_images
 from dkl.evaluation.make_record import flags_of, hardware, versions
-from dkl.evaluation.own_attacks import import_own
-from dkl.evaluation.protocol import EvaluationProtocol
+from dkl.evaluation.protocol import EvaluationProtocol, import_own
 from dkl.evaluation.subject import Subject, Weights, foreign_subject, load_network, run_subject
 from dkl.models.sources import CREATE, foreign_network, is_graph
 from dkl.records import Flags, Record

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from dkl.attacks import (
     AttackStrength,
     Objective,
+    OwnTrainingAttack,
     TrainingAttack,
     batch_norm_momentum,
     batch_statistics,
@@ -35,6 +36,7 @@ from dkl.attacks import (
     untracked_batch_norm,
 )
 from dkl.data import Batch
+from dkl.data.seeding import seed_of
 from dkl.errors import UserError
 from dkl.losses import (
     BatchNormalized,
@@ -141,7 +143,8 @@ class AdversarialTraining(Task):
     """Trains ``model`` on adversarial images that ``attack`` makes, at weights that ``awp`` perturbs.
 
     ``bn_warm_start`` sets BatchNorm's running statistics to those of the first batch. ``seed`` fixes the attack's
-    noise, whose generator belongs to the task's state. A subclass writes ``output``. Raises UserError if there is no
+    noise, whose generator belongs to the task's state. A subclass writes ``output``. ``attack`` may be a partial of a
+    function of your own (see ``OwnTrainingAttack``), seeded by the place of its images. Raises UserError if there is no
     attack, or if its objective is weighted by a class prior that the task does not keep.
     """
 
@@ -151,23 +154,24 @@ class AdversarialTraining(Task):
     def __init__(
         self,
         model: nn.Module,
-        attack: TrainingAttack | None,
+        attack: TrainingAttack | partial[Tensor] | None,
         *,
         awp: AWP | None = None,
         bn_warm_start: bool = False,
         seed: Annotated[int, SEED] = 0,
     ) -> None:
         name = type(self).__name__
-        if not isinstance(attack, TrainingAttack):
+        chosen = OwnTrainingAttack(attack) if isinstance(attack, partial) else attack
+        if not isinstance(chosen, TrainingAttack | OwnTrainingAttack):
             raise UserError(f"{name} trains on adversarial images and needs an attack: choose attack=pgd, or another")
-        self.objective = None if attack.objective is None else check_pair_loss(attack.objective)
+        self.objective = None if chosen.objective is None else check_pair_loss(chosen.objective)
         if self.objective is not None and self.objective.weighting == "class" and not self.keeps_prior:
             raise UserError(
                 f"{name} keeps no class prior, but the attack's objective is weighted by one: choose attack=pgd, or "
                 "set attack.objective.weighting=sample"
             )
-        self.model, self.attack, self.awp = model, attack, awp or AWP(gamma=0)
-        self.bn_warm_start = bn_warm_start
+        self.model, self.attack, self.awp = model, chosen, awp or AWP(gamma=0)
+        self.bn_warm_start, self.seed = bn_warm_start, seed
         self.noise = torch.Generator(next(model.parameters()).device).manual_seed(seed)
         self._drawn: tuple[tuple[int, int], Tensor] | None = None
 
@@ -221,10 +225,10 @@ class AdversarialTraining(Task):
         else:
             self._drawn = place, self.noise.get_state()
 
-    def _start(self, batch: Batch, strength: AttackStrength, progress: Progress) -> Tensor:
+    def _start(self, attack: TrainingAttack, batch: Batch, strength: AttackStrength, progress: Progress) -> Tensor:
         """Where the attack begins: every process draws the whole batch's noise and takes its share."""
         self._rewind(batch, progress)
-        attack, images = self.attack, batch.images
+        images = batch.images
         count = len(images) // batch.views
         shape = (batch.views * (batch.total or count), *images.shape[1:])
         if attack.sigma is None:
@@ -242,8 +246,11 @@ class AdversarialTraining(Task):
 
     def perturb(self, batch: Batch, progress: Progress) -> Tensor:
         """Adversarial images for ``batch`` at this epoch's attack strength."""
-        attack, strength = self.attack, self.attack.at(progress.epoch, progress.epochs)
-        network = self.attacked()
+        attack, network = self.attack, self.attacked()
+        if isinstance(attack, OwnTrainingAttack):
+            seed = seed_of(self.seed, progress.epoch, progress.step, batch.first)
+            return attack(self.model, batch.images, batch.labels, seed=seed)
+        strength = attack.at(progress.epoch, progress.epochs)
         with frozen_eval(network, attack.batch_norm):
             return pgd(
                 network,
@@ -253,7 +260,7 @@ class AdversarialTraining(Task):
                 step_size=strength.step_size,
                 steps=strength.steps,
                 norm=attack.norm,
-                start=self._start(batch, strength, progress),
+                start=self._start(attack, batch, strength, progress),
                 batch_norm=attack.batch_norm,
             )
 
@@ -307,7 +314,7 @@ class TradesTraining(AdversarialTraining):
         self,
         model: nn.Module,
         loss: PairLoss | None,
-        attack: TrainingAttack | None,
+        attack: TrainingAttack | partial[Tensor] | None,
         *,
         num_classes: Annotated[int, CLASSES],
         prior_temperature: Annotated[float, TEMPERATURE] = 4.0,
@@ -326,7 +333,7 @@ class TradesTraining(AdversarialTraining):
                 "adversarial training needs a loss and an attack: choose loss=ikl and attack=pgd, or others"
             )
         super().__init__(model, attack, awp=awp, bn_warm_start=bn_warm_start, seed=seed)
-        if per_view_forward and attack.batch_norm != "running":
+        if per_view_forward and self.attack.batch_norm != "running":
             raise UserError(
                 "task.per_view_forward=true does not separate the views in an attack on batch statistics: set "
                 "attack.batch_norm=running, or task.per_view_forward=false"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from typing import Annotated, Any
 
@@ -36,7 +37,7 @@ class PGDTraining(AdversarialTraining):
     def __init__(
         self,
         model: nn.Module,
-        attack: TrainingAttack | None,
+        attack: TrainingAttack | partial[Tensor] | None,
         *,
         awp: AWP | None = None,
         label_smoothing: Annotated[float, FRACTION] = 0.0,
@@ -94,7 +95,7 @@ class MART(AdversarialTraining):
     def __init__(
         self,
         model: nn.Module,
-        attack: TrainingAttack | None,
+        attack: TrainingAttack | partial[Tensor] | None,
         *,
         beta: Annotated[float, WEIGHT] = 6.0,
         awp: AWP | None = None,
@@ -133,7 +134,7 @@ class LBGAT(AdversarialTraining):
         self,
         model: nn.Module,
         guide: nn.Module,
-        attack: TrainingAttack | None,
+        attack: TrainingAttack | partial[Tensor] | None,
         *,
         beta: Annotated[float, WEIGHT] = 6.0,
         awp: AWP | None = None,

@@ -57,10 +57,24 @@ def words(line: str, project: Path) -> list[str]:
 
 def test_the_page_has_a_python_file_and_a_yaml_file_for_each(project: Path) -> None:
     assert {path.name for path in project.glob("*.py")} == {
-        *("my_loss.py", "my_model.py", "my_data.py", "my_task.py", "my_transforms.py", "my_optimizer.py")
+        *(
+            "my_loss.py",
+            "my_model.py",
+            "my_data.py",
+            "my_task.py",
+            "my_transforms.py",
+            "my_optimizer.py",
+            "my_attack.py",
+        )
     }
-    assert {path.parent.name for path in project.glob("configs/*/*.yaml")} == {"loss", "model", "data", "task"}
-    assert len(SINGLE) == 9
+    assert {path.parent.name for path in project.glob("configs/*/*.yaml")} == {
+        "loss",
+        "model",
+        "data",
+        "task",
+        "attack",
+    }
+    assert len(SINGLE) == 10
     assert [row.name for row in read(project / "experiments/mine.yaml").rows] == ["ikl", "weaker"]
 
 
@@ -100,6 +114,29 @@ def test_mistakes_in_a_yaml_are_one_line(
     message = capsys.readouterr().err
     assert says in message
     assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("norm: linf\neps: 0.1\nschedule: fixed", "unexpected keyword argument 'schedule'"),
+        ("norm: linf", "attack.eps is missing"),
+        ("norm: l2\neps: 0.1", "moves an image by"),
+        ("norm: l1\neps: 0.1", "attack.norm must be one of linf, l2"),
+    ],
+)
+def test_mistakes_in_an_attack_are_one_line(
+    lines: str, says: str, inside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (inside / "configs/attack/wrong.yaml").write_text(f"_target_: my_attack.random_fgsm\n{lines}\n")
+    before = set(inside.glob("results/runs/*"))
+    norm = ["evaluation.norm=l2", "evaluation.eps=0.1"] if "l2" in lines else []
+    with pytest.raises(SystemExit):
+        main(["train", f"hydra.searchpath=[file://{inside}/configs]", "loss=kl", "attack=wrong", *norm, *TINY])
+    message = capsys.readouterr().err
+    assert says in message
+    assert message.count("error:") == message.count("\n", message.index("error:")) == 1
+    assert set(inside.glob("results/runs/*")) == before
 
 
 @pytest.mark.parametrize(

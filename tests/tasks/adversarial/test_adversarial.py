@@ -1,6 +1,7 @@
 """A step of adversarial training does what the official code does, in its order, and leaves nothing else behind."""
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +288,40 @@ def test_impossible_numbers_are_refused() -> None:
     for settings in [{"prior_temperature": 0.0}, {"prior_temperature": -1.0}, {"prior_momentum": 0.0}]:
         with pytest.raises((UserError, ValueError), match=r"temperature|momentum"):
             make_task(make_net(), **settings)
+
+
+def test_an_attack_of_your_own_is_seeded_by_its_place_and_leaves_no_trace() -> None:
+    modes: list[bool] = []
+
+    def noise(
+        model: nn.Module, images: Tensor, labels: Tensor, *, norm: str, eps: float, seed: int, size: float
+    ) -> Tensor:
+        modes.append(model.training or any(weight.requires_grad for weight in model.parameters()))
+        return images + size * eps * (2 * torch.rand_like(images) - 1)
+
+    batch = make_batch()
+
+    def images_at(progress: Progress, seed: int = 0) -> Tensor:
+        attack = partial(noise, norm="linf", eps="8/255", size=0.5)
+        task = TradesTraining(make_net(), KL(), attack, num_classes=CLASSES, seed=seed)
+        before = torch.get_rng_state()
+        adversarial = task.perturb(batch, progress)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert all(weight.requires_grad for weight in task.model.parameters())
+        assert 0 < (adversarial - batch.images).abs().max() <= 0.5 * 8 / 255 + 1e-6
+        return adversarial - batch.images
+
+    first, *others = (
+        images_at(FIRST),
+        images_at(Progress(1, 4, step=1)),
+        images_at(Progress(2, 4)),
+        images_at(FIRST, seed=1),
+    )
+    assert torch.equal(first, images_at(FIRST))
+    assert not any(torch.equal(first, other) for other in others)
+    assert not any(modes)
+    with pytest.raises(UserError, match=r"must take .*: missing a required argument: 'size'"):
+        TradesTraining(make_net(), KL(), partial(noise, norm="linf", eps=0.1), num_classes=CLASSES)
+    outside = TradesTraining(make_net(), KL(), partial(noise, norm="linf", eps=0.1, size=2), num_classes=CLASSES)
+    with pytest.raises(UserError, match=r"more than eps=0.1: project"):
+        outside.perturb(make_batch(), FIRST)
