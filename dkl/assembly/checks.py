@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dkl.assembly.data import make_augment
 from dkl.assembly.parts import (
+    attack_node,
     build_averaging,
     build_logger,
     build_model,
@@ -54,7 +55,7 @@ def preflight(cfg: DictConfig) -> None:
     StrongView(**vars(config.data.unlabeled))
     check_ranges(settings_of(config.data.source, "data.source"))
     if config.attack:  # the task holds the loss and the attack too, but here a mistake has the key that a user writes
-        check_ranges(settings_of(config.attack, "attack"))
+        check_ranges(settings_of(attack_node(config.attack), "attack"))
         objective = config.attack.get("objective")
         if objective is not None and str(config.attack.get("_target_")).startswith("dkl."):
             make(objective, "attack.objective", object)

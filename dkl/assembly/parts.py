@@ -19,6 +19,7 @@ from dkl.errors import UserError, first_line
 from dkl.loggers import Logger
 from dkl.runtime.distributed import rank
 from dkl.tasks import Task, check_task
+from dkl.threat import parse_eps
 from dkl.training.averaging import Averaging
 from dkl.training.schedules import Schedule
 from dkl.validation import Setting, check, settings
@@ -107,12 +108,19 @@ def build_model(model: TargetConfig, key: str = "model") -> nn.Module:
     return make(node, key, nn.Module)
 
 
+def attack_node(attack: TargetConfig) -> TargetConfig:
+    """``attack`` unless it names a function: that is called in every step, with eps as a number, so it is a partial."""
+    with suppress(Exception), quiet():  # an attack that cannot be imported is reported when it is made
+        if not isinstance(get_object(attack["_target_"]), type):
+            radius = {"eps": parse_eps(attack["eps"], "attack.")} if "eps" in attack else {}
+            return {**attack, **radius, "_partial_": True}
+    return attack
+
+
 def build_task(task: TargetConfig, model: nn.Module) -> Task:
     """Build a task around ``model``, with the loss and the attack in its configuration."""
-    attack = task.get("attack") or {}
-    with suppress(Exception), quiet():  # an attack that cannot be imported is reported when it is made
-        if not isinstance(get_object(attack["_target_"]), type):  # a function is called in every step, not here
-            task = {**task, "attack": {**attack, "_partial_": True}}
+    if task.get("attack"):
+        task = {**task, "attack": attack_node(task["attack"])}
     # With loss=none, ``loss: ${loss}`` is an empty mapping: the task gets None.
     absent = [key for key, value in task.items() if isinstance(value, Mapping) and not value]
     return check_task(make(task, "task", object, model=model, **dict.fromkeys(absent)))
