@@ -127,7 +127,7 @@ class DataConfig:
     center_crop: Annotated[float, CROPPED] = 0.875
     """With images read from files: share of the shorter side that tests see, in (0, 1]."""
     interpolation: str = "bilinear"
-    """With images read from files: how tests resize them, bilinear or bicubic."""
+    """With images read from files: tests resize them bilinear, bicubic, square (both sides) or none (crop only)."""
     ignore_index: Annotated[int | None, LABEL] = None
     """Label of pixels that do not count, no class, from -32768 to 65535; null for images with one label each."""
     class_names: list[str] = field(default_factory=list)

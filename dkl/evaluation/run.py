@@ -170,7 +170,7 @@ def _earlier_evaluation(job: EvaluationJob) -> Earlier | None:
             continue  # dkl tables reports it
         same = (
             bounded.made(record)
-            and (record.checkpoint_sha256, record.config_hash) == (job.weights_sha256, job.config_hash)
+            and (record.checkpoint_sha256, record.config_hash) == (job.weights_sha256, job.subject.config_hash)
             and (record.data_sha256, record.n) == (job.test.sha256, len(job.test))
         )
         if same:
