@@ -412,6 +412,8 @@ class EvaluateConfig(EvaluationConfig):
     """The checkpoint was trained with additional data; the record says so."""
     corruptions: str | None = None
     """Folder of CIFAR-10-C or CIFAR-100-C: also measure accuracy on its corrupted images, without attacks."""
+    fast: bool = False
+    """Attacks search with channels_last=true and precision=bf16, unless these are given: for GPUs."""
     package: bool = False
     """Run AutoAttack as its authors wrote it (pyautoattack): the same flags, slower."""
     protocol: str | None = None
