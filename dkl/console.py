@@ -104,6 +104,15 @@ def _first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+UNITS = (("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+
+def duration(seconds: float) -> str:
+    """``seconds`` as text, in the largest unit of which there are at least two."""
+    unit, length = next((pair for pair in UNITS if seconds >= 2 * pair[1]), UNITS[-1])
+    return f"{max(seconds / length, 1):.0f} {unit}"
+
+
 def say(text: str) -> None:
     """Print a line to stderr without markup; of several processes only the first prints."""
     if _first():

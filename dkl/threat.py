@@ -45,6 +45,9 @@ SEARCH: Mapping[str, bool | str] = {
 }
 """Settings of the arithmetic in which attacks search, and their defaults."""
 
+FAST: Mapping[str, bool | str] = {"channels_last": True, "precision": "bf16"}
+"""Those of ``fast=true``."""
+
 
 class AttackCost(NamedTuple):
     """Forward passes and input gradients that an attack computes for an image it does not fool."""

@@ -24,6 +24,9 @@ FIXED_GROUPS = ("model", "attack", "averaging", "schedule")
 FREE = re.compile(r"attack\.objective\b.*|model\.(?!name$).*|task\.(warmup_epochs|masked)|trainer\.workers")
 """Keys of those groups that a row may set, and the number of workers, which changes no batch."""
 
+RESIZED = ("bilinear", "bicubic", "square", "none")
+"""Ways in which tests resize an image before its center is cropped."""
+
 SIZES_OF_CLASSIFIERS = ("data.train_size", "data.test_size", "trainer.epochs")
 """Sizes that budget ``mini`` fixes for images with one label each. With a label per pixel a manifest chooses them."""
 
@@ -278,8 +281,10 @@ def _check_data(data: DataConfig) -> None:
             f"data.synthetic.files names {len(files)} files and data.synthetic.fraction={fraction}: choose a dataset "
             "with both, such as data=cifar10_1m, or give files and a fraction between 0 and 1, or neither and 0"
         )
-    if data.interpolation not in ("bilinear", "bicubic"):
-        raise UserError(f"data.interpolation={data.interpolation} must be bilinear or bicubic")
+    if data.interpolation not in RESIZED:
+        raise UserError(f"data.interpolation={data.interpolation} must be {', '.join(RESIZED[:-1])} or {RESIZED[-1]}")
+    if data.source.get("train", "") is None:
+        raise UserError("+data.source.train=null is for dkl evaluate, which needs no training images: leave it out")
     if data.long_tail and data.train_size:
         raise UserError(
             f"data.train_size={data.train_size} takes as many images of every class, which leaves no long tail: "

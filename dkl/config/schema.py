@@ -127,7 +127,7 @@ class DataConfig:
     center_crop: Annotated[float, CROPPED] = 0.875
     """With images read from files: share of the shorter side that tests see, in (0, 1]."""
     interpolation: str = "bilinear"
-    """With images read from files: how tests resize them, bilinear or bicubic."""
+    """With images read from files: tests resize them bilinear, bicubic, square (both sides) or none (crop only)."""
     ignore_index: Annotated[int | None, LABEL] = None
     """Label of pixels that do not count, no class, from -32768 to 65535; null for images with one label each."""
     class_names: list[str] = field(default_factory=list)
@@ -412,6 +412,8 @@ class EvaluateConfig(EvaluationConfig):
     """The checkpoint was trained with additional data; the record says so."""
     corruptions: str | None = None
     """Folder of CIFAR-10-C or CIFAR-100-C: also measure accuracy on its corrupted images, without attacks."""
+    fast: bool = False
+    """Attacks search with channels_last=true and precision=bf16, unless these are given: for GPUs."""
     package: bool = False
     """Run AutoAttack as its authors wrote it (pyautoattack): the same flags, slower."""
     protocol: str | None = None

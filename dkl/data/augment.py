@@ -233,7 +233,11 @@ def _as_override(value: object) -> object:
 
 Transform = Callable[[Image.Image], Image.Image]
 
-INTERPOLATIONS = {"bilinear": v2.InterpolationMode.BILINEAR, "bicubic": v2.InterpolationMode.BICUBIC}
+INTERPOLATIONS = {
+    "bilinear": v2.InterpolationMode.BILINEAR,
+    "bicubic": v2.InterpolationMode.BICUBIC,
+    "square": v2.InterpolationMode.BILINEAR,
+}
 
 
 def randaugment(policy: str, size: int) -> Transform:
@@ -269,7 +273,10 @@ def random_crop(size: int, augment: Augment) -> Transform:
 
 
 class Center(NamedTuple):
-    """What tests see of an image: this ``share`` of the shorter side, resized by ``interpolation``."""
+    """What tests see of an image: this ``share`` of the shorter side, resized by ``interpolation``.
+
+    ``square`` resizes both sides bilinearly to the size that is seen, and ``none`` only crops the center.
+    """
 
     share: float = 0.875
     interpolation: str = "bilinear"
@@ -280,5 +287,7 @@ USUAL_CENTER = Center()
 
 def center_crop(size: int, center: Center = USUAL_CENTER) -> Transform:
     """Resize the shorter side to ``size`` / share (256 for 224 at 0.875), and crop the central ``size``² pixels."""
-    resize = v2.Resize(math.floor(size / center.share), INTERPOLATIONS[center.interpolation])
-    return v2.Compose([resize, v2.CenterCrop(size)])
+    if center.interpolation == "none":
+        return v2.CenterCrop(size)
+    sides = [size, size] if center.interpolation == "square" else [math.floor(size / center.share)]
+    return v2.Compose([v2.Resize(sides, INTERPOLATIONS[center.interpolation]), v2.CenterCrop(size)])

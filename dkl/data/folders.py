@@ -54,19 +54,21 @@ def imagenet(
     root: str,
     num_classes: Annotated[int, CLASSES],
     size: Annotated[int, SIDE],
-    train: str = "train",
+    train: str | None = "train",
     val: str = "val",
 ) -> tuple[ImageFiles, ImageFiles]:
     """List ``<root>/<train>/<wnid>/*.JPEG`` and ``<root>/<val>/<wnid>/*.JPEG``; classes are numbered by sorted wnid.
 
-    Raises UserError if folders or classes are missing.
+    Evaluations need no training images: if ``train`` is None, the validation images are returned in their place. Raises
+    UserError if folders or classes are missing.
     """
-    folders = [Path(root) / train, Path(root) / val]
+    folders = [Path(root) / (train or val), Path(root) / val]
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise UserError(
             f"ImageNet is not under {root}: there is no {' and no '.join(missing)}. Expected are "
             f"{folders[0]}/<wnid>/*.JPEG (1,281,167 images in 1,000 folders such as n01440764) and "
-            f"{folders[1]}/<wnid>/*.JPEG (50,000 images). {HOW_TO_GET_IMAGENET}"
+            f"{folders[1]}/<wnid>/*.JPEG (50,000 images; with +data.source.train=null, dkl evaluate needs only these). "
+            f"{HOW_TO_GET_IMAGENET}"
         )
     if not _class_names(folders[1]):
         raise UserError(
@@ -250,16 +252,16 @@ def tar_shards(
     root: str,
     num_classes: Annotated[int, CLASSES],
     size: Annotated[int, SIDE],
-    train: str = "*train*.tar",
+    train: str | None = "*train*.tar",
     val: str = "*val*.tar",
 ) -> tuple[ShardedImages, ShardedImages]:
     """Index shards as WebDataset writes them (``key.jpg``, ``key.cls``), which match ``<root>/<train>`` and ``<val>``.
 
     Only the tar headers are read here. An image is later read from its place in its shard, so that batches equal those
-    of the unpacked files, in any order and with any number of workers. Raises UserError if there are no shards, if one
-    is damaged, or if a class has no training image.
+    of the unpacked files, in any order and with any number of workers. A ``train`` of None is as in ``imagenet``.
+    Raises UserError if there are no shards, if one is damaged, or if a class has no training image.
     """
-    training, testing = (_index_shards(root, pattern, num_classes, size) for pattern in (train, val))
+    training, testing = (_index_shards(root, pattern, num_classes, size) for pattern in (train or val, val))
     fix = "download the other shards, or set data.num_classes"
     _check_no_class_is_empty(training.per_class(num_classes), f"{root}/{train}", fix)
     return training, testing

@@ -25,7 +25,7 @@ from dkl.config import (
     model_name,
     typed,
 )
-from dkl.data import Corruptions, ImageFiles, ImageSet, SegmentationSet, check_corruptions
+from dkl.data import Corruptions, EncodedImages, ImageSet, SegmentationSet, check_corruptions
 from dkl.errors import UserError, visible
 from dkl.evaluation.protocol import EvaluationProtocol, choose_protocol
 from dkl.evaluation.segmentation import Windows
@@ -78,19 +78,20 @@ class EvaluationJob:
     warnings: tuple[str, ...] = ()
 
     @property
-    def config_hash(self) -> str:
-        """The hash of the run's configuration; for a foreign checkpoint, of its model's."""
-        # The same weights with another normalization or activation are another network, with another record.
-        return self.subject.run.config_hash if self.subject.run else digest(self.subject.settings)
-
-    @property
     def key(self) -> str:
         """The hash of weights, run or model, images and protocol."""
         # The run is part of it because different runs can have equal weights: averaging does not change the last ones.
         windows = [] if self.windows is None else [dataclasses.asdict(self.windows)]
         corrupted = [] if self.corruptions is None else [self.corruptions.sha256]
         return digest(
-            [self.weights_sha256, self.config_hash, self.test.sha256, self.protocol.identity, *windows, *corrupted]
+            [
+                self.weights_sha256,
+                self.subject.config_hash,
+                self.test.sha256,
+                self.protocol.identity,
+                *windows,
+                *corrupted,
+            ]
         )
 
     @property
@@ -190,6 +191,8 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
     if config.protocol is not None:
         test = robustbench_images(cut, data)
     chosen = test.select(torch.arange(protocol.n or len(test))) if config.protocol else cut.balanced(protocol.n)
+    # Without training images, the source has given the test images twice.
+    overlaps = overlap_warnings(training, chosen, data) if data.source.get("train", "") is not None else ()
     positions = draw_labeled(data, training, run.config.seed)[2] if run else None
     return EvaluationJob(
         subject=subject,
@@ -210,7 +213,7 @@ def prepare(config: EvaluateConfig) -> EvaluationJob:
         corruptions=corruptions,
         images=config.protocol,
         # Only the first process writes the record.
-        warnings=tuple(overlap_warnings(training, chosen, data)) if rank() == 0 else (),
+        warnings=tuple(overlaps) if rank() == 0 else (),
     )
 
 
@@ -218,16 +221,16 @@ def robustbench_images(test: ImageSet, data: DataConfig) -> ImageSet:
     """The images on which RobustBench evaluates, in its order. Raises UserError if ``test`` does not have them."""
     if data.name != "imagenet":
         return test.select(torch.arange(min(IMAGES[data.name], len(test))))
-    if not isinstance(test, ImageFiles):
-        raise UserError(f"protocol={PROTOCOL} needs ImageNet's images in files: data=imagenet")
-    places = {Path(name).name: place for place, name in enumerate(map(os.fsdecode, test.names))}
+    if not isinstance(test, EncodedImages):
+        raise UserError(f"protocol={PROTOCOL} needs ImageNet's images in files or shards: data=imagenet")
+    places = {Path(name).stem: place for place, name in enumerate(map(os.fsdecode, test.names))}
     files = imagenet_files()
-    if missing := [name for name in files if name not in places]:
+    if missing := [name for name in files if Path(name).stem not in places]:
         raise UserError(
             f"protocol={PROTOCOL}: {len(missing)} of its {len(files)} images are not among the test images, such as "
             f"{missing[0]}: complete the validation set"
         )
-    return test.select(torch.tensor([places[name] for name in files]))
+    return test.select(torch.tensor([places[Path(name).stem] for name in files]))
 
 
 def _choose_corruptions(asked: EvaluateConfig, data: DataConfig) -> Corruptions | None:

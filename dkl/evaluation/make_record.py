@@ -89,7 +89,7 @@ def _common(job: EvaluationJob, device: torch.device) -> dict[str, Any]:
         "seed": subject.seed,
         "n": len(job.test),
         "additional_data": job.additional_data,
-        "config_hash": job.config_hash,
+        "config_hash": job.subject.config_hash,
         "model": subject.settings,
         "checkpoint": f"{subject.weights.path.parent.name}/{subject.weights.path.name}",
         "checkpoint_sha256": job.weights_sha256,

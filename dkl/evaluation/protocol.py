@@ -20,6 +20,7 @@ from dkl.threat import (
     ATTACKS,
     AUTOATTACK,
     EVALUATED_NORMS,
+    FAST,
     NORM_TITLES,
     PRECISIONS,
     SEARCH,
@@ -189,6 +190,7 @@ def _threat_model(asked: EvaluateConfig, defaults: EvaluationConfig, attacks: li
 def _check_used(asked: EvaluateConfig, attacks: list[str], *, bounded: bool) -> None:
     """Raise UserError on a setting that the attacks, or the lack of any, would ignore."""
     given = [f"{name}={getattr(asked, name)}" for name in SEARCH if getattr(asked, name) is not None]
+    given += ["fast=true"] if asked.fast else []
     if given and not attacks:
         raise UserError(f"attacks=none attacks nothing: leave out {' '.join(given)}, or name attacks")
     if asked.tolerance is not None and not bounded:
@@ -221,7 +223,8 @@ def choose_protocol(
     eps = parse_threat(norm, eps_text, norms=EVALUATED_NORMS)
     bounded = attacks == list(SUITES["bounded"])
     _check_used(asked, attacks, bounded=bounded)
-    search = {name: _asked_or(getattr(asked, name), getattr(defaults, name)) for name in SEARCH}
+    usual = {**vars(defaults), **(FAST if asked.fast else {})}
+    search = {name: _asked_or(getattr(asked, name), usual[name]) for name in SEARCH}
     if search["precision"] not in PRECISIONS:
         raise UserError(f"precision={search['precision']} must be {' or '.join(PRECISIONS)}")
     if any(norm not in known_attack(name).norms for name in attacks):

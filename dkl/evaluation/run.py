@@ -3,6 +3,7 @@
 import dataclasses
 import glob
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,9 +19,10 @@ from dkl.attacks import frozen_eval, top1
 from dkl.attacks.autoattack.attack_loop import UNCHANGED, AttackLoop, AttackProgress, EvaluationState, load, merge
 from dkl.attacks.autoattack.bounded import SampleResult
 from dkl.attacks.autoattack.checks import nonfinite_only
+from dkl.attacks.autoattack.classifier import scaled
 from dkl.attacks.autoattack.suite import AttackTask, Earlier, attack
 from dkl.config import EvaluateConfig, typed
-from dkl.console import say
+from dkl.console import duration, say
 from dkl.data import CORRUPTIONS, SegmentationSet
 from dkl.errors import UserError
 from dkl.evaluation.job import EvaluationJob, prepare
@@ -35,7 +37,7 @@ from dkl.runtime.device import arithmetic, check_processes, pick_device, use
 from dkl.runtime.distributed import gather, launched_group, local_device, rank, spawn_processes, world
 from dkl.sampling_bound import count_interval
 from dkl.storage.files import locked
-from dkl.threat import AUTOATTACK, SAMPLED, SUITES
+from dkl.threat import AUTOATTACK, SAMPLED, SUITES, known_attack
 from dkl.validation import check_fields
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -135,6 +137,8 @@ def _measure(job: EvaluationJob, device: torch.device) -> tuple[Record, Arrays] 
         device=device,
         folder=job.state,
     )
+    if job.protocol.attacks and rank() == 0:
+        say(_cost(task))
     protocol, state, sample, warnings = attack(task, _earlier_evaluation(job))
     corrupted = _classify_corrupted(task, job) if job.corruptions else {}
     if rank() > 0:
@@ -142,6 +146,22 @@ def _measure(job: EvaluationJob, device: torch.device) -> tuple[Record, Arrays] 
     job = dataclasses.replace(job, protocol=protocol)
     record = make_record(job, state, device=device, warnings=warnings, sample=sample, corrupted=corrupted)
     return record, flags_of(state, sample) | by_severity(corrupted)
+
+
+@torch.no_grad()
+def _cost(task: AttackTask[EvaluationProtocol]) -> str:
+    """How long the attacks take if no image falls, from the second of two passes of the first batch."""
+    size, count = task.protocol.batch_size, len(task.labels)
+    x = scaled(task.images[:size]).to(task.device)
+    # A network may draw at random: its draws stay those of an evaluation that measures nothing.
+    with frozen_eval(task.searched), torch.random.fork_rng([task.device] if task.device.type == "cuda" else []):
+        for _ in range(2):
+            started = time.perf_counter()
+            task.searched(x).cpu()
+            seconds = time.perf_counter() - started
+    passes = sum(known_attack(name).cost(task.num_classes).passes for name in task.protocol.attacks)
+    limit = duration(seconds * passes * count / len(x) / world())
+    return f"at most about {limit} for n={count} at {seconds:.2g} s per pass of a batch; images that fall cost less"
 
 
 def _measure_segmentation(job: EvaluationJob, device: torch.device) -> tuple[Record, Arrays] | None:
@@ -170,7 +190,7 @@ def _earlier_evaluation(job: EvaluationJob) -> Earlier | None:
             continue  # dkl tables reports it
         same = (
             bounded.made(record)
-            and (record.checkpoint_sha256, record.config_hash) == (job.weights_sha256, job.config_hash)
+            and (record.checkpoint_sha256, record.config_hash) == (job.weights_sha256, job.subject.config_hash)
             and (record.data_sha256, record.n) == (job.test.sha256, len(job.test))
         )
         if same:

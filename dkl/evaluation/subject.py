@@ -5,7 +5,7 @@ names it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -37,7 +37,9 @@ from dkl.config import (
 from dkl.errors import UserError, shortened
 from dkl.models import load_checkpoint
 from dkl.models.sources import Request, Source, graph_source, is_graph, resolve
+from dkl.published import PREPROCESSINGS
 from dkl.storage import checkpoint
+from dkl.storage.files import digest
 from dkl.validation import first_mistake
 
 
@@ -145,6 +147,15 @@ class Subject:
     def settings(self) -> dict[str, Any]:
         """The model's configuration without its display name."""
         return {key: value for key, value in self.model.items() if key != "title"}
+
+    @property
+    def config_hash(self) -> str:
+        """The hash of the run's configuration; for a foreign checkpoint, of its model's and of how it sees images."""
+        # The same weights with another normalization, activation or crop are another network, with another record.
+        if self.run:
+            return self.run.config_hash
+        seen = {key: getattr(self.data, key) for key in ("center_crop", "interpolation")}
+        return digest(self.settings | {key: value for key, value in seen.items() if value != getattr(DataConfig, key)})
 
     @property
     def best(self) -> BestEpoch | None:
@@ -310,7 +321,24 @@ def foreign_subject(asked: EvaluateConfig) -> Subject:
     weights = Weights(source.weights or Path(str(asked.network).replace(":", "/")))
     method = asked.label or source.label or weights.path.stem
     key = "arguments" if asked.arguments else "model"
+    if source.preprocessing:
+        data = _as_published(data, source.preprocessing, method)
     return Subject(method=method, data=data, model=source.model, weights=weights, source=source, key=key)
+
+
+def _as_published(data: DataConfig, preprocessing: str, method: str) -> DataConfig:
+    """``data`` resized and cropped as the publisher of ``method`` does. Raises UserError if ``data`` asks for another.
+
+    A value that data=imagenet has by default asks for nothing.
+    """
+    values, usual = PREPROCESSINGS[preprocessing], PREPROCESSINGS["Res256Crop224"]
+    for key, value in values.items():
+        if (asked := getattr(data, key)) not in (value, usual[key]):
+            raise UserError(f"data.{key}={asked}, but {method} sees images by {preprocessing}: leave out data.{key}")
+    source = data.source
+    if source is not None and "size" in source:
+        source = {**source, "size": values["shape"][1]}
+    return replace(data, source=source, **values)
 
 
 def _check_foreign(asked: EvaluateConfig, *, held: bool) -> None:
@@ -364,6 +392,7 @@ def load_network(subject: Subject) -> tuple[nn.Module, str]:
     model = model.float().eval()  # checkpoints may hold half or double precision; attacks run in float32
     if source is not None:
         _check_logits(model, subject)
+        layout += f"; images by {source.preprocessing}" if source.preprocessing else ""
     return model, layout
 
 

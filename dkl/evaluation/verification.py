@@ -151,7 +151,7 @@ def _subject_of(record: Record, config: EvaluateConfig) -> Subject:
         key, path = "average" if _kind(record) == "average" else "model", subject.weights.path
         # An exported file holds the weights alone.
         return dataclasses.replace(subject, weights=Weights(path, key)) if _has(path, key) else subject
-    if digest(subject.settings) != record.config_hash:
+    if subject.config_hash != record.config_hash:
         network = record.model.get("name") or record.model.get("_target_")
         raise UserError(
             f"{record.id} is of another network or normalization: {network}, mean {record.model.get('mean')}, std "

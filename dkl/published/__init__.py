@@ -22,6 +22,15 @@ PROTOCOL = "robustbench"
 IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}
 """The number of images on which RobustBench evaluates; ImageNet's are a fixed tenth of the validation set."""
 
+PREPROCESSINGS: dict[str, dict[str, Any]] = {
+    "Res256Crop224": {"shape": [3, 224, 224], "center_crop": 0.875, "interpolation": "bilinear"},
+    "BicubicRes256Crop224": {"shape": [3, 224, 224], "center_crop": 0.875, "interpolation": "bicubic"},
+    "Crop288": {"shape": [3, 288, 288], "center_crop": 0.875, "interpolation": "none"},
+    "Res224": {"shape": [3, 224, 224], "center_crop": 0.875, "interpolation": "square"},
+    "XCiT": {"shape": [3, 224, 224], "center_crop": 1.0, "interpolation": "bicubic"},
+}
+"""How RobustBench resizes and crops images of ImageNet, as values of ``data``; the first are those of data=imagenet."""
+
 FOLDER = Path(__file__).resolve().parent
 
 
@@ -57,8 +66,8 @@ class PublishedNetwork:
 
     ``arguments`` are those of the network. ``mean`` and ``std`` normalize its input; None if it takes images in
     [0, 1]. ``files`` are ids on Google Drive or addresses, one per network of an ensemble, and ``sha256`` the hash of
-    a single file if its publisher states it. ``preprocessing`` is RobustBench's of ImageNet's images. ``network`` is
-    None if this project cannot build it; ``why`` says why. ``clean`` and ``robust`` are the authors' accuracies.
+    a single file if its publisher states it. ``preprocessing`` is one of ``PREPROCESSINGS``. ``network`` is None
+    if this project cannot build it; ``why`` says why. ``clean`` and ``robust`` are the authors' accuracies.
     """
 
     id: str

@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dkl.assembly import build_model, load_data
 from dkl.config import Precision, TrainConfig
-from dkl.console import say
+from dkl.console import duration, say
 from dkl.manifests import ManifestJob
 from dkl.models.teacher import untrained_teacher
 from dkl.records import Record, load_all
@@ -37,8 +37,6 @@ from dkl.records.storage import DATASET_SIZES
 from dkl.reproduction.planning import PlannedJob, progress_of, records_of
 from dkl.runtime.device import pick_device
 from dkl.threat import known_attack, parse_attacks
-
-UNITS = (("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
 @dataclass(frozen=True)
@@ -79,12 +77,6 @@ NONE = Span(0, 0)
 def total(spans: Iterable[Span]) -> Span:
     """Return the sum of ``spans``."""
     return sum(spans, NONE)
-
-
-def duration(seconds: float) -> str:
-    """``seconds`` as text, in the largest unit of which there are at least two."""
-    unit, length = next((pair for pair in UNITS if seconds >= 2 * pair[1]), UNITS[-1])
-    return f"{max(seconds / length, 1):.0f} {unit}"
 
 
 H100_SPEED = Span(40e12, 300e12)

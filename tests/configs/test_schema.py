@@ -150,7 +150,8 @@ REFUSED = [
     ([*CIFAR, "+model.mean=[0.5]", "+model.std=[0.5]"], "must have one value per channel, of which there are 3"),
     ([*PIXELS, "data.augment.scale=[2,1]"], "data.augment.scale=[2.0, 1.0] must be two factors, the smaller first"),
     ([*PIXELS, "+data.source.digits_per_scene=-1"], "data.source.digits_per_scene=-1 must be a whole number from 0"),
-    (["data.interpolation=cubic"], "data.interpolation=cubic must be bilinear or bicubic"),
+    (["data.interpolation=cubic"], "data.interpolation=cubic must be bilinear, bicubic, square or none"),
+    (["data=imagenet", "+data.source.train=null"], "leave it out"),
     (["data.augment.interpolation=bicubic"], "data.augment.interpolation=bicubic must be bilinear or random"),
     ([*CIFAR, "+model.drop_path_rate=2"], "model.drop_path_rate=2 must be a number in [0, 1)"),
 ]

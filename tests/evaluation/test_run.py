@@ -9,11 +9,14 @@ import torch
 from dkl import records
 from dkl.attacks import named_attack
 from dkl.attacks.autoattack import checks
+from dkl.attacks.autoattack.suite import AttackTask
 from dkl.cli import main
 from dkl.data import digits
+from dkl.evaluation import run as evaluation
+from dkl.evaluation.protocol import EvaluationProtocol
 from dkl.models import create_model, load_checkpoint
 from dkl.storage import checkpoint
-from tests.evaluation.common import evaluate_run, tiny_run
+from tests.evaluation.common import evaluate_run, tiny_run, trained
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,32 @@ def test_attacks_do_not_change_the_clean_figures(run: Path, tmp_path: Path) -> N
     assert (attacked.clean, attacked.top5, attacked.best) == (alone.clean, alone.top5, alone.best)
     assert set(flags) == {"clean", "top5", "pgd-1"}
     assert attacked.id != alone.id
+
+
+def test_one_switch_searches_faster(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("attacks=[pgd-1]", "eps=0.1", "n=10", "fast=true")
+    assert evaluate_run(run, tmp_path / "a", *words)[0].search == {"channels_last": True, "precision": "bf16"}
+    assert "at most about 1 s for n=10 at " in capsys.readouterr().err
+    assert evaluate_run(run, tmp_path / "b", *words, "precision=float32")[0].search == {"channels_last": True}
+    with pytest.raises(SystemExit):
+        main(["evaluate", f"run={run}", "fast=true"])
+    assert "leave out fast=true" in capsys.readouterr().err
+
+
+def test_the_cost_is_that_of_images_that_resist(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 9.0, 10.0, 13.0])  # the second pass takes 3 s
+    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: next(clock))
+    task = AttackTask(
+        model=trained(),
+        images=torch.zeros(10, 1, 8, 8),
+        labels=torch.zeros(10, dtype=torch.int64),
+        num_classes=10,
+        protocol=EvaluationProtocol(["pgd-20"], "linf", 0.1, "0.1", None, 5, 0),
+        device=torch.device("cpu"),
+    )
+    assert "at most about 4 min for n=10 at 3 s per pass" in evaluation._cost(
+        task
+    )  # 20 passes, 20 gradients, 2 batches
 
 
 def test_a_record_for_every_radius_and_none_twice(

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from dkl.assembly import on_launched
 from dkl.config import TrainConfig, compose_config, run_folder, typed
+from dkl.console import duration
 from dkl.manifests import identities, load
 from dkl.reproduction import durations, reproduce
-from dkl.reproduction.durations import Span, assumed, duration, forward_operations, passes
+from dkl.reproduction.durations import Span, assumed, forward_operations, passes
 from dkl.reproduction.planning import find_blocked, parse, plan_jobs
 
 

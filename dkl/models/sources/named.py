@@ -143,6 +143,7 @@ def _of_published(scheme: str, name: str, request: Request) -> Source:
         norm=network.norm.lower(),
         eps=entry.eps_text if entry else "8/255",
         additional_data=bool(entry and entry.additional_data),
+        preprocessing=network.preprocessing,
     )
 
 

@@ -58,8 +58,8 @@ class Source:
 
     ``model`` is its configuration, with ``_target_``. ``weights`` is the file of its weights; None if the constructor
     loads them. ``holds_network``: that file holds the network too, and the user trusts it. The rest are defaults of its
-    evaluation: the name of the method, the norm and radius it was trained for, and whether real images of other
-    datasets were used.
+    evaluation: the name of the method, the norm and radius it was trained for, whether real images of other datasets
+    were used, and which of ``PREPROCESSINGS`` its publisher applies to images.
     """
 
     model: dict[str, Any]
@@ -69,6 +69,7 @@ class Source:
     norm: str | None = None
     eps: str | None = None
     additional_data: bool = False
+    preprocessing: str | None = None
 
 
 def normalized(network: nn.Module, mean: Sequence[float], std: Sequence[float], name: str = "") -> nn.Module:
