@@ -7,7 +7,7 @@ from dkl.storage.files import write_text
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 BLOCK = re.compile(r"(<!-- claims: make publish writes this part -->\n).*?(<!-- end of claims -->)", re.DOTALL)
-SUMMARY = re.compile(r"- .*: \d+ (agrees|disagrees|not visible|one seed)")
+SUMMARY = re.compile(r"- .*: \d+ (agrees?|disagrees?|not visible|one seed)")
 INTRODUCTION = """\
 Small runs on a CPU, compared by paired tests over seeds and test images. **They neither confirm nor contradict a value
 of the paper.** Rows that name a table test a claim of the paper; if the table has another dataset or attack, the claim
