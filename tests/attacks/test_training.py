@@ -138,7 +138,7 @@ def test_wrong_settings_are_refused_with_the_fix() -> None:
         ),
         ({"eps": EPS, "steps": 10}, "schedule=fixed"),
         ({"eps": EPS, "schedule": "low", "relative_step": 0.25}, "schedule=fixed"),
-        ({"eps": EPS, "batch_norm": "train"}, "batch_norm='train' must be one of running, batch"),
+        ({"eps": EPS, "batch_norm": "off"}, "batch_norm='off' must be one of running, batch"),
         ({"eps": EPS, "batch_norm": None}, "running, batch"),
     ]:
         with pytest.raises(UserError, match=match):

@@ -20,7 +20,8 @@ CHOICES = sorted(Path(__file__).parents[2].glob("configs/model/*.yaml"))
 REGISTERED = [name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith("dkl.")]
 
 FIXED_SIZE = {"vit_small_patch2_32": 32}
-"""Networks whose positions are learned for images of one size, in pixels."""
+"""Networks whose positions are learned for images of one size, in pixels; those of ImageNet take no smaller ones."""
+FIXED_SIZE |= {name: 224 for name in REGISTERED if name.startswith(("convstem", "microsoft", "sparse_convnext"))}
 
 
 def shape_of_logits(name: str, num_classes: int, size: int) -> tuple[int, ...]:
