@@ -80,7 +80,7 @@ def test_adversarial_training_gives_the_weights_of_dkl_train(name: str, tmp_path
 
 def test_distillation_gives_the_weights_of_dkl_train(tmp_path: Path) -> None:
     kd, images = example("ikl_kd"), digits()[0].balanced(96)
-    args = Namespace(**kd.SETTINGS | TINY)
+    args = Namespace(**kd.SETTINGS | TINY | {"lr": 0.05})
     teacher, student = network("cifar_resnet14"), network("cifar_resnet8")
     kd.train(teacher, images.images, images.labels, args)
     torch.save(teacher.state_dict(), tmp_path / "teacher.pt")
