@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import groupby
+from textwrap import shorten
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,6 +23,9 @@ LOOKS = {
     "one seed only": (SKY, "o", "white"),
 }
 """Color, marker and face of the marker by verdict."""
+
+LONGEST_LABEL = 70
+"""Letters of a label beside a wide figure."""
 
 
 def claims(boards: Sequence[PaperBoard]) -> Iterator[Drawing]:
@@ -79,8 +83,10 @@ def ranking(rows: Sequence[ConfigurationRow], evaluated: Sequence[Sequence[Recor
     """
     methods = [row.method for row in rows]
     labels = [row.method if methods.count(row.method) == 1 else f"{row.method}, {row.weights}" for row in rows]
+    labels = [shorten(label, LONGEST_LABEL, placeholder=" …") for label in labels]
     papers = [is_papers(records[0]) for records in evaluated]
-    figure, axes = _one_line_per_row(list(zip(labels, papers, strict=True)), title, 0.24)
+    wide = max(map(len, labels)) > LONGEST_LABEL / 2  # labels must leave room for the axes
+    figure, axes = _one_line_per_row(list(zip(labels, papers, strict=True)), title, 0.24, wide)
     for place, (row, records) in enumerate(zip(rows, evaluated, strict=True)):
         color = VERMILLION if papers[place] else BLUE
         values = [100 * headline_of(record) for record in records]
