@@ -119,8 +119,10 @@ def attack_node(attack: TargetConfig) -> TargetConfig:
 
 def build_task(task: TargetConfig, model: nn.Module) -> Task:
     """Build a task around ``model``, with the loss and the attack in its configuration."""
-    if task.get("attack"):
-        task = {**task, "attack": attack_node(task["attack"])}
+    attack = task.get("attack")
+    # Any other attack stays in its configuration, to which its interpolations refer.
+    if attack and (node := attack_node(attack)) is not attack:
+        task = {**task, "attack": node}
     # With loss=none, ``loss: ${loss}`` is an empty mapping: the task gets None.
     absent = [key for key, value in task.items() if isinstance(value, Mapping) and not value]
     return check_task(make(task, "task", object, model=model, **dict.fromkeys(absent)))
