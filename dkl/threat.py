@@ -210,7 +210,7 @@ class NamedAttack:
 
 
 def is_own(name: str) -> bool:
-    """Whether ``name`` is that of an attack of somebody's own, ``package.module:function``."""
+    """Whether ``name`` is that of an attack that is code, ``package.module:function``."""
     return _OWN_NAME.fullmatch(name) is not None
 
 
@@ -304,7 +304,7 @@ def parse_attacks(attacks: object, *, own: bool = True) -> list[str]:
     """Resolve a suite name, an attack name or a list of attack names to a list of attack names.
 
     Raises UserError if a name is unknown or repeated, or the list is empty. Only the suite ``none`` has no attacks.
-    Unless ``own``, attacks of somebody's own are refused too, because they are code.
+    Unless ``own``, attacks that are code are refused too.
     """
     if isinstance(attacks, str) and attacks in SUITES:
         return list(SUITES[attacks])

@@ -61,7 +61,7 @@ install full,digits,figures
 "$dkl" tables --html smoke=true
 test -f results/records/*.json -a -f results/index.html
 
-# Parts of one's own, as docs/extending.md shows them, in a folder that is no checkout.
+# The user's own parts of docs/extending.md, in a folder that is no checkout.
 mkdir "$work/own"
 cd "$work/own"
 "$python" - "$root/docs/extending.md" <<'EOF'

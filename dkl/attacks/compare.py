@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from dkl.attacks.autoattack.ball import distances
 from dkl.attacks.autoattack.drop_in import AutoAttack
 from dkl.errors import UserError, choose_from, for_the_terminal, needs_extra
+from dkl.importing import import_object
 from dkl.threat import EvaluatedNorm
 
 _LENGTHS = {"n_iter": "steps", "n_queries": "queries", "n_target_classes": "targets"}
@@ -140,22 +140,30 @@ def _load(path: Path, n: int | None) -> tuple[Tensor, Tensor]:
     return images[:n], labels[:n].long()
 
 
+NUMBERS = ("batch_size", "n", "seed", "steps", "queries")
+
+
 def main(arguments: list[str]) -> int:
     """Compare as ``arguments`` say; return 1 if a flag differs."""
     given = dict(text.partition("=")[::2] for text in arguments)
-    known = ("model", "images", "norm", "eps", "version", "batch_size", "n", "seed", "steps", "queries")
+    known = ("model", "images", "norm", "eps", "version", *NUMBERS)
     if unknown := [name for name in given if name not in known]:
         raise UserError(f"{unknown[0]}=: {choose_from(unknown[0], known)}")
     if not {"model", "images"} <= set(given):
         raise UserError("give model=package.module:function and images=FILE")
-    module, _, function = given.pop("model").partition(":")
-    if not function:
-        raise UserError(f"model={module} must be package.module:function, a function that returns the network")
-    sys.path.insert(0, "")
-    network = getattr(import_module(module), function)().eval()
-    x, y = _load(Path(given.pop("images")), int(given.pop("n")) if "n" in given else None)
-    numbers = {name: int(given.pop(name)) for name in ("batch_size", "seed", "steps", "queries") if name in given}
-    found = compare(network, x, y, **given, **numbers)  # type: ignore[arg-type]  # texts
+    wrong = [f"{name}={given[name]}" for name in NUMBERS if name in given and not given[name].isdecimal()]
+    if wrong:
+        raise UserError(f"{wrong[0]} must be a whole number")
+    numbers = {name: int(given.pop(name)) for name in NUMBERS if name in given}
+    x, y = _load(Path(given.pop("images")), numbers.pop("n", None))
+    function = given.pop("model")
+    if ":" not in function:
+        raise UserError(f"model={function} must be package.module:function, a function that returns the network")
+    network = import_object(function)()
+    if not isinstance(network, nn.Module):
+        raise UserError(f"model={function} returns a {type(network).__name__}: it must return a torch.nn.Module")
+    network.eval()
+    found = compare(network, x, y, **given, **numbers)  # type: ignore[arg-type]  # the others are texts
     print(found)
     return int(any(found.differing.values()))
 

@@ -25,7 +25,7 @@ from dkl.threat import EvaluatedNorm, Norm, parse_threat
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """``function`` by where it is from, as ``package.module:function``."""
+    """Return the name of ``function`` as ``package.module:function``."""
     kind = function if hasattr(function, "__qualname__") else type(function)
     return re.sub(r"[^\w.:]", "", f"{kind.__module__}:{kind.__qualname__}")  # such as <lambda>
 
@@ -53,7 +53,7 @@ class OwnAttack:
 
     @classmethod
     def of(cls, function: Callable[..., Tensor]) -> "OwnAttack":
-        """Name ``function`` by where it is from."""
+        """Make the attack of ``function``, named after its module."""
         return cls(name_of(function), function)
 
     @cached_property

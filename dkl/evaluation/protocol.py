@@ -14,7 +14,7 @@ from torch import nn
 from dkl.attacks import OwnAttack, Perturb, make_attack
 from dkl.config import EvaluateConfig, EvaluationConfig
 from dkl.errors import UserError
-from dkl.models.sources.imported import import_object
+from dkl.importing import import_object
 from dkl.records import Record
 from dkl.threat import (
     ATTACKS,
@@ -125,7 +125,7 @@ class EvaluationProtocol:
 
     @classmethod
     def of_record(cls, record: Record, own: Mapping[str, OwnAttack]) -> "EvaluationProtocol":
-        """How ``record`` was made, with attacks of somebody's own from ``own``. Raises UserError if one is missing."""
+        """How ``record`` was made, with the user's own attacks from ``own``. Raises UserError if one is missing."""
         if code := [name for name in record.attacks if is_own(name) and name not in own]:
             raise UserError(
                 f"{record.id} was attacked by {', '.join(code)}, and a record may not choose code to run: if you trust "

@@ -195,7 +195,7 @@ def _images_of(record: Record, subject: Subject) -> ImageSet:
 
 
 def _protocol_of(record: Record, config: EvaluateConfig) -> EvaluationProtocol:
-    """How the record was evaluated; attacks of somebody's own are imported only if ``config`` names them."""
+    """How the record was evaluated; attacks that are code are imported only if ``config`` names them."""
     named = parse_attacks(config.attacks) if config.attacks is not None else []
     if other := [name for name in named if name not in record.attacks]:
         raise UserError(f"{record.id} was not attacked by {other[0]}: leave it out of attacks=")

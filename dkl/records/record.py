@@ -230,7 +230,7 @@ class Record:
 
     @property
     def is_autoattack(self) -> bool:
-        """Whether all four attacks of standard AutoAttack ran, in float32, and none of somebody's own."""
+        """Whether all four attacks of standard AutoAttack ran, in float32, and no attack that is the user's code."""
         known = not any(map(is_own, self.attacks)) and "precision" not in self.search
         return known and set(AUTOATTACK) <= set(self.attacks)
 

@@ -7,8 +7,9 @@ because of the other rounding.
 """
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -73,7 +74,8 @@ def first_output(model: nn.Module, images: Tensor, name: str = "the model") -> o
 
     hook = register_module_forward_pre_hook(refuse_training)
     try:
-        with torch.compiler.set_stance("force_eager"):  # compiled code would keep the hook
+        # Compiled code would keep the hook. To import the compiler takes seconds, and nothing is compiled without it.
+        with torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext():
             output = model(given)
     finally:
         hook.remove()

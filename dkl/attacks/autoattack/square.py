@@ -247,7 +247,7 @@ def _fastest_mode(model: nn.Module, x: Tensor) -> Callable[[], AbstractContextMa
     try:
         with torch.inference_mode():
             model(x)
-    except Exception:
+    except Exception:  # of any kind, because the model is not ours
         return torch.no_grad
     return torch.inference_mode
 
