@@ -42,7 +42,11 @@ FLAGS = (
 )
 """Digits, which the networks classify after adversarial training; the radius fools a part of them."""
 
-TIMED = (Case("cifar_resnet8", "Linf", "0.1", images=100, steps=100, queries=5000),)
+TIMED = (
+    Case("cifar_resnet8", "Linf", "0.1", images=100, steps=100, queries=5000),
+    Case("cifar_resnet8", "Linf", "0.1", images=250, batch_size=250, steps=100, queries=5000),
+    Case("preact_resnet18_w16", "Linf", "0.1", images=100, steps=100, queries=5000),
+)
 """All steps of AutoAttack."""
 
 
