@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import rich.style  # noqa: F401  # it draws from Python's generator when it is imported, so before any seed
 import torch
 from torch import nn
 from torch.optim import Optimizer
