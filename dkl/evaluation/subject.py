@@ -109,8 +109,8 @@ class TrainedRun:
 class Subject:
     """The evaluated weights, the network and data they belong to, and their ``run``; None for a foreign network.
 
-    ``method`` and ``name`` are shown in tables; without a name, that of its model. ``source`` is a foreign network's, if it was named by its place. ``key`` is
-    the setting that is named if the network cannot be built.
+    ``method`` and ``name`` are shown in tables; without a name, that of its model. ``source`` is a foreign network's,
+    if it was named by its place. ``key`` is the setting that is named if the network cannot be built.
     """
 
     method: str

@@ -66,7 +66,13 @@ def evaluate(*words: str) -> Record:
 def test_five_kinds_of_networks_have_equal_results(here: Path) -> None:
     lines = {
         "function": ["checkpoint='odd \u202e\u200d.pth'", "model=foreign_nets:small", "data=digits"],
-        "timm": ["checkpoint=parallel.pth", "model=timm:small_cnn", "arguments.width=8", "data=digits", "architecture=Mine"],
+        "timm": [
+            "checkpoint=parallel.pth",
+            "model=timm:small_cnn",
+            "arguments.width=8",
+            "data=digits",
+            "architecture=Mine",
+        ],
         "folder": ["model=local-dir:folder", "data=digits"],
         "script": ["checkpoint=net.ts", "data=digits", "trust=true"],
         "program": ["checkpoint=net.pt2", "data=digits", "trust=true"],
