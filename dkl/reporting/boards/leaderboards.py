@@ -21,6 +21,7 @@ from dkl.reporting.boards import (
     Cell,
     ColumnSpec,
     budget_title,
+    constants,
     interval_cell,
     method_cell,
     notes,
@@ -90,8 +91,7 @@ class ConfigurationRow:
 
 
 Leaderboard = Board[ConfigurationRow]
-AccuracyBoard = Board[ConfigurationRow]
-ConfigurationColumn = ColumnSpec[ConfigurationRow]
+Column = ColumnSpec[ConfigurationRow]
 Order = Callable[[ConfigurationRow], tuple[Any, ...]]
 
 
@@ -100,33 +100,27 @@ def leaderboards(
     include_smoke: bool = False,
     published: Mapping[ThreatModel, Sequence[ConfigurationRow]] | None = None,
 ) -> list[Leaderboard]:
-    """Build one board per dataset, norm, radius and budget; those of budget ``smoke`` only with ``include_smoke``.
+    """Build one board per dataset, norm, radius and budget, and one per dataset and budget of the accuracies.
 
-    Boards of budget ``paper`` also have the ``published`` rows of their threat model.
+    Budget ``smoke`` has boards only with ``include_smoke``. Boards of budget ``paper`` also have the ``published`` rows
+    of their threat model.
     """
-    attacked = [record for record in records if not record.accuracy_only]
-    return list(_boards(attacked, include_smoke, published or {}))
-
-
-def accuracy_boards(records: Sequence[Record], include_smoke: bool = False) -> list[AccuracyBoard]:
-    """Build one board per dataset and budget; those of budget ``smoke`` only with ``include_smoke``."""
 
     def measured(record: Record) -> tuple[Hashable, ...]:
         return *seed_key(record), record.checkpoint_sha256
 
-    # A record with corruptions repeats another one of the same weights and images.
-    accuracies = [record for record in records if record.accuracy_only]
-    repeated = {measured(record) for record in accuracies if record.corruptions}
-    fullest = [record for record in accuracies if record.corruptions or measured(record) not in repeated]
-    return list(_boards(fullest, include_smoke, {}))
+    # An evaluation with corruptions repeats another one of the same weights and images.
+    repeated = {measured(record) for record in records if record.corruptions}
+    fullest = [r for r in records if r.attacks or r.corruptions or measured(r) not in repeated]
+    return list(_boards(fullest, include_smoke, published or {}))
 
 
 def _boards(
     records: Sequence[Record], include_smoke: bool, published: Mapping[ThreatModel, Sequence[ConfigurationRow]]
-) -> Iterator[Board[ConfigurationRow]]:
+) -> Iterator[Leaderboard]:
     """Yield the boards of all budgets, and of parts of the test set after the whole one.
 
-    Budget ``smoke`` has boards only with ``include_smoke``. Without them, the other boards count the records left out.
+    Without boards of budget ``smoke``, the other boards count its records.
     """
     for _, here in sorted(group(records, board_key).items()):
         budgets = group(here, lambda record: record.budget)
@@ -144,7 +138,7 @@ def _boards(
 
 def _board(
     records: Sequence[Record], beside: Sequence[ConfigurationRow], left_out: Sequence[str], *, part: bool
-) -> Board[ConfigurationRow]:
+) -> Leaderboard:
     """Build the board of ``records`` of one budget: the newest evaluation per seed, averaged over seeds.
 
     It has ranks unless the budget is ``smoke`` or the records are of a ``part`` of the test set.
@@ -162,7 +156,7 @@ def _board(
         eps = shortest(record.eps_text for record in newest)
         what, name = f"{record.dataset}, {record.norm}, eps = {eps}", f"{record.norm}-eps{eps}"
         columns, order = _attack_columns(dataset=record.dataset, norm=record.norm, eps=eps, budget=budget)
-    return Board(
+    return Leaderboard(
         name=slug(f"{record.dataset}-{name}-{budget}{'-part' if part else ''}"),
         title=f"{what} ({budget_title(budget)}){', part of the test set' if part else ''}",
         budget=budget,
@@ -283,7 +277,7 @@ def shortest(texts: Iterable[str]) -> str:
     return min(texts, key=lambda text: (len(text), text))
 
 
-def _attack_columns(**constant: str) -> tuple[tuple[ConfigurationColumn, ...], Order]:
+def _attack_columns(**constant: str) -> tuple[tuple[Column, ...], Order]:
     """Return the columns of a leaderboard, among them the ``constant`` ones for machines, and its order."""
     columns = (
         RANK,
@@ -294,8 +288,8 @@ def _attack_columns(**constant: str) -> tuple[tuple[ConfigurationColumn, ...], O
         WEIGHTS,
         IMAGES,
         SEEDS,
-        ConfigurationColumn.alike("Attack", "attacks", lambda row: row.attacks),
-        ConfigurationColumn(data={"autoattack": lambda row: plain_flag(row.autoattack)}),
+        Column("Attack", lambda row: row.attacks, "attacks"),
+        Column(data={"autoattack": lambda row: plain_flag(row.autoattack)}),
         # Machines read these columns last, people further to the left.
         WEIGHTS_DATA,
         SYNTHETIC,
@@ -305,7 +299,7 @@ def _attack_columns(**constant: str) -> tuple[tuple[ConfigurationColumn, ...], O
     return columns, lambda row: (not row.autoattack, *(descending(row.means[name]) for name in ("robust", "clean")))
 
 
-def _accuracy_columns(record: Record) -> tuple[tuple[ConfigurationColumn, ...], Order]:
+def _accuracy_columns(record: Record) -> tuple[tuple[Column, ...], Order]:
     """Return the columns of a board of records like ``record``, and its order."""
     metrics = [name for name, metric in METRICS.items() if metric.of(record) and metric.unit == "%"]
     headline = next(name for name in ("miou", "top1") if name in metrics)
@@ -325,7 +319,7 @@ def _accuracy_columns(record: Record) -> tuple[tuple[ConfigurationColumn, ...], 
         INTERVAL,
         *map(mean_column, others),
         interval_data(headline),
-        ConfigurationColumn(data={"best_epochs": lambda row: " ".join(map(str, row.best_epochs))}),
+        Column(data={"best_epochs": lambda row: " ".join(map(str, row.best_epochs))}),
         ARCHITECTURE,
         TEACHER,
         WEIGHTS,
@@ -340,20 +334,8 @@ def _accuracy_columns(record: Record) -> tuple[tuple[ConfigurationColumn, ...], 
 # Columns of several boards.
 
 
-def constants(**values: str) -> ConfigurationColumn:
-    """Return columns for machines that say the same in every row."""
-
-    def cell(value: str) -> Cell[ConfigurationRow]:
-        return lambda row: value
-
-    return ConfigurationColumn(data={header: cell(value) for header, value in values.items()})
-
-
-def mean_column(name: str, essential: bool = False) -> ConfigurationColumn:
-    """Return the mean ± std of the metric ``name`` in percent, for machines in two columns.
-
-    A narrow screen shows ``essential`` columns first.
-    """
+def mean_column(name: str, essential: bool = False) -> Column:
+    """Return the mean ± std of the metric ``name`` in percent, for machines in two columns."""
     metric = METRICS[name]
 
     def value(part: str) -> Cell[ConfigurationRow]:
@@ -364,25 +346,24 @@ def mean_column(name: str, essential: bool = False) -> ConfigurationColumn:
             return _bounds_cell(row.bounds)
         return str(row.means.get(name, NONE))
 
-    return ConfigurationColumn(
+    return Column(
         # The star is that of the note on the choice of the best epoch.
-        header=f"{metric.title} (%){'*' if name == 'best' else ''}",
+        f"{metric.title} (%){'*' if name == 'best' else ''}",
+        cell,
+        {f"{metric.data or name}_{part}": value(part) for part in ("mean", "std")},
         align="r",
-        cell=cell,
-        data={f"{metric.data or name}_{part}": value(part) for part in ("mean", "std")},
         only_if=(lambda row: name in row.means) if metric.optional else None,
         essential=essential,
     )
 
 
-def interval_data(name: str) -> ConfigurationColumn:
+def interval_data(name: str) -> Column:
     """Return the ends of the interval for machines, ``<name>_low`` and ``<name>_high``."""
-    return ConfigurationColumn(
-        data={
-            f"{name}_low": lambda row: plain_percent(row.interval and row.interval[0]),
-            f"{name}_high": lambda row: plain_percent(row.interval and row.interval[1]),
-        }
-    )
+
+    def end(place: int) -> Cell[ConfigurationRow]:
+        return lambda row: plain_percent(row.interval and row.interval[place])
+
+    return Column(data={f"{name}_low": end(0), f"{name}_high": end(1)})
 
 
 def _images(row: ConfigurationRow) -> str:
@@ -390,42 +371,38 @@ def _images(row: ConfigurationRow) -> str:
 
     Rows that say so themselves are on boards of parts, whose title says it.
     """
-    if row.n is None:
-        return NONE
-    if row.part or row.n == row.test_images:
-        return str(row.n)
+    if row.n is None or row.part or row.n == row.test_images:
+        return str(row.n or "")
     return f"{row.n} of {row.test_images}" if row.test_images else f"{row.n}, test set unknown"
 
 
-RANK = ConfigurationColumn.alike("Rank", "rank", lambda row: str(row.rank or ""), align="r", essential=True)
-METHOD = ConfigurationColumn(
-    header="Method",
-    cell=lambda row: method_cell(row.method, additional_data=row.additional_data, synthetic=row.synthetic),
-    data={"method": lambda row: row.method, "additional_data": lambda row: plain_flag(row.additional_data)},
+RANK = Column("Rank", lambda row: str(row.rank or ""), "rank", align="r", essential=True)
+METHOD = Column(
+    "Method",
+    lambda row: method_cell(row.method, additional_data=row.additional_data, synthetic=row.synthetic),
+    {"method": lambda row: row.method, "additional_data": lambda row: plain_flag(row.additional_data)},
     essential=True,
 )
-SYNTHETIC = ConfigurationColumn(data={"synthetic_data": lambda row: plain_flag(row.synthetic)})
-INTERVAL = ConfigurationColumn(header="95 % interval", align="r", cell=lambda row: interval_cell(row.interval))
+SYNTHETIC = Column(data={"synthetic_data": lambda row: plain_flag(row.synthetic)})
+INTERVAL = Column("95 % interval", lambda row: interval_cell(row.interval), align="r")
 ROBUST = (mean_column("clean"), mean_column("robust", essential=True), INTERVAL, interval_data("robust"))
 """Clean and robust accuracy, and the interval of the latter."""
-ARCHITECTURE = ConfigurationColumn.alike("Architecture", "architecture", lambda row: row.architecture)
-TEACHER = ConfigurationColumn.alike(
-    "Teacher", "teacher", lambda row: row.teacher or "", only_if=lambda row: row.teacher is not None
-)
-WEIGHTS = ConfigurationColumn(header="Weights", cell=lambda row: row.weights)
-WEIGHTS_DATA = ConfigurationColumn(data={"weights": lambda row: row.weights})
-IMAGES = ConfigurationColumn(header="n", align="r", cell=_images, data={"n": lambda row: str(row.n or "")})
-SEEDS = ConfigurationColumn(
-    header="Seeds",
-    cell=lambda row: seeds_cell(row.seeds),
-    data={
+ARCHITECTURE = Column("Architecture", lambda row: row.architecture, "architecture")
+TEACHER = Column("Teacher", lambda row: row.teacher or "", "teacher", only_if=lambda row: row.teacher is not None)
+WEIGHTS = Column("Weights", lambda row: row.weights)
+WEIGHTS_DATA = Column(data={"weights": lambda row: row.weights})
+IMAGES = Column("n", _images, {"n": lambda row: str(row.n or "")}, align="r")
+SEEDS = Column(
+    "Seeds",
+    lambda row: seeds_cell(row.seeds),
+    {
         "seeds": lambda row: str(len(row.seeds) or ""),
         "seed_list": lambda row: " ".join(str(seed) for seed in row.seeds if seed is not None),
     },
 )
-SOURCE = ConfigurationColumn(
-    header="Source",
-    cell=lambda row: row.source or "ours",
-    data={"source": lambda row: row.source or ""},
+SOURCE = Column(
+    "Source",
+    lambda row: row.source or "ours",
+    {"source": lambda row: row.source or ""},
     only_if=lambda row: row.source is not None,
 )

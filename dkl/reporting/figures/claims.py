@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from dkl.records import Record
 from dkl.reporting.boards.claims import ClaimRow, claim_boards
-from dkl.reporting.boards.leaderboards import ConfigurationRow, accuracy_boards, headline_of, is_complete, leaderboards
+from dkl.reporting.boards.leaderboards import ConfigurationRow, headline_of, is_complete, leaderboards
 from dkl.reporting.boards.paper import PaperBoard
 from dkl.reporting.figures.style import BLACK, BLUE, SKY, VERMILLION, Drawing, canvas, method_color, set_ticks, title_of
 from dkl.reporting.figures.tradeoff import is_papers
@@ -69,7 +69,7 @@ def forest(rows: Sequence[ClaimRow], *, title: str) -> Figure:
 def rankings(records: Sequence[Record], include_smoke: bool) -> Iterator[Drawing]:
     """One figure per board: its complete rows with every seed and the interval. Parts of AutoAttack are not drawn."""
     known = {record.id: record for record in records}
-    for board in (*leaderboards(records, include_smoke), *accuracy_boards(records, include_smoke)):
+    for board in leaderboards(records, include_smoke):
         rows = [row for row in board.rows if is_complete(row)]
         if rows and not board.part:  # nothing is ranked on a part of the test set
             evaluated = [[known[name] for name in row.record_ids] for row in rows]

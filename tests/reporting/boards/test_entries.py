@@ -15,7 +15,7 @@ from dkl.published import published_entries
 from dkl.records import Record, load_all
 from dkl.records.verification import Verification, checksum, save_verification
 from dkl.reporting import write_tables
-from dkl.reporting.boards.entries import EntryBoard, EntryFilter, entry_boards, load_entries
+from dkl.reporting.boards.entries import EntryFilter, Leaderboard, entry_boards, load_entries
 from dkl.reporting.figures.style import inline
 from dkl.reporting.figures.tradeoff import entries as drawn_entries
 from dkl.reporting.figures.tradeoff import pareto_front
@@ -39,7 +39,7 @@ def verified(record: Record, results: Path, differ: int = 0) -> None:
     save_verification(found, results)
 
 
-def board(results: Path, *folders: Path, **shown: Any) -> EntryBoard:
+def board(results: Path, *folders: Path, **shown: Any) -> Leaderboard:
     entries, problems = load_entries(results, folders)
     assert not problems
     (made,) = entry_boards(entries, EntryFilter(**shown))
