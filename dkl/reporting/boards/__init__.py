@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
+from dkl.records import Record
 from dkl.records.metrics import Interval
 from dkl.reporting.formats import TextTable
 from dkl.reporting.statistics import percent
@@ -21,8 +22,8 @@ class BoardRow(Protocol):
     """A row of any board."""
 
     @property
-    def record_ids(self) -> tuple[str, ...]:
-        """The records that the row is computed from."""
+    def records(self) -> Sequence[Record]:
+        """What the row is computed from; empty if it was published."""
 
 
 R = TypeVar("R", bound=BoardRow)
@@ -89,7 +90,7 @@ class Board(Generic[R]):
             rows=tuple(tuple(cell(row) for _, cell in cells) for row in self.rows),
             alignments="l" * len(cells),
             notes=self.notes,
-            records=tuple(row.record_ids for row in self.rows),
+            records=tuple(tuple(record.id for record in row.records) for row in self.rows),
         )
 
 

@@ -58,11 +58,6 @@ class ClaimRow:
         return [record for row in self.board.rows if row.row.name in names for record in row.records]
 
     @property
-    def record_ids(self) -> tuple[str, ...]:
-        """The ids of ``records``."""
-        return tuple(record.id for record in self.records)
-
-    @property
     def group(self) -> str:
         """Which of ``GROUPS`` the claim belongs to."""
         is_theorem = self.claim.source == "the theorem"

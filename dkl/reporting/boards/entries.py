@@ -232,7 +232,6 @@ def _board(
             entry.robust,
             additional_data=entry.additional_data,
             n=entry.n,
-            test_images=entry.n,
             source=ROBUSTBENCH,
             status=CLAIMED,
         )
@@ -243,8 +242,7 @@ def _board(
         lambda row: (descending(row.means["robust"]), descending(row.means["clean"]), row.method),
     )
     # Networks that have the weights of another one.
-    weights = {entry.record.id: entry.record.checkpoint_sha256 for entry in entries}
-    named = [(weights[name], f"{row.method} ({row.source or 'here'})") for row in ours for name in row.record_ids]
+    named = [(r.checkpoint_sha256, f"{row.method} ({row.source or 'here'})") for row in ours for r in row.records]
     same = {sha: sorted({name for _, name in pairs}) for sha, pairs in group(named, lambda pair: pair[0]).items()}
     texts = [entry.record.eps_text for entry in entries] or [min(beside, key=lambda e: abs(e.eps - eps)).eps_text]
     text = shortest(texts)
@@ -278,7 +276,7 @@ def _rows(entries: Sequence[Entry]) -> Iterator[ConfigurationRow]:
     verified = {entry.record.id: entry.verification for entry in entries}
     for same in group(entries, row).values():
         averaged = average_seeds(newest_per_seed(entry.record for entry in same))
-        checks = [verified[name] for name in averaged.record_ids]
+        checks = [verified[record.id] for record in averaged.records]
         bounds = [check.bound for check in checks if check is not None and check.agrees]
         status = f"verified, ≤ {100 * max(bounds):.1f} %" if len(bounds) == len(checks) else CLAIMED
         yield replace(averaged, status=status, source=same[0].source)

@@ -55,16 +55,12 @@ DIFFERENCES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigurationRow:
-    """One configuration with one evaluation per seed. Accuracies are fractions.
+    """One configuration with one of the ``records`` per seed. Accuracies are fractions.
 
-    ``means`` holds the metrics that every seed has, by their names in ``METRICS``. ``bounds`` are those of bounded
-    AutoAttack, which has no single value. ``checkpoints``: hashes of weights.
-    ``interval`` is the 95 % interval of robust accuracy if anything attacked, of mean IoU with masks (None for one
-    seed), else of clean accuracy. ``best_epochs`` are the epochs of the highest accuracies, seed by seed. ``rank`` is
-    None for unranked rows.
-    ``test_images`` is the size of the dataset's test set if known; ``part``: the record says that it is of a part.
-    ``source`` is ``reference`` for reference records, and None for others. A published row names its source, and has
-    neither seeds, records nor an interval. ``status`` is whether an entry was verified, on boards of entries.
+    ``means`` holds the metrics that every seed has, by their names in ``METRICS``. ``interval`` is the 95 % interval of
+    robust accuracy if anything attacked, of mean IoU with masks (None for one seed), else of clean accuracy. ``rank``
+    is None for unranked rows. ``source`` is ``reference`` for reference records, and None for others. A published row
+    names its source, and has neither records nor an interval. ``status`` is whether an entry was verified.
     """
 
     rank: int | None = None
@@ -77,17 +73,16 @@ class ConfigurationRow:
     attacks: str = ""
     autoattack: bool = False
     n: int | None = None
-    test_images: int | None = None
-    part: bool = False
-    seeds: tuple[int | None, ...] = ()
-    record_ids: tuple[str, ...] = ()
-    checkpoints: frozenset[str] = frozenset()
+    records: tuple[Record, ...] = ()
     means: Mapping[str, SeedMean]
-    bounds: Interval | None = None
     interval: Interval | None = None
-    best_epochs: tuple[int, ...] = ()
     source: str | None = None
     status: str = ""
+
+    @property
+    def seeds(self) -> tuple[int | None, ...]:
+        """The training seeds; None for weights trained elsewhere."""
+        return tuple(record.seed for record in self.records)
 
 
 Leaderboard = Board[ConfigurationRow]
@@ -146,7 +141,7 @@ def _board(
     newest = newest_per_seed(records)
     seeds = group(newest, row_key).values()
     averaged = told_apart(list(map(average_seeds, seeds)), [same[0].training for same in seeds])
-    rows = sorted(averaged, key=lambda row: (row.method, row.record_ids))
+    rows = sorted(averaged, key=lambda row: (row.method, [r.id for r in row.records]))
     record, budget = newest[0], newest[0].budget
     lines = (notes.accuracy_notes if record.accuracy_only else notes.attack_notes)(newest)
     if record.accuracy_only:
@@ -197,6 +192,7 @@ def average_seeds(records: Sequence[Record]) -> ConfigurationRow:
         # A mean over only some of the seeds would look like one over all of them, so it is left out.
         if len(values) == len(records):
             means[name] = SeedMean.over(values)
+    bounds = _bounds_cell(records)
     return ConfigurationRow(
         method=newest.method,
         architecture=newest.architecture,
@@ -204,44 +200,25 @@ def average_seeds(records: Sequence[Record]) -> ConfigurationRow:
         additional_data=any(record.additional_data for record in records),
         synthetic=any(record.synthetic for record in records),
         weights=NONE if newest.seed is None else weights_kind(newest),
-        attacks=_attacks(records, newest),
+        attacks="" if newest.accuracy_only else attacks_label(newest) + (f" in {bounds}" if bounds else ""),
         autoattack=newest.is_autoattack,
         n=newest.n,
-        test_images=TEST_IMAGES.get(newest.dataset),
-        part=newest.partial,
-        seeds=tuple(record.seed for record in records),
-        record_ids=tuple(record.id for record in records),
-        checkpoints=frozenset(record.checkpoint_sha256 for record in records),
+        records=tuple(records),
         means=means,
-        bounds=_bounds(records),
         # Mean IoU is no fraction of images, so one seed has no interval.
         interval=accuracy_interval(
             list(map(headline_of, records)),
             None if newest.segmented else newest.n,
             [record.slack for record in records],
         ),
-        best_epochs=tuple(record.best_epoch for record in records if record.best_epoch is not None),
         source=REFERENCE if is_reference(newest) else None,
     )
 
 
-def _attacks(records: Sequence[Record], newest: Record) -> str:
-    """The attacks in words; of bounded AutoAttack with the interval in percent, its ends averaged over the seeds."""
-    if newest.accuracy_only:
-        return ""
-    if (bounds := _bounds(records)) is None:
-        return attacks_label(newest)
-    return f"{attacks_label(newest)} in {_bounds_cell(bounds)}"
-
-
-def _bounds(records: Sequence[Record]) -> Interval | None:
-    """The bounds of bounded AutoAttack, averaged over the seeds; None for other evaluations."""
-    bounds = [record.bound for record in records if record.bound is not None]
-    return (mean(bound.low for bound in bounds), mean(bound.high for bound in bounds)) if bounds else None
-
-
-def _bounds_cell(bounds: Interval) -> str:
-    return "[{:.2f}, {:.2f}]".format(*(100 * end for end in bounds))
+def _bounds_cell(records: Iterable[Record]) -> str:
+    """The bounds of bounded AutoAttack in percent, averaged over the seeds; empty for other evaluations."""
+    ends = [(record.bound.low, record.bound.high) for record in records if record.bound]
+    return "[{:.2f}, {:.2f}]".format(*(100 * mean(side) for side in zip(*ends, strict=True))) if ends else ""
 
 
 def headline_of(record: Record) -> float:
@@ -262,7 +239,8 @@ def ranks(
     """Sort ``rows`` by ``order`` and number those that have a rank by their places. Equal weights share a rank."""
     ranked, places = [], dict[Hashable, int]()
     for place, row in enumerate(sorted(rows, key=order), 1):
-        shared = places.setdefault(row.checkpoints or place, place) if has_rank(row) else None
+        weights = frozenset(record.checkpoint_sha256 for record in row.records)
+        shared = places.setdefault(weights or place, place) if has_rank(row) else None
         ranked.append(replace(row, rank=shared))
     return tuple(ranked)
 
@@ -319,7 +297,7 @@ def _accuracy_columns(record: Record) -> tuple[tuple[Column, ...], Order]:
         INTERVAL,
         *map(mean_column, others),
         interval_data(headline),
-        Column(data={"best_epochs": lambda row: " ".join(map(str, row.best_epochs))}),
+        Column(data={"best_epochs": lambda row: " ".join(str(r.best_epoch) for r in row.records if r.best_epoch)}),
         ARCHITECTURE,
         TEACHER,
         WEIGHTS,
@@ -342,9 +320,8 @@ def mean_column(name: str, essential: bool = False) -> Column:
         return lambda row: plain_percent(getattr(row.means.get(name), part, None))
 
     def cell(row: ConfigurationRow) -> str:
-        if row.bounds is not None and name == "robust":  # the upper end alone would pass for the accuracy
-            return _bounds_cell(row.bounds)
-        return str(row.means.get(name, NONE))
+        bounds = _bounds_cell(row.records) if name == "robust" else ""
+        return bounds or str(row.means.get(name, ""))  # the upper end alone would pass for the accuracy
 
     return Column(
         # The star is that of the note on the choice of the best epoch.
@@ -371,9 +348,11 @@ def _images(row: ConfigurationRow) -> str:
 
     Rows that say so themselves are on boards of parts, whose title says it.
     """
-    if row.n is None or row.part or row.n == row.test_images:
+    record = next(iter(row.records), None)
+    whole = record and TEST_IMAGES.get(record.dataset)
+    if record is None or record.partial or row.n == whole:
         return str(row.n or "")
-    return f"{row.n} of {row.test_images}" if row.test_images else f"{row.n}, test set unknown"
+    return f"{row.n} of {whole}" if whole else f"{row.n}, test set unknown"
 
 
 RANK = Column("Rank", lambda row: str(row.rank or ""), "rank", align="r", essential=True)

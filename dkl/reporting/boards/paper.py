@@ -78,11 +78,6 @@ class PaperRow:
         return unique(record for cell in self.measurements.values() for one in cell.values() for record in one.records)
 
     @property
-    def record_ids(self) -> tuple[str, ...]:
-        """The ids of ``records``."""
-        return tuple(record.id for record in self.records)
-
-    @property
     def sizes(self) -> list[str]:
         """The numbers of test images."""
         return [str(n) for n in sorted({record.n for record in self.records})]

@@ -119,8 +119,7 @@ def write_site(
     entries = [board for board in boards if board.name.startswith("entries-")]
     claims = [board for board in boards if board.name.startswith("claims")]
     others = [board for board in boards if not isinstance(board, PaperBoard) and board not in (*entries, *claims)]
-    known = {record.id: record for record in records}
-    others.sort(key=lambda board: _order(board, known))
+    others.sort(key=_order)
     is_folded = group(others, lambda board: board.part or board.budget == "smoke")
     measured = {board.manifest.name for board in paper_boards if board.budget == "paper"}
     drawn = _figures(figures, manifests, measured)
@@ -157,9 +156,9 @@ def write_site(
     return path
 
 
-def _order(board: Board[Any], known: Mapping[str, Record]) -> tuple[int, bool, int, str]:
+def _order(board: Board[Any]) -> tuple[int, bool, int, str]:
     """Adversarial training first, as in the paper; in each topic the whole test set and the largest boards first."""
-    shown = [known[name] for row in board.rows for name in row.record_ids if name in known]
+    shown = [record for row in board.rows for record in row.records]
     return TOPICS.index(topic(shown)), board.part, -len(board.rows), board.name
 
 
