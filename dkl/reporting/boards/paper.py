@@ -21,6 +21,7 @@ from dkl.manifests import Column, Manifest, ManifestRow, identities, own_sizes, 
 from dkl.manifests.manifest import Values
 from dkl.records import Record
 from dkl.records.metrics import Interval
+from dkl.reporting import statistics
 from dkl.reporting.boards import (
     Board,
     ColumnSpec,
@@ -32,19 +33,6 @@ from dkl.reporting.boards import (
     seeds_cell,
 )
 from dkl.reporting.grouping import REFERENCE, group, is_reference, record_ids, unique
-from dkl.reporting.statistics import (
-    IMAGE_FRACTIONS,
-    Comparison,
-    LoadFlags,
-    Measurement,
-    SeedMean,
-    Shift,
-    accuracy_interval,
-    compare,
-    line_shift,
-    measure,
-    student,
-)
 
 PAPER_BUDGETS = ("paper", "mini", "smoke")
 """Sizes of the paper's experiments. Budget ``own`` has no row in the paper, but in an experiment of its own sizes."""
@@ -52,10 +40,10 @@ PAPER_BUDGETS = ("paper", "mini", "smoke")
 WIDEST = 4
 """The differences of more quantities than this are left to machines: people could not see all columns at once."""
 
-Measurements = Mapping[str, Mapping[int, Measurement]]
+Measurements = Mapping[str, Mapping[int, statistics.Measurement]]
 """The measurements of a row by column and seed."""
 
-Comparisons = Mapping[int, Comparison | str]
+Comparisons = Mapping[int, statistics.Comparison | str]
 """By the position of the manifest's claim. A text says why a comparison is impossible."""
 
 
@@ -82,10 +70,10 @@ class PaperRow:
         """The numbers of test images."""
         return [str(n) for n in sorted({record.n for record in self.records})]
 
-    def mean(self, key: str) -> SeedMean | None:
+    def mean(self, key: str) -> statistics.SeedMean | None:
         """Return the mean of a column over seeds; None if it is not measured."""
         values = [one.value for one in self.measurements.get(key, {}).values()]
-        return SeedMean.over(values) if values else None
+        return statistics.SeedMean.over(values) if values else None
 
     def interval(self, key: str, column: Column) -> Interval | None:
         """Return the 95 % interval of a column over seeds, or over images for one seed of an image fraction."""
@@ -93,9 +81,9 @@ class PaperRow:
         values = [one.value for one in measured]
         # Only percentages are bounded: seconds must not be cut to [0, 1].
         if not values or column.unit != "%":
-            return student(values) if values else None
-        n = measured[0].records[0].n if column.metric in IMAGE_FRACTIONS else None
-        return accuracy_interval(values, n, [one.slack for one in measured])
+            return statistics.student(values) if values else None
+        n = measured[0].records[0].n if column.metric in statistics.IMAGE_FRACTIONS else None
+        return statistics.accuracy_interval(values, n, [one.slack for one in measured])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +92,7 @@ class PaperBoard(Board[PaperRow]):
 
     manifest: Manifest
     comparisons: Comparisons
-    shifts: Mapping[str, Shift] = field(default_factory=dict)
+    shifts: Mapping[str, statistics.Shift] = field(default_factory=dict)
     """By the name of a line of the manifest's frontier: how far it lies above the first line."""
 
 
@@ -122,7 +110,7 @@ def lines_of(manifest: Manifest, rows: Iterable[PaperRow]) -> dict[str, dict[str
 def paper_boards(
     manifests: Sequence[Manifest],
     records: Sequence[Record],
-    load: LoadFlags,
+    load: statistics.LoadFlags,
     include_smoke: bool = False,
     problems: list[str] | None = None,
 ) -> list[PaperBoard]:
@@ -188,7 +176,7 @@ def make_board(
 
 
 def _board(
-    manifest: Manifest, budget: str, evaluated: Mapping[str, Sequence[Record]], load: LoadFlags
+    manifest: Manifest, budget: str, evaluated: Mapping[str, Sequence[Record]], load: statistics.LoadFlags
 ) -> PaperBoard | None:
     """Build the board of all records ``evaluated`` of each row by its name; None if it would be empty."""
     if not own_sizes(manifest, budget):
@@ -202,7 +190,11 @@ def _board(
         return None
     columns = manifest.columns
     rows = [
-        PaperRow(row, _published(manifest, row), {key: measure(own.get(row.name, []), key, columns) for key in columns})
+        PaperRow(
+            row,
+            _published(manifest, row),
+            {key: statistics.measure(own.get(row.name, []), key, columns) for key in columns},
+        )
         for row in _ordered(manifest)
     ]
     # Smoke runs must not produce a significant difference by accident.
@@ -221,7 +213,7 @@ def _board(
             [one.value for one in cell.values()]
             for row in rows
             for key, cell in row.measurements.items()
-            if columns[key].metric in IMAGE_FRACTIONS
+            if columns[key].metric in statistics.IMAGE_FRACTIONS
         ),
         *notes.bounded_notes(shown),
         *([notes.BEST] if any(column.metric == "best" for column in columns.values()) else []),
@@ -255,22 +247,24 @@ def _published(manifest: Manifest, row: ManifestRow) -> Values:
     return next(iter(row.published.values()), {})
 
 
-def _compare(manifest: Manifest, rows: Sequence[PaperRow], load: LoadFlags) -> dict[int, Comparison | str]:
+def _compare(
+    manifest: Manifest, rows: Sequence[PaperRow], load: statistics.LoadFlags
+) -> dict[int, statistics.Comparison | str]:
     """Compare the rows of each claim whose rows are both measured, by the claim's position."""
     measured = {row.row.name: row.measurements for row in rows}
-    comparisons: dict[int, Comparison | str] = {}
+    comparisons: dict[int, statistics.Comparison | str] = {}
     for position, claim in enumerate(manifest.claims):
         better, than = measured[claim.better][claim.column], measured[claim.than][claim.column]
         if better and than:
             largest = 1.0 if manifest.columns[claim.column].unit == "%" else math.inf
             try:
-                comparisons[position] = compare(better, than, load, largest=largest)
+                comparisons[position] = statistics.compare(better, than, load, largest=largest)
             except UserError as error:
                 comparisons[position] = str(error)
     return comparisons
 
 
-def _shifts(manifest: Manifest, rows: Sequence[PaperRow], load: LoadFlags) -> dict[str, Shift]:
+def _shifts(manifest: Manifest, rows: Sequence[PaperRow], load: statistics.LoadFlags) -> dict[str, statistics.Shift]:
     """Compare every line of the manifest's frontier with the first one, if both have two rows or more."""
     x, y = (manifest.figure.get(axis, "") for axis in "xy")
     lines = {
@@ -279,7 +273,7 @@ def _shifts(manifest: Manifest, rows: Sequence[PaperRow], load: LoadFlags) -> di
         if len(own) > 1
     }
     first = next(iter(manifest.figure.get("lines", {})), "")
-    shifts = {name: line_shift(line, lines[first], load) for name, line in lines.items() if first in lines}
+    shifts = {name: statistics.line_shift(line, lines[first], load) for name, line in lines.items() if first in lines}
     return {name: shift for name, shift in shifts.items() if shift and name != first}
 
 
