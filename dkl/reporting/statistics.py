@@ -242,20 +242,14 @@ class Comparison:
         """
         if margin is None:
             return (self.difference > 0) == more_is_better if self.separates else None
-        return True if self.is_within(margin) else False if self.is_beyond(margin) else None
+        if -margin <= self.low and self.high <= margin:
+            return True
+        return False if self.low > margin or self.high < -margin else None
 
     @property
     def separates(self) -> bool:
         """Whether the interval excludes 0, and p is below 5 %: the exact test of one seed may differ near the limit."""
-        return self.is_beyond(0) and self.p < 1 - _LEVEL
-
-    def is_within(self, margin: float) -> bool:
-        """Whether the interval lies between -``margin`` and ``margin``: the rows are then the same up to that much."""
-        return max(-self.low, self.high) <= margin
-
-    def is_beyond(self, margin: float) -> bool:
-        """Whether the interval lies outside of -``margin`` to ``margin``: the rows then differ by more than that."""
-        return self.low > margin or self.high < -margin
+        return not self.low <= 0 <= self.high and self.p < 1 - _LEVEL
 
 
 def compare(

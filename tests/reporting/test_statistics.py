@@ -152,7 +152,7 @@ def test_the_same_right_images_are_equal_only_within_an_interval() -> None:
     found = compared([one], [one])
     assert (found.difference, found.p, found.separates) == (0, 1, False)
     assert found.low == -found.high
-    assert not found.is_within(0.1)  # of only ten images
+    assert found.agrees(0.1, True) is None  # of only ten images
 
 
 @pytest.mark.parametrize(("n", "won", "lost"), [(1000, 0.1, 0.01), (1000, 0.005, 0.001), (300, 0.004, 0.0)])

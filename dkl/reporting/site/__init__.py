@@ -75,16 +75,12 @@ OF_PAPER = re.compile(r"(?:figure|table)-\d+")
 
 @dataclass(frozen=True)
 class Article:
-    """A table with an anchor: its id, budget (empty if it has none), and per row the address of its run, or None.
-
-    ``runs`` are one record per row, whose curves are drawn.
-    """
+    """A table with an anchor: its id, budget (empty if it has none), and per row the address of its run, or None."""
 
     name: str
     budget: str
     table: TextTable
     links: list[str | None]
-    runs: list[str]
 
 
 def write_site(
@@ -160,8 +156,9 @@ def _article(board: Board[Any], ids: set[str]) -> Article:
 def _linked(table: TextTable, ids: set[str], name: str = "", budget: str = "") -> Article:
     """Return the table, each of whose rows is linked to the run of its first record among ``ids``."""
     first = [next((record for record in row if record in ids), None) for row in table.records]
-    links = [None if record is None else f"#run/{quote(record, safe='')}" for record in first]
-    return Article(name, budget, table, links, [record for record in first if record is not None])
+    return Article(
+        name, budget, table, [None if record is None else f"#run/{quote(record, safe='')}" for record in first]
+    )
 
 
 def _paper_tables(
