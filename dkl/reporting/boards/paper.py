@@ -323,7 +323,7 @@ def _columns(
     yield PaperColumn(data={"row": lambda row: row.row.name, "method": lambda row: row.row.label})
     # What describes the rows, such as their architecture.
     for key in dict.fromkeys(key for row in rows for key in row.row.show):
-        yield PaperColumn(key, partial(_shown, key=key), key.lower().replace(" ", "_"))
+        yield PaperColumn(key, lambda row, key=key: row.row.show.get(key, ""), key.lower().replace(" ", "_"))  # type: ignore[misc]
     yield PaperColumn("Method", lambda row: row.row.label, essential=True)
     yield PaperColumn(
         data={
@@ -342,10 +342,6 @@ def _columns(
             {"seed_list": lambda row: " ".join(map(str, row.seeds))},
         )
         yield from _claims(manifest, comparisons)
-
-
-def _shown(row: PaperRow, key: str) -> str:
-    return row.row.show.get(key, "")
 
 
 def _quantity(manifest: Manifest, key: str, budget: str | None, rows: Sequence[PaperRow]) -> Iterator[PaperColumn]:
