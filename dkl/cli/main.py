@@ -25,7 +25,6 @@ from dkl.config.overrides import expand_config_dir, expand_network
 from dkl.console import say
 from dkl.errors import UserError, choose_from, first_line, for_the_terminal, needs_extra
 from dkl.options import OPTIONS, default_results, parse_options
-from dkl.options import keys as option_keys
 from dkl.runtime import launched
 from dkl.runtime.interruption import Interrupted, interruptible
 from dkl.storage.files import damage
@@ -176,17 +175,15 @@ def verify(arguments: list[str]) -> None:
     """
     from dkl.evaluation.verification import verify as verify_record
 
-    words = [text for text in arguments if "=" not in text]
+    words, rest = [text for text in arguments if "=" not in text], list[str]()
     if len(words) != 1 or words[0].startswith("-"):
         raise UserError("name one record: dkl verify results/records/NAME.json checkpoint=FILE")
     path = Path(words[0])
     if not path.is_file():
         raise UserError(f"there is no record {path}: give the file that dkl evaluate printed")
-    own = [text for text in arguments if text.partition("=")[0] in option_keys("verify") and text not in words]
-    options = parse_options("verify", own)
+    options = parse_options("verify", [text for text in arguments if text not in words], rest)
     if path.suffix != ".json":
         raise UserError(f"{path} is no record: give the file that ends with .json")
-    rest = [text for text in arguments if "=" in text and text not in own]
     result = verify_record(path, rest, checked=options["n"], seed=options["seed"])
     say(result.verdict)
     if not result.agrees:

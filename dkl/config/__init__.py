@@ -1,7 +1,7 @@
 """Configurations: typed root, composition from YAML, checks, and the hash that names a run."""
 
 import dkl.full
-from dkl.config.check import check, check_complete, check_label, check_subject, check_weights
+from dkl.config.check import check, check_complete, check_label, check_subject
 from dkl.config.compose import check_known, compose_config, load_config, register, shipped, typed
 from dkl.config.identity import (
     CachedCompose,

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from omegaconf import MISSING, DictConfig
 
+from dkl.threat import PRECISIONS
 from dkl.validation import (
     BATCH,
     CLASSES,
@@ -32,6 +33,7 @@ from dkl.validation import (
     SIDE,
     STD,
     THREADS,
+    OneOf,
     Range,
 )
 
@@ -92,7 +94,7 @@ class UnlabeledConfig:
 
     ratio: Annotated[int, Range(0, 1000)] = 0
     """Unlabeled images per labeled one in every step, from 0 to 1000; 0 for none."""
-    second_view: str = "strong"
+    second_view: Annotated[str, OneOf("strong", "weak")] = "strong"
     """strong (RandAugment and a gray hole), or weak for another draw of data.augment, as in Mean-Teacher."""
     operations: Annotated[int, Range(0, 100)] = 3
     """RandAugment operations of the strong view, drawn with replacement, from 0 to 100."""
@@ -126,7 +128,7 @@ class DataConfig:
     """Use this many test images, balanced over classes, from 1 to 1e9; null for all."""
     center_crop: Annotated[float, CROPPED] = 0.875
     """With images read from files: share of the shorter side that tests see, in (0, 1]."""
-    interpolation: str = "bilinear"
+    interpolation: Annotated[str, OneOf("bilinear", "bicubic", "square", "none")] = "bilinear"
     """With images read from files: tests resize them bilinear, bicubic, square (both sides) or none (crop only)."""
     ignore_index: Annotated[int | None, LABEL] = None
     """Label of pixels that do not count, no class, from -32768 to 65535; null for images with one label each."""
@@ -262,7 +264,7 @@ class TrainerConfig:
     """float32, float64, or bf16 (float32 weights under bfloat16 autocast)."""
     channels_last: bool = True
     """Store images and weights with channels last, which is faster on GPUs."""
-    compile: bool | str = False
+    compile: Annotated[bool | str, OneOf(False, True, "reduce-overhead")] = False
     """Compile the network by torch.compile: false, true, or reduce-overhead (with CUDA graphs)."""
     matmul: Matmul = Matmul.tf32
     """Precision of float32 products and convolutions on CUDA devices: tf32 (10 bits, faster) or ieee (24 bits)."""
@@ -282,7 +284,7 @@ class EvaluationConfig:
 
     attacks: Any = "standard"
     """standard (AutoAttack), bounded, fast, plus, rand, pgd, none (accuracy only), or a list of attacks."""
-    weights: str | None = None
+    weights: Annotated[str | None, OneOf(*WEIGHTS)] = None
     """last, average or best; null takes the average if the run keeps one, else the last."""
     norm: str = "linf"
     """linf, l2 or l1."""
@@ -302,7 +304,7 @@ class EvaluationConfig:
     """Attacks search with BatchNorm folded into the convolution before it: faster, other rounding."""
     compile: bool = False
     """Attacks search on the network as torch.compile makes it: other rounding, minutes to compile."""
-    precision: str = "float32"
+    precision: Annotated[str, OneOf(*PRECISIONS)] = "float32"
     """float32 or bf16: the precision in which attacks search; what they find is classified in float32."""
     mirrored: bool = False
     """With masks: average the predictions of each window and its mirror image."""

@@ -19,7 +19,7 @@ from dkl.errors import UserError, choose_from, first_line
 from dkl.records.metrics import METRICS
 from dkl.storage.files import write_text
 from dkl.threat import parse_attacks, parse_eps, parse_threat
-from dkl.validation import check, first_mistake, one_of, settings
+from dkl.validation import OneOf, check, first_mistake, settings
 
 UNMEASURED = ("mean", "min", "paper")
 """``mean`` and ``min`` combine other columns. ``paper`` columns show only the paper's value: nothing is measured."""
@@ -61,12 +61,12 @@ class Column:
     """
 
     title: str
-    metric: Annotated[str, one_of(*METRICS, *UNMEASURED)]
+    metric: Annotated[str, OneOf(*METRICS, *UNMEASURED)]
     attacks: str | list[str] = "standard"
     eps: str | None = None
     n: int | None = None
-    weights: Annotated[str, one_of(*WEIGHTS)] | None = None
-    precision: Annotated[str, one_of("float32", "bf16")] = "float32"
+    weights: Annotated[str, OneOf(*WEIGHTS)] | None = None
+    precision: Annotated[str, OneOf("float32", "bf16")] = "float32"
     of: tuple[str, ...] = ()
     unit: str = "%"
 
@@ -109,7 +109,7 @@ class ManifestRow:
     trained_at: tuple[str, ...] = ("smoke",)
     evaluate: Evaluations | None = None
     show: dict[str, str] = field(default_factory=dict)
-    origin: Annotated[str, one_of(*ORIGINS)] | None = None
+    origin: Annotated[str, OneOf(*ORIGINS)] | None = None
     paper: Values = field(default_factory=dict)
     paper_std: Values = field(default_factory=dict)
     published: dict[str, Values] = field(default_factory=dict)
@@ -325,5 +325,3 @@ def _check_evaluation(overrides: Sequence[str]) -> None:
         raise UserError(f"attacks=none attacks nothing: leave out {' and '.join(threat)}")
     if threat:
         parse_threat(str(threat.get("norm", "linf")), threat.get("eps", 0))
-    if (weights := given.get("weights")) not in (None, *WEIGHTS):
-        raise UserError(f"weights={weights}: {choose_from(str(weights), WEIGHTS)}")

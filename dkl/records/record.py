@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from dkl.config import row_identity
 from dkl.errors import shortened, visible
 from dkl.threat import AUTOATTACK, SUITES, is_own
-from dkl.validation import one_of
+from dkl.validation import OneOf
 
 BUDGETS = ("own", "paper", "mini", "smoke")
 
@@ -133,9 +133,9 @@ class Record:
     method: str
     dataset: Annotated[str, Field(max_length=100)]
     architecture: str
-    budget: Annotated[str, one_of(*BUDGETS)]
+    budget: Annotated[str, OneOf(*BUDGETS)]
     seed: Natural | None
-    norm: Annotated[str, one_of("Linf", "L2", "L1")]
+    norm: Annotated[str, OneOf("Linf", "L2", "L1")]
     eps: Annotated[float, Field(ge=0)]
     eps_text: Annotated[str, Field(max_length=50)]
     attacks: list[str]
@@ -161,7 +161,7 @@ class Record:
     weights: str = "last"
     synthetic: str | None = None
     top5: Fraction | None = None
-    shots: dict[Annotated[str, one_of(*SHOTS)], Fraction] | None = None
+    shots: dict[Annotated[str, OneOf(*SHOTS)], Fraction] | None = None
     best: Fraction | None = None
     best_epoch: Positive | None = None
     step_seconds: Annotated[float, Field(gt=0)] | None = None

@@ -18,7 +18,7 @@ from dkl.config.schema import prediction_text
 from dkl.console import say
 from dkl.errors import NotInstalledError, UserError, choose_from, similar
 from dkl.manifests import ManifestJob, Request, plan
-from dkl.options import default_results, keys, parse_values
+from dkl.options import default_results, keys, parse_options
 from dkl.records import Record, load_all
 from dkl.reporting.grouping import group
 from dkl.threat import changed_search, gives_result_of, parse_attacks, parse_eps
@@ -44,36 +44,25 @@ class Options:
 
 def parse(arguments: list[str]) -> Options:
     """Parse ``KEY=VALUE`` arguments. Raises UserError if one has another form, or a value is wrong."""
-    known = keys("reproduce")
-    given: dict[str, str] = {}
-    overrides: list[str] = []
-    launcher: list[str] = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or not key:
-            raise UserError(f"{argument!r} is not KEY=VALUE; dkl reproduce --help lists the options")
-        if key in known:
-            if not value:
-                raise UserError(f"{argument} has no value; dkl reproduce --help lists the options")
-            given[key] = value
-        elif key.isalpha() and key not in TRAIN and similar(key, known):
+    others: list[str] = []
+    options, known = parse_options("reproduce", arguments, others), keys("reproduce")
+    for key in (text.partition("=")[0] for text in others):
+        if key.isalpha() and key not in TRAIN and similar(key, known):
             raise UserError(f"there is no option {key!r}: {choose_from(key, known)}, or an option of dkl train")
-        else:
-            (launcher if HYDRA_OWN.match(key) else overrides).append(argument)
-    options = parse_values("reproduce", given)
+    launcher = tuple(text for text in others if HYDRA_OWN.match(text))
+    overrides = [text for text in others if text not in launcher]
     if options["budget"] == "smoke" and not any(text.startswith("paths.results=") for text in overrides):
         # Its own folder keeps its values apart from real results.
         overrides.append(f"paths.results={quoted(str(Path(default_results()) / 'smoke'))}")
-    named = [key for key in ("experiment", "table", "figure") if key in given]
+    named = sorted(text for text in arguments if text.partition("=")[0] in ("experiment", "table", "figure"))
     if len(named) > 1:
-        texts = " and ".join(f"{key}={given[key]}" for key in named)
-        raise UserError(f"{texts} name {len(named)} manifests: give one of them")
-    name = options[named[0]] if named else "quickstart"
+        raise UserError(f"{' and '.join(named)} name {len(named)} manifests: give one of them")
+    name = options["experiment"] or options["table"] or options["figure"] or "quickstart"
     request = Request(options["seed"], options["budget"], options["row"], tuple(overrides))
     return Options(
         name,
         request,
-        tuple(launcher),
+        launcher,
         dry_run=options["dry_run"],
         html=options["html"],
         published=bool(options["weights"]),
