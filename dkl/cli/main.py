@@ -7,7 +7,7 @@ There is one function per command, which takes the arguments after its name. Hea
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,13 +15,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dkl import __version__
 from dkl.cli import hydra_app
-from dkl.cli.help import GROUPS, USAGE, overview, page
+from dkl.cli.help import GROUPS, USAGE, page
 from dkl.cli.hydra_app import evaluate_next, tables_next
 from dkl.config import check as check_values
 from dkl.config import load_config, run_folder
 from dkl.config.compose import choices
 from dkl.config.identity import NAMED_DATASETS
-from dkl.config.overrides import expand_config_dir, expand_network
+from dkl.config.overrides import expand_network, quoted
 from dkl.console import say
 from dkl.errors import UserError, choose_from, first_line, for_the_terminal, needs_extra
 from dkl.options import OPTIONS, default_results, parse_options
@@ -244,7 +244,9 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     command, *rest = arguments or ["--help"]
     if command in ("-h", "--help"):
-        print(overview(), end="")
+        usages = "".join(f"  {usage}\n" for usage in USAGE.values())
+        print(f"Decoupled KL losses: adversarial training, distillation, evaluation, tables.\n\n{usages}")
+        print("Each has --help. Values are Hydra overrides; docs/configuration.md explains them.")
     elif command == "--version":
         print(f"dkl {__version__}")
     elif command not in (*COMMANDS, *COMPLETION):
@@ -258,7 +260,7 @@ def main(arguments: list[str] | None = None) -> None:
                 if command in COMPLETION:
                     _complete(arguments)
                 else:
-                    COMMANDS[command](expand_config_dir(rest) if command in (*GROUPS, "reproduce") else rest)
+                    COMMANDS[command](_expand_config_dir(rest) if command in (*GROUPS, "reproduce") else rest)
         except Interrupted as stop:
             stop.report()
             raise
@@ -277,6 +279,21 @@ def main(arguments: list[str] | None = None) -> None:
         except (UserError, OSError) as error:
             print(for_the_terminal(error), file=sys.stderr)
             raise SystemExit(2) from None
+
+
+def _expand_config_dir(arguments: Sequence[str]) -> list[str]:
+    """Replace Hydra's ``--config-dir FOLDER`` by ``hydra.searchpath=[file://FOLDER]``, which every command knows."""
+    place = next((at for at, text in enumerate(arguments) if re.fullmatch(r"(--config-dir|-cd)(=.*)?", text)), None)
+    if place is None:
+        return list(arguments)
+    flag, equals, folder = arguments[place].partition("=")
+    rest = [*arguments[:place], *arguments[place + (1 if equals else 2) :]]
+    folder = folder if equals else next(iter(arguments[place + 1 :]), "")
+    if not folder or not Path(folder).is_dir():
+        raise UserError(f"{flag} {folder}: there is no such folder; give one with folders of choices, such as loss/")
+    if any(text.startswith("hydra.searchpath=") for text in rest):
+        raise UserError(f"{flag} {folder} and hydra.searchpath= are the same: give one of them")
+    return [*rest, f"hydra.searchpath=[{quoted(f'file://{Path(folder).resolve()}')}]"]
 
 
 def _complete(arguments: list[str]) -> None:

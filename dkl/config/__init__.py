@@ -6,26 +6,10 @@ from dkl.config.compose import check_known, compose_config, load_config, registe
 from dkl.config.identity import (
     CachedCompose,
     ComposedRun,
-    batch_norm_parts,
     changed_setting,
-    config_hash,
     hashed,
-    label,
-    loss_name,
     model_name,
     row_identity,
     run_folder,
 )
-from dkl.config.schema import (
-    WEIGHTS,
-    DataConfig,
-    EvaluateConfig,
-    EvaluationConfig,
-    OptimizerConfig,
-    OptimizerName,
-    Precision,
-    SelectionConfig,
-    TargetConfig,
-    TrainConfig,
-    TrainerConfig,
-)
+from dkl.config.schema import DataConfig, EvaluateConfig, EvaluationConfig, TargetConfig, TrainConfig, TrainerConfig

@@ -19,21 +19,19 @@ from typing_extensions import TypedDict
 from dkl.assembly import build_model
 from dkl.attacks.autoattack.classifier import blamed, first_output
 from dkl.config import (
-    WEIGHTS,
     DataConfig,
     EvaluateConfig,
     EvaluationConfig,
     TargetConfig,
     TrainConfig,
     changed_setting,
-    config_hash,
     hashed,
-    label,
     load_config,
-    loss_name,
     model_name,
     typed,
 )
+from dkl.config.identity import config_hash, label, loss_name
+from dkl.config.schema import WEIGHTS
 from dkl.errors import UserError, shortened
 from dkl.models import load_checkpoint
 from dkl.models.sources import Request, Source, graph_source, is_graph, resolve

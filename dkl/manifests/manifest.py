@@ -13,8 +13,9 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from pydantic.dataclasses import dataclass
 from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's, which has no types
 
-from dkl.config import WEIGHTS, EvaluateConfig, shipped
+from dkl.config import EvaluateConfig, shipped
 from dkl.config.overrides import read_overrides
+from dkl.config.schema import WEIGHTS
 from dkl.errors import UserError, choose_from, first_line
 from dkl.records.metrics import METRICS
 from dkl.storage.files import write_text

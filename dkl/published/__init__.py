@@ -158,12 +158,6 @@ def known_networks(scheme: str = "robustbench") -> tuple[PublishedNetwork, ...]:
 
 
 @cache
-def published_networks(scheme: str = "robustbench") -> tuple[PublishedNetwork, ...]:
-    """Return the ``known_networks`` that this project can build."""
-    return tuple(network for network in known_networks(scheme) if network.network is not None)
-
-
-@cache
 def published_papers() -> dict[str, Paper]:
     """Return papers by the word of a method's name that identifies them: IKL for IKL-AT, AWP for TRADES-AWP."""
     papers = [(item.pop("words"), Paper(**item)) for item in _read("papers.json")["papers"]]

@@ -12,15 +12,13 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dkl.config import CachedCompose, ComposedRun, DataConfig, TrainConfig
+from dkl.config import CachedCompose, ComposedRun, TrainConfig
 from dkl.config.overrides import HYDRA_OWN, explain, quoted
 from dkl.config.schema import prediction_text
-from dkl.console import say
 from dkl.errors import NotInstalledError, UserError, choose_from, similar
 from dkl.manifests import ManifestJob, Request, plan
 from dkl.options import default_results, keys, parse_options
 from dkl.records import Record, load_all
-from dkl.reporting.grouping import group
 from dkl.threat import changed_search, gives_result_of, parse_attacks, parse_eps
 
 TRAIN = {field.name for field in fields(TrainConfig)} | {"recipe"}
@@ -210,35 +208,5 @@ def _check(run: ComposedRun, job: ManifestJob) -> str | None:
     try:
         preflight((run.with_untrained_teacher() if job.teacher or run.downloads_teacher else run).cfg)
     except NotInstalledError as error:
-        return str(error)
-    return None
-
-
-def find_blocked(jobs: Sequence[PlannedJob]) -> dict[str, str]:
-    """Titles of the jobs whose images or libraries are missing, with the reason, which is printed.
-
-    It is called before the first job: a table may take weeks, and its last row should not fail then.
-    """
-    blocked: dict[str, str] = {}
-    datasets: dict[str, str | None] = {}
-    for planned in (planned for planned in jobs if not planned.done):
-        key = OmegaConf.to_yaml(planned.run.cfg.data, resolve=True)
-        if key not in datasets:
-            datasets[key] = _missing_images(planned.run.settings.data)
-        if reason := planned.missing_library or datasets[key]:
-            blocked[planned.title] = reason
-    for reason, titles in group(blocked, blocked.__getitem__).items():
-        say(f"cannot run {', '.join(titles)}: {reason}")
-    return blocked
-
-
-def _missing_images(data: DataConfig) -> str | None:
-    """The error if the images of ``data`` cannot be loaded or downloaded."""
-    from dkl.assembly import load_data, load_synthetic
-
-    try:
-        load_synthetic(data)
-        load_data(data)
-    except UserError as error:
         return str(error)
     return None

@@ -64,7 +64,11 @@ def reproduce_published(manifest: Manifest, rows: Sequence[ManifestRow], overrid
         except UserError as error:
             failures[name] = str(error)
     if measured:
-        _write(results, manifest, published_table(manifest, rows, networks, measured))
+        table, file = published_table(manifest, rows, networks, measured), f"{manifest.name}-published-weights"
+        for extension, text in (("md", to_markdown(table)), ("csv", to_csv(table)), ("tex", to_latex(table, file))):
+            write_text(results / "tables" / f"{file}.{extension}", text)
+        print(to_terminal(table))
+        say(f"Tables (md, csv, tex): {results}/tables/{file}.*")
     for name, reason in failures.items():
         say(f"failed: {name}: {reason}")
     if failures:
@@ -116,12 +120,3 @@ def _value(record: Record | None, metric: str) -> str:
         return "–"
     bound = record.bound if metric == "robust" else None
     return percent(value) + (f" [{percent(bound.low)}, {percent(bound.high)}]" if bound else "")
-
-
-def _write(results: Path, manifest: Manifest, table: TextTable) -> None:
-    """Write the table in three formats, and print it."""
-    name = f"{manifest.name}-published-weights"
-    for extension, text in (("md", to_markdown(table)), ("csv", to_csv(table)), ("tex", to_latex(table, name))):
-        write_text(results / "tables" / f"{name}.{extension}", text)
-    print(to_terminal(table))
-    say(f"Tables (md, csv, tex): {results}/tables/{name}.*")

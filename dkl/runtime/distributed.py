@@ -12,9 +12,11 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -29,7 +31,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dkl.errors import BusyError, UserError
 from dkl.runtime.device import backends, local_number, own_device, use
-from dkl.runtime.interruption import Interrupted, deferred, end_with_parent, in_thread, interruptible
+from dkl.runtime.interruption import Interrupted, deferred, end_with_parent, interruptible
 
 T = TypeVar("T")
 
@@ -251,11 +253,33 @@ def process_group(device: str, init_method: str = "env://", number: int = -1, si
         store = dist.PrefixStore(f"group{earlier}", store)
         dist.init_process_group(backends(device), store=store, rank=rank, world_size=world_size, timeout=patience)
 
-    in_thread(join)
+    _in_thread(join)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _in_thread(work: Callable[[], T]) -> T:
+    """Return ``work()``, which waits for other processes in C code, where Python handles no signals.
+
+    It runs in another thread. The main thread waits for it in Python, so that a signal can end the process, which it
+    does without cleaning up.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="in_thread", daemon=True).start()
+    try:
+        return future.result()
+    except Interrupted as stop:  # leaving the interpreter takes seconds while a thread waits in C code
+        stop.report()
+        os._exit(128 + stop.signum)
 
 
 MISTAKES: dict[str, type[UserError]] = {"busy": BusyError, "mistake": UserError}

@@ -72,10 +72,16 @@ def fetch(
     known = path.with_name(f"{path.name}.{algorithm}")
     if _is_there(path, digest, known, algorithm):
         return path
-    mirror = os.environ.get("DKL_MIRROR")
-    if not mirror and (why := unreachable(url)):
+    places, name = [url], mirrored or path.name
+    if mirror := os.environ.get("DKL_MIRROR"):
+        if urlsplit(mirror).scheme in PORTS:
+            places.insert(0, f"{mirror.rstrip('/')}/{quote(name)}")
+        elif Path(mirror).is_dir():
+            places.insert(0, (Path(mirror).resolve() / name).as_uri())
+        else:
+            raise UserError(f"DKL_MIRROR={mirror} is no folder and no http address: set it to one, or unset it")
+    elif why := unreachable(url):
         raise _failed(url, path, why)
-    places = [*([_in_mirror(mirror, mirrored or path.name)] if mirror else []), url]
     with locked(path.with_name(f".{path.name}.lock"), wait=True):
         if not _is_there(path, digest, known, algorithm):  # another process may have downloaded it meanwhile
             downloaded = _first_of(places, path, _expected(digest, known), algorithm, timeout)
@@ -99,15 +105,6 @@ def _is_there(path: Path, digest: str | None, known: Path, algorithm: str) -> bo
     elif digest is None and expected != actual:
         raise UserError(f"{path} has changed since it was downloaded; delete it and {known.name} to fetch it again")
     return expected in (None, actual)
-
-
-def _in_mirror(mirror: str, name: str) -> str:
-    """The address of the file ``name`` in ``mirror``. Raises UserError if that is neither a folder nor an address."""
-    if urlsplit(mirror).scheme in PORTS:
-        return f"{mirror.rstrip('/')}/{quote(name)}"
-    if not Path(mirror).is_dir():
-        raise UserError(f"DKL_MIRROR={mirror} is no folder and no http address: set it to one, or unset it")
-    return (Path(mirror).resolve() / name).as_uri()
 
 
 def _failed(url: str, path: Path, why: object) -> UserError:
@@ -139,11 +136,13 @@ def _download(url: str, path: Path, expected: str | None, algorithm: str, timeou
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
-            if getattr(error, "code", None) == 416:  # range not satisfiable: the partial file is already complete
+            code = getattr(error, "code", None)
+            if code == 416:  # range not satisfiable: the partial file is already complete
                 break
             arrived = part.exists() and part.stat().st_size > have
             if not arrived or attempt == RETRIES:
-                raise _failed(url, path, _reason(error)) from error
+                hint = " (too many downloads, or a file that is not shared)" if code in (403, 429) else ""
+                raise _failed(url, path, f"{error}{hint}") from error
     actual = file_hash(part, algorithm)
     if actual != (expected or actual):
         part.unlink()
@@ -152,18 +151,13 @@ def _download(url: str, path: Path, expected: str | None, algorithm: str, timeou
     return actual
 
 
-def _reason(error: Exception) -> str:
-    """What ``error`` says, and what may help."""
-    refused = getattr(error, "code", None) in (403, 429)
-    return f"{error}{' (too many downloads, or a file that is not shared)' if refused else ''}"
-
-
 def _receive(url: str, path: Path, part: Path, have: int, expected: str | None, timeout: float) -> None:
     """Append the rest of the file, of which ``part`` has ``have`` bytes. Raises OSError if the connection breaks."""
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
     headers = {"Range": f"bytes={have}-"} if have else {}
     response = opener.open(urllib.request.Request(url, headers=headers), timeout=timeout)
-    if response.headers.get_content_type() == "text/html" and (expected is None or _is_drive(url)):
+    of_drive = (urlsplit(url).hostname or "").endswith(".google.com")
+    if response.headers.get_content_type() == "text/html" and (expected is None or of_drive):
         with response:
             page = _Page(response.read(PAGE).decode(errors="replace"))
         address = page.confirmation(response.url)
@@ -179,10 +173,6 @@ def _receive(url: str, path: Path, part: Path, have: int, expected: str | None, 
             shutil.copyfileobj(response, file)
         if getattr(response, "length", None):  # urllib reads a connection that closed early as the end of the file
             raise OSError(f"the connection closed {response.length} bytes early")
-
-
-def _is_drive(url: str) -> bool:
-    return (urlsplit(url).hostname or "").endswith(".google.com")
 
 
 class _Page(HTMLParser):

@@ -168,12 +168,6 @@ def _is_taken(path: Path) -> bool:
         return True
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files in ``folder`` of a process killed while writing. Call it with the lock held."""
-    for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
-
-
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     write_atomically(path, lambda file: file.write(text.encode()))

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dkl import validation as allowed
 from dkl.attacks import (
     AttackStrength,
     Objective,
@@ -49,18 +50,7 @@ from dkl.losses import (
 )
 from dkl.runtime.distributed import sum_over_ranks, world
 from dkl.tasks.base import Output, Progress, Task, count_correct
-from dkl.validation import (
-    CLASSES,
-    EPOCHS,
-    FRACTION,
-    PRIOR_MOMENTUM,
-    SEED,
-    TEMPERATURE,
-    WEIGHT,
-    Range,
-    check_arguments,
-    check_fields,
-)
+from dkl.validation import check_arguments, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +68,8 @@ class AWP:
     which the extra forward pass must not move; ``batch_statistics`` does that here.
     """
 
-    gamma: Annotated[float, Range(0, 10, usual=(0, 0.05))] = 0.005
-    start: Annotated[int, EPOCHS] = 10
+    gamma: Annotated[float, allowed.Range(0, 10, usual=(0, 0.05))] = 0.005
+    start: Annotated[int, allowed.EPOCHS] = 10
 
     def __post_init__(self) -> None:
         check_fields(self, "task.awp")
@@ -158,7 +148,7 @@ class AdversarialTraining(Task):
         *,
         awp: AWP | None = None,
         bn_warm_start: bool = False,
-        seed: Annotated[int, SEED] = 0,
+        seed: Annotated[int, allowed.SEED] = 0,
     ) -> None:
         name = type(self).__name__
         chosen = OwnTrainingAttack(attack) if isinstance(attack, partial) else attack
@@ -316,17 +306,17 @@ class TradesTraining(AdversarialTraining):
         loss: PairLoss | None,
         attack: TrainingAttack | partial[Tensor] | None,
         *,
-        num_classes: Annotated[int, CLASSES],
-        prior_temperature: Annotated[float, TEMPERATURE] = 4.0,
-        prior_momentum: Annotated[float, PRIOR_MOMENTUM] = 1.0,
+        num_classes: Annotated[int, allowed.CLASSES],
+        prior_temperature: Annotated[float, allowed.TEMPERATURE] = 4.0,
+        prior_momentum: Annotated[float, allowed.PRIOR_MOMENTUM] = 1.0,
         awp: AWP | None = None,
-        label_smoothing: Annotated[float, FRACTION] = 0.0,
-        aug_weight: Annotated[float, WEIGHT] = 0.3,
+        label_smoothing: Annotated[float, allowed.FRACTION] = 0.0,
+        aug_weight: Annotated[float, allowed.WEIGHT] = 0.3,
         per_view_forward: bool = False,
         natural_first: bool = False,
         bn_warm_start: bool = False,
         gradient_norms: bool = False,
-        seed: Annotated[int, SEED] = 0,
+        seed: Annotated[int, allowed.SEED] = 0,
     ) -> None:
         if not loss or not attack:
             raise UserError(

@@ -11,7 +11,6 @@ A task of your own derives from ``Task``, sets ``model`` and writes ``step``; ev
             yield Output(F.cross_entropy(self.model(batch.images), batch.labels))
 """
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -23,7 +22,6 @@ from torch import Tensor, nn
 
 from dkl.attacks import frozen_eval, top1
 from dkl.data import Batch
-from dkl.errors import UserError
 from dkl.losses import ClassPrior
 from dkl.runtime.distributed import mean_over_ranks
 
@@ -117,18 +115,6 @@ class Task(ABC):
         """Restore what ``state_dict`` returned."""
         if self.prior is not None:
             self.prior.load_state_dict(state["prior"])
-
-
-def check_task(task: object) -> Task:
-    """Return ``task`` if the training loop can use it. Raises UserError that names what is missing."""
-    name = type(task).__name__
-    if not isinstance(task, Task):
-        raise UserError(f"task: {name} is not a task: derive it from dkl.tasks.Task and write step(batch, progress)")
-    if not isinstance(getattr(task, "model", None), nn.Module):
-        raise UserError(f"task: {name} has no model: set self.model in __init__, which is called with model=...")
-    if inspect.isgeneratorfunction(type(task).step):
-        raise UserError(f"task: {name}.step returns a generator: decorate it with @contextmanager")
-    return task
 
 
 @torch.no_grad()

@@ -10,11 +10,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.optim.swa_utils import update_bn
 
-from dkl.config import Precision, SelectionConfig, TrainerConfig
+from dkl.config import TrainerConfig
+from dkl.config.schema import Precision, SelectionConfig
 from dkl.console import Bar, bar, say
 from dkl.data import Batch, Loader
 from dkl.errors import UserError
@@ -24,7 +26,7 @@ from dkl.runtime.distributed import barrier, gather, largest, rank, share_buffer
 from dkl.runtime.interruption import Flag, Interrupted, deferred
 from dkl.storage import checkpoint
 from dkl.storage.files import locked, write_text
-from dkl.training.loop import EpochSums, NonFiniteLossError, merged, train_epoch
+from dkl.training.loop import EpochSums, NonFiniteLossError, train_epoch
 from dkl.training.optimizer import apply_schedule
 from dkl.training.schedules import Schedule
 from dkl.training.selection import Selection
@@ -79,7 +81,14 @@ def fit(run: Run) -> None:
     """
     folder, state, trainer, first = run.folder, run.state, run.trainer, rank() == 0
     alone = locked(folder / ".lock", f"another process is training {folder}") if first else nullcontext()
-    with alone, _arithmetic(run):
+    computing = arithmetic(
+        run.device,
+        products=trainer.matmul.value,
+        convolutions=trainer.matmul.value,
+        fastest=True,
+        deterministic=trainer.deterministic,
+    )
+    with alone, computing:
         state.load(folder)
         if state.epoch >= trainer.epochs:
             _report_finished(run)
@@ -118,17 +127,6 @@ def fit(run: Run) -> None:
         last = state.rows[-1]
         miou = f", mean IoU {last['test_miou']:.2%}" if "test_miou" in last else ""
         say(f"{folder}: done, loss {last['loss']:.4f}, natural test accuracy {last['test_accuracy']:.2%}{miou}")
-
-
-@contextmanager
-def _arithmetic(run: Run) -> Iterator[None]:
-    """Compute with the precision of products that the run's trainer asks for."""
-    trainer = run.trainer
-    precision = trainer.matmul.value
-    with arithmetic(
-        run.device, products=precision, convolutions=precision, fastest=True, deterministic=trainer.deterministic
-    ):
-        yield
 
 
 def _report_finished(run: Run) -> None:
@@ -217,6 +215,24 @@ def _resumed_sums(run: Run) -> EpochSums:
     if state.task.prior is not None:
         state.task.prior.sums.copy_(share["prior_sums"])
     return EpochSums.from_state(share, run.batches.labels.device)
+
+
+def merged(processes: Sequence[dict[str, Any]], *, first: bool) -> dict[str, Any]:
+    """Restore this process's share of an interrupted epoch's sums, which another number of ``processes`` measured.
+
+    The ``first`` takes all sums, the others take zeros.
+    """
+    share = processes if first else []
+
+    def total(values: Sequence[Any], zero: Any) -> Any:
+        return (
+            {name: total([value[name] for value in values], zero[name]) for name in zero}
+            if isinstance(zero, dict)
+            else sum(values, 0 * zero)
+        )
+
+    fixed = {key: processes[0][key] for key in ("step", "seconds")}
+    return {key: total([one[key] for one in share], zero) for key, zero in processes[0].items()} | fixed
 
 
 def _after_step(run: Run, flag: Flag, epoch: int, so_far: EpochSums) -> None:

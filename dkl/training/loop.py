@@ -1,11 +1,11 @@
 """The one training loop. It handles batches, an optimizer and a task, and knows nothing of losses or attacks."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -65,24 +65,6 @@ class EpochSums:
         return cls(state["step"], state["seen"], state["images"], state["seconds"], sums, counts)
 
 
-def merged(processes: Sequence[dict[str, Any]], *, first: bool) -> dict[str, Any]:
-    """Restore this process's share of an interrupted epoch's sums, which another number of ``processes`` measured.
-
-    The ``first`` takes all sums, the others take zeros.
-    """
-    share = processes if first else []
-
-    def total(values: Sequence[Any], zero: Any) -> Any:
-        return (
-            {name: total([value[name] for value in values], zero[name]) for name in zero}
-            if isinstance(zero, dict)
-            else sum(values, 0 * zero)
-        )
-
-    fixed = {key: processes[0][key] for key in ("step", "seconds")}
-    return {key: total([one[key] for one in share], zero) for key, zero in processes[0].items()} | fixed
-
-
 def _mean(found: EpochSums) -> tuple[MetricsRow, float]:
     """Turn sums over this process into means over all processes, and count the images of all.
 
@@ -98,21 +80,18 @@ def _mean(found: EpochSums) -> tuple[MetricsRow, float]:
     return {name.replace("_correct", "_accuracy"): value / count for name, value, count in means if count > 0}, images
 
 
-def _as_context(task: Task, step: object) -> AbstractContextManager[Output]:
-    """Return ``step``, which ``task.step`` has returned. Raises UserError if it is no context."""
+@contextmanager
+def _checked_step(task: Task, batch: Batch, progress: Progress) -> Iterator[Output]:
+    """The task's step. Raises UserError if it is no context, or if what it yields is no Output with a scalar loss."""
+    name, step = f"{type(task).__name__}.step", cast(object, task.step(batch, progress))
     if not isinstance(step, AbstractContextManager):
-        name = type(task).__name__
-        raise UserError(f"task: {name}.step returns a {type(step).__name__}: decorate it with @contextmanager")
-    return step
-
-
-def _check_output(task: Task, out: object) -> None:
-    """Raise UserError if what ``task.step`` yields is no Output, or if its loss is no scalar."""
-    name = f"{type(task).__name__}.step"
-    if not isinstance(out, Output):
-        raise UserError(f"task: {name} yields a {type(out).__name__}: yield a dkl.tasks.Output")
-    if out.loss.ndim:
-        raise UserError(f"task: {name} yields a loss {list(out.loss.shape)}, not a scalar: take the mean")
+        raise UserError(f"task: {name} returns a {type(step).__name__}: decorate it with @contextmanager")
+    with step as out:
+        if not isinstance(out, Output):
+            raise UserError(f"task: {name} yields a {type(out).__name__}: yield a dkl.tasks.Output")
+        if out.loss.ndim:
+            raise UserError(f"task: {name} yields a loss {list(out.loss.shape)}, not a scalar: take the mean")
+        yield out
 
 
 def train_epoch(
@@ -153,8 +132,7 @@ def train_epoch(
         for number, part in enumerate(parts, 1):
             forward = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
             backward = torch.autocast(device.type, enabled=False)  # torch advises against autocast in backward
-            with forward, _as_context(task, task.step(part, progress)) as out, backward:
-                _check_output(task, out)
+            with forward, _checked_step(task, part, progress) as out, backward:
                 # The only value that the CPU waits for at each step; the others stay on the device for the epoch.
                 if not torch.isfinite(out.loss):
                     raise NonFiniteLossError(part, progress, out)

@@ -11,14 +11,13 @@ from dkl.config import (
     changed_setting,
     check,
     compose_config,
-    config_hash,
     hashed,
-    label,
     load_config,
     model_name,
     row_identity,
     run_folder,
 )
+from dkl.config.identity import config_hash, label
 from dkl.config.schema import DataConfig, TrainConfig
 from dkl.errors import UserError
 

@@ -19,7 +19,7 @@ from dkl.errors import UserError
 from dkl.evaluation import job
 from dkl.evaluation.job import robustbench_images
 from dkl.evaluation.subject import foreign_subject
-from dkl.published import imagenet_files, published_networks
+from dkl.published import imagenet_files, known_networks
 from tests.data.image_files import write_image
 from tests.data.sources.test_tar_shards import pack
 
@@ -52,7 +52,7 @@ ORACLE = {
     "XCiT": transforms.Compose([transforms.Resize(224, InterpolationMode.BICUBIC), CROPPED]),
 }
 """RobustBench's preprocessing, as its data.py and timm's settings of XCiT have it, without ToTensor."""
-OF_IMAGENET = [network for network in published_networks() if network.dataset == "imagenet"]
+OF_IMAGENET = [each for each in known_networks() if each.dataset == "imagenet" and each.network]
 EVALUATE = ["checkpoint=w.pt", "+data.source.train=null", "paths.data=.", "protocol=robustbench"]
 
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from dkl.config import CachedCompose, compose_config, config_hash, hashed, row_identity, run_folder
+from dkl.config import CachedCompose, compose_config, hashed, row_identity, run_folder
+from dkl.config.identity import config_hash
 from dkl.errors import UserError
 from dkl.manifests import Request, identities, load, plan
 from dkl.manifests.jobs import changed_label

@@ -8,7 +8,8 @@ import pytest
 
 from dkl import records
 from dkl.cli import main
-from dkl.config import compose_config, config_hash
+from dkl.config import compose_config
+from dkl.config.identity import config_hash
 from dkl.reproduction import reproduce as command
 from dkl.reproduction import worker
 

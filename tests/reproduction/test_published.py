@@ -60,5 +60,5 @@ def test_the_papers_values_stand_beside_published_weights_and_failed_rows_are_na
 def test_a_table_without_published_networks_is_refused() -> None:
     with pytest.raises(UserError, match="no row of table-04 has published weights: leave it out"):
         reproduce(["table=4", "weights=published"])
-    with pytest.raises(UserError, match="weights=last is unknown: give weights=published"):
+    with pytest.raises(UserError, match="weights=last is unknown: choose one of published"):
         reproduce(["table=2", "weights=last"])

@@ -19,8 +19,8 @@ from dkl.runtime.distributed import _in_one, _killed, rank, spawn_processes, sum
 from dkl.runtime.interruption import Flag, Interrupted
 from dkl.storage import checkpoint
 from dkl.training import fit as fitting
-from dkl.training.fit import Run, fit
-from dkl.training.loop import EpochSums, merged
+from dkl.training.fit import Run, fit, merged
+from dkl.training.loop import EpochSums
 from tests.training.common import TINY, finish, make_config, start
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dkl.assembly import load_data, train
-from dkl.config import EvaluateConfig, compose_config, config_hash, hashed, row_identity, run_folder, typed
+from dkl.config import EvaluateConfig, compose_config, hashed, row_identity, run_folder, typed
+from dkl.config.identity import config_hash
 from dkl.evaluation.subject import run_subject
 
 SAME = [

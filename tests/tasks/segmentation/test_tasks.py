@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from dkl.assembly import preflight
-from dkl.config import compose_config, config_hash
+from dkl.config import compose_config
+from dkl.config.identity import config_hash
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import IKL, KL
