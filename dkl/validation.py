@@ -66,7 +66,7 @@ class OneOf:
         self.allowed = allowed
 
     def __str__(self) -> str:
-        *others, last = ("null" if value is None else str(value) for value in self.allowed)
+        *others, last = (str(value).lower() if isinstance(value, bool) else str(value) for value in self.allowed)
         return f"{', '.join(others)} or {last}"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: "GetCoreSchemaHandler") -> "CoreSchema":

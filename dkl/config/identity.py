@@ -7,7 +7,7 @@ use this one function. Whoever plans, reports or estimates runs reads a ``Compos
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -277,20 +277,15 @@ class ComposedRun:
         return ComposedRun(cfg)
 
 
-class CachedCompose:
-    """Composes training configurations once per row; those of its seeds are copies. Composing takes a tenth of a second
-    or more, and a table has up to a hundred jobs."""
+@lru_cache(maxsize=1024)
+def compose_run(overrides: tuple[str, ...]) -> ComposedRun:
+    """Compose the run of ``overrides``, once: that takes a tenth of a second or more, and a table has a hundred jobs.
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, ...], DictConfig] = {}
-
-    def __call__(self, overrides: Sequence[str]) -> ComposedRun:
-        """Compose the run of ``overrides``, which may include the seed."""
-        seeds = [text for text in overrides if text.startswith("seed=")]
-        rest = tuple(text for text in overrides if not text.startswith("seed="))
-        if rest not in self._known:
-            self._known[rest] = compose_explained("train", rest)
-        cfg = self._known[rest].copy()
-        if seeds:
-            cfg.seed = int(seeds[-1].partition("=")[2])
-        return ComposedRun(cfg)
+    Seeds of one row differ in the seed only, so they are copies. Raises UserError if an override does not fit.
+    """
+    seeds = [text for text in overrides if text.startswith("seed=")]
+    if not seeds:
+        return ComposedRun(compose_explained("train", overrides))
+    cfg = compose_run(tuple(text for text in overrides if text not in seeds)).cfg.copy()
+    cfg.seed = int(seeds[-1].partition("=")[2])
+    return ComposedRun(cfg)

@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from dkl.config import CachedCompose, model_name
+from dkl.config import compose_run, model_name
 from dkl.config.identity import COMPUTING
 from dkl.config.overrides import quoted
 from dkl.errors import UserError, choose_from
@@ -88,7 +88,7 @@ class Request:
     overrides: tuple[str, ...] = ()
 
 
-def plan(name: str, request: Request, compose: CachedCompose | None = None) -> list[ManifestJob]:
+def plan(name: str, request: Request) -> list[ManifestJob]:
     """List the jobs of the manifest ``name`` in order, each row's teacher before the row.
 
     At budget smoke only the first seed is run, unless the request names seeds. A row that the request's overrides
@@ -96,18 +96,18 @@ def plan(name: str, request: Request, compose: CachedCompose | None = None) -> l
     override contradicts a row or changes it at budget paper or mini, or if one teacher is given for rows with different
     teachers.
     """
-    manifest, compose = load(name), compose or CachedCompose()
+    manifest = load(name)
     rows = _chosen(manifest, request.row)
     _check_overrides(manifest, rows, request.overrides)
-    jobs = _jobs(manifest, rows, request, compose)
+    jobs = _jobs(manifest, rows, request)
     changing = may_change_rows(request.overrides)
     if not changing:
         return jobs
-    before = _identities(_jobs(manifest, rows, replace(request, overrides=()), compose), compose)
-    changed = [name for name, row in _identities(jobs, compose).items() if row != before[name]]
+    before = _identities(_jobs(manifest, rows, replace(request, overrides=())))
+    changed = [name for name, row in _identities(jobs).items() if row != before[name]]
     teachers = {manifest.teachers[row.teacher].name for row in rows if row.teacher}
     for name in sorted(changed, key=lambda name: name not in teachers):  # a teacher before its students
-        budget = next(compose(job.train).cfg.budget.name for job in jobs if job.name == name)
+        budget = next(compose_run(job.train).cfg.budget.name for job in jobs if job.name == name)
         if budget in FIXED_BUDGETS:
             raise UserError(
                 f"{' '.join(changing)} changes what row {name} trains, which budget={budget} fixes: leave it out, or "
@@ -123,23 +123,20 @@ def plan(name: str, request: Request, compose: CachedCompose | None = None) -> l
     return jobs
 
 
-def identities(manifest: Manifest, budget: str, compose: CachedCompose | None = None) -> dict[str, str]:
+def identities(manifest: Manifest, budget: str) -> dict[str, str]:
     """Per row that is run, and per teacher: the ``row_identity`` of its records at ``budget``."""
-    compose = compose or CachedCompose()
-    return _identities(_jobs(manifest, manifest.runnable, Request((0,), budget), compose), compose)
+    return _identities(_jobs(manifest, manifest.runnable, Request((0,), budget)))
 
 
-def _identities(jobs: Iterable[ManifestJob], compose: CachedCompose) -> dict[str, str]:
-    return {job.name: compose(job.train).row for job in jobs}
+def _identities(jobs: Iterable[ManifestJob]) -> dict[str, str]:
+    return {job.name: compose_run(job.train).row for job in jobs}
 
 
-def _jobs(
-    manifest: Manifest, rows: Sequence[ManifestRow], request: Request, compose: CachedCompose
-) -> list[ManifestJob]:
+def _jobs(manifest: Manifest, rows: Sequence[ManifestRow], request: Request) -> list[ManifestJob]:
     """The jobs of ``rows`` with the request's overrides, whatever these change."""
     seeds = request.seeds or (manifest.seeds[:1] if request.budget == "smoke" else manifest.seeds)
     for_rows = [text for text in request.overrides if not text.startswith(TEACHER)]
-    teachers = _teachers(manifest, rows, request, compose)
+    teachers = _teachers(manifest, rows, request)
     jobs: list[ManifestJob] = []
     for row in rows:
         teacher, of_teacher = teachers[row.teacher] if row.teacher else (None, [])
@@ -237,7 +234,7 @@ def _evaluations(manifest: Manifest, row: ManifestRow, request: Request) -> tupl
 
 
 def _teachers(
-    manifest: Manifest, rows: Sequence[ManifestRow], request: Request, compose: CachedCompose
+    manifest: Manifest, rows: Sequence[ManifestRow], request: Request
 ) -> dict[str, tuple[ManifestJob | None, list[str]]]:
     """Per teacher of ``rows``: the job that trains it (None if its weights exist), and its students' overrides."""
     needed = list(dict.fromkeys(row.teacher for row in rows if row.teacher))
@@ -253,7 +250,7 @@ def _teachers(
             teachers[name] = (None, [*row.weights, *requested])
             continue
         train = _last_wins([*row_overrides(manifest, row, request.budget), "label=Teacher", "seed=0", *shared])
-        run = compose(train)
+        run = compose_run(train)
         job = None if weights else ManifestJob(row.name, "Teacher", 0, train, _evaluations(manifest, row, request))
         folder = [] if weights else [f"{TEACHER}run={quoted(str(run.folder))}"]
         teachers[name] = (job, [f"{TEACHER}name={model_name(run.cfg.model)}", *folder, *requested])

@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dkl.config import CachedCompose, ComposedRun, TrainConfig
+from dkl.config import ComposedRun, TrainConfig, compose_run
 from dkl.config.overrides import HYDRA_OWN, explain, quoted
 from dkl.config.schema import prediction_text
 from dkl.errors import NotInstalledError, UserError, choose_from, similar
@@ -180,12 +180,11 @@ def plan_jobs(options: Options) -> list[PlannedJob]:
     """List every job with its checked configuration. Raises UserError if a configuration is wrong."""
     from dkl.assembly import on_launched
 
-    compose = CachedCompose()
     composed: list[tuple[ManifestJob, ComposedRun, str | None]] = []
     checked: dict[tuple[str, ...], str | None] = {}
     try:
-        for job in plan(options.name, options.request, compose):
-            run = ComposedRun(on_launched(compose(job.train).cfg))
+        for job in plan(options.name, options.request):
+            run = ComposedRun(on_launched(compose_run(job.train).cfg))
             row = tuple(text for text in job.train if not text.startswith("seed="))
             if row not in checked:  # the check builds the networks: once per row, not per seed
                 checked[row] = _check(run, job)

@@ -12,7 +12,6 @@ import pytest
 
 from dkl.manifests import ManifestRow, identities, names
 from tests.paper.placement import (
-    COMPOSE,
     EXTRA,
     FIGURES,
     LOGS,
@@ -106,7 +105,7 @@ def test_rows_that_are_one_run_share_its_identity() -> None:
         EXTRA: ("cifar100-ikl-a3", "cifar100-ikl-50m", "cifar10-ikl-a3", "cifar10-ikl-20m"),
     }
     of = {
-        name: identities(replace(loaded(name), rows=tuple(row_of(name, row) for row in chosen)), "paper", COMPOSE)
+        name: identities(replace(loaded(name), rows=tuple(row_of(name, row) for row in chosen)), "paper")
         for name, chosen in rows.items()
     }
     headline = of["table-02"]["ikl-basic"]

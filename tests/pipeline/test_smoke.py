@@ -6,14 +6,13 @@ one row per code path: rows that differ in numbers, or in networks that smoke re
 
 import csv
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
 
 from dkl import records
-from dkl.config import CachedCompose, shipped
+from dkl.config import shipped
 from dkl.manifests import load, names
 from tests.cli.common import call
 from tests.pipeline.steps import path
@@ -32,14 +31,6 @@ GROUPS = {
     "adversarial training": [found.name for found in (*TABLES, *FIGURES) if found in FIGURES or attacked(found.name)],
     "distillation": [found.name for found in TABLES if not attacked(found.name)],
 }
-
-
-@pytest.fixture
-def _compose_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands of one process share what they compose."""
-    composer = CachedCompose()
-    for name in ("dkl.reproduction.planning", "dkl.manifests.jobs", "dkl.reporting.boards.paper"):
-        monkeypatch.setattr(import_module(name), "CachedCompose", lambda: composer)
 
 
 def cut(names: Sequence[str], folder: Path) -> None:
@@ -84,7 +75,6 @@ def check_table(name: str, results: Path, printed: str) -> None:
 
 
 @pytest.mark.slow(minutes=2)
-@pytest.mark.usefixtures("_compose_once")
 @pytest.mark.parametrize("tables", GROUPS.values(), ids=GROUPS)
 def test_every_table_and_figure_at_smoke(
     tables: Sequence[str],

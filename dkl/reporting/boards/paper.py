@@ -14,7 +14,6 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from dkl.config import CachedCompose
 from dkl.errors import UserError
 from dkl.manifests import Column, Manifest, ManifestRow, identities, own_sizes, row_overrides
 from dkl.manifests.manifest import Values
@@ -123,8 +122,6 @@ def paper_boards(
     grouped = group(trained, lambda record: (record.budget, is_reference(record)))
     by_budget = {key: group(same, lambda record: record.row) for key, same in grouped.items()}
     boards: list[PaperBoard] = []
-    # Several tables have the same rows: one cache for all of them composes each row once.
-    compose = CachedCompose()
     for manifest in manifests:
         if not manifest.columns:
             continue
@@ -136,7 +133,7 @@ def paper_boards(
             # Composing every row of every table would take a minute.
             candidates = _candidates(manifest, budget, [same[0].training for same in known.values()])
             try:
-                rows = identities(candidates, budget, compose)
+                rows = identities(candidates, budget)
             except UserError as error:
                 if problems is None:
                     raise

@@ -16,7 +16,7 @@ from dkl.records import Bound, Record
 from dkl.reporting.boards.paper import PaperBoard, paper_boards, published_board
 from dkl.reporting.formats import to_html, to_latex, to_markdown
 from dkl.threat import SUITES
-from tests.reporting.factories import COMPOSER, flags_of, make_record, make_run, no_flags, plain, trained
+from tests.reporting.factories import flags_of, make_record, make_run, no_flags, plain, trained
 
 TABLE, ROW, OTHER = "table-02", "ikl-basic", "awp-basic"
 load = cache(read_manifest)
@@ -169,7 +169,7 @@ def test_rows_ruled_out_by_their_overrides_have_no_records() -> None:
     records = [make_run("table-09", row.name) for row in manifest.runnable]
     found = board(records, "table-09")
     assert [[record.id for record in row.records] for row in found.rows] == [[record.id] for record in records]
-    assert len(set(identities(manifest, "mini", COMPOSER).values())) == len(records)
+    assert len(set(identities(manifest, "mini").values())) == len(records)
 
 
 def test_seeds_give_a_mean_its_spread_and_students_interval() -> None:
