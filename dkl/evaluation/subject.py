@@ -107,8 +107,8 @@ class TrainedRun:
 class Subject:
     """The evaluated weights, the network and data they belong to, and their ``run``; None for a foreign network.
 
-    ``method`` is the name shown in tables. ``source`` is a foreign network's, if it was named by its place. ``key`` is
-    the setting that is named if the network cannot be built.
+    ``method`` and ``name`` are shown in tables; without a name, that of its model. ``source`` is a foreign network's,
+    if it was named by its place. ``key`` is the setting that is named if the network cannot be built.
     """
 
     method: str
@@ -118,6 +118,7 @@ class Subject:
     run: TrainedRun | None = None
     source: Source | None = None
     key: str = "model"
+    name: str | None = None
 
     @property
     def seed(self) -> int | None:
@@ -138,8 +139,8 @@ class Subject:
 
     @property
     def architecture(self) -> str:
-        """The model's name in tables: ``model.title``, or its name without one."""
-        return str(self.model.get("title") or model_name(self.model))
+        """The model's name in tables: as given, or ``model.title``, or its name without one."""
+        return self.name or str(self.model.get("title") or model_name(self.model))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -301,7 +302,8 @@ def foreign_subject(asked: EvaluateConfig) -> Subject:
     assert data
     if asked.model:
         assert path  # whether it exists is checked after the other settings
-        return Subject(method=asked.label or path.stem, data=data, model=asked.model, weights=Weights(path))
+        method, weights = asked.label or path.stem, Weights(path)
+        return Subject(method=method, name=asked.architecture, data=data, model=asked.model, weights=weights)
     if path is not None:
         check_checkpoint(path)
     request = Request(
@@ -321,7 +323,8 @@ def foreign_subject(asked: EvaluateConfig) -> Subject:
     key = "arguments" if asked.arguments else "model"
     if source.preprocessing:
         data = _as_published(data, source.preprocessing, method)
-    return Subject(method=method, data=data, model=source.model, weights=weights, source=source, key=key)
+    subject = Subject(method=method, name=asked.architecture, data=data, model=source.model, weights=weights)
+    return replace(subject, source=source, key=key)
 
 
 def _as_published(data: DataConfig, preprocessing: str, method: str) -> DataConfig:

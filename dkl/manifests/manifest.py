@@ -147,7 +147,7 @@ class Manifest:
     - ``evaluate``: overrides of ``dkl evaluate``, one list per evaluation.
     - ``teachers``: rows trained once, at seed 0, before the first row that names them.
     - ``next``: what to suggest to the user afterwards.
-    - ``figure``: settings of the figure to draw.
+    - ``figure``: settings of the figure to draw. ``lines`` of a frontier: by name, its rows by their weights.
     - ``pictures``: overrides of ``dkl evaluate`` for the attack whose images are shown of every trained run; no
       pictures if empty.
     """
@@ -305,6 +305,9 @@ def _check(manifest: Manifest) -> None:
             _check_evaluation(evaluation)
         if row.quoted is None and not manifest.evaluations(row):
             raise ValueError(f"row {row.name} is run but never evaluated: add evaluate to it or to the manifest")
+    lines = manifest.figure.get("lines", {})
+    if unknown := {name for line in lines.values() for name in line.values()} - set(rows):
+        raise ValueError(f"figure.lines names {', '.join(sorted(unknown))}, which are no rows")
     for claim in manifest.claims:
         if unknown := {claim.better, claim.than} - set(rows) or {claim.column} - columns:
             raise ValueError(f"a claim names {', '.join(sorted(unknown))}, which is no row or column")

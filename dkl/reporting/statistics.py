@@ -24,6 +24,10 @@ is the paired t test over seeds.
 The value of bounded AutoAttack counts only the images fooled in its sample. The accuracy may be as low as the lower end
 of its bound, so the interval of a difference is longer by the mean slack of either row, the distance from the value to
 that end, and p is that of the smallest possible difference.
+
+Two lines of rows, such as those of two losses along their weights, are compared at equal x: the difference of y is
+interpolated and averaged over the range of x that both lines have. Its interval is that of resampled test images, the
+same ones for all rows.
 """
 
 import math
@@ -55,6 +59,11 @@ _NO_SPREAD = 1e-24
 
 _LOG_SMALLEST_P = math.log(1e-12)
 """Smaller p values are reported as this one."""
+
+_RESAMPLES = 500
+"""Samples of test images behind the interval of a shift."""
+
+_Array = NDArray[np.float64]
 
 _Test = tuple[float, float, float, float]
 """Difference, lower and upper end of its 95 % interval, and p value."""
@@ -349,3 +358,48 @@ def _student(samples: list[NDArray[np.float64]], slack: tuple[float, float]) -> 
     else:
         p = math.exp(optimize.brentq(lambda log_p: half_width(log_p) - nearest, _LOG_SMALLEST_P, 0.0))
     return mean, mean - half, mean + half, p
+
+
+Line = Sequence[tuple[Mapping[int, Measurement], Mapping[int, Measurement]]]
+"""The measurements of x and y of each row on a line."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How far a line lies above another one at equal x, from ``start`` to ``end``: the mean, and its 95 % interval."""
+
+    difference: float
+    low: float
+    high: float
+    start: float
+    end: float
+    seeds: int
+
+
+def line_shift(line: Line, other: Line, load: LoadFlags) -> Shift | None:
+    """Return by how much ``line`` lies above ``other``; None if they share no range of x, or lack per-image flags."""
+    cells = [cell for axis in range(2) for row in (*line, *other) for cell in [row[axis]]]
+    try:
+        scores = np.array([np.mean([_score(one, load) for one in cell.values()], axis=0) for cell in cells])
+    except (UserError, KeyError, ValueError):  # ValueError: different numbers of test images
+        return None
+    # Poisson's bootstrap. The first sample is all images.
+    samples = np.random.default_rng(0).poisson(1.0, (_RESAMPLES, scores.shape[1]))
+    samples[0] = 1
+    means = (samples @ scores.T / samples.sum(1, keepdims=True)).reshape(_RESAMPLES, 2, -1)
+    results = [_gap(*mean[:, : len(line)], *mean[:, len(line) :]) for mean in means]
+    ((difference, start, end), *_) = results
+    if math.isnan(difference):
+        return None
+    low, high = np.nanpercentile([gap for gap, _, _ in results], [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)])
+    return Shift(difference, float(low), float(high), start, end, min(map(len, cells)))
+
+
+def _gap(x: _Array, y: _Array, other_x: _Array, other_y: _Array) -> tuple[float, float, float]:
+    """Return the mean of ``y`` minus ``other_y`` over the common range of x, and its ends; NaN if there is none."""
+    start, end = max(min(x), min(other_x)), min(max(x), max(other_x))
+    if start >= end:
+        return math.nan, start, end
+    grid, order, other = np.linspace(start, end, 101), np.argsort(x), np.argsort(other_x)
+    gaps = np.interp(grid, x[order], y[order]) - np.interp(grid, other_x[other], other_y[other])
+    return float(gaps.mean()), float(start), float(end)

@@ -7,8 +7,8 @@ budgets are not comparable with published values.
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -38,8 +38,10 @@ from dkl.reporting.statistics import (
     LoadFlags,
     Measurement,
     SeedMean,
+    Shift,
     accuracy_interval,
     compare,
+    line_shift,
     measure,
     student,
 )
@@ -102,6 +104,19 @@ class PaperBoard(Board[PaperRow]):
 
     manifest: Manifest
     comparisons: Comparisons
+    shifts: Mapping[str, Shift] = field(default_factory=dict)
+    """By the name of a line of the manifest's frontier: how far it lies above the first line."""
+
+
+def lines_of(manifest: Manifest, rows: Iterable[PaperRow]) -> dict[str, dict[str, PaperRow]]:
+    """Return the lines of a manifest's frontier: by name, the rows that are measured, by their weights."""
+    axes = [manifest.figure.get(axis, "") for axis in "xy"]
+    known = {row.row.name: row for row in rows if all(row.measurements.get(key) for key in axes)}
+    lines = {
+        line: {str(weight): known[name] for weight, name in names.items() if name in known}
+        for line, names in manifest.figure.get("lines", {}).items()
+    }
+    return {line: own for line, own in lines.items() if own}
 
 
 def paper_boards(
@@ -190,6 +205,7 @@ def _board(
     ]
     # Smoke runs must not produce a significant difference by accident.
     comparisons = {} if budget == "smoke" else _compare(manifest, rows, load)
+    shifts = {} if budget == "smoke" else _shifts(manifest, rows, load)
     shown = [record for row in rows for record in row.records]
     used = {record.id for record in shown}
     unused = [record for same in own.values() for record in same if record.id not in used]
@@ -209,13 +225,14 @@ def _board(
         *([notes.BEST] if any(column.metric == "best" for column in columns.values()) else []),
         f"Budget {budget}: {notes.BUDGET_NOTES[budget]}.{f' Our networks: {networks}.' if networks else ''}",
         *notes.comparison_notes(manifest, comparisons),
+        *notes.shift_texts(manifest, shifts),
         *notes.publication_notes(manifest),
         *notes.training_notes(runs),
         *notes.provenance_notes(shown),
         *([f"Other evaluations of these runs, not used in this table: {record_ids(unused)}."] if unused else []),
         *([f"Evaluations of a part of the test set, not in this table: {record_ids(partial)}."] if partial else []),
     ]
-    return make_board(manifest, budget, rows, comparisons, lines)
+    return replace(make_board(manifest, budget, rows, comparisons, lines), shifts=shifts)
 
 
 def _ordered(manifest: Manifest) -> list[ManifestRow]:
@@ -249,6 +266,19 @@ def _compare(manifest: Manifest, rows: Sequence[PaperRow], load: LoadFlags) -> d
             except UserError as error:
                 comparisons[position] = str(error)
     return comparisons
+
+
+def _shifts(manifest: Manifest, rows: Sequence[PaperRow], load: LoadFlags) -> dict[str, Shift]:
+    """Compare every line of the manifest's frontier with the first one, if both have two rows or more."""
+    x, y = (manifest.figure.get(axis, "") for axis in "xy")
+    lines = {
+        name: [(row.measurements[x], row.measurements[y]) for row in own.values()]
+        for name, own in lines_of(manifest, rows).items()
+        if len(own) > 1
+    }
+    first = next(iter(manifest.figure.get("lines", {})), "")
+    shifts = {name: line_shift(line, lines[first], load) for name, line in lines.items() if first in lines}
+    return {name: shift for name, shift in shifts.items() if shift and name != first}
 
 
 _VALUE = re.compile(r"(?!trainer\.|model\.title|task\.teacher\.|data\.source\.)\w+(\.\w+)+")

@@ -13,7 +13,7 @@ from dkl.records import Record
 from dkl.reporting.boards.claims import ClaimRow, claim_boards
 from dkl.reporting.boards.leaderboards import ConfigurationRow, accuracy_boards, headline_of, is_complete, leaderboards
 from dkl.reporting.boards.paper import PaperBoard
-from dkl.reporting.figures.style import BLACK, BLUE, SKY, VERMILLION, Drawing, canvas, set_ticks, title_of
+from dkl.reporting.figures.style import BLACK, BLUE, SKY, VERMILLION, Drawing, canvas, method_color, set_ticks, title_of
 from dkl.reporting.figures.tradeoff import is_papers
 
 LOOKS = {
@@ -79,7 +79,7 @@ def rankings(records: Sequence[Record], include_smoke: bool) -> Iterator[Drawing
 def ranking(rows: Sequence[ConfigurationRow], evaluated: Sequence[Sequence[Record]], *, title: str) -> Figure:
     """Plot one line per row of a board, best first: a ring per seed, the mean and its 95 % interval, in percent.
 
-    ``evaluated`` are the records of each row. The paper's losses have their own color and a bold label.
+    ``evaluated`` are the records of each row. The paper's losses have a bold label.
     """
     methods = [row.method for row in rows]
     labels = [row.method if methods.count(row.method) == 1 else f"{row.method}, {row.weights}" for row in rows]
@@ -88,7 +88,7 @@ def ranking(rows: Sequence[ConfigurationRow], evaluated: Sequence[Sequence[Recor
     wide = max(map(len, labels)) > LONGEST_LABEL / 2  # labels must leave room for the axes
     figure, axes = _one_line_per_row(list(zip(labels, papers, strict=True)), title, 0.24, wide)
     for place, (row, records) in enumerate(zip(rows, evaluated, strict=True)):
-        color = VERMILLION if papers[place] else BLUE
+        color = method_color(row.method)
         values = [100 * headline_of(record) for record in records]
         # The mean IoU of one seed has no interval: a line of no length stands for it.
         ends = [100 * bound for bound in row.interval] if row.interval else [values[0], values[0]]

@@ -18,6 +18,7 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
@@ -54,7 +55,7 @@ METHODS = {
 }
 """The color of a method on all figures and pages, by the first of these words in its name; orange without any."""
 
-DASHES = ("-", "--", ":")
+DASHES = ("-", "--", ":", "-.", (0, (9, 3)), (0, (1, 4)))
 """Line styles of lines that share the color of their method."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -147,8 +148,8 @@ def set_ticks(*scales: Axis, integer: bool = False, most: int = 9) -> None:
 
 def place_labels(
     axes: Axes, labels: Sequence[tuple[str, float, float]], points: ArrayLike, *, reach: float, **style: Any
-) -> None:
-    """Write ``labels``, each a text at x and y, close to their positions.
+) -> list[Annotation]:
+    """Write ``labels``, each a text at x and y, close to their positions, and return them.
 
     They avoid ``points[N, 2]``, markers of radius ``reach`` points, as in ``place_boxes``. The layout is fixed from
     here on, so call this last.
@@ -170,6 +171,7 @@ def place_labels(
         if gap > LEAD * point:
             end = axes.transData.inverted().transform(np.clip(position, center - half, center + half))
             axes.add_line(Line2D(*zip(label.xy, end, strict=True), color="0.35", lw=0.4, zorder=0.5))
+    return written
 
 
 def place_boxes(

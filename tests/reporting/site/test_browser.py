@@ -193,6 +193,11 @@ def wide(page: Path) -> dict[str, Any]:
               colors: new Set($$("#compare .key path").map(line => line.getAttribute("stroke"))).size,
               boxes: $$("#runs tbody input").filter(box => box.checked).map(box => box.value),
               table: rows("compare") };
+            const plot = $("#compare .plot"), box = plot.getBoundingClientRect();
+            plot.dispatchEvent(new PointerEvent("pointermove", { clientX: box.left + box.width / 2 }));
+            drawn.tip = $(".tip", plot).innerText;
+            plot.dispatchEvent(new PointerEvent("pointerleave"));
+            drawn.left = $$(".tip").filter(tip => tip.offsetParent).length;
             $("#compare button").click(); await turn();
             return { many, drawn, after: $("#compare").textContent, hash: location.hash };""",
         "tables": """
@@ -276,6 +281,8 @@ def test_selected_runs_are_compared_by_curves_and_by_what_differs(wide: dict[str
     drawn, metrics = found["drawn"], len(CURVES[0]) - 1
     assert (drawn["charts"], drawn["lines"]) == (metrics, 2 * metrics)
     assert drawn["colors"] == 2, "each method has its color"
+    assert drawn["tip"].split("\n") == ["Epoch 2", "20 TRADES, seed 0", "20 IKL-AT, seed 0"], "the pointer's epoch"
+    assert drawn["left"] == 0
     assert sorted(drawn["boxes"]) == ["small", "trades"]
     table = {name: cells for name, *cells in drawn["table"]}
     assert table["Dataset"] == ["cifar100", "cifar10"]
