@@ -227,6 +227,18 @@ def damage(path: Path, most: int | None = None) -> str | None:
     return f"{folder} is marked as a folder" if folder else None
 
 
+LOCAL_HEADER = 30
+"""Bytes before the name of a zip's entry; the last four are the lengths of the name and of the extra field."""
+
+
+def data_offset(file: BinaryIO, info: zipfile.ZipInfo) -> int:
+    """Where the data of an entry begins in the zip ``file``."""
+    # The local header may have another extra field than the central directory, so its length is read from the file.
+    file.seek(info.header_offset + LOCAL_HEADER - 4)
+    name, extra = struct.unpack("<HH", file.read(4))
+    return info.header_offset + LOCAL_HEADER + int(name) + int(extra)
+
+
 def digest(value: Any, length: int = 8) -> str:
     """Hash of plain values, ``length`` hex digits; the order of dictionary keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:length]
