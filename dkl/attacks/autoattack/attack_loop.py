@@ -305,10 +305,14 @@ class AttackLoop:
         """The numbers of the batches that are attacked next: as many as fit together, but at least one."""
         if not joint or len(waiting) == 1:
             return [*waiting[:1]]
+        sizes = np.cumsum([len(batches[number]) for number in waiting])
+        return [*waiting[: max(1, int((sizes <= self.limit()).sum()))]]
+
+    def limit(self) -> int:
+        """How many images are attacked at once."""
         if self.together is None:
             self.together = images_together(self.searched or self.model, scaled(self.images[:1]).to(self.device))
-        sizes = np.cumsum([len(batches[number]) for number in waiting])
-        return [*waiting[: max(1, int((sizes <= self.together).sum()))]]
+        return self.together
 
     def _attack_batches(
         self, criteria: Mapping[str, IsCorrect], attack: Arranged, numbered: Sequence[tuple[int, Tensor]]
