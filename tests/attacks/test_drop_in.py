@@ -15,6 +15,7 @@ from pyautoattack import checks
 from torch import Tensor, nn
 
 from dkl.attacks import AutoAttack, compare
+from dkl.attacks.autoattack import bounded as bounded_attacks
 from dkl.attacks.autoattack import drop_in
 from dkl.errors import UserError
 
@@ -195,7 +196,7 @@ def test_killed_and_resumed_it_returns_the_same(tmp_path: Path, monkeypatch: pyt
     assert len(calls) == finished
 
 
-def test_bounded_holds_the_standard_accuracy() -> None:
+def test_bounded_holds_the_standard_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network()
     x, y = data(model)
     standard = shortened(AutoAttack(model, eps=0.03, seed=3, verbose=False))
@@ -207,6 +208,14 @@ def test_bounded_holds_the_standard_accuracy() -> None:
     low, high = map(float, re.search(r"robust accuracy: ([\d.]+)% to ([\d.]+)%", printed.getvalue()).groups())
     assert low <= round(100 * float(standard.flags["square"].double().mean()), 2) <= high
     assert 0 < bounded.flags["sampled"].sum() < bounded.flags["apgd-t"].sum()
+
+    # If a pass of a few images takes as long as one of all, every image is attacked.
+    monkeypatch.setattr(bounded_attacks, "pass_seconds", lambda model, x: 1.0)
+    with redirect_stdout(printed):
+        bounded.run_standard_evaluation(x, y, bs=BATCH)
+    assert printed.getvalue().splitlines()[-1] == f"robust accuracy: {standard.flags['square'].double().mean():.2%}"
+    assert list(bounded.flags) == list(standard.flags)
+    assert all(torch.equal(bounded.flags[name], flags) for name, flags in standard.flags.items())
 
 
 def run(x: Any = None, y: Any = None, bs: int = 4, **options: Any) -> object:

@@ -156,7 +156,7 @@ ROWS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: create_teacher("nope", 10, pretrained=True), UserError, "'nope'"),
     (lambda: create_teacher("resnet18.a1_in1k", 10, pretrained=True), UserError, "num_classes=10 | has 1000"),
     (
-        lambda: square(nn.Identity(), X, Y, norm="l2", eps=0.5, seed=0, places=Y, length=2),
+        lambda: square(nn.Identity(), X, Y, norm="l2", eps=0.5, seed=0, places=Y, lengths=Y),
         ValueError,
         "places and length",
     ),

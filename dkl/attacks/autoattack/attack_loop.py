@@ -34,7 +34,6 @@ from dkl.attacks.named import top1, top5
 from dkl.attacks.pgd import Perturb
 from dkl.console import bar, stderr_console
 from dkl.errors import UserError
-from dkl.runtime.device import search_memory
 from dkl.runtime.distributed import gather, rank, world
 from dkl.runtime.interruption import Interrupted
 from dkl.storage.files import damage, write_atomically
@@ -162,15 +161,7 @@ def unplaced(perturb: Perturb) -> Arranged:
 def placed(perturb: Perturb, correct: Bools, batch_size: int) -> Arranged:
     """Square for Linf, with the draws of the batches into which ``correct[N]`` is cut."""
     place, length = (torch.from_numpy(array) for array in places(correct, batch_size))
-
-    def attack(x: Tensor, y: Tensor, chosen: Tensor) -> Tensor:
-        result = x.clone()
-        for each in length[chosen].unique().tolist():
-            same = length[chosen] == each
-            result[same] = perturb(x[same], y[same], places=place[chosen[same]], length=each)
-        return result
-
-    return Arranged(attack, joint=True)
+    return Arranged(lambda x, y, chosen: perturb(x, y, places=place[chosen], lengths=length[chosen]), joint=True)
 
 
 def arranged(perturb: Perturb, correct: Bools, batch_size: int) -> Arranged:
@@ -193,11 +184,18 @@ _SEARCH_COPIES = 20
 """Copies of an image that a search keeps beside the network's own memory."""
 
 
-def images_together(model: nn.Module, image: Tensor, memory: float) -> int:
-    """How many images like ``image[1, ...]`` a search on ``model`` holds in ``memory`` bytes.
+_CPU_BYTES = 2**25
+"""Memory that one search may take on a CPU: a larger one leaves its caches, and is slower."""
 
-    Counts what autograd saves for the backward pass of a second image: parameters are saved once.
+
+def images_together(model: nn.Module, image: Tensor) -> int:
+    """How many images like ``image[1, ...]`` a search on ``model`` holds in a quarter of the GPU's memory.
+
+    Not in what is free now: the same evaluation again should attack the same images together. Counts what autograd
+    saves for the backward pass of a second image: parameters are saved once.
     """
+    on_gpu = image.device.type == "cuda"
+    memory = torch.cuda.get_device_properties(image.device).total_memory // 4 if on_gpu else _CPU_BYTES
     saved = []
     for count in (1, 2):
         total = 0
@@ -212,7 +210,7 @@ def images_together(model: nn.Module, image: Tensor, memory: float) -> int:
             model(leaf)
         saved.append(total)
     each = 2 * (saved[1] - saved[0]) + _SEARCH_COPIES * image.numel() * image.element_size()
-    return min(MOST_TOGETHER, int(memory // max(each, 1)))
+    return min(MOST_TOGETHER, memory // max(each, 1))
 
 
 IsCorrect = Callable[[Tensor, Tensor], Tensor]
@@ -307,11 +305,14 @@ class AttackLoop:
         """The numbers of the batches that are attacked next: as many as fit together, but at least one."""
         if not joint or len(waiting) == 1:
             return [*waiting[:1]]
-        if self.together is None:
-            image = scaled(self.images[:1]).to(self.device)
-            self.together = images_together(self.searched or self.model, image, search_memory(self.device))
         sizes = np.cumsum([len(batches[number]) for number in waiting])
-        return [*waiting[: max(1, int((sizes <= self.together).sum()))]]
+        return [*waiting[: max(1, int((sizes <= self.limit()).sum()))]]
+
+    def limit(self) -> int:
+        """How many images are attacked at once."""
+        if self.together is None:
+            self.together = images_together(self.searched or self.model, scaled(self.images[:1]).to(self.device))
+        return self.together
 
     def _attack_batches(
         self, criteria: Mapping[str, IsCorrect], attack: Arranged, numbered: Sequence[tuple[int, Tensor]]

@@ -257,7 +257,6 @@ def _attack_bounded(
         )
     if enough:
         return protocol, start | {name: loop.state[name] for name in SAMPLED.values()}, sample, ()
-    say(f"a sample cannot narrow the interval to {protocol.tolerance:g} points: fab-t and square attack every image")
     state = _run_suite(task, standard, start=start, sample=sample)
     found = {name: int(loop.state[name].nonfinite.sum()) for name in SAMPLED.values()}
     return standard, state, None, tuple(checks.nonfinite_warnings(found))

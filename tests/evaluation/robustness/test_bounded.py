@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from dkl.attacks import Perturb, autoattack, frozen_eval, make_attack
-from dkl.attacks.autoattack.attack_loop import AttackLoop, placed, places
+from dkl.attacks.autoattack import bounded
+from dkl.attacks.autoattack.attack_loop import AttackLoop, AttackProgress, placed, places
 from dkl.attacks.autoattack.bounded import attack_sample
 from dkl.cli import main
 from dkl.config import EvaluateConfig, EvaluationConfig, compose_config
@@ -71,6 +72,38 @@ def test_sample_grows_until_the_interval_is_narrow(falls: int, width: int, enoug
     assert drawn < count
     assert len(seen["fab-t"]) == len(set(seen["fab-t"])) == drawn, "an image was attacked twice"
     assert fallen or falls <= 1 or not enough
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("overhead", "state", "sampled"),
+    [
+        (0, (), True),
+        (60, (), True),
+        (400, (), False),  # a sample of 101 saves the time of 299 images, and may lose that of another pass
+        (400, ("sample-fab-t",), True),  # begun before an interruption
+        (0, ("fab-t",), False),
+    ],
+)
+def test_a_sample_is_attacked_if_it_saves_more_time_than_it_may_lose(
+    overhead: int,
+    state: tuple[str, ...],
+    sampled: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(bounded, "pass_seconds", lambda model, x: overhead + len(x))
+    images, labels = torch.zeros(400, 1, 2, 2), torch.zeros(400, dtype=torch.long)
+    seen: dict[str, list[int]] = {"fab-t": [], "square": []}
+    attacks = in_and_out({"fab-t": set(), "square": set()}, seen)
+    attacks["fab-t"].draws, attacks["square"].draws = "none", "place"
+    before = np.ones(400, dtype=np.bool_)
+    begun = AttackProgress.begin(before, 5)
+    begun.seconds[0] = 1
+    loop = AttackLoop(WhiteIsFooled(), images, labels, 100, CPU, None, dict.fromkeys(state, begun), together=400)
+    _, enough = attack_sample(loop, attacks, before, width=10, seed=1, by_place=frozenset({"square"}), num_classes=2)
+    assert enough == sampled == bool(seen["square"])
+    assert ("saves no time: fab-t and square attack every image" in capsys.readouterr().err) == (not sampled)
 
 
 def test_places_are_those_of_the_cut_batches() -> None:
