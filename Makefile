@@ -64,11 +64,12 @@ test-oldest:  ## run the short tests on the oldest torch that is supported, in .
 test-endurance: $(SETUP)  ## interrupt hundreds of runs, and other long tests; counts go to results/reliability
 	$(BIN)/python -m pytest -m endurance
 
-check: $(SETUP)  ## lint, check formatting, types and the import contract
+check: $(SETUP)  ## lint, check formatting, types and the import contract; print the size of dkl/ beside its marks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.house
 
 format: $(SETUP)  ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .

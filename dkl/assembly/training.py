@@ -80,7 +80,7 @@ def train(cfg: DictConfig) -> Path:
     preflight(cfg)  # before any process starts, so that a mistake is one message and leaves no folder
     device = pick_device(cfg.trainer.device)
     if started > 1:
-        with distributed.launched_group(device.type):
+        with distributed.process_group(device.type):
             _assemble_and_fit(cfg)
     elif cfg.trainer.devices > 1:
         check_processes(cfg.trainer.devices, device, "trainer.devices")

@@ -6,6 +6,7 @@ There is one function per command, which takes the arguments after its name. Hea
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dkl import __version__
 from dkl.cli import hydra_app
 from dkl.cli.help import GROUPS, USAGE, page
-from dkl.cli.hydra_app import evaluate_next, tables_next
+from dkl.cli.hydra_app import relative, results_folder
 from dkl.config import check as check_values
 from dkl.config import load_config, run_folder
 from dkl.config.compose import choices
@@ -29,6 +30,9 @@ from dkl.runtime import launched
 from dkl.runtime.interruption import Interrupted, interruptible
 from dkl.storage.files import damage
 from dkl.threat import LISTED, SUITES
+
+MANY = 8
+"""Up to this many runs of a sweep are named in the next command."""
 
 COMPLETION = ("-sc", "--shell-completion")
 """Flags by which a shell asks what may follow."""
@@ -214,6 +218,24 @@ def export(arguments: list[str]) -> None:
         say(f"written: {path}")
     if options["push"]:
         say(f"pushed: {push(folder, files, options['push'])}")
+
+
+def evaluate_next(paths: Sequence[Path], overrides: Sequence[str]) -> str:
+    """Return the command that evaluates the runs in the folders ``paths``, trained with ``overrides``."""
+    chosen = paths[: 1 if len(paths) > MANY else None]
+    runs = ",".join(quoted(str(relative(path))) for path in chosen)
+    folders = [text for text in overrides if text.startswith(("paths.results=", "paths.data="))]
+    return shlex.join(["dkl", "evaluate", *(["-m"] if len(chosen) > 1 else []), f"run={runs}", *folders])
+
+
+def tables_next(paths: Sequence[Path], overrides: Sequence[str]) -> str:
+    """Return the command that makes the tables of the records ``paths``, evaluated with ``overrides``."""
+    from dkl.records import load
+
+    given = any(text.startswith("paths.results=") for text in overrides)
+    results = [f"results={results_folder(overrides)}"] if given else []
+    smoke = ["smoke=true"] if any(load(path).budget == "smoke" for path in paths) else []
+    return shlex.join(["dkl", "tables", *results, *smoke])
 
 
 COMMANDS = {

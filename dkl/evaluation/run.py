@@ -33,7 +33,7 @@ from dkl.evaluation.segmentation import count_test_pixels
 from dkl.records import Flags, Record
 from dkl.runtime import launched
 from dkl.runtime.device import arithmetic, check_processes, pick_device, use
-from dkl.runtime.distributed import gather, launched_group, local_device, rank, spawn_processes, world
+from dkl.runtime.distributed import gather, local_device, process_group, rank, spawn_processes, world
 from dkl.sampling_bound import count_interval
 from dkl.storage.files import locked
 from dkl.threat import AUTOATTACK, SAMPLED, SUITES, known_attack
@@ -55,7 +55,7 @@ def evaluate(cfg: DictConfig) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     # The processes exchange numpy flags only, so a CPU group serves GPUs as well.
-    with launched_group("cpu") if launched() else nullcontext():
+    with process_group("cpu") if launched() else nullcontext():
         job = prepare(config)
         _check_agreement(job)
         busy = f"another process is evaluating {job.subject.title}"

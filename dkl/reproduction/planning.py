@@ -3,23 +3,23 @@
 The progress of a job is read from its files: one line of metrics per epoch, one record per evaluation.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dkl.config import ComposedRun, TrainConfig, compose_run
+from dkl.config import ComposedRun, EvaluateConfig, TrainConfig, compose_run
 from dkl.config.overrides import HYDRA_OWN, explain, quoted
 from dkl.config.schema import prediction_text
 from dkl.errors import NotInstalledError, UserError, choose_from, similar
+from dkl.evaluation.protocol import choose_protocol
 from dkl.manifests import ManifestJob, Request, plan
 from dkl.options import default_results, keys, parse_options
 from dkl.records import Record, load_all
-from dkl.threat import changed_search, gives_result_of, parse_attacks, parse_eps
+from dkl.threat import gives_result_of
 
 TRAIN = {field.name for field in fields(TrainConfig)} | {"recipe"}
 """Keys of ``dkl train`` without a dot."""
@@ -105,8 +105,8 @@ def progress_of(job: ManifestJob, run: ComposedRun, records: Sequence[Record]) -
 def records_of(job: ManifestJob, run: ComposedRun, records: Sequence[Record]) -> list[Record]:
     """One of ``records`` for each finished evaluation of ``job``."""
     of_run = [record for record in records if _is_of_run(record, run)]
-    wanted = [_settings(run.settings, overrides) for overrides in job.evaluations]
-    matches = (next((record for record in of_run if _is_evaluation(record, settings)), None) for settings in wanted)
+    wanted = (_made_by(run.settings, overrides) for overrides in job.evaluations)
+    matches = (next(filter(made, of_run), None) for made in wanted)
     return [record for record in matches if record]
 
 
@@ -123,37 +123,30 @@ def _is_of_run(record: Record, run: ComposedRun) -> bool:
     return (record.seed, record.budget, record.row) == (config.seed, config.budget.name, run.row)
 
 
-def _settings(config: TrainConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """What an evaluation of the run of ``config`` with ``overrides`` measures."""
-    others = {"corruptions": None, "package": False}
-    settings = others | asdict(config.evaluation) | dict(OmegaConf.from_dotlist(list(overrides)))
-    weights = settings["weights"] or ("average" if config.averaging else "last")
-    attacks = parse_attacks(settings["attacks"])
-    eps = parse_eps(settings["eps"]) if attacks else 0.0
-    keys = ("n", "batch_size", "seed", "norm", "tolerance", "mirrored", "long_side", *others)
-    search = changed_search(settings) if attacks else {}
-    derived = {"attacks": attacks, "eps": eps, "weights": weights, "search": search}
-    return derived | {key: settings[key] for key in keys}
+def _made_by(config: TrainConfig, overrides: Sequence[str]) -> Callable[[Record], bool]:
+    """Whether a record of the right run, of ``config``, was made by ``dkl evaluate`` with ``overrides``."""
+    given = {str(key): value for key, value in OmegaConf.from_dotlist(list(overrides)).items()}
+    asked, usual = EvaluateConfig(**given), config.evaluation
+    protocol = choose_protocol(asked, usual)
+    weights = asked.weights or usual.weights or ("average" if config.averaging else "last")
+    mirrored = usual.mirrored if asked.mirrored is None else asked.mirrored
+    prediction = prediction_text(mirrored=mirrored, long_side=asked.long_side or usual.long_side)
+    wanted = {key: protocol.fields_of_record[key] for key in ("norm", "eps", "evaluation_seed", "batch_size", "search")}
 
+    def made(record: Record) -> bool:
+        same = (
+            gives_result_of(record.attacks, protocol.attacks)
+            and all(getattr(record, key) == value for key, value in wanted.items())
+            and (record.bound is None or record.bound.tolerance <= (protocol.tolerance or 0))
+            and record.weights.split(" ")[0] == weights
+            and (record.segmented is None or record.segmented.prediction.endswith(f", {prediction}"))
+            # An evaluation that also has corruptions, or that ran the authors' code, has the same accuracies.
+            and (not asked.corruptions or record.corruptions is not None)
+            and (not asked.package or record.versions.get("attacks") == "pyautoattack")
+        )
+        return same and (not record.partial if protocol.n is None else record.n == protocol.n)
 
-def _is_evaluation(record: Record, settings: dict[str, Any]) -> bool:
-    """Whether ``record``, of the right run, was made with ``settings``."""
-    narrow = record.bound is None or record.bound.tolerance <= settings["tolerance"]
-    prediction = prediction_text(mirrored=settings["mirrored"], long_side=settings["long_side"])
-    same = (
-        gives_result_of(record.attacks, settings["attacks"])
-        and narrow
-        and record.search == settings["search"]
-        and record.weights.split(" ")[0] == settings["weights"]
-        and abs(record.eps - settings["eps"]) < 1e-9
-        and (not settings["attacks"] or record.norm.lower() == settings["norm"].lower())
-        and (record.batch_size, record.evaluation_seed) == (settings["batch_size"], settings["seed"])
-        and (record.segmented is None or record.segmented.prediction.endswith(f", {prediction}"))
-        # An evaluation that also has corruptions, or that ran the authors' code, has the same accuracies.
-        and (not settings["corruptions"] or record.corruptions is not None)
-        and (not settings["package"] or record.versions.get("attacks") == "pyautoattack")
-    )
-    return same and (not record.partial if settings["n"] is None else record.n == settings["n"])
+    return made
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from dkl.reproduction.results import draw, write_page
 from dkl.reproduction.worker import launch, run_jobs
 from dkl.runtime import launched
 from dkl.runtime.device import accelerator, pick_device
-from dkl.runtime.distributed import launched_group
+from dkl.runtime.distributed import process_group
 from dkl.storage.files import check_writable
 
 MEASURED = "on this machine, a range from a few measured passes"
@@ -72,7 +72,7 @@ def reproduce(arguments: list[str]) -> None:
     started = time.monotonic()
     failures |= find_blocked(jobs)
     kind = pick_device(jobs[0].run.settings.trainer.device).type
-    with remaining.watched(), launched_group(kind) if launched() > 1 else nullcontext():
+    with remaining.watched(), process_group(kind) if launched() > 1 else nullcontext():
         if options.launcher:
             launch(options, jobs, list(failures))
         else:

@@ -76,8 +76,10 @@ class Flag:
                 self._timer.start()
                 return
         if time.monotonic() >= self._deadline:
-            if self.signum not in self.foreign and _importing(frame):
-                # An exception inside a library that starts in C++ would end in an abort.
+            while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+                frame = frame.f_back
+            if self.signum not in self.foreign and frame is not None:
+                # Inside an import: an exception in a library that starts in C++ would end in an abort.
                 Interrupted(self.signum).report()
                 os._exit(128 + self.signum)
             self.act(self.signum)
@@ -95,13 +97,6 @@ class Flag:
         else:
             self.raised = True
             raise Interrupted(signum)
-
-
-def _importing(frame: FrameType | None) -> bool:
-    """Whether ``frame`` is inside an import."""
-    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
-        frame = frame.f_back
-    return frame is not None
 
 
 def _foreign_handler(signum: int) -> Handler | None:

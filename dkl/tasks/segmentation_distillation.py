@@ -11,7 +11,7 @@ pixel on ADE20K. The last two terms are APD's, see ``Prototypes``.
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -179,6 +179,8 @@ class SegmentationDistillation(PixelTask, Distillation):
     the teacher's predictions by the label of the pixel. Other arguments are those of ``Segmentation``.
     """
 
+    kept = ("prior", "prototypes", "adam")
+
     @check_arguments("task")
     def __init__(
         self,
@@ -311,16 +313,3 @@ class SegmentationDistillation(PixelTask, Distillation):
         if self.prototypes:
             loss = loss + self._prototype_loss(student, teacher, batch)
         yield self.output(loss, student.logits, masks)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of ``Distillation``, with the adapters and the Adam of the teacher's."""
-        if not self.prototypes:
-            return super().state_dict()
-        return super().state_dict() | {"prototypes": self.prototypes.state_dict(), "adam": self.adam.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        super().load_state_dict(state)
-        if self.prototypes:
-            self.prototypes.load_state_dict(state["prototypes"])
-            self.adam.load_state_dict(state["adam"])
