@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +242,9 @@ def draw_curves(runs: Sequence[RunSummary], folder: Path) -> list[Path]:
     curves = {label: [run.metrics] for label, run in zip(labels, runs, strict=True)}
     shown = panels(curves, PANELS | {"loss": ("loss",)}, fewest=1)
     name = "-".join(hashes) if len(runs) <= LONGEST_NAME else digest(sorted(hashes))
-    return save(lambda: dynamics(labels, shown, title=""), folder / f"compare-{name}") if shown else []
+    # Dots of many epochs would hide the dashes that tell runs of one method apart.
+    draw = partial(dynamics, labels, shown, title="", dots=1)
+    return save(draw, folder / f"compare-{name}") if shown else []
 
 
 def _number(value: float | None, form: str) -> str:

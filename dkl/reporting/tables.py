@@ -12,7 +12,7 @@ from dkl.records import load_flags
 from dkl.reporting.boards import Board
 from dkl.reporting.boards.claims import claim_boards
 from dkl.reporting.boards.entries import EntryFilter, entry_boards, load_entries, published_rows
-from dkl.reporting.boards.leaderboards import accuracy_boards, is_complete, leaderboards
+from dkl.reporting.boards.leaderboards import is_complete, leaderboards
 from dkl.reporting.boards.paper import PaperBoard, paper_boards
 from dkl.reporting.formats import to_csv, to_html, to_latex, to_markdown, to_terminal
 from dkl.reporting.grouping import board_key, is_reference, load_with_reference, record_file
@@ -90,7 +90,6 @@ def write_tables(
     boards: list[AnyBoard] = [
         *leaderboards(records, include_smoke, published_rows(manifests)),
         *joined,
-        *accuracy_boards(records, include_smoke),
         *paper_boards(manifests, records, lambda r: load_flags(record_file(results, r)), include_smoke, problems),
     ]
     # A smoke record whose board has other records is counted in that board's notes instead.

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -20,9 +21,7 @@ from dkl.manifests.manifest import Values
 from dkl.records import Record
 from dkl.records.metrics import Interval
 from dkl.reporting.boards import (
-    NONE,
     Board,
-    Cell,
     ColumnSpec,
     budget_title,
     interval_cell,
@@ -78,9 +77,9 @@ class PaperRow:
         return unique(record for cell in self.measurements.values() for one in cell.values() for record in one.records)
 
     @property
-    def record_ids(self) -> tuple[str, ...]:
-        """The ids of ``records``."""
-        return tuple(record.id for record in self.records)
+    def sizes(self) -> list[str]:
+        """The numbers of test images."""
+        return [str(n) for n in sorted({record.n for record in self.records})]
 
     def mean(self, key: str) -> SeedMean | None:
         """Return the mean of a column over seeds; None if it is not measured."""
@@ -326,11 +325,9 @@ def _columns(
     """Yield the columns of a paper table at one budget. A ``budget`` of None leaves out ours."""
     yield PaperColumn(data={"row": lambda row: row.row.name, "method": lambda row: row.row.label})
     # What describes the rows, such as their architecture.
-    yield from map(
-        lambda key: PaperColumn.alike(key, key.lower().replace(" ", "_"), lambda row: row.row.show.get(key, "")),
-        dict.fromkeys(key for row in rows for key in row.row.show),
-    )
-    yield PaperColumn(header="Method", cell=lambda row: row.row.label, essential=True)
+    for key in dict.fromkeys(key for row in rows for key in row.row.show):
+        yield PaperColumn(key, partial(_shown, key=key), key.lower().replace(" ", "_"))
+    yield PaperColumn("Method", lambda row: row.row.label, essential=True)
     yield PaperColumn(
         data={
             "origin": lambda row: row.row.origin or "",
@@ -341,18 +338,17 @@ def _columns(
     for key in manifest.columns:
         yield from _quantity(manifest, key, budget, rows)
     if budget is not None:
+        yield PaperColumn("n", lambda row: ", ".join(row.sizes), {"n": lambda row: " ".join(row.sizes)}, align="r")
         yield PaperColumn(
-            header="n",
-            align="r",
-            cell=lambda row: ", ".join(map(str, sorted({r.n for r in row.records}))) or NONE,
-            data={"n": lambda row: " ".join(map(str, sorted({r.n for r in row.records})))},
-        )
-        yield PaperColumn(
-            header="Seeds",
-            cell=lambda row: "quoted" if row.row.quoted else seeds_cell(row.seeds),
-            data={"seed_list": lambda row: " ".join(map(str, row.seeds))},
+            "Seeds",
+            lambda row: "quoted" if row.row.quoted else seeds_cell(row.seeds),
+            {"seed_list": lambda row: " ".join(map(str, row.seeds))},
         )
         yield from _claims(manifest, comparisons)
+
+
+def _shown(row: PaperRow, key: str) -> str:
+    return row.row.show.get(key, "")
 
 
 def _quantity(manifest: Manifest, key: str, budget: str | None, rows: Sequence[PaperRow]) -> Iterator[PaperColumn]:
@@ -362,10 +358,8 @@ def _quantity(manifest: Manifest, key: str, budget: str | None, rows: Sequence[P
     """
     column = manifest.columns[key]
     # The most important quantity: AutoAttack at the usual radius, else robust accuracy, else the first.
-    robust = [name for name, other in manifest.columns.items() if other.metric == "robust"]
-    standard = [
-        name for name in robust if (manifest.columns[name].attacks, manifest.columns[name].eps) == ("standard", None)
-    ]
+    robust = {name: other for name, other in manifest.columns.items() if other.metric == "robust"}
+    standard = [name for name, other in robust.items() if (other.attacks, other.eps) == ("standard", None)]
     essential = key == next(iter((*standard, *robust, *manifest.columns)))
     cells, unit = Quantity(key, column), f" ({column.unit})"
     is_published = bool(manifest.kind) or any(row.published for row in rows)
@@ -374,31 +368,25 @@ def _quantity(manifest: Manifest, key: str, budget: str | None, rows: Sequence[P
     ours = not is_published or (budget is not None and column.metric != "paper")
     if is_published:
         yield PaperColumn(
-            header=f"{column.header}, {publisher}{unit}" if ours else f"{column.header}{unit}",
+            f"{column.header}, {publisher}{unit}" if ours else f"{column.header}{unit}",
+            cells.published,
+            {f"{key}_{publisher}": lambda row: f"{row.published[key]:g}" if key in row.published else ""},
             align="r",
-            cell=cells.published,
-            data={f"{key}_{publisher}": lambda row: f"{row.published[key]:g}" if key in row.published else ""},
             essential=essential,
         )
     if ours:
         yield PaperColumn(
-            header=f"{column.header}, ours{unit}" if is_published else f"{column.header}{unit}",
+            f"{column.header}, ours{unit}" if is_published else f"{column.header}{unit}",
+            cells.ours,
+            {f"{key}_{name}": partial(cells.number, name=name) for name in ("mean", "std", "low", "high")}
+            | {f"{key}_seeds": lambda row: str(len(row.measurements.get(key, {})) or "")},
             align="r",
-            cell=cells.ours,
-            data={
-                **{f"{key}_{name}": cells.number(name) for name in ("mean", "std", "low", "high")},
-                f"{key}_seeds": lambda row: str(len(row.measurements.get(key, {})) or ""),
-            },
             essential=essential,
         )
     if ours and is_published and budget == "paper":
         measured = sum(other.metric != "paper" for other in manifest.columns.values())
-        yield PaperColumn(
-            header=f"{column.header}, difference" if measured <= WIDEST else None,
-            align="r",
-            cell=lambda row: cells.difference(row) or NONE,
-            data={f"{key}_difference": cells.difference},
-        )
+        header = f"{column.header}, difference" if measured <= WIDEST else None
+        yield PaperColumn(header, cells.difference, {f"{key}_difference": cells.difference}, align="r")
 
 
 @dataclass(frozen=True)
@@ -418,27 +406,21 @@ class Quantity:
         """Mean, standard deviation and interval. The seeds are listed if the row has others as well."""
         mean, interval = row.mean(self.key), row.interval(self.key, self.column)
         if mean is None:
-            return NONE
+            return ""
         if self.column.unit == "%":
             text, bounds = str(mean), interval_cell(interval)
         else:
             text = f"{mean.mean:.4g}" if mean.std is None else f"{mean.mean:.4g} ± {mean.std:.2g}"
-            bounds = NONE if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
+            bounds = "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
         seeds = row.measurements[self.key]
         # A column evaluated for some of the row's seeds only must say so.
         fewer = "" if len(seeds) == len(row.seeds) else f" (of seed {', '.join(map(str, seeds))})"
         return text + ("" if interval is None else f" {bounds}") + fewer
 
-    def number(self, name: str) -> Cell[PaperRow]:
-        """Return the cell for machines of the ``mean``, its ``std``, or an end of the interval, ``low`` or ``high``."""
-
-        def cell(row: PaperRow) -> str:
-            mean, (low, high) = row.mean(self.key), row.interval(self.key, self.column) or (None, None)
-            if mean is None:
-                return ""
-            return self.plain({"mean": mean.mean, "std": mean.std, "low": low, "high": high}[name])
-
-        return cell
+    def number(self, row: PaperRow, name: str) -> str:
+        """The ``mean`` for machines, its ``std``, or an end of the interval, ``low`` or ``high``."""
+        mean, (low, high) = row.mean(self.key), row.interval(self.key, self.column) or (None, None)
+        return self.plain({"low": low, "high": high}.get(name, getattr(mean, name, None)))
 
     def plain(self, value: float | None) -> str:
         """Return a measurement for machines: percent with two decimals, or a number in the column's unit."""
@@ -457,21 +439,18 @@ def _claims(manifest: Manifest, comparisons: Comparisons) -> Iterator[PaperColum
     # A row can be claimed better than several others: each claim has its own columns.
     by_row = group(comparisons, lambda claim: manifest.claims[claim].better)
 
-    def text(position: int, name: str) -> str:
-        """Return what ``name`` is of the claim at ``position`` in the manifest."""
-        claim, outcome = manifest.claims[position], comparisons[position]
+    def cell(row: PaperRow, place: int, name: str) -> str:
+        """Return what ``name`` is of a row's claim number ``place``, empty if it has fewer."""
+        if place >= len(own := by_row.get(row.row.name, [])):
+            return ""
+        claim, outcome = manifest.claims[own[place]], comparisons[own[place]]
         if name in ("than", "column"):
             return str(getattr(claim, name))
         if isinstance(outcome, str):
             return ""
         value: float = getattr(outcome, name)
-        quantity = Quantity(claim.column, manifest.columns[claim.column])
-        return f"{value:.3g}" if name == "p" else quantity.plain(value)
-
-    def cell(place: int, name: str) -> Cell[PaperRow]:
-        """Return the cell of a row's claim number ``place``, empty if it has fewer."""
-        return lambda row: text(own[place], name) if place < len(own := by_row.get(row.row.name, [])) else ""
+        return f"{value:.3g}" if name == "p" else Quantity(claim.column, manifest.columns[claim.column]).plain(value)
 
     for place in range(max(map(len, by_row.values()), default=0)):
         names = ("than", "column", "difference", "low", "high", "p")
-        yield PaperColumn(data={f"claim_{place + 1}_{name}": cell(place, name) for name in names})
+        yield PaperColumn(data={f"claim_{place + 1}_{name}": partial(cell, place=place, name=name) for name in names})

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -63,11 +64,10 @@ COLUMNS = 2
 MOST_LINES = 6
 """Lines of a panel; more methods have another figure."""
 
-LONGEST_OF_THREE = 40
-"""Characters of a legend entry that has two others beside it."""
+LONGEST_LABEL, LONGEST_OF_THREE = 110, 48
+"""Characters of a line in the legend, and of an entry that has two others beside it."""
 
 MOST_DOTS = 60
-"""Lines of more epochs have no dots."""
 
 
 def curves(records: Sequence[Record], folder: Path, problems: list[str]) -> Iterator[Drawing]:
@@ -176,8 +176,13 @@ def _series(title: str, names: Sequence[str], runs: Sequence[Curves]) -> Series:
     return {epoch: [values[epoch] for values in by_epoch] for epoch in sorted(common)}
 
 
-def dynamics(methods: Sequence[str], shown: Mapping[str, Sequence[Series]], *, title: str) -> Figure:
-    """Plot the mean over seeds by epoch, and a band from lowest to highest: a panel per title, a line per method."""
+def dynamics(
+    methods: Sequence[str], shown: Mapping[str, Sequence[Series]], *, title: str, dots: int = MOST_DOTS
+) -> Figure:
+    """Plot the mean over seeds by epoch, and a band from lowest to highest: a panel per title, a line per method.
+
+    Lines of at most ``dots`` epochs have dots.
+    """
     rows = -(-len(shown) // COLUMNS)
     figure, axes = canvas(0.7 + 1.7 * rows, rows, min(len(shown), COLUMNS), wide=True)
     looks = line_looks(methods)
@@ -185,7 +190,7 @@ def dynamics(methods: Sequence[str], shown: Mapping[str, Sequence[Series]], *, t
         for look, series in zip(looks, of_methods, strict=True):
             if series:
                 epochs, seeds = list(series), np.array(list(series.values()))
-                place.plot(epochs, seeds.mean(1), **look, marker="o" if len(epochs) <= MOST_DOTS else "", ms=2)
+                place.plot(epochs, seeds.mean(1), **look, marker="o" if len(epochs) <= dots else "", ms=2)
                 if seeds.shape[1] > 1:
                     place.fill_between(epochs, seeds.min(1), seeds.max(1), color=look["color"], alpha=0.2, lw=0)
         place.set(title=name)
@@ -197,7 +202,7 @@ def dynamics(methods: Sequence[str], shown: Mapping[str, Sequence[Series]], *, t
     for place in axes[: len(shown)][-COLUMNS:]:
         place.set_xlabel("epoch")
     for look, method in zip(looks, methods, strict=True):
-        axes[0].plot([], [], **look, label=method)
+        axes[0].plot([], [], **look, label=fill(method, LONGEST_LABEL))
     figure.suptitle(title, fontsize=8)
     figure.legend(loc="outside lower center", ncols=3 if max(map(len, methods)) < LONGEST_OF_THREE else 1)
     return figure

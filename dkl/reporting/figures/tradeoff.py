@@ -1,6 +1,7 @@
-"""Clean against robust accuracy, from the rows of tables to the drawing: Figure 2, trade-offs and frontiers.
+"""Clean against robust accuracy, from rows to the drawing: Figure 2, trade-offs, frontiers, and boards of entries.
 
 Color gives the method, shape its group, and the filling its origin. A frontier has a line per loss along its weights.
+Entries are colored by whether they were verified.
 """
 
 from collections import Counter
@@ -15,14 +16,20 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from numpy.typing import ArrayLike
 
+from dkl.errors import shortened
 from dkl.manifests import Column, Manifest
 from dkl.records import Record
 from dkl.reporting.boards import budget_title
+from dkl.reporting.boards.entries import CLAIMED, ROBUSTBENCH
+from dkl.reporting.boards.leaderboards import ConfigurationRow
 from dkl.reporting.boards.notes import shift_texts
 from dkl.reporting.boards.paper import PaperBoard, PaperRow, lines_of
 from dkl.reporting.figures.style import (
+    BLUE,
     MARKERS,
+    VERMILLION,
     Drawing,
     canvas,
     file_name,
@@ -50,6 +57,12 @@ FILLING = {
 
 CAPTION_WIDTH = 110
 """Characters of a line below a wide figure."""
+
+REACH = 25.0
+"""Published rows are drawn if both accuracies are at most this many percentage points below the best."""
+
+LABELED = 28
+"""Characters of an entry's label; longer names are cut."""
 
 SIZE = 5.5
 """Diameter of a marker in points (1/72 inch)."""
@@ -216,6 +229,52 @@ def frontier(board: PaperBoard) -> Figure:
         "path_effects": [withStroke(linewidth=2, foreground="white")],
     }
     labels = place_labels(axes, [text[:3] for text in texts], covered, reach=SIZE / 2 + 1, **style)
-    for place, (label, text) in enumerate(zip(labels, texts, strict=True)):
+    for place, ((label, *_), text) in enumerate(zip(labels, texts, strict=True)):
         label.set(color=text[3], fontweight="bold" if place < len(names) else "normal")
     return figure
+
+
+def entries(rows: Sequence[ConfigurationRow]) -> Figure:
+    """Plot the rows of a board of entries and their Pareto front; all but the published ones have their names.
+
+    What belongs to row N has the id ``row-N``, and ``row-N-0`` and ``row-N-1`` its label and the line to it.
+    """
+    points = np.array([[100 * row.means[key].mean for key in ("clean", "robust")] for row in rows])
+    named = [i for i, row in enumerate(rows) if row.source != ROBUSTBENCH]
+    near = [i for i in range(len(rows)) if i in named or (points.max(axis=0) - points[i] <= REACH).all()]
+    looks: dict[str, dict[str, Any]] = {
+        "published by RobustBench": {"color": "0.6", "marker": "o", "ms": 4},
+        "entries, claimed": {"color": VERMILLION, "marker": "o", "ms": SIZE},
+        "entries, verified": {"color": BLUE, "marker": "D", "ms": SIZE},
+    }
+    figure, (axes,) = canvas(3.6, wide=True)
+    for i in sorted(near, key=named.__contains__):  # ours are drawn over the others
+        kind = 0 if i not in named else 1 if rows[i].status == CLAIMED else 2
+        axes.plot(*points[[i]].T, ls="", gid=f"row-{i}", zorder=3, **list(looks.values())[kind])
+    front = points[near][pareto_front(points[near])]
+    axes.plot(*front.T, color=BLUE, lw=0.8)
+    for text, look in looks.items():
+        axes.plot([], [], ls="", label=text, **look)
+    axes.plot([], [], color=BLUE, lw=0.8, label="Pareto front")
+    axes.set(xlabel="clean accuracy (%)", ylabel="robust accuracy (%)")
+    set_ticks(axes.xaxis, axes.yaxis)
+    axes.grid(lw=0.3, alpha=0.6)
+    left_out = f"{len(rows) - len(near)} published rows lie outside" if len(near) < len(rows) else ""
+    figure.legend(loc="outside lower center", ncols=4, title=left_out)
+    between = [start + share * (end - start) for start, end in pairwise(front) for share in np.linspace(0, 1, 20)]
+    names = [(shortened(rows[i].method, LABELED), *points[i]) for i in named]
+    labels = place_labels(axes, names, [*points[near], *between], reach=SIZE / 2 + 1, fontsize=7)
+    for i, artists in zip(named, labels, strict=True):
+        for number, artist in enumerate(artists):
+            artist.set_gid(f"row-{i}-{number}")
+    return figure
+
+
+def pareto_front(points: ArrayLike) -> list[int]:
+    """Return the indices of the ``points[N, 2]`` that no other exceeds in one value and reaches in the other, by x."""
+    front: list[int] = []
+    values = np.asarray(points)
+    for i in np.lexsort(-values.T[::-1]):  # from the largest x, and of equal ones from the largest y
+        if not front or values[i, 1] > values[front[-1], 1]:
+            front.append(int(i))
+    return front[::-1]

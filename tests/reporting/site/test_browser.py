@@ -14,7 +14,7 @@ import pytest
 from dkl.manifests import load
 from dkl.manifests.manifest import Claim
 from dkl.records import Record, save
-from dkl.reporting import accuracy_boards, leaderboards
+from dkl.reporting import leaderboards
 from dkl.reporting.boards import Board
 from dkl.reporting.boards.claims import ClaimRow, claim_boards
 from dkl.reporting.boards.entries import published_rows
@@ -136,7 +136,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tables = [load(f"table-{number:02d}") for number in (2, 3, 10, 11, 13)]
     boards: list[Board[Any]] = [
         *leaderboards(records, published=published_rows(tables[:2])),
-        *accuracy_boards(records),
         _widest_table(paper),
         *_claims(),
     ]
