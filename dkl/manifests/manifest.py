@@ -16,6 +16,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's, which
 from dkl.config import WEIGHTS, EvaluateConfig, shipped
 from dkl.config.overrides import read_overrides
 from dkl.errors import UserError, choose_from, first_line
+from dkl.published import PublishedNetwork, published_networks
 from dkl.records.metrics import METRICS
 from dkl.storage.files import write_text
 from dkl.threat import parse_attacks, parse_eps, parse_threat
@@ -98,6 +99,8 @@ class ManifestRow:
       budgets ``trained_at``: smoke downloads nothing.
     - ``show``: cells that describe the row.
     - ``paper``, ``paper_std``, ``published``: values by column; ``published`` by source.
+    - ``network``: its published weights, such as ``official:ikl-at-cifar100``; by default those of the first source
+      ``RobustBench NAME``.
     """
 
     label: str
@@ -113,6 +116,7 @@ class ManifestRow:
     paper: Values = field(default_factory=dict)
     paper_std: Values = field(default_factory=dict)
     published: dict[str, Values] = field(default_factory=dict)
+    network: str | None = None
     note: str | None = None
 
     def __post_init__(self) -> None:
@@ -195,6 +199,16 @@ class Manifest:
     def evaluations(self, row: ManifestRow) -> tuple[Overrides, ...]:
         """Overrides of each evaluation of ``row``."""
         return self.evaluate if row.evaluate is None else row.evaluate
+
+    def network(self, row: ManifestRow) -> PublishedNetwork | None:
+        """The published network of ``row``; None if there is none that can be built."""
+        data = [text for text in (*self.overrides, *row.overrides) if text.startswith("data=")]
+        # Recipes with synthetic images have data of their own, such as cifar100_50m; test images are the dataset's.
+        dataset = re.sub(r"_\d+m$", "", data[-1].removeprefix("data=")) if data else ""
+        listed = (source.partition(" ") for source in row.published)
+        names = [row.network, *(f"robustbench:{name}" for source, _, name in listed if source == "RobustBench")]
+        built = [*published_networks("official"), *(n for n in published_networks() if n.dataset == dataset)]
+        return next((network for name in names for network in built if network.name == name), None)
 
 
 _READER = TypeAdapter(Manifest)
@@ -304,6 +318,8 @@ def _check(manifest: Manifest) -> None:
             _check_evaluation(evaluation)
         if row.quoted is None and not manifest.evaluations(row):
             raise ValueError(f"row {row.name} is run but never evaluated: add evaluate to it or to the manifest")
+        if row.network and getattr(manifest.network(row), "name", None) != row.network:
+            raise ValueError(f"row {row.name} has network: {row.network}, which docs/zoo.md does not list; correct it")
     for claim in manifest.claims:
         if unknown := {claim.better, claim.than} - set(rows) or {claim.column} - columns:
             raise ValueError(f"a claim names {', '.join(sorted(unknown))}, which is no row or column")

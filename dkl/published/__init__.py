@@ -91,6 +91,11 @@ class PublishedNetwork:
         return "robustbench" if self.clean is None else "official"
 
     @property
+    def name(self) -> str:
+        """Its name as ``model=`` takes it."""
+        return f"{self.scheme}:{self.id}"
+
+    @property
     def path(self) -> str:
         """The place of its weights in the cache and in a mirror."""
         folder = f"{self.dataset}/{self.norm}/" if self.scheme == "robustbench" else ""

@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 from dkl.manifests import Column, Manifest
 from dkl.records import Record
 from dkl.reporting.boards import budget_title
-from dkl.reporting.boards.paper import PaperBoard, PaperRow
+from dkl.reporting.boards.paper import PaperBoard
+from dkl.reporting.boards.paper_rows import PaperRow
 from dkl.reporting.figures.style import CYCLE, MARKERS, Drawing, canvas, file_name, place_labels, set_ticks, title_of
 from dkl.reporting.grouping import slug
 from dkl.reporting.statistics import SeedMean
