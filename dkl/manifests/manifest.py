@@ -17,6 +17,7 @@ from dkl.config import EvaluateConfig, shipped
 from dkl.config.overrides import read_overrides
 from dkl.config.schema import WEIGHTS
 from dkl.errors import UserError, choose_from, first_line
+from dkl.published import PublishedNetwork, published_networks
 from dkl.records.metrics import METRICS
 from dkl.storage.files import write_text
 from dkl.threat import parse_attacks, parse_eps, parse_threat
@@ -99,6 +100,8 @@ class ManifestRow:
       budgets ``trained_at``: smoke downloads nothing.
     - ``show``: cells that describe the row.
     - ``paper``, ``paper_std``, ``published``: values by column; ``published`` by source.
+    - ``network``: its published weights, such as ``official:ikl-at-cifar100``; by default those of the first source
+      ``RobustBench NAME``.
     """
 
     label: str
@@ -114,6 +117,7 @@ class ManifestRow:
     paper: Values = field(default_factory=dict)
     paper_std: Values = field(default_factory=dict)
     published: dict[str, Values] = field(default_factory=dict)
+    network: str | None = None
     note: str | None = None
 
     def __post_init__(self) -> None:
@@ -196,6 +200,16 @@ class Manifest:
     def evaluations(self, row: ManifestRow) -> tuple[Overrides, ...]:
         """Overrides of each evaluation of ``row``."""
         return self.evaluate if row.evaluate is None else row.evaluate
+
+    def network(self, row: ManifestRow) -> PublishedNetwork | None:
+        """The published network of ``row``; None if there is none that can be built."""
+        data = [text for text in (*self.overrides, *row.overrides) if text.startswith("data=")]
+        # Recipes with synthetic images have data of their own, such as cifar100_50m; test images are the dataset's.
+        dataset = re.sub(r"_\d+m$", "", data[-1].removeprefix("data=")) if data else ""
+        listed = (source.partition(" ") for source in row.published)
+        names = [row.network, *(f"robustbench:{name}" for source, _, name in listed if source == "RobustBench")]
+        built = [*published_networks("official"), *(n for n in published_networks() if n.dataset == dataset)]
+        return next((network for name in names for network in built if network.name == name), None)
 
 
 _READER = TypeAdapter(Manifest)
@@ -308,6 +322,8 @@ def _check(manifest: Manifest) -> None:
     lines = manifest.figure.get("lines", {})
     if unknown := {name for line in lines.values() for name in line.values()} - set(rows):
         raise ValueError(f"figure.lines names {', '.join(sorted(unknown))}, which are no rows")
+        if row.network and getattr(manifest.network(row), "name", None) != row.network:
+            raise ValueError(f"row {row.name} has network: {row.network}, which docs/zoo.md does not list; correct it")
     for claim in manifest.claims:
         if unknown := {claim.better, claim.than} - set(rows) or {claim.column} - columns:
             raise ValueError(f"a claim names {', '.join(sorted(unknown))}, which is no row or column")

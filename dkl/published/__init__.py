@@ -91,6 +91,11 @@ class PublishedNetwork:
         return "robustbench" if self.clean is None else "official"
 
     @property
+    def name(self) -> str:
+        """Its name as ``model=`` takes it."""
+        return f"{self.scheme}:{self.id}"
+
+    @property
     def path(self) -> str:
         """The place of its weights in the cache and in a mirror."""
         folder = f"{self.dataset}/{self.norm}/" if self.scheme == "robustbench" else ""
@@ -155,6 +160,12 @@ def known_networks(scheme: str = "robustbench") -> tuple[PublishedNetwork, ...]:
         files = tuple(files) if isinstance(files, list) else (files,)
         networks.append(PublishedNetwork(**item, files=files, mean=mean, std=std))
     return tuple(networks)
+
+
+@cache
+def published_networks(scheme: str = "robustbench") -> tuple[PublishedNetwork, ...]:
+    """Return the ``known_networks`` that this project can build."""
+    return tuple(network for network in known_networks(scheme) if network.network is not None)
 
 
 @cache

@@ -62,6 +62,7 @@ WRONG = {
     "a quoted row that runs": ("label: KL, quoted", "label: KL, overrides: [loss=kl], quoted", ["theirs", "quoted"]),
     "two rows of one name": ("name: theirs", "name: ours", ["two rows", "ours"]),
     "a claim about an unknown row": ("than: theirs", "than: nobody", ["claim", "nobody"]),
+    "an unknown network": ("quoted: true,", "quoted: true, network: official:ikl,", ["theirs", "official:ikl,", "zoo"]),
     "an unknown origin": ("quoted: true,", "quoted: true, origin: mine,", ["origin", "mine", "quoted"]),
 }
 
