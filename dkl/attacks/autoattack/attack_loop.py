@@ -288,8 +288,9 @@ class AttackLoop:
                 except Interrupted as stop:
                     stop.place = f"after {first} batch {count} of {finished + len(own_batches)}"
                     raise
-                except torch.OutOfMemoryError:
-                    if len(numbers) == 1:
+                except (torch.OutOfMemoryError, UserError) as error:
+                    # The model's own errors are reported as such.
+                    if len(numbers) == 1 or not isinstance(error.__cause__ or error, torch.OutOfMemoryError):
                         raise
                     self.together = sum(len(batches[number]) for number in numbers) // 2
                     continue

@@ -357,8 +357,9 @@ class AutoAttack:
         for name in self.attacks_to_run:
             if name not in _KNOWN:
                 raise UserError(f"attacks_to_run has {name!r}: {choose_from(str(name), _KNOWN)}")
-        if isinstance(bs, bool) or not isinstance(bs, int) or bs < 1:
-            raise UserError(f"bs={bs!r} must be a whole number of images, at least 1")
+        for key, size in {"bs": bs, "images_together": self.images_together or 1}.items():
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise UserError(f"{key}={size!r} must be a whole number of images, at least 1")
         if self.tolerance is not None and self.attacks_to_run != list(AUTOATTACK):
             raise UserError("tolerance= bounds version='standard': leave it out for other attacks")
 
