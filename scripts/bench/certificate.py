@@ -5,6 +5,7 @@
 Small networks, one thread, processor time. The same comparison for a network of your own is ``dkl.attacks.compare``.
 """
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,8 @@ TIMED = (
     Case("cifar_resnet8", "Linf", "0.1", images=100, steps=100, queries=5000),
     Case("cifar_resnet8", "Linf", "0.1", images=250, batch_size=250, steps=100, queries=5000),
     Case("preact_resnet18_w16", "Linf", "0.1", images=100, steps=100, queries=5000),
+    Case("preact_resnet18_w16", "Linf", "0.1", images=250, batch_size=250, steps=100, queries=5000),
+    Case("preact_resnet18", "Linf", "0.1", images=20, steps=100, queries=5000),
 )
 """All steps of AutoAttack."""
 
@@ -84,11 +87,12 @@ def page(rows: list[str]) -> str:
         f"{describe(torch.device('cpu'))}, one thread, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}. The "
         "ratio is the package's processor time divided by ours, checks of the network included. `flags` counts the "
         "images that each attack got, summed over attacks, and `differ` those with another flag. `steps / queries` are "
-        "those of every attack; AutoAttack takes 100 / 5000. The floor is the passes of the network that ours makes, at "
-        "the time of its fullest pass. The machine was shared with other work.",
+        "those of every attack; AutoAttack takes 100 / 5000. The floor is the passes that ours makes, at the time of "
+        f"its fullest pass. The machine was shared with other work: load {os.getloadavg()[0]:.1f} on {os.cpu_count()} "
+        "cores.",
         "",
-        "For L1, `standard` is the package's own version of it on both sides: five restarts of apgd-ce, five targets of "
-        "apgd-t, and larger steps first (`use_largereps`). Ours runs the package's code for it, with its speed.",
+        "For L1, `standard` is the package's own version of it on both sides: five restarts of apgd-ce, five targets "
+        "of apgd-t, and larger steps first (`use_largereps`). Ours runs the package's code for it, with its speed.",
         "",
         "Images are digits of 8×8, and the networks trained adversarially on them.",
         "",
