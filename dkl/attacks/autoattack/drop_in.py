@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dkl.attacks.autoattack.classifier import Classifier, as_module, checked_images, device_of, scaled
 from dkl.attacks.autoattack.report import AttackReport, Log
 from dkl.attacks.autoattack.suite import attack
-from dkl.attacks.autoattack.task import AttackTask
+from dkl.attacks.autoattack.task import AttackPlan, AttackTask
 from dkl.attacks.contexts import frozen_eval
 from dkl.attacks.named import make_attack, top1
 from dkl.attacks.pgd import Perturb
@@ -110,25 +110,10 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """What ``adversary`` runs, as ``suite`` asks for it; see ``AttackPlan``."""
+class _Plan(AttackPlan):
+    """What ``adversary`` runs."""
 
     adversary: "AutoAttack" = field(repr=False)
-    attacks: list[str]
-    norm: EvaluatedNorm
-    eps: float
-    batch_size: int
-    seed: int
-    tolerance: float | None = None
-    package: bool = False
-    search: dict[str, bool | str] = field(default_factory=dict)
-
-    @property
-    def standard(self) -> Self:
-        return replace(self, attacks=list(AUTOATTACK), tolerance=None)
-
-    def only(self, attacks: list[str]) -> Self:
-        return replace(self, attacks=attacks)
 
     def whole(self) -> Self:
         return replace(self, package=True)
@@ -293,6 +278,8 @@ class AutoAttack:
             attacks=list(self.attacks_to_run if self.tolerance is None else SUITES["bounded"]),
             norm=cast(EvaluatedNorm, self.norm.lower()),
             eps=self.epsilon,
+            eps_text=str(self.epsilon),
+            n=None,
             batch_size=bs,
             seed=0,
             tolerance=self.tolerance,

@@ -136,7 +136,7 @@ def _attack_bounded(
     task: AttackTask[Plan], protocol: Plan
 ) -> tuple[Plan, EvaluationState, SampleResult | None, tuple[str, ...]]:
     on_all = [name for name in protocol.attacks if name in AUTOATTACK]
-    start = _run_suite(task, protocol.only(on_all))
+    start = _run_suite(task, dataclasses.replace(protocol, attacks=on_all))
     before = start[on_all[-1]].flags
     assert protocol.tolerance is not None
     loop, standard = AttackLoop.of(task), protocol.standard

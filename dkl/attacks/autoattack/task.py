@@ -1,10 +1,11 @@
 """What is attacked and how: a network, images, labels and a plan of attacks."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -23,45 +24,50 @@ from dkl.attacks.pgd import Perturb
 from dkl.errors import UserError
 from dkl.storage.checkpoint import weights_sha256
 from dkl.storage.files import digest, write_atomically
-from dkl.threat import EVALUATED_NORMS, EvaluatedNorm, check_attacks, parse_threat
+from dkl.threat import AUTOATTACK, EVALUATED_NORMS, EvaluatedNorm, check_attacks, parse_threat
 
 _KNOWN_BY = 8
 """The number of images whose logits identify a function."""
 
 
-class AttackPlan(Protocol):
-    """Which attacks run, in what batches, and how they are made: a protocol of ``dkl evaluate`` or an ``AutoAttack``.
+@dataclass(frozen=True)
+class AttackPlan(ABC):
+    """The settings that decide the flags of an evaluation, and how its attacks are made.
 
-    ``tolerance`` is the widest interval of bounded AutoAttack in percentage points; None for other suites. ``search``
-    are settings of ``search_model``.
+    ``n`` images are taken, balanced over classes, or all if it is None. ``eps_text`` is the radius as people write it.
+    With ``package`` the authors' code of AutoAttack runs, not ours. ``tolerance`` is the widest interval of bounded
+    AutoAttack, in percentage points; None for other suites. ``search`` are the settings of ``dkl.threat.SEARCH`` that
+    differ from their defaults.
     """
 
-    @property
-    def attacks(self) -> list[str]: ...
-    @property
-    def norm(self) -> EvaluatedNorm: ...
-    @property
-    def eps(self) -> float: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def tolerance(self) -> float | None: ...
-    @property
-    def search(self) -> Mapping[str, bool | str]: ...
+    attacks: list[str]
+    norm: EvaluatedNorm
+    eps: float
+    eps_text: str
+    n: int | None
+    batch_size: int
+    seed: int
+    package: bool = False
+    tolerance: float | None = None
+    search: Mapping[str, bool | str] = field(default_factory=dict)
+
     @property
     def standard(self) -> Self:
         """The standard suite, which a bounded evaluation becomes if it must."""
+        return replace(self, attacks=list(AUTOATTACK), tolerance=None)
 
-    def only(self, attacks: list[str]) -> Self:
-        """The same with other attacks."""
-
+    @abstractmethod
     def whole(self) -> Self:
         """What becomes of it for a network that is not a function of one image: AutoAttack's batches stay whole."""
 
+    @abstractmethod
     def make(self, name: str, model: nn.Module, num_classes: int, device: torch.device) -> Perturb:
         """The attack ``name`` on ``model``."""
+
+    def check(self, shape: Sequence[int], num_classes: int) -> None:
+        """Raise UserError if the attacks cannot run on images of ``shape[C, H, W]`` and so many classes."""
+        parse_threat(self.norm, self.eps_text, shape=shape, norms=EVALUATED_NORMS)
+        check_attacks(self.attacks, self.norm, shape, num_classes)
 
 
 Plan = TypeVar("Plan", bound=AttackPlan)
@@ -115,8 +121,7 @@ class AttackTask(Generic[Plan]):
         module = as_module(model)
         device = device or device_of(module, images)
         classes = count_classes(module, images[:1].to(device), labels)
-        parse_threat(protocol.norm, protocol.eps, shape=images.shape[1:], norms=EVALUATED_NORMS)
-        check_attacks(protocol.attacks, protocol.norm, images.shape[1:], classes)
+        protocol.check(images.shape[1:], classes)
         return cls(
             model=module,
             images=images,
