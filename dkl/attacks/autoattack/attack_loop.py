@@ -13,11 +13,10 @@ misclassified, and a batch is done if any file has it as done. Both facts are fi
 therefore stay valid beside those of its continuation, even with another number of processes.
 """
 
-import io
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +34,7 @@ from dkl.console import bar, stderr_console
 from dkl.errors import UserError
 from dkl.runtime.distributed import gather, rank, world
 from dkl.runtime.interruption import Interrupted
-from dkl.storage.files import damage, write_atomically
+from dkl.storage.files import load_arrays, save_arrays
 from dkl.threat import Draws
 
 Bools = NDArray[np.bool_]
@@ -85,26 +84,20 @@ def merge(states: Iterable[EvaluationState]) -> EvaluationState:
     return reduce(combine, states, {})
 
 
+_PARTS = tuple(field.name for field in fields(AttackProgress))
+
+
 def save(state: EvaluationState, path: Path) -> None:
     """Write ``state`` to ``path`` atomically."""
-    arrays: dict[str, Any] = {f"flags/{name}": progress.flags for name, progress in state.items()}
-    arrays |= {f"seconds/{name}": progress.seconds for name, progress in state.items()}
-    arrays |= {f"nonfinite/{name}": progress.nonfinite for name, progress in state.items()}
-    content = io.BytesIO()  # numpy seeks in what it writes, so the archive is built in memory first
-    np.savez(content, **arrays)
-    write_atomically(path, lambda file: file.write(content.getvalue()))
+    save_arrays({f"{part}/{name}": getattr(state[name], part) for name in state for part in _PARTS}, path)
 
 
 def _load_file(path: Path, images: int | None) -> EvaluationState:
-    advice = f"delete {path.parent}, and the same command evaluates from the start"
-    if why := damage(path):
-        raise UserError(f"{path} is damaged ({why}): {advice}")
-    with np.load(path, allow_pickle=False) as content:
-        names = [name.removeprefix("flags/") for name in content.files if name.startswith("flags/")]
-        parts = ("flags", "seconds", "nonfinite")
-        if not {f"{part}/{name}" for part in parts for name in names} <= set(content.files):
-            raise UserError(f"{path} is of another version of dkl: {advice}")
-        found = {name: AttackProgress(*(content[f"{part}/{name}"] for part in parts)) for name in names}
+    advice, content = f"delete {path.parent}, and the same command evaluates from the start", load_arrays(path)
+    names = [name.removeprefix("flags/") for name in content if name.startswith("flags/")]
+    if not {f"{part}/{name}" for part in _PARTS for name in names} <= content.keys():
+        raise UserError(f"{path} is of another version of dkl: {advice}")
+    found = {name: AttackProgress(*(content[f"{part}/{name}"] for part in _PARTS)) for name in names}
     if images is not None and "clean" in found and (size := len(found["clean"].flags)) != images:
         raise UserError(f"{path} is of {size} images, not {images}: {advice}")
     return found
