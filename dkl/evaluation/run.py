@@ -19,7 +19,8 @@ from dkl.attacks.autoattack.attack_loop import UNCHANGED, AttackLoop, AttackProg
 from dkl.attacks.autoattack.bounded import SampleResult
 from dkl.attacks.autoattack.checks import nonfinite_only
 from dkl.attacks.autoattack.classifier import pass_seconds, scaled
-from dkl.attacks.autoattack.suite import AttackTask, Earlier, attack
+from dkl.attacks.autoattack.suite import Earlier, attack
+from dkl.attacks.autoattack.task import AttackTask
 from dkl.config import EvaluateConfig, typed
 from dkl.console import duration, say
 from dkl.data import CORRUPTIONS, SegmentationSet
@@ -225,9 +226,7 @@ def _classify_corrupted(task: AttackTask[EvaluationProtocol], job: EvaluationJob
         for name in CORRUPTIONS:
             found = job.corruptions.read(name, job.protocol.n)
             everything = np.ones(len(found), dtype=np.bool_)
-            loop = AttackLoop(
-                task.classifier, found.images, found.labels, job.protocol.batch_size, task.device, task.folder, state
-            )
+            loop = AttackLoop(dataclasses.replace(task, images=found.images, labels=found.labels), state)
             loop.attack({name: top1}, UNCHANGED, everything, 1)
             state = loop.state
     return {name: state[name] for name in CORRUPTIONS}

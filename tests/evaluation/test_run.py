@@ -9,7 +9,7 @@ import torch
 from dkl import records
 from dkl.attacks import named_attack
 from dkl.attacks.autoattack import checks, classifier
-from dkl.attacks.autoattack.suite import AttackTask
+from dkl.attacks.autoattack.task import AttackTask
 from dkl.cli import main
 from dkl.data import digits
 from dkl.evaluation import run as evaluation

@@ -105,12 +105,12 @@ def _pays(
     """
     sizes = [len(part) for part in parts]
     population, left, more = sum(sizes), sum(sizes[done:]), sum(sizes[done:count])
-    model = loop.searched or loop.model
+    task = loop.task
 
     @cache
     def timed(count: int) -> float:
-        images = loop.images[torch.arange(count) % len(loop.images)]
-        return pass_seconds(model, scaled(images).to(loop.device))
+        images = task.images[torch.arange(count) % len(task.images)]
+        return pass_seconds(task.searched, scaled(images).to(task.device))
 
     def seconds(count: int, together: int) -> float:
         whole, rest = divmod(count, together)

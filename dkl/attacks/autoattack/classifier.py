@@ -108,6 +108,11 @@ def as_module(model: Callable[[Tensor], Tensor]) -> nn.Module:
     return model if isinstance(model, nn.Module) else _Function(model)
 
 
+def device_of(model: nn.Module, images: Tensor) -> torch.device:
+    """The device of the parameters of ``model``, or of ``images`` if it has none."""
+    return next((each.device for each in model.parameters()), images.device)
+
+
 def checked_images(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return contiguous images, and labels as int64 on the CPU. Raises UserError if they are not usable."""
     for name, given in (("images", images), ("labels", labels)):

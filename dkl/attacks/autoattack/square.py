@@ -22,7 +22,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from dkl.attacks.named import is_misclassified
+from dkl.attacks.named import is_misclassified, margin
 from dkl.threat import Norm
 
 T = TypeVar("T")
@@ -93,16 +93,14 @@ def _margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     The margin of logits that are not finite is minus infinity.
     """
     logits = model(x)
-    own = logits.gather(1, y.unsqueeze(1))
-    margins = own.squeeze(1) - logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
-    return margins.masked_fill_(~logits.isfinite().all(1), -torch.inf)
+    return (-margin(logits, y)).masked_fill_(~logits.isfinite().all(1), -torch.inf)
 
 
-def _margins_of(model: nn.Module, x: Tensor, y: Tensor, margin: Tensor, asked: Tensor) -> Tensor:
-    """The margins ``[B]`` of the images that are ``asked[B]``, and ``margin[B]`` for the others."""
+def _margins_of(model: nn.Module, x: Tensor, y: Tensor, known: Tensor, asked: Tensor) -> Tensor:
+    """The margins ``[B]`` of the images that are ``asked[B]``, and those ``known[B]`` for the others."""
     if asked.all():
         return _margins(model, x, y)
-    found = margin.clone()
+    found = known.clone()
     chosen = asked.nonzero().squeeze(1)
     if len(chosen):
         found[chosen] = _margins(model, x[chosen], y[chosen])
