@@ -94,8 +94,8 @@ def _check_needs(task: Task, averaging: Averaging | None, schedule: Schedule, co
     comparing = next((loss for loss in losses if isinstance(loss, ClassComparing)), None)
     if comparing is not None and not hasattr(task, "class_distances"):
         raise UserError(
-            f"{type(comparing).__name__} compares classes by a teacher's distances, which {name} does not compute: choose "
-            "task=distillation, or another loss"
+            f"{type(comparing).__name__} compares classes by a teacher's distances, which {name} does not compute: "
+            "choose task=distillation, or another loss"
         )
     if task.needs_unlabeled and (not ratio or config.data.labels_per_class is None):
         raise UserError(
