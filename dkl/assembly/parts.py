@@ -37,6 +37,9 @@ def make(node: TargetConfig, key: str, kind: type[T], **arguments: Any) -> T:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None
+        inner = re.search(r"full_key: ([\w.]+)$", str(error))
+        for part in inner[1].split(".") if inner else ():  # the class in ``node`` that refuses
+            node, key = node[part], f"{key}.{part}"
         if isinstance(cause, ImportError):
             missing = re.search(r"No module named '([\w.]+)'", str(cause))
             if missing and not f"{node['_target_']}.".startswith(f"{missing[1]}."):  # an import of the user's module

@@ -141,8 +141,7 @@ class RobustDistillation(AdversarialTraining):
         self.fingerprints = {key: fingerprint(network) for key, network in given.items()}
         self.teachers = {key: frozen_teacher(network, model) for key, network in given.items()}
         self.accuracies: dict[str, float] = {}
-        compared = {name: loss for name, loss in self.losses.items() if loss is not None}
-        of_class = {self.terms[name].target for name, loss in compared.items() if loss.weighting == "class"}
+        of_class = {self.terms[key].target for key, one in self.losses.items() if one and one.weighting == "class"}
         self.prior_targets, self.prior_temperature = sorted(of_class), prior_temperature
         parameter = next(model.parameters())
         if of_class:

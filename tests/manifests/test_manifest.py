@@ -129,6 +129,10 @@ def measured(manifest: Manifest, column: Column) -> set[object]:
     }
 
 
+def test_a_claim_of_another_paper_is_none_of_the_paper() -> None:
+    assert {claim.source.partition(" ")[0] for _, claim in CLAIMS} == {"", "Table", "the"}
+
+
 @pytest.mark.parametrize(("name", "claim"), [pair for pair in CLAIMS if "Table" in pair[1].source])
 def test_a_claim_that_cites_a_table_has_its_comparison_there(name: str, claim: Claim) -> None:
     assert claim.paper is not None

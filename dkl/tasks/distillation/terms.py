@@ -122,12 +122,18 @@ SAMPLE_WEIGHTS: dict[str, Callable[[Tensor, Tensor, WeightSettings], Tensor]] = 
 
 
 def checked_terms(terms: Mapping[str, Term] | None) -> dict[str, Term]:
-    """Raise UserError unless there are terms, each a ``Term``."""
+    """Raise UserError unless there are terms, each a ``Term``, and one of them is active in every epoch."""
     if not terms:
         raise UserError("task.terms is empty: choose a method, such as task=rslad, or add terms to task.terms")
     for name, term in terms.items():
         if not isinstance(term, Term):
             raise UserError(f"task.terms.{name} is no term: set task.terms.{name}._target_=dkl.tasks.Term")
+    changes = {epoch for term in terms.values() for epoch in (term.from_epoch, term.before_epoch) if epoch}
+    for epoch in sorted({1, *changes}):
+        if not any(term.active(epoch) for term in terms.values()):
+            raise UserError(
+                f"no term is active in epoch {epoch}: set task.terms.{next(iter(terms))}.weight=1, or other epochs"
+            )
     return dict(terms)
 
 
