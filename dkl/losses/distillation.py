@@ -51,12 +51,18 @@ def _kl(log_p: Tensor, log_q: Tensor, *, reduction: Reduction = "mean") -> Tenso
 
 
 @dataclass(frozen=True, kw_only=True)
-class KD(BaseLoss):
-    """``weight · T² · KL(softmax(teacher/T) ‖ softmax(student/T))``; mdistiller's CIFAR-100 weight is 0.9."""
+class _Unweighted(BaseLoss):
+    """A loss whose samples and classes all count alike, times ``weight``."""
 
     weight: Annotated[float, WEIGHT] = 1.0
-    logit_temperature: Annotated[float, TEMPERATURE] = 4.0
     weighting: ClassVar[Weighting] = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KD(_Unweighted):
+    """``weight · T² · KL(softmax(teacher/T) ‖ softmax(student/T))``; mdistiller's CIFAR-100 weight is 0.9."""
+
+    logit_temperature: Annotated[float, TEMPERATURE] = 4.0
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         check_pair(teacher_logits, student_logits)
@@ -74,12 +80,10 @@ class KD(BaseLoss):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JSD(BaseLoss):
+class JSD(_Unweighted):
     """``weight`` times the Jensen–Shannon divergence of the softened predictions; the gradient reaches both."""
 
-    weight: Annotated[float, WEIGHT] = 1.0
     logit_temperature: Annotated[float, TEMPERATURE] = 1.0
-    weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         dtype = check_pair(teacher_logits, student_logits)
@@ -182,7 +186,7 @@ def _kl_rows(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TTM(BaseLoss):
+class TTM(_Unweighted):
     """Transformed teacher matching (arXiv 2402.11148): only the teacher is softened, by a power of its probabilities.
 
     ``power`` is the official gamma, 1/T. The defaults are the official command for vgg13 to vgg8 (``--ttm_l``, ``-b``).
@@ -190,7 +194,6 @@ class TTM(BaseLoss):
 
     weight: Annotated[float, WEIGHT] = 45.0
     power: Annotated[float, Range(0, 10, above=True)] = 0.1
-    weighting: ClassVar[Weighting] = "none"
     weighted_by_sum: ClassVar[bool] = False
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
@@ -228,7 +231,7 @@ def _alpha_beta(log_p: Tensor, log_q: Tensor, alpha: float, beta: float) -> Tens
 
 
 @dataclass(frozen=True, kw_only=True)
-class ABKD(BaseLoss):
+class ABKD(_Unweighted):
     """The α-β-divergence of the softened predictions (arXiv 2505.04560).
 
         D = −1/(αβ) · Σ_c [p^α q^β − α/(α+β) · p^(α+β) − β/(α+β) · q^(α+β)]
@@ -241,7 +244,6 @@ class ABKD(BaseLoss):
     alpha: Annotated[float, POWER] = 0.8
     beta: Annotated[float, POWER] = 0.3
     logit_temperature: Annotated[float, TEMPERATURE] = 4.0
-    weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         dtype = check_pair(teacher_logits, student_logits)
@@ -251,7 +253,7 @@ class ABKD(BaseLoss):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NormKD(BaseLoss):
+class NormKD(_Unweighted):
     """KD whose temperature is ``logit_temperature`` times the standard deviation of each row (arXiv 2308.00520).
 
     It is KD of standardized logits, with rows weighted by the variance of the teacher's logits. Raises ValueError if
@@ -260,7 +262,6 @@ class NormKD(BaseLoss):
 
     weight: Annotated[float, WEIGHT] = 0.9
     logit_temperature: Annotated[float, TEMPERATURE] = 2.0
-    weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         dtype = check_pair(teacher_logits, student_logits)
@@ -272,11 +273,8 @@ class NormKD(BaseLoss):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PseudoLabelCE(BaseLoss):
+class PseudoLabelCE(_Unweighted):
     """``weight`` · cross-entropy of the strong prediction with the likeliest class of the weak one."""
-
-    weight: Annotated[float, WEIGHT] = 1.0
-    weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
         dtype = check_pair(weak_logits, strong_logits)
@@ -284,11 +282,8 @@ class PseudoLabelCE(BaseLoss):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoftCE(BaseLoss):
+class SoftCE(_Unweighted):
     """``weight`` · cross-entropy of the strong prediction with the weak one."""
-
-    weight: Annotated[float, WEIGHT] = 1.0
-    weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
         check_pair(weak_logits, strong_logits)
@@ -296,11 +291,8 @@ class SoftCE(BaseLoss):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbabilityMSE(BaseLoss):
+class ProbabilityMSE(_Unweighted):
     """``weight`` · squared difference of the probabilities, the mean over classes."""
-
-    weight: Annotated[float, WEIGHT] = 1.0
-    weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
         dtype = check_pair(weak_logits, strong_logits)

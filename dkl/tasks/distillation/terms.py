@@ -1,6 +1,6 @@
 """Terms of robust distillation: what is compared, from which epoch on, and how much each sample counts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -119,16 +119,6 @@ SAMPLE_WEIGHTS: dict[str, Callable[[Tensor, Tensor, WeightSettings], Tensor]] = 
     "certainty": _certainty,
 }
 """Constants ``[B]`` from the teacher's adversarial logits ``[B, C]`` and the labels ``[B]``."""
-
-
-def checked_terms(terms: Mapping[str, Term] | None) -> dict[str, Term]:
-    """Raise UserError unless there are terms, each a ``Term``."""
-    if not terms:
-        raise UserError("task.terms is empty: choose a method, such as task=rslad, or add terms to task.terms")
-    for name, term in terms.items():
-        if not isinstance(term, Term):
-            raise UserError(f"task.terms.{name} is no term: set task.terms.{name}._target_=dkl.tasks.Term")
-    return dict(terms)
 
 
 def loss_of(name: str, term: Term, default: PairLoss | None) -> PairLoss | None:
