@@ -8,6 +8,7 @@ from typing import Any
 
 from dkl.errors import UserError, choose_from, similar
 from dkl.threat import EVALUATED_NORMS, parse_eps
+from dkl.validation import OneOf
 
 FLAGS = ("--html", "--help")
 
@@ -49,17 +50,6 @@ def parse_whole(key: str, text: str) -> int:
     return int(text)
 
 
-def one_of(*known: str) -> Callable[[str, str], str]:
-    """Make the parser of an option that takes one of the ``known`` words."""
-
-    def parse(key: str, text: str) -> str:
-        if text not in known:
-            raise UserError(f"{key}={text} is unknown: {choose_from(text, known)}, or leave it out")
-        return text
-
-    return parse
-
-
 @dataclass(frozen=True)
 class Option:
     """An option: its ``usage`` on the help page, such as ``n=750``, the ``line`` beside it, and how its value is read.
@@ -91,7 +81,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option(
             "weights=published",
             "train nothing: download the published networks of the rows and evaluate them (options of dkl evaluate)",
-            one_of("published"),
+            OneOf("published").parse,
         ),
         Option("dry_run=true", "print the plan and the commands of each job, and run nothing", parse_bool, False),
         Option("html=true", "also draw all figures and write index.html, one page with everything", parse_bool, False),
@@ -113,7 +103,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
             (),
         ),
         Option("dataset=NAME", "of the boards of entries, show this dataset only"),
-        Option("norm=NAME", parse=one_of(*EVALUATED_NORMS)),
+        Option("norm=NAME", parse=OneOf(*EVALUATED_NORMS).parse),
         Option(
             "eps=RADIUS",
             "of the boards of entries, show this threat model only, such as norm=linf eps=8/255",
@@ -141,7 +131,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option(
             "sort=NAME",
             "list by name (the default), new (newest first), test or robust (best first)",
-            one_of("name", "new", "test", "robust"),
+            OneOf("name", "new", "test", "robust").parse,
         ),
         Option("limit=N", "list at most so many runs", parse_whole),
     ),

@@ -69,6 +69,12 @@ class OneOf:
         *others, last = (str(value).lower() if isinstance(value, bool) else str(value) for value in self.allowed)
         return f"{', '.join(others)} or {last}"
 
+    def parse(self, key: str, text: str) -> str:
+        """Return ``text``, the value of an option ``key``. Raises UserError if it is not allowed."""
+        if text not in self.allowed:
+            raise UserError(f"{key}={text} is unknown: {choose_from(text, map(str, self.allowed))}, or leave it out")
+        return text
+
     def __get_pydantic_core_schema__(self, source: Any, handler: "GetCoreSchemaHandler") -> "CoreSchema":
         from pydantic_core.core_schema import no_info_after_validator_function
 

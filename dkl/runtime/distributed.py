@@ -73,12 +73,6 @@ def local_device(device: torch.device) -> torch.device:
     return device if world() == 1 else own_device(device, local_number(rank()))
 
 
-def _in_memory_order(tensor: Tensor, like: Tensor) -> Tensor:
-    """Return ``tensor`` with its dimensions in the order in which ``like`` stores them: a view."""
-    channels_last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
-    return tensor.permute(0, 2, 3, 1) if channels_last and not like.is_contiguous() else tensor
-
-
 @torch.no_grad()
 def _in_one(
     tensors: Sequence[Tensor], exchange: Callable[[Tensor], object], like: Sequence[Tensor] | None = None
@@ -89,7 +83,10 @@ def _in_one(
     """
     # Hundreds of small messages would cost more in latency than the copies into one. In the order of memory, all
     # tensors are copied in one launch, also those with channels last.
-    ordered = [_in_memory_order(*pair) for pair in zip(tensors, like or tensors, strict=True)]
+    ordered = list(tensors)
+    for place, stored in enumerate(like or tensors):
+        if not stored.is_contiguous() and stored.ndim == 4 and stored.is_contiguous(memory_format=torch.channels_last):
+            ordered[place] = tensors[place].permute(0, 2, 3, 1)
     for dtype in dict.fromkeys(tensor.dtype for tensor in ordered):
         same = [tensor for tensor in ordered if tensor.dtype is dtype]
         flat = torch.cat([tensor.reshape(-1) for tensor in same])

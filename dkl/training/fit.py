@@ -18,7 +18,7 @@ from torch.optim.swa_utils import update_bn
 from dkl.config import TrainerConfig
 from dkl.config.schema import Precision, SelectionConfig
 from dkl.console import Bar, bar, say
-from dkl.data import Batch, Loader
+from dkl.data import Loader
 from dkl.errors import UserError
 from dkl.loggers import Logger, LoggerRun, opened
 from dkl.runtime.device import arithmetic
@@ -153,13 +153,10 @@ def _prepare(run: Run) -> Selection | None:
     if rank() == 0:
         write_text(folder / "config.yaml", run.config_yaml)
     state.devices += [] if world() in state.devices else [world()]
-    state.task.before_training(run.validation.epoch(), _read_when_asked(run))
+    # Training images in order and unchanged; their loader is made only if the task reads them.
+    plain = (batch for make in (run.plain_batches,) for batch in make().epoch())
+    state.task.before_training(run.validation.epoch(), plain)
     return selection
-
-
-def _read_when_asked(run: Run) -> Iterator[Batch]:
-    """Yield the training images in order and unchanged; the loader is made only if the task reads from it."""
-    yield from run.plain_batches().epoch()
 
 
 @contextmanager
