@@ -39,16 +39,17 @@ def make(node: TargetConfig, key: str, kind: type[T], **arguments: Any) -> T:
     check_node(node, key)
     check(settings_of(node, key))
     try:
-        made = instantiate(node, **arguments)
+        made = instantiate(node, _convert_="partial", **arguments)  # lists and mappings arrive as such
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None
         if isinstance(cause, ImportError):
+            target = next(target for target in _targets(node) if f"'{target}'" in str(error))
             missing = re.search(r"No module named '([\w.]+)'", str(cause))
-            if missing and not f"{node['_target_']}.".startswith(f"{missing[1]}."):  # an import of the user's module
-                raise UserError(f"{key}: {node['_target_']} imports {missing[1]}, which is not installed") from None
-            raise UserError(f"{key}: there is no {node['_target_']} to import: check _target_ and PYTHONPATH") from None
+            if missing and not f"{target}.".startswith(f"{missing[1]}."):  # an import of the user's module
+                raise UserError(f"{key}: {target} imports {missing[1]}, which is not installed") from None
+            raise UserError(f"{key}: there is no {target} to import: check _target_ and PYTHONPATH") from None
         # A constructor that refuses its arguments is a mistake in the configuration; anything else is a defect.
         if cause is None or isinstance(cause, ValueError | TypeError):
             raise UserError(f"{key}: {first_line(cause or error)}{_accepted(node, key, str(cause))}") from None

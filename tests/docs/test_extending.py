@@ -1,5 +1,6 @@
 """The examples of docs/extending.md, copied to a folder outside the package, go from training to a table."""
 
+import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def test_the_page_has_a_python_file_and_a_yaml_file_for_each(project: Path) -> N
         "task",
         "attack",
     }
-    assert len(SINGLE) == 10
+    assert len(SINGLE) == 11
     assert [row.name for row in read(project / "experiments/mine.yaml").rows] == ["ikl", "weaker"]
 
 
@@ -82,7 +83,11 @@ def test_the_page_has_a_python_file_and_a_yaml_file_for_each(project: Path) -> N
 def test_each_trains_with_shipped_choices(line: str, inside: Path) -> None:
     before = set(inside.glob("results/runs/*/checkpoint.pt"))
     main([*words(line, inside), *TINY])
-    assert len(set(inside.glob("results/runs/*/checkpoint.pt")) - before) == 1
+    (checkpoint,) = set(inside.glob("results/runs/*/checkpoint.pt")) - before
+    terms = ["loss/cosine", "loss/ikl"] if "loss=both" in line else []
+    (row,) = map(json.loads, (checkpoint.parent / "metrics.jsonl").read_text().splitlines())
+    assert sorted(name for name in row if name.startswith("loss/")) == terms
+    assert not terms or ("ikl+cosinegap" in checkpoint.parent.name and sum(row[name] for name in terms) < row["loss"])
 
 
 def test_an_experiment_in_any_folder_has_a_table(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
