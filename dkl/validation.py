@@ -224,13 +224,18 @@ def check_arguments(key: str) -> Callable[[F], F]:
     return decorate
 
 
-def one_of(*allowed: str) -> "AfterValidator":
-    """Accept only the ``allowed`` texts in a field of pydantic, which stays a plain ``str`` for type checkers."""
+def one_of(*allowed: str, prefix: str | None = None) -> "AfterValidator":
+    """Accept only the ``allowed`` texts in a field of pydantic, and texts that begin with ``prefix`` if there is one.
+
+    It stays a plain ``str`` for type checkers.
+    """
     from pydantic import AfterValidator
 
+    known = (*allowed, f"{prefix}NAME") if prefix else allowed
+
     def check(text: str) -> str:
-        if text not in allowed:
-            raise ValueError(f"{text!r} is unknown: {choose_from(text, allowed)}")
+        if text not in allowed and not (prefix and text.startswith(prefix)):
+            raise ValueError(f"{text!r} is unknown: {choose_from(text, known)}")
         return text
 
     return AfterValidator(check)

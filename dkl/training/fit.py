@@ -5,7 +5,7 @@ command then continues with the next step.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -155,13 +155,19 @@ def _prepare(run: Run) -> Selection | None:
     if rank() == 0:
         write_text(folder / "config.yaml", run.config_yaml)
     state.devices += [] if world() in state.devices else [world()]
-    state.task.before_training(run.validation.epoch(), _read_when_asked(run))
+    # The training images in order and unchanged; their loader is made only if the task reads from it.
+    state.task.before_training(_Epochs(run.validation.epoch), _Epochs(lambda: run.plain_batches().epoch()))
     return selection
 
 
-def _read_when_asked(run: Run) -> Iterator[Batch]:
-    """Yield the training images in order and unchanged; the loader is made only if the task reads from it."""
-    yield from run.plain_batches().epoch()
+@dataclass(frozen=True)
+class _Epochs(Iterable[Batch]):
+    """The batches of a new ``epoch`` whenever they are iterated."""
+
+    epoch: Callable[[], Iterator[Batch]]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.epoch()
 
 
 @contextmanager
@@ -267,7 +273,7 @@ def _measure(run: Run, row: MetricsRow, selection: Selection | None) -> MetricsR
         if epoch == epochs or (every and epoch % every == 0):
             networks = {"test": state.model} | ({"average_test": state.average.model} if state.average else {})
             for prefix, network in networks.items():
-                metrics = state.task.test(network, run.validation.epoch())
+                metrics = state.task.test(network, _Epochs(run.validation.epoch))
                 measured |= {f"{prefix}_{name}": value for name, value in metrics.items()}
         return measured | (selection.after(epoch, epochs) if selection else {})
     except (Interrupted, UserError, OSError):  # such as a test image that cannot be read

@@ -340,7 +340,7 @@ def _quantity(manifest: Manifest, key: str, budget: str | None, rows: Sequence[P
         name for name in robust if (manifest.columns[name].attacks, manifest.columns[name].eps) == ("standard", None)
     ]
     essential = key == next(iter((*standard, *robust, *manifest.columns)))
-    cells, unit = Quantity(key, column), f" ({column.unit})"
+    cells, unit = Quantity(key, column), f" ({column.unit})" if column.unit else ""
     is_published = bool(manifest.kind) or any(row.published for row in rows)
     publisher = "paper" if any(row.row.paper for row in rows) else "published"
     # A column with metric "paper" is printed by the paper and never measured here.
