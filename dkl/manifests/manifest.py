@@ -18,7 +18,7 @@ from dkl.config.overrides import read_overrides
 from dkl.config.schema import WEIGHTS
 from dkl.errors import UserError, choose_from, first_line
 from dkl.published import PublishedNetwork, published_networks
-from dkl.records.metrics import METRICS
+from dkl.records.metrics import METRICS, TEST
 from dkl.storage.files import write_text
 from dkl.threat import parse_attacks, parse_eps, parse_threat
 from dkl.validation import OneOf, check, first_mistake, settings
@@ -55,15 +55,17 @@ CHECKED = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class Column:
-    """A measured quantity, in ``unit``.
+    """A measured quantity, in ``unit``: ``%`` of a fraction, else any text, which may be empty.
 
+    ``metric`` is in ``METRICS``, or is ``test_NAME``, which the task's own ``test`` measures. More is better of
+    fractions only, unless ``higher_is_better`` says otherwise.
     ``attacks`` is a suite, an attack or a list of attacks. ``eps`` None is the usual radius of the dataset. ``n`` is
     the number of test images if the evaluation takes a part of them. ``weights`` None are those that the recipe keeps.
     ``precision`` is that of the attacks' search. ``of`` are the columns that ``mean`` and ``min`` combine.
     """
 
     title: str
-    metric: Annotated[str, OneOf(*METRICS, *UNMEASURED)]
+    metric: Annotated[str, OneOf(*METRICS, *UNMEASURED, prefix=TEST)]
     attacks: str | list[str] = "standard"
     eps: str | None = None
     n: int | None = None
@@ -71,6 +73,7 @@ class Column:
     precision: Annotated[str, OneOf("float32", "bf16")] = "float32"
     of: tuple[str, ...] = ()
     unit: str = "%"
+    higher_is_better: bool | None = None
 
     @property
     def header(self) -> str:
@@ -85,7 +88,7 @@ class Column:
     @property
     def more_is_better(self) -> bool:
         """True of accuracies; of seconds less is better."""
-        return self.unit == "%"
+        return self.unit == "%" if self.higher_is_better is None else self.higher_is_better
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

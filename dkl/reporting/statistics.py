@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from dkl.errors import UserError
 from dkl.manifests import Column
 from dkl.records import Flags, Record
-from dkl.records.metrics import METRICS, Interval, wilson
+from dkl.records.metrics import METRICS, Interval, metric_of, wilson
 from dkl.reporting.grouping import created_at, group, images_key, weights_kind
 from dkl.threat import AUTOATTACK, SUITES, gives_result_of, parse_attacks, parse_eps
 
@@ -146,7 +146,7 @@ def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) 
     # A column over other columns is combined from their values at the same seed.
     if column.of:
         return _combine(column, [measure(records, part, columns) for part in column.of])
-    metric = METRICS.get(column.metric)
+    metric = metric_of(column.metric)
     if metric is None:
         return {}
     candidates = [

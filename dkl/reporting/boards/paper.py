@@ -279,7 +279,7 @@ def _quantity(manifest: Manifest, key: str, budget: str | None, rows: Sequence[P
     robust = {name: other for name, other in manifest.columns.items() if other.metric == "robust"}
     standard = [name for name, other in robust.items() if (other.attacks, other.eps) == ("standard", None)]
     essential = key == next(iter((*standard, *robust, *manifest.columns)))
-    cells, unit = Quantity(key, column), f" ({column.unit})"
+    cells, unit = Quantity(key, column), f" ({column.unit})" if column.unit else ""
     is_published = bool(manifest.kind) or any(row.published for row in rows)
     publisher = "paper" if any(row.row.paper for row in rows) else "published"
     # A column with metric "paper" is printed by the paper and never measured here.
