@@ -1,6 +1,6 @@
 """Terms of robust distillation: what is compared, from which epoch on, and how much each sample counts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
