@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dkl.errors import UserError, choose_from, similar
+from dkl.errors import UserError, similar
 from dkl.threat import parse_eps
 
 PROTOCOL = "robustbench"
@@ -194,11 +194,9 @@ def find_network(name: str, *, dataset: str, norm: str | None = None, scheme: st
         if not here:
             known = ", ".join(sorted({network.dataset for network in every}))
             raise UserError(f"{text}: no network is known for data={dataset}; choose one of {known}")
-        ids = _ids(here)
-        raise UserError(
-            f"{text} is no model that is known for {dataset}: {choose_from(name, similar(name, ids) or ids)}; any "
-            "other network is model=package.module:function"
-        )
+        close = similar(name, _ids(here))
+        hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(_ids(here))}"
+        raise UserError(f"{text} is no model of {dataset} that docs/zoo.md lists: {hint}")
     # RobustBench gives one name to models of several norms.
     with_norm = [network for network in named if network.norm.lower() == (norm or "linf").lower()]
     if not with_norm and norm is None:

@@ -64,8 +64,8 @@ def parse(arguments: list[str]) -> Options:
     if options["budget"] == "smoke" and not any(text.startswith("paths.results=") for text in overrides):
         # Its own folder keeps its values apart from real results.
         overrides.append(f"paths.results={quoted(str(Path(default_results()) / 'smoke'))}")
-    training = [*(key for key in ("seed", "budget", "html") if key in given), *launcher]
-    if options["weights"] and training:
+    training = [*(f"{key}={given[key]}" for key in ("seed", "budget", "html") if key in given), *launcher]
+    if options["weights"] and training not in ([], ["budget=paper"]):
         raise UserError(f"weights=published trains nothing: leave out {', '.join(training)}, or weights=published")
     named = [key for key in ("experiment", "table", "figure") if key in given]
     if len(named) > 1:

@@ -81,7 +81,7 @@ def test_the_papers_values_stand_beside_published_weights_and_failed_rows_are_na
         (["table=4"], "no row of table-04 has published weights: leave out weights=published"),
         (["table=2", "row=acat-basic"], "row acat-basic of table-02 has no published weights"),
         (["table=2", "row=ikl-basik"], "did you mean ikl-basic"),
-        (["table=2", "budget=mini", "hydra/launcher=joblib"], "leave out budget, hydra/launcher=joblib"),
+        (["table=2", "budget=mini", "hydra/launcher=joblib"], "leave out budget=mini, hydra/launcher=joblib"),
     ],
 )
 def test_a_table_without_published_networks_is_refused(arguments: list[str], fix: str) -> None:
@@ -92,7 +92,7 @@ def test_a_table_without_published_networks_is_refused(arguments: list[str], fix
 
 
 def test_a_plan_prints_the_commands_and_downloads_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    reproduce(["table=8", "weights=published", "dry_run=true", "paths.results=r", "attacks=none"])
+    reproduce(["table=8", "budget=paper", "weights=published", "dry_run=true", "paths.results=r", "attacks=none"])
     assert capsys.readouterr().out.splitlines() == [
         f"dkl evaluate model=official:{name} data=cifar100 paths.results=r attacks=none"
         for name in ("ikl-at-cifar100-a3", "ikl-at-cifar100")
