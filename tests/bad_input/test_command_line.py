@@ -145,3 +145,8 @@ ROWS = COMMANDS | FLAGS | SYNTAX | KEYS | VALUES
 @pytest.mark.parametrize("line", ROWS)
 def test_a_line_is_refused(refuse: Refuse, line: str) -> None:
     refuse(line, ROWS[line])
+
+
+def test_a_refused_key_leaves_no_other_line_in_the_log(refuse: Refuse, caplog: pytest.LogCaptureFixture) -> None:
+    refuse("evaluate model=preact_resnet18 checkpoint=x data=cifar100 foo=1", "'foo' | --help lists the keys")
+    assert not caplog.records

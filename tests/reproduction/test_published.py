@@ -92,7 +92,7 @@ def test_a_table_without_published_networks_is_refused(arguments: list[str], fix
 
 
 def test_a_plan_prints_the_commands_and_downloads_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    reproduce(["table=8", "weights=published", "dry_run=true", "paths.results=r", "attacks=none"])
+    reproduce(["table=8", "budget=paper", "weights=published", "dry_run=true", "paths.results=r", "attacks=none"])
     assert capsys.readouterr().out.splitlines() == [
         f"dkl evaluate model=official:{name} data=cifar100 paths.results=r attacks=none"
         for name in ("ikl-at-cifar100-a3", "ikl-at-cifar100")
