@@ -17,18 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from dkl.assembly import parts
 from dkl.assembly.checks import preflight
 from dkl.assembly.data import draw_labeled, load_data, load_synthetic, make_batches, make_batching, overlap_warnings
-from dkl.assembly.parts import (
-    build_averaging,
-    build_logger,
-    build_model,
-    build_schedule,
-    build_task,
-    quiet,
-    settings_of,
-    targets,
-)
 from dkl.attacks import OwnTrainingAttack
 from dkl.config.compose import typed
 from dkl.config.identity import batch_norm_parts, hashed, label, loss_name, row_identity, run_folder
@@ -143,7 +134,7 @@ def assemble(cfg: DictConfig) -> Run:
         folder=folder,
         device=device,
         state=state,
-        schedule=build_schedule(config.schedule),
+        schedule=parts.build_schedule(config.schedule),
         peak_lr=config.optimizer.lr,
         trainer=config.trainer,
         batches=_make_training_batches(config, data, device),
@@ -151,7 +142,7 @@ def assemble(cfg: DictConfig) -> Run:
         plain_batches=partial(in_order, data.training),
         selection=config.selection,
         held_out=in_order(data.held_out) if data.held_out else None,
-        logger=build_logger(config.logger),
+        logger=parts.build_logger(config.logger),
         about=LoggerRun(
             name=folder.name,
             job_type="train",
@@ -168,7 +159,7 @@ def assemble(cfg: DictConfig) -> Run:
 def unusual_settings(config: TrainConfig) -> list[str]:
     """Describe the numbers that are in their range, but outside the values in common use."""
     nodes = {key: node for key, node in vars(config).items() if isinstance(node, Mapping)}
-    found = chain(fields_of(config), *(settings_of(node, key) for key, node in nodes.items()))
+    found = chain(fields_of(config), *(parts.settings_of(node, key) for key, node in nodes.items()))
     copies = tuple(f"task.{key}." for key in ("loss", "attack") if nodes.get(key))
     return unusual(item for item in found if not item.key.startswith(copies))
 
@@ -185,8 +176,8 @@ def _check_smallest_batch(task: Task, config: TrainConfig, images: int) -> None:
     if augment.second_view or augment.repeats > 1 or data.labels_per_class is not None or data.synthetic.files:
         return
     last = 0 if trainer.drop_last else images % trainer.batch_size
-    parts = batch_norm_parts(trainer) * trainer.accumulate
-    if min(size // parts for size in (trainer.batch_size, last or trainer.batch_size)) > 1:
+    shares = batch_norm_parts(trainer) * trainer.accumulate
+    if min(size // shares for size in (trainer.batch_size, last or trainer.batch_size)) > 1:
         return
     for network in task.trained_networks():
         with torch.device("meta"), torch.no_grad():
@@ -277,11 +268,11 @@ def _new_state(config: TrainConfig, device: torch.device, content: dict[str, obj
     """Build model, task and optimizer as they are before the first epoch. The seed fixes the initial weights."""
     seed_everything(config.seed)
     # Built on the CPU, in float32, and moved afterwards: the initial weights are the same on every device.
-    model = build_model(config.model)
+    model = parts.build_model(config.model)
     if config.trainer.initial_weights:
         say(load_initial_weights(model, config.trainer.initial_weights))
     model = _prepare_model(model, config.trainer, device)
-    task = build_task(config.task, model)
+    task = parts.build_task(config.task, model)
     for network in task.trained_networks():  # LBGAT's guide, FitNet's layers
         if network is not model:
             _prepare_batch_norm(network, config.trainer)
@@ -298,7 +289,7 @@ def _new_state(config: TrainConfig, device: torch.device, content: dict[str, obj
             "keep them in its state_dict, or freeze them by requires_grad_(False)"
         )
     optimizer = make_optimizer(config.optimizer, task.named_parameters(), model)
-    averaging = build_averaging(config.averaging)
+    averaging = parts.build_averaging(config.averaging)
     average = Average(averaging, model) if averaging else None
     if average is not None:
         task.use_average(average.model)
@@ -312,8 +303,8 @@ def _own_sources(config: Mapping[str, Any]) -> dict[str, str]:
     A run does not continue after one of these files was edited.
     """
     sources = {}
-    for target in sorted(set(targets(config))):
-        with suppress(Exception), quiet():  # a target that cannot be imported is reported when it is made
+    for target in sorted(set(parts.targets(config))):
+        with suppress(Exception), parts.quiet():  # a target that cannot be imported is reported when it is made
             path = Path(inspect.getfile(get_object(target))).resolve()
             if not any(path.is_relative_to(folder.resolve()) for folder in _INSTALLED):
                 sources[target] = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -39,16 +39,15 @@ from dkl.attacks import (
 from dkl.data import Batch
 from dkl.data.seeding import seed_of
 from dkl.errors import UserError
-from dkl.losses import (
+from dkl.losses.base import (
     BatchNormalized,
     ClassPrior,
     PairLoss,
     check_pair_loss,
-    gradient_norms,
     observed_terms,
-    split_terms,
     wanted_arguments,
 )
+from dkl.losses.divergences import gradient_norms, split_terms
 from dkl.runtime.distributed import sum_over_ranks, world
 from dkl.tasks.base import Output, Progress, Task, count_correct
 from dkl.validation import check_arguments, check_fields

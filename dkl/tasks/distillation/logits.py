@@ -21,16 +21,8 @@ from torch import Tensor, nn
 from dkl.console import say
 from dkl.data import Batch
 from dkl.errors import UserError
-from dkl.losses import (
-    ClassComparing,
-    ClassPrior,
-    PairLoss,
-    Scheduled,
-    check_pair_loss,
-    classifier_distances,
-    feature_distances,
-    wanted_arguments,
-)
+from dkl.losses.base import ClassComparing, ClassPrior, PairLoss, Scheduled, check_pair_loss, wanted_arguments
+from dkl.losses.transport import classifier_distances, feature_distances
 from dkl.models import fingerprint
 from dkl.models.features import classifier_of, forward_with_features
 from dkl.runtime.distributed import mean_over_ranks, sum_over_ranks
