@@ -42,7 +42,6 @@ from dkl.runtime.distributed import from_first
 from dkl.sampling_bound import Interval, count_interval, draws_needed
 from dkl.threat import SAMPLED, known_attack
 
-
 _CAUTION = 4
 """How many times its possible loss a part of the sample must save: times vary, and a loss is what nobody expects."""
 
@@ -167,13 +166,11 @@ def attack_sample(
     *,
     width: int,
     seed: int,
-    by_place: frozenset[str],
     num_classes: int,
 ) -> tuple[SampleResult, bool]:
     """Attack a growing sample of the images that are correct ``before[N]``, until at most ``width`` are in doubt.
 
     Returns what it found, and whether the interval is narrow enough; otherwise every image has to be attacked.
-    ``by_place`` names the attacks whose draws depend on an image's place only.
     """
     population = int(before.sum())
     order = torch.from_numpy(np.random.default_rng(seed).permutation(np.flatnonzero(before)))
@@ -181,6 +178,8 @@ def attack_sample(
     # Equal parts of at most a batch, so that little more than the smallest sufficient sample is attacked.
     size = math.ceil(needed / math.ceil(needed / loop.batch_size)) if population else 1
     parts = order.split(size) if population else ()
+    # Their draws for an image depend on its place in AutoAttack's batches and on nothing else.
+    by_place = frozenset(name for name in SAMPLED if draws_of(attacks[name]) == "place")
     chosen = {
         name: placed(attacks[name], before, loop.batch_size) if name in by_place else unplaced(attacks[name])
         for name in SAMPLED
