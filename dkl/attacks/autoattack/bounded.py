@@ -6,7 +6,8 @@ sample bounds the number among all images (``dkl.sampling_bound``). The sample g
 narrow enough. If that needs every image, the standard suite is run instead.
 
 A pass of a few images takes nearly as long as one of more, and a sample that does not suffice has cost time. So passes
-are timed before each part of the sample: the standard suite also runs if the part may lose as much time as it may save.
+are timed before each part of the sample: the standard suite also runs unless the part may save far more than it may
+lose.
 
 Single images are sampled, not AutoAttack's batches. Images of one batch may be fooled together, and 20 batches of 200
 images are too few for a useful bound. The result of an image must then not depend on the other images of the sample.
@@ -40,6 +41,9 @@ from dkl.console import say
 from dkl.runtime.distributed import from_first
 from dkl.sampling_bound import Interval, count_interval, draws_needed
 from dkl.threat import SAMPLED, known_attack
+
+_CAUTION = 4
+"""How many times its possible loss a part of the sample must save: times vary, and a loss is what nobody expects."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def _pays(
     done: int,
     count: int,
 ) -> bool:
-    """Whether attacking ``count`` parts, of which some are ``done``, saves more if they suffice than it else loses.
+    """Whether attacking ``count`` parts, of which some are ``done``, saves more than it may lose.
 
     Parts are attacked as ``chosen``. The times are those of images that do not fall.
     """
@@ -124,7 +128,7 @@ def _pays(
         holds = arranged.joint or name == "fab-t"
         now += passes[name] * seconds(left if holds else population, together)
         later += passes[name] * seconds(left - more if holds else population, together)
-    return now - sample > sample + later - now
+    return now - sample > _CAUTION * (sample + later - now)
 
 
 def _attack_parts(
@@ -162,13 +166,11 @@ def attack_sample(
     *,
     width: int,
     seed: int,
-    by_place: frozenset[str],
     num_classes: int,
 ) -> tuple[SampleResult, bool]:
     """Attack a growing sample of the images that are correct ``before[N]``, until at most ``width`` are in doubt.
 
     Returns what it found, and whether the interval is narrow enough; otherwise every image has to be attacked.
-    ``by_place`` names the attacks whose draws depend on an image's place only.
     """
     population = int(before.sum())
     order = torch.from_numpy(np.random.default_rng(seed).permutation(np.flatnonzero(before)))
@@ -176,6 +178,8 @@ def attack_sample(
     # Equal parts of at most a batch, so that little more than the smallest sufficient sample is attacked.
     size = math.ceil(needed / math.ceil(needed / loop.batch_size)) if population else 1
     parts = order.split(size) if population else ()
+    # Their draws for an image depend on its place in AutoAttack's batches and on nothing else.
+    by_place = frozenset(name for name in SAMPLED if draws_of(attacks[name]) == "place")
     chosen = {
         name: placed(attacks[name], before, loop.batch_size) if name in by_place else unplaced(attacks[name])
         for name in SAMPLED

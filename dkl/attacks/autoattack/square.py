@@ -85,10 +85,12 @@ def _following(
     A change that did not help an image does not help it now either, unless the image has changed since. One that helped
     may help again: the sum of eps and -2 eps rounds to a number slightly above -eps.
     """
-    query, last = query + 1, repeated.shape[1] - 1
-    while (waits := (query <= last) & (repeated[batch, np.minimum(query, last)] > helped)).any():
-        query += waits
-    return query
+    query, queries = query + 1, repeated.shape[1]
+    waits = (query < queries) & (repeated[batch, np.minimum(query, queries - 1)] > helped)
+    for image in np.flatnonzero(waits):
+        asked = repeated[batch[image], query[image] :] <= helped[image]
+        query[image] += asked.argmax() if asked.any() else queries
+    return np.minimum(query, queries)
 
 
 def _margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -21,7 +21,6 @@ from dkl.attacks.autoattack.attack_loop import (
     IsCorrect,
     arranged,
     cut,
-    draws_of,
 )
 from dkl.attacks.autoattack.bounded import SampleResult, attack_sample
 from dkl.attacks.autoattack.checks import ModelChecks
@@ -148,8 +147,6 @@ def _attack_bounded(
             before,
             width=math.floor(protocol.tolerance * len(task.labels) / 100 + 1e-9),
             seed=protocol.seed,
-            # Their draws for an image depend on its place in AutoAttack's batches and on nothing else.
-            by_place=frozenset(name for name in SAMPLED if draws_of(attacks[name]) == "place"),
             num_classes=task.num_classes,
         )
     if enough:

@@ -34,13 +34,15 @@ def finished(*args: object, **kwargs: object) -> None:
 def in_and_out(pixels_that_fall: dict[str, set[int]], seen: dict[str, list[int]]) -> dict[str, Perturb]:
     """Attacks that fool the images with given first pixels and note which images they see."""
 
-    def perturb(name: str, x: Tensor, **place: object) -> Tensor:
+    def perturb(name: str, x: Tensor) -> Tensor:
         numbers = (x[:, 0, 0, 0] * 1000).round().int().tolist()
         seen[name] += numbers
         falls = torch.tensor([number in pixels_that_fall[name] for number in numbers])
         return torch.where(falls.view(-1, 1, 1, 1), torch.ones_like(x), x)
 
-    return {name: (lambda x, y, name=name, **place: perturb(name, x, **place)) for name in ("fab-t", "square")}
+    attacks = {name: partial(lambda name, x, y, **place: perturb(name, x), name) for name in ("fab-t", "square")}
+    attacks["fab-t"].draws, attacks["square"].draws = "none", "place"
+    return attacks
 
 
 class WhiteIsFooled(nn.Module):
@@ -63,8 +65,7 @@ def test_sample_grows_until_the_interval_is_narrow(falls: int, width: int, enoug
     before = np.ones(count, dtype=np.bool_)
 
     loop = AttackLoop(on_the_cpu(WhiteIsFooled(), images, labels, batch_size=25, folder=tmp_path), {})
-    by_place = frozenset({"square"})
-    result, found = attack_sample(loop, attacks, before, width=width, seed=1, by_place=by_place, num_classes=2)
+    result, found = attack_sample(loop, attacks, before, width=width, seed=1, num_classes=2)
     drawn, fallen = int(result.sampled.sum()), int((before & ~result.after["square"]).sum())
     assert found == enough
     assert result.interval.low <= falls <= result.interval.high
@@ -96,13 +97,12 @@ def test_a_sample_is_attacked_if_it_saves_more_time_than_it_may_lose(
     images, labels = torch.zeros(400, 1, 2, 2), torch.zeros(400, dtype=torch.long)
     seen: dict[str, list[int]] = {"fab-t": [], "square": []}
     attacks = in_and_out({"fab-t": set(), "square": set()}, seen)
-    attacks["fab-t"].draws, attacks["square"].draws = "none", "place"
     before = np.ones(400, dtype=np.bool_)
     begun = AttackProgress.begin(before, 5)
     begun.seconds[0] = 1
     task = on_the_cpu(WhiteIsFooled(), images, labels, batch_size=100, together=400)
     loop = AttackLoop(task, dict.fromkeys(state, begun))
-    _, enough = attack_sample(loop, attacks, before, width=10, seed=1, by_place=frozenset({"square"}), num_classes=2)
+    _, enough = attack_sample(loop, attacks, before, width=10, seed=1, num_classes=2)
     assert enough == sampled == bool(seen["square"])
     assert ("saves no time: fab-t and square attack every image" in capsys.readouterr().err) == (not sampled)
 
@@ -189,12 +189,11 @@ def test_a_network_that_masks_gradients_gains_nothing(tmp_path: Path) -> None:
     shorter = {"fab-t": {"steps": 3}, "square": {"queries": 60}}
     options = {"norm": "linf", "eps": 0.2, "seed": 0, "num_classes": 5}
     attacks = {name: partial(make_attack(name, model, **options), **fewer) for name, fewer in shorter.items()}
+    attacks["fab-t"].draws, attacks["square"].draws = "none", "place"  # a partial of a partial has no attributes
     before = np.ones(300, dtype=np.bool_)
     loop = AttackLoop(on_the_cpu(model, images, labels, batch_size=50, folder=tmp_path), {})
     with frozen_eval(model):
-        result, _ = attack_sample(
-            loop, attacks, before, width=60, seed=1, by_place=frozenset({"square"}), num_classes=5
-        )
+        result, _ = attack_sample(loop, attacks, before, width=60, seed=1, num_classes=5)
         square_of_all = placed(attacks["square"], before, 50).perturb(images, labels, torch.arange(300))
     falls = int((model(square_of_all).argmax(1) != labels).sum())
     assert falls > 100
