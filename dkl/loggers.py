@@ -78,10 +78,35 @@ class Logger:
         """Store ``files``, the run's weights, if the logger is set to do so."""
 
     def finish(self, *, failed: bool = False) -> None:
-        """Close the run."""
+        """Close the run. Unless it ``failed``, its folder records that the whole run has been reported."""
 
 
-class WandbLogger(Logger):
+class _Tracker(Logger):
+    """A logger whose open ``run`` has an ``identity`` in a file of the run's folder, named after the ``tracker``."""
+
+    tracker: str
+    run: Any = None
+    about: LoggerRun | None = None
+    identity = ""
+
+    def reported(self, about: LoggerRun) -> bool:
+        return _read(about.id_file(self.tracker))[1]
+
+    def finish(self, *, failed: bool = False) -> None:
+        self._close(failed)
+        if self.about and not failed:
+            write_text(self.about.id_file(self.tracker), f"{self.identity} {FINISHED}")
+
+    def _close(self, failed: bool) -> None:
+        self.run.finish()
+
+    def _media(self, module: Any, tables: Tables, pictures: Pictures) -> dict[str, Any]:
+        """Return tables and pictures as the panels of a tracker's ``module``."""
+        shown: dict[str, Any] = {name: module.Table(*table) for name, table in tables.items()}
+        return shown | {name: module.Image(np.uint8(255 * image.clip(0, 1) + 0.5)) for name, image in pictures.items()}
+
+
+class WandbLogger(_Tracker):
     """Weights & Biases. A run's folder is one run there, and so is each evaluation of it, all in one group.
 
     A resumed run continues under the id in its folder. ``mode`` online: only the epochs that the site lacks are
@@ -91,18 +116,18 @@ class WandbLogger(Logger):
     connection mode online becomes offline.
     """
 
+    tracker = "wandb"
+
     def __init__(self, project: str = "dkl", mode: str = "online", artifact: bool = False) -> None:
         if mode not in ("online", "offline"):
             raise UserError(f"logger.mode={mode} must be online or offline; logger=none reports nowhere")
         if not isinstance(project, str) or not project:
             raise UserError(f"logger.project={project} must be the name of a project: put a number in quotes")
         self.project, self.mode, self.artifact = project, mode, artifact
-        self.run: Any = None
-        self.about: LoggerRun | None = None
 
     def reported(self, about: LoggerRun) -> bool:
         """Return whether the whole run has been reported, and to the current sweep if any."""
-        identity, finished = _read(about.id_file("wandb"))
+        identity, finished = _read(about.id_file(self.tracker))
         return finished and _sweeps_id() in (None, identity)
 
     def start(self, about: LoggerRun) -> None:
@@ -113,13 +138,12 @@ class WandbLogger(Logger):
             # wandb itself would retry for minutes.
             say(f"wandb: {url} cannot be reached ({why}): logging offline; `wandb sync` uploads it later")
             self.mode = "offline"
-        kept, _ = _read(about.id_file("wandb"))
-        identity = _sweeps_id() or kept or secrets.token_hex(4)
+        self.identity = _sweeps_id() or _read(about.id_file(self.tracker))[0] or secrets.token_hex(4)
         try:
             self.run = wandb.init(
                 project=self.project,
                 mode=self.mode,  # type: ignore[arg-type]  # checked above
-                id=identity,
+                id=self.identity,
                 resume="allow",
                 name=about.name,
                 dir=str(about.folder),
@@ -132,7 +156,7 @@ class WandbLogger(Logger):
             fix = "log in with `wandb login`, or add logger.mode=offline and `wandb sync` later"
             raise UserError(f"wandb: {str(error).rstrip('.')}; {fix}") from None
         self.about = about
-        write_text(about.id_file("wandb"), identity)
+        write_text(about.id_file(self.tracker), self.identity)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Report one epoch at once, unless a resumed run has it already."""
@@ -143,9 +167,7 @@ class WandbLogger(Logger):
         """Report figures as the run's summary, and tables and pictures as panels."""
         import wandb
 
-        shown: dict[str, Any] = {name: wandb.Table(*table) for name, table in tables.items()}
-        shown |= {name: wandb.Image(np.uint8(255 * picture.clip(0, 1) + 0.5)) for name, picture in pictures.items()}
-        self.run.log(dict(figures) | shown)
+        self.run.log(dict(figures) | self._media(wandb, tables, pictures))
 
     def keep(self, files: Sequence[Path]) -> None:
         """Upload the files as an artifact named like the run, if ``artifact`` is set."""
@@ -157,90 +179,74 @@ class WandbLogger(Logger):
                 artifact.add_file(str(file))
             self.run.log_artifact(artifact)
 
-    def finish(self, *, failed: bool = False) -> None:
-        """Close the run. Unless it ``failed``, its folder records that the whole run has been reported."""
+    def _close(self, failed: bool) -> None:
         self.run.finish(exit_code=int(failed))
-        if self.about and not failed:
-            write_text(self.about.id_file("wandb"), f"{self.run.id} {FINISHED}")
 
 
-class TensorBoardLogger(Logger):
+class TensorBoardLogger(_Tracker):
     """TensorBoard: event files in the run's folder, with the same names of metrics as its files.
 
     A resumed run replaces its events by new ones from its first epoch. Raises NotInstalledError without the extra
     ``tensorboard``.
     """
 
+    tracker = "tensorboard"
+
     def __init__(self) -> None:
         with needs_extra("tensorboard"):
             import tensorboard  # noqa: F401  # checked before any work; torch's writer is imported when a run starts
 
-        self.writer: Any = None
-        self.about: LoggerRun | None = None
-        self.identity = ""
         self.last: dict[str, float] = {}
-
-    def reported(self, about: LoggerRun) -> bool:
-        """Return whether the whole run has been reported."""
-        return _read(about.id_file("tensorboard"))[1]
 
     def start(self, about: LoggerRun) -> None:
         """Open a file of events in ``tensorboard`` in the run's folder."""
         from torch.utils.tensorboard import SummaryWriter
 
-        kept, _ = _read(about.id_file("tensorboard"))
-        self.identity = kept or secrets.token_hex(4)
+        self.identity = _read(about.id_file(self.tracker))[0] or secrets.token_hex(4)
         # Epochs before an interruption are written again, so the older file is removed.
         folder = about.folder / "tensorboard" / f"{about.job_type}-{self.identity}"
         shutil.rmtree(folder, ignore_errors=True)
-        self.writer, self.about = SummaryWriter(str(folder)), about
-        write_text(about.id_file("tensorboard"), self.identity)
+        self.run, self.about = SummaryWriter(str(folder)), about
+        write_text(about.id_file(self.tracker), self.identity)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Report one epoch."""
-        for name, value in row.items():
-            if name != "epoch":
-                self.writer.add_scalar(name, value, row["epoch"])
-                self.last[name] = float(value)
+        self._scalars({name: value for name, value in row.items() if name != "epoch"}, row["epoch"])
+
+    def _scalars(self, values: Mapping[str, Any], step: int) -> None:
+        for name, value in values.items():
+            self.run.add_scalar(name, value, step)
+            self.last[name] = float(value)
 
     def report(self, figures: Figures, tables: Tables, pictures: Pictures) -> None:
         """Report figures as scalars, tables as text and pictures as images."""
-        for name, value in figures.items():
-            self.writer.add_scalar(name, value, 0)
-            self.last[name] = float(value)
+        self._scalars(figures, 0)
         for name, table in tables.items():
             lines = [table.columns, ["---"] * len(table.columns), *table.rows]
-            self.writer.add_text(name, "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))
+            self.run.add_text(name, "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))
         for name, picture in pictures.items():
-            self.writer.add_image(name, picture.clip(0, 1), dataformats="HWC")
+            self.run.add_image(name, picture.clip(0, 1), dataformats="HWC")
 
-    def finish(self, *, failed: bool = False) -> None:
+    def _close(self, failed: bool) -> None:
         """Write the hyperparameters beside the last value of each metric, and close the file."""
         if self.about:
             settings = {key: value for key, value in leaves(self.about.config) if isinstance(value, int | float | str)}
             metrics = {f"hparam/{name}": value for name, value in self.last.items()}
-            self.writer.add_hparams(settings, metrics, run_name=".")
-        self.writer.close()
-        if self.about and not failed:
-            write_text(self.about.id_file("tensorboard"), f"{self.identity} {FINISHED}")
+            self.run.add_hparams(settings, metrics, run_name=".")
+        self.run.close()
 
 
-class TrackioLogger(Logger):
+class TrackioLogger(_Tracker):
     """trackio: a dashboard on this machine, without an account; ``trackio show --project dkl`` opens it.
 
     A resumed run replaces the run of the same name. Raises NotInstalledError without the extra ``trackio``.
     """
 
+    tracker = "trackio"
+
     def __init__(self, project: str = "dkl") -> None:
         with needs_extra("trackio"):
             import trackio  # noqa: F401  # checked before any work
         self.project = project
-        self.run: Any = None
-        self.about: LoggerRun | None = None
-
-    def reported(self, about: LoggerRun) -> bool:
-        """Return whether the whole run has been reported."""
-        return _read(about.id_file("trackio"))[1]
 
     def start(self, about: LoggerRun) -> None:
         """Open a run with the configuration, job type and tags of ``about``."""
@@ -254,25 +260,16 @@ class TrackioLogger(Logger):
         config = about.config | {"job_type": about.job_type, "tags": about.tags}
         quiet = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
         self.run = trackio.init(self.project, name=about.name, group=about.group, config=config, **quiet)
-        self.about = about
+        self.about, self.identity = about, about.name
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Report one epoch."""
         self.run.log(dict(row), step=row["epoch"])
 
     def report(self, figures: Figures, tables: Tables, pictures: Pictures) -> None:
         """Report figures as numbers, and tables and pictures as media."""
         import trackio
 
-        shown: dict[str, Any] = {name: trackio.Table(*table) for name, table in tables.items()}
-        shown |= {name: trackio.Image(np.uint8(255 * image.clip(0, 1) + 0.5)) for name, image in pictures.items()}
-        self.run.log(dict(figures) | shown)
-
-    def finish(self, *, failed: bool = False) -> None:
-        """Close the run. Unless it ``failed``, its folder records that the whole run has been reported."""
-        self.run.finish()
-        if self.about and not failed:
-            write_text(self.about.id_file("trackio"), f"{self.about.name} {FINISHED}")
+        self.run.log(dict(figures) | self._media(trackio, tables, pictures))
 
 
 def _read(id_file: Path) -> tuple[str, bool]:

@@ -60,10 +60,13 @@ class Range:
 
 
 class OneOf:
-    """Values that a setting may have, mostly words. Also checks a field of pydantic, which stays a plain ``str``."""
+    """Values that a setting may have, mostly words. Also checks a field of pydantic, which stays a plain ``str``.
 
-    def __init__(self, *allowed: object) -> None:
-        self.allowed = allowed
+    Such a field also takes texts that begin with ``prefix``.
+    """
+
+    def __init__(self, *allowed: object, prefix: str = "") -> None:
+        self.allowed, self.prefix = allowed, prefix
 
     def __str__(self) -> str:
         *others, last = (str(value).lower() if isinstance(value, bool) else str(value) for value in self.allowed)
@@ -78,9 +81,11 @@ class OneOf:
     def __get_pydantic_core_schema__(self, source: Any, handler: "GetCoreSchemaHandler") -> "CoreSchema":
         from pydantic_core.core_schema import no_info_after_validator_function
 
+        known = [*map(str, self.allowed), *([f"{self.prefix}NAME"] if self.prefix else [])]
+
         def check(text: str) -> str:
-            if text not in self.allowed:
-                raise ValueError(f"{text!r} is unknown: {choose_from(text, map(str, self.allowed))}")
+            if text not in self.allowed and not (self.prefix and text.startswith(self.prefix)):
+                raise ValueError(f"{text!r} is unknown: {choose_from(text, known)}")
             return text
 
         return no_info_after_validator_function(check, handler(source))

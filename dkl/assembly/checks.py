@@ -75,10 +75,12 @@ def _check_loss(node: TargetConfig, num_classes: int) -> None:
 def _check_needs(task: Task, averaging: Averaging | None, schedule: Schedule, config: TrainConfig) -> None:
     """Raise UserError unless the run has the unlabeled images, average and momentum that its parts need."""
     name, ratio = type(task).__name__, config.data.unlabeled.ratio
-    if isinstance(loss := getattr(task, "loss", None), ClassComparing) and not hasattr(task, "class_distances"):
+    losses = getattr(task, "losses", {"": getattr(task, "loss", None)}).values()
+    comparing = next((loss for loss in losses if isinstance(loss, ClassComparing)), None)
+    if comparing is not None and not hasattr(task, "class_distances"):
         raise UserError(
-            f"{type(loss).__name__} compares classes by a teacher's distances, which {name} does not compute: choose "
-            "task=distillation, or another loss"
+            f"{type(comparing).__name__} compares classes by a teacher's distances, which {name} does not compute: "
+            "choose task=distillation, or another loss"
         )
     if task.needs_unlabeled and (not ratio or config.data.labels_per_class is None):
         raise UserError(

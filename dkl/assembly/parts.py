@@ -32,16 +32,20 @@ def make(node: TargetConfig, key: str, kind: type[T], **arguments: Any) -> T:
     check_node(node, key)
     check(settings_of(node, key))
     try:
-        made = instantiate(node, **arguments)
+        made = instantiate(node, _convert_="partial", **arguments)  # lists and mappings arrive as such
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None
+        inner = re.search(r"full_key: ([\w.]+)$", str(error))
+        for part in inner[1].split(".") if inner else ():  # the class in ``node`` that refuses
+            node, key = node[part], f"{key}.{part}"
         if isinstance(cause, ImportError):
+            target = next(target for target in targets(node) if f"'{target}'" in str(error))
             missing = re.search(r"No module named '([\w.]+)'", str(cause))
-            if missing and not f"{node['_target_']}.".startswith(f"{missing[1]}."):  # an import of the user's module
-                raise UserError(f"{key}: {node['_target_']} imports {missing[1]}, which is not installed") from None
-            raise UserError(f"{key}: there is no {node['_target_']} to import: check _target_ and PYTHONPATH") from None
+            if missing and not f"{target}.".startswith(f"{missing[1]}."):  # an import of the user's module
+                raise UserError(f"{key}: {target} imports {missing[1]}, which is not installed") from None
+            raise UserError(f"{key}: there is no {target} to import: check _target_ and PYTHONPATH") from None
         # A constructor that refuses its arguments is a mistake in the configuration; anything else is a defect.
         if cause is None or isinstance(cause, ValueError | TypeError):
             raise UserError(f"{key}: {first_line(cause or error)}{_accepted(node, key, str(cause))}") from None
@@ -145,3 +149,12 @@ def build_schedule(schedule: TargetConfig) -> Schedule:
 def build_logger(logger: TargetConfig | None) -> Logger:
     """Build the logger of the first process. Without one, and in the other processes, it reports nowhere."""
     return make(logger, "logger", Logger) if logger and rank() == 0 else Logger()
+
+
+def targets(value: object) -> Iterator[str]:
+    """Yield every ``_target_`` in a resolved configuration."""
+    if isinstance(value, Mapping) and isinstance(value.get("_target_"), str):
+        yield value["_target_"]
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    for item in inner:
+        yield from targets(item)

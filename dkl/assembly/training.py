@@ -4,7 +4,7 @@ import copy
 import hashlib
 import inspect
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -303,17 +303,9 @@ def _own_sources(config: Mapping[str, Any]) -> dict[str, str]:
     A run does not continue after one of these files was edited.
     """
     sources = {}
-    for target in sorted(set(_targets(config))):
+    for target in sorted(set(parts.targets(config))):
         with suppress(Exception), parts.quiet():  # a target that cannot be imported is reported when it is made
             path = Path(inspect.getfile(get_object(target))).resolve()
             if not any(path.is_relative_to(folder.resolve()) for folder in _INSTALLED):
                 sources[target] = hashlib.sha256(path.read_bytes()).hexdigest()
     return sources
-
-
-def _targets(value: object) -> Iterator[str]:
-    if isinstance(value, Mapping) and isinstance(value.get("_target_"), str):
-        yield value["_target_"]
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    for item in inner:
-        yield from _targets(item)

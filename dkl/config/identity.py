@@ -42,9 +42,16 @@ def model_name(model: Mapping[str, Any]) -> str:
 
 
 def loss_name(cfg: DictConfig) -> str:
-    """Class name of the loss, such as IKL, or of the task's own loss, such as FitNet; ``CE`` if there is neither."""
+    """Class name of the loss, such as IKL, or of the task's own loss, such as FitNet; ``CE`` if there is neither.
+
+    That of several losses is IKL+KL.
+    """
     loss = cfg.loss or OmegaConf.select(cfg, "task.loss")
-    return str(loss._target_).rpartition(".")[2] if loss else "CE"
+    if not loss:
+        return "CE"
+    several = loss.get("terms") if loss._target_ == "dkl.losses.WeightedSum" else None
+    keys = [f"terms.{name}.loss._target_" for name in several or ()] or ["_target_"]
+    return "+".join(str(OmegaConf.select(loss, key)).rpartition(".")[2] for key in keys)
 
 
 def label(cfg: DictConfig) -> str:

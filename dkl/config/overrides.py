@@ -200,8 +200,9 @@ def _suggest(root: str, override: str, overrides: Sequence[str]) -> str:
         cfg = compose_config(root, [])
     keys = list(_keys(cfg))
     parent, dot, last = name.rpartition(".")
-    with suppress(Exception):  # there is no class, or it cannot be imported
-        if last in hints(get_object(OmegaConf.select(cfg, f"{parent}._target_"))):
+    with suppress(Exception):  # it cannot be imported
+        target = OmegaConf.select(cfg, f"{parent}._target_")
+        if target and last in hints(get_object(target)):
             return f"the file of this choice leaves it at its default; write +{name}=VALUE"
     siblings = [key for key in keys if key.rpartition(".")[0] == parent]
     if dot and parent in keys and not siblings and is_group(parent):

@@ -387,6 +387,8 @@ class EvaluateConfig(EvaluationConfig):
     """Load a checkpoint= that is a program (TorchScript, ExportedProgram), which can run any code on this machine."""
     label: str | None = None
     """Name of the method in tables; null takes the run's, or the file's name."""
+    architecture: str | None = None
+    """Name of a foreign network's architecture in tables; null takes the name of its model."""
     logger: Any = None
     """Where results are reported in addition to the record; null takes the run's logger, none switches it off."""
     additional_data: bool = False

@@ -155,10 +155,10 @@ def preflight(cfg: DictConfig) -> None:
 
 def _refuse_ignored(asked: EvaluateConfig, data: DataConfig) -> None:
     """Raise UserError on a value that an evaluation of this kind, on ``data``, would ignore."""
-    for key in ("arguments", "mean", "std"):
+    for key in ("arguments", "mean", "std", "architecture"):
         if asked.run and (value := getattr(asked, key)):
             given = f"arguments.{next(iter(value))}" if key == "arguments" else key
-            raise UserError(f"{given} is for model=package.module:function; a run has its own: leave it out")
+            raise UserError(f"{given} is for networks of others; a run has its own: leave it out")
     if asked.protocol not in (None, PROTOCOL):
         raise UserError(f"protocol={asked.protocol} is not known: give protocol={PROTOCOL}, or leave it out")
     if asked.protocol is not None and data.name not in IMAGES:

@@ -4,6 +4,7 @@ A run has last weights, their average, or the best that selection kept. A foreig
 names it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,8 +108,8 @@ class TrainedRun:
 class Subject:
     """The evaluated weights, the network and data they belong to, and their ``run``; None for a foreign network.
 
-    ``method`` is the name shown in tables. ``source`` is a foreign network's, if it was named by its place. ``key`` is
-    the setting that is named if the network cannot be built.
+    ``method`` and ``name`` are shown in tables; without a name, that of its model. ``source`` is a foreign network's,
+    if it was named by its place. ``key`` is the setting that is named if the network cannot be built.
     """
 
     method: str
@@ -118,6 +119,7 @@ class Subject:
     run: TrainedRun | None = None
     source: Source | None = None
     key: str = "model"
+    name: str | None = None
 
     @property
     def seed(self) -> int | None:
@@ -138,8 +140,8 @@ class Subject:
 
     @property
     def architecture(self) -> str:
-        """The model's name in tables: ``model.title``, or its name without one."""
-        return str(self.model.get("title") or model_name(self.model))
+        """The model's name in tables: as given, or ``model.title``, or its name without one."""
+        return self.name or str(self.model.get("title") or model_name(self.model))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -159,6 +161,16 @@ class Subject:
     def best(self) -> BestEpoch | None:
         """The epoch with the best test accuracy of these weights' kind (last or average); None if not known."""
         return best_epoch(self.run.metrics, self.weights.averaged) if self.run else None
+
+    @property
+    def tests(self) -> dict[str, float] | None:
+        """What the task measured of these weights beside accuracy and mean IoU; not known of the best epoch's."""
+        if not self.run or not self.run.metrics or self.weights.text.startswith("best"):
+            return None
+        prefix, last = "average_test_" if self.weights.averaged else "test_", self.run.metrics[-1]
+        found = {key.removeprefix(prefix): value for key, value in last.items() if key.startswith(prefix)}
+        own = {key: value for key, value in found.items() if key not in ("accuracy", "miou") and math.isfinite(value)}
+        return own or None
 
     @property
     def defaults(self) -> EvaluationConfig:
@@ -301,7 +313,8 @@ def foreign_subject(asked: EvaluateConfig) -> Subject:
     assert data
     if asked.model:
         assert path  # whether it exists is checked after the other settings
-        return Subject(method=asked.label or path.stem, data=data, model=asked.model, weights=Weights(path))
+        method, weights = asked.label or path.stem, Weights(path)
+        return Subject(method=method, name=asked.architecture, data=data, model=asked.model, weights=weights)
     if path is not None:
         check_checkpoint(path)
     request = Request(
@@ -321,7 +334,8 @@ def foreign_subject(asked: EvaluateConfig) -> Subject:
     key = "arguments" if asked.arguments else "model"
     if source.preprocessing:
         data = _as_published(data, source.preprocessing, method)
-    return Subject(method=method, data=data, model=source.model, weights=weights, source=source, key=key)
+    subject = Subject(method=method, name=asked.architecture, data=data, model=source.model, weights=weights)
+    return replace(subject, source=source, key=key)
 
 
 def _as_published(data: DataConfig, preprocessing: str, method: str) -> DataConfig:

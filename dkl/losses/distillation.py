@@ -51,15 +51,15 @@ def _kl(log_p: Tensor, log_q: Tensor, *, reduction: Reduction = "mean") -> Tenso
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Unweighted(BaseLoss):
-    """A loss whose samples and classes all count alike, times ``weight``."""
+class _Weighted(BaseLoss):
+    """A loss of two logits alone, times ``weight``."""
 
     weight: Annotated[float, WEIGHT] = 1.0
     weighting: ClassVar[Weighting] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
-class KD(_Unweighted):
+class KD(_Weighted):
     """``weight · T² · KL(softmax(teacher/T) ‖ softmax(student/T))``; mdistiller's CIFAR-100 weight is 0.9."""
 
     logit_temperature: Annotated[float, TEMPERATURE] = 4.0
@@ -80,7 +80,7 @@ class KD(_Unweighted):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JSD(_Unweighted):
+class JSD(_Weighted):
     """``weight`` times the Jensen–Shannon divergence of the softened predictions; the gradient reaches both."""
 
     logit_temperature: Annotated[float, TEMPERATURE] = 1.0
@@ -180,13 +180,8 @@ class DKD(BaseLoss):
         return self.logit_temperature**2 * (self.alpha * tckd + self.beta * nckd)
 
 
-def _kl_rows(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p ‖ q) of every row of ``[B, C]``: ``[B]``."""
-    return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1)
-
-
 @dataclass(frozen=True, kw_only=True)
-class TTM(_Unweighted):
+class TTM(_Weighted):
     """Transformed teacher matching (arXiv 2402.11148): only the teacher is softened, by a power of its probabilities.
 
     ``power`` is the official gamma, 1/T. The defaults are the official command for vgg13 to vgg8 (``--ttm_l``, ``-b``).
@@ -200,7 +195,8 @@ class TTM(_Unweighted):
         dtype = check_pair(teacher_logits, student_logits)
         log_powers = self.power * teacher_logits.detach().to(dtype).log_softmax(-1)
         log_sum = log_powers.logsumexp(-1)
-        rows = _kl_rows(log_powers - log_sum.unsqueeze(-1), student_logits.to(dtype).log_softmax(-1))
+        log_q = student_logits.to(dtype).log_softmax(-1)
+        rows = _kl(log_powers - log_sum.unsqueeze(-1), log_q, reduction="none")
         return self.weight * (log_sum.exp() * rows if self.weighted_by_sum else rows).mean()
 
 
@@ -231,7 +227,7 @@ def _alpha_beta(log_p: Tensor, log_q: Tensor, alpha: float, beta: float) -> Tens
 
 
 @dataclass(frozen=True, kw_only=True)
-class ABKD(_Unweighted):
+class ABKD(_Weighted):
     """The α-β-divergence of the softened predictions (arXiv 2505.04560).
 
         D = −1/(αβ) · Σ_c [p^α q^β − α/(α+β) · p^(α+β) − β/(α+β) · q^(α+β)]
@@ -253,7 +249,7 @@ class ABKD(_Unweighted):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NormKD(_Unweighted):
+class NormKD(_Weighted):
     """KD whose temperature is ``logit_temperature`` times the standard deviation of each row (arXiv 2308.00520).
 
     It is KD of standardized logits, with rows weighted by the variance of the teacher's logits. Raises ValueError if
@@ -269,11 +265,11 @@ class NormKD(_Unweighted):
         log_p = (standardized(teacher) / self.logit_temperature).log_softmax(-1)
         log_q = (standardized(student_logits.to(dtype)) / self.logit_temperature).log_softmax(-1)
         variance = (teacher - teacher.mean(-1, keepdim=True)).square().sum(-1) / (teacher.shape[-1] - 1)
-        return self.weight * self.logit_temperature**2 * (variance * _kl_rows(log_p, log_q)).mean()
+        return self.weight * self.logit_temperature**2 * (variance * _kl(log_p, log_q, reduction="none")).mean()
 
 
 @dataclass(frozen=True, kw_only=True)
-class PseudoLabelCE(_Unweighted):
+class PseudoLabelCE(_Weighted):
     """``weight`` · cross-entropy of the strong prediction with the likeliest class of the weak one."""
 
     def __call__(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
@@ -282,7 +278,7 @@ class PseudoLabelCE(_Unweighted):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoftCE(_Unweighted):
+class SoftCE(_Weighted):
     """``weight`` · cross-entropy of the strong prediction with the weak one."""
 
     def __call__(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
@@ -291,7 +287,7 @@ class SoftCE(_Unweighted):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbabilityMSE(_Unweighted):
+class ProbabilityMSE(_Weighted):
     """``weight`` · squared difference of the probabilities, the mean over classes."""
 
     def __call__(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:

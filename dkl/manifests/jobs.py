@@ -11,8 +11,11 @@ budgets such overrides become part of the label.
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from dkl.config import compose_run, model_name
 from dkl.config.identity import COMPUTING
@@ -150,6 +153,40 @@ def _jobs(manifest: Manifest, rows: Sequence[ManifestRow], request: Request) -> 
     return jobs
 
 
+_VALUE = re.compile(r"(?!trainer\.|model\.title|task\.teacher\.|data\.source\.)\w+(\.\w+)+")
+"""Keys of values rather than groups, without those that may differ between records of one row."""
+
+
+def may_train(manifest: Manifest, budget: str, trained: Sequence[Mapping[str, Any]]) -> Manifest:
+    """Return the manifest without the rows that certainly train none of the ``trained`` configurations.
+
+    Composing the configuration of a row takes about 0.1 s, and comparing its overrides with the records almost none.
+    """
+
+    def agrees(training: Mapping[str, Any], key: str, value: str) -> bool:
+        first, *rest = key.split(".")
+        kept: Any = training.get(first)
+        for part in rest:
+            kept = kept.get(part) if isinstance(kept, Mapping) else None
+        # Older records lack groups that were added since: they may still belong to the row.
+        return first not in training or bool(OmegaConf.from_dotlist([f"value={value}"]).value == kept)
+
+    def is_candidate(row: ManifestRow) -> bool:
+        given: dict[str, str] = {}
+        for text in ("recipe=quick", *row_overrides(manifest, row, budget)):
+            key, _, value = text.lstrip("+~").partition("=")
+            # Later overrides replace earlier ones, as in Hydra; ~ deletes.
+            given.pop(key, None)
+            if not text.startswith("~"):
+                given[key] = value
+        # Values that can be compared without composing.
+        values = {key: text for key, text in given.items() if _VALUE.fullmatch(key) and "${" not in text}
+        values["recipe_name"] = given["recipe"]
+        return any(all(agrees(training, *item) for item in values.items()) for training in trained)
+
+    return replace(manifest, rows=tuple(filter(is_candidate, manifest.runnable)))
+
+
 def own_sizes(manifest: Manifest, budget: str | None) -> bool:
     """Whether ``budget`` means the manifest's own sizes: they are ``own`` unless the manifest names another budget."""
     named = any(text.startswith("budget=") for text in (*manifest.overrides, *manifest.sizes))
@@ -175,12 +212,18 @@ def changed_label(label: str, overrides: Sequence[str]) -> str:
     return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 9]} {digest(text)}"
 
 
-def _chosen(manifest: Manifest, name: str | None) -> list[ManifestRow]:
-    """The rows to run. Raises UserError if there are none."""
+def rows_named(manifest: Manifest, name: str | None) -> list[ManifestRow]:
+    """The row ``name``, or all rows. Raises UserError if there are none."""
     rows = [row for row in manifest.rows if name in (None, row.name)]
     if not rows:
         known = [row.name for row in manifest.rows]
         raise UserError(f"{manifest.name} has no row {name!r}: {choose_from(str(name), known)}")
+    return rows
+
+
+def _chosen(manifest: Manifest, name: str | None) -> list[ManifestRow]:
+    """The rows to run. Raises UserError if there are none."""
+    rows = rows_named(manifest, name)
     runnable = [row for row in rows if row.quoted is None]
     if not runnable:
         what = f"{manifest.name} {name}" if name else manifest.name

@@ -17,7 +17,8 @@ from dkl.config import EvaluateConfig, shipped
 from dkl.config.overrides import read_overrides
 from dkl.config.schema import WEIGHTS
 from dkl.errors import UserError, choose_from, first_line
-from dkl.records.metrics import METRICS
+from dkl.published import PublishedNetwork, published_networks
+from dkl.records.metrics import METRICS, TEST
 from dkl.storage.files import write_text
 from dkl.threat import parse_attacks, parse_eps, parse_threat
 from dkl.validation import OneOf, check, first_mistake, settings
@@ -54,15 +55,17 @@ CHECKED = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class Column:
-    """A measured quantity, in ``unit``.
+    """A measured quantity, in ``unit``: ``%`` of a fraction, else any text, which may be empty.
 
+    ``metric`` is in ``METRICS``, or is ``test_NAME``, which the task's own ``test`` measures. More is better of
+    fractions only, unless ``higher_is_better`` says otherwise.
     ``attacks`` is a suite, an attack or a list of attacks. ``eps`` None is the usual radius of the dataset. ``n`` is
     the number of test images if the evaluation takes a part of them. ``weights`` None are those that the recipe keeps.
     ``precision`` is that of the attacks' search. ``of`` are the columns that ``mean`` and ``min`` combine.
     """
 
     title: str
-    metric: Annotated[str, OneOf(*METRICS, *UNMEASURED)]
+    metric: Annotated[str, OneOf(*METRICS, *UNMEASURED, prefix=TEST)]
     attacks: str | list[str] = "standard"
     eps: str | None = None
     n: int | None = None
@@ -70,6 +73,7 @@ class Column:
     precision: Annotated[str, OneOf("float32", "bf16")] = "float32"
     of: tuple[str, ...] = ()
     unit: str = "%"
+    higher_is_better: bool | None = None
 
     @property
     def header(self) -> str:
@@ -84,7 +88,7 @@ class Column:
     @property
     def more_is_better(self) -> bool:
         """True of accuracies; of seconds less is better."""
-        return self.unit == "%"
+        return self.unit == "%" if self.higher_is_better is None else self.higher_is_better
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -99,6 +103,8 @@ class ManifestRow:
       budgets ``trained_at``: smoke downloads nothing.
     - ``show``: cells that describe the row.
     - ``paper``, ``paper_std``, ``published``: values by column; ``published`` by source.
+    - ``network``: its published weights, such as ``official:ikl-at-cifar100``; by default those of the first source
+      ``RobustBench NAME``.
     """
 
     label: str
@@ -114,6 +120,7 @@ class ManifestRow:
     paper: Values = field(default_factory=dict)
     paper_std: Values = field(default_factory=dict)
     published: dict[str, Values] = field(default_factory=dict)
+    network: str | None = None
     note: str | None = None
 
     def __post_init__(self) -> None:
@@ -147,7 +154,7 @@ class Manifest:
     - ``evaluate``: overrides of ``dkl evaluate``, one list per evaluation.
     - ``teachers``: rows trained once, at seed 0, before the first row that names them.
     - ``next``: what to suggest to the user afterwards.
-    - ``figure``: settings of the figure to draw.
+    - ``figure``: settings of the figure to draw. ``lines`` of a frontier: by name, its rows by their weights.
     - ``pictures``: overrides of ``dkl evaluate`` for the attack whose images are shown of every trained run; no
       pictures if empty.
     """
@@ -196,6 +203,16 @@ class Manifest:
     def evaluations(self, row: ManifestRow) -> tuple[Overrides, ...]:
         """Overrides of each evaluation of ``row``."""
         return self.evaluate if row.evaluate is None else row.evaluate
+
+    def network(self, row: ManifestRow) -> PublishedNetwork | None:
+        """The published network of ``row``; None if there is none that can be built."""
+        data = [text for text in (*self.overrides, *row.overrides) if text.startswith("data=")]
+        # Recipes with synthetic images have data of their own, such as cifar100_50m; test images are the dataset's.
+        dataset = re.sub(r"_\d+m$", "", data[-1].removeprefix("data=")) if data else ""
+        listed = (source.partition(" ") for source in row.published)
+        names = [row.network, *(f"robustbench:{name}" for source, _, name in listed if source == "RobustBench")]
+        built = [*published_networks("official"), *(n for n in published_networks() if n.dataset == dataset)]
+        return next((network for name in names for network in built if network.name == name), None)
 
 
 _READER = TypeAdapter(Manifest)
@@ -305,6 +322,11 @@ def _check(manifest: Manifest) -> None:
             _check_evaluation(evaluation)
         if row.quoted is None and not manifest.evaluations(row):
             raise ValueError(f"row {row.name} is run but never evaluated: add evaluate to it or to the manifest")
+    lines = manifest.figure.get("lines", {})
+    if unknown := {name for line in lines.values() for name in line.values()} - set(rows):
+        raise ValueError(f"figure.lines names {', '.join(sorted(unknown))}, which are no rows")
+        if row.network and getattr(manifest.network(row), "name", None) != row.network:
+            raise ValueError(f"row {row.name} has network: {row.network}, which docs/zoo.md does not list; correct it")
     for claim in manifest.claims:
         if unknown := {claim.better, claim.than} - set(rows) or {claim.column} - columns:
             raise ValueError(f"a claim names {', '.join(sorted(unknown))}, which is no row or column")

@@ -110,6 +110,7 @@ class Record:
     - ``best``, ``best_epoch``: the highest accuracy on the run's test images after any epoch, and the first epoch that
       reached it. It is chosen on the test set and belongs to other weights than ``clean``.
     - ``step_seconds``: seconds per training step in the median epoch; None if unknown.
+    - ``tests``: what the task measured of these weights beside their accuracy, by name; None if nothing.
     - ``training_seconds``: of all epochs, without tests between them; None if unknown.
     - ``partial``: fewer images were evaluated than the run's configuration has for testing, or, for weights trained
       elsewhere, than the dataset has.
@@ -174,6 +175,7 @@ class Record:
     protocol: Literal["robustbench"] | None = None
     search: dict[str, bool | str] = Field(default_factory=dict)
     corruptions: dict[str, Severities] | None = None
+    tests: dict[str, float] | None = None
     schema: Literal[2] = 2
     checksums: dict[str, str] = dataclasses.field(default_factory=dict, compare=False)
 

@@ -4,6 +4,6 @@ Nothing here needs torch.
 """
 
 import dkl.full
-from dkl.reporting.boards.leaderboards import AccuracyBoard, Leaderboard, accuracy_boards, leaderboards
+from dkl.reporting.boards.leaderboards import Leaderboard, leaderboards
 from dkl.reporting.robustbench import model_info, write_model_info
 from dkl.reporting.tables import TablesReport, write_tables

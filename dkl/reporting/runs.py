@@ -3,9 +3,8 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # OmegaConf's, which has no types; OmegaConf itself takes 20 ms per file
@@ -37,9 +36,6 @@ NAMED = ("data.name", "model.name", "loss._target_", "seed")
 
 LONGEST_NAME = 3
 """Up to this many runs, their hashes name the figure; more are hashed again."""
-
-LABEL_WIDTH = 56
-"""Characters of a legend entry that fit below the figure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,20 +230,21 @@ def comparison(runs: Sequence[RunSummary]) -> TextTable:
 
 
 def draw_curves(runs: Sequence[RunSummary], folder: Path) -> list[Path]:
-    """Draw accuracies and loss of all ``runs`` by epoch into ``folder``, as PNG and SVG; return the files.
+    """Draw accuracies and loss of all ``runs`` by epoch into ``folder``, as PNG and SVG; return the files, if any.
 
     Raises ModuleNotFoundError without matplotlib.
     """
-    from dkl.reporting.figures.curves import compared_curves
+    from dkl.reporting.figures.curves import PANELS, dynamics, panels
     from dkl.reporting.figures.style import save
 
     hashes = [run.hash for run in runs]
-    labels = [
-        fill(f"{run.name} {differs}", LABEL_WIDTH) for run, differs in zip(runs, own_differences(runs), strict=True)
-    ]
-    curves = {label: run.metrics for label, run in zip(labels, runs, strict=True)}
+    labels = [f"{run.name} {differs}" for run, differs in zip(runs, own_differences(runs), strict=True)]
+    curves = {label: [run.metrics] for label, run in zip(labels, runs, strict=True)}
+    shown = panels(curves, PANELS | {"loss": ("loss",)}, fewest=1)
     name = "-".join(hashes) if len(runs) <= LONGEST_NAME else digest(sorted(hashes))
-    return save(lambda: compared_curves(curves), folder / f"compare-{name}")
+    # Dots of many epochs would hide the dashes that tell runs of one method apart.
+    draw = partial(dynamics, labels, shown, title="", dots=1)
+    return save(draw, folder / f"compare-{name}") if shown else []
 
 
 def _number(value: float | None, form: str) -> str:

@@ -24,6 +24,10 @@ is the paired t test over seeds.
 The value of bounded AutoAttack counts only the images fooled in its sample. The accuracy may be as low as the lower end
 of its bound, so the interval of a difference is longer by the mean slack of either row, the distance from the value to
 that end, and p is that of the smallest possible difference.
+
+Two lines of rows, such as those of two losses along their weights, are compared at equal x: the difference of y is
+interpolated and averaged over the range of x that both lines have. Its interval is that of resampled test images, the
+same ones for all rows.
 """
 
 import math
@@ -36,14 +40,17 @@ from numpy.typing import NDArray
 from dkl.errors import UserError
 from dkl.manifests import Column
 from dkl.records import Flags, Record
-from dkl.records.metrics import METRICS, Interval, wilson
+from dkl.records.metrics import METRICS, Interval, metric_of, wilson
 from dkl.reporting.grouping import created_at, group, images_key, weights_kind
-from dkl.threat import gives_result_of, parse_attacks, parse_eps
+from dkl.threat import AUTOATTACK, SUITES, gives_result_of, parse_attacks, parse_eps
 
 LoadFlags = Callable[[Record], Flags]
 
 IMAGE_FRACTIONS = tuple(name for name, metric in METRICS.items() if metric.flags)
 """Metrics with a binomial interval over n images."""
+
+USUAL_EPS = "8/255"
+"""The radius of the paper's tables, for which its networks are published."""
 
 _ROUNDING = 1e-12
 """Relative differences below this are rounding errors of equal values."""
@@ -55,6 +62,11 @@ _NO_SPREAD = 1e-24
 
 _LOG_SMALLEST_P = math.log(1e-12)
 """Smaller p values are reported as this one."""
+
+_RESAMPLES = 500
+"""Samples of test images behind the interval of a shift."""
+
+_Array = NDArray[np.float64]
 
 _Test = tuple[float, float, float, float]
 """Difference, lower and upper end of its 95 % interval, and p value."""
@@ -134,7 +146,7 @@ def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) 
     # A column over other columns is combined from their values at the same seed.
     if column.of:
         return _combine(column, [measure(records, part, columns) for part in column.of])
-    metric = METRICS.get(column.metric)
+    metric = metric_of(column.metric)
     if metric is None:
         return {}
     candidates = [
@@ -155,6 +167,30 @@ def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) 
         slack = record.slack if column.metric == "robust" else 0.0
         by_seed[record.seed] = Measurement(value, (record,), flags, slack)
     return dict(sorted(by_seed.items()))
+
+
+def measure_weights(records: Sequence[Record], key: str, columns: Mapping[str, Column]) -> dict[int, Measurement]:
+    """Return the column ``key`` on published weights, as of seed 0; of several evaluations, that of the most images.
+
+    Bounded AutoAttack counts in columns of AutoAttack, and so does a search in other precision.
+    """
+    column = columns[key]
+    if column.of:
+        return _combine(column, [measure_weights(records, part, columns) for part in column.of])
+    metric, attacks = METRICS.get(column.metric), parse_attacks(column.attacks)
+    asked = SUITES["bounded"] if set(attacks) == set(AUTOATTACK) else attacks
+    eps = round(parse_eps(column.eps or USUAL_EPS), 9)
+    measured = [
+        (record.n, record.bound is None, created_at(record), record, value)
+        for record in records
+        if metric and (value := metric.measured(record)) is not None
+        if column.metric != "robust" or (gives_result_of(record.attacks, asked) and round(record.eps, 9) == eps)
+    ]
+    if not measured or metric is None:
+        return {}
+    *_, record, value = max(measured)
+    slack = record.slack if column.metric == "robust" else 0.0
+    return {0: Measurement(value, (record,), (metric.flags(record),) if metric.flags else (), slack)}
 
 
 def kept_weights(record: Record) -> str:
@@ -349,3 +385,48 @@ def _student(samples: list[NDArray[np.float64]], slack: tuple[float, float]) -> 
     else:
         p = math.exp(optimize.brentq(lambda log_p: half_width(log_p) - nearest, _LOG_SMALLEST_P, 0.0))
     return mean, mean - half, mean + half, p
+
+
+Line = Sequence[tuple[Mapping[int, Measurement], Mapping[int, Measurement]]]
+"""The measurements of x and y of each row on a line."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How far a line lies above another one at equal x, from ``start`` to ``end``: the mean, and its 95 % interval."""
+
+    difference: float
+    low: float
+    high: float
+    start: float
+    end: float
+    seeds: int
+
+
+def line_shift(line: Line, other: Line, load: LoadFlags) -> Shift | None:
+    """Return by how much ``line`` lies above ``other``; None if they share no range of x, or lack per-image flags."""
+    cells = [cell for axis in range(2) for row in (*line, *other) for cell in [row[axis]]]
+    try:
+        scores = np.array([np.mean([_score(one, load) for one in cell.values()], axis=0) for cell in cells])
+    except (UserError, KeyError, ValueError):  # ValueError: different numbers of test images
+        return None
+    # Poisson's bootstrap. The first sample is all images.
+    samples = np.random.default_rng(0).poisson(1.0, (_RESAMPLES, scores.shape[1]))
+    samples[0] = 1
+    means = (samples @ scores.T / samples.sum(1, keepdims=True)).reshape(_RESAMPLES, 2, -1)
+    results = [_gap(*mean[:, : len(line)], *mean[:, len(line) :]) for mean in means]
+    ((difference, start, end), *_) = results
+    if math.isnan(difference):
+        return None
+    low, high = np.nanpercentile([gap for gap, _, _ in results], [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)])
+    return Shift(difference, float(low), float(high), start, end, min(map(len, cells)))
+
+
+def _gap(x: _Array, y: _Array, other_x: _Array, other_y: _Array) -> tuple[float, float, float]:
+    """Return the mean of ``y`` minus ``other_y`` over the common range of x, and its ends; NaN if there is none."""
+    start, end = max(min(x), min(other_x)), min(max(x), max(other_x))
+    if start >= end:
+        return math.nan, start, end
+    grid, order, other = np.linspace(start, end, 101), np.argsort(x), np.argsort(other_x)
+    gaps = np.interp(grid, x[order], y[order]) - np.interp(grid, other_x[other], other_y[other])
+    return float(gaps.mean()), float(start), float(end)

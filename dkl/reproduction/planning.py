@@ -52,6 +52,9 @@ def parse(arguments: list[str]) -> Options:
     if options["budget"] == "smoke" and not any(text.startswith("paths.results=") for text in overrides):
         # Its own folder keeps its values apart from real results.
         overrides.append(f"paths.results={quoted(str(Path(default_results()) / 'smoke'))}")
+    training = [text for text in arguments if text.partition("=")[0] in ("seed", "budget", "html")]
+    if options["weights"] and [*training, *launcher] not in ([], ["budget=paper"]):  # what make gives without BUDGET
+        raise UserError(f"weights=published trains nothing: leave out {', '.join((*training, *launcher))}")
     named = sorted(text for text in arguments if text.partition("=")[0] in ("experiment", "table", "figure"))
     if len(named) > 1:
         raise UserError(f"{' and '.join(named)} name {len(named)} manifests: give one of them")

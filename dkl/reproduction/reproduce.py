@@ -46,9 +46,7 @@ def reproduce(arguments: list[str]) -> None:
     options, first = parse(arguments), os.environ.get("RANK", "0") == "0"
     check_hydras_own("reproduce", options.launcher)
     if options.published:
-        manifest, row = load(options.name), options.request.row
-        rows = [each for each in manifest.rows if row in (None, each.name)]
-        reproduce_published(manifest, rows, options.request.overrides)
+        reproduce_published(options)
         return
     manifest, jobs = load(options.name), plan_jobs(options)
     failures: dict[str, str] = {}

@@ -39,7 +39,7 @@ from dkl.attacks import (
 from dkl.data import Batch
 from dkl.data.seeding import seed_of
 from dkl.errors import UserError
-from dkl.losses.base import BatchNormalized, ClassPrior, PairLoss, check_pair_loss, wanted_arguments
+from dkl.losses.base import BatchNormalized, ClassPrior, PairLoss, check_pair_loss, observed_terms, wanted_arguments
 from dkl.losses.divergences import gradient_norms, split_terms
 from dkl.runtime.distributed import sum_over_ranks, world
 from dkl.tasks.base import Output, Progress, Task, count_correct
@@ -101,7 +101,7 @@ class AWP:
         self, model: nn.Module, weights: list[Tensor], loss: Callable[[], Tensor], share: float
     ) -> tuple[list[Tensor], Tensor]:
         """v, one tensor per weight tensor, and the norms of its tensors."""
-        with batch_statistics(model):
+        with batch_statistics(model), observed_terms():  # the log shows the terms of the training loss alone
             value = loss() * share
         with torch.autocast(value.device.type, enabled=False):
             gradients = list(torch.autograd.grad(value, weights))
@@ -175,9 +175,8 @@ class AdversarialTraining(Task):
         wanted = wanted_arguments(loss, labels, self.prior)
         if world() > 1 and isinstance(loss, BatchNormalized):
             total = loss.normalizer(natural.detach(), weights=wanted.get("weights"))
-            total_and_shares = torch.stack([total, total.new_tensor(share)])
-            sum_over_ranks([total_and_shares])
-            total, shares = total_and_shares
+            shares = total.new_tensor(share)
+            sum_over_ranks([total, shares])
             # The loop multiplies each process's loss by its share and sums. So that Σ share · (sum / normalizer) is
             # Σ sum / total, each normalizer is total · share. (Shares sum to less than 1 if batches are accumulated.)
             wanted["normalizer"] = total * (share / shares)
@@ -234,7 +233,7 @@ class AdversarialTraining(Task):
             seed = seed_of(self.seed, progress.epoch, progress.step, batch.first)
             return attack(self.model, batch.images, batch.labels, seed=seed)
         strength = attack.at(progress.epoch, progress.epochs)
-        with frozen_eval(network, attack.batch_norm):
+        with frozen_eval(network, attack.batch_norm), observed_terms():
             return pgd(
                 network,
                 batch.images,

@@ -101,7 +101,9 @@ class Task(ABC):
     def test(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
         """Metrics of ``model`` on ``batches``, this process's share of the test images: at least ``accuracy``.
 
-        They are logged as ``test_accuracy`` and so on, and as ``average_test_accuracy`` for averaged weights.
+        ``batches`` may be iterated more than once. The metrics are logged as ``test_accuracy`` and so on, and as
+        ``average_test_accuracy`` for averaged weights. Records keep those of the last epoch, and a manifest may have
+        a column of each.
         """
         accuracy, _ = mean_over_ranks(correct(model, batches))
         return {"accuracy": accuracy}

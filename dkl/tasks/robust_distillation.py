@@ -36,7 +36,16 @@ from dkl.runtime.distributed import mean_over_ranks, sum_over_ranks, world
 from dkl.tasks.adversarial import AWP, AdversarialTraining, make_output
 from dkl.tasks.base import Output, Progress, top1
 from dkl.tasks.distillation.logits import check_same_teacher, frozen_teacher, teacher_accuracy
-from dkl.tasks.distillation.terms import IMAGES, KINDS, NETWORKS, SAMPLE_WEIGHTS, Term, WeightSettings, loss_of
+from dkl.tasks.distillation.terms import (
+    IMAGES,
+    KINDS,
+    NETWORKS,
+    SAMPLE_WEIGHTS,
+    Term,
+    WeightSettings,
+    checked_terms,
+    loss_of,
+)
 from dkl.threat import parse_eps
 from dkl.validation import check_arguments
 
@@ -125,19 +134,14 @@ class RobustDistillation(AdversarialTraining):
         super().__init__(model, attack, awp=awp, seed=seed)
         self.num_classes, self.attack_target, self.natural_forward = num_classes, attack_target, natural_forward
         self.weight_settings = WeightSettings(trust_power, entropy_scale, entropy_order)
-        if not terms:
-            raise UserError("task.terms is empty: choose a method, such as task=rslad, or add terms to task.terms")
-        if wrong := next((name for name, term in terms.items() if not isinstance(term, Term)), None):
-            raise UserError(f"task.terms.{wrong} is no term: set task.terms.{wrong}._target_=dkl.tasks.Term")
-        self.terms = dict(terms)
+        self.terms = checked_terms(terms)
         self.losses = {name: loss_of(name, term, loss) for name, term in self.terms.items()}
         teachers = {"teacher": teacher, "natural_teacher": natural_teacher}
         given = {key: network for key, network in teachers.items() if network is not None}
         self.fingerprints = {key: fingerprint(network) for key, network in given.items()}
         self.teachers = {key: frozen_teacher(network, model) for key, network in given.items()}
         self.accuracies: dict[str, float] = {}
-        compared = {name: loss for name, loss in self.losses.items() if loss is not None}
-        of_class = {self.terms[name].target for name, loss in compared.items() if loss.weighting == "class"}
+        of_class = {self.terms[key].target for key, one in self.losses.items() if one and one.weighting == "class"}
         self.prior_targets, self.prior_temperature = sorted(of_class), prior_temperature
         parameter = next(model.parameters())
         if of_class:

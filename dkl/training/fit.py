@@ -5,7 +5,7 @@ command then continues with the next step.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from torch.optim.swa_utils import update_bn
 from dkl.config import TrainerConfig
 from dkl.config.schema import Precision, SelectionConfig
 from dkl.console import Bar, bar, say
-from dkl.data import Loader
+from dkl.data import Batch, Loader
 from dkl.errors import UserError
 from dkl.loggers import Logger, LoggerRun, opened
 from dkl.runtime.device import arithmetic
@@ -153,10 +153,19 @@ def _prepare(run: Run) -> Selection | None:
     if rank() == 0:
         write_text(folder / "config.yaml", run.config_yaml)
     state.devices += [] if world() in state.devices else [world()]
-    # Training images in order and unchanged; their loader is made only if the task reads them.
-    plain = (batch for make in (run.plain_batches,) for batch in make().epoch())
-    state.task.before_training(run.validation.epoch(), plain)
+    # The training images in order and unchanged; their loader is made only if the task reads from it.
+    state.task.before_training(_Epochs(run.validation.epoch), _Epochs(lambda: run.plain_batches().epoch()))
     return selection
+
+
+@dataclass(frozen=True)
+class _Epochs(Iterable[Batch]):
+    """The batches of a new ``epoch`` whenever they are iterated."""
+
+    epoch: Callable[[], Iterator[Batch]]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.epoch()
 
 
 @contextmanager
@@ -219,17 +228,15 @@ def merged(processes: Sequence[dict[str, Any]], *, first: bool) -> dict[str, Any
 
     The ``first`` takes all sums, the others take zeros.
     """
-    share = processes if first else []
 
-    def total(values: Sequence[Any], zero: Any) -> Any:
-        return (
-            {name: total([value[name] for value in values], zero[name]) for name in zero}
-            if isinstance(zero, dict)
-            else sum(values, 0 * zero)
-        )
+    def total(values: Sequence[Any]) -> Any:
+        if isinstance(values[0], dict):  # a process may lack a name
+            names = dict.fromkeys(name for value in values for name in value)
+            return {name: total([value[name] for value in values if name in value]) for name in names}
+        return sum(values, 0 * values[0]) if first else 0 * values[0]
 
     fixed = {key: processes[0][key] for key in ("step", "seconds")}
-    return {key: total([one[key] for one in share], zero) for key, zero in processes[0].items()} | fixed
+    return {key: total([process[key] for process in processes]) for key in processes[0]} | fixed
 
 
 def _after_step(run: Run, flag: Flag, epoch: int, so_far: EpochSums) -> None:
@@ -280,7 +287,7 @@ def _measure(run: Run, row: MetricsRow, selection: Selection | None) -> MetricsR
         if epoch == epochs or (every and epoch % every == 0):
             networks = {"test": state.model} | ({"average_test": state.average.model} if state.average else {})
             for prefix, network in networks.items():
-                metrics = state.task.test(network, run.validation.epoch())
+                metrics = state.task.test(network, _Epochs(run.validation.epoch))
                 measured |= {f"{prefix}_{name}": value for name, value in metrics.items()}
         return measured | (selection.after(epoch, epochs) if selection else {})
     except (Interrupted, UserError, OSError):  # such as a test image that cannot be read

@@ -66,7 +66,13 @@ def evaluate(*words: str) -> Record:
 def test_five_kinds_of_networks_have_equal_results(here: Path) -> None:
     lines = {
         "function": ["checkpoint='odd \u202e\u200d.pth'", "model=foreign_nets:small", "data=digits"],
-        "timm": ["checkpoint=parallel.pth", "model=timm:small_cnn", "arguments.width=8", "data=digits"],
+        "timm": [
+            "checkpoint=parallel.pth",
+            "model=timm:small_cnn",
+            "arguments.width=8",
+            "data=digits",
+            "architecture=Mine",
+        ],
         "folder": ["model=local-dir:folder", "data=digits"],
         "script": ["checkpoint=net.ts", "data=digits", "trust=true"],
         "program": ["checkpoint=net.pt2", "data=digits", "trust=true"],
@@ -77,6 +83,7 @@ def test_five_kinds_of_networks_have_equal_results(here: Path) -> None:
     assert {record.seed for record in found.values()} == {None}
     # The same weights in the same network are one entry, whatever their file.
     assert found["timm"].row == found["folder"].row
+    assert (found["timm"].architecture, found["folder"].architecture) == ("Mine", "small_cnn")
     assert found["timm"].checkpoint_sha256 == found["function"].checkpoint_sha256
     assert len({record.row for record in found.values()}) == 4
     assert found["folder"].method == "folder"

@@ -21,6 +21,7 @@ from dkl.evaluation.job import robustbench_images
 from dkl.evaluation.subject import foreign_subject
 from dkl.published import imagenet_files, known_networks
 from tests.data.image_files import write_image
+from tests.data.sources.test_folders import zip_folder
 from tests.data.sources.test_tar_shards import pack
 
 
@@ -107,7 +108,7 @@ def test_all_networks_of_imagenet_have_a_preprocessing_of_their_own_record(here:
     assert subject.config_hash != usual.config_hash
 
 
-def test_images_come_from_shards_too(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_come_from_shards_and_zips_too(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     members = {}
     for number in range(1000):
         key = f"ILSVRC2012_val_{number:08}"
@@ -116,6 +117,10 @@ def test_images_come_from_shards_too(here: Path, monkeypatch: pytest.MonkeyPatch
     shards, files = (prepared(monkeypatch, "Wong2020Fast", data=name) for name in ("imagenet_shards", "imagenet"))
     assert torch.equal(shards.test.tensor(), files.test.tensor())
     assert shards.test.labels.tolist() == [7, 3]
+    zip_folder(here / "elsewhere.zip", here / "imagenet")
+    zipped = prepared(monkeypatch, "Wong2020Fast", f"+data.source.val={here}/elsewhere.zip")
+    assert torch.equal(zipped.test.tensor(), files.test.tensor())
+    assert zipped.test.sha256 == files.test.sha256
 
 
 @pytest.mark.parametrize(

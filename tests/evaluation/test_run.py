@@ -8,8 +8,8 @@ import torch
 
 from dkl import records
 from dkl.attacks import named_attack
-from dkl.attacks.autoattack import checks
-from dkl.attacks.autoattack.suite import AttackTask
+from dkl.attacks.autoattack import checks, classifier
+from dkl.attacks.autoattack.task import AttackTask
 from dkl.cli import main
 from dkl.data import digits
 from dkl.evaluation import run as evaluation
@@ -72,7 +72,7 @@ def test_one_switch_searches_faster(run: Path, tmp_path: Path, capsys: pytest.Ca
 
 def test_the_cost_is_that_of_images_that_resist(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 9.0, 10.0, 13.0])  # the second pass takes 3 s
-    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(classifier.time, "perf_counter", lambda: next(clock))
     task = AttackTask(
         model=trained(),
         images=torch.zeros(10, 1, 8, 8),
@@ -81,9 +81,8 @@ def test_the_cost_is_that_of_images_that_resist(monkeypatch: pytest.MonkeyPatch)
         protocol=EvaluationProtocol(["pgd-20"], "linf", 0.1, "0.1", None, 5, 0),
         device=torch.device("cpu"),
     )
-    assert "at most about 4 min for n=10 at 3 s per pass" in evaluation._cost(
-        task
-    )  # 20 passes, 20 gradients, 2 batches
+    # 20 passes, 20 gradients, 2 batches
+    assert "at most about 4 min for n=10 at 3 s per pass" in evaluation._cost(task)
 
 
 def test_a_record_for_every_radius_and_none_twice(

@@ -62,6 +62,7 @@ WRONG = {
     "a quoted row that runs": ("label: KL, quoted", "label: KL, overrides: [loss=kl], quoted", ["theirs", "quoted"]),
     "two rows of one name": ("name: theirs", "name: ours", ["two rows", "ours"]),
     "a claim about an unknown row": ("than: theirs", "than: nobody", ["claim", "nobody"]),
+    "an unknown network": ("quoted: true,", "quoted: true, network: official:ikl,", ["theirs", "official:ikl,", "zoo"]),
     "an unknown origin": ("quoted: true,", "quoted: true, origin: mine,", ["origin", "mine", "quoted"]),
 }
 
@@ -126,6 +127,10 @@ def measured(manifest: Manifest, column: Column) -> set[object]:
         else part.metric
         for part in parts
     }
+
+
+def test_a_claim_of_another_paper_is_none_of_the_paper() -> None:
+    assert {claim.source.partition(" ")[0] for _, claim in CLAIMS} == {"", "Table", "the"}
 
 
 @pytest.mark.parametrize(("name", "claim"), [pair for pair in CLAIMS if "Table" in pair[1].source])

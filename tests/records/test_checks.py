@@ -14,7 +14,7 @@ from dkl import records
 from dkl.errors import UserError
 from dkl.records import Record
 from dkl.reporting import write_tables
-from dkl.reporting.boards.leaderboards import accuracy_boards, leaderboards
+from dkl.reporting.boards.leaderboards import leaderboards
 from dkl.reporting.robustbench import write_model_info
 from dkl.reporting.site import runs_data, runs_table
 from dkl.storage.files import LARGEST_TEXT
@@ -261,7 +261,7 @@ def test_no_value_of_a_record_stops_tables_or_the_page(tmp_path: Path) -> None:
         except UserError:
             continue
         read += 1
-        for board in (*leaderboards([record]), *accuracy_boards([record])):
+        for board in leaderboards([record]):
             board.table(), board.data()
         runs_table([record])
         runs_data([record], tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dkl.records import Record, save
-from dkl.reporting import TablesReport, accuracy_boards, write_tables
+from dkl.reporting import TablesReport, leaderboards, write_tables
 from dkl.reporting.grouping import is_reference, load_with_reference
 from dkl.reporting.site import write_site
 from tests.factories import make_flags
@@ -62,7 +62,7 @@ def test_the_page_shows_the_curves_of_each(tmp_path: Path) -> None:
     records, problems = load_with_reference(tmp_path)
     assert not problems
     assert [is_reference(found) for found in records] == [False, True]
-    page = write_site(tmp_path, records, accuracy_boards(records), [], [], []).read_text()
+    page = write_site(tmp_path, records, leaderboards(records), [], [], []).read_text()
     data: dict[str, Any] = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
     shown = {one["id"]: one for one in data["records"]}
     assert {name: data["runs"][one["run"]]["curves"]["loss"] for name, one in shown.items()} == {

@@ -1,6 +1,7 @@
 """``dkl runs`` reads the files of runs: it lists, names states and differences, compares, and draws."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import yaml
 
 from dkl.errors import UserError
 from dkl.records import save
-from dkl.reporting.figures.curves import compared_curves
-from dkl.reporting.runs import comparison, find_run, listing, read_runs
+from dkl.reporting.figures.style import BLUE, VERMILLION
+from dkl.reporting.runs import comparison, draw_curves, find_run, listing, read_runs
 from dkl.storage.files import locked
 from dkl.threat import AUTOATTACK
 from tests.cli.common import call
@@ -132,14 +133,16 @@ def test_the_command_lists_compares_and_draws(results: Path, capsys: pytest.Capt
     assert f"drawn: {results / 'figures' / drawn[0]}" in compared.err
 
 
-def test_each_run_has_one_color_and_each_metric_one_line_style(results: Path) -> None:
+def test_a_picture_of_runs_has_a_panel_per_metric_the_colors_of_methods_and_dashes_within(results: Path) -> None:
     runs, _ = read_runs(results)
-    top, bottom = compared_curves({run.name: run.metrics for run in runs[:2]}).axes
-    assert [line.get_linestyle() for line in top.lines] == ["-", "-", "--"]
-    first, second, robust = (line.get_color() for line in top.lines)
-    assert [line.get_color() for line in bottom.lines] == [first, second]
-    assert robust == second != first
-    assert list(top.lines[0].get_ydata()) == [37.5, 75]
+    make_run(results, "digits-small_cnn-kl-s0-cccc0000", 2, {}, test_accuracy=0.5)
+    runs = [*runs[:2], read_runs(results)[0][2]]
+    draw_curves(runs, results / "figures")
+    text = next((results / "figures").glob("*.svg")).read_text()
+    assert all(f"<!-- {panel} -->" in text for panel in ("test accuracy (%)", "robust accuracy, held out (%)", "loss"))
+    assert all(f"stroke: {color.lower()}" in text for color in (BLUE, VERMILLION))
+    assert "stroke-dasharray" in text, "two runs of one method"
+    assert not draw_curves([replace(runs[0], metrics=[])], results / "figures"), "nothing was measured"
 
 
 @pytest.mark.parametrize(

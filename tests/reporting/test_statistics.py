@@ -21,6 +21,7 @@ from dkl.reporting.statistics import (
     accuracy_interval,
     compare,
     holm,
+    line_shift,
     percent,
     student,
 )
@@ -297,3 +298,26 @@ def test_the_bounds_of_autoattack_widen_the_interval_and_raise_p() -> None:
 def test_holms_correction_multiplies_by_the_number_of_tests_left_and_never_falls() -> None:
     assert holm([0.04, 0.01, 0.03, 0.9]) == pytest.approx([0.09, 0.04, 0.09, 0.9])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+def test_a_line_lies_above_another_by_the_mean_difference_at_equal_x() -> None:
+    order, n = np.random.default_rng(0).permutation(1000), 1000
+
+    def line(*points: tuple[float, float]) -> list[tuple[dict[int, Measurement], dict[int, Measurement]]]:
+        cells = []
+        for x, y in points:
+            record = make_record(id=f"{x} {y}", n=n, clean=x, robust=y)
+            flags[record.id] = {"x": order < x * n, "y": order < y * n}
+            cells.append(tuple({0: Measurement(value, (record,), ((name,),))} for name, value in (("x", x), ("y", y))))
+        return cells  # type: ignore[return-value]
+
+    flags: dict[str, dict[str, Flags]] = {}
+    below, above = line((0.6, 0.2), (0.4, 0.4)), line((0.45, 0.38), (0.55, 0.28), (0.7, 0.1))
+    shift = line_shift(above, below, lambda record: flags[record.id])
+    assert shift
+    # Above minus below is 0.03 at 0.45 and 0.55, and 0.02 at 0.6, where the other line ends.
+    assert (shift.start, shift.end) == (pytest.approx(0.45), pytest.approx(0.6))
+    assert shift.difference == pytest.approx((2 * 0.03 + 0.025) / 3, abs=1e-4)
+    assert 0 < shift.low < shift.difference < shift.high < 0.06, "equal images: the rows' own noise cancels"
+    assert line_shift(line((0.7, 0.2), (0.8, 0.1)), below, lambda record: flags[record.id]) is None
+    assert line_shift(above, below, lambda record: {}) is None

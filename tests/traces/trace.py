@@ -17,7 +17,7 @@ from dkl.evaluation import evaluate
 from dkl.manifests import load as load_manifest
 from dkl.records import Record, load_flags
 from dkl.reporting.boards.entries import published_rows
-from dkl.reporting.boards.leaderboards import accuracy_boards, leaderboards
+from dkl.reporting.boards.leaderboards import leaderboards
 from dkl.reporting.boards.paper import paper_boards
 from dkl.storage import checkpoint
 from tests.reporting.factories import make_record, make_run
@@ -172,7 +172,6 @@ def tables() -> Trace:
     manifests, records = [load_manifest(TABLE)], _records()
     boards = [
         *leaderboards(records, True, published_rows(manifests)),
-        *accuracy_boards(records, True),
         *paper_boards(manifests, records, _made_flags, True),
     ]
     return {

@@ -5,6 +5,9 @@ apgd-t did not fool, so they attack a sample that is drawn without replacement. 
 sample bounds the number among all images (``dkl.sampling_bound``). The sample grows until this interval is
 narrow enough. If that needs every image, the standard suite is run instead.
 
+A pass of a few images takes nearly as long as one of more, and a sample that does not suffice has cost time. So passes
+are timed before each part of the sample: the standard suite also runs if the part may lose as much time as it may save.
+
 Single images are sampled, not AutoAttack's batches. Images of one batch may be fooled together, and 20 batches of 200
 images are too few for a useful bound. The result of an image must then not depend on the other images of the sample.
 fab-t draws nothing at random, and square draws by an image's place in AutoAttack's batches, which is kept (``placed``).
@@ -14,6 +17,7 @@ For L2, square draws per batch of the sample.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -24,13 +28,16 @@ from dkl.attacks.autoattack.attack_loop import (
     AttackLoop,
     AttackProgress,
     Bools,
-    cut,
+    draws_of,
     placed,
     places,
     unplaced,
 )
+from dkl.attacks.autoattack.classifier import pass_seconds, scaled
 from dkl.attacks.named import top1
 from dkl.attacks.pgd import Perturb
+from dkl.console import say
+from dkl.runtime.distributed import from_first
 from dkl.sampling_bound import Interval, count_interval, draws_needed
 from dkl.threat import SAMPLED, known_attack
 
@@ -81,6 +88,43 @@ class SampleResult:
         (place, length), (new_place, new_length) = places(self.before, batch_size), places(correct, batch_size)
         same = correct & (place == new_place) & (length == new_length)
         return Known(np.logical_and(self.sampled, same), self.after["square"])
+
+
+def _pays(
+    loop: AttackLoop,
+    attacks: Mapping[str, Perturb],
+    chosen: Mapping[str, Arranged],
+    passes: Mapping[str, int],
+    parts: Sequence[Tensor],
+    done: int,
+    count: int,
+) -> bool:
+    """Whether attacking ``count`` parts, of which some are ``done``, saves more if they suffice than it else loses.
+
+    Parts are attacked as ``chosen``. The times are those of images that do not fall.
+    """
+    sizes = [len(part) for part in parts]
+    population, left, more = sum(sizes), sum(sizes[done:]), sum(sizes[done:count])
+    task = loop.task
+
+    @cache
+    def timed(count: int) -> float:
+        images = task.images[torch.arange(count) % len(task.images)]
+        return pass_seconds(task.searched, scaled(images).to(task.device))
+
+    def seconds(count: int, together: int) -> float:
+        whole, rest = divmod(count, together)
+        return (whole * timed(together) if whole else 0) + (timed(rest) if rest else 0)
+
+    sample = now = later = 0.0
+    for name, arranged in chosen.items():
+        together = loop.batch_size if draws_of(attacks[name]) == "whole" else loop.limit()
+        sample += passes[name] * seconds(more, loop.limit() if arranged.joint else sizes[0])
+        # Results of a sample also hold for all images, unless its batches had draws of their own.
+        holds = arranged.joint or name == "fab-t"
+        now += passes[name] * seconds(left if holds else population, together)
+        later += passes[name] * seconds(left - more if holds else population, together)
+    return now - sample > sample + later - now
 
 
 def _attack_parts(
@@ -136,9 +180,7 @@ def attack_sample(
         name: placed(attacks[name], before, loop.batch_size) if name in by_place else unplaced(attacks[name])
         for name in SAMPLED
     }
-    lengths = len({len(batch) for batch in cut(before, loop.batch_size)}) or 1  # ``placed`` calls an attack for each
-    calls = {name: lengths if name in by_place else 1 for name in SAMPLED}
-    passes = {name: calls[name] * known_attack(name).cost(num_classes).forward + 1 for name in SAMPLED}
+    passes = {name: known_attack(name).cost(num_classes).forward + 1 for name in SAMPLED}
     drawn, after = 0, dict.fromkeys(SAMPLED, before)
     while True:
         fooled = population - int(after["square"].sum())
@@ -146,10 +188,20 @@ def attack_sample(
         enough = interval.high - interval.low <= width and (drawn > 0 or not population)
         needed = draws_needed(population, drawn, fooled, width=width) if drawn else needed
         count = math.ceil(needed / size)
-        if enough or count >= len(parts):
+        if enough:
+            break
+        if count >= len(parts):
+            say(f"no sample can leave only {width} images in doubt: fab-t and square attack every image")
+            break
+        # What was begun before an interruption goes on, whatever passes take now.
+        done = drawn // size
+        begun = SAMPLED["fab-t"] in loop.state and loop.state[SAMPLED["fab-t"]].done[done:count].any()
+        pays = "fab-t" not in loop.state and _pays(loop, attacks, chosen, passes, parts, done, count)
+        if not from_first(begun or pays):
+            say(f"a sample of {count * size} of {population} images saves no time: fab-t and square attack every image")
             break
         after = _attack_parts(loop, chosen, before, parts, count, passes)
-        drawn = min(count * size, population)
+        drawn = count * size
     sampled = np.zeros_like(before)
     sampled[order[:drawn].numpy()] = True
     for name, entry in SAMPLED.items():

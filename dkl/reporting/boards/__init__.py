@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
+from dkl.records import Record
 from dkl.records.metrics import Interval
 from dkl.reporting.formats import TextTable
 from dkl.reporting.statistics import percent
@@ -21,41 +22,35 @@ class BoardRow(Protocol):
     """A row of any board."""
 
     @property
-    def record_ids(self) -> tuple[str, ...]:
-        """The records that the row is computed from."""
+    def records(self) -> Sequence[Record]:
+        """What the row is computed from; empty if it was published."""
 
 
 R = TypeVar("R", bound=BoardRow)
 Cell = Callable[[R], str]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ColumnSpec(Generic[R]):
     """A column of the table for people, columns of the table for machines, or both.
 
-    ``header``, ``align`` (``l`` or ``r``) and ``cell`` are for people, and are ignored without a header. ``data`` holds
-    the machines' cells by header. If ``only_if`` is given, people see the column only if it is true for some row.
-    A narrow screen shows the ``essential`` columns first.
+    ``header``, ``cell`` and ``align`` (``l`` or ``r``) are for people, and are ignored without a header; an empty cell
+    is shown as a dash. ``data`` holds the machines' cells by header; a text is the header of the same cells. If
+    ``only_if`` is given, people see the column only if it is true for some row. A narrow screen shows the ``essential``
+    columns first.
     """
 
     header: str | None = None
-    align: str = "l"
     cell: Cell[R] = field(default=lambda row: "")
-    data: Mapping[str, Cell[R]] = field(default_factory=dict)
+    data: str | Mapping[str, Cell[R]] = field(default_factory=dict)
+    align: str = "l"
     only_if: Callable[[R], bool] | None = None
     essential: bool = False
 
-    @classmethod
-    def alike(cls, header: str, name: str, text: Cell[R], **options: Any) -> "ColumnSpec[R]":
-        """Return a column with the same ``text`` for people, under ``header``, and for machines, under ``name``.
-
-        If it is empty, people see a dash.
-        """
-        return cls(header=header, cell=lambda row: text(row) or NONE, data={name: text}, **options)
-
-    def is_shown(self, rows: Sequence[R]) -> bool:
-        """Whether people see the column in a board of ``rows``."""
-        return self.header is not None and (self.only_if is None or any(map(self.only_if, rows)))
+    @property
+    def plain(self) -> Mapping[str, Cell[R]]:
+        """The machines' cells by header."""
+        return {self.data: self.cell} if isinstance(self.data, str) else self.data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,25 +72,25 @@ class Board(Generic[R]):
 
     def table(self) -> TextTable:
         """Return the table for people."""
-        shown = [column for column in self.columns if column.is_shown(self.rows)]
-        cells = [(str(column.header), column.cell) for column in shown]
+        shown = [c for c in self.columns if c.header and (c.only_if is None or any(map(c.only_if, self.rows)))]
         essential = frozenset(str(column.header) for column in shown if column.essential)
-        return replace(self._table(cells, "".join(column.align for column in shown)), essential=essential)
+        table = self._table([(str(column.header), column.cell) for column in shown])
+        rows = tuple(tuple(text or NONE for text in row) for row in table.rows)
+        return replace(table, rows=rows, alignments="".join(column.align for column in shown), essential=essential)
 
     def data(self) -> TextTable:
         """Return the table for machines: one plain value per cell, empty if there is none."""
         # Columns keep this order for machines too, because programs may read a CSV file by position.
-        cells = [item for column in self.columns for item in column.data.items()]
-        return self._table(cells, "l" * len(cells))
+        return self._table([item for column in self.columns for item in column.plain.items()])
 
-    def _table(self, cells: Sequence[tuple[str, Cell[R]]], alignments: str) -> TextTable:
+    def _table(self, cells: Sequence[tuple[str, Cell[R]]]) -> TextTable:
         return TextTable(
             title=self.title,
             header=tuple(header for header, _ in cells),
             rows=tuple(tuple(cell(row) for _, cell in cells) for row in self.rows),
-            alignments=alignments,
+            alignments="l" * len(cells),
             notes=self.notes,
-            records=tuple(row.record_ids for row in self.rows),
+            records=tuple(tuple(record.id for record in row.records) for row in self.rows),
         )
 
 
@@ -127,3 +122,8 @@ def plain_percent(fraction: float | None) -> str:
 def plain_flag(value: bool) -> str:
     """Return ``true`` or ``false``."""
     return str(value).lower()
+
+
+def constants(**values: str) -> ColumnSpec[Any]:
+    """Return columns for machines that say the same in every row."""
+    return ColumnSpec(data={header: (lambda row, value=value: value) for header, value in values.items()})  # type: ignore[misc]

@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from dkl.manifests.manifest import Claim, Column, load
+from dkl.manifests import manifest
+from dkl.manifests.manifest import Claim, load
 from dkl.records import Record
-from dkl.reporting.boards import NONE, Board, ColumnSpec, notes
+from dkl.reporting.boards import Board, ColumnSpec, notes
 from dkl.reporting.boards.paper import PaperBoard
 from dkl.reporting.grouping import REFERENCE, TOPICS, group, is_reference, topic, unique
 from dkl.reporting.statistics import Comparison, holm
@@ -55,11 +56,6 @@ class ClaimRow:
         """The records of the two rows compared."""
         names = (self.claim.better, self.claim.than)
         return [record for row in self.board.rows if row.row.name in names for record in row.records]
-
-    @property
-    def record_ids(self) -> tuple[str, ...]:
-        """The ids of ``records``."""
-        return tuple(record.id for record in self.records)
 
     @property
     def group(self) -> str:
@@ -116,12 +112,12 @@ class ClaimRow:
         return VERDICTS[2] if agrees is None else VERDICTS[not agrees]
 
     @property
-    def column(self) -> Column:
+    def column(self) -> manifest.Column:
         """The column that the claim is about."""
         return self.board.manifest.columns[self.claim.column]
 
 
-ClaimColumn = ColumnSpec[ClaimRow]
+Column = ColumnSpec[ClaimRow]
 
 
 def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
@@ -214,12 +210,12 @@ def _number(name: str) -> Callable[[ClaimRow], str]:
     return lambda row: f"{row.column.scale * getattr(row.outcome, name):.2f}"
 
 
-COLUMNS: tuple[ClaimColumn, ...] = (
-    ClaimColumn(header="About", cell=lambda row: row.group),
-    ClaimColumn(
-        header="Claim",
-        cell=lambda row: row.claim.text,
-        data={
+COLUMNS = (
+    Column("About", lambda row: row.group),
+    Column(
+        "Claim",
+        lambda row: row.claim.text,
+        {
             "claim": lambda row: row.claim.text,
             "better": lambda row: row.claim.better,
             "than": lambda row: row.claim.than,
@@ -227,38 +223,28 @@ COLUMNS: tuple[ClaimColumn, ...] = (
         },
         essential=True,
     ),
-    ClaimColumn(
-        header="Paper",
-        cell=lambda row: row.claim.source + ("" if row.papers is None else f": {row.papers:+.2f}") or NONE,
-        data={"source": lambda row: row.claim.source},
+    Column(
+        "Paper",
+        lambda row: row.claim.source + ("" if row.papers is None else f": {row.papers:+.2f}"),
+        {"source": lambda row: row.claim.source},
     ),
-    ClaimColumn.alike("Experiment", "experiment", lambda row: row.board.manifest.name),
+    Column("Experiment", lambda row: row.board.manifest.name, "experiment"),
     # The page filters by this column: one experiment may have runs of both budgets.
-    ClaimColumn.alike("Budget", "budget", lambda row: str(row.board.budget)),
-    ClaimColumn(
-        header="Here",
+    Column("Budget", lambda row: str(row.board.budget), "budget"),
+    Column("Here", lambda row: row.found, {name: _number(name) for name in ("difference", "low", "high")}, align="r"),
+    Column("p", lambda row: p_text(row.outcome.p), {"p": lambda row: f"{row.outcome.p:.3g}"}, align="r"),
+    Column("p, Holm", lambda row: p_text(row.corrected), align="r"),
+    Column(
+        "Seeds",
+        lambda row: str(len(row.outcome.seeds)),
+        {"seeds": lambda row: " ".join(map(str, row.outcome.seeds))},
         align="r",
-        cell=lambda row: row.found,
-        data={name: _number(name) for name in ("difference", "low", "high")},
     ),
-    ClaimColumn(
-        header="p",
-        align="r",
-        cell=lambda row: p_text(row.outcome.p),
-        data={"p": lambda row: f"{row.outcome.p:.3g}"},
-    ),
-    ClaimColumn(header="p, Holm", align="r", cell=lambda row: p_text(row.corrected)),
-    ClaimColumn(
-        header="Seeds",
-        align="r",
-        cell=lambda row: str(len(row.outcome.seeds)),
-        data={"seeds": lambda row: " ".join(map(str, row.outcome.seeds))},
-    ),
-    ClaimColumn.alike("n", "n", lambda row: str(row.outcome.n), align="r"),
-    ClaimColumn.alike("Verdict", "verdict", lambda row: row.verdict, essential=True),
-    ClaimColumn.alike("Hours", "hours", lambda row: _hours(row.records), align="r"),
+    Column("n", lambda row: str(row.outcome.n), "n", align="r"),
+    Column("Verdict", lambda row: row.verdict, "verdict", essential=True),
+    Column("Hours", lambda row: _hours(row.records), "hours", align="r"),
     # Machines read these columns last.
-    ClaimColumn(
+    Column(
         data={
             "about": lambda row: row.group,
             "p_holm": lambda row: f"{row.corrected:.3g}",

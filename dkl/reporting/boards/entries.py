@@ -19,7 +19,7 @@ from dkl.published import PublishedEntry, published_entries, published_source
 from dkl.records import Record, load_all
 from dkl.records.storage import TEST_IMAGES
 from dkl.records.verification import Verification, load_verification
-from dkl.reporting.boards import NONE, Board, notes, plain_flag
+from dkl.reporting.boards import NONE, constants, notes, plain_flag
 from dkl.reporting.boards.leaderboards import (
     ARCHITECTURE,
     IMAGES,
@@ -27,10 +27,10 @@ from dkl.reporting.boards.leaderboards import (
     RANK,
     ROBUST,
     SEEDS,
-    ConfigurationColumn,
+    Column,
     ConfigurationRow,
+    Leaderboard,
     average_seeds,
-    constants,
     descending,
     ranks,
     shortest,
@@ -48,8 +48,6 @@ from dkl.reporting.grouping import (
 )
 from dkl.reporting.statistics import SeedMean
 from dkl.threat import AUTOATTACK, parse_attacks
-
-EntryBoard = Board[ConfigurationRow]
 
 ROBUSTBENCH = "RobustBench"
 """Source of the published list. In manifests, RobustBench's model id follows."""
@@ -165,7 +163,7 @@ class EntryFilter:
         )
 
 
-def entry_boards(entries: Sequence[Entry], shown: EntryFilter | None = None) -> list[EntryBoard]:
+def entry_boards(entries: Sequence[Entry], shown: EntryFilter | None = None) -> list[Leaderboard]:
     """Build the boards of each threat model with the rows of ``shown``; ranks are those of all rows.
 
     Entries on other test images than most have a board of their own.
@@ -200,7 +198,7 @@ def _alike(one: ThreatModel, other: ThreatModel) -> bool:
     return one[:2] == other[:2] and abs(one[2] - other[2]) < 1e-3
 
 
-def _boards(key: ThreatModel, entries: Sequence[Entry], shown: EntryFilter) -> Iterator[EntryBoard]:
+def _boards(key: ThreatModel, entries: Sequence[Entry], shown: EntryFilter) -> Iterator[Leaderboard]:
     """Yield the board of the images of most entries, ours first, with the published list, then those of other images.
 
     The published list does not say which images were used, so their number must be equal.
@@ -223,7 +221,7 @@ def _boards(key: ThreatModel, entries: Sequence[Entry], shown: EntryFilter) -> I
 
 def _board(
     key: ThreatModel, entries: Sequence[Entry], beside: Sequence[PublishedEntry], shown: EntryFilter
-) -> EntryBoard:
+) -> Leaderboard:
     dataset, norm, eps = key
     ours = list(_rows(entries))
     published = [
@@ -234,7 +232,6 @@ def _board(
             entry.robust,
             additional_data=entry.additional_data,
             n=entry.n,
-            test_images=entry.n,
             source=ROBUSTBENCH,
             status=CLAIMED,
         )
@@ -245,12 +242,11 @@ def _board(
         lambda row: (descending(row.means["robust"]), descending(row.means["clean"]), row.method),
     )
     # Networks that have the weights of another one.
-    weights = {entry.record.id: entry.record.checkpoint_sha256 for entry in entries}
-    named = [(weights[name], f"{row.method} ({row.source or 'here'})") for row in ours for name in row.record_ids]
+    named = [(r.checkpoint_sha256, f"{row.method} ({row.source or 'here'})") for row in ours for r in row.records]
     same = {sha: sorted({name for _, name in pairs}) for sha, pairs in group(named, lambda pair: pair[0]).items()}
     texts = [entry.record.eps_text for entry in entries] or [min(beside, key=lambda e: abs(e.eps - eps)).eps_text]
     text = shortest(texts)
-    return Board(
+    return Leaderboard(
         name=slug(f"entries-{dataset}-{norm}-eps{text}"),
         title=f"{dataset}, {norm}, eps = {text}: entries of anyone",
         budget=None,
@@ -280,7 +276,7 @@ def _rows(entries: Sequence[Entry]) -> Iterator[ConfigurationRow]:
     verified = {entry.record.id: entry.verification for entry in entries}
     for same in group(entries, row).values():
         averaged = average_seeds(newest_per_seed(entry.record for entry in same))
-        checks = [verified[name] for name in averaged.record_ids]
+        checks = [verified[record.id] for record in averaged.records]
         bounds = [check.bound for check in checks if check is not None and check.agrees]
         status = f"verified, ≤ {100 * max(bounds):.1f} %" if len(bounds) == len(checks) else CLAIMED
         yield replace(averaged, status=status, source=same[0].source)
@@ -290,13 +286,13 @@ COLUMNS = (
     *ROBUST,
     IMAGES,
     ARCHITECTURE,
-    ConfigurationColumn(header="Extra data", cell=lambda row: "yes" if row.additional_data else "no"),
-    ConfigurationColumn(
-        header="Status",
-        cell=lambda row: row.status,
-        data={"verified": lambda row: plain_flag(row.status != CLAIMED), "status": lambda row: row.status},
+    Column("Extra data", lambda row: "yes" if row.additional_data else "no"),
+    Column(
+        "Status",
+        lambda row: row.status,
+        {"verified": lambda row: plain_flag(row.status != CLAIMED), "status": lambda row: row.status},
     ),
-    ConfigurationColumn.alike("Source", "source", lambda row: row.source or "here"),
+    Column("Source", lambda row: row.source or "here", "source"),
     SEEDS,
 )
 """The columns after rank, method and threat model."""

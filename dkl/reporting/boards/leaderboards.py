@@ -21,6 +21,7 @@ from dkl.reporting.boards import (
     Cell,
     ColumnSpec,
     budget_title,
+    constants,
     interval_cell,
     method_cell,
     notes,
@@ -54,16 +55,12 @@ DIFFERENCES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigurationRow:
-    """One configuration with one evaluation per seed. Accuracies are fractions.
+    """One configuration with one of the ``records`` per seed. Accuracies are fractions.
 
-    ``means`` holds the metrics that every seed has, by their names in ``METRICS``. ``bounds`` are those of bounded
-    AutoAttack, which has no single value. ``checkpoints``: hashes of weights.
-    ``interval`` is the 95 % interval of robust accuracy if anything attacked, of mean IoU with masks (None for one
-    seed), else of clean accuracy. ``best_epochs`` are the epochs of the highest accuracies, seed by seed. ``rank`` is
-    None for unranked rows.
-    ``test_images`` is the size of the dataset's test set if known; ``part``: the record says that it is of a part.
-    ``source`` is ``reference`` for reference records, and None for others. A published row names its source, and has
-    neither seeds, records nor an interval. ``status`` is whether an entry was verified, on boards of entries.
+    ``means`` holds the metrics that every seed has, by their names in ``METRICS``. ``interval`` is the 95 % interval of
+    robust accuracy if anything attacked, of mean IoU with masks (None for one seed), else of clean accuracy. ``rank``
+    is None for unranked rows. ``source`` is ``reference`` for reference records, and None for others. A published row
+    names its source, and has neither records nor an interval. ``status`` is whether an entry was verified.
     """
 
     rank: int | None = None
@@ -76,22 +73,20 @@ class ConfigurationRow:
     attacks: str = ""
     autoattack: bool = False
     n: int | None = None
-    test_images: int | None = None
-    part: bool = False
-    seeds: tuple[int | None, ...] = ()
-    record_ids: tuple[str, ...] = ()
-    checkpoints: frozenset[str] = frozenset()
+    records: tuple[Record, ...] = ()
     means: Mapping[str, SeedMean]
-    bounds: Interval | None = None
     interval: Interval | None = None
-    best_epochs: tuple[int, ...] = ()
     source: str | None = None
     status: str = ""
 
+    @property
+    def seeds(self) -> tuple[int | None, ...]:
+        """The training seeds; None for weights trained elsewhere."""
+        return tuple(record.seed for record in self.records)
+
 
 Leaderboard = Board[ConfigurationRow]
-AccuracyBoard = Board[ConfigurationRow]
-ConfigurationColumn = ColumnSpec[ConfigurationRow]
+Column = ColumnSpec[ConfigurationRow]
 Order = Callable[[ConfigurationRow], tuple[Any, ...]]
 
 
@@ -100,33 +95,27 @@ def leaderboards(
     include_smoke: bool = False,
     published: Mapping[ThreatModel, Sequence[ConfigurationRow]] | None = None,
 ) -> list[Leaderboard]:
-    """Build one board per dataset, norm, radius and budget; those of budget ``smoke`` only with ``include_smoke``.
+    """Build one board per dataset, norm, radius and budget, and one per dataset and budget of the accuracies.
 
-    Boards of budget ``paper`` also have the ``published`` rows of their threat model.
+    Budget ``smoke`` has boards only with ``include_smoke``. Boards of budget ``paper`` also have the ``published`` rows
+    of their threat model.
     """
-    attacked = [record for record in records if not record.accuracy_only]
-    return list(_boards(attacked, include_smoke, published or {}))
-
-
-def accuracy_boards(records: Sequence[Record], include_smoke: bool = False) -> list[AccuracyBoard]:
-    """Build one board per dataset and budget; those of budget ``smoke`` only with ``include_smoke``."""
 
     def measured(record: Record) -> tuple[Hashable, ...]:
         return *seed_key(record), record.checkpoint_sha256
 
-    # A record with corruptions repeats another one of the same weights and images.
-    accuracies = [record for record in records if record.accuracy_only]
-    repeated = {measured(record) for record in accuracies if record.corruptions}
-    fullest = [record for record in accuracies if record.corruptions or measured(record) not in repeated]
-    return list(_boards(fullest, include_smoke, {}))
+    # An evaluation with corruptions repeats another one of the same weights and images.
+    repeated = {measured(record) for record in records if record.corruptions}
+    fullest = [r for r in records if r.attacks or r.corruptions or measured(r) not in repeated]
+    return list(_boards(fullest, include_smoke, published or {}))
 
 
 def _boards(
     records: Sequence[Record], include_smoke: bool, published: Mapping[ThreatModel, Sequence[ConfigurationRow]]
-) -> Iterator[Board[ConfigurationRow]]:
+) -> Iterator[Leaderboard]:
     """Yield the boards of all budgets, and of parts of the test set after the whole one.
 
-    Budget ``smoke`` has boards only with ``include_smoke``. Without them, the other boards count the records left out.
+    Without boards of budget ``smoke``, the other boards count its records.
     """
     for _, here in sorted(group(records, board_key).items()):
         budgets = group(here, lambda record: record.budget)
@@ -144,7 +133,7 @@ def _boards(
 
 def _board(
     records: Sequence[Record], beside: Sequence[ConfigurationRow], left_out: Sequence[str], *, part: bool
-) -> Board[ConfigurationRow]:
+) -> Leaderboard:
     """Build the board of ``records`` of one budget: the newest evaluation per seed, averaged over seeds.
 
     It has ranks unless the budget is ``smoke`` or the records are of a ``part`` of the test set.
@@ -152,7 +141,7 @@ def _board(
     newest = newest_per_seed(records)
     seeds = group(newest, row_key).values()
     averaged = told_apart(list(map(average_seeds, seeds)), [same[0].training for same in seeds])
-    rows = sorted(averaged, key=lambda row: (row.method, row.record_ids))
+    rows = sorted(averaged, key=lambda row: (row.method, [r.id for r in row.records]))
     record, budget = newest[0], newest[0].budget
     lines = (notes.accuracy_notes if record.accuracy_only else notes.attack_notes)(newest)
     if record.accuracy_only:
@@ -162,7 +151,7 @@ def _board(
         eps = shortest(record.eps_text for record in newest)
         what, name = f"{record.dataset}, {record.norm}, eps = {eps}", f"{record.norm}-eps{eps}"
         columns, order = _attack_columns(dataset=record.dataset, norm=record.norm, eps=eps, budget=budget)
-    return Board(
+    return Leaderboard(
         name=slug(f"{record.dataset}-{name}-{budget}{'-part' if part else ''}"),
         title=f"{what} ({budget_title(budget)}){', part of the test set' if part else ''}",
         budget=budget,
@@ -203,6 +192,7 @@ def average_seeds(records: Sequence[Record]) -> ConfigurationRow:
         # A mean over only some of the seeds would look like one over all of them, so it is left out.
         if len(values) == len(records):
             means[name] = SeedMean.over(values)
+    bounds = _bounds_cell(records)
     return ConfigurationRow(
         method=newest.method,
         architecture=newest.architecture,
@@ -210,44 +200,25 @@ def average_seeds(records: Sequence[Record]) -> ConfigurationRow:
         additional_data=any(record.additional_data for record in records),
         synthetic=any(record.synthetic for record in records),
         weights=NONE if newest.seed is None else weights_kind(newest),
-        attacks=_attacks(records, newest),
+        attacks="" if newest.accuracy_only else attacks_label(newest) + (f" in {bounds}" if bounds else ""),
         autoattack=newest.is_autoattack,
         n=newest.n,
-        test_images=TEST_IMAGES.get(newest.dataset),
-        part=newest.partial,
-        seeds=tuple(record.seed for record in records),
-        record_ids=tuple(record.id for record in records),
-        checkpoints=frozenset(record.checkpoint_sha256 for record in records),
+        records=tuple(records),
         means=means,
-        bounds=_bounds(records),
         # Mean IoU is no fraction of images, so one seed has no interval.
         interval=accuracy_interval(
             list(map(headline_of, records)),
             None if newest.segmented else newest.n,
             [record.slack for record in records],
         ),
-        best_epochs=tuple(record.best_epoch for record in records if record.best_epoch is not None),
         source=REFERENCE if is_reference(newest) else None,
     )
 
 
-def _attacks(records: Sequence[Record], newest: Record) -> str:
-    """The attacks in words; of bounded AutoAttack with the interval in percent, its ends averaged over the seeds."""
-    if newest.accuracy_only:
-        return ""
-    if (bounds := _bounds(records)) is None:
-        return attacks_label(newest)
-    return f"{attacks_label(newest)} in {_bounds_cell(bounds)}"
-
-
-def _bounds(records: Sequence[Record]) -> Interval | None:
-    """The bounds of bounded AutoAttack, averaged over the seeds; None for other evaluations."""
-    bounds = [record.bound for record in records if record.bound is not None]
-    return (mean(bound.low for bound in bounds), mean(bound.high for bound in bounds)) if bounds else None
-
-
-def _bounds_cell(bounds: Interval) -> str:
-    return "[{:.2f}, {:.2f}]".format(*(100 * end for end in bounds))
+def _bounds_cell(records: Iterable[Record]) -> str:
+    """The bounds of bounded AutoAttack in percent, averaged over the seeds; empty for other evaluations."""
+    ends = [(record.bound.low, record.bound.high) for record in records if record.bound]
+    return "[{:.2f}, {:.2f}]".format(*(100 * mean(side) for side in zip(*ends, strict=True))) if ends else ""
 
 
 def headline_of(record: Record) -> float:
@@ -268,7 +239,8 @@ def ranks(
     """Sort ``rows`` by ``order`` and number those that have a rank by their places. Equal weights share a rank."""
     ranked, places = [], dict[Hashable, int]()
     for place, row in enumerate(sorted(rows, key=order), 1):
-        shared = places.setdefault(row.checkpoints or place, place) if has_rank(row) else None
+        weights = frozenset(record.checkpoint_sha256 for record in row.records)
+        shared = places.setdefault(weights or place, place) if has_rank(row) else None
         ranked.append(replace(row, rank=shared))
     return tuple(ranked)
 
@@ -283,7 +255,7 @@ def shortest(texts: Iterable[str]) -> str:
     return min(texts, key=lambda text: (len(text), text))
 
 
-def _attack_columns(**constant: str) -> tuple[tuple[ConfigurationColumn, ...], Order]:
+def _attack_columns(**constant: str) -> tuple[tuple[Column, ...], Order]:
     """Return the columns of a leaderboard, among them the ``constant`` ones for machines, and its order."""
     columns = (
         RANK,
@@ -294,8 +266,8 @@ def _attack_columns(**constant: str) -> tuple[tuple[ConfigurationColumn, ...], O
         WEIGHTS,
         IMAGES,
         SEEDS,
-        ConfigurationColumn.alike("Attack", "attacks", lambda row: row.attacks),
-        ConfigurationColumn(data={"autoattack": lambda row: plain_flag(row.autoattack)}),
+        Column("Attack", lambda row: row.attacks, "attacks"),
+        Column(data={"autoattack": lambda row: plain_flag(row.autoattack)}),
         # Machines read these columns last, people further to the left.
         WEIGHTS_DATA,
         SYNTHETIC,
@@ -305,7 +277,7 @@ def _attack_columns(**constant: str) -> tuple[tuple[ConfigurationColumn, ...], O
     return columns, lambda row: (not row.autoattack, *(descending(row.means[name]) for name in ("robust", "clean")))
 
 
-def _accuracy_columns(record: Record) -> tuple[tuple[ConfigurationColumn, ...], Order]:
+def _accuracy_columns(record: Record) -> tuple[tuple[Column, ...], Order]:
     """Return the columns of a board of records like ``record``, and its order."""
     metrics = [name for name, metric in METRICS.items() if metric.of(record) and metric.unit == "%"]
     headline = next(name for name in ("miou", "top1") if name in metrics)
@@ -325,7 +297,7 @@ def _accuracy_columns(record: Record) -> tuple[tuple[ConfigurationColumn, ...], 
         INTERVAL,
         *map(mean_column, others),
         interval_data(headline),
-        ConfigurationColumn(data={"best_epochs": lambda row: " ".join(map(str, row.best_epochs))}),
+        Column(data={"best_epochs": lambda row: " ".join(str(r.best_epoch) for r in row.records if r.best_epoch)}),
         ARCHITECTURE,
         TEACHER,
         WEIGHTS,
@@ -340,49 +312,35 @@ def _accuracy_columns(record: Record) -> tuple[tuple[ConfigurationColumn, ...], 
 # Columns of several boards.
 
 
-def constants(**values: str) -> ConfigurationColumn:
-    """Return columns for machines that say the same in every row."""
-
-    def cell(value: str) -> Cell[ConfigurationRow]:
-        return lambda row: value
-
-    return ConfigurationColumn(data={header: cell(value) for header, value in values.items()})
-
-
-def mean_column(name: str, essential: bool = False) -> ConfigurationColumn:
-    """Return the mean ± std of the metric ``name`` in percent, for machines in two columns.
-
-    A narrow screen shows ``essential`` columns first.
-    """
+def mean_column(name: str, essential: bool = False) -> Column:
+    """Return the mean ± std of the metric ``name`` in percent, for machines in two columns."""
     metric = METRICS[name]
 
     def value(part: str) -> Cell[ConfigurationRow]:
         return lambda row: plain_percent(getattr(row.means.get(name), part, None))
 
     def cell(row: ConfigurationRow) -> str:
-        if row.bounds is not None and name == "robust":  # the upper end alone would pass for the accuracy
-            return _bounds_cell(row.bounds)
-        return str(row.means.get(name, NONE))
+        bounds = _bounds_cell(row.records) if name == "robust" else ""
+        return bounds or str(row.means.get(name, ""))  # the upper end alone would pass for the accuracy
 
-    return ConfigurationColumn(
+    return Column(
         # The star is that of the note on the choice of the best epoch.
-        header=f"{metric.title} (%){'*' if name == 'best' else ''}",
+        f"{metric.title} (%){'*' if name == 'best' else ''}",
+        cell,
+        {f"{metric.data or name}_{part}": value(part) for part in ("mean", "std")},
         align="r",
-        cell=cell,
-        data={f"{metric.data or name}_{part}": value(part) for part in ("mean", "std")},
         only_if=(lambda row: name in row.means) if metric.optional else None,
         essential=essential,
     )
 
 
-def interval_data(name: str) -> ConfigurationColumn:
+def interval_data(name: str) -> Column:
     """Return the ends of the interval for machines, ``<name>_low`` and ``<name>_high``."""
-    return ConfigurationColumn(
-        data={
-            f"{name}_low": lambda row: plain_percent(row.interval and row.interval[0]),
-            f"{name}_high": lambda row: plain_percent(row.interval and row.interval[1]),
-        }
-    )
+
+    def end(place: int) -> Cell[ConfigurationRow]:
+        return lambda row: plain_percent(row.interval and row.interval[place])
+
+    return Column(data={f"{name}_low": end(0), f"{name}_high": end(1)})
 
 
 def _images(row: ConfigurationRow) -> str:
@@ -390,42 +348,40 @@ def _images(row: ConfigurationRow) -> str:
 
     Rows that say so themselves are on boards of parts, whose title says it.
     """
-    if row.n is None:
-        return NONE
-    if row.part or row.n == row.test_images:
-        return str(row.n)
-    return f"{row.n} of {row.test_images}" if row.test_images else f"{row.n}, test set unknown"
+    record = next(iter(row.records), None)
+    whole = record and TEST_IMAGES.get(record.dataset)
+    if record is None or record.partial or row.n == whole:
+        return str(row.n or "")
+    return f"{row.n} of {whole}" if whole else f"{row.n}, test set unknown"
 
 
-RANK = ConfigurationColumn.alike("Rank", "rank", lambda row: str(row.rank or ""), align="r", essential=True)
-METHOD = ConfigurationColumn(
-    header="Method",
-    cell=lambda row: method_cell(row.method, additional_data=row.additional_data, synthetic=row.synthetic),
-    data={"method": lambda row: row.method, "additional_data": lambda row: plain_flag(row.additional_data)},
+RANK = Column("Rank", lambda row: str(row.rank or ""), "rank", align="r", essential=True)
+METHOD = Column(
+    "Method",
+    lambda row: method_cell(row.method, additional_data=row.additional_data, synthetic=row.synthetic),
+    {"method": lambda row: row.method, "additional_data": lambda row: plain_flag(row.additional_data)},
     essential=True,
 )
-SYNTHETIC = ConfigurationColumn(data={"synthetic_data": lambda row: plain_flag(row.synthetic)})
-INTERVAL = ConfigurationColumn(header="95 % interval", align="r", cell=lambda row: interval_cell(row.interval))
+SYNTHETIC = Column(data={"synthetic_data": lambda row: plain_flag(row.synthetic)})
+INTERVAL = Column("95 % interval", lambda row: interval_cell(row.interval), align="r")
 ROBUST = (mean_column("clean"), mean_column("robust", essential=True), INTERVAL, interval_data("robust"))
 """Clean and robust accuracy, and the interval of the latter."""
-ARCHITECTURE = ConfigurationColumn.alike("Architecture", "architecture", lambda row: row.architecture)
-TEACHER = ConfigurationColumn.alike(
-    "Teacher", "teacher", lambda row: row.teacher or "", only_if=lambda row: row.teacher is not None
-)
-WEIGHTS = ConfigurationColumn(header="Weights", cell=lambda row: row.weights)
-WEIGHTS_DATA = ConfigurationColumn(data={"weights": lambda row: row.weights})
-IMAGES = ConfigurationColumn(header="n", align="r", cell=_images, data={"n": lambda row: str(row.n or "")})
-SEEDS = ConfigurationColumn(
-    header="Seeds",
-    cell=lambda row: seeds_cell(row.seeds),
-    data={
+ARCHITECTURE = Column("Architecture", lambda row: row.architecture, "architecture")
+TEACHER = Column("Teacher", lambda row: row.teacher or "", "teacher", only_if=lambda row: row.teacher is not None)
+WEIGHTS = Column("Weights", lambda row: row.weights)
+WEIGHTS_DATA = Column(data={"weights": lambda row: row.weights})
+IMAGES = Column("n", _images, {"n": lambda row: str(row.n or "")}, align="r")
+SEEDS = Column(
+    "Seeds",
+    lambda row: seeds_cell(row.seeds),
+    {
         "seeds": lambda row: str(len(row.seeds) or ""),
         "seed_list": lambda row: " ".join(str(seed) for seed in row.seeds if seed is not None),
     },
 )
-SOURCE = ConfigurationColumn(
-    header="Source",
-    cell=lambda row: row.source or "ours",
-    data={"source": lambda row: row.source or ""},
+SOURCE = Column(
+    "Source",
+    lambda row: row.source or "ours",
+    {"source": lambda row: row.source or ""},
     only_if=lambda row: row.source is not None,
 )

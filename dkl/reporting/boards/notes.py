@@ -12,9 +12,10 @@ from dkl.config.identity import COMPUTING
 from dkl.config.schema import TrainerConfig
 from dkl.manifests import Column, Manifest, ManifestRow
 from dkl.records import Record
+from dkl.records.metrics import METRICS
 from dkl.reporting.boards import NONE
 from dkl.reporting.grouping import created_at, group, is_reference, seed_key
-from dkl.reporting.statistics import Comparison, has_spread
+from dkl.reporting.statistics import Comparison, Shift, has_spread
 from dkl.threat import AUTOATTACK
 
 BUDGET_NOTES = {
@@ -32,6 +33,10 @@ REFERENCE_NOTE = "Reference results ship with the project and were not run here;
 OURS = (
     "Our values are means over training seeds, ± their sample standard deviation, with the 95 % interval in brackets: "
     "Student's interval over seeds on these images, or Wilson's interval over n images if there is only one seed."
+)
+WEIGHTS = (
+    "Published weights were trained by others and evaluated here, with the 95 % interval over images in brackets; no "
+    "value of ours includes them."
 )
 BEST = (
     "The accuracy of the best epoch is chosen on the test set, as is common, so it is optimistic; with one seed it has "
@@ -272,6 +277,23 @@ def _outcome(outcome: Comparison | str, column: Column, within: float | None) ->
     seeds = f"seed{'s' if len(outcome.seeds) > 1 else ''} {', '.join(map(str, outcome.seeds))}"
     how = f"{outcome.test}, {seeds}, n = {outcome.n}"
     return f"{difference} {points} [{low}, {high}], p = {outcome.p:.2g} ({how}): {verdict}"
+
+
+def shift_texts(manifest: Manifest, shifts: Mapping[str, Shift]) -> list[str]:
+    """Say how far each line of the manifest's frontier lies above its first line, at equal x."""
+    if not shifts:
+        return []
+    x, y = (manifest.columns[manifest.figure[axis]] for axis in "xy")
+    texts = [
+        f"{100 * one.difference:+.2f} [{100 * one.low:+.2f}, {100 * one.high:+.2f}] points for {name} "
+        f"({100 * one.start:.1f} to {100 * one.end:.1f} %)"
+        for name, one in shifts.items()
+    ]
+    one_seed = " of one seed" * any(one.seeds == 1 for one in shifts.values())
+    return [
+        f"At equal {METRICS[x.metric].words} accuracy, {y.title} minus that of {next(iter(manifest.figure['lines']))} "
+        f"is {', '.join(texts)}. Interpolated along the weights; 95 % intervals over test images{one_seed}."
+    ]
 
 
 Runs = Sequence[tuple[str, Sequence[Record]]]

@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 
 from dkl.records import Record
 from dkl.reporting.boards.claims import ClaimRow, claim_boards
-from dkl.reporting.boards.leaderboards import ConfigurationRow, accuracy_boards, headline_of, is_complete, leaderboards
+from dkl.reporting.boards.leaderboards import ConfigurationRow, headline_of, is_complete, leaderboards
 from dkl.reporting.boards.paper import PaperBoard
-from dkl.reporting.figures.style import BLACK, BLUE, SKY, VERMILLION, Drawing, canvas, set_ticks, title_of
+from dkl.reporting.figures.style import BLACK, BLUE, SKY, VERMILLION, Drawing, canvas, method_color, set_ticks, title_of
 from dkl.reporting.figures.tradeoff import is_papers
 
 LOOKS = {
@@ -68,34 +68,32 @@ def forest(rows: Sequence[ClaimRow], *, title: str) -> Figure:
 
 def rankings(records: Sequence[Record], include_smoke: bool) -> Iterator[Drawing]:
     """One figure per board: its complete rows with every seed and the interval. Parts of AutoAttack are not drawn."""
-    known = {record.id: record for record in records}
-    for board in (*leaderboards(records, include_smoke), *accuracy_boards(records, include_smoke)):
+    for board in leaderboards(records, include_smoke):
         rows = [row for row in board.rows if is_complete(row)]
         if rows and not board.part:  # nothing is ranked on a part of the test set
-            evaluated = [[known[name] for name in row.record_ids] for row in rows]
-            yield f"ranking-{board.name}", partial(ranking, rows, evaluated, title=title_of(board.title))
+            yield f"ranking-{board.name}", partial(ranking, rows, title=title_of(board.title))
 
 
-def ranking(rows: Sequence[ConfigurationRow], evaluated: Sequence[Sequence[Record]], *, title: str) -> Figure:
+def ranking(rows: Sequence[ConfigurationRow], *, title: str) -> Figure:
     """Plot one line per row of a board, best first: a ring per seed, the mean and its 95 % interval, in percent.
 
-    ``evaluated`` are the records of each row. The paper's losses have their own color and a bold label.
+    The paper's losses have a bold label.
     """
     methods = [row.method for row in rows]
     labels = [row.method if methods.count(row.method) == 1 else f"{row.method}, {row.weights}" for row in rows]
     labels = [shorten(label, LONGEST_LABEL, placeholder=" …") for label in labels]
-    papers = [is_papers(records[0]) for records in evaluated]
     wide = max(map(len, labels)) > LONGEST_LABEL / 2  # labels must leave room for the axes
-    figure, axes = _one_line_per_row(list(zip(labels, papers, strict=True)), title, 0.24, wide)
-    for place, (row, records) in enumerate(zip(rows, evaluated, strict=True)):
-        color = VERMILLION if papers[place] else BLUE
-        values = [100 * headline_of(record) for record in records]
+    bold = [is_papers(row.records[0]) for row in rows]
+    figure, axes = _one_line_per_row(list(zip(labels, bold, strict=True)), title, 0.24, wide)
+    for place, row in enumerate(rows):
+        color = method_color(row.method)
+        values = [100 * headline_of(record) for record in row.records]
         # The mean IoU of one seed has no interval: a line of no length stands for it.
         ends = [100 * bound for bound in row.interval] if row.interval else [values[0], values[0]]
         axes.plot(ends, [place, place], color=color, lw=1.2)
         axes.plot(values, [place] * len(values), "o", ms=4, mfc="none", color=color)
         axes.plot([sum(values) / len(values)], [place], "D", ms=4, color=color)
-    first = evaluated[0][0]
+    first = rows[0].records[0]
     metric = "mean IoU" if first.segmented else "top-1 accuracy" if first.robust is None else "robust accuracy"
     axes.set_xlabel(f"{metric} (%)")
     return figure

@@ -4,13 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from dkl.errors import UserError
 from dkl.records import Curves, Record, load_curves
@@ -18,7 +17,6 @@ from dkl.reporting.boards import budget_title
 from dkl.reporting.boards.paper import PaperBoard
 from dkl.reporting.figures.style import (
     BLUE,
-    CYCLE,
     GREEN,
     ORANGE,
     PURPLE,
@@ -44,17 +42,6 @@ ACCURACIES = {
 }
 """Label, color and line style of each accuracy of one row."""
 
-COMPARED = {
-    "test_miou": ("test, mean IoU", "-"),
-    "average_test_miou": ("test, mean IoU, average of weights", (0, (5, 1))),
-    "test_accuracy": ("test", "-"),
-    "average_test_accuracy": ("test, average of weights", (0, (5, 1))),
-    "robust_accuracy": ("held out, attacked", "--"),
-    "adversarial_accuracy": ("training, attacked", ":"),
-}
-"""Label and line style of each accuracy of several runs, whose colors are those of the runs."""
-
-
 ACCURACY, MEAN_IOU = "test accuracy (%)", "mean IoU (%)"
 
 PANELS = {
@@ -67,10 +54,7 @@ PANELS = {
     "pseudo-labels above threshold (%)": ("mask_rate",),
     "correct pseudo-labels (%)": ("pseudo_label_accuracy",),
 }
-"""Titles of an experiment's panels, and the metrics of which each shows the first that a run measured.
-
-A panel is drawn if two methods or more have it at two epochs or more.
-"""
+"""Titles of an experiment's panels, and the metrics of which each shows the first that a run measured."""
 
 Series = dict[float, list[float]]
 """The values of all seeds by epoch."""
@@ -80,8 +64,10 @@ COLUMNS = 2
 MOST_LINES = 6
 """Lines of a panel; more methods have another figure."""
 
+LONGEST_LABEL, LONGEST_OF_THREE = 110, 48
+"""Characters of a line in the legend, and of an entry that has two others beside it."""
+
 MOST_DOTS = 60
-"""Lines of more epochs have no dots."""
 
 
 def curves(records: Sequence[Record], folder: Path, problems: list[str]) -> Iterator[Drawing]:
@@ -166,49 +152,37 @@ def _plot(axes: Axes, run: Curves, metric: str, scale: float = 1, **style: Any) 
     return bool(points)
 
 
-def compared_curves(runs: Mapping[str, Curves]) -> Figure:
-    """Plot accuracies in percent, and the loss below, by epoch: one color per run, one line style per metric.
+def panels(
+    methods: Mapping[str, Sequence[Curves]], titles: Mapping[str, Sequence[str]] = PANELS, fewest: int = 2
+) -> dict[str, list[Series]]:
+    """Return the panels that ``fewest`` methods have at as many epochs: per title, the series of each method.
 
-    ``runs`` are named by their legend entry.
+    ``titles`` are those of ``PANELS`` or others like them. A series is empty if its method has none.
     """
-    figure, (top, bottom) = canvas(3.6, 2, 1, sharex=True, height_ratios=(2, 1))
-    colors = dict(zip(runs, CYCLE * (1 + len(runs) // len(CYCLE)), strict=False))
-    handles = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
-    for metric, (label, dashes) in COMPARED.items():
-        drawn = [_plot(top, run, metric, 100, color=colors[name], ls=dashes) for name, run in runs.items()]
-        if any(drawn):
-            handles.append(Line2D([], [], color="0.35", ls=dashes, label=label))
-    for name, run in runs.items():
-        _plot(bottom, run, "loss", color=colors[name])
-    top.set(ylabel="accuracy (%)")
-    bottom.set(xlabel="epoch", ylabel="loss")
-    bottom.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    figure.legend(handles=handles, loc="outside lower center", ncols=1)
-    figure.align_ylabels()
-    return figure
-
-
-def panels(methods: Mapping[str, Sequence[Curves]]) -> dict[str, list[Series]]:
-    """Return the panels that compare something, by title: the series of each method, empty if it has none."""
-    series = {title: [_series(title, runs) for runs in methods.values()] for title in PANELS}
-    shown = {title: own for title, own in series.items() if sum(len(values) > 1 for values in own) > 1}
+    series = {title: [_series(title, names, runs) for runs in methods.values()] for title, names in titles.items()}
+    shown = {title: own for title, own in series.items() if sum(len(values) >= fewest for values in own) >= fewest}
     # Beside mean IoU, accuracy is that of pixels.
     return {"pixel accuracy (%)" if title == ACCURACY and MEAN_IOU in shown else title: shown[title] for title in shown}
 
 
-def _series(title: str, runs: Sequence[Curves]) -> Series:
-    """Return the values of the runs that measured a panel, for the epochs that all of them have."""
+def _series(title: str, names: Sequence[str], runs: Sequence[Curves]) -> Series:
+    """Return the values of the first metric of ``names`` that a run has, for the epochs that all ``runs`` have."""
     scale, by_epoch = 100 if title.endswith("(%)") else 1, []
     for run in runs:
-        metric = next((name for name in PANELS[title] if any(name in row for row in run)), None)
+        metric = next((name for name in names if any(name in row for row in run)), None)
         if metric:
             by_epoch.append({row["epoch"]: scale * row[metric] for row in run if metric in row})
     common = set.intersection(*map(set, by_epoch)) if by_epoch else set()
     return {epoch: [values[epoch] for values in by_epoch] for epoch in sorted(common)}
 
 
-def dynamics(methods: Sequence[str], shown: Mapping[str, Sequence[Series]], *, title: str) -> Figure:
-    """Plot the mean over seeds by epoch, and a band from lowest to highest: a panel per title, a line per method."""
+def dynamics(
+    methods: Sequence[str], shown: Mapping[str, Sequence[Series]], *, title: str, dots: int = MOST_DOTS
+) -> Figure:
+    """Plot the mean over seeds by epoch, and a band from lowest to highest: a panel per title, a line per method.
+
+    Lines of at most ``dots`` epochs have dots.
+    """
     rows = -(-len(shown) // COLUMNS)
     figure, axes = canvas(0.7 + 1.7 * rows, rows, min(len(shown), COLUMNS), wide=True)
     looks = line_looks(methods)
@@ -216,7 +190,7 @@ def dynamics(methods: Sequence[str], shown: Mapping[str, Sequence[Series]], *, t
         for look, series in zip(looks, of_methods, strict=True):
             if series:
                 epochs, seeds = list(series), np.array(list(series.values()))
-                place.plot(epochs, seeds.mean(1), **look, marker="o" if len(epochs) <= MOST_DOTS else "", ms=2)
+                place.plot(epochs, seeds.mean(1), **look, marker="o" if len(epochs) <= dots else "", ms=2)
                 if seeds.shape[1] > 1:
                     place.fill_between(epochs, seeds.min(1), seeds.max(1), color=look["color"], alpha=0.2, lw=0)
         place.set(title=name)
@@ -228,7 +202,7 @@ def dynamics(methods: Sequence[str], shown: Mapping[str, Sequence[Series]], *, t
     for place in axes[: len(shown)][-COLUMNS:]:
         place.set_xlabel("epoch")
     for look, method in zip(looks, methods, strict=True):
-        axes[0].plot([], [], **look, label=method)
+        axes[0].plot([], [], **look, label=fill(method, LONGEST_LABEL))
     figure.suptitle(title, fontsize=8)
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=3 if max(map(len, methods)) < LONGEST_OF_THREE else 1)
     return figure

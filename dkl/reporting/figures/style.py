@@ -7,12 +7,14 @@ they are. The same drawing gives the same bytes.
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -54,7 +56,7 @@ METHODS = {
 }
 """The color of a method on all figures and pages, by the first of these words in its name; orange without any."""
 
-DASHES = ("-", "--", ":")
+DASHES = ("-", "--", ":", "-.", (0, (9, 3)), (0, (1, 4)))
 """Line styles of lines that share the color of their method."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -147,8 +149,8 @@ def set_ticks(*scales: Axis, integer: bool = False, most: int = 9) -> None:
 
 def place_labels(
     axes: Axes, labels: Sequence[tuple[str, float, float]], points: ArrayLike, *, reach: float, **style: Any
-) -> None:
-    """Write ``labels``, each a text at x and y, close to their positions.
+) -> list[list[Artist]]:
+    """Write ``labels``, each a text at x and y, close to their positions; return each, with the line to it if far.
 
     They avoid ``points[N, 2]``, markers of radius ``reach`` points, as in ``place_boxes``. The layout is fixed from
     here on, so call this last.
@@ -165,11 +167,16 @@ def place_labels(
     pixels = axes.transData.transform(np.asarray(points, dtype=float))
     frame, point = axes.get_window_extent(renderer), figure.dpi / 72
     centers, gaps = place_boxes(halves, positions, pixels, (frame.min, frame.max), reach=reach, unit=point)
-    for label, half, position, center, gap in zip(written, halves, positions, centers, gaps, strict=True):
+    drawn: list[list[Artist]] = [[label] for label in written]
+    for label, artists, half, position, center, gap in zip(
+        written, drawn, halves, positions, centers, gaps, strict=True
+    ):
         label.set_position(tuple(axes.transData.inverted().transform(center)))
         if gap > LEAD * point:
             end = axes.transData.inverted().transform(np.clip(position, center - half, center + half))
-            axes.add_line(Line2D(*zip(label.xy, end, strict=True), color="0.35", lw=0.4, zorder=0.5))
+            line = Line2D(*zip(label.xy, end, strict=True), color="0.35", lw=0.4, zorder=0.5)
+            artists.append(axes.add_line(line))
+    return drawn
 
 
 def place_boxes(
@@ -219,3 +226,11 @@ def save(draw: Callable[[], Figure], stem: Path) -> list[Path]:
             write_atomically(path, partial(figure.savefig, **options))
             written.append(path)
     return written
+
+
+def inline(draw: Callable[[], Figure], prefix: str) -> str:
+    """Return the figure that ``draw`` returns as SVG for a page, all of whose ids begin with ``prefix``."""
+    with rc_context(STYLE), StringIO() as file:
+        draw().savefig(file, format="svg", metadata=FORMATS["svg"])
+        svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", file.getvalue(), flags=re.DOTALL)
+    return re.sub(r'(?<= id=")|(?<=href="#)|(?<=url\(#)', f"{prefix}-", svg[svg.index("<svg") :])

@@ -1,27 +1,50 @@
-"""Figure 2 and figures like it: clean against robust accuracy, from the rows of tables to the drawing.
+"""Clean against robust accuracy, from rows to the drawing: Figure 2, trade-offs, frontiers, and boards of entries.
 
-Shape and color give the group of a method, the filling its origin.
+Color gives the method, shape its group, and the filling its origin. A frontier has a line per loss along its weights.
+Entries are colored by whether they were verified.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
+from textwrap import fill
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from numpy.typing import ArrayLike
 
+from dkl.errors import shortened
 from dkl.manifests import Column, Manifest
 from dkl.records import Record
 from dkl.reporting.boards import budget_title
-from dkl.reporting.boards.paper import PaperBoard, PaperRow
-from dkl.reporting.figures.style import CYCLE, MARKERS, Drawing, canvas, file_name, place_labels, set_ticks, title_of
+from dkl.reporting.boards.entries import CLAIMED, ROBUSTBENCH
+from dkl.reporting.boards.leaderboards import ConfigurationRow
+from dkl.reporting.boards.notes import shift_texts
+from dkl.reporting.boards.paper import PaperBoard, lines_of
+from dkl.reporting.boards.paper_rows import PaperRow
+from dkl.reporting.figures.style import (
+    BLUE,
+    MARKERS,
+    VERMILLION,
+    Drawing,
+    canvas,
+    file_name,
+    line_looks,
+    method_color,
+    place_labels,
+    set_ticks,
+    title_of,
+)
 from dkl.reporting.grouping import slug
 from dkl.reporting.statistics import SeedMean
 
 PAPER_LOSSES = ("dkl.losses.DKL", "dkl.losses.IKL", "dkl.losses.GKL")
-"""The paper's losses, whose rows have their own color."""
+"""The paper's losses, whose rows have their own shape, and bold labels in rankings."""
 
 PAPERS, OTHERS = "losses of the paper", "other losses"
 """Groups of an experiment's trade-off."""
@@ -33,13 +56,22 @@ FILLING = {
 }
 """By origin: its entry in the legend, and face and edge of its markers in a color. Others have origin ``other``."""
 
+CAPTION_WIDTH = 110
+"""Characters of a line below a wide figure."""
+
+REACH = 25.0
+"""Published rows are drawn if both accuracies are at most this many percentage points below the best."""
+
+LABELED = 28
+"""Characters of an entry's label; longer names are cut."""
+
 SIZE = 5.5
 """Diameter of a marker in points (1/72 inch)."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A method at its accuracies in percent. ``group`` gives shape and color, ``origin`` the filling.
+    """A method at its accuracies in percent. ``group`` gives the shape, ``origin`` the filling.
 
     ``spread`` are the standard deviations of x and y over seeds, None for a single seed.
     """
@@ -60,13 +92,17 @@ class Point:
 def tradeoffs(manifests: Sequence[Manifest], boards: Sequence[PaperBoard]) -> Iterator[Drawing]:
     """Figure 2 from the table that its manifest names, then a figure per experiment.
 
-    Experiments need three rows or more that have both accuracies.
+    Experiments need three rows or more that have both accuracies. One whose manifest names lines has a frontier.
     """
     for manifest in manifests:
         if manifest.figure.get("draw") == "tradeoff":
             table = next(table for table in manifests if table.name == manifest.figure["table"])
             yield from _of_table(manifest, table, [board for board in boards if board.manifest.name == table.name])
     for board in boards:
+        if board.manifest.figure.get("draw") == "frontier":
+            if any(len(rows) > 1 for rows in lines_of(board.manifest, board.rows).values()):
+                yield slug(f"frontier-{board.name}"), partial(frontier, board)
+            continue
         columns = board.manifest.columns
         x, y = (next((key for key in columns if columns[key].metric == metric), None) for metric in ("clean", "robust"))
         if board.manifest.kind or not x or not y:
@@ -125,26 +161,24 @@ def tradeoff(points: Sequence[Point], *, title: str, x: Column, y: Column) -> Fi
     Methods that occur in several groups have the group in their label, so that no label depends on its color.
     """
     figure, (axes,) = canvas(3.3)
-    groups = list(dict.fromkeys(point.group for point in points))
-    looks = {group: (CYCLE[i % len(CYCLE)], MARKERS[i % len(MARKERS)]) for i, group in enumerate(groups)}
+    groups = dict.fromkeys(point.group for point in points)
+    markers = {group: MARKERS[i % len(MARKERS)] for i, group in enumerate(groups)}
     base: dict[str, Any] = {"ls": "", "ms": SIZE, "mew": 1.0}
     covered = []  # places on markers and bars, which labels avoid
     for point in points:
-        color, marker = looks[point.group]
+        color = method_color(point.label)
         across, up = point.spread or (0.0, 0.0)
         if point.spread:
             axes.errorbar(point.x, point.y, xerr=across, yerr=up, color=color, elinewidth=0.8, zorder=1)
         for share in (step / 10 for step in range(-10, 11)) if point.spread else (0.0,):
             covered += [(point.x + share * across, point.y), (point.x, point.y + share * up)]
-        style = base | {"marker": marker, "zorder": 3} | FILLING[point.filling][1](color)
+        style = base | {"marker": markers[point.group], "zorder": 3} | FILLING[point.filling][1](color)
         axes.plot([point.x], [point.y], label=point.label, **style)
     # Room for labels at the border.
     axes.margins(0.16)
     axes.set(title=title, xlabel=f"{x.title} accuracy (%)", ylabel=f"{y.title} (%)")
     set_ticks(axes.xaxis, axes.yaxis)
-    handles = [
-        Line2D([], [], color=color, marker=marker, label=group, **base) for group, (color, marker) in looks.items()
-    ]
+    handles = [Line2D([], [], color="0.35", marker=markers[group], label=group, **base) for group in groups]
     origins = {point.filling for point in points}
     handles += [
         Line2D([], [], marker="o", label=text, **base | look("0.35"))
@@ -157,3 +191,91 @@ def tradeoff(points: Sequence[Point], *, title: str, x: Column, y: Column) -> Fi
     labels = [(name, point.x, point.y) for name, point in zip(names, points, strict=True)]
     place_labels(axes, labels, covered, reach=SIZE / 2 + 1, fontsize=7)
     return figure
+
+
+def frontier(board: PaperBoard) -> Figure:
+    """Plot the lines of the board's manifest: means over seeds, with a band of the 95 % intervals of y.
+
+    Every line has its name and every point its weight. Below are the differences of the lines at equal x.
+    """
+    figure, (axes,) = canvas(4.4, wide=True)
+    x, y = (board.manifest.figure[axis] for axis in "xy")
+    lines, columns = lines_of(board.manifest, board.rows), board.manifest.columns
+    looks, covered = line_looks(list(lines)), []  # labels avoid points and what lies between them
+    names, weights = [], []
+    for (name, rows), look in zip(lines.items(), looks, strict=True):
+        at = np.array([[100 * each.mean for key in (x, y) if (each := row.mean(key))] for row in rows.values()])
+        ends = 100 * np.array([row.interval(y, columns[y]) or [np.nan, np.nan] for row in rows.values()])
+        band = np.concatenate([np.stack([at[:, 0], ends[:, side]], 1)[:: 1 - 2 * side] for side in (0, 1)])
+        axes.fill(*band.T, color=look["color"], alpha=0.09, lw=0)
+        if len(rows) == 1:
+            axes.vlines(at[:, 0], *ends.T, color=look["color"], alpha=0.35, lw=0.8)
+        axes.plot(*at.T, **look, marker="o", ms=SIZE)
+        names.append((name, *at[-1], look["color"]))
+        if len(board.manifest.figure["lines"][name]) > 1:
+            weights += [(weight, *place, look["color"]) for weight, place in zip(rows, at, strict=True)]
+        covered += [start + share * (end - start) for start, end in pairwise(at) for share in np.linspace(0, 1, 20)]
+        covered += [*at]
+    axes.set(title=title_of(board.manifest.title, budget_title(str(board.budget)), wide=True))
+    axes.set(xlabel=f"{columns[x].title} (%)", ylabel=f"{columns[y].title} (%)")
+    axes.margins(0.1)
+    set_ticks(axes.xaxis, axes.yaxis)
+    axes.grid(lw=0.3, alpha=0.6)
+    caption = " ".join([*shift_texts(board.manifest, board.shifts), "Bands: 95 % intervals of each row."])
+    figure.supxlabel(fill(caption, CAPTION_WIDTH), fontsize=7)
+    texts = [*names, *weights]
+    style: dict[str, Any] = {
+        "fontsize": 7,
+        "fontweight": "bold",
+        "path_effects": [withStroke(linewidth=2, foreground="white")],
+    }
+    labels = place_labels(axes, [text[:3] for text in texts], covered, reach=SIZE / 2 + 1, **style)
+    for place, ((label, *_), text) in enumerate(zip(labels, texts, strict=True)):
+        label.set(color=text[3], fontweight="bold" if place < len(names) else "normal")
+    return figure
+
+
+def entries(rows: Sequence[ConfigurationRow]) -> Figure:
+    """Plot the rows of a board of entries and their Pareto front; all but the published ones have their names.
+
+    What belongs to row N has the id ``row-N``, and ``row-N-0`` and ``row-N-1`` its label and the line to it.
+    """
+    points = np.array([[100 * row.means[key].mean for key in ("clean", "robust")] for row in rows])
+    named = [i for i, row in enumerate(rows) if row.source != ROBUSTBENCH]
+    near = [i for i in range(len(rows)) if i in named or (points.max(axis=0) - points[i] <= REACH).all()]
+    looks: dict[str, dict[str, Any]] = {
+        "published by RobustBench": {"color": "0.6", "marker": "o", "ms": 4},
+        "entries, claimed": {"color": VERMILLION, "marker": "o", "ms": SIZE},
+        "entries, verified": {"color": BLUE, "marker": "D", "ms": SIZE},
+    }
+    figure, (axes,) = canvas(3.6, wide=True)
+    for i in sorted(near, key=named.__contains__):  # ours are drawn over the others
+        kind = 0 if i not in named else 1 if rows[i].status == CLAIMED else 2
+        axes.plot(*points[[i]].T, ls="", gid=f"row-{i}", zorder=3, **list(looks.values())[kind])
+    front = points[near][pareto_front(points[near])]
+    axes.plot(*front.T, color=BLUE, lw=0.8)
+    for text, look in looks.items():
+        axes.plot([], [], ls="", label=text, **look)
+    axes.plot([], [], color=BLUE, lw=0.8, label="Pareto front")
+    axes.set(xlabel="clean accuracy (%)", ylabel="robust accuracy (%)")
+    set_ticks(axes.xaxis, axes.yaxis)
+    axes.grid(lw=0.3, alpha=0.6)
+    left_out = f"{len(rows) - len(near)} published rows lie outside" if len(near) < len(rows) else ""
+    figure.legend(loc="outside lower center", ncols=4, title=left_out)
+    between = [start + share * (end - start) for start, end in pairwise(front) for share in np.linspace(0, 1, 20)]
+    names = [(shortened(rows[i].method, LABELED), *points[i]) for i in named]
+    labels = place_labels(axes, names, [*points[near], *between], reach=SIZE / 2 + 1, fontsize=7)
+    for i, artists in zip(named, labels, strict=True):
+        for number, artist in enumerate(artists):
+            artist.set_gid(f"row-{i}-{number}")
+    return figure
+
+
+def pareto_front(points: ArrayLike) -> list[int]:
+    """Return the indices of the ``points[N, 2]`` that no other exceeds in one value and reaches in the other, by x."""
+    front: list[int] = []
+    values = np.asarray(points)
+    for i in np.lexsort(-values.T[::-1]):  # from the largest x, and of equal ones from the largest y
+        if not front or values[i, 1] > values[front[-1], 1]:
+            front.append(int(i))
+    return front[::-1]

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,7 +23,8 @@ from dkl.reporting.boards import NONE, Board, interval_cell, method_cell
 from dkl.reporting.boards.notes import BUDGET_NOTES
 from dkl.reporting.boards.paper import PaperBoard, published_board
 from dkl.reporting.figures.curves import ACCURACIES
-from dkl.reporting.figures.style import method_color, seed_text
+from dkl.reporting.figures.style import inline, method_color, seed_text
+from dkl.reporting.figures.tradeoff import entries as drawn_entries
 from dkl.reporting.formats import TextTable, render
 from dkl.reporting.grouping import (
     REFERENCE,
@@ -36,7 +38,6 @@ from dkl.reporting.grouping import (
     topic,
     weights_kind,
 )
-from dkl.reporting.site.scatter import scatter
 from dkl.reporting.statistics import accuracy_interval, percent
 from dkl.storage.files import digest, write_text
 
@@ -49,6 +50,7 @@ KINDS = {
     ),
     "dynamics": ("Training dynamics", "Means over seeds by epoch, with bands from the lowest to the highest seed"),
     "tradeoff": ("Accuracy and robustness", "Means over seeds, with bars of one standard deviation"),
+    "frontier": ("Frontiers", "A line per loss along its weights, and bands of the 95 % intervals of each row"),
     "radii": ("Accuracy by radius of the attack", "Robust accuracy by radius"),
     "steps": ("Accuracy by steps of the attack", "Robust accuracy by the number of steps"),
     "features": ("Features and class margins", "Features by t-SNE (a, b) and class margins (c), as in Figure 3"),
@@ -117,8 +119,7 @@ def write_site(
     entries = [board for board in boards if board.name.startswith("entries-")]
     claims = [board for board in boards if board.name.startswith("claims")]
     others = [board for board in boards if not isinstance(board, PaperBoard) and board not in (*entries, *claims)]
-    known = {record.id: record for record in records}
-    others.sort(key=lambda board: _order(board, known))
+    others.sort(key=_order)
     is_folded = group(others, lambda board: board.part or board.budget == "smoke")
     measured = {board.manifest.name for board in paper_boards if board.budget == "paper"}
     drawn = _figures(figures, manifests, measured)
@@ -137,7 +138,7 @@ def write_site(
         verdicts=[group(board.rows, lambda row: row.group) for board in claims],
         leaderboards=[_article(board, ids) for board in is_folded.get(False, [])],
         unranked=[_article(board, ids) for board in is_folded.get(True, [])],
-        entries=[(_article(board, ids), scatter(board.rows)) for board in entries],
+        entries=[(_article(board, ids), inline(partial(drawn_entries, board.rows), board.name)) for board in entries],
         tables=list(_paper_tables(manifests, paper_boards, ids)),
         figures=drawn,
         published=PUBLISHED,
@@ -155,9 +156,9 @@ def write_site(
     return path
 
 
-def _order(board: Board[Any], known: Mapping[str, Record]) -> tuple[int, bool, int, str]:
+def _order(board: Board[Any]) -> tuple[int, bool, int, str]:
     """Adversarial training first, as in the paper; in each topic the whole test set and the largest boards first."""
-    shown = [known[name] for row in board.rows for name in row.record_ids if name in known]
+    shown = [record for row in board.rows for record in row.records]
     return TOPICS.index(topic(shown)), board.part, -len(board.rows), board.name
 
 
@@ -183,12 +184,12 @@ def _paper_tables(
     tables = sorted((table for table in manifests if table.kind == "table"), key=lambda table: table.number or 0)
     others = [manifest for manifest in manifests if manifest.kind is None and manifest.name in own]
     for manifest in (*tables, *others):
-        articles = [_article(board, ids) for board in own.get(manifest.name, [])]
-        published = None if articles else _article(published_board(manifest), ids)
-        of_paper = manifest.kind is not None
+        trained = [board for board in own.get(manifest.name, []) if board.budget]
+        published = next((board for board in own.get(manifest.name, []) if not board.budget), published_board(manifest))
         yield {
-            **{"name": manifest.name, "title": manifest.title, "of_paper": of_paper},
-            **{"boards": articles, "published": published},
+            **{"name": manifest.name, "title": manifest.title, "of_paper": manifest.kind is not None},
+            "boards": [_article(board, ids) for board in trained],
+            "published": None if trained else _article(published, ids),
         }
 
 
@@ -213,7 +214,7 @@ def _figures(
         titles = re.findall("<dc:title>(.*?)</dc:title>", "".join(svgs))
         heading, caption = _described(stem, html.unescape("".join(titles[:1])), manifests, measured)
         kind = "photo" if stem.startswith(("images-", "masks-")) else "plot"
-        kind = "wide plot" if stem.startswith(("forest-", "dynamics-")) else kind
+        kind = "wide plot" if stem.startswith(("forest-", "dynamics-", "frontier-")) else kind
         by_heading.setdefault(heading, []).append({"name": stem, "source": source, "caption": caption, "kind": kind})
     return {heading: figures for heading, figures in by_heading.items() if figures}
 

@@ -95,17 +95,38 @@ function chart(title, series, keyed = false) {
   const x = value => 44 + 350 * (value - across[0]) / (across.at(-1) - across[0]);
   const y = value => 190 - 180 * (value - up[0]) / (up.at(-1) - up[0]);
   const text = (value, attributes) => s("text", attributes, String(value));
-  const lines = series.map(({ name, color, dash, points }) => s("g", { stroke: color, fill: color },
+  const lines = series.map(({ color, dash, points }) => s("g", { stroke: color, fill: color },
     s("polyline", { points: points.map(p => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join(" "), fill: "none",
       "stroke-dasharray": dash }),
-    ...points.map(([epoch, value]) => s("circle", { cx: x(epoch), cy: y(value), r: 3 },
-      s("title", {}, `${name}, epoch ${epoch}: ${Number(value.toPrecision(5))}`)))));
-  return h("figure", {}, h("figcaption", {}, title),
-    s("svg", { viewBox: "0 0 400 226", role: "img", "aria-label": `${title} by epoch` },
-      ...up.map(value => s("path", { class: "grid", d: `M44 ${y(value)}H394` })),
-      ...up.map(value => text(value, { x: 38, y: y(value) + 4, "text-anchor": "end" })),
-      ...across.map(value => text(value, { x: x(value), y: 206, "text-anchor": "middle" })),
-      text("epoch", { x: 219, y: 223, "text-anchor": "middle" }), ...lines),
-    ...(keyed ? [legend(series)] : []));
+    ...points.map(([epoch, value]) => s("circle", { cx: x(epoch), cy: y(value), r: 3 }))));
+  const drawing = s("svg", { viewBox: "0 0 400 226", role: "img", "aria-label": `${title} by epoch` },
+    ...up.map(value => s("path", { class: "grid", d: `M44 ${y(value)}H394` })),
+    ...up.map(value => text(value, { x: 38, y: y(value) + 4, "text-anchor": "end" })),
+    ...across.map(value => text(value, { x: x(value), y: 206, "text-anchor": "middle" })),
+    text("epoch", { x: 219, y: 223, "text-anchor": "middle" }), ...lines);
+  const place = h("div", { class: "plot" }, drawing);
+  withTip(place, series, [...new Set(xs)].sort((a, b) => a - b), x);
+  return h("figure", {}, h("figcaption", {}, title), place, ...(keyed ? [legend(series)] : []));
+}
+
+// Shows the values of all series at the epoch next to the pointer, beside a line through that epoch.
+function withTip(place, series, epochs, x) {
+  const line = s("path", { class: "grid" }), tip = h("div", { class: "tip", hidden: "" });
+  place.firstChild.append(line);
+  place.append(tip);
+  const hide = () => { tip.hidden = true; line.removeAttribute("d"); };
+  const point = event => {
+    const { left, width } = place.getBoundingClientRect(), at = 400 * (event.clientX - left) / width;
+    const epoch = epochs.reduce((best, one) => Math.abs(x(one) - at) < Math.abs(x(best) - at) ? one : best, epochs[0]);
+    const here = series.flatMap(one => one.points.filter(p => p[0] === epoch).map(p => ({ ...one, value: p[1] })));
+    const shown = here.sort((a, b) => b.value - a.value).map(one =>
+      ({ ...one, name: `${Number(one.value.toPrecision(5))} ${one.name}` }));
+    tip.replaceChildren(h("strong", {}, `Epoch ${epoch}`), legend(shown));
+    tip.hidden = false;
+    tip.style.cssText = at < 200 ? `left: ${x(epoch) / 4 + 2}%` : `right: ${102 - x(epoch) / 4}%`;
+    line.setAttribute("d", `M${x(epoch)} 10V190`);
+  };
+  for (const kind of ["pointermove", "pointerdown"]) place.addEventListener(kind, point);
+  place.addEventListener("pointerleave", hide);
 }
 

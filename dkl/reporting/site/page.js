@@ -177,7 +177,9 @@ function showComparison(ids) {
 for (const drawing of document.querySelectorAll(".scatter")) {
   const table = byId(drawing.dataset.board).querySelector("table"), rows = [...table.tBodies[0].rows];
   const heads = [...table.tHead.rows[0].cells].map(head => head.textContent);
-  const dots = new Map([...drawing.querySelectorAll("[data-row]")].map(dot => [Number(dot.dataset.row), dot]));
+  const parts = rows.map((_, i) => [...drawing.querySelectorAll("[id]")].filter(({ id }) =>
+    id === `${drawing.dataset.board}-row-${i}` || id.startsWith(`${drawing.dataset.board}-row-${i}-`)));
+  parts.forEach(([dot], i) => dot?.append(s("title", {}, [...rows[i].cells].map(cell => cell.innerText).join(", "))));
   const choices = ["Architecture", "Extra data", "Status", "Source"].map(name => {
     const values = rows.map(row => row.cells[heads.indexOf(name)].textContent.split(",")[0].trim());
     const options = [...new Set(values)].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
@@ -188,7 +190,7 @@ for (const drawing of document.querySelectorAll(".scatter")) {
   const apply = () => rows.forEach((row, i) => {
     const out = choices.some(({ box, values }) => box.value && box.value !== values[i]);
     row.classList.toggle("out", out);
-    dots.get(i)?.classList.toggle("out", out);
+    parts[i].forEach(part => part.classList.toggle("out", out));
   });
   choices.forEach(({ box }) => box.addEventListener("change", apply));
 }

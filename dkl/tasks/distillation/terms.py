@@ -1,6 +1,6 @@
 """Terms of robust distillation: what is compared, from which epoch on, and how much each sample counts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -119,6 +119,22 @@ SAMPLE_WEIGHTS: dict[str, Callable[[Tensor, Tensor, WeightSettings], Tensor]] = 
     "certainty": _certainty,
 }
 """Constants ``[B]`` from the teacher's adversarial logits ``[B, C]`` and the labels ``[B]``."""
+
+
+def checked_terms(terms: Mapping[str, Term] | None) -> dict[str, Term]:
+    """Raise UserError unless there are terms, each a ``Term``, and one of them is active in every epoch."""
+    if not terms:
+        raise UserError("task.terms is empty: choose a method, such as task=rslad, or add terms to task.terms")
+    for name, term in terms.items():
+        if not isinstance(term, Term):
+            raise UserError(f"task.terms.{name} is no term: set task.terms.{name}._target_=dkl.tasks.Term")
+    changes = {epoch for term in terms.values() for epoch in (term.from_epoch, term.before_epoch) if epoch}
+    for epoch in sorted({1, *changes}):
+        if not any(term.active(epoch) for term in terms.values()):
+            raise UserError(
+                f"no term is active in epoch {epoch}: set task.terms.{next(iter(terms))}.weight=1, or other epochs"
+            )
+    return dict(terms)
 
 
 def loss_of(name: str, term: Term, default: PairLoss | None) -> PairLoss | None:

@@ -1,6 +1,7 @@
 """Folders of image files are listed by class and name; errors say what is missing and how to get it."""
 
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ from tests.data.image_files import CLASSES, write_folder, write_image
 def make_splits(root: Path, val: str = "val") -> None:
     write_folder(root / "train", 3)
     write_folder(root / val, 2, first=100)
+
+
+def zip_folder(path: Path, folder: Path, compression: int = zipfile.ZIP_STORED) -> None:
+    """Pack the files under ``folder`` as people do: with its name, entries for folders, and leftovers of a system."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for place in sorted(folder.rglob("*"), reverse=True):
+            archive.write(place, Path(folder.name) / place.relative_to(folder))
+        archive.writestr(f"__MACOSX/{folder.name}/n01/._000.JPEG", b"left by another system")
 
 
 def names(files: ImageFiles) -> list[str]:
@@ -37,6 +46,44 @@ def test_imagenet_is_listed_by_class_and_name(tmp_path: Path) -> None:
     assert testing.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert training.path(0) == tmp_path / "train/n01/000.JPEG"
     assert training.shape == testing.shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_of_the_validation_images_equals_their_folder(tmp_path: Path, compression: int) -> None:
+    make_splits(tmp_path, val="unpacked")
+    expected = imagenet(str(tmp_path), 3, 16, val="unpacked")
+    zip_folder(tmp_path / "val.zip", tmp_path / "unpacked", compression)
+    training, testing = imagenet(str(tmp_path), 3, 16)
+    alone, _ = imagenet(str(tmp_path), 3, 16, train=None)
+    assert training.sha256 == expected[0].sha256
+    assert testing.sha256 == alone.sha256 == expected[1].sha256
+    assert torch.equal(testing.tensor(), expected[1].tensor())
+    assert testing.count_in(expected[1]) == (6, 6)
+    rest, held = testing.holdout(2)
+    assert torch.equal(torch.cat([rest.tensor(), held.tensor()]).sum(0), testing.tensor().sum(0))
+
+
+def test_zips_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    make_splits(tmp_path, val="unpacked")
+    path = tmp_path / "val.zip"
+    zip_folder(path, tmp_path / "unpacked", zipfile.ZIP_LZMA)
+    with pytest.raises(UserError, match=r"JPEG in .*val\.zip is encrypted or neither stored nor deflated"):
+        imagenet(str(tmp_path), 3, 16)
+    zip_folder(path, tmp_path / "unpacked" / "n01")
+    with pytest.raises(UserError, match=r"val\.zip has no class folders.*development kit"):
+        imagenet(str(tmp_path), 3, 16)
+    zip_folder(path, tmp_path / "unpacked", zipfile.ZIP_DEFLATED)
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("unpacked/n02/000.JPEG").header_offset
+    content[start + 60 : start + 90] = b"\xff" * 30
+    path.write_bytes(content)
+    _, testing = imagenet(str(tmp_path), 3, 16)
+    with pytest.raises(UserError, match=r"n02/000\.JPEG in .*val\.zip cannot be read as an image: .* download"):
+        testing.tensor()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"val\.zip is neither a folder nor a zip .*: download it again"):
+        imagenet(str(tmp_path), 3, 16)
 
 
 def test_a_missing_imagenet_says_where_to_get_it(tmp_path: Path) -> None:

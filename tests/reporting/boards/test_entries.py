@@ -1,20 +1,26 @@
 """Boards of entries show anyone's networks beside RobustBench's list, and who was verified; names are unique."""
 
 import itertools
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.text import Annotation, Text
 
 from dkl import records
-from dkl.errors import UserError
+from dkl.errors import UserError, shortened
 from dkl.published import published_entries
 from dkl.records import Record, load_all
 from dkl.records.verification import Verification, checksum, save_verification
 from dkl.reporting import write_tables
-from dkl.reporting.boards.entries import EntryBoard, EntryFilter, entry_boards, load_entries
-from dkl.reporting.site.scatter import pareto_front, scatter
+from dkl.reporting.boards.entries import EntryFilter, Leaderboard, entry_boards, load_entries
+from dkl.reporting.figures.style import inline
+from dkl.reporting.figures.tradeoff import entries as drawn_entries
+from dkl.reporting.figures.tradeoff import pareto_front
 from tests.factories import make_flags, make_record
+from tests.reporting.figures.common import styled
 
 
 def foreign(method: str, **fields: Any) -> Record:
@@ -33,7 +39,7 @@ def verified(record: Record, results: Path, differ: int = 0) -> None:
     save_verification(found, results)
 
 
-def board(results: Path, *folders: Path, **shown: Any) -> EntryBoard:
+def board(results: Path, *folders: Path, **shown: Any) -> Leaderboard:
     entries, problems = load_entries(results, folders)
     assert not problems
     (made,) = entry_boards(entries, EntryFilter(**shown))
@@ -198,37 +204,25 @@ def test_the_front_is_what_no_other_point_beats() -> None:
 
 
 def test_the_drawing_has_all_entries_and_the_published_rows_near_the_best(results: Path) -> None:
-    rows = board(results, results.parent / "friend" / "records").rows
-    drawing = scatter(rows)
-    assert drawing
-    assert {dot.label for dot in drawing.dots} == {"", "Mine", "Claim", "ikl", "Theirs"}
-    assert {dot.label: dot.kind for dot in drawing.dots}["Mine"] == "verified"
-    assert len(drawing.dots) + drawing.outside == len(rows)
-    assert 0 < drawing.outside < len(rows) / 2
-    (best,) = [dot for dot in drawing.dots if dot.label == "Theirs"]
-    assert f"{best.x},{best.y}" in drawing.front.split()
-    assert scatter([]) is None
-
-
-def test_labels_cover_neither_points_nor_each_other(results: Path) -> None:
     for name in ("Mine too", "Mine again, by a long name", "Nearly mine"):  # beside each other, in the midst of points
         save(foreign(name, clean=0.9, robust=0.6, checkpoint_sha256=name), results / "records")
-    drawing = scatter(board(results).rows)
-    assert drawing
-    dots = [(dot.x, dot.y) for dot in drawing.dots]
-    for letter, height, labels in (
-        (7.0, 12, [(dot.label, dot.wide) for dot in drawing.dots if dot.wide]),
-        (11.6, 20, [(dot.rank, dot.narrow) for dot in drawing.dots if dot.narrow]),
-    ):
-        assert len(labels) == 6
-        boxes = [
-            (at.x - letter * len(text) / 2, at.y - 0.75 * height, at.x + letter * len(text) / 2, at.y)
-            for text, at in labels
-        ]
-        assert all(left >= 52 and top >= 14 and right <= 692 and bottom <= 356 for left, top, right, bottom in boxes)
-        assert not [
-            1
-            for a, b in itertools.combinations(boxes, 2)
-            if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-        ]
-        assert not [1 for x, y in dots for left, top, right, bottom in boxes if left < x < right and top < y < bottom]
+    rows = board(results, results.parent / "friend" / "records").rows
+    figure = styled(drawn_entries, rows)
+    dots = {line.get_gid(): line for line in figure.axes[0].lines if line.get_gid() and line.get_marker() != "None"}
+    own = [i for i, row in enumerate(rows) if row.source != "RobustBench"]
+    labels = figure.findobj(Annotation)
+    assert [label.get_text() for label in labels] == [shortened(rows[i].method, 28) for i in own]
+    assert {dots[f"row-{i}"].get_marker() for i in own if rows[i].method == "Mine"} == {"D"}, "verified"
+    assert 0 < len(rows) - len(dots) < len(rows) / 2
+    assert f"{len(rows) - len(dots)} published rows lie outside" in [text.get_text() for text in figure.findobj(Text)]
+    (best,) = [i for i in own if rows[i].method == "Theirs"]
+    fronts = [line for line in figure.axes[0].lines if line.get_gid() is None and len(line.get_xdata()) > 1]
+    assert dots[f"row-{best}"].get_xydata()[0].tolist() in fronts[0].get_xydata().tolist()
+    boxes = [label.get_window_extent() for label in labels]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    pixels = [figure.axes[0].transData.transform(dot.get_xydata()[0]) for dot in dots.values()]
+    assert not any(box.contains(*pixel) for box in boxes for pixel in pixels)
+    svg = inline(partial(drawn_entries, rows), "board")
+    assert all(f'id="board-row-{i}"' in svg and f'id="board-row-{i}-0"' in svg for i in own)
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]*)', svg)) <= set(re.findall(r' id="([^"]*)"', svg))
+    assert all(name.startswith("board-") for name in re.findall(r' id="([^"]*)"', svg))

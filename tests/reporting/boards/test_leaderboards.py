@@ -11,7 +11,7 @@ from dkl.errors import UserError
 from dkl.evaluation import logger_report
 from dkl.records import AttackResult, Bound, Record
 from dkl.records.metrics import METRICS, Metric, wilson
-from dkl.reporting import AccuracyBoard, Leaderboard, accuracy_boards, leaderboards, model_info
+from dkl.reporting import Leaderboard, leaderboards, model_info
 from dkl.reporting.grouping import attacks_label, model_title
 from dkl.threat import SUITES
 from tests.reporting.factories import cells, make_accuracy, make_record, make_run, make_seeds, plain, trained
@@ -20,10 +20,9 @@ FEWER = ["apgd-ce", "apgd-t"]
 Make = Callable[..., Record]
 
 
-def board(records: list[Record], include_smoke: bool = False) -> Leaderboard | AccuracyBoard:
+def board(records: list[Record], include_smoke: bool = False) -> Leaderboard:
     """Return the only board of ``records``, all with attacks or all without."""
-    boards = accuracy_boards if records[0].accuracy_only else leaderboards
-    (only,) = boards(records, include_smoke)
+    (only,) = leaderboards(records, include_smoke)
     return only
 
 
@@ -106,7 +105,7 @@ def test_other_evaluations_are_other_rows(make: Make, other: dict[str, Any]) -> 
 )
 def test_threat_models_datasets_and_budgets_get_their_own_boards(make: Make, other: dict[str, Any]) -> None:
     records = [make(row="a"), make(seed=1, row="a", **other)]
-    boards = [*leaderboards(records), *accuracy_boards(records)]
+    boards = leaderboards(records)
     assert [len(made.rows) for made in boards] == [1, 1]
     assert len({made.name for made in boards}) == len({made.title for made in boards}) == 2
 
@@ -182,8 +181,7 @@ def test_smoke_is_left_out_with_a_count_and_shown_unranked_on_request(make: Make
     made = board([make(), *smoke])
     assert made.budget == "own"
     assert any(note.startswith("2 records are left out") and "smoke" in note for note in made.notes)
-    boards = accuracy_boards if made.rows[0].attacks == "" else leaderboards
-    own, shown = boards([*smoke, make()], include_smoke=True)
+    own, shown = leaderboards([*smoke, make()], include_smoke=True)
     assert (own.budget, shown.budget) == ("own", "smoke")
     assert "smoke: no result" in shown.title
     assert [row.rank for row in (*own.rows, *shown.rows)] == [1, None]
@@ -266,7 +264,7 @@ def test_devices_and_precision_do_not_split_a_row() -> None:
 
 def test_attacked_records_and_others_are_never_mixed() -> None:
     attacked, own = make_record(clean=0.9), make_accuracy()
-    (robust,), (accurate,) = leaderboards([attacked, own]), accuracy_boards([attacked, own])
+    robust, accurate = leaderboards([attacked, own])
     assert [row.method for row in robust.rows] == ["IKL-AT"]
     assert [row.method for row in accurate.rows] == ["IKL-KD"]
 

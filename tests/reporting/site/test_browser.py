@@ -14,11 +14,12 @@ import pytest
 from dkl.manifests import load
 from dkl.manifests.manifest import Claim
 from dkl.records import Record, save
-from dkl.reporting import accuracy_boards, leaderboards
+from dkl.reporting import leaderboards
 from dkl.reporting.boards import Board
 from dkl.reporting.boards.claims import ClaimRow, claim_boards
 from dkl.reporting.boards.entries import published_rows
-from dkl.reporting.boards.paper import PaperBoard, PaperRow, make_board
+from dkl.reporting.boards.paper import PaperBoard, make_board
+from dkl.reporting.boards.paper_rows import PaperRow
 from dkl.reporting.site import write_site
 from dkl.reporting.statistics import Comparison, Measurement
 from tests.factories import make_flags
@@ -136,7 +137,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tables = [load(f"table-{number:02d}") for number in (2, 3, 10, 11, 13)]
     boards: list[Board[Any]] = [
         *leaderboards(records, published=published_rows(tables[:2])),
-        *accuracy_boards(records),
         _widest_table(paper),
         *_claims(),
     ]
@@ -193,6 +193,11 @@ def wide(page: Path) -> dict[str, Any]:
               colors: new Set($$("#compare .key path").map(line => line.getAttribute("stroke"))).size,
               boxes: $$("#runs tbody input").filter(box => box.checked).map(box => box.value),
               table: rows("compare") };
+            const plot = $("#compare .plot"), box = plot.getBoundingClientRect();
+            plot.dispatchEvent(new PointerEvent("pointermove", { clientX: box.left + box.width / 2 }));
+            drawn.tip = $(".tip", plot).innerText;
+            plot.dispatchEvent(new PointerEvent("pointerleave"));
+            drawn.left = $$(".tip").filter(tip => tip.offsetParent).length;
             $("#compare button").click(); await turn();
             return { many, drawn, after: $("#compare").textContent, hash: location.hash };""",
         "tables": """
@@ -276,6 +281,8 @@ def test_selected_runs_are_compared_by_curves_and_by_what_differs(wide: dict[str
     drawn, metrics = found["drawn"], len(CURVES[0]) - 1
     assert (drawn["charts"], drawn["lines"]) == (metrics, 2 * metrics)
     assert drawn["colors"] == 2, "each method has its color"
+    assert drawn["tip"].split("\n") == ["Epoch 2", "20 TRADES, seed 0", "20 IKL-AT, seed 0"], "the pointer's epoch"
+    assert drawn["left"] == 0
     assert sorted(drawn["boxes"]) == ["small", "trades"]
     table = {name: cells for name, *cells in drawn["table"]}
     assert table["Dataset"] == ["cifar100", "cifar10"]

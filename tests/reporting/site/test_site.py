@@ -12,7 +12,7 @@ import pytest
 from dkl.manifests import Column, Manifest, ManifestRow
 from dkl.records import Bound, Record, save
 from dkl.records.metrics import wilson
-from dkl.reporting import accuracy_boards, leaderboards
+from dkl.reporting import leaderboards
 from dkl.reporting.boards.paper import PaperRow, make_board
 from dkl.reporting.site import runs_data, write_site
 from dkl.reporting.statistics import Measurement
@@ -42,7 +42,7 @@ def make_site(
     """Write the page of ``records`` to ``folder``; records of trained weights have curves."""
     for record in records:
         save(record, make_flags(record), folder / "records", () if record.seed is None else CURVES)
-    boards = [*leaderboards(records), *accuracy_boards(records)]
+    boards = leaderboards(records)
     return write_site(folder, records, boards, figures or [], problems or [], [FIGURE, TABLE])
 
 

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.errors import UserError
-from dkl.tasks import AWP
+from dkl.losses import IKL, JSD, WeightedSum, observed_terms
+from dkl.tasks import AWP, Progress
 from tests.attacks.common import assert_same, assert_unchanged, snapshot
 from tests.official.adversarial import ProxyAWP
-from tests.tasks.common import CLASSES, make_net
+from tests.tasks.common import CLASSES, make_attack, make_batch, make_net, make_task
 
 IMAGES = torch.rand(9, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(9) % CLASSES
@@ -49,6 +50,17 @@ def test_the_perturbation_is_the_proxys() -> None:
                     torch.testing.assert_close(weight, twin.get_parameter(name), rtol=0, atol=1e-12)
                 moved = (model[0].weight - before["0.weight"]).norm() / before["0.weight"].norm()
                 assert moved.item() == pytest.approx(gamma, rel=1e-9)
+
+
+def test_the_log_has_the_terms_of_the_loss_and_not_those_of_the_ascent_or_the_attack() -> None:
+    terms = {"ikl": {"loss": IKL()}, "jsd": {"loss": JSD(), "weight": 3.0}}
+    loss, batch = WeightedSum(terms), make_batch()
+    task = make_task(used_net().float(), loss, make_attack(objective=WeightedSum(terms)), awp=AWP(gamma=0.1, start=1))
+    with observed_terms() as observed, task.step(batch, Progress(1, 1)) as out, torch.no_grad():
+        (first,), (second,) = observed["loss/ikl"], observed["loss/jsd"]
+        natural, _ = task.forward(batch, batch.images)
+        expected = out.loss - F.cross_entropy(natural, batch.labels)
+    assert (first + second).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_perturbation_raises_the_loss() -> None:
