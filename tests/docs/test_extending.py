@@ -200,18 +200,25 @@ def test_mistakes_in_a_class_are_one_line(
     assert message.count("error:") == message.count("\n", message.index("error:")) == 1
 
 
-def test_a_run_is_not_continued_by_edited_code(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (inside / "edited.py").write_text((inside / "my_loss.py").read_text())
-    (inside / "configs/loss/edited.yaml").write_text("_target_: edited.CosineGap\nweight: 5.0\n")
-    command = ["train", f"hydra.searchpath=[file://{inside}/configs]", "loss=edited", *TINY]
+@pytest.mark.parametrize(
+    ("group", "name", "settings"),
+    [("loss", "CosineGap", "weight: 5.0\n"), ("attack", "random_fgsm", "norm: linf\neps: 0.1\n")],
+)
+def test_a_run_is_not_continued_by_edited_code(
+    group: str, name: str, settings: str, inside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, code = inside / f"edited_{group}.py", (inside / f"my_{group}.py").read_text()
+    file.write_text(code)
+    (inside / f"configs/{group}/edited.yaml").write_text(f"_target_: edited_{group}.{name}\n{settings}")
+    command = ["train", f"hydra.searchpath=[file://{inside}/configs]", "loss=kl", f"{group}=edited", *TINY]
     main(command)
     main(command)
     assert "already trained" in capsys.readouterr().err
-    sys.modules.pop("edited")
-    (inside / "edited.py").write_text((inside / "my_loss.py").read_text().replace("1 -", "2 -"))
+    sys.modules.pop(f"edited_{group}")
+    file.write_text(f"{code}\n")
     with pytest.raises(SystemExit):
         main(command)
-    assert "was trained before the file of edited.CosineGap was edited: move the folder" in capsys.readouterr().err
+    assert f"before the file of edited_{group}.{name} was edited: move the folder" in capsys.readouterr().err
 
 
 def test_a_typing_error_is_compared_with_the_keys_of_your_choice(

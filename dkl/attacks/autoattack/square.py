@@ -17,15 +17,15 @@ generator each.
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dkl.attacks.named import is_misclassified, margin
 from dkl.threat import Norm
-
-T = TypeVar("T")
 
 _FIRST_SHARE = 0.8
 
@@ -48,43 +48,47 @@ def _offset(limit: int, generator: torch.Generator) -> int:
     return int(limit * torch.rand([1], generator=generator))
 
 
-class _Draws:
-    """The draws of a batch of ``length`` images of ``shape[C, H, W]``: first signs, and one change per query.
+class _Draws(NamedTuple):
+    """The draws of a batch: signs ``[length, C, 1, W]`` of the first perturbations, and the change of each query.
 
-    A change is the top, left and side of a window, and the sign of each channel. It is drawn when it is needed.
+    ``changes[Q, 3 + C]`` are the top, left and side of a window, and the sign of each channel. ``repeated[Q]`` is the
+    last query before that made the same change; -1 if none did.
     """
 
-    def __init__(self, length: int, shape: torch.Size, queries: int, seed: int) -> None:
+    stripes: Tensor
+    changes: Tensor
+    repeated: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, length: int, shape: torch.Size, queries: int, seed: int) -> "_Draws":
+        """The draws for ``length`` images of ``shape[C, H, W]``."""
         # On the CPU on every device, as in the package, so that all devices draw the same.
-        self.generator = torch.Generator().manual_seed(seed)
-        self.shape, self.queries = shape, queries
-        self.stripes = _signs([length, shape[0], 1, shape[2]], self.generator)
-        self.changes: list[tuple[float, ...]] = []
-        self.repeated: list[int] = []
-        """For each query, the last one before it that made the same change; -1 if none did."""
-        self._last: dict[tuple[float, ...], int] = {}
+        generator = torch.Generator().manual_seed(seed)
+        stripes = _signs([length, shape[0], 1, shape[2]], generator)
+        # The package draws these numbers one by one.
+        drawn = torch.rand([queries, 2 + shape[0]], generator=generator)
+        side = torch.tensor([float(_window_side(query, shape)) for query in range(queries)]).unsqueeze(1)
+        corner = ((torch.tensor(shape[1:]) - side) * drawn[:, :2]).trunc()
+        changes = torch.cat([corner, side, torch.sign(2 * drawn[:, 2:] - 1)], 1)
+        last, repeated = dict[tuple[float, ...], int](), []
+        for query, change in enumerate(map(tuple, changes.tolist())):
+            repeated.append(last.get(change, -1))
+            last[change] = query
+        return cls(stripes, changes, np.array(repeated))
 
-    def _draw(self) -> None:
-        (channels, height, width), query = self.shape, len(self.changes)
-        side = _window_side(query, self.shape)
-        top, left = _offset(height - side, self.generator), _offset(width - side, self.generator)
-        change = (top, left, side, *_signs([channels, 1, 1], self.generator).flatten().tolist())
-        self.changes.append(change)
-        self.repeated.append(self._last.get(change, -1))
-        self._last[change] = query
 
-    def following(self, query: int, helped: int) -> int:
-        """The next query of an image after ``query``, if ``helped`` was the last that changed it.
+def _following(
+    query: NDArray[np.int64], helped: NDArray[np.int64], batch: NDArray[np.int64], repeated: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The next queries ``[B]`` of images of ``batch[B]`` after ``query[B]``, if ``helped[B]`` changed them last.
 
-        A change that did not help an image does not help it now either, unless the image has changed since. One that
-        helped may help again: the sum of eps and -2 eps rounds to a number slightly above -eps.
-        """
-        for number in range(query + 1, self.queries):
-            if number == len(self.changes):
-                self._draw()
-            if self.repeated[number] <= helped:
-                return number
-        return self.queries
+    A change that did not help an image does not help it now either, unless the image has changed since. One that helped
+    may help again: the sum of eps and -2 eps rounds to a number slightly above -eps.
+    """
+    query, last = query + 1, repeated.shape[1] - 1
+    while (waits := (query <= last) & (repeated[batch, np.minimum(query, last)] > helped)).any():
+        query += waits
+    return query
 
 
 def _margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -118,44 +122,42 @@ def _candidates(best: Tensor, changes: Tensor, low: Tensor, high: Tensor, eps: f
     return torch.where(window, (best + step).clamp_(low, high), best)
 
 
-def _at(values: list[T], places: list[int]) -> list[T]:
-    return [values[place] for place in places]
-
-
 def _square_linf(
     model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int, places: Tensor, lengths: Tensor, queries: int
 ) -> Tensor:
-    by_length = {length: _Draws(length, x.shape[1:], queries, seed) for length in lengths.unique().tolist()}
-    draws = [by_length[length] for length in lengths.tolist()]
-    stripes = torch.stack([each.stripes[place] for each, place in zip(draws, places.tolist(), strict=True)])
+    different, number = lengths.unique(return_inverse=True)
+    draws = [_Draws.of(length, x.shape[1:], queries, seed) for length in different.tolist()]
+    stripes = torch.stack(
+        [draws[one].stripes[place] for one, place in zip(number.tolist(), places.tolist(), strict=True)]
+    )
+    changes, repeated = torch.stack([each.changes for each in draws]), np.stack([each.repeated for each in draws])
     result = (x + eps * stripes.to(x.device)).clamp_(0, 1)
-    margin = _margins(model, result, y)
+    margins = _margins(model, result, y)
     # A randomized network may answer the same query in another way.
-    repeats = not torch.equal(margin, _margins(model, result, y))
-    remaining, best, labels = torch.arange(len(x), device=x.device), result, y
+    repeats = not torch.equal(margins, _margins(model, result, y))
+    remaining, best, labels, batch = torch.arange(len(x), device=x.device), result, y, number.numpy()
     low, high = (x - eps).clamp_min_(0), (x + eps).clamp_max_(1)
-    query, helped = [-1] * len(x), [queries if repeats else -1] * len(x)
+    query, helped = np.full(len(x), -1), np.full(len(x), queries if repeats else -1)
     while True:
-        query = [each.following(*pair) for each, *pair in zip(draws, query, helped, strict=True)]
-        going = [fooled or number == queries for fooled, number in zip((margin <= 0).tolist(), query, strict=True)]
-        kept = [place for place, ends in enumerate(going) if not ends]
-        if len(kept) < len(going):
-            remaining, best, labels, margin = remaining[kept], best[kept], labels[kept], margin[kept]
+        query = _following(query, helped, batch, repeated)
+        going = (margins > 0).cpu().numpy() & (query < queries)
+        if not going.all():
+            kept = torch.from_numpy(going).to(x.device)
+            remaining, best, labels, margins = remaining[kept], best[kept], labels[kept], margins[kept]
             low, high = low[kept], high[kept]
-            draws, query, helped = _at(draws, kept), _at(query, kept), _at(helped, kept)
-        if not kept:
+            query, helped, batch = query[going], helped[going], batch[going]
+        if not len(query):
             return result
-        changes = torch.tensor([each.changes[number] for each, number in zip(draws, query, strict=True)])
-        candidates = _candidates(best, changes.to(x.device), low, high, eps)
+        candidates = _candidates(best, changes[batch, query].to(x.device), low, high, eps)
         # A small window often already has the sign that it gets.
         asked = (candidates != best).flatten(1).any(1) | repeats
-        found = _margins_of(model, candidates, labels, margin, asked)
-        better = (found < margin) | (found <= 0)
+        found = _margins_of(model, candidates, labels, margins, asked)
+        better = (found < margins) | (found <= 0)
         best = torch.where(better.view(-1, 1, 1, 1), candidates, best)
-        margin = torch.where(better, found, margin)
-        fooled = margin <= 0
+        margins = torch.where(better, found, margins)
+        fooled = margins <= 0
         result[remaining[fooled]] = best[fooled]
-        helped = [max(pair) if yes else pair[1] for *pair, yes in zip(query, helped, better.tolist(), strict=True)]
+        helped = np.where(better.cpu().numpy(), np.maximum(helped, query), helped)
 
 
 def _bumps(height: int, width: int) -> Tensor:

@@ -23,7 +23,7 @@ from dkl.attacks.autoattack.classifier import (
 from dkl.attacks.pgd import Perturb
 from dkl.errors import UserError
 from dkl.storage.checkpoint import weights_sha256
-from dkl.storage.files import digest, write_atomically
+from dkl.storage.files import check_writable, digest, write_atomically
 from dkl.threat import AUTOATTACK, EVALUATED_NORMS, EvaluatedNorm, check_attacks, parse_threat
 
 _KNOWN_BY = 8
@@ -147,8 +147,9 @@ class AttackTask(Generic[Plan]):
     def saved_in(self, folder: Path, identity: list[Any]) -> Self:
         """The same with its progress in a subfolder of ``folder``, named after the weights and the ``identity``.
 
-        Raises UserError if another function has used it.
+        Raises UserError if another function has used it, or if it cannot hold files.
         """
+        check_writable(folder)
         state = self.model.state_dict()
         weights = weights_sha256(state) if state else ""
         own = folder / digest([weights, *identity])
