@@ -152,8 +152,7 @@ def autoattack(
     rounding; ``model`` itself then classifies what was found. Raises UserError if an argument is not usable.
 
     >>> import torch
-    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
-    >>> images = torch.rand(8, 3, 2, 2)
+    >>> model, images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4)), torch.rand(8, 3, 2, 2)
     >>> result = autoattack(model, images, model(images).argmax(1), eps="8/255", attacks=["apgd-ce", "pgd-20"])
     >>> list(result.flags), tuple(result.robust.shape), result.accuracies["clean"]
     (['clean', 'apgd-ce', 'pgd-20'], (8,), 1.0)

@@ -39,14 +39,7 @@ from dkl.attacks import (
 from dkl.data import Batch
 from dkl.data.seeding import seed_of
 from dkl.errors import UserError
-from dkl.losses.base import (
-    BatchNormalized,
-    ClassPrior,
-    PairLoss,
-    check_pair_loss,
-    observed_terms,
-    wanted_arguments,
-)
+from dkl.losses.base import BatchNormalized, ClassPrior, PairLoss, check_pair_loss, observed_terms, wanted_arguments
 from dkl.losses.divergences import gradient_norms, split_terms
 from dkl.runtime.distributed import sum_over_ranks, world
 from dkl.tasks.base import Output, Progress, Task, count_correct
