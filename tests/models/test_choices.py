@@ -29,12 +29,6 @@ def shape_of_logits(name: str, num_classes: int, size: int) -> tuple[int, ...]:
     return (2, num_classes, size, size) if name.startswith("pspnet") else (2, num_classes)
 
 
-def test_this_projects_networks_are_registered_with_timm() -> None:
-    assert {"wrn34_10", "wrn28_10_swish", "preact_resnet18", "small_cnn", "cifar_resnet20", "mobilenetv1"} <= set(
-        REGISTERED
-    )
-
-
 @pytest.mark.parametrize("path", CHOICES, ids=lambda path: path.stem)
 def test_every_choice_builds_for_its_data_and_has_a_title(path: Path) -> None:
     cfg = OmegaConf.create({"data": {"num_classes": 7, "shape": [3, 32, 32], "mean": [0.5] * 3, "std": [0.2] * 3}})

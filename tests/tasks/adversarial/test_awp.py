@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dkl.errors import UserError
 from dkl.tasks import AWP
 from tests.attacks.common import assert_same, assert_unchanged, snapshot
 from tests.official.adversarial import ProxyAWP
@@ -49,13 +48,6 @@ def test_the_perturbation_is_the_proxys() -> None:
                     torch.testing.assert_close(weight, twin.get_parameter(name), rtol=0, atol=1e-12)
                 moved = (model[0].weight - before["0.weight"]).norm() / before["0.weight"].norm()
                 assert moved.item() == pytest.approx(gamma, rel=1e-9)
-
-
-def test_the_perturbation_raises_the_loss() -> None:
-    model = used_net()
-    before = loss_of(model)().item()
-    with AWP(gamma=0.01).perturbed(model, loss_of(model), epoch=10):
-        assert loss_of(model)().item() > before + 1e-4
 
 
 class Odd(nn.Module):
@@ -203,9 +195,3 @@ def test_under_autocast_forwards_see_the_weights_as_they_are() -> None:
             assert not torch.allclose(inside, first, rtol=0.05)
         assert torch.equal(model(IMAGES), fresh())
     torch.testing.assert_close(fresh(), first, rtol=0.05, atol=0.01)
-
-
-def test_negative_settings_are_refused() -> None:
-    for settings in [{"gamma": -0.1}, {"start": -1}]:
-        with pytest.raises(UserError, match=r"task\.awp\.(gamma|start)=-.* number from 0 to"):
-            AWP(**settings)
