@@ -37,6 +37,7 @@ def changed(base: list[str], other: list[str]) -> dict[str, Any]:
     return {name: value for name, value in two.items() if one[name] != value}
 
 
+@pytest.mark.slow(minutes=0.01)
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=map("=".join, CHOICES))
 def test_every_choice_composes_with_the_defaults_and_can_run(group: str, choice: str, tmp_path: Path) -> None:
     cfg = compose_config("train", overrides(group, choice))
@@ -62,6 +63,7 @@ def test_every_file_opens_with_the_reason_why_it_exists(path: Path) -> None:
     assert len(path.read_text().splitlines()[0]) <= 120
 
 
+@pytest.mark.slow(minutes=0.01)
 @pytest.mark.parametrize("model", names("model"))
 def test_every_model_takes_color_images(model: str) -> None:
     """preflight checks the shape of the logits. The test above has gray images of digits."""
