@@ -53,6 +53,7 @@ RUNS = {
     UNFINISHED + "weights=bets": "weights=bets must be last, average or best",
     "evaluate run=bad/runs/edited": "was trained with seed=0, not 1",
     UNFINISHED + "+foo=1": "no key 'foo' | choose one of attacks",
+    UNFINISHED + "attacks=pgd-20 package=true": "attacks=pgd-20 names none",
     UNFINISHED + "mean=[0.5]": "mean is for networks of others | leave it out",
     UNFINISHED + "architecture=Mine": "architecture is for networks of others | leave it out",
     UNFINISHED + "arguments.width=9": "arguments.width | leave it out",

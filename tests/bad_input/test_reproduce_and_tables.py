@@ -54,6 +54,8 @@ MANIFESTS = {
     "title: T\nrows: [{overrides: []}]": "label is missing",
     "title: T\nrows: [{label: a, quoted: true}, {label: a, quoted: true}]": "two rows named a",
     "title: T\nrows: [{label: a}]": "never evaluated",
+    "title: T\nrows: [{label: a, quoted: true, network: official:ikl}]": "network: official:ikl | zoo",
+    "title: T\nrows: [{label: a, quoted: true, origin: mine}]": "origin | mine | quoted",
     "title: T\nrows: [{label: a, quoted: true, overrides: [loss=kl]}]": "quoted and has overrides",
     "title: T\nrows: [{label: a, evaluate: [n=1], overrides: [+seed=1]}]": "row a sets +seed=1 | remove it",
     "title: T\nrows: [{label: a, teacher: t, evaluate: [n=1]}]": "the teacher t",

@@ -5,7 +5,6 @@ import shutil
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +16,9 @@ from dkl.attacks.autoattack import bounded
 from dkl.attacks.autoattack.attack_loop import AttackLoop, AttackProgress, placed, places
 from dkl.attacks.autoattack.bounded import attack_sample
 from dkl.cli import main
-from dkl.config import EvaluateConfig, EvaluationConfig, compose_config
+from dkl.config import compose_config
 from dkl.errors import UserError
 from dkl.evaluation import evaluate
-from dkl.evaluation.protocol import choose_protocol
 from dkl.records import load, load_flags
 from dkl.sampling_bound import count_interval
 from dkl.threat import AUTOATTACK, SUITES
@@ -198,15 +196,3 @@ def test_a_network_that_masks_gradients_gains_nothing(tmp_path: Path) -> None:
     falls = int((model(square_of_all).argmax(1) != labels).sum())
     assert falls > 100
     assert result.interval.low <= falls <= result.interval.high
-
-
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ({"attacks": "standard", "tolerance": 0.5}, "tolerance=0.5 is a setting of attacks=bounded"),
-        ({"attacks": "pgd-20", "package": True}, "attacks=pgd-20 names none"),
-    ],
-)
-def test_a_setting_that_the_attacks_would_ignore_is_refused(asked: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        choose_protocol(EvaluateConfig(**asked), EvaluationConfig(eps="8/255"))
