@@ -172,7 +172,8 @@ def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) 
 def measure_weights(records: Sequence[Record], key: str, columns: Mapping[str, Column]) -> dict[int, Measurement]:
     """Return the column ``key`` on published weights, as of seed 0; of several evaluations, that of the most images.
 
-    Bounded AutoAttack counts in columns of AutoAttack, and so does a search in other precision.
+    Bounded AutoAttack counts in columns of AutoAttack, and so does a search in other precision. Clean accuracy needs no
+    attack.
     """
     column = columns[key]
     if column.of:
@@ -183,7 +184,7 @@ def measure_weights(records: Sequence[Record], key: str, columns: Mapping[str, C
     measured = [
         (record.n, record.bound is None, created_at(record), record, value)
         for record in records
-        if metric and (value := metric.measured(record)) is not None
+        if metric and (value := record.clean if column.metric == "clean" else metric.measured(record)) is not None
         if column.metric != "robust" or (gives_result_of(record.attacks, asked) and round(record.eps, 9) == eps)
     ]
     if not measured or metric is None:

@@ -90,7 +90,7 @@ NETWORKS = {
     "evaluate data=digits model=local-dir:bad/weights/no_architecture": "names no timm architecture",
     "evaluate data=digits model=local-dir:bad/weights/other_architecture": "no model 'os.system'",
     "evaluate data=digits model=local-dir:bad/weights/seven_classes": "has 7 classes, the data 10",
-    "evaluate data=digits model=local-dir:bad/weights/no_weights": "model.safetensors nor pytorch_model.bin",
+    "evaluate data=digits model=local-dir:bad/weights/no_weights": "model.safetensors or | pytorch_model.bin",
     "evaluate data=digits model=hf-hub:name": "hf-hub:USER/MODEL",
     "evaluate data=digits model=hf-hub:user/missing": "hub http://127.0.0.1:9 does not answer",
     "evaluate data=cifar10 model=robustbench:Cui2023": "ambiguous | Cui2023Decoupled_WRN-28-10",

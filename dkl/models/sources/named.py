@@ -188,9 +188,11 @@ def _file(scheme: str, name: str, files: tuple[str, ...]) -> Path:
     """
     if scheme == "hf-hub":
         return fetch_from_hub(name, files, f"hf-hub:{name}")
-    found = next((Path(name, file) for file in files if Path(name, file).is_file()), None)
+    places = [Path(name, file) for file in files]
+    found = next((place for place in places if place.is_file()), None)
     if found is None:
-        raise UserError(f"model=local-dir:{name}: there is no {' or '.join(files)} in it; give what dkl export wrote")
+        missing = " or ".join(map(str, places))
+        raise UserError(f"model=local-dir:{name}: there is no {missing}; give what dkl export wrote")
     return found
 
 

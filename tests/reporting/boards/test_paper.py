@@ -297,3 +297,30 @@ def test_every_table_without_records_shows_the_papers_values_in_every_format(nam
     pages = [part.partition(r"\bottomrule")[0] for part in latex.split(r"\midrule")[1:]]
     body = [line for part in pages for line in part.splitlines() if "&" in line]
     assert [line.replace(r"\&", "").count("&") for line in body] == [len(table.header) - 1] * len(table.rows)
+
+
+def test_published_weights_have_columns_of_their_own_and_the_most_images_count() -> None:
+    file: dict[str, Any] = {"seed": None, "training": {}, "budget": "own", "attacks": []}
+    file |= {"checkpoint": "official/ikl-at-cifar100.pt", "weights": "as in the file"}
+    foreign = [
+        make_record(**{**file, "id": name, "clean": clean, "n": n, "partial": n < 10_000} | other)
+        for name, clean, n, other in (
+            ("few", 0.5, 1000, {}),
+            ("most", 0.6, 10_000, {}),
+            ("elsewhere", 0.7, 10_000, {"checkpoint": "official/ikl-at-cifar10.pt"}),
+            ("attacked", 0.55, 5000, {"attacks": ["apgd-ce"], "robust": 0.2}),
+            ("another dataset", 0.8, 10_000, {"dataset": "cifar10"}),
+        )
+    ]
+    run = make_run(TABLE, ROW, robust=0.3, clean=0.9)
+    plainly, beside = board([run]), board([run, *foreign])
+    assert not any("weights" in header for header in [*numbers_of(plainly, ROW), *plainly.table().header])
+    ours = {key: value for key, value in numbers_of(beside, ROW).items() if "weights" not in key}
+    assert ours == numbers_of(plainly, ROW)
+    assert numbers_of(beside, ROW)["clean_weights_mean"] == "60.00"
+    assert "autoattack_weights_mean" not in numbers_of(beside, ROW), "APGD alone is not AutoAttack"
+    assert cells(beside, ROW)["Clean, published weights (%)"].startswith("60.00 [")
+    assert numbers_of(beside, OTHER)["clean_weights_mean"] == ""
+    assert any("clean (most)" in note for note in beside.notes)
+    reference = replace(run, id=f"reference/{run.id}")
+    assert "weights" not in "".join(numbers_of(board([reference, *foreign]), ROW))
