@@ -176,11 +176,6 @@ class DKD(BaseLoss):
         return self.logit_temperature**2 * (self.alpha * tckd + self.beta * nckd)
 
 
-def _kl_rows(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p ‖ q) of every row of ``[B, C]``: ``[B]``."""
-    return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1)
-
-
 @dataclass(frozen=True, kw_only=True)
 class TTM(BaseLoss):
     """Transformed teacher matching (arXiv 2402.11148): only the teacher is softened, by a power of its probabilities.
@@ -197,7 +192,7 @@ class TTM(BaseLoss):
         dtype = check_pair(teacher_logits, student_logits)
         log_powers = self.power * teacher_logits.detach().to(dtype).log_softmax(-1)
         log_sum = log_powers.logsumexp(-1)
-        rows = _kl_rows(log_powers - log_sum.unsqueeze(-1), student_logits.to(dtype).log_softmax(-1))
+        rows = _kl(log_powers - log_sum.unsqueeze(-1), student_logits.to(dtype).log_softmax(-1), reduction="none")
         return self.weight * (log_sum.exp() * rows if self.weighted_by_sum else rows).mean()
 
 
@@ -268,7 +263,7 @@ class NormKD(BaseLoss):
         log_p = (standardized(teacher) / self.logit_temperature).log_softmax(-1)
         log_q = (standardized(student_logits.to(dtype)) / self.logit_temperature).log_softmax(-1)
         variance = (teacher - teacher.mean(-1, keepdim=True)).square().sum(-1) / (teacher.shape[-1] - 1)
-        return self.weight * self.logit_temperature**2 * (variance * _kl_rows(log_p, log_q)).mean()
+        return self.weight * self.logit_temperature**2 * (variance * _kl(log_p, log_q, reduction="none")).mean()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -164,10 +164,8 @@ class LBGAT(AdversarialTraining):
         return F.mse_loss(adversarial, guide) + self.kl(natural, adversarial)
 
     def state_dict(self) -> dict[str, Any]:
-        """The task's state with the guide."""
         return super().state_dict() | {"guide": self.guide.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
         super().load_state_dict(state)
         self.guide.load_state_dict(state["guide"])

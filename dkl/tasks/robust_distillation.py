@@ -149,7 +149,7 @@ class RobustDistillation(AdversarialTraining):
         self.fingerprints = {key: fingerprint(network) for key, network in given.items()}
         self.teachers = {key: frozen_teacher(network, model) for key, network in given.items()}
         self.accuracies: dict[str, float] = {}
-        of_class = {term.target for term, loss in self._compared() if loss.weighting == "class"}
+        of_class = {self.terms[name].target for name, loss in self.losses.items() if loss and loss.weighting == "class"}
         self.prior_targets, self.prior_temperature = sorted(of_class), prior_temperature
         parameter = next(model.parameters())
         if of_class:
@@ -165,10 +165,6 @@ class RobustDistillation(AdversarialTraining):
         self.balance = torch.full((count,), 1 / count, dtype=torch.float64, device=parameter.device)
         self.first_losses: Tensor | None = None
         self._progress, self._known = Progress(1, 1), dict[tuple[str, str], Tensor]()
-
-    def _compared(self) -> list[tuple[Term, PairLoss]]:
-        """The terms that compare logits, with their losses."""
-        return [(self.terms[name], loss) for name, loss in self.losses.items() if loss is not None]
 
     def _check_attack(self) -> None:
         """Raise UserError if the attack's target or step does not fit."""
@@ -243,7 +239,6 @@ class RobustDistillation(AdversarialTraining):
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
-        """The loss of one batch, attack included; weights are perturbed inside if AWP is on."""
         self._progress, self._known = progress, {}
         with super().step(batch, progress) as out:
             yield out

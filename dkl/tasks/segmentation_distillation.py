@@ -135,16 +135,6 @@ def _class_means(features: Tensor, labels: Tensor, present: Tensor) -> Tensor:
     return F.normalize(members @ rows / members.sum(1, keepdim=True), dim=1)
 
 
-def _check_native(*networks: nn.Module) -> None:
-    """Raise UserError if the logits of a network before up-sampling are not known."""
-    for network in networks:
-        if native_classifier(network) is None:
-            raise UserError(
-                f"the logits of {type(network).__name__} before up-sampling are not known: set task.upsample=true, or "
-                "declare feature_classifier on it (see dkl.models.features)"
-            )
-
-
 class SegmentationDistillation(PixelTask, Distillation):
     """Distills ``teacher`` into ``model``, both of which label pixels, with ``loss``.
 
@@ -200,8 +190,12 @@ class SegmentationDistillation(PixelTask, Distillation):
                 f"task.masked=false compares pixels without a label, but {type(self.loss).__name__} asks for labels: "
                 "set task.masked=true, or loss.weighting=sample"
             )
-        if not upsample:
-            _check_native(model, teacher)
+        for network in () if upsample else (model, teacher):
+            if native_classifier(network) is None:
+                raise UserError(
+                    f"the logits of {type(network).__name__} before up-sampling are not known: set task.upsample=true, "
+                    "or declare feature_classifier on it (see dkl.models.features)"
+                )
         self.loss_weight = loss_weight / (num_classes if mean_over_classes else 1)
         self.masked, self.upsample = masked, upsample
         self.prototype_weight, self.align_weight = prototype_weight, align_weight
@@ -275,7 +269,6 @@ class SegmentationDistillation(PixelTask, Distillation):
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
-        """The loss of one batch."""
         student = forward_dense(self.model, batch.images)
         with torch.no_grad():
             teacher = forward_dense(self.teacher, batch.images)
@@ -293,7 +286,6 @@ class SegmentationDistillation(PixelTask, Distillation):
         return super().state_dict() | {"prototypes": self.prototypes.state_dict(), "adam": self.adam.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
         super().load_state_dict(state)
         if self.prototypes:
             self.prototypes.load_state_dict(state["prototypes"])

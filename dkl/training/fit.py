@@ -79,7 +79,8 @@ def fit(run: Run) -> None:
     """
     folder, state, trainer, first = run.folder, run.state, run.trainer, rank() == 0
     alone = locked(folder / ".lock", f"another process is training {folder}") if first else nullcontext()
-    with alone, _arithmetic(run):
+    precise = partial(arithmetic, products=trainer.matmul.value, convolutions=trainer.matmul.value, fastest=True)
+    with alone, precise(run.device, deterministic=trainer.deterministic):
         state.load(folder)
         if state.epoch >= trainer.epochs:
             _report_finished(run)
@@ -118,17 +119,6 @@ def fit(run: Run) -> None:
         last = state.rows[-1]
         miou = f", mean IoU {last['test_miou']:.2%}" if "test_miou" in last else ""
         say(f"{folder}: done, loss {last['loss']:.4f}, natural test accuracy {last['test_accuracy']:.2%}{miou}")
-
-
-@contextmanager
-def _arithmetic(run: Run) -> Iterator[None]:
-    """Compute with the precision of products that the run's trainer asks for."""
-    trainer = run.trainer
-    precision = trainer.matmul.value
-    with arithmetic(
-        run.device, products=precision, convolutions=precision, fastest=True, deterministic=trainer.deterministic
-    ):
-        yield
 
 
 def _report_finished(run: Run) -> None:

@@ -259,6 +259,5 @@ class FeatureDistillation(Distillation):
         return super().state_dict() | {"loss": self.loss.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
         super().load_state_dict(state)
         self.loss.load_state_dict(state["loss"])
