@@ -248,7 +248,6 @@ class AdversarialTraining(Task):
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
-        """The loss of one batch, attack included; weights are perturbed inside if AWP is on."""
         images = self.perturb(batch, progress)
         first = self.bn_warm_start and progress.epoch == 1 and progress.step == 0
         warm = batch_norm_momentum(self.model, 1.0) if first else nullcontext()
@@ -257,11 +256,9 @@ class AdversarialTraining(Task):
             yield self.output(batch, images) if broken is None else Output(broken, {}, images)
 
     def state_dict(self) -> dict[str, Any]:
-        """The task's state with that of the attack's noise."""
         return super().state_dict() | {"noise": self.noise.get_state(), "device": self.noise.device.type}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
         super().load_state_dict(state)
         # Generators of CPU and GPU have different states: a run continued on the other device draws fresh noise.
         if state["device"] == self.noise.device.type:

@@ -231,7 +231,6 @@ class RobustDistillation(AdversarialTraining):
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
-        """The loss of one batch, attack included; weights are perturbed inside if AWP is on."""
         self._progress, self._known = progress, {}
         with super().step(batch, progress) as out:
             yield out

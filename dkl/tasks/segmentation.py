@@ -150,6 +150,5 @@ class Segmentation(PixelTask):
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
-        """The loss of one batch."""
         out = forward_dense(self.model, batch.images)
         yield self.output(self.label_loss(out, batch.labels), out.logits, batch.labels)

@@ -223,13 +223,12 @@ class SegmentationDistillation(PixelTask, Distillation):
                 f"task.masked=false compares pixels without a label, but {type(self.loss).__name__} asks for labels: "
                 "set task.masked=true, or loss.weighting=sample"
             )
-        if not upsample:
-            for network in (model, teacher):
-                if native_classifier(network) is None:
-                    raise UserError(
-                        f"the logits of {type(network).__name__} before up-sampling are not known: set "
-                        "task.upsample=true, or declare feature_classifier on it (see dkl.models.features)"
-                    )
+        for network in () if upsample else (model, teacher):
+            if native_classifier(network) is None:
+                raise UserError(
+                    f"the logits of {type(network).__name__} before up-sampling are not known: set task.upsample=true, "
+                    "or declare feature_classifier on it (see dkl.models.features)"
+                )
         self.loss_weight = loss_weight / (num_classes if mean_over_classes else 1)
         self.masked, self.upsample = masked, upsample
         self.prototype_weight, self.align_weight = prototype_weight, align_weight
@@ -303,7 +302,6 @@ class SegmentationDistillation(PixelTask, Distillation):
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
-        """The loss of one batch."""
         student = forward_dense(self.model, batch.images)
         with torch.no_grad():
             teacher = forward_dense(self.teacher, batch.images)

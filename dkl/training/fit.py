@@ -81,14 +81,8 @@ def fit(run: Run) -> None:
     """
     folder, state, trainer, first = run.folder, run.state, run.trainer, rank() == 0
     alone = locked(folder / ".lock", f"another process is training {folder}") if first else nullcontext()
-    computing = arithmetic(
-        run.device,
-        products=trainer.matmul.value,
-        convolutions=trainer.matmul.value,
-        fastest=True,
-        deterministic=trainer.deterministic,
-    )
-    with alone, computing:
+    precise = partial(arithmetic, products=trainer.matmul.value, convolutions=trainer.matmul.value, fastest=True)
+    with alone, precise(run.device, deterministic=trainer.deterministic):
         state.load(folder)
         if state.epoch >= trainer.epochs:
             _report_finished(run)

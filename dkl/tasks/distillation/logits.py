@@ -190,7 +190,6 @@ class Distillation(Task):
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
-        """The loss of one batch."""
         images, labels = self.mixing(batch, progress)
         student, divergence = self.compare(images, likeliest(labels), batch, progress)
         loss = self.ce_weight * label_loss(student, labels, binary=self.bce) + self.warmup(progress) * divergence
