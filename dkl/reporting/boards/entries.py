@@ -19,33 +19,8 @@ from dkl.published import PublishedEntry, published_entries, published_source
 from dkl.records import Record, load_all
 from dkl.records.storage import TEST_IMAGES
 from dkl.records.verification import Verification, load_verification
-from dkl.reporting.boards import NONE, constants, notes, plain_flag
-from dkl.reporting.boards.leaderboards import (
-    ARCHITECTURE,
-    IMAGES,
-    METHOD,
-    RANK,
-    ROBUST,
-    SEEDS,
-    Column,
-    ConfigurationRow,
-    Leaderboard,
-    average_seeds,
-    descending,
-    ranks,
-    shortest,
-)
-from dkl.reporting.grouping import (
-    ThreatModel,
-    created_at,
-    group,
-    is_reference,
-    load_with_reference,
-    newest_per_seed,
-    row_key,
-    slug,
-    threat_model,
-)
+from dkl.reporting import grouping
+from dkl.reporting.boards import NONE, constants, leaderboards, notes, plain_flag
 from dkl.reporting.statistics import SeedMean
 from dkl.threat import AUTOATTACK, parse_attacks
 
@@ -85,7 +60,7 @@ def load_entries(results: Path, folders: Sequence[Path] = ()) -> tuple[list[Entr
     Also returns one message per file or entry that is left out. An id of a second folder that exists already is left
     out unless it is the same record.
     """
-    own, _ = load_with_reference(results)  # whoever makes tables reports its problems
+    own, _ = grouping.load_with_reference(results)  # whoever makes tables reports its problems
     read: list[tuple[Record, Path, str | None]] = [(record, results / "records", None) for record in own]
     problems: list[str] = []
     for folder in folders:
@@ -98,7 +73,7 @@ def load_entries(results: Path, folders: Sequence[Path] = ()) -> tuple[list[Entr
     known: dict[str, Record] = {}
     for record, folder, source in read:
         whole = not record.partial and record.n == TEST_IMAGES.get(record.dataset, record.n)
-        comparable = record.budget in ("own", "paper") and not is_reference(record)
+        comparable = record.budget in ("own", "paper") and not grouping.is_reference(record)
         if not (record.is_autoattack and record.bound is None and whole and comparable):
             continue
         if (first := known.setdefault(record.id, record)) is not record:
@@ -116,9 +91,11 @@ def load_entries(results: Path, folders: Sequence[Path] = ()) -> tuple[list[Entr
 def _without_taken_names(entries: Iterable[Entry], problems: list[str]) -> list[Entry]:
     """Leave out entries whose name and architecture another network had before, under the same threat model."""
     kept: list[Entry] = []
-    named = group(entries, lambda e: (*threat_model(e.record), e.record.method.lower(), e.record.architecture.lower()))
+    named = grouping.group(
+        entries, lambda e: (*grouping.threat_model(e.record), e.record.method.lower(), e.record.architecture.lower())
+    )
     for same in named.values():
-        oldest = min(same, key=lambda entry: created_at(entry.record)).record
+        oldest = min(same, key=lambda entry: grouping.created_at(entry.record)).record
         for entry in same:
             record = entry.record
             # Settings of a run may differ under one label, but somebody else's weights need a name of their own.
@@ -145,7 +122,7 @@ class EntryFilter:
     extra: bool | None = None
     verified: bool | None = None
 
-    def has_board(self, key: ThreatModel) -> bool:
+    def has_board(self, key: grouping.ThreatModel) -> bool:
         """Whether the board of a dataset, norm and radius is shown."""
         dataset, norm, eps = key
         return (
@@ -154,7 +131,7 @@ class EntryFilter:
             and (self.eps is None or abs(self.eps - eps) < 1e-6)
         )
 
-    def has_row(self, row: ConfigurationRow) -> bool:
+    def has_row(self, row: leaderboards.ConfigurationRow) -> bool:
         """Whether ``row`` is shown."""
         return (
             (self.architecture is None or self.architecture.lower() in row.architecture.lower())
@@ -163,7 +140,7 @@ class EntryFilter:
         )
 
 
-def entry_boards(entries: Sequence[Entry], shown: EntryFilter | None = None) -> list[Leaderboard]:
+def entry_boards(entries: Sequence[Entry], shown: EntryFilter | None = None) -> list[leaderboards.Leaderboard]:
     """Build the boards of each threat model with the rows of ``shown``; ranks are those of all rows.
 
     Entries on other test images than most have a board of their own.
@@ -172,7 +149,9 @@ def entry_boards(entries: Sequence[Entry], shown: EntryFilter | None = None) -> 
     boards of a dataset that is asked for are shown without entries too if RobustBench has any.
     """
     shown = shown or EntryFilter()
-    by_threat: dict[ThreatModel, list[Entry]] = group(entries, lambda entry: threat_model(entry.record))
+    by_threat: dict[grouping.ThreatModel, list[Entry]] = grouping.group(
+        entries, lambda entry: grouping.threat_model(entry.record)
+    )
     keys = [
         key
         for key, same in by_threat.items()
@@ -188,24 +167,26 @@ def entry_boards(entries: Sequence[Entry], shown: EntryFilter | None = None) -> 
     return [board for same in boards for board in same if board.rows]
 
 
-def _published(key: ThreatModel) -> list[PublishedEntry]:
+def _published(key: grouping.ThreatModel) -> list[PublishedEntry]:
     """The published evaluations of a threat model."""
     return [entry for entry in published_entries() if _alike((entry.dataset, entry.norm, entry.eps), key)]
 
 
-def _alike(one: ThreatModel, other: ThreatModel) -> bool:
+def _alike(one: grouping.ThreatModel, other: grouping.ThreatModel) -> bool:
     # Some models were trained for 0.031, which RobustBench lists under 8/255.
     return one[:2] == other[:2] and abs(one[2] - other[2]) < 1e-3
 
 
-def _boards(key: ThreatModel, entries: Sequence[Entry], shown: EntryFilter) -> Iterator[Leaderboard]:
+def _boards(
+    key: grouping.ThreatModel, entries: Sequence[Entry], shown: EntryFilter
+) -> Iterator[leaderboards.Leaderboard]:
     """Yield the board of the images of most entries, ours first, with the published list, then those of other images.
 
     The published list does not say which images were used, so their number must be equal.
     """
     beside = _published(key)
     by_images = sorted(
-        group(entries, lambda entry: (entry.record.n, entry.record.data_sha256)).values(),
+        grouping.group(entries, lambda entry: (entry.record.n, entry.record.data_sha256)).values(),
         key=lambda same: (sum(entry.source is None for entry in same), len(same)),
         reverse=True,
     )
@@ -215,13 +196,13 @@ def _boards(key: ThreatModel, entries: Sequence[Entry], shown: EntryFilter) -> I
         if same is not main:
             images = same[0].record.data_sha256[:8]
             board = _board(key, same, [], shown)
-            title, name = f"{board.title}, test images {images}", slug(f"{board.name}-images-{images}")
+            title, name = f"{board.title}, test images {images}", grouping.slug(f"{board.name}-images-{images}")
             yield replace(board, name=name, title=title, notes=(APART, *board.notes))
 
 
 def _board(
-    key: ThreatModel, entries: Sequence[Entry], beside: Sequence[PublishedEntry], shown: EntryFilter
-) -> Leaderboard:
+    key: grouping.ThreatModel, entries: Sequence[Entry], beside: Sequence[PublishedEntry], shown: EntryFilter
+) -> leaderboards.Leaderboard:
     dataset, norm, eps = key
     ours = list(_rows(entries))
     published = [
@@ -237,20 +218,26 @@ def _board(
         )
         for entry in beside
     ]
-    rows = ranks(
+    rows = leaderboards.ranks(
         [*ours, *published],
-        lambda row: (descending(row.means["robust"]), descending(row.means["clean"]), row.method),
+        lambda row: (
+            leaderboards.descending(row.means["robust"]),
+            leaderboards.descending(row.means["clean"]),
+            row.method,
+        ),
     )
     # Networks that have the weights of another one.
     named = [(r.checkpoint_sha256, f"{row.method} ({row.source or 'here'})") for row in ours for r in row.records]
-    same = {sha: sorted({name for _, name in pairs}) for sha, pairs in group(named, lambda pair: pair[0]).items()}
+    same = {
+        sha: sorted({name for _, name in pairs}) for sha, pairs in grouping.group(named, lambda pair: pair[0]).items()
+    }
     texts = [entry.record.eps_text for entry in entries] or [min(beside, key=lambda e: abs(e.eps - eps)).eps_text]
-    text = shortest(texts)
-    return Leaderboard(
-        name=slug(f"entries-{dataset}-{norm}-eps{text}"),
+    text = leaderboards.shortest(texts)
+    return leaderboards.Leaderboard(
+        name=grouping.slug(f"entries-{dataset}-{norm}-eps{text}"),
         title=f"{dataset}, {norm}, eps = {text}: entries of anyone",
         budget=None,
-        columns=(RANK, METHOD, constants(dataset=dataset, norm=norm, eps=text), *COLUMNS),
+        columns=(leaderboards.RANK, leaderboards.METHOD, constants(dataset=dataset, norm=norm, eps=text), *COLUMNS),
         rows=tuple(filter(shown.has_row, rows)),
         notes=(
             *NOTES,
@@ -265,17 +252,17 @@ def _board(
     )
 
 
-def _rows(entries: Sequence[Entry]) -> Iterator[ConfigurationRow]:
+def _rows(entries: Sequence[Entry]) -> Iterator[leaderboards.ConfigurationRow]:
     """Yield one row per configuration: ``verified, ≤ 0.4 %`` if all of its records were verified, else ``claimed``."""
 
     def row(entry: Entry) -> tuple[Hashable, ...]:
         # Neither sources nor names of weights trained elsewhere are mixed.
         record = entry.record
-        return *row_key(record), entry.source, record.method.lower() if record.seed is None else ""
+        return *grouping.row_key(record), entry.source, record.method.lower() if record.seed is None else ""
 
     verified = {entry.record.id: entry.verification for entry in entries}
-    for same in group(entries, row).values():
-        averaged = average_seeds(newest_per_seed(entry.record for entry in same))
+    for same in grouping.group(entries, row).values():
+        averaged = leaderboards.average_seeds(grouping.newest_per_seed(entry.record for entry in same))
         checks = [verified[record.id] for record in averaged.records]
         bounds = [check.bound for check in checks if check is not None and check.agrees]
         status = f"verified, ≤ {100 * max(bounds):.1f} %" if len(bounds) == len(checks) else CLAIMED
@@ -283,27 +270,27 @@ def _rows(entries: Sequence[Entry]) -> Iterator[ConfigurationRow]:
 
 
 COLUMNS = (
-    *ROBUST,
-    IMAGES,
-    ARCHITECTURE,
-    Column("Extra data", lambda row: "yes" if row.additional_data else "no"),
-    Column(
+    *leaderboards.ROBUST,
+    leaderboards.IMAGES,
+    leaderboards.ARCHITECTURE,
+    leaderboards.Column("Extra data", lambda row: "yes" if row.additional_data else "no"),
+    leaderboards.Column(
         "Status",
         lambda row: row.status,
         {"verified": lambda row: plain_flag(row.status != CLAIMED), "status": lambda row: row.status},
     ),
-    Column("Source", lambda row: row.source or "here", "source"),
-    SEEDS,
+    leaderboards.Column("Source", lambda row: row.source or "here", "source"),
+    leaderboards.SEEDS,
 )
 """The columns after rank, method and threat model."""
 
 
-def published_rows(manifests: Sequence[Manifest]) -> dict[ThreatModel, list[ConfigurationRow]]:
+def published_rows(manifests: Sequence[Manifest]) -> dict[grouping.ThreatModel, list[leaderboards.ConfigurationRow]]:
     """Return unranked rows by threat model, in the manifests' order: one per distinct pair of accuracies.
 
     The paper's values and RobustBench's are one row if they agree, and two rows if they do not.
     """
-    rows: dict[ThreatModel, list[ConfigurationRow]] = {}
+    rows: dict[grouping.ThreatModel, list[leaderboards.ConfigurationRow]] = {}
     for manifest in manifests:
         if not any(source.startswith(f"{ROBUSTBENCH} ") for row in manifest.rows for source in row.published):
             continue
@@ -338,9 +325,9 @@ def published_rows(manifests: Sequence[Manifest]) -> dict[ThreatModel, list[Conf
 
 def published_row(
     method: str, architecture: str, clean: float, robust: float, *, synthetic: bool = False, **fields: Any
-) -> ConfigurationRow:
+) -> leaderboards.ConfigurationRow:
     """Return the row of published accuracies, as fractions."""
-    return ConfigurationRow(
+    return leaderboards.ConfigurationRow(
         method=method,
         architecture=architecture,
         synthetic=synthetic,

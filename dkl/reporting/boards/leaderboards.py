@@ -15,6 +15,7 @@ from dkl.config.identity import leaves, row_settings
 from dkl.records import BUDGETS, SHOTS, Record
 from dkl.records.metrics import METRICS, Interval
 from dkl.records.storage import TEST_IMAGES
+from dkl.reporting import grouping
 from dkl.reporting.boards import (
     NONE,
     Board,
@@ -28,24 +29,6 @@ from dkl.reporting.boards import (
     plain_flag,
     plain_percent,
     seeds_cell,
-)
-from dkl.reporting.grouping import (
-    REFERENCE,
-    ThreatModel,
-    attacks_label,
-    board_key,
-    created_at,
-    group,
-    is_reference,
-    newest_per_seed,
-    row_key,
-    seed_key,
-    setting_name,
-    slug,
-    teacher_title,
-    threat_model,
-    value_text,
-    weights_kind,
 )
 from dkl.reporting.statistics import SeedMean, accuracy_interval
 
@@ -93,7 +76,7 @@ Order = Callable[[ConfigurationRow], tuple[Any, ...]]
 def leaderboards(
     records: Sequence[Record],
     include_smoke: bool = False,
-    published: Mapping[ThreatModel, Sequence[ConfigurationRow]] | None = None,
+    published: Mapping[grouping.ThreatModel, Sequence[ConfigurationRow]] | None = None,
 ) -> list[Leaderboard]:
     """Build one board per dataset, norm, radius and budget, and one per dataset and budget of the accuracies.
 
@@ -102,7 +85,7 @@ def leaderboards(
     """
 
     def measured(record: Record) -> tuple[Hashable, ...]:
-        return *seed_key(record), record.checkpoint_sha256
+        return *grouping.seed_key(record), record.checkpoint_sha256
 
     # An evaluation with corruptions repeats another one of the same weights and images.
     repeated = {measured(record) for record in records if record.corruptions}
@@ -111,22 +94,22 @@ def leaderboards(
 
 
 def _boards(
-    records: Sequence[Record], include_smoke: bool, published: Mapping[ThreatModel, Sequence[ConfigurationRow]]
+    records: Sequence[Record], include_smoke: bool, published: Mapping[grouping.ThreatModel, Sequence[ConfigurationRow]]
 ) -> Iterator[Leaderboard]:
     """Yield the boards of all budgets, and of parts of the test set after the whole one.
 
     Without boards of budget ``smoke``, the other boards count its records.
     """
-    for _, here in sorted(group(records, board_key).items()):
-        budgets = group(here, lambda record: record.budget)
+    for _, here in sorted(grouping.group(records, grouping.board_key).items()):
+        budgets = grouping.group(here, lambda record: record.budget)
         # Smoke records are removed here, so that they can never become a row of another board.
         smoke = [] if include_smoke else budgets.pop("smoke", [])
         for budget in sorted(budgets, key=BUDGETS.index):
             largest = max((record.n for record in budgets[budget] if not record.partial), default=0)
-            sizes = group(budgets[budget], lambda record: record.partial or record.n < largest)  # noqa: B023
+            sizes = grouping.group(budgets[budget], lambda record: record.partial or record.n < largest)  # noqa: B023
             for part, same_size in sorted(sizes.items()):
                 # Published values come from full-size recipes, so only budget paper is comparable.
-                beside = published.get(threat_model(here[0]), ()) if budget == "paper" and not part else ()
+                beside = published.get(grouping.threat_model(here[0]), ()) if budget == "paper" and not part else ()
                 left_out = [*notes.left_out(same_size, len(smoke)), *notes.part_notes(part, len(sizes))]
                 yield _board(same_size, beside, left_out, part=part)
 
@@ -138,8 +121,8 @@ def _board(
 
     It has ranks unless the budget is ``smoke`` or the records are of a ``part`` of the test set.
     """
-    newest = newest_per_seed(records)
-    seeds = group(newest, row_key).values()
+    newest = grouping.newest_per_seed(records)
+    seeds = grouping.group(newest, grouping.row_key).values()
     averaged = told_apart(list(map(average_seeds, seeds)), [same[0].training for same in seeds])
     rows = sorted(averaged, key=lambda row: (row.method, [r.id for r in row.records]))
     record, budget = newest[0], newest[0].budget
@@ -152,7 +135,7 @@ def _board(
         what, name = f"{record.dataset}, {record.norm}, eps = {eps}", f"{record.norm}-eps{eps}"
         columns, order = _attack_columns(dataset=record.dataset, norm=record.norm, eps=eps, budget=budget)
     return Leaderboard(
-        name=slug(f"{record.dataset}-{name}-{budget}{'-part' if part else ''}"),
+        name=grouping.slug(f"{record.dataset}-{name}-{budget}{'-part' if part else ''}"),
         title=f"{what} ({budget_title(budget)}){', part of the test set' if part else ''}",
         budget=budget,
         part=part,
@@ -170,7 +153,7 @@ def _board(
 def told_apart(rows: list[ConfigurationRow], training: Sequence[Mapping[str, Any]]) -> list[ConfigurationRow]:
     """Add to rows that show the same the first settings of their ``training`` that differ, such as an optimizer."""
     shown = [(row.method, row.architecture, row.teacher, row.weights, row.attacks, row.n, row.source) for row in rows]
-    for places in group(range(len(rows)), shown.__getitem__).values():
+    for places in grouping.group(range(len(rows)), shown.__getitem__).values():
         settings = [dict(leaves(row_settings(training[place]))) for place in places]
         keys = dict.fromkeys(key for own in settings for key in own if not key.startswith(("task.loss", "task.attack")))
         differ = [key for key in keys if len({repr(own.get(key)) for own in settings}) > 1]
@@ -178,14 +161,16 @@ def told_apart(rows: list[ConfigurationRow], training: Sequence[Mapping[str, Any
             if len({repr([own.get(key) for key in differ[:count]]) for own in settings}) == len(settings):
                 break
         for place, own in zip(places, settings, strict=True):
-            texts = [f"{setting_name(key)}={value_text(own[key])}" for key in differ[:count] if key in own]
+            texts = [
+                f"{grouping.setting_name(key)}={grouping.value_text(own[key])}" for key in differ[:count] if key in own
+            ]
             rows[place] = replace(rows[place], method=", ".join([rows[place].method, *texts]))
     return rows
 
 
 def average_seeds(records: Sequence[Record]) -> ConfigurationRow:
     """Average the records of one row, one evaluation per seed."""
-    newest = max(records, key=created_at)
+    newest = max(records, key=grouping.created_at)
     means: dict[str, SeedMean] = {}
     for name, metric in METRICS.items():
         values = [value for record in records if (value := metric.measured(record)) is not None]
@@ -196,11 +181,11 @@ def average_seeds(records: Sequence[Record]) -> ConfigurationRow:
     return ConfigurationRow(
         method=newest.method,
         architecture=newest.architecture,
-        teacher=teacher_title(newest),
+        teacher=grouping.teacher_title(newest),
         additional_data=any(record.additional_data for record in records),
         synthetic=any(record.synthetic for record in records),
-        weights=NONE if newest.seed is None else weights_kind(newest),
-        attacks="" if newest.accuracy_only else attacks_label(newest) + (f" in {bounds}" if bounds else ""),
+        weights=NONE if newest.seed is None else grouping.weights_kind(newest),
+        attacks="" if newest.accuracy_only else grouping.attacks_label(newest) + (f" in {bounds}" if bounds else ""),
         autoattack=newest.is_autoattack,
         n=newest.n,
         records=tuple(records),
@@ -211,7 +196,7 @@ def average_seeds(records: Sequence[Record]) -> ConfigurationRow:
             None if newest.segmented else newest.n,
             [record.slack for record in records],
         ),
-        source=REFERENCE if is_reference(newest) else None,
+        source=grouping.REFERENCE if grouping.is_reference(newest) else None,
     )
 
 

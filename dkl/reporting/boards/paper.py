@@ -14,6 +14,7 @@ from itertools import product
 from dkl.errors import UserError
 from dkl.manifests import Manifest, identities, may_train, own_sizes
 from dkl.records import Record
+from dkl.reporting import statistics
 from dkl.reporting.boards import (
     Board,
     ColumnSpec,
@@ -24,14 +25,6 @@ from dkl.reporting.boards import (
 )
 from dkl.reporting.boards.paper_rows import PaperRow, Quantity, foreign_records, make_rows
 from dkl.reporting.grouping import REFERENCE, attacks_label, group, is_reference, record_ids
-from dkl.reporting.statistics import (
-    IMAGE_FRACTIONS,
-    Comparison,
-    LoadFlags,
-    Shift,
-    compare,
-    line_shift,
-)
 
 PAPER_BUDGETS = ("paper", "mini", "smoke")
 """Sizes of the paper's experiments. Budget ``own`` has no row in the paper, but in an experiment of its own sizes."""
@@ -39,7 +32,7 @@ PAPER_BUDGETS = ("paper", "mini", "smoke")
 WIDEST = 4
 """The differences of more quantities than this are left to machines: people could not see all columns at once."""
 
-Comparisons = Mapping[int, Comparison | str]
+Comparisons = Mapping[int, statistics.Comparison | str]
 """By the position of the manifest's claim. A text says why a comparison is impossible."""
 
 
@@ -49,7 +42,7 @@ class PaperBoard(Board[PaperRow]):
 
     manifest: Manifest
     comparisons: Comparisons
-    shifts: Mapping[str, Shift] = field(default_factory=dict)
+    shifts: Mapping[str, statistics.Shift] = field(default_factory=dict)
     """By the name of a line of the manifest's frontier: how far it lies above the first line."""
 
 
@@ -67,7 +60,7 @@ def lines_of(manifest: Manifest, rows: Iterable[PaperRow]) -> dict[str, dict[str
 def paper_boards(
     manifests: Sequence[Manifest],
     records: Sequence[Record],
-    load: LoadFlags,
+    load: statistics.LoadFlags,
     include_smoke: bool = False,
     problems: list[str] | None = None,
 ) -> list[PaperBoard]:
@@ -157,7 +150,7 @@ def _board(
     budget: str,
     evaluated: Mapping[str, Sequence[Record]],
     foreign: Sequence[Record],
-    load: LoadFlags,
+    load: statistics.LoadFlags,
 ) -> PaperBoard | None:
     """Build the board of all records ``evaluated`` of each row by its name; None if it would be empty."""
     if not own_sizes(manifest, budget):
@@ -187,7 +180,7 @@ def _board(
             [one.value for one in cell.values()]
             for row in rows
             for key, cell in row.measurements.items()
-            if columns[key].metric in IMAGE_FRACTIONS
+            if columns[key].metric in statistics.IMAGE_FRACTIONS
         ),
         *notes.bounded_notes(shown),
         *([notes.BEST] if any(column.metric == "best" for column in columns.values()) else []),
@@ -204,22 +197,24 @@ def _board(
     return replace(make_board(manifest, budget, rows, comparisons, lines), shifts=shifts)
 
 
-def _compare(manifest: Manifest, rows: Sequence[PaperRow], load: LoadFlags) -> dict[int, Comparison | str]:
+def _compare(
+    manifest: Manifest, rows: Sequence[PaperRow], load: statistics.LoadFlags
+) -> dict[int, statistics.Comparison | str]:
     """Compare the rows of each claim whose rows are both measured, by the claim's position."""
     measured = {row.row.name: row.measurements for row in rows}
-    comparisons: dict[int, Comparison | str] = {}
+    comparisons: dict[int, statistics.Comparison | str] = {}
     for position, claim in enumerate(manifest.claims):
         better, than = measured[claim.better][claim.column], measured[claim.than][claim.column]
         if better and than:
             largest = 1.0 if manifest.columns[claim.column].unit == "%" else math.inf
             try:
-                comparisons[position] = compare(better, than, load, largest=largest)
+                comparisons[position] = statistics.compare(better, than, load, largest=largest)
             except UserError as error:
                 comparisons[position] = str(error)
     return comparisons
 
 
-def _shifts(manifest: Manifest, rows: Sequence[PaperRow], load: LoadFlags) -> dict[str, Shift]:
+def _shifts(manifest: Manifest, rows: Sequence[PaperRow], load: statistics.LoadFlags) -> dict[str, statistics.Shift]:
     """Compare every line of the manifest's frontier with the first one, if both have two rows or more."""
     x, y = (manifest.figure.get(axis, "") for axis in "xy")
     lines = {
@@ -228,7 +223,7 @@ def _shifts(manifest: Manifest, rows: Sequence[PaperRow], load: LoadFlags) -> di
         if len(own) > 1
     }
     first = next(iter(manifest.figure.get("lines", {})), "")
-    shifts = {name: line_shift(line, lines[first], load) for name, line in lines.items() if first in lines}
+    shifts = {name: statistics.line_shift(line, lines[first], load) for name, line in lines.items() if first in lines}
     return {name: shift for name, shift in shifts.items() if shift and name != first}
 
 

@@ -15,30 +15,19 @@ from dkl.errors import UserError
 from dkl.records import Curves, Record, load_curves
 from dkl.reporting.boards import budget_title
 from dkl.reporting.boards.paper import PaperBoard
-from dkl.reporting.figures.style import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    VERMILLION,
-    Drawing,
-    canvas,
-    line_looks,
-    set_ticks,
-    title_of,
-)
+from dkl.reporting.figures import style
 from dkl.reporting.grouping import created_at, group, slug
 
 ACCURACIES = {
-    "natural_accuracy": ("training, natural", BLUE, "--"),
-    "adversarial_accuracy": ("training, attacked", VERMILLION, "--"),
-    "test_accuracy": ("test, natural", BLUE, "-"),
-    "test_miou": ("test, mean IoU", GREEN, "-"),
-    "average_test_miou": ("test, mean IoU of averaged weights", PURPLE, "-"),
-    "average_test_accuracy": ("test, average of weights", GREEN, "-"),
-    "robust_accuracy": ("held out, attacked", VERMILLION, "-"),
-    "pseudo_label_accuracy": ("pseudo-labels, correct", ORANGE, "-"),
-    "mask_rate": ("unlabeled, above threshold", ORANGE, ":"),
+    "natural_accuracy": ("training, natural", style.BLUE, "--"),
+    "adversarial_accuracy": ("training, attacked", style.VERMILLION, "--"),
+    "test_accuracy": ("test, natural", style.BLUE, "-"),
+    "test_miou": ("test, mean IoU", style.GREEN, "-"),
+    "average_test_miou": ("test, mean IoU of averaged weights", style.PURPLE, "-"),
+    "average_test_accuracy": ("test, average of weights", style.GREEN, "-"),
+    "robust_accuracy": ("held out, attacked", style.VERMILLION, "-"),
+    "pseudo_label_accuracy": ("pseudo-labels, correct", style.ORANGE, "-"),
+    "mask_rate": ("unlabeled, above threshold", style.ORANGE, ":"),
 }
 """Label, color and line style of each accuracy of one row."""
 
@@ -70,17 +59,17 @@ LONGEST_LABEL, LONGEST_OF_THREE = 110, 48
 MOST_DOTS = 60
 
 
-def curves(records: Sequence[Record], folder: Path, problems: list[str]) -> Iterator[Drawing]:
+def curves(records: Sequence[Record], folder: Path, problems: list[str]) -> Iterator[style.Drawing]:
     """Training curves: one figure per trained row, one line per seed."""
     for own in group((r for r in records if r.training), lambda r: (r.budget, r.row)).values():
         if runs := _curves_of_seeds(own, folder, problems):
             first, seeds = own[0], f"{len(runs)} seeds" if len(runs) > 1 else f"seed {own[0].seed}"
-            title = title_of(first.method, first.dataset, first.architecture, seeds, budget_title(first.budget))
+            title = style.title_of(first.method, first.dataset, first.architecture, seeds, budget_title(first.budget))
             name = slug(f"curves-{first.budget}-{first.dataset}-{first.architecture}-{first.method}-{first.row}")
             yield name, partial(training_curves, runs, title=title)
 
 
-def training_dynamics(boards: Sequence[PaperBoard], folder: Path) -> Iterator[Drawing]:
+def training_dynamics(boards: Sequence[PaperBoard], folder: Path) -> Iterator[style.Drawing]:
     """Training dynamics: one figure per experiment that has trained two rows or more.
 
     An experiment that only evaluates the runs of one before it, by name, has none.
@@ -107,7 +96,7 @@ def training_dynamics(boards: Sequence[PaperBoard], folder: Path) -> Iterator[Dr
             if shown := panels(drawn_here):
                 names = [name if len(own) == 1 else f"{name} ({len(own)} seeds)" for name, own in drawn_here.items()]
                 number = f"{part + 1} of {parts}" if parts > 1 else ""
-                title = title_of(board.manifest.title, budget_title(board.budget), number, wide=True)
+                title = style.title_of(board.manifest.title, budget_title(board.budget), number, wide=True)
                 name = slug(f"dynamics-{board.name}{f'-{part + 1}' if part else ''}")
                 yield name, partial(dynamics, names, shown, title=title)
 
@@ -125,20 +114,23 @@ def _curves_of_seeds(records: Sequence[Record], folder: Path, problems: list[str
 
 def training_curves(runs: Sequence[Curves], *, title: str) -> Figure:
     """Plot accuracies in percent, and the loss below, by epoch. Several runs are seeds of one row."""
-    figure, (top, bottom) = canvas(3.4, 2, 1, sharex=True, height_ratios=(2, 1))
+    figure, (top, bottom) = style.canvas(3.4, 2, 1, sharex=True, height_ratios=(2, 1))
     # Thin, transparent lines keep several seeds apart.
     several: dict[str, Any] = {"alpha": 0.6, "lw": 0.8} if len(runs) > 1 else {}
     lines = [(top, metric, 100, *look) for metric, look in ACCURACIES.items()]
-    lines += [(bottom, "loss", 1, "", PURPLE, "-"), (bottom, "labeled_loss", 1, "loss on labeled images", PURPLE, "--")]
+    lines += [
+        (bottom, "loss", 1, "", style.PURPLE, "-"),
+        (bottom, "labeled_loss", 1, "loss on labeled images", style.PURPLE, "--"),
+    ]
     for axes, metric, scale, label, color, dashes in lines:
         for run in runs:
             if _plot(axes, run, metric, scale, label=label or None, color=color, ls=dashes, **several):
                 label = ""  # one legend entry for all runs
     top.set(title=title, ylabel="accuracy (%)")
     bottom.set(xlabel="epoch", ylabel="loss")
-    set_ticks(top.yaxis)
-    set_ticks(bottom.yaxis, most=6)
-    set_ticks(bottom.xaxis, integer=True)
+    style.set_ticks(top.yaxis)
+    style.set_ticks(bottom.yaxis, most=6)
+    style.set_ticks(bottom.xaxis, integer=True)
     figure.legend(loc="outside lower center", ncols=2, columnspacing=1.2)
     figure.align_ylabels()
     return figure
@@ -184,8 +176,8 @@ def dynamics(
     Lines of at most ``dots`` epochs have dots.
     """
     rows = -(-len(shown) // COLUMNS)
-    figure, axes = canvas(0.7 + 1.7 * rows, rows, min(len(shown), COLUMNS), wide=True)
-    looks = line_looks(methods)
+    figure, axes = style.canvas(0.7 + 1.7 * rows, rows, min(len(shown), COLUMNS), wide=True)
+    looks = style.line_looks(methods)
     for place, (name, of_methods) in zip(axes, shown.items(), strict=False):
         for look, series in zip(looks, of_methods, strict=True):
             if series:
@@ -194,8 +186,8 @@ def dynamics(
                 if seeds.shape[1] > 1:
                     place.fill_between(epochs, seeds.min(1), seeds.max(1), color=look["color"], alpha=0.2, lw=0)
         place.set(title=name)
-        set_ticks(place.yaxis, most=5)
-        set_ticks(place.xaxis, integer=True, most=6)
+        style.set_ticks(place.yaxis, most=5)
+        style.set_ticks(place.xaxis, integer=True, most=6)
         place.grid(axis="y", lw=0.3, alpha=0.6)
     for place in axes[len(shown) :]:
         place.remove()

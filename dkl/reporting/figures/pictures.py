@@ -24,20 +24,7 @@ from dkl.errors import UserError
 from dkl.manifests import Manifest, identities
 from dkl.records import Record
 from dkl.reporting.boards import budget_title
-from dkl.reporting.figures.style import (
-    BLUE,
-    CYCLE,
-    GRAY,
-    ORANGE,
-    SKY,
-    VERMILLION,
-    Drawing,
-    canvas,
-    file_name,
-    place_labels,
-    seed_text,
-    title_of,
-)
+from dkl.reporting.figures import style
 from dkl.reporting.grouping import created_at, group, slug, weights_kind
 from dkl.storage.files import damage
 
@@ -109,7 +96,9 @@ def _load(path: Path) -> Pictures:
     return Pictures(json.loads(str(arrays.pop("about"))), arrays)
 
 
-def features(manifests: Sequence[Manifest], pictures: Sequence[Pictures], problems: list[str]) -> Iterator[Drawing]:
+def features(
+    manifests: Sequence[Manifest], pictures: Sequence[Pictures], problems: list[str]
+) -> Iterator[style.Drawing]:
     """Figure 3 or one like it: the two rows that its manifest names, at one seed, on the same images."""
     for manifest in manifests:
         if manifest.figure.get("draw") != "features":
@@ -130,25 +119,25 @@ def features(manifests: Sequence[Manifest], pictures: Sequence[Pictures], proble
                     pairs.append((first, second))
             if pairs:  # the pair with the most images, then the lowest seed
                 first, second = min(pairs, key=lambda pair: (-pair[0].about["n"], pair[0].about["seed"]))
-                rest = (seed_text(first.about["seed"]), budget_title(budget))
+                rest = (style.seed_text(first.about["seed"]), budget_title(budget))
                 for part, model in (("a", first), ("b", second)):
-                    title = title_of(f"{model.about['method']}: features", *rest)
-                    yield file_name(manifest, part, budget), partial(embedding, model, title=title)
-                title = title_of(f"Class margins: {first.about['method']} minus {second.about['method']}", *rest)
-                yield file_name(manifest, "c", budget), partial(margin_differences, first, second, title=title)
+                    title = style.title_of(f"{model.about['method']}: features", *rest)
+                    yield style.file_name(manifest, part, budget), partial(embedding, model, title=title)
+                title = style.title_of(f"Class margins: {first.about['method']} minus {second.about['method']}", *rest)
+                yield style.file_name(manifest, "c", budget), partial(margin_differences, first, second, title=title)
 
 
 def embedding(pictures: Pictures, *, title: str) -> Figure:
     """Plot natural images as dots and adversarial ones as crosses, colored by class, whose number is beside them."""
-    figure, (axes,) = canvas(3.1)
+    figure, (axes,) = style.canvas(3.1)
     labels = pictures["point_labels"]
     natural, adversarial = pictures["natural_points"], pictures["adversarial_points"]
     names: list[tuple[str, float, float]] = []
     for index, label in enumerate(np.unique(labels)):
         here = labels == label
-        style: dict[str, Any] = {"color": CYCLE[index % len(CYCLE)], "alpha": 0.75}
-        axes.scatter(natural[here, 0], natural[here, 1], s=5, marker="o", linewidths=0, **style)
-        axes.scatter(adversarial[here, 0], adversarial[here, 1], s=7, marker="x", linewidths=0.5, **style)
+        marks: dict[str, Any] = {"color": style.CYCLE[index % len(style.CYCLE)], "alpha": 0.75}
+        axes.scatter(natural[here, 0], natural[here, 1], s=5, marker="o", linewidths=0, **marks)
+        axes.scatter(adversarial[here, 0], adversarial[here, 1], s=7, marker="x", linewidths=0.5, **marks)
         names.append((str(label), *np.median(natural[here], axis=0)))
     axes.set(title=title, xticks=[], yticks=[])
     for side in ("left", "bottom"):
@@ -160,7 +149,7 @@ def embedding(pictures: Pictures, *, title: str) -> Figure:
     figure.legend(loc="outside lower center", ncols=2, handletextpad=0.2)
     outline = [withStroke(linewidth=2, foreground="white")]
     points = np.concatenate([natural, adversarial])
-    place_labels(axes, names, points, reach=1.5, fontsize=7, fontweight="bold", path_effects=outline)
+    style.place_labels(axes, names, points, reach=1.5, fontsize=7, fontweight="bold", path_effects=outline)
     return figure
 
 
@@ -169,15 +158,21 @@ def margin_differences(first: Pictures, second: Pictures, *, title: str) -> Figu
 
     Classes are sorted by the natural difference. Above zero, ``first`` is farther from its decision boundary.
     """
-    figure, (axes,) = canvas(2.4)
+    figure, (axes,) = style.canvas(2.4)
     natural, adversarial = (
         class_means(first[key], first["labels"]) - class_means(second[key], second["labels"])
         for key in ("natural_margin", "adversarial_margin")
     )
     order, places = natural.argsort()[::-1], np.arange(len(natural))
     wins = [f"{int((larger > 0).sum())} of {len(larger)} larger" for larger in (natural, adversarial)]
-    bars = axes.bar(places, natural[order], 0.85, color=BLUE, label=f"natural ({wins[0]})")
-    dots: dict[str, Any] = {"color": ORANGE, "ms": 2.6, "mec": "black", "mew": 0.3, "label": f"adversarial ({wins[1]})"}
+    bars = axes.bar(places, natural[order], 0.85, color=style.BLUE, label=f"natural ({wins[0]})")
+    dots: dict[str, Any] = {
+        "color": style.ORANGE,
+        "ms": 2.6,
+        "mec": "black",
+        "mew": 0.3,
+        "label": f"adversarial ({wins[1]})",
+    }
     points = axes.plot(places, adversarial[order], "o", **dots)
     axes.axhline(0, color="black", lw=0.6)
     axes.set(title=title, xlabel="classes, sorted", ylabel="difference of mean margin", xticks=[])
@@ -191,11 +186,13 @@ def class_means(values: NDArray[np.floating], labels: NDArray[np.integer]) -> ND
     return np.array([values[labels == label].mean() for label in np.unique(labels)])
 
 
-def models(pictures: Sequence[Pictures]) -> Iterator[Drawing]:
+def models(pictures: Sequence[Pictures]) -> Iterator[style.Drawing]:
     """Accuracy per class and a strip of images: one figure each per model."""
     for model in pictures:
         about = model.about
-        title = title_of(about["method"], about["dataset"], seed_text(about["seed"]), budget_title(about["budget"]))
+        title = style.title_of(
+            about["method"], about["dataset"], style.seed_text(about["seed"]), budget_title(about["budget"])
+        )
         for kind, draw in (("classes", class_accuracies), ("images", image_strip)):
             yield slug(f"{kind}-{about['budget']}-{about['id']}"), partial(draw, model, title=title)
 
@@ -205,15 +202,15 @@ def class_accuracies(pictures: Pictures, *, title: str) -> Figure:
 
     As in records, an image counts as robust only if its natural version is right as well.
     """
-    figure, (axes,) = canvas(2.2)
+    figure, (axes,) = style.canvas(2.2)
     labels = pictures["labels"]
     natural_right = pictures["natural"] == labels
     both_right = natural_right & (pictures["adversarial"] == labels)
     natural, attacked = (100 * class_means(right, labels) for right in (natural_right, both_right))
     few, names = len(natural) <= MOST_CLASSES, np.unique(labels)
     order, places = np.arange(len(natural)) if few else natural.argsort()[::-1], np.arange(len(natural))
-    axes.bar(places, natural[order], 0.9 if few else 1.0, color=SKY, label=f"natural (mean {natural.mean():.1f})")
-    axes.bar(places, attacked[order], 0.5, color=BLUE, label=f"{pictures.attack} (mean {attacked.mean():.1f})")
+    axes.bar(places, natural[order], 0.9 if few else 1.0, color=style.SKY, label=f"natural (mean {natural.mean():.1f})")
+    axes.bar(places, attacked[order], 0.5, color=style.BLUE, label=f"{pictures.attack} (mean {attacked.mean():.1f})")
     axes.set(title=title, ylabel="accuracy (%)", ylim=(0, 100), xlabel="class" if few else "classes, sorted")
     axes.set_xticks(places if few else [], [str(name) for name in names] if few else [])
     axes.margins(x=0.01)
@@ -235,25 +232,27 @@ def image_strip(pictures: Pictures, *, title: str) -> Figure:
         "adversarial": (adversarial, pictures["image_adversarial"]),
         "difference": (0.5 + delta / (2 * largest), None),
     }
-    figure, axes = canvas(2.6, 3, len(natural))
+    figure, axes = style.canvas(2.6, 3, len(natural))
     figure.patch.set_alpha(0)
     for row, (text, (images, predictions)) in enumerate(rows.items()):
         here = axes[row * len(images) : (row + 1) * len(images)]
-        here[0].set_ylabel(text, color=GRAY)
+        here[0].set_ylabel(text, color=style.GRAY)
         for index, (place, image) in enumerate(zip(here, images, strict=True)):
             place.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             place.set(xticks=[], yticks=[])
             place.spines[:].set_visible(False)
             if predictions is not None:
                 label, prediction = int(pictures["image_labels"][index]), int(predictions[index])
-                color = GRAY if prediction == label else VERMILLION
+                color = style.GRAY if prediction == label else style.VERMILLION
                 place.set_xlabel(f"{label} {ARROW} {prediction}", color=color, fontsize=7, labelpad=2)
-    figure.suptitle(title, fontsize=8, color=GRAY)
-    figure.supxlabel(f"class {ARROW} prediction; {pictures.attack}; differences magnified", fontsize=7, color=GRAY)
+    figure.suptitle(title, fontsize=8, color=style.GRAY)
+    figure.supxlabel(
+        f"class {ARROW} prediction; {pictures.attack}; differences magnified", fontsize=7, color=style.GRAY
+    )
     return figure
 
 
-def masks(records: Sequence[Record], folder: Path, problems: list[str]) -> Iterator[Drawing]:
+def masks(records: Sequence[Record], folder: Path, problems: list[str]) -> Iterator[style.Drawing]:
     """IoU per class, and images beside their masks: two figures per row of networks that label pixels."""
     dense = [record for record in records if record.segmented is not None]
     for own in group(dense, lambda record: (record.budget, record.row, weights_kind(record))).values():
@@ -261,7 +260,7 @@ def masks(records: Sequence[Record], folder: Path, problems: list[str]) -> Itera
         lowest = min(own, key=lambda each: -1 if each.seed is None else each.seed).seed
         record = max((each for each in own if each.seed == lowest), key=lambda each: (each.n, created_at(each)))
         assert record.segmented is not None
-        title = title_of(record.method, record.dataset, seed_text(record.seed), budget_title(record.budget))
+        title = style.title_of(record.method, record.dataset, style.seed_text(record.seed), budget_title(record.budget))
         bars = partial(iou_bars, record.segmented.iou, record.segmented.miou, title=title)
         yield slug(f"iou-{record.budget}-{record.id}"), bars
         path = folder / f"{record.id}.npz"
@@ -277,9 +276,9 @@ def iou_bars(iou: Mapping[str, float | None], mean: float, *, title: str) -> Fig
     percents = {name: 100 * value for name, value in iou.items() if value is not None}
     few = len(percents) <= MOST_NAMES
     names = list(percents) if few else sorted(percents, key=percents.__getitem__, reverse=True)
-    figure, (axes,) = canvas(2.4)
-    axes.bar(range(len(names)), [percents[name] for name in names], 0.8 if few else 1.0, color=BLUE)
-    axes.axhline(100 * mean, color=VERMILLION, lw=1, label=f"mean {100 * mean:.1f}")
+    figure, (axes,) = style.canvas(2.4)
+    axes.bar(range(len(names)), [percents[name] for name in names], 0.8 if few else 1.0, color=style.BLUE)
+    axes.axhline(100 * mean, color=style.VERMILLION, lw=1, label=f"mean {100 * mean:.1f}")
     axes.set(title=title, ylabel="IoU (%)", ylim=(0, 100), xlabel="" if few else "classes, sorted")
     axes.set_xticks(range(len(names)) if few else [], names if few else [], rotation=60, ha="right")
     axes.margins(x=0.01)
@@ -295,7 +294,7 @@ def side_by_side(pictures: Pictures, *, title: str) -> Figure:
     arrays, about = pictures.arrays, pictures.about
     shown = [name for name in COLUMNS if name in arrays]
     count = len(arrays["images"])
-    figure, axes = canvas(0.4 + 0.75 * count, count, len(shown))
+    figure, axes = style.canvas(0.4 + 0.75 * count, count, len(shown))
     figure.patch.set_alpha(0)
     palette = np.asarray(colormaps["nipy_spectral"](np.linspace(0.06, 1, about["num_classes"])))[:, :3]
     ignored = arrays["truth"] == about["ignore_index"]
@@ -307,7 +306,7 @@ def side_by_side(pictures: Pictures, *, title: str) -> Figure:
             colors = palette[np.clip(arrays[name][row], 0, len(palette) - 1)]
             ax.imshow(np.where(ignored[row][..., None], 0, colors), interpolation="nearest")
         ax.set(xticks=[], yticks=[])
-        ax.set_title(COLUMNS[name] if row == 0 else "", color=GRAY)
+        ax.set_title(COLUMNS[name] if row == 0 else "", color=style.GRAY)
         ax.spines[:].set_visible(False)
-    figure.suptitle(title, fontsize=8, color=GRAY)
+    figure.suptitle(title, fontsize=8, color=style.GRAY)
     return figure

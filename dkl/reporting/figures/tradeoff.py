@@ -27,19 +27,7 @@ from dkl.reporting.boards.leaderboards import ConfigurationRow
 from dkl.reporting.boards.notes import shift_texts
 from dkl.reporting.boards.paper import PaperBoard, lines_of
 from dkl.reporting.boards.paper_rows import PaperRow
-from dkl.reporting.figures.style import (
-    BLUE,
-    MARKERS,
-    VERMILLION,
-    Drawing,
-    canvas,
-    file_name,
-    line_looks,
-    method_color,
-    place_labels,
-    set_ticks,
-    title_of,
-)
+from dkl.reporting.figures import style
 from dkl.reporting.grouping import slug
 from dkl.reporting.statistics import SeedMean
 
@@ -89,7 +77,7 @@ class Point:
         return self.origin if self.origin in FILLING else "other"
 
 
-def tradeoffs(manifests: Sequence[Manifest], boards: Sequence[PaperBoard]) -> Iterator[Drawing]:
+def tradeoffs(manifests: Sequence[Manifest], boards: Sequence[PaperBoard]) -> Iterator[style.Drawing]:
     """Figure 2 from the table that its manifest names, then a figure per experiment.
 
     Experiments need three rows or more that have both accuracies. One whose manifest names lines has a frontier.
@@ -109,20 +97,20 @@ def tradeoffs(manifests: Sequence[Manifest], boards: Sequence[PaperBoard]) -> It
             continue
         points = measured_points(board, x, y, lambda row: PAPERS if is_papers(row.records[0]) else OTHERS)
         if len(points) > 2:
-            title = title_of(board.manifest.title, budget_title(str(board.budget)))
+            title = style.title_of(board.manifest.title, budget_title(str(board.budget)))
             yield slug(f"tradeoff-{board.name}"), partial(tradeoff, points, title=title, x=columns[x], y=columns[y])
 
 
-def _of_table(manifest: Manifest, table: Manifest, boards: Sequence[PaperBoard]) -> Iterator[Drawing]:
+def _of_table(manifest: Manifest, table: Manifest, boards: Sequence[PaperBoard]) -> Iterator[style.Drawing]:
     """Draw a table's published points and ours of budget paper together, and other budgets each on its own."""
     x, y, by = (manifest.figure[key] for key in ("x", "y", "by"))
     ours = {board.budget: measured_points(board, x, y, lambda row: row.row.show.get(by, "")) for board in boards}
     figures = {**ours, "paper": [*published_points(table, x, y, by), *ours.get("paper", [])]}
     for budget, points in figures.items():
         if points:
-            title = title_of(manifest.title, "" if budget == "paper" else budget_title(str(budget)))
+            title = style.title_of(manifest.title, "" if budget == "paper" else budget_title(str(budget)))
             draw = partial(tradeoff, points, title=title, x=table.columns[x], y=table.columns[y])
-            yield file_name(manifest, "", str(budget)), draw
+            yield style.file_name(manifest, "", str(budget)), draw
 
 
 def is_papers(record: Record) -> bool:
@@ -160,24 +148,24 @@ def tradeoff(points: Sequence[Point], *, title: str, x: Column, y: Column) -> Fi
 
     Methods that occur in several groups have the group in their label, so that no label depends on its color.
     """
-    figure, (axes,) = canvas(3.3)
+    figure, (axes,) = style.canvas(3.3)
     groups = dict.fromkeys(point.group for point in points)
-    markers = {group: MARKERS[i % len(MARKERS)] for i, group in enumerate(groups)}
+    markers = {group: style.MARKERS[i % len(style.MARKERS)] for i, group in enumerate(groups)}
     base: dict[str, Any] = {"ls": "", "ms": SIZE, "mew": 1.0}
     covered = []  # places on markers and bars, which labels avoid
     for point in points:
-        color = method_color(point.label)
+        color = style.method_color(point.label)
         across, up = point.spread or (0.0, 0.0)
         if point.spread:
             axes.errorbar(point.x, point.y, xerr=across, yerr=up, color=color, elinewidth=0.8, zorder=1)
         for share in (step / 10 for step in range(-10, 11)) if point.spread else (0.0,):
             covered += [(point.x + share * across, point.y), (point.x, point.y + share * up)]
-        style = base | {"marker": markers[point.group], "zorder": 3} | FILLING[point.filling][1](color)
-        axes.plot([point.x], [point.y], label=point.label, **style)
+        marks = base | {"marker": markers[point.group], "zorder": 3} | FILLING[point.filling][1](color)
+        axes.plot([point.x], [point.y], label=point.label, **marks)
     # Room for labels at the border.
     axes.margins(0.16)
     axes.set(title=title, xlabel=f"{x.title} accuracy (%)", ylabel=f"{y.title} (%)")
-    set_ticks(axes.xaxis, axes.yaxis)
+    style.set_ticks(axes.xaxis, axes.yaxis)
     handles = [Line2D([], [], color="0.35", marker=markers[group], label=group, **base) for group in groups]
     origins = {point.filling for point in points}
     handles += [
@@ -189,7 +177,7 @@ def tradeoff(points: Sequence[Point], *, title: str, x: Column, y: Column) -> Fi
     of_label = Counter(label for label, _ in {(point.label, point.group) for point in points})
     names = [f"{point.label} ({point.group})" if of_label[point.label] > 1 else point.label for point in points]
     labels = [(name, point.x, point.y) for name, point in zip(names, points, strict=True)]
-    place_labels(axes, labels, covered, reach=SIZE / 2 + 1, fontsize=7)
+    style.place_labels(axes, labels, covered, reach=SIZE / 2 + 1, fontsize=7)
     return figure
 
 
@@ -198,10 +186,10 @@ def frontier(board: PaperBoard) -> Figure:
 
     Every line has its name and every point its weight. Below are the differences of the lines at equal x.
     """
-    figure, (axes,) = canvas(4.4, wide=True)
+    figure, (axes,) = style.canvas(4.4, wide=True)
     x, y = (board.manifest.figure[axis] for axis in "xy")
     lines, columns = lines_of(board.manifest, board.rows), board.manifest.columns
-    looks, covered = line_looks(list(lines)), []  # labels avoid points and what lies between them
+    looks, covered = style.line_looks(list(lines)), []  # labels avoid points and what lies between them
     names, weights = [], []
     for (name, rows), look in zip(lines.items(), looks, strict=True):
         at = np.array([[100 * each.mean for key in (x, y) if (each := row.mean(key))] for row in rows.values()])
@@ -216,20 +204,20 @@ def frontier(board: PaperBoard) -> Figure:
             weights += [(weight, *place, look["color"]) for weight, place in zip(rows, at, strict=True)]
         covered += [start + share * (end - start) for start, end in pairwise(at) for share in np.linspace(0, 1, 20)]
         covered += [*at]
-    axes.set(title=title_of(board.manifest.title, budget_title(str(board.budget)), wide=True))
+    axes.set(title=style.title_of(board.manifest.title, budget_title(str(board.budget)), wide=True))
     axes.set(xlabel=f"{columns[x].title} (%)", ylabel=f"{columns[y].title} (%)")
     axes.margins(0.1)
-    set_ticks(axes.xaxis, axes.yaxis)
+    style.set_ticks(axes.xaxis, axes.yaxis)
     axes.grid(lw=0.3, alpha=0.6)
     caption = " ".join([*shift_texts(board.manifest, board.shifts), "Bands: 95 % intervals of each row."])
     figure.supxlabel(fill(caption, CAPTION_WIDTH), fontsize=7)
     texts = [*names, *weights]
-    style: dict[str, Any] = {
+    marks: dict[str, Any] = {
         "fontsize": 7,
         "fontweight": "bold",
         "path_effects": [withStroke(linewidth=2, foreground="white")],
     }
-    labels = place_labels(axes, [text[:3] for text in texts], covered, reach=SIZE / 2 + 1, **style)
+    labels = style.place_labels(axes, [text[:3] for text in texts], covered, reach=SIZE / 2 + 1, **marks)
     for place, ((label, *_), text) in enumerate(zip(labels, texts, strict=True)):
         label.set(color=text[3], fontweight="bold" if place < len(names) else "normal")
     return figure
@@ -245,26 +233,26 @@ def entries(rows: Sequence[ConfigurationRow]) -> Figure:
     near = [i for i in range(len(rows)) if i in named or (points.max(axis=0) - points[i] <= REACH).all()]
     looks: dict[str, dict[str, Any]] = {
         "published by RobustBench": {"color": "0.6", "marker": "o", "ms": 4},
-        "entries, claimed": {"color": VERMILLION, "marker": "o", "ms": SIZE},
-        "entries, verified": {"color": BLUE, "marker": "D", "ms": SIZE},
+        "entries, claimed": {"color": style.VERMILLION, "marker": "o", "ms": SIZE},
+        "entries, verified": {"color": style.BLUE, "marker": "D", "ms": SIZE},
     }
-    figure, (axes,) = canvas(3.6, wide=True)
+    figure, (axes,) = style.canvas(3.6, wide=True)
     for i in sorted(near, key=named.__contains__):  # ours are drawn over the others
         kind = 0 if i not in named else 1 if rows[i].status == CLAIMED else 2
         axes.plot(*points[[i]].T, ls="", gid=f"row-{i}", zorder=3, **list(looks.values())[kind])
     front = points[near][pareto_front(points[near])]
-    axes.plot(*front.T, color=BLUE, lw=0.8)
+    axes.plot(*front.T, color=style.BLUE, lw=0.8)
     for text, look in looks.items():
         axes.plot([], [], ls="", label=text, **look)
-    axes.plot([], [], color=BLUE, lw=0.8, label="Pareto front")
+    axes.plot([], [], color=style.BLUE, lw=0.8, label="Pareto front")
     axes.set(xlabel="clean accuracy (%)", ylabel="robust accuracy (%)")
-    set_ticks(axes.xaxis, axes.yaxis)
+    style.set_ticks(axes.xaxis, axes.yaxis)
     axes.grid(lw=0.3, alpha=0.6)
     left_out = f"{len(rows) - len(near)} published rows lie outside" if len(near) < len(rows) else ""
     figure.legend(loc="outside lower center", ncols=4, title=left_out)
     between = [start + share * (end - start) for start, end in pairwise(front) for share in np.linspace(0, 1, 20)]
     names = [(shortened(rows[i].method, LABELED), *points[i]) for i in named]
-    labels = place_labels(axes, names, [*points[near], *between], reach=SIZE / 2 + 1, fontsize=7)
+    labels = style.place_labels(axes, names, [*points[near], *between], reach=SIZE / 2 + 1, fontsize=7)
     for i, artists in zip(named, labels, strict=True):
         for number, artist in enumerate(artists):
             artist.set_gid(f"row-{i}-{number}")

@@ -19,6 +19,7 @@ from dkl.errors import UserError
 from dkl.manifests import Manifest
 from dkl.records import BUDGETS, Curves, Record, load_curves
 from dkl.records.metrics import METRICS
+from dkl.reporting import grouping
 from dkl.reporting.boards import NONE, Board, interval_cell, method_cell
 from dkl.reporting.boards.notes import BUDGET_NOTES
 from dkl.reporting.boards.paper import PaperBoard, published_board
@@ -26,18 +27,6 @@ from dkl.reporting.figures.curves import ACCURACIES
 from dkl.reporting.figures.style import inline, method_color, seed_text
 from dkl.reporting.figures.tradeoff import entries as drawn_entries
 from dkl.reporting.formats import TextTable, render
-from dkl.reporting.grouping import (
-    REFERENCE,
-    TOPICS,
-    attacks_label,
-    created_at,
-    group,
-    is_reference,
-    record_file,
-    teacher_title,
-    topic,
-    weights_kind,
-)
 from dkl.reporting.statistics import accuracy_interval, percent
 from dkl.storage.files import digest, write_text
 
@@ -114,16 +103,16 @@ def write_site(
     """
     data, broken = runs_data(records, results)
     ids = {record.id for record in records}
-    by_budget = group(records, lambda record: record.budget)
+    by_budget = grouping.group(records, lambda record: record.budget)
     paper_boards = [board for board in boards if isinstance(board, PaperBoard)]
     entries = [board for board in boards if board.name.startswith("entries-")]
     claims = [board for board in boards if board.name.startswith("claims")]
     others = [board for board in boards if not isinstance(board, PaperBoard) and board not in (*entries, *claims)]
     others.sort(key=_order)
-    is_folded = group(others, lambda board: board.part or board.budget == "smoke")
+    is_folded = grouping.group(others, lambda board: board.part or board.budget == "smoke")
     measured = {board.manifest.name for board in paper_boards if board.budget == "paper"}
     drawn = _figures(figures, manifests, measured)
-    newest = sorted(records, key=created_at, reverse=True)
+    newest = sorted(records, key=grouping.created_at, reverse=True)
     page = render(
         "site/index.html.j2",
         budgets=[
@@ -135,18 +124,20 @@ def write_site(
         problems=[ABSOLUTE.sub("", problem.replace(f"{results}/", "")) for problem in (*problems, *broken)],
         claims=[_article(board, ids) for board in claims],
         claims_drawn=drawn.pop(KINDS["forest"][0], []),
-        verdicts=[group(board.rows, lambda row: row.group) for board in claims],
+        verdicts=[grouping.group(board.rows, lambda row: row.group) for board in claims],
         leaderboards=[_article(board, ids) for board in is_folded.get(False, [])],
         unranked=[_article(board, ids) for board in is_folded.get(True, [])],
         entries=[(_article(board, ids), inline(partial(drawn_entries, board.rows), board.name)) for board in entries],
         tables=list(_paper_tables(manifests, paper_boards, ids)),
         figures=drawn,
         published=PUBLISHED,
-        has_reference=any(map(is_reference, records)),
+        has_reference=any(map(grouping.is_reference, records)),
         runs=_linked(runs_table(newest), ids),
         # On a phone, the rows of runs say more than a method.
         about=[
-            ", ".join(filter(None, (seed_text(r.seed), r.dataset, "" if r.accuracy_only else attacks_label(r))))
+            ", ".join(
+                filter(None, (seed_text(r.seed), r.dataset, "" if r.accuracy_only else grouping.attacks_label(r)))
+            )
             for r in newest
         ],
         data=data,
@@ -159,7 +150,7 @@ def write_site(
 def _order(board: Board[Any]) -> tuple[int, bool, int, str]:
     """Adversarial training first, as in the paper; in each topic the whole test set and the largest boards first."""
     shown = [record for row in board.rows for record in row.records]
-    return TOPICS.index(topic(shown)), board.part, -len(board.rows), board.name
+    return grouping.TOPICS.index(grouping.topic(shown)), board.part, -len(board.rows), board.name
 
 
 def _article(board: Board[Any], ids: set[str]) -> Article:
@@ -180,7 +171,7 @@ def _paper_tables(
 
     Other experiments follow if they have boards.
     """
-    own = group(boards, lambda board: board.manifest.name)
+    own = grouping.group(boards, lambda board: board.manifest.name)
     tables = sorted((table for table in manifests if table.kind == "table"), key=lambda table: table.number or 0)
     others = [manifest for manifest in manifests if manifest.kind is None and manifest.name in own]
     for manifest in (*tables, *others):
@@ -202,7 +193,7 @@ def _figures(
     """
     order = [*(heading for heading, _ in KINDS.values()), "Figures of the paper, and ours", PUBLISHED]
     by_heading: dict[str, list[dict[str, str]]] = {heading: [] for heading in order}
-    for stem, same in group(paths, lambda path: path.stem).items():
+    for stem, same in grouping.group(paths, lambda path: path.stem).items():
         if stem.startswith("curves-"):
             continue
         # PNG is smaller for images, SVG for lines.
@@ -245,17 +236,17 @@ def runs_table(records: Sequence[Record]) -> TextTable:
         "Clean (%)": lambda r: _percent(r, r.clean),
         "Seed": lambda r: NONE if r.seed is None else str(r.seed),
         "Radius": lambda r: NONE if r.accuracy_only else f"{r.norm} {r.eps_text}",
-        "Attacks": lambda r: NONE if r.accuracy_only else attacks_label(r),
+        "Attacks": lambda r: NONE if r.accuracy_only else grouping.attacks_label(r),
         "Dataset": lambda r: r.dataset,
         "Architecture": lambda r: r.architecture,
         "Budget": lambda r: r.budget,
         "n": lambda r: str(r.n),
-        "Weights": weights_kind,
+        "Weights": grouping.weights_kind,
         "Evaluated": lambda r: r.created[:10],
-        "Source": lambda r: REFERENCE if is_reference(r) else "ours",
+        "Source": lambda r: grouping.REFERENCE if grouping.is_reference(r) else "ours",
     }
     unfilled = {"Robust (%)", "Radius", "Attacks"} if all(record.accuracy_only for record in records) else set()
-    unfilled |= set() if any(map(is_reference, records)) else {"Source"}
+    unfilled |= set() if any(map(grouping.is_reference, records)) else {"Source"}
     shown = {name: cell for name, cell in columns.items() if name not in unfilled}
     return TextTable(
         title="Runs",
@@ -283,7 +274,7 @@ def runs_data(records: Sequence[Record], results: Path) -> tuple[dict[str, Any],
     for record in records:
         curves: Curves = []
         try:
-            curves = load_curves(record_file(results, record))
+            curves = load_curves(grouping.record_file(results, record))
         except UserError as error:
             problems.append(str(error))
         # Five significant digits keep the page small. What an epoch did not measure, or is not finite, is None.
@@ -308,20 +299,20 @@ def runs_data(records: Sequence[Record], results: Path) -> tuple[dict[str, Any],
 
 
 def _record(record: Record) -> dict[str, Any]:
-    attacked = "" if record.accuracy_only else f"{attacks_label(record)} at {record.norm} {record.eps_text}, "
+    attacked = "" if record.accuracy_only else f"{grouping.attacks_label(record)} at {record.norm} {record.eps_text}, "
     seed = "trained elsewhere" if record.seed is None else f"seed {record.seed}"
     facts = {
         "Dataset": record.dataset,
         "Architecture": record.architecture,
-        "Teacher": teacher_title(record),
+        "Teacher": grouping.teacher_title(record),
         "Seed": "unknown, trained elsewhere" if record.seed is None else str(record.seed),
         "Weights": record.weights,
-        "Attacks": None if record.accuracy_only else attacks_label(record),
+        "Attacks": None if record.accuracy_only else grouping.attacks_label(record),
         "Radius": None if record.accuracy_only else f"{record.norm}, {record.eps_text}",
         "Test images": f"{record.n}{', a part of the test set' if record.partial else ''}",
         "Synthetic images": record.synthetic,
         "Additional data": "yes" if record.additional_data else None,
-        "Source": "reference: it ships with the project" if is_reference(record) else None,
+        "Source": "reference: it ships with the project" if grouping.is_reference(record) else None,
     }
     return {
         "id": record.id,
