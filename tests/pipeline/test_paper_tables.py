@@ -64,11 +64,3 @@ def test_a_row_without_its_images_is_reported_first_and_stops_no_other(
     assert ran == ["ikl-basic", "ikl-autoaug"]
     printed = capsys.readouterr().err
     assert printed.index("cannot run ikl-50m seed 0") < printed.index("0 of 3" if not ran else "2 of 3")
-
-
-@pytest.mark.parametrize(("arguments", "message"), [(["table=99"], "table-99"), (["table=2", "row=nope"], "ikl-basic")])
-def test_mistakes_are_explained(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["reproduce", *arguments])
-    assert stop.value.code == 2
-    assert message in capsys.readouterr().err
