@@ -14,7 +14,7 @@ comma := ,
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart tables publish test test-fast test-gpu test-oldest test-endurance check format bench docs lock wheel-test dist clean
+.PHONY: help setup quickstart tables publish test test-short test-gpu test-oldest test-endurance check format bench docs lock wheel-test dist clean
 
 help:  ## print this page
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,7 +50,7 @@ publish: $(SETUP)  ## move the records of results/ to results/reference, which i
 test: $(SETUP)  ## run every test but those of endurance and GPUs, one process per core: eight minutes on two cores
 	$(PYTEST)
 
-test-fast: $(SETUP)  ## run all but the tests of whole runs, several processes and every row
+test-short: $(SETUP)  ## run all but the tests of whole runs, several processes, every row and choice: four minutes on two cores
 	$(PYTEST) -m 'not slow'
 
 test-gpu: $(SETUP)  ## run the tests that need a GPU
@@ -64,11 +64,12 @@ test-oldest:  ## run the short tests on the oldest torch that is supported, in .
 test-endurance: $(SETUP)  ## interrupt hundreds of runs, and other long tests; counts go to results/reliability
 	$(BIN)/python -m pytest -m endurance
 
-check: $(SETUP)  ## lint, check formatting, types and the import contract
+check: $(SETUP)  ## lint, check formatting, types and the import contract; print the size of dkl/ beside its marks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.house
 
 format: $(SETUP)  ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .

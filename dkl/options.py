@@ -1,13 +1,14 @@
 """The options of the commands that have no configuration; parsing, help pages, completion and checks read one table."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dkl.errors import UserError, choose_from, similar
 from dkl.threat import EVALUATED_NORMS, parse_eps
+from dkl.validation import OneOf
 
 FLAGS = ("--html", "--help")
 
@@ -49,27 +50,6 @@ def parse_whole(key: str, text: str) -> int:
     return int(text)
 
 
-def parse_sort(key: str, text: str) -> str:
-    """Return by what runs are sorted. Raises UserError if it is something else."""
-    if text not in (known := ("name", "new", "test", "robust")):
-        raise UserError(f"{key}={text} is unknown: {choose_from(text, known)}")
-    return text
-
-
-def parse_norm(key: str, text: str) -> str:
-    """Return the name of a norm of evaluations. Raises UserError if it is another one."""
-    if text not in EVALUATED_NORMS:
-        raise UserError(f"{key}={text} is unknown: {choose_from(text, EVALUATED_NORMS)}")
-    return text
-
-
-def parse_published(key: str, text: str) -> str:
-    """Return the only value of ``key``. Raises UserError if it is another one."""
-    if text != "published":
-        raise UserError(f"{key}={text} is unknown: give {key}=published, or leave it out to train the rows")
-    return text
-
-
 @dataclass(frozen=True)
 class Option:
     """An option: its ``usage`` on the help page, such as ``n=750``, the ``line`` beside it, and how its value is read.
@@ -101,7 +81,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option(
             "weights=published",
             "train nothing: download the published networks of the rows and evaluate them (options of dkl evaluate)",
-            parse_published,
+            OneOf("published").parse,
         ),
         Option("dry_run=true", "print the plan and the commands of each job, and run nothing", parse_bool, False),
         Option("html=true", "also draw all figures and write index.html, one page with everything", parse_bool, False),
@@ -123,7 +103,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
             (),
         ),
         Option("dataset=NAME", "of the boards of entries, show this dataset only"),
-        Option("norm=NAME", parse=parse_norm),
+        Option("norm=NAME", parse=OneOf(*EVALUATED_NORMS).parse),
         Option(
             "eps=RADIUS",
             "of the boards of entries, show this threat model only, such as norm=linf eps=8/255",
@@ -148,7 +128,11 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
             lambda key, text: text.split(","),
             (),
         ),
-        Option("sort=NAME", "list by name (the default), new (newest first), test or robust (best first)", parse_sort),
+        Option(
+            "sort=NAME",
+            "list by name (the default), new (newest first), test or robust (best first)",
+            OneOf("name", "new", "test", "robust").parse,
+        ),
         Option("limit=N", "list at most so many runs", parse_whole),
     ),
     "verify": (
@@ -189,24 +173,26 @@ def keys(command: str) -> list[str]:
     return [option.key for option in OPTIONS[command] if option.key and option.parse]
 
 
-def parse_options(command: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """Parse ``KEY=VALUE`` arguments of ``command``. Raises UserError on another key or form, or a wrong value."""
-    given: dict[str, str] = {}
+def parse_options(command: str, arguments: Sequence[str], others: list[str] | None = None) -> dict[str, Any]:
+    """Return the value of every option that ``command`` reads itself, by key, from ``KEY=VALUE`` arguments.
+
+    Arguments with other keys are added to ``others`` if the command passes them on. Raises UserError on another form or
+    key, or a wrong value.
+    """
+    own, given = keys(command), {}
     for text in arguments:
-        key, _, value = text.partition("=")
+        key, equals, value = text.partition("=")
         if text.startswith("-"):
             hint = "".join(f", did you mean {flag}?" for flag in similar(text, FLAGS))
-            raise UserError(f"there is no flag {text!r}{hint}; --help lists the options")
-        if key not in keys(command):
-            raise UserError(f"there is no option {key!r}: {choose_from(key, keys(command))}")
-        if not value:
-            raise UserError(f"{text!r} is not KEY=VALUE; --help lists the options")
-        given[key] = value
-    return parse_values(command, given)
-
-
-def parse_values(command: str, given: Mapping[str, str]) -> dict[str, Any]:
-    """Return the value of every option that ``command`` reads itself, by key; ``given`` holds the texts."""
+            raise UserError(f"there is no flag {text!r}{hint}; dkl {command} --help lists the options")
+        if key not in own and others is None:
+            raise UserError(f"there is no option {key!r}: {choose_from(key, own)}")
+        if not key or not (value if key in own else equals):
+            raise UserError(f"{text!r} is not KEY=VALUE; dkl {command} --help lists the options")
+        if key in own:
+            given[key] = value
+        elif others is not None:
+            others.append(text)
     values: dict[str, Any] = {"results": default_results()}
     for option in OPTIONS[command]:
         if option.key in given and option.parse:

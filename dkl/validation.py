@@ -1,6 +1,7 @@
-"""Ranges of numbers, declared once in annotations, and checks of settings against them.
+"""Ranges of numbers and choices of words, declared once in annotations, and checks of settings against them.
 
     epochs: Annotated[int, Range(1, 1e6)] = 20
+    weights: Annotated[str | None, OneOf("last", "average", "best")] = None
 
 A field's line of documentation contains the text of its range. The type is checked too, because YAML gives arguments of
 constructors without one: an ``int`` is a whole number, a ``float`` any number, a ``bool`` true or false, and no text is
@@ -22,7 +23,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, Union, ge
 from dkl.errors import UserError, choose_from
 
 if TYPE_CHECKING:
-    from pydantic import AfterValidator, ValidationError
+    from pydantic import GetCoreSchemaHandler, ValidationError
+    from pydantic_core import CoreSchema
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,6 +59,38 @@ class Range:
         return f"above {low} and at most {high}" if self.above else f"from {low} to {high}"
 
 
+class OneOf:
+    """Values that a setting may have, mostly words. Also checks a field of pydantic, which stays a plain ``str``.
+
+    Such a field also takes texts that begin with ``prefix``.
+    """
+
+    def __init__(self, *allowed: object, prefix: str = "") -> None:
+        self.allowed, self.prefix = allowed, prefix
+
+    def __str__(self) -> str:
+        *others, last = (str(value).lower() if isinstance(value, bool) else str(value) for value in self.allowed)
+        return f"{', '.join(others)} or {last}"
+
+    def parse(self, key: str, text: str) -> str:
+        """Return ``text``, the value of an option ``key``. Raises UserError if it is not allowed."""
+        if text not in self.allowed:
+            raise UserError(f"{key}={text} is unknown: {choose_from(text, map(str, self.allowed))}, or leave it out")
+        return text
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: "GetCoreSchemaHandler") -> "CoreSchema":
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        known = [*map(str, self.allowed), *([f"{self.prefix}NAME"] if self.prefix else [])]
+
+        def check(text: str) -> str:
+            if text not in self.allowed and not (self.prefix and text.startswith(self.prefix)):
+                raise ValueError(f"{text!r} is unknown: {choose_from(text, known)}")
+            return text
+
+        return no_info_after_validator_function(check, handler(source))
+
+
 BATCH = Range(1, 1e6)
 CLASSES = Range(1, 1e5)
 COUNT = Range(1, 1e9)
@@ -84,22 +118,22 @@ WEIGHT = Range(0, 1e6, usual=(0, 100))
 
 
 class NumberType(NamedTuple):
-    """What an annotation says: int, float or bool (None for any other type), the range, and what surrounds it."""
+    """What an annotation says: int, float or bool (None for any other type), what is allowed, and what surrounds it."""
 
     kind: type | None
-    allowed: Range | None
+    allowed: Range | OneOf | None
     sequence: bool
     optional: bool
 
 
 def number_type(annotation: Any) -> NumberType:
     """Read an annotation such as ``Annotated[list[float] | None, Range(0, 1)]``."""
-    allowed: Range | None = None
+    allowed: Range | OneOf | None = None
     sequence = optional = False
     while True:
         origin, arguments = get_origin(annotation), get_args(annotation)
         if origin is Annotated:
-            allowed = next((item for item in arguments[1:] if isinstance(item, Range)), allowed)
+            allowed = next((item for item in arguments[1:] if isinstance(item, Range | OneOf)), allowed)
             annotation = arguments[0]
         elif origin in (Union, UnionType) and len(rest := [kind for kind in arguments if kind is not type(None)]) == 1:
             annotation, optional = rest[0], True
@@ -113,7 +147,11 @@ def number_type(annotation: Any) -> NumberType:
 def problem(annotation: Any, value: object) -> str | None:
     """Describe what a value of ``annotation`` must be, or return None if ``value`` is that."""
     kind, allowed, sequence, optional = number_type(annotation)
-    if kind is None or (value is None and optional):
+    if value is None and optional:
+        return None
+    if isinstance(allowed, OneOf):
+        return None if value in allowed.allowed else str(allowed)
+    if kind is None:
         return None
     text = f" {allowed}" if allowed else ""
     if not sequence:
@@ -187,7 +225,8 @@ def check(chosen: Iterable[Setting]) -> None:
     """Raise UserError if a setting is outside its range."""
     for key, annotation, value in chosen:
         if wanted := problem(annotation, value):
-            raise UserError(f"{key}={value!r} must be {wanted}")
+            shown = value if isinstance(number_type(annotation).allowed, OneOf) else repr(value)
+            raise UserError(f"{key}={shown} must be {wanted}")
 
 
 def check_fields(config: Any, key: str = "") -> None:
@@ -200,7 +239,7 @@ def unusual(chosen: Iterable[Setting]) -> list[str]:
     described = []
     for key, annotation, value in chosen:
         allowed = number_type(annotation).allowed
-        if allowed and allowed.usual and value is not None:
+        if isinstance(allowed, Range) and allowed.usual and value is not None:
             low, high = allowed.usual
             entries = value if isinstance(value, Sequence) else [value]
             if not all(low <= entry <= high for entry in entries):
@@ -222,18 +261,6 @@ def check_arguments(key: str) -> Callable[[F], F]:
         return checked  # type: ignore[return-value]  # wraps keeps the signature
 
     return decorate
-
-
-def one_of(*allowed: str) -> "AfterValidator":
-    """Accept only the ``allowed`` texts in a field of pydantic, which stays a plain ``str`` for type checkers."""
-    from pydantic import AfterValidator
-
-    def check(text: str) -> str:
-        if text not in allowed:
-            raise ValueError(f"{text!r} is unknown: {choose_from(text, allowed)}")
-        return text
-
-    return AfterValidator(check)
 
 
 def first_mistake(error: "ValidationError", models: Mapping[str, type]) -> str:

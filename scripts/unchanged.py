@@ -24,7 +24,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from dkl.cli.main import main as dkl
-from dkl.config import CachedCompose
+from dkl.config import compose_run
 from dkl.manifests import ManifestJob, Request, load, names, plan
 
 REFERENCE = Path(__file__).resolve().parents[1] / "results" / "reference"
@@ -40,18 +40,17 @@ def snapshot() -> dict[str, str]:
 
 def _rows() -> dict[str, str]:
     found: dict[str, str] = {}
-    compose = CachedCompose()
     for name in names():
         if not load(name).runnable:
             continue
         for budget in BUDGETS:
-            for job in plan(name, Request(budget=budget, seeds=(0,)), compose):
-                found[f"row {name} {budget or 'own'} {job.name}"] = _job(job, compose)
+            for job in plan(name, Request(budget=budget, seeds=(0,))):
+                found[f"row {name} {budget or 'own'} {job.name}"] = _job(job)
     return found
 
 
-def _job(job: ManifestJob, compose: CachedCompose) -> str:
-    run = compose(job.train)
+def _job(job: ManifestJob) -> str:
+    run = compose_run(job.train)
     configuration = _digest(OmegaConf.to_yaml(run.cfg, resolve=True))
     evaluations = " | ".join(" ".join(each) for each in job.evaluations)
     return f"run {run.config_hash}, row {run.row}, configuration {configuration}, evaluations: {evaluations}"

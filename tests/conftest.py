@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from dkl.attacks.autoattack import bounded
 from dkl.records import Record
 from tests import factories
 
@@ -50,6 +51,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return 0 if marker is None else marker.kwargs.get("minutes", 1)
 
     items.sort(key=minutes, reverse=True)
+
+
+@pytest.fixture(autouse=True)
+def steady_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass takes as long as its images in bounded AutoAttack, which then samples on every machine."""
+    monkeypatch.setattr(bounded, "pass_seconds", lambda model, x: float(len(x)))
 
 
 @pytest.fixture(autouse=True)

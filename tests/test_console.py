@@ -52,14 +52,6 @@ def test_steps_done_before_do_not_count_into_the_time_left(clock: Clock) -> None
     assert line == "train  step 0  91/100  eta 0:03:00"  # 9 steps of 20 s
 
 
-def test_notes_without_steps_do_not_divide_by_zero(clock: Clock) -> None:
-    file = io.StringIO()
-    with bar("train", 10, 4, Console(file=file, width=80)) as progress:
-        clock.now += 60
-        progress.advance(0, "nothing done yet")
-    assert file.getvalue() == ""
-
-
 def test_a_terminal_gets_a_bar_which_ends_also_when_the_body_raises() -> None:
     file, bars = io.StringIO(), []
 

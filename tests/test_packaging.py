@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts import house
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -25,6 +27,12 @@ def test_ci_runs_the_checks_and_the_two_commands() -> None:
             *targets,
             "TAG",
         }
+
+
+@pytest.mark.parametrize("name", ["lines of the longest file", "functions over 60 lines"])
+def test_no_file_and_no_function_is_longer_than_its_mark(name: str) -> None:
+    count, mark = house.rows()[name]
+    assert count <= mark
 
 
 def test_the_version_is_written_once() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dkl import records
-from dkl.config import CachedCompose
+from dkl.config import compose_run
 from dkl.manifests import Request, plan
 from dkl.reporting import write_tables
 from dkl.reproduction import planning
@@ -61,8 +61,8 @@ def test_a_fresh_clone_trains_what_the_reference_results_have(tmp_path: Path, mo
 
 def test_reference_runs_keep_their_hashes() -> None:
     """What an experiment trains today is what its records say, also if a default has become the official one."""
-    compose, request = CachedCompose(), Request(seeds=(0, 1, 2, 3))
-    planned = {compose(job.train).config_hash for name in TRAINED for job in plan(name, request)}
+    request = Request(seeds=(0, 1, 2, 3))
+    planned = {compose_run(job.train).config_hash for name in TRAINED for job in plan(name, request)}
     found, _ = records.load_all(REFERENCE / "records")
     assert {record.config_hash for record in found} <= planned
 

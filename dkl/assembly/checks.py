@@ -1,8 +1,5 @@
 """Checks of a training configuration: ``preflight`` needs no data, no device and no time."""
 
-import copy
-from collections.abc import Mapping
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -10,20 +7,9 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from dkl.assembly import parts
 from dkl.assembly.data import make_augment
-from dkl.assembly.parts import (
-    attack_node,
-    build_averaging,
-    build_logger,
-    build_model,
-    build_schedule,
-    build_task,
-    check_node,
-    make,
-    quiet,
-    settings_of,
-)
-from dkl.config import TargetConfig, TrainConfig, TrainerConfig, batch_norm_parts, check, model_name, run_folder
+from dkl.config import TargetConfig, TrainConfig, TrainerConfig, check, model_name, run_folder
 from dkl.data import StrongView
 from dkl.errors import UserError, first_line
 from dkl.losses import ClassComparing, ClassPrior, check_pair_loss, wanted_arguments
@@ -36,7 +22,6 @@ from dkl.training.averaging import Averaging
 from dkl.training.optimizer import make_optimizer
 from dkl.training.schedules import Schedule
 from dkl.validation import check as check_ranges
-from dkl.validation import fields_of, unusual
 
 
 def preflight(cfg: DictConfig) -> None:
@@ -49,31 +34,31 @@ def preflight(cfg: DictConfig) -> None:
             raise UserError(f"{config.task['_target_']} takes no {key}: add {key}=none, or choose another task")
     if config.trainer.initial_weights:
         check_initial_weights(config.trainer.initial_weights)
-    check_node(config.data.source, "data.source")
+    parts.check_node(config.data.source, "data.source")
     _check_labels(config)
     make_augment(config.data).check(tuple(config.data.shape))
     StrongView(**vars(config.data.unlabeled))
-    check_ranges(settings_of(config.data.source, "data.source"))
+    check_ranges(parts.settings_of(config.data.source, "data.source"))
     if config.attack:  # the task holds the loss and the attack too, but here a mistake has the key that a user writes
-        check_ranges(settings_of(attack_node(config.attack), "attack"))
+        check_ranges(parts.settings_of(parts.attack_node(config.attack), "attack"))
         objective = config.attack.get("objective")
         if objective is not None and str(config.attack.get("_target_")).startswith("dkl."):
-            make(objective, "attack.objective", object)
+            parts.make(objective, "attack.objective", object)
     if config.loss:  # the task builds it too, but here a mistake is reported as the loss's
         _check_loss(config.loss, config.data.num_classes)
     model = _check_model(config)
     # The attack's random generator needs a real device, which the model on the meta device is not.
-    task = build_task(config.task, nn.Linear(1, 1) if config.attack else model)
-    _check_needs(task, build_averaging(config.averaging), build_schedule(config.schedule), config)
+    task = parts.build_task(config.task, nn.Linear(1, 1) if config.attack else model)
+    _check_needs(task, parts.build_averaging(config.averaging), parts.build_schedule(config.schedule), config)
     _check_devices(config.trainer)
-    build_logger(config.logger)
+    parts.build_logger(config.logger)
     check_writable(run_folder(cfg))
 
 
 def _check_loss(node: TargetConfig, num_classes: int) -> None:
     """Raise UserError unless ``node`` makes a loss of ``dkl.losses``'s contract: a scalar for two logits ``[2, C]``."""
     try:
-        loss = check_pair_loss(make(node, "loss", object))
+        loss = check_pair_loss(parts.make(node, "loss", object))
     except TypeError as error:
         raise UserError(f"loss: {first_line(error)}") from None
     name, labels = type(loss).__name__, torch.arange(2) % num_classes
@@ -90,10 +75,12 @@ def _check_loss(node: TargetConfig, num_classes: int) -> None:
 def _check_needs(task: Task, averaging: Averaging | None, schedule: Schedule, config: TrainConfig) -> None:
     """Raise UserError unless the run has the unlabeled images, average and momentum that its parts need."""
     name, ratio = type(task).__name__, config.data.unlabeled.ratio
-    if isinstance(loss := getattr(task, "loss", None), ClassComparing) and not hasattr(task, "class_distances"):
+    losses = getattr(task, "losses", {"": getattr(task, "loss", None)}).values()
+    comparing = next((loss for loss in losses if isinstance(loss, ClassComparing)), None)
+    if comparing is not None and not hasattr(task, "class_distances"):
         raise UserError(
-            f"{type(loss).__name__} compares classes by a teacher's distances, which {name} does not compute: choose "
-            "task=distillation, or another loss"
+            f"{type(comparing).__name__} compares classes by a teacher's distances, which {name} does not compute: "
+            "choose task=distillation, or another loss"
         )
     if task.needs_unlabeled and (not ratio or config.data.labels_per_class is None):
         raise UserError(
@@ -119,7 +106,7 @@ def _check_needs(task: Task, averaging: Averaging | None, schedule: Schedule, co
 def _check_labels(config: TrainConfig) -> None:
     """Raise UserError if the task needs a label per pixel and the data has one per image, or the reverse."""
     try:
-        with quiet():
+        with parts.quiet():
             task = get_class(str(config.task["_target_"]))
     except (ImportError, ValueError):
         return  # reported when the task is built
@@ -135,14 +122,6 @@ def _check_labels(config: TrainConfig) -> None:
         raise UserError("selection attacks images with one label each: set selection.holdout=0 and selection.every=0")
 
 
-def unusual_settings(config: TrainConfig) -> list[str]:
-    """Describe the numbers that are in their range, but outside the values in common use."""
-    nodes = {key: node for key, node in vars(config).items() if isinstance(node, Mapping)}
-    found = chain(fields_of(config), *(settings_of(node, key) for key, node in nodes.items()))
-    copies = tuple(f"task.{key}." for key in ("loss", "attack") if nodes.get(key))
-    return unusual(item for item in found if not item.key.startswith(copies))
-
-
 def _check_model(config: TrainConfig) -> nn.Module:
     """Build the model on the meta device.
 
@@ -150,7 +129,7 @@ def _check_model(config: TrainConfig) -> nn.Module:
     """
     data = config.data
     with torch.device("meta"), torch.no_grad():
-        model = build_model(config.model).eval()
+        model = parts.build_model(config.model).eval()
         name = model_name(config.model)
         try:
             logits = model(torch.empty([2, *data.shape]))
@@ -197,32 +176,3 @@ def _check_devices(trainer: TrainerConfig) -> None:
         check_processes(devices, device, "trainer.devices")
     if trainer.sync_batchnorm and device.type == "cpu":
         raise UserError("torch's SyncBatchNorm works on GPUs only: leave trainer.sync_batchnorm=false on a CPU")
-
-
-def check_smallest_batch(task: Task, config: TrainConfig, images: int) -> None:
-    """Raise UserError if a network of ``task`` cannot be trained on the smallest part of a batch of ``images``.
-
-    BatchNorm cannot normalize one value per channel: the only image of a batch, if the last feature maps have one
-    pixel, as those of a ResNet-18 on images of 8×8 pixels. Batches with more than one view of an image are not checked:
-    they never have a single row.
-    """
-    data, trainer = config.data, config.trainer
-    augment = data.augment
-    if augment.second_view or augment.repeats > 1 or data.labels_per_class is not None or data.synthetic.files:
-        return
-    last = 0 if trainer.drop_last else images % trainer.batch_size
-    parts = batch_norm_parts(trainer) * trainer.accumulate
-    if min(size // parts for size in (trainer.batch_size, last or trainer.batch_size)) > 1:
-        return
-    for network in task.trained_networks():
-        with torch.device("meta"), torch.no_grad():
-            try:
-                copy.deepcopy(network).to("meta").train()(torch.empty(1, *data.shape))
-            except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-                if "more than 1 value per channel" not in str(error):
-                    continue  # a failure that is not about the batch
-                raise UserError(
-                    f"{type(network).__name__} cannot be trained on one image of {list(data.shape)}, because BatchNorm "
-                    f"needs two values per channel, but {images} images in batches of {trainer.batch_size} leave a "
-                    "part of one: choose another trainer.batch_size, or set trainer.drop_last=true"
-                ) from None

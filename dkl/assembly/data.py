@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 
 from dkl.assembly.parts import make
-from dkl.config import DataConfig, Precision, TrainConfig
+from dkl.config import DataConfig, TrainConfig
+from dkl.config.schema import Precision
 from dkl.data import (
     Augment,
     Batches,

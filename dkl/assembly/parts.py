@@ -1,13 +1,10 @@
 """Single objects of a run, each made from its own part of a configuration."""
 
-import hashlib
 import inspect
 import logging
 import re
-import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra.errors import InstantiationException
@@ -18,17 +15,13 @@ from dkl.config import TargetConfig
 from dkl.errors import UserError, first_line
 from dkl.loggers import Logger
 from dkl.runtime.distributed import rank
-from dkl.tasks import Task, check_task
+from dkl.tasks import Task
 from dkl.threat import parse_eps
 from dkl.training.averaging import Averaging
 from dkl.training.schedules import Schedule
 from dkl.validation import Setting, check, settings
 
 T = TypeVar("T")
-
-_PACKAGE = Path(__file__).parents[1]
-_INSTALLED = (_PACKAGE, *(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib")))
-"""Folders whose files are known by their version."""
 
 
 def make(node: TargetConfig, key: str, kind: type[T], **arguments: Any) -> T:
@@ -39,16 +32,20 @@ def make(node: TargetConfig, key: str, kind: type[T], **arguments: Any) -> T:
     check_node(node, key)
     check(settings_of(node, key))
     try:
-        made = instantiate(node, **arguments)
+        made = instantiate(node, _convert_="partial", **arguments)  # lists and mappings arrive as such
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None
+        inner = re.search(r"full_key: ([\w.]+)$", str(error))
+        for part in inner[1].split(".") if inner else ():  # the class in ``node`` that refuses
+            node, key = node[part], f"{key}.{part}"
         if isinstance(cause, ImportError):
+            target = next(target for target in targets(node) if f"'{target}'" in str(error))
             missing = re.search(r"No module named '([\w.]+)'", str(cause))
-            if missing and not f"{node['_target_']}.".startswith(f"{missing[1]}."):  # an import of the user's module
-                raise UserError(f"{key}: {node['_target_']} imports {missing[1]}, which is not installed") from None
-            raise UserError(f"{key}: there is no {node['_target_']} to import: check _target_ and PYTHONPATH") from None
+            if missing and not f"{target}.".startswith(f"{missing[1]}."):  # an import of the user's module
+                raise UserError(f"{key}: {target} imports {missing[1]}, which is not installed") from None
+            raise UserError(f"{key}: there is no {target} to import: check _target_ and PYTHONPATH") from None
         # A constructor that refuses its arguments is a mistake in the configuration; anything else is a defect.
         if cause is None or isinstance(cause, ValueError | TypeError):
             raise UserError(f"{key}: {first_line(cause or error)}{_accepted(node, key, str(cause))}") from None
@@ -118,14 +115,25 @@ def attack_node(attack: TargetConfig) -> TargetConfig:
 
 
 def build_task(task: TargetConfig, model: nn.Module) -> Task:
-    """Build a task around ``model``, with the loss and the attack in its configuration."""
+    """Build a task around ``model``, with the loss and the attack in its configuration.
+
+    Raises UserError, which names what is missing, if the training loop cannot use it.
+    """
     attack = task.get("attack")
     # Any other attack stays in its configuration, to which its interpolations refer.
     if attack and (node := attack_node(attack)) is not attack:
         task = {**task, "attack": node}
     # With loss=none, ``loss: ${loss}`` is an empty mapping: the task gets None.
     absent = [key for key, value in task.items() if isinstance(value, Mapping) and not value]
-    return check_task(make(task, "task", object, model=model, **dict.fromkeys(absent)))
+    made = make(task, "task", object, model=model, **dict.fromkeys(absent))
+    name = type(made).__name__
+    if not isinstance(made, Task):
+        raise UserError(f"task: {name} is not a task: derive it from dkl.tasks.Task and write step(batch, progress)")
+    if not isinstance(getattr(made, "model", None), nn.Module):
+        raise UserError(f"task: {name} has no model: set self.model in __init__, which is called with model=...")
+    if inspect.isgeneratorfunction(type(made).step):
+        raise UserError(f"task: {name}.step returns a generator: decorate it with @contextmanager")
+    return made
 
 
 def build_averaging(averaging: TargetConfig | None) -> Averaging | None:
@@ -143,23 +151,10 @@ def build_logger(logger: TargetConfig | None) -> Logger:
     return make(logger, "logger", Logger) if logger and rank() == 0 else Logger()
 
 
-def own_sources(config: Mapping[str, Any]) -> dict[str, str]:
-    """Map every ``_target_`` of a resolved ``config`` that is your own code to the SHA-256 of its file.
-
-    A run does not continue after one of these files was edited.
-    """
-    sources = {}
-    for target in sorted(set(_targets(config))):
-        with suppress(Exception), quiet():  # a target that cannot be imported is reported when it is made
-            path = Path(inspect.getfile(get_object(target))).resolve()
-            if not any(path.is_relative_to(folder.resolve()) for folder in _INSTALLED):
-                sources[target] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return sources
-
-
-def _targets(value: object) -> Iterator[str]:
+def targets(value: object) -> Iterator[str]:
+    """Yield every ``_target_`` in a resolved configuration."""
     if isinstance(value, Mapping) and isinstance(value.get("_target_"), str):
         yield value["_target_"]
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
     for item in inner:
-        yield from _targets(item)
+        yield from targets(item)

@@ -1,30 +1,29 @@
 """``train(cfg)``: one run from its configuration to the finished checkpoint."""
 
+import copy
+import hashlib
+import inspect
+import sysconfig
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from dkl.assembly.checks import check_smallest_batch, preflight, unusual_settings
+from dkl.assembly import parts
+from dkl.assembly.checks import preflight
 from dkl.assembly.data import draw_labeled, load_data, load_synthetic, make_batches, make_batching, overlap_warnings
-from dkl.assembly.parts import build_averaging, build_logger, build_model, build_schedule, build_task, own_sources
 from dkl.attacks import OwnTrainingAttack
-from dkl.config import (
-    Precision,
-    TrainConfig,
-    TrainerConfig,
-    batch_norm_parts,
-    hashed,
-    label,
-    loss_name,
-    row_identity,
-    run_folder,
-    typed,
-)
+from dkl.config.compose import typed
+from dkl.config.identity import batch_norm_parts, hashed, label, loss_name, row_identity, run_folder
+from dkl.config.schema import Precision, TrainConfig, TrainerConfig
 from dkl.console import say
 from dkl.data import Images, ImageSet, Loader, StreamBatches, StrongView, SyntheticImages
 from dkl.errors import UserError
@@ -33,11 +32,17 @@ from dkl.models import load_initial_weights
 from dkl.runtime import distributed, launched
 from dkl.runtime.device import check_processes, pick_device
 from dkl.storage.files import digest
+from dkl.tasks import Task
 from dkl.training.averaging import Average
 from dkl.training.fit import Run, fit
-from dkl.training.optimizer import make_optimizer, unmatched, untrained
+from dkl.training.optimizer import make_optimizer, untrained
 from dkl.training.selection import held_out
 from dkl.training.state import RunState, seed_everything, seed_process
+from dkl.validation import fields_of, unusual
+
+_PACKAGE = Path(__file__).parents[1]
+_INSTALLED = (_PACKAGE, *(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib")))
+"""Folders whose files are known by their version."""
 
 
 class Data(NamedTuple):
@@ -67,7 +72,7 @@ def train(cfg: DictConfig) -> Path:
     preflight(cfg)  # before any process starts, so that a mistake is one message and leaves no folder
     device = pick_device(cfg.trainer.device)
     if started > 1:
-        with distributed.launched_group(device.type):
+        with distributed.process_group(device.type):
             _assemble_and_fit(cfg)
     elif cfg.trainer.devices > 1:
         check_processes(cfg.trainer.devices, device, "trainer.devices")
@@ -118,7 +123,7 @@ def assemble(cfg: DictConfig) -> Run:
     if config.attack and config.attack.get("steps") == 0:
         say("warning: attack.steps=0 takes no step: adversarial images are random noise alone; set attack.steps=10")
     state = _new_state(config, device, content, data.sha256)
-    check_smallest_batch(state.task, config, len(data.training))
+    _check_smallest_batch(state.task, config, len(data.training))
     if isinstance(own := getattr(state.task, "attack", None), OwnTrainingAttack):  # a trial on two random images
         images = torch.rand(2, *config.data.shape, generator=torch.Generator().manual_seed(0))
         parameter = next(state.model.parameters())
@@ -129,7 +134,7 @@ def assemble(cfg: DictConfig) -> Run:
         folder=folder,
         device=device,
         state=state,
-        schedule=build_schedule(config.schedule),
+        schedule=parts.build_schedule(config.schedule),
         peak_lr=config.optimizer.lr,
         trainer=config.trainer,
         batches=_make_training_batches(config, data, device),
@@ -137,7 +142,7 @@ def assemble(cfg: DictConfig) -> Run:
         plain_batches=partial(in_order, data.training),
         selection=config.selection,
         held_out=in_order(data.held_out) if data.held_out else None,
-        logger=build_logger(config.logger),
+        logger=parts.build_logger(config.logger),
         about=LoggerRun(
             name=folder.name,
             job_type="train",
@@ -149,6 +154,43 @@ def assemble(cfg: DictConfig) -> Run:
         config_yaml=OmegaConf.to_yaml(cfg),
         unusual=unusual_settings(config),
     )
+
+
+def unusual_settings(config: TrainConfig) -> list[str]:
+    """Describe the numbers that are in their range, but outside the values in common use."""
+    nodes = {key: node for key, node in vars(config).items() if isinstance(node, Mapping)}
+    found = chain(fields_of(config), *(parts.settings_of(node, key) for key, node in nodes.items()))
+    copies = tuple(f"task.{key}." for key in ("loss", "attack") if nodes.get(key))
+    return unusual(item for item in found if not item.key.startswith(copies))
+
+
+def _check_smallest_batch(task: Task, config: TrainConfig, images: int) -> None:
+    """Raise UserError if a network of ``task`` cannot be trained on the smallest part of a batch of ``images``.
+
+    BatchNorm cannot normalize one value per channel: the only image of a batch, if the last feature maps have one
+    pixel, as those of a ResNet-18 on images of 8×8 pixels. Batches with more than one view of an image are not checked:
+    they never have a single row.
+    """
+    data, trainer = config.data, config.trainer
+    augment = data.augment
+    if augment.second_view or augment.repeats > 1 or data.labels_per_class is not None or data.synthetic.files:
+        return
+    last = 0 if trainer.drop_last else images % trainer.batch_size
+    shares = batch_norm_parts(trainer) * trainer.accumulate
+    if min(size // shares for size in (trainer.batch_size, last or trainer.batch_size)) > 1:
+        return
+    for network in task.trained_networks():
+        with torch.device("meta"), torch.no_grad():
+            try:
+                copy.deepcopy(network).to("meta").train()(torch.empty(1, *data.shape))
+            except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+                if "more than 1 value per channel" not in str(error):
+                    continue  # a failure that is not about the batch
+                raise UserError(
+                    f"{type(network).__name__} cannot be trained on one image of {list(data.shape)}, because BatchNorm "
+                    f"needs two values per channel, but {images} images in batches of {trainer.batch_size} leave a "
+                    "part of one: choose another trainer.batch_size, or set trainer.drop_last=true"
+                ) from None
 
 
 def _load(config: TrainConfig) -> Data:
@@ -226,25 +268,44 @@ def _new_state(config: TrainConfig, device: torch.device, content: dict[str, obj
     """Build model, task and optimizer as they are before the first epoch. The seed fixes the initial weights."""
     seed_everything(config.seed)
     # Built on the CPU, in float32, and moved afterwards: the initial weights are the same on every device.
-    model = build_model(config.model)
+    model = parts.build_model(config.model)
     if config.trainer.initial_weights:
         say(load_initial_weights(model, config.trainer.initial_weights))
     model = _prepare_model(model, config.trainer, device)
-    task = build_task(config.task, model)
+    task = parts.build_task(config.task, model)
     for network in task.trained_networks():  # LBGAT's guide, FitNet's layers
         if network is not model:
             _prepare_batch_norm(network, config.trainer)
-    for setting in unmatched(config.optimizer, [name for name, _ in task.named_parameters()]):
-        say(f"warning: no parameter's name matches {setting}")
+    trained, faster = [name for name, _ in task.named_parameters()], config.optimizer.faster
+    for part in config.optimizer.no_decay:
+        if not any(part in name for name in trained):
+            say(f"warning: no parameter's name matches {part!r} of optimizer.no_decay")
+    # A recipe may list the parts of several networks, of which one matches.
+    if faster and not any(name.startswith(tuple(faster)) for name in trained):
+        say(f"warning: no parameter's name matches optimizer.faster=[{','.join(faster)}]")
     if names := untrained(task):
         say(
             f"warning: nothing trains {', '.join(names)}: yield them in named_parameters of {type(task).__name__} and "
             "keep them in its state_dict, or freeze them by requires_grad_(False)"
         )
     optimizer = make_optimizer(config.optimizer, task.named_parameters(), model)
-    averaging = build_averaging(config.averaging)
+    averaging = parts.build_averaging(config.averaging)
     average = Average(averaging, model) if averaging else None
     if average is not None:
         task.use_average(average.model)
     seed_process(config.seed, distributed.rank())
-    return RunState(task, model, optimizer, content, sha256, average, sources=own_sources(content))
+    return RunState(task, model, optimizer, content, sha256, average, sources=_own_sources(content))
+
+
+def _own_sources(config: Mapping[str, Any]) -> dict[str, str]:
+    """Map every ``_target_`` of a resolved ``config`` that is your own code to the SHA-256 of its file.
+
+    A run does not continue after one of these files was edited.
+    """
+    sources = {}
+    for target in sorted(set(parts.targets(config))):
+        with suppress(Exception), parts.quiet():  # a target that cannot be imported is reported when it is made
+            path = Path(inspect.getfile(get_object(target))).resolve()
+            if not any(path.is_relative_to(folder.resolve()) for folder in _INSTALLED):
+                sources[target] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return sources

@@ -4,16 +4,18 @@
 
 ``function()`` returns the network, which maps images in [0, 1] to logits. FILE, of ``torch.save`` or ``numpy.savez``,
 has ``images[N, C, H, W]`` and ``labels[N]``. Both sides attack the images that are still correct, attack by attack, and
-take turns. Times are of the processor, so that other work on the machine counts little. The extra ``full`` brings the
-package.
+take turns. Times are of the processor, so that other work on the machine counts little. Beside them is the floor: the
+passes of the network that ours makes, at the time of its fullest pass. The extra ``full`` brings the package.
 """
 
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 
 from dkl.attacks.autoattack.ball import distances
 from dkl.attacks.autoattack.drop_in import AutoAttack
+from dkl.attacks.contexts import frozen_eval
 from dkl.errors import UserError, choose_from, for_the_terminal, needs_extra
 from dkl.importing import import_object
 from dkl.threat import EvaluatedNorm
@@ -31,13 +34,14 @@ _LENGTHS = {"n_iter": "steps", "n_queries": "queries", "n_target_classes": "targ
 
 @dataclass
 class Comparison:
-    """Seconds of the processor by attack, ``package`` and ``ours``; flags compared, and how many differ.
+    """Seconds of the processor by attack, ``package``, ``ours`` and its ``floor``; flags compared, and how many differ.
 
     ``beyond`` is how far an image of ours lies beyond the radius at most; negative if none does.
     """
 
     package: dict[str, float] = field(default_factory=dict)
     ours: dict[str, float] = field(default_factory=dict)
+    floor: dict[str, float] = field(default_factory=dict)
     compared: dict[str, int] = field(default_factory=dict)
     differing: dict[str, int] = field(default_factory=dict)
     robust: dict[str, float] = field(default_factory=dict)
@@ -49,11 +53,13 @@ class Comparison:
         return sum(self.package.values()) / sum(self.ours.values())
 
     def __str__(self) -> str:
-        lines = [f"{'attack':10} {'flags':>7} {'differ':>7} {'robust':>8} {'package s':>10} {'ours s':>8} {'ratio':>6}"]
-        for name in self.ours:
+        head = ("flags", "differ", "robust", "package s", "ours s", "floor s", "ratio")
+        lines = ["attack    " + "".join(f"{title:>10}" for title in head)]
+        for name, ours in self.ours.items():
+            package, floor = self.package[name], self.floor[name]
             lines.append(
-                f"{name:10} {self.compared[name]:7} {self.differing[name]:7} {self.robust[name]:8.2%} "
-                f"{self.package[name]:10.1f} {self.ours[name]:8.1f} {self.package[name] / self.ours[name]:6.2f}"
+                f"{name:10}{self.compared[name]:10}{self.differing[name]:10}{self.robust[name]:10.2%}"
+                f"{package:10.1f}{ours:10.1f}{floor:10.1f}{package / ours:10.2f}"
             )
         total, differ = sum(self.compared.values()), sum(self.differing.values())
         return "\n".join(
@@ -65,6 +71,38 @@ def _timed(call: Callable[[], Tensor]) -> tuple[Tensor, float]:
     started = time.process_time()
     result = call()
     return result, time.process_time() - started
+
+
+class Passes:
+    """Counts the images that ``network`` classifies inside, with and without their gradients."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network, self.images, self.fullest = network, {False: 0, True: 0}, 1
+
+    def __enter__(self) -> Self:
+        self.hook = self.network.register_forward_hook(self._count)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hook.remove()
+
+    def _count(self, network: nn.Module, inputs: object, logits: Tensor) -> None:
+        self.images[logits.requires_grad] += len(logits)
+        self.fullest = max(self.fullest, len(logits))
+
+    def floor(self, x: Tensor) -> float:
+        """The seconds of these passes, of images such as ``x[B, ...]``, if each were as full as the fullest."""
+        x = x[torch.arange(self.fullest) % len(x)]
+
+        def once(gradient: bool) -> Tensor:
+            leaf = x.clone().requires_grad_(gradient)
+            with torch.set_grad_enabled(gradient):
+                logits: Tensor = self.network(leaf)
+                return torch.autograd.grad(logits.sum(), leaf)[0] if gradient else logits
+
+        with frozen_eval(self.network):
+            fastest = {kind: min(_timed(partial(once, kind))[1] for _ in range(4)) for kind in self.images}
+        return sum(fastest[kind] * count for kind, count in self.images.items()) / self.fullest
 
 
 def _package(model: nn.Module, ours: AutoAttack, device: torch.device) -> Any:
@@ -115,15 +153,16 @@ def compare(
             "package": lambda x=x, y=y: package.run_standard_evaluation(x, y, batch_size=batch_size)[0],
             "ours": lambda x=x, y=y: ours.run_standard_evaluation(x, y, bs=batch_size),
         }
-        flags = {}
+        flags, passes = {}, Passes(model)
         for side in sorted(calls, reverse=bool(turn % 2)):
-            adversarial, getattr(found, side)[name] = _timed(calls[side])
+            with passes if side == "ours" else nullcontext():
+                adversarial, getattr(found, side)[name] = _timed(calls[side])
             parts = zip(adversarial.split(batch_size), y.split(batch_size), strict=True)
             flags[side] = torch.cat([model(a).argmax(1) == b for a, b in parts])
             if side == "ours":
                 farthest = float(distances(adversarial, x, cast(EvaluatedNorm, ours.norm.lower())).max())
                 found.beyond = max(found.beyond, farthest - ours.epsilon)
-        correct = flags["package"]
+        correct, found.floor[name] = flags["package"], passes.floor(x)
         found.compared[name], found.differing[name] = len(y), int((flags["ours"] != correct).sum())
         found.robust[name] = float(correct.sum()) / len(labels)
     return found

@@ -26,13 +26,6 @@ COLUMN = 40
 """Column in which the lines beside the values begin."""
 
 
-def overview() -> str:
-    """Return the page of ``dkl --help``."""
-    page = "Decoupled KL losses: adversarial training, distillation, evaluation, tables.\n\n"
-    page += "".join(f"  {usage}\n" for usage in USAGE.values())
-    return page + "\nEach has --help. Values are Hydra overrides; docs/configuration.md explains them.\n"
-
-
 def page(command: str) -> str:
     """Return the page of ``dkl <command> --help``."""
     text = f"{USAGE[command]}\n\n"

@@ -10,7 +10,6 @@ import itertools
 import json
 import os
 import secrets
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -34,7 +33,6 @@ from dkl.config.overrides import (
     compose_explained,
     explain,
     last_value,
-    quoted,
     read_overrides,
     submitit_logs,
 )
@@ -55,9 +53,6 @@ LIGHT_CHECKS: dict[str, Callable[[DictConfig], object]] = {
     "evaluate": lambda cfg: check_known(cfg, EvaluateConfig),
 }
 """Checks before a configuration is printed, which import no torch."""
-
-MANY = 8
-"""Up to this many runs of a sweep are named in the next command."""
 
 
 def _parse_flags(root: str, arguments: list[str]) -> argparse.Namespace:
@@ -270,7 +265,7 @@ def sweep(overrides: Sequence[str], count: int, following: Callable[[list[Path]]
             best = pick(valued, key=lambda job: job.value or 0.0)
             keys = _different_keys(jobs)
             point = " ".join(text for text in best.overrides if text.partition("=")[0] in keys)
-            place = _relative(Path(best.path))
+            place = relative(Path(best.path))
             say(f"best of {len(jobs)}: {point}  value {best.value:.4f}  {place}")
         if paths := [Path(path) for path in dict.fromkeys(job.path for job in jobs) if path]:
             say(f"Next: {following(paths)}")
@@ -279,24 +274,6 @@ def sweep(overrides: Sequence[str], count: int, following: Callable[[list[Path]]
 def results_folder(overrides: Sequence[str]) -> Path:
     """Return the results folder of a command with ``overrides``."""
     return Path(last_value(overrides, "paths.results", default_results()))
-
-
-def evaluate_next(paths: Sequence[Path], overrides: Sequence[str]) -> str:
-    """Return the command that evaluates the runs in the folders ``paths``, trained with ``overrides``."""
-    chosen = paths[: 1 if len(paths) > MANY else None]
-    runs = ",".join(quoted(str(_relative(path))) for path in chosen)
-    folders = [text for text in overrides if text.startswith(("paths.results=", "paths.data="))]
-    return shlex.join(["dkl", "evaluate", *(["-m"] if len(chosen) > 1 else []), f"run={runs}", *folders])
-
-
-def tables_next(paths: Sequence[Path], overrides: Sequence[str]) -> str:
-    """Return the command that makes the tables of the records ``paths``, evaluated with ``overrides``."""
-    from dkl.records import load
-
-    given = any(text.startswith("paths.results=") for text in overrides)
-    results = [f"results={results_folder(overrides)}"] if given else []
-    smoke = ["smoke=true"] if any(load(path).budget == "smoke" for path in paths) else []
-    return shlex.join(["dkl", "tables", *results, *smoke])
 
 
 def _table(jobs: Sequence[Job]) -> str:
@@ -339,6 +316,6 @@ def _different_keys(jobs: Sequence[Job]) -> list[str]:
     return [key for key, different in values.items() if len(different) > 1]
 
 
-def _relative(path: Path) -> Path:
+def relative(path: Path) -> Path:
     """Return ``path`` as seen from the working directory if it lies below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

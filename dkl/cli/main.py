@@ -6,8 +6,9 @@ There is one function per command, which takes the arguments after its name. Hea
 
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,21 +16,23 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dkl import __version__
 from dkl.cli import hydra_app
-from dkl.cli.help import GROUPS, USAGE, overview, page
-from dkl.cli.hydra_app import evaluate_next, tables_next
+from dkl.cli.help import GROUPS, USAGE, page
+from dkl.cli.hydra_app import relative, results_folder
 from dkl.config import check as check_values
 from dkl.config import load_config, run_folder
 from dkl.config.compose import choices
 from dkl.config.identity import NAMED_DATASETS
-from dkl.config.overrides import expand_config_dir, expand_network
+from dkl.config.overrides import expand_network, quoted
 from dkl.console import say
 from dkl.errors import UserError, choose_from, first_line, for_the_terminal, needs_extra
 from dkl.options import OPTIONS, default_results, parse_options
-from dkl.options import keys as option_keys
 from dkl.runtime import launched
 from dkl.runtime.interruption import Interrupted, interruptible
 from dkl.storage.files import damage
 from dkl.threat import LISTED, SUITES
+
+MANY = 8
+"""Up to this many runs of a sweep are named in the next command."""
 
 COMPLETION = ("-sc", "--shell-completion")
 """Flags by which a shell asks what may follow."""
@@ -176,17 +179,15 @@ def verify(arguments: list[str]) -> None:
     """
     from dkl.evaluation.verification import verify as verify_record
 
-    words = [text for text in arguments if "=" not in text]
+    words, rest = [text for text in arguments if "=" not in text], list[str]()
     if len(words) != 1 or words[0].startswith("-"):
         raise UserError("name one record: dkl verify results/records/NAME.json checkpoint=FILE")
     path = Path(words[0])
     if not path.is_file():
         raise UserError(f"there is no record {path}: give the file that dkl evaluate printed")
-    own = [text for text in arguments if text.partition("=")[0] in option_keys("verify") and text not in words]
-    options = parse_options("verify", own)
+    options = parse_options("verify", [text for text in arguments if text not in words], rest)
     if path.suffix != ".json":
         raise UserError(f"{path} is no record: give the file that ends with .json")
-    rest = [text for text in arguments if "=" in text and text not in own]
     result = verify_record(path, rest, checked=options["n"], seed=options["seed"])
     say(result.verdict)
     if not result.agrees:
@@ -219,6 +220,24 @@ def export(arguments: list[str]) -> None:
         say(f"pushed: {push(folder, files, options['push'])}")
 
 
+def evaluate_next(paths: Sequence[Path], overrides: Sequence[str]) -> str:
+    """Return the command that evaluates the runs in the folders ``paths``, trained with ``overrides``."""
+    chosen = paths[: 1 if len(paths) > MANY else None]
+    runs = ",".join(quoted(str(relative(path))) for path in chosen)
+    folders = [text for text in overrides if text.startswith(("paths.results=", "paths.data="))]
+    return shlex.join(["dkl", "evaluate", *(["-m"] if len(chosen) > 1 else []), f"run={runs}", *folders])
+
+
+def tables_next(paths: Sequence[Path], overrides: Sequence[str]) -> str:
+    """Return the command that makes the tables of the records ``paths``, evaluated with ``overrides``."""
+    from dkl.records import load
+
+    given = any(text.startswith("paths.results=") for text in overrides)
+    results = [f"results={results_folder(overrides)}"] if given else []
+    smoke = ["smoke=true"] if any(load(path).budget == "smoke" for path in paths) else []
+    return shlex.join(["dkl", "tables", *results, *smoke])
+
+
 COMMANDS = {
     "train": train,
     "evaluate": evaluate,
@@ -247,7 +266,9 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     command, *rest = arguments or ["--help"]
     if command in ("-h", "--help"):
-        print(overview(), end="")
+        usages = "".join(f"  {usage}\n" for usage in USAGE.values())
+        print(f"Decoupled KL losses: adversarial training, distillation, evaluation, tables.\n\n{usages}")
+        print("Each has --help. Values are Hydra overrides; docs/configuration.md explains them.")
     elif command == "--version":
         print(f"dkl {__version__}")
     elif command not in (*COMMANDS, *COMPLETION):
@@ -261,7 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
                 if command in COMPLETION:
                     _complete(arguments)
                 else:
-                    COMMANDS[command](expand_config_dir(rest) if command in (*GROUPS, "reproduce") else rest)
+                    COMMANDS[command](_expand_config_dir(rest) if command in (*GROUPS, "reproduce") else rest)
         except Interrupted as stop:
             stop.report()
             raise
@@ -280,6 +301,21 @@ def main(arguments: list[str] | None = None) -> None:
         except (UserError, OSError) as error:
             print(for_the_terminal(error), file=sys.stderr)
             raise SystemExit(2) from None
+
+
+def _expand_config_dir(arguments: Sequence[str]) -> list[str]:
+    """Replace Hydra's ``--config-dir FOLDER`` by ``hydra.searchpath=[file://FOLDER]``, which every command knows."""
+    place = next((at for at, text in enumerate(arguments) if re.fullmatch(r"(--config-dir|-cd)(=.*)?", text)), None)
+    if place is None:
+        return list(arguments)
+    flag, equals, folder = arguments[place].partition("=")
+    rest = [*arguments[:place], *arguments[place + (1 if equals else 2) :]]
+    folder = folder if equals else next(iter(arguments[place + 1 :]), "")
+    if not folder or not Path(folder).is_dir():
+        raise UserError(f"{flag} {folder}: there is no such folder; give one with folders of choices, such as loss/")
+    if any(text.startswith("hydra.searchpath=") for text in rest):
+        raise UserError(f"{flag} {folder} and hydra.searchpath= are the same: give one of them")
+    return [*rest, f"hydra.searchpath=[{quoted(f'file://{Path(folder).resolve()}')}]"]
 
 
 def _complete(arguments: list[str]) -> None:

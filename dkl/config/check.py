@@ -10,9 +10,9 @@ from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 
 from dkl.config.compose import check_known, choices, shipped, typed
 from dkl.config.identity import TEACHERS, batch_norm_parts, leaves, views_together
-from dkl.config.schema import WEIGHTS, AugmentConfig, DataConfig, OptimizerConfig, TrainConfig
+from dkl.config.schema import AugmentConfig, DataConfig, OptimizerConfig, TrainConfig
 from dkl.errors import UserError, choose_from, shortened
-from dkl.threat import EVALUATED_NORMS, NORMS, PRECISIONS, parse_attacks, parse_steps, parse_threat
+from dkl.threat import EVALUATED_NORMS, NORMS, parse_attacks, parse_steps, parse_threat
 from dkl.validation import check_fields
 
 LONGEST_NAME = 100
@@ -23,9 +23,6 @@ FIXED_GROUPS = ("model", "attack", "averaging", "schedule")
 
 FREE = re.compile(r"attack\.objective\b.*|model\.(?!name$).*|task\.(warmup_epochs|masked)|trainer\.workers")
 """Keys of those groups that a row may set, and the number of workers, which changes no batch."""
-
-RESIZED = ("bilinear", "bicubic", "square", "none")
-"""Ways in which tests resize an image before its center is cropped."""
 
 SIZES_OF_CLASSIFIERS = ("data.train_size", "data.test_size", "trainer.epochs")
 """Sizes that budget ``mini`` fixes for images with one label each. With a label per pixel a manifest chooses them."""
@@ -40,8 +37,6 @@ def check(cfg: DictConfig) -> TrainConfig:
     _check_evaluation(config)
     _check_threats(config)
     _check_optimizer(config.optimizer)
-    if config.trainer.compile not in (True, False, "reduce-overhead"):
-        raise UserError(f"trainer.compile={config.trainer.compile} must be false, true or reduce-overhead")
     _check_accumulation(config)
     _check_batch_norm(config)
     _check_teacher_cache(config)
@@ -67,12 +62,6 @@ def check_subject(run: str | None, checkpoint: str | None, network: str | None =
     """Raise UserError unless ``dkl evaluate`` is given either a run, or a checkpoint or network of somebody else."""
     if bool(run) == bool(checkpoint or network):
         raise UserError("name what to evaluate: run=FOLDER, or checkpoint=FILE with model=… and data=…")
-
-
-def check_weights(weights: str | None, key: str = "weights") -> None:
-    """Raise UserError, which names ``key``, unless ``weights`` is a kind that a run can keep, or None."""
-    if weights not in (None, *WEIGHTS):
-        raise UserError(f"{key}={weights} must be last, average or best")
 
 
 def check_complete(cfg: DictConfig, prefix: str = "") -> None:
@@ -111,17 +100,14 @@ def _check_keys(cfg: DictConfig) -> None:
 
 
 def _check_evaluation(config: TrainConfig) -> None:
-    """Attacks and precision exist, there are as many images, and the run keeps the weights to be evaluated."""
+    """Attacks exist, there are as many images, and the run keeps the weights to be evaluated."""
     evaluation, test_size = config.evaluation, config.data.test_size
     parse_attacks(evaluation.attacks, own=False)
-    if evaluation.precision not in PRECISIONS:
-        raise UserError(f"evaluation.precision={evaluation.precision} must be {' or '.join(PRECISIONS)}")
     if evaluation.n is not None and test_size is not None and evaluation.n > test_size:
         raise UserError(
             f"evaluation.n={evaluation.n} is more than data.test_size={test_size}: lower it, or set it to null"
         )
     weights = evaluation.weights
-    check_weights(weights, "evaluation.weights")
     if (weights == "average" and not config.averaging) or (weights == "best" and not config.selection.every):
         needed = "averaging=epoch_ema" if weights == "average" else "selection.holdout and selection.every"
         raise UserError(f"evaluation.weights={weights}, but this run keeps no such weights: set {needed}")
@@ -234,14 +220,12 @@ def _check_teacher_cache(config: TrainConfig) -> None:
 def _check_semi_supervised(config: TrainConfig) -> None:
     """Few labels and unlabeled images go together, and with nothing that changes which images a batch has."""
     data, trainer = config.data, config.trainer
-    ratio, second, augment = data.unlabeled.ratio, data.unlabeled.second_view, data.augment
+    ratio, augment = data.unlabeled.ratio, data.augment
     if data.labels_per_class is None:
         for key, value in (("data.unlabeled.ratio", ratio), ("trainer.steps_per_epoch", trainer.steps_per_epoch)):
             if value:
                 raise UserError(f"{key}={value} needs few labels: set data.labels_per_class, such as 25")
         return
-    if second not in ("strong", "weak"):
-        raise UserError(f"data.unlabeled.second_view={second} must be strong or weak")
     others: dict[str, object] = {
         "data.synthetic.files": data.synthetic.files,
         "data.augment.second_view": augment.second_view,
@@ -281,8 +265,6 @@ def _check_data(data: DataConfig) -> None:
             f"data.synthetic.files names {len(files)} files and data.synthetic.fraction={fraction}: choose a dataset "
             "with both, such as data=cifar10_1m, or give files and a fraction between 0 and 1, or neither and 0"
         )
-    if data.interpolation not in RESIZED:
-        raise UserError(f"data.interpolation={data.interpolation} must be {', '.join(RESIZED[:-1])} or {RESIZED[-1]}")
     if data.source.get("train", "") is None:
         raise UserError("+data.source.train=null is for dkl evaluate, which needs no training images: leave it out")
     if data.long_tail and data.train_size:

@@ -7,7 +7,7 @@ use this one function. Whoever plans, reports or estimates runs reads a ``Compos
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,16 @@ def model_name(model: Mapping[str, Any]) -> str:
 
 
 def loss_name(cfg: DictConfig) -> str:
-    """Class name of the loss, such as IKL, or of the task's own loss, such as FitNet; ``CE`` if there is neither."""
+    """Class name of the loss, such as IKL, or of the task's own loss, such as FitNet; ``CE`` if there is neither.
+
+    That of several losses is IKL+KL.
+    """
     loss = cfg.loss or OmegaConf.select(cfg, "task.loss")
-    return str(loss._target_).rpartition(".")[2] if loss else "CE"
+    if not loss:
+        return "CE"
+    several = loss.get("terms") if loss._target_ == "dkl.losses.WeightedSum" else None
+    keys = [f"terms.{name}.loss._target_" for name in several or ()] or ["_target_"]
+    return "+".join(str(OmegaConf.select(loss, key)).rpartition(".")[2] for key in keys)
 
 
 def label(cfg: DictConfig) -> str:
@@ -277,20 +284,15 @@ class ComposedRun:
         return ComposedRun(cfg)
 
 
-class CachedCompose:
-    """Composes training configurations once per row; those of its seeds are copies. Composing takes a tenth of a second
-    or more, and a table has up to a hundred jobs."""
+@lru_cache(maxsize=1024)
+def compose_run(overrides: tuple[str, ...]) -> ComposedRun:
+    """Compose the run of ``overrides``, once: that takes a tenth of a second or more, and a table has a hundred jobs.
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, ...], DictConfig] = {}
-
-    def __call__(self, overrides: Sequence[str]) -> ComposedRun:
-        """Compose the run of ``overrides``, which may include the seed."""
-        seeds = [text for text in overrides if text.startswith("seed=")]
-        rest = tuple(text for text in overrides if not text.startswith("seed="))
-        if rest not in self._known:
-            self._known[rest] = compose_explained("train", rest)
-        cfg = self._known[rest].copy()
-        if seeds:
-            cfg.seed = int(seeds[-1].partition("=")[2])
-        return ComposedRun(cfg)
+    Seeds of one row differ in the seed only, so they are copies. Raises UserError if an override does not fit.
+    """
+    seeds = [text for text in overrides if text.startswith("seed=")]
+    if not seeds:
+        return ComposedRun(compose_explained("train", overrides))
+    cfg = compose_run(tuple(text for text in overrides if text not in seeds)).cfg.copy()
+    cfg.seed = int(seeds[-1].partition("=")[2])
+    return ComposedRun(cfg)

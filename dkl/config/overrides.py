@@ -11,14 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import (
-    ConfigTypeError,
-    InterpolationKeyError,
-    InterpolationResolutionError,
-    OmegaConfBaseException,
-    ValidationError,
-)
+from omegaconf import DictConfig, OmegaConf, errors
+from omegaconf.errors import OmegaConfBaseException
 
 from dkl.config.compose import choices, compose_config, is_group
 from dkl.errors import UserError, choose_from, first_line, similar
@@ -43,21 +37,6 @@ def read_overrides(texts: Sequence[str]) -> list[Override]:
             raise UserError(f"{text!r} has no key: write KEY=VALUE, such as seed=1")
         parsed.append(override)
     return parsed
-
-
-def expand_config_dir(arguments: Sequence[str]) -> list[str]:
-    """Replace Hydra's ``--config-dir FOLDER`` by ``hydra.searchpath=[file://FOLDER]``, which every command knows."""
-    place = next((at for at, text in enumerate(arguments) if re.fullmatch(r"(--config-dir|-cd)(=.*)?", text)), None)
-    if place is None:
-        return list(arguments)
-    flag, equals, folder = arguments[place].partition("=")
-    rest = [*arguments[:place], *arguments[place + (1 if equals else 2) :]]
-    folder = folder if equals else next(iter(arguments[place + 1 :]), "")
-    if not folder or not Path(folder).is_dir():
-        raise UserError(f"{flag} {folder}: there is no such folder; give one with folders of choices, such as loss/")
-    if any(text.startswith("hydra.searchpath=") for text in rest):
-        raise UserError(f"{flag} {folder} and hydra.searchpath= are the same: give one of them")
-    return [*rest, f"hydra.searchpath=[{quoted(f'file://{Path(folder).resolve()}')}]"]
 
 
 def expand_network(texts: Sequence[str]) -> list[str]:
@@ -157,15 +136,15 @@ def _of_a_value(error: OmegaConfBaseException, line: str) -> str | None:
     """Describe what the key in ``error`` takes; None if it is about something else. ``line`` may name the override."""
     name, value = str(error.full_key), error.value
     place = line.removeprefix("Error merging override ") if line.startswith("Error merging") else name
-    if isinstance(error, InterpolationKeyError):
+    if isinstance(error, errors.InterpolationKeyError):
         key = first_line(error).partition("'")[2].partition("'")[0]
         return f"{name} is ${{{key}}}, but there is no key {key!r}: give a value, or the name of another key"
-    if isinstance(error, InterpolationResolutionError):
+    if isinstance(error, errors.InterpolationResolutionError):
         reason = first_line(error).rpartition("resolving interpolation: ")[2].strip("\"'")
         return f"{name}: {reason}: set it, or give a value"
-    if isinstance(error, ConfigTypeError) and place.startswith("~"):
+    if isinstance(error, errors.ConfigTypeError) and place.startswith("~"):
         return f"{place}: {name} cannot be removed; give it a value"
-    if not isinstance(error, ValidationError):
+    if not isinstance(error, errors.ValidationError):
         return None
     if value is None:
         return f"{place}: {name} needs a value; leave it out for its default"
@@ -221,8 +200,9 @@ def _suggest(root: str, override: str, overrides: Sequence[str]) -> str:
         cfg = compose_config(root, [])
     keys = list(_keys(cfg))
     parent, dot, last = name.rpartition(".")
-    with suppress(Exception):  # there is no class, or it cannot be imported
-        if last in hints(get_object(OmegaConf.select(cfg, f"{parent}._target_"))):
+    with suppress(Exception):  # it cannot be imported
+        target = OmegaConf.select(cfg, f"{parent}._target_")
+        if target and last in hints(get_object(target)):
             return f"the file of this choice leaves it at its default; write +{name}=VALUE"
     siblings = [key for key in keys if key.rpartition(".")[0] == parent]
     if dot and parent in keys and not siblings and is_group(parent):

@@ -12,28 +12,8 @@ from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from omegaconf import MISSING, DictConfig
 
-from dkl.validation import (
-    BATCH,
-    CLASSES,
-    COUNT,
-    CROPPED,
-    DEGREES,
-    DEVICES,
-    EPOCHS,
-    FRACTION,
-    LABEL,
-    MEAN,
-    PIXELS,
-    RATE,
-    REPEATS,
-    SCALE,
-    SEED,
-    SHARE,
-    SIDE,
-    STD,
-    THREADS,
-    Range,
-)
+from dkl import validation as allowed
+from dkl.threat import PRECISIONS
 
 T = TypeVar("T")
 
@@ -48,15 +28,15 @@ WEIGHTS = ("last", "average", "best")
 class AugmentConfig:
     """Random changes of training images; ``dkl.data.Augment`` says in which order."""
 
-    crop_padding: Annotated[int, PIXELS] = 0
+    crop_padding: Annotated[int, allowed.PIXELS] = 0
     """Pad by this many pixels on each side and crop back at random, from 0 to 1000."""
     crop_fill: str = "zeros"
     """What the padding is: zeros, or reflect for the image mirrored at its border."""
     flip: bool = False
     """Mirror left to right with probability 1/2."""
-    rotation: Annotated[float, DEGREES] = 0.0
+    rotation: Annotated[float, allowed.DEGREES] = 0.0
     """Rotate by a random angle of at most this many degrees, from 0 to 180."""
-    cutout: Annotated[int, PIXELS] = 0
+    cutout: Annotated[int, allowed.PIXELS] = 0
     """Side in pixels of a square hole at a random place, from 0 to 1000; 0 is none."""
     second_view: str | None = None
     """Add a second draw of every image: official_autoaugment, autoaugment (torchvision's), cutout, or null for none."""
@@ -64,13 +44,13 @@ class AugmentConfig:
     """A RandAugment policy in timm's notation, such as rand-m7-mstd0.5, for images read from files; null for none."""
     interpolation: str = "bilinear"
     """With images read from files: how crops are resized, bilinear, or random for bilinear or bicubic."""
-    repeats: Annotated[int, REPEATS] = 1
+    repeats: Annotated[int, allowed.REPEATS] = 1
     """Show each image this many times per epoch, and fewer images, from 1 to 1000."""
-    scale: Annotated[list[float], SCALE] = field(default_factory=list)
+    scale: Annotated[list[float], allowed.SCALE] = field(default_factory=list)
     """With masks: resize by a random factor between these two, above 0 and at most 100; empty for not at all."""
-    unrotated: Annotated[float, SHARE] = 0.0
+    unrotated: Annotated[float, allowed.SHARE] = 0.0
     """With masks: share of images that rotation leaves alone, in [0, 1]."""
-    blur: Annotated[float, SHARE] = 0.0
+    blur: Annotated[float, allowed.SHARE] = 0.0
     """With masks: share of images blurred by a 5x5 Gaussian, in [0, 1]."""
     transforms: list[Any] = field(default_factory=list)
     """Your own, after the others: each a _target_, such as torchvision.transforms.v2.ColorJitter, and its arguments."""
@@ -82,7 +62,7 @@ class SyntheticConfig:
 
     files: list[str] = field(default_factory=list)
     """The .npz files of synthetic images, in order; empty for none."""
-    fraction: Annotated[float, FRACTION] = 0.0
+    fraction: Annotated[float, allowed.FRACTION] = 0.0
     """Share of synthetic images in every batch, in [0, 1); 0 without files."""
 
 
@@ -90,17 +70,17 @@ class SyntheticConfig:
 class UnlabeledConfig:
     """Images without labels beside the labeled ones, for semi-supervised tasks: two views of each."""
 
-    ratio: Annotated[int, Range(0, 1000)] = 0
+    ratio: Annotated[int, allowed.Range(0, 1000)] = 0
     """Unlabeled images per labeled one in every step, from 0 to 1000; 0 for none."""
-    second_view: str = "strong"
+    second_view: Annotated[str, allowed.OneOf("strong", "weak")] = "strong"
     """strong (RandAugment and a gray hole), or weak for another draw of data.augment, as in Mean-Teacher."""
-    operations: Annotated[int, Range(0, 100)] = 3
+    operations: Annotated[int, allowed.Range(0, 100)] = 3
     """RandAugment operations of the strong view, drawn with replacement, from 0 to 100."""
-    probability: Annotated[float, SHARE] = 1.0
+    probability: Annotated[float, allowed.SHARE] = 1.0
     """Probability in [0, 1] that each of them is applied."""
-    smallest_hole: Annotated[float, SHARE] = 0.0
+    smallest_hole: Annotated[float, allowed.SHARE] = 0.0
     """Least side of the hole as a share of the image's, in [0, 1]."""
-    largest_hole: Annotated[float, SHARE] = 0.5
+    largest_hole: Annotated[float, allowed.SHARE] = 0.5
     """Greatest side of the hole as a share of the image's, in [0, 1]; 0 for no hole."""
 
 
@@ -110,25 +90,25 @@ class DataConfig:
 
     name: str = MISSING
     """Name in folders and records."""
-    num_classes: Annotated[int, CLASSES] = MISSING
+    num_classes: Annotated[int, allowed.CLASSES] = MISSING
     """Number of classes, from 1 to 1e5."""
-    shape: Annotated[list[int], SIDE] = MISSING
+    shape: Annotated[list[int], allowed.SIDE] = MISSING
     """Image shape: channels, height, width, each from 1 to 1e5."""
     eps: str = MISSING
     """Usual Linf radius of attacks, in pixel units of [0, 1], such as 8/255."""
-    mean: Annotated[list[float] | None, MEAN] = None
+    mean: Annotated[list[float] | None, allowed.MEAN] = None
     """Channel means for models that normalize their input, in [0, 1]; null if there are none."""
-    std: Annotated[list[float] | None, STD] = None
+    std: Annotated[list[float] | None, allowed.STD] = None
     """Channel standard deviations for models that normalize their input, in (0, 1]; null if there are none."""
-    train_size: Annotated[int | None, COUNT] = None
+    train_size: Annotated[int | None, allowed.COUNT] = None
     """Use this many training images, balanced over classes, from 1 to 1e9; null for all."""
-    test_size: Annotated[int | None, COUNT] = None
+    test_size: Annotated[int | None, allowed.COUNT] = None
     """Use this many test images, balanced over classes, from 1 to 1e9; null for all."""
-    center_crop: Annotated[float, CROPPED] = 0.875
+    center_crop: Annotated[float, allowed.CROPPED] = 0.875
     """With images read from files: share of the shorter side that tests see, in (0, 1]."""
-    interpolation: str = "bilinear"
+    interpolation: Annotated[str, allowed.OneOf("bilinear", "bicubic", "square", "none")] = "bilinear"
     """With images read from files: tests resize them bilinear, bicubic, square (both sides) or none (crop only)."""
-    ignore_index: Annotated[int | None, LABEL] = None
+    ignore_index: Annotated[int | None, allowed.LABEL] = None
     """Label of pixels that do not count, no class, from -32768 to 65535; null for images with one label each."""
     class_names: list[str] = field(default_factory=list)
     """Names of the classes in figures; empty for their numbers."""
@@ -138,7 +118,7 @@ class DataConfig:
     """Random changes of training images."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     """Synthetic images that are mixed with the real ones."""
-    labels_per_class: Annotated[int | None, COUNT] = None
+    labels_per_class: Annotated[int | None, allowed.COUNT] = None
     """Keep the labels of this many training images per class, from 1 to 1e9, drawn by seed; null keeps all."""
     official_labels: bool = False
     """Draw them as DKL's fork of USB, which takes nine random numbers before; false draws them as USB."""
@@ -185,13 +165,13 @@ class OptimizerConfig:
 
     name: OptimizerName = OptimizerName.sgd
     """sgd, lamb, adamw, adam, rmsprop or muon."""
-    lr: Annotated[float, RATE] = 0.1
+    lr: Annotated[float, allowed.RATE] = 0.1
     """Peak learning rate, from 0 to 1000."""
-    momentum: Annotated[float, Range(0, 1, below=True, usual=(0, 0.99))] = 0.9
+    momentum: Annotated[float, allowed.Range(0, 1, below=True, usual=(0, 0.99))] = 0.9
     """Momentum of sgd, rmsprop and muon, in [0, 1)."""
     nesterov: bool = False
     """Use Nesterov momentum in sgd."""
-    weight_decay: Annotated[float, Range(0, 1000, usual=(0, 0.5))] = 5e-4
+    weight_decay: Annotated[float, allowed.Range(0, 1000, usual=(0, 0.5))] = 5e-4
     """L2 penalty of sgd, adam and rmsprop, decoupled decay of the others, from 0 to 1000."""
     no_decay: list[str] = field(default_factory=list)
     """Spare parameters whose name contains one of these from weight decay."""
@@ -199,9 +179,9 @@ class OptimizerConfig:
     """Decay biases and normalization scales too."""
     faster: list[str] = field(default_factory=list)
     """Names of parts whose rate is faster_by times the rate: parameters that start with one of these."""
-    faster_by: Annotated[float, Range(0, 1000, above=True, usual=(0, 100))] = 10.0
+    faster_by: Annotated[float, allowed.Range(0, 1000, above=True, usual=(0, 100))] = 10.0
     """Factor of the rate of the parts in faster, above 0 and at most 1000."""
-    layer_decay: Annotated[float | None, Range(0, 1, above=True)] = None
+    layer_decay: Annotated[float | None, allowed.Range(0, 1, above=True)] = None
     """Factor from each layer's rate to that of the layer before it, in (0, 1]; null for one rate."""
     _target_: str | None = None
     """Import path of an optimizer of torch, timm or your own, instead of name; null for name."""
@@ -218,11 +198,11 @@ class OptimizerConfig:
 class SelectionConfig:
     """Robust accuracy during training, on held-out training images; the best epoch is kept as ``best.pt``."""
 
-    holdout: Annotated[int, Range(0, 1e9)] = 0
+    holdout: Annotated[int, allowed.Range(0, 1e9)] = 0
     """Hold out this many training images, from 0 to 1e9, but at most a quarter; 0 switches selection off."""
     balanced: bool = True
     """Hold out as many images of every class; false: the first training images, as DM-Improves-AT does."""
-    every: Annotated[int, EPOCHS] = 0
+    every: Annotated[int, allowed.EPOCHS] = 0
     """Measure after every so many epochs, from 0 to 1e6; 0 switches selection off."""
     attack: str = "pgd-20"
     """pgd-K or cw-K: K steps of eps/4."""
@@ -230,7 +210,7 @@ class SelectionConfig:
     """linf or l2."""
     eps: str = "${data.eps}"
     """Radius, in pixel units of [0, 1]."""
-    seed: Annotated[int, SEED] = 0
+    seed: Annotated[int, allowed.SEED] = 0
     """Seed of the attack's start, from 0 to 4294967295."""
 
 
@@ -238,39 +218,39 @@ class SelectionConfig:
 class TrainerConfig:
     """Epochs, batch size, devices and precision."""
 
-    epochs: Annotated[int, Range(1, 1e6)] = 20
+    epochs: Annotated[int, allowed.Range(1, 1e6)] = 20
     """Number of epochs, from 1 to 1e6."""
-    batch_size: Annotated[int, BATCH] = 128
+    batch_size: Annotated[int, allowed.BATCH] = 128
     """Images per step on all devices together, from 1 to 1e6; the labeled ones in semi-supervised training."""
-    steps_per_epoch: Annotated[int | None, Range(1, 1e6)] = None
+    steps_per_epoch: Annotated[int | None, allowed.Range(1, 1e6)] = None
     """With data.labels_per_class: steps per epoch, in endless shuffled passes, from 1 to 1e6; null for one pass."""
     initial_weights: str | None = None
     """File with weights to start from, all but the classifier's; null starts at random."""
-    accumulate: Annotated[int, BATCH] = 1
+    accumulate: Annotated[int, allowed.BATCH] = 1
     """Compute each device's share of a batch in this many parts to save memory, from 1 to 1e6."""
     device: str = "auto"
     """auto (the accelerator if there is one, else the CPU), cpu, cuda or another kind."""
-    devices: Annotated[int, DEVICES] = 1
+    devices: Annotated[int, allowed.DEVICES] = 1
     """Number of processes that share a batch, one per GPU, from 1 to 10000."""
     sync_batchnorm: bool = False
     """Share BatchNorm's statistics over devices; by default each sees its own part, as in the official code."""
-    batch_norm_share: Annotated[int | None, DEVICES] = None
+    batch_norm_share: Annotated[int | None, allowed.DEVICES] = None
     """Equal parts in which BatchNorm sees a batch, a multiple of trainer.devices, from 1 to 10000; null for as many."""
-    workers: Annotated[int, Range(0, 1000)] = 0
+    workers: Annotated[int, allowed.Range(0, 1000)] = 0
     """Processes that prepare AutoAugment's views or decode files, from 0 to 1000."""
     precision: Precision = Precision.float32
     """float32, float64, or bf16 (float32 weights under bfloat16 autocast)."""
     channels_last: bool = True
     """Store images and weights with channels last, which is faster on GPUs."""
-    compile: bool | str = False
+    compile: Annotated[bool | str, allowed.OneOf(False, True, "reduce-overhead")] = False
     """Compile the network by torch.compile: false, true, or reduce-overhead (with CUDA graphs)."""
     matmul: Matmul = Matmul.tf32
     """Precision of float32 products and convolutions on CUDA devices: tf32 (10 bits, faster) or ieee (24 bits)."""
     deterministic: bool = False
     """Refuse operations whose result varies between runs, and do not try several algorithms to find the fastest."""
-    threads: Annotated[int | None, THREADS] = None
+    threads: Annotated[int | None, allowed.THREADS] = None
     """Threads of torch on a CPU, from 1 to 1024; null for torch's default."""
-    validate_every: Annotated[int, EPOCHS] = 1
+    validate_every: Annotated[int, allowed.EPOCHS] = 1
     """Measure test accuracy after every so many epochs, from 0 to 1e6; 0 is only after the last."""
     drop_last: bool = False
     """Leave out the last batch of an epoch if it is smaller."""
@@ -282,19 +262,19 @@ class EvaluationConfig:
 
     attacks: Any = "standard"
     """standard (AutoAttack), bounded, fast, plus, rand, pgd, none (accuracy only), or a list of attacks."""
-    weights: str | None = None
+    weights: Annotated[str | None, allowed.OneOf(*WEIGHTS)] = None
     """last, average or best; null takes the average if the run keeps one, else the last."""
     norm: str = "linf"
     """linf, l2 or l1."""
     eps: str = "${data.eps}"
     """Radius, in pixel units of [0, 1]."""
-    n: Annotated[int | None, COUNT] = None
+    n: Annotated[int | None, allowed.COUNT] = None
     """Attack this many test images, balanced over classes, from 1 to 1e9; null for all."""
-    batch_size: Annotated[int, BATCH] = 200
+    batch_size: Annotated[int, allowed.BATCH] = 200
     """Images per batch, from 1 to 1e6; also for test accuracy during training."""
-    tolerance: Annotated[float, Range(0, 100, above=True)] = 0.2
+    tolerance: Annotated[float, allowed.Range(0, 100, above=True)] = 0.2
     """With attacks=bounded: the widest interval of robust accuracy, above 0 and at most 100 percentage points."""
-    seed: Annotated[int, SEED] = 0
+    seed: Annotated[int, allowed.SEED] = 0
     """Seed of the attacks, from 0 to 4294967295."""
     channels_last: bool = False
     """Attacks search with channels last in memory: faster, other rounding."""
@@ -302,11 +282,11 @@ class EvaluationConfig:
     """Attacks search with BatchNorm folded into the convolution before it: faster, other rounding."""
     compile: bool = False
     """Attacks search on the network as torch.compile makes it: other rounding, minutes to compile."""
-    precision: str = "float32"
+    precision: Annotated[str, allowed.OneOf(*PRECISIONS)] = "float32"
     """float32 or bf16: the precision in which attacks search; what they find is classified in float32."""
     mirrored: bool = False
     """With masks: average the predictions of each window and its mirror image."""
-    long_side: Annotated[int | None, SIDE] = None
+    long_side: Annotated[int | None, allowed.SIDE] = None
     """With masks: resize images so that their longer side has so many pixels, from 1 to 1e5; null for their size."""
 
 
@@ -364,7 +344,7 @@ class TrainConfig:
     """Size of the experiment: paper, mini, smoke or own."""
     recipe_name: str = MISSING
     """Name of the recipe; set by its file."""
-    seed: Annotated[int, SEED] = 0
+    seed: Annotated[int, allowed.SEED] = 0
     """Seed of weights, batches and attacks, from 0 to 4294967295."""
     label: str | None = None
     """Name of the method in tables; null derives it from the loss."""
@@ -399,9 +379,9 @@ class EvaluateConfig(EvaluationConfig):
     """package.module:function, timm:, hf-hub:, local-dir:, robustbench: or official:NAME; model= sets it."""
     arguments: dict[str, Any] = field(default_factory=any_keys)
     """Arguments of network=, such as arguments.depth=28."""
-    mean: Annotated[list[float] | None, MEAN] = None
+    mean: Annotated[list[float] | None, allowed.MEAN] = None
     """Channel means with which network= normalizes its input, in [0, 1]; null if it does so itself."""
-    std: Annotated[list[float] | None, STD] = None
+    std: Annotated[list[float] | None, allowed.STD] = None
     """Channel deviations with which network= normalizes its input, in (0, 1]; null if it does so itself."""
     trust: bool = False
     """Load a checkpoint= that is a program (TorchScript, ExportedProgram), which can run any code on this machine."""
@@ -423,9 +403,9 @@ class EvaluateConfig(EvaluationConfig):
     """robustbench takes the images of its leaderboard, in their order: 5,000 of ImageNet, or the first n of CIFAR."""
     device: str = "auto"
     """auto (the accelerator if there is one, else the CPU), cpu, cuda or another kind."""
-    devices: Annotated[int, DEVICES] = 1
+    devices: Annotated[int, allowed.DEVICES] = 1
     """Number of processes that share a batch, one per GPU, from 1 to 10000."""
-    threads: Annotated[int | None, THREADS] = None
+    threads: Annotated[int | None, allowed.THREADS] = None
     """Threads of torch on a CPU, from 1 to 1024; null for torch's default."""
     paths: PathsConfig = field(default_factory=PathsConfig)
     """Folders of data and results."""

@@ -2,7 +2,7 @@
 
 seeding                 every random choice from a seed
 augment, joint, views   random changes: of batches, of images with masks, image by image
-images, pixels          labeled images: in memory, in files, in tar shards; with a label per pixel
+images, pixels          labeled images: in memory, in files, in shards or a zip; with a label per pixel
 synthetic               images from a diffusion model, which are mixed with the real ones
 folders, sources        functions that return a training and a test set: of files, in memory
 corruptions             test images under common corruptions

@@ -1,12 +1,14 @@
 """Sources of image files: one folder per class, ImageNet, ImageNet-LT's lists, tar shards, and folders with masks.
 
 Files are listed at the start and read while training, except by ``image_folder``. Classes are numbered by sorted folder
-name.
+name. A zip of class folders is read in place, as if it were unpacked.
 """
 
 import os
 import random
+import struct
 import tarfile
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -20,7 +22,11 @@ from dkl.console import say
 from dkl.data.images import IMAGE_SUFFIXES, ImageFiles, Images, ShardedImages
 from dkl.data.pixels import PixelLabels, SegmentationFiles
 from dkl.errors import UserError
+from dkl.storage.files import ARCHIVE_ERRORS, data_offset
 from dkl.validation import CLASSES, LABEL, MEAN, SIDE, Range
+
+Listed = ImageFiles | ShardedImages
+"""Images in folders, or in a zip of them."""
 
 HOW_TO_GET_IMAGENET = (
     "It is free for research at https://image-net.org/download after registration (ILSVRC2012, Task 1 and 2, training "
@@ -30,7 +36,7 @@ HOW_TO_GET_IMAGENET = (
 
 
 def image_folder(train: str, test: str) -> tuple[Images, Images]:
-    """Read two folders ``<class>/*.png`` of images of one size into memory, as RGB.
+    """Read two folders ``<class>/*.png`` of images of one size into memory, as RGB; each may be a zip.
 
     Raises UserError if a folder is missing, if the two do not have the same classes, if a class has no images, or if an
     image is damaged or of another size.
@@ -41,8 +47,8 @@ def image_folder(train: str, test: str) -> tuple[Images, Images]:
 
 def image_files(
     train: str, test: str, num_classes: Annotated[int, CLASSES], size: Annotated[int, SIDE]
-) -> tuple[ImageFiles, ImageFiles]:
-    """List two folders ``<class>/*.jpg`` of images of any sizes, which are read while training.
+) -> tuple[Listed, Listed]:
+    """List two folders ``<class>/*.jpg`` of images of any sizes, which are read while training; each may be a zip.
 
     Raises UserError if a folder is missing, or if the two do not have the same ``num_classes`` classes.
     """
@@ -56,21 +62,22 @@ def imagenet(
     size: Annotated[int, SIDE],
     train: str | None = "train",
     val: str = "val",
-) -> tuple[ImageFiles, ImageFiles]:
+) -> tuple[Listed, Listed]:
     """List ``<root>/<train>/<wnid>/*.JPEG`` and ``<root>/<val>/<wnid>/*.JPEG``; classes are numbered by sorted wnid.
 
+    If a folder is missing, the zip of its name is read, such as ``<root>/val.zip``; ``val`` may also name one.
     Evaluations need no training images: if ``train`` is None, the validation images are returned in their place. Raises
     UserError if folders or classes are missing.
     """
-    folders = [Path(root) / (train or val), Path(root) / val]
-    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+    folders = [_folder_or_zip(Path(root) / name) for name in (train or val, val)]
+    if missing := [str(folder) for folder in folders if not folder.exists()]:
         raise UserError(
             f"ImageNet is not under {root}: there is no {' and no '.join(missing)}. Expected are "
             f"{folders[0]}/<wnid>/*.JPEG (1,281,167 images in 1,000 folders such as n01440764) and "
-            f"{folders[1]}/<wnid>/*.JPEG (50,000 images; with +data.source.train=null, dkl evaluate needs only these). "
-            f"{HOW_TO_GET_IMAGENET}"
+            f"{folders[1]}/<wnid>/*.JPEG (50,000 images, or {folders[1]}.zip of these folders; with "
+            f"+data.source.train=null, dkl evaluate needs only these). {HOW_TO_GET_IMAGENET}"
         )
-    if not _class_names(folders[1]):
+    if len(_class_names(folders[1])) < min(2, num_classes):  # a zip may have all images in one folder
         raise UserError(
             f"{folders[1]} has no class folders: move its images into one folder per class, as in {folders[0]} (the "
             "development kit ILSVRC2012_devkit_t12.tar.gz lists the class of each image)"
@@ -78,16 +85,43 @@ def imagenet(
     return image_files(str(folders[0]), str(folders[1]), num_classes, size)
 
 
+def _folder_or_zip(folder: Path) -> Path:
+    """``folder``, or the zip of its name if there is only that."""
+    archive = folder.with_name(f"{folder.name}.zip")
+    return archive if archive.is_file() and not folder.exists() else folder
+
+
 def _class_names(folder: Path) -> list[str]:
-    """Sorted names of the subfolders of ``folder``."""
+    """Sorted names of the subfolders of ``folder``, or of the innermost folders with images in a zip."""
+    if not folder.is_dir():
+        return sorted({name for name, _ in _zip_members(folder)})
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir())
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def _zip_members(path: Path) -> dict[tuple[str, str], zipfile.ZipInfo]:
+    """The images in folders of a zip by folder and name. Raises UserError if it cannot be read in place."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {PurePosixPath(info.filename).parts[-2:]: info for info in archive.infolist()}
+    except ARCHIVE_ERRORS as error:
+        raise UserError(f"{path} is neither a folder nor a zip ({error}): download it again") from None
+    images = {(key[0], key[1]): info for key, info in members.items() if len(key) == 2 and _is_image(key[1])}
+    usable = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    for info in images.values():
+        if info.compress_type not in usable or info.flag_bits & 1:
+            raise UserError(f"{info.filename} in {path} is encrypted or neither stored nor deflated: zip it again")
+    return images
 
 
 def _shared_classes(train: str, test: str, *, expected: str, count: int | None = None) -> list[str]:
     """The classes of both folders. Raises UserError if they differ, or are not ``count`` if that is given."""
     for folder in (train, test):
-        if not Path(folder).is_dir():
+        if not Path(folder).exists():
             raise UserError(f"there is no folder {folder}; expected {folder}/<class>/{expected}")
     classes, others = _class_names(Path(train)), _class_names(Path(test))
     if count not in (None, len(classes)):
@@ -110,14 +144,16 @@ def _list_images(folder: Path) -> list[str]:
     """Sorted names of the images in ``folder``. Raises UserError if it has none."""
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries)
-    images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")]
+    images = list(filter(_is_image, names))
     if not images:
         raise UserError(f"{folder} holds no images; expected {', '.join(IMAGE_SUFFIXES)} files there")
     return images
 
 
-def _list_folder(folder: Path, classes: list[str], size: int) -> ImageFiles:
+def _list_folder(folder: Path, classes: list[str], size: int) -> Listed:
     """List the files ``<folder>/<class>/*``, sorted; a label is the position of the class in ``classes``."""
+    if not folder.is_dir():
+        return _list_zip(folder, classes, size)
     names: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -127,6 +163,20 @@ def _list_folder(folder: Path, classes: list[str], size: int) -> ImageFiles:
     return ImageFiles.from_names(folder, names, labels, size=size)
 
 
+def _list_zip(path: Path, classes: list[str], size: int) -> ShardedImages:
+    """List the images ``…/<class>/*`` of a zip as ``_list_folder`` does: names, order and hash are those of files."""
+    entries, numbers = [], {name: label for label, name in enumerate(classes)}
+    try:
+        with path.open("rb") as file:
+            for (folder, name), info in sorted(_zip_members(path).items()):
+                deflated = info.compress_size if info.compress_type else 0
+                span = data_offset(file, info), info.file_size, deflated
+                entries.append((f"{folder}/{name}", *span, numbers[folder]))
+    except (OSError, struct.error) as error:
+        raise UserError(f"{path} is damaged ({error}): download it again") from None
+    return _sharded([path], [entries], size)
+
+
 def _read_folder(folder: Path, classes: list[str]) -> Images:
     """Read the images ``<folder>/<class>/*``, all of one size, labeled as by ``_list_folder``."""
     files, pixels = _list_folder(folder, classes, size=0), list[Tensor]()  # the images keep their own size
@@ -134,8 +184,8 @@ def _read_folder(folder: Path, classes: list[str]) -> Images:
         pixels.append(torch.from_numpy(files.pixels(index)).permute(2, 0, 1))
         if pixels[-1].shape != pixels[0].shape:
             raise UserError(
-                f"{files.path(index)} is {tuple(pixels[-1].shape)}, other images are {tuple(pixels[0].shape)}: resize "
-                "them to one size, or use data=imagefiles"
+                f"{files.location(index)} is {tuple(pixels[-1].shape)}, other images are {tuple(pixels[0].shape)}: "
+                "resize them to one size, or use data=imagefiles"
             )
     return Images(torch.stack(pixels), files.labels)
 
@@ -245,7 +295,8 @@ def _check_files_exist(root: Path, names: list[str], path: Path) -> None:
         )
 
 
-Entry = tuple[str, int, int, int]  # key, offset and length of the image in bytes, label
+Entry = tuple[str, int, int, int, int]
+"""Key; offset, length and deflated length of the image in bytes; label."""
 
 
 def tar_shards(
@@ -269,7 +320,7 @@ def tar_shards(
 
 def _index_shards(root: str, pattern: str, num_classes: int, size: int) -> ShardedImages:
     """Index all shards ``<root>/<pattern>``."""
-    paths = tuple(sorted(Path(root).glob(pattern)))
+    paths = sorted(Path(root).glob(pattern))
     if not paths:
         raise UserError(
             f"there are no shards {root}/{pattern}: expected .tar files as WebDataset writes them, with <key>.jpg and "
@@ -278,12 +329,17 @@ def _index_shards(root: str, pattern: str, num_classes: int, size: int) -> Shard
         )
     with ThreadPoolExecutor() as threads:
         shards = list(threads.map(lambda path: _index_shard(path, num_classes), paths))
-    keys, starts, lengths, labels = zip(*(entry for shard in shards for entry in shard), strict=True)
+    return _sharded(paths, shards, size)
+
+
+def _sharded(paths: Sequence[Path], shards: Sequence[Sequence[Entry]], size: int) -> ShardedImages:
+    """The images of the files ``paths``, with the entries of each."""
+    keys, *spans, labels = zip(*(entry for shard in shards for entry in shard), strict=True)
     return ShardedImages(
-        paths,
+        tuple(paths),
         np.array([os.fsencode(key) for key in keys], np.bytes_),
         np.repeat(np.arange(len(paths)), [len(shard) for shard in shards]),
-        np.array([starts, lengths], np.int64).T,
+        np.array(spans, np.int64).T,
         torch.tensor(labels, dtype=torch.int64),
         size,
     )
@@ -318,7 +374,7 @@ def _index_shard(path: Path, num_classes: int) -> list[Entry]:
         )
     if not images:
         raise UserError(f"{path} holds no images; expected <key>.jpg and <key>.cls files in it")
-    return [(key, *images[key], labels[key]) for key in sorted(images)]
+    return [(key, *images[key], 0, labels[key]) for key in sorted(images)]
 
 
 def segmentation_folders(

@@ -1,10 +1,12 @@
-"""Labeled images: the interface of all sets, images in memory, and encoded images in files or tar shards."""
+"""Labeled images: the interface of all sets, images in memory, and encoded images in files or archives."""
 
+import errno
 import hashlib
 import io
 import math
 import os
 import struct
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -358,9 +360,10 @@ def _incomplete(place: str | Path, error: OSError) -> UserError:
 
 @dataclass(frozen=True, eq=False)
 class ShardedImages(EncodedImages):
-    """Images inside tar shards, read from their place without unpacking the shards; ``labels[N]``, int64.
+    """Images inside tar shards or a zip, read from their place without unpacking the whole; ``labels[N]``, int64.
 
-    Image i is ``spans[i, 1]`` bytes at offset ``spans[i, 0]`` of file ``paths[shard[i]]``.
+    Image i is ``spans[i, 1]`` bytes at offset ``spans[i, 0]`` of file ``paths[shard[i]]``, or there are
+    ``spans[i, 2]`` bytes that inflate to it, unless that is 0.
     """
 
     paths: tuple[Path, ...]
@@ -373,10 +376,14 @@ class ShardedImages(EncodedImages):
 
     def open(self, index: int) -> IO[bytes]:
         """Read the encoded image ``index``."""
-        start, length = self.spans[index].tolist()
+        start, length, deflated = self.spans[index].tolist()
         with self.paths[self.shard[index]].open("rb") as file:
             file.seek(start)
-            return io.BytesIO(file.read(length))
+            content = file.read(deflated or length)
+        try:
+            return io.BytesIO(zlib.decompress(content, -zlib.MAX_WBITS) if deflated else content)
+        except zlib.error as error:
+            raise OSError(errno.EIO, str(error)) from None
 
     def location(self, index: int) -> str:
         """Key and shard of image ``index``."""

@@ -7,7 +7,6 @@ They come from a diffusion model. The published sets are those of Wang et al. 20
 import hashlib
 import math
 import mmap
-import struct
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dkl.errors import UserError
+from dkl.storage.files import data_offset
 
 CHUNK = 1 << 20  # labels read at a time
 SAMPLE = 1024  # images that the hash covers
-LOCAL_HEADER = 30  # bytes before the name of a zip's member; the last four are the lengths of name and extra field
 
 PUBLISHED = "https://huggingface.co/datasets/P2333/DM-Improves-AT"
 
@@ -151,7 +150,4 @@ def _map(path: Path, file: BinaryIO, archive: zipfile.ZipFile, info: zipfile.Zip
         raise ValueError(f"{info.filename} holds objects or is in column-major order")
     if info.file_size != header + math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{info.filename} is truncated")
-    # The local header may have another extra field than the central directory, so its length is read from the file.
-    file.seek(info.header_offset + LOCAL_HEADER - 4)
-    name, extra = struct.unpack("<HH", file.read(4))
-    return np.memmap(path, dtype, "r", info.header_offset + LOCAL_HEADER + name + extra + header, shape)
+    return np.memmap(path, dtype, "r", data_offset(file, info) + header, shape)

@@ -20,7 +20,6 @@ from dkl.config import (
     check_known,
     check_label,
     check_subject,
-    check_weights,
     load_config,
     model_name,
     typed,
@@ -140,7 +139,6 @@ def preflight(cfg: DictConfig) -> None:
     pick_device(config.device)
     build_logger(config.logger)
     if config.run:
-        check_weights(config.weights)
         trained = typed(load_config(Path(config.run)), TrainConfig)
         data, defaults = trained.data, trained.evaluation
         file: str | None = f"{config.run}/checkpoint.pt"

@@ -105,6 +105,7 @@ def _common(job: EvaluationJob, device: torch.device) -> dict[str, Any]:
         "few_labels": _few_labels(job),
         "step_seconds": run.step_seconds if run else None,
         "training_seconds": run.training_seconds if run else None,
+        "tests": subject.tests,
     }
     return {name: _visible(value) for name, value in fields.items()}
 

@@ -23,7 +23,6 @@ and student predict:
 """
 
 import dataclasses
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,10 +102,8 @@ def _about(job: EvaluationJob) -> dict[str, Any]:
 
 
 def _write(path: Path, about: Mapping[str, Any], arrays: Arrays) -> None:
-    content = io.BytesIO()
     whole: Arrays = {"about": np.array(json.dumps(about, sort_keys=True)), **arrays}
-    np.savez_compressed(content, **whole)
-    write_atomically(path, lambda file: file.write(content.getvalue()))
+    write_atomically(path, lambda file: np.savez_compressed(file, **whole))
 
 
 class ChosenImages(NamedTuple):

@@ -3,8 +3,8 @@
 One object from which the record's name and fields, the comparison with earlier records and every check are derived.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Self, TypeVar, cast
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dkl.attacks import OwnAttack, Perturb, make_attack
+from dkl.attacks.autoattack.task import AttackPlan
 from dkl.config import EvaluateConfig, EvaluationConfig
 from dkl.errors import UserError
 from dkl.importing import import_object
@@ -27,7 +28,6 @@ from dkl.threat import (
     SUITES,
     EvaluatedNorm,
     changed_search,
-    check_attacks,
     is_own,
     known_attack,
     parse_attacks,
@@ -38,41 +38,18 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class EvaluationProtocol:
-    """The settings that decide the flags of an evaluation.
+class EvaluationProtocol(AttackPlan):
+    """The plan of ``dkl evaluate``, from which records are named and filled; ``own`` are attacks of the user's own.
 
-    ``n`` images are taken, balanced over classes, or all if it is None. Without attacks the threat model is Linf with
-    radius 0, which contains only the clean image. With ``package`` the authors' code of AutoAttack runs, not ours.
-    ``tolerance`` is the widest interval of bounded AutoAttack, in percentage points; None for other suites. ``search``
-    are the settings of ``dkl.threat.SEARCH`` that differ from their defaults. ``own`` are the functions of the attacks
-    of the user's own.
+    Without attacks the threat model is Linf with radius 0, which contains only the clean image.
     """
 
-    attacks: list[str]
-    norm: EvaluatedNorm
-    eps: float
-    eps_text: str
-    n: int | None
-    batch_size: int
-    seed: int
-    package: bool = False
-    tolerance: float | None = None
-    search: Mapping[str, bool | str] = field(default_factory=dict)
     own: Mapping[str, OwnAttack] = field(default_factory=dict, repr=False)
 
     @property
     def authors_code(self) -> bool:
         """Whether AutoAttack's four attacks are the authors' code: on request, and for L1."""
         return self.package or self.norm == "l1"
-
-    @property
-    def standard(self) -> Self:
-        """The standard suite, which a bounded evaluation becomes if it must."""
-        return replace(self, attacks=list(AUTOATTACK), tolerance=None)
-
-    def only(self, attacks: list[str]) -> Self:
-        """The same with other attacks."""
-        return replace(self, attacks=attacks)
 
     def whole(self) -> Self:
         """What becomes of it for a network that is not a function of one image."""
@@ -150,11 +127,6 @@ class EvaluationProtocol:
         keys = [key for key in ours if key not in ("eps_text", "versions")]
         same = all(getattr(record, key) == ours[key] for key in keys)
         return same and ours["versions"].items() <= record.versions.items()
-
-    def check(self, shape: Sequence[int], num_classes: int) -> None:
-        """Raise UserError if the attacks cannot run on images of ``shape[C, H, W]`` and so many classes."""
-        parse_threat(self.norm, self.eps_text, shape=shape, norms=EVALUATED_NORMS)
-        check_attacks(self.attacks, self.norm, shape, num_classes)
 
 
 class WholeBatches(EvaluationProtocol):

@@ -3,7 +3,6 @@
 import dataclasses
 import glob
 import shutil
-import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,8 +18,9 @@ from dkl.attacks import frozen_eval, top1
 from dkl.attacks.autoattack.attack_loop import UNCHANGED, AttackLoop, AttackProgress, EvaluationState, load, merge
 from dkl.attacks.autoattack.bounded import SampleResult
 from dkl.attacks.autoattack.checks import nonfinite_only
-from dkl.attacks.autoattack.classifier import scaled
-from dkl.attacks.autoattack.suite import AttackTask, Earlier, attack
+from dkl.attacks.autoattack.classifier import pass_seconds, scaled
+from dkl.attacks.autoattack.suite import Earlier, attack
+from dkl.attacks.autoattack.task import AttackTask
 from dkl.config import EvaluateConfig, typed
 from dkl.console import duration, say
 from dkl.data import CORRUPTIONS, SegmentationSet
@@ -34,7 +34,7 @@ from dkl.evaluation.segmentation import count_test_pixels
 from dkl.records import Flags, Record
 from dkl.runtime import launched
 from dkl.runtime.device import arithmetic, check_processes, pick_device, use
-from dkl.runtime.distributed import gather, launched_group, local_device, rank, spawn_processes, world
+from dkl.runtime.distributed import gather, local_device, process_group, rank, spawn_processes, world
 from dkl.sampling_bound import count_interval
 from dkl.storage.files import locked
 from dkl.threat import AUTOATTACK, SAMPLED, SUITES, known_attack
@@ -56,7 +56,7 @@ def evaluate(cfg: DictConfig) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     # The processes exchange numpy flags only, so a CPU group serves GPUs as well.
-    with launched_group("cpu") if launched() else nullcontext():
+    with process_group("cpu") if launched() else nullcontext():
         job = prepare(config)
         _check_agreement(job)
         busy = f"another process is evaluating {job.subject.title}"
@@ -148,19 +148,12 @@ def _measure(job: EvaluationJob, device: torch.device) -> tuple[Record, Arrays] 
     return record, flags_of(state, sample) | by_severity(corrupted)
 
 
-@torch.no_grad()
 def _cost(task: AttackTask[EvaluationProtocol]) -> str:
-    """How long the attacks take if no image falls, from the second of two passes of the first batch."""
-    size, count = task.protocol.batch_size, len(task.labels)
-    x = scaled(task.images[:size]).to(task.device)
-    # A network may draw at random: its draws stay those of an evaluation that measures nothing.
-    with frozen_eval(task.searched), torch.random.fork_rng([task.device] if task.device.type == "cuda" else []):
-        for _ in range(2):
-            started = time.perf_counter()
-            task.searched(x).cpu()
-            seconds = time.perf_counter() - started
+    """How long the attacks take if no image falls, from a pass of the first batch."""
+    first = scaled(task.images[: task.protocol.batch_size]).to(task.device)
+    seconds, count = pass_seconds(task.searched, first), len(task.labels)
     passes = sum(known_attack(name).cost(task.num_classes).passes for name in task.protocol.attacks)
-    limit = duration(seconds * passes * count / len(x) / world())
+    limit = duration(seconds * passes * count / len(first) / world())
     return f"at most about {limit} for n={count} at {seconds:.2g} s per pass of a batch; images that fall cost less"
 
 
@@ -233,9 +226,7 @@ def _classify_corrupted(task: AttackTask[EvaluationProtocol], job: EvaluationJob
         for name in CORRUPTIONS:
             found = job.corruptions.read(name, job.protocol.n)
             everything = np.ones(len(found), dtype=np.bool_)
-            loop = AttackLoop(
-                task.classifier, found.images, found.labels, job.protocol.batch_size, task.device, task.folder, state
-            )
+            loop = AttackLoop(dataclasses.replace(task, images=found.images, labels=found.labels), state)
             loop.attack({name: top1}, UNCHANGED, everything, 1)
             state = loop.state
     return {name: state[name] for name in CORRUPTIONS}

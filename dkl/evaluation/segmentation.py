@@ -9,7 +9,6 @@ Every process counts its share of the images and writes its own file after each 
 of all files, however many processes wrote them.
 """
 
-import io
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -29,7 +28,7 @@ from dkl.console import bar
 from dkl.data import SegmentationSet
 from dkl.errors import UserError
 from dkl.runtime.distributed import gather, rank, world
-from dkl.storage.files import damage, write_atomically
+from dkl.storage.files import load_arrays, save_arrays
 from dkl.tasks.segmentation import count_pixels
 from dkl.validation import SIDE, check_fields
 
@@ -135,21 +134,6 @@ def _merge(parts: Iterable[PixelCounts]) -> PixelCounts:
     )
 
 
-def _load(path: Path) -> PixelCounts:
-    if why := damage(path):
-        raise UserError(
-            f"{path} is damaged ({why}): delete {path.parent}, and the same command evaluates from the start"
-        )
-    with np.load(path, allow_pickle=False) as content:
-        return PixelCounts(*(content[name] for name in PixelCounts._fields))
-
-
-def _save(counts: PixelCounts, path: Path) -> None:
-    content = io.BytesIO()  # numpy seeks in what it writes, so the archive is built in memory first
-    np.savez(content, **counts._asdict())
-    write_atomically(path, lambda file: file.write(content.getvalue()))
-
-
 def count_test_pixels(
     model: nn.Module, test: SegmentationSet, windows: Windows, *, device: torch.device, folder: Path
 ) -> PixelCounts:
@@ -160,8 +144,9 @@ def count_test_pixels(
     pixels = test.pixels
     none = np.zeros((len(test), pixels.num_classes), np.int64)
     none_done = PixelCounts(none, none, none, np.full(len(test), np.nan))
+    saved = sorted(folder.glob("*.npz"))
     # No process writes before all have read: gather waits for every process.
-    counts = _merge(gather(_merge([none_done, *map(_load, sorted(folder.glob("*.npz")))])))
+    counts = _merge(gather(_merge([none_done, *(PixelCounts(**load_arrays(path)) for path in saved)])))
     share = np.flatnonzero(np.isnan(counts.seconds))[rank() :: world()]
     done = len(test) - int(np.isnan(counts.seconds).sum())
     path = folder / f"{rank()}.npz"
@@ -180,5 +165,5 @@ def count_test_pixels(
             counts.seconds[index] = time.perf_counter() - started
             progress.advance()
             if place % SAVE_EVERY == 0 or place == len(share):
-                _save(counts, path)
+                save_arrays(counts._asdict(), path)
     return _merge(gather(counts))

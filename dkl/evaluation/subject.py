@@ -4,6 +4,7 @@ A run has last weights, their average, or the best that selection kept. A foreig
 names it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,21 +20,19 @@ from typing_extensions import TypedDict
 from dkl.assembly import build_model
 from dkl.attacks.autoattack.classifier import blamed, first_output
 from dkl.config import (
-    WEIGHTS,
     DataConfig,
     EvaluateConfig,
     EvaluationConfig,
     TargetConfig,
     TrainConfig,
     changed_setting,
-    config_hash,
     hashed,
-    label,
     load_config,
-    loss_name,
     model_name,
     typed,
 )
+from dkl.config.identity import config_hash, label, loss_name
+from dkl.config.schema import WEIGHTS
 from dkl.errors import UserError, shortened
 from dkl.models import load_checkpoint
 from dkl.models.sources import Request, Source, graph_source, is_graph, resolve
@@ -162,6 +161,16 @@ class Subject:
     def best(self) -> BestEpoch | None:
         """The epoch with the best test accuracy of these weights' kind (last or average); None if not known."""
         return best_epoch(self.run.metrics, self.weights.averaged) if self.run else None
+
+    @property
+    def tests(self) -> dict[str, float] | None:
+        """What the task measured of these weights beside accuracy and mean IoU; not known of the best epoch's."""
+        if not self.run or not self.run.metrics or self.weights.text.startswith("best"):
+            return None
+        prefix, last = "average_test_" if self.weights.averaged else "test_", self.run.metrics[-1]
+        found = {key.removeprefix(prefix): value for key, value in last.items() if key.startswith(prefix)}
+        own = {key: value for key, value in found.items() if key not in ("accuracy", "miou") and math.isfinite(value)}
+        return own or None
 
     @property
     def defaults(self) -> EvaluationConfig:

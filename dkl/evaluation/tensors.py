@@ -3,7 +3,6 @@
 What cannot work is refused before any attack.
 """
 
-import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -18,8 +17,8 @@ from torch import Tensor
 
 from dkl import records
 from dkl.attacks import OwnAttack
-from dkl.attacks.autoattack.classifier import as_module, checked_images, count_classes
-from dkl.attacks.autoattack.suite import Attacked, AttackTask, attack, own_folder
+from dkl.attacks.autoattack.suite import Attacked, attack
+from dkl.attacks.autoattack.task import AttackTask
 from dkl.config import EvaluateConfig, EvaluationConfig
 from dkl.data import Images
 from dkl.evaluation.make_record import described, flags_of, measured
@@ -30,7 +29,7 @@ from dkl.records.storage import TEST_IMAGES
 from dkl.runtime.device import pick_device
 from dkl.runtime.distributed import rank
 from dkl.storage.checkpoint import weights_sha256
-from dkl.storage.files import check_writable, digest, locked
+from dkl.storage.files import digest, locked
 from dkl.threat import SAMPLED
 from dkl.validation import check_fields
 
@@ -144,17 +143,16 @@ def autoattack(
     ``model`` maps such a batch in [0, 1] to logits ``[B, classes]``, normalization included, in any memory format. A
     module is put into eval mode and frozen meanwhile; networks that a function uses must be in eval mode. ``eps`` is
     the radius in pixel units, such as ``"8/255"``, and ``norm`` one of Linf, L2 and L1. ``attacks`` is a suite or a
-    list of attacks, each by its name or as a function ``attack(model, images, labels, *, norm, eps, seed)`` of yours
-    that returns images. ``tolerance`` is the widest interval of ``bounded`` in percentage points, and ``package=True``
-    runs the authors' own attacks, as in ``dkl evaluate``. The ``device`` is by default that of the module's parameters.
+    list of attacks: names, or functions ``attack(model, images, labels, *, norm, eps, seed)`` that return images.
+    ``tolerance`` is the widest interval of ``bounded`` in percentage points; ``package=True`` runs the authors' own
+    attacks, as in ``dkl evaluate``. The ``device`` is by default that of the module's parameters.
 
     The progress is saved in a subfolder of ``folder`` if that is given, and the same call continues from it.
     ``channels_last``, ``fold_batch_norm``, ``compile`` and ``precision`` (``"bf16"``) make the search faster, in other
     rounding; ``model`` itself then classifies what was found. Raises UserError if an argument is not usable.
 
     >>> import torch
-    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
-    >>> images = torch.rand(8, 3, 2, 2)
+    >>> model, images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4)), torch.rand(8, 3, 2, 2)
     >>> result = autoattack(model, images, model(images).argmax(1), eps="8/255", attacks=["apgd-ce", "pgd-20"])
     >>> list(result.flags), tuple(result.robust.shape), result.accuracies["clean"]
     (['clean', 'apgd-ce', 'pgd-20'], (8,), 1.0)
@@ -176,7 +174,11 @@ def autoattack(
     )
     check_fields(asked)
     protocol = choose_protocol(asked, EvaluationConfig(eps="0"), own)
-    return _run(_make_task(model, images, labels, protocol, device, folder), type(model).__name__)
+    task = AttackTask.of(model, images, labels, protocol, None if device is None else pick_device(device))
+    if folder is not None:
+        about = [_data_sha256(task.images, task.labels), str(protocol), task.num_classes]
+        task = task.saved_in(Path(folder), about + [protocol.code] * bool(protocol.own))
+    return _run(task, type(model).__name__)
 
 
 def _run(task: AttackTask[EvaluationProtocol], checkpoint: str) -> AutoAttackResult:
@@ -217,32 +219,6 @@ def _written(eps: float | str) -> str:
     levels = round(255 * value) if math.isfinite(value) else 0
     # In the precision of ``eps``: 8/255 in float32 is 8/255.
     return f"{levels}/255" if 0 < levels < 255 and levels / 255 == eps else f"{eps}"
-
-
-def _make_task(
-    model: Callable[[Tensor], Tensor],
-    images: Tensor,
-    labels: Tensor,
-    protocol: EvaluationProtocol,
-    device: torch.device | str | int | None,
-    folder: str | Path | None,
-) -> AttackTask[EvaluationProtocol]:
-    """What is attacked and how; the progress is saved in a subfolder of ``folder``.
-
-    Raises UserError if the model, the images, the labels or the device are not usable.
-    """
-    images, labels = checked_images(images, labels)
-    if folder is not None:
-        check_writable(Path(folder))
-    module = as_module(model)
-    place = next((p.device for p in module.parameters()), images.device) if device is None else pick_device(device)
-    classes = count_classes(module, images[:1].to(place), labels)
-    protocol.check(images.shape[1:], classes)
-    task = AttackTask(model=module, images=images, labels=labels, num_classes=classes, protocol=protocol, device=place)
-    if folder is None:
-        return task
-    about = [_data_sha256(images, labels), str(protocol), classes, *([protocol.code] if protocol.own else [])]
-    return dataclasses.replace(task, folder=own_folder(Path(folder), task, about))
 
 
 def _data_sha256(images: Tensor, labels: Tensor) -> str:

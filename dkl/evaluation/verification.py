@@ -2,7 +2,7 @@
 
 The images are drawn one by one and attacked by the record's suite, norm, radius and seed. An attack draws at random for
 a whole batch, so a few flags differ although nothing is wrong. Images with other flags are therefore attacked again in
-the batches that they had (``OwnBatches``), and count as differing only if their flags differ there too.
+the batches that they had (``_OwnBatches``), and count as differing only if their flags differ there too.
 What is bounded is the number of images whose flags neither of the two gives.
 
 Batches are not the sample: AutoAttack cuts 10,000 images into 50 batches, a forger may spoil whole batches, and 39 of
@@ -17,6 +17,7 @@ import dataclasses
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,11 +25,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dkl import records
 from dkl.assembly import load_data
-from dkl.attacks.autoattack.attack_loop import AttackLoop, OwnBatches, load
-from dkl.attacks.autoattack.suite import AttackTask, attack, attacks_of
+from dkl.attacks import Perturb, frozen_eval, top1, top5
+from dkl.attacks.autoattack.attack_loop import UNCHANGED, AttackLoop, Bools, IsCorrect, cut, load, unplaced
+from dkl.attacks.autoattack.suite import attack, attacks_of
+from dkl.attacks.autoattack.task import AttackTask
 from dkl.config import EvaluateConfig, typed
 from dkl.config.compose import choices
 from dkl.config.overrides import compose_explained, expand_network
@@ -46,7 +50,7 @@ from dkl.runtime.device import arithmetic, pick_device
 from dkl.storage import checkpoint
 from dkl.storage.checkpoint import weights_sha256
 from dkl.storage.files import digest, write_text
-from dkl.threat import parse_attacks
+from dkl.threat import known_attack, parse_attacks
 
 KEYS = (
     *("checkpoint", "run", "model", "network", "arguments", "mean", "std", "trust"),
@@ -225,12 +229,10 @@ def _compare(
     if not unequal.any():
         return _Compared(0, 0, 0)
     say(f"images with other flags: {int(unequal.sum())}; they are attacked again in the batches that they had")
-    size, device = record.batch_size, task.device
-    loop = AttackLoop(
-        task.classifier, test.tensor(), test.labels, size, device, progress, load(progress), task.searched
-    )
+    all_images = dataclasses.replace(task, images=test.tensor(), labels=test.labels, folder=progress)
+    loop = AttackLoop(all_images, load(progress))
     attacks = attacks_of(task, task.protocol) if record.attacks else {}
-    own = OwnBatches(loop, attacks, flags, task.num_classes)
+    own = _OwnBatches(loop, attacks, flags, task.num_classes)
     differ = own.differing(first, enough=fewest_to_refuse(record.n, len(chosen)))
     last = record.attacks[-1] if record.attacks else "clean"
     lost = flags[last][chosen] & ~again[last] & differ[chosen]
@@ -248,3 +250,50 @@ def _first_differences(record: Record, flags: Flags, again: Flags, chosen: NDArr
             if name in flags and name in again:
                 first[chosen[flags[name][chosen] != again[name]]] = stage
     return first
+
+
+@dataclass(frozen=True)
+class _OwnBatches:
+    """The ``flags[N]`` that an evaluation of all images of ``loop`` by ``attacks`` found, to be found again.
+
+    An attack draws at random for a whole batch, so an image gets the same draws only in the batch that it had. Before
+    each attack the images that were still correct were cut into batches, so the flags tell which they were.
+    """
+
+    loop: AttackLoop
+    attacks: Mapping[str, Perturb]
+    flags: Mapping[str, Bools]
+    num_classes: int
+
+    def differing(self, first: NDArray[np.int64], *, enough: int) -> Bools:
+        """Return which images ``[N]`` get other flags in their own batches.
+
+        Image i is evaluated again from stage ``first[i]`` on: 0 is clean, 1 the first attack, and so on. Images whose
+        stage is beyond the last attack are left alone. Stops if ``enough`` images differ; the images that are not
+        decided by then count as differing.
+        """
+        stages = ("clean", *self.attacks)
+        differ, before = np.zeros(len(first), dtype=np.bool_), np.ones(len(first), dtype=np.bool_)
+        for stage, name in enumerate(stages):
+            for number, batch in enumerate(cut(before, self.loop.batch_size)):
+                members = batch.numpy()
+                asked = members[(first[members] <= stage) & ~differ[members]]
+                if len(asked):
+                    differ[asked] = self._differs(name, batch, number)[asked]
+                if differ.sum() >= enough:
+                    return first < len(stages)
+            before = self.flags[name]
+        return differ
+
+    @torch.no_grad()
+    def _differs(self, name: str, batch: Tensor, number: int) -> Bools:
+        """Attack the whole ``batch`` by ``name``; return which of its images have other flags, ``[N]``."""
+        rules: dict[str, IsCorrect] = {"clean": top1, "top5": top5} if name == "clean" else {name: top1}
+        saved = {key: f"{key} batch {number}" for key in rules if key in self.flags}
+        attack = unplaced(self.attacks[name]) if name in self.attacks else UNCHANGED
+        passes = known_attack(name).cost(self.num_classes).forward + 1 if name in self.attacks else 1
+        criteria, start = {saved[key]: rules[key] for key in saved}, np.ones(len(self.flags["clean"]), dtype=np.bool_)
+        with frozen_eval(self.loop.task.classifier):
+            self.loop.attack(criteria, attack, start, passes, batches=[batch])
+        differ = [self.loop.state[entry].flags != self.flags[key] for key, entry in saved.items()]
+        return np.asarray(np.logical_or.reduce(differ))

@@ -25,10 +25,12 @@ during training has ``at`` (see ``Scheduled``).
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Annotated, Any, ClassVar, Literal, Protocol, cast, get_args, get_origin, runtime_checkable
 
 import torch
@@ -36,7 +38,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from dkl.validation import hints, problem
+from dkl.validation import WEIGHT, hints, problem
 
 Weighting = Literal["class", "sample", "label", "none"]
 
@@ -64,7 +66,7 @@ class BatchNormalized(Protocol):
     """A loss that divides by a sum over the batch, and takes that sum as the keyword ``normalizer`` too."""
 
     def normalizer(self, natural_logits: Tensor, *, weights: Tensor | None = None) -> Tensor:
-        """The sum over these samples, a scalar without gradient."""
+        """The sum over these samples, without gradient: a scalar, or a vector that ``WeightedSum`` can use."""
         ...
 
 
@@ -233,6 +235,87 @@ def check_pair_loss(loss: object) -> PairLoss:
         call = ", ".join(["natural_logits", "adversarial_logits", *(f"{key}=..." for key in wanted)])
         raise TypeError(f"{name} has weighting={weighting!r} and must take ({call}): {error}") from None
     return cast(PairLoss, loss)
+
+
+_observed: ContextVar[dict[str, list[Tensor]] | None] = ContextVar("_observed", default=None)
+
+
+@contextmanager
+def observed_terms() -> Iterator[dict[str, list[Tensor]]]:
+    """Collect what the terms of each ``WeightedSum`` that is called inside add to it, by name, without gradients."""
+    terms: dict[str, list[Tensor]] = defaultdict(list)
+    token = _observed.set(terms)
+    try:
+        yield terms
+    finally:
+        _observed.reset(token)
+
+
+class WeightedSum:
+    """Several pair losses at once: Σ weight · loss over ``terms``, which are ``{"weight": 1.0, "loss": ...}`` by name.
+
+    It keeps the contract, and asks for what its terms ask for: it has ``rows`` if all of them have, and ``normalizer``
+    or ``distances`` if one has. What each term adds to the loss is logged as ``loss/NAME``; of ``rows`` it is the mean.
+    Raises ValueError if there is no term, if a weight is no number, or if two terms do not go together.
+    """
+
+    def __init__(self, terms: Mapping[str, Mapping[str, Any]]) -> None:
+        if not terms:
+            raise ValueError("WeightedSum has no terms: give at least one terms.NAME.loss, with terms.NAME.weight")
+        for name, term in terms.items():
+            if not isinstance(term, Mapping) or not {"loss"} <= set(term) <= {"loss", "weight"}:
+                raise ValueError(f"WeightedSum: terms.{name}={term}, must hold a loss, its weight and nothing else")
+            if wanted := problem(Annotated[float, WEIGHT], term.get("weight", 1.0)):
+                raise ValueError(f"WeightedSum: terms.{name}.weight={term['weight']!r}, must be {wanted}")
+        self.terms = {name: (term.get("weight", 1.0), check_pair_loss(term["loss"])) for name, term in terms.items()}
+        losses = [loss for _, loss in self.terms.values()]
+        weightings = [loss.weighting for loss in losses if loss.weighting in ("class", "label")]
+        self.weighting = cast(Weighting, self._common("weighting", weightings) or "none")
+        # Tasks look for these attributes: only a sum that can use them has them.
+        if distances := self._common("distances", [one.distances for one in losses if isinstance(one, ClassComparing)]):
+            self.distances = distances
+        if all(isinstance(loss, RowLoss) for loss in losses):
+            self.rows = partial(self._sum, "rows")
+        if any(isinstance(loss, BatchNormalized) for loss in losses):
+            self.normalizer = self._normalizers
+
+    @staticmethod
+    def _common(key: str, values: Sequence[str]) -> str | None:
+        """The one of ``values``, or None if there is none."""
+        if len(set(values)) > 1:
+            both = " and ".join(f"{key}={value}" for value in sorted(set(values)))
+            raise ValueError(f"WeightedSum: its terms have {both}: choose losses with the same {key}")
+        return values[0] if values else None
+
+    def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, /, **arguments: Tensor) -> Tensor:
+        return self._sum("__call__", natural_logits, adversarial_logits, **arguments)
+
+    def at(self, share: float) -> "WeightedSum":
+        """The loss of the epoch that ends when this ``share`` of training is done."""
+        terms = {}
+        for name, (weight, loss) in self.terms.items():
+            terms[name] = {"weight": weight, "loss": loss.at(share) if isinstance(loss, Scheduled) else loss}
+        return WeightedSum(terms)
+
+    def _normalizers(self, natural_logits: Tensor, *, weights: Tensor | None = None) -> Tensor:
+        """One per term that has a normalizer."""
+        losses = [loss for _, loss in self.terms.values() if isinstance(loss, BatchNormalized)]
+        of_class = {"class": weights}
+        return torch.stack([loss.normalizer(natural_logits, weights=of_class.get(loss.weighting)) for loss in losses])
+
+    def _sum(self, method: str, natural: Tensor, adversarial: Tensor, /, **arguments: Tensor) -> Tensor:
+        values, normalizers = {}, iter(arguments.pop("normalizer", ()))
+        for name, (weight, loss) in self.terms.items():
+            takes = {"weights": loss.weighting == "class", "labels": loss.weighting == "label"}
+            takes["class_distances"] = isinstance(loss, ClassComparing)
+            own = {key: value for key, value in arguments.items() if takes[key]}
+            if isinstance(loss, BatchNormalized) and (normalizer := next(normalizers, None)) is not None:
+                own["normalizer"] = normalizer
+            values[name] = weight * getattr(loss, method)(natural, adversarial, **own)
+        if (observed := _observed.get()) is not None:
+            for name, value in values.items():
+                observed[f"loss/{name}"].append(value.detach().mean())
+        return torch.stack([*values.values()]).sum(0)
 
 
 def standardized(logits: Tensor) -> Tensor:

@@ -51,12 +51,18 @@ def _kl(log_p: Tensor, log_q: Tensor, *, reduction: Reduction = "mean") -> Tenso
 
 
 @dataclass(frozen=True, kw_only=True)
-class KD(BaseLoss):
-    """``weight · T² · KL(softmax(teacher/T) ‖ softmax(student/T))``; mdistiller's CIFAR-100 weight is 0.9."""
+class _Weighted(BaseLoss):
+    """A loss of two logits alone, times ``weight``."""
 
     weight: Annotated[float, WEIGHT] = 1.0
-    logit_temperature: Annotated[float, TEMPERATURE] = 4.0
     weighting: ClassVar[Weighting] = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KD(_Weighted):
+    """``weight · T² · KL(softmax(teacher/T) ‖ softmax(student/T))``; mdistiller's CIFAR-100 weight is 0.9."""
+
+    logit_temperature: Annotated[float, TEMPERATURE] = 4.0
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         check_pair(teacher_logits, student_logits)
@@ -74,12 +80,10 @@ class KD(BaseLoss):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JSD(BaseLoss):
+class JSD(_Weighted):
     """``weight`` times the Jensen–Shannon divergence of the softened predictions; the gradient reaches both."""
 
-    weight: Annotated[float, WEIGHT] = 1.0
     logit_temperature: Annotated[float, TEMPERATURE] = 1.0
-    weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         dtype = check_pair(teacher_logits, student_logits)
@@ -176,13 +180,8 @@ class DKD(BaseLoss):
         return self.logit_temperature**2 * (self.alpha * tckd + self.beta * nckd)
 
 
-def _kl_rows(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p ‖ q) of every row of ``[B, C]``: ``[B]``."""
-    return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1)
-
-
 @dataclass(frozen=True, kw_only=True)
-class TTM(BaseLoss):
+class TTM(_Weighted):
     """Transformed teacher matching (arXiv 2402.11148): only the teacher is softened, by a power of its probabilities.
 
     ``power`` is the official gamma, 1/T. The defaults are the official command for vgg13 to vgg8 (``--ttm_l``, ``-b``).
@@ -190,14 +189,14 @@ class TTM(BaseLoss):
 
     weight: Annotated[float, WEIGHT] = 45.0
     power: Annotated[float, Range(0, 10, above=True)] = 0.1
-    weighting: ClassVar[Weighting] = "none"
     weighted_by_sum: ClassVar[bool] = False
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         dtype = check_pair(teacher_logits, student_logits)
         log_powers = self.power * teacher_logits.detach().to(dtype).log_softmax(-1)
         log_sum = log_powers.logsumexp(-1)
-        rows = _kl_rows(log_powers - log_sum.unsqueeze(-1), student_logits.to(dtype).log_softmax(-1))
+        log_q = student_logits.to(dtype).log_softmax(-1)
+        rows = _kl(log_powers - log_sum.unsqueeze(-1), log_q, reduction="none")
         return self.weight * (log_sum.exp() * rows if self.weighted_by_sum else rows).mean()
 
 
@@ -228,7 +227,7 @@ def _alpha_beta(log_p: Tensor, log_q: Tensor, alpha: float, beta: float) -> Tens
 
 
 @dataclass(frozen=True, kw_only=True)
-class ABKD(BaseLoss):
+class ABKD(_Weighted):
     """The α-β-divergence of the softened predictions (arXiv 2505.04560).
 
         D = −1/(αβ) · Σ_c [p^α q^β − α/(α+β) · p^(α+β) − β/(α+β) · q^(α+β)]
@@ -241,7 +240,6 @@ class ABKD(BaseLoss):
     alpha: Annotated[float, POWER] = 0.8
     beta: Annotated[float, POWER] = 0.3
     logit_temperature: Annotated[float, TEMPERATURE] = 4.0
-    weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         dtype = check_pair(teacher_logits, student_logits)
@@ -251,7 +249,7 @@ class ABKD(BaseLoss):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NormKD(BaseLoss):
+class NormKD(_Weighted):
     """KD whose temperature is ``logit_temperature`` times the standard deviation of each row (arXiv 2308.00520).
 
     It is KD of standardized logits, with rows weighted by the variance of the teacher's logits. Raises ValueError if
@@ -260,7 +258,6 @@ class NormKD(BaseLoss):
 
     weight: Annotated[float, WEIGHT] = 0.9
     logit_temperature: Annotated[float, TEMPERATURE] = 2.0
-    weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         dtype = check_pair(teacher_logits, student_logits)
@@ -268,15 +265,12 @@ class NormKD(BaseLoss):
         log_p = (standardized(teacher) / self.logit_temperature).log_softmax(-1)
         log_q = (standardized(student_logits.to(dtype)) / self.logit_temperature).log_softmax(-1)
         variance = (teacher - teacher.mean(-1, keepdim=True)).square().sum(-1) / (teacher.shape[-1] - 1)
-        return self.weight * self.logit_temperature**2 * (variance * _kl_rows(log_p, log_q)).mean()
+        return self.weight * self.logit_temperature**2 * (variance * _kl(log_p, log_q, reduction="none")).mean()
 
 
 @dataclass(frozen=True, kw_only=True)
-class PseudoLabelCE(BaseLoss):
+class PseudoLabelCE(_Weighted):
     """``weight`` · cross-entropy of the strong prediction with the likeliest class of the weak one."""
-
-    weight: Annotated[float, WEIGHT] = 1.0
-    weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
         dtype = check_pair(weak_logits, strong_logits)
@@ -284,11 +278,8 @@ class PseudoLabelCE(BaseLoss):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoftCE(BaseLoss):
+class SoftCE(_Weighted):
     """``weight`` · cross-entropy of the strong prediction with the weak one."""
-
-    weight: Annotated[float, WEIGHT] = 1.0
-    weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
         check_pair(weak_logits, strong_logits)
@@ -296,11 +287,8 @@ class SoftCE(BaseLoss):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbabilityMSE(BaseLoss):
+class ProbabilityMSE(_Weighted):
     """``weight`` · squared difference of the probabilities, the mean over classes."""
-
-    weight: Annotated[float, WEIGHT] = 1.0
-    weighting: ClassVar[Weighting] = "none"
 
     def __call__(self, weak_logits: Tensor, strong_logits: Tensor) -> Tensor:
         dtype = check_pair(weak_logits, strong_logits)

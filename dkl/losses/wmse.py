@@ -15,7 +15,8 @@ is in float32 or float64, also under autocast and for half-precision inputs.
 Dense prediction has logits ``[B, C, H, W]``, and every pixel is a row. They are not copied into rows, whichever
 dimension is last in memory, and are computed in blocks: temporary tensors stay small, and on a CPU in the cache.
 
-``torch.func`` differentiates the same equation itself, to any order, instead of using the function's own gradients.
+``torch.func`` and ``torch.compile`` differentiate the equation itself instead of using the function's own gradients:
+the one to any order, the other because its fused loops then recompute what would be stored.
 """
 
 from collections.abc import Sequence
@@ -43,6 +44,18 @@ def softened(logits: Tensor, by: float, dim: int = -1) -> Tensor:
     return (logits - logits.detach().amax(dim, keepdim=True)).div_(by)
 
 
+def _shifted(m: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+    """m and n, each less a constant per row, so that their difference loses no bits."""
+    # The offset trick. The loss does not change if a constant is added to all logits of a row, but float32 does: if m
+    # lies near 10,000 and n near 0, then m − n has lost the low bits of n. So the constant that separates m from n,
+    # rounded to hundreds, is subtracted from both sides first. Hundreds are exact in float32. Rows whose sides are less
+    # than 50 apart have offset 0 and are computed as m − n, unchanged.
+    first = m.detach().narrow(1, 0, 1)
+    apart = (first - n.detach().narrow(1, 0, 1)).round_(decimals=-2)
+    offset = (first * apart.ne(0)).round_(decimals=-2)
+    return m - offset, n - (offset - apart)
+
+
 @dataclass(frozen=True)
 class _Settings:
     """The numbers of the fused loss; ``sample_temperature`` makes the weights if none are given."""
@@ -60,29 +73,21 @@ class _Settings:
     def compute(self, m: Tensor, n: Tensor, weights: Tensor | None, needs: Sequence[bool]) -> _Computed:
         """Twice the loss of each row of ``[N, C]`` or ``[N, C, P]``, and the gradients in m (wMSE only), n and weights.
 
-        All are in units of ``unit``. A gradient that backward does not need is None. If it ``needs`` none, nothing is
-        changed in place, so that torch.func can differentiate the rows.
+        All are in units of ``unit``. A gradient that backward does not need is None.
         """
         needs_m, needs_n, needs_w = needs
-        sub, mul = (Tensor.sub_, Tensor.mul_) if any(needs) else (Tensor.sub, Tensor.mul)
         if weights is None:
             weights = softened(m.detach(), self.sample_temperature, 1).softmax(1)
         total = weights.sum(1, keepdim=True)
         divisor = total.clamp(min=1e-37)  # a row of zero weights has zero loss, not 0/0
-        # The offset trick. The loss does not change if a constant is added to all logits of a row, but float32 does:
-        # if m lies near 10,000 and n near 0, then d = m − n has lost the low bits of n. So the constant that separates
-        # m from n, rounded to hundreds, is subtracted from both sides first. Hundreds are exact in float32. Rows whose
-        # sides are less than 50 apart have offset 0 and are computed as m − n, unchanged.
-        first = m.narrow(1, 0, 1)
-        apart = (first - n.narrow(1, 0, 1)).round_(decimals=-2)
-        offset = (first * apart.ne(0)).round_(decimals=-2)
-        d = sub(m - offset, n - (offset - apart))
+        d, other = _shifted(m, n)
+        d.sub_(other)
         # From here on d is d − μ, and g = S w (d − μ) is the wMSE's gradient in m; its dot product with d is the value.
-        d = sub(d, (weights * d).sum(1, keepdim=True) / divisor)
+        d.sub_((weights * d).sum(1, keepdim=True) / divisor)
         # Both gradients are stored in units of the cross-entropy's factor, so that softmax(n/T) − softmax(m/T) needs
         # no multiplication of its own: everything is scaled once, at the end and in backward.
         total = total * (self.wmse_weight / self.unit)
-        g = mul(weights * total, d)
+        g = (weights * total).mul_(d)
         rows = _dot(g, d, dim=1)
         grad_n = grad_w = None
         if needs_w:
@@ -95,6 +100,22 @@ class _Settings:
                 grad_n = log_q.exp_().sub_(p).sub_(g)
         # g is not needed if only n gets a gradient and grad_n already contains it.
         return rows, g if needs_m or (needs_n and grad_n is None) else None, grad_n, grad_w
+
+    def equation(self, m: Tensor, n: Tensor, weights: Tensor | None) -> Tensor:
+        """The rows that ``compute`` returns, for torch to differentiate."""
+        if weights is None:
+            weights = softened(m.detach(), self.sample_temperature, 1).softmax(1)
+        total, (first, second) = weights.sum(1, keepdim=True), _shifted(m, n)
+        d = first - second
+        mean = (weights * d).sum(1, keepdim=True) / total.clamp(min=1e-37)
+        # The gradient through the mean is zero, so compiled code need not sum it; second derivatives are not.
+        d = d - (mean.detach() if torch.compiler.is_compiling() else mean)
+        rows = (weights * (total * (self.wmse_weight / self.unit)) * d * d).sum(1)
+        if self.ce_weight:
+            p = softened(m.detach(), self.ce_temperature, 1).softmax(1)
+            log_q = softened(n - n.detach().amax(1, keepdim=True), self.ce_temperature, 1)  # plus a constant of the row
+            rows = rows + 2 * self.ce_temperature * (log_q.exp().sum(1).log() - (p * log_q).sum(1))
+        return rows
 
     def reduced(self, rows: Tensor, reduction: Reduction) -> Tensor:
         """The loss, of the ``rows`` that ``compute`` returns. The mean over no rows is 0."""
@@ -112,12 +133,9 @@ LARGE_BLOCK = 2**25
 
 
 def _blocks(m: Tensor) -> list[tuple[slice, ...]]:
-    """Slices that cut ``m[N, C]`` along N, or ``m[N, C, P]`` along N and P; one for the whole if it is small.
-
-    A compiled loss is one block: its loops are fused anyway.
-    """
+    """Slices that cut ``m[N, C]`` along N, or ``m[N, C, P]`` along N and P; one for the whole if it is small."""
     size, (rows, classes) = BLOCK.get(m.device.type, LARGE_BLOCK), m.shape[:2]
-    if torch.compiler.is_compiling() or m.numel() <= 4 * size:
+    if m.numel() <= 4 * size:
         return [(slice(None),)]
     step = max(1, size // classes)
     if m.ndim == 2:
@@ -155,7 +173,7 @@ class _GapMSE(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # With create_graph=True the saved tensors would count as constants, and second derivatives would be wrong.
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if torch.is_grad_enabled():
             raise RuntimeError("gap_mse has no second derivative: differentiate it without create_graph=True")
         g, grad_n, grad_w = ctx.saved_tensors
         grad = grad * ctx.scale
@@ -220,9 +238,8 @@ def gap_mse_and_cross_entropy(
     m, n = _flat(m, channels_last), _flat(n, channels_last)
     weights = None if weights is None else _flat(weights, channels_last)
     with torch.autocast(m.device.type, enabled=False) if torch.is_autocast_enabled(m.device.type) else nullcontext():
-        # torch.func always differentiates with create_graph=True, so it gets the equation instead of our gradients.
-        if torch._C._are_functorch_transforms_active():
-            rows = settings.reduced(settings.compute(m, n, weights, (False, False, False))[0], reduction)
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            rows = settings.reduced(settings.equation(m, n, weights), reduction)
         else:
             rows = _GapMSE.apply(m, n, weights, settings, reduction)
     return rows.view(others) if reduction == "none" and len(others) > 1 else rows

@@ -11,10 +11,13 @@ budgets such overrides become part of the label.
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from dkl.config import CachedCompose, model_name
+from omegaconf import OmegaConf
+
+from dkl.config import compose_run, model_name
 from dkl.config.identity import COMPUTING
 from dkl.config.overrides import quoted
 from dkl.errors import UserError, choose_from
@@ -88,7 +91,7 @@ class Request:
     overrides: tuple[str, ...] = ()
 
 
-def plan(name: str, request: Request, compose: CachedCompose | None = None) -> list[ManifestJob]:
+def plan(name: str, request: Request) -> list[ManifestJob]:
     """List the jobs of the manifest ``name`` in order, each row's teacher before the row.
 
     At budget smoke only the first seed is run, unless the request names seeds. A row that the request's overrides
@@ -96,18 +99,18 @@ def plan(name: str, request: Request, compose: CachedCompose | None = None) -> l
     override contradicts a row or changes it at budget paper or mini, or if one teacher is given for rows with different
     teachers.
     """
-    manifest, compose = load(name), compose or CachedCompose()
+    manifest = load(name)
     rows = _chosen(manifest, request.row)
     _check_overrides(manifest, rows, request.overrides)
-    jobs = _jobs(manifest, rows, request, compose)
+    jobs = _jobs(manifest, rows, request)
     changing = may_change_rows(request.overrides)
     if not changing:
         return jobs
-    before = _identities(_jobs(manifest, rows, replace(request, overrides=()), compose), compose)
-    changed = [name for name, row in _identities(jobs, compose).items() if row != before[name]]
+    before = _identities(_jobs(manifest, rows, replace(request, overrides=())))
+    changed = [name for name, row in _identities(jobs).items() if row != before[name]]
     teachers = {manifest.teachers[row.teacher].name for row in rows if row.teacher}
     for name in sorted(changed, key=lambda name: name not in teachers):  # a teacher before its students
-        budget = next(compose(job.train).cfg.budget.name for job in jobs if job.name == name)
+        budget = next(compose_run(job.train).cfg.budget.name for job in jobs if job.name == name)
         if budget in FIXED_BUDGETS:
             raise UserError(
                 f"{' '.join(changing)} changes what row {name} trains, which budget={budget} fixes: leave it out, or "
@@ -123,23 +126,20 @@ def plan(name: str, request: Request, compose: CachedCompose | None = None) -> l
     return jobs
 
 
-def identities(manifest: Manifest, budget: str, compose: CachedCompose | None = None) -> dict[str, str]:
+def identities(manifest: Manifest, budget: str) -> dict[str, str]:
     """Per row that is run, and per teacher: the ``row_identity`` of its records at ``budget``."""
-    compose = compose or CachedCompose()
-    return _identities(_jobs(manifest, manifest.runnable, Request((0,), budget), compose), compose)
+    return _identities(_jobs(manifest, manifest.runnable, Request((0,), budget)))
 
 
-def _identities(jobs: Iterable[ManifestJob], compose: CachedCompose) -> dict[str, str]:
-    return {job.name: compose(job.train).row for job in jobs}
+def _identities(jobs: Iterable[ManifestJob]) -> dict[str, str]:
+    return {job.name: compose_run(job.train).row for job in jobs}
 
 
-def _jobs(
-    manifest: Manifest, rows: Sequence[ManifestRow], request: Request, compose: CachedCompose
-) -> list[ManifestJob]:
+def _jobs(manifest: Manifest, rows: Sequence[ManifestRow], request: Request) -> list[ManifestJob]:
     """The jobs of ``rows`` with the request's overrides, whatever these change."""
     seeds = request.seeds or (manifest.seeds[:1] if request.budget == "smoke" else manifest.seeds)
     for_rows = [text for text in request.overrides if not text.startswith(TEACHER)]
-    teachers = _teachers(manifest, rows, request, compose)
+    teachers = _teachers(manifest, rows, request)
     jobs: list[ManifestJob] = []
     for row in rows:
         teacher, of_teacher = teachers[row.teacher] if row.teacher else (None, [])
@@ -151,6 +151,40 @@ def _jobs(
             train = _last_wins([*own, f"seed={seed}", *for_rows])
             jobs.append(ManifestJob(row.name, row.label, seed, train, _evaluations(manifest, row, request), needs))
     return jobs
+
+
+_VALUE = re.compile(r"(?!trainer\.|model\.title|task\.teacher\.|data\.source\.)\w+(\.\w+)+")
+"""Keys of values rather than groups, without those that may differ between records of one row."""
+
+
+def may_train(manifest: Manifest, budget: str, trained: Sequence[Mapping[str, Any]]) -> Manifest:
+    """Return the manifest without the rows that certainly train none of the ``trained`` configurations.
+
+    Composing the configuration of a row takes about 0.1 s, and comparing its overrides with the records almost none.
+    """
+
+    def agrees(training: Mapping[str, Any], key: str, value: str) -> bool:
+        first, *rest = key.split(".")
+        kept: Any = training.get(first)
+        for part in rest:
+            kept = kept.get(part) if isinstance(kept, Mapping) else None
+        # Older records lack groups that were added since: they may still belong to the row.
+        return first not in training or bool(OmegaConf.from_dotlist([f"value={value}"]).value == kept)
+
+    def is_candidate(row: ManifestRow) -> bool:
+        given: dict[str, str] = {}
+        for text in ("recipe=quick", *row_overrides(manifest, row, budget)):
+            key, _, value = text.lstrip("+~").partition("=")
+            # Later overrides replace earlier ones, as in Hydra; ~ deletes.
+            given.pop(key, None)
+            if not text.startswith("~"):
+                given[key] = value
+        # Values that can be compared without composing.
+        values = {key: text for key, text in given.items() if _VALUE.fullmatch(key) and "${" not in text}
+        values["recipe_name"] = given["recipe"]
+        return any(all(agrees(training, *item) for item in values.items()) for training in trained)
+
+    return replace(manifest, rows=tuple(filter(is_candidate, manifest.runnable)))
 
 
 def own_sizes(manifest: Manifest, budget: str | None) -> bool:
@@ -178,12 +212,18 @@ def changed_label(label: str, overrides: Sequence[str]) -> str:
     return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 9]} {digest(text)}"
 
 
-def _chosen(manifest: Manifest, name: str | None) -> list[ManifestRow]:
-    """The rows to run. Raises UserError if there are none."""
+def rows_named(manifest: Manifest, name: str | None) -> list[ManifestRow]:
+    """The row ``name``, or all rows. Raises UserError if there are none."""
     rows = [row for row in manifest.rows if name in (None, row.name)]
     if not rows:
         known = [row.name for row in manifest.rows]
         raise UserError(f"{manifest.name} has no row {name!r}: {choose_from(str(name), known)}")
+    return rows
+
+
+def _chosen(manifest: Manifest, name: str | None) -> list[ManifestRow]:
+    """The rows to run. Raises UserError if there are none."""
+    rows = rows_named(manifest, name)
     runnable = [row for row in rows if row.quoted is None]
     if not runnable:
         what = f"{manifest.name} {name}" if name else manifest.name
@@ -237,7 +277,7 @@ def _evaluations(manifest: Manifest, row: ManifestRow, request: Request) -> tupl
 
 
 def _teachers(
-    manifest: Manifest, rows: Sequence[ManifestRow], request: Request, compose: CachedCompose
+    manifest: Manifest, rows: Sequence[ManifestRow], request: Request
 ) -> dict[str, tuple[ManifestJob | None, list[str]]]:
     """Per teacher of ``rows``: the job that trains it (None if its weights exist), and its students' overrides."""
     needed = list(dict.fromkeys(row.teacher for row in rows if row.teacher))
@@ -253,7 +293,7 @@ def _teachers(
             teachers[name] = (None, [*row.weights, *requested])
             continue
         train = _last_wins([*row_overrides(manifest, row, request.budget), "label=Teacher", "seed=0", *shared])
-        run = compose(train)
+        run = compose_run(train)
         job = None if weights else ManifestJob(row.name, "Teacher", 0, train, _evaluations(manifest, row, request))
         folder = [] if weights else [f"{TEACHER}run={quoted(str(run.folder))}"]
         teachers[name] = (job, [f"{TEACHER}name={model_name(run.cfg.model)}", *folder, *requested])

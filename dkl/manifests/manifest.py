@@ -13,13 +13,15 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from pydantic.dataclasses import dataclass
 from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's, which has no types
 
-from dkl.config import WEIGHTS, EvaluateConfig, shipped
+from dkl.config import EvaluateConfig, shipped
 from dkl.config.overrides import read_overrides
+from dkl.config.schema import WEIGHTS
 from dkl.errors import UserError, choose_from, first_line
-from dkl.records.metrics import METRICS
+from dkl.published import PublishedNetwork, published_networks
+from dkl.records.metrics import METRICS, TEST
 from dkl.storage.files import write_text
 from dkl.threat import parse_attacks, parse_eps, parse_threat
-from dkl.validation import check, first_mistake, one_of, settings
+from dkl.validation import OneOf, check, first_mistake, settings
 
 UNMEASURED = ("mean", "min", "paper")
 """``mean`` and ``min`` combine other columns. ``paper`` columns show only the paper's value: nothing is measured."""
@@ -53,22 +55,25 @@ CHECKED = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class Column:
-    """A measured quantity, in ``unit``.
+    """A measured quantity, in ``unit``: ``%`` of a fraction, else any text, which may be empty.
 
+    ``metric`` is in ``METRICS``, or is ``test_NAME``, which the task's own ``test`` measures. More is better of
+    fractions only, unless ``higher_is_better`` says otherwise.
     ``attacks`` is a suite, an attack or a list of attacks. ``eps`` None is the usual radius of the dataset. ``n`` is
     the number of test images if the evaluation takes a part of them. ``weights`` None are those that the recipe keeps.
     ``precision`` is that of the attacks' search. ``of`` are the columns that ``mean`` and ``min`` combine.
     """
 
     title: str
-    metric: Annotated[str, one_of(*METRICS, *UNMEASURED)]
+    metric: Annotated[str, OneOf(*METRICS, *UNMEASURED, prefix=TEST)]
     attacks: str | list[str] = "standard"
     eps: str | None = None
     n: int | None = None
-    weights: Annotated[str, one_of(*WEIGHTS)] | None = None
-    precision: Annotated[str, one_of("float32", "bf16")] = "float32"
+    weights: Annotated[str, OneOf(*WEIGHTS)] | None = None
+    precision: Annotated[str, OneOf("float32", "bf16")] = "float32"
     of: tuple[str, ...] = ()
     unit: str = "%"
+    higher_is_better: bool | None = None
 
     @property
     def header(self) -> str:
@@ -83,7 +88,7 @@ class Column:
     @property
     def more_is_better(self) -> bool:
         """True of accuracies; of seconds less is better."""
-        return self.unit == "%"
+        return self.unit == "%" if self.higher_is_better is None else self.higher_is_better
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -98,6 +103,8 @@ class ManifestRow:
       budgets ``trained_at``: smoke downloads nothing.
     - ``show``: cells that describe the row.
     - ``paper``, ``paper_std``, ``published``: values by column; ``published`` by source.
+    - ``network``: its published weights, such as ``official:ikl-at-cifar100``; by default those of the first source
+      ``RobustBench NAME``.
     """
 
     label: str
@@ -109,10 +116,11 @@ class ManifestRow:
     trained_at: tuple[str, ...] = ("smoke",)
     evaluate: Evaluations | None = None
     show: dict[str, str] = field(default_factory=dict)
-    origin: Annotated[str, one_of(*ORIGINS)] | None = None
+    origin: Annotated[str, OneOf(*ORIGINS)] | None = None
     paper: Values = field(default_factory=dict)
     paper_std: Values = field(default_factory=dict)
     published: dict[str, Values] = field(default_factory=dict)
+    network: str | None = None
     note: str | None = None
 
     def __post_init__(self) -> None:
@@ -195,6 +203,16 @@ class Manifest:
     def evaluations(self, row: ManifestRow) -> tuple[Overrides, ...]:
         """Overrides of each evaluation of ``row``."""
         return self.evaluate if row.evaluate is None else row.evaluate
+
+    def network(self, row: ManifestRow) -> PublishedNetwork | None:
+        """The published network of ``row``; None if there is none that can be built."""
+        data = [text for text in (*self.overrides, *row.overrides) if text.startswith("data=")]
+        # Recipes with synthetic images have data of their own, such as cifar100_50m; test images are the dataset's.
+        dataset = re.sub(r"_\d+m$", "", data[-1].removeprefix("data=")) if data else ""
+        listed = (source.partition(" ") for source in row.published)
+        names = [row.network, *(f"robustbench:{name}" for source, _, name in listed if source == "RobustBench")]
+        built = [*published_networks("official"), *(n for n in published_networks() if n.dataset == dataset)]
+        return next((network for name in names for network in built if network.name == name), None)
 
 
 _READER = TypeAdapter(Manifest)
@@ -307,6 +325,8 @@ def _check(manifest: Manifest) -> None:
     lines = manifest.figure.get("lines", {})
     if unknown := {name for line in lines.values() for name in line.values()} - set(rows):
         raise ValueError(f"figure.lines names {', '.join(sorted(unknown))}, which are no rows")
+        if row.network and getattr(manifest.network(row), "name", None) != row.network:
+            raise ValueError(f"row {row.name} has network: {row.network}, which docs/zoo.md does not list; correct it")
     for claim in manifest.claims:
         if unknown := {claim.better, claim.than} - set(rows) or {claim.column} - columns:
             raise ValueError(f"a claim names {', '.join(sorted(unknown))}, which is no row or column")
@@ -328,5 +348,3 @@ def _check_evaluation(overrides: Sequence[str]) -> None:
         raise UserError(f"attacks=none attacks nothing: leave out {' and '.join(threat)}")
     if threat:
         parse_threat(str(threat.get("norm", "linf")), threat.get("eps", 0))
-    if (weights := given.get("weights")) not in (None, *WEIGHTS):
-        raise UserError(f"weights={weights}: {choose_from(str(weights), WEIGHTS)}")

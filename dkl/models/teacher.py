@@ -20,7 +20,6 @@ from dkl.models.create import check_name, check_normalization, create_model
 from dkl.models.foreign_checkpoints import check_finite, load_checkpoint
 from dkl.models.sources import CREATE, Request, Source, resolve
 from dkl.storage.checkpoint import READING_ERRORS, read
-from dkl.storage.fetch import WEIGHTS, unreachable
 from dkl.storage.files import damage
 from dkl.validation import CLASSES, MEAN, SIDE, STD
 
@@ -76,15 +75,6 @@ def _finished_run(run: Path, wanted: Settings) -> tuple[Path, str]:
     return path, "average" if content.get("average") else "model"
 
 
-def _is_cached(known: Any) -> bool:
-    """Whether the weights of timm's entry ``known`` lie in its cache, so that no download is needed."""
-    if known.hf_hub_id:
-        from huggingface_hub import try_to_load_from_cache  # a machine without a network may lack it
-
-        return any(isinstance(try_to_load_from_cache(known.hf_hub_id, file), str) for file in WEIGHTS)
-    return (Path(torch.hub.get_dir()) / "checkpoints" / Path(known.url).name).is_file()
-
-
 def _published(wanted: Settings, checkpoint: str | None) -> nn.Module:
     """The network that ``wanted`` names, with the weights that timm publishes under that name.
 
@@ -108,13 +98,11 @@ def _published(wanted: Settings, checkpoint: str | None) -> nn.Module:
         raise UserError(f"{checkpoint} is damaged ({why}): copy it again")
     url = known.url or f"{HUB}/{known.hf_hub_id}/resolve/main/model.safetensors"
     fix = f"copy {url} to this machine and add task.teacher.checkpoint=FILE"
-    if checkpoint is None and not _is_cached(known) and (why := unreachable(url)):
-        raise UserError(f"the weights of {name} could not be downloaded ({why}): {fix}")
     overlay: Settings = {} if checkpoint is None else {"pretrained_cfg_overlay": {"file": checkpoint}}
     settings = {key: value for key, value in wanted.items() if key != "size"}
     try:
         model = create_model(**settings, pretrained=True, **overlay)
-    except (SafetensorError, *READING_ERRORS) as error:  # of missing, damaged or unfitting weights
+    except (UserError, SafetensorError, *READING_ERRORS) as error:  # of missing, damaged or unfitting weights
         reason = first_line(error) or type(error).__name__
         if checkpoint is not None:
             raise UserError(f"{checkpoint} does not hold the published weights of {name}: {reason}") from None

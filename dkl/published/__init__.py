@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dkl.errors import UserError, choose_from, similar
+from dkl.errors import UserError, similar
 from dkl.threat import parse_eps
 
 PROTOCOL = "robustbench"
@@ -89,6 +89,11 @@ class PublishedNetwork:
     def scheme(self) -> str:
         """How its name begins: ``robustbench`` or ``official``."""
         return "robustbench" if self.clean is None else "official"
+
+    @property
+    def name(self) -> str:
+        """Its name as ``model=`` takes it."""
+        return f"{self.scheme}:{self.id}"
 
     @property
     def path(self) -> str:
@@ -189,11 +194,7 @@ def find_network(name: str, *, dataset: str, norm: str | None = None, scheme: st
         if not here:
             known = ", ".join(sorted({network.dataset for network in every}))
             raise UserError(f"{text}: no network is known for data={dataset}; choose one of {known}")
-        ids = _ids(here)
-        raise UserError(
-            f"{text} is no model that is known for {dataset}: {choose_from(name, similar(name, ids) or ids)}; any "
-            "other network is model=package.module:function"
-        )
+        raise UserError(f"{text} is no model of {dataset} that docs/zoo.md lists: {closest(name, here)}")
     # RobustBench gives one name to models of several norms.
     with_norm = [network for network in named if network.norm.lower() == (norm or "linf").lower()]
     if not with_norm and norm is None:
@@ -205,6 +206,13 @@ def find_network(name: str, *, dataset: str, norm: str | None = None, scheme: st
     if network.network is None:
         raise UserError(f"{text} cannot be built here, it {network.why}: choose another one of docs/zoo.md")
     return network
+
+
+def closest(name: str, networks: Iterable[PublishedNetwork]) -> str:
+    """The three names among ``networks`` that resemble ``name``, or all if none does, as the end of a message."""
+    ids = _ids(networks)
+    close = similar(name, ids)
+    return f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(ids)}"
 
 
 def _ids(networks: Iterable[PublishedNetwork]) -> list[str]:

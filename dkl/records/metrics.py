@@ -112,6 +112,17 @@ METRICS = {
 }
 """The metrics by name."""
 
+TEST = "test_"
+"""Begins the names of what a task's own ``test`` measures."""
+
+
+def metric_of(name: str) -> Metric | None:
+    """Return the metric ``name``: one of ``METRICS``, or ``test_NAME`` of a task; None for any other name."""
+    if not name.startswith(TEST):
+        return METRICS.get(name)
+    key = name.removeprefix(TEST)
+    return Metric(title=key, words=key, value=lambda record: (record.tests or {}).get(key), optional=True)
+
 
 def wilson(fraction: float, n: int) -> Interval:
     """Return Wilson's 95 % interval of a ``fraction`` observed on ``n`` images.

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from dkl.config import row_identity
 from dkl.errors import shortened, visible
 from dkl.threat import AUTOATTACK, SUITES, is_own
-from dkl.validation import one_of
+from dkl.validation import OneOf
 
 BUDGETS = ("own", "paper", "mini", "smoke")
 
@@ -110,6 +110,7 @@ class Record:
     - ``best``, ``best_epoch``: the highest accuracy on the run's test images after any epoch, and the first epoch that
       reached it. It is chosen on the test set and belongs to other weights than ``clean``.
     - ``step_seconds``: seconds per training step in the median epoch; None if unknown.
+    - ``tests``: what the task measured of these weights beside their accuracy, by name; None if nothing.
     - ``training_seconds``: of all epochs, without tests between them; None if unknown.
     - ``partial``: fewer images were evaluated than the run's configuration has for testing, or, for weights trained
       elsewhere, than the dataset has.
@@ -133,9 +134,9 @@ class Record:
     method: str
     dataset: Annotated[str, Field(max_length=100)]
     architecture: str
-    budget: Annotated[str, one_of(*BUDGETS)]
+    budget: Annotated[str, OneOf(*BUDGETS)]
     seed: Natural | None
-    norm: Annotated[str, one_of("Linf", "L2", "L1")]
+    norm: Annotated[str, OneOf("Linf", "L2", "L1")]
     eps: Annotated[float, Field(ge=0)]
     eps_text: Annotated[str, Field(max_length=50)]
     attacks: list[str]
@@ -161,7 +162,7 @@ class Record:
     weights: str = "last"
     synthetic: str | None = None
     top5: Fraction | None = None
-    shots: dict[Annotated[str, one_of(*SHOTS)], Fraction] | None = None
+    shots: dict[Annotated[str, OneOf(*SHOTS)], Fraction] | None = None
     best: Fraction | None = None
     best_epoch: Positive | None = None
     step_seconds: Annotated[float, Field(gt=0)] | None = None
@@ -174,6 +175,7 @@ class Record:
     protocol: Literal["robustbench"] | None = None
     search: dict[str, bool | str] = Field(default_factory=dict)
     corruptions: dict[str, Severities] | None = None
+    tests: dict[str, float] | None = None
     schema: Literal[2] = 2
     checksums: dict[str, str] = dataclasses.field(default_factory=dict, compare=False)
 

@@ -40,14 +40,17 @@ from numpy.typing import NDArray
 from dkl.errors import UserError
 from dkl.manifests import Column
 from dkl.records import Flags, Record
-from dkl.records.metrics import METRICS, Interval, wilson
+from dkl.records.metrics import METRICS, Interval, metric_of, wilson
 from dkl.reporting.grouping import created_at, group, images_key, weights_kind
-from dkl.threat import gives_result_of, parse_attacks, parse_eps
+from dkl.threat import AUTOATTACK, SUITES, gives_result_of, parse_attacks, parse_eps
 
 LoadFlags = Callable[[Record], Flags]
 
 IMAGE_FRACTIONS = tuple(name for name, metric in METRICS.items() if metric.flags)
 """Metrics with a binomial interval over n images."""
+
+USUAL_EPS = "8/255"
+"""The radius of the paper's tables, for which its networks are published."""
 
 _ROUNDING = 1e-12
 """Relative differences below this are rounding errors of equal values."""
@@ -143,7 +146,7 @@ def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) 
     # A column over other columns is combined from their values at the same seed.
     if column.of:
         return _combine(column, [measure(records, part, columns) for part in column.of])
-    metric = METRICS.get(column.metric)
+    metric = metric_of(column.metric)
     if metric is None:
         return {}
     candidates = [
@@ -164,6 +167,31 @@ def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) 
         slack = record.slack if column.metric == "robust" else 0.0
         by_seed[record.seed] = Measurement(value, (record,), flags, slack)
     return dict(sorted(by_seed.items()))
+
+
+def measure_weights(records: Sequence[Record], key: str, columns: Mapping[str, Column]) -> dict[int, Measurement]:
+    """Return the column ``key`` on published weights, as of seed 0; of several evaluations, that of the most images.
+
+    Bounded AutoAttack counts in columns of AutoAttack, and so does a search in other precision. Clean accuracy needs no
+    attack.
+    """
+    column = columns[key]
+    if column.of:
+        return _combine(column, [measure_weights(records, part, columns) for part in column.of])
+    metric, attacks = METRICS.get(column.metric), parse_attacks(column.attacks)
+    asked = SUITES["bounded"] if set(attacks) == set(AUTOATTACK) else attacks
+    eps = round(parse_eps(column.eps or USUAL_EPS), 9)
+    measured = [
+        (record.n, record.bound is None, created_at(record), record, value)
+        for record in records
+        if metric and (value := record.clean if column.metric == "clean" else metric.measured(record)) is not None
+        if column.metric != "robust" or (gives_result_of(record.attacks, asked) and round(record.eps, 9) == eps)
+    ]
+    if not measured or metric is None:
+        return {}
+    *_, record, value = max(measured)
+    slack = record.slack if column.metric == "robust" else 0.0
+    return {0: Measurement(value, (record,), (metric.flags(record),) if metric.flags else (), slack)}
 
 
 def kept_weights(record: Record) -> str:

@@ -13,7 +13,7 @@ from dkl.reporting.boards import Board
 from dkl.reporting.boards.claims import claim_boards
 from dkl.reporting.boards.entries import EntryFilter, entry_boards, load_entries, published_rows
 from dkl.reporting.boards.leaderboards import is_complete, leaderboards
-from dkl.reporting.boards.paper import PaperBoard, paper_boards
+from dkl.reporting.boards.paper import PaperBoard, paper_boards, weights_boards
 from dkl.reporting.formats import to_csv, to_html, to_latex, to_markdown, to_terminal
 from dkl.reporting.grouping import board_key, is_reference, load_with_reference, record_file
 from dkl.reporting.robustbench import write_model_info
@@ -65,7 +65,8 @@ def write_tables(
     """Write every board of ``results`` as ``tables/<name>.{md,csv,tex,html}``, and RobustBench's ``model_info`` files.
 
     Leaderboards are named ``<dataset>-<norm>-eps<eps>-<budget>``, accuracy boards ``<dataset>-accuracy-<budget>``, and
-    the paper's tables ``<manifest>-<budget>``; the latter need a record of one of their rows. ``claims`` says what the
+    the paper's tables ``<manifest>-<budget>``, and ``<manifest>-published-weights`` without trained rows; the latter
+    need a record of one of their rows. ``claims`` says what the
     runs of small experiments show of the paper's claims. Boards of entries, named
     ``entries-<dataset>-<norm>-eps<eps>``, also show the records of other ``folders``, as ``shown`` filters. Reference
     records are shown beside the others, and are no entries of RobustBench. Broken records and manifests are
@@ -91,6 +92,7 @@ def write_tables(
         *leaderboards(records, include_smoke, published_rows(manifests)),
         *joined,
         *paper_boards(manifests, records, lambda r: load_flags(record_file(results, r)), include_smoke, problems),
+        *weights_boards(manifests, records),
     ]
     # A smoke record whose board has other records is counted in that board's notes instead.
     visible = {board_key(record) for record in records if include_smoke or record.budget != "smoke"}

@@ -28,7 +28,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dkl.assembly import build_model, load_data
-from dkl.config import Precision, TrainConfig
+from dkl.config import TrainConfig
+from dkl.config.schema import Precision
 from dkl.console import duration, say
 from dkl.manifests import ManifestJob
 from dkl.models.teacher import untrained_teacher

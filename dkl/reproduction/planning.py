@@ -3,25 +3,23 @@
 The progress of a job is read from its files: one line of metrics per epoch, one record per evaluation.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dkl.config import CachedCompose, ComposedRun, DataConfig, TrainConfig
+from dkl.config import ComposedRun, EvaluateConfig, TrainConfig, compose_run
 from dkl.config.overrides import HYDRA_OWN, explain, quoted
 from dkl.config.schema import prediction_text
-from dkl.console import say
 from dkl.errors import NotInstalledError, UserError, choose_from, similar
+from dkl.evaluation.protocol import choose_protocol
 from dkl.manifests import ManifestJob, Request, plan
-from dkl.options import default_results, keys, parse_values
+from dkl.options import default_results, keys, parse_options
 from dkl.records import Record, load_all
-from dkl.reporting.grouping import group
-from dkl.threat import changed_search, gives_result_of, parse_attacks, parse_eps
+from dkl.threat import gives_result_of
 
 TRAIN = {field.name for field in fields(TrainConfig)} | {"recipe"}
 """Keys of ``dkl train`` without a dot."""
@@ -44,36 +42,28 @@ class Options:
 
 def parse(arguments: list[str]) -> Options:
     """Parse ``KEY=VALUE`` arguments. Raises UserError if one has another form, or a value is wrong."""
-    known = keys("reproduce")
-    given: dict[str, str] = {}
-    overrides: list[str] = []
-    launcher: list[str] = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or not key:
-            raise UserError(f"{argument!r} is not KEY=VALUE; dkl reproduce --help lists the options")
-        if key in known:
-            if not value:
-                raise UserError(f"{argument} has no value; dkl reproduce --help lists the options")
-            given[key] = value
-        elif key.isalpha() and key not in TRAIN and similar(key, known):
+    others: list[str] = []
+    options, known = parse_options("reproduce", arguments, others), keys("reproduce")
+    for key in (text.partition("=")[0] for text in others):
+        if key.isalpha() and key not in TRAIN and similar(key, known):
             raise UserError(f"there is no option {key!r}: {choose_from(key, known)}, or an option of dkl train")
-        else:
-            (launcher if HYDRA_OWN.match(key) else overrides).append(argument)
-    options = parse_values("reproduce", given)
+    launcher = tuple(text for text in others if HYDRA_OWN.match(text))
+    overrides = [text for text in others if text not in launcher]
     if options["budget"] == "smoke" and not any(text.startswith("paths.results=") for text in overrides):
         # Its own folder keeps its values apart from real results.
         overrides.append(f"paths.results={quoted(str(Path(default_results()) / 'smoke'))}")
-    named = [key for key in ("experiment", "table", "figure") if key in given]
+    training = [text for text in arguments if text.partition("=")[0] in ("seed", "budget", "html")]
+    if options["weights"] and [*training, *launcher] not in ([], ["budget=paper"]):  # what make gives without BUDGET
+        raise UserError(f"weights=published trains nothing: leave out {', '.join((*training, *launcher))}")
+    named = sorted(text for text in arguments if text.partition("=")[0] in ("experiment", "table", "figure"))
     if len(named) > 1:
-        texts = " and ".join(f"{key}={given[key]}" for key in named)
-        raise UserError(f"{texts} name {len(named)} manifests: give one of them")
-    name = options[named[0]] if named else "quickstart"
+        raise UserError(f"{' and '.join(named)} name {len(named)} manifests: give one of them")
+    name = options["experiment"] or options["table"] or options["figure"] or "quickstart"
     request = Request(options["seed"], options["budget"], options["row"], tuple(overrides))
     return Options(
         name,
         request,
-        tuple(launcher),
+        launcher,
         dry_run=options["dry_run"],
         html=options["html"],
         published=bool(options["weights"]),
@@ -118,8 +108,8 @@ def progress_of(job: ManifestJob, run: ComposedRun, records: Sequence[Record]) -
 def records_of(job: ManifestJob, run: ComposedRun, records: Sequence[Record]) -> list[Record]:
     """One of ``records`` for each finished evaluation of ``job``."""
     of_run = [record for record in records if _is_of_run(record, run)]
-    wanted = [_settings(run.settings, overrides) for overrides in job.evaluations]
-    matches = (next((record for record in of_run if _is_evaluation(record, settings)), None) for settings in wanted)
+    wanted = (_made_by(run.settings, overrides) for overrides in job.evaluations)
+    matches = (next(filter(made, of_run), None) for made in wanted)
     return [record for record in matches if record]
 
 
@@ -136,37 +126,30 @@ def _is_of_run(record: Record, run: ComposedRun) -> bool:
     return (record.seed, record.budget, record.row) == (config.seed, config.budget.name, run.row)
 
 
-def _settings(config: TrainConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """What an evaluation of the run of ``config`` with ``overrides`` measures."""
-    others = {"corruptions": None, "package": False}
-    settings = others | asdict(config.evaluation) | dict(OmegaConf.from_dotlist(list(overrides)))
-    weights = settings["weights"] or ("average" if config.averaging else "last")
-    attacks = parse_attacks(settings["attacks"])
-    eps = parse_eps(settings["eps"]) if attacks else 0.0
-    keys = ("n", "batch_size", "seed", "norm", "tolerance", "mirrored", "long_side", *others)
-    search = changed_search(settings) if attacks else {}
-    derived = {"attacks": attacks, "eps": eps, "weights": weights, "search": search}
-    return derived | {key: settings[key] for key in keys}
+def _made_by(config: TrainConfig, overrides: Sequence[str]) -> Callable[[Record], bool]:
+    """Whether a record of the right run, of ``config``, was made by ``dkl evaluate`` with ``overrides``."""
+    given = {str(key): value for key, value in OmegaConf.from_dotlist(list(overrides)).items()}
+    asked, usual = EvaluateConfig(**given), config.evaluation
+    protocol = choose_protocol(asked, usual)
+    weights = asked.weights or usual.weights or ("average" if config.averaging else "last")
+    mirrored = usual.mirrored if asked.mirrored is None else asked.mirrored
+    prediction = prediction_text(mirrored=mirrored, long_side=asked.long_side or usual.long_side)
+    wanted = {key: protocol.fields_of_record[key] for key in ("norm", "eps", "evaluation_seed", "batch_size", "search")}
 
+    def made(record: Record) -> bool:
+        same = (
+            gives_result_of(record.attacks, protocol.attacks)
+            and all(getattr(record, key) == value for key, value in wanted.items())
+            and (record.bound is None or record.bound.tolerance <= (protocol.tolerance or 0))
+            and record.weights.split(" ")[0] == weights
+            and (record.segmented is None or record.segmented.prediction.endswith(f", {prediction}"))
+            # An evaluation that also has corruptions, or that ran the authors' code, has the same accuracies.
+            and (not asked.corruptions or record.corruptions is not None)
+            and (not asked.package or record.versions.get("attacks") == "pyautoattack")
+        )
+        return same and (not record.partial if protocol.n is None else record.n == protocol.n)
 
-def _is_evaluation(record: Record, settings: dict[str, Any]) -> bool:
-    """Whether ``record``, of the right run, was made with ``settings``."""
-    narrow = record.bound is None or record.bound.tolerance <= settings["tolerance"]
-    prediction = prediction_text(mirrored=settings["mirrored"], long_side=settings["long_side"])
-    same = (
-        gives_result_of(record.attacks, settings["attacks"])
-        and narrow
-        and record.search == settings["search"]
-        and record.weights.split(" ")[0] == settings["weights"]
-        and abs(record.eps - settings["eps"]) < 1e-9
-        and (not settings["attacks"] or record.norm.lower() == settings["norm"].lower())
-        and (record.batch_size, record.evaluation_seed) == (settings["batch_size"], settings["seed"])
-        and (record.segmented is None or record.segmented.prediction.endswith(f", {prediction}"))
-        # An evaluation that also has corruptions, or that ran the authors' code, has the same accuracies.
-        and (not settings["corruptions"] or record.corruptions is not None)
-        and (not settings["package"] or record.versions.get("attacks") == "pyautoattack")
-    )
-    return same and (not record.partial if settings["n"] is None else record.n == settings["n"])
+    return made
 
 
 @dataclass(frozen=True)
@@ -193,12 +176,11 @@ def plan_jobs(options: Options) -> list[PlannedJob]:
     """List every job with its checked configuration. Raises UserError if a configuration is wrong."""
     from dkl.assembly import on_launched
 
-    compose = CachedCompose()
     composed: list[tuple[ManifestJob, ComposedRun, str | None]] = []
     checked: dict[tuple[str, ...], str | None] = {}
     try:
-        for job in plan(options.name, options.request, compose):
-            run = ComposedRun(on_launched(compose(job.train).cfg))
+        for job in plan(options.name, options.request):
+            run = ComposedRun(on_launched(compose_run(job.train).cfg))
             row = tuple(text for text in job.train if not text.startswith("seed="))
             if row not in checked:  # the check builds the networks: once per row, not per seed
                 checked[row] = _check(run, job)
@@ -221,35 +203,5 @@ def _check(run: ComposedRun, job: ManifestJob) -> str | None:
     try:
         preflight((run.with_untrained_teacher() if job.teacher or run.downloads_teacher else run).cfg)
     except NotInstalledError as error:
-        return str(error)
-    return None
-
-
-def find_blocked(jobs: Sequence[PlannedJob]) -> dict[str, str]:
-    """Titles of the jobs whose images or libraries are missing, with the reason, which is printed.
-
-    It is called before the first job: a table may take weeks, and its last row should not fail then.
-    """
-    blocked: dict[str, str] = {}
-    datasets: dict[str, str | None] = {}
-    for planned in (planned for planned in jobs if not planned.done):
-        key = OmegaConf.to_yaml(planned.run.cfg.data, resolve=True)
-        if key not in datasets:
-            datasets[key] = _missing_images(planned.run.settings.data)
-        if reason := planned.missing_library or datasets[key]:
-            blocked[planned.title] = reason
-    for reason, titles in group(blocked, blocked.__getitem__).items():
-        say(f"cannot run {', '.join(titles)}: {reason}")
-    return blocked
-
-
-def _missing_images(data: DataConfig) -> str | None:
-    """The error if the images of ``data`` cannot be loaded or downloaded."""
-    from dkl.assembly import load_data, load_synthetic
-
-    try:
-        load_synthetic(data)
-        load_data(data)
-    except UserError as error:
         return str(error)
     return None

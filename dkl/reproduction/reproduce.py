@@ -6,6 +6,7 @@ the same job at the same time. Failed rows are reported at the end; the others c
 """
 
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -14,21 +15,23 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from dkl.config import DataConfig
 from dkl.config.compose import choices
 from dkl.config.overrides import check_hydras_own
 from dkl.console import say
 from dkl.errors import UserError, needs_extra
 from dkl.manifests import Manifest, Request, keep, load, own_sizes
 from dkl.manifests.jobs import may_change_rows
+from dkl.reporting import write_tables
 from dkl.reporting.grouping import group
 from dkl.reproduction.durations import NONE, JobEstimate, PassSeconds, Remaining, assumed, estimate, measure, total
-from dkl.reproduction.planning import Options, PlannedJob, find_blocked, parse, plan_jobs
+from dkl.reproduction.planning import Options, PlannedJob, parse, plan_jobs
 from dkl.reproduction.published import reproduce_published
-from dkl.reproduction.results import show_results
+from dkl.reproduction.results import draw, write_page
 from dkl.reproduction.worker import launch, run_jobs
 from dkl.runtime import launched
 from dkl.runtime.device import accelerator, pick_device
-from dkl.runtime.distributed import launched_group
+from dkl.runtime.distributed import process_group
 from dkl.storage.files import check_writable
 
 MEASURED = "on this machine, a range from a few measured passes"
@@ -43,9 +46,7 @@ def reproduce(arguments: list[str]) -> None:
     options, first = parse(arguments), os.environ.get("RANK", "0") == "0"
     check_hydras_own("reproduce", options.launcher)
     if options.published:
-        manifest, row = load(options.name), options.request.row
-        rows = [each for each in manifest.rows if row in (None, each.name)]
-        reproduce_published(manifest, rows, options.request.overrides)
+        reproduce_published(options)
         return
     manifest, jobs = load(options.name), plan_jobs(options)
     failures: dict[str, str] = {}
@@ -69,7 +70,7 @@ def reproduce(arguments: list[str]) -> None:
     started = time.monotonic()
     failures |= find_blocked(jobs)
     kind = pick_device(jobs[0].run.settings.trainer.device).type
-    with remaining.watched(), launched_group(kind) if launched() > 1 else nullcontext():
+    with remaining.watched(), process_group(kind) if launched() > 1 else nullcontext():
         if options.launcher:
             launch(options, jobs, list(failures))
         else:
@@ -120,6 +121,36 @@ def no_estimate(planned: PlannedJob) -> JobEstimate:
     return JobEstimate(NONE, (NONE,) * len(planned.job.evaluations), 0)
 
 
+def find_blocked(jobs: Sequence[PlannedJob]) -> dict[str, str]:
+    """Titles of the jobs whose images or libraries are missing, with the reason, which is printed.
+
+    It is called before the first job: a table may take weeks, and its last row should not fail then.
+    """
+    blocked: dict[str, str] = {}
+    datasets: dict[str, str | None] = {}
+    for planned in (planned for planned in jobs if not planned.done):
+        key = OmegaConf.to_yaml(planned.run.cfg.data, resolve=True)
+        if key not in datasets:
+            datasets[key] = _missing_images(planned.run.settings.data)
+        if reason := planned.missing_library or datasets[key]:
+            blocked[planned.title] = reason
+    for reason, titles in group(blocked, blocked.__getitem__).items():
+        say(f"cannot run {', '.join(titles)}: {reason}")
+    return blocked
+
+
+def _missing_images(data: DataConfig) -> str | None:
+    """The error if the images of ``data`` cannot be loaded or downloaded."""
+    from dkl.assembly import load_data, load_synthetic
+
+    try:
+        load_synthetic(data)
+        load_data(data)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def print_plan(manifest: Manifest, jobs: Sequence[PlannedJob], remaining: Remaining, basis: str) -> None:
     """Print each job with its progress and the time that is left; ``basis`` is what the estimates rest on."""
     settings = jobs[0].run.settings
@@ -166,3 +197,44 @@ def refuse_paper_on_cpu(options: Options, jobs: Sequence[PlannedJob], remaining:
         f"smaller version for CPUs), {command} budget=smoke (seconds, to see that it runs), "
         "or add trainer.device=cpu to run it here all the same"
     )
+
+
+def show_results(manifest: Manifest, jobs: Sequence[PlannedJob], *, html: bool) -> None:
+    """Write all tables, print the manifest's own, draw its figure (all and the page if ``html``), print the paths."""
+    settings, is_figure = jobs[0].run.settings, manifest.kind == "figure"
+    results, smoke = Path(settings.paths.results), settings.budget.name == "smoke"
+    report = write_tables(results, include_smoke=smoke)
+    if table := manifest.figure.get("table") if is_figure else manifest.name:
+        print(report.text_of(table, settings.budget.name))
+    for problem in report.problems:
+        say(f"left out: {problem}")
+    if manifest.pictures and (is_figure or html):
+        _collect_pictures(jobs, manifest.pictures)
+    figures = []
+    if is_figure or html:
+        figures = draw(results, include_smoke=smoke, begins="" if html else manifest.name)
+    for path in figures if is_figure else []:
+        say(f"drawn: {path}")
+    entries = f"   RobustBench entries: {results}/model_info" if (results / "model_info").is_dir() else ""
+    say(f"Tables (md, csv, tex, html): {results}/tables{entries}")
+    say(f"Records: {results}/records   Runs with curves and checkpoints: {results}/runs")
+    if html:
+        say(f"Page with tables, curves, figures and attacked images: {write_page(results, report, figures)}")
+    else:
+        command = ["dkl", "tables", "--html", f"results={results}", *(["smoke=true"] if smoke else [])]
+        say(f"One page with everything: {shlex.join(command)}")
+
+
+def _collect_pictures(jobs: Sequence[PlannedJob], overrides: Sequence[str]) -> None:
+    """Collect the features and images that figures need, from every trained run; ``overrides`` name the attack.
+
+    A run that is not complete is named, and the others are drawn.
+    """
+    from dkl.evaluation import collect_pictures
+
+    for planned in jobs:
+        if (planned.run.folder / "checkpoint.pt").is_file():
+            try:
+                collect_pictures(planned.run.evaluation(overrides))
+            except UserError as error:
+                say(f"no pictures of {planned.title}: {error}")

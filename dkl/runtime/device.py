@@ -135,18 +135,6 @@ def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
         torch.get_device_module(device).set_rng_state(state["state"].cpu(), device)
 
 
-def search_memory(device: torch.device) -> float:
-    """Bytes that one search may take on ``device``: a quarter of a GPU's memory, 128 MiB elsewhere.
-
-    A search that leaves a CPU's caches is no faster.
-
-    Not what is free now: the same evaluation again should cut the same batches.
-    """
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory / 4
-    return 2.0**27
-
-
 def describe(device: torch.device) -> str:
     """The name of the processor behind ``device``."""
     if device.type != "cpu":

@@ -9,12 +9,14 @@ BatchNorm sees the images of one device. ``split_batch_norm`` lets fewer devices
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -27,9 +29,9 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dkl.errors import BusyError, UserError
+from dkl.errors import UserError
 from dkl.runtime.device import backends, local_number, own_device, use
-from dkl.runtime.interruption import Interrupted, deferred, end_with_parent, in_thread, interruptible
+from dkl.runtime.interruption import Interrupted, deferred, end_with_parent, interruptible
 
 T = TypeVar("T")
 
@@ -71,12 +73,6 @@ def local_device(device: torch.device) -> torch.device:
     return device if world() == 1 else own_device(device, local_number(rank()))
 
 
-def _in_memory_order(tensor: Tensor, like: Tensor) -> Tensor:
-    """Return ``tensor`` with its dimensions in the order in which ``like`` stores them: a view."""
-    channels_last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
-    return tensor.permute(0, 2, 3, 1) if channels_last and not like.is_contiguous() else tensor
-
-
 @torch.no_grad()
 def _in_one(
     tensors: Sequence[Tensor], exchange: Callable[[Tensor], object], like: Sequence[Tensor] | None = None
@@ -87,7 +83,10 @@ def _in_one(
     """
     # Hundreds of small messages would cost more in latency than the copies into one. In the order of memory, all
     # tensors are copied in one launch, also those with channels last.
-    ordered = [_in_memory_order(*pair) for pair in zip(tensors, like or tensors, strict=True)]
+    ordered = list(tensors)
+    for place, stored in enumerate(like or tensors):
+        if not stored.is_contiguous() and stored.ndim == 4 and stored.is_contiguous(memory_format=torch.channels_last):
+            ordered[place] = tensors[place].permute(0, 2, 3, 1)
     for dtype in dict.fromkeys(tensor.dtype for tensor in ordered):
         same = [tensor for tensor in ordered if tensor.dtype is dtype]
         flat = torch.cat([tensor.reshape(-1) for tensor in same])
@@ -221,22 +220,15 @@ def first_before_others(work: Callable[[], T]) -> T:
 
 
 @contextmanager
-def launched_group(kind: str) -> Iterator[None]:
-    """Around the work of processes that torchrun has started: form their group, unless they already have one."""
-    if dist.is_initialized():
-        yield
-        return
-    with process_group(kind):
-        yield
-
-
-@contextmanager
 def process_group(device: str, init_method: str = "env://", number: int = -1, size: int = -1) -> Iterator[None]:
-    """Form a process group around the body: gloo for tensors on the CPU, NCCL for those on CUDA devices.
+    """Form a process group around the body, if there is none yet: gloo on the CPU, NCCL on CUDA devices.
 
     ``device`` is cpu or a kind of accelerator. ``number`` and ``size`` are rank and number of processes; by default
     torchrun's.
     """
+    if dist.is_initialized():
+        yield
+        return
     # With gloo the processes wait up to a day for each other: one batch of an evaluation may take hours, and a process
     # that dies closes its connections, which the others notice at once.
     patience = timedelta(days=1) if device == "cpu" else None
@@ -251,23 +243,21 @@ def process_group(device: str, init_method: str = "env://", number: int = -1, si
         store = dist.PrefixStore(f"group{earlier}", store)
         dist.init_process_group(backends(device), store=store, rank=rank, world_size=world_size, timeout=patience)
 
-    in_thread(join)
+    # In another thread, because it waits in C code, where Python handles no signals.
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            thread.submit(join).result()
+        except Interrupted as stop:  # leaving the interpreter takes seconds while a thread waits in C code
+            stop.report()
+            os._exit(128 + stop.signum)
     try:
         yield
     finally:
         dist.destroy_process_group()
 
 
-MISTAKES: dict[str, type[UserError]] = {"busy": BusyError, "mistake": UserError}
-"""Exceptions re-raised unchanged by ``spawn_processes``: name in the file -> class; subclasses first."""
-
-
-INTERRUPTED = "interrupted"
-"""Text after the time in the name of the file that an interrupted process writes."""
-
-
 def _entry(number: int, folder: str, size: int, device: str, function: Callable[..., object], args: tuple) -> None:
-    """Run ``function`` in process ``number``; if it fails, write why to a file in ``folder`` and exit with 2."""
+    """Run ``function`` in process ``number``; if it fails, write the error to a file in ``folder`` and exit with 2."""
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number))
     end_with_parent()
     with interruptible(), process_group(device, f"file://{folder}/store", number, size):
@@ -276,7 +266,7 @@ def _entry(number: int, folder: str, size: int, device: str, function: Callable[
         except Interrupted as stop:
             parent = multiprocessing.parent_process()
             if parent is not None and parent.is_alive():
-                (Path(folder) / f"{time.time_ns()}.{INTERRUPTED}").write_text(f"{stop.signum} {stop.place}", "utf-8")
+                (Path(folder) / f"{time.time_ns()}.error").write_bytes(pickle.dumps(stop))
             # At once: leaving the group and the interpreter takes seconds, and the parent prints its line after that.
             sys.stdout.flush()
             sys.stderr.flush()
@@ -284,9 +274,8 @@ def _entry(number: int, folder: str, size: int, device: str, function: Callable[
         except Exception as error:
             # Written before this process leaves the group: its end makes the others fail too, with a message about
             # their connection. The earliest file is the cause.
-            kind = next((kind for kind, known in MISTAKES.items() if isinstance(error, known)), "fault")
-            text = traceback.format_exc() if kind == "fault" else str(error)
-            (Path(folder) / f"{time.time_ns()}.{kind}").write_text(text, encoding="utf-8")
+            raised = error if isinstance(error, UserError) else RuntimeError(traceback.format_exc())
+            (Path(folder) / f"{time.time_ns()}.error").write_bytes(pickle.dumps(raised))
             raise SystemExit(2) from None
 
 
@@ -327,17 +316,13 @@ def spawn_processes(function: Callable[..., object], args: tuple, *, processes: 
                 child.kill()
             raise
         except ProcessException as ended:
-            kinds = (*MISTAKES, "fault", INTERRUPTED)
-            failures = sorted(path for kind in kinds for path in Path(folder).glob(f"*.{kind}"))
-            fault = failures[0] if failures and failures[0].suffix == ".fault" else None
+            first = min(Path(folder).glob("*.error"), default=None)
+            error: BaseException | None = None if first is None else pickle.loads(first.read_bytes())
+            fault = first if isinstance(error, RuntimeError) else None
             killed = _killed([each.exitcode for each in context.processes], ended.error_index, fault)
-            if not failures and flag.signum:
+            if error is None and flag.signum:
                 raise Interrupted(flag.signum) from None
-            if not failures or (fault and killed):
+            if error is None or (fault and killed):
                 how = killed or f"process {ended.error_index} was ended by an error of its own"
                 raise UserError(f"{how}; the same command continues from the last checkpoint") from None
-            text = failures[0].read_text(encoding="utf-8")
-            if failures[0].suffix == f".{INTERRUPTED}":
-                signum, _, place = text.partition(" ")
-                raise Interrupted(int(signum), place) from None
-            raise MISTAKES.get(failures[0].suffix[1:], RuntimeError)(text) from None
+            raise error from None

@@ -13,12 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
-from typing import TypeVar
-
-T = TypeVar("T")
 
 Handler = Callable[[int, FrameType | None], object]
 
@@ -80,8 +76,10 @@ class Flag:
                 self._timer.start()
                 return
         if time.monotonic() >= self._deadline:
-            if self.signum not in self.foreign and _importing(frame):
-                # An exception inside a library that starts in C++ would end in an abort.
+            while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+                frame = frame.f_back
+            if self.signum not in self.foreign and frame is not None:
+                # Inside an import: an exception in a library that starts in C++ would end in an abort.
                 Interrupted(self.signum).report()
                 os._exit(128 + self.signum)
             self.act(self.signum)
@@ -99,13 +97,6 @@ class Flag:
         else:
             self.raised = True
             raise Interrupted(signum)
-
-
-def _importing(frame: FrameType | None) -> bool:
-    """Whether ``frame`` is inside an import."""
-    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
-        frame = frame.f_back
-    return frame is not None
 
 
 def _foreign_handler(signum: int) -> Handler | None:
@@ -187,25 +178,3 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="end with parent", daemon=True).start()
-
-
-def in_thread(work: Callable[[], T]) -> T:
-    """Return ``work()``, which waits for other processes in C code, where Python handles no signals.
-
-    It runs in another thread. The main thread waits for it in Python, so that a signal can end the process, which it
-    does without cleaning up.
-    """
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="in_thread", daemon=True).start()
-    try:
-        return future.result()
-    except Interrupted as stop:  # leaving the interpreter takes seconds while a thread waits in C code
-        stop.report()
-        os._exit(128 + stop.signum)

@@ -125,20 +125,14 @@ def model_card(exported: Exported, folder: str, *, timm_name: str | None = None)
         ours = ours if type(exported.model).__module__.startswith("dkl.") else ""
         text += "\n" + WITH_TIMM.format(folder=folder, registered=ours)
     text += "\n## Measured\n\n" + _measured(exported)
-    text += "\n## Training\n\n" + "".join(f"- {line}\n" for line in _training(exported))
+    text += f"\n## Training\n\n- loss {run.loss}, {run.config.trainer.epochs} epochs in batches of "
+    text += f"{run.config.trainer.batch_size}\n- configuration {run.config_hash}, weights sha256 `{exported.sha256}`\n"
+    text += f"- synthetic images: {run.synthetic}\n" if run.synthetic else ""
+    if commits := {record.git_commit for record in exported.records if record.git_commit}:
+        text += f"- evaluated by the code of commit {', '.join(sorted(commits))}\n"
     if (link := paper(run.label).link) and subject.budget == "paper":
         text += f"\nThe method is that of [{paper(run.label).name}]({link}).\n"
     return text
-
-
-def _training(exported: Exported) -> Iterator[str]:
-    run, config = exported.run, exported.run.config
-    yield f"loss {run.loss}, {config.trainer.epochs} epochs in batches of {config.trainer.batch_size}"
-    yield f"configuration {run.config_hash}, weights sha256 `{exported.sha256}`"
-    if run.synthetic:
-        yield f"synthetic images: {run.synthetic}"
-    if commits := {record.git_commit for record in exported.records if record.git_commit}:
-        yield f"evaluated by the code of commit {', '.join(sorted(commits))}"
 
 
 def _measured(exported: Exported) -> str:

@@ -14,7 +14,7 @@ from dkl.errors import UserError, choose_from
 from dkl.evaluation.subject import foreign_subject, load_network, run_subject
 from dkl.models.sources import is_graph, known_images
 from dkl.models.sources.graphs import load_graph
-from dkl.published import published_networks
+from dkl.published import known_networks
 from dkl.runtime.device import usable_device
 
 
@@ -95,7 +95,7 @@ def _scheme(name: str) -> str:
     if place.is_dir():
         raise UserError(f"{name} has neither config.yaml (a run) nor config.json (what dkl export writes)")
     for scheme in ("robustbench", "official"):
-        if any(network.id == name for network in published_networks(scheme)):
+        if any(each.id == name and each.network for each in known_networks(scheme)):  # those that can be built
             return f"{scheme}:{name}"
     if timm.is_model(name):
         return f"timm:{name}"

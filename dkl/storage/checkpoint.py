@@ -49,14 +49,6 @@ def _read_safetensors(path: Path, map_location: str | torch.device) -> dict[str,
         ) from None
 
 
-def _pickles(path: Path, first: bytes) -> bytes:
-    """The pickles in the checkpoint ``path``, which begins with ``first``."""
-    if first == PICKLE:
-        return path.read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        return b"".join(archive.read(name) for name in archive.namelist() if name.lower().endswith(".pkl"))
-
-
 def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
     """Read a checkpoint with ``weights_only=True``.
 
@@ -77,7 +69,12 @@ def read(path: Path, map_location: str | torch.device = "cpu") -> Any:
             "again by the same command"
         )
     try:
-        if b"bytearray" in _pickles(path, first):
+        if first == PICKLE:
+            pickles = path.read_bytes()
+        else:
+            with zipfile.ZipFile(path) as archive:
+                pickles = b"".join(archive.read(name) for name in archive.namelist() if name.lower().endswith(".pkl"))
+        if b"bytearray" in pickles:
             raise pickle.UnpicklingError("GLOBAL bytearray")  # torch allows it, but bytearray(10**10) fills the memory
         with warnings.catch_warnings():  # torch warns of a pickle that it then refuses
             warnings.simplefilter("ignore", UserWarning)

@@ -28,8 +28,8 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 PORTS = {"http": 80, "https": 443}
 
 
-def unreachable(url: str, timeout: float = 5.0) -> str | None:
-    """Return why no connection to the server of ``url`` opens within ``timeout`` seconds; None if one opens.
+def unreachable(url: str) -> str | None:
+    """Return why no connection to the server of ``url`` opens within five seconds; None if one opens.
 
     The server is its proxy, if the environment sets one.
     """
@@ -38,7 +38,7 @@ def unreachable(url: str, timeout: float = 5.0) -> str | None:
     if proxy and not urllib.request.proxy_bypass(server.hostname or ""):
         server = urlsplit(proxy)
     try:
-        with socket.create_connection((server.hostname or "", server.port or PORTS.get(server.scheme, 80)), timeout):
+        with socket.create_connection((server.hostname or "", server.port or PORTS.get(server.scheme, 80)), 5.0):
             return None
     except OSError as error:
         return first_line(error)
@@ -47,24 +47,22 @@ def unreachable(url: str, timeout: float = 5.0) -> str | None:
 RETRIES = 5
 """How often a download whose connection broke continues by itself, if more of the file has arrived."""
 
+TIMEOUT = 30.0
+"""Seconds without an answer after which a connection counts as broken."""
+
 PAGE = 1_000_000
 """Bytes of a web page that are read."""
 
 
 def fetch(
-    url: str,
-    path: Path,
-    digest: str | None = None,
-    algorithm: str = "sha256",
-    timeout: float = 30,
-    mirrored: str | None = None,
+    url: str, path: Path, digest: str | None = None, algorithm: str = "sha256", *, mirrored: str | None = None
 ) -> Path:
     """Download ``url`` to ``path`` unless a file with that ``digest`` is already there. Returns ``path``.
 
     Without a digest, the hash of the first download is stored in ``<path>.<algorithm>`` and holds from then on. A
     partial file ``<path>.part`` is resumed with a range request. Of several processes one downloads, and the others
-    wait. ``timeout`` is in seconds. ``mirrored`` is the file's path in the mirror ``DKL_MIRROR``, by default its name;
-    a mirror without the file is not used.
+    wait. ``mirrored`` is the file's path in the mirror ``DKL_MIRROR``, by default its name; a mirror without the file
+    is not used.
 
     Raises UserError if the server cannot be reached, if it sends a web page in place of an unknown file, or if the
     bytes do not have the digest; a partial file is then deleted.
@@ -72,13 +70,19 @@ def fetch(
     known = path.with_name(f"{path.name}.{algorithm}")
     if _is_there(path, digest, known, algorithm):
         return path
-    mirror = os.environ.get("DKL_MIRROR")
-    if not mirror and (why := unreachable(url)):
+    places, name = [url], mirrored or path.name
+    if mirror := os.environ.get("DKL_MIRROR"):
+        if urlsplit(mirror).scheme in PORTS:
+            places.insert(0, f"{mirror.rstrip('/')}/{quote(name)}")
+        elif Path(mirror).is_dir():
+            places.insert(0, (Path(mirror).resolve() / name).as_uri())
+        else:
+            raise UserError(f"DKL_MIRROR={mirror} is no folder and no http address: set it to one, or unset it")
+    elif why := unreachable(url):
         raise _failed(url, path, why)
-    places = [*([_in_mirror(mirror, mirrored or path.name)] if mirror else []), url]
     with locked(path.with_name(f".{path.name}.lock"), wait=True):
         if not _is_there(path, digest, known, algorithm):  # another process may have downloaded it meanwhile
-            downloaded = _first_of(places, path, _expected(digest, known), algorithm, timeout)
+            downloaded = _first_of(places, path, _expected(digest, known), algorithm)
             if digest is None:
                 write_text(known, f"{downloaded}\n")
     return path
@@ -101,49 +105,42 @@ def _is_there(path: Path, digest: str | None, known: Path, algorithm: str) -> bo
     return expected in (None, actual)
 
 
-def _in_mirror(mirror: str, name: str) -> str:
-    """The address of the file ``name`` in ``mirror``. Raises UserError if that is neither a folder nor an address."""
-    if urlsplit(mirror).scheme in PORTS:
-        return f"{mirror.rstrip('/')}/{quote(name)}"
-    if not Path(mirror).is_dir():
-        raise UserError(f"DKL_MIRROR={mirror} is no folder and no http address: set it to one, or unset it")
-    return (Path(mirror).resolve() / name).as_uri()
-
-
 def _failed(url: str, path: Path, why: object) -> UserError:
     return UserError(f"could not download {url}: {why}; try again, or download it yourself to {path}")
 
 
-def _first_of(places: list[str], path: Path, expected: str | None, algorithm: str, timeout: float) -> str:
+def _first_of(places: list[str], path: Path, expected: str | None, algorithm: str) -> str:
     """Download the file from the first of ``places`` that has it. Returns its hash."""
     *mirrors, url = places
     for mirror in mirrors:
         try:
-            return _download(mirror, path, expected, algorithm, timeout)
+            return _download(mirror, path, expected, algorithm)
         except UserError as error:
             if not isinstance(error.__cause__, urllib.error.URLError):
                 raise
     if mirrors and (why := unreachable(url)):
         raise _failed(url, path, f"{mirrors[0]} does not have it, and {why}")
-    return _download(url, path, expected, algorithm, timeout)
+    return _download(url, path, expected, algorithm)
 
 
-def _download(url: str, path: Path, expected: str | None, algorithm: str, timeout: float) -> str:
+def _download(url: str, path: Path, expected: str | None, algorithm: str) -> str:
     """Download ``url`` to ``path`` and return its hash, which is ``expected``. A broken connection is resumed."""
     part = path.with_name(path.name + ".part")
     for attempt in range(RETRIES + 1):
         have = part.stat().st_size if part.exists() else 0
         try:
-            _receive(url, path, part, have, expected, timeout)
+            _receive(url, path, part, have, expected)
             break
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
-            if getattr(error, "code", None) == 416:  # range not satisfiable: the partial file is already complete
+            code = getattr(error, "code", None)
+            if code == 416:  # range not satisfiable: the partial file is already complete
                 break
             arrived = part.exists() and part.stat().st_size > have
             if not arrived or attempt == RETRIES:
-                raise _failed(url, path, _reason(error)) from error
+                hint = " (too many downloads, or a file that is not shared)" if code in (403, 429) else ""
+                raise _failed(url, path, f"{error}{hint}") from error
     actual = file_hash(part, algorithm)
     if actual != (expected or actual):
         part.unlink()
@@ -152,24 +149,19 @@ def _download(url: str, path: Path, expected: str | None, algorithm: str, timeou
     return actual
 
 
-def _reason(error: Exception) -> str:
-    """What ``error`` says, and what may help."""
-    refused = getattr(error, "code", None) in (403, 429)
-    return f"{error}{' (too many downloads, or a file that is not shared)' if refused else ''}"
-
-
-def _receive(url: str, path: Path, part: Path, have: int, expected: str | None, timeout: float) -> None:
+def _receive(url: str, path: Path, part: Path, have: int, expected: str | None) -> None:
     """Append the rest of the file, of which ``part`` has ``have`` bytes. Raises OSError if the connection breaks."""
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
     headers = {"Range": f"bytes={have}-"} if have else {}
-    response = opener.open(urllib.request.Request(url, headers=headers), timeout=timeout)
-    if response.headers.get_content_type() == "text/html" and (expected is None or _is_drive(url)):
+    response = opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    of_drive = (urlsplit(url).hostname or "").endswith(".google.com")
+    if response.headers.get_content_type() == "text/html" and (expected is None or of_drive):
         with response:
             page = _Page(response.read(PAGE).decode(errors="replace"))
         address = page.confirmation(response.url)
         if address is None:
             raise _failed(url, path, page.problem)
-        response = opener.open(urllib.request.Request(address, headers=headers), timeout=timeout)
+        response = opener.open(urllib.request.Request(address, headers=headers), timeout=TIMEOUT)
         if response.headers.get_content_type() == "text/html":
             with response:
                 raise _failed(url, path, _Page(response.read(PAGE).decode(errors="replace")).problem)
@@ -179,10 +171,6 @@ def _receive(url: str, path: Path, part: Path, have: int, expected: str | None, 
             shutil.copyfileobj(response, file)
         if getattr(response, "length", None):  # urllib reads a connection that closed early as the end of the file
             raise OSError(f"the connection closed {response.length} bytes early")
-
-
-def _is_drive(url: str) -> bool:
-    return (urlsplit(url).hostname or "").endswith(".google.com")
 
 
 class _Page(HTMLParser):

@@ -17,6 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dkl.errors import BusyError, FullDiskError, UserError, first_line, shortened
 
 LARGEST_TEXT, LARGEST_FLAGS, LARGEST_GROWTH = 16 * 2**20, 64 * 2**20, 64 * 2**20
@@ -168,12 +171,6 @@ def _is_taken(path: Path) -> bool:
         return True
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files in ``folder`` of a process killed while writing. Call it with the lock held."""
-    for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
-
-
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     write_atomically(path, lambda file: file.write(text.encode()))
@@ -231,6 +228,34 @@ def damage(path: Path, most: int | None = None) -> str | None:
     if entry:
         return f"{entry} does not match its checksum"
     return f"{folder} is marked as a folder" if folder else None
+
+
+LOCAL_HEADER = 30
+"""Bytes before the name of a zip's entry; the last four are the lengths of the name and of the extra field."""
+
+
+def data_offset(file: BinaryIO, info: zipfile.ZipInfo) -> int:
+    """Where the data of an entry begins in the zip ``file``."""
+    # The local header may have another extra field than the central directory, so its length is read from the file.
+    file.seek(info.header_offset + LOCAL_HEADER - 4)
+    name, extra = struct.unpack("<HH", file.read(4))
+    return info.header_offset + LOCAL_HEADER + int(name) + int(extra)
+
+
+def save_arrays(arrays: Mapping[str, NDArray[Any]], path: Path) -> None:
+    """Write the progress of an evaluation to ``path`` atomically."""
+    given: dict[str, Any] = dict(arrays)
+    write_atomically(path, lambda file: np.savez(file, **given))
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read what ``save_arrays`` wrote. Raises UserError if it is damaged."""
+    if why := damage(path):
+        raise UserError(
+            f"{path} is damaged ({why}): delete {path.parent}, and the same command evaluates from the start"
+        )
+    with np.load(path, allow_pickle=False) as content:
+        return dict(content)
 
 
 def digest(value: Any, length: int = 8) -> str:

@@ -3,7 +3,7 @@
 import dkl.full
 from dkl.tasks.adversarial import AWP, AdversarialTraining, TradesTraining, make_output
 from dkl.tasks.adversarial_baselines import LBGAT, MART, PGDTraining
-from dkl.tasks.base import Output, Progress, Task, check_task
+from dkl.tasks.base import Output, Progress, Task
 from dkl.tasks.classification import Classification
 from dkl.tasks.distillation.features import FeatureDistillation
 from dkl.tasks.distillation.logits import Distillation
@@ -11,26 +11,3 @@ from dkl.tasks.robust_distillation import RobustDistillation, Term
 from dkl.tasks.segmentation import Segmentation
 from dkl.tasks.segmentation_distillation import SegmentationDistillation
 from dkl.tasks.semi_supervised import FixMatch, MeanTeacher
-
-__all__ = [
-    "AWP",
-    "LBGAT",
-    "MART",
-    "AdversarialTraining",
-    "Classification",
-    "Distillation",
-    "FeatureDistillation",
-    "FixMatch",
-    "MeanTeacher",
-    "Output",
-    "PGDTraining",
-    "Progress",
-    "RobustDistillation",
-    "Segmentation",
-    "SegmentationDistillation",
-    "Task",
-    "Term",
-    "TradesTraining",
-    "check_task",
-    "make_output",
-]

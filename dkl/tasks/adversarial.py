@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dkl import validation as allowed
 from dkl.attacks import (
     AttackStrength,
     Objective,
@@ -38,29 +39,11 @@ from dkl.attacks import (
 from dkl.data import Batch
 from dkl.data.seeding import seed_of
 from dkl.errors import UserError
-from dkl.losses import (
-    BatchNormalized,
-    ClassPrior,
-    PairLoss,
-    check_pair_loss,
-    gradient_norms,
-    split_terms,
-    wanted_arguments,
-)
+from dkl.losses.base import BatchNormalized, ClassPrior, PairLoss, check_pair_loss, observed_terms, wanted_arguments
+from dkl.losses.divergences import gradient_norms, split_terms
 from dkl.runtime.distributed import sum_over_ranks, world
 from dkl.tasks.base import Output, Progress, Task, count_correct
-from dkl.validation import (
-    CLASSES,
-    EPOCHS,
-    FRACTION,
-    PRIOR_MOMENTUM,
-    SEED,
-    TEMPERATURE,
-    WEIGHT,
-    Range,
-    check_arguments,
-    check_fields,
-)
+from dkl.validation import check_arguments, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +61,8 @@ class AWP:
     which the extra forward pass must not move; ``batch_statistics`` does that here.
     """
 
-    gamma: Annotated[float, Range(0, 10, usual=(0, 0.05))] = 0.005
-    start: Annotated[int, EPOCHS] = 10
+    gamma: Annotated[float, allowed.Range(0, 10, usual=(0, 0.05))] = 0.005
+    start: Annotated[int, allowed.EPOCHS] = 10
 
     def __post_init__(self) -> None:
         check_fields(self, "task.awp")
@@ -118,7 +101,7 @@ class AWP:
         self, model: nn.Module, weights: list[Tensor], loss: Callable[[], Tensor], share: float
     ) -> tuple[list[Tensor], Tensor]:
         """v, one tensor per weight tensor, and the norms of its tensors."""
-        with batch_statistics(model):
+        with batch_statistics(model), observed_terms():  # the log shows the terms of the training loss alone
             value = loss() * share
         with torch.autocast(value.device.type, enabled=False):
             gradients = list(torch.autograd.grad(value, weights))
@@ -158,7 +141,7 @@ class AdversarialTraining(Task):
         *,
         awp: AWP | None = None,
         bn_warm_start: bool = False,
-        seed: Annotated[int, SEED] = 0,
+        seed: Annotated[int, allowed.SEED] = 0,
     ) -> None:
         name = type(self).__name__
         chosen = OwnTrainingAttack(attack) if isinstance(attack, partial) else attack
@@ -192,9 +175,8 @@ class AdversarialTraining(Task):
         wanted = wanted_arguments(loss, labels, self.prior)
         if world() > 1 and isinstance(loss, BatchNormalized):
             total = loss.normalizer(natural.detach(), weights=wanted.get("weights"))
-            total_and_shares = torch.stack([total, total.new_tensor(share)])
-            sum_over_ranks([total_and_shares])
-            total, shares = total_and_shares
+            shares = total.new_tensor(share)
+            sum_over_ranks([total, shares])
             # The loop multiplies each process's loss by its share and sums. So that Σ share · (sum / normalizer) is
             # Σ sum / total, each normalizer is total · share. (Shares sum to less than 1 if batches are accumulated.)
             wanted["normalizer"] = total * (share / shares)
@@ -251,7 +233,7 @@ class AdversarialTraining(Task):
             seed = seed_of(self.seed, progress.epoch, progress.step, batch.first)
             return attack(self.model, batch.images, batch.labels, seed=seed)
         strength = attack.at(progress.epoch, progress.epochs)
-        with frozen_eval(network, attack.batch_norm):
+        with frozen_eval(network, attack.batch_norm), observed_terms():
             return pgd(
                 network,
                 batch.images,
@@ -266,7 +248,6 @@ class AdversarialTraining(Task):
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
-        """The loss of one batch, attack included; weights are perturbed inside if AWP is on."""
         images = self.perturb(batch, progress)
         first = self.bn_warm_start and progress.epoch == 1 and progress.step == 0
         warm = batch_norm_momentum(self.model, 1.0) if first else nullcontext()
@@ -275,11 +256,9 @@ class AdversarialTraining(Task):
             yield self.output(batch, images) if broken is None else Output(broken, {}, images)
 
     def state_dict(self) -> dict[str, Any]:
-        """The task's state with that of the attack's noise."""
         return super().state_dict() | {"noise": self.noise.get_state(), "device": self.noise.device.type}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
         super().load_state_dict(state)
         # Generators of CPU and GPU have different states: a run continued on the other device draws fresh noise.
         if state["device"] == self.noise.device.type:
@@ -316,17 +295,17 @@ class TradesTraining(AdversarialTraining):
         loss: PairLoss | None,
         attack: TrainingAttack | partial[Tensor] | None,
         *,
-        num_classes: Annotated[int, CLASSES],
-        prior_temperature: Annotated[float, TEMPERATURE] = 4.0,
-        prior_momentum: Annotated[float, PRIOR_MOMENTUM] = 1.0,
+        num_classes: Annotated[int, allowed.CLASSES],
+        prior_temperature: Annotated[float, allowed.TEMPERATURE] = 4.0,
+        prior_momentum: Annotated[float, allowed.PRIOR_MOMENTUM] = 1.0,
         awp: AWP | None = None,
-        label_smoothing: Annotated[float, FRACTION] = 0.0,
-        aug_weight: Annotated[float, WEIGHT] = 0.3,
+        label_smoothing: Annotated[float, allowed.FRACTION] = 0.0,
+        aug_weight: Annotated[float, allowed.WEIGHT] = 0.3,
         per_view_forward: bool = False,
         natural_first: bool = False,
         bn_warm_start: bool = False,
         gradient_norms: bool = False,
-        seed: Annotated[int, SEED] = 0,
+        seed: Annotated[int, allowed.SEED] = 0,
     ) -> None:
         if not loss or not attack:
             raise UserError(

@@ -1,10 +1,8 @@
 """Adversarial training by other losses: PGD-AT, MART and LBGAT, the baselines of the paper's tables."""
 
 import math
-from collections.abc import Iterator
 from functools import partial
-from itertools import chain
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -129,6 +127,8 @@ class LBGAT(AdversarialTraining):
     saved. Training never reads them. Raises UserError if there is no attack, or if ``beta`` is out of range.
     """
 
+    kept = ("prior", "guide")
+
     @check_arguments("task")
     def __init__(
         self,
@@ -145,10 +145,6 @@ class LBGAT(AdversarialTraining):
         self.guide = guide.to(parameter.device, parameter.dtype).train()
         self.kl = KL(weight=beta)
 
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters of both networks."""
-        return chain(self.model.named_parameters(), self.guide.named_parameters(prefix="guide"))
-
     def output(self, batch: Batch, adversarial_images: Tensor) -> Output:
         adversarial = self.model(adversarial_images)
         natural = self.model(batch.images)
@@ -162,12 +158,3 @@ class LBGAT(AdversarialTraining):
         with torch.no_grad(), batch_statistics(self.guide):
             guide = self.guide(batch.images)
         return F.mse_loss(adversarial, guide) + self.kl(natural, adversarial)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The task's state with the guide."""
-        return super().state_dict() | {"guide": self.guide.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        super().load_state_dict(state)
-        self.guide.load_state_dict(state["guide"])

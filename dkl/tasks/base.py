@@ -11,11 +11,11 @@ A task of your own derives from ``Task``, sets ``model`` and writes ``step``; ev
             yield Output(F.cross_entropy(self.model(batch.images), batch.labels))
 """
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from dkl.attacks import frozen_eval, top1
 from dkl.data import Batch
-from dkl.errors import UserError
 from dkl.losses import ClassPrior
 from dkl.runtime.distributed import mean_over_ranks
 
@@ -56,15 +55,17 @@ class Output:
 class Task(ABC):
     """What one training step computes, with all state that training changes.
 
-    A task with a ``prior`` fills it in ``step``; here it takes its means after each epoch, and is saved.
-    ``needs_unlabeled``: its batches need unlabeled images. ``needs_average``: the run keeps an average per step, which
-    ``use_average`` gives to the task.
+    A task with a ``prior`` fills it in ``step``; here it takes its means after each epoch. Attributes named in ``kept``
+    are saved, and trained if they are networks. ``needs_unlabeled``: its batches need unlabeled images.
+    ``needs_average``: the run keeps an average per step, which ``use_average`` gives to the task.
     """
 
     needs_unlabeled: ClassVar[bool] = False
     needs_average: ClassVar[bool] = False
     model: nn.Module
     prior: ClassPrior | None = None
+    kept: ClassVar[tuple[str, ...]] = ("prior",)
+    """Attributes that training changes, each with a ``state_dict``; those that are None or missing are left out."""
     dense: ClassVar[bool] = False
     """Whether labels are masks and the network gives logits for every pixel."""
 
@@ -77,8 +78,9 @@ class Task(ABC):
         """
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters that the optimizer trains."""
-        return self.model.named_parameters()
+        """The parameters that the optimizer trains: those of the model and of the networks in ``kept``."""
+        networks = ((name, part) for name, part in self._parts() if isinstance(part, nn.Module))
+        return chain(self.model.named_parameters(), *(part.named_parameters(prefix=name) for name, part in networks))
 
     def trained_networks(self) -> Iterator[nn.Module]:
         """The model, and other networks of the task that are trained with it."""
@@ -99,7 +101,9 @@ class Task(ABC):
     def test(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
         """Metrics of ``model`` on ``batches``, this process's share of the test images: at least ``accuracy``.
 
-        They are logged as ``test_accuracy`` and so on, and as ``average_test_accuracy`` for averaged weights.
+        ``batches`` may be iterated more than once. The metrics are logged as ``test_accuracy`` and so on, and as
+        ``average_test_accuracy`` for averaged weights. Records keep those of the last epoch, and a manifest may have
+        a column of each.
         """
         accuracy, _ = mean_over_ranks(correct(model, batches))
         return {"accuracy": accuracy}
@@ -111,24 +115,15 @@ class Task(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """All state of the task except the model's, as tensors and plain values."""
-        return {} if self.prior is None else {"prior": self.prior.state_dict()}
+        return {name: part.state_dict() for name, part in self._parts()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
-        if self.prior is not None:
-            self.prior.load_state_dict(state["prior"])
+        for name, part in self._parts():
+            part.load_state_dict(state[name])
 
-
-def check_task(task: object) -> Task:
-    """Return ``task`` if the training loop can use it. Raises UserError that names what is missing."""
-    name = type(task).__name__
-    if not isinstance(task, Task):
-        raise UserError(f"task: {name} is not a task: derive it from dkl.tasks.Task and write step(batch, progress)")
-    if not isinstance(getattr(task, "model", None), nn.Module):
-        raise UserError(f"task: {name} has no model: set self.model in __init__, which is called with model=...")
-    if inspect.isgeneratorfunction(type(task).step):
-        raise UserError(f"task: {name}.step returns a generator: decorate it with @contextmanager")
-    return task
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        return ((name, part) for name in self.kept if (part := getattr(self, name, None)) is not None)
 
 
 @torch.no_grad()

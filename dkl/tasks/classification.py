@@ -103,7 +103,6 @@ class Classification(Task):
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
-        """The loss of one batch."""
         images, labels = self.mixing(batch, progress)
         logits = self.model(images)
         loss = label_loss(logits, labels, binary=self.bce, smoothing=self.label_smoothing)

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dkl import validation as allowed
 from dkl.attacks import Objective, OwnTrainingAttack, TrainingAttack, named_attack
 from dkl.console import say
 from dkl.data import Batch
@@ -46,16 +47,7 @@ from dkl.tasks.distillation.terms import (
     loss_of,
 )
 from dkl.threat import parse_eps
-from dkl.validation import (
-    CLASSES,
-    FRACTION,
-    PRIOR_MOMENTUM,
-    SEED,
-    TEMPERATURE,
-    WEIGHT,
-    Range,
-    check_arguments,
-)
+from dkl.validation import check_arguments
 
 ADVERSARIAL = "teacher.adversarial"
 
@@ -124,20 +116,20 @@ class RobustDistillation(AdversarialTraining):
         attack: TrainingAttack | None,
         terms: Mapping[str, Term] | None,
         *,
-        num_classes: Annotated[int, CLASSES],
+        num_classes: Annotated[int, allowed.CLASSES],
         teacher: nn.Module | None = None,
         natural_teacher: nn.Module | None = None,
         loss: PairLoss | None = None,
         attack_target: str = "student.natural",
         awp: AWP | None = None,
-        prior_temperature: Annotated[float, TEMPERATURE] = 4.0,
-        prior_momentum: Annotated[float, PRIOR_MOMENTUM] = 1.0,
-        trust_power: Annotated[float, Range(0, 10)] = 0.1,
-        entropy_scale: Annotated[float, WEIGHT] = 5.0,
-        entropy_order: Annotated[float, Range(0, 100, above=True)] = 1.0,
-        balance_rate: Annotated[float, FRACTION] = 0.0,
+        prior_temperature: Annotated[float, allowed.TEMPERATURE] = 4.0,
+        prior_momentum: Annotated[float, allowed.PRIOR_MOMENTUM] = 1.0,
+        trust_power: Annotated[float, allowed.Range(0, 10)] = 0.1,
+        entropy_scale: Annotated[float, allowed.WEIGHT] = 5.0,
+        entropy_order: Annotated[float, allowed.Range(0, 100, above=True)] = 1.0,
+        balance_rate: Annotated[float, allowed.FRACTION] = 0.0,
         natural_forward: bool = False,
-        seed: Annotated[int, SEED] = 0,
+        seed: Annotated[int, allowed.SEED] = 0,
     ) -> None:
         super().__init__(model, attack, awp=awp, seed=seed)
         self.num_classes, self.attack_target, self.natural_forward = num_classes, attack_target, natural_forward
@@ -149,7 +141,7 @@ class RobustDistillation(AdversarialTraining):
         self.fingerprints = {key: fingerprint(network) for key, network in given.items()}
         self.teachers = {key: frozen_teacher(network, model) for key, network in given.items()}
         self.accuracies: dict[str, float] = {}
-        of_class = {term.target for term, loss in self._compared() if loss.weighting == "class"}
+        of_class = {self.terms[key].target for key, one in self.losses.items() if one and one.weighting == "class"}
         self.prior_targets, self.prior_temperature = sorted(of_class), prior_temperature
         parameter = next(model.parameters())
         if of_class:
@@ -165,10 +157,6 @@ class RobustDistillation(AdversarialTraining):
         self.balance = torch.full((count,), 1 / count, dtype=torch.float64, device=parameter.device)
         self.first_losses: Tensor | None = None
         self._progress, self._known = Progress(1, 1), dict[tuple[str, str], Tensor]()
-
-    def _compared(self) -> list[tuple[Term, PairLoss]]:
-        """The terms that compare logits, with their losses."""
-        return [(self.terms[name], loss) for name, loss in self.losses.items() if loss is not None]
 
     def _check_attack(self) -> None:
         """Raise UserError if the attack's target or step does not fit."""
@@ -243,7 +231,6 @@ class RobustDistillation(AdversarialTraining):
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
-        """The loss of one batch, attack included; weights are perturbed inside if AWP is on."""
         self._progress, self._known = progress, {}
         with super().step(batch, progress) as out:
             yield out

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from dkl.attacks import frozen_eval
 from dkl.data import Batch
 from dkl.errors import UserError, needs_extra
-from dkl.losses import BatchNormalized, ClassPrior, PairLoss, RowLoss, wanted_arguments
 from dkl.models import forward_dense, load_encoder
 from dkl.models.features import DenseOutput
 from dkl.models.networks.pspnet import resize
@@ -72,47 +71,6 @@ def mask_loss(logits: Tensor, masks: Tensor, ignore_index: int) -> Tensor:
         logits = resize(logits, masks.shape[-2:])
     total = F.cross_entropy(logits, masks, ignore_index=ignore_index, reduction="sum")
     return total / (masks != ignore_index).sum().clamp(min=1)
-
-
-def shrunk(masks: Tensor, size: torch.Size) -> Tensor:
-    """``masks[B, H, W]`` at the pixels onto which corner-aligned ``size`` falls, as logits are before up-sampling."""
-    rows, columns = (
-        torch.linspace(0, side - 1, small, device=masks.device).round().long()
-        for side, small in zip(masks.shape[-2:], size, strict=True)
-    )
-    return masks[:, rows[:, None], columns]
-
-
-def pixel_loss(
-    loss: PairLoss,
-    teacher: Tensor,
-    student: Tensor,
-    masks: Tensor,
-    *,
-    ignore_index: int,
-    prior: ClassPrior | None = None,
-    masked: bool = True,
-) -> Tensor:
-    """``loss`` of every pixel of logits ``[B, C, H, W]``, averaged over the pixels that count in ``masks[B, H, W]``.
-
-    Without ``masked`` all pixels count, as in APD's KL. A loss with ``rows`` takes the logits as they are, unless it is
-    normalized over the batch; any other gets the pixels that count as rows ``[P, C]``, which copies them. Class-wise
-    weights are the prior's rows of the pixels' labels. Zero, with a graph, if no pixel counts.
-    """
-    counted = masks != ignore_index if masked else torch.ones_like(masks, dtype=torch.bool)
-    if isinstance(loss, RowLoss) and loss.weighting != "label" and not isinstance(loss, BatchNormalized):
-        weights = {}
-        if loss.weighting == "class" and prior is not None:
-            labels = torch.where(masks == ignore_index, 0, masks)
-            # Rows of the prior as [B, C, H, W], in the student's memory layout.
-            last = student.stride(1) == 1
-            weights["weights"] = prior[labels].movedim(-1, 1) if last else prior.table.T[:, labels].movedim(0, 1)
-        values = loss.rows(teacher, student, **weights)
-        return torch.where(counted, values, 0).sum() / counted.sum().clamp(min=1)
-    if not counted.any():
-        return student.sum() * 0
-    rows = (logits.movedim(1, -1)[counted] for logits in (teacher, student))
-    return loss(*rows, **wanted_arguments(loss, masks[counted], prior))
 
 
 class PixelTask(Task):
@@ -192,6 +150,5 @@ class Segmentation(PixelTask):
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
-        """The loss of one batch."""
         out = forward_dense(self.model, batch.images)
         yield self.output(self.label_loss(out, batch.labels), out.logits, batch.labels)

@@ -11,35 +11,25 @@ pixel on ADE20K. The last two terms are APD's, see ``Prototypes``.
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dkl import validation as allowed
 from dkl.console import say
 from dkl.data import Batch
 from dkl.errors import UserError
-from dkl.losses import PairLoss
+from dkl.losses import BatchNormalized, ClassPrior, PairLoss, RowLoss, wanted_arguments
 from dkl.models import forward_dense, load_encoder
 from dkl.models.features import DenseOutput, feature_channels, native_classifier
 from dkl.models.networks.pspnet import resize
 from dkl.runtime.distributed import sum_gradients
 from dkl.tasks.base import Output, Progress
 from dkl.tasks.distillation.logits import Distillation
-from dkl.tasks.segmentation import PixelTask, mask_loss, pixel_loss, shrunk
-from dkl.validation import (
-    CLASSES,
-    COUNT,
-    EPOCHS,
-    LABEL,
-    PRIOR_MOMENTUM,
-    RATE,
-    TEMPERATURE,
-    WEIGHT,
-    Range,
-    check_arguments,
-)
+from dkl.tasks.segmentation import PixelTask, mask_loss
+from dkl.validation import check_arguments
 
 ADAM_BETAS = (0.9, 0.99)
 
@@ -128,21 +118,52 @@ class Prototypes(nn.Module):
         return PrototypeTerms(kl, align, mask_loss(resize(every, masks.shape[-2:]), masks, ignore_index))
 
 
+def shrunk(masks: Tensor, size: torch.Size) -> Tensor:
+    """``masks[B, H, W]`` at the pixels onto which corner-aligned ``size`` falls, as logits are before up-sampling."""
+    rows, columns = (
+        torch.linspace(0, side - 1, small, device=masks.device).round().long()
+        for side, small in zip(masks.shape[-2:], size, strict=True)
+    )
+    return masks[:, rows[:, None], columns]
+
+
+def pixel_loss(
+    loss: PairLoss,
+    teacher: Tensor,
+    student: Tensor,
+    masks: Tensor,
+    *,
+    ignore_index: int,
+    prior: ClassPrior | None = None,
+    masked: bool = True,
+) -> Tensor:
+    """``loss`` of every pixel of logits ``[B, C, H, W]``, averaged over the pixels that count in ``masks[B, H, W]``.
+
+    Without ``masked`` all pixels count, as in APD's KL. A loss with ``rows`` takes the logits as they are, unless it is
+    normalized over the batch; any other gets the pixels that count as rows ``[P, C]``, which copies them. Class-wise
+    weights are the prior's rows of the pixels' labels. Zero, with a graph, if no pixel counts.
+    """
+    counted = masks != ignore_index if masked else torch.ones_like(masks, dtype=torch.bool)
+    if isinstance(loss, RowLoss) and loss.weighting != "label" and not isinstance(loss, BatchNormalized):
+        weights = {}
+        if loss.weighting == "class" and prior is not None:
+            labels = torch.where(masks == ignore_index, 0, masks)
+            # Rows of the prior as [B, C, H, W], in the student's memory layout.
+            last = student.stride(1) == 1
+            weights["weights"] = prior[labels].movedim(-1, 1) if last else prior.table.T[:, labels].movedim(0, 1)
+        values = loss.rows(teacher, student, **weights)
+        return torch.where(counted, values, 0).sum() / counted.sum().clamp(min=1)
+    if not counted.any():
+        return student.sum() * 0
+    rows = (logits.movedim(1, -1)[counted] for logits in (teacher, student))
+    return loss(*rows, **wanted_arguments(loss, masks[counted], prior))
+
+
 def _class_means(features: Tensor, labels: Tensor, present: Tensor) -> Tensor:
     """The normalized mean of ``features[B, D, h, w]`` over the pixels of each label in ``present[N]``: ``[N, D]``."""
     rows = features.movedim(1, -1).flatten(0, -2)
     members = (labels.flatten()[None] == present[:, None]).to(rows.dtype)
     return F.normalize(members @ rows / members.sum(1, keepdim=True), dim=1)
-
-
-def _check_native(*networks: nn.Module) -> None:
-    """Raise UserError if the logits of a network before up-sampling are not known."""
-    for network in networks:
-        if native_classifier(network) is None:
-            raise UserError(
-                f"the logits of {type(network).__name__} before up-sampling are not known: set task.upsample=true, or "
-                "declare feature_classifier on it (see dkl.models.features)"
-            )
 
 
 class SegmentationDistillation(PixelTask, Distillation):
@@ -158,6 +179,8 @@ class SegmentationDistillation(PixelTask, Distillation):
     the teacher's predictions by the label of the pixel. Other arguments are those of ``Segmentation``.
     """
 
+    kept = ("prior", "prototypes", "adam")
+
     @check_arguments("task")
     def __init__(
         self,
@@ -165,23 +188,23 @@ class SegmentationDistillation(PixelTask, Distillation):
         teacher: nn.Module,
         loss: PairLoss | None,
         *,
-        num_classes: Annotated[int, CLASSES],
-        ignore_index: Annotated[int | None, LABEL],
-        ce_weight: Annotated[float, WEIGHT] = 1.0,
-        aux_weight: Annotated[float, WEIGHT] = 0.4,
-        loss_weight: Annotated[float, WEIGHT] = 10.0,
+        num_classes: Annotated[int, allowed.CLASSES],
+        ignore_index: Annotated[int | None, allowed.LABEL],
+        ce_weight: Annotated[float, allowed.WEIGHT] = 1.0,
+        aux_weight: Annotated[float, allowed.WEIGHT] = 0.4,
+        loss_weight: Annotated[float, allowed.WEIGHT] = 10.0,
         mean_over_classes: bool = True,
         masked: bool = True,
         upsample: bool = True,
-        prototype_weight: Annotated[float, WEIGHT] = 0.0,
-        align_weight: Annotated[float, WEIGHT] = 0.0,
-        prototype_width: Annotated[int, Range(1, 10_000)] = 512,
-        prototype_images: Annotated[int | None, COUNT] = None,
-        prototype_scale: Annotated[float, Range(0, 1000, above=True, usual=(0.1, 100))] = 10.0,
-        teacher_lr: Annotated[float, RATE] = 1e-5,
-        warmup_epochs: Annotated[int, EPOCHS] = 0,
-        prior_temperature: Annotated[float, TEMPERATURE] = 1.0,
-        prior_momentum: Annotated[float, PRIOR_MOMENTUM] = 1.0,
+        prototype_weight: Annotated[float, allowed.WEIGHT] = 0.0,
+        align_weight: Annotated[float, allowed.WEIGHT] = 0.0,
+        prototype_width: Annotated[int, allowed.Range(1, 10_000)] = 512,
+        prototype_images: Annotated[int | None, allowed.COUNT] = None,
+        prototype_scale: Annotated[float, allowed.Range(0, 1000, above=True, usual=(0.1, 100))] = 10.0,
+        teacher_lr: Annotated[float, allowed.RATE] = 1e-5,
+        warmup_epochs: Annotated[int, allowed.EPOCHS] = 0,
+        prior_temperature: Annotated[float, allowed.TEMPERATURE] = 1.0,
+        prior_momentum: Annotated[float, allowed.PRIOR_MOMENTUM] = 1.0,
         encoder_weights: str | None = None,
     ) -> None:
         self.use_masks(ignore_index, aux_weight)
@@ -200,8 +223,12 @@ class SegmentationDistillation(PixelTask, Distillation):
                 f"task.masked=false compares pixels without a label, but {type(self.loss).__name__} asks for labels: "
                 "set task.masked=true, or loss.weighting=sample"
             )
-        if not upsample:
-            _check_native(model, teacher)
+        for network in () if upsample else (model, teacher):
+            if native_classifier(network) is None:
+                raise UserError(
+                    f"the logits of {type(network).__name__} before up-sampling are not known: set task.upsample=true, "
+                    "or declare feature_classifier on it (see dkl.models.features)"
+                )
         self.loss_weight = loss_weight / (num_classes if mean_over_classes else 1)
         self.masked, self.upsample = masked, upsample
         self.prototype_weight, self.align_weight = prototype_weight, align_weight
@@ -275,7 +302,6 @@ class SegmentationDistillation(PixelTask, Distillation):
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
-        """The loss of one batch."""
         student = forward_dense(self.model, batch.images)
         with torch.no_grad():
             teacher = forward_dense(self.teacher, batch.images)
@@ -285,16 +311,3 @@ class SegmentationDistillation(PixelTask, Distillation):
         if self.prototypes:
             loss = loss + self._prototype_loss(student, teacher, batch)
         yield self.output(loss, student.logits, masks)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of ``Distillation``, with the adapters and the Adam of the teacher's."""
-        if not self.prototypes:
-            return super().state_dict()
-        return super().state_dict() | {"prototypes": self.prototypes.state_dict(), "adam": self.adam.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        super().load_state_dict(state)
-        if self.prototypes:
-            self.prototypes.load_state_dict(state["prototypes"])
-            self.adam.load_state_dict(state["adam"])

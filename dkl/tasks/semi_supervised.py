@@ -66,7 +66,6 @@ class ConsistencyTraining(Task):
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
-        """The loss of one batch, which has unlabeled images."""
         assert batch.unlabeled is not None
         labeled, weak, strong = self.logits(batch.images, batch.unlabeled)
         supervised = F.cross_entropy(labeled, batch.labels)

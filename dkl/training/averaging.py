@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dkl.errors import UserError
 from dkl.validation import FRACTION, check_fields
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +61,12 @@ class Average:
 
     def __init__(self, rule: Averaging, model: nn.Module) -> None:
         self.rule, self._decay = rule, 0.0
-        self._average = AveragedModel(model, multi_avg_fn=self._blend, use_buffers=rule.buffers == "average")
+        # torch takes one averaging function for all updates; the decay of ours changes, so it is read at each call.
+        blend = lambda *tensors: get_ema_multi_avg_fn(self._decay)(*tensors)  # noqa: E731
+        self._average = AveragedModel(model, multi_avg_fn=blend, use_buffers=rule.buffers == "average")
         self._average.requires_grad_(False)
         if rule.from_initial:
             self._average.n_averaged.fill_(1)
-
-    # torch takes one averaging function for all updates; the decay of ours changes, so it is read at each call.
-    def _blend(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
-        get_ema_multi_avg_fn(self._decay)(averaged, current, count)
 
     @property
     def model(self) -> nn.Module:

@@ -5,16 +5,18 @@ command then continues with the next step.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.optim.swa_utils import update_bn
 
-from dkl.config import Precision, SelectionConfig, TrainerConfig
+from dkl.config import TrainerConfig
+from dkl.config.schema import Precision, SelectionConfig
 from dkl.console import Bar, bar, say
 from dkl.data import Batch, Loader
 from dkl.errors import UserError
@@ -24,7 +26,7 @@ from dkl.runtime.distributed import barrier, gather, largest, rank, share_buffer
 from dkl.runtime.interruption import Flag, Interrupted, deferred
 from dkl.storage import checkpoint
 from dkl.storage.files import locked, write_text
-from dkl.training.loop import EpochSums, NonFiniteLossError, merged, train_epoch
+from dkl.training.loop import EpochSums, NonFiniteLossError, train_epoch
 from dkl.training.optimizer import apply_schedule
 from dkl.training.schedules import Schedule
 from dkl.training.selection import Selection
@@ -79,7 +81,8 @@ def fit(run: Run) -> None:
     """
     folder, state, trainer, first = run.folder, run.state, run.trainer, rank() == 0
     alone = locked(folder / ".lock", f"another process is training {folder}") if first else nullcontext()
-    with alone, _arithmetic(run):
+    precise = partial(arithmetic, products=trainer.matmul.value, convolutions=trainer.matmul.value, fastest=True)
+    with alone, precise(run.device, deterministic=trainer.deterministic):
         state.load(folder)
         if state.epoch >= trainer.epochs:
             _report_finished(run)
@@ -120,17 +123,6 @@ def fit(run: Run) -> None:
         say(f"{folder}: done, loss {last['loss']:.4f}, natural test accuracy {last['test_accuracy']:.2%}{miou}")
 
 
-@contextmanager
-def _arithmetic(run: Run) -> Iterator[None]:
-    """Compute with the precision of products that the run's trainer asks for."""
-    trainer = run.trainer
-    precision = trainer.matmul.value
-    with arithmetic(
-        run.device, products=precision, convolutions=precision, fastest=True, deterministic=trainer.deterministic
-    ):
-        yield
-
-
 def _report_finished(run: Run) -> None:
     """Keep what this command says about a finished run, such as its label, and report to a logger that lacks it."""
     if rank() > 0:
@@ -155,13 +147,19 @@ def _prepare(run: Run) -> Selection | None:
     if rank() == 0:
         write_text(folder / "config.yaml", run.config_yaml)
     state.devices += [] if world() in state.devices else [world()]
-    state.task.before_training(run.validation.epoch(), _read_when_asked(run))
+    # The training images in order and unchanged; their loader is made only if the task reads from it.
+    state.task.before_training(_Epochs(run.validation.epoch), _Epochs(lambda: run.plain_batches().epoch()))
     return selection
 
 
-def _read_when_asked(run: Run) -> Iterator[Batch]:
-    """Yield the training images in order and unchanged; the loader is made only if the task reads from it."""
-    yield from run.plain_batches().epoch()
+@dataclass(frozen=True)
+class _Epochs(Iterable[Batch]):
+    """The batches of a new ``epoch`` whenever they are iterated."""
+
+    epoch: Callable[[], Iterator[Batch]]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.epoch()
 
 
 @contextmanager
@@ -219,6 +217,22 @@ def _resumed_sums(run: Run) -> EpochSums:
     return EpochSums.from_state(share, run.batches.labels.device)
 
 
+def merged(processes: Sequence[dict[str, Any]], *, first: bool) -> dict[str, Any]:
+    """Restore this process's share of an interrupted epoch's sums, which another number of ``processes`` measured.
+
+    The ``first`` takes all sums, the others take zeros.
+    """
+
+    def total(values: Sequence[Any]) -> Any:
+        if isinstance(values[0], dict):  # a process may lack a name
+            names = dict.fromkeys(name for value in values for name in value)
+            return {name: total([value[name] for value in values if name in value]) for name in names}
+        return sum(values, 0 * values[0]) if first else 0 * values[0]
+
+    fixed = {key: processes[0][key] for key in ("step", "seconds")}
+    return {key: total([process[key] for process in processes]) for key in processes[0]} | fixed
+
+
 def _after_step(run: Run, flag: Flag, epoch: int, so_far: EpochSums) -> None:
     """Update the average after a step; save the state if it is time to, or if a signal asks the run to end."""
     state, steps, first = run.state, len(run.batches), rank() == 0
@@ -267,7 +281,7 @@ def _measure(run: Run, row: MetricsRow, selection: Selection | None) -> MetricsR
         if epoch == epochs or (every and epoch % every == 0):
             networks = {"test": state.model} | ({"average_test": state.average.model} if state.average else {})
             for prefix, network in networks.items():
-                metrics = state.task.test(network, run.validation.epoch())
+                metrics = state.task.test(network, _Epochs(run.validation.epoch))
                 measured |= {f"{prefix}_{name}": value for name, value in metrics.items()}
         return measured | (selection.after(epoch, epochs) if selection else {})
     except (Interrupted, UserError, OSError):  # such as a test image that cannot be read

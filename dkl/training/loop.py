@@ -1,11 +1,12 @@
 """The one training loop. It handles batches, an optimizer and a task, and knows nothing of losses or attacks."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from torch.optim import Optimizer
 from dkl.console import Bar
 from dkl.data import Batch, Loader
 from dkl.errors import UserError
-from dkl.runtime.distributed import share_buffers, sum_gradients, sum_over_ranks, world
+from dkl.losses import observed_terms
+from dkl.runtime.distributed import gather, share_buffers, sum_gradients, sum_over_ranks, world
 from dkl.tasks import Output, Progress, Task
 from dkl.training.state import MetricsRow
 
@@ -42,12 +44,14 @@ class EpochSums:
     sums: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(self, out: Output, size: int, views: int = 1) -> None:
-        """Add a part of ``size`` views, ``views`` of each image."""
-        ratios = {name: value for name, (value, _) in out.ratios.items()}
-        for name, value in {"loss": out.loss.detach() * size, **out.sums, **ratios}.items():
+    def add(self, out: Output, size: int, views: int = 1, terms: Mapping[str, Sequence[Tensor]] | None = None) -> None:
+        """Add a part of ``size`` views, ``views`` of each image, and the values of each of the loss's ``terms``."""
+        means = {name: torch.stack([*values]).mean() for name, values in (terms or {}).items()}
+        ratios = {**out.ratios, **{name: (size * mean, torch.full_like(mean, size)) for name, mean in means.items()}}
+        sums = {name: value for name, (value, _) in ratios.items()}
+        for name, value in {"loss": out.loss.detach() * size, **out.sums, **sums}.items():
             self.sums[name] = self.sums.get(name, 0) + value.double()
-        for name, (_, count) in out.ratios.items():
+        for name, (_, count) in ratios.items():
             self.counts[name] = self.counts.get(name, 0) + count.double()
         self.seen += size
         self.images += size // views
@@ -65,31 +69,17 @@ class EpochSums:
         return cls(state["step"], state["seen"], state["images"], state["seconds"], sums, counts)
 
 
-def merged(processes: Sequence[dict[str, Any]], *, first: bool) -> dict[str, Any]:
-    """Restore this process's share of an interrupted epoch's sums, which another number of ``processes`` measured.
-
-    The ``first`` takes all sums, the others take zeros.
-    """
-    share = processes if first else []
-
-    def total(values: Sequence[Any], zero: Any) -> Any:
-        return (
-            {name: total([value[name] for value in values], zero[name]) for name in zero}
-            if isinstance(zero, dict)
-            else sum(values, 0 * zero)
-        )
-
-    fixed = {key: processes[0][key] for key in ("step", "seconds")}
-    return {key: total([one[key] for one in share], zero) for key, zero in processes[0].items()} | fixed
-
-
 def _mean(found: EpochSums) -> tuple[MetricsRow, float]:
     """Turn sums over this process into means over all processes, and count the images of all.
 
     A mean is over its entry in ``counts`` if given, else over the views. A quantity whose count is zero is left out.
+    A process may lack one, such as a loss of images that it did not have.
     """
-    sums, counts = found.sums, found.counts
-    numbers = torch.tensor([found.seen, found.images], dtype=torch.float64, device=sums["loss"].device)
+    device, zero = found.sums["loss"].device, partial(torch.zeros, (), dtype=torch.float64)
+    known = {name: one[name] for one in gather({name: name in found.counts for name in found.sums}) for name in one}
+    sums = {name: found.sums.get(name, zero(device=device)) for name in known}
+    counts = {name: found.counts.get(name, zero(device=device)) for name, counted in known.items() if counted}
+    numbers = torch.tensor([found.seen, found.images], dtype=torch.float64, device=device)
     sum_over_ranks([*sums.values(), *counts.values(), numbers])
     # One copy to the CPU, which waits for the device, for all of them.
     divisors = (counts.get(name, numbers[0]) for name in sums)
@@ -98,21 +88,18 @@ def _mean(found: EpochSums) -> tuple[MetricsRow, float]:
     return {name.replace("_correct", "_accuracy"): value / count for name, value, count in means if count > 0}, images
 
 
-def _as_context(task: Task, step: object) -> AbstractContextManager[Output]:
-    """Return ``step``, which ``task.step`` has returned. Raises UserError if it is no context."""
+@contextmanager
+def _checked_step(task: Task, batch: Batch, progress: Progress) -> Iterator[Output]:
+    """The task's step. Raises UserError if it is no context, or if what it yields is no Output with a scalar loss."""
+    name, step = f"{type(task).__name__}.step", cast(object, task.step(batch, progress))
     if not isinstance(step, AbstractContextManager):
-        name = type(task).__name__
-        raise UserError(f"task: {name}.step returns a {type(step).__name__}: decorate it with @contextmanager")
-    return step
-
-
-def _check_output(task: Task, out: object) -> None:
-    """Raise UserError if what ``task.step`` yields is no Output, or if its loss is no scalar."""
-    name = f"{type(task).__name__}.step"
-    if not isinstance(out, Output):
-        raise UserError(f"task: {name} yields a {type(out).__name__}: yield a dkl.tasks.Output")
-    if out.loss.ndim:
-        raise UserError(f"task: {name} yields a loss {list(out.loss.shape)}, not a scalar: take the mean")
+        raise UserError(f"task: {name} returns a {type(step).__name__}: decorate it with @contextmanager")
+    with step as out:
+        if not isinstance(out, Output):
+            raise UserError(f"task: {name} yields a {type(out).__name__}: yield a dkl.tasks.Output")
+        if out.loss.ndim:
+            raise UserError(f"task: {name} yields a loss {list(out.loss.shape)}, not a scalar: take the mean")
+        yield out
 
 
 def train_epoch(
@@ -153,8 +140,7 @@ def train_epoch(
         for number, part in enumerate(parts, 1):
             forward = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
             backward = torch.autocast(device.type, enabled=False)  # torch advises against autocast in backward
-            with forward, _as_context(task, task.step(part, progress)) as out, backward:
-                _check_output(task, out)
+            with forward, observed_terms() as terms, _checked_step(task, part, progress) as out, backward:
                 # The only value that the CPU waits for at each step; the others stay on the device for the epoch.
                 if not torch.isfinite(out.loss):
                     raise NonFiniteLossError(part, progress, out)
@@ -165,7 +151,7 @@ def train_epoch(
                 if number == len(parts):
                     sum_gradients(trained)
                     optimizer.step()
-            so_far.add(out, len(part.labels), part.views)
+            so_far.add(out, len(part.labels), part.views, terms)
         so_far.step, so_far.seconds = step + 1, time.perf_counter() - started
         after_step(so_far)
         bar.advance()

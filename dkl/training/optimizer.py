@@ -1,7 +1,7 @@
 """The optimizer of a run, and its learning rate and momentum in each epoch."""
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
@@ -9,7 +9,7 @@ from timm.optim import create_optimizer_v2, get_optimizer_class, param_groups_la
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from dkl.config import OptimizerConfig, OptimizerName
+from dkl.config.schema import OptimizerConfig, OptimizerName
 from dkl.errors import UserError, first_line
 from dkl.tasks import Task
 from dkl.training.schedules import Schedule
@@ -68,15 +68,6 @@ def _class(config: OptimizerConfig) -> type[Optimizer]:
     if closure is not None and closure.default is closure.empty:
         raise UserError(f"{config.title} needs a closure in each step, which training does not give: choose another")
     return kind
-
-
-def unmatched(config: OptimizerConfig, names: Sequence[str]) -> list[str]:
-    """Return the settings of ``config`` that are about some parameters, but match none of their ``names``."""
-    found = [f"{part!r} of optimizer.no_decay" for part in config.no_decay if not any(part in name for name in names)]
-    # A recipe may list the parts of several networks, of which one matches.
-    if config.faster and not any(name.startswith(tuple(config.faster)) for name in names):
-        found.append(f"optimizer.faster=[{','.join(config.faster)}]")
-    return found
 
 
 def untrained(task: Task) -> list[str]:

@@ -11,7 +11,8 @@ from typing import Any, cast
 import torch
 
 from dkl.attacks import frozen_eval, named_attack, top1, uniform_noise
-from dkl.config import SelectionConfig, changed_setting
+from dkl.config import changed_setting
+from dkl.config.schema import SelectionConfig
 from dkl.data import Loader
 from dkl.errors import UserError
 from dkl.runtime.distributed import from_first, mean_over_ranks, rank

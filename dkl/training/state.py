@@ -4,14 +4,16 @@ There is one checkpoint per run, which is always replaced as a whole.
 """
 
 import hashlib
+import io
 import json
 import random
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import rich.style  # noqa: F401  # it draws from Python's generator when it is imported, so before any seed
@@ -25,7 +27,7 @@ from dkl.errors import UserError, first_line
 from dkl.runtime import device as device_rng
 from dkl.runtime.distributed import from_first, gather, rank, world
 from dkl.storage import checkpoint
-from dkl.storage.files import digest, remove_leftovers, write_atomically, write_rows, write_text
+from dkl.storage.files import digest, write_atomically, write_rows, write_text
 from dkl.tasks import Task
 from dkl.training.averaging import Average
 
@@ -184,7 +186,8 @@ class RunState:
         """
         path = folder / CHECKPOINT
         if rank() == 0:
-            remove_leftovers(folder)
+            for part in folder.glob(".*.part"):  # of a process killed while writing
+                part.unlink(missing_ok=True)
         _collect_files(folder)
         content = from_first(checkpoint.read(path) if rank() == 0 and path.exists() else None)
         if content is not None:
@@ -283,8 +286,4 @@ def _collect_files(folder: Path) -> None:
         path = folder / name
         content = from_first(path.read_bytes() if rank() == source and path.exists() else None, source)
         if content is not None and rank() == 0:
-            write_atomically(path, partial(_write, content))
-
-
-def _write(content: bytes, file: BinaryIO) -> None:
-    file.write(content)
+            write_atomically(path, partial(shutil.copyfileobj, io.BytesIO(content)))

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from dkl.attacks import make_attack
-from dkl.attacks.autoattack.suite import AttackTask, run_attacks
+from dkl.attacks.autoattack.attack_loop import AttackLoop
+from dkl.attacks.autoattack.suite import run_attacks
+from dkl.attacks.autoattack.task import AttackTask
 from dkl.data import digits
 from dkl.evaluation.protocol import EvaluationProtocol
 from dkl.runtime.distributed import rank, spawn_processes
@@ -58,7 +60,7 @@ def evaluate(weights: Path, folder: Path) -> None:
     )
     model(test.images[:BATCH].float() / 255)  # what only the first pass does
     started = time.process_time()
-    state = run_attacks(task.loop(), clocked)
+    state = run_attacks(AttackLoop.of(task), clocked)
     total = time.process_time() - started
     each = [sum(spent[name]) for name in AUTOATTACK]
     np.savez(folder / f"{rank()}", seconds=np.array([*each, total - sum(each)]), flags=state["square"].flags)

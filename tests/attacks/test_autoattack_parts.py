@@ -36,7 +36,9 @@ def test_square_on_part_of_a_batch_gives_the_images_of_the_whole_batch() -> None
     whole = square(model, x, y, **options)
     part = torch.tensor([7, 2, 11])
     assert 0 < (model(whole).argmax(1) != y).sum() < 12
-    assert torch.equal(square(model, x[part], y[part], places=part, length=12, **options), whole[part])
+    assert torch.equal(
+        square(model, x[part], y[part], places=part, lengths=torch.full((3,), 12), **options), whole[part]
+    )
 
 
 def test_square_finds_what_the_package_finds_without_repeating_queries() -> None:
@@ -91,8 +93,3 @@ def test_apgd_on_several_batches_draws_for_each_as_alone(norm: Norm) -> None:
         alone = torch.cat([attack(model, *part, **options, **more) for part in parts])
         torch.testing.assert_close(attack(model, x, y, batches=[12, 12, 6], **options, **more), alone)
         assert 3 < (alone != x).flatten(1).any(1).sum() < 30
-
-
-def test_square_refuses_part_of_a_batch_for_l2() -> None:
-    with pytest.raises(ValueError, match="leave out places and length"):
-        square(torch.nn.Flatten(), torch.rand(2, 1, 8, 8), torch.zeros(2), norm="l2", eps=1.0, seed=0, length=4)

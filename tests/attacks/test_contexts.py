@@ -221,19 +221,6 @@ def test_pgd_touches_neither_start_nor_an_input_with_a_graph() -> None:
     assert not result.requires_grad
 
 
-def test_pgd_leaves_no_trace_when_the_objective_raises() -> None:
-    model = batchnorm_net()
-    mixed(model)
-    before = snapshot(model)
-
-    def objective(logits: Tensor) -> Tensor:
-        raise FloatingPointError("from the objective")
-
-    with pytest.raises(FloatingPointError, match="from the objective"):
-        pgd(model, torch.rand(2, 3, 8, 8), objective, eps=0.1, step_size=0.05, steps=2)
-    assert_unchanged(model, before)
-
-
 def test_pgd_attacks_the_model_in_eval_mode_and_under_no_grad() -> None:
     model = batchnorm_net().train()
     x, labels = torch.rand(6, 3, 8, 8), torch.randint(4, (6,))

@@ -15,10 +15,12 @@ from pyautoattack import checks
 from torch import Tensor, nn
 
 from dkl.attacks import AutoAttack, compare
+from dkl.attacks.autoattack import bounded as bounded_attacks
 from dkl.attacks.autoattack import drop_in
 from dkl.errors import UserError
 
 COUNT, BATCH, CLASSES = 30, 12, 5
+LINF: dict[str, Any] = {"eps": 0.03, "seed": 3, "verbose": False}
 
 
 def network() -> nn.Module:
@@ -195,7 +197,7 @@ def test_killed_and_resumed_it_returns_the_same(tmp_path: Path, monkeypatch: pyt
     assert len(calls) == finished
 
 
-def test_bounded_holds_the_standard_accuracy() -> None:
+def test_bounded_holds_the_standard_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network()
     x, y = data(model)
     standard = shortened(AutoAttack(model, eps=0.03, seed=3, verbose=False))
@@ -207,6 +209,14 @@ def test_bounded_holds_the_standard_accuracy() -> None:
     low, high = map(float, re.search(r"robust accuracy: ([\d.]+)% to ([\d.]+)%", printed.getvalue()).groups())
     assert low <= round(100 * float(standard.flags["square"].double().mean()), 2) <= high
     assert 0 < bounded.flags["sampled"].sum() < bounded.flags["apgd-t"].sum()
+
+    # If a pass of a few images takes as long as one of all, every image is attacked.
+    monkeypatch.setattr(bounded_attacks, "pass_seconds", lambda model, x: 1.0)
+    with redirect_stdout(printed):
+        bounded.run_standard_evaluation(x, y, bs=BATCH)
+    assert printed.getvalue().splitlines()[-1] == f"robust accuracy: {standard.flags['square'].double().mean():.2%}"
+    assert list(bounded.flags) == list(standard.flags)
+    assert all(torch.equal(bounded.flags[name], flags) for name, flags in standard.flags.items())
 
 
 def run(x: Any = None, y: Any = None, bs: int = 4, **options: Any) -> object:
@@ -226,6 +236,7 @@ def run(x: Any = None, y: Any = None, bs: int = 4, **options: Any) -> object:
         (lambda: run(y=torch.full((8,), 5)), "from 0 to 4"),
         (lambda: run(y=torch.zeros(8)), "whole numbers"),
         (lambda: run(bs=0), "at least 1"),
+        (lambda: run(images_together=-1), "images_together=-1 must be"),
         (lambda: run(norm="l3"), "norm must be one of linf, l2, l1"),
         (lambda: run(eps="8/0"), "8/255"),
         (lambda: run(eps=8), "write 8/255"),
@@ -274,8 +285,48 @@ def test_the_command_compares_both_on_a_network_of_yours(tmp_path: Path, capsys:
     options = [f"images={tmp_path / 'images.pt'}", "eps=8/255", "n=20", "batch_size=8", "steps=4", "queries=20"]
     assert compare.main([f"model={__name__}:make_network", *options]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("package s    ours s   floor s     ratio")
     assert [line.split()[0] for line in lines[1:-1]] == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert lines[-1].startswith("0 of ")
+    found = compare.compare(network(), x[:8], y[:8], norm="L1", eps=2.0, batch_size=5, steps=3, queries=10)
+    assert set(found.differing.values()) == {0}
     for wrong, fix in (("eps=x", "8/255"), ("versoin=rand", "did you mean version"), ("images=no.pt", "torch.save")):
         with pytest.raises(UserError, match=fix):
             compare.main([f"model={__name__}:make_network", *options, wrong])
+
+
+def test_the_floor_is_the_passes_that_are_made_at_the_time_of_the_fullest(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 5.0] * 4 + [0.0, 12.0] * 4)  # a pass takes 5 s, with gradients 12 s
+    monkeypatch.setattr(compare.time, "process_time", lambda: next(clock))
+    model = network()
+    with compare.Passes(model) as passes:
+        for count in (1, 4, 3):
+            model(torch.zeros(count, 3, 8, 8))
+        with torch.no_grad():
+            model(torch.zeros(2, 3, 8, 8))
+    assert passes.floor(torch.zeros(2, 3, 8, 8)) == (2 * 5 + 8 * 12) / 4
+
+
+def test_memory_that_runs_out_halves_what_is_attacked_together() -> None:
+    class Small(nn.Module):
+        """A device on which six images with gradients fit."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network, self.sizes = network(), set[int]()
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.sizes.add(len(x))
+            if len(x) > 6 and x.requires_grad:
+                raise torch.OutOfMemoryError("out of memory")
+            return self.network(x)
+
+    x, y = data(network())
+    alone, together = (
+        shortened(AutoAttack(network(), images_together=3, **LINF)),
+        shortened(AutoAttack(Small(), **LINF)),
+    )
+    for adversary in (alone, together):
+        adversary.run_standard_evaluation(x, y, bs=3)
+    assert all(torch.equal(flags, alone.flags[name]) for name, flags in together.flags.items())
+    assert {27, 12, 6} <= together.model.sizes

@@ -76,9 +76,3 @@ def test_every_call_starts_from_the_same_noise_and_leaves_no_trace(name: str, no
     assert model.training
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-
-
-@pytest.mark.parametrize("name", ["square", "cw", "pgd-0"])
-def test_other_names_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="pgd-K"):
-        named_attack(nn.Identity(), name, norm="linf", eps=0.1, seed=0)

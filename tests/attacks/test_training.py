@@ -1,6 +1,5 @@
 """The training attack's schedules at both ends and between, for every length of training, and its errors."""
 
-import math
 from fractions import Fraction
 from itertools import product
 from typing import Any
@@ -13,15 +12,6 @@ from dkl.errors import UserError
 from dkl.threat import NORMS, parse_eps
 
 EPS = 8 / 255
-
-
-def test_official_always_takes_five_steps_of_half_the_epochs_eps() -> None:
-    attack = TrainingAttack(eps="8/255")
-    for epoch in (1, 2, 50, 51, 100, 150, 151, 199, 200):
-        budget = attack.at(epoch, 200)
-        assert budget.steps == 5
-        assert budget.eps == pytest.approx(EPS * epoch / 200, rel=1e-12)
-        assert budget.step_size == pytest.approx(budget.eps / 2, rel=1e-12)
 
 
 def test_as_intended_grows_by_quarters() -> None:
@@ -94,12 +84,6 @@ def test_a_fixed_l2_attack_takes_the_step_it_is_given() -> None:
     assert TrainingAttack(eps=0.5, norm="l2", ramp=False, **FIXED).at(3, 9) == AttackStrength(0.5, 0.125, 7)
 
 
-def test_epochs_count_from_one_to_the_last() -> None:
-    for epoch, epochs in [(0, 10), (11, 10), (-1, 10), (1, 0)]:
-        with pytest.raises(ValueError, match="must be from 1 to"):
-            TrainingAttack(eps=EPS).at(epoch, epochs)
-
-
 def test_eps_is_read_as_a_fraction() -> None:
     for text in ["8/255", " 8 / 255 ", "0.5", "1", "0", "2/1", "1e-3"]:
         assert parse_eps(text) == float(Fraction(text.replace(" ", "")))
@@ -107,49 +91,10 @@ def test_eps_is_read_as_a_fraction() -> None:
 
 
 def test_unreadable_eps_is_refused_with_the_right_form() -> None:
-    for text in ["", "eight", "8/0", "8/255/2", "8//255", "nan", "inf", "8\\255"]:
+    for text in ["", "eight", "8/0", "8/255/2", "8//255", "nan", "inf", "8\\255", "1e999", None, [1]]:
         with pytest.raises(UserError, match="8/255"):
             parse_eps(text)
 
 
-def test_no_other_error_leaves_parse_eps() -> None:
-    for value in ["1e999", None, [1], math.nan, math.inf]:
-        with pytest.raises(UserError, match="8/255"):
-            parse_eps(value)
-
-
-def test_wrong_settings_are_refused_with_the_fix() -> None:
-    for settings, match in [
-        ({"eps": 8}, r"8/255 for 8 gray levels"),
-        ({"eps": "-1/255"}, "negative"),
-        ({"eps": -1.0, "norm": "l2"}, "negative"),
-        ({"eps": "much"}, "fraction"),
-        ({"eps": EPS, "norm": "linfinity"}, "linf, l2"),
-        ({"eps": EPS, "schedule": "high"}, "official, as_intended, low, fixed"),
-        ({"eps": EPS, "schedule": "fixed"}, "needs attack.steps"),
-        ({"eps": EPS, "schedule": "fixed", "steps": 10}, "attack.relative_step"),
-        (
-            {"eps": EPS, "schedule": "fixed", "steps": -1, "relative_step": 0.1},
-            "whole number from 0",
-        ),
-        (
-            {"eps": EPS, "schedule": "fixed", "steps": 10, "relative_step": -0.1},
-            "a number from 0",
-        ),
-        ({"eps": EPS, "steps": 10}, "schedule=fixed"),
-        ({"eps": EPS, "schedule": "low", "relative_step": 0.25}, "schedule=fixed"),
-        ({"eps": EPS, "batch_norm": "off"}, "batch_norm='off' must be one of running, batch"),
-        ({"eps": EPS, "batch_norm": None}, "running, batch"),
-    ]:
-        with pytest.raises(UserError, match=match):
-            TrainingAttack(**settings)
-
-
 def test_l2_radii_may_exceed_one() -> None:
     assert TrainingAttack(eps=1.5, norm="l2").at(10, 10).eps == 1.5
-
-
-def test_both_kinds_of_statistics_are_allowed() -> None:
-    for batch_norm in ["running", "batch"]:
-        assert TrainingAttack(eps=EPS, batch_norm=batch_norm).batch_norm == batch_norm
-        assert TrainingAttack(eps=EPS).batch_norm == "running"

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from omegaconf import OmegaConf
-from PIL import Image
 
 from dkl.config import compose_config
 from dkl.models import create_model
@@ -28,7 +27,6 @@ class RunsCode:
 def make(root: Path) -> None:
     """Write everything into ``root``."""
     _arrays(root / "data")
-    _folders(root / "data")
     _checkpoints(root / "weights")
     _runs(root / "runs")
 
@@ -38,52 +36,14 @@ def _arrays(folder: Path) -> None:
     image = np.zeros((40, 8, 8, 1), dtype=np.uint8)
     label = np.arange(40) % 4
     files: dict[str, dict[str, np.ndarray]] = {
-        "good": {"image": image, "label": label},
         "unnamed": {"x": image, "y": label},
-        "floats": {"image": image / 255, "label": label},
-        "channels_first": {"image": image.transpose(0, 3, 1, 2), "label": label},
-        "few_labels": {"image": image, "label": label[:30]},
-        "float_labels": {"image": image, "label": label / 1.0},
         "negative_labels": {"image": image, "label": label - 1},
         "from_one": {"image": image, "label": label + 1},
-        "empty": {"image": image[:0], "label": label[:0]},
-        "objects": {"image": image, "label": label.astype(object)},
     }
     for name, arrays in files.items():
         (folder / name).mkdir(parents=True)
         for part in ("train", "test"):
-            np.savez(folder / name / f"{part}.npz", allow_pickle=True, **arrays)
-    for name, content in {"html": HTML.encode(), "no_bytes": b""}.items():
-        shutil.copytree(folder / "good", folder / name)
-        (folder / name / "train.npz").write_bytes(content)
-    shutil.copytree(folder / "good", folder / "cut")
-    whole = (folder / "cut" / "train.npz").read_bytes()
-    (folder / "cut" / "train.npz").write_bytes(whole[: len(whole) // 2])
-    shutil.copytree(folder / "good", folder / "no_test")
-    (folder / "no_test" / "test.npz").unlink()
-
-
-def _folders(folder: Path) -> None:
-    """``<name>/train/<class>/*.png`` and ``test`` of two classes, wrong as their name says."""
-    good = folder / "pictures"
-    for part in ("train", "test"):
-        for label in ("cat", "dog"):
-            (good / part / label).mkdir(parents=True)
-            Image.new("RGB", (8, 8)).save(good / part / label / "0.png")
-    broken = ("corrupt_png", "html_png", "other_size", "empty_class", "other_classes", "no_classes", "file_as_folder")
-    for name in broken:
-        shutil.copytree(good, folder / name)
-    first = (good / "train" / "cat" / "0.png").read_bytes()
-    (folder / "corrupt_png" / "train" / "cat" / "0.png").write_bytes(first[: len(first) // 2])
-    (folder / "html_png" / "train" / "cat" / "0.png").write_text(HTML)
-    Image.new("RGB", (9, 8)).save(folder / "other_size" / "train" / "dog" / "0.png")
-    (folder / "empty_class" / "train" / "dog" / "0.png").unlink()
-    (folder / "other_classes" / "test" / "dog").rename(folder / "other_classes" / "test" / "wolf")
-    for part in ("train", "test"):
-        for label in ("cat", "dog"):
-            shutil.rmtree(folder / "no_classes" / part / label)
-    shutil.rmtree(folder / "file_as_folder" / "train")
-    (folder / "file_as_folder" / "train").write_text("")
+            np.savez(folder / name / f"{part}.npz", **arrays)
 
 
 def _checkpoints(folder: Path) -> None:

@@ -1,8 +1,6 @@
 """Calls of the library with wrong arguments raise one line that names the argument, its value and what is allowed."""
 
-import math
 from collections.abc import Callable
-from dataclasses import fields
 
 import pytest
 import torch
@@ -13,13 +11,11 @@ from dkl.attacks import AttackStrength, TrainingAttack, named_attack, pgd
 from dkl.attacks.autoattack import square
 from dkl.errors import UserError
 from dkl.evaluation import autoattack
-from dkl.losses import GKLLoss, IKLLoss, check_pair_loss, gap_mse
-from dkl.losses.base import BaseLoss
+from dkl.losses import GKLLoss, IKLLoss, gap_mse
 from dkl.models import create_model
 from dkl.models.teacher import create_teacher
 from dkl.sharing import load_model
 from dkl.threat import parse_attacks, parse_eps, parse_threat
-from dkl.validation import hints, number_type
 
 X = torch.zeros(2, 3, 4, 4)
 Y = torch.zeros(2, dtype=torch.int64)
@@ -43,67 +39,18 @@ def criterion(natural: Tensor = LOGITS, adversarial: Tensor = LOGITS, target: Te
     return loss
 
 
-class NoWeighting:
-    """A loss that does not say its weighting."""
-
-    def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor) -> Tensor:
-        return natural_logits
-
-
-class WrongWeighting(NoWeighting):
-    """A loss with an unknown weighting."""
-
-    weighting = "classes"
-
-
-class TakesNoLabels(NoWeighting):
-    """A loss that wants labels, but does not take them."""
-
-    weighting = "label"
-
-
 ROWS: list[tuple[Callable[[], object], type[Exception], str]] = [
-    (lambda: losses.IKL(weighting="none"), ValueError, "weighting='none' | class | sample"),
     (lambda: losses.IKL(detach_weights=1), ValueError, "detach_weights=1 | true or false"),
     (lambda: losses.IKL(alpha=5), TypeError, "'alpha'"),
-    (lambda: losses.GKL(weighting="label"), ValueError, "weighting='label' | class | sample"),
-    (lambda: losses.ClassPrior(0), ValueError, "num_classes=0"),
-    (lambda: losses.ClassPrior(5, 0), ValueError, "prior_momentum=0"),
-    (lambda: losses.ClassPrior(5, 1.5), ValueError, "prior_momentum=1.5"),
     (lambda: losses.ClassPrior(5)[Y - 1], IndexError, "out of range"),
-    (lambda: losses.IKL()(LOGITS, LOGITS), ValueError, "weights=prior[target] | weighting='sample'"),
-    (lambda: losses.IKL(weighting="sample")(LOGITS, LOGITS[:, :4]), ValueError, "(2, 5) and (2, 4)"),
-    (lambda: losses.IKL(weighting="sample")(LOGITS[0], LOGITS[0]), ValueError, "(5,) and (5,)"),
-    (lambda: losses.IKL()(LOGITS, LOGITS, weights=LOGITS[0]), ValueError, "weights must be (B, C) = (2, 5) | got (5,)"),
-    (lambda: losses.KL()(LOGITS, LOGITS[:1]), ValueError, "(2, 5) and (1, 5)"),
-    (lambda: losses.KD()(LOGITS, LOGITS[:, :2]), ValueError, "(2, 5) and (2, 2)"),
-    (lambda: losses.DKD()(LOGITS, LOGITS, labels=LOGITS), ValueError, "labels must be int64 | torch.float32"),
-    (lambda: losses.DKD()(LOGITS, LOGITS, labels=Y[:1]), ValueError, "(2,) | (1,)"),
-    (lambda: losses.DKD()(LOGITS[:, :1], LOGITS[:, :1], labels=Y), ValueError, "at least 2 classes"),
-    (lambda: losses.KD(standardize=True)(LOGITS[:, :1], LOGITS[:, :1]), ValueError, "2 classes | standardize=False"),
-    (
-        lambda: losses.WKD()(LOGITS, LOGITS, labels=Y, class_distances=LOGITS),
-        ValueError,
-        "class_distances must be (C, C) = (5, 5) | got (2, 5)",
-    ),
-    (lambda: losses.SoftCE()(LOGITS, LOGITS[:1]), ValueError, "same shape"),
-    (lambda: losses.ProbabilityMSE()(LOGITS, LOGITS[:1]), ValueError, "same shape"),
-    (lambda: gap_mse(LOGITS, LOGITS[:1], LOGITS), ValueError, "same shape"),
     (lambda: gap_mse(LOGITS, LOGITS, LOGITS[:1]), ValueError, "one row per sample"),
     (lambda: gap_mse(LOGITS, LOGITS, LOGITS, reduction="batchmean"), ValueError, "'batchmean' | mean, sum or none"),
     (lambda: IKLLoss(num_classes=5, reduction="avg"), ValueError, "reduction='avg' | mean, sum or none"),
-    (lambda: check_pair_loss(3), TypeError, "not callable"),
-    (lambda: check_pair_loss(NoWeighting()), TypeError, "no attribute weighting"),
-    (lambda: check_pair_loss(WrongWeighting()), TypeError, "weighting='classes' | class, sample, label, none"),
-    (lambda: check_pair_loss(TakesNoLabels()), TypeError, "labels=..."),
     (lambda: IKLLoss(num_classes=0), ValueError, "num_classes=0"),
     (lambda: IKLLoss(num_classes=5, prior_temperature=0), ValueError, "prior_temperature=0"),
-    (lambda: IKLLoss(num_classes=5, prior_momentum=2), ValueError, "prior_momentum=2"),
     (lambda: IKLLoss(num_classes=5, wmse_weight=-1), ValueError, "wmse_weight=-1"),
     (lambda: GKLLoss(num_classes=5, gamma=-1), ValueError, "gamma=-1"),
-    (lambda: GKLLoss(num_classes=5, prior_momentum=0), ValueError, "prior_momentum=0"),
     (lambda: criterion(LOGITS[0], LOGITS[0]), ValueError, "IKLLoss | [B, C]"),
-    (lambda: criterion(LOGITS, LOGITS[:1]), ValueError, "(2, 5) and (1, 5)"),
     (lambda: criterion(LOGITS[:, :4], LOGITS[:, :4]), ValueError, "4 classes | num_classes=5"),
     (lambda: criterion(target=Y[:1]), ValueError, "int64 labels (2,)"),
     (lambda: criterion(target=Y.float()), ValueError, "torch.float32 | int64"),
@@ -114,11 +61,10 @@ ROWS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: attacked(norm="l3"), ValueError, "norm='l3' | linf, l2"),
     (lambda: attacked(eps=8), ValueError, "eps=8 | 8 / 255"),
     (lambda: attacked(norm="l2", eps=-1), ValueError, "eps=-1 | negative"),
-    (lambda: attacked(step_size=-0.1), ValueError, "step_size=-0.1 | negative"),
     (lambda: attacked(steps=-1), ValueError, "steps=-1 | negative"),
+    (lambda: attacked(step_size=-0.1), ValueError, "step_size=-0.1 | negative"),
     (lambda: attacked(X.to(torch.uint8)), ValueError, "torch.uint8 | divide"),
     (lambda: attacked(eps=float("nan")), ValueError, "eps=nan"),
-    (lambda: autoattack(nn.Flatten(), X, Y, eps=float("nan")), UserError, "finite number | 'nan'"),
     (lambda: autoattack(None, X, Y, eps=0.1), UserError, "model must be a module or a function | not None"),  # type: ignore[arg-type]  # wrong
     (lambda: autoattack(nn.Flatten(), X, Y, eps=None), UserError, "eps='None'"),  # type: ignore[arg-type]  # wrong
     (lambda: autoattack(nn.Flatten(), X, Y, eps=0.1, norm="l0"), UserError, "one of linf, l2, l1"),
@@ -126,37 +72,29 @@ ROWS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: load_model("timm:small_cnn", device="gpu"), UserError, "device=gpu is not a device"),
     (lambda: strength(schedule="nope"), UserError, "'nope' | official | fixed"),
     (lambda: strength(schedule="fixed"), UserError, "attack.steps | attack.relative_step"),
-    (lambda: strength(schedule="fixed", steps=-1, relative_step=0.25), UserError, "attack.steps"),
+    (lambda: strength(schedule="fixed", steps=-1, relative_step=0.25), UserError, "whole number from 0"),
     (lambda: strength(schedule="official", steps=3), UserError, "attack.schedule=fixed"),
     (lambda: strength(batch_norm="eval"), UserError, "'eval' | running, batch"),
-    (lambda: strength(eps="abc"), UserError, "'abc' | 8/255"),
     (lambda: TrainingAttack(eps=0.1).at(0, 10), ValueError, "epoch=0 | 1 to 10"),
     (lambda: TrainingAttack(eps=0.1).at(11, 10), ValueError, "epoch=11 | 1 to 10"),
     (lambda: named_attack(nn.Identity(), "fgsm", norm="linf", eps=0.1, seed=0), ValueError, "'fgsm' | pgd-20"),
-    (lambda: parse_attacks("fgsm"), UserError, "attacks=fgsm | standard"),
     (lambda: parse_attacks([]), UserError, "attacks=[]"),
     (lambda: parse_attacks(["pgd-20", "pgd-20"]), UserError, "without repeats"),
-    (lambda: parse_attacks("pgd-0"), UserError, "attacks=pgd-0"),
     (lambda: parse_attacks("autoatack"), UserError, "autoatack | standard"),
-    (lambda: parse_attacks(None), UserError, "attacks=None"),
     (lambda: parse_eps("8/0"), UserError, "'8/0'"),
-    (lambda: parse_eps("eight"), UserError, "'eight' | fraction"),
     (lambda: parse_eps(float("inf")), UserError, "finite"),
     (lambda: parse_threat("l1", 0.1), UserError, "'l1' | linf, l2"),
-    (lambda: parse_threat("linf", "8"), UserError, "eps=8 | 8/255"),
     (lambda: parse_threat("l2", -1), UserError, "eps=-1 is negative"),
     (lambda: create_model("wrn99_99", num_classes=10), UserError, "'wrn99_99' | timm.list_models()"),
     (lambda: create_model("resnet18.nope", num_classes=10), UserError, "did you mean resnet18"),
     (lambda: create_model("small_cnn", num_classes=10, mean=[0.5]), UserError, "model.std"),
-    (lambda: create_teacher("small_cnn", 10), UserError, "one place"),
     (lambda: create_teacher("small_cnn", 10, checkpoint="a.pt", run="b"), UserError, "one place"),
     (lambda: create_teacher("small_cnn", 10, checkpoint="missing.pt"), UserError, "missing.pt"),
     (lambda: create_teacher("small_cnn", 10, run="missing"), UserError, "task.teacher.run=missing"),
-    (lambda: create_teacher("small_cnn", 10, pretrained=True), UserError, "publishes no weights"),
     (lambda: create_teacher("nope", 10, pretrained=True), UserError, "'nope'"),
     (lambda: create_teacher("resnet18.a1_in1k", 10, pretrained=True), UserError, "num_classes=10 | has 1000"),
     (
-        lambda: square(nn.Identity(), X, Y, norm="l2", eps=0.5, seed=0, places=Y, length=2),
+        lambda: square(nn.Identity(), X, Y, norm="l2", eps=0.5, seed=0, places=Y, lengths=Y),
         ValueError,
         "places and length",
     ),
@@ -172,19 +110,3 @@ def test_a_call_raises_one_line(run: Callable[[], object], kind: type[Exception]
     assert "\n" not in message
     for part in words.split(" | "):
         assert part in message
-
-
-LOSSES = [kind for kind in vars(losses).values() if isinstance(kind, type) and issubclass(kind, BaseLoss)]
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_a_loss_refuses_numbers_outside_their_range(loss: type[BaseLoss]) -> None:
-    for field in fields(loss):
-        kind, allowed, _, _ = number_type(hints(loss)[field.name])
-        if allowed is None:
-            assert kind in (None, bool)
-            continue
-        ends = [allowed.low] if allowed.above else []
-        for value in (*ends, allowed.low - 1, math.nan, math.inf, "20", True, None):
-            with pytest.raises(ValueError, match=f"^{loss.__name__}: {field.name}={value!r}, must be"):
-                loss(**{field.name: value})

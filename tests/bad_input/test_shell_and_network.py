@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dkl.errors import UserError
-from dkl.storage.fetch import fetch, unreachable
+from dkl.storage.fetch import unreachable
 
 PROGRAM = f'#!/bin/sh\nexec "{sys.executable}" -m dkl "$@"\n'
 
@@ -68,13 +67,3 @@ def test_a_listening_port_is_reachable(closed: str) -> None:
 def test_a_proxy_is_asked_instead_of_the_server(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", closed)
     assert "refused" in str(unreachable("http://example.org/file"))
-
-
-def test_a_download_from_a_closed_port_says_where_to_put_the_file(closed: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError) as refused:
-        fetch(closed, tmp_path / "file", "0" * 64)
-    message = str(refused.value)
-    assert "\n" not in message
-    for part in (closed, "refused", f"download it yourself to {tmp_path / 'file'}"):
-        assert part in message
-    assert list(tmp_path.iterdir()) == []

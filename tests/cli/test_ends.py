@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 
 from dkl.cli import hydra_app, main
-from dkl.cli.hydra_app import evaluate_next, jobs, results_folder, tables_next
+from dkl.cli.hydra_app import jobs, results_folder
+from dkl.cli.main import evaluate_next, tables_next
 from dkl.config.overrides import quoted, read_overrides, submitit_logs
 from dkl.errors import UserError
 from dkl.manifests import ManifestJob

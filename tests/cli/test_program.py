@@ -3,11 +3,13 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dkl import __version__
+from dkl.cli.main import COMMANDS as KNOWN
 from dkl.storage import checkpoint
 from tests.cli.common import call
 from tests.configs.common import CHOICES, CONFIGS, GROUPS, reason
@@ -175,3 +177,22 @@ def test_a_dry_run_prints_commands_and_does_nothing(tmp_path: Path, capsys: pyte
     for line, seed in zip(lines, (3, 4), strict=True):
         assert {"loss=ikl", "trainer.epochs=2", f"seed={seed}", "label=IKL-AT"} <= set(line.split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_library_that_cannot_be_loaded_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(path: str) -> Callable[[list[str]], None]:
+        def command(arguments: list[str]) -> None:
+            raise ImportError("libtorch_cpu.so: failed to map segment from shared object", path=path)
+
+        return command
+
+    monkeypatch.setitem(KNOWN, "train", fails("torch/_C.so"))
+    ended = call(capsys, "train")
+    assert ended.status == 2
+    assert ended.err.startswith("error: libtorch_cpu.so: failed to map segment")
+    assert len(ended.err.splitlines()) == 1
+    monkeypatch.setitem(KNOWN, "train", fails("dkl/tasks/__init__.py"))  # a defect, not the machine's
+    with pytest.raises(ImportError):
+        call(capsys, "train")

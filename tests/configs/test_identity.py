@@ -7,18 +7,17 @@ from omegaconf import OmegaConf
 
 from dkl.assembly import preflight
 from dkl.config import (
-    CachedCompose,
+    ComposedRun,
     changed_setting,
     check,
     compose_config,
-    config_hash,
     hashed,
-    label,
     load_config,
     model_name,
     row_identity,
     run_folder,
 )
+from dkl.config.identity import config_hash, label
 from dkl.config.schema import DataConfig, TrainConfig
 from dkl.errors import UserError
 
@@ -220,6 +219,6 @@ def test_a_results_folder_of_any_name_reaches_the_evaluation(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DKL_RESULTS_DIR", str(tmp_path / name))
-    run = CachedCompose()(["data=digits"])
+    run = ComposedRun(compose_config("train", ["data=digits"]))
     cfg = run.evaluation(["attacks=none"])
     assert (cfg.run, cfg.paths.results) == (str(run.folder), str(tmp_path / name))

@@ -13,7 +13,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from dkl.assembly import preflight
-from dkl.assembly.checks import unusual_settings
+from dkl.assembly.training import unusual_settings
 from dkl.cli.help import page
 from dkl.config import TrainConfig, compose_config, schema, typed
 from dkl.config.compose import field_lines

@@ -21,6 +21,7 @@ NORMALIZED = ("model=cifar_resnet8",)
 SHORT = ("attack.steps=2", "attack.relative_step=0.5")
 SELECTION = ("selection.holdout=5", "selection.every=1", "selection.attack=pgd-2")
 STUDENT = (*COLOR, "model=cifar_resnet8", "task.teacher.name=cifar_resnet8", "task.teacher.checkpoint={teacher}")
+NATURAL_TEACHER = ("task.natural_teacher.name=cifar_resnet8", "task.natural_teacher.checkpoint={teacher}")
 PLAIN = ("data.augment.crop_padding=0", "data.augment.flip=false")
 FILES = ("data=imagefiles", "data.num_classes=3", "paths.data={files}", "task=classification")
 FILES += ("data.shape=[3,32,32]", "data.train_size=12", "data.test_size=6")
@@ -63,6 +64,10 @@ CASES: dict[str, tuple[str, ...]] = {
     "prior of a teacher": (*STUDENT, "task=distillation", "loss=ikl_kd", "loss.weighting=class"),
     "kd": (*STUDENT, "task=distillation", "loss=kd"),
     **{task: (*STUDENT, f"task={task}") for task in ("fitnet", "at", "rkd", "reviewkd")},
+    "two teachers (MTARD)": (*STUDENT, "task=mtard", *NATURAL_TEACHER, *SHORT),
+    "teacher in the attack, priors of two targets (SAAD-C)": (
+        *(*STUDENT, "task=saad_c", "loss=ikl", "loss.wmse_weight=1", "loss.ce_weight=1", *AWP, *SHORT),
+    ),
     "FixMatch": (*UNLABELED, "task=fixmatch"),
     "FixMatch with IKL": (*UNLABELED, "task=fixmatch", "loss=ikl_ssl"),
     "Mean-Teacher": (*UNLABELED, "task=mean_teacher"),

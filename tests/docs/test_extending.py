@@ -1,5 +1,7 @@
 """The examples of docs/extending.md, copied to a folder outside the package, go from training to a table."""
 
+import csv
+import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -62,6 +64,7 @@ def test_the_page_has_a_python_file_and_a_yaml_file_for_each(project: Path) -> N
             "my_model.py",
             "my_data.py",
             "my_task.py",
+            "my_tested_task.py",
             "my_transforms.py",
             "my_optimizer.py",
             "my_attack.py",
@@ -74,7 +77,7 @@ def test_the_page_has_a_python_file_and_a_yaml_file_for_each(project: Path) -> N
         "task",
         "attack",
     }
-    assert len(SINGLE) == 10
+    assert len(SINGLE) == 11
     assert [row.name for row in read(project / "experiments/mine.yaml").rows] == ["ikl", "weaker"]
 
 
@@ -82,7 +85,11 @@ def test_the_page_has_a_python_file_and_a_yaml_file_for_each(project: Path) -> N
 def test_each_trains_with_shipped_choices(line: str, inside: Path) -> None:
     before = set(inside.glob("results/runs/*/checkpoint.pt"))
     main([*words(line, inside), *TINY])
-    assert len(set(inside.glob("results/runs/*/checkpoint.pt")) - before) == 1
+    (checkpoint,) = set(inside.glob("results/runs/*/checkpoint.pt")) - before
+    terms = ["loss/cosine", "loss/ikl"] if "loss=both" in line else []
+    (row,) = map(json.loads, (checkpoint.parent / "metrics.jsonl").read_text().splitlines())
+    assert sorted(name for name in row if name.startswith("loss/")) == terms
+    assert not terms or ("ikl+cosinegap" in checkpoint.parent.name and sum(row[name] for name in terms) < row["loss"])
 
 
 def test_an_experiment_in_any_folder_has_a_table(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,6 +103,16 @@ def test_an_experiment_in_any_folder_has_a_table(inside: Path, capsys: pytest.Ca
     with pytest.raises(SystemExit):
         main(["reproduce", "experiment=quickstart.yaml"])
     assert "rename the file" in capsys.readouterr().err
+
+
+def test_a_tasks_own_metrics_are_columns(inside: Path) -> None:
+    main(["reproduce", "experiment=experiments/sure.yaml", "budget=smoke", "trainer.threads=1"])
+    main(["tables", "results=results/smoke", "smoke=true"])
+    (text,) = [path.read_text() for path in inside.glob("results/smoke/tables/sure-smoke.csv")]
+    for row in csv.DictReader(text.splitlines()):
+        share, unsure = float(row["sure_mean"]) / 100, float(row["unsure_mean"])
+        assert unsure == pytest.approx(1000 * (1 - share), abs=0.06)
+    assert "Unsure (per 1000 images)" in (inside / "results/smoke/tables/sure-smoke.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -183,18 +200,25 @@ def test_mistakes_in_a_class_are_one_line(
     assert message.count("error:") == message.count("\n", message.index("error:")) == 1
 
 
-def test_a_run_is_not_continued_by_edited_code(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (inside / "edited.py").write_text((inside / "my_loss.py").read_text())
-    (inside / "configs/loss/edited.yaml").write_text("_target_: edited.CosineGap\nweight: 5.0\n")
-    command = ["train", f"hydra.searchpath=[file://{inside}/configs]", "loss=edited", *TINY]
+@pytest.mark.parametrize(
+    ("group", "name", "settings"),
+    [("loss", "CosineGap", "weight: 5.0\n"), ("attack", "random_fgsm", "norm: linf\neps: 0.1\n")],
+)
+def test_a_run_is_not_continued_by_edited_code(
+    group: str, name: str, settings: str, inside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, code = inside / f"edited_{group}.py", (inside / f"my_{group}.py").read_text()
+    file.write_text(code)
+    (inside / f"configs/{group}/edited.yaml").write_text(f"_target_: edited_{group}.{name}\n{settings}")
+    command = ["train", f"hydra.searchpath=[file://{inside}/configs]", "loss=kl", f"{group}=edited", *TINY]
     main(command)
     main(command)
     assert "already trained" in capsys.readouterr().err
-    sys.modules.pop("edited")
-    (inside / "edited.py").write_text((inside / "my_loss.py").read_text().replace("1 -", "2 -"))
+    sys.modules.pop(f"edited_{group}")
+    file.write_text(f"{code}\n")
     with pytest.raises(SystemExit):
         main(command)
-    assert "was trained before the file of edited.CosineGap was edited: move the folder" in capsys.readouterr().err
+    assert f"before the file of edited_{group}.{name} was edited: move the folder" in capsys.readouterr().err
 
 
 def test_a_typing_error_is_compared_with_the_keys_of_your_choice(

@@ -1,5 +1,6 @@
 """The list of docs/zoo.md is that of the table of published networks. ``python -m tests.docs.test_zoo`` rewrites it."""
 
+from dkl.manifests import load, names
 from dkl.published import known_networks, published_entries
 from tests.docs.pages import ROOT
 
@@ -15,12 +16,17 @@ def zoo_table() -> str:
         f"{sum(each.network is not None for each in known)} of RobustBench's {len(known)} models for Linf and L2 load. "
         "Accuracies are those of the publisher, in percent; parameters in millions.",
         "",
-        "| `official:` | data | clean | AutoAttack | parameters |",
-        "|---|---|--:|--:|--:|",
+        "| `official:` | data | clean | AutoAttack | parameters | rows |",
+        "|---|---|--:|--:|--:|---|",
     ]
+    rows: dict[str, list[str]] = {}
+    for manifest in map(load, names()):
+        place = f"Table {manifest.number}" if manifest.number else manifest.option
+        for network, row in ((manifest.network(row), row) for row in manifest.rows):
+            rows.setdefault(network.name if network else "", []).append(f"{place} {row.name}")
     for each in known_networks("official"):
-        size = each.parameters / 1e6
-        lines.append(f"| {each.id} | {each.dataset} | {each.clean:.2f} | {each.robust:.2f} | {size:.1f} |")
+        cells = each.id, each.dataset, f"{each.clean:.2f}", f"{each.robust:.2f}", f"{each.parameters / 1e6:.1f}"
+        lines.append(f"| {' | '.join(cells)} | {', '.join(rows[each.name])} |")
     lines += [
         "",
         "| `robustbench:` | data | norm | clean | robust | parameters | loads |",

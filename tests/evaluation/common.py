@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 from dkl.assembly import train
 from dkl.attacks import Perturb, autoattack, make_attack
-from dkl.attacks.autoattack.attack_loop import EvaluationState
-from dkl.attacks.autoattack.suite import AttackTask, run_attacks
+from dkl.attacks.autoattack.attack_loop import AttackLoop, EvaluationState
+from dkl.attacks.autoattack.suite import run_attacks
+from dkl.attacks.autoattack.task import AttackTask
 from dkl.cli import main
 from dkl.config import compose_config
 from dkl.data import Augment, Batches, Batching, digits
@@ -86,6 +88,16 @@ def attack(
     return run(model, *some_digits(24), wrapped, batch_size=batch_size, folder=folder)
 
 
+def on_the_cpu(
+    model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int, **options: Any
+) -> AttackTask[EvaluationProtocol]:
+    """A task without attacks of its own."""
+    protocol = EvaluationProtocol([], "linf", 0.0, "0", None, batch_size, 0)
+    return AttackTask(
+        model=model, images=images, labels=labels, num_classes=10, protocol=protocol, device=CPU, **options
+    )
+
+
 def run(
     model: nn.Module,
     images: Tensor,
@@ -97,11 +109,8 @@ def run(
     top_five: bool = False,
 ) -> EvaluationState:
     """Run ``attacks`` on the CPU and continue from ``folder``."""
-    protocol = EvaluationProtocol([], "linf", 0.0, "0", None, batch_size, 0)
-    task = AttackTask(
-        model=model, images=images, labels=labels, num_classes=10, protocol=protocol, device=CPU, folder=folder
-    )
-    return run_attacks(task.loop(), attacks, top_five=top_five)
+    task = on_the_cpu(model, images, labels, batch_size=batch_size, folder=folder)
+    return run_attacks(AttackLoop.of(task), attacks, top_five=top_five)
 
 
 def shorten(monkeypatch: pytest.MonkeyPatch, steps: int, queries: int) -> None:

@@ -19,8 +19,9 @@ from dkl.errors import UserError
 from dkl.evaluation import job
 from dkl.evaluation.job import robustbench_images
 from dkl.evaluation.subject import foreign_subject
-from dkl.published import imagenet_files, published_networks
+from dkl.published import imagenet_files, known_networks
 from tests.data.image_files import write_image
+from tests.data.sources.test_folders import zip_folder
 from tests.data.sources.test_tar_shards import pack
 
 
@@ -52,7 +53,7 @@ ORACLE = {
     "XCiT": transforms.Compose([transforms.Resize(224, InterpolationMode.BICUBIC), CROPPED]),
 }
 """RobustBench's preprocessing, as its data.py and timm's settings of XCiT have it, without ToTensor."""
-OF_IMAGENET = [network for network in published_networks() if network.dataset == "imagenet"]
+OF_IMAGENET = [each for each in known_networks() if each.dataset == "imagenet" and each.network]
 EVALUATE = ["checkpoint=w.pt", "+data.source.train=null", "paths.data=.", "protocol=robustbench"]
 
 
@@ -107,7 +108,7 @@ def test_all_networks_of_imagenet_have_a_preprocessing_of_their_own_record(here:
     assert subject.config_hash != usual.config_hash
 
 
-def test_images_come_from_shards_too(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_come_from_shards_and_zips_too(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     members = {}
     for number in range(1000):
         key = f"ILSVRC2012_val_{number:08}"
@@ -116,6 +117,10 @@ def test_images_come_from_shards_too(here: Path, monkeypatch: pytest.MonkeyPatch
     shards, files = (prepared(monkeypatch, "Wong2020Fast", data=name) for name in ("imagenet_shards", "imagenet"))
     assert torch.equal(shards.test.tensor(), files.test.tensor())
     assert shards.test.labels.tolist() == [7, 3]
+    zip_folder(here / "elsewhere.zip", here / "imagenet")
+    zipped = prepared(monkeypatch, "Wong2020Fast", f"+data.source.val={here}/elsewhere.zip")
+    assert torch.equal(zipped.test.tensor(), files.test.tensor())
+    assert zipped.test.sha256 == files.test.sha256
 
 
 @pytest.mark.parametrize(

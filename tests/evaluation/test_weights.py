@@ -105,14 +105,6 @@ def test_the_default_is_the_runs_choice_then_the_average_then_the_last(run: Path
     assert evaluate(run)[1] == 0
 
 
-def test_the_configuration_of_an_older_run_lacks_newer_keys(run: Path) -> None:
-    cfg = OmegaConf.load(run / "config.yaml")
-    del cfg.evaluation.weights, cfg.data.synthetic
-    OmegaConf.save(cfg, run / "config.yaml")
-    record, found = evaluate(run)
-    assert (found, record.synthetic) == (1, None)
-
-
 def test_each_weights_have_one_record(run: Path) -> None:
     results = f"paths.results={run.parent / 'together'}"
     for name in ("last", "average", "last"):

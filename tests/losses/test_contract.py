@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from dkl.losses import (
@@ -32,7 +30,6 @@ from dkl.losses import (
     modules,
     soft_cross_entropy,
 )
-from tests.configs.common import CONFIGS
 from tests.losses.common import (
     EACH_LOSS,
     PAIR_LOSSES,
@@ -279,25 +276,6 @@ def test_examples_in_docstrings_run() -> None:
     found = doctest.testmod(modules)
     assert found.attempted == 9
     assert found.failed == 0
-
-
-CHOICES: dict[str, dict[str, Any]] = {
-    "kd": {"weight": 0.9, "logit_temperature": 4},
-    "dkd": {"alpha": 1, "beta": 8, "logit_temperature": 4},
-    "dist": {"beta": 1, "gamma": 1, "logit_temperature": 1},
-    "jsd": {"weight": 1, "logit_temperature": 1},
-    "ikl_kd": {
-        **{"wmse_weight": 8, "ce_weight": 1, "ce_temperature": 4},
-        **{"sample_temperature": 100, "weighting": "sample"},
-    },
-    "gkl_kd": {"wmse_weight": 16, "ce_weight": 1, "gamma": 0.05, "ce_temperature": 4, "sample_temperature": 4},
-}
-
-
-def test_the_choices_are_the_official_cifar_100_settings() -> None:
-    for choice, settings in CHOICES.items():
-        found = instantiate(OmegaConf.load(CONFIGS / "loss" / f"{choice}.yaml"))
-        assert found == type(found)(**settings), choice
 
 
 # --- losses from elsewhere ------------------------------------------------------------------------------------------

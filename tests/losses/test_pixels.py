@@ -21,7 +21,7 @@ from dkl.losses import (
     soft_cross_entropy,
     wmse,
 )
-from dkl.tasks.segmentation import pixel_loss
+from dkl.tasks.segmentation_distillation import pixel_loss
 
 C, IGNORE = 5, 255
 SAMPLE = IKL(wmse_weight=3.0, ce_weight=2.0, ce_temperature=2.0, sample_temperature=3.0, weighting="sample")

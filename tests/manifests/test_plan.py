@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from dkl.config import CachedCompose, compose_config, config_hash, hashed, row_identity, run_folder
+from dkl.config import compose_config, compose_run, hashed, row_identity, run_folder
+from dkl.config.identity import config_hash
 from dkl.errors import UserError
 from dkl.manifests import Request, identities, load, plan
 from dkl.manifests.jobs import changed_label
 
-COMPOSER = CachedCompose()
 """Shared by the tests of overrides, because composing a configuration takes about 0.1 s."""
 
 
@@ -57,13 +57,13 @@ def test_a_given_teacher_is_not_trained() -> None:
 def test_overrides_at_budget_own_are_part_of_the_label() -> None:
     """Data, network, sizes and folders are no part of it: tables show them elsewhere."""
     given = ("loss.wmse_weight=3", "+attack.step_size=${attack.eps}", "trainer.epochs=2", "paths.results=x")
-    (job,) = plan("table-02", Request(seeds=(0,), budget="own", row="ikl-basic", overrides=given), COMPOSER)
+    (job,) = plan("table-02", Request(seeds=(0,), budget="own", row="ikl-basic", overrides=given))
     cfg = compose_config("train", job.train)
     assert (cfg.loss.wmse_weight, cfg.trainer.epochs, cfg.budget.name) == (3, 2, "own")
     assert cfg.label == job.label == "IKL-AT loss.wmse_weight=3 +attack.step_size={attack.eps}"
     own = replace(load("table-02"), rows=tuple(row for row in load("table-02").rows if row.name == "ikl-basic"))
     ran = row_identity(hashed(cfg))
-    assert ran not in identities(own, "own", COMPOSER).values()  # so no table compares it with the paper
+    assert ran not in identities(own, "own").values()  # so no table compares it with the paper
 
 
 def test_a_long_label_is_cut_and_stays_unique() -> None:
@@ -76,7 +76,7 @@ def test_a_long_label_is_cut_and_stays_unique() -> None:
     "given", ["trainer.device=cpu", "trainer.precision=bf16", "evaluation.batch_size=50", "attack.steps=10"]
 )
 def test_overrides_that_train_the_same_leave_the_label(given: str) -> None:
-    assert {job.label for job in plan("quickstart", Request(overrides=(given,)), COMPOSER)} == {"TRADES", "IKL-AT"}
+    assert {job.label for job in plan("quickstart", Request(overrides=(given,)))} == {"TRADES", "IKL-AT"}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_overrides_that_train_the_same_leave_the_label(given: str) -> None:
 )
 def test_overrides_that_contradict_a_row_are_refused(name: str, given: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        plan(name, Request(overrides=(given,)), COMPOSER)
+        plan(name, Request(overrides=(given,)))
     assert "\n" not in str(caught.value)
 
 
@@ -109,10 +109,9 @@ def test_a_quoted_row_says_why_it_does_not_run() -> None:
 
 
 def test_seeds_share_one_composition() -> None:
-    compose = CachedCompose()
     for seed in (0, 3):
-        overrides = ["data=digits", f"seed={seed}", "loss=gkl"]
-        assert compose(overrides).config_hash == config_hash(compose_config("train", overrides))
+        overrides = ("data=digits", f"seed={seed}", "loss=gkl")
+        assert compose_run(overrides).config_hash == config_hash(compose_config("train", overrides))
 
 
 @pytest.mark.parametrize("budget", ["paper", "smoke"])
@@ -134,6 +133,6 @@ def test_records_match_rows_by_what_they_trained(name: str, budget: str) -> None
 def test_a_part_of_the_test_set_is_chosen_at_the_manifests_own_sizes_only(
     budget: str | None, parts: list[bool]
 ) -> None:
-    (job,) = plan("cifar10-mini", Request(seeds=(0,), budget=budget, row="ikl-awp"), COMPOSER)
+    (job,) = plan("cifar10-mini", Request(seeds=(0,), budget=budget, row="ikl-awp"))
     assert ["n=2000" in overrides for overrides in job.evaluations] == parts
     assert ("data.train_size=25000" in job.train) == any(parts)

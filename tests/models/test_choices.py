@@ -29,12 +29,6 @@ def shape_of_logits(name: str, num_classes: int, size: int) -> tuple[int, ...]:
     return (2, num_classes, size, size) if name.startswith("pspnet") else (2, num_classes)
 
 
-def test_this_projects_networks_are_registered_with_timm() -> None:
-    assert {"wrn34_10", "wrn28_10_swish", "preact_resnet18", "small_cnn", "cifar_resnet20", "mobilenetv1"} <= set(
-        REGISTERED
-    )
-
-
 @pytest.mark.parametrize("path", CHOICES, ids=lambda path: path.stem)
 def test_every_choice_builds_for_its_data_and_has_a_title(path: Path) -> None:
     cfg = OmegaConf.create({"data": {"num_classes": 7, "shape": [3, 32, 32], "mean": [0.5] * 3, "std": [0.2] * 3}})
@@ -50,14 +44,15 @@ def test_every_choice_builds_for_its_data_and_has_a_title(path: Path) -> None:
     assert normalized == bool(cfg.model.get("mean"))
 
 
+@pytest.mark.slow(minutes=0.01)
 @pytest.mark.parametrize("name", REGISTERED)
 def test_every_network_takes_cifar_digits_and_larger_images_and_promises_no_weights(name: str) -> None:
     with torch.device("meta"):
-        for num_classes, channels, sizes in ((10, 1, [8]), (7, 3, [32, 64])):
+        for num_classes, channels, sizes in ((10, 1, {8: False}), (7, 3, {32: True, 64: False})):
             model = timm.create_model(name, num_classes=num_classes, in_chans=channels)
-            for size in (size for size in sizes if size == FIXED_SIZE.get(name, size)):
-                for mode in (True, False):
-                    logits = model.train(mode)(torch.empty(2, channels, size, size))
+            for size, training in sizes.items():
+                if size == FIXED_SIZE.get(name, size):
+                    logits = model.train(training)(torch.empty(2, channels, size, size))
                     assert (logits.shape, logits.device.type) == (shape_of_logits(name, num_classes, size), "meta")
     with pytest.raises(UserError, match="load_checkpoint"):
         timm.create_model(name, pretrained=True)

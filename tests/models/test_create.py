@@ -24,12 +24,6 @@ def test_an_unknown_name_is_refused_with_suggestions(name: str, message: str) ->
         create_model(name, 10)
 
 
-@pytest.mark.parametrize("given", [{"mean": MEAN}, {"std": STD}])
-def test_mean_without_std_is_refused(given: dict[str, tuple[float, ...]]) -> None:
-    with pytest.raises(UserError, match="set both, or neither"):
-        create_model("small_cnn", 10, 3, **given)
-
-
 def test_arguments_go_to_the_model_and_a_title_does_not() -> None:
     assert create_model("small_cnn", 10, width=4, title="Small").classifier.in_features == 2 * 4 * 16
     assert create_model("resnet18", 7, 1).eval()(torch.rand(1, 1, 32, 32)).shape == (1, 7)  # a model of timm itself

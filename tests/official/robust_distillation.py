@@ -132,7 +132,7 @@ METHODS: dict[str, tuple[Callable[[Forwards], Tensor], str]] = {
     "adaad": (adaad, "ta"),
     "adaiad": (adaiad, "ta"),
     "ard_igdm": (lambda f: ard(f) + 5 * f.igdm(), "labels"),
-    "rslad_igdm": (lambda f: rslad(f) + f.igdm(), "t"),
+    "rslad_igdm": (lambda f: rslad(f) + 10 * f.igdm(), "t"),
     "adaad_igdm": (lambda f: adaad(f) + 5 * f.igdm(), "ta"),
     "saad": (saad, "linearized"),
     "saad_c": (saad_c, "linearized"),

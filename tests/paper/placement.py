@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from dkl.config import CachedCompose
+from dkl.config import compose_run
 from dkl.manifests import ManifestRow, Request, load, names, plan
 
 FIGURES: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).parent / "figures.yaml"))
@@ -93,7 +93,6 @@ WEIGHTS = {"alpha_over_4", "alpha", "beta", "tau", "code_alpha", "code_beta", "s
 """Numbers that are settings, not results."""
 
 loaded = cache(load)
-COMPOSE = CachedCompose()
 
 
 class Figure(NamedTuple):
@@ -270,4 +269,4 @@ def row_of(manifest: str, name: str) -> ManifestRow:
 @cache
 def composed(manifest: str, name: str) -> DictConfig:
     """Compose the configuration of a row's run at the manifest's own sizes."""
-    return COMPOSE(plan(manifest, Request(seeds=(0,), row=name), COMPOSE)[-1].train).cfg
+    return compose_run(plan(manifest, Request(seeds=(0,), row=name))[-1].train).cfg

@@ -6,13 +6,13 @@ The numbers of ``figures.yaml`` and of the manifests must be equal, and the stat
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dkl.manifests import ManifestRow, identities, names
 from tests.paper.placement import (
-    COMPOSE,
     EXTRA,
     FIGURES,
     LOGS,
@@ -36,6 +36,23 @@ def test_manifests_have_every_number_in_its_row_and_no_other() -> None:
     found = set(in_manifests())
     assert expected - found == set()
     assert found - expected == set()
+
+
+def test_the_page_of_distillation_has_the_values_of_the_manifests() -> None:
+    """One row per pair, one column per loss on logits; bold is better than IKL."""
+    rows = [row for number in (13, 14, 4) for row in loaded(f"table-{number:02d}").rows]
+    losses = [content["method"] for content in FIGURES["logit_losses"]]
+    values = {
+        (row.label, *row.show.values()): (row.paper or next(iter(row.published.values())))["best"]
+        for row in rows
+        if row.label == "IKL-KD" or (row.label in losses and row.published)
+    }
+    page = (Path(__file__).parents[2] / "docs" / "distillation.md").read_text()
+    for _, *pair in [key for key in values if key[0] == "IKL-KD"]:
+        ikl, *others = (values.get((loss, *pair)) for loss in ("IKL-KD", *losses))
+        shown = ["–" if value is None else f"**{value:.2f}**" if value > ikl else f"{value:.2f}" for value in others]
+        assert f"| {' → '.join(pair)} | {ikl:.2f} | {' | '.join(shown)} |\n" in page
+    assert f"| IKL | {' | '.join(losses)} |\n" in page
 
 
 def test_every_table_has_its_manifest() -> None:
@@ -106,7 +123,7 @@ def test_rows_that_are_one_run_share_its_identity() -> None:
         EXTRA: ("cifar100-ikl-a3", "cifar100-ikl-50m", "cifar10-ikl-a3", "cifar10-ikl-20m"),
     }
     of = {
-        name: identities(replace(loaded(name), rows=tuple(row_of(name, row) for row in chosen)), "paper", COMPOSE)
+        name: identities(replace(loaded(name), rows=tuple(row_of(name, row) for row in chosen)), "paper")
         for name, chosen in rows.items()
     }
     headline = of["table-02"]["ikl-basic"]

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from dkl.assembly import build_averaging, build_model, build_schedule, build_task, load_synthetic, make_batches
-from dkl.config import CachedCompose, TrainConfig, compose_config, typed
+from dkl.config import TrainConfig, compose_config, compose_run, typed
 from dkl.console import Bar
 from dkl.data import Images
 from dkl.manifests import ManifestJob, Request, plan
@@ -19,17 +19,16 @@ from dkl.training.averaging import Average
 from dkl.training.loop import train_epoch
 from dkl.training.optimizer import apply_schedule, make_optimizer
 
-cached = CachedCompose()
 """Composes each row once for all tests of these files."""
 
 
 def compose(overrides: Iterable[str]) -> DictConfig:
-    return cached(overrides).cfg
+    return compose_run(tuple(overrides)).cfg.copy()
 
 
 def jobs_of(manifests: Iterable[str]) -> dict[str, ManifestJob]:
     """The jobs of ``manifests`` at seed 0 by ``manifest/row``."""
-    return {f"{name}/{job.name}": job for name in manifests for job in plan(name, Request(seeds=(0,)), cached)}
+    return {f"{name}/{job.name}": job for name in manifests for job in plan(name, Request(seeds=(0,)))}
 
 
 def one_per_path(jobs: dict[str, ManifestJob]) -> dict[str, ManifestJob]:
@@ -50,7 +49,7 @@ def path(overrides: Iterable[str]) -> frozenset[str]:
 
 
 def identity(job: ManifestJob) -> str:
-    return cached(job.train).row
+    return compose_run(job.train).row
 
 
 @cache

@@ -94,21 +94,6 @@ def test_a_row_that_fails_under_a_launcher_stops_no_other(tmp_path: Path, capsys
     assert "failed: TRADES seed 0" in ended.err.splitlines()[-1]
 
 
-def test_a_broken_record_is_reported_and_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [*COMMAND, "row=IKL-AT", f"paths.results={tmp_path}"]
-    main(arguments)
-    path = min((tmp_path / "records").glob("*.json"))
-    text = path.read_text()
-    other = path.with_name("other.json")
-    other.write_text(text[: len(text) // 2])
-    path.unlink()
-    ended = call(capsys, *arguments)
-    assert ended.status == 0
-    assert f"left out: {other}" in ended.err
-    assert ended.out.count("  IKL-AT  ") == 1
-    assert records.load(path).n > 0
-
-
 def test_a_deleted_teacher_is_trained_again_only_for_a_student(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

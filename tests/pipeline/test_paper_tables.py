@@ -8,7 +8,8 @@ import pytest
 
 from dkl import records
 from dkl.cli import main
-from dkl.config import compose_config, config_hash
+from dkl.config import compose_config
+from dkl.config.identity import config_hash
 from dkl.reproduction import reproduce as command
 from dkl.reproduction import worker
 
@@ -63,11 +64,3 @@ def test_a_row_without_its_images_is_reported_first_and_stops_no_other(
     assert ran == ["ikl-basic", "ikl-autoaug"]
     printed = capsys.readouterr().err
     assert printed.index("cannot run ikl-50m seed 0") < printed.index("0 of 3" if not ran else "2 of 3")
-
-
-@pytest.mark.parametrize(("arguments", "message"), [(["table=99"], "table-99"), (["table=2", "row=nope"], "ikl-basic")])
-def test_mistakes_are_explained(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["reproduce", *arguments])
-    assert stop.value.code == 2
-    assert message in capsys.readouterr().err

@@ -84,35 +84,6 @@ def test_dry_run_prints_commands_that_name_the_same_run(tmp_path: Path, capsys: 
     assert str(next((tmp_path / "runs").glob("digits-*"))) in shown.err
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small trained run, shared by the tests that only evaluate."""
-    results = tmp_path_factory.mktemp("trained")
-    main(["train", f"paths.results={results}", *SMALL])
-    return next((results / "runs").glob("digits-*"))
-
-
-def test_foreign_weights_get_the_flags_of_the_run_they_came_from(run: Path, tmp_path: Path) -> None:
-    own_folder, other_folder = tmp_path / "own", tmp_path / "other"
-    main(["evaluate", f"run={run}", f"paths.results={own_folder}", "attacks=[pgd-5,apgd-ce]"])
-    weights = [f"checkpoint={run / 'checkpoint.pt'}", "model=small_cnn", "data=digits", "data.test_size=16"]
-    main(["evaluate", *weights, f"paths.results={other_folder}", "attacks=[pgd-5,apgd-ce]", "label=Theirs"])
-    own, theirs = (records.load_all(folder / "records")[0][0] for folder in (own_folder, other_folder))
-    assert (own.method, own.seed, theirs.method, theirs.seed) == ("IKL-AT", 0, "Theirs", None)
-    assert own.checkpoint_sha256 == theirs.checkpoint_sha256
-    assert theirs.row == f"{theirs.checkpoint_sha256}-{theirs.config_hash}"
-    assert own.per_attack.keys() == theirs.per_attack.keys()
-    assert [r.robust for r in own.per_attack.values()] == [r.robust for r in theirs.per_attack.values()]
-
-
-def test_an_l2_evaluation_has_its_own_radius_and_board(run: Path, tmp_path: Path) -> None:
-    main(["evaluate", f"run={run}", f"paths.results={tmp_path}", "norm=l2", "eps=0.5", "attacks=[pgd-5]"])
-    (record,) = records.load_all(tmp_path / "records")[0]
-    assert (record.norm, record.eps, record.eps_text) == ("L2", 0.5, "0.5")
-    main(["tables", f"results={tmp_path}"])
-    assert (tmp_path / "tables" / "digits-L2-eps0.5-own.md").exists()
-
-
 def test_data_with_few_classes_runs_through_autoattack(tmp_path: Path) -> None:
     for split, count in (("train", 80), ("test", 12)):
         label = np.arange(count) % 4

@@ -11,10 +11,12 @@ from dkl.errors import UserError
 from dkl.models import create_model
 from dkl.models.parts import with_prefixes
 from dkl.models.sources.named import IMAGES
-from dkl.published import find_network, known_networks, published_entries, published_networks
+from dkl.published import find_network, known_networks, published_entries
 from tests.models.common import count
 
-NETWORKS, OFFICIAL = published_networks(), published_networks("official")
+NETWORKS, OFFICIAL = (
+    tuple(each for each in known_networks(scheme) if each.network) for scheme in ("robustbench", "official")
+)
 
 HUANG = {"conv1.": "stem_conv.", "block1.": "blocks.0.", "block2.": "blocks.1.", "block3.": "blocks.2."}
 

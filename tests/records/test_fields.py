@@ -40,6 +40,7 @@ OPTIONAL = {
         "warnings",
         "schema",
         "corruptions",
+        "tests",
     ),
     *NEWER,
 }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dkl.config import CachedCompose, hashed
+from dkl.config import compose_run, hashed
 from dkl.manifests import Request, plan
 from dkl.records import Flags, Record
 from dkl.reporting.boards import Board
@@ -17,7 +17,6 @@ from dkl.reporting.formats import to_csv
 from dkl.reporting.grouping import model_title
 from tests import factories
 
-COMPOSER = CachedCompose()
 """Shared by all tests, because composing a configuration takes about 0.1 s."""
 
 
@@ -43,8 +42,8 @@ def make_seeds(robust: list[float], **overrides: Any) -> list[Record]:
 @cache
 def trained(manifest: str, row: str, budget: str, *extra: str) -> dict[str, Any]:
     """Return what a record keeps of the configuration of a row's run at seed 0, with ``extra`` overrides."""
-    job = plan(manifest, Request(seeds=(0,), budget=budget, row=row, overrides=extra), COMPOSER)[-1]
-    return {**hashed(COMPOSER(job.train).cfg), "data_sha256": "a" * 64}
+    job = plan(manifest, Request(seeds=(0,), budget=budget, row=row, overrides=extra))[-1]
+    return {**hashed(compose_run(job.train).cfg), "data_sha256": "a" * 64}
 
 
 def make_run(manifest: str, row: str, *, budget: str = "mini", seed: int = 0, **overrides: Any) -> Record:

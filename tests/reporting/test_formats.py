@@ -173,12 +173,9 @@ def test_html_is_balanced_escaped_and_asks_for_nothing(made: TextTable) -> None:
     assert page.tags.count("th") == len(made.header)
     assert not {"link", "img", "iframe", "a"} & set(page.tags)
     assert not [name for name, _ in page.attributes if name in ("src", "href") or name.startswith("on")]
+    assert "prefers-color-scheme: dark" in text
     code = text[text.rindex("<script>") :] + text[text.index("<style>") : text.index("</style>")]
     assert not re.search(r"https?:|url\(|@import|fetch|XMLHttp", code)
-
-
-def test_html_follows_dark_and_light() -> None:
-    assert "prefers-color-scheme: dark" in to_html(table())
 
 
 @pytest.mark.parametrize(

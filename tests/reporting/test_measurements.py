@@ -23,6 +23,7 @@ COLUMNS = {
     "best": Column(title="Best epoch", metric="best"),
     "few": Column(title="Few", metric="few"),
     "time": Column(title="Step", metric="step_seconds", unit="s"),
+    "own": Column(title="Confidence", metric="test_confidence", unit="", higher_is_better=False),
     "gain": Column(title="Gain", metric="paper"),
 }
 DATA = {"data": {"eps": "8/255"}}
@@ -52,6 +53,11 @@ def test_a_column_uses_its_own_radius_attacks_and_norm() -> None:
     assert values(records, "aa4") == {0: 0.5}
     assert values(records, "pgd") == {0: 0.4}
     assert values([pgd, other], "aa") == {}
+
+
+def test_a_column_of_a_tasks_own_test_metric_has_its_direction() -> None:
+    assert values([evaluated(tests={"confidence": 1.5}), evaluated(id="none", seed=1)], "own") == {0: 1.5}
+    assert [COLUMNS[key].more_is_better for key in ("own", "clean", "time")] == [False, True, False]
 
 
 def test_mean_and_worst_need_every_part_of_a_seed() -> None:

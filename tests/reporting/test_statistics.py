@@ -33,28 +33,6 @@ T_2, T_3, T_49 = 4.302652730, 3.182446305, 2.009575234
 Flags = NDArray[np.bool_]
 
 
-def score_bound(fraction: float, n: int, outer: float) -> float:
-    """Return by bisection the p between ``fraction`` and ``outer`` (0 or 1) that the 5 % score test just rejects."""
-    z = statistics.NormalDist().inv_cdf(0.975)
-    accepted = fraction
-    for _ in range(200):
-        p = (accepted + outer) / 2
-        if abs(fraction - p) < z * math.sqrt(p * (1 - p) / n):
-            accepted = p
-        else:
-            outer = p
-    return accepted
-
-
-@given(n=st.integers(1, 20_000), share=st.floats(0, 1))
-def test_wilson_inverts_the_score_test(n: int, share: float) -> None:
-    fraction = round(share * n) / n
-    low, high = wilson(fraction, n)
-    assert low == pytest.approx(score_bound(fraction, n, 0.0), abs=1e-9)
-    assert high == pytest.approx(score_bound(fraction, n, 1.0), abs=1e-9)
-    assert 0 <= low <= fraction <= high <= 1 or min(abs(low - fraction), abs(high - fraction)) < 1e-12
-
-
 @given(n=st.integers(1, 20_000), share=st.floats(0, 1))
 def test_wilson_solves_the_quadratic(n: int, share: float) -> None:
     """(f - p)² = z² p (1 - p) / n, as a polynomial in p."""
@@ -155,16 +133,6 @@ def test_the_same_right_images_are_equal_only_within_an_interval() -> None:
     assert found.agrees(0.1, True) is None  # of only ten images
 
 
-@pytest.mark.parametrize(("n", "won", "lost"), [(1000, 0.1, 0.01), (1000, 0.005, 0.001), (300, 0.004, 0.0)])
-def test_the_interval_of_one_seed_covers_the_true_difference(n: int, won: float, lost: float) -> None:
-    rng = np.random.default_rng(0)
-    covered, trials = 0, 400
-    for both, more, less, neither in rng.multinomial(n, [0.4, won, lost, 0.6 - won - lost], trials):
-        found = compared(*([flags] for flags in images(both, more, less, neither)))
-        covered += found.low <= won - lost <= found.high
-    assert covered / trials >= 0.925
-
-
 def test_several_seeds_add_the_errors_of_seeds_and_images() -> None:
     rng = np.random.default_rng(1)
     ones, others = rng.random((2, 3, 50)) < np.array([0.8, 0.5])[:, None, None]
@@ -240,15 +208,6 @@ def test_the_interval_covers_the_true_difference(truth: float) -> None:
         found = compared(list(ones), list(others))
         covered += found.low <= truth <= found.high
     assert 0.935 <= covered / trials <= 0.995
-
-
-def test_swapped_rows_give_the_opposite() -> None:
-    rng = np.random.default_rng(0)
-    for seeds in (1, 3):
-        ones, others = (list(rng.random((seeds, 60)) < share) for share in (0.7, 0.4))
-        found, back = compared(ones, others), compared(others, ones)
-        assert (back.difference, back.low, back.high) == pytest.approx((-found.difference, -found.high, -found.low))
-        assert back.p == pytest.approx(found.p)
 
 
 def test_only_seeds_on_the_same_images_are_paired() -> None:

@@ -14,7 +14,8 @@ from dkl.console import duration
 from dkl.manifests import identities, load
 from dkl.reproduction import durations, reproduce
 from dkl.reproduction.durations import Span, assumed, forward_operations, passes
-from dkl.reproduction.planning import find_blocked, parse, plan_jobs
+from dkl.reproduction.planning import parse, plan_jobs
+from dkl.reproduction.reproduce import find_blocked
 
 
 def test_operations_are_those_of_the_layers() -> None:

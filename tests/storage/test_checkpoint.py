@@ -56,13 +56,6 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["last.pt"]
 
 
-def test_saving_again_replaces(tmp_path: Path) -> None:
-    path = tmp_path / "last.pt"
-    checkpoint.save(path, {"epoch": 1})
-    checkpoint.save(path, {"epoch": 2})
-    assert checkpoint.read(path) == {"epoch": 2}
-
-
 @pytest.mark.parametrize("error", [OSError("disk full"), Interrupted("killed")])
 def test_a_failing_write_leaves_the_old_file_and_no_parts(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "last.pt"
@@ -88,15 +81,6 @@ def test_a_content_that_cannot_be_saved_leaves_the_old_checkpoint(tmp_path: Path
         checkpoint.save(path, {"epoch": 2, "function": lambda: None})
     assert checkpoint.read(path) == {"epoch": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
-
-
-def test_a_first_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    def fail(file: BinaryIO) -> None:
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(tmp_path / "first.pt", fail)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_bytes_are_synced_before_they_take_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,21 +114,10 @@ def serialized(zipped: bool) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    assert "no checkpoint" in refused(tmp_path / "absent.pt")
-
-
-@pytest.mark.parametrize("length", [0, 1, 100, 2000, 4000])
-def test_a_short_file_is_refused(tmp_path: Path, length: int) -> None:
+@pytest.mark.parametrize("length", [0, 1, 100, 2000, 4000, -5000, -500, -1])
+def test_a_truncated_file_is_refused(tmp_path: Path, length: int) -> None:
     path = tmp_path / "cut.pt"
     path.write_bytes(serialized(zipped=True)[:length])
-    refused(path)
-
-
-@pytest.mark.parametrize("missing", [1, 500, 5000])
-def test_a_truncated_file_is_refused(tmp_path: Path, missing: int) -> None:
-    path = tmp_path / "cut.pt"
-    path.write_bytes(serialized(zipped=True)[:-missing])
     refused(path)
 
 

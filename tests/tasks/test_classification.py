@@ -41,13 +41,6 @@ def test_the_loss_is_smoothed_cross_entropy() -> None:
         assert out.sums["natural_correct"] == right
 
 
-def test_there_is_no_state() -> None:
-    task = Classification(make_net(), num_classes=CLASSES)
-    task.load_state_dict(task.state_dict())
-    task.end_epoch()
-    assert task.state_dict() == {}
-
-
 @pytest.mark.parametrize("size", [1, 4, 30])
 def test_correct_is_what_a_loop_in_eval_mode_counts(size: int) -> None:
     model = nn.Sequential(make_net(), nn.Dropout(0.9)).train()

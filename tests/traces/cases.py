@@ -131,6 +131,16 @@ _DISTILLATION: dict[str, tuple[str, ...]] = {
     "at": ("task=at",),
     "rkd": ("task=rkd",),
     "reviewkd": ("task=reviewkd",),
+    "mtard": ("task=mtard", "task.natural_teacher.name=cifar_resnet14", "task.natural_teacher.run={teacher}", *PGD),
+    "saad_c-ikl": (
+        "task=saad_c",
+        "loss=ikl",
+        "loss.wmse_weight=1",
+        "loss.ce_weight=1",
+        "task.entropy_scale=1",
+        *AWP,
+        *PGD,
+    ),
 }
 
 TRAINING = {

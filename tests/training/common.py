@@ -8,16 +8,25 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from torch import Tensor, nn
 
 from dkl.config import compose_config
 from dkl.storage import checkpoint
 
+OWN_ATTACK = ("attack=none", "+attack={_target_: tests.training.common.noise, norm: linf, eps: 0.1, share: 0.5}")
 TINY = ("data.train_size=96", "data.test_size=40", "trainer.batch_size=32", "trainer.threads=1")
 
 
 def make_config(results: Path, *overrides: str, epochs: int = 3) -> DictConfig:
     """A run of seconds; by default with IKL, whose class prior is part of the state."""
     return compose_config("train", [*TINY, f"trainer.epochs={epochs}", f"paths.results={results}", *overrides])
+
+
+def noise(
+    model: nn.Module, images: Tensor, labels: Tensor, *, norm: str, eps: float, seed: int, share: float
+) -> Tensor:
+    """The attack of ``OWN_ATTACK``: uniform noise of a ``share`` of the radius."""
+    return (images + share * eps * (2 * torch.rand_like(images) - 1)).clamp(0, 1)
 
 
 def start(arguments: list[str], cwd: Path, **environment: str) -> "subprocess.Popen[str]":

@@ -19,8 +19,8 @@ from dkl.runtime.distributed import _in_one, _killed, rank, spawn_processes, sum
 from dkl.runtime.interruption import Flag, Interrupted
 from dkl.storage import checkpoint
 from dkl.training import fit as fitting
-from dkl.training.fit import Run, fit
-from dkl.training.loop import EpochSums, merged
+from dkl.training.fit import Run, fit, merged
+from dkl.training.loop import EpochSums
 from tests.training.common import TINY, finish, make_config, start
 
 pytestmark = pytest.mark.slow
@@ -180,9 +180,11 @@ def test_parts_of_batch_norm_that_cannot_be_are_refused(overrides: tuple[str, ..
 
 
 def test_an_epoch_of_two_processes_is_continued_by_three() -> None:
-    parts = [EpochSums(3, 8 * n, 4 * n, 1.5, {"loss": torch.tensor(float(n))}, {}).state_dict() for n in (1, 2)]
+    sums = [{"loss": torch.tensor(1.0)}, {"loss": torch.tensor(2.0), "seldom": torch.tensor(5.0)}]
+    parts = [EpochSums(3, 8 * n, 4 * n, 1.5, found, {}).state_dict() for n, found in enumerate(sums, 1)]
     first, other = (EpochSums.from_state(merged(parts, first=first), torch.device("cpu")) for first in (True, False))
     assert (first.step, first.seen, first.images, first.sums["loss"].item()) == (3, 24, 12, 3.0)
+    assert [each.sums["seldom"].item() for each in (first, other)] == [5.0, 0.0]
     assert (other.step, other.seen, other.images, other.sums["loss"].item()) == (3, 0, 0, 0.0)
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from dkl.assembly import load_data, train
-from dkl.config import EvaluateConfig, compose_config, config_hash, hashed, row_identity, run_folder, typed
+from dkl.config import EvaluateConfig, compose_config, hashed, row_identity, run_folder, typed
+from dkl.config.identity import config_hash
 from dkl.evaluation.subject import run_subject
+from tests.training.common import OWN_ATTACK
 
 SAME = [
     ["paths.data=/elsewhere"],
@@ -34,6 +36,8 @@ OTHER = [
     ["attack.steps=11"],
     ["attack.eps=9/255"],
     ["attack=official_ikl"],
+    [*OWN_ATTACK],
+    [*OWN_ATTACK, "attack.share=0.4"],
     ["task.prior_temperature=1"],
     ["task.awp.gamma=0.005"],
     ["averaging=epoch_ema"],

@@ -23,7 +23,7 @@ from dkl.storage import checkpoint
 from dkl.tasks import Output, Progress, TradesTraining
 from dkl.training import fit
 from dkl.training.state import rng_state, seed_everything, set_rng_state
-from tests.training.common import TINY, assert_equal, comparable, make_config, start
+from tests.training.common import OWN_ATTACK, TINY, assert_equal, comparable, make_config, start
 
 
 class Interrupted(BaseException):
@@ -53,8 +53,12 @@ def test_a_checkpoint_restores_the_random_generators(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [("loss=ikl", "attack=official_ikl"), ("loss=gkl", "model=wrn10_2", "data.train_size=24", "trainer.batch_size=8")],
-    ids=["IKL", "GKL with BatchNorm"],
+    [
+        ("loss=ikl", "attack=official_ikl"),
+        ("loss=gkl", "model=wrn10_2", "data.train_size=24", "trainer.batch_size=8"),
+        ("loss=kl", *OWN_ATTACK),
+    ],
+    ids=["IKL", "GKL with BatchNorm", "an attack of your own"],
 )
 def test_a_run_that_fails_within_an_epoch_continues_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]

@@ -42,14 +42,6 @@ def test_cosine_is_the_official_formula(epochs: int, warmup: int) -> None:
         assert ours == pytest.approx(official(epoch, epochs, warmup), rel=1e-9)
 
 
-def test_cosine_at_points_known_without_the_formula() -> None:
-    assert Cosine(warmup_epochs=10).lr_factor(10, 200) == 1.0  # the peak, at the end of the warm-up
-    assert Cosine().lr_factor(100, 199) == pytest.approx(0.5)  # half way
-    assert Cosine().lr_factor(1, 1) == pytest.approx(0.5)
-    assert Cosine().lr_factor(2, 2) == pytest.approx(0.25)  # cos 2π/3 = −½
-    assert Cosine(warmup_epochs=10).lr_factor(5, 200) == 0.5
-
-
 def stepped(make: type, epochs: int, **settings: float) -> list[tuple[float, float]]:
     """Rate and momentum of each epoch of a scheduler of torch's, stepped once an epoch from a rate of 1."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
@@ -116,10 +108,6 @@ def test_rates_rise_through_warmup_and_then_only_fall(kind: type[WarmupSchedule]
     rates = factors(kind(warmup_epochs=warmup), epochs)
     assert rates[: max(warmup - 1, 0)] == [epoch / warmup for epoch in range(1, min(warmup, epochs + 1))]
     assert all(one >= other for one, other in pairwise(rates[max(warmup - 1, 0) :]))
-
-
-def test_constant_is_the_peak_after_a_linear_rise() -> None:
-    assert factors(Constant(warmup_epochs=4), 6) == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("epochs", [1, 3, 6, 300])

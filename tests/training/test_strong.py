@@ -121,13 +121,3 @@ def test_it_continues_bit_for_bit(files: Path, monkeypatch: pytest.MonkeyPatch) 
     for content in (resumed, whole):
         assert len(content["rows"]) == 3
     assert_equal(resumed, whole)
-
-
-def test_it_runs_at_the_smoke_budget(files: Path) -> None:
-    smoke = ["data=imagenet", "recipe=kd_strong", "budget=smoke", "loss=kd", f"paths.results={files / 'results'}"]
-    torch.save(create_model("small_cnn", 1000, in_chans=3).state_dict(), files / "teacher.pt")
-    given = ["task.teacher.name=small_cnn", f"task.teacher.checkpoint={files}/teacher.pt", "trainer.threads=1"]
-    cfg = compose_config("train", [*smoke, *given])
-    assert (cfg.task.mixup, cfg.task.cutmix, cfg.task.bce, cfg.optimizer.name.value) == (0.1, 1.0, True, "lamb")
-    rows = checkpoint.read(train(cfg) / "checkpoint.pt")["rows"]
-    assert len(rows) == 2

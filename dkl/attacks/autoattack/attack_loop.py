@@ -13,11 +13,10 @@ misclassified, and a batch is done if any file has it as done. Both facts are fi
 therefore stay valid beside those of its continuation, even with another number of processes.
 """
 
-import io
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,16 +28,14 @@ from torch import Tensor, nn
 
 from dkl.attacks.autoattack.ball import check_inside
 from dkl.attacks.autoattack.classifier import scaled
-from dkl.attacks.contexts import frozen_eval
-from dkl.attacks.named import top1, top5
+from dkl.attacks.autoattack.task import AttackedBatch, AttackTask
 from dkl.attacks.pgd import Perturb
 from dkl.console import bar, stderr_console
 from dkl.errors import UserError
-from dkl.runtime.device import search_memory
 from dkl.runtime.distributed import gather, rank, world
 from dkl.runtime.interruption import Interrupted
-from dkl.storage.files import damage, write_atomically
-from dkl.threat import Draws, EvaluatedNorm, known_attack
+from dkl.storage.files import load_arrays, save_arrays
+from dkl.threat import Draws
 
 Bools = NDArray[np.bool_]
 
@@ -87,26 +84,20 @@ def merge(states: Iterable[EvaluationState]) -> EvaluationState:
     return reduce(combine, states, {})
 
 
+_PARTS = tuple(field.name for field in fields(AttackProgress))
+
+
 def save(state: EvaluationState, path: Path) -> None:
     """Write ``state`` to ``path`` atomically."""
-    arrays: dict[str, Any] = {f"flags/{name}": progress.flags for name, progress in state.items()}
-    arrays |= {f"seconds/{name}": progress.seconds for name, progress in state.items()}
-    arrays |= {f"nonfinite/{name}": progress.nonfinite for name, progress in state.items()}
-    content = io.BytesIO()  # numpy seeks in what it writes, so the archive is built in memory first
-    np.savez(content, **arrays)
-    write_atomically(path, lambda file: file.write(content.getvalue()))
+    save_arrays({f"{part}/{name}": getattr(state[name], part) for name in state for part in _PARTS}, path)
 
 
 def _load_file(path: Path, images: int | None) -> EvaluationState:
-    advice = f"delete {path.parent}, and the same command evaluates from the start"
-    if why := damage(path):
-        raise UserError(f"{path} is damaged ({why}): {advice}")
-    with np.load(path, allow_pickle=False) as content:
-        names = [name.removeprefix("flags/") for name in content.files if name.startswith("flags/")]
-        parts = ("flags", "seconds", "nonfinite")
-        if not {f"{part}/{name}" for part in parts for name in names} <= set(content.files):
-            raise UserError(f"{path} is of another version of dkl: {advice}")
-        found = {name: AttackProgress(*(content[f"{part}/{name}"] for part in parts)) for name in names}
+    advice, content = f"delete {path.parent}, and the same command evaluates from the start", load_arrays(path)
+    names = [name.removeprefix("flags/") for name in content if name.startswith("flags/")]
+    if not {f"{part}/{name}" for part in _PARTS for name in names} <= content.keys():
+        raise UserError(f"{path} is of another version of dkl: {advice}")
+    found = {name: AttackProgress(*(content[f"{part}/{name}"] for part in _PARTS)) for name in names}
     if images is not None and "clean" in found and (size := len(found["clean"].flags)) != images:
         raise UserError(f"{path} is of {size} images, not {images}: {advice}")
     return found
@@ -162,15 +153,7 @@ def unplaced(perturb: Perturb) -> Arranged:
 def placed(perturb: Perturb, correct: Bools, batch_size: int) -> Arranged:
     """Square for Linf, with the draws of the batches into which ``correct[N]`` is cut."""
     place, length = (torch.from_numpy(array) for array in places(correct, batch_size))
-
-    def attack(x: Tensor, y: Tensor, chosen: Tensor) -> Tensor:
-        result = x.clone()
-        for each in length[chosen].unique().tolist():
-            same = length[chosen] == each
-            result[same] = perturb(x[same], y[same], places=place[chosen[same]], length=each)
-        return result
-
-    return Arranged(attack, joint=True)
+    return Arranged(lambda x, y, chosen: perturb(x, y, places=place[chosen], lengths=length[chosen]), joint=True)
 
 
 def arranged(perturb: Perturb, correct: Bools, batch_size: int) -> Arranged:
@@ -193,11 +176,18 @@ _SEARCH_COPIES = 20
 """Copies of an image that a search keeps beside the network's own memory."""
 
 
-def images_together(model: nn.Module, image: Tensor, memory: float) -> int:
-    """How many images like ``image[1, ...]`` a search on ``model`` holds in ``memory`` bytes.
+_CPU_BYTES = 2**25
+"""Memory that one search may take on a CPU: a larger one leaves its caches, and is slower."""
 
-    Counts what autograd saves for the backward pass of a second image: parameters are saved once.
+
+def images_together(model: nn.Module, image: Tensor) -> int:
+    """How many images like ``image[1, ...]`` a search on ``model`` holds in a quarter of the GPU's memory.
+
+    Not in what is free now: the same evaluation again should attack the same images together. Counts what autograd
+    saves for the backward pass of a second image: parameters are saved once.
     """
+    on_gpu = image.device.type == "cuda"
+    memory = torch.cuda.get_device_properties(image.device).total_memory // 4 if on_gpu else _CPU_BYTES
     saved = []
     for count in (1, 2):
         total = 0
@@ -212,46 +202,29 @@ def images_together(model: nn.Module, image: Tensor, memory: float) -> int:
             model(leaf)
         saved.append(total)
     each = 2 * (saved[1] - saved[0]) + _SEARCH_COPIES * image.numel() * image.element_size()
-    return min(MOST_TOGETHER, int(memory // max(each, 1)))
+    return min(MOST_TOGETHER, memory // max(each, 1))
 
 
 IsCorrect = Callable[[Tensor, Tensor], Tensor]
 """Maps ``logits[B, C]`` and ``labels[B]`` to bool ``[B]``: which images count as correctly classified."""
 
 
-class AttackedBatch(NamedTuple):
-    """What ``attack`` made of batch ``number`` of ``batches``: ``chosen[B]`` images of all, and their logits."""
-
-    attack: str
-    number: int
-    batches: int
-    chosen: Tensor
-    adversarial: Tensor
-    logits: Tensor
-
-
-@dataclass
 class AttackLoop:
-    """The images, uint8 or in [0, 1], and the progress of this process, saved in ``folder`` unless that is None.
+    """Attacks the images of ``task`` and keeps the progress of this process, ``state``, saved if the task has a folder.
 
-    ``model`` classifies what the attacks find; ``searched`` is the network on which they search if it is another one.
-    Everything that an attack finds is checked to lie in the ``ball`` of a norm and radius and in [0, 1].
-    ``together`` is the number of images of several batches that are attacked at once; None finds it from the memory
-    of the device, and by halving it if that runs out. ``observe`` gets every batch that is done, before it is saved.
+    Everything that an attack finds is checked to lie in the task's ball and in [0, 1]. Unless ``task.together`` says
+    how many images are attacked at once, that is found from the memory of the device, and halved if it runs out.
     """
 
-    model: nn.Module
-    images: Tensor
-    labels: Tensor
-    batch_size: int
-    device: torch.device
-    folder: Path | None
-    state: EvaluationState
-    searched: nn.Module | None = None
-    ball: tuple[EvaluatedNorm, float] | None = None
-    quiet: bool = False
-    together: int | None = None
-    observe: Callable[["AttackedBatch"], None] | None = None
+    def __init__(self, task: AttackTask[Any], state: EvaluationState) -> None:
+        self.task, self.state = task, state
+        self.together, self.batch_size = task.together, task.protocol.batch_size
+
+    @classmethod
+    def of(cls, task: AttackTask[Any], start: Mapping[str, AttackProgress] | None = None) -> "AttackLoop":
+        """The loop of ``task`` from the saved progress of all processes, and from attacks that are finished."""
+        # No process writes before all have read: gather waits for every process.
+        return cls(task, {**(start or {}), **merge(gather(load(task.folder, len(task.labels))))})
 
     def attack(
         self,
@@ -279,8 +252,8 @@ class AttackLoop:
         first = next(iter(criteria))
         finished = int(done.sum())
         total, reached = passes * (finished + len(own_batches)), passes * finished
-        with bar(first, total, reached, stderr_console(self.quiet)) as progress, ExitStack() as hooks:
-            for model in {self.model, self.searched or self.model}:
+        with bar(first, total, reached, stderr_console(self.task.quiet)) as progress, ExitStack() as hooks:
+            for model in {self.task.classifier, self.task.searched}:
                 hooks.enter_context(model.register_forward_hook(lambda *_: progress.advance()))
             waiting, count = own_batches.tolist(), finished
             while waiting:
@@ -290,8 +263,9 @@ class AttackLoop:
                 except Interrupted as stop:
                     stop.place = f"after {first} batch {count} of {finished + len(own_batches)}"
                     raise
-                except torch.OutOfMemoryError:
-                    if len(numbers) == 1:
+                except (torch.OutOfMemoryError, UserError) as error:
+                    # The model's own errors are reported as such.
+                    if len(numbers) == 1 or not isinstance(error.__cause__ or error, torch.OutOfMemoryError):
                         raise
                     self.together = sum(len(batches[number]) for number in numbers) // 2
                     continue
@@ -307,26 +281,29 @@ class AttackLoop:
         """The numbers of the batches that are attacked next: as many as fit together, but at least one."""
         if not joint or len(waiting) == 1:
             return [*waiting[:1]]
-        if self.together is None:
-            image = scaled(self.images[:1]).to(self.device)
-            self.together = images_together(self.searched or self.model, image, search_memory(self.device))
         sizes = np.cumsum([len(batches[number]) for number in waiting])
-        return [*waiting[: max(1, int((sizes <= self.together).sum()))]]
+        return [*waiting[: max(1, int((sizes <= self.limit()).sum()))]]
+
+    def limit(self) -> int:
+        """How many images are attacked at once."""
+        if self.together is None:
+            self.together = images_together(self.task.searched, scaled(self.task.images[:1]).to(self.task.device))
+        return self.together
 
     def _attack_batches(
         self, criteria: Mapping[str, IsCorrect], attack: Arranged, numbered: Sequence[tuple[int, Tensor]]
     ) -> None:
         """Attack the images of batches, given by their numbers and indices, together; save the result."""
-        started = time.perf_counter()
+        task, started = self.task, time.perf_counter()
         chosen = torch.cat([batch for _, batch in numbered])
         if len(chosen):  # otherwise all images are known from a sample
-            x, y = scaled(self.images[chosen]).to(self.device), self.labels[chosen].to(self.device)
+            x, y = scaled(task.images[chosen]).to(task.device), task.labels[chosen].to(task.device)
             adversarial = attack.perturb(x, y, chosen)
-            if self.ball is not None and attack is not UNCHANGED:
-                check_inside(next(iter(criteria)), adversarial, x, *self.ball)
+            if task.protocol.attacks and attack is not UNCHANGED:
+                check_inside(next(iter(criteria)), adversarial, x, task.protocol.norm, task.protocol.eps)
             # Each batch in a pass of its own, as the package: a network may depend on the others of a batch.
             lengths = [len(batch) for _, batch in numbered]
-            logits = torch.cat([self.model(part) for part in adversarial.split(lengths) if len(part)])
+            logits = torch.cat([task.classifier(part) for part in adversarial.split(lengths) if len(part)])
             found, finite = self._judged(criteria, logits, y, chosen)
         seconds, start = time.perf_counter() - started, 0
         for number, batch in numbered:
@@ -336,7 +313,7 @@ class AttackLoop:
                     self.state[name].flags[batch.numpy()] = found[name][part]
                     self.state[name].nonfinite[number] = int((~finite[part]).sum())
                 self.state[name].seconds[number] = seconds * len(batch) / max(len(chosen), 1)
-            if self.observe is not None and len(batch):
+            if task.observe is not None and len(batch):
                 done = AttackedBatch(
                     next(iter(criteria)),
                     number,
@@ -345,10 +322,10 @@ class AttackLoop:
                     adversarial[part],
                     logits[part],
                 )
-                self.observe(done)
+                task.observe(done)
         # Every process writes only its own file, so no batch is lost to a concurrent write and no lock is needed.
-        if self.folder is not None and len(chosen):
-            save(self.state, self.folder / f"{rank()}.npz")
+        if task.folder is not None and len(chosen):
+            save(self.state, task.folder / f"{rank()}.npz")
 
     def _judged(
         self, criteria: Mapping[str, IsCorrect], logits: Tensor, y: Tensor, chosen: Tensor
@@ -364,50 +341,3 @@ class AttackLoop:
             )
         found = {name: (is_correct(logits, y) & finite).cpu().numpy() for name, is_correct in criteria.items()}
         return found, finite
-
-
-@dataclass(frozen=True)
-class OwnBatches:
-    """The ``flags[N]`` that an evaluation of all images of ``loop`` by ``attacks`` found, to be found again.
-
-    An attack draws at random for a whole batch, so an image gets the same draws only in the batch that it had. Before
-    each attack the images that were still correct were cut into batches, so the flags tell which they were.
-    """
-
-    loop: AttackLoop
-    attacks: Mapping[str, Perturb]
-    flags: Mapping[str, Bools]
-    num_classes: int
-
-    def differing(self, first: NDArray[np.int64], *, enough: int) -> Bools:
-        """Return which images ``[N]`` get other flags in their own batches.
-
-        Image i is evaluated again from stage ``first[i]`` on: 0 is clean, 1 the first attack, and so on. Images whose
-        stage is beyond the last attack are left alone. Stops if ``enough`` images differ; the images that are not
-        decided by then count as differing.
-        """
-        stages = ("clean", *self.attacks)
-        differ, before = np.zeros(len(first), dtype=np.bool_), np.ones(len(first), dtype=np.bool_)
-        for stage, name in enumerate(stages):
-            for number, batch in enumerate(cut(before, self.loop.batch_size)):
-                members = batch.numpy()
-                asked = members[(first[members] <= stage) & ~differ[members]]
-                if len(asked):
-                    differ[asked] = self._differs(name, batch, number)[asked]
-                if differ.sum() >= enough:
-                    return first < len(stages)
-            before = self.flags[name]
-        return differ
-
-    @torch.no_grad()
-    def _differs(self, name: str, batch: Tensor, number: int) -> Bools:
-        """Attack the whole ``batch`` by ``name``; return which of its images have other flags, ``[N]``."""
-        rules: dict[str, IsCorrect] = {"clean": top1, "top5": top5} if name == "clean" else {name: top1}
-        saved = {key: f"{key} batch {number}" for key in rules if key in self.flags}
-        attack = unplaced(self.attacks[name]) if name in self.attacks else UNCHANGED
-        passes = known_attack(name).cost(self.num_classes).forward + 1 if name in self.attacks else 1
-        criteria, start = {saved[key]: rules[key] for key in saved}, np.ones(len(self.flags["clean"]), dtype=np.bool_)
-        with frozen_eval(self.loop.model):
-            self.loop.attack(criteria, attack, start, passes, batches=[batch])
-        differ = [self.loop.state[entry].flags != self.flags[key] for key, entry in saved.items()]
-        return np.asarray(np.logical_or.reduce(differ))

@@ -5,6 +5,10 @@ apgd-t did not fool, so they attack a sample that is drawn without replacement. 
 sample bounds the number among all images (``dkl.sampling_bound``). The sample grows until this interval is
 narrow enough. If that needs every image, the standard suite is run instead.
 
+A pass of a few images takes nearly as long as one of more, and a sample that does not suffice has cost time. So passes
+are timed before each part of the sample: the standard suite also runs unless the part may save far more than it may
+lose.
+
 Single images are sampled, not AutoAttack's batches. Images of one batch may be fooled together, and 20 batches of 200
 images are too few for a useful bound. The result of an image must then not depend on the other images of the sample.
 fab-t draws nothing at random, and square draws by an image's place in AutoAttack's batches, which is kept (``placed``).
@@ -14,6 +18,7 @@ For L2, square draws per batch of the sample.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -24,15 +29,21 @@ from dkl.attacks.autoattack.attack_loop import (
     AttackLoop,
     AttackProgress,
     Bools,
-    cut,
+    draws_of,
     placed,
     places,
     unplaced,
 )
+from dkl.attacks.autoattack.classifier import pass_seconds, scaled
 from dkl.attacks.named import top1
 from dkl.attacks.pgd import Perturb
+from dkl.console import say
+from dkl.runtime.distributed import from_first
 from dkl.sampling_bound import Interval, count_interval, draws_needed
 from dkl.threat import SAMPLED, known_attack
+
+_CAUTION = 4
+"""How many times its possible loss a part of the sample must save: times vary, and a loss is what nobody expects."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,43 @@ class SampleResult:
         return Known(np.logical_and(self.sampled, same), self.after["square"])
 
 
+def _pays(
+    loop: AttackLoop,
+    attacks: Mapping[str, Perturb],
+    chosen: Mapping[str, Arranged],
+    passes: Mapping[str, int],
+    parts: Sequence[Tensor],
+    done: int,
+    count: int,
+) -> bool:
+    """Whether attacking ``count`` parts, of which some are ``done``, saves more than it may lose.
+
+    Parts are attacked as ``chosen``. The times are those of images that do not fall.
+    """
+    sizes = [len(part) for part in parts]
+    population, left, more = sum(sizes), sum(sizes[done:]), sum(sizes[done:count])
+    task = loop.task
+
+    @cache
+    def timed(count: int) -> float:
+        images = task.images[torch.arange(count) % len(task.images)]
+        return min(pass_seconds(task.searched, scaled(images).to(task.device)) for _ in range(3))
+
+    def seconds(count: int, together: int) -> float:
+        whole, rest = divmod(count, together)
+        return (whole * timed(together) if whole else 0) + (timed(rest) if rest else 0)
+
+    sample = now = later = 0.0
+    for name, arranged in chosen.items():
+        together = loop.batch_size if draws_of(attacks[name]) == "whole" else loop.limit()
+        sample += passes[name] * seconds(more, loop.limit() if arranged.joint else sizes[0])
+        # Results of a sample also hold for all images, unless its batches had draws of their own.
+        holds = arranged.joint or name == "fab-t"
+        now += passes[name] * seconds(left if holds else population, together)
+        later += passes[name] * seconds(left - more if holds else population, together)
+    return now - sample > _CAUTION * (sample + later - now)
+
+
 def _attack_parts(
     loop: AttackLoop,
     attacks: dict[str, Arranged],
@@ -118,13 +166,11 @@ def attack_sample(
     *,
     width: int,
     seed: int,
-    by_place: frozenset[str],
     num_classes: int,
 ) -> tuple[SampleResult, bool]:
     """Attack a growing sample of the images that are correct ``before[N]``, until at most ``width`` are in doubt.
 
     Returns what it found, and whether the interval is narrow enough; otherwise every image has to be attacked.
-    ``by_place`` names the attacks whose draws depend on an image's place only.
     """
     population = int(before.sum())
     order = torch.from_numpy(np.random.default_rng(seed).permutation(np.flatnonzero(before)))
@@ -132,13 +178,13 @@ def attack_sample(
     # Equal parts of at most a batch, so that little more than the smallest sufficient sample is attacked.
     size = math.ceil(needed / math.ceil(needed / loop.batch_size)) if population else 1
     parts = order.split(size) if population else ()
+    # Their draws for an image depend on its place in AutoAttack's batches and on nothing else.
+    by_place = frozenset(name for name in SAMPLED if draws_of(attacks[name]) == "place")
     chosen = {
         name: placed(attacks[name], before, loop.batch_size) if name in by_place else unplaced(attacks[name])
         for name in SAMPLED
     }
-    lengths = len({len(batch) for batch in cut(before, loop.batch_size)}) or 1  # ``placed`` calls an attack for each
-    calls = {name: lengths if name in by_place else 1 for name in SAMPLED}
-    passes = {name: calls[name] * known_attack(name).cost(num_classes).forward + 1 for name in SAMPLED}
+    passes = {name: known_attack(name).cost(num_classes).forward + 1 for name in SAMPLED}
     drawn, after = 0, dict.fromkeys(SAMPLED, before)
     while True:
         fooled = population - int(after["square"].sum())
@@ -146,10 +192,20 @@ def attack_sample(
         enough = interval.high - interval.low <= width and (drawn > 0 or not population)
         needed = draws_needed(population, drawn, fooled, width=width) if drawn else needed
         count = math.ceil(needed / size)
-        if enough or count >= len(parts):
+        if enough:
+            break
+        if count >= len(parts):
+            say(f"no sample can leave only {width} images in doubt: fab-t and square attack every image")
+            break
+        # What was begun before an interruption goes on, whatever passes take now.
+        done = drawn // size
+        begun = SAMPLED["fab-t"] in loop.state and loop.state[SAMPLED["fab-t"]].done[done:count].any()
+        pays = "fab-t" not in loop.state and _pays(loop, attacks, chosen, passes, parts, done, count)
+        if not from_first(begun or pays):
+            say(f"a sample of {count * size} of {population} images saves no time: fab-t and square attack every image")
             break
         after = _attack_parts(loop, chosen, before, parts, count, passes)
-        drawn = min(count * size, population)
+        drawn = count * size
     sampled = np.zeros_like(before)
     sampled[order[:drawn].numpy()] = True
     for name, entry in SAMPLED.items():

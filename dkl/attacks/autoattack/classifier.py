@@ -8,6 +8,7 @@ because of the other rounding.
 
 import copy
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -107,6 +108,11 @@ def as_module(model: Callable[[Tensor], Tensor]) -> nn.Module:
     return model if isinstance(model, nn.Module) else _Function(model)
 
 
+def device_of(model: nn.Module, images: Tensor) -> torch.device:
+    """The device of the parameters of ``model``, or of ``images`` if it has none."""
+    return next((each.device for each in model.parameters()), images.device)
+
+
 def checked_images(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return contiguous images, and labels as int64 on the CPU. Raises UserError if they are not usable."""
     for name, given in (("images", images), ("labels", labels)):
@@ -143,6 +149,18 @@ def count_classes(model: nn.Module, image: Tensor, labels: Tensor) -> int:
             f"{int(labels.max())}"
         )
     return classes
+
+
+@torch.no_grad()
+def pass_seconds(model: nn.Module, x: Tensor) -> float:
+    """The time of a forward pass of ``x[B, C, H, W]``: the second of two."""
+    # A network may draw at random: its draws stay those of an evaluation that measures nothing.
+    with frozen_eval(model), torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+        for _ in range(2):
+            started = time.perf_counter()
+            model(x).cpu()
+            seconds = time.perf_counter() - started
+    return seconds
 
 
 class _ToChannelsLast(torch.autograd.Function):

@@ -8,19 +8,19 @@ Every image gets the flag that it has there; a fooled image is attacked no furth
 that class there are ``flags``, ``warnings``, bounded AutoAttack (``tolerance``) and a state that resumes.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from dkl.attacks.autoattack.classifier import Classifier, as_module, checked_images, count_classes, scaled
+from dkl.attacks.autoattack.classifier import Classifier, as_module, checked_images, device_of, scaled
 from dkl.attacks.autoattack.report import AttackReport, Log
-from dkl.attacks.autoattack.suite import AttackTask, attack, own_folder
+from dkl.attacks.autoattack.suite import attack
+from dkl.attacks.autoattack.task import AttackPlan, AttackTask
 from dkl.attacks.contexts import frozen_eval
 from dkl.attacks.named import make_attack, top1
 from dkl.attacks.pgd import Perturb
@@ -29,7 +29,7 @@ from dkl.runtime.device import pick_device
 from dkl.runtime.distributed import alone
 from dkl.storage.checkpoint import weights_sha256
 from dkl.storage.files import check_writable, write_text
-from dkl.threat import ATTACKS, AUTOATTACK, EVALUATED_NORMS, SUITES, EvaluatedNorm, check_attacks, parse_threat
+from dkl.threat import ATTACKS, AUTOATTACK, EVALUATED_NORMS, SUITES, EvaluatedNorm, parse_threat
 
 VERSIONS: dict[str, list[str]] = {
     "standard": list(AUTOATTACK),
@@ -110,28 +110,13 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """What ``adversary`` runs, as ``suite`` asks for it; see ``AttackPlan``."""
+class _Plan(AttackPlan):
+    """What ``adversary`` runs."""
 
     adversary: "AutoAttack" = field(repr=False)
-    attacks: list[str]
-    norm: EvaluatedNorm
-    eps: float
-    batch_size: int
-    seed: int
-    tolerance: float | None = None
-    package: bool = False
-    search: dict[str, bool | str] = field(default_factory=dict)
-
-    @property
-    def standard(self) -> Self:
-        return dataclasses.replace(self, attacks=list(AUTOATTACK), tolerance=None)
-
-    def only(self, attacks: list[str]) -> Self:
-        return dataclasses.replace(self, attacks=attacks)
 
     def whole(self) -> Self:
-        return dataclasses.replace(self, package=True)
+        return replace(self, package=True)
 
     def make(self, name: str, model: nn.Module, num_classes: int, device: torch.device) -> Perturb:
         settings = self.adversary.settings_of(name)
@@ -240,9 +225,7 @@ class AutoAttack:
 
     def place(self, x: Tensor) -> torch.device:
         """The device on which ``x`` is attacked."""
-        if self.device is not None:
-            return self.device
-        return next((each.device for each in as_module(self.model).parameters()), x.device)
+        return self.device or device_of(as_module(self.model), x)
 
     def clean_accuracy(self, x_orig: Tensor, y_orig: Tensor, bs: int = 250) -> float:
         """The accuracy on images ``x_orig[N, C, H, W]`` as they are, in [0, 1]."""
@@ -279,7 +262,7 @@ class AutoAttack:
         if self.verbose:
             self.logger.log(f"using {self.version} version including {', '.join(task.protocol.attacks)}.")
         report = AttackReport(task, self.logger if self.verbose else None)
-        attacked = attack(dataclasses.replace(task, observe=report.observe))
+        attacked = attack(replace(task, observe=report.observe))
         self.warnings = attacked.warnings
         self.flags = {name: torch.from_numpy(each.flags) for name, each in attacked.state.items() if name != "top5"}
         if attacked.sample is not None:
@@ -290,36 +273,23 @@ class AutoAttack:
 
     def _task(self, x_orig: Tensor, y_orig: Tensor, bs: int, state: str | Path | None) -> AttackTask[_Plan]:
         """What is attacked and how, checked; the progress is saved in the folder ``state``."""
-        images, labels = checked_images(x_orig, y_orig)
-        module, place = as_module(self.model), self.place(images)
-        classes = count_classes(module, images[:1].to(place), labels)
-        norm = cast(EvaluatedNorm, self.norm.lower())
-        parse_threat(norm, self.epsilon, shape=images.shape[1:], norms=EVALUATED_NORMS)
-        check_attacks(self.attacks_to_run, norm, images.shape[1:], classes)
-        if state is not None:
-            check_writable(Path(state))
         plan = _Plan(
             adversary=self,
             attacks=list(self.attacks_to_run if self.tolerance is None else SUITES["bounded"]),
-            norm=norm,
+            norm=cast(EvaluatedNorm, self.norm.lower()),
             eps=self.epsilon,
+            eps_text=str(self.epsilon),
+            n=None,
             batch_size=bs,
-            seed=self._seed_of(state),
+            seed=0,
             tolerance=self.tolerance,
         )
-        task = AttackTask(
-            model=module,
-            images=images,
-            labels=labels,
-            num_classes=classes,
-            protocol=plan,
-            device=place,
-            together=self.images_together,
-            quiet=not self.verbose,
-        )
-        if state is None:
-            return task
-        return dataclasses.replace(task, folder=own_folder(Path(state), task, self._identity(plan, images, labels)))
+        options: dict[str, Any] = {"together": self.images_together, "quiet": not self.verbose}
+        task = AttackTask.of(self.model, x_orig, y_orig, plan, self.device, **options)
+        if state is not None:
+            check_writable(Path(state))
+        task = replace(task, protocol=replace(plan, seed=self._seed_of(state)))
+        return task if state is None else task.saved_in(Path(state), self._identity(task))
 
     def run_standard_evaluation_individual(
         self, x_orig: Tensor, y_orig: Tensor, bs: int = 250, return_labels: bool = False
@@ -357,8 +327,9 @@ class AutoAttack:
         for name in self.attacks_to_run:
             if name not in _KNOWN:
                 raise UserError(f"attacks_to_run has {name!r}: {choose_from(str(name), _KNOWN)}")
-        if isinstance(bs, bool) or not isinstance(bs, int) or bs < 1:
-            raise UserError(f"bs={bs!r} must be a whole number of images, at least 1")
+        for key, size in {"bs": bs, "images_together": self.images_together or 1}.items():
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise UserError(f"{key}={size!r} must be a whole number of images, at least 1")
         if self.tolerance is not None and self.attacks_to_run != list(AUTOATTACK):
             raise UserError("tolerance= bounds version='standard': leave it out for other attacks")
 
@@ -371,8 +342,8 @@ class AutoAttack:
             write_text(file, str(self.chosen_seed()))
         return int(file.read_text())
 
-    def _identity(self, plan: _Plan, images: Tensor, labels: Tensor) -> list[Any]:
+    def _identity(self, task: AttackTask[_Plan]) -> list[Any]:
         """What makes the flags of this run."""
         parts = (self.apgd, self.apgd_targeted, self.fab, self.square)
-        hashes = [weights_sha256({"": each}) for each in (images, labels)]
-        return [str(plan), *hashes, *({k: v for k, v in vars(part).items() if k[0] != "_"} for part in parts)]
+        hashes = [weights_sha256({"": each}) for each in (task.images, task.labels)]
+        return [str(task.protocol), *hashes, *({k: v for k, v in vars(part).items() if k[0] != "_"} for part in parts)]

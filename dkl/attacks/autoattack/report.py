@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dkl.attacks.autoattack.attack_loop import AttackedBatch
 from dkl.attacks.autoattack.ball import distances, tightened
 from dkl.attacks.autoattack.classifier import scaled
-from dkl.attacks.autoattack.suite import Attacked, AttackTask
+from dkl.attacks.autoattack.suite import Attacked
+from dkl.attacks.autoattack.task import AttackedBatch, AttackTask
 from dkl.attacks.named import is_misclassified
 from dkl.errors import UserError
 from dkl.storage.files import damage, write_atomically

@@ -3,11 +3,11 @@
 For Linf, one square window per query is set to plus or minus eps, and the change is kept if the margin falls. The
 package draws the first perturbation per image, from its position in the batch, and all later windows once per batch.
 The draws of an image therefore depend on the seed, the length of its batch and its position there, and on nothing
-else. ``square`` takes both, so that any part of a batch, or several batches of equal length together, gives every image
-the result that it has in the package.
+else. ``square`` takes both, so that any images together get the results that they have in the package.
 
 A query that did not help an image is not repeated while the image stays the same. Small images have few windows, so
-most of their later queries are such repetitions. A randomized network gets every query.
+most of their later queries are such repetitions. No image waits for the queries of others: each pass has the next query
+of every image that is left. A randomized network gets every query.
 
 For L2, a query gives one window of an image the energy of another, as a bump whose signs are drawn per image that is
 still correct. The draws depend on how many of the batch are left, so several batches are attacked together with a
@@ -15,14 +15,16 @@ generator each.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dkl.attacks.named import is_misclassified
+from dkl.attacks.named import is_misclassified, margin
 from dkl.threat import Norm
 
 _FIRST_SHARE = 0.8
@@ -46,27 +48,49 @@ def _offset(limit: int, generator: torch.Generator) -> int:
     return int(limit * torch.rand([1], generator=generator))
 
 
-class _Change(NamedTuple):
-    """The change of one query: a square window, and the sign of each channel."""
+class _Draws(NamedTuple):
+    """The draws of a batch: signs ``[length, C, 1, W]`` of the first perturbations, and the change of each query.
 
-    side: int
-    top: int
-    left: int
-    signs: tuple[float, ...]
+    ``changes[Q, 3 + C]`` are the top, left and side of a window, and the sign of each channel. ``repeated[Q]`` is the
+    last query before that made the same change; -1 if none did.
+    """
 
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """The rows and columns of the window."""
-        return slice(self.top, self.top + self.side), slice(self.left, self.left + self.side)
+    stripes: Tensor
+    changes: Tensor
+    repeated: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, length: int, shape: torch.Size, queries: int, seed: int) -> "_Draws":
+        """The draws for ``length`` images of ``shape[C, H, W]``."""
+        # On the CPU on every device, as in the package, so that all devices draw the same.
+        generator = torch.Generator().manual_seed(seed)
+        stripes = _signs([length, shape[0], 1, shape[2]], generator)
+        # The package draws these numbers one by one.
+        drawn = torch.rand([queries, 2 + shape[0]], generator=generator)
+        side = torch.tensor([float(_window_side(query, shape)) for query in range(queries)]).unsqueeze(1)
+        corner = ((torch.tensor(shape[1:]) - side) * drawn[:, :2]).trunc()
+        changes = torch.cat([corner, side, torch.sign(2 * drawn[:, 2:] - 1)], 1)
+        last, repeated = dict[tuple[float, ...], int](), []
+        for query, change in enumerate(map(tuple, changes.tolist())):
+            repeated.append(last.get(change, -1))
+            last[change] = query
+        return cls(stripes, changes, np.array(repeated))
 
 
-def _changes(shape: torch.Size, queries: int, generator: torch.Generator) -> Iterator[_Change]:
-    """Draw the changes of all queries, for images of ``shape[C, H, W]``."""
-    channels, height, width = shape
-    for query in range(queries):
-        side = _window_side(query, shape)
-        top, left = _offset(height - side, generator), _offset(width - side, generator)
-        yield _Change(side, top, left, tuple(_signs([channels, 1, 1], generator).flatten().tolist()))
+def _following(
+    query: NDArray[np.int64], helped: NDArray[np.int64], batch: NDArray[np.int64], repeated: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The next queries ``[B]`` of images of ``batch[B]`` after ``query[B]``, if ``helped[B]`` changed them last.
+
+    A change that did not help an image does not help it now either, unless the image has changed since. One that helped
+    may help again: the sum of eps and -2 eps rounds to a number slightly above -eps.
+    """
+    query, queries = query + 1, repeated.shape[1]
+    waits = (query < queries) & (repeated[batch, np.minimum(query, queries - 1)] > helped)
+    for image in np.flatnonzero(waits):
+        asked = repeated[batch[image], query[image] :] <= helped[image]
+        query[image] += asked.argmax() if asked.any() else queries
+    return np.minimum(query, queries)
 
 
 def _margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -75,73 +99,67 @@ def _margins(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     The margin of logits that are not finite is minus infinity.
     """
     logits = model(x)
-    own = logits.gather(1, y.unsqueeze(1))
-    margins = own.squeeze(1) - logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
-    return margins.masked_fill_(~logits.isfinite().all(1), -torch.inf)
+    return (-margin(logits, y)).masked_fill_(~logits.isfinite().all(1), -torch.inf)
 
 
-def _margins_of(model: nn.Module, x: Tensor, y: Tensor, margin: Tensor, asked: Tensor) -> Tensor:
-    """The margins ``[B]`` of the images that are ``asked[B]``, and ``margin[B]`` for the others."""
+def _margins_of(model: nn.Module, x: Tensor, y: Tensor, known: Tensor, asked: Tensor) -> Tensor:
+    """The margins ``[B]`` of the images that are ``asked[B]``, and those ``known[B]`` for the others."""
     if asked.all():
         return _margins(model, x, y)
-    found = margin.clone()
+    found = known.clone()
     chosen = asked.nonzero().squeeze(1)
     if len(chosen):
         found[chosen] = _margins(model, x[chosen], y[chosen])
     return found
 
 
+def _candidates(best: Tensor, changes: Tensor, low: Tensor, high: Tensor, eps: float) -> Tensor:
+    """``best[B, C, H, W]`` after ``changes[B, 3 + C]``, within ``low`` and ``high``."""
+    inside = []
+    for first, size in enumerate(best.shape[2:]):
+        pixels, start = torch.arange(size, device=best.device), changes[:, first : first + 1]
+        inside.append((pixels >= start) & (pixels < start + changes[:, 2:3]))
+    window = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    step = (2.0 * eps * changes[:, 3:])[..., None, None]
+    return torch.where(window, (best + step).clamp_(low, high), best)
+
+
 def _square_linf(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    eps: float,
-    generator: torch.Generator,
-    places: Tensor,
-    length: int,
-    queries: int,
+    model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int, places: Tensor, lengths: Tensor, queries: int
 ) -> Tensor:
-    # On the CPU on every device, as in the package, so that all devices draw the same.
-    stripes = _signs([length, x.shape[1], 1, x.shape[3]], generator)[places.cpu()].to(x.device)
-    result = (x + eps * stripes).clamp_(0, 1)
+    different, number = lengths.unique(return_inverse=True)
+    draws = [_Draws.of(length, x.shape[1:], queries, seed) for length in different.tolist()]
+    stripes = torch.stack(
+        [draws[one].stripes[place] for one, place in zip(number.tolist(), places.tolist(), strict=True)]
+    )
+    changes, repeated = torch.stack([each.changes for each in draws]), np.stack([each.repeated for each in draws])
+    result = (x + eps * stripes.to(x.device)).clamp_(0, 1)
     margins = _margins(model, result, y)
     # A randomized network may answer the same query in another way.
     repeats = not torch.equal(margins, _margins(model, result, y))
-    remaining = (margins > 0).nonzero().squeeze(1)
-    best, labels, margin = result[remaining], y[remaining], margins[remaining]
-    low, high = (x[remaining] - eps).clamp_min_(0), (x[remaining] + eps).clamp_max_(1)
-    last_tried: dict[_Change, int] = {}
-    last_better = torch.full_like(remaining, -1)
-    for query, change in enumerate(_changes(x.shape[1:], queries, generator)):
-        if not len(remaining):
-            break
-        # A change that did not help an image does not help it now either, unless the image has changed since. One that
-        # helped may help again: the sum of eps and -2 eps rounds to a number slightly above -eps.
-        asked = last_better >= (-1 if repeats else last_tried.get(change, -1))
-        last_tried[change] = query
-        if not asked.any():
-            continue
-        window = (..., *change.window)
-        before = best[window].clone()
-        signs = torch.tensor(change.signs).view(-1, 1, 1)
-        after = (before + (2.0 * eps * signs).to(x.device)).clamp_(low[window], high[window])
-        # Outside the window a candidate equals the best image, so the window is changed in place and restored.
-        best[window] = after
+    remaining, best, labels, batch = torch.arange(len(x), device=x.device), result, y, number.numpy()
+    low, high = (x - eps).clamp_min_(0), (x + eps).clamp_max_(1)
+    query, helped = np.full(len(x), -1), np.full(len(x), queries if repeats else -1)
+    while True:
+        query = _following(query, helped, batch, repeated)
+        going = (margins > 0).cpu().numpy() & (query < queries)
+        if not going.all():
+            kept = torch.from_numpy(going).to(x.device)
+            remaining, best, labels, margins = remaining[kept], best[kept], labels[kept], margins[kept]
+            low, high = low[kept], high[kept]
+            query, helped, batch = query[going], helped[going], batch[going]
+        if not len(query):
+            return result
+        candidates = _candidates(best, changes[batch, query].to(x.device), low, high, eps)
         # A small window often already has the sign that it gets.
-        asked &= (after != before).flatten(1).any(1) | repeats
-        found = _margins_of(model, best, labels, margin, asked)
-        better = (found < margin) | (found <= 0)
-        best[window] = torch.where(better.view(-1, 1, 1, 1), after, before)
-        margin = torch.where(better, found, margin)
-        last_better[better] = query
-        fooled = margin <= 0
-        if fooled.any():
-            result[remaining[fooled]] = best[fooled]
-            kept = ~fooled
-            remaining, best, labels, margin = remaining[kept], best[kept], labels[kept], margin[kept]
-            low, high, last_better = low[kept], high[kept], last_better[kept]
-    return result
+        asked = (candidates != best).flatten(1).any(1) | repeats
+        found = _margins_of(model, candidates, labels, margins, asked)
+        better = (found < margins) | (found <= 0)
+        best = torch.where(better.view(-1, 1, 1, 1), candidates, best)
+        margins = torch.where(better, found, margins)
+        fooled = margins <= 0
+        result[remaining[fooled]] = best[fooled]
+        helped = np.where(better.cpu().numpy(), np.maximum(helped, query), helped)
 
 
 def _bumps(height: int, width: int) -> Tensor:
@@ -262,27 +280,24 @@ def square(
     eps: float,
     seed: int,
     places: Tensor | None = None,
-    length: int | None = None,
+    lengths: Tensor | None = None,
     batches: Sequence[int] | None = None,
     queries: int = 5000,
 ) -> Tensor:
     """Square on ``x[B, C, H, W]``, ``y[B]``; by default the images are one of AutoAttack's batches.
 
-    For Linf they may have the draws of the images at ``places[B]`` of a batch of ``length``. For L2 they may be several
-    whole ``batches``, of these lengths. Raises ValueError for places in L2.
+    For Linf they may have the draws of the images at ``places[B]`` of batches of ``lengths[B]``. For L2 they may be
+    several whole ``batches``, of these lengths. Raises ValueError for places in L2.
     """
-    if norm == "l2" and (places is not None or length is not None):
-        raise ValueError("for L2 the draws of Square depend on the whole batch: leave out places and length")
+    if norm == "l2" and (places is not None or lengths is not None):
+        raise ValueError("for L2 the draws of Square depend on the whole batch: leave out places and lengths")
     with _fastest_mode(model, x[:1])():
         if norm == "l2":
             batches = [len(x)] if batches is None else batches
             found = _square_l2(model, x, y, eps=eps, seed=seed, batches=batches, queries=queries)
         else:
-            generator = torch.Generator().manual_seed(seed)
             places = torch.arange(len(x)) if places is None else places
-            length = len(x) if length is None else length
-            found = _square_linf(
-                model, x, y, eps=eps, generator=generator, places=places, length=length, queries=queries
-            )
+            lengths = torch.full((len(x),), len(x)) if lengths is None else lengths
+            found = _square_linf(model, x, y, eps=eps, seed=seed, places=places, lengths=lengths, queries=queries)
         fooled = is_misclassified(model(found), y)
     return torch.where(fooled.view(-1, 1, 1, 1), found, x)

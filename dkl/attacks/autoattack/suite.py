@@ -6,136 +6,32 @@ images still classified correctly, in AutoAttack's order. The flags equal those 
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Generic, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from dkl.attacks.autoattack import checks
 from dkl.attacks.autoattack.attack_loop import (
     UNCHANGED,
-    AttackedBatch,
     AttackLoop,
-    AttackProgress,
     Bools,
     EvaluationState,
     IsCorrect,
     arranged,
     cut,
-    draws_of,
-    load,
-    merge,
 )
 from dkl.attacks.autoattack.bounded import SampleResult, attack_sample
 from dkl.attacks.autoattack.checks import ModelChecks
-from dkl.attacks.autoattack.classifier import Classifier, scaled, search_model
+from dkl.attacks.autoattack.classifier import scaled
+from dkl.attacks.autoattack.task import AttackTask, Plan
 from dkl.attacks.contexts import frozen_eval
 from dkl.attacks.named import margin, top1, top5
 from dkl.attacks.pgd import Perturb
 from dkl.console import say
-from dkl.errors import UserError
-from dkl.runtime.distributed import from_first, gather, rank
-from dkl.storage.checkpoint import weights_sha256
-from dkl.storage.files import digest, write_atomically
-from dkl.threat import AUTOATTACK, SAMPLED, EvaluatedNorm, known_attack
-
-
-class AttackPlan(Protocol):
-    """Which attacks run, in what batches, and how they are made: a protocol of ``dkl evaluate`` or an ``AutoAttack``.
-
-    ``tolerance`` is the widest interval of bounded AutoAttack in percentage points; None for other suites. ``search``
-    are settings of ``search_model``.
-    """
-
-    @property
-    def attacks(self) -> list[str]: ...
-    @property
-    def norm(self) -> EvaluatedNorm: ...
-    @property
-    def eps(self) -> float: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def tolerance(self) -> float | None: ...
-    @property
-    def search(self) -> Mapping[str, bool | str]: ...
-    @property
-    def standard(self) -> Self:
-        """The standard suite, which a bounded evaluation becomes if it must."""
-
-    def only(self, attacks: list[str]) -> Self:
-        """The same with other attacks."""
-
-    def whole(self) -> Self:
-        """What becomes of it for a network that is not a function of one image: AutoAttack's batches stay whole."""
-
-    def make(self, name: str, model: nn.Module, num_classes: int, device: torch.device) -> Perturb:
-        """The attack ``name`` on ``model``."""
-
-
-Plan = TypeVar("Plan", bound=AttackPlan)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttackTask(Generic[Plan]):
-    """A network, ``images[N, C, H, W]`` (uint8 or in [0, 1]), ``labels[N]`` on the CPU, and how they are attacked.
-
-    The progress is saved in ``folder``; None saves nothing.
-    """
-
-    model: nn.Module
-    images: Tensor
-    labels: Tensor
-    num_classes: int
-    protocol: Plan
-    device: torch.device
-    folder: Path | None = None
-    quiet: bool = False
-    together: int | None = None
-    observe: Callable[[AttackedBatch], None] | None = None
-
-    @cached_property
-    def classifier(self) -> nn.Module:
-        """The network as it is called."""
-        return Classifier(self.model)
-
-    @cached_property
-    def searched(self) -> nn.Module:
-        """The network on which the attacks search."""
-        if not self.protocol.search:
-            return self.classifier
-        return Classifier(search_model(self.model, self.protocol.search, self.protocol.batch_size))
-
-    def loop(self, start: Mapping[str, AttackProgress] | None = None) -> AttackLoop:
-        """The loop over the images, from the saved progress of all processes and from attacks that are finished."""
-        # No process writes before all have read: gather waits for every process.
-        state = {**(start or {}), **merge(gather(load(self.folder, len(self.labels))))}
-        size = self.protocol.batch_size
-        return AttackLoop(
-            self.classifier,
-            self.images,
-            self.labels,
-            size,
-            self.device,
-            self.folder,
-            state,
-            self.searched,
-            (self.protocol.norm, self.protocol.eps) if self.protocol.attacks else None,
-            self.quiet,
-            self.together,
-            self.observe,
-        )
-
-
-_KNOWN_BY = 8
-"""The number of images whose logits identify a function."""
+from dkl.runtime.distributed import from_first, rank
+from dkl.threat import AUTOATTACK, SAMPLED, known_attack
 
 
 class Earlier(NamedTuple):
@@ -239,10 +135,10 @@ def _attack_bounded(
     task: AttackTask[Plan], protocol: Plan
 ) -> tuple[Plan, EvaluationState, SampleResult | None, tuple[str, ...]]:
     on_all = [name for name in protocol.attacks if name in AUTOATTACK]
-    start = _run_suite(task, protocol.only(on_all))
+    start = _run_suite(task, dataclasses.replace(protocol, attacks=on_all))
     before = start[on_all[-1]].flags
     assert protocol.tolerance is not None
-    loop, standard = task.loop(), protocol.standard
+    loop, standard = AttackLoop.of(task), protocol.standard
     attacks = attacks_of(task, standard)
     with torch.no_grad(), frozen_eval(task.classifier):
         sample, enough = attack_sample(
@@ -251,13 +147,10 @@ def _attack_bounded(
             before,
             width=math.floor(protocol.tolerance * len(task.labels) / 100 + 1e-9),
             seed=protocol.seed,
-            # Their draws for an image depend on its place in AutoAttack's batches and on nothing else.
-            by_place=frozenset(name for name in SAMPLED if draws_of(attacks[name]) == "place"),
             num_classes=task.num_classes,
         )
     if enough:
         return protocol, start | {name: loop.state[name] for name in SAMPLED.values()}, sample, ()
-    say(f"a sample cannot narrow the interval to {protocol.tolerance:g} points: fab-t and square attack every image")
     state = _run_suite(task, standard, start=start, sample=sample)
     found = {name: int(loop.state[name].nonfinite.sum()) for name in SAMPLED.values()}
     return standard, state, None, tuple(checks.nonfinite_warnings(found))
@@ -275,7 +168,7 @@ def _run_suite(
     start: EvaluationState | None = None,
     sample: SampleResult | None = None,
 ) -> EvaluationState:
-    loop = task.loop(start)
+    loop = AttackLoop.of(task, start)
     state = run_attacks(
         loop, attacks_of(task, protocol), num_classes=task.num_classes, top_five=task.num_classes > 5, sample=sample
     )
@@ -303,8 +196,8 @@ def run_attacks(
     """
     clean: dict[str, IsCorrect] = {"clean": top1, "top5": top5} if top_five else {"clean": top1}
     size = loop.batch_size
-    with frozen_eval(loop.model):
-        correct = loop.attack(clean, UNCHANGED, np.ones(len(loop.labels), dtype=np.bool_), 1)
+    with frozen_eval(loop.task.classifier):
+        correct = loop.attack(clean, UNCHANGED, np.ones(len(loop.task.labels), dtype=np.bool_), 1)
         for name, perturb in attacks.items():
             passes = known_attack(name).cost(num_classes).forward + 1  # one more to classify the adversarial images
             known = sample.known(name, correct, size) if sample else None
@@ -316,24 +209,3 @@ def run_attacks(
                 attack = arranged(perturb, correct, size)
                 correct = loop.attack({name: top1}, attack, known.remaining(correct), passes, batches=batches)
     return {name: loop.state[name] for name in (*clean, *attacks)}
-
-
-def own_folder(folder: Path, task: AttackTask[Plan], about: list[Any]) -> Path:
-    """The subfolder of ``folder`` for ``task`` and what else is known ``about`` it.
-
-    Raises UserError if another function has used it.
-    """
-    state = task.model.state_dict()
-    weights = weights_sha256(state) if state else ""
-    own = folder / digest([weights, *about])
-    if state:
-        return own
-    # A function has no weights to be known by. Its logits are the same up to the rounding of another device.
-    with torch.no_grad():
-        logits = task.classifier(scaled(task.images[:_KNOWN_BY]).to(task.device)).cpu().numpy()
-    path = own / "logits.npy"
-    if not path.exists():
-        write_atomically(path, lambda file: np.save(file, logits))
-    elif not np.allclose(known := np.load(path), logits, rtol=0.01, atol=0.01 * np.abs(known).max()):
-        raise UserError(f"{own} has the progress of a function with other logits: choose another folder")
-    return own

@@ -1,4 +1,4 @@
-"""Networks of RobustBench that timm has in another form: keys are those of RobustBench's files.
+"""Networks that timm has in another form: those of RobustBench, whose keys are those of its files, and one of USB.
 
 ConvStem networks (Singh et al. 2023), XCiT for 32×32 images (Debenedetti et al. 2022), Swin with Microsoft's keys, the
 sparse ConvNeXt-L (Amini et al. 2024), and an ensemble (Chen et al. 2020, Adversarial Robustness: From Self-Supervised
@@ -14,6 +14,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from timm.layers import LayerNorm2d
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from dkl.models.networks.cifar_resnet import FourGroupResNet
@@ -168,3 +169,20 @@ register(
 )
 register(__name__, sparse_convnext, {"sparse_convnext_large": {"base": "convnext_large"}})
 register(__name__, ResNetEnsemble, {"cifar_resnet50_ensemble": {}})
+
+register(
+    __name__,
+    VisionTransformer,
+    {
+        # USB's for 32×32 images (Wang et al. 2022): 256 patches and a class token. Keys are timm's, as in its file.
+        "vit_small_patch2_32": {
+            "img_size": 32,
+            "patch_size": 2,
+            "embed_dim": 384,
+            "depth": 12,
+            "num_heads": 6,
+            "drop_path_rate": 0.2,
+            "norm_layer": partial(nn.LayerNorm, eps=1e-6),
+        }
+    },
+)

@@ -5,6 +5,7 @@ and its arguments. No code comes from a hub or a folder. Every scheme has one en
 text after it to a ``Source``, and what knows the images that the network is for.
 """
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -16,11 +17,11 @@ import timm
 import torch
 
 from dkl.errors import UserError, choose_from, first_line, shortened
+from dkl.importing import import_object
 from dkl.models.create import check_name
 from dkl.models.foreign_checkpoints import weights_in
-from dkl.models.sources import imported
 from dkl.models.sources.source import KnownImages, Request, Source
-from dkl.published import PublishedNetwork, address, find_network, known_networks, published_entries
+from dkl.published import PublishedNetwork, address, closest, find_network, known_networks, published_entries
 from dkl.storage.checkpoint import save
 from dkl.storage.fetch import WEIGHTS, fetch, fetch_from_hub
 from dkl.storage.files import read_text
@@ -49,7 +50,7 @@ def resolve(text: str, request: Request) -> Source:
     if not scheme.replace(".", "").isidentifier():
         known = [*SCHEMES, "package.module"]
         raise UserError(f"model={text}: {scheme!r} is no kind of network: {choose_from(scheme, known)}")
-    return imported.resolve(text, request)
+    return _imported(text, request)
 
 
 def known_images(text: str) -> KnownImages | None:
@@ -171,48 +172,42 @@ def _images_of_published(scheme: str, name: str) -> KnownImages:
     """Return the images of a published model. Raises UserError if the name has models of several datasets, or none."""
     networks = known_networks(scheme)
     datasets = sorted({network.dataset for network in networks if network.id == name})
-    if len(datasets) != 1:
-        close = choose_from(name, sorted({network.id for network in networks}))
-        problem = f"is a model of {' and of '.join(datasets)}" if datasets else f"is no model that is known: {close}"
-        raise UserError(f"{scheme}:{name} {problem}: say which by data=…" if datasets else f"{scheme}:{name} {problem}")
+    if not datasets:
+        raise UserError(f"{scheme}:{name} is no model that docs/zoo.md lists: {closest(name, networks)}")
+    if len(datasets) > 1:
+        raise UserError(f"{scheme}:{name} is a model of {' and of '.join(datasets)}: say which by data=…")
     classes, side = IMAGES[datasets[0]]
     return KnownImages(datasets[0], classes, (3, side, side))
 
 
-def _of_folder(folder: str, request: Request) -> Source:
-    """Return the network of a local folder, such as ``dkl export`` writes. Raises UserError if it is not complete."""
-    place, text = Path(folder), f"local-dir:{folder}"
-    config = _config_of_folder(place)
-    weights = request.checkpoint or next((place / name for name in WEIGHTS if (place / name).is_file()), None)
-    if weights is None:
-        raise UserError(f"model={text}: {folder} has no weights, neither {' nor '.join(WEIGHTS)}")
-    return _described(_description(config, text), weights, text, request)
+def _file(scheme: str, name: str, files: tuple[str, ...]) -> Path:
+    """Return the first of ``files`` in the folder ``name``, or in this repository of the Hugging Face hub.
 
-
-def _of_hub(name: str, request: Request) -> Source:
-    """Return the network ``user/model`` of the Hugging Face hub. The hub's cache is used; HF_ENDPOINT sets its address.
-
-    Raises UserError if the hub does not answer, or has no such network.
+    The hub's cache is used; HF_ENDPOINT sets its address. Raises UserError if there is no such file, or if the hub does
+    not answer.
     """
-    text = f"hf-hub:{name}"
-    config = fetch_from_hub(name, ("config.json",), text)
-    weights = request.checkpoint or fetch_from_hub(name, WEIGHTS, text)
-    return _described(_description(config, text), weights, text, request)
+    if scheme == "hf-hub":
+        return fetch_from_hub(name, files, f"hf-hub:{name}")
+    places = [Path(name, file) for file in files]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        missing = " or ".join(map(str, places))
+        raise UserError(f"model=local-dir:{name}: there is no {missing}; give what dkl export wrote")
+    return found
 
 
-def _images_of_folder(folder: str) -> KnownImages | None:
-    return _described_images(_description(_config_of_folder(Path(folder)), f"local-dir:{folder}"))
+def _of_config(scheme: str, name: str, request: Request) -> Source:
+    """Return the network of a folder, such as ``dkl export`` writes, or of a repository ``user/model`` of the hub."""
+    text = f"{scheme}:{name}"
+    description = _description(_file(scheme, name, ("config.json",)), text)
+    return _described(description, request.checkpoint or _file(scheme, name, WEIGHTS), text, request)
 
 
-def _images_of_hub(name: str) -> KnownImages | None:
-    text = f"hf-hub:{name}"
-    return _described_images(_description(fetch_from_hub(name, ("config.json",), text), text))
-
-
-def _config_of_folder(place: Path) -> Path:
-    if not (place / "config.json").is_file():
-        raise UserError(f"model=local-dir:{place}: there is no {place / 'config.json'}; give what dkl export wrote")
-    return place / "config.json"
+def _images_of_config(scheme: str, name: str) -> KnownImages | None:
+    """Return the images that a ``config.json`` names; None if it names none."""
+    description = _description(_file(scheme, name, ("config.json",)), f"{scheme}:{name}")
+    classes, size = description.get("num_classes"), description.get("input_size")
+    return KnownImages("", int(classes), tuple(size)) if classes and size else None
 
 
 def _description(config: Path, text: str) -> dict[str, Any]:
@@ -248,10 +243,35 @@ def _described(description: Mapping[str, Any], weights: Path, text: str, request
     return Source(model=model, weights=weights, label=text.partition(":")[2].rpartition("/")[2])
 
 
-def _described_images(description: Mapping[str, Any]) -> KnownImages | None:
-    """Return the images that a ``config.json`` names; None if it names none."""
-    classes, size = description.get("num_classes"), description.get("input_size")
-    return KnownImages("", int(classes), tuple(size)) if classes and size else None
+def _arguments(function: Callable[..., Any], request: Request) -> dict[str, Any]:
+    """The facts about the images that ``function`` has parameters for, and the arguments that the user gave."""
+    facts = {
+        "num_classes": request.num_classes,
+        "in_chans": request.shape[0],
+        "in_channels": request.shape[0],
+        "shape": list(request.shape),
+    }
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # builtins have none
+        parameters = {}  # type: ignore[assignment]  # nothing is looked up in it
+    return {key: value for key, value in facts.items() if key in parameters} | dict(request.arguments)
+
+
+def _imported(text: str, request: Request) -> Source:
+    """Return the network that the function in ``text`` makes; ``num_classes``, ``in_chans`` and ``shape`` are passed if
+    it takes them.
+
+    Raises UserError if it cannot be imported, or if no file of weights was given.
+    """
+    function = import_object(text)
+    if request.checkpoint is None:
+        raise UserError(f"model={text} has no weights: add checkpoint=FILE")
+    model = {"_target_": text.replace(":", "."), **_arguments(function, request)}
+    if constants := request.normalization:
+        wrapper = {"_target_": "dkl.models.sources.source.normalized", "name": text.rpartition(":")[2]}
+        model = {**wrapper, "network": model, **constants}
+    return Source(model=model, weights=request.checkpoint)
 
 
 class _Scheme(NamedTuple):
@@ -261,10 +281,12 @@ class _Scheme(NamedTuple):
 
 SCHEMES = {
     "timm": _Scheme(_of_timm, _images_of_timm),
-    "hf-hub": _Scheme(_of_hub, _images_of_hub),
-    "local-dir": _Scheme(_of_folder, _images_of_folder),
     **{
-        scheme: _Scheme(partial(_of_published, scheme), partial(_images_of_published, scheme))
-        for scheme in ("robustbench", "official")
+        scheme: _Scheme(partial(resolve, scheme), partial(images, scheme))
+        for resolve, images, *schemes in (
+            (_of_config, _images_of_config, "hf-hub", "local-dir"),
+            (_of_published, _images_of_published, "robustbench", "official"),
+        )
+        for scheme in schemes
     },
 }

@@ -34,6 +34,10 @@ OURS = (
     "Our values are means over training seeds, ± their sample standard deviation, with the 95 % interval in brackets: "
     "Student's interval over seeds on these images, or Wilson's interval over n images if there is only one seed."
 )
+WEIGHTS = (
+    "Published weights were trained by others and evaluated here, with the 95 % interval over images in brackets; no "
+    "value of ours includes them."
+)
 BEST = (
     "The accuracy of the best epoch is chosen on the test set, as is common, so it is optimistic; with one seed it has "
     "no interval."

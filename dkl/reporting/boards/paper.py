@@ -6,33 +6,25 @@ budgets are not comparable with published values.
 """
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
-from typing import Any
 
-from omegaconf import OmegaConf
-
-from dkl.config import CachedCompose
 from dkl.errors import UserError
-from dkl.manifests import Column, Manifest, ManifestRow, identities, own_sizes, row_overrides
-from dkl.manifests.manifest import Values
+from dkl.manifests import Manifest, identities, may_train, own_sizes
 from dkl.records import Record
-from dkl.records.metrics import Interval
 from dkl.reporting import statistics
 from dkl.reporting.boards import (
     Board,
     ColumnSpec,
     budget_title,
-    interval_cell,
     notes,
     plain_flag,
-    plain_percent,
     seeds_cell,
 )
-from dkl.reporting.grouping import REFERENCE, group, is_reference, record_ids, unique
+from dkl.reporting.boards.paper_rows import PaperRow, Quantity, foreign_records, make_rows
+from dkl.reporting.grouping import REFERENCE, attacks_label, group, is_reference, record_ids
 
 PAPER_BUDGETS = ("paper", "mini", "smoke")
 """Sizes of the paper's experiments. Budget ``own`` has no row in the paper, but in an experiment of its own sizes."""
@@ -40,50 +32,8 @@ PAPER_BUDGETS = ("paper", "mini", "smoke")
 WIDEST = 4
 """The differences of more quantities than this are left to machines: people could not see all columns at once."""
 
-Measurements = Mapping[str, Mapping[int, statistics.Measurement]]
-"""The measurements of a row by column and seed."""
-
 Comparisons = Mapping[int, statistics.Comparison | str]
 """By the position of the manifest's claim. A text says why a comparison is impossible."""
-
-
-@dataclass(frozen=True)
-class PaperRow:
-    """A row of the manifest, its ``published`` values (percent, or the column's unit) and our ``measurements``."""
-
-    row: ManifestRow
-    published: Values
-    measurements: Measurements
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """All seeds with any measurement."""
-        return tuple(sorted({seed for cell in self.measurements.values() for seed in cell}))
-
-    @property
-    def records(self) -> list[Record]:
-        """All records that a measurement uses, each once."""
-        return unique(record for cell in self.measurements.values() for one in cell.values() for record in one.records)
-
-    @property
-    def sizes(self) -> list[str]:
-        """The numbers of test images."""
-        return [str(n) for n in sorted({record.n for record in self.records})]
-
-    def mean(self, key: str) -> statistics.SeedMean | None:
-        """Return the mean of a column over seeds; None if it is not measured."""
-        values = [one.value for one in self.measurements.get(key, {}).values()]
-        return statistics.SeedMean.over(values) if values else None
-
-    def interval(self, key: str, column: Column) -> Interval | None:
-        """Return the 95 % interval of a column over seeds, or over images for one seed of an image fraction."""
-        measured = list(self.measurements.get(key, {}).values())
-        values = [one.value for one in measured]
-        # Only percentages are bounded: seconds must not be cut to [0, 1].
-        if not values or column.unit != "%":
-            return statistics.student(values) if values else None
-        n = measured[0].records[0].n if column.metric in statistics.IMAGE_FRACTIONS else None
-        return statistics.accuracy_interval(values, n, [one.slack for one in measured])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +75,6 @@ def paper_boards(
     grouped = group(trained, lambda record: (record.budget, is_reference(record)))
     by_budget = {key: group(same, lambda record: record.row) for key, same in grouped.items()}
     boards: list[PaperBoard] = []
-    # Several tables have the same rows: one cache for all of them composes each row once.
-    compose = CachedCompose()
     for manifest in manifests:
         if not manifest.columns:
             continue
@@ -136,36 +84,47 @@ def paper_boards(
             if not known or (budget == "smoke" and not include_smoke):
                 continue
             # Composing every row of every table would take a minute.
-            candidates = _candidates(manifest, budget, [same[0].training for same in known.values()])
+            candidates = may_train(manifest, budget, [same[0].training for same in known.values()])
             try:
-                rows = identities(candidates, budget, compose)
+                rows = identities(candidates, budget)
             except UserError as error:
                 if problems is None:
                     raise
                 problem = f"{manifest.name}.yaml, budget {budget}: {error}"
                 problems += [] if problem in problems else [problem]  # own records and reference records have the same
                 continue
-            board = _board(manifest, budget, {name: known.get(row, []) for name, row in rows.items()}, load)
+            evaluated = {name: known.get(row, []) for name, row in rows.items()}
+            board = _board(manifest, budget, evaluated, [] if reference else foreign_records(records), load)
             if board and reference:
                 board = replace(board, name=f"{board.name}-{REFERENCE}", title=f"{board.title}, reference results")
             boards += [board] if board else []
     return boards
 
 
-def published_board(manifest: Manifest) -> PaperBoard:
-    """Build a board of the published values only."""
-    rows = [PaperRow(row, _published(manifest, row), {}) for row in _ordered(manifest)]
+def published_board(manifest: Manifest, foreign: Sequence[Record] = ()) -> PaperBoard:
+    """Build a board of the published values, and of published weights if ``foreign`` evaluations are of some."""
+    rows = make_rows(manifest, {}, foreign)
     lines = [*([manifest.caption] if manifest.caption else []), *notes.publication_notes(manifest)]
-    return make_board(manifest, None, rows, {}, lines)
+    return make_board(manifest, None, rows, {}, [*lines, *_weights_notes(manifest, rows)])
+
+
+def weights_boards(manifests: Sequence[Manifest], records: Sequence[Record]) -> list[PaperBoard]:
+    """Build a board without ours per manifest of whose published weights there are ``records``."""
+    foreign = foreign_records(records)
+    boards = [published_board(manifest, foreign) for manifest in manifests if foreign]
+    return [board for board in boards if any(row.weights.records for row in board.rows)]
 
 
 def make_board(
     manifest: Manifest, budget: str | None, rows: Sequence[PaperRow], comparisons: Comparisons, lines: Sequence[str]
 ) -> PaperBoard:
-    """Build a board from its rows and notes; a ``budget`` of None has the published values only."""
+    """Build a board from its rows and notes; a ``budget`` of None has no trained rows."""
+    name, kind = budget, budget_title(budget) if budget else "values of the paper"
+    if not budget and any(row.weights.records for row in rows):
+        name, kind = "published-weights", "published weights"
     return PaperBoard(
-        name=f"{manifest.name}-{budget}" if budget else manifest.name,
-        title=f"{manifest.title} ({budget_title(budget) if budget else 'values of the paper'})",
+        name=f"{manifest.name}-{name}" if name else manifest.name,
+        title=f"{manifest.title} ({kind})",
         budget=budget,
         columns=tuple(_columns(manifest, budget, rows, comparisons)),
         rows=tuple(rows),
@@ -175,8 +134,23 @@ def make_board(
     )
 
 
+def _weights_notes(manifest: Manifest, rows: Sequence[PaperRow]) -> list[str]:
+    """Say which evaluations the columns of published weights show."""
+    texts = [
+        f"{notes.row_title(manifest, row.row)}: {record.method}, "
+        f"{'clean' if record.accuracy_only else attacks_label(record)} ({record.id})"
+        for row in rows
+        for record in row.weights.records
+    ]
+    return [f"{notes.WEIGHTS} {'; '.join(texts)}."] if texts else []
+
+
 def _board(
-    manifest: Manifest, budget: str, evaluated: Mapping[str, Sequence[Record]], load: statistics.LoadFlags
+    manifest: Manifest,
+    budget: str,
+    evaluated: Mapping[str, Sequence[Record]],
+    foreign: Sequence[Record],
+    load: statistics.LoadFlags,
 ) -> PaperBoard | None:
     """Build the board of all records ``evaluated`` of each row by its name; None if it would be empty."""
     if not own_sizes(manifest, budget):
@@ -189,14 +163,7 @@ def _board(
     if not any(own.values()):
         return None
     columns = manifest.columns
-    rows = [
-        PaperRow(
-            row,
-            _published(manifest, row),
-            {key: statistics.measure(own.get(row.name, []), key, columns) for key in columns},
-        )
-        for row in _ordered(manifest)
-    ]
+    rows = make_rows(manifest, own, foreign)
     # Smoke runs must not produce a significant difference by accident.
     comparisons = {} if budget == "smoke" else _compare(manifest, rows, load)
     shifts = {} if budget == "smoke" else _shifts(manifest, rows, load)
@@ -221,30 +188,13 @@ def _board(
         *notes.comparison_notes(manifest, comparisons),
         *notes.shift_texts(manifest, shifts),
         *notes.publication_notes(manifest),
+        *_weights_notes(manifest, rows),
         *notes.training_notes(runs),
         *notes.provenance_notes(shown),
         *([f"Other evaluations of these runs, not used in this table: {record_ids(unused)}."] if unused else []),
         *([f"Evaluations of a part of the test set, not in this table: {record_ids(partial)}."] if partial else []),
     ]
     return replace(make_board(manifest, budget, rows, comparisons, lines), shifts=shifts)
-
-
-def _ordered(manifest: Manifest) -> list[ManifestRow]:
-    """Return the rows in the manifest's order, each teacher before the first row that names it."""
-    rows: dict[str, ManifestRow] = {}
-    for row in manifest.rows:
-        if row.teacher:
-            teacher = manifest.teachers[row.teacher]
-            rows.setdefault(teacher.name, teacher)
-        rows[row.name] = row
-    return list(rows.values())
-
-
-def _published(manifest: Manifest, row: ManifestRow) -> Values:
-    """Return the paper's values. A manifest without any uses the first of each row's other sources."""
-    if any(other.paper for other in manifest.rows):
-        return row.paper
-    return next(iter(row.published.values()), {})
 
 
 def _compare(
@@ -275,40 +225,6 @@ def _shifts(manifest: Manifest, rows: Sequence[PaperRow], load: statistics.LoadF
     first = next(iter(manifest.figure.get("lines", {})), "")
     shifts = {name: statistics.line_shift(line, lines[first], load) for name, line in lines.items() if first in lines}
     return {name: shift for name, shift in shifts.items() if shift and name != first}
-
-
-_VALUE = re.compile(r"(?!trainer\.|model\.title|task\.teacher\.|data\.source\.)\w+(\.\w+)+")
-"""Keys of values rather than groups, without those that may differ between records of one row."""
-
-
-def _candidates(manifest: Manifest, budget: str, trained: Sequence[Mapping[str, Any]]) -> Manifest:
-    """Return the manifest without the rows that certainly train none of the ``trained`` configurations.
-
-    Composing the configuration of a row takes about 0.1 s, and comparing its overrides with the records almost none.
-    """
-
-    def agrees(training: Mapping[str, Any], key: str, value: str) -> bool:
-        first, *rest = key.split(".")
-        kept: Any = training.get(first)
-        for part in rest:
-            kept = kept.get(part) if isinstance(kept, Mapping) else None
-        # Older records lack groups that were added since: they may still belong to the row.
-        return first not in training or bool(OmegaConf.from_dotlist([f"value={value}"]).value == kept)
-
-    def is_candidate(row: ManifestRow) -> bool:
-        given: dict[str, str] = {}
-        for text in ("recipe=quick", *row_overrides(manifest, row, budget)):
-            key, _, value = text.lstrip("+~").partition("=")
-            # Later overrides replace earlier ones, as in Hydra; ~ deletes.
-            given.pop(key, None)
-            if not text.startswith("~"):
-                given[key] = value
-        # Values that can be compared without composing.
-        values = {key: text for key, text in given.items() if _VALUE.fullmatch(key) and "${" not in text}
-        values["recipe_name"] = given["recipe"]
-        return any(all(agrees(training, *item) for item in values.items()) for training in trained)
-
-    return replace(manifest, rows=tuple(filter(is_candidate, manifest.runnable)))
 
 
 # Columns.
@@ -354,16 +270,25 @@ def _quantity(manifest: Manifest, key: str, budget: str | None, rows: Sequence[P
     robust = {name: other for name, other in manifest.columns.items() if other.metric == "robust"}
     standard = [name for name, other in robust.items() if (other.attacks, other.eps) == ("standard", None)]
     essential = key == next(iter((*standard, *robust, *manifest.columns)))
-    cells, unit = Quantity(key, column), f" ({column.unit})"
+    cells, unit = Quantity(key, column), f" ({column.unit})" if column.unit else ""
     is_published = bool(manifest.kind) or any(row.published for row in rows)
     publisher = "paper" if any(row.row.paper for row in rows) else "published"
     # A column with metric "paper" is printed by the paper and never measured here.
     ours = not is_published or (budget is not None and column.metric != "paper")
+    of_weights = any(row.of_weights.get(key) for row in rows)
     if is_published:
         yield PaperColumn(
-            f"{column.header}, {publisher}{unit}" if ours else f"{column.header}{unit}",
+            f"{column.header}, {publisher}{unit}" if ours or of_weights else f"{column.header}{unit}",
             cells.published,
             {f"{key}_{publisher}": lambda row: f"{row.published[key]:g}" if key in row.published else ""},
+            align="r",
+            essential=essential,
+        )
+    if of_weights:
+        yield PaperColumn(
+            f"{column.header}, published weights{unit}",
+            lambda row: cells.ours(row.weights),
+            {f"{key}_weights_{name}": partial(cells.of_weights, name=name) for name in ("mean", "low", "high")},
             align="r",
             essential=essential,
         )
@@ -380,51 +305,6 @@ def _quantity(manifest: Manifest, key: str, budget: str | None, rows: Sequence[P
         measured = sum(other.metric != "paper" for other in manifest.columns.values())
         header = f"{column.header}, difference" if measured <= WIDEST else None
         yield PaperColumn(header, cells.difference, {f"{key}_difference": cells.difference}, align="r")
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """The cells of one of the manifest's columns."""
-
-    key: str
-    column: Column
-
-    def published(self, row: PaperRow) -> str:
-        """The published value, with its standard deviation if that is published too."""
-        std = row.row.paper_std.get(self.key)
-        text = notes.published_value(row.published.get(self.key), self.column.unit)
-        return text if std is None else f"{text} ± {notes.published_value(std, self.column.unit)}"
-
-    def ours(self, row: PaperRow) -> str:
-        """Mean, standard deviation and interval. The seeds are listed if the row has others as well."""
-        mean, interval = row.mean(self.key), row.interval(self.key, self.column)
-        if mean is None:
-            return ""
-        if self.column.unit == "%":
-            text, bounds = str(mean), interval_cell(interval)
-        else:
-            text = f"{mean.mean:.4g}" if mean.std is None else f"{mean.mean:.4g} ± {mean.std:.2g}"
-            bounds = "" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
-        seeds = row.measurements[self.key]
-        # A column evaluated for some of the row's seeds only must say so.
-        fewer = "" if len(seeds) == len(row.seeds) else f" (of seed {', '.join(map(str, seeds))})"
-        return text + ("" if interval is None else f" {bounds}") + fewer
-
-    def number(self, row: PaperRow, name: str) -> str:
-        """The ``mean`` for machines, its ``std``, or an end of the interval, ``low`` or ``high``."""
-        mean, (low, high) = row.mean(self.key), row.interval(self.key, self.column) or (None, None)
-        return self.plain({"low": low, "high": high}.get(name, getattr(mean, name, None)))
-
-    def plain(self, value: float | None) -> str:
-        """Return a measurement for machines: percent with two decimals, or a number in the column's unit."""
-        if self.column.unit == "%":
-            return plain_percent(value)
-        return "" if value is None else f"{value:.6g}"
-
-    def difference(self, row: PaperRow) -> str:
-        """Ours minus the published value, in points or the column's unit; empty if one of them is missing."""
-        ours, published = row.mean(self.key), row.published.get(self.key)
-        return "" if ours is None or published is None else f"{ours.mean * self.column.scale - published:+.2f}"
 
 
 def _claims(manifest: Manifest, comparisons: Comparisons) -> Iterator[PaperColumn]:

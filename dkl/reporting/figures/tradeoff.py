@@ -25,7 +25,8 @@ from dkl.reporting.boards import budget_title
 from dkl.reporting.boards.entries import CLAIMED, ROBUSTBENCH
 from dkl.reporting.boards.leaderboards import ConfigurationRow
 from dkl.reporting.boards.notes import shift_texts
-from dkl.reporting.boards.paper import PaperBoard, PaperRow, lines_of
+from dkl.reporting.boards.paper import PaperBoard, lines_of
+from dkl.reporting.boards.paper_rows import PaperRow
 from dkl.reporting.figures import style
 from dkl.reporting.grouping import slug
 from dkl.reporting.statistics import SeedMean

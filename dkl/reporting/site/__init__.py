@@ -172,12 +172,12 @@ def _paper_tables(
     tables = sorted((table for table in manifests if table.kind == "table"), key=lambda table: table.number or 0)
     others = [manifest for manifest in manifests if manifest.kind is None and manifest.name in own]
     for manifest in (*tables, *others):
-        articles = [_article(board, ids) for board in own.get(manifest.name, [])]
-        published = None if articles else _article(published_board(manifest), ids)
-        of_paper = manifest.kind is not None
+        trained = [board for board in own.get(manifest.name, []) if board.budget]
+        published = next((board for board in own.get(manifest.name, []) if not board.budget), published_board(manifest))
         yield {
-            **{"name": manifest.name, "title": manifest.title, "of_paper": of_paper},
-            **{"boards": articles, "published": published},
+            **{"name": manifest.name, "title": manifest.title, "of_paper": manifest.kind is not None},
+            "boards": [_article(board, ids) for board in trained],
+            "published": None if trained else _article(published, ids),
         }
 
 

@@ -16,9 +16,8 @@ r, AT, RKD, HCL and the fusion come from torchdistill (``pip install 'dkl[featur
 these losses is made.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
-from itertools import chain
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -208,6 +207,7 @@ class FeatureDistillation(Distillation):
     """
 
     loss: FeatureLoss
+    kept = ("prior", "loss")
 
     def __init__(
         self,
@@ -241,10 +241,6 @@ class FeatureDistillation(Distillation):
             teacher = forward_with_features(self.teacher, images, before_activation=self.loss.teacher_before)
         return student, teacher
 
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters of the student and of the loss."""
-        return chain(self.model.named_parameters(), self.loss.named_parameters(prefix="loss"))
-
     def compare(self, images: Tensor, labels: Tensor, batch: Batch, progress: Progress) -> tuple[Tensor, Tensor]:
         """The student's logits, and the loss between the features of both networks."""
         (logits, mine), (_, theirs) = self._forward(images)
@@ -253,12 +249,3 @@ class FeatureDistillation(Distillation):
         with torch.autocast(logits.device.type, enabled=False):
             mine, theirs = (Features([s.to(dtype) for s in f.stages], f.pooled.to(dtype)) for f in (mine, theirs))
             return logits, self.loss(mine, theirs)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of ``Distillation`` with the loss's parameters."""
-        return super().state_dict() | {"loss": self.loss.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        super().load_state_dict(state)
-        self.loss.load_state_dict(state["loss"])

@@ -21,16 +21,8 @@ from torch import Tensor, nn
 from dkl.console import say
 from dkl.data import Batch
 from dkl.errors import UserError
-from dkl.losses import (
-    ClassComparing,
-    ClassPrior,
-    PairLoss,
-    Scheduled,
-    check_pair_loss,
-    classifier_distances,
-    feature_distances,
-    wanted_arguments,
-)
+from dkl.losses.base import ClassComparing, ClassPrior, PairLoss, Scheduled, check_pair_loss, wanted_arguments
+from dkl.losses.transport import classifier_distances, feature_distances
 from dkl.models import fingerprint
 from dkl.models.features import classifier_of, forward_with_features
 from dkl.runtime.distributed import mean_over_ranks, sum_over_ranks
@@ -198,7 +190,6 @@ class Distillation(Task):
 
     @contextmanager
     def step(self, batch: Batch, progress: Progress) -> Iterator[Output]:
-        """The loss of one batch."""
         images, labels = self.mixing(batch, progress)
         student, divergence = self.compare(images, likeliest(labels), batch, progress)
         loss = self.ce_weight * label_loss(student, labels, binary=self.bce) + self.warmup(progress) * divergence

@@ -96,17 +96,13 @@ def _trust(logits: Tensor, labels: Tensor, settings: WeightSettings) -> Tensor:
     return logits.softmax(-1).gather(1, labels.unsqueeze(1)).squeeze(1) ** settings.trust_power
 
 
-def _entropies(logits: Tensor, order: float) -> Tensor:
-    """Rényi's entropy of the softmax of each row."""
-    log_p = logits.log_softmax(-1)
-    if order == 1:
-        return -(log_p.exp() * log_p).sum(-1)
-    return (order * log_p).logsumexp(-1) / (1 - order)
-
-
 def _uncertainty(logits: Tensor, labels: Tensor, settings: WeightSettings) -> Tensor:
-    """By how much each entropy exceeds the smallest of the batch, times ``entropy_scale`` (SAAD, Lee et al. 2025)."""
-    entropies = _entropies(logits, settings.entropy_order)
+    """By how much each of Rényi's entropies exceeds the smallest of the batch, times ``entropy_scale``.
+
+    SAAD, Lee et al. 2025.
+    """
+    log_p, order = logits.log_softmax(-1), settings.entropy_order
+    entropies = -(log_p.exp() * log_p).sum(-1) if order == 1 else (order * log_p).logsumexp(-1) / (1 - order)
     return settings.entropy_scale * (entropies - entropies.min())
 
 
@@ -126,12 +122,18 @@ SAMPLE_WEIGHTS: dict[str, Callable[[Tensor, Tensor, WeightSettings], Tensor]] = 
 
 
 def checked_terms(terms: Mapping[str, Term] | None) -> dict[str, Term]:
-    """Raise UserError unless there are terms, each a ``Term``."""
+    """Raise UserError unless there are terms, each a ``Term``, and one of them is active in every epoch."""
     if not terms:
         raise UserError("task.terms is empty: choose a method, such as task=rslad, or add terms to task.terms")
     for name, term in terms.items():
         if not isinstance(term, Term):
             raise UserError(f"task.terms.{name} is no term: set task.terms.{name}._target_=dkl.tasks.Term")
+    changes = {epoch for term in terms.values() for epoch in (term.from_epoch, term.before_epoch) if epoch}
+    for epoch in sorted({1, *changes}):
+        if not any(term.active(epoch) for term in terms.values()):
+            raise UserError(
+                f"no term is active in epoch {epoch}: set task.terms.{next(iter(terms))}.weight=1, or other epochs"
+            )
     return dict(terms)
 
 

@@ -53,13 +53,6 @@ def test_a_subset_is_the_first_of_every_class(size: int) -> None:
     assert torch.equal(subset.labels, data.labels[places])
 
 
-def test_a_subset_is_class_balanced() -> None:
-    data = make_images(103, classes=4)
-    assert data.balanced(40).labels.bincount().tolist() == [10] * 4
-    assert set(data.balanced(42).labels.bincount().tolist()) == {10, 11}
-    assert data.balanced(None) is data
-
-
 @pytest.mark.parametrize("size", [0, -1, 11])
 def test_an_impossible_subset_is_refused(size: int) -> None:
     with pytest.raises(UserError, match=f"{size} images"):

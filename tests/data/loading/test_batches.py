@@ -1,13 +1,10 @@
 """Batches hold the right pixels, seed and epoch determine each draw, and crops equal torchvision's."""
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
 from scipy.stats import chisquare
 from torch import Tensor
-from torchvision.transforms import v2
 
 from dkl.data import Augment, Batch, Batches, Batching, Images
 from tests.data.common import make_images
@@ -45,27 +42,6 @@ def test_every_epoch_is_a_permutation(augment: Augment | None) -> None:
         assert sorted(order) == list(range(23))
         assert order != list(range(23))
     assert len({tuple(order) for order in orders}) == 3
-
-
-def test_shuffled_images_keep_their_labels() -> None:
-    data = numbered(23)
-    got = collect(Batches(data, Batching(5, shuffle=True)), 3)
-    assert torch.equal(got.images, data.images[got.labels] / 255)
-
-
-def test_seed_and_epoch_determine_every_draw() -> None:
-    data = numbered(30)
-
-    def draw(seed: int, epoch: int) -> tuple[Any, ...]:
-        augmented = Batches(data, Batching(7, shuffle=True, augment=Augment(crop_padding=2, flip=True), seed=seed))
-        torch.rand(1)  # must not change anything
-        got = collect(augmented, epoch)
-        return tuple(got.labels.tolist()), tuple(got.images.flatten().tolist())
-
-    keys = [(0, 0), (0, 1), (1, 0), (1, 1), (2**40, 0)]
-    first = {key: draw(*key) for key in keys}
-    assert {key: draw(*key) for key in reversed(keys)} == first
-    assert len({labels for labels, _ in first.values()}) == len(keys)
 
 
 @pytest.mark.parametrize(("count", "size", "whole", "all_"), [(10, 4, 2, 3), (12, 4, 3, 3), (3, 3, 1, 1), (1, 1, 1, 1)])
@@ -137,26 +113,6 @@ def test_images_of_a_batch_are_augmented_independently() -> None:
     drawn = torch.tensor([place[key(augmented)] for augmented in (got.images * 255).round().to(torch.uint8)])
     pairs = (drawn[0::2] * len(place) + drawn[1::2]).bincount(minlength=len(place) ** 2)
     assert chisquare(pairs.numpy()).pvalue > 0.001
-
-
-class Recorder(v2.RandomCrop):
-    """torchvision's random crop, which records its draw."""
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        self.drawn = super().make_params(flat_inputs)
-        return self.drawn
-
-
-def test_crops_equal_torchvisions_at_the_same_offsets() -> None:
-    data, pad = make_images(50, (3, 12, 9)), 4
-    batches = Batches(data, Batching(50, augment=Augment(crop_padding=pad)))
-    transform, offsets = Recorder((12, 9), padding=pad), set()
-    for number, image in enumerate(data.images):
-        expected = transform(image)
-        down, right = transform.drawn["top"], transform.drawn["left"]
-        assert torch.equal(batches.windows[number, :, down, right], expected)
-        offsets.add((down, right))
-    assert len(offsets) > 25
 
 
 def test_augmented_images_keep_their_labels() -> None:

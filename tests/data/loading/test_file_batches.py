@@ -13,24 +13,9 @@ from PIL import Image
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision.transforms import RandomResizedCrop
 
-from dkl.data import Augment, Batch, Batching, Center, FileBatches, ImageFiles, Images, make_loader
+from dkl.data import Augment, Batching, Center, FileBatches
 from dkl.errors import UserError
-from tests.data.common import make_images
 from tests.data.image_files import center, make_files
-
-TRAIN: dict[str, Any] = {"augment": Augment(flip=True), "shuffle": True, "seed": 5}
-STRONG = {**TRAIN, "augment": Augment(flip=True, randaugment="rand-m7-mstd0.5", repeats=3)}
-
-
-def assert_same(got: list[Batch], expected: list[Batch]) -> None:
-    assert len(got) == len(expected)
-    for one, other in zip(got, expected, strict=True):
-        assert torch.equal(one.images, other.images)
-        assert torch.equal(one.labels, other.labels)
-        assert (one.views, one.first, one.total) == (other.views, other.first, other.total)
-        assert one.indices is not None
-        assert other.indices is not None
-        assert torch.equal(one.indices, other.indices)
 
 
 def generator(*key: int) -> torch.Generator:
@@ -98,14 +83,6 @@ def test_validation_batches_are_center_crops_in_order(tmp_path: Path, crop: Cent
     assert torch.equal(torch.cat([batch.images for batch in got]), files.tensor().float() / 255)
 
 
-def test_an_epoch_does_not_depend_on_the_epochs_before_it(tmp_path: Path) -> None:
-    files = make_files(tmp_path)
-    batches = FileBatches(files, Batching(5, **TRAIN))
-    epochs = [list(batches.epoch(epoch)) for epoch in range(3)]
-    next(iter(batches.epoch(0)))  # abandoned after one batch
-    assert_same(list(FileBatches(files, Batching(5, **TRAIN)).epoch(2)), epochs[2])
-
-
 def test_a_process_reads_only_its_own_files(tmp_path: Path) -> None:
     files = make_files(tmp_path, 3)
     for index in (2, 3, 7, 8):  # read by the second process
@@ -140,16 +117,3 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str, workers: int) -> N
 def test_another_augmentation_is_refused(tmp_path: Path, augment: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(augment))):
         FileBatches(make_files(tmp_path), Batching(4, augment=Augment(flip=True, **augment)))
-
-
-def test_each_kind_of_images_gets_its_loader(tmp_path: Path) -> None:
-    memory, files = make_loader(make_images(6), Batching(4)), make_loader(make_files(tmp_path), Batching(4))
-    assert [batch.images.shape[0] for batch in memory.epoch()] == [4, 2]
-    assert [batch.images.shape for batch in files.epoch()] == [(4, 3, 32, 32)] * 3
-    assert (memory.labels.shape, files.labels.shape) == ((6,), (12,))
-
-
-def test_center_crops_in_memory_equal_validation_of_files(tmp_path: Path) -> None:
-    files: ImageFiles = make_files(tmp_path)
-    memory = make_loader(Images(files.tensor(), files.labels), Batching(5))
-    assert_same(list(make_loader(files, Batching(5)).epoch()), list(memory.epoch()))

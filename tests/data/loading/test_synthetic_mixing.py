@@ -1,6 +1,5 @@
 """Batches mix real and synthetic images as DM-Improves-AT does."""
 
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from scipy.stats import chisquare
 
 from dkl.assembly import load_synthetic, make_batches
 from dkl.config import TrainConfig, compose_config, typed
-from dkl.config.schema import AugmentConfig
 from dkl.data import Augment, Batch, Batches, Batching, Images, SyntheticImages, SyntheticMixing
 from dkl.errors import UserError
 
@@ -135,30 +133,3 @@ def test_a_configuration_makes_mixed_batches(tmp_path: Path) -> None:
         assert torch.equal(got.labels, expected.labels)
     validation = make_batches(typed(cfg, TrainConfig), rest, torch.device("cpu"), training=False)
     assert torch.equal(torch.cat([batch.labels for batch in validation.epoch()]), rest.labels)
-
-
-@pytest.mark.parametrize(
-    ("data", "files", "fraction", "rotation"),
-    [
-        ("cifar10_1m", ["cifar10/1m.npz"], 0.7, 0),
-        ("cifar10_20m", ["cifar10/20m_part1.npz", "cifar10/20m_part2.npz"], 0.8, 0),
-        ("cifar100_1m", ["cifar100/1m.npz"], 0.7, 15),
-        ("cifar100_50m", [f"cifar100/50m_part{part}.npz" for part in (1, 2, 3, 4)], 0.8, 15),
-    ],
-)
-def test_choices_are_those_of_dm_improves_at(data: str, files: list[str], fraction: float, rotation: float) -> None:
-    cfg = compose(Path("/data"), data=data).data
-    assert list(cfg.synthetic.files) == [f"/data/{file}" for file in files]
-    assert cfg.synthetic.fraction == fraction
-    assert dict(cfg.augment) == asdict(AugmentConfig(crop_padding=4, flip=True, rotation=rotation))
-    assert (cfg.name, cfg.num_classes) == (("cifar100", 100) if "100" in data else ("cifar10", 10))
-    assert cfg.mean[0] == {"cifar10": 0.4914, "cifar100": 0.5071}[cfg.name]
-
-
-def test_without_files_there_are_no_synthetic_images(tmp_path: Path) -> None:
-    assert load_synthetic(compose(tmp_path, data="cifar10").data) is None
-
-
-def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cifar10/1m\.npz.*huggingface"):
-        load_synthetic(compose(tmp_path).data)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torchvision
 from PIL import Image
 
 from dkl.data import cifar
@@ -80,34 +79,6 @@ def test_it_is_downloaded_once(site: Site, tmp_path: Path, monkeypatch: pytest.M
         for images, arrays in zip(cifar("cifar10", str(tmp_path / "data")), expected, strict=True):
             assert_holds(images, arrays)
     assert site.ranges == [None]
-
-
-def test_a_broken_download_is_resumed(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files, train, _ = make_torchvision_files("cifar10", monkeypatch)
-    site.content = make_archive(files, monkeypatch, site.url)
-    have = len(site.content) // 3
-    (tmp_path / "tiny.tar.gz.part").write_bytes(site.content[:have])
-    assert_holds(cifar("cifar10", str(tmp_path))[0], train)
-    assert site.ranges == [f"bytes={have}-"]
-    assert site.sent == [len(site.content) - have]
-
-
-def test_a_corrupted_download_is_deleted(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files, *_ = make_torchvision_files("cifar10", monkeypatch)
-    archive = make_archive(files, monkeypatch, site.url)
-    site.content = archive[:-9] + bytes(9)
-    with pytest.raises(UserError, match="md5"):
-        cifar("cifar10", str(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == [".tiny.tar.gz.lock"]
-
-
-def test_an_unreachable_server_names_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serve() as closed:
-        pass
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", closed.url)
-    with pytest.raises(UserError) as caught:
-        cifar("cifar10", str(tmp_path))
-    assert str(tmp_path / "cifar-10-python.tar.gz") in str(caught.value)
 
 
 @pytest.mark.parametrize("extracted", [0, 2])

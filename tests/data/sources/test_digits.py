@@ -24,16 +24,6 @@ def test_every_fifth_image_of_a_class_is_a_test_image_and_none_is_used_twice() -
         assert images.labels.tolist() == content.target[chosen].tolist()
 
 
-def test_shape_range_and_class_balance() -> None:
-    for images in digits():
-        assert images.images.shape[1:] == (1, 8, 8)
-        assert (images.images.min(), images.images.max()) == (0, 255)
-        share = images.labels.bincount().float() / len(images)
-        assert share.shape == (10,)
-        assert share.min() > 0.09
-        assert share.max() < 0.11
-
-
 def test_scikit_learn_gives_the_same_images_if_its_file_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
     read = digits()
     monkeypatch.setattr(sys.modules["dkl.data.sources"], "DIGITS_FILE", "elsewhere")

@@ -73,6 +73,7 @@ def test_a_bad_npz_is_named_with_what_is_wrong(tmp_path: Path, read: Callable[[P
     with pytest.raises(UserError, match=wrong) as caught:
         read(tmp_path / "bad.npz")
     assert str(tmp_path / "bad.npz") in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("read", [read_whole, map_file])

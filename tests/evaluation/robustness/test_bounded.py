@@ -5,7 +5,6 @@ import shutil
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,17 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from dkl.attacks import Perturb, autoattack, frozen_eval, make_attack
-from dkl.attacks.autoattack.attack_loop import AttackLoop, placed, places
+from dkl.attacks.autoattack import bounded
+from dkl.attacks.autoattack.attack_loop import AttackLoop, AttackProgress, placed, places
 from dkl.attacks.autoattack.bounded import attack_sample
 from dkl.cli import main
-from dkl.config import EvaluateConfig, EvaluationConfig, compose_config
+from dkl.config import compose_config
 from dkl.errors import UserError
 from dkl.evaluation import evaluate
-from dkl.evaluation.protocol import choose_protocol
 from dkl.records import load, load_flags
 from dkl.sampling_bound import count_interval
 from dkl.threat import AUTOATTACK, SUITES
-from tests.evaluation.common import CPU, evaluate_run, shorten, tiny_run
+from tests.evaluation.common import evaluate_run, on_the_cpu, shorten, tiny_run
 
 
 def finished(*args: object, **kwargs: object) -> None:
@@ -33,13 +32,15 @@ def finished(*args: object, **kwargs: object) -> None:
 def in_and_out(pixels_that_fall: dict[str, set[int]], seen: dict[str, list[int]]) -> dict[str, Perturb]:
     """Attacks that fool the images with given first pixels and note which images they see."""
 
-    def perturb(name: str, x: Tensor, **place: object) -> Tensor:
+    def perturb(name: str, x: Tensor) -> Tensor:
         numbers = (x[:, 0, 0, 0] * 1000).round().int().tolist()
         seen[name] += numbers
         falls = torch.tensor([number in pixels_that_fall[name] for number in numbers])
         return torch.where(falls.view(-1, 1, 1, 1), torch.ones_like(x), x)
 
-    return {name: (lambda x, y, name=name, **place: perturb(name, x, **place)) for name in ("fab-t", "square")}
+    attacks = {name: partial(lambda name, x, y, **place: perturb(name, x), name) for name in ("fab-t", "square")}
+    attacks["fab-t"].draws, attacks["square"].draws = "none", "place"
+    return attacks
 
 
 class WhiteIsFooled(nn.Module):
@@ -61,9 +62,8 @@ def test_sample_grows_until_the_interval_is_narrow(falls: int, width: int, enoug
     attacks = in_and_out({"fab-t": set(fall[::2].tolist()), "square": set(fall[1::2].tolist())}, seen)
     before = np.ones(count, dtype=np.bool_)
 
-    loop = AttackLoop(WhiteIsFooled(), images, labels, 25, CPU, tmp_path, {})
-    by_place = frozenset({"square"})
-    result, found = attack_sample(loop, attacks, before, width=width, seed=1, by_place=by_place, num_classes=2)
+    loop = AttackLoop(on_the_cpu(WhiteIsFooled(), images, labels, batch_size=25, folder=tmp_path), {})
+    result, found = attack_sample(loop, attacks, before, width=width, seed=1, num_classes=2)
     drawn, fallen = int(result.sampled.sum()), int((before & ~result.after["square"]).sum())
     assert found == enough
     assert result.interval.low <= falls <= result.interval.high
@@ -71,6 +71,38 @@ def test_sample_grows_until_the_interval_is_narrow(falls: int, width: int, enoug
     assert drawn < count
     assert len(seen["fab-t"]) == len(set(seen["fab-t"])) == drawn, "an image was attacked twice"
     assert fallen or falls <= 1 or not enough
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("overhead", "state", "sampled"),
+    [
+        (0, (), True),
+        (60, (), True),
+        (400, (), False),  # a sample of 101 saves the time of 299 images, and may lose that of another pass
+        (400, ("sample-fab-t",), True),  # begun before an interruption
+        (0, ("fab-t",), False),
+    ],
+)
+def test_a_sample_is_attacked_if_it_saves_more_time_than_it_may_lose(
+    overhead: int,
+    state: tuple[str, ...],
+    sampled: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(bounded, "pass_seconds", lambda model, x: overhead + len(x))
+    images, labels = torch.zeros(400, 1, 2, 2), torch.zeros(400, dtype=torch.long)
+    seen: dict[str, list[int]] = {"fab-t": [], "square": []}
+    attacks = in_and_out({"fab-t": set(), "square": set()}, seen)
+    before = np.ones(400, dtype=np.bool_)
+    begun = AttackProgress.begin(before, 5)
+    begun.seconds[0] = 1
+    task = on_the_cpu(WhiteIsFooled(), images, labels, batch_size=100, together=400)
+    loop = AttackLoop(task, dict.fromkeys(state, begun))
+    _, enough = attack_sample(loop, attacks, before, width=10, seed=1, num_classes=2)
+    assert enough == sampled == bool(seen["square"])
+    assert ("saves no time: fab-t and square attack every image" in capsys.readouterr().err) == (not sampled)
 
 
 def test_places_are_those_of_the_cut_batches() -> None:
@@ -155,25 +187,12 @@ def test_a_network_that_masks_gradients_gains_nothing(tmp_path: Path) -> None:
     shorter = {"fab-t": {"steps": 3}, "square": {"queries": 60}}
     options = {"norm": "linf", "eps": 0.2, "seed": 0, "num_classes": 5}
     attacks = {name: partial(make_attack(name, model, **options), **fewer) for name, fewer in shorter.items()}
+    attacks["fab-t"].draws, attacks["square"].draws = "none", "place"  # a partial of a partial has no attributes
     before = np.ones(300, dtype=np.bool_)
-    loop = AttackLoop(model, images, labels, 50, CPU, tmp_path, {})
+    loop = AttackLoop(on_the_cpu(model, images, labels, batch_size=50, folder=tmp_path), {})
     with frozen_eval(model):
-        result, _ = attack_sample(
-            loop, attacks, before, width=60, seed=1, by_place=frozenset({"square"}), num_classes=5
-        )
+        result, _ = attack_sample(loop, attacks, before, width=60, seed=1, num_classes=5)
         square_of_all = placed(attacks["square"], before, 50).perturb(images, labels, torch.arange(300))
     falls = int((model(square_of_all).argmax(1) != labels).sum())
     assert falls > 100
     assert result.interval.low <= falls <= result.interval.high
-
-
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ({"attacks": "standard", "tolerance": 0.5}, "tolerance=0.5 is a setting of attacks=bounded"),
-        ({"attacks": "pgd-20", "package": True}, "attacks=pgd-20 names none"),
-    ],
-)
-def test_a_setting_that_the_attacks_would_ignore_is_refused(asked: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        choose_protocol(EvaluateConfig(**asked), EvaluationConfig(eps="8/255"))

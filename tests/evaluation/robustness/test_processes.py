@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dkl.attacks.autoattack.attack_loop import AttackProgress, EvaluationState, load, merge, save
 from dkl.cli import main
 from dkl.records import Record, load_all
-from dkl.runtime.distributed import gather, launched_group, rank
+from dkl.runtime.distributed import gather, process_group, rank
 from tests.evaluation.common import Attack, attack, evaluate_run, tiny_run, trained
 from tests.interruptions.forks import run as in_group
 
@@ -52,7 +52,7 @@ def attack_until(model: nn.Module, folder: Path, limit: int = 10**6) -> list[int
 
 def attack_in_group(begun: Path, stopped: Path, results: Path) -> None:
     """Finish the evaluation in ``begun``, then begin one in ``stopped`` that stops after two batches per process."""
-    with launched_group("cpu"):
+    with process_group("cpu"):
         sizes = attack_until(trained(), begun)
         np.savez(results / f"sizes{rank()}", sizes=np.array(sizes), all=np.array(sum(map(len, gather(sizes)))))
         attack_until(trained(), stopped, 2)  # both stop in the first attack, where neither waits for the other

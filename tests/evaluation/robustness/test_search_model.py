@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from dkl.attacks.autoattack import suite
+from dkl.attacks.autoattack import task
 from dkl.attacks.autoattack.classifier import search_model
 from dkl.errors import UserError
 from dkl.evaluation import autoattack
@@ -74,7 +74,7 @@ def test_only_the_evaluated_network_decides(monkeypatch: pytest.MonkeyPatch) -> 
         def forward(self, x: Tensor) -> Tensor:
             return -trained()(x)
 
-    monkeypatch.setattr(suite, "search_model", lambda *settings: Wrong())
+    monkeypatch.setattr(task, "search_model", lambda *settings: Wrong())
     result = autoattack(trained(), images, labels, eps=0.0, attacks=["pgd-2"], channels_last=True)
     assert torch.equal(result.robust, result.flags["clean"])
     assert result.robust.any()

@@ -19,13 +19,6 @@ def test_a_plain_state_dict(source: nn.Module, tmp_path: Path) -> None:
     assert_loads(source, write(tmp_path / "old.pt", OrderedDict(source.state_dict())), "plain")
 
 
-def test_a_path_may_be_text(source: nn.Module, tmp_path: Path) -> None:
-    path = write(tmp_path / "plain.pt", source.state_dict())
-    model = make_model()
-    load_checkpoint(model, str(path))
-    assert torch.equal(model.state_dict()["fc.weight"], source.state_dict()["fc.weight"])
-
-
 @pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model", "net", "ema"])
 def test_under_each_wrapper(source: nn.Module, tmp_path: Path, wrapper: str) -> None:
     content = {"epoch": 200, "best": 0.5, wrapper: source.state_dict(), "optimizer": {"lr": 0.1, "momenta": [1, 2]}}

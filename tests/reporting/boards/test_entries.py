@@ -14,8 +14,8 @@ from dkl.errors import UserError, shortened
 from dkl.published import published_entries
 from dkl.records import Record, load_all
 from dkl.records.verification import Verification, checksum, save_verification
-from dkl.reporting import write_tables
-from dkl.reporting.boards.entries import EntryFilter, Leaderboard, entry_boards, load_entries
+from dkl.reporting import Leaderboard, write_tables
+from dkl.reporting.boards.entries import EntryFilter, entry_boards, load_entries
 from dkl.reporting.figures.style import inline
 from dkl.reporting.figures.tradeoff import entries as drawn_entries
 from dkl.reporting.figures.tradeoff import pareto_front

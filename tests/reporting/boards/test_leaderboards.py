@@ -262,13 +262,6 @@ def test_devices_and_precision_do_not_split_a_row() -> None:
     assert [row.seeds for row in board(records).rows] == [(0, 1)]
 
 
-def test_attacked_records_and_others_are_never_mixed() -> None:
-    attacked, own = make_record(clean=0.9), make_accuracy()
-    robust, accurate = leaderboards([attacked, own])
-    assert [row.method for row in robust.rows] == ["IKL-AT"]
-    assert [row.method for row in accurate.rows] == ["IKL-KD"]
-
-
 def test_optional_columns_need_a_row_that_has_them() -> None:
     made = board([make_accuracy(training={}, best=None, best_epoch=None)])
     assert not {"Teacher", "Best epoch (%)*", "Many (%)", "Medium (%)", "Few (%)"} & set(made.table().header)

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.text import Annotation
 from PIL import Image
 
-from dkl.config import hashed
+from dkl.config import compose_run, hashed
 from dkl.errors import UserError
 from dkl.manifests import load
 from dkl.records import Record, load_flags, save
@@ -22,7 +22,7 @@ from dkl.reporting.figures.style import BLUE, VERMILLION
 from dkl.reporting.figures.tradeoff import frontier
 from dkl.storage.files import write_rows
 from tests.factories import make_flags
-from tests.reporting.factories import COMPOSER, make_record, make_run
+from tests.reporting.factories import make_record, make_run
 from tests.reporting.figures.common import make_pictures, store
 
 PIXELS = Segmented(miou=0.4, iou={"sky": 0.4}, prediction="whole images")
@@ -37,7 +37,7 @@ def _trained(name: str, row: str, seed: int = 0) -> dict[str, Any]:
     """Return the training configuration of a row of a manifest at budget mini."""
     manifest = load(name)
     (overrides,) = (found.overrides for found in manifest.rows if found.name == row)
-    return hashed(COMPOSER([*manifest.overrides, "budget=mini", *overrides, f"seed={seed}"]).cfg)
+    return hashed(compose_run((*manifest.overrides, "budget=mini", *overrides, f"seed={seed}")).cfg)
 
 
 def _with_curves(records: list[Record], results: Path, **last: float) -> list[Record]:

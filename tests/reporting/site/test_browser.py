@@ -18,7 +18,8 @@ from dkl.reporting import leaderboards
 from dkl.reporting.boards import Board
 from dkl.reporting.boards.claims import ClaimRow, claim_boards
 from dkl.reporting.boards.entries import published_rows
-from dkl.reporting.boards.paper import PaperBoard, PaperRow, make_board
+from dkl.reporting.boards.paper import PaperBoard, make_board
+from dkl.reporting.boards.paper_rows import PaperRow
 from dkl.reporting.site import write_site
 from dkl.reporting.statistics import Comparison, Measurement
 from tests.factories import make_flags

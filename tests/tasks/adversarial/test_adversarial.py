@@ -3,20 +3,16 @@
 import copy
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dkl.attacks import TrainingAttack
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import DKL, IKL, KL
 from dkl.storage import checkpoint
 from dkl.tasks import Progress, TradesTraining
-from tests.official.oracles import pairwise_ikl
 from tests.tasks.common import CLASSES, EPS, Spy, SpyLoss, make_attack, make_batch, make_net, make_task
 
 FIRST = Progress(1, 4)
@@ -44,44 +40,6 @@ def test_forwards_are_one_natural_one_a_step_and_two_in_training() -> None:
             assert [call.training for call in spy.calls] == [False] * len(attack) + [True] * 2
             assert [call.differentiated for call in spy.calls] == [False] * len(attack) + [True] * 2
             assert all(len(call.images) == 9 for call in training)
-
-
-def test_training_sees_the_adversarial_images_and_then_the_natural_ones() -> None:
-    model, batch = make_net(), make_batch()
-    spy = Spy(model)
-    take_step(make_task(model, attack=make_attack(objective=KL())), batch)
-    natural_in_attack, *steps, adversarial, natural = spy.calls
-    assert torch.equal(natural_in_attack.images, batch.images)
-    assert torch.equal(natural.images, batch.images)
-    distance = (adversarial.images - batch.images).abs().amax()
-    assert distance == pytest.approx(EPS, rel=1e-4)
-    noise = steps[0].images - batch.images  # the Gaussian start
-    assert 0 < noise.abs().max() < 0.01
-
-
-def test_the_loss_is_ce_on_natural_images_plus_the_pair_loss_with_the_prior_of_the_labels() -> None:
-    model, batch = make_net(), make_batch()
-    spy = Spy(model)
-    task = make_task(model, IKL(wmse_weight=3.0, ce_weight=2.0))
-    task.prior.table.copy_(torch.rand(CLASSES, CLASSES).softmax(-1))
-    rows = task.prior.table[batch.labels].clone()
-    loss, _ = take_step(task, batch)
-    adversarial, natural = (call.logits for call in spy.calls[-2:])
-    expected = F.cross_entropy(natural, batch.labels) + pairwise_ikl(natural, adversarial, rows, 3.0, 2.0)
-    torch.testing.assert_close(loss, expected)
-
-
-def test_gradients_are_those_of_the_loss_at_fixed_adversarial_images() -> None:
-    model, batch = make_net().double(), make_batch()
-    batch = Batch(batch.images.double(), batch.labels)
-    other, spy = copy.deepcopy(model), Spy(model)
-    _, gradients = take_step(make_task(model), batch)
-    other.train()
-    adversarial, natural = other(spy.calls[-2].images), other(batch.images)
-    rows = torch.full((len(batch.labels), CLASSES), 1 / CLASSES, dtype=torch.float64)
-    loss = F.cross_entropy(natural, batch.labels) + pairwise_ikl(natural, adversarial, rows, 3.0, 2.0)
-    for got, expected in zip(gradients, torch.autograd.grad(loss, list(other.parameters())), strict=True):
-        torch.testing.assert_close(got, expected)
 
 
 def test_correct_predictions_are_counted() -> None:
@@ -124,24 +82,6 @@ def test_the_prior_is_the_class_mean_of_train_mode_natural_predictions(temperatu
     assert torch.equal(task.prior.table, held)
 
 
-def test_temperature_and_momentum_reach_the_prior_and_nothing_else() -> None:
-    batch, start = make_batch(), make_net()
-
-    def run(**settings: float) -> tuple[Tensor, Tensor]:
-        task = make_task(copy.deepcopy(start), **settings)
-        loss, _ = take_step(task, batch)
-        task.end_epoch()
-        return loss, task.prior.table
-
-    loss, table = run()
-    for settings in ({"prior_temperature": 1.0}, {"prior_momentum": 0.5}):
-        other_loss, other_table = run(**settings)
-        assert torch.equal(loss, other_loss)
-        assert not torch.allclose(table, other_table)
-    _, half = run(prior_momentum=0.5)
-    torch.testing.assert_close(half, 0.5 * table + 0.5 / CLASSES)
-
-
 @pytest.mark.parametrize("role", ["loss", "objective"])
 @pytest.mark.parametrize("weighting", ["class", "sample", "label", "none"])
 def test_a_loss_gets_rows_of_the_prior_or_labels_as_its_weighting_says(role: str, weighting: str) -> None:
@@ -159,33 +99,6 @@ def test_a_loss_gets_rows_of_the_prior_or_labels_as_its_weighting_says(role: str
         assert all(torch.equal(value, expected[name]) for name, value in given.items())
 
 
-def test_a_sample_weighted_loss_does_not_depend_on_the_prior() -> None:
-    batch, start, losses = make_batch(), make_net(), {}
-    for name, loss in {"sample": IKL(weighting="sample"), "class": IKL()}.items():
-        for skew in (False, True):
-            task = make_task(copy.deepcopy(start), loss)
-            if skew:
-                task.prior.table.copy_(torch.eye(CLASSES))
-            losses[name, skew] = take_step(task, batch)[0]
-    assert torch.equal(losses["sample", False], losses["sample", True])
-    assert not torch.allclose(losses["class", False], losses["class", True])
-
-
-@pytest.mark.parametrize(("epoch", "radius"), [(1, 1 / 8), (4, 1 / 2), (8, 1.0)])
-def test_the_attack_follows_the_epoch(epoch: int, radius: float) -> None:
-    # a linear model's cross-entropy between two classes rises fastest along one sign, so each pixel ends at ±eps
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
-    attack = TrainingAttack(eps="0.05", objective=None)
-    task = TradesTraining(model, KL(), attack, num_classes=2)
-    spy, batch = Spy(model), make_batch(6, classes=2)
-    adversarial = task.perturb(batch, Progress(epoch, 8))
-    assert len(spy.calls) == 5
-    weight = model[1].weight
-    towards = torch.where(batch.labels.view(-1, 1) == 0, weight[1] - weight[0], weight[0] - weight[1])
-    expected = batch.images + 0.05 * radius * towards.sign().view_as(batch.images)
-    torch.testing.assert_close(adversarial, expected.detach())
-
-
 def test_the_attack_without_a_gaussian_start_draws_from_the_tasks_noise() -> None:
     model, batch = make_net(), make_batch()
     attack = make_attack(steps=0, sigma=None)
@@ -193,20 +106,6 @@ def test_the_attack_without_a_gaussian_start_draws_from_the_tasks_noise() -> Non
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert EPS / 2 < (first - batch.images).abs().max() <= EPS * (1 + 1e-5)
-
-
-@pytest.mark.parametrize("objective", [None, KL(), IKL()])
-def test_batchnorm_moves_by_the_two_training_forwards_only(objective: Any) -> None:
-    model, batch = make_net(), make_batch()
-    spy = Spy(model)
-    mean, variance = torch.zeros(5), torch.ones(5)
-    take_step(make_task(model, attack=make_attack(objective=objective)), batch)
-    for call in spy.calls[-2:]:
-        maps = model[0](call.images).detach().transpose(0, 1).flatten(1)
-        mean, variance = 0.9 * mean + 0.1 * maps.mean(1), 0.9 * variance + 0.1 * maps.var(1)
-    assert model[1].num_batches_tracked == 2
-    torch.testing.assert_close(model[1].running_mean, mean)
-    torch.testing.assert_close(model[1].running_var, variance)
 
 
 @pytest.mark.parametrize("raises", [False, True])
@@ -238,21 +137,6 @@ def test_modes_and_flags_are_as_they_were(raises: bool) -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_an_attack_that_fails_leaves_modes_and_flags() -> None:
-    def fail(natural: Tensor, adversarial: Tensor) -> Tensor:
-        raise KeyError("in the attack")
-
-    fail.weighting = "none"
-    model = make_net().train()
-    with (
-        pytest.raises(KeyError, match="in the attack"),
-        make_task(model, attack=make_attack(objective=fail)).step(make_batch(), FIRST),
-    ):
-        pass
-    assert all(module.training for module in model.modules())
-    assert all(parameter.requires_grad for parameter in model.parameters())
-
-
 def test_a_task_that_is_saved_and_loaded_takes_the_same_next_step(tmp_path: Path) -> None:
     attack = make_attack(objective=IKL())
     batches = [make_batch() for _ in range(4)]
@@ -282,12 +166,6 @@ def test_a_missing_loss_or_attack_says_how_to_fix_it() -> None:
     for loss, attack in [(None, make_attack()), (IKL(), None), (None, None)]:
         with pytest.raises(UserError, match=r"loss=ikl and attack=pgd"):
             TradesTraining(make_net(), loss, attack, num_classes=CLASSES)
-
-
-def test_impossible_numbers_are_refused() -> None:
-    for settings in [{"prior_temperature": 0.0}, {"prior_temperature": -1.0}, {"prior_momentum": 0.0}]:
-        with pytest.raises((UserError, ValueError), match=r"temperature|momentum"):
-            make_task(make_net(), **settings)
 
 
 def test_an_attack_of_your_own_is_seeded_by_its_place_and_leaves_no_trace() -> None:

@@ -1,8 +1,6 @@
 """PGD-AT, MART and LBGAT: their losses are those of the equations, and a step is that of plain PyTorch."""
 
-import math
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dkl.assembly import build_model, build_task, load_data, make_batches, preflight
-from dkl.config import TrainConfig, compose_config, typed
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import IKL, KL
 from dkl.storage import checkpoint
 from dkl.tasks import AWP, LBGAT, MART, PGDTraining, Progress, Task
-from dkl.tasks.adversarial_baselines import boosted_cross_entropy, mart_loss
-from dkl.training.optimizer import make_optimizer
+from dkl.tasks.adversarial_baselines import mart_loss
 from tests.official.baselines import DECAY, LR, ascended, attacked, descended
 from tests.tasks.common import CLASSES, Spy, make_attack, make_batch, make_net
 
 FIRST = Progress(1, 4)
-TINY = ["model=small_cnn", "data.train_size=48", "data.test_size=20", "trainer.batch_size=16", "trainer.device=cpu"]
 
 
 def double_batch(size: int = 9) -> Batch:
@@ -54,25 +48,6 @@ def assert_close(got: list[Tensor], expected: list[Tensor]) -> None:
 def cross_entropy(labels: Tensor) -> Callable[[Tensor], Tensor]:
     """Its mean over the batch, as a function of the logits."""
     return lambda logits: F.cross_entropy(logits, labels)
-
-
-def composed_steps(overrides: list[str], count: int = 2) -> Iterator[tuple[Task, dict[str, Any]]]:
-    """The task of a composed configuration after each of its first steps on digits, and what each step reported."""
-    cfg = compose_config("train", [*TINY, *overrides])
-    preflight(cfg)
-    training, _ = load_data(cfg.data)
-    model = build_model(cfg.model)
-    task = build_task(cfg.task, model)
-    optimizer = make_optimizer(cfg.optimizer, task.named_parameters())
-    batches = make_batches(typed(cfg, TrainConfig), training, torch.device("cpu"), training=True)
-    model.train()
-    for step, batch in enumerate(islice(batches.epoch(1), count)):
-        with task.step(batch, Progress(1, cfg.trainer.epochs, step, len(batches))) as out:
-            optimizer.zero_grad()
-            out.loss.backward()
-            optimizer.step()
-        yield task, {"loss": float(out.loss.detach()), **{name: int(value) for name, value in out.sums.items()}}
-    task.end_epoch()
 
 
 def make_pgd(model: nn.Module, **settings: Any) -> PGDTraining:
@@ -162,14 +137,6 @@ def test_value_and_gradients_of_mart_are_the_equations() -> None:
             list(torch.autograd.grad(got, (natural, adversarial))),
             list(torch.autograd.grad(expected, (natural, adversarial))),
         )
-
-
-def test_marts_rival_is_the_most_probable_other_class() -> None:
-    for label, rival in [(2, 0), (0, 2), (1, 2)]:
-        probabilities = torch.tensor([[0.3, 0.1, 0.6]], dtype=torch.float64)
-        got = boosted_cross_entropy(probabilities.log(), torch.tensor([label]))
-        q = probabilities[0].tolist()
-        assert float(got) == pytest.approx(-math.log(q[label]) - math.log(1.0001 - q[rival] + 1e-12), rel=1e-12)
 
 
 def test_mart_in_float32_is_float64s_even_where_predictions_are_sure() -> None:
@@ -281,25 +248,6 @@ def test_a_step_of_both_networks_of_lbgat_is_that_of_plain_pytorch(weight: float
     assert (model[1].num_batches_tracked, guide[1].num_batches_tracked) == (2, 1)
 
 
-def test_the_attack_leaves_the_guide_alone() -> None:
-    model, guide, batch = make_net(), make_guide(), make_batch()
-    witness = Spy(guide)
-    task = make_lbgat(model, guide)
-    task.perturb(batch, FIRST)
-    assert witness.calls == []
-    take_step(task, batch)
-    (call,) = witness.calls
-    assert (call.training, call.differentiated) == (True, True)
-    assert torch.equal(call.images, batch.images)
-
-
-def test_awp_ascends_through_the_model_alone() -> None:
-    guide, recorded = make_guide(), []
-    guide.register_forward_hook(lambda module, images, logits: recorded.append(logits.requires_grad))
-    take_step(make_lbgat(make_net(), guide, awp=AWP(gamma=0.01, start=1)), make_batch())
-    assert recorded == [False, True]
-
-
 def test_both_networks_are_trained_under_names_of_their_own() -> None:
     model, guide = make_net(), make_guide()
     named = dict(make_lbgat(model, guide).named_parameters())
@@ -347,34 +295,3 @@ def test_lbgat_that_is_saved_and_loaded_takes_the_same_next_step(tmp_path: Path)
 def test_mistakes_say_how_to_fix_them(make: Callable[[nn.Module], Task], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make(make_net())
-
-
-BOTH = {"loss", "natural_correct", "adversarial_correct"}
-SMALL_GUIDE = ["task.guide.name=preact_resnet18_w16", "task.beta=0", "attack.steps=2"]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "kind", "objective", "sigma", "reports"),
-    [
-        (["recipe=pgd_at"], PGDTraining, None, None, {"loss", "adversarial_correct"}),
-        (["task=pgd_at", "recipe=pgd_at", "task.awp.gamma=0.01"], PGDTraining, None, None, BOTH - {"natural_correct"}),
-        (["recipe=mart"], MART, None, 0.001, BOTH),
-        (["recipe=mart", "task=mart", "task.awp.gamma=0.01"], MART, None, 0.001, BOTH),
-        (["recipe=lbgat", *SMALL_GUIDE], LBGAT, KL(), 0.001, BOTH | {"guide_correct"}),
-    ],
-)
-def test_a_recipe_composes_and_trains(
-    overrides: list[str], kind: type[Task], objective: KL | None, sigma: float | None, reports: set[str]
-) -> None:
-    steps = list(composed_steps([*overrides, "task.awp.start=1"]))
-    for task, reported in steps:
-        assert isinstance(task, kind)
-        assert (task.attack.objective, task.attack.sigma) == (objective, sigma)
-        assert math.isfinite(reported["loss"])
-        assert reported.keys() == reports
-        if isinstance(task, MART):
-            assert task.beta == 6.0
-        if isinstance(task, LBGAT):
-            assert task.guide(torch.rand(2, 1, 8, 8)).shape == (2, 10)
-            assert task.kl.weight == 0.0
-    assert len(steps) == 2

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dkl.data import Batch
-from dkl.losses import GKL, KD
+from dkl.losses import GKL, KD, KL, WeightedSum
 from dkl.runtime.distributed import rank, spawn_processes, sum_gradients, world
 from dkl.tasks import AWP, Distillation, Progress, Task
 from tests.tasks.common import CLASSES, make_attack, make_batch, make_task, share_of, two_views
@@ -35,6 +35,13 @@ def make_gkl(**settings: Any) -> Task:
     return task
 
 
+def make_several() -> Task:
+    terms = {"gkl": GKL(wmse_weight=1000.0, gamma=2.0), "sample": GKL(gamma=0.5, weighting="sample"), "kl": KL()}
+    task = make_gkl()
+    task.loss = WeightedSum({name: {"loss": loss} for name, loss in terms.items()})
+    return task
+
+
 def make_cached() -> Task:
     settings = {"num_classes": CLASSES, "cache_teacher": True, "warmup_epochs": 0}
     return Distillation(make_plain_net(), make_plain_net(), KD(), **settings)
@@ -49,6 +56,7 @@ CASES: dict[str, tuple[Callable[[], Task], Callable[[], Batch]]] = {
     "GKL, class prior": (make_gkl, one_view),
     "GKL, two views": (make_gkl, two_views),
     "GKL, sample weights": (lambda: make_gkl(weighting="sample"), one_view),
+    "several, two of them normalized": (make_several, one_view),
     "cached teacher": (make_cached, one_view),
 }
 

@@ -17,7 +17,8 @@ from rich.console import Console
 from torch import nn
 
 from dkl.assembly import build_model, build_schedule, build_task, make_batches
-from dkl.config import TrainConfig, batch_norm_parts, compose_config, typed
+from dkl.config import TrainConfig, compose_config, typed
+from dkl.config.identity import batch_norm_parts
 from dkl.console import Bar
 from dkl.data import Batch, Images
 from dkl.runtime.distributed import split_batch_norm

@@ -11,7 +11,7 @@ from dkl.errors import UserError
 from dkl.losses import IKL, JSD, KL
 from dkl.tasks import AWP, Progress, TradesTraining
 from tests.official.oracles import pairwise_ikl
-from tests.tasks.common import CLASSES, Spy, make_attack, make_batch, make_net, make_task
+from tests.tasks.common import CLASSES, Spy, make_batch, make_net, make_task
 
 
 def take_step(task: TradesTraining, batch: Batch, epoch: int = 1, step: int = 0) -> Tensor:
@@ -45,22 +45,6 @@ def test_label_smoothing_is_spread_over_all_classes(smoothing: float) -> None:
     robust = pairwise_ikl(natural, adversarial, rows, 3.0, 2.0).item()
     expected = soft_label_loss(natural, batch.labels.tolist(), smoothing) + robust
     assert loss.item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_impossible_smoothing_is_refused() -> None:
-    for smoothing in [-0.1, 1.0, 2.0]:
-        with pytest.raises(UserError, match=r"task\.label_smoothing=.* must be a number in \[0, 1\)"):
-            make_task(make_net(), label_smoothing=smoothing)
-
-
-def test_natural_first_swaps_the_forwards_and_nothing_else() -> None:
-    for natural_first in [False, True]:
-        for awp in [None, AWP(start=1)]:
-            model, batch = make_net().train(), make_batch()
-            spy = Spy(model)
-            take_step(make_task(model, attack=make_attack(steps=0), natural_first=natural_first, awp=awp), batch)
-            natural = [torch.equal(call.images, batch.images) for call in spy.calls]
-            assert natural == [natural_first, not natural_first] * (2 if awp else 1)
 
 
 @pytest.mark.parametrize("natural_first", [False, True])

@@ -9,13 +9,12 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from dkl.assembly import build_schedule, build_task
+from dkl.assembly import build_schedule, build_task, preflight
 from dkl.attacks import TrainingAttack
 from dkl.config import compose_config
 from dkl.data import Batch
 from dkl.errors import UserError
 from dkl.losses import DIST, DKD, DKL, GKL, IKL, JSD, KD, KL, PairLoss, gap_mse
-from dkl.manifests import load
 from dkl.models import create_model, create_teacher, fingerprint
 from dkl.models.teacher import untrained_teacher
 from dkl.tasks import AWP, PGDTraining, Progress, RobustDistillation, Task, Term, TradesTraining
@@ -265,6 +264,7 @@ def make(**changes: Any) -> RobustDistillation:
 @pytest.mark.parametrize(
     ("changes", "fix"),
     [
+        ({"target": "labels", "loss": KD()}, "the labels have the cross-entropy: set it to null"),
         ({"attack": make_attack(objective=KL(), relative_step=4.0)}, "set attack.relative_step to at most 2"),
         ({"loss": DIST(), "sample_weight": "trust"}, "choose a loss with rows, such as KL"),
         ({"teacher": None}, r"one needs task.teacher: set task.teacher.name=NETWORK"),
@@ -274,19 +274,29 @@ def make(**changes: Any) -> RobustDistillation:
         ({"target": "teacher.difference", "student": "difference", "loss": DKD()}, "set task.terms.one.loss._target_"),
         ({"attack_target": "teacher"}, "task.attack_target=teacher"),
         ({"attack": make_attack(objective=IKL())}, "attack.objective.weighting=sample"),
-        ({"target": "labels", "loss": KD()}, None),
+        ({"weight": 0.0}, "no term is active in epoch 1: set task.terms.one.weight=1"),
+        ({"before_epoch": 3}, "no term is active in epoch 3"),
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_what_does_not_fit_is_refused_in_one_line(changes: dict[str, Any], fix: str | None) -> None:
-    if fix is None:
-        with pytest.raises(UserError, match="the labels have the cross-entropy"):
-            make(**changes)
-        return
-    task_loss = changes.pop("loss", KL())
+def test_what_does_not_fit_is_refused_in_one_line(changes: dict[str, Any], fix: str) -> None:
     with pytest.raises(UserError, match=fix) as error:
-        make(**{**changes, "loss": task_loss})
+        make(**changes)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "fix"),
+    [
+        ("loss=wkd", "WKD compares classes by a teacher's distances, .* choose task=distillation, or another loss"),
+        ("+task.terms.natural.wieght=1", r"drop it with '~task\.terms\.natural\.wieght'"),
+    ],
+)
+def test_what_no_term_takes_is_refused_before_any_work(override: str, fix: str, tmp_path: Path) -> None:
+    torch.save(create_model("small_cnn", 10, 1).state_dict(), tmp_path / "teacher.pt")
+    teacher = ["task.teacher.name=small_cnn", f"task.teacher.checkpoint={tmp_path / 'teacher.pt'}"]
+    with pytest.raises(UserError, match=fix):
+        preflight(compose_config("train", ["task=rslad", f"paths.results={tmp_path}", *teacher, override]))
 
 
 def test_a_teacher_that_is_not_robust_is_reported_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -355,13 +365,3 @@ def test_recipes_have_the_papers_schedules(recipe: str, epochs: int, drops: list
     assert (cfg.trainer.epochs, changes) == (epochs, drops)
     assert (cfg.optimizer.lr, cfg.optimizer.weight_decay, cfg.model.name) == (0.1, decay, "cifar_resnet18")
     assert (cfg.attack.steps, cfg.attack.relative_step, cfg.attack.eps) == (10, 0.25, "8/255")
-
-
-@pytest.mark.parametrize("data", ["cifar10", "cifar100"])
-def test_values_of_other_papers_are_no_values_of_the_paper(data: str) -> None:
-    manifest = load(f"robust-distillation-{data}")
-    assert not any(row.paper for row in manifest.rows)
-    assert {source for row in manifest.rows for source in row.published} == {"IGDM", "SAAD"}
-    values = {row.name: next(iter(row.published.values()), {}) for row in manifest.rows}
-    expected = {"cifar10": ("ltd-rslad", 83.59, 52.13), "cifar100": ("bdm-igdm", 64.44, 30.32)}[data]
-    assert (values[expected[0]]["clean"], values[expected[0]]["autoattack"]) == expected[1:]

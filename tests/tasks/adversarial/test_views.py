@@ -76,11 +76,6 @@ def test_only_the_first_view_enters_the_prior() -> None:
         torch.testing.assert_close(task.prior.table[label], of_class.mean(0))
 
 
-def test_a_negative_weight_of_the_second_view_is_refused() -> None:
-    with pytest.raises(UserError, match=r"task\.aug_weight=-1 must be a number from 0 to"):
-        make_task(make_net(), aug_weight=-1)
-
-
 ATTACKS = {
     "gaussian": make_attack(steps=0),
     "uniform": make_attack(steps=0, sigma=None),
@@ -110,13 +105,6 @@ def test_processes_start_from_their_part_of_the_whole_batchs_noise() -> None:
                     assert earlier is None or not torch.equal(starts, earlier)
                     earlier = starts
                 assert 0 < (starts - whole.images).abs().max() <= (0.01 if attack.sigma else EPS * (1 + 1e-5))
-
-
-def test_the_share_of_a_batch_is_of_one_view() -> None:
-    whole = two_views(SIZE)
-    assert whole.share == 1
-    parts = [share_of(whole, 0, 6), share_of(whole, 6, 3)]
-    assert [part.share for part in parts] == pytest.approx([6 / 9, 3 / 9])
 
 
 @pytest.mark.parametrize("natural_first", [False, True])

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from dkl.assembly import preflight, train
-from dkl.config import compose_config, config_hash, run_folder
+from dkl.config import compose_config, run_folder
+from dkl.config.identity import config_hash
 from dkl.errors import UserError
 from dkl.models import create_model, create_teacher, fingerprint
 from dkl.storage import checkpoint

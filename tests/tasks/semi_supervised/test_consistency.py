@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dkl.assembly import build_task, preflight, train
+from dkl.assembly import preflight, train
 from dkl.attacks import batch_statistics
 from dkl.config import compose_config, run_folder
 from dkl.data import Batch, Unlabeled
@@ -150,19 +150,15 @@ def test_parts_of_a_batch_have_its_gradient() -> None:
         (["task=fixmatch", "data.unlabeled.ratio=1"], r"ratio=1 needs few labels: set data\.labels_per_class"),
         (["task=classification", *FEW], r"ratio=2, but Classification takes no unlabeled images"),
         (["trainer.steps_per_epoch=5"], r"steps_per_epoch=5 needs few labels"),
-        (["task=fixmatch", *FEW, "data.labels_per_class=0"], r"labels_per_class=0 must be a whole number from 1"),
         (["task=fixmatch", *FEW, "data.unlabeled.second_view=none"], r"second_view=none must be strong or weak"),
         (["task=fixmatch", *FEW, "data.augment.repeats=2"], r"repeats=2 does not work with data\.labels_per_class"),
         (["task=fixmatch", *FEW, "trainer.accumulate=3"], r"batch_size=8 cannot be cut into 3 equal parts"),
         (["task=fixmatch", *FEW, "loss=ikl"], r"IKL has weighting=class, but unlabeled images have no class"),
         (["task=fixmatch", *FEW, "loss=none"], r"needs a loss between two views: choose loss=pseudo_label_ce"),
-        (["task=fixmatch", *FEW, "task.threshold=1"], r"task\.threshold=1 must be a number in \[0, 1\)"),
         (["task=mean_teacher", *FEW, "averaging=epoch_ema"], r"MeanTeacher needs an average .* averaging=ema_999"),
         (["task=mean_teacher", *FEW, "averaging=none"], r"MeanTeacher needs an average"),
-        (["task=fixmatch", *FEW, "optimizer.layer_decay=0"], r"layer_decay=0\.0 must be a number in \(0, 1\]"),
         (["task=fixmatch", *FEW, "trainer.initial_weights=a.pth"], r"no file trainer\.initial_weights=a\.pth"),
         (["task=fixmatch", *FEW, "data.augment.crop_fill=mean"], r"crop_fill=mean must be zeros or reflect"),
-        (["task=fixmatch", *FEW, "schedule=cosine_steps", "schedule.cycles=2"], r"schedule\.cycles=2 must be a"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
@@ -183,10 +179,3 @@ def test_too_few_images_are_refused_before_the_first_step(change: str, message: 
     with pytest.raises(UserError, match=message):
         train(compose_config("train", ["task=fixmatch", *FEW, change, f"paths.results={tmp_path}"]))
     assert not list(tmp_path.rglob("checkpoint.pt"))
-
-
-def test_every_task_is_the_class_its_name_says() -> None:
-    for name, kind in (("fixmatch", FixMatch), ("mean_teacher", MeanTeacher)):
-        task = build_task(compose_config("train", [f"task={name}", *FEW]).task, nn.Linear(1, 1))
-        assert type(task) is kind
-        assert (task.threshold, task.unlabeled_weight, task.rampup) == (0.95, 1.0, 0.0)

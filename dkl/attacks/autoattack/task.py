@@ -1,0 +1,166 @@
+"""What is attacked and how: a network, images, labels and a plan of attacks."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dkl.attacks.autoattack.classifier import (
+    Classifier,
+    as_module,
+    checked_images,
+    count_classes,
+    device_of,
+    scaled,
+    search_model,
+)
+from dkl.attacks.pgd import Perturb
+from dkl.errors import UserError
+from dkl.storage.checkpoint import weights_sha256
+from dkl.storage.files import check_writable, digest, write_atomically
+from dkl.threat import AUTOATTACK, EVALUATED_NORMS, EvaluatedNorm, check_attacks, parse_threat
+
+_KNOWN_BY = 8
+"""The number of images whose logits identify a function."""
+
+
+@dataclass(frozen=True)
+class AttackPlan(ABC):
+    """The settings that decide the flags of an evaluation, and how its attacks are made.
+
+    ``n`` images are taken, balanced over classes, or all if it is None. ``eps_text`` is the radius as people write it.
+    With ``package`` the authors' code of AutoAttack runs, not ours. ``tolerance`` is the widest interval of bounded
+    AutoAttack, in percentage points; None for other suites. ``search`` are the settings of ``dkl.threat.SEARCH`` that
+    differ from their defaults.
+    """
+
+    attacks: list[str]
+    norm: EvaluatedNorm
+    eps: float
+    eps_text: str
+    n: int | None
+    batch_size: int
+    seed: int
+    package: bool = False
+    tolerance: float | None = None
+    search: Mapping[str, bool | str] = field(default_factory=dict)
+
+    @property
+    def standard(self) -> Self:
+        """The standard suite, which a bounded evaluation becomes if it must."""
+        return replace(self, attacks=list(AUTOATTACK), tolerance=None)
+
+    @abstractmethod
+    def whole(self) -> Self:
+        """What becomes of it for a network that is not a function of one image: AutoAttack's batches stay whole."""
+
+    @abstractmethod
+    def make(self, name: str, model: nn.Module, num_classes: int, device: torch.device) -> Perturb:
+        """The attack ``name`` on ``model``."""
+
+    def check(self, shape: Sequence[int], num_classes: int) -> None:
+        """Raise UserError if the attacks cannot run on images of ``shape[C, H, W]`` and so many classes."""
+        parse_threat(self.norm, self.eps_text, shape=shape, norms=EVALUATED_NORMS)
+        check_attacks(self.attacks, self.norm, shape, num_classes)
+
+
+Plan = TypeVar("Plan", bound=AttackPlan)
+
+
+class AttackedBatch(NamedTuple):
+    """What ``attack`` made of batch ``number`` of ``batches``: ``chosen[B]`` images of all, and their logits."""
+
+    attack: str
+    number: int
+    batches: int
+    chosen: Tensor
+    adversarial: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackTask(Generic[Plan]):
+    """A network, ``images[N, C, H, W]`` (uint8 or in [0, 1]), ``labels[N]`` on the CPU, and how they are attacked.
+
+    The progress is saved in ``folder``; None saves nothing. ``together`` is the number of images of several batches
+    that are attacked at once; None finds it. ``observe`` gets every batch that is done, before it is saved.
+    """
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    num_classes: int
+    protocol: Plan
+    device: torch.device
+    folder: Path | None = None
+    quiet: bool = False
+    together: int | None = None
+    observe: Callable[[AttackedBatch], None] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        model: Callable[[Tensor], Tensor],
+        images: Tensor,
+        labels: Tensor,
+        protocol: Plan,
+        device: torch.device | None = None,
+        **options: Any,
+    ) -> Self:
+        """The task with anyone's ``model`` and tensors, on the device of the model's parameters if none is given.
+
+        Raises UserError if the model, the images, the labels or the attacks are not usable.
+        """
+        images, labels = checked_images(images, labels)
+        module = as_module(model)
+        device = device or device_of(module, images)
+        classes = count_classes(module, images[:1].to(device), labels)
+        protocol.check(images.shape[1:], classes)
+        return cls(
+            model=module,
+            images=images,
+            labels=labels,
+            num_classes=classes,
+            protocol=protocol,
+            device=device,
+            **options,
+        )
+
+    @cached_property
+    def classifier(self) -> nn.Module:
+        """The network as it is called."""
+        return Classifier(self.model)
+
+    @cached_property
+    def searched(self) -> nn.Module:
+        """The network on which the attacks search."""
+        if not self.protocol.search:
+            return self.classifier
+        return Classifier(search_model(self.model, self.protocol.search, self.protocol.batch_size))
+
+    def saved_in(self, folder: Path, identity: list[Any]) -> Self:
+        """The same with its progress in a subfolder of ``folder``, named after the weights and the ``identity``.
+
+        Raises UserError if another function has used it, or if it cannot hold files.
+        """
+        check_writable(folder)
+        state = self.model.state_dict()
+        weights = weights_sha256(state) if state else ""
+        own = folder / digest([weights, *identity])
+        if state:
+            return replace(self, folder=own)
+        # A function has no weights to be known by. Its logits are the same up to the rounding of another device.
+        with torch.no_grad():
+            logits = self.classifier(scaled(self.images[:_KNOWN_BY]).to(self.device)).cpu().numpy()
+        path = own / "logits.npy"
+        if not path.exists():
+            write_atomically(path, lambda file: np.save(file, logits))
+        elif not np.allclose(known := np.load(path), logits, rtol=0.01, atol=0.01 * np.abs(known).max()):
+            raise UserError(f"{own} has the progress of a function with other logits: choose another folder")
+        return replace(self, folder=own)
