@@ -322,11 +322,11 @@ def _check(manifest: Manifest) -> None:
             _check_evaluation(evaluation)
         if row.quoted is None and not manifest.evaluations(row):
             raise ValueError(f"row {row.name} is run but never evaluated: add evaluate to it or to the manifest")
+        if row.network and getattr(manifest.network(row), "name", None) != row.network:
+            raise ValueError(f"row {row.name} has network: {row.network}, which docs/zoo.md does not list; correct it")
     lines = manifest.figure.get("lines", {})
     if unknown := {name for line in lines.values() for name in line.values()} - set(rows):
         raise ValueError(f"figure.lines names {', '.join(sorted(unknown))}, which are no rows")
-        if row.network and getattr(manifest.network(row), "name", None) != row.network:
-            raise ValueError(f"row {row.name} has network: {row.network}, which docs/zoo.md does not list; correct it")
     for claim in manifest.claims:
         if unknown := {claim.better, claim.than} - set(rows) or {claim.column} - columns:
             raise ValueError(f"a claim names {', '.join(sorted(unknown))}, which is no row or column")

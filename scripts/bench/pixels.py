@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dkl.losses import IKL
-from dkl.tasks.segmentation import pixel_loss
+from dkl.tasks.segmentation_distillation import pixel_loss
 from scripts.bench.report import Result, Table, Target
 from scripts.bench.timing import Call, alternate, peak_bytes
 

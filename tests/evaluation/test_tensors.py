@@ -217,5 +217,5 @@ def test_a_call_that_cannot_work_is_refused(changes: dict[str, object], message:
 
 
 def test_the_example_in_its_docstring() -> None:
-    assert doctest.testmod(tensors).attempted == 5
+    assert doctest.testmod(tensors).attempted == 4
     assert doctest.testmod(tensors).failed == 0

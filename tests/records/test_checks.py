@@ -202,7 +202,7 @@ def test_no_file_stops_the_tables(tmp_path: Path) -> None:
     report = write_tables(tmp_path)
     assert len(report.problems) == count + len(FALSIFICATIONS)
     assert all(str(tmp_path) in problem and "\n" not in problem for problem in report.problems)
-    assert [[row.record_ids for row in board.rows] for board in report.boards] == [[("honest",)]]
+    assert [[[record.id for record in row.records] for row in board.rows] for board in report.boards] == [[["honest"]]]
     assert [file.name for file in (tmp_path / "model_info").rglob("*.json")] == ["Unpublished_wrn10_2_ikl_s0_mini.json"]
 
 
