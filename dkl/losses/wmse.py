@@ -112,9 +112,11 @@ class _Settings:
         d = d - (mean.detach() if torch.compiler.is_compiling() else mean)
         rows = (weights * (total * (self.wmse_weight / self.unit)) * d * d).sum(1)
         if self.ce_weight:
-            p = softened(m.detach(), self.ce_temperature, 1).softmax(1)
+            target = softened(m.detach(), self.ce_temperature, 1)
+            p = (target - target.amax(1, keepdim=True)).exp()  # times the row's sum: dividing it last saves a loop
             log_q = softened(n - n.detach().amax(1, keepdim=True), self.ce_temperature, 1)  # plus a constant of the row
-            rows = rows + 2 * self.ce_temperature * (log_q.exp().sum(1).log() - (p * log_q).sum(1))
+            cross = log_q.exp().sum(1).log() - (p * log_q).sum(1) / p.sum(1)
+            rows = rows + 2 * self.ce_temperature * cross
         return rows
 
     def reduced(self, rows: Tensor, reduction: Reduction) -> Tensor:
