@@ -82,6 +82,7 @@ class _Settings:
         divisor = total.clamp(min=1e-37)  # a row of zero weights has zero loss, not 0/0
         d, other = _shifted(m, n)
         d.sub_(other)
+        del other  # [B, C], before the next ones are made
         # From here on d is d − μ, and g = S w (d − μ) is the wMSE's gradient in m; its dot product with d is the value.
         d.sub_((weights * d).sum(1, keepdim=True) / divisor)
         # Both gradients are stored in units of the cross-entropy's factor, so that softmax(n/T) − softmax(m/T) needs
