@@ -47,7 +47,7 @@ publish: $(SETUP)  ## move the records of results/ to results/reference, which i
 	$(BIN)/dkl tables --html results=results/reference
 	$(BIN)/python -m scripts.insert_claims
 
-test: $(SETUP)  ## run every test but those of endurance and GPUs, one process per core: eight minutes on two cores
+test: $(SETUP)  ## run every test but those of endurance and GPUs, one process per core: eleven minutes on two cores
 	$(PYTEST)
 
 test-short: $(SETUP)  ## run all but the tests of whole runs, several processes, every row and choice: four minutes on two cores
