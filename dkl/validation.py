@@ -84,7 +84,7 @@ class OneOf:
         known = [*map(str, self.allowed), *([f"{self.prefix}NAME"] if self.prefix else [])]
 
         def check(text: str) -> str:
-            if text not in self.allowed and not (self.prefix and text.startswith(self.prefix)):
+            if text not in self.allowed and not (self.prefix and text.startswith(self.prefix) and text != self.prefix):
                 raise ValueError(f"{text!r} is unknown: {choose_from(text, known)}")
             return text
 

@@ -107,10 +107,15 @@ def _zip_members(path: Path) -> dict[tuple[str, str], zipfile.ZipInfo]:
     """The images in folders of a zip by folder and name. Raises UserError if it cannot be read in place."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {PurePosixPath(info.filename).parts[-2:]: info for info in archive.infolist()}
+            entries = archive.infolist()
     except ARCHIVE_ERRORS as error:
         raise UserError(f"{path} is neither a folder nor a zip ({error}): download it again") from None
-    images = {(key[0], key[1]): info for key, info in members.items() if len(key) == 2 and _is_image(key[1])}
+    images: dict[tuple[str, str], zipfile.ZipInfo] = {}
+    for info in entries:
+        place = PurePosixPath(info.filename).parts[-2:]
+        if len(place) == 2 and _is_image(place[1]) and images.setdefault((place[0], place[1]), info) is not info:
+            other = images[place[0], place[1]].filename
+            raise UserError(f"{path} holds {other} and {info.filename}: zip one folder of classes alone")
     usable = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     for info in images.values():
         if info.compress_type not in usable or info.flag_bits & 1:

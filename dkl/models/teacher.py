@@ -106,7 +106,8 @@ def _published(wanted: Settings, checkpoint: str | None) -> nn.Module:
         reason = first_line(error) or type(error).__name__
         if checkpoint is not None:
             raise UserError(f"{checkpoint} does not hold the published weights of {name}: {reason}") from None
-        raise UserError(f"the weights of {name} could not be downloaded ({reason}): {fix}") from None
+        why = reason.partition(";")[0]  # the fixes for ``model=`` do not fit a teacher
+        raise UserError(f"the weights of {name} could not be downloaded ({why}): {fix}") from None
     check_finite(model.state_dict(), checkpoint or f"the published {name}")
     return model
 

@@ -399,8 +399,14 @@ class Shift:
 
 
 def line_shift(line: Line, other: Line, load: LoadFlags) -> Shift | None:
-    """Return by how much ``line`` lies above ``other``; None if they share no range of x, or lack per-image flags."""
+    """Return by how much ``line`` lies above ``other``.
+
+    None if they share no range of x, lack per-image flags, have other test images, or are of bounded AutoAttack.
+    """
     cells = [cell for axis in range(2) for row in (*line, *other) for cell in [row[axis]]]
+    measured = [one for cell in cells for one in cell.values()]
+    if len(set().union(*map(_images, measured))) > 1 or any(one.slack for one in measured):
+        return None
     try:
         scores = np.array([np.mean([_score(one, load) for one in cell.values()], axis=0) for cell in cells])
     except (UserError, KeyError, ValueError):  # ValueError: different numbers of test images

@@ -66,9 +66,9 @@ def write_tables(
 
     Leaderboards are named ``<dataset>-<norm>-eps<eps>-<budget>``, accuracy boards ``<dataset>-accuracy-<budget>``, and
     the paper's tables ``<manifest>-<budget>``, and ``<manifest>-published-weights`` without trained rows; the latter
-    need a record of one of their rows. ``claims`` says what the
-    runs of small experiments show of the paper's claims. Boards of entries, named
-    ``entries-<dataset>-<norm>-eps<eps>``, also show the records of other ``folders``, as ``shown`` filters. Reference
+    need a record of one of their rows. ``claims`` says what the runs of small experiments show of the paper's claims.
+    Boards of entries, named ``entries-<dataset>-<norm>-eps<eps>``, also show the records of other ``folders``, as
+    ``shown`` filters. Reference
     records are shown beside the others, and are no entries of RobustBench. Broken records and manifests are
     named in ``problems`` and not counted. Raises UserError if there is no usable record, or no entry or published
     evaluation of the dataset that is ``shown``.

@@ -11,7 +11,7 @@ from dkl.config import compose_config
 from dkl.config.overrides import quoted
 from dkl.console import say
 from dkl.errors import UserError
-from dkl.manifests import load
+from dkl.manifests import keep, load
 from dkl.manifests.jobs import rows_named
 from dkl.options import default_results
 from dkl.reporting import write_tables
@@ -49,6 +49,8 @@ def reproduce_published(options: Options) -> None:
             preflight(configs[name])
         except UserError as error:
             failures[name] = str(error)
+    if configs and options.name.endswith(".yaml"):
+        keep(Path(options.name), results, ())
     evaluated = 0
     for number, (name, cfg) in enumerate(((n, c) for n, c in configs.items() if n not in failures), 1):
         say(f"{number}/{len(networks)}  {name}: {networks[name].name}")

@@ -60,6 +60,7 @@ MANIFESTS = {
     "title: T\nrows: [{label: a, evaluate: [n=1], overrides: [+seed=1]}]": "row a sets +seed=1 | remove it",
     "title: T\nrows: [{label: a, teacher: t, evaluate: [n=1]}]": "the teacher t",
     "title: T\nrows: [{label: a, quoted: true, paper: {robust: 1}}]": "values for robust",
+    "title: T\ncolumns: {a: {title: A, metric: test_}}": "'test_' is unknown",
     "title: T\ncolumns: {a: {title: A, metric: robustness}}": "'robustness' | did you mean robust",
     "title: T\ncolumns: {a: {title: A, metric: robust, attacks: nope}}": "attacks=nope",
     "title: T\ncolumns: {a: {title: A, metric: robust, attacks: none}}": "robust accuracy and has attacks",

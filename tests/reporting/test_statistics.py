@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -280,3 +281,6 @@ def test_a_line_lies_above_another_by_the_mean_difference_at_equal_x() -> None:
     assert 0 < shift.low < shift.difference < shift.high < 0.06, "equal images: the rows' own noise cancels"
     assert line_shift(line((0.7, 0.2), (0.8, 0.1)), below, lambda record: flags[record.id]) is None
     assert line_shift(above, below, lambda record: {}) is None
+    for measured in ({"records": (make_record(data_sha256="b" * 64),)}, {"slack": 0.01}):
+        changed = [tuple({0: replace(cell[0], **measured)} for cell in row) for row in above]
+        assert line_shift(changed, below, lambda record: flags["0.45 0.38"]) is None, "other images, or bounded"

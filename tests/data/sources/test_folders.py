@@ -69,6 +69,11 @@ def test_zips_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     zip_folder(path, tmp_path / "unpacked", zipfile.ZIP_LZMA)
     with pytest.raises(UserError, match=r"JPEG in .*val\.zip is encrypted or neither stored nor deflated"):
         imagenet(str(tmp_path), 3, 16)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("a/n01/000.JPEG", "b/n01/000.JPEG"):
+            archive.writestr(name, b"")
+    with pytest.raises(UserError, match=r"holds a/n01/000\.JPEG and b/n01/000\.JPEG: zip one folder of classes"):
+        imagenet(str(tmp_path), 3, 16)
     zip_folder(path, tmp_path / "unpacked" / "n01")
     with pytest.raises(UserError, match=r"val\.zip has no class folders.*development kit"):
         imagenet(str(tmp_path), 3, 16)
