@@ -222,11 +222,12 @@ def _classify_corrupted(task: AttackTask[EvaluationProtocol], job: EvaluationJob
     """
     assert job.corruptions is not None
     state = merge(gather(load(task.folder)))
+    plain = dataclasses.replace(task, protocol=dataclasses.replace(task.protocol, search={}))  # nothing is searched
     with frozen_eval(task.classifier):
         for name in CORRUPTIONS:
             found = job.corruptions.read(name, job.protocol.n)
             everything = np.ones(len(found), dtype=np.bool_)
-            loop = AttackLoop(dataclasses.replace(task, images=found.images, labels=found.labels), state)
+            loop = AttackLoop(dataclasses.replace(plain, images=found.images, labels=found.labels), state)
             loop.attack({name: top1}, UNCHANGED, everything, 1)
             state = loop.state
     return {name: state[name] for name in CORRUPTIONS}

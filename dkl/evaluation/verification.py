@@ -231,7 +231,7 @@ def _compare(
     say(f"images with other flags: {int(unequal.sum())}; they are attacked again in the batches that they had")
     all_images = dataclasses.replace(task, images=test.tensor(), labels=test.labels, folder=progress)
     loop = AttackLoop(all_images, load(progress))
-    attacks = attacks_of(task, task.protocol) if record.attacks else {}
+    attacks = attacks_of(all_images, task.protocol) if record.attacks else {}
     own = _OwnBatches(loop, attacks, flags, task.num_classes)
     differ = own.differing(first, enough=fewest_to_refuse(record.n, len(chosen)))
     last = record.attacks[-1] if record.attacks else "clean"

@@ -265,6 +265,8 @@ class WeightedSum:
         for name, term in terms.items():
             if not isinstance(term, Mapping) or not {"loss"} <= set(term) <= {"loss", "weight"}:
                 raise ValueError(f"WeightedSum: terms.{name}={term}, must hold a loss, its weight and nothing else")
+            if isinstance(term["loss"], WeightedSum):
+                raise ValueError(f"WeightedSum: terms.{name} is a WeightedSum: give its terms here instead")
             if wanted := problem(Annotated[float, WEIGHT], term.get("weight", 1.0)):
                 raise ValueError(f"WeightedSum: terms.{name}.weight={term['weight']!r}, must be {wanted}")
         self.terms = {name: (term.get("weight", 1.0), check_pair_loss(term["loss"])) for name, term in terms.items()}
@@ -304,7 +306,8 @@ class WeightedSum:
         return torch.stack([loss.normalizer(natural_logits, weights=of_class.get(loss.weighting)) for loss in losses])
 
     def _sum(self, method: str, natural: Tensor, adversarial: Tensor, /, **arguments: Tensor) -> Tensor:
-        values, normalizers = {}, iter(arguments.pop("normalizer", ()))
+        given = arguments.pop("normalizer", None)
+        values, normalizers = {}, iter(() if given is None else given)
         for name, (weight, loss) in self.terms.items():
             takes = {"weights": loss.weighting == "class", "labels": loss.weighting == "label"}
             takes["class_distances"] = isinstance(loss, ClassComparing)

@@ -110,7 +110,8 @@ class _Settings:
         d = first - second
         mean = (weights * d).sum(1, keepdim=True) / total.clamp(min=1e-37)
         # The gradient through the mean is zero, so compiled code need not sum it; second derivatives are not.
-        d = d - (mean.detach() if torch.compiler.is_compiling() else mean)
+        first_order = torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+        d = d - (mean.detach() if first_order else mean)
         rows = (weights * (total * (self.wmse_weight / self.unit)) * d * d).sum(1)
         if self.ce_weight:
             target = softened(m.detach(), self.ce_temperature, 1)

@@ -237,6 +237,7 @@ def run(x: Any = None, y: Any = None, bs: int = 4, **options: Any) -> object:
         (lambda: run(y=torch.zeros(8)), "whole numbers"),
         (lambda: run(bs=0), "at least 1"),
         (lambda: run(images_together=-1), "images_together=-1 must be"),
+        (lambda: run(images_together=0), "images_together=0 must be"),
         (lambda: run(norm="l3"), "norm must be one of linf, l2, l1"),
         (lambda: run(eps="8/0"), "8/255"),
         (lambda: run(eps=8), "write 8/255"),
@@ -330,3 +331,6 @@ def test_memory_that_runs_out_halves_what_is_attacked_together() -> None:
         adversary.run_standard_evaluation(x, y, bs=3)
     assert all(torch.equal(flags, alone.flags[name]) for name, flags in together.flags.items())
     assert {27, 12, 6} <= together.model.sizes
+    bounded = shortened(AutoAttack(Small(), tolerance=50, **LINF))
+    bounded.run_standard_evaluation(x, y, bs=3)
+    assert all(torch.equal(flags, alone.flags[name]) for name, flags in bounded.flags.items() if name == "apgd-ce")

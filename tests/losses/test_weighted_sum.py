@@ -87,6 +87,7 @@ def test_terms_that_change_during_training_change_in_the_sum() -> None:
         ({"kl": {"loss": KL(), "weight": "2"}}, r"terms\.kl\.weight='2', must be a number from 0"),
         ({"kl": {"loss": KL(), "wait": 2}}, r"terms\.kl=.* must hold a loss, its weight and nothing else"),
         ({"kl": 1}, r"terms\.kl=1, must hold a loss"),
+        ({"sum": {"loss": WeightedSum({"kl": {"loss": KL()}})}}, r"terms\.sum is a WeightedSum: give its terms"),
         ({"a": {"loss": IKL()}, "b": {"loss": DKD()}}, "have weighting=class and weighting=label: choose losses"),
         ({"a": {"loss": WKD()}, "b": {"loss": WKD(distances="classifier")}}, "the same distances"),
     ],

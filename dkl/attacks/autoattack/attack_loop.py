@@ -202,7 +202,7 @@ def images_together(model: nn.Module, image: Tensor) -> int:
             model(leaf)
         saved.append(total)
     each = 2 * (saved[1] - saved[0]) + _SEARCH_COPIES * image.numel() * image.element_size()
-    return min(MOST_TOGETHER, memory // max(each, 1))
+    return max(1, min(MOST_TOGETHER, memory // max(each, 1)))
 
 
 IsCorrect = Callable[[Tensor, Tensor], Tensor]

@@ -38,6 +38,7 @@ from dkl.attacks.autoattack.classifier import pass_seconds, scaled
 from dkl.attacks.named import top1
 from dkl.attacks.pgd import Perturb
 from dkl.console import say
+from dkl.errors import UserError
 from dkl.runtime.distributed import from_first
 from dkl.sampling_bound import Interval, count_interval, draws_needed
 from dkl.threat import SAMPLED, known_attack
@@ -114,7 +115,13 @@ def _pays(
     @cache
     def timed(count: int) -> float:
         images = task.images[torch.arange(count) % len(task.images)]
-        return min(pass_seconds(task.searched, scaled(images).to(task.device)) for _ in range(3))
+        try:
+            return min(pass_seconds(task.searched, scaled(images).to(task.device)) for _ in range(3))
+        except (torch.OutOfMemoryError, UserError) as error:
+            if count == 1 or not isinstance(error.__cause__ or error, torch.OutOfMemoryError):
+                raise
+            loop.together = count // 2  # as if an attack had needed too much
+            return timed(count // 2) + timed(count - count // 2)
 
     def seconds(count: int, together: int) -> float:
         whole, rest = divmod(count, together)

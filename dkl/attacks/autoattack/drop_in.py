@@ -327,7 +327,8 @@ class AutoAttack:
         for name in self.attacks_to_run:
             if name not in _KNOWN:
                 raise UserError(f"attacks_to_run has {name!r}: {choose_from(str(name), _KNOWN)}")
-        for key, size in {"bs": bs, "images_together": self.images_together or 1}.items():
+        together = 1 if self.images_together is None else self.images_together
+        for key, size in {"bs": bs, "images_together": together}.items():
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise UserError(f"{key}={size!r} must be a whole number of images, at least 1")
         if self.tolerance is not None and self.attacks_to_run != list(AUTOATTACK):

@@ -29,7 +29,7 @@ from dkl.threat import Norm
 
 _FIRST_SHARE = 0.8
 
-_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000)
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """After these queries the window's share of the image is halved; without the rescaling, as AutoAttack uses it."""
 
 
@@ -86,6 +86,8 @@ def _following(
     may help again: the sum of eps and -2 eps rounds to a number slightly above -eps.
     """
     query, queries = query + 1, repeated.shape[1]
+    if not queries:
+        return query
     waits = (query < queries) & (repeated[batch, np.minimum(query, queries - 1)] > helped)
     for image in np.flatnonzero(waits):
         asked = repeated[batch[image], query[image] :] <= helped[image]
@@ -291,6 +293,8 @@ def square(
     """
     if norm == "l2" and (places is not None or lengths is not None):
         raise ValueError("for L2 the draws of Square depend on the whole batch: leave out places and lengths")
+    if not len(x):
+        return x.clone()
     with _fastest_mode(model, x[:1])():
         if norm == "l2":
             batches = [len(x)] if batches is None else batches
