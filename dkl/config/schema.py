@@ -354,8 +354,8 @@ class TrainConfig:
 def _null_unless_given(config: type[T]) -> type[T]:
     """Make ``config`` a dataclass whose settings of ``EvaluationConfig`` are None: a default would hide the run's."""
     for item in fields(EvaluationConfig):
-        # The type of a field may be a text, to mypy; here all are types.
-        config.__annotations__[item.name] = item.type if item.type is Any else item.type | None  # type: ignore[operator]
+        kind: Any = item.type  # to mypy it may be a text; here all are types
+        config.__annotations__[item.name] = kind if kind is Any else kind | None
         setattr(config, item.name, None)
     return dataclass(config)
 

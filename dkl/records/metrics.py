@@ -90,7 +90,7 @@ METRICS = {
         name: Metric(
             title=name.capitalize(),
             words=f"mean of classes with {name} training images",
-            value=lambda record, name=name: (record.shots or {}).get(name),  # type: ignore[misc]
+            value=lambda record, name=name: (record.shots or {}).get(name),  # type: ignore[misc]  # its default
             optional=True,
         )
         for name in SHOTS

@@ -266,7 +266,8 @@ def own_differences(runs: Sequence[RunSummary]) -> list[str]:
     keys = [key for key in changed_keys(runs) if key not in (*WHERE, *NAMED) and not key.startswith("evaluation.")]
     special: list[list[str]] = [[] for _ in runs]
     for key in keys:
-        alike = group(enumerate(runs), lambda pair, key=key: repr(_head(pair[1], key)))  # type: ignore[misc]
+        heads = [repr(_head(run, key)) for run in runs]
+        alike = group(enumerate(runs), lambda pair: heads[pair[0]])  # noqa: B023  # called now
         for same in alike.values():
             values = {repr(run.settings.get(key)) for _, run in same}
             if len(values) > 1:

@@ -149,7 +149,7 @@ class _InParts:
     def forward(self, images: Tensor) -> Tensor:
         assert isinstance(self, _BatchNorm)
         if not self.training:
-            return super().forward(images)  # type: ignore[misc]
+            return super().forward(images)  # type: ignore[misc]  # of the class beside it
         size, larger = divmod(len(images), self.parts)
         smaller = self.parts - larger if size else 0  # of few images no part is empty
         # Unlike tensor_split, split has a backward pass that copies every part once.

@@ -1,4 +1,7 @@
-"""The one training loop. It handles batches, an optimizer and a task, and knows nothing of losses or attacks."""
+"""The one training loop. It handles batches, an optimizer and a task.
+
+It knows nothing of attacks, and of losses only that some report their terms.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

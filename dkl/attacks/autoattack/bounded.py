@@ -41,7 +41,7 @@ from dkl.console import say
 from dkl.errors import UserError
 from dkl.runtime.distributed import from_first
 from dkl.sampling_bound import Interval, count_interval, draws_needed
-from dkl.threat import SAMPLED, known_attack
+from dkl.threat import SAMPLED, AttackCost, known_attack
 
 _CAUTION = 4
 """How many times its possible loss a part of the sample must save: times vary, and a loss is what nobody expects."""
@@ -99,7 +99,7 @@ def _pays(
     loop: AttackLoop,
     attacks: Mapping[str, Perturb],
     chosen: Mapping[str, Arranged],
-    passes: Mapping[str, int],
+    costs: Mapping[str, AttackCost],
     parts: Sequence[Tensor],
     done: int,
     count: int,
@@ -130,11 +130,11 @@ def _pays(
     sample = now = later = 0.0
     for name, arranged in chosen.items():
         together = loop.batch_size if draws_of(attacks[name]) == "whole" else loop.limit()
-        sample += passes[name] * seconds(more, loop.limit() if arranged.joint else sizes[0])
+        sample += costs[name].passes * seconds(more, loop.limit() if arranged.joint else sizes[0])
         # Results of a sample also hold for all images, unless its batches had draws of their own.
         holds = arranged.joint or name == "fab-t"
-        now += passes[name] * seconds(left if holds else population, together)
-        later += passes[name] * seconds(left - more if holds else population, together)
+        now += costs[name].passes * seconds(left if holds else population, together)
+        later += costs[name].passes * seconds(left - more if holds else population, together)
     return now - sample > _CAUTION * (sample + later - now)
 
 
@@ -191,7 +191,8 @@ def attack_sample(
         name: placed(attacks[name], before, loop.batch_size) if name in by_place else unplaced(attacks[name])
         for name in SAMPLED
     }
-    passes = {name: known_attack(name).cost(num_classes).forward + 1 for name in SAMPLED}
+    costs = {name: known_attack(name).cost(num_classes) for name in SAMPLED}
+    passes = {name: cost.forward + 1 for name, cost in costs.items()}
     drawn, after = 0, dict.fromkeys(SAMPLED, before)
     while True:
         fooled = population - int(after["square"].sum())
@@ -207,7 +208,7 @@ def attack_sample(
         # What was begun before an interruption goes on, whatever passes take now.
         done = drawn // size
         begun = SAMPLED["fab-t"] in loop.state and loop.state[SAMPLED["fab-t"]].done[done:count].any()
-        pays = "fab-t" not in loop.state and _pays(loop, attacks, chosen, passes, parts, done, count)
+        pays = "fab-t" not in loop.state and _pays(loop, attacks, chosen, costs, parts, done, count)
         if not from_first(begun or pays):
             say(f"a sample of {count * size} of {population} images saves no time: fab-t and square attack every image")
             break

@@ -126,4 +126,8 @@ def plain_flag(value: bool) -> str:
 
 def constants(**values: str) -> ColumnSpec[Any]:
     """Return columns for machines that say the same in every row."""
-    return ColumnSpec(data={header: (lambda row, value=value: value) for header, value in values.items()})  # type: ignore[misc]
+
+    def cell(value: str) -> Cell[Any]:
+        return lambda row: value
+
+    return ColumnSpec(data={header: cell(value) for header, value in values.items()})

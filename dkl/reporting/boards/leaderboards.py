@@ -106,7 +106,7 @@ def _boards(
         smoke = [] if include_smoke else budgets.pop("smoke", [])
         for budget in sorted(budgets, key=BUDGETS.index):
             largest = max((record.n for record in budgets[budget] if not record.partial), default=0)
-            sizes = grouping.group(budgets[budget], lambda record: record.partial or record.n < largest)  # noqa: B023
+            sizes = grouping.group(budgets[budget], lambda record: record.partial or record.n < largest)  # noqa: B023  # called now
             for part, same_size in sorted(sizes.items()):
                 # Published values come from full-size recipes, so only budget paper is comparable.
                 beside = published.get(grouping.threat_model(here[0]), ()) if budget == "paper" and not part else ()

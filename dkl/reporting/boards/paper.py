@@ -239,7 +239,8 @@ def _columns(
     yield PaperColumn(data={"row": lambda row: row.row.name, "method": lambda row: row.row.label})
     # What describes the rows, such as their architecture.
     for key in dict.fromkeys(key for row in rows for key in row.row.show):
-        yield PaperColumn(key, lambda row, key=key: row.row.show.get(key, ""), key.lower().replace(" ", "_"))  # type: ignore[misc]
+        name = key.lower().replace(" ", "_")
+        yield PaperColumn(key, lambda row, key=key: row.row.show.get(key, ""), name)  # type: ignore[misc]  # its default
     yield PaperColumn("Method", lambda row: row.row.label, essential=True)
     yield PaperColumn(
         data={

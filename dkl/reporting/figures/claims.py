@@ -94,6 +94,7 @@ def ranking(rows: Sequence[ConfigurationRow], *, title: str) -> Figure:
         axes.plot(values, [place] * len(values), "o", ms=4, mfc="none", color=color)
         axes.plot([sum(values) / len(values)], [place], "D", ms=4, color=color)
     first = rows[0].records[0]
+    set_ticks(axes.xaxis, most=7)  # the axes are narrow beside long labels
     metric = "mean IoU" if first.segmented else "top-1 accuracy" if first.robust is None else "robust accuracy"
     axes.set_xlabel(f"{metric} (%)")
     return figure
