@@ -82,7 +82,8 @@ def ranking(rows: Sequence[ConfigurationRow], *, title: str) -> Figure:
     methods = [row.method for row in rows]
     labels = [row.method if methods.count(row.method) == 1 else f"{row.method}, {row.weights}" for row in rows]
     labels = [shorten(label, LONGEST_LABEL, placeholder=" …") for label in labels]
-    wide = max(map(len, labels)) > LONGEST_LABEL / 2  # labels must leave room for the axes
+    longest = max(map(len, labels))
+    wide = longest > LONGEST_LABEL / 2  # labels must leave room for the axes
     bold = [is_papers(row.records[0]) for row in rows]
     figure, axes = _one_line_per_row(list(zip(labels, bold, strict=True)), title, 0.24, wide)
     for place, row in enumerate(rows):
@@ -94,7 +95,7 @@ def ranking(rows: Sequence[ConfigurationRow], *, title: str) -> Figure:
         axes.plot(values, [place] * len(values), "o", ms=4, mfc="none", color=color)
         axes.plot([sum(values) / len(values)], [place], "D", ms=4, color=color)
     first = rows[0].records[0]
-    set_ticks(axes.xaxis, most=7)  # the axes are narrow beside long labels
+    set_ticks(axes.xaxis, most=6 if longest > LONGEST_LABEL / 4 else 9)  # the axes are narrow beside long labels
     metric = "mean IoU" if first.segmented else "top-1 accuracy" if first.robust is None else "robust accuracy"
     axes.set_xlabel(f"{metric} (%)")
     return figure
