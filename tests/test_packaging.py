@@ -1,5 +1,6 @@
 """The lock file, the wheel's content and CI's script agree with the project."""
 
+import importlib
 import importlib.util
 import itertools
 import os
@@ -14,6 +15,12 @@ import pytest
 from scripts import house
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_every_script_finds_what_it_imports() -> None:
+    for path in (ROOT / "scripts").rglob("*.py"):
+        if path.name != "__main__.py":
+            importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
 
 
 def test_ci_runs_the_checks_and_the_two_commands() -> None:
