@@ -1,4 +1,4 @@
-"""What docs/stability.md promises is still there: names with their arguments, options, and choices of the configuration.
+"""docs/stability.md keeps its promise: names with their arguments, options, and choices of the configuration.
 
 ``public_1.0.json`` is the list of version 1.0. It only grows: ``python -m tests.docs.test_stability`` adds what is new
 and keeps what was promised. A name may leave it in a new major version only.
