@@ -37,11 +37,6 @@ MANY = 8
 COMPLETION = ("-sc", "--shell-completion")
 """Flags by which a shell asks what may follow."""
 
-PAPER_ON_A_CPU = (
-    "warning: budget=paper needs a GPU, and this machine has none, so this may take weeks: use budget=mini (a smaller "
-    "version for CPUs) or budget=smoke (seconds); trainer.device=cpu hides this warning"
-)
-
 
 def train(arguments: list[str]) -> None:
     """``dkl train``: one run, or a sweep with ``-m``. A finished run is reported without importing torch."""
@@ -62,7 +57,10 @@ def train(arguments: list[str]) -> None:
 
         # In the job, because a launcher may start it on a machine with a GPU.
         if cfg.budget.name == "paper" and cfg.trainer.device == "auto" and pick_device("auto").type == "cpu":
-            say(PAPER_ON_A_CPU)
+            say(
+                "warning: budget=paper needs a GPU, and this machine has none, so this may take weeks: use budget=mini "
+                "(a smaller version for CPUs) or budget=smoke (seconds); trainer.device=cpu hides this warning"
+            )
         return assembly.train(cfg)
 
     def value(folder: Path) -> float | None:

@@ -25,7 +25,7 @@ from dkl.manifests.jobs import may_change_rows, rows_named
 from dkl.options import default_results
 from dkl.reporting import write_tables
 from dkl.reporting.grouping import group
-from dkl.reproduction.durations import NONE, JobEstimate, PassSeconds, Remaining, assumed, estimate, measure, total
+from dkl.reproduction.durations import NONE, JobEstimate, PassSeconds, Remaining, assumed, estimate, measure
 from dkl.reproduction.planning import Options, PlannedJob, parse, plan_jobs
 from dkl.reproduction.worker import launch, run_jobs
 from dkl.runtime import launched
@@ -204,7 +204,7 @@ def print_plan(manifest: Manifest, jobs: Sequence[PlannedJob], remaining: Remain
     for number, (planned, left) in enumerate(zip(jobs, spans, strict=True), 1):
         takes = f", {left}" if left.high else ""
         say(f"  {number}/{len(jobs)}  {planned.title}: {planned.progress}{takes}  {planned.run.folder}")
-    if (left := total(spans)).high:
+    if (left := sum(spans, NONE)).high:
         say(f"  left: {left} {basis}{', corrected by the epochs and evaluations that are done' if corrected else ''}")
 
 
@@ -228,7 +228,7 @@ def refuse_paper_on_cpu(options: Options, jobs: Sequence[PlannedJob], remaining:
         return
     if settings.trainer.device != "auto" or pick_device("auto").type != "cpu" or options.launcher:
         return
-    left = total(remaining()[0])
+    left = sum(remaining()[0], NONE)
     rough = f" (a rough range for one H100: {left})" if left.high else ""
     request, manifest = options.request, load(options.name)
     option = f"experiment={options.name}" if options.name.endswith(".yaml") else manifest.option
