@@ -36,7 +36,7 @@ class PlainConsole:
 
 def stderr_console(quiet: bool = False) -> "Console | PlainConsole":
     """The console of stderr; of several processes only the first prints."""
-    quiet = quiet or not _first()
+    quiet = quiet or os.environ.get("RANK", "0") != "0"
     try:
         from rich.console import Console
     except ModuleNotFoundError:
@@ -99,11 +99,6 @@ def bar(name: str, total: int, done: int = 0, console: "Console | PlainConsole |
             progress.live.stop()
 
 
-def _first() -> bool:
-    """Return whether this is the one process that prints, if several share the work."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 UNITS = (("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
@@ -115,5 +110,5 @@ def duration(seconds: float) -> str:
 
 def say(text: str) -> None:
     """Print a line to stderr without markup; of several processes only the first prints."""
-    if _first():
+    if os.environ.get("RANK", "0") == "0":
         print(visible(text), file=sys.stderr, flush=True)

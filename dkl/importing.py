@@ -11,14 +11,17 @@ from typing import Any
 from dkl.errors import UserError, first_line, similar
 
 
-def _import(module: str, given: str) -> Any:
+def import_object(text: str, key: str = "model", what: str = "a function or class that returns a network") -> Any:
+    """Import what ``text``, a value of the configuration's ``key``, names. Raises UserError unless it is callable."""
+    module, _, path = text.partition(":")
+    given = f"{key}={text}"
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     importlib.invalidate_caches()  # the file may be new
     arguments = sys.argv
     try:
         sys.argv = [module]  # a script that parses arguments on import does not get those of this command
-        return importlib.import_module(module)
+        found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if f"{module}.".startswith(f"{error.name}."):
             where = f"the current folder ({here}) and the Python path"
@@ -30,13 +33,6 @@ def _import(module: str, given: str) -> Any:
         raise UserError(f"{given}: importing it fails with {type(error).__name__}: {first_line(error)}") from None
     finally:
         sys.argv = arguments
-
-
-def import_object(text: str, key: str = "model", what: str = "a function or class that returns a network") -> Any:
-    """Import what ``text``, a value of the configuration's ``key``, names. Raises UserError unless it is callable."""
-    module, _, path = text.partition(":")
-    given = f"{key}={text}"
-    found = _import(module, given)
     for name in path.split("."):
         if not hasattr(found, name):
             public = [key for key, value in vars(found).items() if callable(value) and not key.startswith("_")]

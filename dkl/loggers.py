@@ -93,12 +93,8 @@ class _Tracker(Logger):
         return _read(about.id_file(self.tracker))[1]
 
     def finish(self, *, failed: bool = False) -> None:
-        self._close(failed)
         if self.about and not failed:
             write_text(self.about.id_file(self.tracker), f"{self.identity} {FINISHED}")
-
-    def _close(self, failed: bool) -> None:
-        self.run.finish()
 
     def _media(self, module: Any, tables: Tables, pictures: Pictures) -> dict[str, Any]:
         """Return tables and pictures as the panels of a tracker's ``module``."""
@@ -179,8 +175,9 @@ class WandbLogger(_Tracker):
                 artifact.add_file(str(file))
             self.run.log_artifact(artifact)
 
-    def _close(self, failed: bool) -> None:
+    def finish(self, *, failed: bool = False) -> None:
         self.run.finish(exit_code=int(failed))
+        super().finish(failed=failed)
 
 
 class TensorBoardLogger(_Tracker):
@@ -226,13 +223,14 @@ class TensorBoardLogger(_Tracker):
         for name, picture in pictures.items():
             self.run.add_image(name, picture.clip(0, 1), dataformats="HWC")
 
-    def _close(self, failed: bool) -> None:
+    def finish(self, *, failed: bool = False) -> None:
         """Write the hyperparameters beside the last value of each metric, and close the file."""
         if self.about:
             settings = {key: value for key, value in leaves(self.about.config) if isinstance(value, int | float | str)}
             metrics = {f"hparam/{name}": value for name, value in self.last.items()}
             self.run.add_hparams(settings, metrics, run_name=".")
         self.run.close()
+        super().finish(failed=failed)
 
 
 class TrackioLogger(_Tracker):
@@ -270,6 +268,10 @@ class TrackioLogger(_Tracker):
         import trackio
 
         self.run.log(dict(figures) | self._media(trackio, tables, pictures))
+
+    def finish(self, *, failed: bool = False) -> None:
+        self.run.finish()
+        super().finish(failed=failed)
 
 
 def _read(id_file: Path) -> tuple[str, bool]:

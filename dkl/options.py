@@ -10,8 +10,6 @@ from dkl.errors import UserError, choose_from, similar
 from dkl.threat import EVALUATED_NORMS, parse_eps
 from dkl.validation import OneOf
 
-FLAGS = ("--html", "--help")
-
 
 def default_results() -> str:
     """Return the results folder of a command that names none, as in configs/train.yaml."""
@@ -183,7 +181,7 @@ def parse_options(command: str, arguments: Sequence[str], others: list[str] | No
     for text in arguments:
         key, equals, value = text.partition("=")
         if text.startswith("-"):
-            hint = "".join(f", did you mean {flag}?" for flag in similar(text, FLAGS))
+            hint = "".join(f", did you mean {flag}?" for flag in similar(text, ("--html", "--help")))
             raise UserError(f"there is no flag {text!r}{hint}; dkl {command} --help lists the options")
         if key not in own and others is None:
             raise UserError(f"there is no option {key!r}: {choose_from(key, own)}")

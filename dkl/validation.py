@@ -160,7 +160,15 @@ def problem(annotation: Any, value: object) -> str | None:
         entries = list(value)
     else:
         return f"a list of numbers{text}"
-    if all(_fits(kind, allowed, entry) for entry in entries):
+    # An int is a float, but true and false are no numbers.
+    kinds = (int, float) if kind is float else (kind,)
+    if all(
+        issubclass(type(entry), kinds)
+        and (kind is bool) == isinstance(entry, bool)
+        and math.isfinite(entry)
+        and (allowed is None or entry in allowed)
+        for entry in entries
+    ):
         return None
     noun = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
     noun = noun.removeprefix("a ") + "s" if sequence else noun
@@ -170,14 +178,6 @@ def problem(annotation: Any, value: object) -> str | None:
             meant = divided[0] if len(divided) == 1 else divided
             return f"{noun}{text}; did you mean {meant}, which is that divided by {scale:g}?"
     return f"{noun}{text}"
-
-
-def _fits(kind: type, allowed: Range | None, value: object) -> bool:
-    if kind is bool or isinstance(value, bool):
-        return kind is bool and isinstance(value, bool)
-    if not isinstance(value, int | float) or (kind is int and not isinstance(value, int)):
-        return False
-    return math.isfinite(value) and (allowed is None or value in allowed)
 
 
 class Setting(NamedTuple):

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from dkl import records
+from dkl import assembly, records
 from dkl.config import compose_run
 from dkl.manifests import Request, plan
 from dkl.reporting import write_tables
-from dkl.reproduction import planning
-from dkl.reproduction.planning import parse
+from dkl.reproduction.planning import parse, plan_jobs
 from scripts.insert_claims import with_claims
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -51,11 +50,11 @@ def test_the_page_opens_with_the_claims() -> None:
 
 
 def test_a_fresh_clone_trains_what_the_reference_results_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "_check", lambda *_: None)  # building the network takes most of the time
+    monkeypatch.setattr(assembly, "preflight", lambda cfg: None)  # building the network takes most of the time
     (tmp_path / "reference").symlink_to(REFERENCE)
     command = ["experiment=cifar10-mini-semi", "row=labels-alone", "seed=0"]
     for results, done in ((tmp_path, False), (REFERENCE, True)):
-        (planned,) = planning.plan_jobs(parse([*command, f"paths.results={results}"]))
+        (planned,) = plan_jobs(parse([*command, f"paths.results={results}"]))
         assert planned.done == done
 
 

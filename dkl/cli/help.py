@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from dkl.config.compose import choices
+from dkl.config import EvaluateConfig, TrainConfig, compose_config
+from dkl.config.compose import choices, field_lines, plain
 from dkl.options import OPTIONS
 
 USAGE = {
@@ -30,7 +31,14 @@ def page(command: str) -> str:
     """Return the page of ``dkl <command> --help``."""
     text = f"{USAGE[command]}\n\n"
     if command in OPTIONS:
-        text += _listing("options", _option_lines(command))
+        lines: dict[str, str] = {}
+        usages: list[str] = []
+        for option in OPTIONS[command]:  # those that share a line are beside each other
+            usages.append(option.usage)
+            if option.line:
+                lines[", ".join(usages)] = option.line
+                usages.clear()
+        text += _listing("options", lines)
     if command == "reproduce":
         text += "\n" + _listing("experiments", choices("experiments"))
     for group in GROUPS.get(command, ()):
@@ -41,18 +49,6 @@ def page(command: str) -> str:
     return text
 
 
-def _option_lines(command: str) -> dict[str, str]:
-    """Return the lines of the options of ``command``; options that share one are beside each other."""
-    lines: dict[str, str] = {}
-    usages: list[str] = []
-    for option in OPTIONS[command]:
-        usages.append(option.usage)
-        if option.line:
-            lines[", ".join(usages)] = option.line
-            usages.clear()
-    return lines
-
-
 def _listing(title: str, lines: dict[str, str]) -> str:
     width = max(len(name) for name in lines)
     return f"{title}\n" + "".join(f"  {name:{width}}  {line}\n" for name, line in lines.items())
@@ -60,20 +56,13 @@ def _listing(title: str, lines: dict[str, str]) -> str:
 
 def _values(command: str) -> str:
     """Return the default configuration as YAML, with each field's line beside it."""
-    from omegaconf import OmegaConf  # slow to import, and only this page needs it
-
-    from dkl.config import EvaluateConfig, TrainConfig, compose_config
-
-    content = OmegaConf.to_container(compose_config(command, []), enum_to_str=True)
-    assert isinstance(content, dict)
+    content = plain(compose_config(command, []), enum_to_str=True)
     lines = _documented(content, TrainConfig if command == "train" else EvaluateConfig)
     return "".join(f"{value:{COLUMN}}{'  # ' + line if line else ''}".rstrip() + "\n" for value, line in lines)
 
 
 def _documented(content: Mapping[Any, Any], root: type, indent: str = "") -> Iterator[tuple[str, str]]:
     """Yield the lines of ``content`` as YAML, each with its line of ``root``; arguments of constructors have none."""
-    from dkl.config.compose import field_lines
-
     about, kinds = field_lines(root), {field.name: field.type for field in fields(root)}
     for name, line in about.items():
         value, kind = content[name], kinds[name]

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -45,15 +46,6 @@ from dkl.runtime.interruption import launching, worker
 SHELLS = ("bash", "zsh", "fish")
 """Shells that Hydra completes in."""
 
-MAXIMIZE = "hydra.sweeper.direction=maximize"
-"""Added to a search: values are accuracies, and the sweeper minimizes by default."""
-
-LIGHT_CHECKS: dict[str, Callable[[DictConfig], object]] = {
-    "train": check_values,
-    "evaluate": lambda cfg: check_known(cfg, EvaluateConfig),
-}
-"""Checks before a configuration is printed, which import no torch."""
-
 
 def _parse_flags(root: str, arguments: list[str]) -> argparse.Namespace:
     """Parse the flags of Hydra; ``overrides`` are the other arguments. Raises UserError on an unknown flag."""
@@ -79,7 +71,10 @@ def _prepare(
     overrides = without_repeats(given.overrides)
     prints = given.cfg or given.info or given.hydra_help
     check_hydras_own(root, overrides)
-    compose_checked(root, overrides, LIGHT_CHECKS[root] if prints else check)
+    if prints:  # a configuration is printed without torch
+        compose_checked(root, overrides, check_values if root == "train" else partial(check_known, root=EvaluateConfig))
+    else:
+        compose_checked(root, overrides, check)
     if not given.multirun and any(override.is_sweep_override() for override in read_overrides(given.overrides)):
         raise UserError("a list of values is a sweep of several jobs: add -m")
     register()
@@ -89,7 +84,7 @@ def _prepare(
     sys.argv = [f"dkl {root}", *flags, *overrides]  # Hydra takes no flags between overrides
     searches = any(text.startswith("hydra/sweeper=optuna") for text in overrides)
     if searches and not any("hydra.sweeper.direction=" in text for text in overrides):
-        sys.argv.append(MAXIMIZE)
+        sys.argv.append("hydra.sweeper.direction=maximize")  # accuracies; the sweeper minimizes by default
     return overrides
 
 
@@ -277,34 +272,31 @@ def results_folder(overrides: Sequence[str]) -> Path:
 
 
 def _table(jobs: Sequence[Job]) -> str:
-    """Return one row per job: the overrides in which the jobs differ, and the result."""
+    """Return one row per job: the overrides in which the jobs differ, and the results of its run or record."""
+    from dkl.records import load
+    from dkl.reporting.boards import plain_percent
     from dkl.reporting.formats import TextTable, to_plain
+    from dkl.reporting.runs import read_run
 
     keys = _different_keys(jobs)
     rows: list[tuple[list[str], dict[str, str]]] = []
     for job in jobs:
         given = dict(text.partition("=")[::2] for text in job.overrides)
-        values = _outcome(Path(job.path)) if job.path else {"result": f"failed: {job.error}"}
+        if not job.path:
+            values = {"result": f"failed: {job.error}"}
+        elif Path(job.path).is_dir():
+            run = read_run(Path(job.path), [])
+            values = {"epochs": run.epochs, "test (%)": run.test, "robust (%)": run.robust, "run": run.name}
+        else:
+            record = load(Path(job.path))
+            clean, robust = map(plain_percent, (record.clean, record.robust))
+            values = {"clean (%)": clean, "robust (%)": robust, "record": record.id}
+        values = {name: value for name, value in values.items() if value}
         rows.append(([given.get(key, "") for key in keys], values))
     names = list(dict.fromkeys(name for _, values in rows for name in values))
     cells = tuple((*given, *(values.get(name, "") for name in names)) for given, values in rows)
     header = (*keys, *names)
     return to_plain(TextTable(title="Sweep", header=header, rows=cells, alignments="l" * len(header))).rstrip("\n")
-
-
-def _outcome(path: Path) -> dict[str, str]:
-    """Return the results of a run's folder or of a record, by column."""
-    from dkl.records import load
-    from dkl.reporting.runs import read_run
-
-    if path.is_dir():
-        run = read_run(path, [])
-        columns = {"epochs": run.epochs, "test (%)": run.test, "robust (%)": run.robust, "run": run.name}
-    else:
-        record = load(path)
-        robust = "" if record.robust is None else f"{100 * record.robust:.2f}"
-        columns = {"clean (%)": f"{100 * record.clean:.2f}", "robust (%)": robust, "record": record.id}
-    return {name: value for name, value in columns.items() if value}
 
 
 def _different_keys(jobs: Sequence[Job]) -> list[str]:

@@ -37,11 +37,6 @@ MANY = 8
 COMPLETION = ("-sc", "--shell-completion")
 """Flags by which a shell asks what may follow."""
 
-PAPER_ON_A_CPU = (
-    "warning: budget=paper needs a GPU, and this machine has none, so this may take weeks: use budget=mini (a smaller "
-    "version for CPUs) or budget=smoke (seconds); trainer.device=cpu hides this warning"
-)
-
 
 def train(arguments: list[str]) -> None:
     """``dkl train``: one run, or a sweep with ``-m``. A finished run is reported without importing torch."""
@@ -62,7 +57,10 @@ def train(arguments: list[str]) -> None:
 
         # In the job, because a launcher may start it on a machine with a GPU.
         if cfg.budget.name == "paper" and cfg.trainer.device == "auto" and pick_device("auto").type == "cpu":
-            say(PAPER_ON_A_CPU)
+            say(
+                "warning: budget=paper needs a GPU, and this machine has none, so this may take weeks: use budget=mini "
+                "(a smaller version for CPUs) or budget=smoke (seconds); trainer.device=cpu hides this warning"
+            )
         return assembly.train(cfg)
 
     def value(folder: Path) -> float | None:
@@ -125,7 +123,7 @@ def tables(arguments: list[str]) -> None:
     """``dkl tables``: make tables from the records under ``results``; with ``--html`` also figures and a page."""
     from dkl.reporting import write_tables
     from dkl.reporting.boards.entries import EntryFilter
-    from dkl.reproduction.results import draw, not_rewritten, write_page
+    from dkl.reporting.tables import FORMATS
 
     html = "--html" in arguments
     options = parse_options("tables", [text for text in arguments if text != "--html"])
@@ -135,13 +133,30 @@ def tables(arguments: list[str]) -> None:
     )
     report = write_tables(results, include_smoke=smoke, folders=options["records"], shown=shown)
     print(report.markdown)
-    figures = draw(results, include_smoke=smoke) if html else []
-    pages = [write_page(results, report, figures)] if html else []
-    for path in [*report.written, *figures, *pages]:
+    written = report.written
+    if html:
+        with needs_extra("figures"):
+            from dkl.reporting.figures import draw_all
+            from dkl.reporting.site import write_site
+
+        figures = draw_all(report.records, results, report.manifests, smoke)
+        page = write_site(results, report.records, report.boards, figures, report.problems, report.manifests)
+        written = [*written, *figures, page]
+    for path in written:
         say(f"written: {path}")
     for message in [*(f"left out: {problem}" for problem in report.problems), *report.skipped]:
         say(message)
-    if old := not_rewritten(results, [*report.written, *figures]):
+    # Tables and figures of earlier commands may show records that are gone or renamed. Only files in all formats count:
+    # the others are not of dkl.
+    now = {path.with_suffix("") for path in written}
+    old = [
+        str(path.with_suffix(""))
+        for folder, formats in {results / "tables": tuple(FORMATS), results / "figures": ("png", "svg")}.items()
+        if any(path.parent == folder for path in written)
+        for path in sorted(folder.glob(f"*.{formats[0]}"))
+        if path.with_suffix("") not in now and all(path.with_suffix(f".{other}").is_file() for other in formats)
+    ]
+    if old:
         say(f"from an earlier command and not written again, so delete what you do not need: {', '.join(old)}")
 
 

@@ -1,6 +1,7 @@
 """Values of a training configuration that no run could use, found before any work. One function per rule."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 
-from dkl.config.compose import check_known, choices, shipped, typed
+from dkl.config.compose import check_known, choices, plain, shipped, typed
 from dkl.config.identity import TEACHERS, batch_norm_parts, leaves, views_together
-from dkl.config.schema import AugmentConfig, DataConfig, OptimizerConfig, TrainConfig
+from dkl.config.schema import AugmentConfig, DataConfig, TrainConfig
 from dkl.errors import UserError, choose_from, shortened
 from dkl.threat import EVALUATED_NORMS, NORMS, parse_attacks, parse_steps, parse_threat
 from dkl.validation import check_fields
@@ -24,9 +25,6 @@ FIXED_GROUPS = ("model", "attack", "averaging", "schedule")
 FREE = re.compile(r"attack\.objective\b.*|model\.(?!name$).*|task\.(warmup_epochs|masked)|trainer\.workers")
 """Keys of those groups that a row may set, and the number of workers, which changes no batch."""
 
-SIZES_OF_CLASSIFIERS = ("data.train_size", "data.test_size", "trainer.epochs")
-"""Sizes that budget ``mini`` fixes for images with one label each. With a label per pixel a manifest chooses them."""
-
 
 def check(cfg: DictConfig) -> TrainConfig:
     """Return ``cfg`` as dataclasses. Raises UserError on a value that no run could use, with the key and a fix."""
@@ -36,7 +34,6 @@ def check(cfg: DictConfig) -> TrainConfig:
     check_fields(config)
     _check_evaluation(config)
     _check_threats(config)
-    _check_optimizer(config.optimizer)
     _check_accumulation(config)
     _check_batch_norm(config)
     _check_teacher_cache(config)
@@ -45,7 +42,14 @@ def check(cfg: DictConfig) -> TrainConfig:
     _check_data(config.data)
     _check_budget(cfg)
     _check_epochs(config)
-    _check_classes(config)
+    inner = {f"task.{key}": config.task.get(key) or {} for key in ("guide", *TEACHERS)}
+    for key, part in {"model": config.model, "task": config.task, **inner}.items():
+        classes = part.get("num_classes")
+        if classes is not None and classes != config.data.num_classes:
+            raise UserError(
+                f"{key}.num_classes={classes}, but {config.data.name} has {config.data.num_classes} classes; leave "
+                f"{key}.num_classes alone, it follows the data"
+            )
     return config
 
 
@@ -65,21 +69,18 @@ def check_subject(run: str | None, checkpoint: str | None, network: str | None =
 
 
 def check_complete(cfg: DictConfig, prefix: str = "") -> None:
-    """Raise UserError if a key of ``cfg``, which begins with ``prefix``, has no value yet."""
-    if missing := _missing(cfg, prefix):
-        raise UserError(f"these have no value yet: {', '.join(missing)}; set them, such as {missing[0]}=…")
+    """Raise UserError if a key of ``cfg``, which begins with ``prefix``, has no value yet (``???``)."""
 
+    def missing(cfg: DictConfig, prefix: str) -> Iterator[str]:  # without resolving interpolations to such keys
+        for key in map(str, cfg):
+            child = cfg._get_node(key)
+            if isinstance(child, Node) and child._is_missing():
+                yield f"{prefix}{key}"
+            elif isinstance(child, DictConfig) and not child._is_none():
+                yield from missing(child, f"{prefix}{key}.")
 
-def _missing(cfg: DictConfig, prefix: str = "") -> list[str]:
-    """Return the keys without a value (``???``), without resolving interpolations to them."""
-    keys: list[str] = []
-    for key in map(str, cfg):
-        child = cfg._get_node(key)
-        if isinstance(child, Node) and child._is_missing():
-            keys.append(f"{prefix}{key}")
-        elif isinstance(child, DictConfig) and not child._is_none():
-            keys += _missing(child, f"{prefix}{key}.")
-    return keys
+    if keys := list(missing(cfg, prefix)):
+        raise UserError(f"these have no value yet: {', '.join(keys)}; set them, such as {keys[0]}=…")
 
 
 def _check_keys(cfg: DictConfig) -> None:
@@ -131,22 +132,18 @@ def _check_threats(config: TrainConfig) -> None:
             )
 
 
-def _check_optimizer(optimizer: OptimizerConfig) -> None:
-    """Nesterov momentum is momentum of SGD, and layer decay gives every part its rate."""
-    decay = optimizer.layer_decay
-    if decay is not None and optimizer.faster:
+def _check_accumulation(config: TrainConfig) -> None:
+    """Rates are given once, a batch has an image for each of its parts, and what needs the whole batch gets it."""
+    trainer, task, optimizer = config.trainer, config.task, config.optimizer
+    if optimizer.layer_decay is not None and optimizer.faster:
         raise UserError(
-            f"optimizer.layer_decay={decay} gives every layer its rate: set optimizer.faster=[], or it to null"
+            f"optimizer.layer_decay={optimizer.layer_decay} gives every layer its rate: set optimizer.faster=[], or it "
+            "to null"
         )
     if optimizer.nesterov and not optimizer.momentum and optimizer.title == "optimizer.name=sgd":
         raise UserError(
             "optimizer.nesterov=true needs momentum: set optimizer.momentum=0.9, or optimizer.nesterov=false"
         )
-
-
-def _check_accumulation(config: TrainConfig) -> None:
-    """A batch has an image for each of its parts, and what needs the whole batch gets it."""
-    trainer, task = config.trainer, config.task
     parts, size = trainer.accumulate * trainer.devices, trainer.batch_size
     if parts > size:
         raise UserError(
@@ -206,8 +203,8 @@ def _check_teacher_cache(config: TrainConfig) -> None:
     """A teacher's logits can be kept only if every epoch shows the same images."""
     if not config.task.get("cache_teacher"):
         return
-    plain = asdict(AugmentConfig())
-    changing = [f"data.augment.{key}" for key, value in asdict(config.data.augment).items() if value != plain[key]]
+    usual = asdict(AugmentConfig())
+    changing = [f"data.augment.{key}" for key, value in asdict(config.data.augment).items() if value != usual[key]]
     changing += [f"task.{key}" for key in ("mixup", "cutmix") if config.task.get(key)]
     changing += ["data.synthetic.files"] if config.data.synthetic.files else []
     if changing:
@@ -297,8 +294,8 @@ def _check_budget(cfg: DictConfig) -> None:
             )
         fixed |= _fixed(recipe)
     free: tuple[str, ...] = ("model.name",) if name == "mini" else ()  # distillation has its own small networks
-    if name == "mini" and cfg.data.ignore_index is not None:
-        free += SIZES_OF_CLASSIFIERS
+    if name == "mini" and cfg.data.ignore_index is not None:  # with a label per pixel a manifest chooses the sizes
+        free += ("data.train_size", "data.test_size", "trainer.epochs")
     for key, value in fixed.items():
         now = OmegaConf.select(cfg, key)
         now = now.value if isinstance(now, Enum) else now
@@ -312,8 +309,7 @@ def _fixed(path: Path, prefix: str = "") -> dict[str, Any]:
     The files are read directly, not composed: a composed configuration no longer says which file set a value.
     Interpolations are left out, because their values follow other keys.
     """
-    content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    assert isinstance(content, dict)
+    content = plain(OmegaConf.load(path), resolve=False)
     fixed: dict[str, Any] = {}
     from_task: dict[str, Any] = {}
     for entry in content.pop("defaults", []):
@@ -351,15 +347,3 @@ def _check_epochs(config: TrainConfig) -> None:
     for key, value in later.items():
         if isinstance(value, int | float) and value > epochs:
             raise UserError(f"{key}={value} is more than trainer.epochs={epochs}: lower it, or train for more epochs")
-
-
-def _check_classes(config: TrainConfig) -> None:
-    """Network, task and guide have as many classes as the data, if their configuration says how many they have."""
-    inner = {f"task.{key}": config.task.get(key) or {} for key in ("guide", *TEACHERS)}
-    for key, part in {"model": config.model, "task": config.task, **inner}.items():
-        classes = part.get("num_classes")
-        if classes is not None and classes != config.data.num_classes:
-            raise UserError(
-                f"{key}.num_classes={classes}, but {config.data.name} has {config.data.num_classes} classes; leave "
-                f"{key}.num_classes alone, it follows the data"
-            )

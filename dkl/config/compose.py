@@ -69,7 +69,7 @@ def compose_config(root: str, overrides: Sequence[str], *, with_hydra: bool = Fa
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     # A choice of ``configs`` or a value for one key: no sweep, and not of Hydra itself.
-    plain = all(
+    is_plain = all(
         override.package is None
         and not override.is_sweep_override()
         and not isinstance(override.value(), dict)
@@ -77,9 +77,10 @@ def compose_config(root: str, overrides: Sequence[str], *, with_hydra: bool = Fa
         and not override.key_or_group.startswith("hydra")
         for override in parsed
     )
-    if with_hydra or not plain:
-        return _compose(root, overrides, with_hydra=with_hydra)
-    cfg = _of_choices(root, tuple(item.input_line or "" for item in parsed if is_group(item.key_or_group))).copy()
+    if with_hydra or not is_plain:
+        return _compose(root, tuple(overrides), with_hydra=with_hydra)
+    # Composing takes a tenth of a second. The rows of a table differ mostly in values, which take a few milliseconds.
+    cfg = _composed(root, tuple(item.input_line or "" for item in parsed if is_group(item.key_or_group))).copy()
     ConfigLoaderImpl._apply_overrides_to_config([item for item in parsed if not is_group(item.key_or_group)], cfg)
     return cfg
 
@@ -89,20 +90,15 @@ def is_group(name: str) -> bool:
     return bool(name) and (shipped("configs") / name).is_dir()
 
 
-@lru_cache(maxsize=256)
-def _of_choices(root: str, choices: tuple[str, ...]) -> DictConfig:
-    """Compose ``root`` with ``choices`` of groups; the caller copies the result.
-
-    Composing takes a tenth of a second. The rows of a table differ mostly in values, which take a few milliseconds.
-    """
-    return _compose(root, choices)
-
-
-def _compose(root: str, overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+def _compose(root: str, overrides: tuple[str, ...], *, with_hydra: bool = False) -> DictConfig:
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(shipped("configs")), version_base="1.3"):
         return compose(root, list(overrides), return_hydra_config=with_hydra)
+
+
+_composed = lru_cache(maxsize=256)(_compose)
+"""The same, once per choices of groups; callers copy the result."""
 
 
 def load_config(folder: Path) -> DictConfig:
@@ -117,8 +113,8 @@ def load_config(folder: Path) -> DictConfig:
         )
     try:
         content = OmegaConf.load(path)
-        plain = OmegaConf.to_container(content, resolve=False)
-        if ignored := [key for key, _ in unknown_keys(plain if isinstance(plain, dict) else {}, TrainConfig)]:
+        values = OmegaConf.to_container(content, resolve=False)
+        if ignored := [key for key, _ in unknown_keys(values if isinstance(values, dict) else {}, TrainConfig)]:
             raise UserError(
                 f"{path} has keys that do not exist, {', '.join(map(repr, ignored))}: if + has added them, training "
                 "has ignored them, so remove their lines; otherwise use the version of dkl that trained the run"
@@ -144,6 +140,13 @@ def typed(cfg: DictConfig, root: type[T]) -> T:
     return config
 
 
+def plain(cfg: Any, **options: Any) -> dict[Any, Any]:
+    """Return a mapping of OmegaConf as a dictionary; ``options`` are those of ``OmegaConf.to_container``."""
+    content = OmegaConf.to_container(cfg, **options)
+    assert isinstance(content, dict)
+    return content
+
+
 def unknown_keys(content: Mapping[Any, Any], root: type[Any], prefix: str = "") -> Iterator[tuple[str, list[str]]]:
     """Yield the dotted keys of ``content``, plain values of the dataclass ``root``, that it has no field for.
 
@@ -160,8 +163,7 @@ def unknown_keys(content: Mapping[Any, Any], root: type[Any], prefix: str = "") 
 
 def check_known(cfg: DictConfig, root: type[Any]) -> None:
     """Raise UserError if ``cfg`` has a key that the dataclass ``root`` does not have, or lacks one that it has."""
-    content = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(content, dict)
+    content = plain(cfg, resolve=False)
     for key, known in unknown_keys(content, root):
         raise UserError(f"there is no key {key!r}: {choose_from(key.rpartition('.')[2], known)}")
     if removed := next((field.name for field in fields(root) if field.name not in content), None):

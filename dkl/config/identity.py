@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dkl.config.compose import compose_config, typed, unknown_keys
+from dkl.config.compose import compose_config, plain, typed, unknown_keys
 from dkl.config.overrides import compose_explained, quoted
 from dkl.config.schema import DataConfig, TrainConfig
 from dkl.storage.files import digest
@@ -29,8 +29,6 @@ on different machines."""
 NAMED_DATASETS = ("cifar10", "cifar100", "digits", "imagenet", "imagenet_lt")
 """Values of ``data.name`` whose images are the same wherever ``data.source`` reads them. Any other name, such as that
 of your own dataset, may belong to several sources, so there ``data.source`` is part of a row."""
-
-UNTRAINED = "dkl.models.teacher.untrained_teacher"
 
 TEACHERS = ("teacher", "natural_teacher")
 """Keys of ``task`` that hold a network with its weights."""
@@ -78,9 +76,7 @@ def hashed(cfg: DictConfig) -> dict[str, Any]:
     cfg = cfg.copy()
     OmegaConf.set_struct(cfg, False)
     cfg.paths.data = cfg.paths.results = ""
-    content = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    assert isinstance(content, dict)
-    return _of_training(content)
+    return _of_training(plain(cfg, resolve=True, enum_to_str=True))
 
 
 def _of_training(content: dict[Any, Any]) -> dict[str, Any]:
@@ -112,7 +108,7 @@ def _of_training(content: dict[Any, Any]) -> dict[str, Any]:
         for key in ("checkpoint", "run"):  # a moved teacher is the same one: a run's folder is named by its own hash
             if teacher.get(key):
                 teacher[key] = Path(teacher[key]).name
-    return {str(key): _plain(value) for key, value in content.items()}
+    return {str(key): _integral(value) for key, value in content.items()}
 
 
 def changed_setting(trained: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
@@ -121,7 +117,19 @@ def changed_setting(trained: Mapping[str, Any], now: Mapping[str, Any]) -> str |
     ``trained`` is from a checkpoint, ``now`` what it is to continue. Moved folders of data are no difference, and
     neither are keys that training has ignored.
     """
-    contents = [_of_training(_without_data_folder(one)) for one in (trained, now)]
+
+    def without_folder(value: Any, folder: str) -> Any:
+        """Copy ``value`` with paths relative to the ``folder`` of data."""
+        if isinstance(value, Mapping):
+            return {key: without_folder(item, folder) for key, item in value.items()}
+        if isinstance(value, list):
+            return [without_folder(item, folder) for item in value]
+        if not folder or not isinstance(value, str):
+            return value
+        return "" if value == folder else value.removeprefix(f"{folder}/")
+
+    folders = [str((one.get("paths") or {}).get("data", "")) for one in (trained, now)]
+    contents = [_of_training(without_folder(*pair)) for pair in zip((trained, now), folders, strict=True)]
     before, after = (dict(leaves(_changed(content, _defaults()))) for content in contents)
     ignored = tuple(f"{key}." for content in contents for key, _ in unknown_keys(content, TrainConfig))
     keys = (key for key in before | after if not f"{key}.".startswith(ignored))
@@ -133,22 +141,6 @@ def changed_setting(trained: Mapping[str, Any], now: Mapping[str, Any]) -> str |
     return None
 
 
-def _without_data_folder(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a resolved configuration, with paths relative to its folder of data."""
-    folder = str((content.get("paths") or {}).get("data", ""))
-
-    def copy(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: copy(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [copy(item) for item in value]
-        if not folder or not isinstance(value, str):
-            return value
-        return "" if value == folder else value.removeprefix(f"{folder}/")
-
-    return {key: copy(value) for key, value in content.items()}
-
-
 def leaves(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values of nested mappings by dotted key."""
     for key, value in content.items():
@@ -158,12 +150,12 @@ def leaves(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
-def _plain(value: Any) -> Any:
+def _integral(value: Any) -> Any:
     """``value`` with whole floats as integers, so that 20 and 20.0 name the same run."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _integral(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_integral(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -211,10 +203,8 @@ def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 @cache
 def _defaults() -> dict[str, Any]:
     """The typed root before any choice is made."""
-    root = OmegaConf.structured(TrainConfig(data=DataConfig()))
-    content = OmegaConf.to_container(root, enum_to_str=True)
-    assert isinstance(content, dict)
-    return {str(key): _plain(value) for key, value in content.items()}
+    content = plain(OmegaConf.structured(TrainConfig(data=DataConfig())), enum_to_str=True)
+    return {str(key): _integral(value) for key, value in content.items()}
 
 
 def _changed(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,10 +267,10 @@ class ComposedRun:
     def with_untrained_teacher(self) -> "ComposedRun":
         """This run with a freshly initialized teacher, for checks before the teacher's weights exist."""
         # Only the teacher is resolved: values that are still missing elsewhere are reported by the check.
-        cfg, teacher = self.cfg.copy(), OmegaConf.to_container(self.cfg.task.teacher, resolve=True)
-        assert isinstance(teacher, dict)
+        cfg, teacher = self.cfg.copy(), plain(self.cfg.task.teacher, resolve=True)
         network = {key: teacher[key] for key in ("name", "num_classes", "in_chans", "mean", "std")}
-        OmegaConf.update(cfg, "task.teacher", {"_target_": UNTRAINED, **network}, merge=False)
+        network["_target_"] = "dkl.models.teacher.untrained_teacher"
+        OmegaConf.update(cfg, "task.teacher", network, merge=False)
         return ComposedRun(cfg)
 
 

@@ -32,12 +32,6 @@ SHARED = ("data", "trainer", "paths", "logger", "budget", "hydra")
 SHARED_WITH_EVALUATION = re.compile(r"paths\.|trainer\.devices?=")
 """Overrides of training that its evaluations need too, where ``trainer.device`` is called ``device``."""
 
-FIXED_BUDGETS = ("paper", "mini")
-"""Budgets at which a row is that of the manifest, or nothing."""
-
-OF_EVALUATE = ("attacks", "eps", "n", "norm", "weights")
-"""Options of ``dkl evaluate`` that are often tried here."""
-
 _SAME_ROW = re.compile(
     rf"(paths|logger|evaluation|hydra)\b.*|trainer\.(device|threads|validate_every|workers|{'|'.join(COMPUTING)})"
 )
@@ -100,7 +94,11 @@ def plan(name: str, request: Request) -> list[ManifestJob]:
     teachers.
     """
     manifest = load(name)
-    rows = _chosen(manifest, request.row)
+    named = rows_named(manifest, request.row)
+    rows = [row for row in named if row.quoted is None]
+    if not rows:
+        what = f"{manifest.name} {request.row}" if request.row else manifest.name
+        raise UserError(f"{what} is not run here: {named[0].quoted}; the tables show its published values")
     _check_overrides(manifest, rows, request.overrides)
     jobs = _jobs(manifest, rows, request)
     changing = may_change_rows(request.overrides)
@@ -111,7 +109,7 @@ def plan(name: str, request: Request) -> list[ManifestJob]:
     teachers = {manifest.teachers[row.teacher].name for row in rows if row.teacher}
     for name in sorted(changed, key=lambda name: name not in teachers):  # a teacher before its students
         budget = next(compose_run(job.train).cfg.budget.name for job in jobs if job.name == name)
-        if budget in FIXED_BUDGETS:
+        if budget in ("paper", "mini"):  # there a row is that of the manifest, or nothing
             raise UserError(
                 f"{' '.join(changing)} changes what row {name} trains, which budget={budget} fixes: leave it out, or "
                 "use budget=own (your own sizes, labeled with it, never compared with the paper)"
@@ -221,16 +219,6 @@ def rows_named(manifest: Manifest, name: str | None) -> list[ManifestRow]:
     return rows
 
 
-def _chosen(manifest: Manifest, name: str | None) -> list[ManifestRow]:
-    """The rows to run. Raises UserError if there are none."""
-    rows = rows_named(manifest, name)
-    runnable = [row for row in rows if row.quoted is None]
-    if not runnable:
-        what = f"{manifest.name} {name}" if name else manifest.name
-        raise UserError(f"{what} is not run here: {rows[0].quoted}; the tables show its published values")
-    return runnable
-
-
 def _check_overrides(manifest: Manifest, rows: Sequence[ManifestRow], overrides: Sequence[str]) -> None:
     """Raise UserError if an override contradicts what ``rows`` say about themselves and their evaluations."""
     for text in overrides:
@@ -239,7 +227,7 @@ def _check_overrides(manifest: Manifest, rows: Sequence[ManifestRow], overrides:
             raise UserError(
                 f"{text}: the rows of {manifest.name} have their own labels; leave it out, or use dkl train {text}"
             )
-        if name in OF_EVALUATE:
+        if name in ("attacks", "eps", "n", "norm", "weights"):  # often tried here
             raise UserError(
                 f"{text} is an option of dkl evaluate: leave it out here, then dkl evaluate run=FOLDER {text}"
             )

@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's, which has no types
 
 from dkl.config import EvaluateConfig, shipped
+from dkl.config.compose import plain
 from dkl.config.overrides import read_overrides
 from dkl.config.schema import WEIGHTS
 from dkl.errors import UserError, choose_from, first_line
@@ -254,8 +255,7 @@ def load(name: str) -> Manifest:
 
 def keep(path: Path, results: Path, overrides: Sequence[str]) -> None:
     """Copy the manifest in ``path`` to ``results``, so that tables have it, with the search path in ``overrides``."""
-    content = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(content, dict)  # ``load`` has read it
+    content = plain(OmegaConf.load(path))
     search = [text for text in overrides if text.startswith("hydra.searchpath=")]
     content["overrides"] = [*search, *content.get("overrides", [])]
     write_text(results / "experiments" / path.name, OmegaConf.to_yaml(content))

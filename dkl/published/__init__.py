@@ -128,24 +128,18 @@ def published_source() -> str:
 @cache
 def published_entries() -> tuple[PublishedEntry, ...]:
     """Return RobustBench's list in its order: CIFAR-10, CIFAR-100 and ImageNet, for Linf and L2."""
-    return tuple(map(_entry, _read("robustbench_list.json")["entries"]))
-
-
-def _entry(item: dict[str, Any]) -> PublishedEntry:
-    robust = min(float(item[key]) for key in ("autoattack_acc", "external") if key in item)
-    return PublishedEntry(
-        id=item["id"],
-        dataset=item["dataset"],
-        norm=item["norm"],
-        eps=parse_eps(item["eps"]),
-        eps_text=item["eps"],
-        clean=float(item["clean_acc"]) / 100,
-        robust=robust / 100,
-        architecture=item["architecture"],
-        additional_data=item["additional_data"],
-        paper=item["name"],
-        venue=item["venue"].replace("<br>", " "),
-        link=item["link"],
+    same = ("id", "dataset", "norm", "architecture", "additional_data", "link")
+    return tuple(
+        PublishedEntry(
+            **{key: item[key] for key in same},
+            eps=parse_eps(item["eps"]),
+            eps_text=item["eps"],
+            clean=float(item["clean_acc"]) / 100,
+            robust=min(float(item[key]) for key in ("autoattack_acc", "external") if key in item) / 100,
+            paper=item["name"],
+            venue=item["venue"].replace("<br>", " "),
+        )
+        for item in _read("robustbench_list.json")["entries"]
     )
 
 

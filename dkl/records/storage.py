@@ -28,8 +28,6 @@ from dkl.storage.files import ARCHIVE_ERRORS, LARGEST_FLAGS, damage, read_text, 
 from dkl.threat import SAMPLED, parse_eps
 from dkl.validation import first_mistake
 
-SUFFIXES = {"flags": ".npz", "curves": ".csv"}
-
 _READER = TypeAdapter(Record)
 
 NESTED = {"": Record, "per_attack": AttackResult, "few_labels": FewLabels, "segmented": Segmented}
@@ -73,8 +71,8 @@ def save(
     write_atomically(path.with_suffix(".npz"), lambda file: np.savez_compressed(file, **arrays))
     if curves:
         write_rows(path.with_suffix(".csv"), curves)
-    kinds = ("flags", "curves") if curves else ("flags",)
-    content["checksums"] = {kind: _file_sha256(path.with_suffix(SUFFIXES[kind])) for kind in kinds}
+    suffixes = {"flags": ".npz"} | ({"curves": ".csv"} if curves else {})
+    content["checksums"] = {kind: _file_sha256(path.with_suffix(suffix)) for kind, suffix in suffixes.items()}
     content["checksums"]["record"] = _content_sha256(content)
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     return path
@@ -225,21 +223,18 @@ def _with_its_training(record: Record) -> str | None:
     if record.seed is None:
         if record.budget != "own":
             return f"weights trained elsewhere have budget own, not {record.budget}"
-        return _with_all_images(record, TEST_IMAGES.get(record.dataset))
-    budget, data = groups["budget"].get("name"), groups["data"]
-    for name, value, trained in (
-        ("budget", record.budget, budget),
-        ("seed", record.seed, training.get("seed")),
-        ("dataset", record.dataset, data.get("name", record.dataset)),
-    ):
-        if value != trained:
-            return f"{name} is {value}, but it was trained with {name} {trained}"
-    images = data.get("test_size") or TEST_IMAGES.get(data.get("name", ""))
-    return _with_all_images(record, images) if budget in ("paper", "mini") else None
-
-
-def _with_all_images(record: Record, images: int | None) -> str | None:
-    """``partial`` is true if ``n`` is not the number of test ``images``, if that is known."""
+        images = TEST_IMAGES.get(record.dataset)
+    else:
+        budget, data = groups["budget"].get("name"), groups["data"]
+        for name, value, trained in (
+            ("budget", record.budget, budget),
+            ("seed", record.seed, training.get("seed")),
+            ("dataset", record.dataset, data.get("name", record.dataset)),
+        ):
+            if value != trained:
+                return f"{name} is {value}, but it was trained with {name} {trained}"
+        fixed = budget in ("paper", "mini")  # only there the number of test images is known
+        images = (data.get("test_size") or TEST_IMAGES.get(data.get("name", ""))) if fixed else None
     if images and record.n != images and not record.partial:
         return f"n is {record.n} of {images} test images, but partial is false"
     return None

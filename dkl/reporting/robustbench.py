@@ -28,23 +28,14 @@ RADII = {
 """RobustBench's radius per norm and dataset, in [0, 1] pixel units."""
 
 
-def _unpublished(name: str) -> Paper:
-    return Paper(key="Unpublished", link="", name=name, authors="", venue="Unpublished")
-
-
-def paper(method: str) -> Paper:
-    """Return the paper of a method. An unknown method is unpublished and keeps its own name."""
-    papers = published_papers()
+def paper(method: str, budget: str = "paper") -> Paper:
+    """Return the paper of a method. An unknown method, and one at another budget than ``paper``, is unpublished."""
+    papers = published_papers() if budget == "paper" else {}
     known = [papers[word] for word in re.split(r"[^A-Z0-9]+", method.upper()) if word in papers]
+    name = method if budget == "paper" else f"{method} (budget {budget})"
+    unpublished = Paper(key="Unpublished", link="", name=name, authors="", venue="Unpublished")
     # TRADES-AWP has words of two papers: what is added to TRADES names the method.
-    return min(known, key=lambda paper: paper is papers["TRADES"], default=_unpublished(method))
-
-
-def source(record: Record) -> Paper:
-    """Return the paper that an entry may be attributed to: only for budget ``paper``."""
-    if record.budget == "paper":
-        return paper(record.method)
-    return _unpublished(f"{record.method} (budget {record.budget})")
+    return min(known, key=lambda paper: paper is papers["TRADES"], default=unpublished)
 
 
 def _unfit(record: Record) -> str | None:
@@ -67,7 +58,7 @@ def model_info(record: Record) -> dict[str, Any]:
     if why := _unfit(record):
         raise UserError(f"{record.id} is no entry of RobustBench: {why}")
     assert record.robust is not None
-    origin = source(record)
+    origin = paper(record.method, record.budget)
     made = f"Trained and evaluated with the dkl code: {record.method}, seed {record.seed}"
     if record.seed is None:
         made = f"Evaluated with the dkl code: {record.method}, weights trained elsewhere"
@@ -100,7 +91,7 @@ def model_id(record: Record) -> str:
     which = record.checkpoint_sha256[:8] if record.seed is None else f"s{record.seed}"
     # RobustBench abbreviates WideResNet in ids, but not in the architecture field.
     architecture = record.architecture.replace("WideResNet", "WRN")
-    parts = [source(record).key, architecture, record.method, which]
+    parts = [paper(record.method, record.budget).key, architecture, record.method, which]
     if record.seed is not None and weights_kind(record) != "last":
         parts.append(weights_kind(record))
     # Only what differs from RobustBench's defaults is part of the name.

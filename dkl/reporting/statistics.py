@@ -66,8 +66,6 @@ _LOG_SMALLEST_P = math.log(1e-12)
 _RESAMPLES = 500
 """Samples of test images behind the interval of a shift."""
 
-_Array = NDArray[np.float64]
-
 _Test = tuple[float, float, float, float]
 """Difference, lower and upper end of its 95 % interval, and p value."""
 
@@ -149,6 +147,13 @@ def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) 
     metric = metric_of(column.metric)
     if metric is None:
         return {}
+
+    def has_weights(record: Record) -> bool:
+        """Whether the weights are those of the column, or those that the recipe of the run keeps."""
+        selects = (record.training.get("selection") or {}).get("every")
+        kept = "best" if selects else "average" if record.training.get("averaging") else "last"
+        return weights_kind(record) == (column.weights or kept)
+
     candidates = [
         record
         for record in records
@@ -157,7 +162,7 @@ def measure(records: Sequence[Record], key: str, columns: Mapping[str, Column]) 
         and _has_threat_model(record, column)
         # All of the test set unless the column has a number of images.
         and (record.n == column.n if column.n else not record.partial)
-        and weights_kind(record) == (column.weights or kept_weights(record))
+        and has_weights(record)
     ]
     by_seed: dict[int, Measurement] = {}
     for record in _comparable(candidates):
@@ -192,13 +197,6 @@ def measure_weights(records: Sequence[Record], key: str, columns: Mapping[str, C
     *_, record, value = max(measured)
     slack = record.slack if column.metric == "robust" else 0.0
     return {0: Measurement(value, (record,), (metric.flags(record),) if metric.flags else (), slack)}
-
-
-def kept_weights(record: Record) -> str:
-    """Return which weights the recipe of a run keeps: ``best``, ``average`` or ``last``."""
-    if (record.training.get("selection") or {}).get("every"):
-        return "best"
-    return "average" if record.training.get("averaging") else "last"
 
 
 def _has_threat_model(record: Record, column: Column) -> bool:
@@ -415,19 +413,18 @@ def line_shift(line: Line, other: Line, load: LoadFlags) -> Shift | None:
     samples = np.random.default_rng(0).poisson(1.0, (_RESAMPLES, scores.shape[1]))
     samples[0] = 1
     means = (samples @ scores.T / samples.sum(1, keepdims=True)).reshape(_RESAMPLES, 2, -1)
-    results = [_gap(*mean[:, : len(line)], *mean[:, len(line) :]) for mean in means]
-    ((difference, start, end), *_) = results
-    if math.isnan(difference):
+    gaps: list[float] = []
+    ranges: list[tuple[float, float]] = []
+    for here, there in ((mean[:, : len(line)], mean[:, len(line) :]) for mean in means):
+        start, end = max(here[0].min(), there[0].min()), min(here[0].max(), there[0].max())
+        grid, (x, y), (other_x, other_y) = (
+            np.linspace(start, end, 101),
+            *(each[:, each[0].argsort()] for each in (here, there)),
+        )
+        difference = float((np.interp(grid, x, y) - np.interp(grid, other_x, other_y)).mean())
+        gaps.append(difference if start < end else math.nan)  # no common range of x in this sample
+        ranges.append((float(start), float(end)))
+    if math.isnan(gaps[0]):
         return None
-    low, high = np.nanpercentile([gap for gap, _, _ in results], [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)])
-    return Shift(difference, float(low), float(high), start, end, min(map(len, cells)))
-
-
-def _gap(x: _Array, y: _Array, other_x: _Array, other_y: _Array) -> tuple[float, float, float]:
-    """Return the mean of ``y`` minus ``other_y`` over the common range of x, and its ends; NaN if there is none."""
-    start, end = max(min(x), min(other_x)), min(max(x), max(other_x))
-    if start >= end:
-        return math.nan, start, end
-    grid, order, other = np.linspace(start, end, 101), np.argsort(x), np.argsort(other_x)
-    gaps = np.interp(grid, x[order], y[order]) - np.interp(grid, other_x[other], other_y[other])
-    return float(gaps.mean()), float(start), float(end)
+    low, high = np.nanpercentile(gaps, [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)])
+    return Shift(gaps[0], float(low), float(high), *ranges[0], min(map(len, cells)))

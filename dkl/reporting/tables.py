@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from dkl.errors import UserError, choose_from
-from dkl.manifests import load_all
+from dkl.manifests import Manifest, load_all
 from dkl.published import published_entries
-from dkl.records import load_flags
+from dkl.records import Record, load_flags
 from dkl.reporting.boards import Board
 from dkl.reporting.boards.claims import claim_boards
 from dkl.reporting.boards.entries import EntryFilter, entry_boards, load_entries, published_rows
 from dkl.reporting.boards.leaderboards import is_complete, leaderboards
-from dkl.reporting.boards.paper import PaperBoard, paper_boards, weights_boards
+from dkl.reporting.boards.paper import PaperBoard, paper_boards, published_board
+from dkl.reporting.boards.paper_rows import foreign_records
 from dkl.reporting.formats import to_csv, to_html, to_latex, to_markdown, to_terminal
 from dkl.reporting.grouping import board_key, is_reference, load_with_reference, record_file
 from dkl.reporting.robustbench import write_model_info
@@ -32,12 +33,17 @@ FORMATS: dict[str, Callable[[AnyBoard], str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TablesReport:
-    """Files written, their boards, problems to report, and the records that RobustBench's format leaves out."""
+    """Files written, their boards, problems to report, and the records that RobustBench's format leaves out.
+
+    ``records`` and ``manifests`` are what the boards are made of; ids of reference records start with ``reference/``.
+    """
 
     written: list[Path]
     boards: list[AnyBoard]
     problems: list[str]
     skipped: list[str]
+    records: list[Record]
+    manifests: list[Manifest]
 
     @property
     def markdown(self) -> str:
@@ -88,11 +94,14 @@ def write_tables(
     joined = entry_boards(entries, shown)
     if shown not in (None, EntryFilter()) and not joined:
         problems.append("no entry is as asked, so there is no board of entries: leave out some filters")
+    foreign = foreign_records(records)
+    of_weights = (published_board(manifest, foreign) for manifest in manifests if foreign)
     boards: list[AnyBoard] = [
         *leaderboards(records, include_smoke, published_rows(manifests)),
         *joined,
         *paper_boards(manifests, records, lambda r: load_flags(record_file(results, r)), include_smoke, problems),
-        *weights_boards(manifests, records),
+        # Without ours: of published weights that were evaluated.
+        *(board for board in of_weights if any(row.weights.records for row in board.rows)),
     ]
     # A smoke record whose board has other records is counted in that board's notes instead.
     visible = {board_key(record) for record in records if include_smoke or record.budget != "smoke"}
@@ -106,7 +115,14 @@ def write_tables(
             write_text(path, text(board))
             written.append(path)
     models, skipped = write_model_info([r for r in records if not is_reference(r)], results / "model_info")
-    return TablesReport(written=[*written, *models], boards=boards, problems=problems, skipped=skipped)
+    return TablesReport(
+        written=[*written, *models],
+        boards=boards,
+        problems=problems,
+        skipped=skipped,
+        records=records,
+        manifests=manifests,
+    )
 
 
 def _distinct(boards: Sequence[AnyBoard]) -> list[AnyBoard]:

@@ -14,7 +14,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,12 +74,6 @@ class Span:
 NONE = Span(0, 0)
 """The sum of no ranges."""
 
-
-def total(spans: Iterable[Span]) -> Span:
-    """Return the sum of ``spans``."""
-    return sum(spans, NONE)
-
-
 H100_SPEED = Span(40e12, 300e12)
 """Assumed operations per second of one NVIDIA H100: 8 to 60 % of its dense peak in TF32."""
 
@@ -130,7 +124,14 @@ def estimate(job: ManifestJob, config: TrainConfig, seconds: PassSeconds) -> Job
     if data.labels_per_class is not None:  # semi-supervised: two views of each unlabeled image
         steps = trainer.steps_per_epoch or math.ceil(data.labels_per_class * data.num_classes / trainer.batch_size)
         forwarded = steps * trainer.batch_size * (1 + 2 * data.unlabeled.ratio)
-    per_image = passes(config) + _teacher_passes(config)
+    per_image = passes(config)
+    if teacher := config.task.get("teacher"):
+        with torch.device("meta"):
+            network = untrained_teacher(teacher["name"], data.num_classes, data.shape[0])
+        # AdaAD's attack differentiates the teacher in each of its steps.
+        steps_of_attack = (config.attack or {}).get("steps") or 5
+        count = 1 + 2 * steps_of_attack if config.task.get("attack_target") == "teacher.adversarial" else 1
+        per_image += count * forward_operations(network, data.shape)[0] / _operations(config)[0]
     epoch = seconds.training * ((forwarded * per_image + testing) / trainer.devices)
     share = SMOKE_SHARE if config.budget.name == "smoke" else RESISTING_SHARE
     evaluations = []
@@ -180,19 +181,6 @@ def _operations(config: TrainConfig) -> tuple[float, int]:
     with torch.device("meta"):
         model = build_model(config.model)
     return forward_operations(model, config.data.shape)
-
-
-def _teacher_passes(config: TrainConfig) -> float:
-    """Forward passes of the student that those of the teacher cost per image."""
-    teacher = config.task.get("teacher")
-    if not teacher:
-        return 0.0
-    with torch.device("meta"):
-        network = untrained_teacher(teacher["name"], config.data.num_classes, config.data.shape[0])
-    # AdaAD's attack differentiates the teacher in each of its steps.
-    steps = (config.attack or {}).get("steps") or 5
-    count = 1 + 2 * steps if config.task.get("attack_target") == "teacher.adversarial" else 1
-    return count * forward_operations(network, config.data.shape)[0] / _operations(config)[0]
 
 
 def assumed(config: TrainConfig) -> PassSeconds:
@@ -275,7 +263,7 @@ class Remaining:
                 continue
             epochs = _corrected(estimated.epoch, epoch, of_epochs) * (progress.total_epochs - progress.epochs)
             missing = estimated.evaluations[progress.evaluations :]
-            spans.append(epochs + total(_corrected(span, evaluation, of_evaluations) for span in missing))
+            spans.append(sum((_corrected(span, evaluation, of_evaluations) for span in missing), epochs))
         return spans, bool(of_epochs or of_evaluations)
 
     def _ratios(
@@ -297,7 +285,7 @@ class Remaining:
     def say(self) -> None:
         """Print the corrected time, if something is left and something has finished."""
         spans, corrected = self()
-        if corrected and (left := total(spans)).high > 0:
+        if corrected and (left := sum(spans, NONE)).high > 0:
             say(f"{left} left, by the epochs and evaluations so far")
 
     @contextmanager

@@ -174,7 +174,7 @@ class PlannedJob:
 
 def plan_jobs(options: Options) -> list[PlannedJob]:
     """List every job with its checked configuration. Raises UserError if a configuration is wrong."""
-    from dkl.assembly import on_launched
+    from dkl.assembly import on_launched, preflight
 
     composed: list[tuple[ManifestJob, ComposedRun, str | None]] = []
     checked: dict[tuple[str, ...], str | None] = {}
@@ -183,7 +183,11 @@ def plan_jobs(options: Options) -> list[PlannedJob]:
             run = ComposedRun(on_launched(compose_run(job.train).cfg))
             row = tuple(text for text in job.train if not text.startswith("seed="))
             if row not in checked:  # the check builds the networks: once per row, not per seed
-                checked[row] = _check(run, job)
+                checked[row] = None
+                try:
+                    preflight((run.with_untrained_teacher() if job.teacher or run.downloads_teacher else run).cfg)
+                except NotInstalledError as error:
+                    checked[row] = str(error)
             composed.append((job, run, checked[row]))
     except (HydraException, OmegaConfBaseException) as error:
         raise explain("train", error) from None
@@ -194,14 +198,3 @@ def plan_jobs(options: Options) -> list[PlannedJob]:
         replace(planned, progress=replace(planned.progress, run_needed=True)) if planned.title in needed else planned
         for planned in jobs
     ]
-
-
-def _check(run: ComposedRun, job: ManifestJob) -> str | None:
-    """Check a configuration; return the error if a library is missing. Raises UserError if it is wrong."""
-    from dkl.assembly import preflight
-
-    try:
-        preflight((run.with_untrained_teacher() if job.teacher or run.downloads_teacher else run).cfg)
-    except NotInstalledError as error:
-        return str(error)
-    return None

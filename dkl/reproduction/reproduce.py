@@ -15,27 +15,23 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from dkl.config import DataConfig
+from dkl.config import compose_config
 from dkl.config.compose import choices
-from dkl.config.overrides import check_hydras_own
+from dkl.config.overrides import check_hydras_own, quoted
 from dkl.console import say
 from dkl.errors import UserError, needs_extra
 from dkl.manifests import Manifest, Request, keep, load, own_sizes
-from dkl.manifests.jobs import may_change_rows
+from dkl.manifests.jobs import may_change_rows, rows_named
+from dkl.options import default_results
 from dkl.reporting import write_tables
 from dkl.reporting.grouping import group
-from dkl.reproduction.durations import NONE, JobEstimate, PassSeconds, Remaining, assumed, estimate, measure, total
+from dkl.reproduction.durations import NONE, JobEstimate, PassSeconds, Remaining, assumed, estimate, measure
 from dkl.reproduction.planning import Options, PlannedJob, parse, plan_jobs
-from dkl.reproduction.published import reproduce_published
-from dkl.reproduction.results import draw, write_page
 from dkl.reproduction.worker import launch, run_jobs
 from dkl.runtime import launched
 from dkl.runtime.device import accelerator, pick_device
 from dkl.runtime.distributed import process_group
 from dkl.storage.files import check_writable
-
-MEASURED = "on this machine, a range from a few measured passes"
-ASSUMED = "on one H100, a wide range: it rests on assumed speeds, nothing is measured"
 
 
 def reproduce(arguments: list[str]) -> None:
@@ -93,6 +89,55 @@ def reproduce(arguments: list[str]) -> None:
     say(manifest.next or "Next: dkl train --help lists all options")
 
 
+def reproduce_published(options: Options) -> None:
+    """Evaluate the published network of every row, and write and print the table; overrides are of dkl evaluate.
+
+    AutoAttack is bounded on a CPU and standard elsewhere unless the overrides say otherwise. All are checked before the
+    first is attacked. Exits with 1 if a row failed, after all others are done. Raises UserError if no row has one.
+    """
+    from dkl.evaluation import evaluate, preflight
+
+    manifest, overrides = load(options.name), options.request.overrides
+    rows = rows_named(manifest, options.request.row)
+    networks = {row.name: network for row in rows if (network := manifest.network(row))}
+    if not networks:
+        what = f"row {rows[0].name} of {manifest.name} has no" if len(rows) == 1 else f"no row of {manifest.name} has"
+        raise UserError(f"{what} published weights: leave out weights=published, or choose table=2 or table=3")
+    given = dict(text.partition("=")[::2] for text in overrides)
+    results = Path(given.get("paths.results", default_results()).strip("'\""))
+    kind = pick_device(given.get("device", "auto")).type
+    shared = [] if "attacks" in given else [f"attacks={'bounded' if kind == 'cpu' else 'standard'}"]
+    shared += [*([] if "paths.results" in given else [f"paths.results={quoted(str(results))}"]), *overrides]
+    configs, failures = {}, {}
+    for name, network in networks.items():
+        if options.dry_run:
+            print(shlex.join(["dkl", "evaluate", f"model={network.name}", f"data={network.dataset}", *shared]))
+            continue
+        try:
+            chosen = [f"data={network.dataset}", f"network={quoted(network.name)}"]
+            configs[name] = compose_config("evaluate", [*chosen, *shared])
+            preflight(configs[name])
+        except UserError as error:
+            failures[name] = str(error)
+    if configs and options.name.endswith(".yaml"):
+        keep(Path(options.name), results, ())
+    evaluated = 0
+    for number, (name, cfg) in enumerate(((n, c) for n, c in configs.items() if n not in failures), 1):
+        say(f"{number}/{len(networks)}  {name}: {networks[name].name}")
+        try:
+            evaluate(cfg)
+            evaluated += 1
+        except UserError as error:
+            failures[name] = str(error)
+    if evaluated:
+        print(write_tables(results).text_of(manifest.name))
+        say(f"Tables (md, csv, tex, html): {results}/tables/{manifest.name}-*")
+    for name, reason in failures.items():
+        say(f"failed: {name}: {reason}")
+    if failures:
+        raise SystemExit(1)
+
+
 def estimates(jobs: Sequence[PlannedJob]) -> tuple[list[JobEstimate], str]:
     """Estimate every job; also return what the estimates rest on. Jobs of one network share a measurement."""
     settings = jobs[0].run.settings
@@ -100,6 +145,9 @@ def estimates(jobs: Sequence[PlannedJob]) -> tuple[list[JobEstimate], str]:
     seconds = assumed if on_gpu and accelerator() is None else measure
     known: dict[str, PassSeconds] = {}  # by what the seconds of a pass depend on
     every = []
+    basis = "on one H100, a wide range: it rests on assumed speeds, nothing is measured"
+    if seconds is measure:
+        basis = "on this machine, a range from a few measured passes"
     for planned in jobs:
         config, trainer = planned.run.settings, planned.run.settings.trainer
         batches = (trainer.batch_size, trainer.devices, trainer.accumulate, config.evaluation.batch_size)
@@ -113,7 +161,7 @@ def estimates(jobs: Sequence[PlannedJob]) -> tuple[list[JobEstimate], str]:
         # images, or the device has too little memory.
         except (UserError, RuntimeError):
             every.append(no_estimate(planned))
-    return every, MEASURED if seconds is measure else ASSUMED
+    return every, basis
 
 
 def no_estimate(planned: PlannedJob) -> JobEstimate:
@@ -126,29 +174,24 @@ def find_blocked(jobs: Sequence[PlannedJob]) -> dict[str, str]:
 
     It is called before the first job: a table may take weeks, and its last row should not fail then.
     """
+    from dkl.assembly import load_data, load_synthetic
+
     blocked: dict[str, str] = {}
-    datasets: dict[str, str | None] = {}
+    datasets: dict[str, str | None] = {}  # the error if the images cannot be loaded or downloaded
     for planned in (planned for planned in jobs if not planned.done):
-        key = OmegaConf.to_yaml(planned.run.cfg.data, resolve=True)
+        key, data = OmegaConf.to_yaml(planned.run.cfg.data, resolve=True), planned.run.settings.data
         if key not in datasets:
-            datasets[key] = _missing_images(planned.run.settings.data)
+            try:
+                load_synthetic(data)
+                load_data(data)
+                datasets[key] = None
+            except UserError as error:
+                datasets[key] = str(error)
         if reason := planned.missing_library or datasets[key]:
             blocked[planned.title] = reason
     for reason, titles in group(blocked, blocked.__getitem__).items():
         say(f"cannot run {', '.join(titles)}: {reason}")
     return blocked
-
-
-def _missing_images(data: DataConfig) -> str | None:
-    """The error if the images of ``data`` cannot be loaded or downloaded."""
-    from dkl.assembly import load_data, load_synthetic
-
-    try:
-        load_synthetic(data)
-        load_data(data)
-    except UserError as error:
-        return str(error)
-    return None
 
 
 def print_plan(manifest: Manifest, jobs: Sequence[PlannedJob], remaining: Remaining, basis: str) -> None:
@@ -161,7 +204,7 @@ def print_plan(manifest: Manifest, jobs: Sequence[PlannedJob], remaining: Remain
     for number, (planned, left) in enumerate(zip(jobs, spans, strict=True), 1):
         takes = f", {left}" if left.high else ""
         say(f"  {number}/{len(jobs)}  {planned.title}: {planned.progress}{takes}  {planned.run.folder}")
-    if (left := total(spans)).high:
+    if (left := sum(spans, NONE)).high:
         say(f"  left: {left} {basis}{', corrected by the epochs and evaluations that are done' if corrected else ''}")
 
 
@@ -185,7 +228,7 @@ def refuse_paper_on_cpu(options: Options, jobs: Sequence[PlannedJob], remaining:
         return
     if settings.trainer.device != "auto" or pick_device("auto").type != "cpu" or options.launcher:
         return
-    left = total(remaining()[0])
+    left = sum(remaining()[0], NONE)
     rough = f" (a rough range for one H100: {left})" if left.high else ""
     request, manifest = options.request, load(options.name)
     option = f"experiment={options.name}" if options.name.endswith(".yaml") else manifest.option
@@ -208,18 +251,23 @@ def show_results(manifest: Manifest, jobs: Sequence[PlannedJob], *, html: bool) 
         print(report.text_of(table, settings.budget.name))
     for problem in report.problems:
         say(f"left out: {problem}")
-    if manifest.pictures and (is_figure or html):
-        _collect_pictures(jobs, manifest.pictures)
     figures = []
     if is_figure or html:
-        figures = draw(results, include_smoke=smoke, begins="" if html else manifest.name)
+        from dkl.reporting.figures import draw_all
+
+        if manifest.pictures:
+            _collect_pictures(jobs, manifest.pictures)
+        figures = draw_all(report.records, results, report.manifests, smoke, "" if html else manifest.name)
     for path in figures if is_figure else []:
         say(f"drawn: {path}")
     entries = f"   RobustBench entries: {results}/model_info" if (results / "model_info").is_dir() else ""
     say(f"Tables (md, csv, tex, html): {results}/tables{entries}")
     say(f"Records: {results}/records   Runs with curves and checkpoints: {results}/runs")
     if html:
-        say(f"Page with tables, curves, figures and attacked images: {write_page(results, report, figures)}")
+        from dkl.reporting.site import write_site
+
+        page = write_site(results, report.records, report.boards, figures, report.problems, report.manifests)
+        say(f"Page with tables, curves, figures and attacked images: {page}")
     else:
         command = ["dkl", "tables", "--html", f"results={results}", *(["smoke=true"] if smoke else [])]
         say(f"One page with everything: {shlex.join(command)}")
@@ -230,11 +278,11 @@ def _collect_pictures(jobs: Sequence[PlannedJob], overrides: Sequence[str]) -> N
 
     A run that is not complete is named, and the others are drawn.
     """
-    from dkl.evaluation import collect_pictures
+    from dkl import evaluation
 
     for planned in jobs:
         if (planned.run.folder / "checkpoint.pt").is_file():
             try:
-                collect_pictures(planned.run.evaluation(overrides))
+                evaluation.collect_pictures(planned.run.evaluation(overrides))
             except UserError as error:
                 say(f"no pictures of {planned.title}: {error}")

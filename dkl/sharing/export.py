@@ -10,14 +10,16 @@ from typing import Any
 
 import timm
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save
-from torch import Tensor
 
 from dkl.config import model_name
 from dkl.errors import UserError, choose_from, first_line, needs_extra
 from dkl.models.sources import CREATE
+from dkl.reporting.formats import render
 from dkl.reporting.robustbench import model_id, model_info
-from dkl.sharing.exported import Exported, eval_results, model_card, read_run
+from dkl.reporting.statistics import percent
+from dkl.sharing.exported import HUB_DATASETS, Exported, model_card, read_run
 from dkl.storage import checkpoint
 from dkl.storage.fetch import unreachable
 from dkl.storage.files import check_writable, write_atomically, write_text
@@ -56,8 +58,20 @@ def _write_folder(exported: Exported, folder: Path) -> list[Path]:
     write_text(config, json.dumps(_timm_config(exported, name), indent=2) + "\n")
     write_text(card, model_card(exported, folder.name, timm_name=name))
     written, results = [weights, config, card], folder / ".eval_results" / "dkl.yaml"
-    if text := eval_results(exported):
-        write_text(results, text)
+    # One entry per record with AutoAttack on all test images, if the hub knows the dataset.
+    dataset = HUB_DATASETS.get(exported.subject.data.name)
+    entries = [
+        {
+            "dataset": {"id": dataset, "task_id": f"autoattack-{record.norm.lower()}-{record.eps_text}"},
+            "value": float(percent(record.robust)),
+            "date": record.created,
+            "notes": f"{record.n} test images, clean accuracy {percent(record.clean)}",
+        }
+        for record in exported.records
+        if record.robust is not None and record.is_autoattack and not record.partial and record.budget != "smoke"
+    ]
+    if dataset and entries:
+        write_text(results, OmegaConf.to_yaml(entries))
         written.append(results)
     else:
         results.unlink(missing_ok=True)  # of another network that was exported here before
@@ -66,9 +80,12 @@ def _write_folder(exported: Exported, folder: Path) -> list[Path]:
 
 def _timm_config(exported: Exported, name: str) -> dict[str, Any]:
     """Return the content of ``config.json``: architecture, arguments, and what images the weights are for."""
-    data = exported.subject.data
+    data, model = exported.subject.data, exported.subject.model
     mean, std = exported.normalization or exported.identity
-    arguments = {**exported.arguments, **({} if data.shape[0] == 3 else {"in_chans": data.shape[0]})}
+    # The arguments of the network's constructor that are not in the other entries.
+    known = ("_target_", "name", "title", "num_classes", "in_chans", "mean", "std")
+    arguments = {key: value for key, value in model.items() if key not in known and value is not None}
+    arguments |= {} if data.shape[0] == 3 else {"in_chans": data.shape[0]}
     return {
         "architecture": name,
         "num_classes": data.num_classes,
@@ -122,26 +139,6 @@ def _write_onnx(exported: Exported, folder: Path) -> list[Path]:
     return [path, card]
 
 
-DEFINITION = """# Add to robustbench/model_zoo/{file}, and the address of {id}.pt as its gdrive_id.
-{classes}
-# In the dictionary {norm}:
-('{id}', {{
-    'model': lambda: {call},
-    'gdrive_id': '',
-}}),
-"""
-
-NORMALIZED = """class {name}({base}):
-    def __init__(self):
-        super().__init__({arguments})
-        self.register_buffer('mu', torch.tensor({mean}).view(1, {channels}, 1, 1))
-        self.register_buffer('sigma', torch.tensor({std}).view(1, {channels}, 1, 1))
-
-    def forward(self, x):
-        return super().forward((x - self.mu) / self.sigma)
-
-"""
-
 ROBUSTBENCH_CLASSES = {
     r"wrn(\d+)_(\d+)": ("WideResNet", "depth={0}, widen_factor={1}, num_classes={classes}"),
     r"preact_resnet18": ("PreActResNet", "PreActBlockV2, [2, 2, 2, 2], num_classes={classes}, bn_before_fc=True"),
@@ -175,34 +172,25 @@ def _write_robustbench(exported: Exported, folder: Path) -> list[Path]:
     standard = [record for record in exported.records if record.is_autoattack and not record.partial]
     id = model_id(standard[-1]) if standard else re.sub(r"[^\w.-]", "_", exported.name)
     norm = standard[-1].norm if standard else exported.run.config.evaluation.norm
-    buffers, classes, call = _normalized_class(exported, id, base, arguments)
+    values: dict[str, Any] = {"dataset": data.name, "id": id, "norm": norm.lower(), "base": base, "own": None}
+    buffers, call = {}, f"{base}({arguments})"
+    if base.startswith("DM"):  # this class normalizes in any case
+        mean, std = exported.normalization or exported.identity
+        buffers = {"mean": torch.tensor(mean).view(-1, 1, 1), "std": torch.tensor(std).view(-1, 1, 1)}
+        call = f"{base}({arguments}, mean={tuple(mean)}, std={tuple(std)})"
+    elif exported.normalization:
+        mean, std = exported.normalization
+        buffers = {"mu": torch.tensor(mean).view(1, -1, 1, 1), "sigma": torch.tensor(std).view(1, -1, 1, 1)}
+        values |= {"own": re.sub(r"\W", "_", id) + "Net", "arguments": arguments, "mean": mean, "std": std}
+        call = f"{values['own']}()"
     weights, definition = folder / f"{id}.pt", folder / "model_zoo.py.txt"
     checkpoint.save(weights, {"state_dict": exported.state | buffers})
-    text = DEFINITION.format(file=f"{data.name}.py", id=id, classes=classes, norm=norm.lower(), call=call)
-    write_text(definition, text)
+    write_text(definition, render("formats/robustbench.py.j2", call=call, **values))
     written = [weights, definition]
     if standard and exported.subject.budget != "smoke":
         written.append(folder / f"{id}.json")
         write_text(written[-1], json.dumps(model_info(standard[-1]), indent=2, ensure_ascii=False) + "\n")
     return written
-
-
-def _normalized_class(exported: Exported, id: str, base: str, arguments: str) -> tuple[dict[str, Tensor], str, str]:
-    """Return the buffers of the input's normalization, the class that has them if it is new, and its call."""
-    constants = exported.normalization
-    if base.startswith("DM"):  # this class normalizes in any case
-        mean, std = constants or exported.identity
-        buffers = {"mean": torch.tensor(mean).view(-1, 1, 1), "std": torch.tensor(std).view(-1, 1, 1)}
-        return buffers, "", f"{base}({arguments}, mean={tuple(mean)}, std={tuple(std)})"
-    if constants is None:
-        return {}, "", f"{base}({arguments})"
-    mean, std = constants
-    name = re.sub(r"\W", "_", id) + "Net"
-    definition = NORMALIZED.format(
-        name=name, base=base, arguments=arguments, mean=mean, std=std, channels=exported.subject.data.shape[0]
-    )
-    buffers = {"mu": torch.tensor(mean).view(1, -1, 1, 1), "sigma": torch.tensor(std).view(1, -1, 1, 1)}
-    return buffers, definition, f"{name}()"
 
 
 FORMATS: dict[str, Callable[[Exported, Path], list[Path]]] = {

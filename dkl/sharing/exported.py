@@ -18,6 +18,7 @@ from dkl.evaluation.subject import Subject, TrainedRun, load_network, run_subjec
 from dkl.records import Record
 from dkl.records.metrics import METRICS, wilson
 from dkl.reporting.boards.notes import BUDGET_NOTES
+from dkl.reporting.formats import render
 from dkl.reporting.grouping import attacks_label, created_at, load_with_reference
 from dkl.reporting.robustbench import paper
 from dkl.reporting.statistics import percent
@@ -26,20 +27,6 @@ from dkl.threat import SAMPLED
 
 HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "imagenet": "ILSVRC/imagenet-1k"}
 """Ids of datasets on the Hugging Face hub."""
-
-USE = """```python
-import dkl
-
-model = dkl.load_model("{folder}"{trust})  # for images [B, {channels}, {height}, {width}] in [0, 1]
-```
-"""
-
-WITH_TIMM = """timm loads the same weights{registered}. Normalize images by `mean` and `std` of `config.json` before:
-
-```python
-model = timm.create_model("local-dir:{folder}", pretrained=True).eval()
-```
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +71,6 @@ class Exported:
         """A batch of black images, of the size for which the network is exported."""
         return torch.zeros(2, *self.subject.data.shape)
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of the network's constructor, but for classes, channels, normalization and names."""
-        known = ("_target_", "name", "title", "num_classes", "in_chans", "mean", "std")
-        return {key: value for key, value in self.subject.model.items() if key not in known and value is not None}
-
 
 def read_run(run: Path, *, weights: str | None, results: Path) -> Exported:
     """Load the network of the finished run in folder ``run``, and its records in ``results``.
@@ -112,45 +93,28 @@ def read_run(run: Path, *, weights: str | None, results: Path) -> Exported:
 
 def model_card(exported: Exported, folder: str, *, timm_name: str | None = None) -> str:
     """Return the card as Markdown with the hub's metadata. ``timm_name`` is the architecture if timm can load it."""
-    subject, run = exported.subject, exported.run
-    channels, height, width = subject.data.shape
-    text = f"---\n{OmegaConf.to_yaml(_metadata(exported))}---\n\n# {exported.name}\n\n"
-    text += f"{subject.architecture}, trained on {subject.data.name} by {run.label} with the recipe "
-    text += f"`{run.config.recipe_name}` (budget {subject.budget}, seed {run.config.seed}). "
-    text += f"Weights: {subject.weights.text}.\n\n"
-    trust = ", trust=True" if folder.endswith(".pt2") else ""  # a program
-    text += USE.format(folder=folder, trust=trust, channels=channels, height=height, width=width)
-    if timm_name is not None:
-        ours = f" after `import dkl.models`, which registers `{timm_name}`"
-        ours = ours if type(exported.model).__module__.startswith("dkl.") else ""
-        text += "\n" + WITH_TIMM.format(folder=folder, registered=ours)
-    text += "\n## Measured\n\n" + _measured(exported)
-    text += f"\n## Training\n\n- loss {run.loss}, {run.config.trainer.epochs} epochs in batches of "
-    text += f"{run.config.trainer.batch_size}\n- configuration {run.config_hash}, weights sha256 `{exported.sha256}`\n"
-    text += f"- synthetic images: {run.synthetic}\n" if run.synthetic else ""
-    if commits := {record.git_commit for record in exported.records if record.git_commit}:
-        text += f"- evaluated by the code of commit {', '.join(sorted(commits))}\n"
-    if (link := paper(run.label).link) and subject.budget == "paper":
-        text += f"\nThe method is that of [{paper(run.label).name}]({link}).\n"
-    return text
-
-
-def _measured(exported: Exported) -> str:
-    """Return a table with a row per accuracy of every record, or one sentence without a record."""
-    if not exported.records:
-        return "Nothing was measured: these weights have no record.\n"
-    rows = ["| evaluation | images | accuracy (%) | 95 % interval |", "|---|---:|---:|---|"]
+    rows: list[tuple[object, ...]] = []
     for record in exported.records:
         for name, value in _accuracies(record):
-            low, high = wilson(value, record.n)
-            rows.append(f"| {name} | {record.n} | {percent(value)} | [{percent(low)}, {percent(high)}] |")
+            low, high = map(percent, wilson(value, record.n))
+            rows.append((name, record.n, percent(value), f"[{low}, {high}]"))
         if record.bound is not None:
             interval = f"[{percent(record.bound.low)}, {percent(record.bound.high)}]"
-            rows.append(f"| {_attacked(record)} | {record.n} | within the interval | {interval} |")
-    notes = [f"Budget {exported.subject.budget}: {BUDGET_NOTES[exported.subject.budget]}."]
-    if any(record.partial for record in exported.records):
-        notes.append("Rows that name a number of images are of a part of the test set.")
-    return "\n".join([*dict.fromkeys(rows), "", *notes]) + "\n"
+            rows.append((_attacked(record), record.n, "within the interval", interval))
+    return render(
+        "formats/card.md.j2",
+        exported=exported,
+        subject=exported.subject,
+        run=exported.run,
+        folder=folder,
+        timm_name=timm_name,
+        registered=type(exported.model).__module__.startswith("dkl."),
+        metadata=OmegaConf.to_yaml(_metadata(exported)),
+        rows=list(dict.fromkeys(rows)),
+        meaning=BUDGET_NOTES[exported.subject.budget],
+        commits=sorted({record.git_commit for record in exported.records if record.git_commit}),
+        paper=paper(exported.run.label),
+    )
 
 
 def _accuracies(record: Record) -> Iterator[tuple[str, float]]:
@@ -164,17 +128,13 @@ def _accuracies(record: Record) -> Iterator[tuple[str, float]]:
     for name in record.attacks:
         # A bounded evaluation attacks only a sample with its last attacks.
         if record.bound is None or name not in SAMPLED.values():
-            yield f"after {name}{part}, {_threat(record)}", record.per_attack[name].robust
+            yield f"after {name}{part}, {record.norm} {record.eps_text}", record.per_attack[name].robust
     if record.robust is not None and record.bound is None:
         yield _attacked(record), record.robust
 
 
-def _threat(record: Record) -> str:
-    return f"{record.norm} {record.eps_text}"
-
-
 def _attacked(record: Record) -> str:
-    return f"{attacks_label(record)}, {_threat(record)}"
+    return f"{attacks_label(record)}, {record.norm} {record.eps_text}"
 
 
 def _metadata(exported: Exported) -> dict[str, Any]:
@@ -202,22 +162,3 @@ def _metadata(exported: Exported) -> dict[str, Any]:
         ]
         about["model-index"] = [{"name": exported.name, "results": results}]
     return about
-
-
-def eval_results(exported: Exported) -> str | None:
-    """Return the hub's ``.eval_results`` file, one entry per record with AutoAttack on all test images.
-
-    None without such a record, or if the hub does not know the dataset.
-    """
-    dataset = HUB_DATASETS.get(exported.subject.data.name)
-    entries: list[dict[str, Any]] = [
-        {
-            "dataset": {"id": dataset, "task_id": f"autoattack-{record.norm.lower()}-{record.eps_text}"},
-            "value": float(percent(record.robust)),
-            "date": record.created,
-            "notes": f"{record.n} test images, clean accuracy {percent(record.clean)}",
-        }
-        for record in exported.records
-        if record.robust is not None and record.is_autoattack and not record.partial and record.budget != "smoke"
-    ]
-    return OmegaConf.to_yaml(entries) if dataset and entries else None

@@ -10,11 +10,11 @@ from dkl.attacks.autoattack import apgd
 
 @pytest.fixture(autouse=True)
 def short_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AutoAttack of this process takes a twentieth of its steps."""
+    """AutoAttack of this process takes a fiftieth of its steps."""
     for attack, argument in (
         (apgd._Settings.__init__, "steps"),
         (autoattack.fab_targeted, "steps"),
         (autoattack.square, "queries"),
     ):
         defaults = inspect.unwrap(attack).__kwdefaults__
-        monkeypatch.setitem(defaults, argument, defaults[argument] // 20)
+        monkeypatch.setitem(defaults, argument, defaults[argument] // 50)

@@ -13,8 +13,8 @@ import pytest
 from dkl import records
 from dkl.cli import main
 from dkl.manifests import Request, plan
+from dkl.reporting import figures
 from dkl.reporting.figures.pictures import read
-from dkl.reproduction import results
 
 SMALL = ["trainer.epochs=2", "trainer.threads=1", "data.train_size=200", "data.test_size=16"]
 
@@ -22,10 +22,11 @@ SMALL = ["trainer.epochs=2", "trainer.threads=1", "data.train_size=200", "data.t
 METHODS = ["IKL-AT", "TRADES"]
 
 
-def _draw_radii(draw: Callable[..., list[Path]], results: Path, *, include_smoke: bool, begins: str) -> list[Path]:
+def _draw_radii(draw: Callable[..., list[Path]], *arguments: object) -> list[Path]:
     """Draw one kind of figure only: each takes half a second."""
-    assert begins == ""
-    return draw(results, include_smoke=include_smoke, begins="radii")
+    *others, prefix = arguments
+    assert prefix == ""
+    return draw(*others, "radii")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -36,7 +37,7 @@ def test_quickstart_end_to_end_and_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ["reproduce", "experiment=quickstart", f"paths.results={tmp_path}", *SMALL]
-    monkeypatch.setattr(results, "draw", partial(_draw_radii, results.draw))
+    monkeypatch.setattr(figures, "draw_all", partial(_draw_radii, figures.draw_all))
     main([*arguments, "html=true"])
     shown = capsys.readouterr()
     found, problems = records.load_all(tmp_path / "records")

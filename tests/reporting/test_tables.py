@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dkl.cli import main
 from dkl.errors import UserError
 from dkl.records import Record, save
 from dkl.reporting import TablesReport, write_tables
-from dkl.reproduction.results import not_rewritten
 from tests.factories import make_flags
 from tests.reporting.factories import make_accuracy, make_record, make_run, make_seeds
 
@@ -64,14 +64,18 @@ def test_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-def test_tables_of_earlier_commands_are_named_but_no_file_of_others(tmp_path: Path) -> None:
-    first = write(tmp_path, [make_record()])
+def test_tables_of_earlier_commands_are_named_but_no_file_of_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, [make_record()])
     (tmp_path / "tables" / "mine.md").write_text("of a person\n")
-    assert not_rewritten(tmp_path, first.written) == []
+    main(["tables", f"results={tmp_path}"])
+    assert "from an earlier command" not in capsys.readouterr().err
     for path in (tmp_path / "records").iterdir():
         path.unlink()
-    second = write(tmp_path, [make_record(dataset="digits", eps=0.1, eps_text="0.1")])
-    assert not_rewritten(tmp_path, second.written) == [str(tmp_path / "tables" / "cifar100-Linf-eps8_255-own")]
+    write(tmp_path, [make_record(dataset="digits", eps=0.1, eps_text="0.1")])
+    main(["tables", f"results={tmp_path}"])
+    assert capsys.readouterr().err.endswith(f"do not need: {tmp_path / 'tables' / 'cifar100-Linf-eps8_255-own'}\n")
 
 
 @pytest.mark.parametrize("broken", [False, True])

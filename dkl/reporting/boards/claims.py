@@ -10,12 +10,12 @@ training.
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from dkl.manifests import manifest
-from dkl.manifests.manifest import Claim, load
+from dkl import manifests
+from dkl.manifests import Claim, load
 from dkl.records import Record
 from dkl.reporting.boards import Board, ColumnSpec, notes
 from dkl.reporting.boards.paper import PaperBoard
@@ -28,10 +28,6 @@ NOTES = (
     "Values of bounded AutoAttack count only the images fooled in its sample; the interval and p allow for its bounds.",
     "Hours are those of training and evaluating the compared rows, on the hardware named below.",
 )
-
-SMALL = ("own", "mini")
-"""Budgets of small runs: smoke tests nothing, and at budget paper an experiment has its own board only."""
-
 
 GROUPS = ("Theorem", *TOPICS)
 """What claims are about, in the order of the rows."""
@@ -91,15 +87,11 @@ class ClaimRow:
         text = (
             f"{paper}. Here: {self.found}, {seeds}, p = {p_text(self.outcome.p)} (corrected: {p_text(self.corrected)})."
         )
-        seconds = [
-            [record.step_seconds for record in row.records if record.step_seconds]
-            for name in (self.claim.better, self.claim.than)
-            for row in self.board.rows
-            if row.row.name == name
-        ]
         text = text.replace("= <", "< ")
-        if len(seconds) == 2 and all(seconds):
-            text += f" A training step takes {fmean(seconds[0]) / fmean(seconds[1]):.2f} times as long."
+        seconds = {row.row.name: [r.step_seconds for r in row.records if r.step_seconds] for row in self.board.rows}
+        better, than = (seconds.get(name) for name in (self.claim.better, self.claim.than))
+        if better and than:
+            text += f" A training step takes {fmean(better) / fmean(than):.2f} times as long."
         return text
 
     @property
@@ -112,7 +104,7 @@ class ClaimRow:
         return VERDICTS[2] if agrees is None else VERDICTS[not agrees]
 
     @property
-    def column(self) -> manifest.Column:
+    def column(self) -> manifests.Column:
         """The column that the claim is about."""
         return self.board.manifest.columns[self.claim.column]
 
@@ -133,8 +125,10 @@ def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
     rows = [
         ClaimRow(board.manifest.claims[position], outcome, board)
         for board in sorted(boards, key=first_table)
+        # Smoke tests nothing, and at budget paper an experiment has its own board only.
+        if board.budget in ("own", "mini")
         for position, outcome in board.comparisons.items()
-        if board.budget in SMALL and board.manifest.claims[position].text and isinstance(outcome, Comparison)
+        if board.manifest.claims[position].text and isinstance(outcome, Comparison)
     ]
     built = []
     for reference, own in group(rows, lambda row: any(map(is_reference, row.records))).items():
@@ -205,11 +199,6 @@ def training_seconds(record: Record) -> float | None:
     return record.step_seconds * steps * trainer["epochs"] if steps else None
 
 
-def _number(name: str) -> Callable[[ClaimRow], str]:
-    """Return the function that writes a number of the outcome, in percentage points or in the unit of its column."""
-    return lambda row: f"{row.column.scale * getattr(row.outcome, name):.2f}"
-
-
 COLUMNS = (
     Column("About", lambda row: row.group),
     Column(
@@ -231,7 +220,15 @@ COLUMNS = (
     Column("Experiment", lambda row: row.board.manifest.name, "experiment"),
     # The page filters by this column: one experiment may have runs of both budgets.
     Column("Budget", lambda row: str(row.board.budget), "budget"),
-    Column("Here", lambda row: row.found, {name: _number(name) for name in ("difference", "low", "high")}, align="r"),
+    Column(
+        "Here",
+        lambda row: row.found,
+        {
+            name: lambda row, name=name: f"{row.column.scale * getattr(row.outcome, name):.2f}"  # type: ignore[misc]
+            for name in ("difference", "low", "high")
+        },
+        align="r",
+    ),
     Column("p", lambda row: p_text(row.outcome.p), {"p": lambda row: f"{row.outcome.p:.3g}"}, align="r"),
     Column("p, Holm", lambda row: p_text(row.corrected), align="r"),
     Column(

@@ -32,11 +32,6 @@ RADIUS = 8 / 255
 
 CLAIMED = "claimed"
 
-APART = (
-    "These entries were evaluated on other test images than those of the first board, so they are ranked among "
-    "themselves only."
-)
-
 NOTES = (
     "Clean accuracy, and robust accuracy after standard AutoAttack, in percent of n test images. Published rows have "
     "the lowest robust accuracy that RobustBench lists.",
@@ -122,16 +117,7 @@ class EntryFilter:
     extra: bool | None = None
     verified: bool | None = None
 
-    def has_board(self, key: grouping.ThreatModel) -> bool:
-        """Whether the board of a dataset, norm and radius is shown."""
-        dataset, norm, eps = key
-        return (
-            self.dataset in (None, dataset)
-            and (self.norm is None or self.norm.lower() == norm.lower())
-            and (self.eps is None or abs(self.eps - eps) < 1e-6)
-        )
-
-    def has_row(self, row: leaderboards.ConfigurationRow) -> bool:
+    def has(self, row: leaderboards.ConfigurationRow) -> bool:
         """Whether ``row`` is shown."""
         return (
             (self.architecture is None or self.architecture.lower() in row.architecture.lower())
@@ -163,8 +149,15 @@ def entry_boards(entries: Sequence[Entry], shown: EntryFilter | None = None) -> 
         key = (entry.dataset, entry.norm, round(entry.eps, 9))
         if entry.dataset == shown.dataset and not any(_alike(key, other) for other in (*by_threat, *keys)):
             keys.append(key)
-    boards = (_boards(key, by_threat.get(key, []), shown) for key in sorted(keys) if shown.has_board(key))
-    return [board for same in boards for board in same if board.rows]
+    boards = (
+        board
+        for dataset, norm, eps in sorted(keys)
+        if shown.dataset in (None, dataset)
+        if shown.norm is None or shown.norm.lower() == norm.lower()
+        if shown.eps is None or abs(shown.eps - eps) < 1e-6
+        for board in _boards((dataset, norm, eps), by_threat.get((dataset, norm, eps), []), shown)
+    )
+    return [board for board in boards if board.rows]
 
 
 def _published(key: grouping.ThreatModel) -> list[PublishedEntry]:
@@ -197,7 +190,11 @@ def _boards(
             images = same[0].record.data_sha256[:8]
             board = _board(key, same, [], shown)
             title, name = f"{board.title}, test images {images}", grouping.slug(f"{board.name}-images-{images}")
-            yield replace(board, name=name, title=title, notes=(APART, *board.notes))
+            apart = (
+                "These entries were evaluated on other test images than those of the first board, so they are ranked "
+                "among themselves only."
+            )
+            yield replace(board, name=name, title=title, notes=(apart, *board.notes))
 
 
 def _board(
@@ -238,7 +235,7 @@ def _board(
         title=f"{dataset}, {norm}, eps = {text}: entries of anyone",
         budget=None,
         columns=(leaderboards.RANK, leaderboards.METHOD, constants(dataset=dataset, norm=norm, eps=text), *COLUMNS),
-        rows=tuple(filter(shown.has_row, rows)),
+        rows=tuple(filter(shown.has, rows)),
         notes=(
             *NOTES,
             *(

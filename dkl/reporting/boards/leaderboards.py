@@ -32,9 +32,6 @@ from dkl.reporting.boards import (
 )
 from dkl.reporting.statistics import SeedMean, accuracy_interval
 
-DIFFERENCES = 3
-"""Settings, at most, that tell two rows of one name apart."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigurationRow:
@@ -110,7 +107,13 @@ def _boards(
             for part, same_size in sorted(sizes.items()):
                 # Published values come from full-size recipes, so only budget paper is comparable.
                 beside = published.get(grouping.threat_model(here[0]), ()) if budget == "paper" and not part else ()
-                left_out = [*notes.left_out(same_size, len(smoke)), *notes.part_notes(part, len(sizes))]
+                left_out = notes.left_out(same_size, len(smoke))
+                if part:
+                    left_out.append(
+                        "These evaluations are of a part of the test set only, so they are neither ranked nor compared."
+                    )
+                elif len(sizes) > 1:
+                    left_out.append("Evaluations of a part of the test set have a board of their own.")
                 yield _board(same_size, beside, left_out, part=part)
 
 
@@ -157,7 +160,7 @@ def told_apart(rows: list[ConfigurationRow], training: Sequence[Mapping[str, Any
         settings = [dict(leaves(row_settings(training[place]))) for place in places]
         keys = dict.fromkeys(key for own in settings for key in own if not key.startswith(("task.loss", "task.attack")))
         differ = [key for key in keys if len({repr(own.get(key)) for own in settings}) > 1]
-        for count in range(1, DIFFERENCES + 1):  # as few as tell all of them apart
+        for count in (1, 2, 3):  # as few as tell all of them apart
             if len({repr([own.get(key) for key in differ[:count]]) for own in settings}) == len(settings):
                 break
         for place, own in zip(places, settings, strict=True):

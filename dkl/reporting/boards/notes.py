@@ -29,7 +29,6 @@ PUBLISHED = (
     "Rows whose source is a table or RobustBench are published values that were not run here: those of the paper's "
     "table and of RobustBench, in one row if they agree. There ‡ marks training with synthetic images."
 )
-REFERENCE_NOTE = "Reference results ship with the project and were not run here; no row averages them with ours."
 OURS = (
     "Our values are means over training seeds, ± their sample standard deviation, with the 95 % interval in brackets: "
     "Student's interval over seeds on these images, or Wilson's interval over n images if there is only one seed."
@@ -124,7 +123,7 @@ def provenance_notes(shown: Sequence[Record]) -> list[str]:
     """Say what was trained on, which weights were evaluated, and by what."""
     lines = []
     if any(map(is_reference, shown)):
-        lines.append(REFERENCE_NOTE)
+        lines.append("Reference results ship with the project and were not run here; no row averages them with ours.")
     if any(record.additional_data for record in shown):
         lines.append("† Trained with additional data.")
     if synthetic := distinct(record.synthetic for record in shown if record.synthetic):
@@ -160,13 +159,6 @@ def left_out(records: Iterable[Record], smoke: int) -> list[str]:
         count = "1 record is" if smoke == 1 else f"{smoke} records are"
         lines.append(f"{count} left out: budget smoke is {BUDGET_NOTES['smoke']}.")
     return lines
-
-
-def part_notes(part: bool, boards: int) -> list[str]:
-    """Say of one of ``boards`` boards, the whole test set's or that of a ``part``, why the other exists."""
-    if part:
-        return ["These evaluations are of a part of the test set only, so they are neither ranked nor compared."]
-    return ["Evaluations of a part of the test set have a board of their own."] if boards > 1 else []
 
 
 def distinct(values: Iterable[Any]) -> str:
@@ -219,23 +211,17 @@ def publication_notes(manifest: Manifest) -> list[str]:
         lines.append(f"The paper quotes its values of {others} from other papers.")
     if unknown := labels(row for row in manifest.rows if row.origin == "unknown"):
         lines.append(f"The paper does not say where its values of {unknown} come from.")
+    columns = manifest.columns
     for row in (*manifest.teachers.values(), *manifest.rows):
-        if row.published:
-            lines.append(f"{row_title(manifest, row)} is also published with {_other_sources(manifest, row)}.")
+        texts = []  # equal values together: Clean 65.76, AutoAttack 31.91 (README)
+        for values, sources in group(row.published, lambda s: tuple(row.published[s].items())).items():  # noqa: B023
+            cells = (f"{columns[key].header} {published_value(value, columns[key].unit)}" for key, value in values)
+            texts.append(f"{', '.join(cells)} ({', '.join(sources)})")
+        if texts:
+            lines.append(f"{row_title(manifest, row)} is also published with {'; '.join(texts)}.")
         if row.note:
             lines.append(f"{row_title(manifest, row)}: {row.note.rstrip('.')}.")
     return [*lines, *manifest.notes]
-
-
-def _other_sources(manifest: Manifest, row: ManifestRow) -> str:
-    """List the row's other published values; equal ones together: ``Clean 65.76, AutoAttack 31.91 (README)``."""
-    by_values = group(row.published, lambda source: tuple(row.published[source].items()))
-    columns = manifest.columns
-    texts = []
-    for values, sources in by_values.items():
-        text = ", ".join(f"{columns[key].header} {published_value(value, columns[key].unit)}" for key, value in values)
-        texts.append(f"{text} ({', '.join(sources)})")
-    return "; ".join(texts)
 
 
 def comparison_notes(manifest: Manifest, comparisons: Mapping[int, Comparison | str]) -> list[str]:

@@ -108,13 +108,6 @@ def published_board(manifest: Manifest, foreign: Sequence[Record] = ()) -> Paper
     return make_board(manifest, None, rows, {}, [*lines, *_weights_notes(manifest, rows)])
 
 
-def weights_boards(manifests: Sequence[Manifest], records: Sequence[Record]) -> list[PaperBoard]:
-    """Build a board without ours per manifest of whose published weights there are ``records``."""
-    foreign = foreign_records(records)
-    boards = [published_board(manifest, foreign) for manifest in manifests if foreign]
-    return [board for board in boards if any(row.weights.records for row in board.rows)]
-
-
 def make_board(
     manifest: Manifest, budget: str | None, rows: Sequence[PaperRow], comparisons: Comparisons, lines: Sequence[str]
 ) -> PaperBoard:
@@ -289,7 +282,10 @@ def _quantity(manifest: Manifest, key: str, budget: str | None, rows: Sequence[P
         yield PaperColumn(
             f"{column.header}, published weights{unit}",
             lambda row: cells.ours(row.weights),
-            {f"{key}_weights_{name}": partial(cells.of_weights, name=name) for name in ("mean", "low", "high")},
+            {
+                f"{key}_weights_{name}": lambda row, name=name: cells.number(row.weights, name)  # type: ignore[misc]
+                for name in ("mean", "low", "high")
+            },
             align="r",
             essential=essential,
         )

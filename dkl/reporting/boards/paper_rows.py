@@ -112,10 +112,6 @@ class Quantity:
         mean, (low, high) = row.mean(self.key), row.interval(self.key, self.column) or (None, None)
         return self.plain({"low": low, "high": high}.get(name, getattr(mean, name, None)))
 
-    def of_weights(self, row: PaperRow, name: str) -> str:
-        """``number`` of published weights."""
-        return self.number(row.weights, name)
-
     def plain(self, value: float | None) -> str:
         """Return a measurement for machines: percent with two decimals, or a number in the column's unit."""
         if self.column.unit == "%":
@@ -136,31 +132,23 @@ def foreign_records(records: Sequence[Record]) -> list[Record]:
 def make_rows(
     manifest: Manifest, evaluated: Mapping[str, Sequence[Record]], foreign: Sequence[Record]
 ) -> list[PaperRow]:
-    """The rows with the measurements of the records ``evaluated`` of each, and of its published weights."""
-    columns, rows = manifest.columns, []
+    """The rows with the measurements of the records ``evaluated`` of each, and of its published weights.
+
+    They are in the manifest's order, each teacher before the first row that names it. If the paper has no values, those
+    of each row's first other source are published.
+    """
+    ordered: dict[str, ManifestRow] = {}
+    for row in manifest.rows:
+        if row.teacher:
+            ordered.setdefault(manifest.teachers[row.teacher].name, manifest.teachers[row.teacher])
+        ordered[row.name] = row
+    columns, rows, of_paper = manifest.columns, [], any(row.paper for row in manifest.rows)
     by_file = group(foreign, lambda record: (record.dataset, record.checkpoint))
-    for row in _ordered(manifest):
+    for row in ordered.values():
+        published = row.paper if of_paper else next(iter(row.published.values()), {})
         network = manifest.network(row) if foreign else None
         of_weights = by_file.get((network.dataset, "/".join(network.path.split("/")[-2:])), []) if network else []
         ours = {key: measure(evaluated.get(row.name, []), key, columns) for key in columns}
         weights = {key: measure_weights(of_weights, key, columns) for key in columns}
-        rows.append(PaperRow(row, _published(manifest, row), ours, weights))
+        rows.append(PaperRow(row, published, ours, weights))
     return rows
-
-
-def _ordered(manifest: Manifest) -> list[ManifestRow]:
-    """Return the rows in the manifest's order, each teacher before the first row that names it."""
-    rows: dict[str, ManifestRow] = {}
-    for row in manifest.rows:
-        if row.teacher:
-            teacher = manifest.teachers[row.teacher]
-            rows.setdefault(teacher.name, teacher)
-        rows[row.name] = row
-    return list(rows.values())
-
-
-def _published(manifest: Manifest, row: ManifestRow) -> Values:
-    """Return the paper's values. A manifest without any uses the first of each row's other sources."""
-    if any(other.paper for other in manifest.rows):
-        return row.paper
-    return next(iter(row.published.values()), {})

@@ -15,6 +15,7 @@ from dkl.reporting.boards.paper import paper_boards
 from dkl.reporting.figures import claims, curves, pictures, robustness
 from dkl.reporting.figures.style import save
 from dkl.reporting.figures.tradeoff import tradeoffs
+from dkl.reporting.grouping import is_reference
 
 
 def draw_all(
@@ -26,7 +27,7 @@ def draw_all(
 ) -> list[Path]:
     """Write every figure whose name starts with ``prefix`` as ``<results>/figures/<name>.png`` and ``.svg``.
 
-    Returns the files. Broken files of pictures and curves are reported and left out.
+    Reference records are not drawn. Returns the files. Broken files of pictures and curves are reported and left out.
     """
     problems: list[str] = []
     models: list[pictures.Pictures] = []
@@ -35,7 +36,7 @@ def draw_all(
             models.append(pictures.read(path))
         except UserError as error:
             problems.append(str(error))
-    records = [record for record in records if include_smoke or record.budget != "smoke"]
+    records = [r for r in records if (include_smoke or r.budget != "smoke") and not is_reference(r)]
     models = [model for model in models if include_smoke or model.about["budget"] != "smoke"]
     folder = results / "records"
     # Only tables with a figure and experiments are needed; the others would cost time.

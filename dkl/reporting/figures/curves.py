@@ -8,7 +8,6 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dkl.errors import UserError
@@ -124,7 +123,9 @@ def training_curves(runs: Sequence[Curves], *, title: str) -> Figure:
     ]
     for axes, metric, scale, label, color, dashes in lines:
         for run in runs:
-            if _plot(axes, run, metric, scale, label=label or None, color=color, ls=dashes, **several):
+            if points := [(row["epoch"], scale * row[metric]) for row in run if metric in row]:
+                look = {"marker": "o" if len(points) == 1 else "", "ms": 3, "color": color, "ls": dashes, **several}
+                axes.plot(*zip(*points, strict=True), **look, label=label or None)
                 label = ""  # one legend entry for all runs
     top.set(title=title, ylabel="accuracy (%)")
     bottom.set(xlabel="epoch", ylabel="loss")
@@ -136,14 +137,6 @@ def training_curves(runs: Sequence[Curves], *, title: str) -> Figure:
     return figure
 
 
-def _plot(axes: Axes, run: Curves, metric: str, scale: float = 1, **style: Any) -> bool:
-    """Draw a line through the epochs that measured ``metric``, or a dot for a single epoch; return if there are any."""
-    points = [(row["epoch"], scale * row[metric]) for row in run if metric in row]
-    if points:
-        axes.plot(*zip(*points, strict=True), marker="o" if len(points) == 1 else "", ms=3, **style)
-    return bool(points)
-
-
 def panels(
     methods: Mapping[str, Sequence[Curves]], titles: Mapping[str, Sequence[str]] = PANELS, fewest: int = 2
 ) -> dict[str, list[Series]]:
@@ -151,21 +144,20 @@ def panels(
 
     ``titles`` are those of ``PANELS`` or others like them. A series is empty if its method has none.
     """
-    series = {title: [_series(title, names, runs) for runs in methods.values()] for title, names in titles.items()}
-    shown = {title: own for title, own in series.items() if sum(len(values) >= fewest for values in own) >= fewest}
+
+    def series(title: str, runs: Sequence[Curves]) -> Series:
+        """The values of the first metric of a title that a run has, for the epochs that all ``runs`` have."""
+        scale, by_epoch = 100 if title.endswith("(%)") else 1, []
+        for run in runs:
+            if metric := next((name for name in titles[title] if any(name in row for row in run)), None):
+                by_epoch.append({row["epoch"]: scale * row[metric] for row in run if metric in row})
+        common = set.intersection(*map(set, by_epoch)) if by_epoch else set()
+        return {epoch: [values[epoch] for values in by_epoch] for epoch in sorted(common)}
+
+    every = {title: [series(title, runs) for runs in methods.values()] for title in titles}
+    shown = {title: own for title, own in every.items() if sum(len(values) >= fewest for values in own) >= fewest}
     # Beside mean IoU, accuracy is that of pixels.
     return {"pixel accuracy (%)" if title == ACCURACY and MEAN_IOU in shown else title: shown[title] for title in shown}
-
-
-def _series(title: str, names: Sequence[str], runs: Sequence[Curves]) -> Series:
-    """Return the values of the first metric of ``names`` that a run has, for the epochs that all ``runs`` have."""
-    scale, by_epoch = 100 if title.endswith("(%)") else 1, []
-    for run in runs:
-        metric = next((name for name in names if any(name in row for row in run)), None)
-        if metric:
-            by_epoch.append({row["epoch"]: scale * row[metric] for row in run if metric in row})
-    common = set.intersection(*map(set, by_epoch)) if by_epoch else set()
-    return {epoch: [values[epoch] for values in by_epoch] for epoch in sorted(common)}
 
 
 def dynamics(

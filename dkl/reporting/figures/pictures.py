@@ -69,12 +69,6 @@ class Pictures:
         """The attack and its radius, such as ``PGD-20, 8/255``."""
         return f"{self.about['attacks'][0].upper()}, {self.about['eps_text']}"
 
-    @property
-    def conditions(self) -> tuple[str, ...]:
-        """What two models must share to be compared: seed, images, attack and kind of weights."""
-        keys = ("budget", "seed", "n", "data_sha256", "norm", "eps", "attacks")
-        return *(str(self.about[key]) for key in keys), self.about["weights"].partition(" ")[0]
-
 
 def read(path: Path) -> Pictures:
     """Read the pictures in ``path``. Raises UserError with the file's name if it is broken."""
@@ -100,6 +94,12 @@ def features(
     manifests: Sequence[Manifest], pictures: Sequence[Pictures], problems: list[str]
 ) -> Iterator[style.Drawing]:
     """Figure 3 or one like it: the two rows that its manifest names, at one seed, on the same images."""
+
+    def conditions(model: Pictures) -> tuple[str, ...]:
+        """What makes margins and features comparable: seed, images, attack and kind of weights."""
+        keys = ("budget", "seed", "n", "data_sha256", "norm", "eps", "attacks")
+        return *(str(model.about[key]) for key in keys), model.about["weights"].partition(" ")[0]
+
     for manifest in manifests:
         if manifest.figure.get("draw") != "features":
             continue
@@ -111,8 +111,7 @@ def features(
                 problems.append(f"{manifest.name}.yaml, budget {budget}: {error}")
                 continue
             pairs = []
-            # Margins and features are comparable only under the same conditions.
-            for alike in group(here, lambda model: model.conditions).values():
+            for alike in group(here, conditions).values():
                 known = {row_identity(model.about["training"]): model for model in alike}
                 first, second = (known.get(hashes[manifest.figure[key]]) for key in ("first", "second"))
                 if first and second:

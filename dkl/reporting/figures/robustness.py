@@ -39,7 +39,12 @@ def radii(tables: Sequence[Manifest], boards: Sequence[PaperBoard], records: Seq
         lines = published_lines(table)
         for board in boards:
             if board.manifest.name == table.name and board.budget == "paper":
-                lines += measured_lines(board)
+                for row in board.rows:
+                    cells = {
+                        _radius(column.eps): row.measurements[key] for key, column in radius_columns(table).items()
+                    }
+                    values = {eps: [one.value for one in cell.values()] for eps, cell in cells.items() if cell}
+                    lines += [_mean_line(row.row.label, values)] if len(values) > 2 else []
                 shown |= {record.id for row in board.rows for record in row.records}
         if lines:
             yield f"{table.name}-radii", partial(robustness_curves, lines, title=title_of(table.title))
@@ -98,17 +103,6 @@ def published_lines(table: Manifest) -> list[Line]:
         values = {_radius(column.eps): row.paper[key] for key, column in columns.items() if key in row.paper}
         if len(values) > 2:
             lines.append(Line(row.label, list(values), list(values.values()), published=True))
-    return lines
-
-
-def measured_lines(board: PaperBoard) -> list[Line]:
-    """Return a line per row that we ran and attacked at three or more radii."""
-    lines = []
-    for row in board.rows:
-        cells = {_radius(column.eps): row.measurements[key] for key, column in radius_columns(board.manifest).items()}
-        values = {eps: [measured.value for measured in cell.values()] for eps, cell in cells.items() if cell}
-        if len(values) > 2:
-            lines.append(_mean_line(row.row.label, values))
     return lines
 
 

@@ -1,7 +1,7 @@
 """A table of text cells, and how it is written: as Markdown, CSV, LaTeX, HTML, or plain text for a terminal.
 
-HTML pages are filled in from the templates of this package (``*.html.j2``). They are self-contained, share one style in
-light and dark, and their tables sort by a clicked header.
+Other texts are filled in from the templates of this package (``*.j2``). HTML pages are self-contained, share one style
+in light and dark, and their tables sort by a clicked header.
 """
 
 import csv
@@ -221,7 +221,7 @@ def to_html(table: TextTable) -> str:
 
 
 def render(template: str, **values: object) -> str:
-    """Fill in a template, named by its path in ``dkl/reporting``. All values are escaped."""
+    """Fill in a template, named by its path in ``dkl/reporting``. All values of a page are escaped."""
     return environment().get_template(template).render(values)
 
 
@@ -231,7 +231,7 @@ def environment() -> jinja2.Environment:
     loader = jinja2.PackageLoader("dkl.reporting", "")
     made = jinja2.Environment(
         loader=loader,
-        autoescape=True,
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

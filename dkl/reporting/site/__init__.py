@@ -30,8 +30,6 @@ from dkl.reporting.formats import TextTable, render
 from dkl.reporting.statistics import accuracy_interval, percent
 from dkl.storage.files import digest, write_text
 
-MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
-
 KINDS = {
     "forest": (
         "Claims",
@@ -66,12 +64,6 @@ DASHES = {"-": "none", "--": "5 3", "-.": "9 3 2 3", ":": "1 4"}
 Accuracy = dict[str, Any]
 """``name`` and ``percent``; if known, ``interval`` (two numbers, percent), its ``text``, and ``seconds``."""
 
-ABSOLUTE = re.compile(r"(?<!\S)/\S*/")
-"""The folders of an absolute path."""
-
-OF_PAPER = re.compile(r"(?:figure|table)-\d+")
-"""Prefix of the names of the paper's figures."""
-
 
 @dataclass(frozen=True)
 class Article:
@@ -104,8 +96,13 @@ def write_site(
     entries = [board for board in boards if board.name.startswith("entries-")]
     claims = [board for board in boards if board.name.startswith("claims")]
     others = [board for board in boards if not isinstance(board, PaperBoard) and board not in (*entries, *claims)]
-    others.sort(key=_order)
-    is_folded = grouping.group(others, lambda board: board.part or board.budget == "smoke")
+
+    def order(board: Board[Any]) -> tuple[int, bool, int, str]:
+        """Adversarial training first, as in the paper; in each topic the whole test set and the largest boards."""
+        shown = [record for row in board.rows for record in row.records]
+        return grouping.TOPICS.index(grouping.topic(shown)), board.part, -len(board.rows), board.name
+
+    is_folded = grouping.group(sorted(others, key=order), lambda board: board.part or board.budget == "smoke")
     measured = {board.manifest.name for board in paper_boards if board.budget == "paper"}
     drawn = _figures(figures, manifests, measured)
     newest = sorted(records, key=grouping.created_at, reverse=True)
@@ -117,7 +114,7 @@ def write_site(
             if name in by_budget
         ],
         # The page may be published, so it must not show local paths, also of other folders of records.
-        problems=[ABSOLUTE.sub("", problem.replace(f"{results}/", "")) for problem in (*problems, *broken)],
+        problems=[re.sub(r"(?<!\S)/\S*/", "", text.replace(f"{results}/", "")) for text in (*problems, *broken)],
         claims=[_article(board, ids) for board in claims],
         claims_drawn=drawn.pop(KINDS["forest"][0], []),
         verdicts=[grouping.group(board.rows, lambda row: row.group) for board in claims],
@@ -143,22 +140,14 @@ def write_site(
     return path
 
 
-def _order(board: Board[Any]) -> tuple[int, bool, int, str]:
-    """Adversarial training first, as in the paper; in each topic the whole test set and the largest boards first."""
-    shown = [record for row in board.rows for record in row.records]
-    return grouping.TOPICS.index(grouping.topic(shown)), board.part, -len(board.rows), board.name
-
-
 def _article(board: Board[Any], ids: set[str]) -> Article:
     return _linked(board.table(), ids, board.name, board.budget or "")
 
 
 def _linked(table: TextTable, ids: set[str], name: str = "", budget: str = "") -> Article:
     """Return the table, each of whose rows is linked to the run of its first record among ``ids``."""
-    first = [next((record for record in row if record in ids), None) for row in table.records]
-    return Article(
-        name, budget, table, [None if record is None else f"#run/{quote(record, safe='')}" for record in first]
-    )
+    links = (next((f"#run/{quote(r, safe='')}" for r in row if r in ids), None) for row in table.records)
+    return Article(name, budget, table, list(links))
 
 
 def _paper_tables(
@@ -196,7 +185,7 @@ def _figures(
         # PNG is smaller for images, SVG for lines.
         smallest = min(same, key=lambda path: path.stat().st_size)
         content = base64.b64encode(smallest.read_bytes()).decode()
-        source = f"data:{MEDIA_TYPES[smallest.suffix]};base64,{content}"
+        source = f"data:image/{'png' if smallest.suffix == '.png' else 'svg+xml'};base64,{content}"
         # The title of the drawing, which the SVG has in its metadata.
         svgs = [path.read_text(encoding="utf-8") for path in same if path.suffix == ".svg"]
         titles = re.findall("<dc:title>(.*?)</dc:title>", "".join(svgs))
@@ -210,7 +199,7 @@ def _figures(
 def _described(stem: str, title: str, manifests: Sequence[Manifest], measured: set[str]) -> tuple[str, str]:
     """Return the heading of the figure ``stem``, and what it shows at which budget."""
     kind = stem.partition("-")[0]
-    of_paper = OF_PAPER.match(stem)
+    of_paper = re.match(r"(?:figure|table)-\d+", stem)
     manifest = next((found for found in manifests if of_paper and found.name == of_paper[0]), None)
     if manifest is None:
         heading, caption = KINDS.get(kind, ("Other figures", kind))

@@ -1,6 +1,7 @@
-"""Each network computes its equations, written here with plain functions of the state_dict in float64.
+"""Networks compute their equations with tensors of the names and sizes of the public checkpoints.
 
-Poolings have the fixed sizes of the original networks on 32×32 images.
+The equations are plain functions of the state_dict in float64, which read every tensor by its name. Poolings have the
+fixed sizes of the original networks on 32×32 images.
 """
 
 from collections.abc import Callable
@@ -11,10 +12,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dkl.models import create_model
-from tests.models.common import with_fitted_statistics
+from tests.models.common import count, with_fitted_statistics
 
 State = dict[str, Tensor]
 CLASSES = 7
+
+
+class Read(State):
+    """A state_dict that keeps the names of the tensors that were read."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state)
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.names.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str) -> Tensor | None:  # type: ignore[override]
+        return self[name] if name in self else None  # noqa: SIM401
 
 
 class Functions:
@@ -180,6 +196,13 @@ def shufflev2(state: State, x: Tensor) -> Tensor:
     return f.linear(F.avg_pool2d(f.step(x, "conv2", "bn2"), 4), "linear")
 
 
+def small_cnn(state: State, x: Tensor) -> Tensor:
+    f = Functions(state)
+    for index, stride in ((0, 1), (2, 2), (4, 1)):
+        x = f.conv(x, f"features.{index}", stride).clamp(min=0)
+    return f.linear(F.adaptive_avg_pool2d(x, 4), "classifier")
+
+
 def mobilenetv1(state: State, x: Tensor) -> Tensor:
     f = Functions(state)
     x = f.step(x, "model.0.0", "model.0.1", 2)
@@ -204,7 +227,48 @@ ORACLES: list[tuple[str, Callable[[State, Tensor], Tensor], int]] = [
     ("cifar_shufflev1", shufflev1, 32),
     ("cifar_shufflev2", shufflev2, 32),
     ("mobilenetv1", mobilenetv1, 64),
+    ("small_cnn", small_cnn, 32),
 ]
+
+
+PARAMETERS = {  # those of the checkpoints, of 100 classes, and of mobilenetv1 of 1000
+    "cifar_resnet8": 83_892,
+    "cifar_resnet14": 181_108,
+    "cifar_resnet20": 278_324,
+    "cifar_resnet32": 472_756,
+    "cifar_resnet44": 667_188,
+    "cifar_resnet56": 861_620,
+    "cifar_resnet110": 1_736_564,
+    "cifar_resnet8x4": 1_233_540,
+    "cifar_resnet32x4": 7_433_860,
+    "cifar_resnet18": 11_220_132,
+    "cifar_resnet50": 23_705_252,
+    "cifar_wrn_16_1": 180_916,
+    "cifar_wrn_16_2": 703_284,
+    "cifar_wrn_40_1": 569_780,
+    "cifar_wrn_40_2": 2_255_156,
+    "wrn34_10": 46_218_164,
+    "wrn34_20": 184_646_964,
+    "wrn28_10": 36_536_884,
+    "wrn16_2": 703_284,
+    "wrn10_2": 315_316,
+    "wrn28_10_swish": 36_536_884,
+    "wrn70_16_swish": 266_888_756,
+    "wrn10_2_swish": 315_316,
+    "preact_resnet18": 11_218_340,
+    "preact_resnet18_w16": 712_628,
+    "preact_resnet18_swish": 12_594_596,
+    "small_cnn": 65_636,
+    "cifar_vgg8": 3_965_028,
+    "cifar_vgg11": 9_277_284,
+    "cifar_vgg13": 9_462_180,
+    "cifar_vgg16": 14_774_436,
+    "cifar_vgg19": 20_086_692,
+    "cifar_mobilenetv2": 812_836,
+    "cifar_shufflev1": 949_258,
+    "cifar_shufflev2": 1_355_528,
+    "mobilenetv1": 4_231_976,
+}
 
 
 @pytest.mark.parametrize(("name", "oracle", "size"), ORACLES, ids=[name for name, _, _ in ORACLES])
@@ -215,7 +279,8 @@ def test_every_network_computes_its_equations(
     model = with_fitted_statistics(create_model(name, CLASSES), images)
     x = 3 * torch.randn(2, 3, size, size, dtype=torch.float64)
     with torch.no_grad():
-        logits, expected = model(x), oracle(model.state_dict(), x)
+        logits, expected = model(x), oracle(state := Read(model.state_dict()), x)
+    assert state.names == {name for name in state if not name.endswith("num_batches_tracked")}
     assert (logits[0] - logits[1]).abs().max() > 1e-2 * logits.abs().max()
     torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
 
@@ -224,3 +289,15 @@ def test_mobilenetv1_reduces_an_imagenet_image_to_seven_by_seven() -> None:
     with torch.device("meta"):
         features = create_model("mobilenetv1", 1000).get_submodule("model")(torch.empty(1, 3, 224, 224))
     assert features.shape == (1, 1024, 7, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "parameters"),
+    [
+        *((name, 1000 if name == "mobilenetv1" else 100, parameters) for name, parameters in PARAMETERS.items()),
+        *(("wrn34_10", 10, 46_160_474), ("wrn28_10", 10, 36_479_194), ("wrn28_10_swish", 10, 36_479_194)),
+    ],
+)
+def test_sizes_are_the_published_ones(name: str, classes: int, parameters: int) -> None:
+    with torch.device("meta"):
+        assert count(create_model(name, classes, in_chans=3)) == parameters

@@ -52,26 +52,24 @@ def test_other_convolutions_have_the_default_of_torch(name: str, seed: int) -> N
         assert_uniform(module.weight, 1 / math.sqrt(module.weight[0].numel()))
 
 
-@pytest.mark.parametrize("name", ["cifar_vgg8", "cifar_mobilenetv2"])
-def test_heads_of_vgg_and_mobilenetv2_are_small_and_normal(name: str, seed: int) -> None:
-    head = head_of(create_model(name, 100))
-    assert head.weight.std().item() == pytest.approx(0.01, rel=5 / math.sqrt(2 * head.weight.numel()))
-    assert head.weight.abs().max() > 0.03
-    assert not head.bias.any()
-
-
 @pytest.mark.parametrize(
-    "name", ["cifar_resnet8", "cifar_resnet18", "cifar_shufflev1", "cifar_shufflev2", "mobilenetv1"]
+    ("name", "start"),
+    [
+        *((name, "small and normal") for name in ("cifar_vgg8", "cifar_mobilenetv2")),
+        *((name, "default of torch") for name in ("cifar_resnet8", "cifar_resnet18", "mobilenetv1")),
+        *((name, "default of torch") for name in ("cifar_shufflev1", "cifar_shufflev2")),
+        *((name, "bias of zero") for name in ("cifar_wrn_16_1", "wrn10_2_swish")),
+    ],
 )
-def test_other_heads_have_the_default_of_torch(name: str, seed: int) -> None:
+def test_a_head_has_the_start_of_its_family(name: str, start: str, seed: int) -> None:
     head = head_of(create_model(name, 1000))
-    assert_uniform(head.weight, 1 / math.sqrt(head.in_features))
-    assert_uniform(head.bias, 1 / math.sqrt(head.in_features))
-
-
-@pytest.mark.parametrize("name", ["cifar_wrn_16_1", "wrn10_2_swish"])
-def test_the_bias_of_a_wide_resnet_is_zero(name: str) -> None:
-    assert not head_of(create_model(name, 100)).bias.any()
+    assert head.bias.any() == (start == "default of torch")
+    if start == "default of torch":
+        assert_uniform(head.weight, 1 / math.sqrt(head.in_features))
+        assert_uniform(head.bias, 1 / math.sqrt(head.in_features))
+    elif start == "small and normal":
+        assert head.weight.std().item() == pytest.approx(0.01, rel=5 / math.sqrt(2 * head.weight.numel()))
+        assert head.weight.abs().max() > 0.03
 
 
 @pytest.mark.parametrize("name", EACH_FAMILY)
