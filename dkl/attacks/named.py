@@ -7,7 +7,7 @@ positive margin is misclassified.
 
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, wraps
 from importlib import import_module
 from typing import Any
 
@@ -133,6 +133,7 @@ def _package_attack(
     for name in settings.keys() & set(_LATER):
         setattr(attack, name, settings[name])
 
+    @wraps(attack.perturb)  # whose settings a caller may want to see
     def perturb(x: Tensor, y: Tensor) -> Tensor:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # the package seeds no others
             found: Tensor = attack.perturb(x, y)
