@@ -80,15 +80,15 @@ class Passes:
         self.network, self.images, self.fullest = network, {False: 0, True: 0}, 1
 
     def __enter__(self) -> Self:
-        self.hook = self.network.register_forward_hook(self._count)
+        def count(network: nn.Module, inputs: object, logits: Tensor) -> None:
+            self.images[logits.requires_grad] += len(logits)
+            self.fullest = max(self.fullest, len(logits))
+
+        self.hook = self.network.register_forward_hook(count)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.hook.remove()
-
-    def _count(self, network: nn.Module, inputs: object, logits: Tensor) -> None:
-        self.images[logits.requires_grad] += len(logits)
-        self.fullest = max(self.fullest, len(logits))
 
     def floor(self, x: Tensor) -> float:
         """The seconds of these passes, of images such as ``x[B, ...]``, if each were as full as the fullest."""

@@ -5,6 +5,7 @@
 positive margin is misclassified.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
@@ -15,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dkl.attacks.pgd import Perturb, pgd
-from dkl.threat import Draws, EvaluatedNorm, Norm, known_attack, parse_steps, target_classes
+from dkl.errors import needs_extra
+from dkl.threat import NORM_TITLES, Draws, EvaluatedNorm, Norm, known_attack, parse_steps, target_classes
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -90,6 +92,55 @@ class Search(partial[Tensor]):
     draws: Draws = "whole"
 
 
+_LATER = ("n_iter", "n_queries")
+"""The package's settings set after construction, as people do: the lengths that it derives from them stay."""
+
+
+def _package_attack(
+    base: str,
+    model: nn.Module,
+    targets: int,
+    settings: Mapping[str, Any],
+    *,
+    norm: EvaluatedNorm,
+    eps: float,
+    seed: int,
+    device: torch.device,
+) -> Perturb:
+    """An attack as AutoAttack's authors wrote it, which keeps the global generators that it seeds.
+
+    ``settings`` are attributes of the package's attack that differ from those of its standard suite.
+    """
+    with needs_extra("full"):
+        from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+        from pyautoattack.fab_pt import FABAttack_PT
+        from pyautoattack.square import SquareAttack
+    given = {name: value for name, value in settings.items() if name not in _LATER}
+    common: dict[str, Any] = {"norm": NORM_TITLES[norm], "eps": eps, "seed": seed, "device": device}
+    # For L1 AutoAttack shrinks the radius during the search, and takes fewer targets.
+    searched = {"n_iter": 100, "use_largereps": norm == "l1", "logger": logging.getLogger("auto-attack")}
+    if base == "apgd-t":
+        classes = {"n_target_classes": min(5, targets) if norm == "l1" else targets}
+        attack = APGDAttack_targeted(model, **(common | searched | classes | given))
+    elif base.startswith("apgd"):
+        attack = APGDAttack(model, loss=base.split("-")[1], **(common | searched | given))
+    elif base.startswith("fab"):
+        targeted = {"n_iter": 100, "targeted": base == "fab-t", "n_target_classes": targets}
+        attack = FABAttack_PT(model, **(common | targeted | given))
+    else:
+        queries = {"p_init": 0.8, "n_queries": 5000, "resc_schedule": False}
+        attack = SquareAttack(model, **(common | queries | given))
+    for name in settings.keys() & set(_LATER):
+        setattr(attack, name, settings[name])
+
+    def perturb(x: Tensor, y: Tensor) -> Tensor:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # the package seeds no others
+            found: Tensor = attack.perturb(x, y)
+            return found
+
+    return perturb
+
+
 _ARGUMENTS = {
     "n_restarts": "restarts",
     "n_iter": "steps",
@@ -123,18 +174,13 @@ def make_attack(
     function, takes, several = asked.attack.function, asked.attack.takes, settings.get("n_restarts", asked.restarts)
     rewritten = norm != "l1" and (several == 1 or "restarts" in takes) and set(settings) <= set(_ARGUMENTS)
     if asked.attack.packaged and (package or function is None or not rewritten):
-        from dkl.attacks.autoattack.package import package_attack  # here, because PGD does without that package
-
         defaults: dict[str, Any] = {"n_restarts": asked.restarts}
         if asked.base.startswith("apgd"):
             defaults["eot_iter"] = asked.attack.averages
         if asked.base in ("apgd-ce", "apgd-dlr") and norm == "l1" and asked.restarts == 1:
             defaults["n_restarts"] = 5
-        place = device or torch.device("cpu")
-        settings = defaults | settings
-        return package_attack(
-            asked.base, model, norm=norm, eps=eps, seed=seed, targets=targets, device=place, settings=settings
-        )
+        place, settings = device or torch.device("cpu"), defaults | settings
+        return _package_attack(asked.base, model, targets, settings, norm=norm, eps=eps, seed=seed, device=place)
     assert function is not None
     module, _, attribute = function.partition(":")
     known = {"seed": seed, "targets": targets, "steps": asked.steps, "restarts": several}

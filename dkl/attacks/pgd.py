@@ -76,15 +76,6 @@ def gaussian_start(x: Tensor, sigma: float, generator: torch.Generator | None = 
     return x + gaussian_noise(x.shape, sigma, like=x, generator=generator)
 
 
-def _mover(natural: Tensor, eps: float, step_size: float, norm: Norm) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return what moves points by one step along their gradients, and projects them."""
-    if norm == "l2":
-        return lambda x, gradient: project(x + step_size * (gradient / _l2_norms(gradient)), natural, eps, norm)
-    # Ball and [0, 1] together are one box per image, and a multiple of a sign is exact: three kernels per step.
-    low, high = (natural - eps).clamp_(min=0), (natural + eps).clamp_(max=1)
-    return lambda x, gradient: torch.add(x, gradient.sign(), alpha=step_size).clamp_(low, high)
-
-
 def _check(x: Tensor, eps: float, step_size: float, steps: int, norm: str) -> None:
     if norm not in NORMS:
         raise ValueError(f"norm={norm!r} must be one of {', '.join(NORMS)}")
@@ -119,11 +110,16 @@ def pgd(
     _check(x, eps, step_size, steps, norm)
     natural = x.detach()
     adversarial = uniform_start(natural, eps, norm, generator) if start is None else start.detach()
-    move = _mover(natural, eps, step_size, norm)
+    # For Linf, ball and [0, 1] together are one box per image.
+    low, high = (natural - eps).clamp_(min=0), (natural + eps).clamp_(max=1)
     with frozen_eval(model, batch_norm), torch.enable_grad():
         for _ in range(steps):
             adversarial = adversarial.detach().requires_grad_()
             # autograd.grad returns the image gradient only; backward() would also fill the grad of anything unfrozen.
             (gradient,) = torch.autograd.grad(objective(model(adversarial)), adversarial)
-            adversarial = move(adversarial.detach(), gradient)
+            adversarial = adversarial.detach()
+            if norm == "l2":
+                adversarial = project(adversarial + step_size * (gradient / _l2_norms(gradient)), natural, eps, norm)
+            else:  # a multiple of a sign is exact: three kernels per step
+                adversarial = torch.add(adversarial, gradient.sign(), alpha=step_size).clamp_(low, high)
     return adversarial.detach()

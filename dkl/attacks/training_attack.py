@@ -25,16 +25,11 @@ Rule = Callable[[float], tuple[int, float]]
 """From the share of training done, in (0, 1], to the number of steps and the step size in units of the epoch's eps."""
 
 
-def _as_intended(done: float) -> tuple[int, float]:
-    for share, steps, relative in ((0.25, 2, 1.0), (0.5, 3, 2 / 3), (0.75, 4, 0.5)):
-        if done <= share:
-            return steps, relative
-    return 5, 0.5
-
-
 RULES: dict[str, Rule] = {
     "official": lambda done: (5, 0.5),
-    "as_intended": _as_intended,
+    "as_intended": lambda done: (
+        (2, 1.0) if done <= 0.25 else (3, 2 / 3) if done <= 0.5 else (4, 0.5) if done <= 0.75 else (5, 0.5)
+    ),
     "low": lambda done: (2, 1.0),
 }
 

@@ -116,15 +116,6 @@ def _project_(x: Tensor, state: _Search, eps: float, norm: Norm) -> Tensor:
     return _unit(delta, norm).mul_(size.clamp_max(eps)).add_(state.natural).clamp_(0, 1)
 
 
-def _moved(state: _Search, eps: float, norm: Norm, momentum: float) -> Tensor:
-    """The next point: a gradient step, then a mean of it and of the last move. Rounds as the package does."""
-    direction = torch.sign(state.gradient) if norm == "linf" else _unit(state.gradient, norm)
-    stepped = _project_(direction.mul_(state.step_size).add_(state.current), state, eps, norm)
-    inertia = (state.current - state.previous).mul_(1 - momentum)
-    mixed = stepped.sub_(state.current).mul_(momentum).add_(state.current).add_(inertia)
-    return _project_(mixed, state, eps, norm)
-
-
 def _check_progress(state: _Search, step: int, period: int) -> None:
     """Halve the step size of the images whose loss has not risen enough in the last ``period`` steps."""
     recent = torch.arange(step - period, step + 1, device=state.losses.device)
@@ -143,7 +134,13 @@ def _check_progress(state: _Search, step: int, period: int) -> None:
 
 def _take_step(state: _Search, model: nn.Module, loss: Loss, step: int, eps: float, norm: Norm) -> Tensor:
     """Move all images once; return which of them ``[B]`` are misclassified now."""
-    moved = _moved(state, eps, norm, 0.75 if step else 1.0)
+    # A gradient step, then a mean of it and of the last move; rounded as in the package.
+    momentum = 0.75 if step else 1.0
+    direction = torch.sign(state.gradient) if norm == "linf" else _unit(state.gradient, norm)
+    stepped = _project_(direction.mul_(state.step_size).add_(state.current), state, eps, norm)
+    inertia = (state.current - state.previous).mul_(1 - momentum)
+    mixed = stepped.sub_(state.current).mul_(momentum).add_(state.current).add_(inertia)
+    moved = _project_(mixed, state, eps, norm)
     state.previous, state.current = state.current, moved
     losses, state.gradient, wrong = _gradient(model, moved, state.classes, loss)
     state.losses[:, step] = losses

@@ -257,7 +257,10 @@ class AttackLoop:
                 hooks.enter_context(model.register_forward_hook(lambda *_: progress.advance()))
             waiting, count = own_batches.tolist(), finished
             while waiting:
-                numbers = self._next(waiting, batches, joint=attack.joint)
+                numbers = waiting[:1]
+                if attack.joint and len(waiting) > 1:  # as many as fit together
+                    sizes = np.cumsum([len(batches[number]) for number in waiting])
+                    numbers = waiting[: max(1, int((sizes <= self.limit()).sum()))]
                 try:
                     self._attack_batches(criteria, attack, [(number, batches[number]) for number in numbers])
                 except Interrupted as stop:
@@ -276,13 +279,6 @@ class AttackLoop:
         # The next attack's batches are cut from the flags of all processes.
         self.state |= merge(gather({name: self.state[name] for name in criteria}))
         return self.state[first].flags
-
-    def _next(self, waiting: Sequence[int], batches: Sequence[Tensor], *, joint: bool) -> list[int]:
-        """The numbers of the batches that are attacked next: as many as fit together, but at least one."""
-        if not joint or len(waiting) == 1:
-            return [*waiting[:1]]
-        sizes = np.cumsum([len(batches[number]) for number in waiting])
-        return [*waiting[: max(1, int((sizes <= self.limit()).sum()))]]
 
     def limit(self) -> int:
         """How many images are attacked at once."""
@@ -314,15 +310,9 @@ class AttackLoop:
                     self.state[name].nonfinite[number] = int((~finite[part]).sum())
                 self.state[name].seconds[number] = seconds * len(batch) / max(len(chosen), 1)
             if task.observe is not None and len(batch):
-                done = AttackedBatch(
-                    next(iter(criteria)),
-                    number,
-                    len(self.state[next(iter(criteria))].seconds),
-                    batch,
-                    adversarial[part],
-                    logits[part],
-                )
-                task.observe(done)
+                name = next(iter(criteria))
+                count = len(self.state[name].seconds)
+                task.observe(AttackedBatch(name, number, count, batch, adversarial[part], logits[part]))
         # Every process writes only its own file, so no batch is lost to a concurrent write and no lock is needed.
         if task.folder is not None and len(chosen):
             save(self.state, task.folder / f"{rank()}.npz")

@@ -1,7 +1,7 @@
 """Whether attacked images lie in the ball and in the box, to the rounding of float32.
 
 An image may lie up to 1e-4 of the radius beyond it, and 1e-6 more: ``x + eps`` rounds, and so do sums of many pixels.
-What attacks return exceeds the radius by less than 1e-7; ``tightened`` takes that back.
+What attacks return exceeds the radius by less than 1e-7; the class ``AutoAttack`` takes that back.
 """
 
 import torch
@@ -32,14 +32,3 @@ def check_inside(name: str, found: Tensor, x: Tensor, norm: EvaluatedNorm, eps: 
             f"attack {name} moves an image by {distance:.6g} in {norm}, more than eps={eps:.6g}: project its images "
             "into the ball"
         )
-
-
-def tightened(found: Tensor, x: Tensor, norm: EvaluatedNorm, eps: float) -> Tensor:
-    """``found[B, ...]``, moved toward ``x`` by the last digits that lie beyond ``eps``."""
-    if norm == "linf":
-        for _ in range(2):  # x + eps rounds by at most one unit, and so does the difference
-            found = torch.where((found.double() - x.double()).abs() > eps, torch.nextafter(found, x), found)
-        return found
-    beyond = distances(found, x, norm).div_(eps).clamp_min_(1).sub_(1)
-    scale = torch.where(beyond > 0, 1 - beyond - 2**-22, 1.0).to(x.dtype).view(-1, *[1] * (x.ndim - 1))
-    return torch.where(scale < 1, x + (found - x) * scale, found)

@@ -47,18 +47,6 @@ _CAUTION = 4
 """How many times its possible loss a part of the sample must save: times vary, and a loss is what nobody expects."""
 
 
-@dataclass(frozen=True)
-class Known:
-    """Which images an attack has already ``tested[N]``, and which of them are ``correct[N]`` after it."""
-
-    tested: Bools
-    correct: Bools
-
-    def remaining(self, correct: Bools) -> Bools:
-        """Remove from ``correct[N]`` the tested images that the attack fooled."""
-        return correct & (~self.tested | self.correct)
-
-
 @dataclass(frozen=True, kw_only=True)
 class SampleResult:
     """The sample ``[N]``, and which images are correct ``[N]`` before it, after fab-t and after square.
@@ -80,19 +68,18 @@ class SampleResult:
         n, standing = len(self.before), int(self.before.sum())
         return (standing - self.interval.high) / n, (standing - self.interval.low) / n
 
-    def known(self, attack: str, correct: Bools, batch_size: int) -> Known | None:
-        """Return the results of ``attack`` that also hold for all images that are ``correct[N]``; None if none do.
+    def tested(self, attack: str, correct: Bools, batch_size: int) -> Bools:
+        """The images ``[N]`` whose results of ``attack`` also hold if it attacks all that are ``correct[N]``.
 
         fab-t draws nothing at random, so its results hold. square used the places of the images before fab-t. Its
         results hold for images that still have the same place in a batch of the same length.
         """
         if attack == "fab-t":
-            return Known(self.sampled, self.after["fab-t"])
+            return self.sampled
         if attack != "square" or "square" not in self.placed:
-            return None
+            return np.zeros_like(correct)
         (place, length), (new_place, new_length) = places(self.before, batch_size), places(correct, batch_size)
-        same = correct & (place == new_place) & (length == new_length)
-        return Known(np.logical_and(self.sampled, same), self.after["square"])
+        return self.sampled & correct & (place == new_place) & (length == new_length)
 
 
 def _pays(

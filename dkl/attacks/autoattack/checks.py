@@ -48,7 +48,6 @@ class ModelChecks(NamedTuple):
     whole_batches: bool = False
 
 
-@torch.no_grad()
 def _is_dynamic(model: nn.Module, x: Tensor) -> bool:
     """Whether ``model`` calls a function that differentiates during its forward pass."""
     before, calls = sys.gettrace(), 0
@@ -65,19 +64,11 @@ def _is_dynamic(model: nn.Module, x: Tensor) -> bool:
     return calls > 0
 
 
-@torch.no_grad()
-def _looks_like_probabilities(model: nn.Module, x: Tensor) -> bool:
-    logits = model(x)
-    sums = (logits.sum(-1) - 1).abs()
-    return bool(logits.max() < 1 + _NEARLY and logits.min() > -_NEARLY and (sums < _NEARLY).all())
-
-
 def _distance(logits: Tensor, others: Tensor) -> float:
     """The largest distance of rows ``[B, C]`` that are divided by their norms."""
     return float((F.normalize(logits) - F.normalize(others)).norm(dim=1).max())
 
 
-@torch.no_grad()
 def _varies(model: nn.Module, x: Tensor, y: Tensor) -> bool:
     """Whether the same images ``x[B, ...]`` get other logits in another pass."""
     few, first = x[:2], model(x[:2])
@@ -92,16 +83,6 @@ def _varies(model: nn.Module, x: Tensor, y: Tensor) -> bool:
     return False
 
 
-@torch.no_grad()
-def _depends_on_batch(model: nn.Module, x: Tensor) -> bool:
-    """Whether images ``x[B, ...]`` get other logits among other images, or at other places of a smaller batch."""
-    half, logits = (len(x) + 1) // 2, model(x)
-    among_others = model(torch.cat([x[:half], x[:half]])[: len(x)])[:half]
-    if _distance(among_others, logits[:half]) > _ROUNDING:
-        return True
-    return _distance(model(x[-half:]), logits[-half:]) > _ROUNDING_OF_SIZES
-
-
 def _slope_is_wrong(model: nn.Module, x: Tensor, y: Tensor) -> bool:
     """Whether the gradient of most images ``x[B, ...]`` is not how the logits change along it.
 
@@ -113,26 +94,17 @@ def _slope_is_wrong(model: nn.Module, x: Tensor, y: Tensor) -> bool:
         gradient = torch.autograd.grad(gap.sum(), leaf)[0]
     size = gradient.flatten(1).norm(dim=1)
     direction = gradient / size.clamp_min(torch.finfo(x.dtype).tiny).view(-1, *[1] * (x.ndim - 1))
-    with torch.no_grad():
-        ends = [model(x + sign * _STEP * direction) for sign in (1, -1)]
-        own = gap.detach()
-        # Of the same pair of classes on both sides, as in the gradient.
-        other = model(x).scatter(1, y.unsqueeze(1), -torch.inf).argmax(1, keepdim=True)
-        high, low = ((end.gather(1, other) - end.gather(1, y.unsqueeze(1))).squeeze(1) for end in ends)
-        expected, rounding = 2 * _STEP * size, 1e-5 * ends[0].abs().amax(1)
-        wrong = (high - low - expected).abs() > 0.5 * expected + rounding
-    asked = (size > 0) & own.isfinite()
+    ends = [model(x + sign * _STEP * direction) for sign in (1, -1)]
+    # Of the same pair of classes on both sides, as in the gradient.
+    other = model(x).scatter(1, y.unsqueeze(1), -torch.inf).argmax(1, keepdim=True)
+    high, low = ((end.gather(1, other) - end.gather(1, y.unsqueeze(1))).squeeze(1) for end in ends)
+    expected, rounding = 2 * _STEP * size, 1e-5 * ends[0].abs().amax(1)
+    wrong = (high - low - expected).abs() > 0.5 * expected + rounding
+    asked = (size > 0) & gap.detach().isfinite()
     return bool(asked.any() and wrong[asked].double().mean() > 0.5)
 
 
-def _differentiable_otherwise(model: nn.Module, x: Tensor) -> bool:
-    """Whether the logits of ``x[B, ...]`` are others if a gradient is asked for."""
-    with torch.no_grad():
-        plain = model(x)
-    with torch.enable_grad():
-        return _distance(model(x.clone().requires_grad_()).detach(), plain) > _ROUNDING
-
-
+@torch.no_grad()
 def check_model(
     model: nn.Module, x: Tensor, y: Tensor, *, randomized: bool = False, by_gradient: str = ""
 ) -> ModelChecks:
@@ -142,8 +114,12 @@ def check_model(
     needs gradients. Raises UserError if it cannot have them.
     """
     found = []
-    varies = _varies(model, x, y)
-    depends = not varies and _depends_on_batch(model, x)
+    varies, logits, half = _varies(model, x, y), model(x), (len(x) + 1) // 2
+    # Images may get other logits among other images, or at other places of a smaller batch.
+    depends = not varies and (
+        _distance(model(torch.cat([x[:half], x[:half]])[: len(x)])[:half], logits[:half]) > _ROUNDING
+        or _distance(model(x[-half:]), logits[-half:]) > _ROUNDING_OF_SIZES
+    )
     if randomized and not varies:
         found.append(
             "attacks=rand is for randomized networks, and this one is not random: attacks=standard is stronger"
@@ -161,7 +137,8 @@ def check_model(
             "BatchNorm without running statistics: the accuracies hold for these batches only, in which the authors' "
             "code attacks it"
         )
-    if _looks_like_probabilities(model, x):
+    logits = model(x)
+    if -_NEARLY < logits.min() <= logits.max() < 1 + _NEARLY and ((logits.sum(-1) - 1).abs() < _NEARLY).all():
         found.append(
             "the outputs look like a probability distribution: behind a softmax, gradients vanish and robust accuracy "
             "comes out too high; remove the softmax, so that the network returns logits"
@@ -190,7 +167,7 @@ def _gradient_warnings(model: nn.Module, x: Tensor, y: Tensor, by_gradient: str,
         with blamed("the model's gradient cannot be computed"):
             gradient = torch.autograd.grad(loss, leaf)[0] if loss.requires_grad else torch.zeros_like(x)
     # The logits of a randomized network differ anyway.
-    if not varies and _differentiable_otherwise(model, x):
+    if not varies and _distance(logits.detach(), model(x)) > _ROUNDING:
         found.append(
             "the network answers in another way if a gradient is asked for: attacks by gradients search on another "
             "network than the one that is evaluated, so robust accuracy may be too high"

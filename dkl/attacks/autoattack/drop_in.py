@@ -255,14 +255,11 @@ class AutoAttack:
         if torch.is_inference_mode_enabled():
             raise UserError("AutoAttack needs gradients, which torch.inference_mode() forbids: call it outside")
         with alone():
-            return self._run(x_orig, y_orig, bs, return_labels, state_path or self.resume)
-
-    def _run(self, x_orig: Tensor, y_orig: Tensor, bs: int, return_labels: bool, state: str | Path | None) -> Any:
-        task = self._task(x_orig, y_orig, bs, state)
-        if self.verbose:
-            self.logger.log(f"using {self.version} version including {', '.join(task.protocol.attacks)}.")
-        report = AttackReport(task, self.logger if self.verbose else None)
-        attacked = attack(replace(task, observe=report.observe))
+            task = self._task(x_orig, y_orig, bs, state_path or self.resume)
+            if self.verbose:
+                self.logger.log(f"using {self.version} version including {', '.join(task.protocol.attacks)}.")
+            report = AttackReport(task, self.logger if self.verbose else None)
+            attacked = attack(replace(task, observe=report.observe))
         self.warnings = attacked.warnings
         self.flags = {name: torch.from_numpy(each.flags) for name, each in attacked.state.items() if name != "top5"}
         if attacked.sample is not None:
@@ -286,10 +283,18 @@ class AutoAttack:
         )
         options: dict[str, Any] = {"together": self.images_together, "quiet": not self.verbose}
         task = AttackTask.of(self.model, x_orig, y_orig, plan, self.device, **options)
-        if state is not None:
-            check_writable(Path(state))
-        task = replace(task, protocol=replace(plan, seed=self._seed_of(state)))
-        return task if state is None else task.saved_in(Path(state), self._identity(task))
+        if state is None:
+            return replace(task, protocol=replace(plan, seed=self.chosen_seed()))
+        check_writable(Path(state))
+        file = Path(state) / "seed.txt"  # of an interrupted run
+        if self.seed is None and not file.is_file():
+            write_text(file, str(self.chosen_seed()))
+        seed = int(file.read_text() if self.seed is None else self.seed)
+        task = replace(task, protocol=replace(plan, seed=seed))
+        parts = (self.apgd, self.apgd_targeted, self.fab, self.square)
+        settings = ({k: v for k, v in vars(part).items() if k[0] != "_"} for part in parts)
+        hashes = [weights_sha256({"": each}) for each in (task.images, task.labels)]
+        return task.saved_in(Path(state), [str(task.protocol), *hashes, *settings])
 
     def run_standard_evaluation_individual(
         self, x_orig: Tensor, y_orig: Tensor, bs: int = 250, return_labels: bool = False
@@ -333,18 +338,3 @@ class AutoAttack:
                 raise UserError(f"{key}={size!r} must be a whole number of images, at least 1")
         if self.tolerance is not None and self.attacks_to_run != list(AUTOATTACK):
             raise UserError("tolerance= bounds version='standard': leave it out for other attacks")
-
-    def _seed_of(self, state: str | Path | None) -> int:
-        """The seed of this run; one from the time is kept in the folder ``state`` of an interrupted run."""
-        if state is None or self.seed is not None:
-            return self.chosen_seed()
-        file = Path(state) / "seed.txt"
-        if not file.is_file():
-            write_text(file, str(self.chosen_seed()))
-        return int(file.read_text())
-
-    def _identity(self, task: AttackTask[_Plan]) -> list[Any]:
-        """What makes the flags of this run."""
-        parts = (self.apgd, self.apgd_targeted, self.fab, self.square)
-        hashes = [weights_sha256({"": each}) for each in (task.images, task.labels)]
-        return [str(task.protocol), *hashes, *({k: v for k, v in vars(part).items() if k[0] != "_"} for part in parts)]

@@ -67,16 +67,6 @@ def project_onto_hyperplane(x: Tensor, w: Tensor, excess: Tensor, norm: Norm) ->
     return torch.minimum(room, _level(size**2, room, excess.abs())).mul_(size).mul_(w.sign_())
 
 
-def _logit_gap(model: nn.Module, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The logit of ``target[B]`` minus that of ``y[B]``, ``[B]``, and its gradient to ``x``."""
-    leaf = x.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = model(leaf)
-        gap = logits.gather(1, target.unsqueeze(1)) - logits.gather(1, y.unsqueeze(1))
-        (gradient,) = torch.autograd.grad(gap.sum(), leaf)
-    return gap.detach().squeeze(1), gradient
-
-
 def _moved(flat: Tensor, clean: Tensor, normal: Tensor, gap: Tensor, norm: Norm) -> Tensor:
     """The next iterates of ``flat[B, n]``, in the unit box, by the gap's gradient ``normal[B, n]``."""
     excess = gap + torch.linalg.vecdot(normal, clean - flat)
@@ -100,8 +90,13 @@ def _one_target(
     remaining = torch.arange(len(x), device=x.device)
     iterate = x
     for _ in range(steps):
-        gap, gradient = _logit_gap(model, iterate, y, target)
-        iterate = _moved(iterate.flatten(1), x.flatten(1), gradient.flatten(1), gap, norm).view_as(x)
+        leaf = iterate.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = model(leaf)
+            gap = (logits.gather(1, target.unsqueeze(1)) - logits.gather(1, y.unsqueeze(1))).squeeze(1)
+            (gradient,) = torch.autograd.grad(gap.sum(), leaf)
+        moved = _moved(iterate.flatten(1), x.flatten(1), gradient.flatten(1), gap.detach(), norm)
+        iterate = moved.view_as(x)
         wrong = is_misclassified(model(iterate), y)
         if not wrong.any():
             continue

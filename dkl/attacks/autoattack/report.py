@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dkl.attacks.autoattack.ball import distances, tightened
+from dkl.attacks.autoattack.ball import distances
 from dkl.attacks.autoattack.classifier import scaled
 from dkl.attacks.autoattack.suite import Attacked
 from dkl.attacks.autoattack.task import AttackedBatch, AttackTask
@@ -93,14 +93,19 @@ class AttackReport:
 
     @torch.no_grad()
     def _tightened(self, images: Tensor, numbers: Tensor, predicted: Tensor) -> Tensor:
-        """``images[K, ...]`` without what rounding put outside the ball, if they still fool the network.
-
-        Each is classified once more by the network itself.
-        """
+        """``images[K, ...]``, moved back by the last digits beyond the ball if they then still fool the network."""
         if not len(images):
             return images.cpu()
         x, protocol = scaled(self.task.images[numbers]).to(images), self.task.protocol
-        closer = tightened(images, x, protocol.norm, protocol.eps)
+        if protocol.norm == "linf":
+            closer = images
+            for _ in range(2):  # x + eps rounds by at most one unit, and so does the difference
+                far = (closer.double() - x.double()).abs() > protocol.eps
+                closer = torch.where(far, torch.nextafter(closer, x), closer)
+        else:
+            beyond = distances(images, x, protocol.norm).div_(protocol.eps).clamp_min_(1).sub_(1)
+            scale = torch.where(beyond > 0, 1 - beyond - 2**-22, 1.0).to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+            closer = torch.where(scale < 1, x + (images - x) * scale, images)
         moved = (closer != images).flatten(1).any(1)
         if moved.any():
             again = self.task.classifier(closer[moved])

@@ -15,7 +15,7 @@ generator each.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -262,16 +262,6 @@ def _square_l2(
     return result
 
 
-def _fastest_mode(model: nn.Module, x: Tensor) -> Callable[[], AbstractContextManager[object]]:
-    """``torch.inference_mode``, which is faster, or ``no_grad`` if ``model`` fails in it: it may differentiate."""
-    try:
-        with torch.inference_mode():
-            model(x)
-    except Exception:  # of any kind, because the model is not ours
-        return torch.no_grad
-    return torch.inference_mode
-
-
 @torch.no_grad()
 def square(
     model: nn.Module,
@@ -295,7 +285,14 @@ def square(
         raise ValueError("for L2 the draws of Square depend on the whole batch: leave out places and lengths")
     if not len(x):
         return x.clone()
-    with _fastest_mode(model, x[:1])():
+    # Inference mode is faster, but a model that differentiates fails in it, in any way.
+    mode: type[AbstractContextManager[object]] = torch.inference_mode
+    try:
+        with mode():
+            model(x[:1])
+    except Exception:
+        mode = torch.no_grad
+    with mode():
         if norm == "l2":
             batches = [len(x)] if batches is None else batches
             found = _square_l2(model, x, y, eps=eps, seed=seed, batches=batches, queries=queries)

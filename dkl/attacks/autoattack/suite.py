@@ -6,7 +6,7 @@ images still classified correctly, in AutoAttack's order. The flags equal those 
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Generic, NamedTuple
 
 import numpy as np
@@ -84,26 +84,21 @@ def attack(task: AttackTask[Plan], earlier: Earlier | None = None) -> Attacked[P
     return Attacked(protocol, state, sample, warnings)
 
 
-def _printed(warnings: Iterable[str]) -> list[str]:
+def _printed(warnings: list[str]) -> list[str]:
     """Print the warnings and return them."""
-    found = list(warnings)
-    for warning in found:
+    for warning in warnings:
         say(f"warning: {warning}")
-    return found
+    return warnings
 
 
 def _check_model(task: AttackTask[Plan]) -> ModelChecks:
     """Run the checks of the network on the first batch."""
-    first = slice(0, task.protocol.batch_size)
+    names, first = task.protocol.attacks, slice(0, task.protocol.batch_size)
+    randomized = any(known_attack(name).attack.averages > 1 for name in names)
+    by_gradient = next((name for name in names if known_attack(name).cost(2).gradients), "")
     with frozen_eval(task.classifier):
         x, y = scaled(task.images[first]).to(task.device), task.labels[first].to(task.device)
-        return checks.check_model(
-            task.classifier,
-            x,
-            y,
-            randomized=any(known_attack(name).attack.averages > 1 for name in task.protocol.attacks),
-            by_gradient=next((name for name in task.protocol.attacks if known_attack(name).cost(2).gradients), ""),
-        )
+        return checks.check_model(task.classifier, x, y, randomized=randomized, by_gradient=by_gradient)
 
 
 @torch.no_grad()
@@ -200,12 +195,10 @@ def run_attacks(
         correct = loop.attack(clean, UNCHANGED, np.ones(len(loop.task.labels), dtype=np.bool_), 1)
         for name, perturb in attacks.items():
             passes = known_attack(name).cost(num_classes).forward + 1  # one more to classify the adversarial images
-            known = sample.known(name, correct, size) if sample else None
-            if sample is None or known is None:
-                correct = loop.attack({name: top1}, arranged(perturb, correct, size), correct, passes)
-            else:
+            attack, batches = arranged(perturb, correct, size), cut(correct, size)
+            if sample is not None and (tested := sample.tested(name, correct, size)).any():
                 # Cut as without the sample, so that the others are attacked in their places.
-                batches = [batch[~known.tested[batch.numpy()]] for batch in cut(correct, size)]
-                attack = arranged(perturb, correct, size)
-                correct = loop.attack({name: top1}, attack, known.remaining(correct), passes, batches=batches)
+                batches = tuple(batch[~tested[batch.numpy()]] for batch in batches)
+                correct = correct & (~tested | sample.after[name])
+            correct = loop.attack({name: top1}, attack, correct, passes, batches=batches)
     return {name: loop.state[name] for name in (*clean, *attacks)}
