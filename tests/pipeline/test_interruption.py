@@ -97,7 +97,8 @@ def test_a_row_that_fails_under_a_launcher_stops_no_other(tmp_path: Path, capsys
 def test_a_deleted_teacher_is_trained_again_only_for_a_student(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["reproduce", "experiment=cifar100-mini-kd", "row=kd", "budget=smoke", f"paths.results={tmp_path}"]
+    arguments = ["reproduce", "experiment=cifar100-mini-kd", "row=kd", "budget=smoke", "trainer.epochs=1"]
+    arguments.append(f"paths.results={tmp_path}")
     assert call(capsys, *arguments).status == 0
     (teacher,) = (tmp_path / "runs").glob("*resnet20*")
     shutil.rmtree(teacher)
