@@ -155,7 +155,8 @@ class Manifest:
     - ``evaluate``: overrides of ``dkl evaluate``, one list per evaluation.
     - ``teachers``: rows trained once, at seed 0, before the first row that names them.
     - ``next``: what to suggest to the user afterwards.
-    - ``figure``: settings of the figure to draw. ``lines`` of a frontier: by name, its rows by their weights.
+    - ``figure``: settings of the figure to draw. ``lines`` of a frontier: by name, its rows by their weights;
+      ``panels``: the columns of x and y of each.
     - ``pictures``: overrides of ``dkl evaluate`` for the attack whose images are shown of every trained run; no
       pictures if empty.
     """

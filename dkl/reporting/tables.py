@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,9 @@ def write_tables(
     the paper's tables ``<manifest>-<budget>``, and ``<manifest>-published-weights`` without trained rows; the latter
     need a record of one of their rows. ``claims`` says what the runs of small experiments show of the paper's claims.
     Boards of entries, named ``entries-<dataset>-<norm>-eps<eps>``, also show the records of other ``folders``, as
-    ``shown`` filters. Reference
-    records are shown beside the others, and are no entries of RobustBench. Broken records and manifests are
-    named in ``problems`` and not counted. Raises UserError if there is no usable record, or no entry or published
-    evaluation of the dataset that is ``shown``.
+    ``shown`` filters. Reference records are shown beside the others, and are no entries of RobustBench. Broken records
+    and manifests are named in ``problems`` and not counted. Raises UserError if there is no usable record, or no entry
+    or published evaluation of the dataset that is ``shown``.
     """
     records, problems = load_with_reference(results)
     entries, left_out = load_entries(results, folders)
@@ -108,12 +108,10 @@ def write_tables(
     if hidden := [record.id for record in records if board_key(record) not in visible]:
         problems.append(f"budget smoke is no result, so these are on no board: {', '.join(hidden)}")
     boards = _distinct([*claim_boards([board for board in boards if isinstance(board, PaperBoard)]), *boards])
-    written: list[Path] = []
-    for board in boards:
-        for extension, text in FORMATS.items():
-            path = results / "tables" / f"{board.name}.{extension}"
-            write_text(path, text(board))
-            written.append(path)
+    formats = list(product(boards, FORMATS.items()))
+    written = [results / "tables" / f"{board.name}.{extension}" for board, (extension, _) in formats]
+    for path, (board, (_, text)) in zip(written, formats, strict=True):
+        write_text(path, text(board))
     models, skipped = write_model_info([r for r in records if not is_reference(r)], results / "model_info")
     return TablesReport(
         written=[*written, *models],

@@ -265,21 +265,23 @@ def _outcome(outcome: Comparison | str, column: Column, within: float | None) ->
     return f"{difference} {points} [{low}, {high}], p = {outcome.p:.2g} ({how}): {verdict}"
 
 
-def shift_texts(manifest: Manifest, shifts: Mapping[str, Shift]) -> list[str]:
-    """Say how far each line of the manifest's frontier lies above its first line, at equal x."""
-    if not shifts:
-        return []
-    x, y = (manifest.columns[manifest.figure[axis]] for axis in "xy")
-    texts = [
-        f"{100 * one.difference:+.2f} [{100 * one.low:+.2f}, {100 * one.high:+.2f}] points for {name} "
-        f"({100 * one.start:.1f} to {100 * one.end:.1f} %)"
-        for name, one in shifts.items()
-    ]
-    one_seed = " of one seed" * any(one.seeds == 1 for one in shifts.values())
-    return [
-        f"At equal {METRICS[x.metric].words} accuracy, {y.title} minus that of {next(iter(manifest.figure['lines']))} "
-        f"is {', '.join(texts)}. Interpolated along the weights; 95 % intervals over test images{one_seed}."
-    ]
+def shift_texts(manifest: Manifest, shifts: Sequence[Mapping[str, Shift]]) -> list[str]:
+    """Say how far each line of the manifest's frontier lies above its first line at equal x, in each of its panels."""
+    texts = []
+    for (x, y), panel in zip(manifest.figure.get("panels", ()), shifts, strict=False):  # none of smoke runs
+        words, first = METRICS[manifest.columns[x].metric].words, next(iter(manifest.figure["lines"]))
+        above = [
+            f"{100 * one.difference:+.2f} [{100 * one.low:+.2f}, {100 * one.high:+.2f}] points for {name} "
+            f"({100 * one.start:.1f} to {100 * one.end:.1f} %)"
+            for name, one in panel.items()
+        ]
+        one_seed = " of one seed" * any(one.seeds == 1 for one in panel.values())
+        if above:
+            texts.append(
+                f"At equal {words} accuracy, {manifest.columns[y].title} minus that of {first} is {', '.join(above)}. "
+                f"Interpolated between neighbors on each line; 95 % intervals over test images{one_seed}."
+            )
+    return texts
 
 
 Runs = Sequence[tuple[str, Sequence[Record]]]

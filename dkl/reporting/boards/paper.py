@@ -7,7 +7,7 @@ budgets are not comparable with published values.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 
@@ -42,14 +42,14 @@ class PaperBoard(Board[PaperRow]):
 
     manifest: Manifest
     comparisons: Comparisons
-    shifts: Mapping[str, statistics.Shift] = field(default_factory=dict)
-    """By the name of a line of the manifest's frontier: how far it lies above the first line."""
+    shifts: Sequence[Mapping[str, statistics.Shift]] = ()
+    """For each panel of the manifest's frontier, by the name of a line: how far it lies above the first line."""
 
 
 def lines_of(manifest: Manifest, rows: Iterable[PaperRow]) -> dict[str, dict[str, PaperRow]]:
     """Return the lines of a manifest's frontier: by name, the rows that are measured, by their weights."""
-    axes = [manifest.figure.get(axis, "") for axis in "xy"]
-    known = {row.row.name: row for row in rows if all(row.measurements.get(key) for key in axes)}
+    keys = {key for panel in manifest.figure.get("panels", ()) for key in panel}
+    known = {row.row.name: row for row in rows if all(row.measurements.get(key) for key in keys)}
     lines = {
         line: {str(weight): known[name] for weight, name in names.items() if name in known}
         for line, names in manifest.figure.get("lines", {}).items()
@@ -159,7 +159,7 @@ def _board(
     rows = make_rows(manifest, own, foreign)
     # Smoke runs must not produce a significant difference by accident.
     comparisons = {} if budget == "smoke" else _compare(manifest, rows, load)
-    shifts = {} if budget == "smoke" else _shifts(manifest, rows, load)
+    shifts = [] if budget == "smoke" else _shifts(manifest, rows, load)
     shown = [record for row in rows for record in row.records]
     used = {record.id for record in shown}
     unused = [record for same in own.values() for record in same if record.id not in used]
@@ -207,17 +207,22 @@ def _compare(
     return comparisons
 
 
-def _shifts(manifest: Manifest, rows: Sequence[PaperRow], load: statistics.LoadFlags) -> dict[str, statistics.Shift]:
-    """Compare every line of the manifest's frontier with the first one, if both have two rows or more."""
-    x, y = (manifest.figure.get(axis, "") for axis in "xy")
-    lines = {
-        name: [(row.measurements[x], row.measurements[y]) for row in own.values()]
-        for name, own in lines_of(manifest, rows).items()
-        if len(own) > 1
-    }
-    first = next(iter(manifest.figure.get("lines", {})), "")
-    shifts = {name: statistics.line_shift(line, lines[first], load) for name, line in lines.items() if first in lines}
-    return {name: shift for name, shift in shifts.items() if shift and name != first}
+def _shifts(
+    manifest: Manifest, rows: Sequence[PaperRow], load: statistics.LoadFlags
+) -> list[dict[str, statistics.Shift]]:
+    """Compare every line of each panel of the manifest's frontier with the first one, if both have two rows or more."""
+    known, first = lines_of(manifest, rows), next(iter(manifest.figure.get("lines", {})), "")
+    panels = []
+    for x, y in manifest.figure.get("panels", ()):
+        lines = {
+            name: [(row.measurements[x], row.measurements[y]) for row in own.values()]
+            for name, own in known.items()
+            if len(own) > 1
+        }
+        others = [name for name in lines if name != first and first in lines]
+        shifts = {name: statistics.line_shift(lines[name], lines[first], load) for name in others}
+        panels.append({name: shift for name, shift in shifts.items() if shift})
+    return panels
 
 
 # Columns.

@@ -5,7 +5,7 @@ Entries are colored by whether they were verified.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -13,10 +13,11 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from dkl.errors import shortened
 from dkl.manifests import Column, Manifest
@@ -182,18 +183,49 @@ def tradeoff(points: Sequence[Point], *, title: str, x: Column, y: Column) -> Fi
 
 
 def frontier(board: PaperBoard) -> Figure:
-    """Plot the lines of the board's manifest: means over seeds, with a band of the 95 % intervals of y.
+    """Plot the lines of the board's manifest, one panel per pair of columns: means over seeds, and 95 % bands of y.
 
     Every line has its name and every point its weight. Below are the differences of the lines at equal x.
     """
-    figure, (axes,) = style.canvas(4.4, wide=True)
-    x, y = (board.manifest.figure[axis] for axis in "xy")
+    panels = board.manifest.figure["panels"]
+    figure, places = style.canvas(4.0, columns=len(panels), wide=True)
     lines, columns = lines_of(board.manifest, board.rows), board.manifest.columns
-    looks, covered = style.line_looks(list(lines)), []  # labels avoid points and what lies between them
-    names, weights = [], []
+    looks = style.line_looks(list(lines))
+    texts = []
+    for axes, (x, y) in zip(places, panels, strict=True):
+        texts.append(_frontier_lines(axes, board, x, y, lines, looks))
+        axes.set(xlabel=f"{columns[x].title} (%)", ylabel=f"{columns[y].title} (%)")
+        axes.margins(0.12)
+        style.set_ticks(axes.xaxis, axes.yaxis, most=7)
+        axes.grid(lw=0.3, alpha=0.6)
+    figure.suptitle(style.title_of(board.manifest.title, budget_title(str(board.budget)), wide=True), fontsize=9)
+    caption = " ".join([*shift_texts(board.manifest, board.shifts), "Bands: 95 % intervals of each row."])
+    figure.supxlabel(fill(caption, CAPTION_WIDTH), fontsize=7)
+    marks: dict[str, Any] = {"fontsize": 7, "path_effects": [withStroke(linewidth=2, foreground="white")]}
+    for axes, (labels, covered) in zip(places, texts, strict=True):
+        artists = style.place_labels(axes, [label[:3] for label in labels], covered, reach=SIZE / 2 + 1, **marks)
+        for (label, *_), (name, _, _, color) in zip(artists, labels, strict=True):
+            label.set(color=color, fontweight="bold" if name in lines else "normal")
+    return figure
+
+
+def _frontier_lines(
+    axes: Axes,
+    board: PaperBoard,
+    x: str,
+    y: str,
+    lines: Mapping[str, Mapping[str, PaperRow]],
+    looks: Sequence[dict[str, Any]],
+) -> tuple[list[tuple[str, float, float, str]], list[NDArray[Any]]]:
+    """Draw ``lines`` in a panel.
+
+    Returns its labels, each with x, y and color, and the points that they avoid: markers, and what lies between them.
+    """
+    names, weights, covered = [], [], []
+    column = board.manifest.columns[y]
     for (name, rows), look in zip(lines.items(), looks, strict=True):
         at = np.array([[100 * each.mean for key in (x, y) if (each := row.mean(key))] for row in rows.values()])
-        ends = 100 * np.array([row.interval(y, columns[y]) or [np.nan, np.nan] for row in rows.values()])
+        ends = 100 * np.array([row.interval(y, column) or [np.nan, np.nan] for row in rows.values()])
         band = np.concatenate([np.stack([at[:, 0], ends[:, side]], 1)[:: 1 - 2 * side] for side in (0, 1)])
         axes.fill(*band.T, color=look["color"], alpha=0.09, lw=0)
         if len(rows) == 1:
@@ -204,23 +236,7 @@ def frontier(board: PaperBoard) -> Figure:
             weights += [(weight, *place, look["color"]) for weight, place in zip(rows, at, strict=True)]
         covered += [start + share * (end - start) for start, end in pairwise(at) for share in np.linspace(0, 1, 20)]
         covered += [*at]
-    axes.set(title=style.title_of(board.manifest.title, budget_title(str(board.budget)), wide=True))
-    axes.set(xlabel=f"{columns[x].title} (%)", ylabel=f"{columns[y].title} (%)")
-    axes.margins(0.1)
-    style.set_ticks(axes.xaxis, axes.yaxis)
-    axes.grid(lw=0.3, alpha=0.6)
-    caption = " ".join([*shift_texts(board.manifest, board.shifts), "Bands: 95 % intervals of each row."])
-    figure.supxlabel(fill(caption, CAPTION_WIDTH), fontsize=7)
-    texts = [*names, *weights]
-    marks: dict[str, Any] = {
-        "fontsize": 7,
-        "fontweight": "bold",
-        "path_effects": [withStroke(linewidth=2, foreground="white")],
-    }
-    labels = style.place_labels(axes, [text[:3] for text in texts], covered, reach=SIZE / 2 + 1, **marks)
-    for place, ((label, *_), text) in enumerate(zip(labels, texts, strict=True)):
-        label.set(color=text[3], fontweight="bold" if place < len(names) else "normal")
-    return figure
+    return [*names, *weights], covered
 
 
 def entries(rows: Sequence[ConfigurationRow]) -> Figure:

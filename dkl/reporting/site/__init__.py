@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -93,26 +94,23 @@ def write_site(
     ids = {record.id for record in records}
     by_budget = grouping.group(records, lambda record: record.budget)
     paper_boards = [board for board in boards if isinstance(board, PaperBoard)]
-    entries = [board for board in boards if board.name.startswith("entries-")]
-    claims = [board for board in boards if board.name.startswith("claims")]
-    others = [board for board in boards if not isinstance(board, PaperBoard) and board not in (*entries, *claims)]
+    others = [board for board in boards if not isinstance(board, PaperBoard)]
+    by_kind = grouping.group(others, lambda board: board.name.partition("-")[0])
+    entries, claims = by_kind.pop("entries", []), by_kind.pop("claims", [])
 
     def order(board: Board[Any]) -> tuple[int, bool, int, str]:
         """Adversarial training first, as in the paper; in each topic the whole test set and the largest boards."""
         shown = [record for row in board.rows for record in row.records]
         return grouping.TOPICS.index(grouping.topic(shown)), board.part, -len(board.rows), board.name
 
-    is_folded = grouping.group(sorted(others, key=order), lambda board: board.part or board.budget == "smoke")
-    measured = {board.manifest.name for board in paper_boards if board.budget == "paper"}
-    drawn = _figures(figures, manifests, measured)
+    is_folded = grouping.group(
+        sorted(chain(*by_kind.values()), key=order), lambda board: board.part or board.budget == "smoke"
+    )
+    drawn = _figures(figures, manifests, {board.manifest.name for board in paper_boards if board.budget == "paper"})
     newest = sorted(records, key=grouping.created_at, reverse=True)
     page = render(
         "site/index.html.j2",
-        budgets=[
-            {"name": name, "meaning": BUDGET_NOTES[name], "count": len(by_budget[name])}
-            for name in BUDGETS
-            if name in by_budget
-        ],
+        budgets=[(name, BUDGET_NOTES[name], len(by_budget[name])) for name in BUDGETS if name in by_budget],
         # The page may be published, so it must not show local paths, also of other folders of records.
         problems=[re.sub(r"(?<!\S)/\S*/", "", text.replace(f"{results}/", "")) for text in (*problems, *broken)],
         claims=[_article(board, ids) for board in claims],
