@@ -122,8 +122,8 @@ class Augment(AugmentConfig):
         useless = [name for name in names if getattr(self, name) != getattr(plain, name)]
         if useless:
             given, fixed = (
-                ", ".join(f"data.augment.{name}={_as_override(getattr(settings, name))}" for name in useless)
-                for settings in (self, plain)
+                ", ".join(f"data.augment.{name}={'null' if value is None else value}" for name, value in values.items())
+                for values in ({name: getattr(settings, name) for name in useless} for settings in (self, plain))
             )
             raise UserError(f"{given} does not change {kind}, which allow {', '.join(USABLE[kind])} only: set {fixed}")
 
@@ -168,7 +168,11 @@ class Augment(AugmentConfig):
         if draw.degrees is not None:
             images = rotate(images, draw.degrees.to(device, non_blocking=True))
         if draw.hole is not None:
-            images.masked_fill_(_hole_mask(draw.hole.to(device, non_blocking=True), self.cutout, images), 0)
+            spans = []  # of the rows and of the columns that are cut, [B, side]
+            for first, side in zip(draw.hole.to(device, non_blocking=True), images.shape[-2:], strict=True):
+                place = torch.arange(side, device=device) - first[:, None]
+                spans.append((place >= 0) & (place < self.cutout))
+            images.masked_fill_(spans[0][:, None, :, None] & spans[1][:, None, None, :], 0)
         return images
 
     def transformed(self, images: Tensor, seeds: Tensor) -> Tensor:
@@ -216,19 +220,6 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     grid = torch.stack([source[0] * (2 / width), source[1] * (2 / height)], -1)
     turned = F.grid_sample(images.to(grid.dtype), grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return turned.to(images.dtype)
-
-
-def _hole_mask(start: Tensor, length: int, images: Tensor) -> Tensor:
-    """Mask [B, 1, H, W] of squares of side ``length`` whose first row and column are ``start[2, B]``."""
-    spans = []
-    for first, side in zip(start, images.shape[-2:], strict=True):
-        place = torch.arange(side, device=start.device) - first[:, None]
-        spans.append((place >= 0) & (place < length))
-    return (spans[0][:, None, :, None]) & (spans[1][:, None, None, :])
-
-
-def _as_override(value: object) -> object:
-    return "null" if value is None else value
 
 
 Transform = Callable[[Image.Image], Image.Image]

@@ -24,10 +24,6 @@ class Unlabeled(NamedTuple):
     strong: Tensor
     labels: Tensor
 
-    def part(self, place: slice) -> "Unlabeled":
-        """The images in ``place``."""
-        return Unlabeled(*(values[place] for values in self))
-
 
 class Batch(NamedTuple):
     """``images[V·B, C, H, W]`` in [0, 1] and ``labels[V·B]``, int64: V views of the same B images, view after view.
@@ -64,12 +60,8 @@ class Batch(NamedTuple):
                 torch.cat([view[place] for view in values.chunk(self.views)]) for values in (self.images, self.labels)
             )
             indices = None if self.indices is None else self.indices[place]
-            first, total = self.first + place.start, self.total or size
-            yield Batch(images, labels, self.views, first, total, indices, self._unlabeled_part(place, size))
-
-    def _unlabeled_part(self, place: slice, size: int) -> Unlabeled | None:
-        """The unlabeled images that go with the labeled ones in ``place`` of ``size``."""
-        if self.unlabeled is None:
-            return None
-        ratio = len(self.unlabeled.labels) // size
-        return self.unlabeled.part(slice(ratio * place.start, ratio * place.stop))
+            first, total, unlabeled = self.first + place.start, self.total or size, None
+            if self.unlabeled is not None:
+                ratio = len(self.unlabeled.labels) // size
+                unlabeled = Unlabeled(*(values[ratio * place.start : ratio * place.stop] for values in self.unlabeled))
+            yield Batch(images, labels, self.views, first, total, indices, unlabeled)

@@ -69,7 +69,10 @@ def imagenet(
     Evaluations need no training images: if ``train`` is None, the validation images are returned in their place. Raises
     UserError if folders or classes are missing.
     """
-    folders = [_folder_or_zip(Path(root) / name) for name in (train or val, val)]
+    folders = []
+    for folder in (Path(root) / (train or val), Path(root) / val):
+        archive = folder.with_name(f"{folder.name}.zip")
+        folders.append(archive if archive.is_file() and not folder.exists() else folder)
     if missing := [str(folder) for folder in folders if not folder.exists()]:
         raise UserError(
             f"ImageNet is not under {root}: there is no {' and no '.join(missing)}. Expected are "
@@ -83,12 +86,6 @@ def imagenet(
             "development kit ILSVRC2012_devkit_t12.tar.gz lists the class of each image)"
         )
     return image_files(str(folders[0]), str(folders[1]), num_classes, size)
-
-
-def _folder_or_zip(folder: Path) -> Path:
-    """``folder``, or the zip of its name if there is only that."""
-    archive = folder.with_name(f"{folder.name}.zip")
-    return archive if archive.is_file() and not folder.exists() else folder
 
 
 def _class_names(folder: Path) -> list[str]:

@@ -135,7 +135,14 @@ class BatchPlanner:
         if self.per_image_seeds:
             # From a generator of their own, so that an image's seed depends on seed, epoch, image and copy only.
             seeds = torch.randint(2**32, (self.count * repeats,), generator=generator_of(batching.seed, epoch, 1))
-        for chosen in islice(self._index_batches(generator), len(self)):
+        if self.mixing:
+            batches = mixed_index_batches(self.count, batching.batch_size, self.mixing, generator)
+        elif repeats > 1:
+            batches = repeated_index_batches(self.count, batching.batch_size, repeats, generator)
+        else:
+            order = torch.randperm(self.count, generator=generator) if batching.shuffle else torch.arange(self.count)
+            batches = iter(order.split(batching.batch_size))
+        for chosen in islice(batches, len(self)):
             total = len(chosen)
             part = rank_slice(total, batching.rank, batching.world)
             # Every process draws for the whole batch: the generators then stay in step.
@@ -144,15 +151,6 @@ class BatchPlanner:
             copies = chosen[part]
             images = copies % self.count if repeats > 1 else copies
             yield BatchPlan(images, part.start, total, draw, second_draw, None if seeds is None else seeds[copies])
-
-    def _index_batches(self, generator: torch.Generator) -> Iterator[Tensor]:
-        size = self.batching.batch_size
-        if self.mixing:
-            return mixed_index_batches(self.count, size, self.mixing, generator)
-        if self.augment.repeats > 1:
-            return repeated_index_batches(self.count, size, self.augment.repeats, generator)
-        order = torch.randperm(self.count, generator=generator) if self.batching.shuffle else torch.arange(self.count)
-        return iter(order.split(size))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,12 +31,22 @@ def report_evaluation(job: EvaluationJob) -> Iterator[None]:
     with opened(job.logger, about) as logger:
         yield
         record = load(job.written)
-        tables = {"attacks": _attack_table(record)}
+        attacks = [[name, result.robust, result.seconds] for name, result in record.per_attack.items()]
+        tables = {"attacks": LoggerTable(["attack", "accuracy", "seconds"], [["none", record.clean, None], *attacks])}
         if record.segmented is not None:
             tables = {"classes": LoggerTable(["class", "iou"], [list(row) for row in record.segmented.iou.items()])}
         else:
             tables["classes"] = _class_table(record, load_flags(job.written), job.test.labels.numpy())
-        logger.report(_accuracies(record) | _seconds(record, job), tables, _image_strips(job))
+        values = {metric.key or name: metric.value(record) for name, metric in METRICS.items() if metric.unit == "%"}
+        values |= {"best_epoch": record.best_epoch, "evaluation_seconds": record.seconds}
+        values |= {f"corrupted/{name}": sum(each) / len(each) for name, each in (record.corruptions or {}).items()}
+        values |= {f"robust_after/{name}": result.robust for name, result in record.per_attack.items()}
+        if job.subject.run and record.step_seconds:
+            trainer = job.subject.run.config.trainer
+            steps = trainer.steps_per_epoch or math.ceil(int(job.train_counts.sum()) / trainer.batch_size)
+            values |= {"step_seconds": record.step_seconds, "epoch_seconds": steps * record.step_seconds}
+        known = {name: value for name, value in values.items() if value is not None}
+        logger.report(known, tables, _image_strips(job))
 
 
 def _logger_run(job: EvaluationJob) -> LoggerRun:
@@ -62,31 +72,6 @@ def _logger_run(job: EvaluationJob) -> LoggerRun:
         folder=folder,
         key=job.key,
     )
-
-
-def _accuracies(record: Record) -> dict[str, float]:
-    """Return the accuracies that ``record`` has, by name; ``robust_after/NAME`` is that after an attack."""
-    values = {metric.key or name: metric.value(record) for name, metric in METRICS.items() if metric.unit == "%"}
-    values["best_epoch"] = record.best_epoch
-    values |= {f"corrupted/{name}": sum(each) / len(each) for name, each in (record.corruptions or {}).items()}
-    values |= {f"robust_after/{name}": result.robust for name, result in record.per_attack.items()}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _seconds(record: Record, job: EvaluationJob) -> dict[str, float]:
-    """Return the duration of the evaluation, and of a training step and epoch if the run recorded its speed."""
-    found = {"evaluation_seconds": record.seconds}
-    if job.subject.run and record.step_seconds:
-        trainer = job.subject.run.config.trainer
-        steps = trainer.steps_per_epoch or math.ceil(int(job.train_counts.sum()) / trainer.batch_size)
-        found |= {"step_seconds": record.step_seconds, "epoch_seconds": steps * record.step_seconds}
-    return found
-
-
-def _attack_table(record: Record) -> LoggerTable:
-    """Return the accuracy after each attack."""
-    attacks = [[name, result.robust, result.seconds] for name, result in record.per_attack.items()]
-    return LoggerTable(["attack", "accuracy", "seconds"], [["none", record.clean, None], *attacks])
 
 
 def _class_table(record: Record, flags: Flags, labels: NDArray[np.integer]) -> LoggerTable:

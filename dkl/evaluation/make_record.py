@@ -76,8 +76,10 @@ def make_segmentation_record(job: EvaluationJob, counts: PixelCounts, *, device:
 
 def _common(job: EvaluationJob, device: torch.device) -> dict[str, Any]:
     """The fields of a record that do not depend on what was measured."""
-    subject, run = job.subject, job.subject.run
-    best, fields = subject.best, described(job.protocol, device)
+    subject, run, few_labels = job.subject, job.subject.run, None
+    best, fields, per_class = subject.best, described(job.protocol, device), subject.data.labels_per_class
+    if run is not None and per_class is not None and job.labeled_sha256 is not None:
+        few_labels = FewLabels(per_class=per_class, seed=run.config.seed, sha256=job.labeled_sha256)
     if run and len(run.devices) > 1:
         fields["hardware"] |= {"training_devices": list(run.devices)}
     fields |= {
@@ -102,19 +104,12 @@ def _common(job: EvaluationJob, device: torch.device) -> dict[str, Any]:
         "partial": len(job.test) < job.test_images,
         "protocol": job.images,
         "teacher": run.teacher if run else None,
-        "few_labels": _few_labels(job),
+        "few_labels": few_labels,
         "step_seconds": run.step_seconds if run else None,
         "training_seconds": run.training_seconds if run else None,
         "tests": subject.tests,
     }
     return {name: _visible(value) for name, value in fields.items()}
-
-
-def _few_labels(job: EvaluationJob) -> FewLabels | None:
-    run, per_class = job.subject.run, job.subject.data.labels_per_class
-    if run is None or per_class is None or job.labeled_sha256 is None:
-        return None
-    return FewLabels(per_class=per_class, seed=run.config.seed, sha256=job.labeled_sha256)
 
 
 def _visible(value: Any) -> Any:
@@ -207,15 +202,13 @@ def summary(record: Record) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that affect the values."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
-
-
-def _version(name: str) -> str:
-    """The version of a package, as installed, or as it says itself if it is only on the path."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return str(getattr(import_module(name), "__version__", "unknown"))
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # it is only on the path
+            found[name] = str(getattr(import_module(name), "__version__", "unknown"))
+    return found
 
 
 def hardware(device: torch.device) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 One object from which the record's name and fields, the comparison with earlier records and every check are derived.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Self, TypeVar, cast
@@ -101,8 +101,14 @@ class EvaluationProtocol(AttackPlan):
         }
 
     @classmethod
-    def of_record(cls, record: Record, own: Mapping[str, OwnAttack]) -> "EvaluationProtocol":
-        """How ``record`` was made, with the user's own attacks from ``own``. Raises UserError if one is missing."""
+    def of_record(cls, record: Record, named: Sequence[str]) -> "EvaluationProtocol":
+        """How ``record`` was made. Attacks that are code are imported only if the user ``named`` them.
+
+        Raises UserError if one is missing, or if another is named.
+        """
+        if other := [name for name in named if name not in record.attacks]:
+            raise UserError(f"{record.id} was not attacked by {other[0]}: leave it out of attacks=")
+        own = import_own(named)
         if code := [name for name in record.attacks if is_own(name) and name not in own]:
             raise UserError(
                 f"{record.id} was attacked by {', '.join(code)}, and a record may not choose code to run: if you trust "
@@ -118,7 +124,7 @@ class EvaluationProtocol(AttackPlan):
             seed=record.evaluation_seed,
             search=record.search,
             package=record.versions.get("attacks") == "pyautoattack",
-            own={name: attack for name, attack in own.items() if name in record.attacks},
+            own=own,
         )
 
     def made(self, record: Record) -> bool:

@@ -17,7 +17,7 @@ from dkl import records
 from dkl.attacks import frozen_eval, top1
 from dkl.attacks.autoattack.attack_loop import UNCHANGED, AttackLoop, AttackProgress, EvaluationState, load, merge
 from dkl.attacks.autoattack.bounded import SampleResult
-from dkl.attacks.autoattack.checks import nonfinite_only
+from dkl.attacks.autoattack.checks import NOT_FINITE
 from dkl.attacks.autoattack.classifier import pass_seconds, scaled
 from dkl.attacks.autoattack.suite import Earlier, attack
 from dkl.attacks.autoattack.task import AttackTask
@@ -58,12 +58,20 @@ def evaluate(cfg: DictConfig) -> Path:
     # The processes exchange numpy flags only, so a CPU group serves GPUs as well.
     with process_group("cpu") if launched() else nullcontext():
         job = prepare(config)
-        _check_agreement(job)
+        keys = gather(job.key)  # the processes share the batches
+        if other := next((number for number, key in enumerate(keys) if key != keys[0]), 0):
+            raise UserError(
+                f"process {other} has read other weights or images than process 0: share the results and data folders, "
+                f"or copy the same {job.subject.weights.path} and images to every machine"
+            )
         busy = f"another process is evaluating {job.subject.title}"
         with locked(job.state.with_suffix(".lock"), busy) if rank() == 0 else nullcontext():
             with report_evaluation(job):
                 # All processes follow the first: by the time the others look, it may have written the record.
-                if gather(_is_done(job))[0]:
+                why = records.why_unusable(job.written) if job.written.exists() else ""
+                if why:
+                    say(why)
+                if gather(why is None)[0]:
                     say(f"{job.written}: already evaluated")
                 elif launched() or config.devices == 1:
                     _run(job, config)
@@ -73,25 +81,6 @@ def evaluate(cfg: DictConfig) -> Path:
                 for done in filter(None, (job, job.standard)):
                     shutil.rmtree(done.state, ignore_errors=True)
     return job.written
-
-
-def _is_done(job: EvaluationJob) -> bool:
-    """Whether the record exists and is usable; if it is not, print why it is evaluated again."""
-    if not job.written.exists():
-        return False
-    if why := records.why_unusable(job.written):
-        say(why)
-    return not why
-
-
-def _check_agreement(job: EvaluationJob) -> None:
-    """Raise UserError if the processes would evaluate different weights or images: they share the batches."""
-    keys = gather(job.key)
-    if other := next((number for number, key in enumerate(keys) if key != keys[0]), 0):
-        raise UserError(
-            f"process {other} has read other weights or images than process 0: share the results and data folders, or "
-            f"copy the same {job.subject.weights.path} and images to every machine"
-        )
 
 
 def _check_devices(config: EvaluateConfig) -> None:
@@ -188,7 +177,7 @@ def _earlier_evaluation(job: EvaluationJob) -> Earlier | None:
         )
         if same:
             start, sample = _start_and_sample(record, records.load_flags(path))
-            return Earlier(record.id, start, sample, tuple(nonfinite_only(record.warnings)))
+            return Earlier(record.id, start, sample, tuple(each for each in record.warnings if NOT_FINITE in each))
     return None
 
 

@@ -243,7 +243,13 @@ def _checkpoint_of(folder: Path, trained: DictConfig, epochs: int) -> Mapping[st
     content = checkpoint.read(path)
     if not isinstance(content, Mapping) or not {"epoch", "config", "data_sha256", "model"} <= content.keys():
         raise UserError(f"{path} is not a checkpoint of dkl train: evaluate it by checkpoint={path} model=… data=…")
-    if changed := _changed_setting(content["config"], trained):
+    now = OmegaConf.to_container(trained, resolve=True, enum_to_str=True)
+    assert isinstance(now, dict)
+    try:
+        changed = changed_setting(content["config"], {str(key): value for key, value in now.items()})
+    except (AttributeError, LookupError, TypeError):  # a part is missing, or no mapping
+        changed = "another configuration, not the one"
+    if changed:
         raise UserError(
             f"{path} was trained with {changed} as in {folder / 'config.yaml'}: the files are of different runs, or "
             "one was edited; restore it, or train again"
@@ -266,16 +272,6 @@ def _checkpoint_of(folder: Path, trained: DictConfig, epochs: int) -> Mapping[st
     return content
 
 
-def _changed_setting(trained: Mapping[str, Any], cfg: DictConfig) -> str | None:
-    """The first setting in which ``trained``, from a checkpoint, differs from the run's file."""
-    now = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    assert isinstance(now, dict)
-    try:
-        return changed_setting(trained, {str(key): value for key, value in now.items()})
-    except (AttributeError, LookupError, TypeError):  # a part is missing, or no mapping
-        return "another configuration, not the one"
-
-
 def _choose_weights(folder: Path, content: Mapping[str, Any], asked: str | None) -> Weights:
     """Return the weights ``asked`` for of the run in ``folder``, whose checkpoint holds ``content``.
 
@@ -286,21 +282,17 @@ def _choose_weights(folder: Path, content: Mapping[str, Any], asked: str | None)
     if asked is not None and not exists.get(asked):
         available = ", ".join(name for name in WEIGHTS if exists[name])
         raise UserError(f"weights={asked} is not one of the weights in {folder}; choose one of: {available}")
-    if asked == "best":
-        return _best_weights(best, content["config"])
     if asked == "average" or (asked is None and exists["average"]):
         return Weights(last, "average", f"average at epoch {epoch}", averaged=True)
-    return Weights(last, "model", f"last epoch {epoch}")
-
-
-def _best_weights(path: Path, config: Mapping[str, Any]) -> Weights:
-    content = checkpoint.read(path)
-    if not isinstance(content, Mapping) or not {"weights", "attack", "epoch", "model", "config"} <= content.keys():
-        raise UserError(f"{path} is not from dkl train: evaluate other weights by weights=last, or train the run again")
-    if changed := changed_setting(content["config"], config):
-        raise UserError(f"{path} was trained with {changed}, so it is of another run: evaluate weights=last")
-    kind = f"{content['weights']}, {content['attack']}"
-    return Weights(path, "model", f"best epoch {content['epoch']} ({kind})", content["weights"] == "average")
+    if asked != "best":
+        return Weights(last, "model", f"last epoch {epoch}")
+    kept = checkpoint.read(best)
+    if not isinstance(kept, Mapping) or not {"weights", "attack", "epoch", "model", "config"} <= kept.keys():
+        raise UserError(f"{best} is not from dkl train: evaluate other weights by weights=last, or train the run again")
+    if changed := changed_setting(kept["config"], content["config"]):
+        raise UserError(f"{best} was trained with {changed}, so it is of another run: evaluate weights=last")
+    kind = f"{kept['weights']}, {kept['attack']}"
+    return Weights(best, "model", f"best epoch {kept['epoch']} ({kind})", kept["weights"] == "average")
 
 
 def foreign_subject(asked: EvaluateConfig) -> Subject:

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ from dkl.data import ImageSet
 from dkl.errors import UserError
 from dkl.evaluation.job import robustbench_images
 from dkl.evaluation.make_record import flags_of, hardware, versions
-from dkl.evaluation.protocol import EvaluationProtocol, import_own
+from dkl.evaluation.protocol import EvaluationProtocol
 from dkl.evaluation.subject import Subject, Weights, foreign_subject, load_network, run_subject
 from dkl.models.sources import CREATE, foreign_network, is_graph
 from dkl.records import Flags, Record
@@ -85,9 +85,13 @@ def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: in
     check_enough(record.n, checked)
     # An interrupted verification continues here.
     progress = Path(config.paths.results) / "runs" / "evaluations" / digest([checksum(record), checked, seed])
-    seed = _drawn_seed(progress) if seed is None else seed
+    if seed is None:
+        if not (drawn := progress / "seed.txt").is_file():
+            write_text(drawn, str(secrets.randbelow(2**32)))
+        seed = int(drawn.read_text())
     chosen = np.sort(np.random.default_rng(seed).permutation(record.n)[:checked])
-    protocol = _protocol_of(record, config)
+    named = parse_attacks(config.attacks) if config.attacks is not None else []
+    protocol = EvaluationProtocol.of_record(record, named)
     say(layout)
     say(f"{record.id}: {', '.join(record.attacks) or 'accuracy'} on {checked} of {record.n} images, seed={seed}")
     part = test.at(torch.from_numpy(chosen))
@@ -107,9 +111,7 @@ def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: in
         record_sha256=checksum(record),
         n=record.n,
         checked=checked,
-        differ=found.differ,
-        lost=found.lost,
-        other_draws=found.other_draws,
+        **found._asdict(),
         seed=seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
@@ -118,14 +120,6 @@ def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: in
     say(f"written: {save_verification(verification, Path(config.paths.results))}")
     shutil.rmtree(progress, ignore_errors=True)
     return verification
-
-
-def _drawn_seed(progress: Path) -> int:
-    """The seed of the interrupted verification in ``progress``, or a new one."""
-    path = progress / "seed.txt"
-    if not path.is_file():
-        write_text(path, str(secrets.randbelow(2**32)))
-    return int(path.read_text())
 
 
 def _config_of(record: Record, overrides: Sequence[str]) -> EvaluateConfig:
@@ -149,12 +143,18 @@ def _subject_of(record: Record, config: EvaluateConfig) -> Subject:
         raise UserError("name the weights: checkpoint=FILE, or run=FOLDER for a run")
     held = config.checkpoint is not None and is_graph(Path(config.checkpoint))
     if not (config.model or config.network or held):
-        config = dataclasses.replace(config, model=_recorded_network(record))
+        # The record's own, if it is of this project or timm.
+        model = dict(record.training.get("model", {}) if record.seed is not None else record.model)
+        if model.get("_target_") == CREATE:
+            del model["_target_"]  # any other is refused like every key of Hydra
+        config = dataclasses.replace(config, model=foreign_network(model, record.id))
     subject = foreign_subject(config)
     if record.seed is not None:
         key, path = "average" if _kind(record) == "average" else "model", subject.weights.path
+        content = {} if path.suffix == ".safetensors" or is_graph(path) else checkpoint.read(path)
         # An exported file holds the weights alone.
-        return dataclasses.replace(subject, weights=Weights(path, key)) if _has(path, key) else subject
+        has = isinstance(content, Mapping) and key in content
+        return dataclasses.replace(subject, weights=Weights(path, key)) if has else subject
     if subject.config_hash != record.config_hash:
         network = record.model.get("name") or record.model.get("_target_")
         raise UserError(
@@ -164,25 +164,9 @@ def _subject_of(record: Record, config: EvaluateConfig) -> Subject:
     return subject
 
 
-def _has(path: Path, key: str) -> bool:
-    """Whether the checkpoint at ``path`` has an entry ``key``."""
-    if path.suffix == ".safetensors" or is_graph(path):
-        return False
-    content = checkpoint.read(path)
-    return isinstance(content, Mapping) and key in content
-
-
 def _kind(record: Record) -> str:
     """Which weights of a run were evaluated: last, average or best."""
     return record.weights.partition(" ")[0]
-
-
-def _recorded_network(record: Record) -> dict[str, Any]:
-    """The network that ``record`` names. Raises UserError if it is none of this project or timm."""
-    model = dict(record.training.get("model", {}) if record.seed is not None else record.model)
-    if model.get("_target_") == CREATE:
-        del model["_target_"]  # any other is refused like every key of Hydra
-    return foreign_network(model, record.id)
 
 
 def _images_of(record: Record, subject: Subject) -> ImageSet:
@@ -196,14 +180,6 @@ def _images_of(record: Record, subject: Subject) -> ImageSet:
     if found is None:
         raise UserError(f"{subject.data.name} has other test images than {record.id}: give its data=… and paths.data=…")
     return found
-
-
-def _protocol_of(record: Record, config: EvaluateConfig) -> EvaluationProtocol:
-    """How the record was evaluated; attacks that are code are imported only if ``config`` names them."""
-    named = parse_attacks(config.attacks) if config.attacks is not None else []
-    if other := [name for name in named if name not in record.attacks]:
-        raise UserError(f"{record.id} was not attacked by {other[0]}: leave it out of attacks=")
-    return EvaluationProtocol.of_record(record, import_own(named))
 
 
 class _Compared(NamedTuple):

@@ -158,15 +158,6 @@ def untrained_teacher(
     return create_model(**{key: value for key, value in wanted.items() if key != "pretrained"})
 
 
-def _foreign(wanted: Settings, checkpoint: str | None) -> nn.Module:
-    """The network ``scheme:…`` with its weights, which are downloaded unless ``checkpoint`` is a copy of them."""
-    source = _source(wanted, checkpoint)
-    model = create_model(**source.model)
-    if source.weights is not None:
-        load_checkpoint(model, str(source.weights), None)
-    return model
-
-
 def create_teacher(
     name: str,
     num_classes: Annotated[int, CLASSES],
@@ -207,7 +198,10 @@ def create_teacher(
     wanted: Settings = {"name": name, "num_classes": num_classes, "in_chans": in_chans, "mean": mean, "std": std}
     checked = wanted | ({} if size is None else {"size": size})
     if foreign:
-        model = _foreign(checked, checkpoint)
+        source = _source(checked, checkpoint)
+        model = create_model(**source.model)
+        if source.weights is not None:
+            load_checkpoint(model, source.weights)
     elif pretrained:
         model = _published(checked, checkpoint)
     else:

@@ -59,7 +59,14 @@ class Flag:
     def __init__(self, patience: float, forward: bool = False) -> None:
         self.patience, self.forward = patience, forward
         self.signum, self.raised = 0, False
-        self.foreign = {signum: handler for signum in (*ENDING, *USERS) if (handler := _foreign_handler(signum))}
+        self.foreign: dict[int, Handler] = {}
+        """Handlers of other libraries, also if another flag has taken their place."""
+        for signum in (*ENDING, *USERS):
+            handler = signal.getsignal(signum)
+            if isinstance(flag := getattr(handler, "__self__", None), Flag):
+                handler = flag.foreign.get(signum)
+            if callable(handler) and handler is not signal.default_int_handler:
+                self.foreign[signum] = handler
         self._deadline, self._timer = 0.0, threading.Timer(0, lambda: None)
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
@@ -97,15 +104,6 @@ class Flag:
         else:
             self.raised = True
             raise Interrupted(signum)
-
-
-def _foreign_handler(signum: int) -> Handler | None:
-    """Return the handler of another library, also if a flag has taken its place; None if there is none."""
-    handler = signal.getsignal(signum)
-    flag = getattr(handler, "__self__", None)
-    if isinstance(flag, Flag):
-        return flag.foreign.get(signum)
-    return handler if callable(handler) and handler is not signal.default_int_handler else None
 
 
 @contextmanager

@@ -198,7 +198,14 @@ class RobustDistillation(AdversarialTraining):
         if self.accuracies or not self.teachers:
             return
         first: list[Batch] = []
-        batches = _keeping(testing, first, ROBUST_IMAGES // world())
+
+        def keeping() -> Iterator[Batch]:
+            for batch in testing:
+                if sum(len(each.labels) for each in first) < ROBUST_IMAGES // world():
+                    first.append(batch)
+                yield batch
+
+        batches: Iterable[Batch] = keeping()
         for key, network in self.teachers.items():
             found = teacher_accuracy(network, self.fingerprints[key][:8], batches, self.num_classes)
             self.accuracies[f"{key}_accuracy"] = found
@@ -387,11 +394,3 @@ class RobustDistillation(AdversarialTraining):
         self.balance = state["balance"].to(device)
         first = state["first_losses"]
         self.first_losses = None if first is None else first.to(device)
-
-
-def _keeping(batches: Iterable[Batch], kept: list[Batch], count: int) -> Iterable[Batch]:
-    """Yield ``batches``; append the first of them to ``kept`` until they have ``count`` images."""
-    for batch in batches:
-        if sum(len(each.labels) for each in kept) < count:
-            kept.append(batch)
-        yield batch

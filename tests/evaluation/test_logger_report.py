@@ -96,7 +96,7 @@ def test_an_evaluation_is_reported_once_and_again_only_if_that_failed(
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dkl.evaluation.logger_report._accuracies", fails)
+        patch.setattr("dkl.evaluation.logger_report._class_table", fails)
         with pytest.raises(OSError, match="disk full"):
             evaluate(asked(run, tmp_path, "n=10"))  # the record exists, its report fails
     failed = newest(run)

@@ -5,7 +5,7 @@ answer to an image depends on other images, on its place, or on earlier calls.
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import FrameType
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from dkl.attacks.autoattack.classifier import blamed
 from dkl.attacks.named import margin
 from dkl.errors import UserError
 
-_NOT_FINITE = "are not finite"
+NOT_FINITE = "attacked images are not finite"
 
 _REPEATS = 25
 """Passes of two images, which cost little and find a network that is random in every tenth pass."""
@@ -217,12 +217,7 @@ def final_warnings(
 def nonfinite_warnings(counts: Mapping[str, int]) -> list[str]:
     """Return one warning per attack under which logits were not finite. ``counts`` maps attacks to images."""
     return [
-        f"{name}: the logits of {count} attacked images {_NOT_FINITE}; these images count as misclassified"
+        f"{name}: the logits of {count} {NOT_FINITE}; these images count as misclassified"
         for name, count in counts.items()
         if count
     ]
-
-
-def nonfinite_only(warnings: Iterable[str]) -> list[str]:
-    """Return those of ``warnings`` that ``nonfinite_warnings`` made."""
-    return [warning for warning in warnings if f"attacked images {_NOT_FINITE}" in warning]

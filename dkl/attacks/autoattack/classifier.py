@@ -134,23 +134,6 @@ def checked_images(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return images.detach().contiguous(), labels.detach().long().cpu()
 
 
-def count_classes(model: nn.Module, image: Tensor, labels: Tensor) -> int:
-    """The number of logits. Raises UserError if the output is not logits, or a label has none."""
-    what = f"the model cannot classify an image {list(image.shape[1:])} on {image.device}"
-    with frozen_eval(model), blamed(what):
-        logits = first_output(model, scaled(image))
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
-        found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UserError(f"the model must return logits [B, classes], but for one image it returns {found}")
-    classes = logits.shape[1]
-    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise UserError(
-            f"labels must be from 0 to {classes - 1}, the model's classes, not {int(labels.min())} to "
-            f"{int(labels.max())}"
-        )
-    return classes
-
-
 @torch.no_grad()
 def pass_seconds(model: nn.Module, x: Tensor) -> float:
     """The time of a forward pass of ``x[B, C, H, W]``: the second of two."""

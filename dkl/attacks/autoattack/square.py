@@ -33,11 +33,10 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """After these queries the window's share of the image is halved; without the rescaling, as AutoAttack uses it."""
 
 
-def _window_side(query: int, shape: torch.Size) -> int:
-    """The side of the window of query ``query`` (from 0), in pixels, for images of ``shape[C, H, W]``."""
+def _window_side(query: int, height: int, width: int) -> int:
+    """The side of the window of query ``query`` (from 0), in pixels, before it is fitted into the image."""
     share = _FIRST_SHARE / 2 ** sum(query > after for after in _HALVINGS)
-    side = max(round(math.sqrt(share * shape[1] * shape[2])), 1)
-    return min(side, shape[1], shape[2])
+    return round(math.sqrt(share * height * width))
 
 
 def _signs(shape: list[int], generator: torch.Generator) -> Tensor:
@@ -67,7 +66,8 @@ class _Draws(NamedTuple):
         stripes = _signs([length, shape[0], 1, shape[2]], generator)
         # The package draws these numbers one by one.
         drawn = torch.rand([queries, 2 + shape[0]], generator=generator)
-        side = torch.tensor([float(_window_side(query, shape)) for query in range(queries)]).unsqueeze(1)
+        sides = [min(max(_window_side(query, *shape[1:]), 1), *shape[1:]) for query in range(queries)]
+        side = torch.tensor([float(side) for side in sides]).unsqueeze(1)
         corner = ((torch.tensor(shape[1:]) - side) * drawn[:, :2]).trunc()
         changes = torch.cat([corner, side, torch.sign(2 * drawn[:, 2:] - 1)], 1)
         last, repeated = dict[tuple[float, ...], int](), []
@@ -209,8 +209,7 @@ def _l2_start(x: Tensor, eps: float, generator: torch.Generator) -> Tensor:
 def _l2_candidate(x: Tensor, best: Tensor, query: int, eps: float, generator: torch.Generator) -> Tensor:
     """The images of query ``query``: a window of ``best`` is emptied, and another one gets its energy."""
     (count, channels, height, width), delta = x.shape, best - x
-    share = _FIRST_SHARE / 2 ** sum(query > after for after in _HALVINGS)
-    side = max(round(math.sqrt(share * height * width)), 3)
+    side = max(_window_side(query, height, width), 3)
     side = min(side + (side % 2 == 0), height, width)
     windows = []
     for _ in range(2):

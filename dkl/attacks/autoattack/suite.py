@@ -62,9 +62,16 @@ def attack(task: AttackTask[Plan], earlier: Earlier | None = None) -> Attacked[P
 
     Warnings are printed and returned: by the first process only.
     """
-    # Printed before the attacks, which may take hours and tell little about such a network.
-    checked = _check_model(task) if task.protocol.attacks and rank() == 0 else ModelChecks([])
-    warnings, protocol, sample, past = _printed(checked.warnings), task.protocol, None, tuple[str, ...]()
+    protocol, checked, sample, past = task.protocol, ModelChecks([]), None, tuple[str, ...]()
+    if protocol.attacks and rank() == 0:
+        # Printed before the attacks, which may take hours and tell little about such a network.
+        randomized = any(known_attack(name).attack.averages > 1 for name in protocol.attacks)
+        by_gradient = next((name for name in protocol.attacks if known_attack(name).cost(2).gradients), "")
+        with frozen_eval(task.classifier):
+            first = slice(0, protocol.batch_size)
+            x, y = scaled(task.images[first]).to(task.device), task.labels[first].to(task.device)
+            checked = checks.check_model(task.classifier, x, y, randomized=randomized, by_gradient=by_gradient)
+    warnings = _printed(checked.warnings)
     if from_first(checked.whole_batches):
         # Of a sample, other batches would be attacked.
         suite = protocol if protocol.tolerance is None else protocol.standard
@@ -89,16 +96,6 @@ def _printed(warnings: list[str]) -> list[str]:
     for warning in warnings:
         say(f"warning: {warning}")
     return warnings
-
-
-def _check_model(task: AttackTask[Plan]) -> ModelChecks:
-    """Run the checks of the network on the first batch."""
-    names, first = task.protocol.attacks, slice(0, task.protocol.batch_size)
-    randomized = any(known_attack(name).attack.averages > 1 for name in names)
-    by_gradient = next((name for name in names if known_attack(name).cost(2).gradients), "")
-    with frozen_eval(task.classifier):
-        x, y = scaled(task.images[first]).to(task.device), task.labels[first].to(task.device)
-        return checks.check_model(task.classifier, x, y, randomized=randomized, by_gradient=by_gradient)
 
 
 @torch.no_grad()

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from dkl.attacks.autoattack.classifier import (
     Classifier,
     as_module,
+    blamed,
     checked_images,
-    count_classes,
     device_of,
+    first_output,
     scaled,
     search_model,
 )
+from dkl.attacks.contexts import frozen_eval
 from dkl.attacks.pgd import Perturb
 from dkl.errors import UserError
 from dkl.storage.checkpoint import weights_sha256
@@ -120,7 +122,15 @@ class AttackTask(Generic[Plan]):
         images, labels = checked_images(images, labels)
         module = as_module(model)
         device = device or device_of(module, images)
-        classes = count_classes(module, images[:1].to(device), labels)
+        what = f"the model cannot classify an image {list(images.shape[1:])} on {device}"
+        with frozen_eval(module), blamed(what):
+            logits = first_output(module, scaled(images[:1].to(device)))
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
+            found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise UserError(f"the model must return logits [B, classes], but for one image it returns {found}")
+        classes, low, high = logits.shape[1], int(labels.min()), int(labels.max())
+        if not 0 <= low <= high < classes:
+            raise UserError(f"labels must be from 0 to {classes - 1}, the model's classes, not {low} to {high}")
         protocol.check(images.shape[1:], classes)
         return cls(
             model=module,

@@ -27,8 +27,10 @@ def _projection(in_planes: int, out_planes: int, stride: int) -> nn.Sequential:
     return nn.Sequential(conv(in_planes, out_planes, 1, stride), nn.BatchNorm2d(out_planes))
 
 
-class BasicBranch(nn.Module):
-    """The residual branch of a basic block: conv-BN-ReLU-conv-BN."""
+class BasicBlock(nn.Module):
+    """The ReLU of a branch, conv-BN-ReLU-conv-BN, plus the shortcut, which is named last."""
+
+    summed_before_activation: ClassVar[tuple[str, str]] = ("bn2", "downsample")
 
     def __init__(self, in_planes: int, planes: int, stride: int) -> None:
         super().__init__()
@@ -36,22 +38,11 @@ class BasicBranch(nn.Module):
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = conv(planes, planes, 3)
         self.bn2 = nn.BatchNorm2d(planes)
-
-    def branch(self, x: Tensor) -> Tensor:
-        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
-
-
-class BasicBlock(BasicBranch):
-    """Basic block: the ReLU of branch plus shortcut."""
-
-    summed_before_activation: ClassVar[tuple[str, ...]] = ("bn2", "downsample")
-
-    def __init__(self, in_planes: int, planes: int, stride: int) -> None:
-        super().__init__(in_planes, planes, stride)
-        self.downsample = _projection(in_planes, planes, stride)
+        self.add_module(self.summed_before_activation[1], _projection(in_planes, planes, stride))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.branch(x) + self.downsample(x), inplace=True)
+        branch = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
+        return F.relu(branch + getattr(self, self.summed_before_activation[1])(x), inplace=True)
 
 
 class CifarResNet(nn.Module):
@@ -102,17 +93,10 @@ register(
 )
 
 
-class ShortcutBlock(BasicBranch):
+class ShortcutBlock(BasicBlock):
     """``BasicBlock`` with the other name of the shortcut."""
 
-    summed_before_activation: ClassVar[tuple[str, ...]] = ("bn2", "shortcut")
-
-    def __init__(self, in_planes: int, planes: int, stride: int) -> None:
-        super().__init__(in_planes, planes, stride)
-        self.shortcut = _projection(in_planes, planes, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.branch(x) + self.shortcut(x), inplace=True)
+    summed_before_activation: ClassVar[tuple[str, str]] = ("bn2", "shortcut")
 
 
 class Bottleneck(nn.Module):

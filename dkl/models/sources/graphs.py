@@ -97,17 +97,15 @@ def load_graph(
     return graph if mean is None or std is None else normalize_input(graph, mean, std)
 
 
-def _trains(node: torch.fx.Node) -> bool:
-    """Whether the operator of ``node`` was saved in train mode, such as BatchNorm or dropout."""
-    schema = getattr(node.target, "_schema", None)
-    names = [argument.name for argument in schema.arguments] if schema else []
-    given = dict(zip(names, node.args, strict=False)) | node.kwargs
-    return any(given.get(name) is True for name in ("training", "train"))
-
-
 def _load_program(path: Path) -> nn.Module:
     program = torch.export.load(str(path))
-    if program.graph_signature.buffers_to_mutate or any(map(_trains, program.graph.nodes)):
+    trains = bool(program.graph_signature.buffers_to_mutate)
+    for node in program.graph.nodes:  # operators such as BatchNorm or dropout
+        schema = getattr(node.target, "_schema", None)
+        names = [argument.name for argument in schema.arguments] if schema else []
+        given = dict(zip(names, node.args, strict=False)) | node.kwargs
+        trains = trains or True in (given.get("training") is True, given.get("train") is True)
+    if trains:
         raise ValueError("it was exported in train mode; export it after model.eval()")
     module: nn.Module = program.module(check_guards=False)
     return module

@@ -199,22 +199,30 @@ def _file(scheme: str, name: str, files: tuple[str, ...]) -> Path:
 def _of_config(scheme: str, name: str, request: Request) -> Source:
     """Return the network of a folder, such as ``dkl export`` writes, or of a repository ``user/model`` of the hub."""
     text = f"{scheme}:{name}"
-    description = _description(_file(scheme, name, ("config.json",)), text)
-    return _described(description, request.checkpoint or _file(scheme, name, WEIGHTS), text, request)
+    description = _description(scheme, name)
+    weights = request.checkpoint or _file(scheme, name, WEIGHTS)
+    if (classes := description.get("num_classes")) not in (None, request.num_classes):
+        raise UserError(f"model={text} has {classes} classes, the data {request.num_classes}: choose other data")
+    channels = request.shape[0]
+    normalization: dict[str, Any] = {key: description[key] for key in ("mean", "std") if key in description}
+    if normalization == {"mean": [0.0] * channels, "std": [1.0] * channels}:
+        normalization = {}  # the network takes images in [0, 1] as they are
+    values = {"num_classes": request.num_classes, "in_chans": channels, **normalization}
+    values |= description["model_args"] | {"name": description["architecture"]}
+    model = foreign_network(values, f"config.json of model={text}") | request.normalization | dict(request.arguments)
+    return Source(model=model, weights=weights, label=name.rpartition("/")[2])
 
 
 def _images_of_config(scheme: str, name: str) -> KnownImages | None:
     """Return the images that a ``config.json`` names; None if it names none."""
-    description = _description(_file(scheme, name, ("config.json",)), f"{scheme}:{name}")
+    description = _description(scheme, name)
     classes, size = description.get("num_classes"), description.get("input_size")
     return KnownImages("", int(classes), tuple(size)) if classes and size else None
 
 
-def _description(config: Path, text: str) -> dict[str, Any]:
-    """Return the content of ``config.json``, with what ``pretrained_cfg`` in it says. Raises UserError if it is wrong.
-
-    ``text`` is the network's name in messages.
-    """
+def _description(scheme: str, name: str) -> dict[str, Any]:
+    """Return the content of ``config.json``, with its ``pretrained_cfg``. Raises UserError if it is wrong."""
+    config, text = _file(scheme, name, ("config.json",)), f"{scheme}:{name}"
     try:
         content = json.loads(read_text(config))
         arguments: dict[str, Any] = {} | (content.get("model_args") or {})
@@ -229,35 +237,6 @@ def _description(config: Path, text: str) -> dict[str, Any]:
     return description
 
 
-def _described(description: Mapping[str, Any], weights: Path, text: str, request: Request) -> Source:
-    """Return the network that a ``config.json`` describes, with the weights in ``weights``."""
-    if (classes := description.get("num_classes")) not in (None, request.num_classes):
-        raise UserError(f"model={text} has {classes} classes, the data {request.num_classes}: choose other data")
-    channels = request.shape[0]
-    normalization: dict[str, Any] = {key: description[key] for key in ("mean", "std") if key in description}
-    if normalization == {"mean": [0.0] * channels, "std": [1.0] * channels}:
-        normalization = {}  # the network takes images in [0, 1] as they are
-    values = {"num_classes": request.num_classes, "in_chans": channels, **normalization}
-    values |= description["model_args"] | {"name": description["architecture"]}
-    model = foreign_network(values, f"config.json of model={text}") | request.normalization | dict(request.arguments)
-    return Source(model=model, weights=weights, label=text.partition(":")[2].rpartition("/")[2])
-
-
-def _arguments(function: Callable[..., Any], request: Request) -> dict[str, Any]:
-    """The facts about the images that ``function`` has parameters for, and the arguments that the user gave."""
-    facts = {
-        "num_classes": request.num_classes,
-        "in_chans": request.shape[0],
-        "in_channels": request.shape[0],
-        "shape": list(request.shape),
-    }
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # builtins have none
-        parameters = {}  # type: ignore[assignment]  # nothing is looked up in it
-    return {key: value for key, value in facts.items() if key in parameters} | dict(request.arguments)
-
-
 def _imported(text: str, request: Request) -> Source:
     """Return the network that the function in ``text`` makes; ``num_classes``, ``in_chans`` and ``shape`` are passed if
     it takes them.
@@ -267,7 +246,14 @@ def _imported(text: str, request: Request) -> Source:
     function = import_object(text)
     if request.checkpoint is None:
         raise UserError(f"model={text} has no weights: add checkpoint=FILE")
-    model = {"_target_": text.replace(":", "."), **_arguments(function, request)}
+    try:
+        parameters = [*inspect.signature(function).parameters]
+    except (TypeError, ValueError):  # builtins have none
+        parameters = []
+    channels, shape = request.shape[0], list(request.shape)
+    facts = {"num_classes": request.num_classes, "in_chans": channels, "in_channels": channels, "shape": shape}
+    model: dict[str, Any] = {"_target_": text.replace(":", ".")}
+    model |= {key: value for key, value in facts.items() if key in parameters} | dict(request.arguments)
     if constants := request.normalization:
         wrapper = {"_target_": "dkl.models.sources.source.normalized", "name": text.rpartition(":")[2]}
         model = {**wrapper, "network": model, **constants}
