@@ -62,12 +62,10 @@ KEYS = (
 def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: int | None = None) -> Verification:
     """Evaluate ``checked`` random images of the record in ``path`` again; return what was found.
 
-    It is saved in the user's results folder, wherever the record lies.
-
-    ``overrides`` are those of ``dkl evaluate`` that name the network and its data: ``checkpoint=FILE`` or
-    ``run=FOLDER``, and ``model=`` and ``data=`` if the record does not tell. Without ``seed`` the images are drawn by a
-    new one, which nobody could know before. Raises UserError if the record is not usable, or if the weights, the
-    network or the images are not those of the record.
+    It is saved in the user's results folder, wherever the record lies. ``overrides`` are those of ``dkl evaluate`` that
+    name the network and its data: ``checkpoint=FILE`` or ``run=FOLDER``, and ``model=`` and ``data=`` if the record
+    does not tell. Without ``seed`` the images are drawn by a new one, which nobody could know before. Raises UserError
+    if the record is not usable, or if the weights, the network or the images are not those of the record.
     """
     record, flags = records.load(path), records.load_flags(path)
     if record.segmented is not None or record.bound is not None:
