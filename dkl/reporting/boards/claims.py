@@ -90,8 +90,8 @@ class ClaimRow:
         text = text.replace("= <", "< ")
         seconds = {row.row.name: [r.step_seconds for r in row.records if r.step_seconds] for row in self.board.rows}
         better, than = (seconds.get(name) for name in (self.claim.better, self.claim.than))
-        if better and than:
-            text += f" A training step takes {fmean(better) / fmean(than):.2f} times as long."
+        if better and than and len(self.outcome.seeds) > 1:  # the time of one run says more about the machine's load
+            text += f" A training step took {fmean(better) / fmean(than):.2f} times as long."
         return text
 
     @property

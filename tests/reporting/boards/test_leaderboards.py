@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from dkl.errors import UserError
-from dkl.evaluation import logger_report
 from dkl.records import AttackResult, Bound, Record
 from dkl.records.metrics import METRICS, Metric, wilson
 from dkl.reporting import Leaderboard, leaderboards, model_info
@@ -287,7 +286,6 @@ def test_a_metric_is_added_by_one_entry_of_the_table(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(METRICS, "errors", errors)
     made = board([make_accuracy(clean=0.75)])
     assert (cells(made, "Errors (%)"), plain(made)[0]["errors_mean"]) == (["25.00"], "25.00")
-    assert logger_report._accuracies(make_accuracy(clean=0.75))["errors"] == 0.25
     assert "Errors (%)" not in board([make_record()]).table().header
 
 
