@@ -210,18 +210,18 @@ def _compare(
 def _shifts(
     manifest: Manifest, rows: Sequence[PaperRow], load: statistics.LoadFlags
 ) -> list[dict[str, statistics.Shift]]:
-    """Compare every line of each panel of the manifest's frontier with the first one, if both have two rows or more."""
-    known, first = lines_of(manifest, rows), next(iter(manifest.figure.get("lines", {})), "")
+    """Compare, in each panel of the manifest's frontier, its chosen rows with the first line."""
+    reference = lines_of(manifest, rows).get(next(iter(manifest.figure.get("lines", {})), ""), {})
+    chosen = [row for row in rows if row.row.name in manifest.figure.get("chosen", ())]
     panels = []
     for x, y in manifest.figure.get("panels", ()):
-        lines = {
-            name: [(row.measurements[x], row.measurements[y]) for row in own.values()]
-            for name, own in known.items()
-            if len(own) > 1
+        line = [(row.measurements[x], row.measurements[y]) for row in reference.values()]
+        shifts = {
+            row.row.label: statistics.shift_above((row.measurements[x], row.measurements[y]), line, load)
+            for row in chosen
+            if line and row.measurements[x] and row.measurements[y]
         }
-        others = [name for name in lines if name != first and first in lines]
-        shifts = {name: statistics.line_shift(lines[name], lines[first], load) for name in others}
-        panels.append({name: shift for name, shift in shifts.items() if shift})
+        panels.append({label: shift for label, shift in shifts.items() if shift})
     return panels
 
 

@@ -145,10 +145,10 @@ def test_a_frontier_has_the_lines_of_its_manifest_and_needs_two_rows_of_one(tmp_
     (board,) = paper_boards(manifests, records, lambda r: load_flags(tmp_path / "records" / f"{r.id}.json"))
     labels = [label.get_text() for label in frontier(board).findobj(Annotation)]
     assert sorted(labels) == sorted(2 * ("KL", "2", "12", "IKL, ce 3", "1", "20 (official)"))
-    # On KL's line at 52 to 55 % there are 28 to 25 %, on the other 33 to 30 %.
+    # On KL's line at 52 % there are 28 %, and IKL (20, 3) has 33 %.
     for epoch in ("best", "last"):
-        shift = f"{epoch} epoch minus that of KL is +5.00 ["
-        assert any(shift in note and "for IKL, ce 3 (52.0 to 55.0 %)" in note for note in board.notes)
+        shift = f"{epoch} epoch, minus that of KL at equal clean accuracy: IKL (20, 3) +5.00 ["
+        assert any(shift in note and "points (52.0 %)" in note for note in board.notes)
 
 
 def test_a_ranking_has_no_weaker_attacks_and_names_repeated_methods_weights(tmp_path: Path) -> None:
