@@ -186,18 +186,18 @@ def frontier(board: PaperBoard) -> Figure:
     figure, places = style.canvas(4.0, columns=len(panels), wide=True)
     lines, columns = lines_of(board.manifest, board.rows), board.manifest.columns
     looks = style.line_looks(list(lines))
-    texts, outside = [], []
+    texts, left_out = [], []
     for axes, (x, y) in zip(places, panels, strict=True):
-        *drawn, left_out = _frontier_lines(axes, board, x, y, lines, looks)
-        texts.append(drawn)
-        outside += left_out
+        labels, covered, lower = _frontier_lines(axes, board, x, y, lines, looks)
+        texts.append((labels, covered))
+        left_out += lower
         axes.set(xlabel=f"{columns[x].title} (%)", ylabel=f"{columns[y].title} (%)")
         axes.margins(0.12)
         style.set_ticks(axes.xaxis, axes.yaxis, most=7)
         axes.grid(lw=0.3, alpha=0.6)
     figure.suptitle(style.title_of(board.manifest.title, budget_title(str(board.budget)), wide=True), fontsize=9)
-    lower = f" Far below, and left out: {', '.join(outside)}." if outside else ""
-    figure.supxlabel(f"Numbers are weights of the loss, bands 95 % intervals of each row.{lower}", fontsize=7)
+    far = f" Far below, and left out: {', '.join(left_out)}." if left_out else ""
+    figure.supxlabel(f"Numbers are weights of the loss, bands 95 % intervals of each row.{far}", fontsize=7)
     marks: dict[str, Any] = {"fontsize": 7, "path_effects": [withStroke(linewidth=2, foreground="white")]}
     for axes, (labels, covered) in zip(places, texts, strict=True):
         artists = style.place_labels(axes, [label[:3] for label in labels], covered, reach=SIZE / 2 + 1, **marks)
