@@ -347,12 +347,10 @@ def _images(row: ConfigurationRow) -> str:
 
 def _training(row: ConfigurationRow) -> str:
     """Return for how long and on how many images a row of own settings was trained: its budget does not fix them."""
-    training = row.records[0].training if row.records else {}
-    trainer, data, selection = (training.get(key) or {} for key in ("trainer", "data", "selection"))
-    if row.records and row.records[0].budget != "own" or not trainer.get("epochs"):
-        return ""
-    images = data.get("train_size") and data["train_size"] - (selection.get("holdout") or 0)
-    return f"{trainer['epochs']} epochs{f' of {images:,} images' if images else ''}"
+    own = dict(leaves(row.records[0].training)) if row.records and row.records[0].budget == "own" else {}
+    epochs, size = own.get("trainer.epochs"), own.get("data.train_size")
+    images = f" of {size - (own.get('selection.holdout') or 0):,} images" if size else ""
+    return f"{epochs} epochs{images}" if epochs else ""
 
 
 RANK = Column("Rank", lambda row: str(row.rank or ""), "rank", align="r", essential=True)

@@ -221,22 +221,18 @@ def _frontier_lines(
     """
     names, weights, covered, left_out = [], [], [], []
     column = board.manifest.columns[y]
-    places = {
-        name: np.array([[100 * each.mean for key in (x, y) if (each := row.mean(key))] for row in rows.values()])
-        for name, rows in lines.items()
-    }
-    corner = np.concatenate(list(places.values())).max(axis=0) - REACH
-    for (name, own), look in zip(lines.items(), looks, strict=True):
-        near = (places[name] >= corner).all(axis=1)
-        rows = {weight: row for (weight, row), shown in zip(own.items(), near, strict=True) if shown}
-        left_out += [
-            f"{row.row.label} ({place[0]:.1f}, {place[1]:.1f})"
-            for (weight, row), place in zip(own.items(), places[name], strict=True)
-            if weight not in rows
-        ]
+
+    def place(row: PaperRow) -> list[float]:
+        return [100 * each.mean for key in (x, y) if (each := row.mean(key))]
+
+    corner = np.max([place(row) for rows in lines.values() for row in rows.values()], axis=0) - REACH
+    for (name, every), look in zip(lines.items(), looks, strict=True):
+        rows = {weight: row for weight, row in every.items() if (place(row) >= corner).all()}
+        far = [row for weight, row in every.items() if weight not in rows]
+        left_out += ["{} ({:.1f}, {:.1f})".format(row.row.label, *place(row)) for row in far]
         if not rows:
             continue
-        at = places[name][near]
+        at = np.array([place(row) for row in rows.values()])
         ends = 100 * np.array([row.interval(y, column) or [np.nan, np.nan] for row in rows.values()])
         band = np.concatenate([np.stack([at[:, 0], ends[:, side]], 1)[:: 1 - 2 * side] for side in (0, 1)])
         axes.fill(*band.T, color=look["color"], alpha=0.09, lw=0)
@@ -245,7 +241,7 @@ def _frontier_lines(
         axes.plot(*at.T, **look, marker="o", ms=SIZE)
         names.append((name, *at[-1], look["color"]))
         if len(board.manifest.figure["lines"][name]) > 1:
-            weights += [(weight, *place, look["color"]) for weight, place in zip(rows, at, strict=True)]
+            weights += [(weight, *xy, look["color"]) for weight, xy in zip(rows, at, strict=True)]
         covered += [start + share * (end - start) for start, end in pairwise(at) for share in np.linspace(0, 1, 20)]
         covered += [*at]
     return [*names, *weights], covered, left_out

@@ -263,7 +263,9 @@ def test_devices_and_precision_do_not_split_a_row() -> None:
 
 def test_optional_columns_need_a_row_that_has_them() -> None:
     made = board([make_accuracy(training={}, best=None, best_epoch=None)])
-    assert not {"Teacher", "Training", "Best epoch (%)*", "Many (%)", "Medium (%)", "Few (%)"} & set(made.table().header)
+    assert not {"Teacher", "Training", "Best epoch (%)*", "Many (%)", "Medium (%)", "Few (%)"} & set(
+        made.table().header
+    )
     assert not any(note.startswith(("*", "Many")) for note in made.notes)
     made = board([make_accuracy(), make_accuracy(method="CE", clean=0.5, training={"task": {"teacher": None}})])
     assert cells(made, "Teacher") == ["ResNet-56", "–"]
