@@ -104,6 +104,12 @@ def test_the_rows_of_an_experiment_share_a_figure_of_dynamics_and_rows_of_one_la
     assert png.stem == "dynamics-camvid-mini-mini"
     assert all(f"<!-- {name} -->" in svg.read_text() for name in ("alone", "ikl"))
     assert draw_all(records[:1], tmp_path, manifests, prefix="dynamics") == []
+    # In the paper's order, adversarial training is first.
+    attacked: dict[str, Any] = {"attacks": ["pgd-20"], "search": {"precision": "bf16"}, "budget": "own"}
+    robust = [make_run("cifar10-mini", row, id=f"at-{row}", **attacked) for row in ("trades", "dkl")]
+    _with_curves(robust, tmp_path, test_accuracy=0.4)
+    paths = draw_all([*records, *robust], tmp_path, [same, load("cifar10-mini")], prefix="dynamics")
+    assert [path.stem for path in paths[::2]] == ["dynamics-cifar10-mini-own", "dynamics-camvid-mini-mini"]
 
 
 def test_claims_share_a_figure_and_three_attacked_rows_have_a_tradeoff(tmp_path: Path) -> None:
