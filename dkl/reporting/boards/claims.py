@@ -207,14 +207,12 @@ COLUMNS = (
         },
         essential=True,
     ),
+    Column("Verdict", lambda row: row.verdict, "verdict", essential=True),
     Column(
         "Paper",
         lambda row: row.claim.source + ("" if row.papers is None else f": {row.papers:+.2f}"),
         {"source": lambda row: row.claim.source},
     ),
-    Column("Experiment", lambda row: row.board.manifest.name, "experiment"),
-    # The page filters by this column: one experiment may have runs of both budgets.
-    Column("Budget", lambda row: str(row.board.budget), "budget"),
     Column(
         "Here",
         lambda row: row.found,
@@ -233,7 +231,9 @@ COLUMNS = (
         align="r",
     ),
     Column("n", lambda row: str(row.outcome.n), "n", align="r"),
-    Column("Verdict", lambda row: row.verdict, "verdict", essential=True),
+    Column("Experiment", lambda row: row.board.manifest.name, "experiment"),
+    # The page filters by this column: one experiment may have runs of both budgets.
+    Column("Budget", lambda row: str(row.board.budget), "budget"),
     Column("Hours", lambda row: _hours(row.records), "hours", align="r"),
     # Machines read these columns last.
     Column(
