@@ -6,6 +6,7 @@ budgets are not comparable with published values.
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +25,7 @@ from dkl.reporting.boards import (
     seeds_cell,
 )
 from dkl.reporting.boards.paper_rows import PaperRow, Quantity, foreign_records, make_rows
-from dkl.reporting.grouping import REFERENCE, attacks_label, group, is_reference, record_ids
+from dkl.reporting.grouping import REFERENCE, TOPICS, attacks_label, group, is_reference, record_ids, topic
 
 PAPER_BUDGETS = ("paper", "mini", "smoke")
 """Sizes of the paper's experiments. Budget ``own`` has no row in the paper, but in an experiment of its own sizes."""
@@ -43,7 +44,14 @@ class PaperBoard(Board[PaperRow]):
     manifest: Manifest
     comparisons: Comparisons
     shifts: Sequence[Mapping[str, statistics.Shift]] = ()
-    """For each panel of the manifest's frontier, by the name of a line: how far it lies above the first line."""
+    """For each panel of the manifest's frontier, by the label of a chosen row: how far it lies above the first line."""
+
+
+def papers_order(board: PaperBoard) -> tuple[int, float]:
+    """Return a sort key for experiments: by topic, and by the paper's first table that their claims come from."""
+    sources = " ".join(claim.source for claim in board.manifest.claims)
+    first = min(map(int, re.findall(r"Table (\d+)", sources)), default=math.inf)
+    return TOPICS.index(topic([record for row in board.rows for record in row.records])), first
 
 
 def lines_of(manifest: Manifest, rows: Iterable[PaperRow]) -> dict[str, dict[str, PaperRow]]:
