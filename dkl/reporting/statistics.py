@@ -396,10 +396,10 @@ class Shift:
 
 
 def shift_above(row: LinePoint, line: Sequence[LinePoint], load: LoadFlags) -> Shift | None:
-    """Return by how much ``row`` lies above ``line``, which is interpolated between its neighbors there.
+    """Return by how much ``row`` lies above the frontier of ``line``, interpolated between its points.
 
-    None if the line does not reach that far, or if measurements lack per-image flags, have other test images, or are of
-    bounded AutoAttack.
+    Points below another one in both x and y are not on the frontier. None if it does not reach that far, or if
+    measurements lack per-image flags, have other test images, or are of bounded AutoAttack.
     """
     cells = [one[axis] for axis in range(2) for one in (row, *line)]
     measured = [one for cell in cells for one in cell.values()]
@@ -415,8 +415,9 @@ def shift_above(row: LinePoint, line: Sequence[LinePoint], load: LoadFlags) -> S
     means = (samples @ scores.T / samples.sum(1, keepdims=True)).reshape(_RESAMPLES, 2, -1)
     gaps = []
     for (x, *others), (y, *heights) in means:
-        order = np.argsort(others)
-        gaps.append(y - np.interp(x, np.take(others, order), np.take(heights, order), left=math.nan, right=math.nan))
+        at, best = np.array(sorted(zip(others, heights, strict=True))).T
+        kept = best >= np.maximum.accumulate(best[::-1])[::-1]
+        gaps.append(y - np.interp(x, at[kept], best[kept], left=math.nan, right=math.nan))
     if math.isnan(gaps[0]):
         return None
     low, high = np.nanpercentile(gaps, [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)])

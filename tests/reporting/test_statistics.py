@@ -277,7 +277,7 @@ def test_a_row_lies_above_a_line_by_the_difference_at_equal_x() -> None:
         return shift_above(point, below, lambda record: flags[record.id])
 
     flags: dict[str, dict[str, Flags]] = {}
-    below = line((0.6, 0.2), (0.5, 0.3), (0.4, 0.4))
+    below = line((0.6, 0.2), (0.5, 0.3), (0.4, 0.4), (0.46, 0.1))  # the last is below the second in both
     left, right, outside = line((0.45, 0.38), (0.55, 0.28), (0.7, 0.1))
     for point, x in ((left, 0.45), (right, 0.55)):
         found = shift(point)

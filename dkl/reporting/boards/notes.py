@@ -279,7 +279,7 @@ def shift_texts(manifest: Manifest, shifts: Sequence[Mapping[str, Shift]]) -> li
         if above:
             texts.append(
                 f"{manifest.columns[y].title}, minus that of {first} at equal {words} accuracy: {', '.join(above)}. "
-                f"Interpolated between neighbors on the line; 95 % intervals over test images{one_seed}."
+                f"Interpolated on the frontier of {first}; 95 % intervals over test images{one_seed}."
             )
     return texts
 
