@@ -1,14 +1,14 @@
 """Terms of robust distillation: what is compared, from which epoch on, and how much each sample counts."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dkl.errors import UserError, choose_from
-from dkl.losses import PairLoss, RowLoss, check_pair_loss
+from dkl.losses import KL, PairLoss, RowLoss, check_pair_loss
 from dkl.tasks.base import Progress
 from dkl.validation import EPOCHS, WEIGHT, check_fields
 
@@ -54,7 +54,9 @@ class Term:
             ("sample_weight", self.sample_weight, (None, *SAMPLE_WEIGHTS)),
         ):
             if value not in known:
-                raise UserError(f"task.terms: {key}={value}: {choose_from(str(value), [str(one) for one in known])}")
+                raise UserError(
+                    f"task.terms: {key}={value}: {choose_from(str(value), [one or 'null' for one in known])}"
+                )
         if (self.target.endswith(".difference")) != (self.student == "difference"):
             raise UserError(
                 f"task.terms: target={self.target} and student={self.student}: a difference is compared with a "
@@ -159,3 +161,17 @@ def loss_of(name: str, term: Term, default: PairLoss | None) -> PairLoss | None:
             f"choose a loss with rows, such as KL, IKL, GKL, KD or DKD, or set {key}.sample_weight=null"
         )
     return loss
+
+
+def check_used(default: PairLoss | None, losses: Mapping[str, PairLoss | None]) -> None:
+    """Raise UserError if the task's loss ``default`` is one that somebody chose, and none of the terms' ``losses``."""
+
+    def same(loss: PairLoss | None) -> bool:  # a term's copy of a loss without == is another object
+        return loss == default or (type(loss) is type(default) and not is_dataclass(loss))
+
+    if default in (None, KL()) or any(map(same, losses.values())):
+        return
+    raise UserError(
+        f"loss: no term takes this {type(default).__name__}, because each has its own: add "
+        f"'task.terms.{next(iter(losses))}.loss=${{loss}}', or leave the choice of the loss out"
+    )
