@@ -88,7 +88,7 @@ def _check_needs(task: Task, averaging: Averaging | None, schedule: Schedule, co
     losses = getattr(task, "losses", {"": getattr(task, "loss", None)}).values()
     for loss in losses:
         compares, changes = isinstance(loss, ClassComparing), isinstance(loss, Scheduled)
-        if (compares or changes) and not hasattr(task, "class_distances"):
+        if (compares or changes) and (task.dense or not hasattr(task, "class_distances")):
             what = "compares classes by a teacher's distances" if compares else "changes during training"
             raise UserError(
                 f"{type(loss).__name__} {what}, which {name} does not support: choose task=distillation, or another "

@@ -43,9 +43,8 @@ from dkl.tasks.distillation.terms import (
     SAMPLE_WEIGHTS,
     Term,
     WeightSettings,
-    check_used,
     checked_terms,
-    loss_of,
+    losses_of,
 )
 from dkl.threat import parse_eps
 from dkl.validation import check_arguments
@@ -136,8 +135,7 @@ class RobustDistillation(AdversarialTraining):
         self.num_classes, self.attack_target, self.natural_forward = num_classes, attack_target, natural_forward
         self.weight_settings = WeightSettings(trust_power, entropy_scale, entropy_order)
         self.terms = checked_terms(terms)
-        self.losses = {name: loss_of(name, term, loss) for name, term in self.terms.items()}
-        check_used(loss, self.losses)
+        self.losses = losses_of(self.terms, loss)
         teachers = {"teacher": teacher, "natural_teacher": natural_teacher}
         given = {key: network for key, network in teachers.items() if network is not None}
         self.fingerprints = {key: fingerprint(network) for key, network in given.items()}
@@ -202,32 +200,24 @@ class RobustDistillation(AdversarialTraining):
         Warns if that teacher is not robust. Raises UserError if a teacher is no better than chance. A resumed run has
         them already.
         """
-        if self.accuracies or not self.teachers:
+        if self.accuracies:
             return
-        first: list[Batch] = []
-
-        def keeping() -> Iterator[Batch]:
-            for batch in testing:
-                if sum(len(each.labels) for each in first) < ROBUST_IMAGES // world():
-                    first.append(batch)
-                yield batch
-
-        batches: Iterable[Batch] = keeping()
         for key, network in self.teachers.items():
-            found = teacher_accuracy(network, self.fingerprints[key][:8], batches, self.num_classes)
-            self.accuracies[f"{key}_accuracy"] = found
-            batches = first
+            name = self.fingerprints[key][:8]
+            self.accuracies[f"{key}_accuracy"] = teacher_accuracy(network, name, testing, self.num_classes)
         if "teacher" in self.teachers:
-            self._measure_robustness(first)
+            self._measure_robustness(testing)
 
-    def _measure_robustness(self, batches: list[Batch]) -> None:
-        """Attack the teacher by PGD-10 on ``batches``; print and keep its accuracy."""
+    def _measure_robustness(self, testing: Iterable[Batch]) -> None:
+        """Attack the teacher by PGD-10 on the first batches; print and keep its accuracy."""
         teacher, attack = self.teachers["teacher"], self.attack
         perturb = named_attack(teacher, "pgd-10", norm=attack.norm, eps=parse_eps(attack.eps), seed=0)
         flags: list[Tensor] = []
-        for batch in batches:
+        for batch in testing:
             with torch.no_grad():
                 flags.append(top1(teacher(perturb(batch.images, batch.labels)), batch.labels).cpu())
+            if sum(map(len, flags)) >= ROBUST_IMAGES // world():
+                break
         robust, count = mean_over_ranks(torch.cat(flags))
         natural = self.accuracies["teacher_accuracy"]
         self.accuracies["teacher_pgd10_accuracy"] = robust
@@ -360,7 +350,6 @@ class RobustDistillation(AdversarialTraining):
         return {name: self._value(name, logits, batch) for name in self._active()}
 
     def ascent(self, batch: Batch, adversarial_images: Tensor) -> Tensor:
-        """The loss that AWP raises."""
         return self._total(self._values(self._logits(batch, adversarial_images), batch))
 
     def output(self, batch: Batch, adversarial_images: Tensor) -> Output:

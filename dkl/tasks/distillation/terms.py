@@ -139,9 +139,25 @@ def checked_terms(terms: Mapping[str, Term] | None) -> dict[str, Term]:
     return dict(terms)
 
 
-def loss_of(name: str, term: Term, default: PairLoss | None) -> PairLoss | None:
-    """The loss of a term, None for the labels' cross-entropy. Raises UserError if it does not fit the term."""
-    key = f"task.terms.{name}"
+def losses_of(terms: Mapping[str, Term], default: PairLoss | None) -> dict[str, PairLoss | None]:
+    """The loss of each term, None for the labels' cross-entropy; ``default`` is the task's.
+
+    Raises UserError if one does not fit its term, or if somebody chose a default that no term takes.
+    """
+    losses = {name: _loss_of(f"task.terms.{name}", term, default) for name, term in terms.items()}
+
+    def is_default(loss: PairLoss | None) -> bool:  # a copy of a loss without == is another object
+        return loss == default or (type(loss) is type(default) and not is_dataclass(loss))
+
+    if default not in (None, KL()) and not any(map(is_default, losses.values())):
+        raise UserError(
+            f"loss: no term takes this {type(default).__name__}, because each has its own: add "
+            f"'task.terms.{next(iter(terms))}.loss=${{loss}}', or leave the choice of the loss out"
+        )
+    return losses
+
+
+def _loss_of(key: str, term: Term, default: PairLoss | None) -> PairLoss | None:
     if term.target == LABELS:
         if term.loss is not None:
             raise UserError(f"{key}.loss: the labels have the cross-entropy: set it to null, or choose another target")
@@ -161,17 +177,3 @@ def loss_of(name: str, term: Term, default: PairLoss | None) -> PairLoss | None:
             f"choose a loss with rows, such as KL, IKL, GKL, KD or DKD, or set {key}.sample_weight=null"
         )
     return loss
-
-
-def check_used(default: PairLoss | None, losses: Mapping[str, PairLoss | None]) -> None:
-    """Raise UserError if the task's loss ``default`` is one that somebody chose, and none of the terms' ``losses``."""
-
-    def same(loss: PairLoss | None) -> bool:  # a term's copy of a loss without == is another object
-        return loss == default or (type(loss) is type(default) and not is_dataclass(loss))
-
-    if default in (None, KL()) or any(map(same, losses.values())):
-        return
-    raise UserError(
-        f"loss: no term takes this {type(default).__name__}, because each has its own: add "
-        f"'task.terms.{next(iter(losses))}.loss=${{loss}}', or leave the choice of the loss out"
-    )
