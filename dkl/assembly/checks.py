@@ -17,7 +17,7 @@ from dkl.models import check_initial_weights
 from dkl.runtime import launched
 from dkl.runtime.device import check_processes, pick_device
 from dkl.storage.files import check_writable
-from dkl.tasks import Task
+from dkl.tasks import RobustDistillation, Task
 from dkl.training.averaging import Averaging
 from dkl.training.optimizer import make_optimizer
 from dkl.training.schedules import Schedule
@@ -85,7 +85,9 @@ def _check_loss(node: TargetConfig, num_classes: int) -> None:
 def _check_needs(task: Task, averaging: Averaging | None, schedule: Schedule, config: TrainConfig) -> None:
     """Raise UserError unless the run has the unlabeled images, average and momentum that its parts need."""
     name, ratio = type(task).__name__, config.data.unlabeled.ratio
-    losses = getattr(task, "losses", {"": getattr(task, "loss", None)}).values()
+    terms, losses = {}, [getattr(task, "loss", None)]
+    if isinstance(task, RobustDistillation):
+        terms, losses = task.terms, [*task.losses.values()]
     for loss in losses:
         compares, changes = isinstance(loss, ClassComparing), isinstance(loss, Scheduled)
         if (compares or changes) and (task.dense or not hasattr(task, "class_distances")):
@@ -94,6 +96,9 @@ def _check_needs(task: Task, averaging: Averaging | None, schedule: Schedule, co
                 f"{type(loss).__name__} {what}, which {name} does not support: choose task=distillation, or another "
                 "loss"
             )
+    epochs = config.trainer.epochs
+    if late := next((key for key, term in terms.items() if term.from_epoch > epochs), None):
+        raise UserError(f"task.terms.{late} begins after trainer.epochs={epochs}: lower task.terms.{late}.from_epoch")
     if task.needs_unlabeled and (not ratio or config.data.labels_per_class is None):
         raise UserError(
             f"data.unlabeled.ratio={ratio} and data.labels_per_class={config.data.labels_per_class}, but {name} needs "
@@ -107,7 +112,7 @@ def _check_needs(task: Task, averaging: Averaging | None, schedule: Schedule, co
     if task.needs_average and (averaging is None or averaging.per != "step"):
         raise UserError(f"{name} needs an average of the weights after each step: set averaging=ema_999")
     title = config.optimizer.title
-    if title != "optimizer.name=sgd" and schedule.momentum(1, config.trainer.epochs) is not None:
+    if title != "optimizer.name=sgd" and schedule.momentum(1, epochs) is not None:
         raise UserError(
             f"{type(schedule).__name__} changes the momentum of sgd, not of {title}: set optimizer.name=sgd, or choose "
             "another schedule, such as schedule=cosine"

@@ -313,6 +313,7 @@ class Growing(KL):
             "WKD compares classes by a teacher's distances, .* choose task=distillation, or another loss",
         ),
         ("task=rslad loss._target_=tests.tasks.adversarial.test_robust_distillation.Growing", "Growing changes during"),
+        ("task=rslad +task.terms.natural.from_epoch=31", r"lower task\.terms\.natural\.from_epoch"),
         ("task=mtard task.natural_teacher.name=small_cnn", r"set task\.natural_teacher\.checkpoint=FILE"),
         ("task=rslad +task.terms.natural.wieght=1", r"drop it with '~task\.terms\.natural\.wieght'"),
     ],
