@@ -156,7 +156,7 @@ class Manifest:
     - ``teachers``: rows trained once, at seed 0, before the first row that names them.
     - ``next``: what to suggest to the user afterwards.
     - ``figure``: settings of the figure to draw. ``lines`` of a frontier: by name, its rows by their weights;
-      ``panels``: the columns of x and y of each.
+      ``panels``: the columns of x and y of each; ``chosen``: rows to compare with the first line at equal x.
     - ``pictures``: overrides of ``dkl evaluate`` for the attack whose images are shown of every trained run; no
       pictures if empty.
     """
@@ -326,8 +326,9 @@ def _check(manifest: Manifest) -> None:
         if row.network and getattr(manifest.network(row), "name", None) != row.network:
             raise ValueError(f"row {row.name} has network: {row.network}, which docs/zoo.md does not list; correct it")
     lines = manifest.figure.get("lines", {})
-    if unknown := {name for line in lines.values() for name in line.values()} - set(rows):
-        raise ValueError(f"figure.lines names {', '.join(sorted(unknown))}, which are no rows")
+    named = {name for line in lines.values() for name in line.values()} | set(manifest.figure.get("chosen", ()))
+    if unknown := named - set(rows):
+        raise ValueError(f"figure names {', '.join(sorted(unknown))}, which are no rows")
     for claim in manifest.claims:
         if unknown := {claim.better, claim.than} - set(rows) or {claim.column} - columns:
             raise ValueError(f"a claim names {', '.join(sorted(unknown))}, which is no row or column")

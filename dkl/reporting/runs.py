@@ -1,7 +1,7 @@
 """Lists and compares the runs of a results folder, from the files in their folders: no torch, no composition."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # OmegaConf's, which has no types; OmegaConf itself takes 20 ms per file
 
+from dkl.config.identity import leaves
 from dkl.errors import UserError
 from dkl.records import Curves, Record, load_all
 from dkl.reporting.boards import NONE, plain_percent
@@ -141,7 +142,7 @@ def read_run(folder: Path, records: list[Record]) -> RunSummary:
     path = folder / "config.yaml"
     try:
         content = yaml.load(path.read_bytes(), LOADER)
-        settings = dict(_flat(content)) if isinstance(content, dict) else {}
+        settings = dict(leaves(content)) if isinstance(content, dict) else {}
         if not isinstance(settings.get("trainer.epochs"), int):
             raise ValueError("it has no trainer.epochs")
         path = folder / "metrics.jsonl"
@@ -153,15 +154,6 @@ def read_run(folder: Path, records: list[Record]) -> RunSummary:
         why = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read: {why}; delete the run, or train it again") from None
     return RunSummary(folder=folder, settings=settings, metrics=metrics, records=records)
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values of nested mappings by dotted key."""
-    for key, value in content.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", None if value == {} else value
 
 
 def chosen_runs(

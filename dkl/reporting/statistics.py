@@ -381,28 +381,28 @@ def _student(samples: list[NDArray[np.float64]], slack: tuple[float, float]) -> 
     return mean, mean - half, mean + half, p
 
 
-Line = Sequence[tuple[Mapping[int, Measurement], Mapping[int, Measurement]]]
-"""The measurements of x and y of each row on a line."""
+LinePoint = tuple[Mapping[int, Measurement], Mapping[int, Measurement]]
+"""The measurements of x and y of a row, by seed."""
 
 
 @dataclass(frozen=True)
 class Shift:
-    """How far a line lies above another one at equal x, from ``start`` to ``end``: the mean, and its 95 % interval."""
+    """How far a row lies above a line at equal ``x``, and the 95 % interval."""
 
     difference: float
     low: float
     high: float
-    start: float
-    end: float
+    x: float
     seeds: int
 
 
-def line_shift(line: Line, other: Line, load: LoadFlags) -> Shift | None:
-    """Return by how much ``line`` lies above ``other``.
+def shift_above(row: LinePoint, line: Sequence[LinePoint], load: LoadFlags) -> Shift | None:
+    """Return by how much ``row`` lies above ``line``, which is interpolated between its neighbors there.
 
-    None if they share no range of x, lack per-image flags, have other test images, or are of bounded AutoAttack.
+    None if the line does not reach that far, or if measurements lack per-image flags, have other test images, or are of
+    bounded AutoAttack.
     """
-    cells = [cell for axis in range(2) for row in (*line, *other) for cell in [row[axis]]]
+    cells = [one[axis] for axis in range(2) for one in (row, *line)]
     measured = [one for cell in cells for one in cell.values()]
     if len(set().union(*map(_images, measured))) > 1 or any(one.slack for one in measured):
         return None
@@ -414,18 +414,11 @@ def line_shift(line: Line, other: Line, load: LoadFlags) -> Shift | None:
     samples = np.random.default_rng(0).poisson(1.0, (_RESAMPLES, scores.shape[1]))
     samples[0] = 1
     means = (samples @ scores.T / samples.sum(1, keepdims=True)).reshape(_RESAMPLES, 2, -1)
-    gaps: list[float] = []
-    ranges: list[tuple[float, float]] = []
-    for here, there in ((mean[:, : len(line)], mean[:, len(line) :]) for mean in means):
-        start, end = max(here[0].min(), there[0].min()), min(here[0].max(), there[0].max())
-        grid, (x, y), (other_x, other_y) = (
-            np.linspace(start, end, 101),
-            *(each[:, each[0].argsort()] for each in (here, there)),
-        )
-        difference = float((np.interp(grid, x, y) - np.interp(grid, other_x, other_y)).mean())
-        gaps.append(difference if start < end else math.nan)  # no common range of x in this sample
-        ranges.append((float(start), float(end)))
+    gaps = []
+    for (x, *others), (y, *heights) in means:
+        order = np.argsort(others)
+        gaps.append(y - np.interp(x, np.take(others, order), np.take(heights, order), left=math.nan, right=math.nan))
     if math.isnan(gaps[0]):
         return None
     low, high = np.nanpercentile(gaps, [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)])
-    return Shift(gaps[0], float(low), float(high), *ranges[0], min(map(len, cells)))
+    return Shift(float(gaps[0]), float(low), float(high), float(means[0, 0, 0]), min(map(len, cells)))

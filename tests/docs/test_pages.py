@@ -118,6 +118,8 @@ def test_figures_of_the_readme_are_those_of_the_benchmarks() -> None:
         r"0 of ([\d,]+) flags differ": "| {} | 0 |",
     }.items():
         assert line.format(re.search(pattern, readme)[1]) in measured
+    theorem = (ROOT / "tests" / "losses" / "test_theorem.py").read_text()
+    assert f"atol={re.search(r'to (1e-[0-9]+) in double', readme)[1]})" in theorem
     certificate = (ROOT / "results" / "benchmarks" / "autoattack.md").read_text().splitlines()
     ratios = [float(line.split(" | ")[-2]) for line in certificate if "| 100 / 5000 |" in line]
     assert max(ratios) == float(re.search(r"up to \[([\d.]+) times as fast", readme)[1])

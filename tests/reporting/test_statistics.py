@@ -17,13 +17,15 @@ from dkl.records.metrics import wilson
 from dkl.records.record import Segmented
 from dkl.reporting.statistics import (
     Comparison,
+    LinePoint,
     Measurement,
     SeedMean,
+    Shift,
     accuracy_interval,
     compare,
     holm,
-    line_shift,
     percent,
+    shift_above,
     student,
 )
 from tests.reporting.factories import flags_of, make_record
@@ -260,10 +262,10 @@ def test_holms_correction_multiplies_by_the_number_of_tests_left_and_never_falls
     assert holm([0.6, 0.7]) == [1.0, 1.0]
 
 
-def test_a_line_lies_above_another_by_the_mean_difference_at_equal_x() -> None:
+def test_a_row_lies_above_a_line_by_the_difference_at_equal_x() -> None:
     order, n = np.random.default_rng(0).permutation(1000), 1000
 
-    def line(*points: tuple[float, float]) -> list[tuple[dict[int, Measurement], dict[int, Measurement]]]:
+    def line(*points: tuple[float, float]) -> list[LinePoint]:
         cells = []
         for x, y in points:
             record = make_record(id=f"{x} {y}", n=n, clean=x, robust=y)
@@ -271,16 +273,19 @@ def test_a_line_lies_above_another_by_the_mean_difference_at_equal_x() -> None:
             cells.append(tuple({0: Measurement(value, (record,), ((name,),))} for name, value in (("x", x), ("y", y))))
         return cells  # type: ignore[return-value]
 
+    def shift(point: LinePoint) -> Shift | None:
+        return shift_above(point, below, lambda record: flags[record.id])
+
     flags: dict[str, dict[str, Flags]] = {}
-    below, above = line((0.6, 0.2), (0.4, 0.4)), line((0.45, 0.38), (0.55, 0.28), (0.7, 0.1))
-    shift = line_shift(above, below, lambda record: flags[record.id])
-    assert shift
-    # Above minus below is 0.03 at 0.45 and 0.55, and 0.02 at 0.6, where the other line ends.
-    assert (shift.start, shift.end) == (pytest.approx(0.45), pytest.approx(0.6))
-    assert shift.difference == pytest.approx((2 * 0.03 + 0.025) / 3, abs=1e-4)
-    assert 0 < shift.low < shift.difference < shift.high < 0.06, "equal images: the rows' own noise cancels"
-    assert line_shift(line((0.7, 0.2), (0.8, 0.1)), below, lambda record: flags[record.id]) is None
-    assert line_shift(above, below, lambda record: {}) is None
+    below = line((0.6, 0.2), (0.5, 0.3), (0.4, 0.4))
+    left, right, outside = line((0.45, 0.38), (0.55, 0.28), (0.7, 0.1))
+    for point, x in ((left, 0.45), (right, 0.55)):
+        found = shift(point)
+        assert found
+        assert (found.x, found.difference, found.seeds) == (pytest.approx(x), pytest.approx(0.03), 1)
+        assert 0 < found.low < 0.03 < found.high < 0.06, "equal images: the rows' own noise cancels"
+    assert shift(outside) is None
+    assert shift_above(left, below, lambda record: {}) is None
     for measured in ({"records": (make_record(data_sha256="b" * 64),)}, {"slack": 0.01}):
-        changed = [tuple({0: replace(cell[0], **measured)} for cell in row) for row in above]
-        assert line_shift(changed, below, lambda record: flags["0.45 0.38"]) is None, "other images, or bounded"
+        changed = tuple({0: replace(cell[0], **measured)} for cell in left)
+        assert shift(changed) is None, "other images, or bounded"  # type: ignore[arg-type]

@@ -59,6 +59,8 @@ class Graph(nn.Module):
     def __init__(self, graph: nn.Module) -> None:
         super().__init__()
         self.graph = graph
+        for module in self.modules():  # eval() of a graph of torch.export is refused
+            module.training = False
 
     def train(self, mode: bool = True) -> "Graph":
         return self  # graphs of torch.export refuse to change it
@@ -94,7 +96,7 @@ def load_graph(
             graph = Graph(torch.jit.load(path, map_location="cpu").eval() if script else _load_program(file)).float()
     except READING_ERRORS as error:
         raise UserError(f"{file}: torch {torch.__version__} cannot load it as {kind}: {first_line(error)}") from None
-    return graph if mean is None or std is None else normalize_input(graph, mean, std)
+    return graph if mean is None or std is None else normalize_input(graph, mean, std).eval()
 
 
 def _load_program(path: Path) -> nn.Module:

@@ -7,7 +7,6 @@ outside. One seed gives no verdict: its interval knows the chance of the images,
 training.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from dkl import manifests
 from dkl.manifests import Claim, load
 from dkl.records import Record
 from dkl.reporting.boards import Board, ColumnSpec, notes
-from dkl.reporting.boards.paper import PaperBoard
+from dkl.reporting.boards.paper import PaperBoard, papers_order
 from dkl.reporting.grouping import REFERENCE, TOPICS, group, is_reference, topic, unique
 from dkl.reporting.statistics import Comparison, holm
 
@@ -113,18 +112,10 @@ Column = ColumnSpec[ClaimRow]
 
 
 def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
-    """Build one board of all claims tested at small size, and one of those of reference records.
-
-    In each group, experiments are in the order of the paper's tables that their claims come from.
-    """
-
-    def first_table(board: PaperBoard) -> float:
-        sources = " ".join(claim.source for claim in board.manifest.claims)
-        return min(map(int, re.findall(r"Table (\d+)", sources)), default=math.inf)
-
+    """Build one board of all claims tested at small size, and one of those of reference records."""
     rows = [
         ClaimRow(board.manifest.claims[position], outcome, board)
-        for board in sorted(boards, key=first_table)
+        for board in sorted(boards, key=papers_order)
         # Smoke tests nothing, and at budget paper an experiment has its own board only.
         if board.budget in ("own", "mini")
         for position, outcome in board.comparisons.items()
@@ -158,7 +149,7 @@ def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
 
 
 def summary(rows: Sequence[ClaimRow]) -> list[str]:
-    """Count the verdicts: of all claims of the paper first, then of each group."""
+    """Count the verdicts, of all claims of the paper first, then of each group; and what the correction leaves."""
     papers = [row for row in rows if row.claim.source]
     counted = {f"Of {len(papers)} claims of the paper tested at small size": papers}
     counted |= {f"{name}, with our own expectations": same for name, same in group(rows, lambda row: row.group).items()}
@@ -169,6 +160,10 @@ def summary(rows: Sequence[ClaimRow]) -> list[str]:
         counts = [(verdicts[name], name) for name in VERDICTS if name in verdicts]
         texts = [f"{count} {name if count == 1 else name.removesuffix('s')}" for count, name in counts]
         lines.append(f"{what}: {', '.join(texts)}.")
+    # Equality within a margin has no p.
+    if seen := [row for row in papers if row.verdict in VERDICTS[:2] and row.claim.within is None]:
+        count = sum(row.corrected < 0.05 for row in seen)
+        lines[0] += f" Holm's correction leaves {count} of the {len(seen)} visible differences significant."
     return lines
 
 
@@ -212,14 +207,12 @@ COLUMNS = (
         },
         essential=True,
     ),
+    Column("Verdict", lambda row: row.verdict, "verdict", essential=True),
     Column(
         "Paper",
         lambda row: row.claim.source + ("" if row.papers is None else f": {row.papers:+.2f}"),
         {"source": lambda row: row.claim.source},
     ),
-    Column("Experiment", lambda row: row.board.manifest.name, "experiment"),
-    # The page filters by this column: one experiment may have runs of both budgets.
-    Column("Budget", lambda row: str(row.board.budget), "budget"),
     Column(
         "Here",
         lambda row: row.found,
@@ -238,7 +231,9 @@ COLUMNS = (
         align="r",
     ),
     Column("n", lambda row: str(row.outcome.n), "n", align="r"),
-    Column("Verdict", lambda row: row.verdict, "verdict", essential=True),
+    Column("Experiment", lambda row: row.board.manifest.name, "experiment"),
+    # The page filters by this column: one experiment may have runs of both budgets.
+    Column("Budget", lambda row: str(row.board.budget), "budget"),
     Column("Hours", lambda row: _hours(row.records), "hours", align="r"),
     # Machines read these columns last.
     Column(

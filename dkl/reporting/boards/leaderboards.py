@@ -251,6 +251,7 @@ def _attack_columns(**constant: str) -> tuple[tuple[Column, ...], Order]:
         constants(**constant),
         *ROBUST,
         ARCHITECTURE,
+        TRAINING,
         WEIGHTS,
         IMAGES,
         SEEDS,
@@ -288,6 +289,7 @@ def _accuracy_columns(record: Record) -> tuple[tuple[Column, ...], Order]:
         Column(data={"best_epochs": lambda row: " ".join(str(r.best_epoch) for r in row.records if r.best_epoch)}),
         ARCHITECTURE,
         TEACHER,
+        TRAINING,
         WEIGHTS,
         WEIGHTS_DATA,
         IMAGES,
@@ -343,6 +345,14 @@ def _images(row: ConfigurationRow) -> str:
     return f"{row.n} of {whole}" if whole else f"{row.n}, test set unknown"
 
 
+def _training(row: ConfigurationRow) -> str:
+    """Return for how long and on how many images a row of own settings was trained: its budget does not fix them."""
+    own = dict(leaves(row.records[0].training)) if row.records and row.records[0].budget == "own" else {}
+    epochs, size = own.get("trainer.epochs"), own.get("data.train_size")
+    images = f" of {size - (own.get('selection.holdout') or 0):,} images" if size else ""
+    return f"{epochs} epochs{images}" if epochs else ""
+
+
 RANK = Column("Rank", lambda row: str(row.rank or ""), "rank", align="r", essential=True)
 METHOD = Column(
     "Method",
@@ -356,6 +366,7 @@ ROBUST = (mean_column("clean"), mean_column("robust", essential=True), INTERVAL,
 """Clean and robust accuracy, and the interval of the latter."""
 ARCHITECTURE = Column("Architecture", lambda row: row.architecture, "architecture")
 TEACHER = Column("Teacher", lambda row: row.teacher or "", "teacher", only_if=lambda row: row.teacher is not None)
+TRAINING = Column("Training", _training, "training", only_if=lambda row: bool(_training(row)))
 WEIGHTS = Column("Weights", lambda row: row.weights)
 WEIGHTS_DATA = Column(data={"weights": lambda row: row.weights})
 IMAGES = Column("n", _images, {"n": lambda row: str(row.n or "")}, align="r")

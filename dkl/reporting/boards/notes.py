@@ -266,20 +266,20 @@ def _outcome(outcome: Comparison | str, column: Column, within: float | None) ->
 
 
 def shift_texts(manifest: Manifest, shifts: Sequence[Mapping[str, Shift]]) -> list[str]:
-    """Say how far each line of the manifest's frontier lies above its first line at equal x, in each of its panels."""
+    """Say how far the chosen rows of the manifest's frontier lie above its first line at equal x, in each panel."""
     texts = []
     for (x, y), panel in zip(manifest.figure.get("panels", ()), shifts, strict=False):  # none of smoke runs
         words, first = METRICS[manifest.columns[x].metric].words, next(iter(manifest.figure["lines"]))
         above = [
-            f"{100 * one.difference:+.2f} [{100 * one.low:+.2f}, {100 * one.high:+.2f}] points for {name} "
-            f"({100 * one.start:.1f} to {100 * one.end:.1f} %)"
-            for name, one in panel.items()
+            f"{label} {100 * one.difference:+.2f} [{100 * one.low:+.2f}, {100 * one.high:+.2f}] points "
+            f"({100 * one.x:.1f} %)"
+            for label, one in panel.items()
         ]
         one_seed = " of one seed" * any(one.seeds == 1 for one in panel.values())
         if above:
             texts.append(
-                f"At equal {words} accuracy, {manifest.columns[y].title} minus that of {first} is {', '.join(above)}. "
-                f"Interpolated between neighbors on each line; 95 % intervals over test images{one_seed}."
+                f"{manifest.columns[y].title}, minus that of {first} at equal {words} accuracy: {', '.join(above)}. "
+                f"Interpolated between neighbors on the line; 95 % intervals over test images{one_seed}."
             )
     return texts
 

@@ -6,6 +6,7 @@ budgets are not comparable with published values.
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +25,7 @@ from dkl.reporting.boards import (
     seeds_cell,
 )
 from dkl.reporting.boards.paper_rows import PaperRow, Quantity, foreign_records, make_rows
-from dkl.reporting.grouping import REFERENCE, attacks_label, group, is_reference, record_ids
+from dkl.reporting.grouping import REFERENCE, TOPICS, attacks_label, group, is_reference, record_ids, topic
 
 PAPER_BUDGETS = ("paper", "mini", "smoke")
 """Sizes of the paper's experiments. Budget ``own`` has no row in the paper, but in an experiment of its own sizes."""
@@ -43,7 +44,14 @@ class PaperBoard(Board[PaperRow]):
     manifest: Manifest
     comparisons: Comparisons
     shifts: Sequence[Mapping[str, statistics.Shift]] = ()
-    """For each panel of the manifest's frontier, by the name of a line: how far it lies above the first line."""
+    """For each panel of the manifest's frontier, by the label of a chosen row: how far it lies above the first line."""
+
+
+def papers_order(board: PaperBoard) -> tuple[int, float]:
+    """Return a sort key for experiments: by topic, and by the paper's first table that their claims come from."""
+    sources = " ".join(claim.source for claim in board.manifest.claims)
+    first = min(map(int, re.findall(r"Table (\d+)", sources)), default=math.inf)
+    return TOPICS.index(topic([record for row in board.rows for record in row.records])), first
 
 
 def lines_of(manifest: Manifest, rows: Iterable[PaperRow]) -> dict[str, dict[str, PaperRow]]:
@@ -210,18 +218,18 @@ def _compare(
 def _shifts(
     manifest: Manifest, rows: Sequence[PaperRow], load: statistics.LoadFlags
 ) -> list[dict[str, statistics.Shift]]:
-    """Compare every line of each panel of the manifest's frontier with the first one, if both have two rows or more."""
-    known, first = lines_of(manifest, rows), next(iter(manifest.figure.get("lines", {})), "")
+    """Compare, in each panel of the manifest's frontier, its chosen rows with the first line."""
+    reference = lines_of(manifest, rows).get(next(iter(manifest.figure.get("lines", {})), ""), {})
+    chosen = [row for row in rows if row.row.name in manifest.figure.get("chosen", ())]
     panels = []
     for x, y in manifest.figure.get("panels", ()):
-        lines = {
-            name: [(row.measurements[x], row.measurements[y]) for row in own.values()]
-            for name, own in known.items()
-            if len(own) > 1
+        line = [(row.measurements[x], row.measurements[y]) for row in reference.values()]
+        shifts = {
+            row.row.label: statistics.shift_above((row.measurements[x], row.measurements[y]), line, load)
+            for row in chosen
+            if line and row.measurements[x] and row.measurements[y]
         }
-        others = [name for name in lines if name != first and first in lines]
-        shifts = {name: statistics.line_shift(lines[name], lines[first], load) for name in others}
-        panels.append({name: shift for name, shift in shifts.items() if shift})
+        panels.append({label: shift for label, shift in shifts.items() if shift})
     return panels
 
 

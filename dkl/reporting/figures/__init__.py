@@ -11,7 +11,7 @@ from dkl.console import say
 from dkl.errors import UserError
 from dkl.manifests import Manifest
 from dkl.records import Record, load_flags
-from dkl.reporting.boards.paper import paper_boards
+from dkl.reporting.boards.paper import paper_boards, papers_order
 from dkl.reporting.figures import claims, curves, pictures, robustness
 from dkl.reporting.figures.style import save
 from dkl.reporting.figures.tradeoff import tradeoffs
@@ -50,6 +50,7 @@ def draw_all(
         include_smoke,
         problems,
     )
+    boards.sort(key=papers_order)
     drawings = [
         *claims.claims(boards),
         *tradeoffs(manifests, boards),

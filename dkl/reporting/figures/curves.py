@@ -71,10 +71,10 @@ def curves(records: Sequence[Record], folder: Path, problems: list[str]) -> Iter
 def training_dynamics(boards: Sequence[PaperBoard], folder: Path) -> Iterator[style.Drawing]:
     """Training dynamics: one figure per experiment that has trained two rows or more.
 
-    An experiment that only evaluates the runs of one before it, by name, has none.
+    An experiment that only evaluates the runs of an earlier one has none.
     """
     drawn: list[set[tuple[str, int | None]]] = []
-    for board in sorted(boards, key=lambda board: board.manifest.name):
+    for board in boards:
         runs = {(record.config_hash, record.seed) for row in board.rows for record in row.records}
         if board.manifest.kind or board.budget is None or any(runs <= earlier for earlier in drawn):
             continue

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,6 @@ from dkl.records import Record
 from dkl.reporting.boards import budget_title
 from dkl.reporting.boards.entries import CLAIMED, ROBUSTBENCH
 from dkl.reporting.boards.leaderboards import ConfigurationRow
-from dkl.reporting.boards.notes import shift_texts
 from dkl.reporting.boards.paper import PaperBoard, lines_of
 from dkl.reporting.boards.paper_rows import PaperRow
 from dkl.reporting.figures import style
@@ -45,11 +43,8 @@ FILLING = {
 }
 """By origin: its entry in the legend, and face and edge of its markers in a color. Others have origin ``other``."""
 
-CAPTION_WIDTH = 110
-"""Characters of a line below a wide figure."""
-
 REACH = 25.0
-"""Published rows are drawn if both accuracies are at most this many percentage points below the best."""
+"""Published rows and points of a frontier are drawn if both accuracies are at most this many points below the best."""
 
 LABELED = 28
 """Characters of an entry's label; longer names are cut."""
@@ -185,22 +180,24 @@ def tradeoff(points: Sequence[Point], *, title: str, x: Column, y: Column) -> Fi
 def frontier(board: PaperBoard) -> Figure:
     """Plot the lines of the board's manifest, one panel per pair of columns: means over seeds, and 95 % bands of y.
 
-    Every line has its name and every point its weight. Below are the differences of the lines at equal x.
+    Every line has its name and every point its weight. Points far below the others are left out.
     """
     panels = board.manifest.figure["panels"]
     figure, places = style.canvas(4.0, columns=len(panels), wide=True)
     lines, columns = lines_of(board.manifest, board.rows), board.manifest.columns
     looks = style.line_looks(list(lines))
-    texts = []
+    texts, left_out = [], []
     for axes, (x, y) in zip(places, panels, strict=True):
-        texts.append(_frontier_lines(axes, board, x, y, lines, looks))
+        labels, covered, lower = _frontier_lines(axes, board, x, y, lines, looks)
+        texts.append((labels, covered))
+        left_out += lower
         axes.set(xlabel=f"{columns[x].title} (%)", ylabel=f"{columns[y].title} (%)")
         axes.margins(0.12)
         style.set_ticks(axes.xaxis, axes.yaxis, most=7)
         axes.grid(lw=0.3, alpha=0.6)
     figure.suptitle(style.title_of(board.manifest.title, budget_title(str(board.budget)), wide=True), fontsize=9)
-    caption = " ".join([*shift_texts(board.manifest, board.shifts), "Bands: 95 % intervals of each row."])
-    figure.supxlabel(fill(caption, CAPTION_WIDTH), fontsize=7)
+    far = f" Far below, and left out: {', '.join(left_out)}." if left_out else ""
+    figure.supxlabel(f"Numbers are weights of the loss, bands 95 % intervals of each row.{far}", fontsize=7)
     marks: dict[str, Any] = {"fontsize": 7, "path_effects": [withStroke(linewidth=2, foreground="white")]}
     for axes, (labels, covered) in zip(places, texts, strict=True):
         artists = style.place_labels(axes, [label[:3] for label in labels], covered, reach=SIZE / 2 + 1, **marks)
@@ -216,15 +213,26 @@ def _frontier_lines(
     y: str,
     lines: Mapping[str, Mapping[str, PaperRow]],
     looks: Sequence[dict[str, Any]],
-) -> tuple[list[tuple[str, float, float, str]], list[NDArray[Any]]]:
-    """Draw ``lines`` in a panel.
+) -> tuple[list[tuple[str, float, float, str]], list[NDArray[Any]], list[str]]:
+    """Draw ``lines`` in a panel, without the points far below the others.
 
-    Returns its labels, each with x, y and color, and the points that they avoid: markers, and what lies between them.
+    Returns its labels, each with x, y and color; the points that they avoid, which are markers and what lies between
+    them; and the labels of the rows left out.
     """
-    names, weights, covered = [], [], []
+    names, weights, covered, left_out = [], [], [], []
     column = board.manifest.columns[y]
-    for (name, rows), look in zip(lines.items(), looks, strict=True):
-        at = np.array([[100 * each.mean for key in (x, y) if (each := row.mean(key))] for row in rows.values()])
+
+    def place(row: PaperRow) -> list[float]:
+        return [100 * each.mean for key in (x, y) if (each := row.mean(key))]
+
+    corner = np.max([place(row) for rows in lines.values() for row in rows.values()], axis=0) - REACH
+    for (name, every), look in zip(lines.items(), looks, strict=True):
+        rows = {weight: row for weight, row in every.items() if (place(row) >= corner).all()}
+        far = [row for weight, row in every.items() if weight not in rows]
+        left_out += ["{} ({:.1f}, {:.1f})".format(row.row.label, *place(row)) for row in far]
+        if not rows:
+            continue
+        at = np.array([place(row) for row in rows.values()])
         ends = 100 * np.array([row.interval(y, column) or [np.nan, np.nan] for row in rows.values()])
         band = np.concatenate([np.stack([at[:, 0], ends[:, side]], 1)[:: 1 - 2 * side] for side in (0, 1)])
         axes.fill(*band.T, color=look["color"], alpha=0.09, lw=0)
@@ -233,10 +241,10 @@ def _frontier_lines(
         axes.plot(*at.T, **look, marker="o", ms=SIZE)
         names.append((name, *at[-1], look["color"]))
         if len(board.manifest.figure["lines"][name]) > 1:
-            weights += [(weight, *place, look["color"]) for weight, place in zip(rows, at, strict=True)]
+            weights += [(weight, *xy, look["color"]) for weight, xy in zip(rows, at, strict=True)]
         covered += [start + share * (end - start) for start, end in pairwise(at) for share in np.linspace(0, 1, 20)]
         covered += [*at]
-    return [*names, *weights], covered
+    return [*names, *weights], covered, left_out
 
 
 def entries(rows: Sequence[ConfigurationRow]) -> Figure:

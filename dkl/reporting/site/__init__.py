@@ -23,7 +23,7 @@ from dkl.records.metrics import METRICS
 from dkl.reporting import grouping
 from dkl.reporting.boards import NONE, Board, interval_cell, method_cell
 from dkl.reporting.boards.notes import BUDGET_NOTES
-from dkl.reporting.boards.paper import PaperBoard, published_board
+from dkl.reporting.boards.paper import PaperBoard, papers_order, published_board
 from dkl.reporting.figures.curves import ACCURACIES
 from dkl.reporting.figures.style import inline, method_color, seed_text
 from dkl.reporting.figures.tradeoff import entries as drawn_entries
@@ -155,9 +155,9 @@ def _paper_tables(
 
     Other experiments follow if they have boards.
     """
-    own = grouping.group(boards, lambda board: board.manifest.name)
+    own = grouping.group(sorted(boards, key=papers_order), lambda board: board.manifest.name)
     tables = sorted((table for table in manifests if table.kind == "table"), key=lambda table: table.number or 0)
-    others = [manifest for manifest in manifests if manifest.kind is None and manifest.name in own]
+    others = [same[0].manifest for same in own.values() if same[0].manifest.kind is None]
     for manifest in (*tables, *others):
         trained = [board for board in own.get(manifest.name, []) if board.budget]
         published = next((board for board in own.get(manifest.name, []) if not board.budget), published_board(manifest))

@@ -24,11 +24,11 @@ const pointsOf = (curves, name) => (curves[name] ?? []).flatMap((value, i) =>
 const inOrder = names => [...Object.keys(data.metrics), "loss", ...names].filter((name, i, all) =>
   names.includes(name) && all.indexOf(name) === i);
 
-// The charts of one run: all accuracies in one, every other metric in its own.
-function charts(curves) {
+// The charts of one run: all accuracies in one, every other metric in its own, in the color of the run's method.
+function charts(curves, color) {
   const names = inOrder(measured(curves)), drawn = names.filter(name => data.metrics[name]);
   if (!names.length) return [h("p", {}, "No curves were saved with this record.")];
-  const series = name => ({ name: name.replaceAll("_", " "), color: "#CC79A7", dash: "none", ...data.metrics[name],
+  const series = name => ({ name: name.replaceAll("_", " "), color, dash: "none", ...data.metrics[name],
     points: pointsOf(curves, name) });
   return [h("div", { class: "charts" },
     ...(drawn.length ? [chart("accuracy (%)", drawn.map(series), true)] : []),

@@ -111,7 +111,7 @@ function run(id) {
     ...record.warnings.map(text => h("p", { class: "warning" }, `Warning: ${text}`)),
     accuracies(record),
     list(Object.entries(record.facts)),
-    h("h3", {}, "Training curves"), ...charts(curves),
+    h("h3", {}, "Training curves"), ...charts(curves, record.color),
     ...(links.length ? [h("h3", {}, "Other evaluations of this row"), h("ul", {}, ...links)] : []),
     h("h3", {}, "Configuration and provenance"),
     details("Training configuration", [...leaves(training)]),

@@ -52,7 +52,10 @@ def test_logits_and_gradients_are_those_of_the_network(
     if kind == "script":
         script(model, path)
     assert is_graph(path)
-    graph = load_graph(str(path), trust=True).train().eval()
+    graph = load_graph(str(path), trust=True)
+    normalized = load_graph(str(path), mean=[0.5], std=[0.5], trust=True)
+    assert not any(module.training for each in (graph, normalized) for module in each.modules())
+    graph.train().eval()
     x = torch.rand(5, 1, 8, 8)  # another batch size than it was saved with
     found, expected = (x.clone().requires_grad_() for _ in range(2))
     graph(found).square().sum().backward()

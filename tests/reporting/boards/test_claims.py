@@ -107,6 +107,18 @@ def test_experiments_are_in_the_order_of_the_tables_their_claims_come_from() -> 
     assert [row["experiment"] for row in board_rows(manifests, runs)] == ["table-01", "table-03", "table-02"]
 
 
+def test_the_summary_counts_what_the_correction_leaves() -> None:
+    claims = [Claim(better=ROW, than=OTHER, column="autoattack", text=TEXT, source="Table 2") for _ in range(3)]
+    board = make_board(replace(load(TABLE), claims=(*claims, replace(claims[0], within=2))), "own", [], {}, [])
+    outcome = Comparison(difference=0.01, low=0.001, high=0.02, p=0.03, seeds=(0, 1), n=100, test="t")
+    outcomes = [outcome, replace(outcome, p=0.001), replace(outcome, low=-0.001, p=0.2), outcome]
+    (built,) = claim_boards([replace(board, comparisons=dict(enumerate(outcomes)))])
+    assert built.notes[0] == (
+        "Of 4 claims of the paper tested at small size: 3 agree, 1 not visible at this size. "
+        "Holm's correction leaves 1 of the 2 visible differences significant."
+    )
+
+
 def test_claims_without_a_text_and_runs_that_are_not_small_have_no_board() -> None:
     assert verdicts((26, 20), {}) == []
     assert verdicts((26, 20), {"text": TEXT}, budget="smoke") == []

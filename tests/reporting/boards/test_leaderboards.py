@@ -263,10 +263,16 @@ def test_devices_and_precision_do_not_split_a_row() -> None:
 
 def test_optional_columns_need_a_row_that_has_them() -> None:
     made = board([make_accuracy(training={}, best=None, best_epoch=None)])
-    assert not {"Teacher", "Best epoch (%)*", "Many (%)", "Medium (%)", "Few (%)"} & set(made.table().header)
+    assert not {"Teacher", "Training", "Best epoch (%)*", "Many (%)", "Medium (%)", "Few (%)"} & set(
+        made.table().header
+    )
     assert not any(note.startswith(("*", "Many")) for note in made.notes)
     made = board([make_accuracy(), make_accuracy(method="CE", clean=0.5, training={"task": {"teacher": None}})])
     assert cells(made, "Teacher") == ["ResNet-56", "–"]
+    settings = {"trainer": {"epochs": 8}, "data": {"train_size": 25000}, "selection": {"holdout": 1000}}
+    own = [make_accuracy(budget="own", training=settings), make_accuracy(id="x", budget="own", method="x", training={})]
+    assert sorted(cells(board(own), "Training")) == ["8 epochs of 24,000 images", "–"]
+    assert "Training" not in board([make_accuracy(budget="mini", training=settings)]).table().header
     best, few = [0.703, 0.715], [0.1, 0.3]
     records = [
         make_accuracy(seed=seed, shots={"many": 0.8, "few": few[seed]}, best=best[seed], best_epoch=200 + seed)

@@ -242,8 +242,8 @@ def test_words_and_budgets_filter_and_an_empty_result_says_so_and_can_be_cleared
 
 def test_a_budget_keeps_the_claims_that_were_tested_at_it(wide: dict[str, Any]) -> None:
     found = wide["claims"]
-    assert [row[4] for row in found["all"]] == ["own", "mini"]
-    assert [row[4] for row in found["mini"]] == ["mini"]
+    assert [row[-2] for row in found["all"]] == ["own", "mini"]
+    assert [row[-2] for row in found["mini"]] == ["mini"]
     assert "Our own expectation. Here: -10.00 [-12.00, -8.00], 3 seeds, p < 0.001" in found["said"]
 
 

@@ -3,19 +3,21 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dkl.manifests import Column, Manifest, ManifestRow
+from dkl.manifests import Claim, Column, Manifest, ManifestRow
 from dkl.records import Bound, Record, save
 from dkl.records.metrics import wilson
 from dkl.reporting import leaderboards
+from dkl.reporting.boards.claims import claim_boards
 from dkl.reporting.boards.paper import PaperRow, make_board
 from dkl.reporting.site import runs_data, write_site
-from dkl.reporting.statistics import Measurement
+from dkl.reporting.statistics import Comparison, Measurement
 from dkl.threat import SUITES
 from tests.factories import make_flags
 from tests.reporting.factories import make_record, make_seeds
@@ -236,6 +238,23 @@ def test_a_table_shows_the_papers_values_and_links_ours_if_there_are_runs(tmp_pa
     assert "65.76" in page.text("table-02-mini")
     assert "42.42" in page.text("table-02-mini")
     assert page.attributes("href").count(f"#run/{record.id}") == 2  # in the table, and in the list of runs
+
+
+def test_the_papers_claims_come_first_and_experiments_are_in_its_order(tmp_path: Path) -> None:
+    boards = []
+    for name, source in {"a-late": "Table 17", "b-early": "Table 1"}.items():
+        cited = Claim(better="a", than="b", column="clean", text=f"{name} cited", source=source)
+        manifest = replace(TABLE, name=name, title=name, claims=(cited, replace(cited, text=f"{name} own", source="")))
+        outcome = Comparison(difference=0.1, low=0.01, high=0.2, p=0.01, seeds=(0, 1), n=100, test="t")
+        boards.append(make_board(manifest, "own", [], {0: outcome, 1: outcome}, []))
+    page = write_site(tmp_path, [], [*claim_boards(boards), *boards], [], [], [board.manifest for board in boards])
+    verdicts, _, tables = re.sub("<[^>]*>", " ", page.read_text()).partition("Tables of the paper")
+    places = [
+        verdicts.index(text) for text in ("b-early cited", "a-late cited", "Our own expectations (2)", "b-early own")
+    ]
+    assert places == sorted(places)
+    assert tables.index("b-early (") < tables.index("a-late (")
+    Page(page)
 
 
 def test_figures_are_embedded_from_the_smaller_file_with_a_caption(tmp_path: Path) -> None:
