@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from dkl.assembly import parts
 from dkl.assembly.data import make_augment
-from dkl.config import TargetConfig, TrainConfig, TrainerConfig, check, model_name, run_folder
+from dkl.config import ComposedRun, TargetConfig, TrainConfig, TrainerConfig, check, model_name, run_folder
 from dkl.data import StrongView
 from dkl.errors import UserError, first_line
-from dkl.losses import ClassComparing, ClassPrior, check_pair_loss, wanted_arguments
+from dkl.losses import ClassComparing, ClassPrior, Scheduled, check_pair_loss, wanted_arguments
 from dkl.models import check_initial_weights
 from dkl.runtime import launched
 from dkl.runtime.device import check_processes, pick_device
 from dkl.storage.files import check_writable
-from dkl.tasks import Task
+from dkl.tasks import RobustDistillation, Task
 from dkl.training.averaging import Averaging
 from dkl.training.optimizer import make_optimizer
 from dkl.training.schedules import Schedule
@@ -25,7 +25,17 @@ from dkl.validation import check as check_ranges
 
 
 def preflight(cfg: DictConfig) -> None:
-    """Build every part once, the network without weights. Raises UserError on the first mistake."""
+    """Build every part once, the network without weights. Raises UserError on the first mistake.
+
+    A teacher whose weights are downloaded is built without them first: no mistake is found after a long download.
+    """
+    run = ComposedRun(cfg)
+    if run.downloads_teacher:
+        _check_parts(run.with_untrained_teacher().cfg)
+    _check_parts(cfg)
+
+
+def _check_parts(cfg: DictConfig) -> None:
     config = check(cfg)
     pick_device(config.trainer.device)
     _check_teacher(config)
@@ -75,13 +85,20 @@ def _check_loss(node: TargetConfig, num_classes: int) -> None:
 def _check_needs(task: Task, averaging: Averaging | None, schedule: Schedule, config: TrainConfig) -> None:
     """Raise UserError unless the run has the unlabeled images, average and momentum that its parts need."""
     name, ratio = type(task).__name__, config.data.unlabeled.ratio
-    losses = getattr(task, "losses", {"": getattr(task, "loss", None)}).values()
-    comparing = next((loss for loss in losses if isinstance(loss, ClassComparing)), None)
-    if comparing is not None and not hasattr(task, "class_distances"):
-        raise UserError(
-            f"{type(comparing).__name__} compares classes by a teacher's distances, which {name} does not compute: "
-            "choose task=distillation, or another loss"
-        )
+    terms, losses = {}, [getattr(task, "loss", None)]
+    if isinstance(task, RobustDistillation):
+        terms, losses = task.terms, [*task.losses.values()]
+    for loss in losses:
+        compares, changes = isinstance(loss, ClassComparing), isinstance(loss, Scheduled)
+        if (compares or changes) and (task.dense or not hasattr(task, "class_distances")):
+            what = "compares classes by a teacher's distances" if compares else "changes during training"
+            raise UserError(
+                f"{type(loss).__name__} {what}, which {name} does not support: choose task=distillation, or another "
+                "loss"
+            )
+    epochs = config.trainer.epochs
+    if late := next((key for key, term in terms.items() if term.from_epoch > epochs), None):
+        raise UserError(f"task.terms.{late} begins after trainer.epochs={epochs}: lower task.terms.{late}.from_epoch")
     if task.needs_unlabeled and (not ratio or config.data.labels_per_class is None):
         raise UserError(
             f"data.unlabeled.ratio={ratio} and data.labels_per_class={config.data.labels_per_class}, but {name} needs "
@@ -95,7 +112,7 @@ def _check_needs(task: Task, averaging: Averaging | None, schedule: Schedule, co
     if task.needs_average and (averaging is None or averaging.per != "step"):
         raise UserError(f"{name} needs an average of the weights after each step: set averaging=ema_999")
     title = config.optimizer.title
-    if title != "optimizer.name=sgd" and schedule.momentum(1, config.trainer.epochs) is not None:
+    if title != "optimizer.name=sgd" and schedule.momentum(1, epochs) is not None:
         raise UserError(
             f"{type(schedule).__name__} changes the momentum of sgd, not of {title}: set optimizer.name=sgd, or choose "
             "another schedule, such as schedule=cosine"

@@ -34,10 +34,11 @@ def make(node: TargetConfig, key: str, kind: type[T], **arguments: Any) -> T:
     try:
         made = instantiate(node, _convert_="partial", **arguments)  # lists and mappings arrive as such
     except InstantiationException as error:
-        cause = error.__cause__
+        cause, inner = error.__cause__, re.search(r"full_key: ([\w.]+)$", str(error))
         if isinstance(cause, UserError):
+            if inner and inner[1].endswith("_teacher"):  # a teacher does not know which of several it is
+                raise UserError(str(cause).replace("task.teacher", f"{key}.{inner[1]}")) from None
             raise cause from None
-        inner = re.search(r"full_key: ([\w.]+)$", str(error))
         for part in inner[1].split(".") if inner else ():  # the class in ``node`` that refuses
             node, key = node[part], f"{key}.{part}"
         if isinstance(cause, ImportError):

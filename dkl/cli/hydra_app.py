@@ -57,6 +57,8 @@ def _parse_flags(root: str, arguments: list[str]) -> argparse.Namespace:
         raise UserError(f"{first_line(error)}; dkl {root} --hydra-help lists the flags") from None
     if rest:
         raise UserError(f"there is no flag {rest[0]!r}; dkl {root} --help lists the keys, --hydra-help the flags")
+    if sum(map(bool, (given.run, given.multirun, given.cfg, given.info, given.shell_completion))) > 1:
+        raise UserError("give one of -m, --cfg, --info and -sc: a sweep has a configuration per job, which -m trains")
     if given.config_name or given.config_path:
         raise UserError("--config-name and --config-path are not for dkl: add your own choices by --config-dir FOLDER")
     if stray := next((text for text in given.overrides if "=" not in text and not text.startswith("~")), None):

@@ -74,13 +74,18 @@ def train(arguments: list[str]) -> None:
 def _already_trained(cfg: DictConfig) -> bool:
     """Whether the run of ``cfg`` is done, and training it again would change nothing.
 
-    Images and code of your own, which may have changed, a logger and several processes are left to training, which
-    looks closer.
+    Images, teachers and code of your own, which may have changed, a logger and several processes are left to training,
+    which looks closer.
     """
     data = cfg.data
     if data.synthetic.files or data.name not in (*NAMED_DATASETS, "generated"):
         return False
-    if cfg.logger or launched() or re.search(r"_target_: (?!dkl\.|null)", OmegaConf.to_yaml(cfg)):
+    if (
+        cfg.logger
+        or launched()
+        or cfg.task.get("teacher")
+        or re.search(r"_target_: (?!dkl\.|null)", OmegaConf.to_yaml(cfg))
+    ):
         return False
     try:
         folder = run_folder(cfg)

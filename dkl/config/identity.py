@@ -262,13 +262,14 @@ class ComposedRun:
     def downloads_teacher(self) -> bool:
         """Whether the teacher's weights are the published ones, which are downloaded when training starts."""
         teacher = OmegaConf.select(self.cfg, "task.teacher") or {}
-        return bool(teacher.get("pretrained")) or ":" in str(teacher.get("name"))
+        published = bool(teacher.get("pretrained")) or ":" in str(teacher.get("name"))
+        return published and teacher.get("_target_") == "dkl.models.create_teacher"
 
     def with_untrained_teacher(self) -> "ComposedRun":
         """This run with a freshly initialized teacher, for checks before the teacher's weights exist."""
         # Only the teacher is resolved: values that are still missing elsewhere are reported by the check.
         cfg, teacher = self.cfg.copy(), plain(self.cfg.task.teacher, resolve=True)
-        network = {key: teacher[key] for key in ("name", "num_classes", "in_chans", "mean", "std")}
+        network = {key: teacher.get(key) for key in ("name", "num_classes", "in_chans", "mean", "std", "size")}
         network["_target_"] = "dkl.models.teacher.untrained_teacher"
         OmegaConf.update(cfg, "task.teacher", network, merge=False)
         return ComposedRun(cfg)

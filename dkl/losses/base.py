@@ -254,9 +254,9 @@ def observed_terms() -> Iterator[dict[str, list[Tensor]]]:
 class WeightedSum:
     """Several pair losses at once: Σ weight · loss over ``terms``, which are ``{"weight": 1.0, "loss": ...}`` by name.
 
-    It keeps the contract, and asks for what its terms ask for: it has ``rows`` if all of them have, and ``normalizer``
-    or ``distances`` if one has. What each term adds to the loss is logged as ``loss/NAME``; of ``rows`` it is the mean.
-    Raises ValueError if there is no term, if a weight is no number, or if two terms do not go together.
+    It keeps the contract, and asks for what its terms ask for: it has ``rows`` if all of them have, and ``normalizer``,
+    ``distances`` or ``at`` if one has. What each term adds to the loss is logged as ``loss/NAME``; of ``rows`` it is
+    the mean. Raises ValueError if there is no term, if a weight is no number, or if two terms do not go together.
     """
 
     def __init__(self, terms: Mapping[str, Mapping[str, Any]]) -> None:
@@ -280,6 +280,8 @@ class WeightedSum:
             self.rows = partial(self._sum, "rows")
         if any(isinstance(loss, BatchNormalized) for loss in losses):
             self.normalizer = self._normalizers
+        if any(isinstance(loss, Scheduled) for loss in losses):
+            self.at = self._at
 
     @staticmethod
     def _common(key: str, values: Sequence[str]) -> str | None:
@@ -292,7 +294,7 @@ class WeightedSum:
     def __call__(self, natural_logits: Tensor, adversarial_logits: Tensor, /, **arguments: Tensor) -> Tensor:
         return self._sum("__call__", natural_logits, adversarial_logits, **arguments)
 
-    def at(self, share: float) -> "WeightedSum":
+    def _at(self, share: float) -> "WeightedSum":
         """The loss of the epoch that ends when this ``share`` of training is done."""
         terms = {}
         for name, (weight, loss) in self.terms.items():

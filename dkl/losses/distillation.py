@@ -232,8 +232,9 @@ class ABKD(_Weighted):
 
         D = −1/(αβ) · Σ_c [p^α q^β − α/(α+β) · p^(α+β) − β/(α+β) · q^(α+β)]
 
-    (1, 0) is KL(p ‖ q), (0, 1) is KL(q ‖ p), (1, 1) is ½‖p − q‖². If alpha or beta is 0 it is the limit, which the
-    official code multiplies by that power again. Defaults: ResNet-56 to ResNet-20; the weight is 2·T² at T 4.
+    (1, 0) is KL(p ‖ q), (0, 1) is KL(q ‖ p), (1, 1) is ½‖p − q‖². If alpha or beta is 0, or below 0.005 in float32, it
+    is the limit, which the official code multiplies by that power again. Defaults: ResNet-56 to ResNet-20; the weight
+    is 2·T² at T 4.
     """
 
     weight: Annotated[float, WEIGHT] = 32.0
@@ -245,7 +246,9 @@ class ABKD(_Weighted):
         dtype = check_pair(teacher_logits, student_logits)
         log_p = softened(teacher_logits.detach().to(dtype), self.logit_temperature).log_softmax(-1)
         log_q = softened(student_logits.to(dtype), self.logit_temperature).log_softmax(-1)
-        return self.weight * _alpha_beta(log_p, log_q, self.alpha, self.beta).sum(-1).mean()
+        least = torch.finfo(dtype).eps ** (1 / 3)  # of smaller powers little but rounding errors would be left
+        alpha, beta = (power if power > least else 0.0 for power in (self.alpha, self.beta))
+        return self.weight * _alpha_beta(log_p, log_q, alpha, beta).sum(-1).mean()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,16 @@
 
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import timm
 import torch
 from torch import Tensor, nn
 
 from dkl.errors import UserError, first_line, needs_extra, similar
-from dkl.storage.fetch import WEIGHTS, fetch_from_hub
+from dkl.storage.fetch import WEIGHTS, fetch, fetch_from_hub
 from dkl.validation import CLASSES, FRACTION, MEAN, SIDE, STD
 
 SMP = "smp_"
@@ -81,14 +83,17 @@ def _build_smp(name: str, num_classes: int, in_chans: int, **kwargs: Any) -> nn.
 
 
 def _build_timm(name: str, **settings: Any) -> nn.Module:
-    """Build timm's ``name``. If the hub has its published weights, download them first to the cache that timm reads.
+    """Build timm's ``name``. Its published weights are downloaded first, to the cache that timm reads.
 
-    By itself timm would retry for a minute. Raises UserError if the hub does not answer.
+    By itself timm would retry for a minute. Raises UserError if the server does not answer.
     """
     if settings.get("pretrained") and not {"pretrained_cfg", "pretrained_cfg_overlay"} & settings.keys():
         published = timm.models.get_pretrained_cfg(name)
-        if published is not None and published.hf_hub_id and not published.file:
-            fetch_from_hub(published.hf_hub_id, WEIGHTS, f"timm:{name}")
+        if published is not None and not published.file:
+            if published.hf_hub_id:
+                fetch_from_hub(published.hf_hub_id, WEIGHTS, f"timm:{name}")
+            elif published.url:
+                fetch(published.url, Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(published.url).path).name))
     return timm.create_model(name, **settings)
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from dkl.errors import UserError, first_line
 from dkl.models.create import check_name, check_normalization, create_model
 from dkl.models.foreign_checkpoints import check_finite, load_checkpoint
-from dkl.models.sources import CREATE, Request, Source, resolve
+from dkl.models.sources import CREATE, Request, Source, known_images, resolve
 from dkl.storage.checkpoint import READING_ERRORS, read
 from dkl.storage.files import damage
 from dkl.validation import CLASSES, MEAN, SIDE, STD
@@ -133,6 +133,10 @@ def _source(wanted: Settings, checkpoint: str | None) -> Source:
         dataset={10: "cifar10", 100: "cifar100", 1000: "imagenet"}.get(classes, ""),
         checkpoint=None if checkpoint is None else Path(checkpoint),
     )
+    images = known_images(wanted["name"], request.dataset) if wanted.get("size") else None
+    if images and not (checkpoint and wanted["name"].startswith("timm:")):  # anyone may train timm's networks anew
+        trained: Settings = {"in_chans": images.shape[0], "size": list(images.shape[1:])}
+        _check_settings({key: wanted[key] for key in trained}, trained, wanted["name"])
     source = resolve(wanted["name"], request)
     if source.model.pop("_target_") != CREATE:
         raise UserError(
@@ -150,11 +154,12 @@ def untrained_teacher(
     in_chans: int = 3,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    size: Sequence[int] | None = None,
 ) -> nn.Module:
     """The network of ``create_teacher`` without its weights, for estimates and checks before they exist."""
     wanted: Settings = {"name": name, "num_classes": num_classes, "in_chans": in_chans, "mean": mean, "std": std}
     if ":" in name:
-        wanted = _source(wanted, "untrained").model
+        wanted = _source(wanted | {"size": size}, "untrained").model
     return create_model(**{key: value for key, value in wanted.items() if key != "pretrained"})
 
 

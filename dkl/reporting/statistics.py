@@ -190,7 +190,8 @@ def measure_weights(records: Sequence[Record], key: str, columns: Mapping[str, C
         (record.n, record.bound is None, created_at(record), record, value)
         for record in records
         if metric and (value := record.clean if column.metric == "clean" else metric.measured(record)) is not None
-        if column.metric != "robust" or (gives_result_of(record.attacks, asked) and round(record.eps, 9) == eps)
+        if column.metric != "robust"
+        or (gives_result_of(record.attacks, asked) and record.norm == "Linf" and round(record.eps, 9) == eps)
     ]
     if not measured or metric is None:
         return {}

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from dkl.config import compose_config
-from dkl.config.compose import choices
-from dkl.config.overrides import check_hydras_own, quoted
+from dkl.config import EvaluateConfig, check_known
+from dkl.config.compose import choices, typed
+from dkl.config.overrides import check_hydras_own, compose_explained, quoted
 from dkl.console import say
 from dkl.errors import UserError, needs_extra
 from dkl.manifests import Manifest, Request, keep, load, own_sizes
@@ -32,6 +32,7 @@ from dkl.runtime import launched
 from dkl.runtime.device import accelerator, pick_device
 from dkl.runtime.distributed import process_group
 from dkl.storage.files import check_writable
+from dkl.validation import check_fields
 
 
 def reproduce(arguments: list[str]) -> None:
@@ -110,12 +111,15 @@ def reproduce_published(options: Options) -> None:
     shared += [*([] if "paths.results" in given else [f"paths.results={quoted(str(results))}"]), *overrides]
     configs, failures = {}, {}
     for name, network in networks.items():
+        chosen = [f"data={network.dataset}", f"network={quoted(network.name)}"]
+        cfg = compose_explained("evaluate", [*chosen, *shared])
+        check_known(cfg, EvaluateConfig)
+        check_fields(typed(cfg, EvaluateConfig))
         if options.dry_run:
             print(shlex.join(["dkl", "evaluate", f"model={network.name}", f"data={network.dataset}", *shared]))
             continue
         try:
-            chosen = [f"data={network.dataset}", f"network={quoted(network.name)}"]
-            configs[name] = compose_config("evaluate", [*chosen, *shared])
+            configs[name] = cfg
             preflight(configs[name])
         except UserError as error:
             failures[name] = str(error)

@@ -44,7 +44,7 @@ from dkl.tasks.distillation.terms import (
     Term,
     WeightSettings,
     checked_terms,
-    loss_of,
+    losses_of,
 )
 from dkl.threat import parse_eps
 from dkl.validation import check_arguments
@@ -97,11 +97,11 @@ class RobustDistillation(AdversarialTraining):
     is None. ``awp`` perturbs weights. A class-weighted loss takes the prior of its own target: the mean predictions of
     the epoch before, softened by ``prior_temperature`` and blended by ``prior_momentum``.
 
-    ``trust_power``, ``entropy_scale`` and ``entropy_order`` are settings of ``SAMPLE_WEIGHTS``; on several processes
-    the entropies are compared within each one's share of the batch. With ``balance_rate`` r each of the K terms has a
-    further weight v_k, which begins at 1/K and moves by r · (ℓ_k / Σ ℓ − v_k) before every step; ℓ_k is its loss
-    relative to that of the first step (MTARD, Zhao et al. 2022). ``natural_forward`` forwards the natural images even
-    if no term needs them, so that BatchNorm sees them.
+    ``trust_power``, ``entropy_scale`` and ``entropy_order`` are settings of ``SAMPLE_WEIGHTS``; entropies of a batch in
+    parts (several processes, ``trainer.accumulate``) are compared within each part. With ``balance_rate`` r each of the
+    K terms has a further weight v_k, which begins at 1/K and moves by r · (ℓ_k / Σ ℓ − v_k) before every step; ℓ_k is
+    its loss relative to that of the first step (MTARD, Zhao et al. 2022). ``natural_forward`` forwards the natural
+    images even if no term needs them, so that BatchNorm sees them.
 
     Teachers stay frozen and in eval mode; the task's state has their fingerprints, not their weights. Raises UserError
     if a term, the attack or a teacher does not fit the others.
@@ -135,7 +135,7 @@ class RobustDistillation(AdversarialTraining):
         self.num_classes, self.attack_target, self.natural_forward = num_classes, attack_target, natural_forward
         self.weight_settings = WeightSettings(trust_power, entropy_scale, entropy_order)
         self.terms = checked_terms(terms)
-        self.losses = {name: loss_of(name, term, loss) for name, term in self.terms.items()}
+        self.losses = losses_of(self.terms, loss)
         teachers = {"teacher": teacher, "natural_teacher": natural_teacher}
         given = {key: network for key, network in teachers.items() if network is not None}
         self.fingerprints = {key: fingerprint(network) for key, network in given.items()}
@@ -163,6 +163,11 @@ class RobustDistillation(AdversarialTraining):
         attack, target = self.attack, self.attack_target
         if target not in ATTACK_TARGETS:
             raise UserError(f"task.attack_target={target}: {choose_from(target, ATTACK_TARGETS)}")
+        if self.objective is None and target != ATTACK_TARGETS[0]:
+            raise UserError(
+                f"task.attack_target={target} is for an attack with attack.objective, which this one has not: choose "
+                f"one, such as attack=pgd, or set task.attack_target={ATTACK_TARGETS[0]}"
+            )
         if isinstance(attack, OwnTrainingAttack):  # which checks its images itself
             return
         strength = attack.at(1, 1)
@@ -195,32 +200,24 @@ class RobustDistillation(AdversarialTraining):
         Warns if that teacher is not robust. Raises UserError if a teacher is no better than chance. A resumed run has
         them already.
         """
-        if self.accuracies or not self.teachers:
+        if self.accuracies:
             return
-        first: list[Batch] = []
-
-        def keeping() -> Iterator[Batch]:
-            for batch in testing:
-                if sum(len(each.labels) for each in first) < ROBUST_IMAGES // world():
-                    first.append(batch)
-                yield batch
-
-        batches: Iterable[Batch] = keeping()
         for key, network in self.teachers.items():
-            found = teacher_accuracy(network, self.fingerprints[key][:8], batches, self.num_classes)
-            self.accuracies[f"{key}_accuracy"] = found
-            batches = first
+            name = self.fingerprints[key][:8]
+            self.accuracies[f"{key}_accuracy"] = teacher_accuracy(network, name, testing, self.num_classes)
         if "teacher" in self.teachers:
-            self._measure_robustness(first)
+            self._measure_robustness(testing)
 
-    def _measure_robustness(self, batches: list[Batch]) -> None:
-        """Attack the teacher by PGD-10 on ``batches``; print and keep its accuracy."""
+    def _measure_robustness(self, testing: Iterable[Batch]) -> None:
+        """Attack the teacher by PGD-10 on the first batches; print and keep its accuracy."""
         teacher, attack = self.teachers["teacher"], self.attack
         perturb = named_attack(teacher, "pgd-10", norm=attack.norm, eps=parse_eps(attack.eps), seed=0)
         flags: list[Tensor] = []
-        for batch in batches:
+        for batch in testing:
             with torch.no_grad():
                 flags.append(top1(teacher(perturb(batch.images, batch.labels)), batch.labels).cpu())
+            if sum(map(len, flags)) >= ROBUST_IMAGES // world():
+                break
         robust, count = mean_over_ranks(torch.cat(flags))
         natural = self.accuracies["teacher_accuracy"]
         self.accuracies["teacher_pgd10_accuracy"] = robust
@@ -353,7 +350,6 @@ class RobustDistillation(AdversarialTraining):
         return {name: self._value(name, logits, batch) for name in self._active()}
 
     def ascent(self, batch: Batch, adversarial_images: Tensor) -> Tensor:
-        """The loss that AWP raises."""
         return self._total(self._values(self._logits(batch, adversarial_images), batch))
 
     def output(self, batch: Batch, adversarial_images: Tensor) -> Output:
@@ -371,14 +367,17 @@ class RobustDistillation(AdversarialTraining):
 
     @torch.no_grad()
     def _rebalance(self, losses: Tensor, share: float) -> None:
-        """Move the weights of MTARD by the ``losses`` of this process's ``share`` of the batch."""
+        """Move the weights of MTARD by the ``losses`` of this process's ``share`` of the batch.
+
+        A batch in parts moves them once per part, each time by the share of all processes in it.
+        """
         losses, shares = losses.double() * share, losses.new_tensor(share, dtype=torch.float64)
         sum_over_ranks([losses, shares])
         losses = losses / shares
         if self.first_losses is None:
             self.first_losses = losses
         relative = losses / self.first_losses
-        self.balance = self.balance + self.balance_rate * (relative / relative.sum() - self.balance)
+        self.balance = self.balance + self.balance_rate * shares * (relative / relative.sum() - self.balance)
 
     def state_dict(self) -> dict[str, Any]:
         """The task's state with the teachers' fingerprints and accuracies, and the moving weights."""

@@ -100,7 +100,6 @@ class FixMatch(ConsistencyTraining):
     """
 
     def logits(self, images: Tensor, unlabeled: Unlabeled) -> tuple[Tensor, Tensor, Tensor]:
-        """All logits from one forward."""
         logits = self.model(torch.cat([images, unlabeled.weak, unlabeled.strong]))
         labeled, weak, strong = logits.split([len(images), len(unlabeled.weak), len(unlabeled.strong)])
         return labeled, weak, strong
@@ -117,7 +116,6 @@ class MeanTeacher(ConsistencyTraining):
     teacher: nn.Module | None = None
 
     def use_average(self, average: nn.Module) -> None:
-        """Take the teacher."""
         self.teacher = average
 
     def logits(self, images: Tensor, unlabeled: Unlabeled) -> tuple[Tensor, Tensor, Tensor]:

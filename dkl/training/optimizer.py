@@ -1,7 +1,7 @@
 """The optimizer of a run, and its learning rate and momentum in each epoch."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.optim import SGD, Optimizer
 
 from dkl.config.schema import OptimizerConfig, OptimizerName
 from dkl.errors import UserError, first_line
+from dkl.losses import WeightedSum
 from dkl.tasks import Task
 from dkl.training.schedules import Schedule
 
@@ -74,11 +75,25 @@ def untrained(task: Task) -> list[str]:
     """Return the names of parameters of ``task`` that require gradients, but that no optimizer trains."""
     parts = vars(task)
     own = [group for part in parts.values() if isinstance(part, Optimizer) for group in part.param_groups]
-    trained = {id(parameter) for _, parameter in task.named_parameters()}
-    trained |= {id(parameter) for group in own for parameter in group["params"]}
-    modules = ((key, part) for key, part in parts.items() if isinstance(part, nn.Module))
-    named = ((f"{key}.{name}", parameter) for key, part in modules for name, parameter in part.named_parameters())
-    return [name for name, parameter in named if parameter.requires_grad and id(parameter) not in trained]
+    known = {id(parameter) for _, parameter in task.named_parameters()}
+    known |= {id(parameter) for group in own for parameter in group["params"]}
+    names = []
+    for key, module in _modules("", parts):
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad and id(parameter) not in known:
+                known.add(id(parameter))  # one loss may serve several terms
+                names.append(f"{key}.{name}")
+    return names
+
+
+def _modules(key: str, value: object) -> Iterator[tuple[str, nn.Module]]:
+    """The networks in ``value``, such as the losses of several terms, by where they are."""
+    if isinstance(value, nn.Module):
+        yield key, value
+    parts = {name: loss for name, (_, loss) in value.terms.items()} if isinstance(value, WeightedSum) else value
+    if isinstance(parts, Mapping):
+        for name, part in parts.items():
+            yield from _modules(f"{key}.{name}" if key else name, part)
 
 
 def _layer_groups(config: OptimizerConfig, model: nn.Module) -> list[dict[str, Any]]:

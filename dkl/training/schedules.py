@@ -61,7 +61,6 @@ class WarmupSchedule(Schedule):
         """Return the factor of an epoch after the warm-up."""
 
     def lr_factor(self, epoch: int, epochs: int) -> float:
-        """Return the factor of the warm-up, or of ``after_warmup`` if that is over."""
         w = self.warmup_epochs
         if self.warmup_lr is None:
             return epoch / w if epoch < w else self.after_warmup(epoch, epochs)
@@ -78,7 +77,6 @@ class Cosine(WarmupSchedule):
     """
 
     def after_warmup(self, epoch: int, epochs: int) -> float:
-        """Return the cosine."""
         w = self.warmup_epochs
         return 0.5 * (1 + math.cos(math.pi * (epoch - w) / max(epochs - w + 1, 1)))
 
@@ -105,7 +103,6 @@ class Step(WarmupSchedule):
             raise UserError(f"schedule.milestones={list(self.milestones)} must rise, such as [0.5, 0.75]")
 
     def after_warmup(self, epoch: int, epochs: int) -> float:
-        """Return the factor after the milestones passed so far."""
         # "after": with milestone 0.5 of 200 epochs, epoch 100 still has the old rate.
         passed = sum(epoch > share * epochs for share in self.milestones)
         return self.decay**passed
@@ -116,7 +113,6 @@ class Constant(WarmupSchedule):
     """The peak rate."""
 
     def after_warmup(self, epoch: int, epochs: int) -> float:
-        """Return 1."""
         return 1.0
 
 
@@ -128,7 +124,6 @@ class Poly(Schedule):
     per: ClassVar[Literal["epoch", "step"]] = "step"
 
     def lr_factor(self, epoch: int, epochs: int) -> float:
-        """Return the factor of step ``epoch`` of ``epochs``."""
         return (1 - (epoch - 1) / epochs) ** self.power
 
 
@@ -163,7 +158,6 @@ class OneCycle(Schedule):
     pct_start: Annotated[float, FRACTION] = 0.025
 
     def lr_factor(self, epoch: int, epochs: int) -> float:
-        """Return the factor: from 1/25 up to 1, then down to 1/250,000."""
         return self._cycle(epoch, epochs, low=1 / 25, high=1.0, last=1 / 250_000)
 
     def momentum(self, epoch: int, epochs: int) -> float:

@@ -16,6 +16,7 @@ COMMANDS = {
 FLAGS = {
     "train --lr 0.1": "no flag '--lr' | --help lists the keys",
     "train -x": "no flag '-x' | --hydra-help",
+    "train -m seed=0,1 --cfg job": "give one of -m, --cfg",
     "train --config-name=other": "--config-dir FOLDER",
     "train --config-dir=missing": "--config-dir missing | no such folder",
     "train --config-dir=. hydra.searchpath=[file://.]": "give one of them",

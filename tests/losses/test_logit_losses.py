@@ -195,6 +195,9 @@ def test_abkd_has_kl_and_its_limits() -> None:
     for limit, near in [((0.7, 0), (0.7, 1e-5)), ((0, 0.7), (1e-5, 0.7)), ((0, 0), (1e-4, 1e-4))]:
         at, close = (ABKD(alpha=alpha, beta=beta)(t, s) for alpha, beta in (limit, near))
         torch.testing.assert_close(at, close, rtol=1e-3, atol=1e-5)
+        for alpha, beta in (near, [power if power > 0.1 else 1e-9 for power in limit]):  # no rounding errors
+            rounded = ABKD(alpha=alpha, beta=beta)(t.float(), s.float())
+            torch.testing.assert_close(rounded.double(), at, rtol=1e-3, atol=1e-5)
 
 
 def test_wttm_weights_ttm_by_the_sum_of_powers() -> None:

@@ -119,3 +119,10 @@ def test_without_a_network_the_error_names_the_file_to_copy(
     assert "copy https://download.pytorch.org/models/resnet18-f37072fd.pth to this machine" in message
     assert message.endswith("add task.teacher.checkpoint=FILE")
     assert "\n" not in message
+
+
+def test_weights_with_an_address_alone_need_its_server_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("dkl.storage.fetch.unreachable", lambda url: "no route")
+    with pytest.raises(UserError, match=r"could not download https://.*seresnet18-4bb0ce65\.pth: no route"):
+        make(name="legacy_seresnet18.in1k")

@@ -7,7 +7,7 @@ import pytest
 from dkl.manifests import Column
 from dkl.records import Bound, Record
 from dkl.records.record import Segmented
-from dkl.reporting.statistics import measure
+from dkl.reporting.statistics import measure, measure_weights
 from dkl.threat import SUITES
 from tests.reporting.factories import make_record
 
@@ -151,6 +151,14 @@ def test_a_search_in_bf16_counts_only_in_a_column_that_says_so() -> None:
     ]
     found = {key: [one.records[0].id for one in measure(records, key, columns).values()] for key in columns}
     assert found == {"float32": ["same"], "bf16": ["weaker"]}
+
+
+def test_published_weights_count_in_the_norm_of_the_column() -> None:
+    records = [
+        evaluated(id="published", seed=None, robust=0.3),
+        evaluated(id="euclidean", seed=None, robust=0.4, norm="L2", created="2099-01-01T00:00:00+00:00"),
+    ]
+    assert [one.records[0].id for one in measure_weights(records, "aa", COLUMNS).values()] == ["published"]
 
 
 def test_the_standard_suite_counts_in_a_column_of_bounded_autoattack_but_not_the_other_way_round() -> None:

@@ -97,6 +97,9 @@ def test_a_plan_prints_the_commands_and_downloads_nothing(capsys: pytest.Capture
         f"dkl evaluate model=official:{name} data=cifar100 paths.results=r attacks=none"
         for name in ("ikl-at-cifar100-a3", "ikl-at-cifar100")
     ]
+    for wrong in ("atacks=none", "device=cdua", "n=0"):
+        with pytest.raises(UserError, match=wrong.partition("=")[0]):
+            reproduce(["table=8", "weights=published", "dry_run=true", wrong])
 
 
 def test_every_network_of_the_authors_has_a_row() -> None:

@@ -13,8 +13,11 @@ from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer, RMSprop
 from dkl.assembly import build_schedule, preflight
 from dkl.config import compose_config
 from dkl.errors import UserError
-from dkl.training.optimizer import apply_schedule, make_optimizer
+from dkl.losses import IKL, KL, WeightedSum
+from dkl.tasks import Distillation, RobustDistillation, Term
+from dkl.training.optimizer import apply_schedule, make_optimizer, untrained
 from dkl.training.schedules import Poly
+from tests.tasks.common import make_attack
 
 
 def make_net() -> nn.Module:
@@ -115,6 +118,19 @@ def test_layer_decay_leaves_no_parameter_of_the_task_untrained() -> None:
     rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
     assert rates.keys() == {id(parameter) for _, parameter in named}
     assert {rates[id(parameter)] for parameter in adapter.parameters()} == {0.1}
+
+
+def test_a_loss_inside_others_is_named_if_nothing_trains_it() -> None:
+    loss = nn.Linear(1, 1)
+    loss.weighting = "none"  # type: ignore[assignment]
+    loss.forward = lambda natural, adversarial: natural.mean()  # type: ignore[method-assign]
+    several = {"ikl": {"loss": IKL()}, "own": {"loss": loss}}
+    task = Distillation(make_net(), make_net(), WeightedSum(several), num_classes=3)
+    assert untrained(task) == ["loss.own.weight", "loss.own.bias"]
+    attack = make_attack(objective=KL())
+    terms = {key: Term(target="teacher.natural", student="natural") for key in ("one", "two")}
+    robust = RobustDistillation(make_net(), attack, terms, num_classes=3, teacher=make_net(), loss=loss)
+    assert untrained(robust) == ["losses.one.weight", "losses.one.bias"]
 
 
 def test_the_strong_recipes_rates_are_timms_over_its_300_epochs() -> None:

@@ -53,10 +53,13 @@ def resolve(text: str, request: Request) -> Source:
     return _imported(text, request)
 
 
-def known_images(text: str) -> KnownImages | None:
-    """Return the images that the network ``text`` is for; None if its name does not tell. Raises as ``resolve``."""
+def known_images(text: str, dataset: str = "") -> KnownImages | None:
+    """Return the images that the network ``text`` is for; None if its name does not tell. Raises as ``resolve``.
+
+    Of a name with models of several datasets it is that of ``dataset``. No weights are downloaded.
+    """
     scheme, _, rest = text.partition(":")
-    return SCHEMES[scheme].known_images(rest) if scheme in SCHEMES else None
+    return SCHEMES[scheme].known_images(rest, dataset) if scheme in SCHEMES else None
 
 
 def foreign_network(values: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -114,7 +117,7 @@ def _of_timm(name: str, request: Request) -> Source:
     return Source(model=model, weights=None, label=name)
 
 
-def _images_of_timm(name: str) -> KnownImages | None:
+def _images_of_timm(name: str, dataset: str) -> KnownImages | None:
     """Return the images that timm's published weights of ``name`` are for; None if there are none."""
     published = timm.models.get_pretrained_cfg(name)
     if published is None or not published.has_weights:
@@ -168,16 +171,17 @@ def published_weights(network: PublishedNetwork) -> Path:
     return path
 
 
-def _images_of_published(scheme: str, name: str) -> KnownImages:
+def _images_of_published(scheme: str, name: str, dataset: str) -> KnownImages:
     """Return the images of a published model. Raises UserError if the name has models of several datasets, or none."""
     networks = known_networks(scheme)
     datasets = sorted({network.dataset for network in networks if network.id == name})
     if not datasets:
         raise UserError(f"{scheme}:{name} is no model that docs/zoo.md lists: {closest(name, networks)}")
-    if len(datasets) > 1:
-        raise UserError(f"{scheme}:{name} is a model of {' and of '.join(datasets)}: say which by data=…")
-    classes, side = IMAGES[datasets[0]]
-    return KnownImages(datasets[0], classes, (3, side, side))
+    chosen = [dataset] if dataset in datasets else datasets
+    if len(chosen) > 1:
+        raise UserError(f"{scheme}:{name} is a model of {' and of '.join(chosen)}: say which by data=…")
+    classes, side = IMAGES[chosen[0]]
+    return KnownImages(chosen[0], classes, (3, side, side))
 
 
 def _file(scheme: str, name: str, files: tuple[str, ...]) -> Path:
@@ -200,9 +204,9 @@ def _of_config(scheme: str, name: str, request: Request) -> Source:
     """Return the network of a folder, such as ``dkl export`` writes, or of a repository ``user/model`` of the hub."""
     text = f"{scheme}:{name}"
     description = _description(scheme, name)
-    weights = request.checkpoint or _file(scheme, name, WEIGHTS)
     if (classes := description.get("num_classes")) not in (None, request.num_classes):
         raise UserError(f"model={text} has {classes} classes, the data {request.num_classes}: choose other data")
+    weights = request.checkpoint or _file(scheme, name, WEIGHTS)
     channels = request.shape[0]
     normalization: dict[str, Any] = {key: description[key] for key in ("mean", "std") if key in description}
     if normalization == {"mean": [0.0] * channels, "std": [1.0] * channels}:
@@ -213,7 +217,7 @@ def _of_config(scheme: str, name: str, request: Request) -> Source:
     return Source(model=model, weights=weights, label=name.rpartition("/")[2])
 
 
-def _images_of_config(scheme: str, name: str) -> KnownImages | None:
+def _images_of_config(scheme: str, name: str, dataset: str) -> KnownImages | None:
     """Return the images that a ``config.json`` names; None if it names none."""
     description = _description(scheme, name)
     classes, size = description.get("num_classes"), description.get("input_size")
@@ -262,7 +266,7 @@ def _imported(text: str, request: Request) -> Source:
 
 class _Scheme(NamedTuple):
     resolve: Callable[[str, Request], Source]
-    known_images: Callable[[str], KnownImages | None]
+    known_images: Callable[[str, str], KnownImages | None]
 
 
 SCHEMES = {

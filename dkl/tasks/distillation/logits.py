@@ -206,7 +206,6 @@ class Distillation(Task):
         return student, divergence
 
     def state_dict(self) -> dict[str, Any]:
-        """The class prior and the teacher's fingerprint."""
         return super().state_dict() | {"teacher": self.fingerprint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,14 +1,14 @@
 """Terms of robust distillation: what is compared, from which epoch on, and how much each sample counts."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dkl.errors import UserError, choose_from
-from dkl.losses import PairLoss, RowLoss, check_pair_loss
+from dkl.losses import KL, PairLoss, RowLoss, check_pair_loss
 from dkl.tasks.base import Progress
 from dkl.validation import EPOCHS, WEIGHT, check_fields
 
@@ -54,7 +54,9 @@ class Term:
             ("sample_weight", self.sample_weight, (None, *SAMPLE_WEIGHTS)),
         ):
             if value not in known:
-                raise UserError(f"task.terms: {key}={value}: {choose_from(str(value), [str(one) for one in known])}")
+                raise UserError(
+                    f"task.terms: {key}={value}: {choose_from(str(value), [one or 'null' for one in known])}"
+                )
         if (self.target.endswith(".difference")) != (self.student == "difference"):
             raise UserError(
                 f"task.terms: target={self.target} and student={self.student}: a difference is compared with a "
@@ -137,9 +139,25 @@ def checked_terms(terms: Mapping[str, Term] | None) -> dict[str, Term]:
     return dict(terms)
 
 
-def loss_of(name: str, term: Term, default: PairLoss | None) -> PairLoss | None:
-    """The loss of a term, None for the labels' cross-entropy. Raises UserError if it does not fit the term."""
-    key = f"task.terms.{name}"
+def losses_of(terms: Mapping[str, Term], default: PairLoss | None) -> dict[str, PairLoss | None]:
+    """The loss of each term, None for the labels' cross-entropy; ``default`` is the task's.
+
+    Raises UserError if one does not fit its term, or if somebody chose a default that no term takes.
+    """
+    losses = {name: _loss_of(f"task.terms.{name}", term, default) for name, term in terms.items()}
+
+    def is_default(loss: PairLoss | None) -> bool:  # a copy of a loss without == is another object
+        return loss == default or (type(loss) is type(default) and not is_dataclass(loss))
+
+    if default not in (None, KL()) and not any(map(is_default, losses.values())):
+        raise UserError(
+            f"loss: no term takes this {type(default).__name__}, because each has its own: add "
+            f"'task.terms.{next(iter(terms))}.loss=${{loss}}', or leave the choice of the loss out"
+        )
+    return losses
+
+
+def _loss_of(key: str, term: Term, default: PairLoss | None) -> PairLoss | None:
     if term.target == LABELS:
         if term.loss is not None:
             raise UserError(f"{key}.loss: the labels have the cross-entropy: set it to null, or choose another target")

@@ -17,6 +17,7 @@ from dkl.errors import UserError
 from dkl.losses import DIST, DKD, DKL, GKL, IKL, JSD, KD, KL, PairLoss, gap_mse
 from dkl.models import create_model, create_teacher, fingerprint
 from dkl.models.teacher import untrained_teacher
+from dkl.published import PublishedNetwork
 from dkl.tasks import AWP, PGDTraining, Progress, RobustDistillation, Task, Term, TradesTraining
 from dkl.training.averaging import Average, Averaging
 from tests.official import robust_distillation as official
@@ -98,6 +99,17 @@ def test_the_weights_of_mtard_follow_the_losses_and_are_resumed() -> None:
     resumed.load_state_dict(task.state_dict())
     assert torch.equal(resumed.balance, task.balance)
     assert torch.equal(resumed.first_losses, task.first_losses)  # type: ignore[arg-type]
+
+
+def test_the_weights_of_mtard_move_as_far_by_a_batch_in_parts() -> None:
+    moved = []
+    for parts in (1, 4):
+        task = composed("mtard", make_net().double())
+        task._rebalance(torch.ones(2), 1.0)
+        for _ in range(parts):
+            task._rebalance(torch.tensor([3.0, 1.0]), 1 / parts)
+        moved.append(task.balance[0].item() - 0.5)
+    assert moved[1] == pytest.approx(moved[0], rel=0.01)
 
 
 def same_steps(first: Task, second: Task) -> None:
@@ -273,6 +285,7 @@ def make(**changes: Any) -> RobustDistillation:
         ({"student": "difference"}, "a difference is compared with a difference"),
         ({"target": "teacher.difference", "student": "difference", "loss": DKD()}, "set task.terms.one.loss._target_"),
         ({"attack_target": "teacher"}, "task.attack_target=teacher"),
+        ({"attack_target": "teacher.natural", "attack": make_attack()}, "or set task.attack_target=student.natural"),
         ({"attack": make_attack(objective=IKL())}, "attack.objective.weighting=sample"),
         ({"weight": 0.0}, "no term is active in epoch 1: set task.terms.one.weight=1"),
         ({"before_epoch": 3}, "no term is active in epoch 3"),
@@ -285,18 +298,37 @@ def test_what_does_not_fit_is_refused_in_one_line(changes: dict[str, Any], fix: 
     assert "\n" not in str(error.value)
 
 
+class Growing(KL):
+    def at(self, share: float) -> KL:
+        return KL(weight=share)
+
+
 @pytest.mark.parametrize(
-    ("override", "fix"),
+    ("overrides", "fix"),
     [
-        ("loss=wkd", "WKD compares classes by a teacher's distances, .* choose task=distillation, or another loss"),
-        ("+task.terms.natural.wieght=1", r"drop it with '~task\.terms\.natural\.wieght'"),
+        ("task=ard loss=ikl", r"no term takes this IKL, .*'task.terms.adversarial.loss=\$\{loss\}'"),
+        ("task=ard loss.weight=6", "no term takes this KL"),
+        (
+            "task=rslad loss=wkd",
+            "WKD compares classes by a teacher's distances, .* choose task=distillation, or another loss",
+        ),
+        ("task=rslad loss._target_=tests.tasks.adversarial.test_robust_distillation.Growing", "Growing changes during"),
+        ("task=rslad +task.terms.natural.from_epoch=31", r"lower task\.terms\.natural\.from_epoch"),
+        ("task=mtard task.natural_teacher.name=small_cnn", r"set task\.natural_teacher\.checkpoint=FILE"),
+        ("task=rslad +task.terms.natural.wieght=1", r"drop it with '~task\.terms\.natural\.wieght'"),
     ],
 )
-def test_what_no_term_takes_is_refused_before_any_work(override: str, fix: str, tmp_path: Path) -> None:
+def test_what_no_term_takes_is_refused_before_any_work(overrides: str, fix: str, tmp_path: Path) -> None:
     torch.save(create_model("small_cnn", 10, 1).state_dict(), tmp_path / "teacher.pt")
     teacher = ["task.teacher.name=small_cnn", f"task.teacher.checkpoint={tmp_path / 'teacher.pt'}"]
     with pytest.raises(UserError, match=fix):
-        preflight(compose_config("train", ["task=rslad", f"paths.results={tmp_path}", *teacher, override]))
+        preflight(compose_config("train", [f"paths.results={tmp_path}", *teacher, *overrides.split(" ")]))
+
+
+def test_a_loss_that_a_term_takes_is_no_mistake() -> None:
+    composed("ard", make_net().double(), "loss=ikl", "task.terms.adversarial.loss=${loss}")
+    composed("ard", make_net().double())
+    composed("adaiad", make_net().double(), "loss=ikl")  # of its self term
 
 
 def test_a_teacher_that_is_not_robust_is_reported_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -325,9 +357,26 @@ def test_a_teacher_may_be_a_network_of_anyone(tmp_path: Path) -> None:
     assert fingerprint(teacher) == fingerprint(network)
     with pytest.raises(UserError, match="cifar100"):
         create_teacher("robustbench:Zhang2019Theoretically", 100, size=[32, 32])
+    for teacher in (create_teacher, untrained_teacher):  # before anything is downloaded
+        with pytest.raises(UserError, match=r"needs size=\[64, 64\], but robustbench:Wang2023Better_WRN-28-10 has"):
+            teacher("robustbench:Wang2023Better_WRN-28-10", 100, size=[64, 64])
+
     with torch.device("meta"):
         ltd = untrained_teacher("robustbench:Chen2021LTD_WRN34_10", 10)
     assert sum(weight.numel() for weight in ltd.parameters()) == 46_160_474
+
+
+def test_mistakes_are_found_before_a_teacher_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(network: PublishedNetwork) -> Path:
+        raise UserError(f"downloads {network.id}")
+
+    monkeypatch.setattr("dkl.models.sources.named.published_weights", download)
+    cfg = ["task=rslad", "data=cifar10", f"paths.results={tmp_path}"]
+    cfg += ["task.teacher.name=robustbench:Zhang2019Theoretically"]
+    with pytest.raises(UserError, match="drop it with"):
+        preflight(compose_config("train", [*cfg, "+task.terms.natural.wieght=1"]))
+    with pytest.raises(UserError, match="downloads Zhang2019Theoretically"):
+        preflight(compose_config("train", cfg))
 
 
 @pytest.mark.parametrize(
