@@ -80,12 +80,9 @@ def _already_trained(cfg: DictConfig) -> bool:
     data = cfg.data
     if data.synthetic.files or data.name not in (*NAMED_DATASETS, "generated"):
         return False
-    if (
-        cfg.logger
-        or launched()
-        or cfg.task.get("teacher")
-        or re.search(r"_target_: (?!dkl\.|null)", OmegaConf.to_yaml(cfg))
-    ):
+    if cfg.logger or launched() or cfg.task.get("teacher"):
+        return False
+    if re.search(r"_target_: (?!dkl\.|null)", OmegaConf.to_yaml(cfg)):
         return False
     try:
         folder = run_folder(cfg)
