@@ -54,7 +54,6 @@ def main() -> None:
     if options.threads < 1 or (options.rounds is not None and options.rounds < 1):
         parser.error("--rounds and --threads must be at least 1")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise torch's profiler warns that it found no GPU
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # others would still start beside the first timing
     torch.set_num_threads(options.threads)
     for name in options.names or BENCHMARKS:
         benchmark, rounds = BENCHMARKS[name]
