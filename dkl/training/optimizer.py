@@ -87,7 +87,7 @@ def untrained(task: Task) -> list[str]:
 
 
 def _modules(key: str, value: object) -> Iterator[tuple[str, nn.Module]]:
-    """The networks in ``value``, such as the losses of several terms, by where they are."""
+    """Yield each network in ``value`` with its dotted name: a loss may hold others, as a sum or as terms do."""
     if isinstance(value, nn.Module):
         yield key, value
     parts = {name: loss for name, (_, loss) in value.terms.items()} if isinstance(value, WeightedSum) else value

@@ -284,12 +284,12 @@ def square(
         raise ValueError("for L2 the draws of Square depend on the whole batch: leave out places and lengths")
     if not len(x):
         return x.clone()
-    # Inference mode is faster, but a model that differentiates fails in it, in any way.
+    # Inference mode is faster, but a model that differentiates fails in it.
     mode: type[AbstractContextManager[object]] = torch.inference_mode
     try:
         with mode():
             model(x[:1])
-    except Exception:
+    except Exception:  # of any class: the model is somebody's own
         mode = torch.no_grad
     with mode():
         if norm == "l2":
