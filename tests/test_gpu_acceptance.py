@@ -79,7 +79,7 @@ def test_a_part_takes_at_most_eight_minutes_as_planned() -> None:
 def test_every_part_runs_in_the_small_size(part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = np.random.default_rng(0)
     for split in ("train", "test"):
-        write_tiles(draw.integers(0, 256, (64, 32, 32, 3), np.uint8), np.arange(64) % 10, tmp_path, split)
+        write_tiles(draw.integers(0, 256, (96, 32, 32, 3), np.uint8), np.arange(96) % 10, tmp_path, split)
     unpack(tmp_path, tmp_path / "data")
     monkeypatch.setenv("DKL_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("SMALL", "1")

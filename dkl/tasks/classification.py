@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from dkl.data import Batch
 from dkl.data.seeding import preserved_global_rng, seed_global, seed_of
+from dkl.errors import UserError
 from dkl.tasks.base import Output, Progress, Task, count_correct
 from dkl.validation import CLASSES, FRACTION, MIXING, SEED, check_arguments, check_fields
 
@@ -38,6 +39,10 @@ class ImageMixing:
 
     def __post_init__(self) -> None:
         check_fields(self, "task")
+        for name in ("mixup", "cutmix"):
+            # numpy draws NaN from the Beta distribution of an α near the smallest float.
+            if 0 < (alpha := getattr(self, name)) < 1e-6:
+                raise UserError(f"task.{name}={alpha:g} is too small to draw from: use at least 1e-6, or 0 for off")
 
     def __bool__(self) -> bool:
         return bool(self.mixup or self.cutmix)
