@@ -85,16 +85,15 @@ def _check_loss(node: TargetConfig, num_classes: int) -> None:
 def _check_needs(task: Task, averaging: Averaging | None, schedule: Schedule, config: TrainConfig) -> None:
     """Raise UserError unless the run has the unlabeled images, average and momentum that its parts need."""
     name, ratio = type(task).__name__, config.data.unlabeled.ratio
-    terms, losses = {}, [getattr(task, "loss", None)]
-    if isinstance(task, RobustDistillation):
-        terms, losses = task.terms, [*task.losses.values()]
-    for loss in losses:
+    terms = task.terms if isinstance(task, RobustDistillation) else {}
+    losses = [*task.losses.values()] if isinstance(task, RobustDistillation) else [getattr(task, "loss", None)]
+    for loss in (*losses, getattr(task, "objective", None)):
         compares, changes = isinstance(loss, ClassComparing), isinstance(loss, Scheduled)
         if (compares or changes) and (task.dense or not hasattr(task, "class_distances")):
             what = "compares classes by a teacher's distances" if compares else "changes during training"
             raise UserError(
                 f"{type(loss).__name__} {what}, which {name} does not support: choose task=distillation, or another "
-                "loss"
+                "loss or attack.objective"
             )
     epochs = config.trainer.epochs
     if late := next((key for key, term in terms.items() if term.from_epoch > epochs), None):

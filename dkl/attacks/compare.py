@@ -143,6 +143,8 @@ def compare(
                 setattr(part, name, min(getattr(part, name), given[argument]))
     package = _package(model, ours, ours.place(images))
     found, remaining, correct = Comparison(), torch.arange(len(labels)), model(images).argmax(1) == labels
+    if not correct.any():
+        raise UserError("the network classifies none of the images correctly: check images and labels")
     for turn, name in enumerate(list(ours.attacks_to_run)):
         remaining = remaining[correct]
         if not len(remaining):

@@ -294,6 +294,8 @@ def test_the_command_compares_both_on_a_network_of_yours(tmp_path: Path, capsys:
     for wrong, fix in (("eps=x", "8/255"), ("versoin=rand", "did you mean version"), ("images=no.pt", "torch.save")):
         with pytest.raises(UserError, match=fix):
             compare.main([f"model={__name__}:make_network", *options, wrong])
+    with pytest.raises(UserError, match="none of the images correctly"):
+        compare.compare(network(), x, network()(x).argmin(1))
 
 
 def test_the_floor_is_the_passes_that_are_made_at_the_time_of_the_fullest(monkeypatch: pytest.MonkeyPatch) -> None:
