@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from dkl.runtime.interruption import worker
+from dkl.runtime.interruption import ENDING, worker
 
 Work = Callable[[], object]
 
@@ -41,8 +41,13 @@ class Ended:
 
 
 def fork(work: Work, log: Path, environment: dict[str, str] | None = None) -> int:
-    """Start ``work`` in a fork, with signals handled as by the command; stderr is ``log``. Returns its number."""
+    """Start ``work`` in a fork, with signals handled as by the command; stderr is ``log``. Returns its number.
+
+    Signals wait until the work begins, and change nothing after its end: there they would kill without a line.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     if number := os.fork():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         return number
     status = 1
     try:
@@ -54,7 +59,9 @@ def fork(work: Work, log: Path, environment: dict[str, str] | None = None) -> in
         torch.set_num_threads(1)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         with worker():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
             work()
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         status = 0
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 1
