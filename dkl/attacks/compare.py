@@ -177,7 +177,7 @@ def _load(path: Path, n: int | None) -> tuple[Tensor, Tensor]:
         images, labels = (torch.as_tensor(content[key]) for key in ("images", "labels"))
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise UserError(f"images={path} must hold images and labels, by torch.save or numpy.savez: {error}") from None
-    images = images.float() / 255 if images.dtype == torch.uint8 else images
+    images = images.float() / (255 if images.dtype == torch.uint8 else 1)
     return images[:n], labels[:n].long()
 
 

@@ -72,7 +72,7 @@ def _steps(
     result = once(x, y, start)
     for _ in range(restarts - 1):
         with torch.no_grad():
-            remaining = (model(result).argmax(1) == y).nonzero().squeeze(1)
+            remaining = (~is_misclassified(model(result), y)).nonzero().squeeze(1)
         if not len(remaining):
             break
         result[remaining] = once(x[remaining], y[remaining], None)

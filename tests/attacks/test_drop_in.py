@@ -249,6 +249,12 @@ def run(x: Any = None, y: Any = None, bs: int = 4, **options: Any) -> object:
         (lambda: run(model=nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), y=torch.zeros(8).long()), "use attacks="),
         (lambda: run(model="model"), "module or a function"),
         (lambda: run(tolerance=5, version="rand"), "tolerance="),
+        (lambda: run(tolerance=float("nan")), "above 0 and at most 100"),
+        (lambda: run(tolerance="1"), "above 0 and at most 100"),
+        (lambda: run(seed="abc"), "from 0 to 4294967295"),
+        (lambda: run(seed=-1), "from 0 to 4294967295"),
+        (lambda: run(log_path="no/folder/log.txt"), "make it first"),
+        (lambda: AutoAttack(network(), verbose=False).clean_accuracy(*data(network()), bs=0), "at least 1"),
         (lambda: run(device="cuda:99"), "use auto, cpu or cuda"),
         (lambda: setattr(AutoAttack(network()).apgd, "n_restart", 1), "did you mean n_restarts"),
         (lambda: torch.inference_mode()(run)(), "inference_mode"),
@@ -268,6 +274,52 @@ def test_the_checks_warn_of_what_the_packages_checks_warn_of() -> None:
     assert "remove the softmax" in " ".join(adversary.warnings)
     with pytest.warns(Warning, match="probability distribution"):
         checks.check_range_output(model, x)
+
+
+class Steep(nn.Module):
+    """The network times ``factor`` squared, with ``added`` of the images, whose gradient may not be finite."""
+
+    def __init__(self, factor: float = 1.0, added: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        self.network, self.factor, self.added = network(), factor, added
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.network(x) * self.factor**2
+        return logits if self.added is None else logits + self.added(x)
+
+
+def test_progress_belongs_to_the_weights_and_to_what_is_done_with_them(tmp_path: Path) -> None:
+    x, y = data(network())
+    options: dict[str, Any] = {"version": "custom", "attacks_to_run": ["apgd-ce"], "resume": tmp_path, **LINF}
+    models = [Steep(), Steep(1e-3), Steep(added=lambda x: x.flatten(1)[:, :CLASSES]), network()]
+    for folders, model in enumerate(models, 1):
+        for _ in range(2):  # the second call finds the first one's progress
+            adversary = shortened(AutoAttack(model, **options))
+            adversary.run_standard_evaluation(x, y, bs=BATCH)
+        alone = shortened(AutoAttack(model, **{**options, "resume": None}))
+        alone.run_standard_evaluation(x, y, bs=BATCH)
+        assert torch.equal(adversary.flags["apgd-ce"], alone.flags["apgd-ce"])
+        assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == folders
+    (tmp_path / "seed.txt").write_text("x")
+    with pytest.raises(UserError, match="is damaged"):
+        AutoAttack(models[0], **{**options, "seed": None}).run_standard_evaluation(x, y, bs=BATCH)
+
+
+def test_gradients_that_are_not_finite_are_named() -> None:
+    x, y = data(network())
+    model = Steep(added=lambda x: 0 * (x - x).flatten(1).sum(1, keepdim=True).sqrt())
+    options: dict[str, Any] = {"version": "custom", "attacks_to_run": ["apgd-ce"], **LINF}
+    adversary = shortened(AutoAttack(model, **options))
+    adversary.run_standard_evaluation(x, y, bs=BATCH)
+    assert "have a gradient that is not finite" in " ".join(adversary.warnings)
+    with pytest.raises(UserError, match="make the gradients of the network finite"):
+        shortened(AutoAttack(model, norm="L2", **options)).run_standard_evaluation(x, y, bs=BATCH)
+
+
+def test_logits_that_are_not_finite_are_no_correct_answer() -> None:
+    x, _ = data(network())
+    model = Steep(factor=float("nan"))
+    assert AutoAttack(model, **LINF).clean_accuracy(x, torch.zeros(COUNT, dtype=torch.int64)) == 0
 
 
 def make_network() -> nn.Module:

@@ -24,7 +24,9 @@ def distances(found: Tensor, x: Tensor, norm: EvaluatedNorm) -> Tensor:
 def check_inside(name: str, found: Tensor, x: Tensor, norm: EvaluatedNorm, eps: float) -> None:
     """Raise UserError if what attack ``name`` ``found[B, ...]`` is not in [0, 1] or not within ``eps`` of ``x``."""
     low, high = float(found.min()), float(found.max())
-    if not 0 <= low <= high <= 1:  # false for NaN too
+    if found.isnan().any():
+        raise UserError(f"attack {name} returns NaN: make the gradients of the network finite, or those of the attack")
+    if not 0 <= low <= high <= 1:
         raise UserError(f"attack {name} returns images in [{low:.6g}, {high:.6g}], not in [0, 1]: clamp them")
     distance = float(distances(found, x, norm).max())
     if distance > eps * (1 + _SLACK) + 1e-6:

@@ -177,6 +177,12 @@ def _gradient_warnings(model: nn.Module, x: Tensor, y: Tensor, by_gradient: str,
             "the gradient is not the slope of the logits, as with rounding or a gradient of its own in the network: "
             "attacks that follow it may fail, so robust accuracy may be too high"
         )
+    infinite = int((~gradient.flatten(1).isfinite().all(1)).sum())
+    if infinite:
+        found.append(
+            f"{infinite} of the first {len(x)} images have a gradient that is not finite: attacks that follow it "
+            "cannot move them, so robust accuracy may be too high"
+        )
     zero = int((gradient.flatten(1).abs().sum(1) == 0).sum())
     if zero:
         found.append(

@@ -9,8 +9,9 @@ that class there are ``flags``, ``warnings``, bounded AutoAttack (``tolerance``)
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -22,7 +23,7 @@ from dkl.attacks.autoattack.report import AttackReport, Log
 from dkl.attacks.autoattack.suite import attack
 from dkl.attacks.autoattack.task import AttackPlan, AttackTask
 from dkl.attacks.contexts import frozen_eval
-from dkl.attacks.named import make_attack, top1
+from dkl.attacks.named import is_misclassified, make_attack, top1
 from dkl.attacks.pgd import Perturb
 from dkl.errors import UserError, choose_from
 from dkl.runtime.device import pick_device
@@ -229,11 +230,12 @@ class AutoAttack:
 
     def clean_accuracy(self, x_orig: Tensor, y_orig: Tensor, bs: int = 250) -> float:
         """The accuracy on images ``x_orig[N, C, H, W]`` as they are, in [0, 1]."""
+        _check_sizes({"bs": bs})
         x, y = checked_images(x_orig, y_orig)
         model, place = Classifier(as_module(self.model)), self.place(x)
         with torch.no_grad(), frozen_eval(model):
             parts = zip(x.split(bs), y.split(bs), strict=True)
-            correct = torch.cat([top1(model(scaled(a).to(place)).cpu(), b) for a, b in parts])
+            correct = torch.cat([~is_misclassified(model(scaled(a).to(place)).cpu(), b) for a, b in parts])
         if self.verbose:
             self.logger.log(f"clean accuracy: {correct.double().mean():.2%}")
         return float(correct.double().mean())
@@ -289,7 +291,10 @@ class AutoAttack:
         file = Path(state) / "seed.txt"  # of an interrupted run
         if self.seed is None and not file.is_file():
             write_text(file, str(self.chosen_seed()))
-        seed = int(file.read_text() if self.seed is None else self.seed)
+        text = file.read_text(encoding="utf-8") if self.seed is None else str(self.seed)
+        if not text.isdecimal():
+            raise UserError(f"{file} is damaged: it has {text[:20]!r}, not a seed; delete it, or give seed=")
+        seed = int(text)
         task = replace(task, protocol=replace(plan, seed=seed))
         parts = (self.apgd, self.apgd_targeted, self.fab, self.square)
         settings = ({k: v for k, v in vars(part).items() if k[0] != "_"} for part in parts)
@@ -326,15 +331,26 @@ class AutoAttack:
         self.square.n_queries = 1000
 
     def _check_attacks(self, bs: object) -> None:
-        """Raise UserError unless attacks, batch size and tolerance are usable."""
+        """Raise UserError unless attacks, batch size, seed and tolerance are usable."""
         if not self.attacks_to_run:
             raise UserError(f"version={self.version!r} has no attacks: give attacks_to_run=['apgd-ce', 'apgd-t']")
         for name in self.attacks_to_run:
             if name not in _KNOWN:
                 raise UserError(f"attacks_to_run has {name!r}: {choose_from(str(name), _KNOWN)}")
         together = 1 if self.images_together is None else self.images_together
-        for key, size in {"bs": bs, "images_together": together}.items():
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise UserError(f"{key}={size!r} must be a whole number of images, at least 1")
-        if self.tolerance is not None and self.attacks_to_run != list(AUTOATTACK):
+        _check_sizes({"bs": bs, "images_together": together})
+        if self.seed is not None and (not isinstance(self.seed, Integral) or not 0 <= self.seed < 2**32):
+            raise UserError(f"seed={self.seed!r} must be a whole number from 0 to {2**32 - 1}")
+        if self.tolerance is None:
+            return
+        if not isinstance(self.tolerance, int | float) or not 0 < self.tolerance <= 100:
+            raise UserError(f"tolerance={self.tolerance!r} must be in percentage points, above 0 and at most 100")
+        if self.attacks_to_run != list(AUTOATTACK):
             raise UserError("tolerance= bounds version='standard': leave it out for other attacks")
+
+
+def _check_sizes(sizes: Mapping[str, object]) -> None:
+    """Raise UserError unless each of ``sizes``, by its argument, is a number of images."""
+    for key, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise UserError(f"{key}={size!r} must be a whole number of images, at least 1")

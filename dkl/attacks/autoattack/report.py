@@ -25,6 +25,8 @@ class Log:
     """Prints lines, and appends them to the file ``path`` if that is given."""
 
     def __init__(self, path: str | Path | None) -> None:
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise UserError(f"log_path={path}: there is no folder {Path(path).parent}; make it first")
         self.path = path
 
     def log(self, text: str) -> None:

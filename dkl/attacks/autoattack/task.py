@@ -1,5 +1,6 @@
 """What is attacked and how: a network, images, labels and a plan of attacks."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,9 @@ from dkl.threat import AUTOATTACK, EVALUATED_NORMS, EvaluatedNorm, check_attacks
 
 _KNOWN_BY = 8
 """The number of images whose logits identify a function."""
+
+_MODULE_KEYS = vars(nn.Module()).keys()
+"""Attributes that every module has, such as ``training``."""
 
 
 @dataclass(frozen=True)
@@ -155,16 +159,15 @@ class AttackTask(Generic[Plan]):
         return Classifier(search_model(self.model, self.protocol.search, self.protocol.batch_size))
 
     def saved_in(self, folder: Path, identity: list[Any]) -> Self:
-        """The same with its progress in a subfolder of ``folder``, named after the weights and the ``identity``.
+        """The same with its progress in a subfolder of ``folder``, named after the network and the ``identity``.
 
         Raises UserError if another function has used it, or if it cannot hold files.
         """
         check_writable(folder)
         state = self.model.state_dict()
-        weights = weights_sha256(state) if state else ""
-        own = folder / digest([weights, *identity])
         if state:
-            return replace(self, folder=own)
+            return replace(self, folder=folder / digest([weights_sha256(state), *_code_of(self.model), *identity]))
+        own = folder / digest(["", *identity])
         # A function has no weights to be known by. Its logits are the same up to the rounding of another device.
         with torch.no_grad():
             logits = self.classifier(scaled(self.images[:_KNOWN_BY]).to(self.device)).cpu().numpy()
@@ -174,3 +177,32 @@ class AttackTask(Generic[Plan]):
         elif not np.allclose(known := np.load(path), logits, rtol=0.01, atol=0.01 * np.abs(known).max()):
             raise UserError(f"{own} has the progress of a function with other logits: choose another folder")
         return replace(self, folder=own)
+
+
+def _code_of(model: nn.Module) -> list[str]:
+    """What the weights of ``model`` leave open: the class, code and plain attributes of each of its modules.
+
+    A defense may keep the weights and change what is done with them.
+    """
+
+    def source(value: object) -> str:
+        try:
+            return inspect.getsource(value)  # type: ignore[arg-type]  # what has none raises TypeError
+        except (OSError, TypeError):  # written in C++, or typed into a console
+            return getattr(value, "__qualname__", type(value).__qualname__)
+
+    parts = []
+    for name, module in model.named_modules():
+        kind = type(module)
+        parts += [f"{name}: {kind.__module__}.{kind.__qualname__}({module.extra_repr()})"]
+        parts += [] if kind.__module__.startswith("torch.") else [source(kind)]
+        for key, value in sorted(vars(module).items()):
+            if key in _MODULE_KEYS or isinstance(value, nn.Module):
+                continue
+            if isinstance(value, Tensor):
+                parts.append(f"{key}={weights_sha256({key: value})}")
+            elif isinstance(value, bool | int | float | str | None):
+                parts.append(f"{key}={value!r}")
+            elif callable(value):
+                parts.append(f"{key}={source(value)}")
+    return parts
