@@ -15,7 +15,7 @@ from dkl.records import Record
 from dkl.reporting.grouping import created_at, group, record_ids, seed_key, slug, weights_kind
 from dkl.reporting.statistics import percent
 from dkl.storage.files import digest, write_text
-from dkl.threat import parse_eps
+from dkl.threat import AUTOATTACK, parse_eps
 
 LONGEST_NAME = 200
 """Characters of a file name; most file systems take 255, and a number may follow."""
@@ -46,14 +46,16 @@ def _unfit(record: Record) -> str | None:
         return "it evaluates a part of the test set, so evaluate all images"
     if record.robust is None or not record.is_autoattack:
         return "it lacks attacks of AutoAttack, so evaluate it with attacks=standard"
+    if len(record.attacks) > len(AUTOATTACK):  # its accuracy is that after all of them
+        return "it has attacks beside those of AutoAttack, so evaluate it with attacks=standard"
     return None
 
 
 def model_info(record: Record) -> dict[str, Any]:
     """Return RobustBench's entry for ``record``.
 
-    Raises UserError if the record has budget ``smoke``, lacks an attack of standard AutoAttack, or is of a part of the
-    test set.
+    Raises UserError if the record has budget ``smoke``, has other attacks than those of standard AutoAttack, or is of
+    a part of the test set.
     """
     if why := _unfit(record):
         raise UserError(f"{record.id} is no entry of RobustBench: {why}")

@@ -12,6 +12,7 @@ from dkl.errors import UserError
 from dkl.records import Record
 from dkl.reporting import model_info, write_model_info
 from dkl.reporting.robustbench import model_id
+from dkl.threat import AUTOATTACK
 from tests.reporting import factories
 
 
@@ -136,7 +137,14 @@ def test_the_footnote_says_how_it_was_made() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"attacks": ["apgd-ce", "apgd-t"]}, {"budget": "smoke"}, {"partial": True, "n": 64}], ids=str
+    "wrong",
+    [
+        {"attacks": ["apgd-ce", "apgd-t"]},
+        {"attacks": [*AUTOATTACK, "pgd-50-r9"]},
+        {"budget": "smoke"},
+        {"partial": True, "n": 64},
+    ],
+    ids=str,
 )
 def test_only_autoattack_results_on_the_whole_test_set_are_exported(wrong: dict[str, object], tmp_path: Path) -> None:
     record = make_record(id="named", **wrong)
