@@ -87,14 +87,13 @@ def _check_needs(task: Task, averaging: Averaging | None, schedule: Schedule, co
     name, ratio = type(task).__name__, config.data.unlabeled.ratio
     terms = task.terms if isinstance(task, RobustDistillation) else {}
     losses = [*task.losses.values()] if isinstance(task, RobustDistillation) else [getattr(task, "loss", None)]
-    for loss in (*losses, getattr(task, "objective", None)):
+    objective = getattr(task, "objective", None)
+    for loss in (*losses, objective):
         compares, changes = isinstance(loss, ClassComparing), isinstance(loss, Scheduled)
         if (compares or changes) and (task.dense or not hasattr(task, "class_distances")):
             what = "compares classes by a teacher's distances" if compares else "changes during training"
-            raise UserError(
-                f"{type(loss).__name__} {what}, which {name} does not support: choose task=distillation, or another "
-                "loss or attack.objective"
-            )
+            fix = "another attack.objective" if loss is objective else "task=distillation, or another loss"
+            raise UserError(f"{type(loss).__name__} {what}, which {name} does not support: choose {fix}")
     epochs = config.trainer.epochs
     if late := next((key for key, term in terms.items() if term.from_epoch > epochs), None):
         raise UserError(f"task.terms.{late} begins after trainer.epochs={epochs}: lower task.terms.{late}.from_epoch")

@@ -298,9 +298,9 @@ def _new_state(config: TrainConfig, device: torch.device, content: dict[str, obj
 
 
 def _own_sources(config: Mapping[str, Any]) -> dict[str, str]:
-    """Map every ``_target_`` of a resolved ``config`` that is your own code to the SHA-256 of its file.
+    """The SHA-256 of your own files in a resolved ``config``: code by its ``_target_``, first weights by their key.
 
-    A run does not continue after one of these files was edited.
+    A run's folder is named by their names. It does not continue with other contents.
     """
     sources = {}
     for target in sorted(set(parts.targets(config))):
@@ -308,4 +308,8 @@ def _own_sources(config: Mapping[str, Any]) -> dict[str, str]:
             path = Path(inspect.getfile(get_object(target))).resolve()
             if not any(path.is_relative_to(folder.resolve()) for folder in _INSTALLED):
                 sources[target] = hashlib.sha256(path.read_bytes()).hexdigest()
+    for group, key in (("trainer", "initial_weights"), ("task", "encoder_weights")):
+        name = config[group].get(key)
+        if name and Path(name).is_file():
+            sources[f"{group}.{key}"] = hashlib.sha256(Path(name).read_bytes()).hexdigest()
     return sources

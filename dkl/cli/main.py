@@ -74,13 +74,14 @@ def train(arguments: list[str]) -> None:
 def _already_trained(cfg: DictConfig) -> bool:
     """Whether the run of ``cfg`` is done, and training it again would change nothing.
 
-    Images, teachers and code of your own, which may have changed, a logger and several processes are left to training,
-    which looks closer.
+    Images, teachers, weights and code of your own, which may have changed, a logger and several processes are left to
+    training, which looks closer.
     """
     data = cfg.data
     if data.synthetic.files or data.name not in (*NAMED_DATASETS, "generated"):
         return False
-    if cfg.logger or launched() or cfg.task.get("teacher"):
+    weights = cfg.trainer.initial_weights or cfg.task.get("teacher") or cfg.task.get("encoder_weights")
+    if cfg.logger or launched() or weights:
         return False
     if re.search(r"_target_: (?!dkl\.|null)", OmegaConf.to_yaml(cfg)):
         return False
@@ -177,6 +178,8 @@ def runs(arguments: list[str]) -> None:
     every, problems = read_runs(results)
     if words:
         chosen = [find_run(every, name) for name in words[1:]]
+        if len({run.folder for run in chosen}) < len(chosen):
+            raise UserError("dkl runs compare has one run twice: name different ones")
         for compared in chosen:
             print(f"{compared.hash}  {compared.folder}")
         print(f"\n{to_plain(comparison(chosen))}", end="")

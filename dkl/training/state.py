@@ -120,8 +120,8 @@ class RunState:
     epoch, empty between epochs: the number of the ``step`` reached, and the metrics' ``row`` if only measurements were
     left, else their sums so far per process in ``processes``. ``rng`` has the global generators' states of every
     process, as ``collect_rng`` found them. ``devices`` are the numbers of devices that the run has used. ``sources``
-    maps the import path of each class outside the package to the hash of its file. ``saved_at`` is when the state was
-    saved, or made, on the clock ``time.monotonic``.
+    has the hashes of the user's own files: classes by import path, first weights by key. ``saved_at`` is when the state
+    was saved, or made, on the clock ``time.monotonic``.
     """
 
     task: Task
@@ -235,8 +235,8 @@ class RunState:
             trained = content.get("sources", {})
             if edited := [name for name, now in self.sources.items() if trained.get(name, now) != now]:
                 raise UserError(
-                    f"{path.parent} was trained before the file of {edited[0]} was edited: move the folder away to "
-                    "start again, or undo the edit"
+                    f"{path.parent} was trained with another file of {edited[0]}: move the folder away to start again, "
+                    "or restore the file"
                 )
             if content["data_sha256"] != self.data_sha256:
                 raise UserError(

@@ -218,7 +218,7 @@ def test_a_run_is_not_continued_by_edited_code(
     file.write_text(f"{code}\n")
     with pytest.raises(SystemExit):
         main(command)
-    assert f"before the file of edited_{group}.{name} was edited: move the folder" in capsys.readouterr().err
+    assert f"with another file of edited_{group}.{name}: move the folder" in capsys.readouterr().err
 
 
 def test_a_typing_error_is_compared_with_the_keys_of_your_choice(

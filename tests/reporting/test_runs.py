@@ -131,6 +131,7 @@ def test_the_command_lists_compares_and_draws(results: Path, capsys: pytest.Capt
     drawn = sorted(path.name for path in (results / "figures").iterdir())
     assert drawn == [f"compare-aaaa0000-bbbb0000-cccc0000.{kind}" for kind in ("png", "svg")]
     assert f"drawn: {results / 'figures' / drawn[0]}" in compared.err
+    assert "has one run twice" in call(capsys, "runs", "compare", "aaaa", "aaaa0000", f"results={results}").err
 
 
 def test_a_picture_of_runs_has_a_panel_per_metric_the_colors_of_methods_and_dashes_within(results: Path) -> None:

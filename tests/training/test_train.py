@@ -103,6 +103,19 @@ def test_calling_again_trains_nothing_and_keeps_a_new_label(tmp_path: Path, caps
     assert "already trained, 1 epochs; label Mine, evaluation and logger" in capsys.readouterr().err
 
 
+def test_a_run_belongs_to_the_contents_of_its_first_weights(tmp_path: Path) -> None:
+    files = []
+    for name, seed in (("a", 1), ("b", 2)):  # two files of one name, as checkpoints of two runs
+        files.append(train(make_config(tmp_path / name, f"seed={seed}", epochs=1)) / "checkpoint.pt")
+    first = train(make_config(tmp_path, f"trainer.initial_weights={files[0]}", epochs=1))
+    begun = (first / "config.yaml").read_bytes()
+    with pytest.raises(UserError, match=r"another file of trainer.initial_weights: move the folder away"):
+        train(make_config(tmp_path, f"trainer.initial_weights={files[1]}", epochs=1))
+    assert (first / "config.yaml").read_bytes() == begun
+    moved = files[0].rename(tmp_path / files[0].name)
+    assert train(make_config(tmp_path, f"trainer.initial_weights={moved}", epochs=1)) == first
+
+
 @pytest.mark.parametrize(("every", "epochs"), [(0, [3]), (2, [2, 3])])
 def test_validation_runs_at_its_interval_and_at_the_end(tmp_path: Path, every: int, epochs: list[int]) -> None:
     rows = read_rows(train(make_config(tmp_path, f"trainer.validate_every={every}")))
