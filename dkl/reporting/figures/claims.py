@@ -55,6 +55,7 @@ def forest(rows: Sequence[ClaimRow], *, title: str) -> Figure:
             axes.plot([low, high], [place, place], color=color, lw=1.2)
             axes.plot([middle], [place], marker, ms=4.5, color=color, mfc=face)
     axes.tick_params(axis="y", length=0)
+    set_ticks(axes.xaxis, most=5)  # the axes are narrow beside the claims
     axes.set_xlabel("difference (percentage points)")
     seen = {row.verdict for row in rows}
     handles = [

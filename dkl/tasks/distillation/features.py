@@ -146,7 +146,9 @@ class RKD(FeatureLoss):
         self.loss = loss("p", "p", dist_factor=distance_weight, angle_factor=angle_weight, reduction="mean")
 
     def forward(self, student: Features, teacher: Features) -> Tensor:
-        """The loss, a scalar, of the classifiers' inputs ``[B, C]``; the widths may differ."""
+        """The loss, a scalar, of the classifiers' inputs ``[B, C]``, whose widths may differ; 0 of a single image."""
+        if len(student.pooled) < 2:
+            return student.pooled.sum() * 0
         return self.loss({"p": _as_output(student.pooled)}, {"p": _as_output(teacher.pooled)})
 
 

@@ -96,6 +96,7 @@ def test_rkd_compares_all_distances_and_angles() -> None:
     expected = 25 * huber(d_s, d_t) + 50 * huber(a_s, a_t)
     assert value(RKD(), pair) == pytest.approx(expected, rel=1e-8)
     assert value(RKD(distance_weight=2.0, angle_weight=0.0), pair) == pytest.approx(2 * huber(d_s, d_t), rel=1e-8)
+    assert RKD()(*(Features((), one.pooled[:1]) for one in pair)) == 0  # a last batch of one image
 
 
 def fused(fusion: nn.Module, x: Tensor, carried: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
