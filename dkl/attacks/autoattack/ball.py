@@ -4,6 +4,8 @@ An image may lie up to 1e-4 of the radius beyond it, and 1e-6 more: ``x + eps`` 
 What attacks return exceeds the radius by less than 1e-7; the class ``AutoAttack`` takes that back.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,7 @@ def distances(found: Tensor, x: Tensor, norm: EvaluatedNorm) -> Tensor:
 def check_inside(name: str, found: Tensor, x: Tensor, norm: EvaluatedNorm, eps: float) -> None:
     """Raise UserError if what attack ``name`` ``found[B, ...]`` is not in [0, 1] or not within ``eps`` of ``x``."""
     low, high = float(found.min()), float(found.max())
-    if found.isnan().any():
+    if math.isnan(low):
         raise UserError(f"attack {name} returns NaN: make the gradients of the network finite, or those of the attack")
     if not 0 <= low <= high <= 1:
         raise UserError(f"attack {name} returns images in [{low:.6g}, {high:.6g}], not in [0, 1]: clamp them")

@@ -107,7 +107,7 @@ def moved(by: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
         (moved(lambda x: (x + 0.05).clamp(0, 1)), "L2", "in l2, more than eps=0.1"),
         (moved(lambda x: (x + 0.05).clamp(0, 1)), "L1", "in l1, more than eps=0.1"),
         (moved(lambda x: x - 0.1), "Linf", r"images in \[-0.1, .*\], not in \[0, 1\]: clamp them"),
-        (moved(lambda x: x * torch.nan), "Linf", r"images in \[nan, nan\]"),
+        (moved(lambda x: x * torch.nan), "Linf", "returns NaN"),
         (moved(lambda x: x[:1]), "Linf", r"must return images \[10, 1, 8, 8\], not \[1, 1, 8, 8\]"),
         (moved(lambda x: x.tolist()), "Linf", "not list"),
         (moved(lambda x: x.nothing), "Linf", "fails: AttributeError"),
