@@ -152,12 +152,12 @@ def worker() -> Iterator[None]:
     """
     if multiprocessing.current_process().name != "MainProcess":
         end_with_parent()
-    with interruptible():
-        try:
+    try:
+        with interruptible():  # inside, because it restores a signal that a library made an exception of its own
             yield
-        except Interrupted as stop:
-            stop.report()
-            raise
+    except Interrupted as stop:
+        stop.report()
+        raise
 
 
 def end_with_parent() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 
@@ -16,7 +17,7 @@ import pytest
 from dkl.assembly import train
 from dkl.config import run_folder
 from dkl.runtime.distributed import process_group
-from dkl.runtime.interruption import Flag, Interrupted, deferred, end_with_parent, interruptible
+from dkl.runtime.interruption import Flag, Interrupted, deferred, end_with_parent, interruptible, worker
 from dkl.storage import checkpoint
 from dkl.training import fit as fitting
 from dkl.training.fit import Run
@@ -161,15 +162,18 @@ def test_a_step_that_hangs_is_ended_where_the_last_checkpoint_is(
     assert str(stop.value) == "interrupted at epoch 2 of 3; the same command continues there"
 
 
-def test_a_signal_counts_although_a_library_turns_its_exception_into_another() -> None:
-    """As OmegaConf does with what a resolver raises."""
-    with pytest.raises(Interrupted) as stop, interruptible():  # noqa: PT012 - the signal arrives inside
+@pytest.mark.parametrize(("context", "line"), [(interruptible, ""), (worker, f"{Interrupted(signal.SIGTERM)}\n")])
+def test_a_signal_counts_although_a_library_turns_its_exception_into_another(
+    context: Callable[[], AbstractContextManager[object]], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As OmegaConf does with what a resolver raises; a job prints its line then too."""
+    with pytest.raises(Interrupted) as stop, context():  # noqa: PT012 - the signal arrives inside
         try:
             send(signal.SIGTERM)
             time.sleep(5)
         except BaseException as error:
             raise ValueError("not a number") from error
-    assert stop.value.code == 143
+    assert (stop.value.code, capsys.readouterr().err) == (143, line)
 
 
 def test_a_signal_inside_an_import_ends_the_process_at_once(tmp_path: Path) -> None:
