@@ -6,7 +6,7 @@ includes those of its weights. ``dkl reproduce`` never takes them for runs that 
 """
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 
 from dkl.config import shipped
+from dkl.config.identity import TEACHERS
 from dkl.records import Record, load_all
 from dkl.threat import AUTOATTACK
 
@@ -97,11 +98,13 @@ def images_key(record: Record) -> tuple[Hashable, ...]:
 def row_key(record: Record) -> tuple[Hashable, ...]:
     """Return what all records of one row of a board share: the row's identity, and the way of evaluating.
 
-    The last, averaged and best weights of a run are different rows, and so are reference records.
+    The last, averaged and best weights of a run are different rows. So are reference records, and students of
+    different teachers.
     """
     attacks = tuple(record.attacks), record.search.get("precision")
     evaluation = weights_kind(record), attacks, *images_key(record)
-    return *threat_model(record), record.budget, record.row, is_reference(record), *evaluation
+    teachers = tuple(teachers_weights(record.training).items())
+    return *threat_model(record), record.budget, record.row, teachers, is_reference(record), *evaluation
 
 
 def seed_key(record: Record) -> tuple[Hashable, ...]:
@@ -127,6 +130,19 @@ def teacher_title(record: Record) -> str | None:
     teacher = task.get("teacher") if isinstance(task, dict) else None
     name = teacher.get("name") if isinstance(teacher, dict) else None
     return model_title(name) if isinstance(name, str) else None
+
+
+def teachers_weights(training: Mapping[str, Any]) -> dict[str, str]:
+    """Return the file or the run of each teacher's weights by its key, as in ``task.teacher.run``."""
+    task = training.get("task")
+    teachers = {key: task.get(key) for key in TEACHERS} if isinstance(task, dict) else {}
+    places = {
+        f"task.{key}.{place}": teacher.get(place)
+        for key, teacher in teachers.items()
+        if isinstance(teacher, dict)
+        for place in ("checkpoint", "run")
+    }
+    return {key: str(name) for key, name in places.items() if name}
 
 
 @cache

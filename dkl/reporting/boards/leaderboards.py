@@ -157,7 +157,9 @@ def told_apart(rows: list[ConfigurationRow], training: Sequence[Mapping[str, Any
     """Add to rows that show the same the first settings of their ``training`` that differ, such as an optimizer."""
     shown = [(row.method, row.architecture, row.teacher, row.weights, row.attacks, row.n, row.source) for row in rows]
     for places in grouping.group(range(len(rows)), shown.__getitem__).values():
-        settings = [dict(leaves(row_settings(training[place]))) for place in places]
+        settings = [
+            dict(leaves(row_settings(training[place]))) | grouping.teachers_weights(training[place]) for place in places
+        ]
         keys = dict.fromkeys(key for own in settings for key in own if not key.startswith(("task.loss", "task.attack")))
         differ = [key for key in keys if len({repr(own.get(key)) for own in settings}) > 1]
         for count in (1, 2, 3):  # as few as tell all of them apart

@@ -52,6 +52,21 @@ def test_rows_of_one_name_are_told_apart_by_what_differs(make: Make) -> None:
     assert sorted(cells(board(optimizers), "Method")) == [name, f"{name}, optimizer.name=adamw"]
 
 
+def test_students_of_different_teachers_are_rows_of_their_own() -> None:
+    """They share the row's identity, and the newest record of a seed would hide the other."""
+
+    def student(name: str, teacher: str, seed: int) -> Record:
+        task = {"teacher": {"name": "cifar_resnet56", "run": teacher}}
+        return make_accuracy(
+            id=name, checkpoint_sha256=name * 64, seed=seed, training={"recipe_name": "kd", "task": task}
+        )
+
+    students = [student("a", "long", 0), student("b", "long", 1), student("c", "short", 0)]
+    made, method = board(students), students[0].method
+    assert cells(made, "Method") == [f"{method}, task.teacher.run=long", f"{method}, task.teacher.run=short"]
+    assert [len(row.records) for row in made.rows] == [2, 1]
+
+
 def test_the_interval_of_bounded_autoattack_reaches_below_its_lower_bound() -> None:
     """Wilson's interval of one seed of 500 images, and Student's of two that are 0.01 and 0.03 above their bounds."""
     suite = list(SUITES["bounded"])
