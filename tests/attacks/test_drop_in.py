@@ -157,6 +157,8 @@ def test_each_attack_alone_and_the_parts_themselves() -> None:
         expected = getattr(theirs, part).perturb(x, y)
         x_adv = getattr(adversary, part).perturb(x, y)
         assert torch.equal(model(x_adv).argmax(1) == y, model(expected).argmax(1) == y), part
+    alone = adversary.apgd.perturb
+    assert torch.equal(alone(x), alone(x, model(x).argmax(1)))  # without labels: the predicted classes
     assert float(adversary.get_seed()) == 3
     assert torch.equal(adversary.get_logits(x), model(x))
 
@@ -257,6 +259,8 @@ def run(x: Any = None, y: Any = None, bs: int = 4, **options: Any) -> object:
         (lambda: AutoAttack(network(), verbose=False).clean_accuracy(*data(network()), bs=0), "at least 1"),
         (lambda: run(device="cuda:99"), "use auto, cpu or cuda"),
         (lambda: setattr(AutoAttack(network()).apgd, "n_restart", 1), "did you mean n_restarts"),
+        (lambda: setattr(AutoAttack(network()).apgd, "n_iter", "100"), "whole number"),
+        (lambda: AutoAttack(network()).apgd.perturb(torch.rand(8, 3, 8, 8) * 255), "divide by 255"),
         (lambda: torch.inference_mode()(run)(), "inference_mode"),
     ],
 )

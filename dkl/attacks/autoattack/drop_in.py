@@ -66,22 +66,29 @@ class Settings:
         if name.startswith("_") or name not in vars(self):
             known = [key for key in vars(self) if not key.startswith("_")]
             raise UserError(f"{self._name} has no setting {name!r}: {choose_from(name, known)}")
+        if name in _OURS and (not isinstance(value, Integral) or value < 1):
+            raise UserError(f"{self._name}.{name}={value!r} must be a whole number, at least 1")
         vars(self)[name] = value
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"{vars(self)['_name']} has no setting {name!r}")
 
-    def perturb(self, x: Tensor, y: Tensor) -> Tensor:
-        """The adversarial images of this attack alone, for a batch ``x[B, C, H, W]``, ``y[B]``."""
+    def perturb(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The adversarial images of this attack alone, for a batch ``x[B, C, H, W]``, ``y[B]``.
+
+        Without ``y`` the labels are the predicted classes. Raises UserError for images that cannot be attacked.
+        """
         name = {"apgd": f"apgd-{vars(self).get('loss')}", "apgd_targeted": "apgd-t", "square": "square"}.get(
             self._name, "fab-t" if vars(self).get("targeted") else "fab"
         )
         model = Classifier(as_module(self._owner.model))
         seed = self._owner.chosen_seed() if self.seed is None else self.seed
+        x, labels = checked_images(x, torch.zeros(len(x), dtype=torch.int64) if y is None else y)
         with torch.no_grad(), frozen_eval(model):
             place = self._owner.place(x)
-            x, y = x.to(place), y.to(place)
+            x = scaled(x).to(place)
             logits = model(x)
+            y = logits.argmax(1) if y is None else labels.to(place)
             correct, result = top1(logits, y), x.clone()
             if correct.any():
                 perturb = self.make(name, model, logits.shape[1], place, seed)
