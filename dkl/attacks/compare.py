@@ -175,8 +175,11 @@ def _load(path: Path, n: int | None) -> tuple[Tensor, Tensor]:
     try:
         content = np.load(path) if path.suffix == ".npz" else torch.load(path, weights_only=True)
         images, labels = (torch.as_tensor(content[key]) for key in ("images", "labels"))
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise UserError(f"images={path} must hold images and labels, by torch.save or numpy.savez: {error}") from None
+    except Exception as error:  # of any class: each format of a damaged file has its own
+        reason = type(error).__name__
+        raise UserError(
+            f"images={path} must be a file of torch.save or numpy.savez with images and labels: {reason}"
+        ) from None
     images = images.float() / (255 if images.dtype == torch.uint8 else 1)
     return images[:n], labels[:n].long()
 
@@ -192,9 +195,10 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"{unknown[0]}=: {choose_from(unknown[0], known)}")
     if not {"model", "images"} <= set(given):
         raise UserError("give model=package.module:function and images=FILE")
-    wrong = [f"{name}={given[name]}" for name in NUMBERS if name in given and not given[name].isdecimal()]
-    if wrong:
-        raise UserError(f"{wrong[0]} must be a whole number")
+    for name in NUMBERS:
+        least = 0 if name == "seed" else 1
+        if name in given and not (given[name].isdecimal() and int(given[name]) >= least):
+            raise UserError(f"{name}={given[name]} must be a whole number, at least {least}")
     numbers = {name: int(given.pop(name)) for name in NUMBERS if name in given}
     x, y = _load(Path(given.pop("images")), numbers.pop("n", None))
     function = given.pop("model")

@@ -347,7 +347,13 @@ def test_the_command_compares_both_on_a_network_of_yours(tmp_path: Path, capsys:
     assert lines[-1].startswith("0 of ")
     found = compare.compare(network(), x[:8], y[:8], norm="L1", eps=2.0, batch_size=5, steps=3, queries=10)
     assert set(found.differing.values()) == {0}
-    for wrong, fix in (("eps=x", "8/255"), ("versoin=rand", "did you mean version"), ("images=no.pt", "torch.save")):
+    mistakes = {
+        "eps=x": "8/255",
+        "versoin=rand": "did you mean version",
+        "images=no.pt": "torch.save",
+        "n=0": "at least 1",
+    }
+    for wrong, fix in {**mistakes, f"images={__file__}": "torch.save"}.items():
         with pytest.raises(UserError, match=fix):
             compare.main([f"model={__name__}:make_network", *options, wrong])
     with pytest.raises(UserError, match="none of the images correctly"):
