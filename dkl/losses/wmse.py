@@ -46,14 +46,12 @@ def softened(logits: Tensor, by: float, dim: int = -1) -> Tensor:
 
 def _shifted(m: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
     """m and n, each less a constant per row, so that their difference loses no bits."""
-    # The offset trick. The loss does not change if a constant is added to all logits of a row, but float32 does: if m
-    # lies near 10,000 and n near 0, then m − n has lost the low bits of n. So the constant that separates m from n,
-    # rounded to hundreds, is subtracted from both sides first. Hundreds are exact in float32. Rows whose sides are less
-    # than 50 apart have offset 0 and are computed as m − n, unchanged.
-    first = m.detach().narrow(1, 0, 1)
-    apart = (first - n.detach().narrow(1, 0, 1)).round_(decimals=-2)
-    offset = (first * apart.ne(0)).round_(decimals=-2)
-    return m - offset, n - (offset - apart)
+    # The loss does not change if a constant is added to all logits of a row, but float32 does: if m lies near 10,000 and
+    # n near 0, then m − n has lost the low bits of n. So if the first logits are 50 or more apart, each side is taken
+    # relative to its own first. Rows that are closer are computed as m − n, unchanged.
+    first, second = m.detach().narrow(1, 0, 1), n.detach().narrow(1, 0, 1)
+    far = (first - second).abs() >= 50
+    return m - first * far, n - second * far
 
 
 @dataclass(frozen=True)
