@@ -235,15 +235,6 @@ def known_attack(name: str) -> NamedAttack:
     return found
 
 
-def changed_search(settings: Mapping[str, object]) -> dict[str, bool | str]:
-    """Return those of the ``settings`` of the search that differ from their defaults."""
-    return {
-        name: value
-        for name, default in SEARCH.items()
-        if isinstance(value := settings[name], type(default)) and value != default
-    }
-
-
 def gives_result_of(attacks: Sequence[str], asked: Sequence[str]) -> bool:
     """Whether an evaluation with ``attacks`` gives the result of those ``asked``; their order does not matter.
 
@@ -322,25 +313,3 @@ def parse_attacks(attacks: object, *, own: bool = True) -> list[str]:
     if code := [name for name in names if is_own(name) and not own]:
         raise UserError(f"{code[0]} is code, which runs only if you name it yourself: dkl evaluate attacks=[{code[0]}]")
     return names
-
-
-_NUMBERS = {2: "two", 3: "three", 4: "four"}
-
-
-def check_attacks(attacks: Sequence[str], norm: EvaluatedNorm, shape: Sequence[int], num_classes: int) -> None:
-    """Raise UserError if ``attacks`` cannot run on images of ``shape[C, H, W]`` and so many classes."""
-    for name in attacks:
-        attack = known_attack(name).attack
-        if num_classes < attack.fewest_classes:
-            others = ",".join(other for other in AUTOATTACK if num_classes >= ATTACKS[other].fewest_classes)
-            raise UserError(
-                f"{name} compares {_NUMBERS[attack.fewest_classes]} logits, so it needs at least "
-                f"{attack.fewest_classes} classes, this model has {num_classes}; "
-                + (f"use attacks=[{others}]" if others else "give it one logit per class")
-            )
-        side = attack.smallest_side
-        if norm != "linf" and min(shape[1:]) < side:
-            raise UserError(
-                f"{known_attack(name).base} for {NORM_TITLES[norm]} needs images of at least {side} x {side} "
-                f"pixels, not {shape[1]} x {shape[2]}: use attacks=[apgd-ce,fab-t]"
-            )

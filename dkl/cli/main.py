@@ -166,7 +166,7 @@ def tables(arguments: list[str]) -> None:
 def runs(arguments: list[str]) -> None:
     """``dkl runs``: list the runs under ``results``; ``dkl runs compare A B …`` compares some of them."""
     from dkl.reporting.formats import to_plain
-    from dkl.reporting.runs import chosen_runs, comparison, draw_curves, find_run, listing, read_runs
+    from dkl.reporting.runs import comparison, draw_curves, find_run, listing, read_runs
 
     words = [text for text in arguments if "=" not in text]
     options = parse_options("runs", [text for text in arguments if "=" in text])
@@ -187,7 +187,7 @@ def runs(arguments: list[str]) -> None:
             for path in draw_curves(chosen, results / "figures"):
                 say(f"drawn: {path}")
     else:
-        print(to_plain(listing(chosen_runs(every, options["filter"], options["sort"], options["limit"]))), end="")
+        print(to_plain(listing(every, options["filter"], options["sort"], options["limit"])), end="")
     for problem in problems:
         say(f"left out: {problem}")
 

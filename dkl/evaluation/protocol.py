@@ -27,7 +27,6 @@ from dkl.threat import (
     SEARCH,
     SUITES,
     EvaluatedNorm,
-    changed_search,
     is_own,
     known_attack,
     parse_attacks,
@@ -218,6 +217,6 @@ def choose_protocol(
         seed=_asked_or(asked.seed, defaults.seed),
         package=asked.package,
         tolerance=_asked_or(asked.tolerance, defaults.tolerance) if bounded else None,
-        search=changed_search(search) if attacks else {},
+        search={name: value for name, value in search.items() if value != SEARCH[name]} if attacks else {},
         own=dict(own) | import_own(name for name in attacks if name not in own),
     )

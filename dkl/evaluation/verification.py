@@ -14,6 +14,7 @@ networks of this project and of timm, and no other code.
 """
 
 import dataclasses
+import math
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -45,8 +46,9 @@ from dkl.evaluation.protocol import EvaluationProtocol
 from dkl.evaluation.subject import Subject, Weights, foreign_subject, load_network, run_subject
 from dkl.models.sources import CREATE, foreign_network, is_graph
 from dkl.records import Flags, Record
-from dkl.records.verification import Verification, check_enough, checksum, fewest_to_refuse, save_verification
+from dkl.records.verification import MOST, Verification, checksum, save_verification
 from dkl.runtime.device import arithmetic, pick_device
+from dkl.sampling_bound import fewest_without_hit, most_in_population
 from dkl.storage import checkpoint
 from dkl.storage.checkpoint import weights_sha256
 from dkl.storage.files import digest, write_text
@@ -80,7 +82,7 @@ def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: in
         raise UserError(f"{subject.weights.path} holds other weights than those of {record.id}: give their file")
     test, device = _images_of(record, subject), pick_device(config.device)
     checked = min(checked, record.n)
-    check_enough(record.n, checked)
+    _check_enough(record.n, checked)
     # An interrupted verification continues here.
     progress = Path(config.paths.results) / "runs" / "evaluations" / digest([checksum(record), checked, seed])
     if seed is None:
@@ -118,6 +120,22 @@ def verify(path: Path, overrides: Sequence[str], *, checked: int = 750, seed: in
     say(f"written: {save_verification(verification, Path(config.paths.results))}")
     shutil.rmtree(progress, ignore_errors=True)
     return verification
+
+
+def _check_enough(n: int, checked: int) -> None:
+    """Raise UserError if ``checked`` of ``n`` images are too few to verify a record, even without any difference."""
+    bound, needed = most_in_population(n, checked, 0) / n, fewest_without_hit(n, math.floor(MOST * n))
+    if bound > MOST:
+        raise UserError(
+            f"n={checked} images are too few to verify: without a difference they bound {100 * bound:.1f} %, but "
+            f"{100 * MOST:g} % is asked; use n={needed}"
+        )
+
+
+def _fewest_to_refuse(n: int, checked: int) -> int:
+    """The fewest of ``checked`` images that must differ so that a record of ``n`` images does not count as verified."""
+    counts = range(1, checked + 1)
+    return next((count for count in counts if most_in_population(n, checked, count) / n > MOST), checked + 1)
 
 
 def _config_of(record: Record, overrides: Sequence[str]) -> EvaluateConfig:
@@ -207,7 +225,7 @@ def _compare(
     loop = AttackLoop(all_images, load(progress))
     attacks = attacks_of(all_images, task.protocol) if record.attacks else {}
     own = _OwnBatches(loop, attacks, flags, task.num_classes)
-    differ = own.differing(first, enough=fewest_to_refuse(record.n, len(chosen)))
+    differ = own.differing(first, enough=_fewest_to_refuse(record.n, len(chosen)))
     last = record.attacks[-1] if record.attacks else "clean"
     lost = flags[last][chosen] & ~again[last] & differ[chosen]
     return _Compared(int(differ.sum()), int(lost.sum()), int((unequal & ~differ).sum()))

@@ -46,9 +46,9 @@ def softened(logits: Tensor, by: float, dim: int = -1) -> Tensor:
 
 def _shifted(m: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
     """m and n, each less a constant per row, so that their difference loses no bits."""
-    # The loss does not change if a constant is added to all logits of a row, but float32 does: if m lies near 10,000 and
-    # n near 0, then m − n has lost the low bits of n. So if the first logits are 50 or more apart, each side is taken
-    # relative to its own first. Rows that are closer are computed as m − n, unchanged.
+    # The loss does not change if a constant is added to all logits of a row, but float32 does: if m lies near 10,000
+    # and n near 0, then m − n has lost the low bits of n. So if the first logits are 50 or more apart, each side is
+    # taken relative to its own first one. Rows that are closer are computed as m − n, unchanged.
     first, second = m.detach().narrow(1, 0, 1), n.detach().narrow(1, 0, 1)
     far = (first - second).abs() >= 50
     return m - first * far, n - second * far

@@ -8,7 +8,6 @@ whoever ran it, so those that lie beside somebody else's records are never read.
 import dataclasses
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -17,7 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from dkl.errors import UserError
 from dkl.records.record import STRICT, Natural, Positive, Record
-from dkl.sampling_bound import fewest_without_hit, most_in_population
+from dkl.sampling_bound import most_in_population
 from dkl.storage.files import write_text
 from dkl.validation import first_mistake
 
@@ -74,22 +73,6 @@ class Verification:
             f"{self.differ} differ: at most {100 * self.bound:.1f} % of flags can differ, 95 %; {self.lost} robust "
             "images were fooled"
         )
-
-
-def check_enough(n: int, checked: int) -> None:
-    """Raise UserError if ``checked`` of ``n`` images are too few to verify a record, even without any difference."""
-    bound, needed = most_in_population(n, checked, 0) / n, fewest_without_hit(n, math.floor(MOST * n))
-    if bound > MOST:
-        raise UserError(
-            f"n={checked} images are too few to verify: without a difference they bound {100 * bound:.1f} %, but "
-            f"{100 * MOST:g} % is asked; use n={needed}"
-        )
-
-
-def fewest_to_refuse(n: int, checked: int) -> int:
-    """The fewest of ``checked`` images that must differ so that a record of ``n`` images does not count as verified."""
-    counts = range(1, checked + 1)
-    return next((count for count in counts if most_in_population(n, checked, count) / n > MOST), checked + 1)
 
 
 _READER = TypeAdapter(Verification)

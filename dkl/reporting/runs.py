@@ -156,15 +156,7 @@ def read_run(folder: Path, records: list[Record]) -> RunSummary:
     return RunSummary(folder=folder, settings=settings, metrics=metrics, records=records)
 
 
-def chosen_runs(
-    runs: Sequence[RunSummary], terms: Sequence[str] = (), order: str | None = None, limit: int | None = None
-) -> list[RunSummary]:
-    """Return at most ``limit`` of the ``runs`` that fit all ``terms``, in ``order``: name, new, test or robust.
-
-    A term is a part of the name, or ``KEY=VALUE`` of a setting as ``dkl runs compare`` prints it. Raises UserError if
-    no run fits.
-    """
-
+def _chosen(runs: Sequence[RunSummary], terms: Sequence[str], order: str | None, limit: int | None) -> list[RunSummary]:
     def fits(run: RunSummary, term: str) -> bool:
         key, equals, value = term.partition("=")
         named = {setting_name(name): value_text(own) for name, own in run.settings.items()}
@@ -181,14 +173,22 @@ def chosen_runs(
     return (sorted(found, key=keys[order]) if order in keys else found)[:limit]
 
 
-def listing(runs: Sequence[RunSummary]) -> TextTable:
-    """Return a table of ``runs`` with epochs, accuracies in percent, state, and what is special about each."""
+def listing(
+    runs: Sequence[RunSummary], terms: Sequence[str] = (), order: str | None = None, limit: int | None = None
+) -> TextTable:
+    """Return a table of runs with epochs, accuracies in percent, state, and what is special about each.
+
+    It has at most ``limit`` of the ``runs`` that fit all ``terms``, in ``order``: name, new, test or robust. A term is
+    a part of the name, or ``KEY=VALUE`` of a setting as ``dkl runs compare`` prints it. Raises UserError if no run
+    fits.
+    """
+    chosen = _chosen(runs, terms, order, limit)
     return TextTable(
         title="Runs",
         header=("Run", "Epochs", "Test (%)", "Robust (%)", "State", "Differs in"),
         rows=tuple(
             (run.name, run.epochs, run.test, run.robust, run.state, differs)
-            for run, differs in zip(runs, own_differences(runs), strict=True)
+            for run, differs in zip(chosen, own_differences(chosen), strict=True)
         ),
         alignments="lrrlll",
     )

@@ -242,14 +242,6 @@ def _combine(column: Column, parts: Sequence[Mapping[int, Measurement]]) -> dict
     return by_seed
 
 
-def holm(values: Sequence[float]) -> list[float]:
-    """Return Holm's corrected p ``values``: the i-th smallest of m times m - i + 1, at most 1, and never falling."""
-    corrected, least = dict[int, float](), 0.0
-    for rank, place in enumerate(sorted(range(len(values)), key=values.__getitem__)):
-        corrected[place] = least = min(1.0, max(least, (len(values) - rank) * values[place]))
-    return [corrected[place] for place in range(len(values))]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """The ``difference`` of two rows, its 95 % interval and its p value, over ``seeds`` and ``n`` images."""

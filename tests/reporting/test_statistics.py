@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dkl.errors import UserError
 from dkl.records.metrics import wilson
 from dkl.records.record import Segmented
+from dkl.reporting.boards.claims import holm
 from dkl.reporting.statistics import (
     Comparison,
     LinePoint,
@@ -23,7 +24,6 @@ from dkl.reporting.statistics import (
     Shift,
     accuracy_interval,
     compare,
-    holm,
     percent,
     shift_above,
     student,

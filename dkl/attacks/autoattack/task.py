@@ -27,10 +27,12 @@ from dkl.attacks.pgd import Perturb
 from dkl.errors import UserError
 from dkl.storage.checkpoint import weights_sha256
 from dkl.storage.files import check_writable, digest, write_atomically
-from dkl.threat import AUTOATTACK, EVALUATED_NORMS, EvaluatedNorm, check_attacks, parse_threat
+from dkl.threat import ATTACKS, AUTOATTACK, EVALUATED_NORMS, NORM_TITLES, EvaluatedNorm, known_attack, parse_threat
 
 _KNOWN_BY = 8
 """The number of images whose logits identify a function."""
+
+_NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 _MODULE_KEYS = vars(nn.Module()).keys()
 """Attributes that every module has, such as ``training``."""
@@ -73,7 +75,21 @@ class AttackPlan(ABC):
     def check(self, shape: Sequence[int], num_classes: int) -> None:
         """Raise UserError if the attacks cannot run on images of ``shape[C, H, W]`` and so many classes."""
         parse_threat(self.norm, self.eps_text, shape=shape, norms=EVALUATED_NORMS)
-        check_attacks(self.attacks, self.norm, shape, num_classes)
+        for name in self.attacks:
+            attack = known_attack(name).attack
+            if num_classes < attack.fewest_classes:
+                others = ",".join(other for other in AUTOATTACK if num_classes >= ATTACKS[other].fewest_classes)
+                raise UserError(
+                    f"{name} compares {_NUMBERS[attack.fewest_classes]} logits, so it needs at least "
+                    f"{attack.fewest_classes} classes, this model has {num_classes}; "
+                    + (f"use attacks=[{others}]" if others else "give it one logit per class")
+                )
+            side = attack.smallest_side
+            if self.norm != "linf" and min(shape[1:]) < side:
+                raise UserError(
+                    f"{known_attack(name).base} for {NORM_TITLES[self.norm]} needs images of at least {side} x {side} "
+                    f"pixels, not {shape[1]} x {shape[2]}: use attacks=[apgd-ce,fab-t]"
+                )
 
 
 Plan = TypeVar("Plan", bound=AttackPlan)

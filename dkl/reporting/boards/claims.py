@@ -19,7 +19,7 @@ from dkl.records import Record
 from dkl.reporting.boards import Board, ColumnSpec, notes
 from dkl.reporting.boards.paper import PaperBoard, papers_order
 from dkl.reporting.grouping import REFERENCE, TOPICS, group, is_reference, topic, unique
-from dkl.reporting.statistics import Comparison, holm
+from dkl.reporting.statistics import Comparison
 
 NOTES = (
     "Difference of the two methods on the same seeds and test images, in percentage points, with its 95 % interval, "
@@ -146,6 +146,14 @@ def claim_boards(boards: Sequence[PaperBoard]) -> list[Board[ClaimRow]]:
             )
         )
     return built
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return Holm's corrected p ``values``: the i-th smallest of m times m - i + 1, at most 1, and never falling."""
+    corrected, least = dict[int, float](), 0.0
+    for rank, place in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        corrected[place] = least = min(1.0, max(least, (len(values) - rank) * values[place]))
+    return [corrected[place] for place in range(len(values))]
 
 
 def summary(rows: Sequence[ClaimRow]) -> list[str]:

@@ -129,7 +129,6 @@ def _board(
     averaged = told_apart(list(map(average_seeds, seeds)), [same[0].training for same in seeds])
     rows = sorted(averaged, key=lambda row: (row.method, [r.id for r in row.records]))
     record, budget = newest[0], newest[0].budget
-    lines = (notes.accuracy_notes if record.accuracy_only else notes.attack_notes)(newest)
     if record.accuracy_only:
         what, name = f"{record.dataset}, {'accuracy' if record.segmented is None else 'mean IoU'}", "accuracy"
         columns, order = _accuracy_columns(record)
@@ -145,7 +144,7 @@ def _board(
         columns=columns,
         rows=ranks([*rows, *beside], order, lambda row: budget != "smoke" and not part and is_complete(row)),
         notes=(
-            *lines,
+            *notes.evaluation_notes(newest),
             *([notes.PUBLISHED] if beside else []),
             *notes.equal_seed_notes([headline_of(record) for record in same] for same in seeds),
             *left_out,

@@ -43,8 +43,12 @@ BEST = (
 )
 
 
-def attack_notes(shown: Sequence[Record]) -> list[str]:
-    """Return the notes of a leaderboard of the records ``shown``."""
+def evaluation_notes(shown: Sequence[Record]) -> list[str]:
+    """Return the notes of a board of the records ``shown``, which all have attacks or all have none."""
+    return (_accuracy_notes if shown[0].accuracy_only else _attack_notes)(shown)
+
+
+def _attack_notes(shown: Sequence[Record]) -> list[str]:
     lines = _number_notes(shown, "robust")
     if any(record.is_autoattack for record in shown):
         lines.append(f"AutoAttack is the standard suite: {', '.join(AUTOATTACK)}.")
@@ -84,7 +88,7 @@ def equal_seed_notes(accuracies: Iterable[Sequence[float]]) -> list[str]:
     return ["Seeds of equal accuracy say nothing about other seeds: their interval is Wilson's over n images."]
 
 
-def accuracy_notes(shown: Sequence[Record]) -> list[str]:
+def _accuracy_notes(shown: Sequence[Record]) -> list[str]:
     """Return the notes of an accuracy board of the records ``shown``."""
     masks = any(record.segmented for record in shown)
     lines = _number_notes(shown, "mean IoU" if masks else "top-1")

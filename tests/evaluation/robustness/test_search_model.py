@@ -13,7 +13,7 @@ from dkl.attacks.autoattack.classifier import search_model
 from dkl.errors import UserError
 from dkl.evaluation import autoattack
 from dkl.models import create_model
-from dkl.reporting.boards.notes import attack_notes
+from dkl.reporting.boards.notes import evaluation_notes
 from dkl.reporting.grouping import attacks_label
 from tests.evaluation.common import some_digits, trained
 
@@ -86,7 +86,7 @@ def test_a_faster_search_is_recorded_and_low_precision_is_not_autoattack() -> No
     record = autoattack(trained(), images, labels, **options).record(method="m", dataset="d", architecture="a")
     assert record.search == {"channels_last": True, "precision": "bf16"}
     assert attacks_label(record) == "apgd-ce in bf16 (not AutoAttack)"
-    assert any("channels_last and precision=bf16" in note for note in attack_notes([record]))
+    assert any("channels_last and precision=bf16" in note for note in evaluation_notes([record]))
     four = ["apgd-ce", "apgd-t", "fab-t", "square"]
     full = dataclasses.replace(record, attacks=four, per_attack=dict.fromkeys(four, record.per_attack["apgd-ce"]))
     assert not full.is_autoattack
