@@ -17,7 +17,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 REFERENCE = RESULTS / "reference"
 TRAINED = (
     *("camvid-mini", "cifar10-mini", "cifar10-mini-overfitting", "cifar10-mini-semi", "cifar100-mini-kd"),
-    *("cifar10-regime", "cifar10-frontier"),
+    *("cifar10-regime", "cifar10-frontier", "cifar100-frontier"),
 )
 """The experiments whose runs the reference results have."""
 

@@ -103,7 +103,7 @@ def plan(name: str, request: Request) -> list[ManifestJob]:
     jobs = _jobs(manifest, rows, request)
     changing = may_change_rows(request.overrides)
     if not changing:
-        return jobs
+        return _once(jobs)
     before = _identities(_jobs(manifest, rows, replace(request, overrides=())))
     changed = [name for name, row in _identities(jobs).items() if row != before[name]]
     teachers = {manifest.teachers[row.teacher].name for row in rows if row.teacher}
@@ -121,7 +121,15 @@ def plan(name: str, request: Request) -> list[ManifestJob]:
             jobs[number] = replace(
                 job, label=label, train=_last_wins([*job.train, f"label={quoted(label)}"]), changed=True
             )
-    return jobs
+    return _once(jobs)
+
+
+def _once(jobs: Sequence[ManifestJob]) -> list[ManifestJob]:
+    """Leave out the later of two jobs that train the same: a row may be the teacher of others."""
+    titles: dict[tuple[str, ...], str] = {}
+    done_by = {job.title: titles.setdefault(job.train, job.title) for job in jobs}
+    kept = [job for job in jobs if done_by[job.title] == job.title]
+    return [replace(job, teacher=done_by[job.teacher]) if job.teacher else job for job in kept]
 
 
 def identities(manifest: Manifest, budget: str) -> dict[str, str]:
@@ -280,9 +288,11 @@ def _teachers(
         if row.weights and request.budget not in row.trained_at:
             teachers[name] = (None, [*row.weights, *requested])
             continue
-        train = _last_wins([*row_overrides(manifest, row, request.budget), "label=Teacher", "seed=0", *shared])
+        label = next((each.label for each in manifest.runnable if each.overrides == row.overrides), "Teacher")
+        own = [*row_overrides(manifest, row, request.budget), f"label={quoted(label)}"]
+        train = _last_wins([*own, "seed=0", *shared])
         run = compose_run(train)
-        job = None if weights else ManifestJob(row.name, "Teacher", 0, train, _evaluations(manifest, row, request))
+        job = None if weights else ManifestJob(row.name, label, 0, train, _evaluations(manifest, row, request))
         folder = [] if weights else [f"{TEACHER}run={quoted(str(run.folder))}"]
         teachers[name] = (job, [f"{TEACHER}name={model_name(run.cfg.model)}", *folder, *requested])
     return teachers

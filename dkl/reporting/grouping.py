@@ -6,7 +6,7 @@ includes those of its weights. ``dkl reproduce`` never takes them for runs that 
 """
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -103,8 +103,10 @@ def row_key(record: Record) -> tuple[Hashable, ...]:
     """
     attacks = tuple(record.attacks), record.search.get("precision")
     evaluation = weights_kind(record), attacks, *images_key(record)
-    teachers = tuple(teachers_weights(record.training).items())
-    return *threat_model(record), record.budget, record.row, teachers, is_reference(record), *evaluation
+    teachers = teachers_weights(record)
+    if record.teacher:  # its fingerprint: of the teacher's weights, wherever they are
+        teachers = {key: text for key, text in teachers.items() if not key.startswith("task.teacher.")}
+    return *threat_model(record), record.budget, record.row, tuple(teachers.items()), is_reference(record), *evaluation
 
 
 def seed_key(record: Record) -> tuple[Hashable, ...]:
@@ -132,9 +134,9 @@ def teacher_title(record: Record) -> str | None:
     return model_title(name) if isinstance(name, str) else None
 
 
-def teachers_weights(training: Mapping[str, Any]) -> dict[str, str]:
-    """Return the file or the run of each teacher's weights by its key, as in ``task.teacher.run``."""
-    task = training.get("task")
+def teachers_weights(record: Record) -> dict[str, str]:
+    """Return the file or run of each teacher's weights by its key, as in ``task.teacher.run``, and the fingerprint."""
+    task = record.training.get("task")
     teachers = {key: task.get(key) for key in TEACHERS} if isinstance(task, dict) else {}
     places = {
         f"task.{key}.{place}": teacher.get(place)
@@ -142,7 +144,7 @@ def teachers_weights(training: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(teacher, dict)
         for place in ("checkpoint", "run")
     }
-    return {key: str(name) for key, name in places.items() if name}
+    return {key: str(name) for key, name in (places | {"task.teacher": record.teacher}).items() if name}
 
 
 @cache

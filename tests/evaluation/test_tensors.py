@@ -2,6 +2,7 @@
 
 import doctest
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +77,40 @@ def test_a_folder_holds_the_progress_of_several_evaluations(tmp_path: Path) -> N
 
     attacked(lambda x: trained()(x), 0.01)
     assert attacked(lambda x: trained()(x) * 1.001, 0.01) == alone[0]  # as another device rounds
-    with pytest.raises(UserError, match="function with other logits: choose another folder"):
-        attacked(lambda x: -trained()(x), 0.01)
+    assert not any(attacked(lambda x: -trained()(x), 0.01))
+    assert len(list(tmp_path.glob("*/*.npz"))) == 5  # functions of other logits are kept apart
+
+
+def test_progress_belongs_to_what_a_network_computes(tmp_path: Path) -> None:
+    images, labels = some_digits(20)
+
+    class Defense(nn.Module):
+        """A network that keeps its weights, and whose attributes and hooks change its logits."""
+
+        def __init__(self, factor: Callable[[Tensor], Tensor]) -> None:
+            super().__init__()
+            self.net, self.factor, self.queries = trained(), factor, 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.queries += len(x)
+            return self.net(self.factor(x))
+
+    def attacked(model: nn.Module, folder: Path | None = tmp_path) -> list[bool]:
+        return autoattack(model, images, labels, eps=0.1, attacks=["pgd-2"], folder=folder).robust.tolist()
+
+    turned = Defense(nn.Identity())
+    turned.register_forward_pre_hook(lambda module, given: (1 - given[0],))
+    defenses = [Defense(partial(torch.mul, other=factor)) for factor in (1.0, 0.5)] + [turned]
+    for _ in range(2):
+        assert [attacked(model) for model in defenses] == [attacked(model, None) for model in defenses]
+    assert len(list(tmp_path.glob("*/*.npz"))) == 3
+
+    def queries() -> int:
+        before = defenses[0].queries
+        attacked(defenses[0])
+        return defenses[0].queries - before
+
+    assert queries() == queries()  # a count of calls does not make it another network
 
 
 def test_the_callers_random_numbers_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:

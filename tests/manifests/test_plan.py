@@ -45,6 +45,14 @@ def test_a_teacher_comes_once_before_its_students_which_get_its_folder() -> None
         assert (cfg.task.teacher.run, cfg.task.teacher.name) == (str(folder), "cifar_resnet20")
 
 
+def test_a_row_that_is_the_teacher_of_others_is_trained_once_and_keeps_its_label() -> None:
+    jobs = plan("robust-distillation-mini", Request())
+    assert next(job.teacher for job in jobs if job.name == "rslad-own-size") == "trades seed 0"
+    assert len({run_folder(compose_config("train", job.train)) for job in jobs}) == len(jobs)
+    teacher, student = plan("robust-distillation-mini", Request(row="rslad-own-size"))
+    assert (teacher.title, teacher.label) == (student.teacher, "TRADES")
+
+
 def test_a_given_teacher_is_not_trained() -> None:
     given = "task.teacher.checkpoint=mine.pth"
     jobs = plan("cifar100-mini-kd", Request(overrides=(given,)))

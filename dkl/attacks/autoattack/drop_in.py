@@ -11,9 +11,9 @@ that class there are ``flags``, ``warnings``, bounded AutoAttack (``tolerance``)
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,7 @@ class Settings:
         if name.startswith("_") or name not in vars(self):
             known = [key for key in vars(self) if not key.startswith("_")]
             raise UserError(f"{self._name} has no setting {name!r}: {choose_from(name, known)}")
-        if name in _OURS and (not isinstance(value, Integral) or value < 1):
+        if name in (*_OURS, "eot_iter") and (not _is_whole(value) or value < 1):
             raise UserError(f"{self._name}.{name}={value!r} must be a whole number, at least 1")
         vars(self)[name] = value
 
@@ -83,6 +83,7 @@ class Settings:
         )
         model = Classifier(as_module(self._owner.model))
         seed = self._owner.chosen_seed() if self.seed is None else self.seed
+        _check_seed(seed)
         x, labels = checked_images(x, torch.zeros(len(x), dtype=torch.int64) if y is None else y)
         with torch.no_grad(), frozen_eval(model):
             place = self._owner.place(x)
@@ -286,9 +287,9 @@ class AutoAttack:
             eps=self.epsilon,
             eps_text=str(self.epsilon),
             n=None,
-            batch_size=bs,
+            batch_size=int(bs),
             seed=0,
-            tolerance=self.tolerance,
+            tolerance=None if self.tolerance is None else float(self.tolerance),
         )
         options: dict[str, Any] = {"together": self.images_together, "quiet": not self.verbose}
         task = AttackTask.of(self.model, x_orig, y_orig, plan, self.device, **options)
@@ -346,11 +347,11 @@ class AutoAttack:
                 raise UserError(f"attacks_to_run has {name!r}: {choose_from(str(name), _KNOWN)}")
         together = 1 if self.images_together is None else self.images_together
         _check_sizes({"bs": bs, "images_together": together})
-        if self.seed is not None and (not isinstance(self.seed, Integral) or not 0 <= self.seed < 2**32):
-            raise UserError(f"seed={self.seed!r} must be a whole number from 0 to {2**32 - 1}")
+        if self.seed is not None:
+            _check_seed(self.seed)
         if self.tolerance is None:
             return
-        if not isinstance(self.tolerance, int | float) or not 0 < self.tolerance <= 100:
+        if not isinstance(self.tolerance, Real) or not 0 < self.tolerance <= 100:
             raise UserError(f"tolerance={self.tolerance!r} must be in percentage points, above 0 and at most 100")
         if self.attacks_to_run != list(AUTOATTACK):
             raise UserError("tolerance= bounds version='standard': leave it out for other attacks")
@@ -359,5 +360,16 @@ class AutoAttack:
 def _check_sizes(sizes: Mapping[str, object]) -> None:
     """Raise UserError unless each of ``sizes``, by its argument, is a number of images."""
     for key, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        if not _is_whole(size) or size < 1:
             raise UserError(f"{key}={size!r} must be a whole number of images, at least 1")
+
+
+def _check_seed(seed: object) -> None:
+    """Raise UserError unless ``seed`` is one that torch and NumPy take."""
+    if not _is_whole(seed) or not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed!r} must be a whole number from 0 to {2**32 - 1}")
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    """Whether ``value`` is a whole number, NumPy's included."""
+    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -27,6 +27,8 @@ class Log:
     def __init__(self, path: str | Path | None) -> None:
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise UserError(f"log_path={path}: there is no folder {Path(path).parent}; make it first")
+        if path is not None and Path(path).is_dir():
+            raise UserError(f"log_path={path} is a folder: give a file in it, such as {Path(path) / 'log.txt'}")
         self.path = path
 
     def log(self, text: str) -> None:

@@ -3,8 +3,10 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
@@ -30,7 +32,7 @@ from dkl.storage.files import check_writable, digest, write_atomically
 from dkl.threat import ATTACKS, AUTOATTACK, EVALUATED_NORMS, NORM_TITLES, EvaluatedNorm, known_attack, parse_threat
 
 _KNOWN_BY = 8
-"""The number of images whose logits identify a function."""
+"""The number of images whose logits identify a network."""
 
 _NUMBERS = {2: "two", 3: "three", 4: "four"}
 
@@ -177,48 +179,44 @@ class AttackTask(Generic[Plan]):
     def saved_in(self, folder: Path, identity: list[Any]) -> Self:
         """The same with its progress in a subfolder of ``folder``, named after the network and the ``identity``.
 
-        Raises UserError if another function has used it, or if it cannot hold files.
+        Networks that share weights and code have a subfolder each if their logits differ. Raises UserError if the
+        folder cannot hold files.
         """
         check_writable(folder)
         state = self.model.state_dict()
-        if state:
-            return replace(self, folder=folder / digest([weights_sha256(state), *_code_of(self.model), *identity]))
-        own = folder / digest(["", *identity])
-        # A function has no weights to be known by. Its logits are the same up to the rounding of another device.
-        with torch.no_grad():
+        known = [weights_sha256(state), *_code_of(self.model)] if state else [""]
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), frozen_eval(self.model), torch.no_grad():
+            torch.manual_seed(0)  # a randomized network continues too
             logits = self.classifier(scaled(self.images[:_KNOWN_BY]).to(self.device)).cpu().numpy()
-        path = own / "logits.npy"
-        if not path.exists():
-            write_atomically(path, lambda file: np.save(file, logits))
-        elif not np.allclose(known := np.load(path), logits, rtol=0.01, atol=0.01 * np.abs(known).max()):
-            raise UserError(f"{own} has the progress of a function with other logits: choose another folder")
+        for number in count():
+            own = folder / digest([*known, *identity, *[number] * bool(number)])
+            path = own / "logits.npy"
+            if not path.exists():
+                write_atomically(path, lambda file: np.save(file, logits))
+                break
+            before = np.load(path)
+            # The same up to the rounding of another device.
+            if np.allclose(before, logits, rtol=0.01, atol=0.01 * np.abs(before).max(), equal_nan=True):
+                break
         return replace(self, folder=own)
 
 
 def _code_of(model: nn.Module) -> list[str]:
-    """What the weights of ``model`` leave open: the class, code and plain attributes of each of its modules.
+    """What weights and logits leave open: the class, code and switches of each of the modules of ``model``.
 
-    A defense may keep the weights and change what is done with them.
+    A defense may keep the logits and change their gradients. Other attributes may count calls or cache images.
     """
-
-    def source(value: object) -> str:
-        try:
-            return inspect.getsource(value)  # type: ignore[arg-type]  # what has none raises TypeError
-        except (OSError, TypeError):  # written in C++, or typed into a console
-            return getattr(value, "__qualname__", type(value).__qualname__)
-
     parts = []
     for name, module in model.named_modules():
         kind = type(module)
-        parts += [f"{name}: {kind.__module__}.{kind.__qualname__}({module.extra_repr()})"]
-        parts += [] if kind.__module__.startswith("torch.") else [source(kind)]
+        parts.append(f"{name}: {kind.__module__}.{kind.__qualname__}({module.extra_repr()})")
+        if kind.__module__.startswith("torch."):
+            continue
+        for each in kind.__mro__:
+            with suppress(OSError, TypeError):  # written in C++, or typed into a console
+                parts.append("" if each.__module__.startswith("torch.") else inspect.getsource(each))
         for key, value in sorted(vars(module).items()):
-            if key in _MODULE_KEYS or isinstance(value, nn.Module):
-                continue
-            if isinstance(value, Tensor):
-                parts.append(f"{key}={weights_sha256({key: value})}")
-            elif isinstance(value, bool | int | float | str | None):
+            if key not in _MODULE_KEYS and isinstance(value, bool | float | str):
                 parts.append(f"{key}={value!r}")
-            elif callable(value):
-                parts.append(f"{key}={source(value)}")
     return parts

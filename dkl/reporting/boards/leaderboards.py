@@ -126,7 +126,7 @@ def _board(
     """
     newest = grouping.newest_per_seed(records)
     seeds = grouping.group(newest, grouping.row_key).values()
-    averaged = told_apart(list(map(average_seeds, seeds)), [same[0].training for same in seeds])
+    averaged = told_apart(list(map(average_seeds, seeds)), [same[0] for same in seeds])
     rows = sorted(averaged, key=lambda row: (row.method, [r.id for r in row.records]))
     record, budget = newest[0], newest[0].budget
     if record.accuracy_only:
@@ -152,12 +152,13 @@ def _board(
     )
 
 
-def told_apart(rows: list[ConfigurationRow], training: Sequence[Mapping[str, Any]]) -> list[ConfigurationRow]:
-    """Add to rows that show the same the first settings of their ``training`` that differ, such as an optimizer."""
+def told_apart(rows: list[ConfigurationRow], records: Sequence[Record]) -> list[ConfigurationRow]:
+    """Add to rows that show the same the first settings that differ in their ``records``, such as an optimizer."""
     shown = [(row.method, row.architecture, row.teacher, row.weights, row.attacks, row.n, row.source) for row in rows]
     for places in grouping.group(range(len(rows)), shown.__getitem__).values():
         settings = [
-            dict(leaves(row_settings(training[place]))) | grouping.teachers_weights(training[place]) for place in places
+            dict(leaves(row_settings(records[place].training))) | grouping.teachers_weights(records[place])
+            for place in places
         ]
         keys = dict.fromkeys(key for own in settings for key in own if not key.startswith(("task.loss", "task.attack")))
         differ = [key for key in keys if len({repr(own.get(key)) for own in settings}) > 1]

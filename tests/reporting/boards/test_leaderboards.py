@@ -55,16 +55,18 @@ def test_rows_of_one_name_are_told_apart_by_what_differs(make: Make) -> None:
 def test_students_of_different_teachers_are_rows_of_their_own() -> None:
     """They share the row's identity, and the newest record of a seed would hide the other."""
 
-    def student(name: str, teacher: str, seed: int) -> Record:
-        task = {"teacher": {"name": "cifar_resnet56", "run": teacher}}
-        return make_accuracy(
-            id=name, checkpoint_sha256=name * 64, seed=seed, training={"recipe_name": "kd", "task": task}
-        )
+    def student(name: str, teacher: str, seed: int, fingerprint: str | None = None) -> Record:
+        training = {"recipe_name": "kd", "task": {"teacher": {"name": "cifar_resnet56", "run": teacher}}}
+        hashes = {"checkpoint_sha256": name * 64, "teacher": fingerprint}
+        return make_accuracy(id=name, seed=seed, training=training, **hashes)
 
     students = [student("a", "long", 0), student("b", "long", 1), student("c", "short", 0)]
     made, method = board(students), students[0].method
     assert cells(made, "Method") == [f"{method}, task.teacher.run=long", f"{method}, task.teacher.run=short"]
     assert [len(row.records) for row in made.rows] == [2, 1]
+
+    moved = [student("a", "here", 0, "1" * 64), student("b", "there", 1, "1" * 64), student("c", "here", 0, "2" * 64)]
+    assert [len(row.records) for row in board(moved).rows] == [2, 1]  # known by their weights, not by their place
 
 
 def test_the_interval_of_bounded_autoattack_reaches_below_its_lower_bound() -> None:
