@@ -125,10 +125,10 @@ def plan(name: str, request: Request) -> list[ManifestJob]:
 
 
 def _once(jobs: Sequence[ManifestJob]) -> list[ManifestJob]:
-    """Leave out the later of two jobs that train the same: a row may be the teacher of others."""
+    """Leave out the later of two jobs without a teacher that train the same: a row may be the teacher of others."""
     titles: dict[tuple[str, ...], str] = {}
-    done_by = {job.title: titles.setdefault(job.train, job.title) for job in jobs}
-    kept = [job for job in jobs if done_by[job.title] == job.title]
+    done_by = {job.title: titles.setdefault(job.train, job.title) for job in jobs if job.teacher is None}
+    kept = [job for job in jobs if done_by.get(job.title, job.title) == job.title]
     return [replace(job, teacher=done_by[job.teacher]) if job.teacher else job for job in kept]
 
 
