@@ -260,6 +260,7 @@ def run(x: Any = None, y: Any = None, bs: int = 4, **options: Any) -> object:
         (lambda: run(device="cuda:99"), "use auto, cpu or cuda"),
         (lambda: setattr(AutoAttack(network()).apgd, "n_restart", 1), "did you mean n_restarts"),
         (lambda: setattr(AutoAttack(network()).apgd, "n_iter", "100"), "whole number"),
+        (lambda: setattr(AutoAttack(network()).apgd, "rho", "a"), "rho='a' must be a number"),
         (lambda: AutoAttack(network()).apgd.perturb(torch.rand(8, 3, 8, 8) * 255), "divide by 255"),
         (lambda: torch.inference_mode()(run)(), "inference_mode"),
     ],

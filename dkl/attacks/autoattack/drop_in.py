@@ -68,6 +68,8 @@ class Settings:
             raise UserError(f"{self._name} has no setting {name!r}: {choose_from(name, known)}")
         if name in (*_OURS, "eot_iter") and (not _is_whole(value) or value < 1):
             raise UserError(f"{self._name}.{name}={value!r} must be a whole number, at least 1")
+        if isinstance(self._defaults[name], float) and not isinstance(value, Real):
+            raise UserError(f"{self._name}.{name}={value!r} must be a number, such as {self._defaults[name]}")
         vars(self)[name] = value
 
     def __getattr__(self, name: str) -> Any:

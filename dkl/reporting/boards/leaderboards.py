@@ -352,7 +352,7 @@ def _training(row: ConfigurationRow) -> str:
     own = dict(leaves(row.records[0].training)) if row.records and row.records[0].budget == "own" else {}
     epochs, size = own.get("trainer.epochs"), own.get("data.train_size")
     images = f" of {size - (own.get('selection.holdout') or 0):,} images" if size else ""
-    return f"{epochs} epochs{images}" if epochs else ""
+    return f"{epochs} {'epoch' if epochs == 1 else 'epochs'}{images}" if epochs else ""
 
 
 RANK = Column("Rank", lambda row: str(row.rank or ""), "rank", align="r", essential=True)
