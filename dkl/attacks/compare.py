@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dkl.attacks.autoattack.ball import distances
 from dkl.attacks.autoattack.drop_in import AutoAttack
 from dkl.attacks.contexts import frozen_eval
+from dkl.attacks.own import distances
 from dkl.errors import UserError, choose_from, for_the_terminal, needs_extra
 from dkl.importing import import_object
 from dkl.threat import EvaluatedNorm

@@ -4,6 +4,7 @@ They are code, so they are imported only if the user's own command, call or conf
 """
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,7 +16,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dkl.attacks.autoattack.ball import check_inside
 from dkl.attacks.autoattack.classifier import blamed
 from dkl.attacks.contexts import frozen_eval
 from dkl.attacks.pgd import Perturb
@@ -103,3 +103,29 @@ class OwnTrainingAttack:
             found = self.own.on(model, norm=self.norm, eps=self.eps, seed=seed)(images, labels)
         check_inside(self.own.name, found, images, self.norm, self.eps)
         return found
+
+
+_SLACK = 1e-4
+"""How far beyond the radius an image may lie, relative to it: sums of many pixels round."""
+
+_ORDERS: dict[EvaluatedNorm, float] = {"linf": torch.inf, "l2": 2, "l1": 1}
+
+
+def distances(found: Tensor, x: Tensor, norm: EvaluatedNorm) -> Tensor:
+    """The distance of each image ``found[B, ...]`` from ``x[B, ...]``, ``[B]``, summed in float64."""
+    return torch.linalg.vector_norm((found.double() - x.double()).flatten(1), ord=_ORDERS[norm], dim=1)
+
+
+def check_inside(name: str, found: Tensor, x: Tensor, norm: EvaluatedNorm, eps: float) -> None:
+    """Raise UserError if what attack ``name`` ``found[B, ...]`` is not in [0, 1] or not within ``eps`` of ``x``."""
+    low, high = float(found.min()), float(found.max())
+    if math.isnan(low):
+        raise UserError(f"attack {name} returns NaN: make the gradients of the network finite, or those of the attack")
+    if not 0 <= low <= high <= 1:
+        raise UserError(f"attack {name} returns images in [{low:.6g}, {high:.6g}], not in [0, 1]: clamp them")
+    distance = float(distances(found, x, norm).max())
+    if distance > eps * (1 + _SLACK) + 1e-6:
+        raise UserError(
+            f"attack {name} moves an image by {distance:.6g} in {norm}, more than eps={eps:.6g}: project its images "
+            "into the ball"
+        )

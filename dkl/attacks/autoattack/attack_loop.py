@@ -26,9 +26,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dkl.attacks.autoattack.ball import check_inside
 from dkl.attacks.autoattack.classifier import scaled
 from dkl.attacks.autoattack.task import AttackedBatch, AttackTask
+from dkl.attacks.own import check_inside
 from dkl.attacks.pgd import Perturb
 from dkl.console import bar, stderr_console
 from dkl.errors import UserError

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dkl.attacks.autoattack.ball import distances
 from dkl.attacks.autoattack.classifier import scaled
 from dkl.attacks.autoattack.suite import Attacked
 from dkl.attacks.autoattack.task import AttackedBatch, AttackTask
 from dkl.attacks.named import is_misclassified
+from dkl.attacks.own import distances
 from dkl.errors import UserError
 from dkl.storage.files import damage, write_atomically
 from dkl.threat import NORM_TITLES
